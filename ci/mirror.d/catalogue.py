@@ -1,0 +1,107 @@
+"""``catalogue.toml`` as types: what to take from Debian and how each package differs.
+
+A Debian package without an entry becomes an RPM of the same name (without Debian's ``t64``).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A second build of a package for the ``updates`` repository, and its advisory."""
+
+    advisory: str
+    kind: str
+    severity: str
+    title: str
+    description: str
+    issued: datetime
+    cves: tuple[str, ...]
+    path: str = ""
+    text: str = ""
+
+    @property
+    def issued_epoch(self) -> int:
+        """The moment of issue in seconds since 1970."""
+        return int(self.issued.timestamp())
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """How one RPM is made from one or more Debian packages; the first gives its version."""
+
+    name: str
+    debs: tuple[str, ...]
+    license: str | None = None
+    payload: str | None = None
+    drop: tuple[str, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+    modes: Mapping[str, int] = field(default_factory=dict)
+    owners: Mapping[str, str] = field(default_factory=dict)
+    caps: Mapping[str, str] = field(default_factory=dict)
+    directories: Mapping[str, str] = field(default_factory=dict)
+    ghosts: Mapping[str, str] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+    requires_pre: tuple[str, ...] = ()
+    requires_post: tuple[str, ...] = ()
+    without_requires: tuple[str, ...] = ()
+    provides: tuple[str, ...] = ()
+    obsoletes: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    recommends: tuple[str, ...] = ()
+    suggests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The requests, what is left out, the conversions that differ and the updates."""
+
+    stable: tuple[str, ...]
+    mysql: tuple[str, ...]
+    without: frozenset[str]
+    conversions: Mapping[str, Conversion]
+    updates: Mapping[str, Update]
+
+    def conversions_for(self, debs: Iterable[str]) -> dict[str, Conversion]:
+        """Return the conversion of every RPM that the chosen ``debs`` give, by RPM name."""
+        chosen = set(debs)
+        owner = {deb: c.name for c in self.conversions.values() for deb in c.debs}
+        result = {}
+        for deb in sorted(chosen):
+            name = owner.get(deb, deb.replace("t64", ""))
+            given = self.conversions.get(name)
+            if given is None or deb not in given.debs:
+                result[name] = Conversion(name=name, debs=(deb,))
+            elif set(given.debs) <= chosen:
+                result[name] = given
+        return result
+
+
+def load(file: Path) -> Catalogue:
+    """Read ``catalogue.toml``. Unknown keys of a package raise ``TypeError``."""
+    data = tomllib.loads(file.read_text(encoding="utf-8"))
+    conversions = {}
+    for name, entry in data["package"].items():
+        values = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+        }
+        conversions[name] = Conversion(name=name, **values)
+    updates = {}
+    for name, entry in data["update"].items():
+        values = dict(entry)
+        values["issued"] = datetime.combine(entry["issued"], datetime.min.time(), UTC)
+        values["cves"] = tuple(entry.get("cves", ()))
+        updates[name] = Update(**values)
+    return Catalogue(
+        stable=tuple(data["requests"]["stable"]),
+        mysql=tuple(data["requests"]["mysql"]),
+        without=frozenset(data["requests"]["without"]),
+        conversions=conversions,
+        updates=updates,
+    )

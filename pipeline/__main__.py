@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `relbuild`."""
+
+from pipeline.cli import main
+
+main()

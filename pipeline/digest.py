@@ -1,0 +1,159 @@
+"""Digests as types, canonical JSON, and reads and writes that count and verify.
+
+`Digest` names stored (often compressed) bytes; `DiffId` names a layer's tar bytes. They have the same
+form (OCI image-spec 1.1, descriptor.md) and are never mixed: mypy refuses one for the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol, Self
+
+from pipeline.errors import VerificationError
+
+CHUNK = 1 << 20
+"""Bytes per read: large enough that Python's overhead per call vanishes, small enough to stay in cache."""
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Sha256:
+    hex: str
+
+    def __post_init__(self) -> None:
+        if not _HEX.fullmatch(self.hex):
+            raise VerificationError("digest-malformed", f"'{self.hex[:80]}' is not a sha256 in lower-case hex")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`sha256:HEX` → value. Raises VerificationError for another algorithm or form."""
+        algorithm, _, value = text.partition(":")
+        if algorithm != "sha256":
+            raise VerificationError(
+                "digest-malformed",
+                f"'{text[:80]}' is not a sha256 digest",
+                hint="write it as sha256:<64 hex digits>",
+            )
+        return cls(value)
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        """The digest of `data`."""
+        return cls(hashlib.sha256(data).hexdigest())
+
+    @property
+    def short(self) -> str:
+        """First 12 hex digits, for people."""
+        return self.hex[:12]
+
+    def __str__(self) -> str:
+        return f"sha256:{self.hex}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest(_Sha256):
+    """Name of stored bytes."""
+
+    __str__ = _Sha256.__str__
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DiffId(_Sha256):
+    """Name of a layer's uncompressed tar bytes."""
+
+    __str__ = _Sha256.__str__
+
+
+class Sink(Protocol):
+    """Anything that bytes can be written to."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+class HashingWriter:
+    """Passes bytes on to `target` (or drops them) and knows their digest and count."""
+
+    def __init__(self, target: Sink | None = None) -> None:
+        self._target = target
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Write all of `data`; returns its length."""
+        self._hash.update(data)
+        self.size += len(data)
+        if self._target is not None:
+            self._target.write(bytes(data) if isinstance(data, memoryview) else data)
+        return len(data)
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of what was written so far."""
+        return Digest(self._hash.hexdigest())
+
+    @property
+    def diff_id(self) -> DiffId:
+        """The same as a `DiffId`, for a writer of tar bytes."""
+        return DiffId(self._hash.hexdigest())
+
+
+def chunks(file: BinaryIO, size: int = CHUNK) -> Iterator[bytes]:
+    """The rest of `file` in pieces of at most `size` bytes."""
+    while piece := file.read(size):
+        yield piece
+
+
+def digest_file(path: Path) -> Digest:
+    """Digest of a file's content."""
+    with path.open("rb") as file:
+        return Digest(hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def canonical_json(value: object) -> bytes:
+    """JSON with sorted keys, no white space, UTF-8: the same value always gives the same bytes.
+
+    Floats are refused, because their text depends on who prints them.
+    """
+    _refuse_floats(value)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def _refuse_floats(value: object) -> None:
+    if isinstance(value, float):
+        raise TypeError(f"canonical JSON holds no floats, got {value!r}")
+    if isinstance(value, dict):
+        for inner in value.values():
+            _refuse_floats(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _refuse_floats(inner)
+
+
+def identity(step: str, version: int, **inputs: object) -> Digest:
+    """Identity of a step's result: a digest over its name, its format version and its declared inputs.
+
+    `inputs` are JSON values, or values whose `str` is canonical (`Digest`, `DiffId`, `Nevra` …).
+    """
+    return Digest.of(canonical_json({"step": step, "version": version, "inputs": _plain(inputs)}))
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, set | frozenset):
+        return sorted(str(inner) for inner in value)
+    if isinstance(value, float):
+        raise TypeError(f"an identity holds no floats, got {value!r}")
+    return str(value)

@@ -1,0 +1,113 @@
+"""Every error that relbuild raises on purpose.
+
+    RelbuildError                  exit code
+    ├── UsageError                 2   the command line asks for something that cannot be
+    ├── RecipeError                3   a recipe, template or repositories file is wrong
+    ├── ResolutionError            4   no set of packages satisfies the recipe, or the lock is stale
+    ├── VerificationError          5   a checksum, signature or digest does not match
+    ├── BuildError                 1   a package, scriptlet or file cannot be put into the image
+    ├── SmokeError                 6   the image was launched and did not pass
+    ├── PublicationRefused         7   the gate refused
+    └── EnvironmentLacking         8   this machine lacks something; `relbuild doctor` says what
+
+The library raises; only `pipeline.cli` prints and exits. An error carries a kebab-case code that stays
+the same for ever, what happened to which input, the place in the input, and the way out. Several
+problems of one kind travel together in `problems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong.
+
+    `code` is kebab-case and stable; `message` says what happened to which input; `place` is
+    `file:line` with the path in the document, or a package or file name; `hint` is the way out.
+    """
+
+    code: str
+    message: str
+    place: str | None = None
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.place}: " if self.place else ""
+        way_out = f"\n  → {self.hint}" if self.hint else ""
+        return f"{where}{self.message} [{self.code}]{way_out}"
+
+
+class RelbuildError(Exception):
+    """Base of all errors that a person can act on. `exit_code` is the process's exit status."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, code: str, message: str, *, place: str | None = None, hint: str | None = None) -> None:
+        self.problems: tuple[Problem, ...] = (Problem(code, message, place, hint),)
+        super().__init__(message)
+
+    @classmethod
+    def of(cls, problems: Sequence[Problem]) -> RelbuildError:
+        """All `problems` (at least one) as one error of this class."""
+        first = problems[0]
+        error = cls(first.code, first.message, place=first.place, hint=first.hint)
+        error.problems = tuple(problems)
+        return error
+
+    @property
+    def code(self) -> str:
+        """The first problem's code."""
+        return self.problems[0].code
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+class UsageError(RelbuildError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class RecipeError(RelbuildError):
+    """A recipe, a template or a repositories file is wrong."""
+
+    exit_code = 3
+
+
+class ResolutionError(RelbuildError):
+    """No set of packages satisfies the recipe, or the lock does not fit it any more."""
+
+    exit_code = 4
+
+
+class VerificationError(RelbuildError):
+    """A checksum, a signature or a digest does not match."""
+
+    exit_code = 5
+
+
+class BuildError(RelbuildError):
+    """A package, scriptlet or file cannot be put into the image."""
+
+
+class SmokeError(RelbuildError):
+    """The image was launched and did not pass its tests."""
+
+    exit_code = 6
+
+
+class PublicationRefused(RelbuildError):
+    """The gate refused to publish."""
+
+    exit_code = 7
+
+
+class EnvironmentLacking(RelbuildError):
+    """This machine lacks something that the work needs."""
+
+    exit_code = 8

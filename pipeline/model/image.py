@@ -1,0 +1,78 @@
+"""An OCI image as values (image-spec 1.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.digest import DiffId, Digest
+
+
+class Compression(StrEnum):
+    """How layers are compressed."""
+
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Media type, digest and size of a blob, with annotations (descriptor.md)."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    annotations: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer: its tar bytes (`diff_id`), its compressed bytes (`blob`), and what it is called.
+
+    `tar_size` is bytes of tar. `contents` is for people: the NEVRAs in it, sorted.
+    """
+
+    name: str
+    diff_id: DiffId
+    blob: Descriptor
+    tar_size: int
+    contents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """What a runtime needs to know (config.md). `created` is seconds since the epoch."""
+
+    architecture: str
+    created: int
+    os: str = "linux"
+    variant: str = ""
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    user: str = ""
+    working_directory: str = ""
+    environment: tuple[str, ...] = ()
+    exposed_ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    stop_signal: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A whole image. `manifest` and `config_bytes` are the exact bytes; everything else is derived from the
+    same values and never stored twice."""
+
+    name: str
+    reference: str
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    config_descriptor: Descriptor
+    config_bytes: bytes
+    manifest_descriptor: Descriptor
+    manifest_bytes: bytes
+
+    @property
+    def digest(self) -> Digest:
+        """The manifest's digest: the image's name."""
+        return self.manifest_descriptor.digest

@@ -1,0 +1,41 @@
+"""A resolution as a file. Read and written by `pipeline.resolve.lockfile`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.digest import Digest
+from pipeline.model.resolution import Resolution
+
+
+@dataclass(frozen=True, slots=True)
+class LockSection:
+    """What one platform and architecture came to.
+
+    `inputs` maps the name of every input that the resolution depends on (`requests`, `repositories`, `keys`,
+    `flags`, …) to its digest, so that a stale lock can say which one differs. `build_time` is the newest
+    BUILDTIME among the packages, in seconds since the epoch. `accounts` holds the numbers that were allocated
+    for owners that nothing else numbers, (kind, name, number) with kind `user` or `group`. `keys` are the
+    fingerprints of the keys that sign packages in this section.
+    """
+
+    resolution: Resolution
+    inputs: tuple[tuple[str, Digest], ...]
+    build_time: int
+    accounts: tuple[tuple[str, str, int], ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """The lock of one recipe: a section per platform and architecture, sorted."""
+
+    recipe: str
+    sections: tuple[LockSection, ...]
+
+    def section(self, platform: str, arch: str) -> LockSection | None:
+        """The section for a platform and architecture, if there is one."""
+        for section in self.sections:
+            if (section.resolution.platform, section.resolution.arch) == (platform, arch):
+                return section
+        return None

@@ -1,0 +1,64 @@
+"""One RPM: what it is called, where it comes from, how its bytes are known."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pipeline.digest import Digest
+from pipeline.errors import RecipeError
+
+
+@dataclass(frozen=True, slots=True)
+class Nevra:
+    """Name, epoch, version, release, architecture. Sorts by its text, which is stable and not rpm's order
+    of versions; compare versions with `pipeline.packages.versions`."""
+
+    name: str
+    epoch: int
+    version: str
+    release: str
+    arch: str
+
+    @property
+    def evr(self) -> str:
+        """`[epoch:]version-release`, the epoch only when it is not 0."""
+        return f"{self.epoch}:{self.version}-{self.release}" if self.epoch else f"{self.version}-{self.release}"
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.evr}.{self.arch}"
+
+    def __lt__(self, other: Nevra) -> bool:
+        return str(self) < str(other)
+
+    @classmethod
+    def parse(cls, text: str) -> Nevra:
+        """`name-[epoch:]version-release.arch` → value. Raises RecipeError `nevra-malformed`."""
+        found = re.fullmatch(r"(.+)-(?:(\d+):)?([^-:]+)-([^-]+)\.([^.-]+)", text)
+        if not found:
+            raise RecipeError("nevra-malformed", f"'{text}' is not name-[epoch:]version-release.arch")
+        name, epoch, version, release, arch = found.groups()
+        return cls(name, int(epoch or 0), version, release, arch)
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One RPM that can be had.
+
+    `checksum` is the sha256 of the whole file, `size` its bytes, `repository` the id of the repository
+    that it comes from (`@file` for a local path), `location` the path below that repository's root (or the
+    local path, relative to the recipe), `build_time` seconds since the epoch (RPMTAG_BUILDTIME),
+    `source_rpm` the name of its source package, `installed_size` bytes of its content.
+    """
+
+    nevra: Nevra
+    checksum: Digest
+    size: int
+    repository: str
+    location: str
+    build_time: int
+    source_rpm: str = ""
+    installed_size: int = 0
+
+    def __lt__(self, other: Package) -> bool:
+        return (str(self.nevra), str(self.checksum)) < (str(other.nevra), str(other.checksum))

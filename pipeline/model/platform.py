@@ -1,0 +1,43 @@
+"""Where RPMs come from and which of them make up a platform."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """One RPM repository.
+
+    Exactly one of `baseurls`, `metalink`, `mirrorlist` is given; they and `keys` (paths or URLs of armored
+    OpenPGP keys) may hold `$variables`. `priority`: lower wins, as in dnf (default 99); `cost`: among equal
+    packages of equal priority the cheaper repository wins (default 1000). `signed_metadata` demands a good
+    `repomd.xml.asc`; package signatures are always demanded.
+    """
+
+    id: str
+    baseurls: tuple[str, ...] = ()
+    metalink: str | None = None
+    mirrorlist: str | None = None
+    keys: tuple[str, ...] = ()
+    priority: int = 99
+    cost: int = 1000
+    signed_metadata: bool = False
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """A named set of repositories with variables, and what is particular about the distribution.
+
+    `rpm_database` is the directory in the image where the platform's own rpm reads its database.
+    `architectures` are RPM base architectures (`x86_64`, `aarch64`). `variables` values may name
+    environment variables of the form `${NAME:-default}`; they are expanded by `pipeline.repos`.
+    """
+
+    name: str
+    repositories: tuple[Repository, ...]
+    variables: tuple[tuple[str, str], ...] = ()
+    rpm_database: str = "/usr/lib/sysimage/rpm"
+    architectures: tuple[str, ...] = ("x86_64",)
+    description: str = field(default="", compare=False)

@@ -1,0 +1,143 @@
+"""A validated recipe. Built by `pipeline.recipes` from YAML; everything here is already checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from pipeline.digest import Digest
+from pipeline.model.smoke import SmokePlan
+
+
+class Without(StrEnum):
+    """What a layer leaves out."""
+
+    DOCS = "docs"
+    MAN = "man"
+    WEAK_DEPENDENCIES = "weak-dependencies"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One line under `packages`: a name, a provide, a file path, `name-version[-release]`, a rich dependency,
+    or a comparison such as `openssl >= 3`. `place` is its `file:line`."""
+
+    text: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPackage:
+    """A package by path (relative to the recipe that names it) and sha256: a hotfix."""
+
+    path: Path
+    sha256: Digest
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """One layer of packages, lowest first in the recipe. `docs`/`man`: are they installed?"""
+
+    name: str
+    requests: tuple[Request, ...]
+    local: tuple[LocalPackage, ...] = ()
+    docs: bool = True
+    man: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account. `gid` None: the same number as the uid, in a group of the same name."""
+
+    name: str
+    uid: int
+    gid: int | None = None
+    home: str = "/"
+    shell: str = "/sbin/nologin"
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group with its number."""
+
+    name: str
+    gid: int
+
+
+class FileKind(StrEnum):
+    """What a recipe's file is made from."""
+
+    TEMPLATE = "template"
+    CONTENT = "content"
+    SOURCE = "source"
+    URL = "url"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlan:
+    """One file that the recipe puts into the image.
+
+    `origin` is, by `kind`: the template's name, the literal content, a path beside the recipe, a URL, empty,
+    or the link's target. `mode` is the permission bits; None for a symlink. `sha256` is demanded of a URL.
+    """
+
+    kind: FileKind
+    path: str
+    origin: str
+    mode: int | None
+    owner: str
+    group: str
+    place: str
+    sha256: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """What the image config will say (OCI image-spec config.md). Strings may hold `{{ packages[…] }}`."""
+
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    user: str = ""
+    working_directory: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+    exposed_ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    stop_signal: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A product, ready to be resolved.
+
+    `path` is the recipe's file, `version` a template evaluated after the lock, `values` what templates see,
+    `excludes` package globs that are never chosen, `pins` name → version text that must hold, `sources` every
+    file that took part (recipe, includes), in order, `template_folders` where templates are looked for.
+    """
+
+    name: str
+    path: Path
+    version: str
+    platform: str
+    architectures: tuple[str, ...]
+    layers: tuple[LayerPlan, ...]
+    users: tuple[User, ...] = ()
+    groups: tuple[Group, ...] = ()
+    files: tuple[FilePlan, ...] = ()
+    remove: tuple[str, ...] = ()
+    values: tuple[tuple[str, object], ...] = ()
+    image: ImagePlan = ImagePlan()
+    smoke: SmokePlan = SmokePlan()
+    weak_dependencies: bool = False
+    languages: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+    pins: tuple[tuple[str, str], ...] = ()
+    assume_installed: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    sources: tuple[Path, ...] = ()
+    template_folders: tuple[Path, ...] = ()

@@ -1,0 +1,44 @@
+"""Which packages were chosen, in which layer, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.model.package import Package
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a package is in the image: `requested` (by = the request's text), `requires` (by = the NEVRA that
+    needs it, `what` = the requirement), `recommends`, `supplements`, `local`."""
+
+    kind: str
+    by: str
+    what: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One package of the resolution with the name of its layer and its reasons, most direct first."""
+
+    package: Package
+    layer: str
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """All packages of one platform and architecture, sorted by NEVRA; `order` is the NEVRAs in the order of
+    the transaction (what is needed comes first), which is the order of scriptlets. `assumed` are the
+    requirements that `assume-installed` satisfied. `warnings` are sentences for people."""
+
+    platform: str
+    arch: str
+    chosen: tuple[Chosen, ...]
+    order: tuple[str, ...]
+    assumed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def layer(self, name: str) -> tuple[Package, ...]:
+        """The packages of one layer, sorted by NEVRA."""
+        return tuple(chosen.package for chosen in self.chosen if chosen.layer == name)

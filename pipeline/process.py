@@ -1,0 +1,154 @@
+"""Running commands: the one door to `subprocess`.
+
+Every command gets a clean environment (PATH, LANG, TZ and what the caller names), no standard input
+unless given, and a deadline. Output is captured up to a bound.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pipeline.errors import EnvironmentLacking, RelbuildError
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+OUTPUT_LIMIT = 8 << 20
+"""Bytes kept of a command's stdout and of its stderr: a log is read by people, a flood is not."""
+
+
+class CommandFailed(RelbuildError):
+    """A command ended with a status other than 0, or not in time. `completed` holds what it printed."""
+
+    def __init__(self, completed: Completed) -> None:
+        self.completed = completed
+        super().__init__(
+            "command-timed-out" if completed.timed_out else "command-failed",
+            f"{' '.join(completed.argv[:4])} … "
+            + ("did not end in time" if completed.timed_out else f"ended with status {completed.status}")
+            + f": {completed.stderr.decode(errors='replace').strip()[-2000:]}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that has ended: `status` is its exit status, negative for a signal's number."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+    timed_out: bool = False
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment that commands get: nothing of the caller's, so that nothing of it can matter."""
+    return {"PATH": SEARCH_PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", **(extra or {})}
+
+
+def find(program: str) -> Path | None:
+    """Where `program` (a name or an absolute path) is, or None."""
+    if "/" in program:
+        return Path(program) if os.access(program, os.X_OK) else None
+    for folder in SEARCH_PATH.split(":"):
+        candidate = Path(folder, program)
+        if os.access(candidate, os.X_OK):
+            return candidate
+    return None
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    timeout: float,
+    stdin: bytes | IO[bytes] | None = None,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    check: bool = True,
+    output_limit: int = OUTPUT_LIMIT,
+    pass_fds: Sequence[int] = (),
+) -> Completed:
+    """Run `argv` to its end and return what it printed.
+
+    `timeout` is in seconds; when it passes, the command's whole process group is killed. Output goes
+    through unlinked temporary files, so a flood costs disk that is freed at once and never blocks, and
+    only the last `output_limit` bytes of each stream are returned. With `check`, a status other than 0
+    raises CommandFailed. Raises EnvironmentLacking if the program is not installed.
+    """
+    words = tuple(str(word) for word in argv)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as fed:
+        source: IO[bytes] | int = subprocess.DEVNULL
+        if isinstance(stdin, bytes):
+            fed.write(stdin)
+            fed.seek(0)
+            source = fed
+        elif stdin is not None:
+            source = stdin
+        process = start(
+            words, stdin=source, stdout=out, stderr=err, environment=environment, cwd=cwd, pass_fds=pass_fds
+        )
+        timed_out = False
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            timed_out = True
+            kill_group(process)
+            status = process.wait()
+        except BaseException:
+            kill_group(process)
+            process.wait()
+            raise
+        completed = Completed(words, status, _tail(out, output_limit), _tail(err, output_limit), timed_out)
+    if check and (status != 0 or timed_out):
+        raise CommandFailed(completed)
+    return completed
+
+
+def start(
+    argv: Sequence[str | Path],
+    *,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
+    stdout: IO[bytes] | int = subprocess.DEVNULL,
+    stderr: IO[bytes] | int = subprocess.DEVNULL,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start `argv` in a session of its own and return at once; the caller waits for it and bounds it."""
+    words = [str(word) for word in argv]
+    program = find(words[0])
+    if program is None:
+        raise EnvironmentLacking(
+            "program-missing",
+            f"'{words[0]}' is not installed",
+            hint="run ci/setup, or install it yourself; `relbuild doctor` lists what is needed",
+        )
+    return subprocess.Popen(
+        [str(program), *words[1:]],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=clean_environment(environment),
+        cwd=cwd,
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process and all that it started in its session."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        process.kill()
+
+
+def _tail(file: IO[bytes], limit: int) -> bytes:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - limit))
+    return file.read(limit)
