@@ -1,0 +1,185 @@
+"""How progress looks: live bars on a terminal, plain lines elsewhere, JSON lines for programs. All on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from enum import StrEnum
+from typing import IO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as Bars
+from rich.progress import Task as Bar
+from rich.text import Text
+
+from pipeline.progress import QUIET, Progress, Task
+
+
+class Look(StrEnum):
+    """The values of `--progress`."""
+
+    AUTO = "auto"
+    PLAIN = "plain"
+    JSON = "json"
+    NONE = "none"
+
+
+def size_text(count: float) -> str:
+    """Bytes for people: `12.3 MB` (decimal units, as registries show them)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return ""
+
+
+class _Running:
+    def __init__(self, stage: str, label: str, total: int | None, unit: str, bar: int | None = None) -> None:
+        self.stage, self.label, self.total, self.unit, self.bar = stage, label, total, unit, bar
+        self.done = 0
+        self.text = ""
+        self.started = time.monotonic()
+        self._lock = threading.Lock()
+
+    def advance(self, amount: int) -> None:
+        with self._lock:
+            self.done += amount
+
+    def note(self, text: str) -> None:
+        self.text = text
+
+    def summary(self) -> str:
+        took = time.monotonic() - self.started
+        parts = [self.text] if self.text else []
+        if self.unit == "bytes" and self.done:
+            parts.append(f"{size_text(self.done)} at {size_text(self.done / max(took, 1e-3))}/s")
+        elif self.done and not self.text:
+            parts.append(f"{self.done} {self.unit}")
+        parts.append(f"{took:.1f} s")
+        return ", ".join(parts)
+
+
+class _Lines:
+    """Plain lines: one when a task ends, and one when it begins if it may take long."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+        return _Running(stage, label, total, unit)
+
+    def finish(self, task: Task, *, failed: bool = False) -> None:
+        assert isinstance(task, _Running)
+        self._say(f"{task.stage:>8}  {task.label}: {'failed, ' if failed else ''}{task.summary()}")
+
+    def warn(self, text: str) -> None:
+        self._say(f" warning  {text}")
+
+    def _say(self, text: str) -> None:
+        with self._lock:
+            print(text, file=self._stream, flush=True)
+
+
+class _JsonLines(_Lines):
+    """One JSON object a line: `{"event": "finish", "stage": …}`."""
+
+    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+        self._say(json.dumps({"event": "start", "stage": stage, "label": label, "total": total, "unit": unit}))
+        return super().start(stage, label, total=total, unit=unit)
+
+    def finish(self, task: Task, *, failed: bool = False) -> None:
+        assert isinstance(task, _Running)
+        took = round((time.monotonic() - task.started) * 1000)
+        event = {"event": "finish", "stage": task.stage, "label": task.label, "failed": failed}
+        self._say(
+            json.dumps({**event, "done": task.done, "unit": task.unit, "note": task.text, "took_ms": took})
+        )
+
+    def warn(self, text: str) -> None:
+        self._say(json.dumps({"event": "warning", "text": text}))
+
+
+class _Figures(ProgressColumn):
+    """Sizes and rates for tasks in bytes, counts for the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._size, self._rate, self._count = DownloadColumn(), TransferSpeedColumn(), MofNCompleteColumn()
+
+    def render(self, task: Bar) -> Text:
+        if task.fields.get("unit") == "bytes":
+            return Text.assemble(self._size.render(task), " ", self._rate.render(task))
+        return self._count.render(task) if task.total else Text("")
+
+
+class _LiveRunning(_Running):
+    def __init__(self, bars: Bars, stage: str, label: str, total: int | None, unit: str) -> None:
+        bar = bars.add_task(f"{stage:>8}  {escape(label)}", total=total, unit=unit)
+        super().__init__(stage, label, total, unit, bar)
+        self._bars = bars
+
+    def advance(self, amount: int) -> None:
+        super().advance(amount)
+        assert self.bar is not None
+        self._bars.advance(self.bar, amount)  # type: ignore[arg-type]
+
+
+class Live:
+    """Live bars on a terminal; a finished task leaves one line behind."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            _Figures(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._bars.start()
+
+    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+        return _LiveRunning(self._bars, stage, label, total, unit)
+
+    def finish(self, task: Task, *, failed: bool = False) -> None:
+        assert isinstance(task, _LiveRunning)
+        assert task.bar is not None
+        self._bars.remove_task(task.bar)  # type: ignore[arg-type]
+        mark = "[red]✗[/]" if failed else "[green]✓[/]"
+        self._console.print(
+            f"{mark} {task.stage:>8}  {escape(task.label)}  [dim]{escape(task.summary())}[/]", highlight=False
+        )
+
+    def warn(self, text: str) -> None:
+        self._console.print(f"[yellow]! warning[/]  {escape(text)}", highlight=False)
+
+    def close(self) -> None:
+        """Take the bars off the screen."""
+        self._bars.stop()
+
+
+def open_progress(look: Look) -> Progress:
+    """The progress for `--progress`; `auto` is live on a terminal and plain elsewhere."""
+    if look is Look.NONE:
+        return QUIET
+    if look is Look.JSON:
+        return _JsonLines(sys.stderr)
+    if look is Look.AUTO and sys.stderr.isatty():
+        return Live(Console(stderr=True))
+    return _Lines(sys.stderr)

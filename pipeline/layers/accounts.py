@@ -1,0 +1,319 @@
+"""Names become numbers before any layer is made (RPM headers hold names, tar needs numbers).
+
+A number comes from, in this order: the parent image, the recipe's `accounts`, `user()` and `group()`
+provides, sysusers.d and passwd and group files in payloads, else one that is kept in the lock. The state
+layer starts with this table, so a `%pre` finds its accounts; a scriptlet that ends with another number is an
+error.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.errors import BuildError, Problem
+from pipeline.model.accounts import AccountTable
+from pipeline.model.header import PackageHeader
+from pipeline.model.recipe import Group, User
+
+_SYSTEM_HIGHEST = 999
+"""System accounts are numbered downwards from here, as shadow-utils does (SYS_UID_MAX)."""
+
+_ACCOUNT_FILES = re.compile(r"/(etc/(passwd|group)|usr/lib/sysusers\.d/[^/]+\.conf)")
+
+NOLOGIN = "/sbin/nologin"
+
+
+def account_files(header: PackageHeader) -> tuple[str, ...]:
+    """The paths in a package that tell of accounts, which must be read from its payload."""
+    return tuple(file.path for file in header.files if _ACCOUNT_FILES.fullmatch(file.path) and file.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """An account as one source describes it; a number of None asks for any."""
+
+    name: str
+    number: int | None
+    source: str
+    group: str | int | None = None
+    home: str = ""
+    shell: str = ""
+    comment: str = ""
+
+
+@dataclass(slots=True)
+class _Wishes:
+    users: dict[str, _Wish] = field(default_factory=dict)
+    groups: dict[str, _Wish] = field(default_factory=dict)
+    members: set[tuple[str, str]] = field(default_factory=set)
+
+    def user(self, wish: _Wish) -> None:
+        _first(self.users, wish)
+
+    def group(self, wish: _Wish) -> None:
+        _first(self.groups, wish)
+
+
+def _first(table: dict[str, _Wish], wish: _Wish) -> None:
+    """The first source that names a number wins; a later one only fills in what is unknown."""
+    known = table.get(wish.name)
+    if known is None:
+        table[wish.name] = wish
+    else:
+        table[wish.name] = _Wish(
+            wish.name,
+            known.number if known.number is not None else wish.number,
+            known.source,
+            known.group if known.group is not None else wish.group,
+            known.home or wish.home,
+            known.shell or wish.shell,
+            known.comment or wish.comment,
+        )
+
+
+def number_accounts(
+    headers: Sequence[PackageHeader],
+    *,
+    users: Sequence[User],
+    groups: Sequence[Group],
+    read: Callable[[PackageHeader, Sequence[str]], Mapping[str, bytes]],
+    kept: Sequence[tuple[str, str, int]],
+) -> tuple[AccountTable, tuple[tuple[str, str, int], ...]]:
+    """The account table of an image, and the allocated numbers that the lock must keep.
+
+    `users` and `groups` are the recipe's. `read` gives the content of the named files of a package. `kept` is
+    what the lock holds from before: (`user` or `group`, name, number). The order of `headers` does not matter.
+    Raises BuildError `account-number-taken` if two names claim one number.
+    """
+    wishes = _Wishes()
+    for group in groups:
+        wishes.group(_Wish(group.name, group.gid, "recipe"))
+    for user in users:
+        gid = user.gid if user.gid is not None else user.uid
+        named = next((group.name for group in groups if group.gid == gid), user.name)
+        wishes.group(_Wish(named, gid, "recipe"))
+        wishes.user(_Wish(user.name, user.uid, "recipe", gid, user.home, user.shell, user.comment))
+    ordered = sorted(headers, key=lambda header: str(header.nevra))
+    for header in ordered:
+        for provide in header.provides:
+            _from_provide(provide.name, provide.evr, str(header.nevra), wishes)
+    for header in ordered:
+        paths = account_files(header)
+        for path, content in sorted(read(header, paths).items()) if paths else ():
+            _from_file(path, content.decode(errors="replace"), str(header.nevra), wishes)
+    for header in ordered:
+        for file in header.files:
+            if file.user not in wishes.users:
+                wishes.user(_Wish(file.user, 0 if file.user == "root" else None, str(header.nevra)))
+            if file.group not in wishes.groups:
+                wishes.group(_Wish(file.group, 0 if file.group == "root" else None, str(header.nevra)))
+    wishes.user(_Wish("root", 0, "always", 0, "/root", "/bin/bash", "root"))
+    wishes.group(_Wish("root", 0, "always"))
+    return _settle(wishes, kept)
+
+
+def _settle(
+    wishes: _Wishes, kept: Sequence[tuple[str, str, int]]
+) -> tuple[AccountTable, tuple[tuple[str, str, int], ...]]:
+    remembered = {(kind, name): number for kind, name, number in kept}
+    for name, wish in list(wishes.users.items()):
+        # An account without a group of its own name and without a stated group gets one, as useradd -r does.
+        if wish.group is None and name not in wishes.groups:
+            wishes.group(_Wish(name, wish.number, wish.source))
+        elif isinstance(wish.group, str) and wish.group not in wishes.groups:
+            wishes.group(_Wish(wish.group, None, wish.source))
+    allocated: list[tuple[str, str, int]] = []
+    numbers = {
+        "group": _numbers("group", wishes.groups, remembered, {}, allocated),
+    }
+    numbers["user"] = _numbers("user", wishes.users, remembered, numbers["group"], allocated)
+    by_gid = {number: name for name, number in numbers["group"].items()}
+    users = []
+    for name, wish in wishes.users.items():
+        uid = numbers["user"][name]
+        if isinstance(wish.group, int):
+            gid = wish.group
+        else:
+            gid = numbers["group"][wish.group if wish.group is not None else name]
+        if gid not in by_gid:
+            by_gid[gid] = name if name not in numbers["group"] else f"{name}-group"
+            numbers["group"][by_gid[gid]] = gid
+        users.append(User(name, uid, gid, wish.home or "/", wish.shell or NOLOGIN, wish.comment))
+    table = AccountTable(
+        tuple(sorted(users, key=lambda user: (user.uid, user.name))),
+        tuple(
+            sorted((Group(name, gid) for name, gid in numbers["group"].items()), key=lambda g: (g.gid, g.name))
+        ),
+        tuple(sorted(wishes.members)),
+    )
+    return table, tuple(sorted(allocated))
+
+
+def _numbers(
+    kind: str,
+    wishes: Mapping[str, _Wish],
+    remembered: Mapping[tuple[str, str], int],
+    preferred: Mapping[str, int],
+    allocated: list[tuple[str, str, int]],
+) -> dict[str, int]:
+    """A number for every name; two names with one number are an error that names both sources."""
+    numbers: dict[str, int] = {}
+    taken: dict[int, str] = {}
+    problems = []
+    for name, wish in sorted(wishes.items()):
+        if wish.number is None:
+            continue
+        other = taken.get(wish.number)
+        if other is not None and "recipe" in (wish.source, wishes[other].source):
+            problems.append(
+                Problem(
+                    "account-number-taken",
+                    f"the {kind}s '{other}' ({wishes[other].source}) and '{name}' ({wish.source}) both want "
+                    f"number {wish.number}",
+                    hint=f"give one of them another number under 'accounts: {kind}s:' in the recipe",
+                )
+            )
+        taken.setdefault(wish.number, name)
+        numbers[name] = wish.number
+    if problems:
+        raise BuildError.of(problems)
+    unnumbered = sorted(name for name, wish in wishes.items() if wish.number is None)
+    # What was allocated before is given out first, so that a newcomer never takes an old name's number.
+    for name in sorted(unnumbered, key=lambda name: ((kind, name) not in remembered, name)):
+        number = remembered.get((kind, name), preferred.get(name))
+        if number is None or number in taken:
+            number = next(free for free in range(_SYSTEM_HIGHEST, 0, -1) if free not in taken)
+        taken[number] = name
+        numbers[name] = number
+        allocated.append((kind, name, number))
+    return numbers
+
+
+def _from_provide(name: str, encoded: str, source: str, wishes: _Wishes) -> None:
+    """`user(NAME)` and `group(NAME)` provides; rpm ≥ 4.19 puts the sysusers line there in base64."""
+    found = re.fullmatch(r"(user|group)\((.+)\)", name)
+    if not found:
+        return
+    kind, account = found.groups()
+    line = ""
+    if encoded:
+        try:
+            line = base64.b64decode(encoded, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            line = ""
+    if line:
+        _sysusers_line(line.strip("\0\n"), source, wishes)
+    elif kind == "user":
+        wishes.user(_Wish(account, None, source))
+    else:
+        wishes.group(_Wish(account, None, source))
+
+
+def _from_file(path: str, text: str, source: str, wishes: _Wishes) -> None:
+    for line in text.splitlines():
+        if path.endswith("/passwd"):
+            fields = line.split(":")
+            if len(fields) == 7 and fields[2].isdigit() and fields[3].isdigit():
+                name, _, uid, gid, comment, home, shell = fields
+                wishes.user(_Wish(name, int(uid), source, int(gid), home, shell, comment))
+        elif path.endswith("/group"):
+            fields = line.split(":")
+            if len(fields) == 4 and fields[2].isdigit():
+                wishes.group(_Wish(fields[0], int(fields[2]), source))
+                wishes.members.update((fields[0], member) for member in fields[3].split(",") if member)
+        else:
+            _sysusers_line(line, source, wishes)
+
+
+def _sysusers_line(line: str, source: str, wishes: _Wishes) -> None:
+    """One line of sysusers.d(5): `u name id[:group] "comment" home shell`, `g name id`, `m user group`."""
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError:
+        return
+    if len(words) < 2:
+        return
+    words += ["-"] * (6 - len(words))
+    kind, name, identifier, comment, home, shell = (("" if word == "-" else word) for word in words[:6])
+    if kind.rstrip("!") == "u":
+        number, _, group = identifier.partition(":")
+        uid = int(number) if number.isdigit() else None
+        stated: str | int | None = int(group) if group.isdigit() else (group or None)
+        wishes.user(_Wish(name, uid, source, stated, home, shell, comment))
+        if stated is None:
+            wishes.group(_Wish(name, uid, source))
+    elif kind == "g":
+        wishes.group(_Wish(name, int(identifier) if identifier.isdigit() else None, source))
+    elif kind == "m":
+        wishes.user(_Wish(name, None, source))
+        wishes.group(_Wish(identifier, None, source))
+        wishes.members.add((identifier, name))
+
+
+# --- the table as files ------------------------------------------------------------------------
+
+
+def complete_passwd(text: str, table: AccountTable) -> str:
+    """`/etc/passwd` with a line for every user: the lines that are there stay, the missing ones follow."""
+    names = {line.split(":", 1)[0] for line in text.splitlines()}
+    return _with_lines(
+        text,
+        (
+            f"{user.name}:x:{user.uid}:{user.gid}:{user.comment}:{user.home}:{user.shell}"
+            for user in table.users
+            if user.name not in names
+        ),
+    )
+
+
+def complete_group(text: str, table: AccountTable) -> str:
+    """`/etc/group` with a line for every group; members that are missing in a line are added to it."""
+    members: dict[str, list[str]] = {}
+    for group, user in table.members:
+        members.setdefault(group, []).append(user)
+    names = set()
+    lines = []
+    for line in text.splitlines():
+        fields = line.split(":")
+        if len(fields) == 4:
+            names.add(fields[0])
+            present = [name for name in fields[3].split(",") if name]
+            fields[3] = ",".join([*present, *(m for m in members.get(fields[0], []) if m not in present)])
+        lines.append(":".join(fields))
+    return _with_lines(
+        "".join(f"{line}\n" for line in lines),
+        (
+            f"{group.name}:x:{group.gid}:{','.join(members.get(group.name, []))}"
+            for group in table.groups
+            if group.name not in names
+        ),
+    )
+
+
+def complete_shadow(text: str, names: Iterable[str], *, fields: int) -> str:
+    """`/etc/shadow` (9 fields) or `/etc/gshadow` (4) with a locked line for every name."""
+    present = {line.split(":", 1)[0] for line in text.splitlines()}
+    return _with_lines(text, (f"{name}:!{':' * (fields - 2)}" for name in names if name not in present))
+
+
+def _with_lines(text: str, lines: Iterable[str]) -> str:
+    start = text if not text or text.endswith("\n") else f"{text}\n"
+    return start + "".join(f"{line}\n" for line in lines)
+
+
+def changed_numbers(before: AccountTable, passwd: str, group: str) -> tuple[str, ...]:
+    """Sentences about accounts that a scriptlet gave another number than the table's."""
+    found = []
+    for kind, text, number_of in (("user", passwd, before.uid), ("group", group, before.gid)):
+        for line in text.splitlines():
+            fields = line.split(":")
+            if len(fields) > 2 and fields[2].isdigit():
+                expected = number_of(fields[0])
+                if expected is not None and expected != int(fields[2]):
+                    found.append(f"{kind} '{fields[0]}' has number {fields[2]} instead of {expected}")
+    return tuple(found)

@@ -1,0 +1,127 @@
+"""What is in the store is whole, whoever is killed when."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import DiffId, Digest
+from pipeline.errors import VerificationError
+from pipeline.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+def in_flight(store: Store) -> list[str]:
+    return sorted(path.name for path in (store.root / "tmp").iterdir())
+
+
+def test_a_blob_stands_under_its_digest(store: Store) -> None:
+    with store.writer() as blob:
+        blob.write(b"some ")
+        blob.write(memoryview(b"bytes"))
+    digest = Digest.of(b"some bytes")
+    assert blob.digest == digest and blob.size == 10
+    assert store.read(digest, limit=100) == b"some bytes"
+    assert in_flight(store) == []
+
+
+def test_a_writer_that_fails_leaves_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.writer() as blob:
+        blob.write(b"half")
+        raise RuntimeError
+    assert not store.has(Digest.of(b"half"))
+    assert in_flight(store) == []
+
+
+def test_other_bytes_than_expected_are_refused(store: Store) -> None:
+    with pytest.raises(VerificationError) as caught, store.writer(Digest.of(b"right")) as blob:
+        blob.write(b"wrong")
+    assert caught.value.code == "digest-mismatch"
+    assert not store.has(Digest.of(b"wrong")) and not store.has(Digest.of(b"right"))
+    assert in_flight(store) == []
+
+
+def test_a_damaged_blob_is_noticed_and_removed(store: Store) -> None:
+    digest = store.put(b"good")
+    store.blob(digest).chmod(0o644)
+    store.blob(digest).write_bytes(b"evil")
+    with pytest.raises(VerificationError) as caught:
+        store.read(digest, limit=100)
+    assert caught.value.code == "blob-damaged"
+    assert not store.has(digest)
+
+
+def test_fsck_removes_the_damaged_and_keeps_the_rest(store: Store) -> None:
+    good, bad = store.put(b"good"), store.put(b"bad")
+    store.blob(bad).write_bytes(b"damaged")
+    assert store.check() == [bad]
+    assert store.has(good) and not store.has(bad)
+
+
+def test_a_bound_on_reading(store: Store) -> None:
+    with pytest.raises(VerificationError) as caught:
+        store.read(store.put(b"x" * 11), limit=10)
+    assert caught.value.code == "blob-too-large"
+
+
+def test_results_are_remembered_and_garbage_is_no_result(store: Store) -> None:
+    name = Digest.of(b"step")
+    assert store.recall(name) is None
+    store.remember(name, {"a": [1]})
+    assert store.recall(name) == {"a": [1]}
+    next((store.root / "results").rglob(name.hex)).write_bytes(b"{")
+    assert store.recall(name) is None
+
+
+def test_the_first_of_two_unpacked_trees_stays(store: Store) -> None:
+    diff_id = DiffId.of(b"tar")
+    for content in ("first", "second"):
+        with store.temporary("tree") as folder:
+            made = folder / "made"
+            made.mkdir()
+            (made / "file").write_text(content)
+            store.keep_tree(made, diff_id)
+    assert (store.tree(diff_id) / "file").read_text() == "first"
+
+
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_holds_is_not(store: Store) -> None:
+    program = f"""
+import os, sys, time
+from pathlib import Path
+from pipeline.store import Store
+store = Store.open(Path({str(store.root)!r}))
+with store.temporary("held") as folder, store.writer() as blob:
+    (folder / "file").write_text("x"); blob.write(b"half")
+    print("ready", flush=True); time.sleep(60)
+"""
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+    old = time.time() - 3600
+
+    def age() -> None:
+        for path in (store.root / "tmp").iterdir():
+            os.utime(path, (old, old))
+
+    age()
+    Store.open(store.root)
+    assert len(in_flight(store)) == 2
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    age()
+    Store.open(store.root)
+    assert in_flight(store) == []
+
+
+def test_nobody_else_may_enter(store: Store) -> None:
+    assert store.root.stat().st_mode & 0o077 == 0
