@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from closure import DebianPackage, Suites
@@ -68,12 +69,7 @@ class Archive:
             (home / folder).mkdir(parents=True, exist_ok=True)
         debs.mkdir(parents=True, exist_ok=True)
         (home / "status").touch()
-        uri = machine_uris()[0]
-        options = f"arch={ARCHITECTURE} signed-by={KEYRING}"
-        lifetime = f"valid-until-min={RELEASE_LIFETIME_SECONDS}"
-        (home / "etc/sources.list").write_text(
-            "".join(f"deb [{options} {lifetime}] {uri} {suite} main\n" for suite in SUITES)
-        )
+        self._use(SUITES)
         (home / "apt.conf").write_text(
             f'Dir "{home}";\n'
             f'Dir::Etc "{home}/etc";\n'
@@ -87,6 +83,13 @@ class Archive:
             'APT::Sandbox::User "root";\n'
         )
 
+    def _use(self, suites: tuple[str, ...]) -> None:
+        uri = machine_uris()[0]
+        lifetime = f"valid-until-min={RELEASE_LIFETIME_SECONDS}"
+        options = f"arch={ARCHITECTURE} signed-by={KEYRING} {lifetime}"
+        lines = [f"deb [{options}] {uri} {suite} main\n" for suite in suites]
+        (self._home / "etc/sources.list").write_text("".join(lines))
+
     def _apt(self, *arguments: str, cwd: Path | None = None) -> None:
         done = subprocess.run(
             ["apt-get", "--quiet=2", *arguments],
@@ -97,12 +100,11 @@ class Archive:
             check=False,
         )
         if done.returncode != 0:
-            raise ArchiveUnavailable(
-                f"apt-get {arguments[0]}: {(done.stderr or done.stdout).strip()}"
-            )
+            raise ArchiveUnavailable(f"apt-get {arguments[0]}: {(done.stderr or done.stdout).strip()}")
 
-    def update(self) -> None:
-        """Fetch the indexes of the suites. Raises ``ArchiveUnavailable``."""
+    def update(self, suites: tuple[str, ...]) -> None:
+        """Fetch the indexes of ``suites`` and forget the others. Raises ``ArchiveUnavailable``."""
+        self._use(suites)
         self._apt("update", "--error-on=any")
 
     def indexed_suites(self) -> set[str]:
@@ -134,14 +136,17 @@ class Archive:
             incoming.mkdir(exist_ok=True)
             wanted = [f"{p.name}={p.version}" for p in missing]
             self._apt("download", *wanted, cwd=incoming)
-            by_digest = {
-                hashlib.sha256(file.read_bytes()).hexdigest(): file
-                for file in incoming.glob("*.deb")
-            }
+            by_digest = {hashlib.sha256(file.read_bytes()).hexdigest(): file for file in incoming.glob("*.deb")}
             for package in missing:
                 if package.sha256 not in by_digest:
-                    raise ArchiveUnavailable(
-                        f"{package.name} {package.version}: not the file of the index"
-                    )
+                    raise ArchiveUnavailable(f"{package.name} {package.version}: not the file of the index")
                 by_digest[package.sha256].rename(paths[package.name])
+            shutil.rmtree(incoming)
         return paths
+
+    def keep_only(self, packages: Iterable[DebianPackage]) -> None:
+        """Forget the files of packages that are not among ``packages``."""
+        wanted = {f"{package.sha256}.deb" for package in packages}
+        for file in self._debs.iterdir():
+            if file.name not in wanted:
+                file.unlink()

@@ -8,8 +8,8 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +21,9 @@ class Update:
     severity: str
     title: str
     description: str
-    issued: datetime
-    cves: tuple[str, ...]
+    cves: tuple[str, ...] = ()
     path: str = ""
     text: str = ""
-
-    @property
-    def issued_epoch(self) -> int:
-        """The moment of issue in seconds since 1970."""
-        return int(self.issued.timestamp())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +76,24 @@ class Catalogue:
                 result[name] = given
         return result
 
+    def names_for(self, debs: Iterable[str]) -> dict[str, str]:
+        """Return the name of the RPM that each of the chosen ``debs`` goes into."""
+        return {deb: c.name for c in self.conversions_for(debs).values() for deb in c.debs}
+
 
 def load(file: Path) -> Catalogue:
-    """Read ``catalogue.toml``. Unknown keys of a package raise ``TypeError``."""
-    data = tomllib.loads(file.read_text(encoding="utf-8"))
-    conversions = {}
-    for name, entry in data["package"].items():
-        values = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
-        }
-        conversions[name] = Conversion(name=name, **values)
-    updates = {}
-    for name, entry in data["update"].items():
-        values = dict(entry)
-        values["issued"] = datetime.combine(entry["issued"], datetime.min.time(), UTC)
-        values["cves"] = tuple(entry.get("cves", ()))
-        updates[name] = Update(**values)
+    """Read ``catalogue.toml``. Unknown keys of a package or an update raise ``TypeError``."""
+    data: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     return Catalogue(
         stable=tuple(data["requests"]["stable"]),
         mysql=tuple(data["requests"]["mysql"]),
         without=frozenset(data["requests"]["without"]),
-        conversions=conversions,
-        updates=updates,
+        conversions={
+            name: Conversion(name=name, **_hashable(entry)) for name, entry in data["package"].items()
+        },
+        updates={name: Update(**_hashable(entry)) for name, entry in data["update"].items()},
     )
+
+
+def _hashable(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}

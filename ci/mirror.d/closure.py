@@ -66,9 +66,7 @@ def parse_relations(text: str) -> tuple[tuple[Relation, ...], ...]:
         for alternative in clause.split("|"):
             found = _RELATION.match(alternative.strip())
             if found:
-                alternatives.append(
-                    Relation(found["name"], found["operator"], found["version"])
-                )
+                alternatives.append(Relation(found["name"], found["operator"], found["version"]))
         clauses.append(tuple(alternatives))
     return tuple(clauses)
 
@@ -119,9 +117,7 @@ class Suites:
         return self._parsed[name]
 
 
-def close(suites: Suites, requests: Iterable[str], without: frozenset[str]) -> dict[
-    str, DebianPackage
-]:
+def close(suites: Suites, requests: Iterable[str], without: frozenset[str]) -> dict[str, DebianPackage]:
     """Return the chosen package per name: the requests and all that they depend on.
 
     Raises ``Unresolvable`` when a request or a dependency cannot be met from any suite.
@@ -174,9 +170,7 @@ def _pick(
     return None
 
 
-def _raise_one_floor(
-    suites: Suites, chosen: Mapping[str, DebianPackage], floor: dict[str, int]
-) -> bool:
+def _raise_one_floor(suites: Suites, chosen: Mapping[str, DebianPackage], floor: dict[str, int]) -> bool:
     """Rule out one version that a chosen package does not accept; say whether there was any."""
     for package in chosen.values():
         for clause in package.depends:

@@ -7,20 +7,22 @@ in ``catalogue.toml``, ``scriptlets/`` and ``overlay/``, not here.
 
 from __future__ import annotations
 
-import fnmatch
 import re
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from catalogue import Conversion, Update
 from closure import DebianPackage
-from deb import ChangelogEntry, Control, Member, read_changelog, read_control, read_license, unpack
-from debian_version import to_evr
+from deb import ChangelogEntry, Control, Member, read_changelog, read_control, read_license
+from debian_version import Evr, to_evr
+from payload import Payload
 
 RELEASE_SUFFIX = "local1"
 UPDATE_SUFFIX = "local2"
+PACKAGER = "relbuild development mirror <mirror@relbuild.invalid>"
+# An update is built an hour after what it updates: later, and in the order of the changelog.
+UPDATE_DELAY_SECONDS = 3600
 LICENSE_TAG_LIMIT = 400
 
 _NEVER_PACKAGED = (
@@ -31,7 +33,6 @@ _NEVER_PACKAGED = (
     "/usr/share/bug",
     "/usr/share/doc-base",
     "/etc/init.d*",
-    "/etc/default",
     "/etc/apparmor.d*",
     "/usr/share/apport*",
     "/etc/ufw*",
@@ -40,214 +41,153 @@ _NEVER_PACKAGED = (
 # Interpreters that no image from here shall need; the scripts that want them stay, unrunnable,
 # as in any minimal installation that leaves perl out.
 _EXCLUDED_REQUIRES = (
-    r"^(perl\(.*|/usr/bin/perl.*|/usr/bin/env|/bin/env|/usr/bin/python.*|/bin/(csh|ksh|dash)|/usr/bin/dtrace|"
+    r"^(perl[(].*|/usr/bin/perl.*|/usr/bin/env|/bin/env|/usr/bin/python.*|/bin/(csh|ksh|dash)|/usr/bin/dtrace|"
     r"/usr/lib/init/.*|/lib/init/.*|/usr/bin/make|/usr/bin/debconf.*)$"
 )
+# Shared objects that programs load by path must not satisfy anybody's requirement.
+_PRIVATE_LIBRARIES = "^/usr/lib/(mysql|postgresql|nginx)/.*$"
 _LOCALE = re.compile(r"^/usr/share/locale/([A-Za-z_@.]+)/")
 _TRANSLATED_MAN = re.compile(r"^/usr/share/man/([a-z]{2,3}(?:_[A-Z]{2})?(?:\.[^/]+)?)/")
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The chosen Debian packages: index entries and files by name, and the RPM that each goes into."""
+
+    packages: Mapping[str, DebianPackage]
+    debs: Mapping[str, Path]
+    names: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The folder that holds what conversions add: scriptlets, overlays, the top directories."""
+
+    folder: Path
+
+    def scriptlets(self, name: str) -> Path:
+        """Return where the scriptlets of package ``name`` stand, if it has any."""
+        return self.folder / "scriptlets" / f"{name}.spec"
+
+    def overlay(self, name: str) -> Path:
+        """Return the folder of files that are put over the payload of package ``name``."""
+        return self.folder / "overlay" / name
+
+    def of_filesystem(self) -> frozenset[str]:
+        """Return the paths that the package ``filesystem`` owns, and which nobody else lists."""
+        directories = (self.folder / "filesystem.directories").read_text().splitlines()
+        symlinks = (self.folder / "filesystem.symlinks").read_text().splitlines()
+        return frozenset([line.split()[1] for line in directories] + [line.split()[0] for line in symlinks])
+
+
+@dataclass(frozen=True, slots=True)
 class PreparedSpec:
-    """A spec file's text and what rpmbuild must be told with it."""
+    """A spec file's text, and the build time that its header shall have."""
 
     text: str
     build_time: int
 
 
 def prepare(
-    conversion: Conversion,
-    packages: Mapping[str, DebianPackage],
-    debs: Mapping[str, Path],
-    names: Mapping[str, str],
-    directories: frozenset[str],
-    parts: Path,
-    payload: Path,
-    update: Update | None = None,
+    conversion: Conversion, origin: Origin, parts: Parts, folder: Path, update: Update | None = None
 ) -> PreparedSpec:
-    """Unpack the debs of ``conversion`` into ``payload`` and return the spec that packages it.
-
-    ``names`` maps every chosen Debian package to its RPM name; ``directories`` are those of the
-    ``filesystem`` package, which nobody else lists; ``parts`` is the folder with the scriptlets
-    and overlays.
-    """
-    members: dict[str, Member] = {}
-    control: Control | None = None
-    conffiles: set[str] = set()
-    drop = (*_NEVER_PACKAGED, *conversion.drop)
-    for deb_name in conversion.debs:
-        found = read_control(debs[deb_name])
-        control = control or found
-        conffiles |= found.conffiles
-        for member in unpack(
-            debs[deb_name], payload, lambda p: not any(fnmatch.fnmatchcase(p, d) for d in drop)
-        ):
-            if member.path not in directories:
-                members.setdefault(member.path, member)
-    assert control is not None, f"{conversion.name} names no deb"
-    first = conversion.debs[0]
-    changelog = read_changelog(payload, first)
-    newest = max((m.mtime for m in members.values()), default=0)
-    build_time = int(changelog[0].when.timestamp()) if changelog else newest
-    _drop_dangling_documentation(members, payload)
-    _add_overlay(parts / "overlay" / conversion.name, members, payload, conffiles, build_time)
+    """Unpack the debs of ``conversion`` into ``folder`` and return the spec that packages it."""
+    payload = Payload(folder)
+    controls = [read_control(origin.debs[deb]) for deb in conversion.debs]
+    for deb, control in zip(conversion.debs, controls, strict=True):
+        payload.conffiles |= control.conffiles
+        payload.add_deb(origin.debs[deb], (*_NEVER_PACKAGED, *conversion.drop), parts.of_filesystem())
+    first, control = conversion.debs[0], controls[0]
+    changelog = read_changelog(folder, first)
+    time = int(changelog[0].when.timestamp()) if changelog else payload.newest()
+    payload.drop_dangling_documentation()
+    payload.add_overlay(parts.overlay(conversion.name), time)
     for path, target in conversion.links.items():
-        _add_link(members, payload, path, target, build_time)
+        payload.add_symlink(path, target, time)
     if update is not None:
-        build_time = update.issued_epoch
-        _apply_update(update, members, payload, conffiles)
-    license_tag = conversion.license or read_license(payload, first)
-    if not license_tag or len(license_tag) > LICENSE_TAG_LIMIT:
-        license_tag = f"See /usr/share/doc/{first}/copyright"
+        time += UPDATE_DELAY_SECONDS
+        payload.append(update.path, update.text, time)
+    for path in conversion.ghosts:
+        payload.add_ghost(path, time)
+    payload.settle_directories(conversion.directories, time)
     evr = to_evr(control.version, UPDATE_SUFFIX if update else RELEASE_SUFFIX)
-    requires = _mapped_requires(conversion, packages, names)
-    fragment = parts / "scriptlets" / f"{conversion.name}.spec"
+    scriptlets = parts.scriptlets(conversion.name)
     sections = [
-        _preamble(conversion, control, evr.epoch, evr.version, evr.release, license_tag, requires),
+        _preamble(conversion, control, evr, _license(conversion, folder)),
+        _dependencies(conversion, origin, payload),
         f"%description\n{_escape(control.description)}\n",
         "%install\nrmdir '%{buildroot}'\nmv '%{mirror_payload}' '%{buildroot}'\n",
-        fragment.read_text() if fragment.exists() else "",
-        "%files\n" + "\n".join(_file_lines(conversion, members, conffiles)) + "\n",
-        "%changelog\n" + _changelog(changelog, update, f"{evr.version}-{evr.release}"),
+        scriptlets.read_text(encoding="utf-8") if scriptlets.exists() else "",
+        "%files\n" + "\n".join(_file_lines(conversion, payload)) + "\n",
+        "%changelog\n" + _changelog(changelog, update, evr),
     ]
-    return PreparedSpec("\n".join(sections), build_time)
+    return PreparedSpec("\n".join(sections), time)
 
 
 def _escape(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def _preamble(
-    conversion: Conversion,
-    control: Control,
-    epoch: int | None,
-    version: str,
-    release: str,
-    license_tag: str,
-    requires: Iterable[str],
-) -> str:
+def _license(conversion: Conversion, folder: Path) -> str:
+    """Return what Debian's machine-readable copyright file says, else where to read it."""
+    first = conversion.debs[0]
+    license_tag = conversion.license or read_license(folder, first)
+    if not license_tag or len(license_tag) > LICENSE_TAG_LIMIT:
+        return f"See /usr/share/doc/{first}/copyright"
+    return license_tag
+
+
+def _preamble(conversion: Conversion, control: Control, evr: Evr, license_tag: str) -> str:
     tags = [
+        f"%global __requires_exclude {_EXCLUDED_REQUIRES}",
+        f"%global __provides_exclude_from {_PRIVATE_LIBRARIES}",
         f"Name: {conversion.name}",
-        *([f"Epoch: {epoch}"] if epoch else []),
-        f"Version: {version}",
-        f"Release: {release}",
+        *([f"Epoch: {evr.epoch}"] if evr.epoch else []),
+        f"Version: {evr.version}",
+        f"Release: {evr.release}",
         f"Summary: {_escape(control.summary)}",
         f"License: {_escape(license_tag)}",
         f"URL: {_escape(control.homepage) or 'https://www.debian.org/'}",
     ]
+    return "\n".join(tags)
+
+
+def _dependencies(conversion: Conversion, origin: Origin, payload: Payload) -> str:
+    tags = []
     for tag, values in (
-        ("Requires", sorted({*requires, *conversion.requires})),
+        ("Requires", sorted({*_mapped_requires(conversion, origin), *conversion.requires})),
         ("Requires(pre)", conversion.requires_pre),
         ("Requires(post)", conversion.requires_post),
-        ("Provides", conversion.provides),
+        ("Provides", (*conversion.provides, *payload.sysusers_provides())),
         ("Obsoletes", conversion.obsoletes),
         ("Conflicts", conversion.conflicts),
         ("Recommends", conversion.recommends),
         ("Suggests", conversion.suggests),
     ):
-        tags += [f"{tag}: {value}" for value in values]
-    return (
-        f"%global __requires_exclude {_EXCLUDED_REQUIRES}\n"
-        # Shared objects that programs load by path must not satisfy anybody's requirement.
-        "%global __provides_exclude_from ^(/usr/lib/mysql|/usr/lib/postgresql|/usr/lib/nginx)/.*$\n"
-        + "\n".join(tags)
-        + "\n"
-    )
+        tags += [f"{tag}: {value}\n" for value in values]
+    return "".join(tags)
 
 
-def _mapped_requires(
-    conversion: Conversion, packages: Mapping[str, DebianPackage], names: Mapping[str, str]
-) -> set[str]:
+def _mapped_requires(conversion: Conversion, origin: Origin) -> set[str]:
     """Carry over what Debian depends on besides libraries, which the ELF generator sees itself."""
     requires = set()
-    for deb_name in conversion.debs:
-        for clause in packages[deb_name].depends:
-            for relation in clause:
-                target = packages.get(relation.name)
-                if target is None:
-                    continue
-                library = target.section == "libs" and target.name.startswith("lib")
-                if library and names[target.name] == target.name.replace("t64", ""):
-                    break
-                if names[target.name] != conversion.name and not library:
-                    requires.add(names[target.name])
-                break
-    return requires - set(conversion.without_requires)
+    for deb in conversion.debs:
+        for clause in origin.packages[deb].depends:
+            present = [origin.packages[r.name] for r in clause if r.name in origin.packages]
+            if present and not _is_library(present[0]):
+                requires.add(origin.names[present[0].name])
+    return requires - {conversion.name, *conversion.without_requires}
 
 
-def _drop_dangling_documentation(members: dict[str, Member], payload: Path) -> None:
-    """Remove doc folders that are symlinks into a package which does not exist here."""
-    for path, member in list(members.items()):
-        file = payload / path[1:]
-        if path.startswith("/usr/share/doc/") and member.kind == "symlink" and not file.exists():
-            file.unlink()
-            del members[path]
+def _is_library(package: DebianPackage) -> bool:
+    """Tell shared libraries, whose names end in their version, from data and plugin packages."""
+    return package.section == "libs" and bool(re.fullmatch(r"lib.*\d(t64)?", package.name))
 
 
-def _add_overlay(
-    overlay: Path,
-    members: dict[str, Member],
-    payload: Path,
-    conffiles: set[str],
-    build_time: int,
-) -> None:
-    for source in sorted(overlay.rglob("*")) if overlay.is_dir() else ():
-        if not source.is_file():
-            continue
-        path = "/" + source.relative_to(overlay).as_posix()
-        target = payload / path[1:]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        shutil.copyfile(source, target)
-        mode = 0o755 if source.stat().st_mode & 0o100 else 0o644
-        target.chmod(mode)
-        _set_time(target, build_time)
-        members[path] = Member(path, "file", mode, "root", "root", build_time)
-        if path.startswith("/etc/"):
-            conffiles.add(path)
-
-
-def _add_link(
-    members: dict[str, Member], payload: Path, path: str, target: str, build_time: int
-) -> None:
-    link = payload / path[1:]
-    link.parent.mkdir(parents=True, exist_ok=True)
-    link.unlink(missing_ok=True)
-    link.symlink_to(target)
-    _set_time(link, build_time)
-    members[path] = Member(path, "symlink", 0o777, "root", "root", build_time)
-
-
-def _apply_update(
-    update: Update, members: dict[str, Member], payload: Path, conffiles: set[str]
-) -> None:
-    """Make the small, real difference in content that an update of a package has."""
-    target = payload / update.path[1:]
-    before = target.read_text() if target.exists() else ""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(before + update.text)
-    _set_time(target, update.issued_epoch)
-    if update.path not in members:
-        target.chmod(0o644)
-        members[update.path] = Member(
-            update.path, "file", 0o644, "root", "root", update.issued_epoch
-        )
-        if update.path.startswith("/etc/"):
-            conffiles.add(update.path)
-
-
-def _set_time(path: Path, seconds: int) -> None:
-    import os
-
-    os.utime(path, (seconds, seconds), follow_symlinks=False)
-
-
-def _file_lines(
-    conversion: Conversion, members: Mapping[str, Member], conffiles: set[str]
-) -> list[str]:
+def _file_lines(conversion: Conversion, payload: Payload) -> list[str]:
     lines = []
-    for path, member in sorted(members.items()):
-        marks = _marks(member, path in conffiles)
+    for path, member in sorted(payload.members.items()):
+        marks = _marks(member, path in payload.conffiles)
         mode = "-" if member.kind == "symlink" else f"{conversion.modes.get(path, member.mode):04o}"
         user, group = conversion.owners.get(path, f"{member.user}:{member.group}").split(":")
         if path in conversion.caps:
@@ -265,9 +205,7 @@ def _marks(member: Member, conffile: bool) -> list[str]:
     marks = []
     if member.kind == "directory":
         marks.append("%dir")
-    if member.kind != "directory" and (
-        found := _LOCALE.match(path) or _TRANSLATED_MAN.match(path)
-    ):
+    if member.kind != "directory" and (found := _LOCALE.match(path) or _TRANSLATED_MAN.match(path)):
         marks.append(f"%lang({found[1].split('.')[0].split('@')[0]})")
     if conffile and member.kind == "file":
         marks.append("%config(noreplace)")
@@ -279,26 +217,19 @@ def _marks(member: Member, conffile: bool) -> list[str]:
 
 
 def _quoted(path: str) -> str:
-    """Spell a path so that rpmbuild takes it literally: no macro, no glob, no word splitting."""
-    literal = re.sub(r"([\\*?\[\]{}])", r"\\\1", path)
-    return f'"{_escape(literal)}"'
+    """Spell a path so that rpmbuild takes it as one word without macros."""
+    return f'"{_escape(path)}"'
 
 
-def _changelog(entries: Iterable[ChangelogEntry], update: Update | None, evr: str) -> str:
+def _changelog(entries: list[ChangelogEntry], update: Update | None, evr: Evr) -> str:
     blocks = []
-    if update is not None:
-        blocks.append(
-            f"* {update.issued:%a %b %d %Y} {PACKAGER} - {evr}\n- {_escape(update.title)}"
-            f" ({update.advisory})"
-        )
+    if update is not None and entries:
+        title = f"{_escape(update.title)} ({update.advisory})"
+        when = f"{entries[0].when:%a %b %d %Y}"
+        blocks.append(f"* {when} {PACKAGER} - {evr.version}-{evr.release}\n- {title}")
     for entry in entries:
         spelled = to_evr(entry.version, RELEASE_SUFFIX)
+        head = f"* {entry.when:%a %b %d %Y} {_escape(entry.who)} - {spelled.version}-{spelled.release}"
         body = "\n".join(_escape(line) for line in entry.lines) or "- no details"
-        blocks.append(
-            f"* {entry.when:%a %b %d %Y} {_escape(entry.who)} - "
-            f"{spelled.version}-{spelled.release}\n{body}"
-        )
+        blocks.append(f"{head}\n{body}")
     return "\n\n".join(blocks) + "\n"
-
-
-PACKAGER = "relbuild development mirror <mirror@relbuild.invalid>"

@@ -94,9 +94,7 @@ def read_control(deb: Path) -> Control:
         summary=summary,
         description=re.sub(r"(?m)^\.$", "", description).strip() or summary,
         homepage=values.get("Homepage", ""),
-        conffiles=frozenset(
-            canonical(line) for line in conffiles.splitlines() if line.startswith("/")
-        ),
+        conffiles=frozenset(canonical(line) for line in conffiles.splitlines() if line.startswith("/")),
     )
 
 
@@ -127,13 +125,11 @@ def unpack(deb: Path, root: Path, keep: Callable[[str], bool]) -> list[Member]:
                         )
                     )
     if process.returncode != 0:
-        raise RuntimeError(f"dpkg-deb could not read {deb}")
+        raise OSError(f"dpkg-deb could not read {deb}")
     return members
 
 
-def _place(
-    archive: tarfile.TarFile, entry: tarfile.TarInfo, root: Path, path: str
-) -> Kind | None:
+def _place(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: Path, path: str) -> Kind | None:
     target = root / path[1:]
     target.parent.mkdir(parents=True, exist_ok=True)
     if entry.isdir():

@@ -29,9 +29,7 @@ def _weight(character: str) -> int:
 
 
 def _compare_part(left: str, right: str) -> int:
-    for (left_text, left_digits), (right_text, right_digits) in zip(
-        *_aligned(left, right), strict=True
-    ):
+    for (left_text, left_digits), (right_text, right_digits) in zip(*_aligned(left, right), strict=True):
         # The end of a string weighs 0: after "~", before everything else.
         left_weights = [*map(_weight, left_text), 0]
         right_weights = [*map(_weight, right_text), 0]
@@ -67,9 +65,7 @@ def compare(left: str, right: str) -> int:
     right_epoch, right_upstream, right_revision = split(right)
     by_epoch = (left_epoch or 0) - (right_epoch or 0)
     return (
-        by_epoch
-        or _compare_part(left_upstream, right_upstream)
-        or _compare_part(left_revision, right_revision)
+        by_epoch or _compare_part(left_upstream, right_upstream) or _compare_part(left_revision, right_revision)
     )
 
 

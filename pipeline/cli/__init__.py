@@ -1,10 +1,9 @@
-"""The command line: argv, environment, clock, printing and exit codes."""
+"""The command line: argv, environment, clock, printing and exit codes. The library raises; this room prints.
 
-from __future__ import annotations
+What people read goes to stderr; stdout carries one machine-readable result with `--json`, or the answer that
+was asked for (`explain`, `schema`, `inspect`).
+"""
 
-import sys
+from pipeline.cli.main import main
 
-
-def main() -> None:
-    """Run the command line and exit with its status."""
-    sys.exit(2)
+__all__ = ["main"]

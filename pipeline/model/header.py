@@ -120,3 +120,7 @@ class PackageHeader:
     url: str = ""
     source_rpm: str = ""
     prefixes: tuple[str, ...] = ()
+    conflicts: tuple[Dependency, ...] = ()
+    obsoletes: tuple[Dependency, ...] = ()
+    recommends: tuple[Dependency, ...] = ()
+    supplements: tuple[Dependency, ...] = ()

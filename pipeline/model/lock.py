@@ -24,6 +24,7 @@ class LockSection:
     build_time: int
     accounts: tuple[tuple[str, str, int], ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,28 @@
-"""packages"""
+"""RPM packages: who signed one, what its header says, the bytes that it carries, and rpm's own database.
+
+The one idea: nothing in a package is believed before its signature is. `verify_package` settles that the
+header is signed by one of the given keys and that the compressed payload is the one the signed header names;
+only then do `read_header`, `read_payload` and `read_files` open it, and each file's bytes are still compared
+with the digest that the header gives for them. The only door to rpm.
+"""
+
+from pipeline.packages.database import DatabaseRecord, write_database
+from pipeline.packages.header import read_header
+from pipeline.packages.lua import lua_command, lua_runtime
+from pipeline.packages.payload import PayloadFile, read_files, read_payload
+from pipeline.packages.verify import verify_package
+from pipeline.packages.versions import compare_evr, library_version
+
+__all__ = [
+    "DatabaseRecord",
+    "PayloadFile",
+    "compare_evr",
+    "library_version",
+    "lua_command",
+    "lua_runtime",
+    "read_files",
+    "read_header",
+    "read_payload",
+    "verify_package",
+    "write_database",
+]

@@ -1,1 +1,23 @@
-"""recipes"""
+"""Recipes and platforms: YAML in, validated nouns out. The only door to `pydantic`.
+
+A document is checked twice. Each value by itself against the models in `schema`, which are also where the
+JSON Schema and the reference come from; then the values against each other while the recipe is put together
+from the files that it includes (`assembly`). Nothing stops at the first problem: every one is reported, with
+the line that it stands in, its path in the document, and what to write instead.
+"""
+
+from pipeline.recipes.assembly import load_recipe, scope
+from pipeline.recipes.platforms import Platforms, load_platforms
+from pipeline.recipes.reference import json_schema, platforms_schema, reference
+from pipeline.recipes.sources import find_recipe
+
+__all__ = [
+    "Platforms",
+    "find_recipe",
+    "json_schema",
+    "load_platforms",
+    "load_recipe",
+    "platforms_schema",
+    "reference",
+    "scope",
+]

@@ -1,1 +1,12 @@
-"""render"""
+"""Configuration files from Jinja2 templates. The only door to `jinja2`.
+
+A template is a function of the values it is given and of the template files it names, of nothing else: it
+sees no clock, no randomness, no environment, no Python objects beyond plain data. An undefined name is an
+error, never an empty string, and a template that runs away is stopped by bounds that count work rather than
+time, so that it stops at the same place everywhere.
+"""
+
+from pipeline.render.bounded import FILTERS
+from pipeline.render.templates import Rendered, Templates, check, evaluate, is_template
+
+__all__ = ["FILTERS", "Rendered", "Templates", "check", "evaluate", "is_template"]

@@ -1,1 +1,30 @@
-"""repos"""
+"""RPM repositories: where they are, what they offer today, and why that can be believed.
+
+A repository is opened by finding a mirror whose repomd.xml is the one that metalink, signature and history
+allow; from there on every byte is named by a checksum. Metadata is decompressed here, bounded by what
+repomd.xml states, and kept in the store; nothing is parsed before it is verified. What cannot be had offline
+was kept the last time.
+"""
+
+from pipeline.repos.keys import Key, load_keys, read_keys, verify_detached
+from pipeline.repos.metadata import metadata_file
+from pipeline.repos.repository import (
+    LOCAL_REPOSITORY,
+    OpenRepository,
+    fetch_packages,
+    open_repositories,
+)
+from pipeline.repos.variables import expand_environment
+
+__all__ = [
+    "LOCAL_REPOSITORY",
+    "Key",
+    "OpenRepository",
+    "expand_environment",
+    "fetch_packages",
+    "load_keys",
+    "metadata_file",
+    "open_repositories",
+    "read_keys",
+    "verify_detached",
+]

@@ -1,1 +1,31 @@
-"""sandbox"""
+"""Containers: an image's layers made into a root file system, and programs run in it behind a wall.
+
+The wall is a user namespace whose ids nobody else has, no capabilities (or, for building, a few over the
+container's own ids), an allow-list of system calls, a network of its own, and control groups. `build_session`
+is the place for scriptlets, `launch` for an image that is tested or run. Everything that touches the runtime,
+mounts, namespaces or control groups is in here.
+"""
+
+from pipeline.sandbox.environment import Finding, check_environment
+from pipeline.sandbox.instance import Instance
+from pipeline.sandbox.launching import launch
+from pipeline.sandbox.rootfs import RootFs
+from pipeline.sandbox.runtime import Runtime, find_runtime
+from pipeline.sandbox.session import BuildLimits, BuildSession, Outcome, build_session
+from pipeline.sandbox.station import Station, open_station
+
+__all__ = [
+    "BuildLimits",
+    "BuildSession",
+    "Finding",
+    "Instance",
+    "Outcome",
+    "RootFs",
+    "Runtime",
+    "Station",
+    "build_session",
+    "check_environment",
+    "find_runtime",
+    "launch",
+    "open_station",
+]

@@ -1,1 +1,11 @@
-"""smoke"""
+"""Asking an image, while it runs, whether it is what it should be.
+
+Every instance is asked first whether it is ready and then everything else in order, from outside, each
+question with a deadline. The answers are a report; an image that fails is no error but a report that says so.
+"""
+
+from pipeline.smoke.junit import junit
+from pipeline.smoke.report import plan_digest, read_report, report_json, report_lines
+from pipeline.smoke.run import smoke
+
+__all__ = ["junit", "plan_digest", "read_report", "report_json", "report_lines", "smoke"]

@@ -12,6 +12,6 @@ to disk at once, so a power cut can lose or damage what was just written; every 
 of what it uses, and `fsck` finds the rest.
 """
 
-from pipeline.store.content import BlobWriter, Store
+from pipeline.store.content import BlobWriter, Store, copy_into
 
-__all__ = ["BlobWriter", "Store"]
+__all__ = ["BlobWriter", "Store", "copy_into"]

@@ -1,0 +1,591 @@
+"""The narrative of a build: a recipe becomes a tested image. Each line a verb on a noun; start reading at
+`build`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.digest import Digest, identity
+from pipeline.errors import Problem, RecipeError, ResolutionError, UsageError, VerificationError
+from pipeline.launch import Tested, run_tests
+from pipeline.layers import Made, build_layer
+from pipeline.layers.accounts import number_accounts
+from pipeline.layers.state import Change, ImageFile, State, StateInputs, build_state
+from pipeline.model.accounts import AccountTable
+from pipeline.model.header import PackageHeader
+from pipeline.model.image import Compression, Image, ImageConfig, Layer
+from pipeline.model.lock import Lock, LockSection
+from pipeline.model.package import Package
+from pipeline.model.platform import Platform
+from pipeline.model.recipe import FileKind, FilePlan, Recipe
+from pipeline.model.smoke import SmokeReport
+from pipeline.oci import adopt_layout, make_image, write_layout
+from pipeline.packages import read_files, read_header, verify_package
+from pipeline.progress import Progress, task
+from pipeline.recipes import load_platforms, load_recipe
+from pipeline.render import Templates, evaluate
+from pipeline.repos import LOCAL_REPOSITORY, Key, fetch_packages, load_keys, open_repositories
+from pipeline.resolve import (
+    Action,
+    Mode,
+    compare,
+    decide,
+    explain,
+    inputs,
+    lock_path,
+    other_versions,
+    read_lock,
+    solve,
+    stale,
+    write_lock,
+)
+from pipeline.sandbox import Station, find_runtime, open_station
+from pipeline.smoke import junit, report_json
+from pipeline.store import Store
+from pipeline.transfer import Download, fetch
+from pipeline.trees import Canonical, ComposeOptions, Composition, compose, install_color, split_path
+
+STATE_LAYER = "state"
+
+URL_FILE_LIMIT = 256 << 20
+"""Bytes of a file that a recipe takes from a URL: configuration and plugins, not data sets."""
+
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "ppc64le": "ppc64le",
+    "s390x": "s390x",
+    "riscv64": "riscv64",
+}
+"""RPM's names of architectures → OCI's (Go's GOARCH)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked for: a recipe and how to build it. `repositories` is the file that defines platforms;
+    `platform` and `architectures` override the recipe's; `output` is where layout and report go."""
+
+    recipe: Path
+    repositories: Path
+    platform: str | None = None
+    architectures: tuple[str, ...] = ()
+    mode: Mode = Mode.DEFAULT
+    smoke: bool = True
+    retest: bool = False
+    compression: Compression = Compression.GZIP
+    output: Path = Path("output")
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Where the work is done: the store, where progress goes, and what the process was started with.
+    `clock` gives seconds since the epoch; `runtime` names an OCI runtime, or None for the machine's."""
+
+    store: Store
+    progress: Progress
+    environment: Mapping[str, str]
+    clock: Callable[[], float]
+    offline: bool = False
+    runtime: str | None = None
+
+    def station(self) -> Station:
+        """Where sandboxes are made; what a killed relbuild left there is removed first."""
+        return open_station(self.store.root / "sandbox", find_runtime(self.runtime))
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A recipe with its resolution. `wrote`: the lock file is new; `changes` say what differs from before."""
+
+    recipe: Recipe
+    platform: Platform
+    section: LockSection
+    headers: tuple[PackageHeader, ...]
+    accounts: AccountTable
+    path: Path
+    wrote: bool
+    why: tuple[str, ...]
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An image that stands in `layout`, its verdict, and what it took. `reused` names the layers that were not
+    made anew; `changes` is package content that scriptlets or the recipe altered; times are seconds."""
+
+    image: Image
+    layout: Path
+    locked: Locked
+    changes: tuple[Change, ...]
+    reused: tuple[str, ...]
+    report: SmokeReport | None
+    verdict_reused: bool
+    report_folder: Path
+    took: float
+
+
+def build(order: Order, workshop: Workshop) -> Built:
+    """Build, launch and test one recipe. Raises RelbuildError; an image that was launched and failed is no error
+    here: `Built.report` says so."""
+    started = workshop.clock()
+    locked = lock_recipe(order, workshop)
+    composition = compose_layers(locked)
+    layers = [
+        build_layer(layer, store=workshop.store, compression=order.compression, progress=workshop.progress)
+        for layer in composition.layers
+    ]
+    files = render_files(locked, workshop)
+    state = add_state(locked, composition, layers, files, order, workshop)
+    image = pack_image(locked, [*(made.layer for made in layers), state.layer])
+    layout = order.output / image.name
+    write_layout(image, store=workshop.store, target=layout)
+    tested = test(image, locked.recipe, order, workshop) if order.smoke else None
+    built = Built(
+        image=image,
+        layout=layout,
+        locked=locked,
+        changes=state.changes,
+        reused=(
+            *(made.layer.name for made in layers if made.reused),
+            *((STATE_LAYER,) if state.reused else ()),
+        ),
+        report=tested.report if tested else None,
+        verdict_reused=tested.reused if tested else False,
+        report_folder=order.output / f"{image.name}.report",
+        took=workshop.clock() - started,
+    )
+    write_report(built)
+    return built
+
+
+# --- resolve and lock ----------------------------------------------------------------------------------
+
+
+def lock_recipe(order: Order, workshop: Workshop) -> Locked:
+    """Resolve a recipe, or use its lock where that is fresh; fetch, verify and read its packages.
+
+    Writes the lock beside the recipe when it is new, unless the order's mode is LOCKED.
+    """
+    recipe = load_recipe(order.recipe)
+    platform = choose_platform(recipe, order)
+    arch = choose_architecture(recipe, platform, order)
+    path = lock_path(order.recipe)
+    lock = read_lock(path)
+    section = lock.section(platform.name, arch) if lock else None
+    keys = load_keys(
+        platform, arch, variables=workshop.environment, store=workshop.store, offline=workshop.offline
+    )
+    now = inputs(recipe, platform, arch, keys)
+    why = stale(section, now) if section else ("there is no lock for this platform and architecture",)
+    action = decide(section, why, order.mode, path)
+    if action is Action.RESOLVE or section is None:
+        fresh = resolve(recipe, platform, arch, now, workshop)
+        if section is not None:
+            fresh = replace(fresh, accounts=section.accounts)
+    else:
+        fresh = section
+    packages = [chosen.package for chosen in fresh.resolution.chosen]
+    obtain(packages, recipe, platform, arch, workshop)
+    headers = verify_and_read(packages, keys, fresh, workshop)
+    accounts, allocated = number_accounts(
+        headers,
+        users=recipe.users,
+        groups=recipe.groups,
+        read=lambda header, paths: read_files(workshop.store.blob(header.checksum), paths),
+        kept=fresh.accounts,
+    )
+    fresh = replace(fresh, accounts=allocated)
+    changes = compare(section, fresh)
+    wrote = fresh != section
+    if wrote and order.mode is Mode.LOCKED:
+        raise ResolutionError(
+            "lock-stale",
+            "the lock lacks account numbers that the packages need",
+            place=str(path),
+            hint="run `relbuild lock` and commit the result",
+        )
+    if wrote:
+        others = tuple(s for s in lock.sections if s is not section) if lock else ()
+        write_lock(path, Lock(recipe.name, (*others, fresh)))
+    return Locked(recipe, platform, fresh, headers, accounts, path, wrote, why if wrote else (), changes)
+
+
+def choose_platform(recipe: Recipe, order: Order) -> Platform:
+    """The platform that the order or the recipe names. Raises RecipeError `platform-unknown`."""
+    platforms = load_platforms(order.repositories)
+    name = order.platform or recipe.platform
+    if name not in platforms:
+        raise RecipeError(
+            "platform-unknown",
+            f"no platform is called '{name}'",
+            place=str(order.repositories) if order.platform else str(order.recipe),
+            hint=f"say one of {', '.join(sorted(platforms))}, or define it in {order.repositories}",
+        )
+    return platforms[name]
+
+
+def choose_architecture(recipe: Recipe, platform: Platform, order: Order) -> str:
+    """The architecture to build for. Raises UsageError if there are several, or the platform lacks it."""
+    wanted = order.architectures or recipe.architectures
+    if len(wanted) != 1:
+        raise UsageError(
+            "architectures-several",
+            f"this version builds one architecture at a time, and {len(wanted)} are asked for",
+            place=str(order.recipe),
+            hint=f"choose with --arch, one of {', '.join(wanted)}",
+        )
+    if wanted[0] not in platform.architectures:
+        raise UsageError(
+            "architecture-unknown",
+            f"platform '{platform.name}' has no architecture '{wanted[0]}'",
+            place=str(order.recipe),
+            hint=f"it has {', '.join(platform.architectures)}",
+        )
+    return wanted[0]
+
+
+def resolve(
+    recipe: Recipe, platform: Platform, arch: str, now: Sequence[tuple[str, Digest]], workshop: Workshop
+) -> LockSection:
+    """A new section of the lock: what the repositories offer today for this recipe."""
+    repositories = open_repositories(
+        platform,
+        arch,
+        variables=workshop.environment,
+        store=workshop.store,
+        offline=workshop.offline,
+        progress=workshop.progress,
+    )
+    with task(workshop.progress, "resolve", recipe.name) as running:
+        section = solve(
+            recipe,
+            platform,
+            arch,
+            repositories,
+            store=workshop.store,
+            inputs=now,
+            progress=workshop.progress,
+        )
+        running.note(f"{len(section.resolution.chosen)} packages")
+    for warning in section.resolution.warnings:
+        workshop.progress.warn(warning)
+    return section
+
+
+def explain_package(order: Order, workshop: Workshop, package: str) -> str:
+    """Why a package is in the image, as text."""
+    return explain(lock_recipe(order, workshop).section.resolution, package)
+
+
+# --- fetch, verify, read ---------------------------------------------------------------------------------
+
+
+def obtain(
+    packages: Sequence[Package], recipe: Recipe, platform: Platform, arch: str, workshop: Workshop
+) -> None:
+    """Have every package in the store. Repositories are opened only when one is missing."""
+    missing = [package for package in packages if not workshop.store.has(package.checksum)]
+    local = {item.sha256: item for layer in recipe.layers for item in layer.local}
+    for package in missing:
+        if package.repository == LOCAL_REPOSITORY and package.checksum in local:
+            url = local[package.checksum].path.resolve().as_uri()
+            fetch(
+                workshop.store,
+                [Download((url,), package.checksum, package.size, str(package.nevra))],
+                progress=workshop.progress,
+            )
+    missing = [package for package in missing if package.repository != LOCAL_REPOSITORY]
+    if not missing:
+        return
+    repositories = open_repositories(
+        platform,
+        arch,
+        variables=workshop.environment,
+        store=workshop.store,
+        offline=workshop.offline,
+        progress=workshop.progress,
+    )
+    fetch_packages(
+        missing, repositories, store=workshop.store, progress=workshop.progress, offline=workshop.offline
+    )
+
+
+def verify_and_read(
+    packages: Sequence[Package], keys: Sequence[Key], section: LockSection, workshop: Workshop
+) -> tuple[PackageHeader, ...]:
+    """Every package's header, in the order of the transaction, its signature checked against the keys of the
+    repository that it comes from. All that fail are reported at once."""
+    by_repository: dict[str, list[bytes]] = {}
+    for key in keys:
+        by_repository.setdefault(key.repository, []).append(key.armored)
+    everyone = [key.armored for key in keys]
+    problems: list[Problem] = []
+    headers: dict[str, PackageHeader] = {}
+    with task(workshop.progress, "verify", "signatures and checksums", total=len(packages)) as running:
+        for package in packages:
+            trusted = by_repository.get(
+                package.repository, everyone if package.repository == LOCAL_REPOSITORY else []
+            )
+            try:
+                headers[str(package.nevra)] = _verified(package, trusted, workshop.store)
+            except VerificationError as error:
+                problems.extend(error.problems)
+            running.advance(1)
+    if problems:
+        raise VerificationError.of(problems)
+    return tuple(headers[nevra] for nevra in section.resolution.order)
+
+
+def _verified(package: Package, keys: Sequence[bytes], store: Store) -> PackageHeader:
+    """One package's header; that its signature is good is remembered per package and keys."""
+    path = store.blob(package.checksum)
+    name = identity("verify", 1, package=package.checksum, keys=[Digest.of(key) for key in keys])
+    if store.recall(name) is None:
+        store.verify(package.checksum)
+        verify_package(path, keys)
+        store.remember(name, True)
+    header = read_header(path, package.checksum)
+    if header.nevra != package.nevra:
+        raise VerificationError(
+            "package-not-as-described",
+            f"the repository says {package.nevra}, the package says {header.nevra}",
+            place=package.location,
+            hint="the repository's metadata is wrong or stale: refresh it, or tell its keeper",
+        )
+    return header
+
+
+# --- compose, render, pack -------------------------------------------------------------------------------
+
+
+def compose_layers(locked: Locked) -> Composition:
+    """What every layer will contain, from headers alone; conflicts and unsafe paths are refused here."""
+    resolution = locked.section.resolution
+    by_nevra = {str(header.nevra): header for header in locked.headers}
+    plans = [
+        (plan.name, [by_nevra[str(package.nevra)] for package in resolution.layer(plan.name)])
+        for plan in locked.recipe.layers
+    ]
+    return compose(
+        plans,
+        locked.accounts,
+        ComposeOptions(
+            order=resolution.order,
+            arch=resolution.arch,
+            languages=locked.recipe.languages,
+            docs={plan.name: plan.docs for plan in locked.recipe.layers},
+            man={plan.name: plan.man for plan in locked.recipe.layers},
+        ),
+    )
+
+
+def facts(locked: Locked) -> dict[str, object]:
+    """What templates and `{{ packages[…] }}` see: the recipe's values, and the packages after the lock."""
+    packages = {
+        header.nevra.name: {
+            "name": header.nevra.name,
+            "epoch": header.nevra.epoch,
+            "version": header.nevra.version,
+            "release": header.nevra.release,
+            "evr": header.nevra.evr,
+            "arch": header.nevra.arch,
+            "nevra": str(header.nevra),
+        }
+        for header in locked.headers
+    }
+    values = dict(locked.recipe.values)
+    return {**values, "values": values, "packages": packages, "name": locked.recipe.name}
+
+
+def render_files(locked: Locked, workshop: Workshop) -> tuple[ImageFile, ...]:
+    """The recipe's files with their final content."""
+    seen = facts(locked)
+    templates = Templates(locked.recipe.template_folders)
+    return tuple(_render(plan, templates, seen, workshop) for plan in locked.recipe.files)
+
+
+def _render(plan: FilePlan, templates: Templates, seen: Mapping[str, object], workshop: Workshop) -> ImageFile:
+    content: bytes | None = None
+    link = ""
+    match plan.kind:
+        case FileKind.TEMPLATE:
+            content = templates.render(plan.origin, seen, place=plan.place).text.encode()
+        case FileKind.CONTENT:
+            content = plan.origin.encode()
+        case FileKind.SOURCE:
+            content = Path(plan.origin).read_bytes()
+        case FileKind.URL:
+            (digest,) = fetch(
+                workshop.store,
+                [Download((plan.origin,), plan.sha256, None, plan.path)],
+                progress=workshop.progress,
+                offline=workshop.offline,
+            )
+            content = workshop.store.read(digest, limit=URL_FILE_LIMIT)
+        case FileKind.SYMLINK:
+            link = plan.origin
+        case FileKind.DIRECTORY:
+            pass
+    return ImageFile(plan.path, plan.kind, content, link, plan.mode or 0, plan.owner, plan.group, plan.place)
+
+
+def add_state(
+    locked: Locked,
+    composition: Composition,
+    layers: Sequence[Made],
+    files: tuple[ImageFile, ...],
+    order: Order,
+    workshop: Workshop,
+) -> State:
+    """The last layer: scriptlets, accounts, configuration and the RPM database, made inside the sandbox."""
+    canonical = Canonical.in_tree(composition.tree)
+    return build_state(
+        StateInputs(
+            layers=tuple(made.layer for made in layers),
+            paths={
+                str(header.nevra): tuple(canonical.path(split_path(file.path)) for file in header.files)
+                for header in locked.headers
+            },
+            headers=locked.headers,
+            states=composition.states,
+            tree=composition.tree,
+            accounts=locked.accounts,
+            files=files,
+            remove=locked.recipe.remove,
+            rpm_database=locked.platform.rpm_database,
+            install_color=install_color(locked.section.resolution.arch),
+            build_time=locked.section.build_time,
+        ),
+        store=workshop.store,
+        station=workshop.station,
+        compression=order.compression,
+        progress=workshop.progress,
+    )
+
+
+def pack_image(locked: Locked, layers: Sequence[Layer]) -> Image:
+    """Config and manifest around the layers."""
+    recipe, section, plan = locked.recipe, locked.section, locked.recipe.image
+    seen = facts(locked)
+    place = str(recipe.path)
+
+    def said(text: str) -> str:
+        return evaluate(text, seen, place=place)
+
+    version = said(recipe.version)
+    labels = {
+        "org.opencontainers.image.title": recipe.name,
+        "org.opencontainers.image.version": version,
+        **{key: said(value) for key, value in plan.labels},
+    }
+    config = ImageConfig(
+        architecture=_ARCHITECTURES.get(section.resolution.arch, section.resolution.arch),
+        created=section.build_time,
+        entrypoint=tuple(map(said, plan.entrypoint)),
+        command=tuple(map(said, plan.command)),
+        user=plan.user,
+        working_directory=plan.working_directory,
+        environment=tuple(f"{key}={said(value)}" for key, value in plan.environment),
+        exposed_ports=plan.exposed_ports,
+        volumes=plan.volumes,
+        stop_signal=plan.stop_signal,
+        labels=tuple(sorted(labels.items())),
+    )
+    return make_image(recipe.name, tag_of(version), config, layers)
+
+
+def tag_of(version: str) -> str:
+    """A tag that says the version: what a tag cannot hold becomes `-` (distribution-spec, 128 characters)."""
+    cleaned = re.sub(r"[^A-Za-z0-9_.-]", "-", version)[:128]
+    return cleaned if re.match(r"[A-Za-z0-9_]", cleaned) else "latest"
+
+
+def test(image: Image, recipe: Recipe, order: Order, workshop: Workshop) -> Tested:
+    """Launch the image under the recipe's limits and ask its checks, or recall that this was done."""
+    return run_tests(
+        image,
+        recipe.smoke,
+        store=workshop.store,
+        station=workshop.station(),
+        progress=workshop.progress,
+        clock=workshop.clock,
+        again=order.retest,
+    )
+
+
+# --- the report --------------------------------------------------------------------------------------------
+
+
+def write_report(built: Built) -> None:
+    """`NAME.report/` beside the layout: `report.json`, `junit.xml`, the containers' logs. Whole or not at all."""
+    folder = built.report_folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        made.chmod(0o755)
+        (made / "report.json").write_text(json.dumps(report_value(built), indent=2, sort_keys=True) + "\n")
+        if built.report is not None:
+            (made / "junit.xml").write_bytes(junit(built.report, built.image.name))
+            for instance in built.report.instances:
+                (made / f"{instance.name}.log").write_text(instance.log)
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def report_value(built: Built) -> dict[str, object]:
+    """All that is known of a build, as JSON."""
+    section = built.locked.section
+    return {
+        "image": {
+            "name": built.image.name,
+            "reference": built.image.reference,
+            "digest": str(built.image.digest),
+            "layers": [
+                {
+                    "name": layer.name,
+                    "digest": str(layer.blob.digest),
+                    "diff_id": str(layer.diff_id),
+                    "size": layer.blob.size,
+                    "tar_size": layer.tar_size,
+                    "reused": layer.name in built.reused,
+                }
+                for layer in built.image.layers
+            ],
+        },
+        "packages": [
+            {
+                "nevra": str(chosen.package.nevra),
+                "layer": chosen.layer,
+                "repository": chosen.package.repository,
+                "sha256": chosen.package.checksum.hex,
+                "size": chosen.package.size,
+            }
+            for chosen in section.resolution.chosen
+        ],
+        "build_time": section.build_time,
+        "assumed_installed": list(section.resolution.assumed),
+        "changed_package_files": [
+            {"path": f"/{change.path}", "package": change.package, "cause": change.cause}
+            for change in built.changes
+        ],
+        "lock": {"wrote": built.locked.wrote, "changes": list(built.locked.changes)},
+        "took_ms": round(built.took * 1000),
+        "smoke": report_json(built.report) if built.report is not None else None,
+        "verdict_reused": built.verdict_reused,
+    }
+
+
+def smoke_image(order: Order, workshop: Workshop, layout: Path | None) -> tuple[str, SmokeReport]:
+    """Launch an image that was built before, again, with the recipe's checks; its layers are taken from the
+    layout into the store, digest by digest. Returns the product's name and the verdict."""
+    recipe = load_recipe(order.recipe)
+    image = adopt_layout(layout or order.output / recipe.name, store=workshop.store)
+    return recipe.name, test(image, recipe, replace(order, retest=True), workshop).report

@@ -1,0 +1,139 @@
+"""Outcomes as lines for people and as values for `--json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.build import Built, Locked
+from pipeline.cli.progress import size_text
+from pipeline.model.image import Image
+from pipeline.sandbox import Finding
+from pipeline.smoke import report_lines
+
+
+def built_as_lines(built: Built) -> tuple[str, ...]:
+    """The summary at the end of a build."""
+    return tuple(_built(built))
+
+
+def _built(built: Built) -> Iterator[str]:
+    image = built.image
+    compressed = sum(layer.blob.size for layer in image.layers)
+    unpacked = sum(layer.tar_size for layer in image.layers)
+    yield ""
+    yield f"{image.name} {image.reference}  {image.digest}"
+    yield (
+        f"  {len(built.locked.section.resolution.chosen)} packages in {len(image.layers)} layers, "
+        f"{size_text(compressed)} compressed, {size_text(unpacked)} unpacked, in {built.took:.1f} s"
+    )
+    for layer in image.layers:
+        mark = "reused" if layer.name in built.reused else "made"
+        yield f"    {layer.name:<10} {size_text(layer.blob.size):>9}  {layer.diff_id.short}  {mark}"
+    if built.locked.wrote:
+        yield f"  lock: wrote {built.locked.path} ({'; '.join(built.locked.why) or 'account numbers'})"
+        yield from (f"    {line}" for line in built.locked.changes[:20])
+        if len(built.locked.changes) > 20:
+            yield f"    … and {len(built.locked.changes) - 20} more"
+    yield f"  layout: {built.layout}   report: {built.report_folder}"
+    if built.changes:
+        yield f"  {len(built.changes)} package files were changed by scriptlets or the recipe: see the report"
+    report = built.report
+    if report is None:
+        yield "  NOT TESTED (--no-smoke): this image cannot be published"
+        return
+    if built.verdict_reused:
+        yield "  the verdict on this very image is kept from before (--retest asks again):"
+    yield from (f"  {line}" for line in report_lines(report))
+
+
+def built_as_json(built: Built) -> dict[str, object]:
+    """The outcome of a build."""
+    report = built.report
+    return {
+        **image_as_json(built.image),
+        "layout": str(built.layout),
+        "report": str(built.report_folder),
+        "lock": {
+            "path": str(built.locked.path),
+            "wrote": built.locked.wrote,
+            "changes": list(built.locked.changes),
+        },
+        "reused": list(built.reused),
+        "tested": report is not None,
+        "passed": report.passed if report is not None else None,
+        "verdict_reused": built.verdict_reused,
+        "took_ms": round(built.took * 1000),
+    }
+
+
+def image_as_lines(image: Image) -> tuple[str, ...]:
+    """An image for people."""
+    config = image.config
+    lines = [
+        f"{image.name} {image.reference}",
+        f"  digest       {image.digest}",
+        f"  platform     {config.os}/{config.architecture}{config.variant and '/' + config.variant}",
+        f"  entrypoint   {' '.join(config.entrypoint)}",
+        f"  command      {' '.join(config.command)}",
+        f"  user         {config.user or 'root'}",
+        f"  ports        {', '.join(config.exposed_ports) or 'none'}",
+        f"  volumes      {', '.join(config.volumes) or 'none'}",
+        f"  stop signal  {config.stop_signal or 'SIGTERM'}",
+    ]
+    lines += [f"  label        {key}={value}" for key, value in config.labels]
+    for layer in image.layers:
+        lines.append(f"  layer        {layer.blob.digest} {size_text(layer.blob.size)} {layer.name}")
+    return tuple(lines)
+
+
+def image_as_json(image: Image) -> dict[str, object]:
+    """An image as a value."""
+    return {
+        "name": image.name,
+        "reference": image.reference,
+        "digest": str(image.digest),
+        "architecture": image.config.architecture,
+        "layers": [
+            {
+                "name": layer.name,
+                "digest": str(layer.blob.digest),
+                "diff_id": str(layer.diff_id),
+                "media_type": layer.blob.media_type,
+                "size": layer.blob.size,
+                "packages": list(layer.contents),
+            }
+            for layer in image.layers
+        ],
+    }
+
+
+def locked_as_lines(locked: Locked) -> tuple[str, ...]:
+    """What `relbuild lock` says."""
+    count = len(locked.section.resolution.chosen)
+    if not locked.wrote:
+        return (f"{locked.path} is fresh: {count} packages",)
+    return (
+        f"wrote {locked.path}: {count} packages ({'; '.join(locked.why) or 'account numbers'})",
+        *locked.changes,
+    )
+
+
+def locked_as_json(locked: Locked) -> dict[str, object]:
+    """The same as a value."""
+    return {
+        "path": str(locked.path),
+        "wrote": locked.wrote,
+        "why": list(locked.why),
+        "changes": list(locked.changes),
+        "packages": [str(chosen.package.nevra) for chosen in locked.section.resolution.chosen],
+    }
+
+
+def environment_as_lines(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """What `relbuild doctor` says."""
+    width = max(len(finding.name) for finding in findings)
+    return tuple(
+        f"{'✓' if finding.ok else '✗'} {finding.name:<{width}}  {finding.detail}"
+        + ("" if finding.ok else f"  (needed for {finding.needed_for})")
+        for finding in findings
+    )

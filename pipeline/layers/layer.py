@@ -1,0 +1,198 @@
+"""A layer from segments: mostly a copy of bytes.
+
+A layer is all of its directories, then the segments of its packages in order of NEVRA, then the end marker. Its
+identity is made of the segments' identities, so a layer in which nothing changed costs a look into the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from pipeline.digest import CHUNK, DiffId, Digest, identity
+from pipeline.errors import VerificationError
+from pipeline.layers.pieces import WORKERS, PieceWriter
+from pipeline.layers.segments import Segment, make_segment, recall_segment, segment_identity
+from pipeline.layers.tar import END, tar_header
+from pipeline.model.image import Compression, Descriptor, Layer
+from pipeline.oci.media_types import LAYERS
+from pipeline.progress import QUIET, Progress, Task, task
+from pipeline.store import BlobWriter, Store
+from pipeline.streams import CODECS, VERSIONS, ahead, decompressed
+from pipeline.trees import ComposedLayer, Part
+
+FORMAT = 1
+"""Raise it when the same inputs give other bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A layer; `reused`: it stood in the store."""
+
+    layer: Layer
+    reused: bool
+
+
+def build_layer(
+    composed: ComposedLayer, *, store: Store, compression: Compression, progress: Progress = QUIET
+) -> Made:
+    """Make the layer, or find it made. The packages are blobs of `store` and verified.
+
+    Raises VerificationError `package-damaged`, `blob-missing`, `blob-damaged`.
+    """
+    directories = b"".join(tar_header(entry) for entry in composed.directories)
+    segments = [(part, segment_identity(part, compression)) for part in composed.parts]
+    name = identity(
+        "layer",
+        FORMAT,
+        directories=Digest.of(directories),
+        segments=[str(segment) for _, segment in segments],
+        codec=compression.value,
+        versions=VERSIONS,
+    )
+    with (
+        store.locked(f"layer-{name.hex}"),
+        task(progress, "layer", composed.name, total=_content(composed.parts), unit="bytes") as running,
+    ):
+        if known := _recall(name, composed, store, compression):
+            running.advance(_content(composed.parts))
+            running.note("reused")
+            return Made(known, reused=True)
+        with ThreadPoolExecutor(WORKERS, "relbuild-compress") as pool:
+            made = _segments(segments, store, compression, pool, running)
+            with store.writer() as blob:
+                start = _start(directories, store, compression, pool)
+                diff_id, tar_size = _assemble([start, *made, _end(store, compression)], blob, store)
+        layer = Layer(
+            name=composed.name,
+            diff_id=diff_id,
+            blob=Descriptor(LAYERS[compression], blob.digest, blob.size),
+            tar_size=tar_size,
+            contents=composed.contents,
+        )
+        store.remember(
+            name,
+            {
+                "diff_id": str(diff_id),
+                "digest": str(blob.digest),
+                "size": blob.size,
+                "tar_size": tar_size,
+            },
+        )
+        running.note(f"{len(composed.contents)} packages, {blob.size / 1e6:.1f} MB")
+    return Made(layer, reused=False)
+
+
+def _content(parts: Sequence[Part]) -> int:
+    return sum(entry.size for part in parts for _, entry in part.entries)
+
+
+def _recall(name: Digest, composed: ComposedLayer, store: Store, compression: Compression) -> Layer | None:
+    known = store.recall(name)
+    if not isinstance(known, dict):
+        return None
+    digest = Digest.parse(known["digest"])
+    if not store.has(digest):
+        return None
+    return Layer(
+        name=composed.name,
+        diff_id=DiffId.parse(known["diff_id"]),
+        blob=Descriptor(LAYERS[compression], digest, known["size"]),
+        tar_size=known["tar_size"],
+        contents=composed.contents,
+    )
+
+
+def _segments(
+    segments: Sequence[tuple[Part, Digest]],
+    store: Store,
+    compression: Compression,
+    pool: ThreadPoolExecutor,
+    running: Task,
+) -> list[Segment]:
+    """All segments in order, the missing ones made side by side."""
+
+    def one(item: tuple[Part, Digest]) -> Segment:
+        part, name = item
+        segment = recall_segment(name, store) or make_segment(
+            part, name=name, store=store, compression=compression, pool=pool
+        )
+        running.advance(_content([part]))
+        return segment
+
+    with ThreadPoolExecutor(WORKERS, "relbuild-segment") as workers:
+        futures = [workers.submit(one, item) for item in segments]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _start(directories: bytes, store: Store, compression: Compression, pool: ThreadPoolExecutor) -> Segment:
+    with store.writer() as blob:
+        writer = PieceWriter(blob, compression, pool, hashed=False)
+        writer.write(directories)
+        writer.finish()
+    return Segment(blob.digest, blob.size, writer.size)
+
+
+def _end(store: Store, compression: Compression) -> Segment:
+    piece = CODECS[compression](END)
+    return Segment(store.put(piece), len(piece), len(END))
+
+
+def _assemble(segments: Sequence[Segment], blob: BlobWriter, store: Store) -> tuple[DiffId, int]:
+    """Copy segments into `blob`; returns the digest and size of the tar bytes that they decompress to."""
+    source = cast("BinaryIO", io.BufferedReader(_Copy(_chunks(segments, blob, store)), CHUNK))
+    found, size = hashlib.sha256(), 0
+    expected = sum(segment.tar_size for segment in segments)
+    try:
+        for piece in ahead(decompressed(source, limit=expected, name="layer", workers=WORKERS)):
+            found.update(piece)
+            size += len(piece)
+    except VerificationError:
+        for segment in segments:
+            store.verify(segment.digest)  # Removes the damaged one and says so.
+        raise
+    if size != expected:
+        raise VerificationError("layer-malformed", f"segments hold {size} bytes of tar, not {expected}")
+    return DiffId(found.hexdigest()), size
+
+
+def _chunks(segments: Sequence[Segment], blob: BlobWriter, store: Store) -> Iterator[bytes]:
+    for segment in segments:
+        found = hashlib.sha256()
+        with store.reading(segment.digest) as file:
+            while data := file.read(CHUNK):
+                found.update(data)
+                blob.write(data)
+                yield data
+        if found.hexdigest() != segment.digest.hex:
+            raise VerificationError("blob-damaged", f"{segment.digest} in the store is damaged")
+
+
+class _Copy(io.RawIOBase):
+    """Chunks as a raw file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size

@@ -1,0 +1,122 @@
+"""Segments: what one package contributes to a layer, already compressed.
+
+A segment is a function of the package, of what is emitted of it, of the codec and of the formats, and of nothing
+else; it is compressed once and remembered. It holds no directories: those are the layer's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.digest import Digest, identity
+from pipeline.errors import VerificationError
+from pipeline.layers.pieces import PieceWriter
+from pipeline.layers.tar import tar_header
+from pipeline.model.image import Compression
+from pipeline.model.tree import Entry, Kind
+from pipeline.packages import read_payload
+from pipeline.store import Store
+from pipeline.streams import VERSIONS
+from pipeline.trees import Part
+
+FORMAT = 1
+"""Raise it when the same inputs give other bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A blob of whole compressed pieces, and how many bytes of tar it holds."""
+
+    digest: Digest
+    size: int
+    tar_size: int
+
+
+def segment_identity(part: Part, compression: Compression) -> Digest:
+    """Names the segment of `part`. The tar headers stand for the emit list: they hold every byte of it that can
+    reach the layer; a file's content is known by the package and its place in the header."""
+    emitted = hashlib.sha256()
+    for index, entry in part.entries:
+        emitted.update(b"%d %d " % (index, entry.size))
+        emitted.update(tar_header(entry))
+    return identity(
+        "segment",
+        FORMAT,
+        package=part.checksum,
+        emitted=emitted.hexdigest(),
+        codec=compression.value,
+        versions=VERSIONS,
+    )
+
+
+def recall_segment(name: Digest, store: Store) -> Segment | None:
+    """The segment called `name`, if the store holds it."""
+    known = store.recall(name)
+    if not isinstance(known, dict):
+        return None
+    segment = Segment(Digest.parse(known["digest"]), known["size"], known["tar_size"])
+    return segment if store.has(segment.digest) else None
+
+
+def make_segment(
+    part: Part, *, name: Digest, store: Store, compression: Compression, pool: ThreadPoolExecutor
+) -> Segment:
+    """Stream the package's payload into compressed tar. The package must have been verified; each file's
+    content is compared with the header's digest again on its way. `pool` compresses.
+
+    Raises VerificationError `package-damaged`, `blob-missing`.
+    """
+    rpm = store.blob(part.checksum)
+    if not rpm.exists():
+        raise VerificationError("blob-missing", f"{part.nevra} is not in the store", place=str(part.nevra))
+    with store.writer() as blob:
+        writer = PieceWriter(blob, compression, pool, hashed=False)
+        for entry, content in _emitted(part, rpm):
+            writer.entry(entry, content)
+        writer.finish()
+    segment = Segment(blob.digest, blob.size, writer.size)
+    store.remember(name, {"digest": str(segment.digest), "size": segment.size, "tar_size": segment.tar_size})
+    return segment
+
+
+def _emitted(part: Part, rpm: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+    """What needs no content first, in order of path; then files as the payload brings them, each with its hard
+    links behind it. RPM gives a hard link's data with its last name, which may be one that is not emitted."""
+    by_index = dict(part.entries)
+    links: dict[str, list[Entry]] = {}
+    with_content = {}
+    for index, entry in part.entries:
+        if entry.kind is Kind.HARDLINK:
+            links.setdefault(entry.link, []).append(entry)
+        elif entry.kind is Kind.FILE and entry.size:
+            with_content[entry.path] = index
+        else:
+            yield entry, iter(())
+    for path in [path for path in links if path not in with_content]:
+        for link in links[path]:
+            yield link, iter(())
+    if not with_content:
+        return
+    for file in read_payload(rpm):
+        first = next(
+            (by_index[index] for index in file.indices if by_index.get(index, _NONE).path in with_content), None
+        )
+        if first is None:
+            continue
+        del with_content[first.path]
+        yield first, file.pieces()
+        for link in links.get(first.path, ()):
+            yield link, iter(())
+    if with_content:
+        raise VerificationError(
+            "package-damaged",
+            f"{part.nevra}: the payload lacks {', '.join(sorted(with_content)[:5])}",
+            place=str(part.nevra),
+        )
+
+
+_NONE = Entry("", Kind.DIRECTORY)

@@ -1,0 +1,475 @@
+"""The state layer: what needs a real tree happens here, inside the sandbox, on top of the package layers.
+
+Accounts, scriptlets and triggers in RPM's order, the recipe's files, removals, the RPM database. What landed
+in the overlay's upper directory, cleaned of everything that is not a function of the inputs, is the last layer.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import posixpath
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.digest import Digest, identity
+from pipeline.errors import BuildError
+from pipeline.layers.accounts import changed_numbers, complete_group, complete_passwd, complete_shadow
+from pipeline.layers.packing import layer_from_json, layer_to_json, pack_directory
+from pipeline.layers.transaction import Step, plan
+from pipeline.layers.unpacking import unpack
+from pipeline.model.accounts import AccountTable
+from pipeline.model.header import PackageHeader
+from pipeline.model.image import Compression, Layer
+from pipeline.model.recipe import FileKind
+from pipeline.model.tree import Kind, Tree
+from pipeline.packages import DatabaseRecord, compare_evr, lua_command, lua_runtime, write_database
+from pipeline.packages.lua import runtime_digest
+from pipeline.progress import Progress, task
+from pipeline.sandbox import BuildLimits, BuildSession, Station, build_session
+from pipeline.store import Store
+
+FORMAT = 1
+"""Raise it when the same inputs give another state layer."""
+
+SCRIPT_SECONDS = 300.0
+"""How long one script may run: the slowest real ones (font and certificate caches) take seconds."""
+
+_ACCOUNT_FILE_LIMIT = 4 << 20
+"""Bytes of /etc/passwd and its like that are read: thousands of accounts."""
+
+_BOUND = "/run/relbuild"
+_PATH = "/sbin:/bin:/usr/sbin:/usr/bin"
+
+UNREPRODUCIBLE = (
+    "etc/passwd-",  # copies that shadow-utils leaves; what they say depends on the order of scriptlets alone
+    "etc/group-",
+    "etc/shadow-",
+    "etc/gshadow-",
+    "etc/subuid-",
+    "etc/subgid-",
+    "etc/.pwd.lock",
+    "etc/*.lock",
+    "var/cache/ldconfig/aux-cache",  # holds inode numbers and times of the machine that made it
+    "var/log/*.log",
+    "var/tmp/*",
+    "tmp/*",
+    "run/*",
+    "root/.bash_history",
+    "root/.rpmdb",
+    "dev/*",
+    "proc/*",
+    "sys/*",
+)
+"""Paths that scriptlets leave and that are no function of the inputs: never part of an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A file of the recipe with its final content: bytes for a file, None for a directory, the target as text
+    for a symlink. `owner`, `group` are names."""
+
+    path: str
+    kind: FileKind
+    content: bytes | None
+    link: str
+    mode: int
+    owner: str
+    group: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateInputs:
+    """All that the state layer is a function of.
+
+    `layers` are the package layers, lowest first. `headers` are in the order of the transaction, `states` rpm's file states per NEVRA, `tree` the composition of the package layers.
+    `install_color` is rpm's transaction colour. `build_time` is seconds since the epoch.
+    """
+
+    layers: tuple[Layer, ...]
+    headers: tuple[PackageHeader, ...]
+    states: Mapping[str, tuple[int, ...]]
+    paths: Mapping[str, tuple[str, ...]]
+    tree: Tree
+    accounts: AccountTable
+    files: tuple[ImageFile, ...]
+    remove: tuple[str, ...]
+    rpm_database: str
+    install_color: int
+    build_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Package content that is not as the package brought it, and what did it."""
+
+    path: str
+    package: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The last layer, and what in it differs from what packages brought."""
+
+    layer: Layer
+    changes: tuple[Change, ...]
+    reused: bool
+
+
+def build_state(
+    inputs: StateInputs,
+    *,
+    store: Store,
+    station: Callable[[], Station],
+    compression: Compression,
+    progress: Progress,
+) -> State:
+    """Make the state layer, or recall it when nothing that it depends on changed. `station` is asked for only
+    when a sandbox is needed.
+
+    Raises BuildError: `scriptlet-failed`, `scriptlet-timed-out`, `scriptlet-renumbers`, `owner-unknown`,
+    `remove-missing`; EnvironmentLacking when the machine cannot run the sandbox.
+    """
+    present = {str(header.nevra): _trigger_paths(header) for header in inputs.headers}
+    steps = plan(inputs.headers, present=present, compare=compare_evr)
+    lua = lua_runtime(store) if any(step.interpreter[:1] == ("<lua>",) for step in steps) else None
+    name = _identity(inputs, steps, lua, compression)
+    with store.locked(f"state-{name.hex}"):
+        known = store.recall(name)
+        if isinstance(known, dict):
+            layer = layer_from_json(known["layer"])
+            if store.has(layer.blob.digest):
+                return State(layer, tuple(Change(**change) for change in known["changes"]), reused=True)
+        layer, changes = _make(inputs, steps, lua, store, station(), compression, progress)
+        store.remember(
+            name,
+            {
+                "layer": layer_to_json(layer),
+                "changes": [{"path": c.path, "package": c.package, "cause": c.cause} for c in changes],
+            },
+        )
+    return State(layer, changes, reused=False)
+
+
+def _trigger_paths(header: PackageHeader) -> tuple[str, ...]:
+    return tuple(file.path for file in header.files)
+
+
+def _identity(inputs: StateInputs, steps: Sequence[Step], lua: Path | None, compression: Compression) -> Digest:
+    return identity(
+        "state",
+        FORMAT,
+        lowers=[layer.diff_id for layer in inputs.layers],
+        steps=[
+            [s.label, list(s.interpreter), s.body, list(s.arguments), str(Digest.of(s.input)), s.expand]
+            for s in steps
+        ],
+        lua=runtime_digest(lua) if lua else None,
+        accounts=repr(inputs.accounts),
+        files=[
+            [f.path, str(f.kind), str(Digest.of(f.content or b"")), f.link, f.mode, f.owner, f.group]
+            for f in inputs.files
+        ],
+        remove=inputs.remove,
+        database=[inputs.rpm_database, inputs.install_color],
+        packages=[[str(h.nevra), str(h.checksum), list(inputs.states[str(h.nevra)])] for h in inputs.headers],
+        build_time=inputs.build_time,
+        compression=compression,
+    )
+
+
+def _make(
+    inputs: StateInputs,
+    steps: Sequence[Step],
+    lua: Path | None,
+    store: Store,
+    station: Station,
+    compression: Compression,
+    progress: Progress,
+) -> tuple[Layer, tuple[Change, ...]]:
+    with (
+        store.temporary("state") as folder,
+        task(progress, "state", "scriptlets", total=len(steps)) as running,
+    ):
+        bound = folder / "bound"
+        bound.mkdir(mode=0o755)
+        lowers = [unpack(layer, store=store, progress=progress) for layer in inputs.layers]
+        with build_session(lowers, station=station, label="state", limits=BuildLimits()) as session:
+            session.bind(bound, _BOUND)
+            if lua is not None:
+                session.bind(lua, f"{_BOUND}-lua")
+            watch = _Watch(session)
+            _write_accounts(session, inputs.accounts, inputs.build_time)
+            watch.saw("the account table")
+            for step in steps:
+                _run(step, session, bound, inputs.build_time)
+                watch.saw(step.label)
+                running.advance(1)
+            running.note(f"{len(steps)} scripts")
+            table = _check_accounts(session, inputs.accounts)
+            _clean(session)
+            watch.forget()
+            for file in inputs.files:
+                _place(file, session, table, inputs.build_time)
+            watch.saw("files of the recipe")
+            removed = tuple(_remove(inputs.remove, session, inputs.tree))
+            watch.saw("remove in the recipe")
+            _write_database(inputs, session, store, folder, removed)
+            changes = watch.changes(inputs.tree)
+            layer = pack_directory(
+                session.upper,
+                name="state",
+                lower=inputs.tree,
+                shift=session.shift,
+                build_time=inputs.build_time,
+                store=store,
+                compression=compression,
+            )
+    return layer, changes
+
+
+# --- accounts ------------------------------------------------------------------------------------
+
+
+def _write_accounts(session: BuildSession, accounts: AccountTable, build_time: int) -> None:
+    users = [user.name for user in accounts.users]
+    groups = [group.name for group in accounts.groups]
+    files: tuple[tuple[str, int, Callable[[str], str], bool], ...] = (
+        ("etc/passwd", 0o644, lambda text: complete_passwd(text, accounts), True),
+        ("etc/group", 0o644, lambda text: complete_group(text, accounts), True),
+        ("etc/shadow", 0o000, lambda text: complete_shadow(text, users, fields=9), False),
+        ("etc/gshadow", 0o000, lambda text: complete_shadow(text, groups, fields=4), False),
+    )
+    for path, mode, complete, required in files:
+        before = session.files.read(path, limit=_ACCOUNT_FILE_LIMIT)
+        if before is None and not required:
+            continue
+        text = (before or b"").decode(errors="surrogateescape")
+        after = complete(text)
+        if after != text:
+            found = session.files.stat(path)
+            session.files.make_directory("etc")
+            session.files.write_file(
+                path,
+                after.encode(errors="surrogateescape"),
+                mode=found.st_mode & 0o7777 if found else mode,
+                uid=found.st_uid if found else 0,
+                gid=found.st_gid if found else 0,
+                mtime=build_time,
+            )
+
+
+def _check_accounts(session: BuildSession, before: AccountTable) -> dict[tuple[str, str], int]:
+    """The final numbers, with those that scriptlets added: (`user` or `group`, name) → number."""
+    passwd, group = (
+        (session.files.read(path, limit=_ACCOUNT_FILE_LIMIT) or b"").decode(errors="replace")
+        for path in ("etc/passwd", "etc/group")
+    )
+    wrong = changed_numbers(before, passwd, group)
+    if wrong:
+        raise BuildError(
+            "scriptlet-renumbers",
+            "scriptlets left accounts with other numbers than the layers below use: " + "; ".join(wrong),
+            hint="state the numbers under 'accounts:' in the recipe",
+        )
+    numbers: dict[tuple[str, str], int] = {}
+    for kind, text in (("user", passwd), ("group", group)):
+        for line in text.splitlines():
+            fields = line.split(":")
+            if len(fields) > 2 and fields[2].isdigit():
+                numbers[kind, fields[0]] = int(fields[2])
+    return numbers
+
+
+# --- scripts -------------------------------------------------------------------------------------
+
+
+def _run(step: Step, session: BuildSession, bound: Path, build_time: int) -> None:
+    if step.expand and "%" in step.body:
+        raise BuildError(
+            "scriptlet-macros",
+            f"{step.label} asks for macros to be expanded at installation, which depends on the machine",
+            place=step.package,
+            hint="leave the package out with 'exclude', or ask its maintainer to drop -e from the scriptlet",
+        )
+    environment = {
+        "PATH": _PATH,
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "SOURCE_DATE_EPOCH": str(build_time),
+    }
+    script = bound / "script"
+    argv: tuple[str, ...]
+    if step.interpreter[0] == "<lua>":
+        script.write_text(step.body, errors="surrogateescape")
+        argv, extra = lua_command(f"{_BOUND}-lua", f"{_BOUND}/script", step.arguments)
+        environment |= extra
+    elif step.body:
+        script.write_text(step.body, errors="surrogateescape")
+        argv = (*step.interpreter, f"{_BOUND}/script", *step.arguments)
+    else:
+        argv = step.interpreter
+    ended = session.run(argv, stdin=step.input, environment=environment, timeout=SCRIPT_SECONDS)
+    if not ended.ok:
+        said = (ended.stdout + ended.stderr).decode(errors="replace").strip()[-2000:]
+        what = f"ended with status {ended.status}"
+        if ended.timed_out:
+            what = f"ran longer than {SCRIPT_SECONDS:.0f} s"
+        elif ended.out_of_memory:
+            what = "needed more memory than the sandbox gives scripts"
+        elif ended.out_of_disk:
+            what = "wrote more than the sandbox gives scripts"
+        raise BuildError(
+            "scriptlet-timed-out" if ended.timed_out else "scriptlet-failed",
+            f"{step.label} {what}" + (f": {said}" if said else " and said nothing"),
+            place=step.package,
+            hint="every scriptlet must succeed; leave the package out with 'exclude', pin another version with "
+            "'pins', or give the scriptlet what it lacks by adding a package",
+        )
+
+
+# --- files, removals, database ----------------------------------------------------------------------
+
+
+def _place(
+    file: ImageFile, session: BuildSession, numbers: Mapping[tuple[str, str], int], build_time: int
+) -> None:
+    uid = _number("user", file.owner, numbers, file.place)
+    gid = _number("group", file.group, numbers, file.place)
+    path = file.path.lstrip("/")
+    if file.kind is FileKind.SYMLINK:
+        session.files.make_directory(posixpath.dirname(path))
+        session.files.symlink(path, file.link, uid=uid, gid=gid, mtime=build_time)
+    elif file.kind is FileKind.DIRECTORY:
+        session.files.make_directory(path, mode=file.mode, uid=uid, gid=gid, mtime=build_time)
+    else:
+        session.files.make_directory(posixpath.dirname(path))
+        session.files.write_file(path, file.content or b"", mode=file.mode, uid=uid, gid=gid, mtime=build_time)
+
+
+def _number(kind: str, name: str, numbers: Mapping[tuple[str, str], int], place: str) -> int:
+    if name.isdigit():
+        return int(name)
+    try:
+        return numbers[kind, name]
+    except KeyError:
+        raise BuildError(
+            "owner-unknown",
+            f"the image has no {kind} '{name}'",
+            place=place,
+            hint=f"name it under 'accounts: {kind}s:', or add the package that makes it",
+        ) from None
+
+
+def _remove(paths: Sequence[str], session: BuildSession, tree: Tree) -> Iterator[str]:
+    """Remove what matches; yields the canonical paths of package content that is gone."""
+    for pattern in paths:
+        wanted = pattern.strip("/")
+        matching = [path for path in tree.entries if fnmatch.fnmatchcase(path, wanted)]
+        matching = matching or ([wanted] if session.files.stat(wanted, follow=False) else [])
+        if not matching:
+            raise BuildError(
+                "remove-missing",
+                f"'{pattern}' matches nothing in the image",
+                hint="correct or drop it under 'remove:'",
+            )
+        for path in matching:
+            session.files.remove(path)
+            yield path
+            yield from (below for below in tree.entries if below.startswith(f"{path}/"))
+
+
+def _clean(session: BuildSession) -> None:
+    for pattern in UNREPRODUCIBLE:
+        parent, name = posixpath.split(pattern)
+        folder = session.upper / parent
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        for entry in sorted(folder.iterdir()):
+            if fnmatch.fnmatchcase(entry.name, name):
+                _discard(entry)
+
+
+def _discard(path: Path) -> None:
+    """Take something out of the upper directory, so that what is below shows again, if anything."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _write_database(
+    inputs: StateInputs, session: BuildSession, store: Store, folder: Path, removed: Sequence[str]
+) -> None:
+    gone = set(removed)
+    records = []
+    for header in inputs.headers:
+        states = list(inputs.states[str(header.nevra)])
+        for index, path in enumerate(inputs.paths[str(header.nevra)]):
+            if path in gone:
+                states[index] = _NOT_INSTALLED
+        records.append(
+            DatabaseRecord(
+                rpm=store.blob(header.checksum),
+                nevra=header.nevra,
+                states=tuple(states),
+                install_time=inputs.build_time,
+                install_color=inputs.install_color,
+            )
+        )
+    made = folder / "rpmdb"
+    made.mkdir()
+    write_database(made, records)
+    target = inputs.rpm_database.strip("/")
+    session.files.make_directory(target)
+    for file in sorted(made.iterdir()):
+        session.files.write_file(
+            f"{target}/{file.name}", file.read_bytes(), mode=0o644, mtime=inputs.build_time
+        )
+
+
+_NOT_INSTALLED = 2
+"""RPMFILE_STATE_NOTINSTALLED."""
+
+
+# --- who changed what --------------------------------------------------------------------------------
+
+
+class _Watch:
+    """Tells which step changed which path, from the upper directory's metadata before and after each."""
+
+    def __init__(self, session: BuildSession) -> None:
+        self._session = session
+        self._seen: dict[str, tuple[int, ...]] = {}
+        self._cause: dict[str, str] = {}
+
+    def saw(self, cause: str) -> None:
+        """Everything that differs since the last call was done by `cause`."""
+        now = dict(self._walk(self._session.upper))
+        for path, stamp in now.items():
+            if self._seen.get(path) != stamp:
+                self._cause[path] = cause
+        self._seen = now
+
+    def forget(self) -> None:
+        """What differs since the last call was our own cleaning."""
+        self._seen = dict(self._walk(self._session.upper))
+
+    def changes(self, tree: Tree) -> tuple[Change, ...]:
+        """Package content among what was changed, with the last cause of each."""
+        found = []
+        for path in sorted(self._seen):
+            entry = tree.get(path)
+            if entry is not None and entry.kind is not Kind.DIRECTORY and entry.owner:
+                found.append(Change(path, entry.owner, self._cause.get(path, "unknown")))
+        return tuple(found)
+
+    def _walk(self, top: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for path in top.rglob("*"):
+            found = path.lstat()
+            stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode)
+            yield str(path.relative_to(top)), stamp

@@ -1,0 +1,325 @@
+"""A layer on disk, once per diff_id, ready to be an overlay's lower directory.
+
+The bytes are those of the blob in the store; its digest and diff_id are computed while they are unpacked, and
+only then does the tree get its place. Everything is made relative to directories that were made here and are
+held open, symlinks are never followed, nothing is replaced: a path that is there twice, lies beneath something
+that is no directory of this layer, or is a device, is refused. Python's `tarfile` is no such boundary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from pipeline.digest import DiffId
+from pipeline.errors import BuildError, EnvironmentLacking, VerificationError
+from pipeline.layers.pieces import WORKERS
+from pipeline.layers.tar import Member, read_tar
+from pipeline.model.image import Layer
+from pipeline.model.tree import Entry, Kind
+from pipeline.progress import QUIET, Progress, Task, task
+from pipeline.store import Store
+from pipeline.streams import ahead, decompressed
+
+ENTRIES_LIMIT = 4_000_000
+"""Entries in one layer: ten times a full desktop installation."""
+
+ROOT = "root"
+"""The tree, in a kept tree's folder."""
+SEAL = "seal"
+"""Beside it: what `tree_is_whole` compares with."""
+
+_OPEN_LIMIT = 64
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_HOLE = 1 << 20
+_ZEROS = bytes(_HOLE)
+_OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
+
+
+def unpack(layer: Layer, *, store: Store, progress: Progress = QUIET) -> Path:
+    """The layer's tree: unpacked now, or before and untouched since.
+
+    Owners are the image's numbers; whiteouts are an overlay's. Raises VerificationError `blob-missing`,
+    `digest-mismatch`, `diff-id-mismatch`, `layer-malformed`, `stream-damaged`; BuildError `device-node`,
+    `unsafe-path`; EnvironmentLacking `not-root`.
+    """
+    folder = store.tree(layer.diff_id)
+    with store.locked(f"tree-{layer.diff_id.hex}"):
+        if folder.exists():
+            if tree_is_whole(folder):
+                return folder / ROOT
+            with store.temporary("damaged") as aside:
+                folder.rename(aside / "tree")
+        with (
+            task(progress, "unpack", layer.name, total=layer.tar_size, unit="bytes") as running,
+            store.temporary("unpack") as place,
+        ):
+            made = place / "tree"
+            (made / ROOT).mkdir(parents=True)
+            try:
+                _extract(_counted(_verified(layer, store), running), made / ROOT, layer.name)
+            except PermissionError as error:
+                raise EnvironmentLacking(
+                    "not-root",
+                    f"a layer cannot be unpacked with its owners: {error}",
+                    hint="run relbuild as root, or in a user namespace",
+                ) from error
+            (made / SEAL).write_text(_seal(made / ROOT))
+            return store.keep_tree(made, layer.diff_id) / ROOT
+
+
+def tree_is_whole(folder: Path) -> bool:
+    """Is a kept tree as it was when it was unpacked? Names, inodes, modes, owners, sizes and change times are
+    compared; the kernel sets a change time with every change of content or attributes and nobody else can."""
+    try:
+        return (folder / SEAL).read_text() == _seal(folder / ROOT)
+    except OSError:
+        return False
+
+
+def _seal(root: Path) -> str:
+    found = hashlib.sha256()
+    folders = [os.fsencode(root)]
+    _seal_one(found, b"", os.lstat(root))
+    while folders:
+        with os.scandir(folders.pop()) as items:
+            listed = sorted(items, key=lambda item: item.name)
+        for item in listed:
+            status = item.stat(follow_symlinks=False)
+            _seal_one(found, item.path, status)
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(item.path)
+    return found.hexdigest()
+
+
+def _seal_one(found: hashlib._Hash, path: bytes, status: os.stat_result) -> None:
+    name = path.rpartition(b"/")[2]
+    found.update(
+        b"%s\0%d %d %d %d %d %d\n"
+        % (
+            name,
+            status.st_ino,
+            status.st_mode,
+            status.st_uid,
+            status.st_gid,
+            status.st_size,
+            status.st_ctime_ns,
+        )
+    )
+
+
+def _verified(layer: Layer, store: Store) -> Iterator[bytes]:
+    """The layer's tar bytes. Raises at the end if blob or tar are not what the layer says."""
+    with store.reading(layer.blob.digest) as file:
+        compressed = _Hashing(file)
+        found = hashlib.sha256()
+
+        def hashed() -> Iterator[bytes]:
+            for piece in decompressed(
+                cast("BinaryIO", compressed), limit=layer.tar_size, name=layer.name, workers=WORKERS
+            ):
+                found.update(piece)
+                yield piece
+
+        yield from ahead(hashed())
+        compressed.drain()
+    if compressed.hash.hexdigest() != layer.blob.digest.hex or compressed.size != layer.blob.size:
+        store.verify(layer.blob.digest)  # Removes it and says so, if it is the store's copy that is wrong.
+        raise VerificationError(
+            "digest-mismatch",
+            f"layer '{layer.name}' is {compressed.size} bytes of sha256:{compressed.hash.hexdigest()},"
+            f" not {layer.blob.size} of {layer.blob.digest}",
+        )
+    if (diff_id := DiffId(found.hexdigest())) != layer.diff_id:
+        raise VerificationError(
+            "diff-id-mismatch", f"layer '{layer.name}' decompresses to {diff_id}, not to {layer.diff_id}"
+        )
+
+
+def _counted(pieces: Iterator[bytes], running: Task) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece
+        running.advance(len(piece))
+
+
+class _Hashing:
+    """A file that knows the digest of what was read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.hash = hashlib.sha256()
+        self.size = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._file.read(size)
+        self.hash.update(data)
+        self.size += len(data)
+        return data
+
+    def drain(self) -> None:
+        while self.read(1 << 20):
+            pass
+
+
+def _extract(pieces: Iterator[bytes], root: Path, name: str) -> None:
+    extraction = _Extraction(name)
+    handle = os.open(root, _DIRECTORY)
+    try:
+        extraction.open[""] = handle
+        for count, member in enumerate(read_tar(pieces, name)):
+            if count >= ENTRIES_LIMIT:
+                raise VerificationError(
+                    "layer-malformed", f"layer '{name}' holds more than {ENTRIES_LIMIT} entries"
+                )
+            extraction.place(member)
+        extraction.finish()
+    finally:
+        extraction.close()
+
+
+@dataclass(slots=True)
+class _Extraction:
+    """A tree being made. `directories` are all that the layer has; they get their attributes at the end, when
+    nothing more is put into them."""
+
+    name: str
+    open: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    directories: dict[str, Entry] = field(default_factory=lambda: {"": Entry("", Kind.DIRECTORY, mode=0o755)})
+    files: set[str] = field(default_factory=set)
+    opaque: set[str] = field(default_factory=set)
+
+    def place(self, member: Member) -> None:
+        entry = member.entry
+        try:
+            self._place(entry, member)
+        except FileExistsError:
+            raise self._malformed(f"/{entry.path} is in it twice") from None
+
+    def _place(self, entry: Entry, member: Member) -> None:
+        if entry.kind is Kind.OPAQUE:
+            self._folder(entry.path)
+            self.opaque.add(entry.path)
+            return
+        if entry.path == "":
+            if entry.kind is not Kind.DIRECTORY:
+                raise self._malformed("its root is no directory")
+            self.directories[""] = entry
+            return
+        parent, _, last = entry.path.rpartition("/")
+        folder = self._folder(parent)
+        match entry.kind:
+            case Kind.DIRECTORY:
+                os.mkdir(last, 0o700, dir_fd=folder)
+                self.directories[entry.path] = entry
+            case Kind.FILE:
+                self._file(entry, member, last, folder)
+                self.files.add(entry.path)
+            case Kind.HARDLINK:
+                self._link(entry, last, folder)
+            case Kind.SYMLINK:
+                os.symlink(entry.link, last, dir_fd=folder)
+                os.chown(last, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
+                os.utime(last, (entry.mtime, entry.mtime), dir_fd=folder, follow_symlinks=False)
+            case Kind.FIFO:
+                os.mkfifo(last, 0o600, dir_fd=folder)
+                os.chown(last, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
+                os.chmod(last, entry.mode, dir_fd=folder)
+                os.utime(last, (entry.mtime, entry.mtime), dir_fd=folder, follow_symlinks=False)
+            case Kind.WHITEOUT:
+                os.mknod(last, stat.S_IFCHR, os.makedev(0, 0), dir_fd=folder)
+            case _:
+                raise BuildError(
+                    "device-node",
+                    f"/{entry.path} in layer '{self.name}' is a device node, which is never unpacked",
+                    place=f"/{entry.path}",
+                )
+
+    def finish(self) -> None:
+        """Directories get their attributes, the deepest first."""
+        for path in sorted(self.directories, reverse=True):
+            entry = self.directories[path]
+            folder = self._folder(path)
+            _attributes(folder, entry)
+            if path in self.opaque:
+                _make_opaque(folder)
+                os.utime(folder, (entry.mtime, entry.mtime))
+
+    def close(self) -> None:
+        for handle in self.open.values():
+            os.close(handle)
+
+    def _folder(self, path: str) -> int:
+        """A directory of this layer, open."""
+        handle = self.open.get(path)
+        if handle is not None:
+            self.open.move_to_end(path)
+            return handle
+        if path not in self.directories:
+            raise self._malformed(f"/{path} is used as a directory and is none of the layer")
+        parent, _, last = path.rpartition("/")
+        handle = os.open(last, _DIRECTORY, dir_fd=self._folder(parent))
+        if len(self.open) >= _OPEN_LIMIT:
+            oldest = next(name for name in self.open if name)
+            os.close(self.open.pop(oldest))
+        self.open[path] = handle
+        return handle
+
+    def _file(self, entry: Entry, member: Member, last: str, folder: int) -> None:
+        handle = os.open(last, _NEW_FILE, 0o600, dir_fd=folder)
+        try:
+            if entry.size:
+                _write_content(handle, entry.size, member.pieces())
+            _attributes(handle, entry)
+        finally:
+            os.close(handle)
+
+    def _link(self, entry: Entry, last: str, folder: int) -> None:
+        if entry.link not in self.files:
+            raise self._malformed(
+                f"/{entry.path} is a hard link to /{entry.link}, which is no file of the layer"
+            )
+        parent, _, name = entry.link.rpartition("/")
+        here = os.dup(folder)  # Opening the other may close this one.
+        try:
+            os.link(name, last, src_dir_fd=self._folder(parent), dst_dir_fd=here, follow_symlinks=False)
+        finally:
+            os.close(here)
+
+    def _malformed(self, why: str) -> VerificationError:
+        return VerificationError("layer-malformed", f"layer '{self.name}' cannot be unpacked: {why}")
+
+
+def _attributes(handle: int, entry: Entry) -> None:
+    # Owners first: chown takes set-id bits and capabilities away.
+    os.fchown(handle, entry.uid, entry.gid)
+    os.fchmod(handle, entry.mode)
+    for name, value in entry.xattrs:
+        os.setxattr(handle, name, value)
+    os.utime(handle, (entry.mtime, entry.mtime))
+
+
+def _make_opaque(handle: int) -> None:
+    try:
+        os.setxattr(handle, _OPAQUE[0], b"y")
+    except PermissionError:  # In a user namespace only the attribute of `userxattr` mounts can be set.
+        os.setxattr(handle, _OPAQUE[1], b"y")
+
+
+def _write_content(handle: int, size: int, pieces: Iterator[memoryview]) -> None:
+    """Content with holes where there are only zeros."""
+    for piece in pieces:
+        for at in range(0, len(piece), _HOLE):
+            part = piece[at : at + _HOLE]
+            if len(part) == _HOLE and not part[0] and not part[-1] and bytes(part) == _ZEROS:
+                os.lseek(handle, _HOLE, os.SEEK_CUR)
+                continue
+            while part:
+                part = part[os.write(handle, part) :]
+    os.ftruncate(handle, size)

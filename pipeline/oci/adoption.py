@@ -1,0 +1,25 @@
+"""Taking the image of a layout into the store, so that it can be unpacked and launched from there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.model.image import Image
+from pipeline.oci.layout import blob_path, read_layout
+from pipeline.store import Store, copy_into
+
+
+def adopt_layout(path: Path, *, store: Store) -> Image:
+    """The one image in the layout at `path`, with every layer's blob in the store, its digest checked on the way.
+
+    Raises UsageError `not-a-layout` or `several-images`, VerificationError.
+    """
+    image = read_layout(path)
+    for layer in image.layers:
+        if not store.has(layer.blob.digest):
+            with (
+                blob_path(path, layer.blob.digest).open("rb") as source,
+                store.writer(layer.blob.digest) as blob,
+            ):
+                copy_into(source, blob)
+    return image

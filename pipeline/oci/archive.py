@@ -1,0 +1,124 @@
+"""An image as one file: an OCI archive (a tar of its layout), or a Docker archive as `docker load`, `podman
+load` and skopeo's docker-archive: read it. The same layout always gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, BinaryIO, Literal
+
+from pipeline.digest import HashingWriter, canonical_json
+from pipeline.errors import VerificationError
+from pipeline.model.image import Image, Layer
+from pipeline.oci.image import tag_of
+from pipeline.oci.layout import blob_path, read_layout
+from pipeline.streams import LAYER_LIMIT, decompressed
+
+ArchiveKind = Literal["oci", "docker"]
+
+
+def write_archive(layout: Path, target: Path, kind: ArchiveKind) -> None:
+    """Write the image of `layout` as an archive to `target`, whole or not at all.
+
+    A Docker archive holds the layers' tars, so its layers are decompressed, and verified against their
+    diff_ids. Raises UsageError, VerificationError.
+    """
+    image = read_layout(layout)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.parent / f".{target.name}.{secrets.token_hex(4)}"
+    try:
+        with draft.open("xb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            if kind == "oci":
+                _oci(layout, tar)
+            else:
+                _docker(layout, image, tar)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _oci(layout: Path, tar: tarfile.TarFile) -> None:
+    for name in ("oci-layout", "index.json"):
+        _add(tar, name, (layout / name).read_bytes())
+    for path in sorted((layout / "blobs" / "sha256").iterdir()):
+        with path.open("rb") as file:
+            _stream(tar, f"blobs/sha256/{path.name}", os.fstat(file.fileno()).st_size, file)
+
+
+def _docker(layout: Path, image: Image, tar: tarfile.TarFile) -> None:
+    names = [f"{layer.diff_id.hex}.tar" for layer in image.layers]
+    config = f"{image.config_descriptor.digest.hex}.json"
+    whole = ":" in image.reference
+    tags = [image.reference if whole else f"{image.name}:{tag_of(image.reference) or 'latest'}"]
+    written: set[str] = set()
+    for layer, name in zip(image.layers, names, strict=True):
+        if name in written:
+            continue
+        written.add(name)
+        size = layer.tar_size or _tar_size(layout, layer)
+        with _LayerTar(layout, layer) as content, io.BufferedReader(content) as buffered:
+            _stream(tar, name, size, buffered)
+            content.check(size)
+    _add(tar, config, image.config_bytes)
+    _add(tar, "manifest.json", canonical_json([{"Config": config, "RepoTags": tags, "Layers": names}]))
+
+
+class _LayerTar(io.RawIOBase):
+    """A layer's tar bytes as a file that knows whether they were the right ones."""
+
+    def __init__(self, layout: Path, layer: Layer) -> None:
+        self._layer = layer
+        self._file = blob_path(layout, layer.blob.digest).open("rb")
+        self._pieces = _pieces(self._file, layer)
+        self._rest = memoryview(b"")
+        self._seen = HashingWriter()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._seen.write(piece)
+            self._rest = memoryview(piece)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+    def check(self, size: int) -> None:
+        """Raises VerificationError `diff-id-mismatch`."""
+        if self.read(1) or self._seen.size != size or self._seen.diff_id != self._layer.diff_id:
+            name, diff_id = self._layer.name, self._layer.diff_id
+            raise VerificationError("diff-id-mismatch", f"layer {name} is not the tar {diff_id}")
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _pieces(file: BinaryIO, layer: Layer) -> Iterator[bytes]:
+    return decompressed(file, limit=layer.tar_size or LAYER_LIMIT, name=f"layer {layer.name}")
+
+
+def _tar_size(layout: Path, layer: Layer) -> int:
+    with blob_path(layout, layer.blob.digest).open("rb") as file:
+        return sum(len(piece) for piece in _pieces(file, layer))
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    _stream(tar, name, len(data), io.BytesIO(data))
+
+
+def _stream(tar: tarfile.TarFile, name: str, size: int, content: IO[bytes]) -> None:
+    # Nothing of this machine, user or hour: owner 0 without names, time 0.
+    entry = tarfile.TarInfo(name)
+    entry.size = size
+    entry.mode = 0o644
+    tar.addfile(entry, content)

@@ -1,0 +1,268 @@
+"""From layers and a configuration to the exact bytes of config and manifest, and back (image-spec 1.1,
+config.md and manifest.md)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from pipeline.digest import DiffId, Digest, canonical_json
+from pipeline.errors import VerificationError
+from pipeline.model.image import Descriptor, Image, ImageConfig, Layer
+from pipeline.oci import media_types
+
+DOCUMENT_LIMIT = 4 << 20
+"""Bytes of a manifest, config or index: what registries accept of a manifest (distribution-spec)."""
+
+LAYER_LIMIT = 1000
+"""Layers in a manifest that is read: far more than any runtime stacks."""
+
+
+def timestamp(seconds: int) -> str:
+    """Seconds since the epoch → RFC 3339 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def make_image(
+    name: str,
+    reference: str,
+    config: ImageConfig,
+    layers: Sequence[Layer],
+    annotations: Mapping[str, str] | None = None,
+) -> Image:
+    """An image from its layers (lowest first). Pure: the same values always give the same bytes.
+
+    The manifest carries title (`name`), version (the tag of `reference`) and created (the config's) besides
+    `annotations`, which win.
+    """
+    config_bytes = canonical_json(_config(config, layers))
+    config_descriptor = Descriptor(media_types.CONFIG, Digest.of(config_bytes), len(config_bytes))
+    tag = tag_of(reference)
+    notes = {
+        media_types.TITLE: name,
+        media_types.CREATED: timestamp(config.created),
+        **({media_types.VERSION: tag} if tag else {}),
+        **(annotations or {}),
+    }
+    manifest_bytes = canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_types.MANIFEST,
+            "config": descriptor_json(config_descriptor),
+            "layers": [descriptor_json(_layer_descriptor(layer)) for layer in layers],
+            "annotations": notes,
+        }
+    )
+    manifest = Descriptor(media_types.MANIFEST, Digest.of(manifest_bytes), len(manifest_bytes))
+    return Image(
+        name, reference, config, tuple(layers), config_descriptor, config_bytes, manifest, manifest_bytes
+    )
+
+
+def tag_of(reference: str) -> str:
+    """`host/name:tag` → `tag`; a bare tag is itself."""
+    last = reference.rpartition("/")[2]
+    return last.partition(":")[2] if ":" in last or "/" in reference else last
+
+
+def descriptor_json(descriptor: Descriptor) -> dict[str, object]:
+    """descriptor.md."""
+    return {
+        "mediaType": descriptor.media_type,
+        "digest": str(descriptor.digest),
+        "size": descriptor.size,
+        **({"annotations": dict(descriptor.annotations)} if descriptor.annotations else {}),
+    }
+
+
+def platform_json(config: ImageConfig) -> dict[str, str]:
+    """The `platform` of an index's entry (image-index.md)."""
+    variant = {"variant": config.variant} if config.variant else {}
+    return {"architecture": config.architecture, "os": config.os, **variant}
+
+
+def _layer_descriptor(layer: Layer) -> Descriptor:
+    notes = dict(layer.blob.annotations)
+    notes |= {media_types.LAYER_NAME: layer.name, media_types.LAYER_TAR_SIZE: str(layer.tar_size)}
+    return Descriptor(layer.blob.media_type, layer.blob.digest, layer.blob.size, tuple(sorted(notes.items())))
+
+
+def _config(config: ImageConfig, layers: Sequence[Layer]) -> dict[str, object]:
+    created = timestamp(config.created)
+    execution: dict[str, object] = {
+        "User": config.user,
+        "ExposedPorts": {_port(port): {} for port in config.exposed_ports},
+        "Env": list(config.environment),
+        "Entrypoint": list(config.entrypoint),
+        "Cmd": list(config.command),
+        "Volumes": {volume: {} for volume in config.volumes},
+        "WorkingDir": config.working_directory,
+        "Labels": dict(config.labels),
+        "StopSignal": config.stop_signal,
+    }
+    return {
+        "created": created,
+        **platform_json(config),
+        "config": {key: value for key, value in execution.items() if value},
+        "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
+        "history": [{"created": created, "created_by": f"relbuild: layer {layer.name}"} for layer in layers],
+    }
+
+
+def _port(port: str) -> str:
+    return port if "/" in port else f"{port}/tcp"
+
+
+# --- back ------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """Reads a JSON document and says what is wrong with it: `place` names the document.
+
+    Every access raises VerificationError `document-malformed` when the value is not of the kind asked for.
+    """
+
+    def __init__(self, value: object, place: str) -> None:
+        self._value = value
+        self._place = place
+
+    @classmethod
+    def parse(cls, data: bytes, place: str) -> Reader:
+        """JSON text → reader."""
+        try:
+            return cls(json.loads(data), place)
+        except (ValueError, RecursionError) as error:
+            raise VerificationError(
+                "document-malformed", f"{place} is not JSON: {error}", place=place
+            ) from error
+
+    def _wrong(self, wanted: str) -> VerificationError:
+        return VerificationError("document-malformed", f"{self._place} is not {wanted}", place=self._place)
+
+    def get(self, key: str) -> Reader:
+        """A member of an object (a reader of None if it is missing)."""
+        if not isinstance(self._value, dict):
+            raise self._wrong("an object")
+        return Reader(self._value.get(key), f"{self._place}: {key}")
+
+    @property
+    def missing(self) -> bool:
+        """Is there nothing?"""
+        return self._value is None
+
+    def text(self, default: str | None = None) -> str:
+        """A string."""
+        if self._value is None and default is not None:
+            return default
+        if not isinstance(self._value, str):
+            raise self._wrong("a string")
+        return self._value
+
+    def number(self) -> int:
+        """A number, not negative."""
+        if not isinstance(self._value, int) or isinstance(self._value, bool) or self._value < 0:
+            raise self._wrong("a number")
+        return self._value
+
+    def items(self) -> list[Reader]:
+        """An array's items; a missing array is empty."""
+        if self._value is None:
+            return []
+        if not isinstance(self._value, list):
+            raise self._wrong("an array")
+        return [Reader(item, f"{self._place}[{index}]") for index, item in enumerate(self._value)]
+
+    def members(self) -> dict[str, Reader]:
+        """An object's members; a missing object is empty."""
+        if self._value is None:
+            return {}
+        if not isinstance(self._value, dict):
+            raise self._wrong("an object")
+        return {str(key): Reader(value, f"{self._place}: {key}") for key, value in self._value.items()}
+
+    def texts(self) -> tuple[str, ...]:
+        """An array of strings."""
+        return tuple(item.text() for item in self.items())
+
+    def descriptor(self) -> Descriptor:
+        """A descriptor (descriptor.md)."""
+        notes = {key: value.text() for key, value in self.get("annotations").members().items()}
+        return Descriptor(
+            self.get("mediaType").text(),
+            Digest.parse(self.get("digest").text()),
+            self.get("size").number(),
+            tuple(sorted(notes.items())),
+        )
+
+
+def parse_config(data: bytes, place: str = "config") -> tuple[ImageConfig, tuple[DiffId, ...]]:
+    """A config's bytes → what it says, and its layers' diff_ids. Raises VerificationError."""
+    document = Reader.parse(data, place)
+    run = document.get("config")
+    run = Reader({}, place) if run.missing else run
+    config = ImageConfig(
+        architecture=document.get("architecture").text(),
+        created=_seconds(document.get("created").text("1970-01-01T00:00:00Z"), place),
+        os=document.get("os").text(),
+        variant=document.get("variant").text(""),
+        entrypoint=run.get("Entrypoint").texts(),
+        command=run.get("Cmd").texts(),
+        user=run.get("User").text(""),
+        working_directory=run.get("WorkingDir").text(""),
+        environment=run.get("Env").texts(),
+        exposed_ports=tuple(run.get("ExposedPorts").members()),
+        volumes=tuple(run.get("Volumes").members()),
+        stop_signal=run.get("StopSignal").text(""),
+        labels=tuple((key, value.text()) for key, value in run.get("Labels").members().items()),
+    )
+    diff_ids = document.get("rootfs").get("diff_ids").texts()
+    return config, tuple(DiffId.parse(text) for text in diff_ids)
+
+
+def parse_image(name: str, reference: str, manifest_bytes: bytes, config_bytes: bytes) -> Image:
+    """An image from its documents' bytes. Raises VerificationError when they do not fit each other."""
+    manifest = Reader.parse(manifest_bytes, "manifest")
+    descriptors = [item.descriptor() for item in manifest.get("layers").items()]
+    config, diff_ids = parse_config(config_bytes)
+    config_descriptor = manifest.get("config").descriptor()
+    if Digest.of(config_bytes) != config_descriptor.digest:
+        raise VerificationError("digest-mismatch", f"the config is not {config_descriptor.digest}")
+    if len(descriptors) != len(diff_ids) or len(descriptors) > LAYER_LIMIT:
+        raise VerificationError(
+            "layers-mismatch",
+            f"the manifest has {len(descriptors)} layers, the config {len(diff_ids)} (at most {LAYER_LIMIT})",
+        )
+    layers = [
+        _layer(number, descriptor, diff_id)
+        for number, (descriptor, diff_id) in enumerate(zip(descriptors, diff_ids, strict=True))
+    ]
+    return Image(
+        name,
+        reference,
+        config,
+        tuple(layers),
+        config_descriptor,
+        config_bytes,
+        Descriptor(media_types.MANIFEST, Digest.of(manifest_bytes), len(manifest_bytes)),
+        manifest_bytes,
+    )
+
+
+def _layer(number: int, descriptor: Descriptor, diff_id: DiffId) -> Layer:
+    """A layer made elsewhere has neither our name nor our tar size: then a number, and 0."""
+    notes = dict(descriptor.annotations)
+    name = notes.pop(media_types.LAYER_NAME, str(number))
+    size = notes.pop(media_types.LAYER_TAR_SIZE, "0")
+    blob = Descriptor(descriptor.media_type, descriptor.digest, descriptor.size, tuple(sorted(notes.items())))
+    return Layer(name, diff_id, blob, int(size) if re.fullmatch(r"\d{1,18}", size) else 0)
+
+
+def _seconds(text: str, place: str) -> int:
+    try:
+        return int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
+    except ValueError as error:
+        raise VerificationError(
+            "document-malformed", f"{place}: '{text[:40]}' is not a time", place=place
+        ) from error

@@ -1,0 +1,41 @@
+"""Names of what OCI stores (image-spec 1.1, media-types.md and annotations.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pipeline.model.image import Compression
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+
+LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
+LAYERS: Mapping[Compression, str] = MappingProxyType(
+    {Compression.GZIP: f"{LAYER_TAR}+gzip", Compression.ZSTD: f"{LAYER_TAR}+zstd"}
+)
+"""Media type of a layer by its compression."""
+
+ARCHITECTURES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "x86_64": ("amd64", ""),
+        "aarch64": ("arm64", ""),
+        "i686": ("386", ""),
+        "ppc64le": ("ppc64le", ""),
+        "s390x": ("s390x", ""),
+        "riscv64": ("riscv64", ""),
+        "armv7hl": ("arm", "v7"),
+    }
+)
+"""RPM's architecture → architecture and variant in Go's words (config.md)."""
+
+REF_NAME = "org.opencontainers.image.ref.name"
+TITLE = "org.opencontainers.image.title"
+VERSION = "org.opencontainers.image.version"
+CREATED = "org.opencontainers.image.created"
+
+LAYER_NAME = "org.relbuild.layer.name"
+"""On a layer's descriptor: what the recipe calls it."""
+LAYER_TAR_SIZE = "org.relbuild.layer.tar-size"
+"""On a layer's descriptor: bytes of its tar, which compression hides."""

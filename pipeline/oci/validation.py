@@ -1,0 +1,182 @@
+"""Is a layout what it says it is? Everything is recomputed, and every mismatch is reported, not the first."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.digest import DiffId, Digest, HashingWriter
+from pipeline.errors import Problem, RelbuildError
+from pipeline.model.image import Descriptor
+from pipeline.oci import media_types
+from pipeline.oci.image import Reader, parse_config
+from pipeline.oci.layout import blob_path, read_document
+from pipeline.streams import LAYER_LIMIT, decompressed
+
+PROBLEM_LIMIT = 1000
+"""Problems that are reported: a layout with more is not looked at further."""
+
+MANIFEST_LIMIT = 100
+"""Manifests of one layout that are looked at."""
+
+_LAYER_TYPES = {media_types.LAYER_TAR, *media_types.LAYERS.values()}
+
+
+def validate(path: Path) -> tuple[Problem, ...]:
+    """All that is wrong with the layout at `path`; empty when it is sound.
+
+    Recomputed are digest and size of every blob and the diff_id of every layer; compared are config and
+    manifest, platforms, media types; reported are blobs that are missing or that nothing refers to.
+    """
+    found = _Found(path)
+    try:
+        _layout(found)
+    except _Enough:
+        found.problems.append(Problem("too-many-problems", f"more than {PROBLEM_LIMIT}", str(path)))
+    except RelbuildError as error:
+        found.problems.extend(error.problems)
+    return tuple(found.problems)
+
+
+class _Enough(Exception):
+    pass
+
+
+@dataclass(slots=True)
+class _Found:
+    layout: Path
+    problems: list[Problem] = field(default_factory=list)
+    referred: set[str] = field(default_factory=set)
+    checked: dict[Digest, bool] = field(default_factory=dict)
+
+    def add(self, code: str, message: str, place: str) -> None:
+        self.problems.append(Problem(code, message, place))
+        if len(self.problems) >= PROBLEM_LIMIT:
+            raise _Enough
+
+    def blob(self, descriptor: Descriptor, place: str) -> bool:
+        """Are the bytes of a descriptor here, and right?"""
+        self.referred.add(descriptor.digest.hex)
+        if descriptor.digest in self.checked:
+            return self.checked[descriptor.digest]
+        path = blob_path(self.layout, descriptor.digest)
+        good = False
+        if path.is_symlink() or not path.is_file():
+            self.add("blob-missing", f"{descriptor.digest} is not in the layout", place)
+        else:
+            size = path.stat().st_size
+            if size != descriptor.size:
+                self.add("size-mismatch", f"{descriptor.digest} has {size} bytes, not {descriptor.size}", place)
+            digest = _digest(path)
+            if digest != descriptor.digest:
+                self.add("digest-mismatch", f"the bytes of {descriptor.digest} are {digest}", place)
+            good = size == descriptor.size and digest == descriptor.digest
+        self.checked[descriptor.digest] = good
+        return good
+
+
+def _layout(found: _Found) -> None:
+    version = Reader.parse(read_document(found.layout / "oci-layout"), "oci-layout")
+    if version.get("imageLayoutVersion").text("") != "1.0.0":
+        found.add("layout-version", "imageLayoutVersion is not 1.0.0", "oci-layout")
+    index = Reader.parse(read_document(found.layout / "index.json"), "index.json")
+    if index.get("schemaVersion").number() != 2:
+        found.add("schema-version", "schemaVersion is not 2", "index.json")
+    manifests = index.get("manifests").items()
+    if not manifests:
+        found.add("no-image", "the index names no manifest", "index.json")
+    if len(manifests) > MANIFEST_LIMIT:
+        found.add("too-many-images", f"{len(manifests)} manifests, more than {MANIFEST_LIMIT}", "index.json")
+    for item in manifests[:MANIFEST_LIMIT]:
+        try:
+            _manifest(found, item)
+        except RelbuildError as error:
+            found.problems.extend(error.problems)
+    folder = found.layout / "blobs" / "sha256"
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not re.fullmatch("[0-9a-f]{64}", path.name):
+            found.add("blob-name", f"blobs/sha256/{path.name[:80]} is not named by a sha256", "blobs")
+        elif path.name not in found.referred:
+            found.add("blob-unreferenced", f"nothing refers to sha256:{path.name}", "blobs")
+
+
+def _manifest(found: _Found, item: Reader) -> None:
+    descriptor = item.descriptor()
+    place = f"manifest {descriptor.digest.short}"
+    if descriptor.media_type != media_types.MANIFEST:
+        found.add("media-type", f"{descriptor.media_type} is not {media_types.MANIFEST}", place)
+    if not found.blob(descriptor, place):
+        return
+    manifest = Reader.parse(read_document(blob_path(found.layout, descriptor.digest)), place)
+    if manifest.get("schemaVersion").number() != 2:
+        found.add("schema-version", "schemaVersion is not 2", place)
+    if manifest.get("mediaType").text(media_types.MANIFEST) != descriptor.media_type:
+        found.add("media-type", "the manifest's mediaType is not its descriptor's", place)
+    config = manifest.get("config").descriptor()
+    if config.media_type != media_types.CONFIG:
+        found.add("media-type", f"{config.media_type} is not {media_types.CONFIG}", f"{place}: config")
+    diff_ids: tuple[DiffId, ...] | None = None
+    if found.blob(config, f"{place}: config"):
+        diff_ids = _config(found, config, item.get("platform"), f"{place}: config")
+    layers = [entry.descriptor() for entry in manifest.get("layers").items()]
+    if diff_ids is not None and len(diff_ids) != len(layers):
+        found.add("layers-mismatch", f"{len(layers)} layers, but {len(diff_ids)} diff_ids", place)
+        diff_ids = None
+    for number, layer in enumerate(layers):
+        _layer(found, layer, diff_ids[number] if diff_ids else None, f"{place}: layer {number}")
+
+
+def _config(found: _Found, config: Descriptor, platform: Reader, place: str) -> tuple[DiffId, ...]:
+    data = read_document(blob_path(found.layout, config.digest))
+    said, diff_ids = parse_config(data, place)
+    if not platform.missing:
+        stated = tuple(platform.get(key).text("") for key in ("architecture", "os", "variant"))
+        if stated != (said.architecture, said.os, said.variant):
+            found.add("platform-mismatch", "the index states another platform than the config", place)
+    if json.loads(data).get("rootfs", {}).get("type") != "layers":
+        found.add("rootfs-type", "rootfs.type is not 'layers'", place)
+    history = Reader.parse(data, place).get("history").items()
+    filled = sum(1 for entry in history if entry.members().get("empty_layer") is None)
+    if history and filled != len(diff_ids):
+        found.add("history-mismatch", f"history tells of {filled} layers, rootfs of {len(diff_ids)}", place)
+    return diff_ids
+
+
+def _layer(found: _Found, layer: Descriptor, diff_id: DiffId | None, place: str) -> None:
+    if layer.media_type not in _LAYER_TYPES:
+        found.add("media-type", f"{layer.media_type} is no layer", place)
+    if not found.blob(layer, place) or diff_id is None:
+        return
+    said = dict(layer.annotations).get(media_types.LAYER_TAR_SIZE, "")
+    limit = int(said) if said.isdecimal() and int(said) < LAYER_LIMIT else LAYER_LIMIT
+    writer = HashingWriter()
+    path = blob_path(found.layout, layer.digest)
+    with path.open("rb") as file:
+        start = file.read(4)
+        file.seek(0)
+        if start and not _is(layer.media_type, start):
+            found.add("media-type", f"the bytes are not {layer.media_type}", place)
+        for piece in decompressed(file, limit=limit, name=place):
+            writer.write(piece)
+    if writer.diff_id != diff_id:
+        found.add("diff-id-mismatch", f"the tar is {writer.diff_id}, the config says {diff_id}", place)
+    if said and said != str(writer.size):
+        found.add("tar-size-mismatch", f"the tar has {writer.size} bytes, the manifest says {said}", place)
+
+
+def _is(media_type: str, start: bytes) -> bool:
+    if media_type.endswith("+gzip"):
+        return start.startswith(b"\x1f\x8b")
+    if media_type.endswith("+zstd"):
+        return start == b"\x28\xb5\x2f\xfd" or start[1:] == b"\x2a\x4d\x18"
+    return True
+
+
+def _digest(path: Path) -> Digest:
+    writer = HashingWriter()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            writer.write(piece)
+    return writer.digest

@@ -1,0 +1,122 @@
+"""rpm's own database, written by rpm's own library.
+
+Each package's header gets what an installation adds to it (file states, install time, colour, transaction
+number) and `rpmdb --importdb` loads them, so `rpm -qa`, `rpm -Va` and scanners see what rpm itself would have
+written, and what was left out is recorded as not installed. Two things would differ from one machine or run to
+the next and are put right: SQLite's note of the library that wrote the file, and the write-ahead log mode,
+which a database on a read-only file system cannot be read in.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import rpm
+
+from pipeline.errors import BuildError
+from pipeline.model.package import Nevra
+from pipeline.packages.header import open_header
+from pipeline.process import CommandFailed, run
+
+DATABASE = "rpmdb.sqlite"
+"""Name of the one file that `write_database` leaves."""
+
+_SECONDS = 300.0
+_MAGIC = b"\x8e\xad\xe8\x01\x00\x00\x00\x00"
+_COUNTS = struct.Struct(">II")
+_ENTRY = struct.Struct(">iIiI")
+_CHAR = 1
+"""RPM_CHAR_TYPE, that of RPMTAG_FILESTATES."""
+_CHANGES, _VALID_FOR, _WRITER = 24, 92, 96
+"""Offsets in SQLite's header: change counter, the change that the writer's version is valid for, the writer's
+version (https://www.sqlite.org/fileformat.html#the_database_header)."""
+_WRITER_VERSION = 3_034_001
+"""What is written as SQLite's version: that of the oldest platform whose rpm uses SQLite (EL9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseRecord:
+    """One installed package: its file, what it is called, the state of each of its files (RPMFILE_STATE_*, in
+    the header's order), the time of its installation, the colour of the transaction."""
+
+    rpm: Path
+    nevra: Nevra
+    states: tuple[int, ...]
+    install_time: int
+    install_color: int = 0
+
+
+def write_database(folder: Path, records: Sequence[DatabaseRecord]) -> None:
+    """Write `rpmdb.sqlite` into `folder`, an empty directory. The order of `records` is the order in which rpm
+    lists them (newest last); equal records in equal order give equal bytes under the same SQLite.
+
+    Raises BuildError `rpm-database` if rpm refuses a header, VerificationError `package-damaged`.
+    """
+    headers = folder / "headers"
+    with headers.open("wb") as file:
+        for record in records:
+            file.write(_installed(record))
+    with headers.open("rb") as file:
+        try:
+            run(
+                ["rpmdb", "--define", f"_dbpath {folder}", "--define", "_db_backend sqlite", "--importdb"],
+                stdin=file,
+                timeout=_SECONDS,
+            )
+        except CommandFailed as error:
+            raise BuildError("rpm-database", f"rpm cannot write its database: {error}") from error
+    headers.unlink()
+    database = folder / DATABASE
+    _settle(database, len(records))
+    for other in folder.iterdir():
+        if other != database:
+            other.unlink()
+    database.chmod(0o644)
+
+
+def _installed(record: DatabaseRecord) -> bytes:
+    """The header as rpm has it after an installation, ready to be imported."""
+    header = open_header(record.rpm)
+    header[rpm.RPMTAG_INSTALLTIME] = record.install_time
+    header[rpm.RPMTAG_INSTALLCOLOR] = record.install_color
+    header[rpm.RPMTAG_INSTALLTID] = record.install_time
+    exported: bytes = header.unload()
+    return _MAGIC + (_with_states(exported, bytes(record.states)) if record.states else exported)
+
+
+def _with_states(header: bytes, states: bytes) -> bytes:
+    """An exported header with one more entry. rpm's Python cannot put values of this type, so it is done by
+    hand: an entry at the end of the index, its data at the end of the data, the counts raised."""
+    entries, stored = _COUNTS.unpack_from(header)
+    index = _COUNTS.size
+    data = index + entries * _ENTRY.size
+    return b"".join(
+        (
+            _COUNTS.pack(entries + 1, stored + len(states)),
+            header[index:data],
+            _ENTRY.pack(rpm.RPMTAG_FILESTATES, _CHAR, stored, len(states)),
+            header[data:],
+            states,
+        )
+    )
+
+
+def _settle(database: Path, expected: int) -> None:
+    """One file, compact, readable on a read-only file system, the same from every machine."""
+    connection = sqlite3.connect(database)
+    try:
+        (count,) = connection.execute("SELECT count(*) FROM Packages").fetchone()
+        if count != expected:
+            raise BuildError("rpm-database", f"rpm took in {count} of {expected} headers")
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("VACUUM")
+    finally:
+        connection.close()
+    with database.open("r+b") as file:
+        for offset, value in ((_CHANGES, 1), (_VALID_FOR, 1), (_WRITER, _WRITER_VERSION)):
+            file.seek(offset)
+            file.write(struct.pack(">I", value))

@@ -1,0 +1,28 @@
+"""rpm's order of versions."""
+
+from __future__ import annotations
+
+import rpm
+
+
+def compare_evr(a: str, b: str) -> int:
+    """-1, 0 or 1 as the `[epoch:]version[-release]` text `a` is older than, the same as, or newer than `b`.
+    A missing release equals any, as in rpm's dependencies."""
+    left, right = _split(a), _split(b)
+    if not left[2] or not right[2]:
+        left, right = (*left[:2], ""), (*right[:2], "")
+    order: int = rpm.labelCompare(left, right)
+    return order
+
+
+def _split(evr: str) -> tuple[str, str, str]:
+    epoch, colon, rest = evr.partition(":")
+    if not colon:
+        epoch, rest = "0", evr
+    version, _, release = rest.partition("-")
+    return epoch or "0", version, release
+
+
+def library_version() -> str:
+    """The version of rpm's library, for people and for what depends on it."""
+    return str(rpm.__version__)

@@ -1,0 +1,76 @@
+"""The accounts that a recipe fixes: no name and no number twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.documents import DocumentPath
+from pipeline.model.recipe import Group, User
+from pipeline.recipes.problems import Problems
+from pipeline.recipes.sources import Source
+
+
+def plan_accounts(sources: Sequence[Source], problems: Problems) -> tuple[tuple[User, ...], tuple[Group, ...]]:
+    """The users and groups of all `sources`, in order. Problem: `account-duplicate`, `account-reserved`."""
+    ledger = _Ledger(problems)
+    users: list[User] = []
+    groups: list[Group] = []
+    for source in sources:
+        for index, group in enumerate(source.recipe.accounts.groups):
+            path: DocumentPath = ("accounts", "groups", index)
+            ledger.enter("group", group.name, group.gid, source, path)
+            groups.append(Group(group.name, group.gid))
+    for source in sources:
+        for index, user in enumerate(source.recipe.accounts.users):
+            path = ("accounts", "users", index)
+            ledger.enter("user", user.name, user.uid, source, path)
+            if user.gid is None:
+                ledger.enter("group", user.name, user.uid, source, path)
+            users.append(User(user.name, user.uid, user.gid, user.home, user.shell, user.comment))
+    return tuple(users), tuple(groups)
+
+
+class _Ledger:
+    """Who has which name and number, and where it is written."""
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._names: dict[tuple[str, str], tuple[int, str]] = {}
+        self._numbers: dict[tuple[str, int], tuple[str, str]] = {}
+
+    def enter(self, kind: str, name: str, number: int, source: Source, path: DocumentPath) -> None:
+        """Write an account down, or a problem if its name or number is taken."""
+        key = "uid" if path[1] == "users" else "gid"
+        here = source.document.place(path)
+        if name == "root":
+            self._problems.add(
+                "account-reserved",
+                f"the {kind} 'root' is in every image, with the number 0",
+                source.document,
+                (*path, "name"),
+                "remove it",
+            )
+            return
+        known = self._names.get((kind, name))
+        if known is not None:
+            if known != (number, here) and not (kind == "group" and known[0] == number and key == "uid"):
+                self._problems.add(
+                    "account-duplicate",
+                    f"there is already a {kind} '{name}' with the number {known[0]}, at {known[1]}",
+                    source.document,
+                    (*path, "name"),
+                    "remove one of them",
+                )
+            return
+        self._names[kind, name] = (number, here)
+        holder = self._numbers.get((kind, number))
+        if holder is not None:
+            self._problems.add(
+                "account-duplicate",
+                f"the {kind} number {number} belongs to '{holder[0]}' already, at {holder[1]}",
+                source.document,
+                (*path, key),
+                "choose another number" + ("" if kind == "user" else ", or give the user's 'gid'"),
+            )
+            return
+        self._numbers[kind, number] = (name, here)

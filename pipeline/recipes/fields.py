@@ -1,0 +1,344 @@
+"""The kinds of values that documents hold, as types for the models: each with its check and its JSON Schema."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from pipeline.model.recipe import Without
+from pipeline.recipes import paths, quantities
+from pipeline.recipes.quantities import Malformed
+
+LONGEST_TEXT = 64 << 10
+"""Characters of one text in a recipe; longer ones belong into files."""
+
+PORT_MOST = 65535
+ID_MOST = 60_000
+"""Highest number of an account: below `nobody` and what is left for user namespaces."""
+
+_SIGNALS = (
+    *(
+        "HUP",
+        "INT",
+        "QUIT",
+        "ILL",
+        "TRAP",
+        "ABRT",
+        "BUS",
+        "FPE",
+        "KILL",
+        "USR1",
+        "SEGV",
+        "USR2",
+        "PIPE",
+        "ALRM",
+    ),
+    *(
+        "TERM",
+        "STKFLT",
+        "CHLD",
+        "CONT",
+        "STOP",
+        "TSTP",
+        "TTIN",
+        "TTOU",
+        "URG",
+        "XCPU",
+        "XFSZ",
+        "VTALRM",
+        "PROF",
+    ),
+    *("WINCH", "IO", "PWR", "SYS"),
+)
+
+
+class Strict(BaseModel):
+    """A mapping in a document: unknown keys are refused, and no value is turned into another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def checked(function: Callable[[object], object]) -> BeforeValidator:
+    """A validator from a function that raises `Malformed`."""
+
+    def validate(value: object) -> object:
+        try:
+            return function(value)
+        except Malformed as error:
+            raise refusal(error.code, str(error), error.hint) from None
+
+    return BeforeValidator(validate)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a type is called in the reference, and how a value of it is written."""
+
+    name: str
+    write: Callable[[int], str] = str
+
+
+def refusal(code: str, message: str, hint: str | None = None) -> PydanticCustomError:
+    """What a validator raises so that the problem keeps its code and its hint."""
+    return PydanticCustomError(code, "{message}", {"message": message, "hint": hint})
+
+
+def matching(pattern: str, code: str, what: str, hint: str) -> Callable[[object], object]:
+    """A check that a value is text of a form."""
+    expression = re.compile(pattern)
+
+    def check(value: object) -> object:
+        if not isinstance(value, str):
+            raise Malformed(code, f"{what} is expected here, not {kind(value)}", hint)
+        if not expression.fullmatch(value):
+            raise Malformed(code, f"'{value[:80]}' is not {what}", hint)
+        return value
+
+    return check
+
+
+def kind(value: object) -> str:
+    """What a value of a document is, in the words of its readers."""
+    if value is None:
+        return "nothing"
+    names = {str: "text", bool: "true or false", int: "a number", float: "a number", dict: "a mapping"}
+    return names.get(type(value), "a list" if isinstance(value, list | tuple) else type(value).__name__)
+
+
+def _text(value: object) -> object:
+    if isinstance(value, bool | int | float):
+        shown = str(value).lower() if isinstance(value, bool) else str(value)
+        raise Malformed(
+            "type-wrong", f"text is expected here, not {kind(value)}", f'put it in quotes: "{shown}"'
+        )
+    if not isinstance(value, str):
+        raise Malformed("type-wrong", f"text is expected here, not {kind(value)}", "write text")
+    if "\0" in value or len(value) > LONGEST_TEXT:
+        raise Malformed("type-wrong", "the text is too long or holds a NUL", "move it into a file")
+    return value
+
+
+def _line(value: object) -> object:
+    text = _text(value)
+    if not isinstance(text, str) or not text.strip() or "\n" in text:
+        raise Malformed("type-wrong", "one line of text is expected here", "write it on one line")
+    return text
+
+
+def _port(value: object) -> object:
+    hint = "write a port number from 1 to 65535"
+    if isinstance(value, str) and "{{" in value:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | str) or not re.fullmatch(r"\d{1,5}", str(value)):
+        raise Malformed("port-malformed", f"'{value!s:.40}' is not a port", hint)
+    if not 1 <= int(value) <= PORT_MOST:
+        raise Malformed("port-malformed", f"there is no port {value}", hint)
+    return str(value)
+
+
+def _exposed_port(value: object) -> object:
+    text = str(value)
+    number, slash, protocol = text.partition("/")
+    if slash and protocol not in {"tcp", "udp", "sctp"}:
+        raise Malformed("port-malformed", f"'{protocol[:20]}' is not a protocol", "write tcp, udp or sctp")
+    if isinstance(value, int) or not slash:
+        return _port(value)
+    return f"{_port(number)}/{protocol}"
+
+
+def _signal(value: object) -> object:
+    hint = "write a signal's name, such as SIGTERM"
+    if not isinstance(value, str):
+        raise Malformed("signal-malformed", f"'{value!s:.40}' is not the name of a signal", hint)
+    name = value.removeprefix("SIG")
+    realtime = re.fullmatch(r"RTMIN(\+([1-9]|1[0-5]))?|RTMAX(-([1-9]|1[0-4]))?", name)
+    if name not in _SIGNALS and not realtime:
+        near = difflib.get_close_matches(name.upper(), _SIGNALS, n=1)
+        hint = f"did you mean SIG{near[0]}?" if near else hint
+        raise Malformed("signal-malformed", f"'{value[:40]}' is not the name of a signal", hint)
+    return f"SIG{name}"
+
+
+def _sha256(value: object) -> object:
+    hint = "write the 64 lower-case hex digits that sha256sum prints"
+    if not isinstance(value, str):
+        raise Malformed("sha256-malformed", "a sha256 is expected here", hint)
+    digits = value.removeprefix("sha256:")
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise Malformed("sha256-malformed", f"'{value[:20]}…' is not a sha256", hint)
+    return digits
+
+
+def _owner(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32:
+        return str(value)
+    return matching(
+        r"[a-z_][a-z0-9_-]{0,31}|\d{1,9}", "account-malformed", "a name or number of an account", _ACCOUNT_HINT
+    )(value)
+
+
+def _without(value: object) -> object:
+    known = [str(name) for name in Without]
+    if isinstance(value, str) and value in known:
+        return Without(value)
+    near = difflib.get_close_matches(str(value).replace("_", "-"), known, n=1)
+    raise Malformed(
+        "value-unknown",
+        f"'{value!s:.40}' is nothing that a layer can leave out",
+        f"did you mean '{near[0]}'?" if near else f"write {', '.join(known[:-1])} or {known[-1]}",
+    )
+
+
+def _pattern(value: object) -> object:
+    text = _text(value)
+    if not isinstance(text, str) or "{{" in text:  # known only when it is rendered
+        return text
+    return pattern_of(text)
+
+
+def pattern_of(text: str) -> str:
+    """`text` if it is a regular expression, else raises Malformed `pattern-malformed`."""
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise Malformed(
+            "pattern-malformed",
+            f"'{text[:60]}' is not a regular expression: {error}",
+            "escape characters that are meant literally with a backslash, or use stdout_is",
+        ) from None
+    return text
+
+
+def _url(value: object) -> object:
+    return matching(
+        r"https?://[^\s/]+/\S+", "url-malformed", "a URL", "write a URL that begins with https:// or http://"
+    )(value)
+
+
+_ACCOUNT_HINT = "use lower-case letters, digits, '-' and '_', beginning with a letter"
+_NAME_FORM = r"[a-z0-9]+(?:[._-][a-z0-9]+)*"
+_QUANTITY = {"type": ["string", "number"]}
+
+LeftOut = Annotated[
+    Without,
+    Named("`docs`, `man` or `weak-dependencies`"),
+    checked(_without),
+    WithJsonSchema({"type": "string", "enum": [str(name) for name in Without]}),
+]
+Text = Annotated[str, Named("text"), checked(_text)]
+Line = Annotated[str, Named("text"), checked(_line)]
+Name = Annotated[
+    str,
+    Named("name"),
+    checked(
+        matching(
+            _NAME_FORM,
+            "name-malformed",
+            "a name",
+            "use lower-case letters and digits, with single '.', '_' or '-' between them",
+        )
+    ),
+    WithJsonSchema({"type": "string", "pattern": f"^{_NAME_FORM}$"}),
+]
+AccountName = Annotated[
+    str,
+    Named("account name"),
+    checked(matching(r"[a-z_][a-z0-9_-]{0,31}", "account-malformed", "the name of an account", _ACCOUNT_HINT)),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z_][a-z0-9_-]{0,31}$"}),
+]
+ImageUser = Annotated[
+    str,
+    Named("`USER` or `USER:GROUP`"),
+    checked(
+        matching(
+            r"([a-z_][a-z0-9_-]{0,31}|\d{1,9})(:([a-z_][a-z0-9_-]{0,31}|\d{1,9}))?",
+            "account-malformed",
+            "a user",
+            'write USER or USER:GROUP, by name or by number in quotes: "27"',
+        )
+    ),
+]
+VariableName = Annotated[
+    str,
+    Named("variable name"),
+    checked(
+        matching(
+            r"[A-Za-z_][A-Za-z0-9_]*",
+            "name-malformed",
+            "a name that can be used as a variable",
+            "use letters, digits and '_', not beginning with a digit",
+        )
+    ),
+]
+Architecture = Annotated[
+    str,
+    Named("architecture"),
+    checked(
+        matching(
+            r"x86_64|aarch64|ppc64le|s390x|riscv64",
+            "architecture-unknown",
+            "an architecture of RPM",
+            "write x86_64, aarch64, ppc64le, s390x or riscv64",
+        )
+    ),
+    WithJsonSchema({"enum": ["x86_64", "aarch64", "ppc64le", "s390x", "riscv64"]}),
+]
+Target = Annotated[
+    str,
+    Named("absolute path"),
+    checked(paths.parse_target),
+    WithJsonSchema({"type": "string", "pattern": "^/."}),
+]
+FileTarget = Annotated[
+    str,
+    Named("absolute path"),
+    checked(paths.parse_file_target),
+    WithJsonSchema({"type": "string", "pattern": "^/."}),
+]
+Beside = Annotated[str, Named("relative path"), checked(paths.parse_beside), WithJsonSchema({"type": "string"})]
+Mode = Annotated[
+    int,
+    Named("mode"),
+    checked(quantities.parse_mode),
+    WithJsonSchema({"type": "string", "pattern": "^[0-7]{3,4}$"}),
+]
+Size = Annotated[
+    int, Named("size", quantities.write_size), checked(quantities.parse_size), WithJsonSchema(_QUANTITY)
+]
+Duration = Annotated[
+    int,
+    Named("duration", quantities.write_duration),
+    checked(quantities.parse_duration),
+    WithJsonSchema({"type": "string"}),
+]
+Bandwidth = Annotated[
+    int, Named("bandwidth"), checked(quantities.parse_bandwidth), WithJsonSchema({"type": "string"})
+]
+Cpus = Annotated[int, Named("number of processors"), checked(quantities.parse_cpus), WithJsonSchema(_QUANTITY)]
+Port = Annotated[str, Named("port"), checked(_port), WithJsonSchema({"type": ["integer", "string"]})]
+ExposedPort = Annotated[
+    str,
+    Named("port, or `PORT/tcp|udp|sctp`"),
+    checked(_exposed_port),
+    WithJsonSchema({"type": ["integer", "string"]}),
+]
+SignalName = Annotated[str, Named("signal"), checked(_signal), WithJsonSchema({"type": "string"})]
+Sha256 = Annotated[
+    str,
+    Named("sha256"),
+    checked(_sha256),
+    WithJsonSchema({"type": "string", "pattern": "^(sha256:)?[0-9a-f]{64}$"}),
+]
+Owner = Annotated[
+    str, Named("account, by name or number"), checked(_owner), WithJsonSchema({"type": ["string", "integer"]})
+]
+Pattern = Annotated[
+    str, Named("pattern"), checked(_pattern), WithJsonSchema({"type": "string", "format": "regex"})
+]
+Url = Annotated[str, Named("URL"), checked(_url), WithJsonSchema({"type": "string", "format": "uri"})]

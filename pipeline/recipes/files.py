@@ -1,0 +1,136 @@
+"""The files that a recipe puts into the image: what each is made from, and that none is in another's way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline.digest import Digest
+from pipeline.documents import DocumentPath
+from pipeline.errors import RecipeError
+from pipeline.model.recipe import FileKind, FilePlan
+from pipeline.recipes.problems import Problems, place
+from pipeline.recipes.schema import FileDocument, is_given
+from pipeline.recipes.sources import Source
+from pipeline.render import Templates
+
+_DEFAULT_MODE = {FileKind.DIRECTORY: 0o755, FileKind.SYMLINK: None}
+
+
+def plan_files(
+    sources: Sequence[Source], templates: Templates, top: Path, problems: Problems
+) -> tuple[FilePlan, ...]:
+    """The files of all `sources`, in order; one that overrides stands where the overridden one stood.
+
+    `top` is the folder that a file's `origin` is relative to. Problems: `file-kind`, `file-key-misplaced`,
+    `file-duplicate`, `file-overrides-nothing`, `file-beneath-file`, `source-missing`, `template-missing`, …
+    """
+    planned: dict[str, FilePlan] = {}
+    places: dict[str, tuple[Source, DocumentPath]] = {}
+    for source in sources:
+        for index, document in enumerate(source.recipe.files):
+            path: DocumentPath = ("files", index)
+            plan = _plan(document, source, path, templates=templates, top=top, problems=problems)
+            if plan is None:
+                continue
+            before = planned.get(plan.path)
+            if before is not None and not document.override:
+                problems.add(
+                    "file-duplicate",
+                    f"'{plan.path}' is already made at {before.place.split(': ')[0]}",
+                    source.document,
+                    path,
+                    "remove one of them, or write 'override: true' here to replace the other",
+                )
+                continue
+            if before is None and document.override:
+                problems.add(
+                    "file-overrides-nothing",
+                    f"nothing makes '{plan.path}' before this, so there is nothing to override",
+                    source.document,
+                    (*path, "override"),
+                    "remove 'override', or correct the path",
+                )
+            planned[plan.path] = plan
+            places[plan.path] = (source, path)
+    _refuse_beneath(planned, places, problems)
+    return tuple(planned.values())
+
+
+def _plan(
+    document: FileDocument,
+    source: Source,
+    path: DocumentPath,
+    *,
+    templates: Templates,
+    top: Path,
+    problems: Problems,
+) -> FilePlan | None:
+    def refuse(code: str, message: str, hint: str, *inner: str) -> None:
+        problems.add(code, message, source.document, (*path, *inner), hint)
+
+    kinds = [kind for kind in FileKind if getattr(document, kind) is not None]
+    if len(kinds) != 1:
+        names = ", ".join(FileKind)
+        given = (
+            f"{' and '.join(kinds)} stand here together" if kinds else "nothing says what the file is made from"
+        )
+        refuse("file-kind", given, f"write exactly one of {names}")
+        return None
+    kind = kinds[0]
+    origin: str = getattr(document, kind)
+    target = document.directory if kind is FileKind.DIRECTORY else document.path
+    before = len(problems)
+    if kind is FileKind.DIRECTORY:
+        if document.path is not None:
+            refuse("file-key-misplaced", "a directory has no 'path'", "'directory' is the path itself", "path")
+        origin = ""
+    elif target is None:
+        refuse("key-missing", "the key 'path' is missing", "say where the file stands: path: /etc/…")
+    if kind is FileKind.SYMLINK and document.mode is not None:
+        refuse("file-key-misplaced", "a symbolic link has no mode", "remove 'mode'", "mode")
+    if (document.sha256 is None) == (kind is FileKind.URL):
+        if kind is FileKind.URL:
+            refuse("key-missing", "the key 'sha256' is missing", "give the checksum of what the URL gives")
+        else:
+            refuse("file-key-misplaced", f"'sha256' goes with 'url', not with '{kind}'", "remove it", "sha256")
+    if kind is FileKind.TEMPLATE:
+        try:
+            templates.check(origin, place=place(source.document, (*path, "template")))
+        except RecipeError as error:
+            problems.take(error)
+    if kind is FileKind.SOURCE:
+        if not (source.folder / origin).is_file():
+            refuse("source-missing", f"there is no file '{origin}' beside the recipe", "add it", "source")
+        origin = os.path.relpath(source.folder / origin, top)
+    if len(problems) > before or target is None:
+        return None
+    return FilePlan(
+        kind=kind,
+        path=target,
+        origin=origin,
+        mode=document.mode if is_given(document, "mode") else _DEFAULT_MODE.get(kind, 0o644),
+        owner=document.owner,
+        group=document.group or document.owner,
+        place=place(source.document, path),
+        sha256=Digest(document.sha256) if document.sha256 else None,
+    )
+
+
+def _refuse_beneath(
+    planned: Mapping[str, FilePlan], places: Mapping[str, tuple[Source, DocumentPath]], problems: Problems
+) -> None:
+    for target in planned:
+        parts = target.split("/")
+        for length in range(2, len(parts)):
+            above = planned.get("/".join(parts[:length]))
+            if above is not None and above.kind is not FileKind.DIRECTORY:
+                source, path = places[target]
+                problems.add(
+                    "file-beneath-file",
+                    f"'{target}' lies beneath '{above.path}', which is no directory ({above.kind})",
+                    source.document,
+                    path,
+                    "choose another path for one of them",
+                )

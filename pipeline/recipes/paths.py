@@ -1,0 +1,80 @@
+"""Paths in the image and beside the recipe, checked as text."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from pipeline.recipes.quantities import Malformed
+
+LONGEST_PATH = 4096
+LONGEST_NAME = 255
+"""Linux's PATH_MAX and NAME_MAX."""
+KERNELS = ("/proc", "/sys", "/dev")
+"""What the runtime mounts: nothing in an image is seen there."""
+SCRATCH = ("/run", "/tmp")  # noqa: S108
+"""What is a scratch file system when the image runs: files of the image are not seen there."""
+
+
+def parse_target(value: object) -> str:
+    """An absolute, plain path in the image. Raises Malformed `path-malformed` or `path-unsafe`."""
+    if not isinstance(value, str) or not value:
+        raise Malformed(
+            "path-malformed", "a path is expected here", "write an absolute path, such as /etc/my.cnf"
+        )
+    shown = value[:80]
+    if not value.startswith("/"):
+        raise Malformed(
+            "path-malformed", f"the path '{shown}' is relative", f"write it from the root: /{shown}"
+        )
+    names = value[1:].split("/")
+    if ".." in names or "." in names:
+        raise Malformed("path-unsafe", f"the path '{shown}' holds '.' or '..'", "write the path that is meant")
+    if value == "/" or "" in names:
+        plain = str(PurePosixPath("/", *[name for name in names if name]))
+        way_out = "name something below the root" if plain == "/" else f"write {plain}"
+        raise Malformed("path-malformed", f"the path '{shown}' has empty parts", way_out)
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise Malformed("path-unsafe", "the path holds control characters", "remove them")
+    if any(name.startswith(".wh.") for name in names):
+        raise Malformed(
+            "path-unsafe",
+            f"the path '{shown}' begins with '.wh.', which marks deletions in image layers",
+            "choose another name; to remove a file, use 'remove'",
+        )
+    if len(value.encode()) > LONGEST_PATH or any(len(name.encode()) > LONGEST_NAME for name in names):
+        raise Malformed("path-malformed", f"the path '{shown}…' is too long for Linux", "shorten it")
+    if _below(value, KERNELS):
+        raise Malformed(
+            "path-unsafe", f"'{shown}' belongs to the kernel in every container", "choose another path"
+        )
+    return value
+
+
+def parse_file_target(value: object) -> str:
+    """Like `parse_target`, for a file that must be seen when the image runs."""
+    path = parse_target(value)
+    if _below(path, SCRATCH):
+        raise Malformed(
+            "path-unsafe",
+            f"'{path[:80]}' is hidden by a scratch file system when the image runs",
+            "put it under /usr, /etc or /var; what is made at run time needs no entry here",
+        )
+    return path
+
+
+def parse_beside(value: object) -> str:
+    """A relative path that stays below the recipe's folder. Raises Malformed."""
+    if not isinstance(value, str) or not value:
+        raise Malformed("path-malformed", "a path is expected here", "name a file beside the recipe")
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts or "\0" in value:
+        raise Malformed(
+            "path-unsafe",
+            f"'{value[:80]}' lies outside the recipe's folder",
+            "put the file beside the recipe, so that the folder holds all that a build needs",
+        )
+    return str(path)
+
+
+def _below(path: str, folders: tuple[str, ...]) -> bool:
+    return any(path == folder or path.startswith(folder + "/") for folder in folders)

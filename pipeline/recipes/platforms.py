@@ -1,0 +1,290 @@
+"""`repositories.yaml`: the platforms that recipes build on, and the repositories that make them up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, WithJsonSchema
+
+from pipeline.documents import Document, DocumentPath, load
+from pipeline.errors import RecipeError
+from pipeline.model.platform import Platform, Repository
+from pipeline.recipes.fields import (
+    Architecture,
+    Line,
+    Name,
+    Strict,
+    Target,
+    Text,
+    VariableName,
+    checked,
+    matching,
+)
+from pipeline.recipes.problems import Problems, nearest, validate
+
+BUILT_IN_VARIABLES = frozenset({"arch", "basearch"})
+"""Variables that every platform has: the architecture of the packages, and rpm's base architecture."""
+DEFAULT_DATABASE = "/usr/lib/sysimage/rpm"
+EXTENDS_DEPTH = 8
+
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
+_ENVIRONMENT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*:-[^{}$]*\}")
+
+RepositoryId = Annotated[
+    str,
+    checked(
+        matching(
+            r"[A-Za-z0-9][A-Za-z0-9_.:-]*",
+            "name-malformed",
+            "the id of a repository",
+            "use letters, digits, '-._:'",
+        )
+    ),
+]
+Location = Annotated[
+    str,
+    checked(
+        matching(
+            r"(https?|file)://\S+",
+            "url-malformed",
+            "a URL",
+            "write a URL that begins with https://, http:// or file://",
+        )
+    ),
+    WithJsonSchema({"type": "string"}),
+]
+
+
+class RepositoryDocument(Strict):
+    """One repository. Exactly one of `baseurls`, `metalink`, `mirrorlist` says where it is."""
+
+    id: RepositoryId = Field(description="what it is called", examples=["baseos"])
+    baseurls: list[Location] = Field(default=[], description="URLs of the folder that holds `repodata/`")
+    metalink: Location | None = Field(default=None, description="URL of a metalink")
+    mirrorlist: Location | None = Field(default=None, description="URL of a list of mirrors")
+    keys: list[Line] = Field(
+        min_length=1,
+        description="paths or URLs of the OpenPGP keys that sign its packages; no others are trusted",
+    )
+    priority: Annotated[int, Field(ge=1, le=999)] = Field(
+        default=99, description="of two repositories that have a package, the lower number wins"
+    )
+    cost: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1000, description="of two that have the same package, the cheaper wins"
+    )
+    signed_metadata: bool = Field(
+        default=False, alias="signed-metadata", description="demand a good signature of `repomd.xml`"
+    )
+    exclude: list[Line] = Field(
+        default=[], description="packages of it that are never seen, by name or pattern"
+    )
+
+
+class PlatformDocument(Strict):
+    """One platform: repositories that fit together, with what is particular about the distribution."""
+
+    description: Text = Field(default="", description="for people")
+    refused: Line | None = Field(
+        default=None, description="why nothing can be built on it; stands instead of repositories"
+    )
+    extends: Name | None = Field(
+        default=None, description="a platform whose repositories and settings this one adds to"
+    )
+    architectures: list[Architecture] | None = Field(default=None, description="what it exists for")
+    variables: dict[VariableName, Text] = Field(
+        default={},
+        description="values for `$name` in URLs and keys; may use `${NAME:-default}` of the environment",
+    )
+    rpm_database: Target | None = Field(
+        default=None,
+        alias="rpm-database",
+        description=f"where its own rpm has its database; default: {DEFAULT_DATABASE}",
+    )
+    repositories: list[RepositoryDocument] = Field(default=[], description="what it is made of")
+
+
+class PlatformsDocument(Strict):
+    """The file `repositories.yaml`."""
+
+    platforms: dict[Name, PlatformDocument] = Field(description="platforms by name")
+
+
+@dataclass(frozen=True, slots=True)
+class Platforms(Mapping[str, Platform]):
+    """Platforms by name. `refused` are names of platforms that nothing can be built on, with the reason."""
+
+    platforms: Mapping[str, Platform]
+    refused: Mapping[str, str]
+    name: str = "repositories.yaml"
+
+    def __getitem__(self, name: str) -> Platform:
+        return self.platforms[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.platforms)
+
+    def __len__(self) -> int:
+        return len(self.platforms)
+
+    def find(self, name: str, *, place: str | None = None) -> Platform:
+        """The platform `name`; `place` is who asked. Raises RecipeError `platform-refused`,
+        `platform-unknown`."""
+        if name in self.refused:
+            raise RecipeError(
+                "platform-refused",
+                f"nothing can be built on the platform '{name}': {self.refused[name]}",
+                place=place,
+                hint="choose another platform",
+            )
+        if name not in self.platforms:
+            near = nearest(name, self.platforms)
+            raise RecipeError(
+                "platform-unknown",
+                f"there is no platform '{name}' in {self.name}",
+                place=place,
+                hint=f"did you mean '{near}'?" if near else f"there are {', '.join(self.platforms)}",
+            )
+        return self.platforms[name]
+
+
+def load_platforms(path: Path) -> Platforms:
+    """The platforms of the file at `path`. Raises RecipeError with every problem at once."""
+    document = load(path)
+    problems = Problems()
+    parsed = validate(PlatformsDocument, document, problems)
+    problems.stop_if_any()
+    if parsed is None:
+        raise AssertionError("a document without problems has a value")
+    reader = _Reader(parsed.platforms, document, problems)
+    platforms: dict[str, Platform] = {}
+    for name, platform in parsed.platforms.items():
+        if platform.refused is None:
+            platforms[name] = reader.platform(name, ())
+        elif platform.repositories or platform.extends:
+            path_of: DocumentPath = ("platforms", name, "refused")
+            message = f"the platform '{name}' is refused and has repositories"
+            problems.add("platform-contradiction", message, document, path_of, "remove one of the two")
+    problems.stop_if_any()
+    refused = {name: found.refused for name, found in parsed.platforms.items() if found.refused is not None}
+    return Platforms(platforms, refused, document.name)
+
+
+class _Reader:
+    def __init__(
+        self, platforms: Mapping[str, PlatformDocument], document: Document, problems: Problems
+    ) -> None:
+        self._platforms = platforms
+        self._document = document
+        self._problems = problems
+
+    def platform(self, name: str, below: tuple[str, ...]) -> Platform:
+        """The platform `name` with all that it extends; `below` are those that extend it."""
+        document = self._platforms[name]
+        path: DocumentPath = ("platforms", name)
+        base = self._base(name, document, path, below)
+        variables = {**(dict(base.variables) if base else {}), **document.variables}
+        repositories = {repository.id: repository for repository in (base.repositories if base else ())}
+        for index, repository in enumerate(document.repositories):
+            inner = (*path, "repositories", index)
+            if repository.id in repositories:
+                message = f"there is already a repository '{repository.id}' in this platform"
+                self._refuse("repository-duplicate", message, (*inner, "id"), "give it another id", below)
+            repositories[repository.id] = self._repository(repository, inner, below)
+            self._check_variables(repository, variables, inner, below)
+        for key, text in document.variables.items():
+            if "$" in _ENVIRONMENT.sub("", text):
+                hint = "the environment is written ${NAME:-default}"
+                message = f"'{text}' is not a value with ${{NAME:-default}}"
+                self._refuse("variable-malformed", message, (*path, "variables", key), hint, below)
+        if not repositories and not below:
+            message = f"the platform '{name}' has no repositories"
+            self._refuse(
+                "key-missing", message, path, "add 'repositories:', or 'refused:' with a reason", below
+            )
+        return Platform(
+            name=name,
+            repositories=tuple(repositories.values()),
+            variables=tuple(sorted(variables.items())),
+            rpm_database=document.rpm_database or (base.rpm_database if base else DEFAULT_DATABASE),
+            architectures=tuple(document.architectures or (base.architectures if base else ("x86_64",))),
+            description=document.description,
+        )
+
+    def _base(
+        self, name: str, document: PlatformDocument, path: DocumentPath, below: tuple[str, ...]
+    ) -> Platform | None:
+        base = document.extends
+        if base is None:
+            return None
+        inner = (*path, "extends")
+        if base not in self._platforms:
+            near = nearest(base, self._platforms)
+            hint = f"did you mean '{near}'?" if near else f"there are {', '.join(self._platforms)}"
+            self._refuse("platform-unknown", f"there is no platform '{base}'", inner, hint, below)
+            return None
+        if base in (*below, name) or len(below) >= EXTENDS_DEPTH:
+            chain = " → ".join([*below, name, base])
+            self._refuse(
+                "platform-cycle", f"platforms extend one another: {chain}", inner, "break the circle", ()
+            )
+            return None
+        if self._platforms[base].refused is not None:
+            message = f"the platform '{base}' is refused: {self._platforms[base].refused}"
+            self._refuse("platform-refused", message, inner, "extend another platform", below)
+            return None
+        return self.platform(base, (*below, name))
+
+    def _refuse(
+        self, code: str, message: str, path: DocumentPath, hint: str | None, below: tuple[str, ...]
+    ) -> None:
+        """A platform that others extend is read once for each, and complained about for itself only."""
+        if not below:
+            self._problems.add(code, message, self._document, path, hint)
+
+    def _repository(
+        self, document: RepositoryDocument, path: DocumentPath, below: tuple[str, ...]
+    ) -> Repository:
+        given = [key for key in ("baseurls", "metalink", "mirrorlist") if getattr(document, key)]
+        if len(given) != 1:
+            stands = f"{' and '.join(given)} stand here together" if given else "nothing says where it is"
+            message = f"the repository '{document.id}': {stands}"
+            hint = "write exactly one of baseurls, metalink, mirrorlist"
+            self._refuse("repository-location", message, path, hint, below)
+        return Repository(
+            id=document.id,
+            baseurls=tuple(document.baseurls),
+            metalink=document.metalink,
+            mirrorlist=document.mirrorlist,
+            keys=tuple(document.keys),
+            priority=document.priority,
+            cost=document.cost,
+            signed_metadata=document.signed_metadata,
+            exclude=tuple(document.exclude),
+        )
+
+    def _check_variables(
+        self,
+        document: RepositoryDocument,
+        variables: Mapping[str, str],
+        path: DocumentPath,
+        below: tuple[str, ...],
+    ) -> None:
+        known = {*variables, *BUILT_IN_VARIABLES}
+        texts: list[tuple[tuple[str | int, ...], str]] = [
+            *((("baseurls", index), text) for index, text in enumerate(document.baseurls)),
+            *((("keys", index), text) for index, text in enumerate(document.keys)),
+            (("metalink",), document.metalink or ""),
+            (("mirrorlist",), document.mirrorlist or ""),
+        ]
+        for inner, text in texts:
+            for braced, plain in _VARIABLE.findall(text):
+                name = braced or plain
+                if name not in known:
+                    near = nearest(name, known)
+                    hint = f"did you mean '${near}'?" if near else "define it under 'variables'"
+                    message = f"the variable '${name}' is not defined"
+                    self._refuse("variable-undefined", message, (*path, *inner), hint, below)

@@ -1,0 +1,168 @@
+"""Problems of a document: collected with their places, so that all of them are reported at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.documents import Document, DocumentPath
+from pipeline.errors import Problem, RecipeError
+from pipeline.recipes.fields import Strict, kind
+
+Model = TypeVar("Model", bound=Strict)
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+    "string_type": "text",
+}
+
+
+class Problems:
+    """What is wrong with some documents, in the order of the documents and of their lines."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[str, int, int, Problem]] = []
+        self._order: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(
+        self, code: str, message: str, document: Document, path: DocumentPath, hint: str | None = None
+    ) -> None:
+        """Write down a problem with the value at `path` in `document`."""
+        self.keep(Problem(code, message, place(document, path), hint))
+
+    def keep(self, problem: Problem) -> None:
+        """Write down a problem that has its place already."""
+        name, _, rest = (problem.place or "").partition(":")
+        digits = rest.split(":", 1)[0]
+        order = self._order.setdefault(name, len(self._order))
+        line = int(digits) if digits.isdigit() else 0
+        self._found.append((name, order, line, problem))
+
+    def take(self, error: RecipeError) -> None:
+        """Write down all that an error says."""
+        for problem in error.problems:
+            self.keep(problem)
+
+    def sorted(self) -> list[Problem]:
+        """All of them, by document and line."""
+        return [found[3] for found in sorted(self._found, key=lambda found: found[1:3])]
+
+    def stop_if_any(self) -> None:
+        """Raise RecipeError with all problems if there are any."""
+        if self._found:
+            raise RecipeError.of(self.sorted())
+
+
+def place(document: Document, path: DocumentPath) -> str:
+    """`mysql.yaml:14: layers[1].without[0]`."""
+    line = document.place(path)
+    return f"{line}: {path_text(path)}" if path else line
+
+
+def path_text(path: DocumentPath) -> str:
+    """A path in a document as people write it."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else part
+    return text
+
+
+def validate(model: type[Model], document: Document, problems: Problems) -> Model | None:
+    """The document as a `model`, or None after writing down everything that keeps it from being one."""
+    if document.value is None:
+        problems.add("document-empty", "the document is empty", document, (), "write `name:` and `layers:`")
+        return None
+    try:
+        return model.model_validate(document.value)
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            _translate(details, model, document, problems)
+        return None
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant. Hyphen and underscore count as the same."""
+    plain = {name.replace("_", "-").lower(): name for name in known}
+    near = difflib.get_close_matches(word.replace("_", "-").lower(), list(plain), n=1, cutoff=0.6)
+    return plain[near[0]] if near else None
+
+
+def _translate(details: ErrorDetails, model: type[Strict], document: Document, problems: Problems) -> None:
+    """Turn what pydantic says into a problem in the words of a recipe."""
+    path = _document_path(details["loc"], document)
+    context = details.get("ctx", {})
+    found = details["type"]
+    if found == "extra_forbidden":
+        key = str(path[-1])
+        known = _keys(model, path[:-1])
+        near = nearest(key, known)
+        way_out = f"did you mean '{near}'?" if near else f"known here are {', '.join(known)}"
+        problems.add("key-unknown", f"unknown key '{key[:60]}'", document, path, way_out)
+    elif found == "missing":
+        key = str(details["loc"][-1])
+        problems.add("key-missing", f"the key '{key}' is missing", document, path, f"add '{key}:'")
+    elif found in _EXPECTED:
+        given = kind(details["input"])
+        hint = "remove the key, or give it a value" if given == "nothing" else None
+        problems.add("type-wrong", f"{_EXPECTED[found]} is expected here, not {given}", document, path, hint)
+    elif found == "too_short":
+        problems.add("list-empty", "the list is empty", document, path, "put something into it, or remove it")
+    elif "hint" in context:
+        problems.add(found, details["msg"], document, path, context["hint"])
+    else:
+        message = details["msg"].replace("Input should be", "the value should be")
+        problems.add("value-out-of-range", message, document, path, None)
+
+
+def _document_path(location: Sequence[str | int], document: Document) -> DocumentPath:
+    """Where pydantic's location is in the document: what names a member of a union is left out."""
+    path: list[str | int] = []
+    value: Any = document.value
+    for part in location:
+        in_list = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if not in_list and not (isinstance(value, dict) and part in value):
+            continue
+        value = value[part]
+        path.append(part)
+    return tuple(path)
+
+
+def _keys(model: type[Strict], path: DocumentPath) -> list[str]:
+    """The keys that may stand at `path` in a document of `model`."""
+    models: list[type[Strict]] = [model]
+    for part in path:
+        if isinstance(part, int):
+            continue
+        inner: list[type[Strict]] = []
+        for candidate in models:
+            for name, field in candidate.model_fields.items():
+                if (field.alias or name) == part:
+                    inner += _models_in(field.annotation)
+        models = inner or models
+    return [field.alias or name for found in models for name, field in found.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> list[type[Strict]]:  # noqa: ANN401
+    """The document models that a type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return [annotation]
+    if get_origin(annotation) in {Annotated, Union, UnionType, list, dict}:
+        return [found for argument in get_args(annotation) for found in _models_in(argument)]
+    return []

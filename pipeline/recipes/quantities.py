@@ -1,0 +1,128 @@
+"""Sizes, durations, rates, shares of a processor and modes: what people write, as integers.
+
+Every function takes what YAML gave and returns an integer, or raises `Malformed` with what to write instead.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+SIZE_UNITS = {"": 0, "B": 0, "K": 10, "KiB": 10, "M": 20, "MiB": 20, "G": 30, "GiB": 30, "T": 40, "TiB": 40}
+"""Unit → power of two. One letter means the binary unit, as in the configuration files of the products."""
+DURATION_UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+"""Unit → milliseconds."""
+RATE_UNITS = {"bit": 1, "kbit": 1_000, "mbit": 1_000_000, "gbit": 1_000_000_000}
+"""Unit → bits per second, decimal as in tc(8)."""
+
+LARGEST_SIZE = 1 << 50
+LONGEST_DURATION = 24 * 3_600_000
+LARGEST_RATE = 1_000_000_000_000
+MOST_CPUS = 4096
+SMALLEST_SHARE = 10
+"""Thousandths of a processor: the kernel's shortest quota is 1 ms in a period of 100 ms."""
+
+_NUMBER = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([A-Za-z]*)")
+
+
+class Malformed(ValueError):
+    """A value that cannot be read: `code`, what is wrong, and what to write."""
+
+    def __init__(self, code: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.hint = hint
+
+
+def parse_size(value: object) -> int:
+    """`1GiB`, `128M`, `1.5 GiB` or a number of bytes → bytes. Raises Malformed `size-malformed`."""
+    hint = "write a number of bytes, or a number with K, M, G, T (or KiB, MiB, GiB, TiB), such as 512MiB"
+    number, unit = _split(value, "size", hint, bare=True)
+    if unit not in SIZE_UNITS:
+        if unit.upper() in {"KB", "MB", "GB", "TB"}:
+            hint = f"write {value!s:.40} with '{unit[0].upper()}iB', which relbuild counts in powers of 1024"
+        raise Malformed("size-malformed", f"'{unit}' is not a unit of size", hint)
+    return _whole(number * (1 << SIZE_UNITS[unit]), "size", LARGEST_SIZE, hint)
+
+
+def parse_duration(value: object) -> int:
+    """`60s`, `500ms`, `2m`, `1h` → milliseconds. Raises Malformed `duration-malformed`."""
+    hint = "write a number with ms, s, m or h, such as 60s"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        hint = f"write it with its unit: {value}s"
+    number, unit = _split(value, "duration", hint)
+    if unit not in DURATION_UNITS:
+        raise Malformed("duration-malformed", f"'{unit}' is not a unit of time", hint)
+    return _whole(number * DURATION_UNITS[unit], "duration", LONGEST_DURATION, hint)
+
+
+def parse_bandwidth(value: object) -> int:
+    """`100mbit`, `1gbit` → bits per second. Raises Malformed `bandwidth-malformed`."""
+    hint = "write a number with bit, kbit, mbit or gbit (per second), such as 100mbit"
+    number, unit = _split(value, "bandwidth", hint)
+    if unit not in RATE_UNITS:
+        raise Malformed("bandwidth-malformed", f"'{unit}' is not a unit of bandwidth", hint)
+    return _whole(number * RATE_UNITS[unit], "bandwidth", LARGEST_RATE, hint)
+
+
+def parse_cpus(value: object) -> int:
+    """`0.5`, `2` → thousandths of a processor. Raises Malformed `cpus-malformed`."""
+    hint = "write a number of processors, such as 0.5 or 2"
+    number, unit = _split(value, "cpus", hint, bare=True)
+    if unit:
+        raise Malformed("cpus-malformed", f"a number of processors has no unit '{unit}'", hint)
+    milli = _whole(number * 1000, "cpus", MOST_CPUS * 1000, "write at most three decimals, such as 0.125")
+    if milli < SMALLEST_SHARE:
+        raise Malformed("cpus-malformed", "less than 0.01 of a processor cannot be enforced", hint)
+    return milli
+
+
+def parse_mode(value: object) -> int:
+    """`"0644"`, quoted octal → permission bits. Raises Malformed `mode-malformed`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        digits = f"{value:04d}" if re.fullmatch(r"[0-7]{3,4}", str(value)) else "0644"
+        raise Malformed(
+            "mode-malformed",
+            "a mode must be text, since YAML reads it as a decimal number otherwise",
+            f'write it in quotes: mode: "{digits}"',
+        )
+    if not isinstance(value, str) or not re.fullmatch(r"[0-7]{3,4}", value):
+        raise Malformed(
+            "mode-malformed", f"'{value!s:.40}' is not a mode", 'write three or four octal digits: "0644"'
+        )
+    return int(value, 8)
+
+
+def write_size(size: int) -> str:
+    """Bytes in the largest unit that they are a whole number of; `parse_size` reads it back."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size and size % (1 << SIZE_UNITS[unit]) == 0:
+            return f"{size >> SIZE_UNITS[unit]}{unit}"
+    return str(size)
+
+
+def write_duration(milliseconds: int) -> str:
+    """Milliseconds in the largest unit up to seconds; `parse_duration` reads it back."""
+    return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"
+
+
+def _split(value: object, what: str, hint: str, *, bare: bool = False) -> tuple[Fraction, str]:
+    code = f"{what}-malformed"
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    if numeric and not bare:
+        raise Malformed(code, f"the {what} {value!s:.40} has no unit", hint)
+    if not numeric and not isinstance(value, str):
+        raise Malformed(code, f"a {what} is expected here", hint)
+    found = _NUMBER.fullmatch(str(value).strip())
+    if not found:
+        raise Malformed(code, f"'{value!s:.40}' is not a {what}", hint)
+    return Fraction(found[1]), found[2]
+
+
+def _whole(number: Fraction, what: str, limit: int, hint: str) -> int:
+    code = f"{what}-malformed"
+    if number.denominator != 1:
+        raise Malformed(code, f"the {what} does not come out as a whole number", hint)
+    if not 0 < number <= limit:
+        raise Malformed(code, f"the {what} must be more than 0 and at most {limit}", hint)
+    return int(number)

@@ -1,0 +1,194 @@
+"""What a recipe asks the resolver for: layers of requests, pins, exclusions, modules."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from pipeline.digest import Digest
+from pipeline.documents import DocumentPath
+from pipeline.model.recipe import LayerPlan, LocalPackage, Request, Without
+from pipeline.recipes.problems import Problems, place
+from pipeline.recipes.schema import LayerDocument, LocalPackageDocument
+from pipeline.recipes.sources import Source
+from pipeline.render import is_template
+
+LONGEST_REQUEST = 1024
+"""Characters of one request: a long rich dependency has some hundred."""
+
+GLOB = (
+    re.compile(r"[A-Za-z0-9_.+*?\[\]!-]+"),
+    "a package's name or pattern",
+    "write a name, or a pattern with *",
+)
+CAPABILITY = (re.compile(r"[^\s-].*"), "a requirement", "write what packages require, such as systemd")
+MODULE = (
+    re.compile(r"[A-Za-z0-9_.+-]+:[A-Za-z0-9_.+-]+"),
+    "a module stream",
+    "write NAME:STREAM, such as nodejs:20",
+)
+LANGUAGE = (
+    re.compile(r"[a-z]{2,3}([_@][A-Za-z@.0-9-]+)?|C"),
+    "a locale",
+    "write a language such as en, or a locale such as pt_BR",
+)
+Form = tuple[re.Pattern[str], str, str]
+"""What an item of a list looks like, what it is called, and what to write."""
+
+_PACKAGE_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
+_VERSION = re.compile(r"(\d+:)?[A-Za-z0-9_.+~^]+(-[A-Za-z0-9_.+~^]+)?")
+
+
+def plan_layers(
+    sources: Sequence[Source], weak_dependencies: bool, top: Path, problems: Problems
+) -> tuple[LayerPlan, ...]:
+    """The layers of all `sources`, the lowest first; local packages are relative to `top`.
+
+    Problems: `layer-duplicate`, `request-duplicate`, `request-template`, `request-malformed`,
+    `weak-dependencies-contradiction`, `key-missing`.
+    """
+    layers: list[LayerPlan] = []
+    first: dict[str, str] = {}
+    for source in sources:
+        for index, layer in enumerate(source.recipe.layers):
+            path: DocumentPath = ("layers", index)
+            if layer.name in first:
+                problems.add(
+                    "layer-duplicate",
+                    f"there is already a layer '{layer.name}', at {first[layer.name]}",
+                    source.document,
+                    (*path, "name"),
+                    "give this layer its own name; a layer that is shared comes out the same everywhere, so "
+                    "nothing can be added to it",
+                )
+            first.setdefault(layer.name, source.document.place(path))
+            if weak_dependencies and Without.WEAK_DEPENDENCIES in layer.without:
+                problems.add(
+                    "weak-dependencies-contradiction",
+                    f"the recipe turns weak dependencies on, and the layer '{layer.name}' leaves them out",
+                    source.document,
+                    (*path, "without", layer.without.index(Without.WEAK_DEPENDENCIES)),
+                    "they are one switch for the whole recipe: remove one of the two",
+                )
+            layers.append(_layer(layer, source, path, top, problems))
+    if not layers:
+        own = sources[-1].document
+        problems.add("key-missing", "the recipe has no layers", own, (), "add 'layers:', or include a recipe")
+    return tuple(layers)
+
+
+def _layer(
+    layer: LayerDocument, source: Source, path: DocumentPath, top: Path, problems: Problems
+) -> LayerPlan:
+    requests: list[Request] = []
+    local: list[LocalPackage] = []
+    seen: set[str] = set()
+    for index, item in enumerate(layer.packages):
+        inner: DocumentPath = (*path, "packages", index)
+        text = item.path if isinstance(item, LocalPackageDocument) else item
+        if text in seen:
+            problems.add(
+                "request-duplicate",
+                f"'{text}' is already asked for in this layer",
+                source.document,
+                inner,
+                "remove one of them",
+            )
+        seen.add(text)
+        if isinstance(item, LocalPackageDocument):
+            package = _local(item, source, inner, top, problems)
+            local += [package] if package else []
+        elif _good_request(item, source, inner, problems):
+            requests.append(Request(item, place(source.document, inner)))
+    return LayerPlan(
+        name=layer.name,
+        requests=tuple(requests),
+        local=tuple(local),
+        docs=Without.DOCS not in layer.without,
+        man=Without.MAN not in layer.without,
+    )
+
+
+def _local(
+    item: LocalPackageDocument, source: Source, path: DocumentPath, top: Path, problems: Problems
+) -> LocalPackage | None:
+    if PurePosixPath(item.path).is_absolute() or not item.path.endswith(".rpm"):
+        problems.add(
+            "path-malformed",
+            f"'{item.path}' is not a relative path of an RPM file",
+            source.document,
+            (*path, "path"),
+            "write the path of a .rpm file, relative to the recipe",
+        )
+        return None
+    relative = Path(os.path.relpath(source.folder / item.path, top))
+    return LocalPackage(relative, Digest(item.sha256), place(source.document, path))
+
+
+def _good_request(text: str, source: Source, path: DocumentPath, problems: Problems) -> bool:
+    if is_template(text):
+        problems.add(
+            "request-template",
+            "a request cannot hold a template, because templates may depend on what was resolved",
+            source.document,
+            path,
+            "write the request out",
+        )
+    elif text.startswith("@"):
+        problems.add(
+            "request-malformed",
+            f"'{text[:60]}' is a package group, and groups are not supported",
+            source.document,
+            path,
+            "name the packages, so that the recipe says what the image holds",
+        )
+    elif text.startswith("-") or len(text) > LONGEST_REQUEST or text != text.strip():
+        problems.add(
+            "request-malformed",
+            f"'{text[:60]}' is not a request",
+            source.document,
+            path,
+            "write a name, a provide, a file path, or 'name >= version'; to leave a package out, use 'exclude'",
+        )
+    else:
+        return True
+    return False
+
+
+def plan_pins(sources: Sequence[Source], problems: Problems) -> tuple[tuple[str, str], ...]:
+    """Package → version that must hold; the upper recipe wins. Problem: `pin-malformed`."""
+    pins: dict[str, str] = {}
+    for source in sources:
+        for name, version in source.recipe.pins.items():
+            if not _PACKAGE_NAME.fullmatch(name) or not _VERSION.fullmatch(version):
+                problems.add(
+                    "pin-malformed",
+                    f"'{name}: {version}' is not a package and its version",
+                    source.document,
+                    ("pins", name),
+                    'write NAME: "[EPOCH:]VERSION[-RELEASE]"',
+                )
+            pins[name] = version
+    return tuple(sorted(pins.items()))
+
+
+def plan_names(sources: Sequence[Source], key: str, form: Form, problems: Problems) -> tuple[str, ...]:
+    """The items of the list `key` of all `sources`, each once.
+
+    Problems: `request-template`, `KEY-malformed`."""
+    expression, what, hint = form
+    names: dict[str, None] = {}
+    for source in sources:
+        items: Sequence[str] = getattr(source.recipe, key.replace("-", "_")) or ()
+        for index, item in enumerate(items):
+            if is_template(item):
+                message = f"'{key}' cannot hold a template"
+                problems.add("request-template", message, source.document, (key, index), "write it out")
+            elif not expression.fullmatch(item):
+                problems.add(
+                    f"{key}-malformed", f"'{item[:60]}' is not {what}", source.document, (key, index), hint
+                )
+            names[item] = None
+    return tuple(names)

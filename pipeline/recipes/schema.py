@@ -1,0 +1,319 @@
+"""The recipe document: what may stand in a recipe file, key by key.
+
+These models are the one description of the format: the JSON Schema for editors and `docs/recipe.md` are made
+from them. They check each value by itself; what concerns several values is checked where they are put together.
+Inside `image` and `smoke`, words of a key are joined with `_`, elsewhere with `-`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Discriminator, Field, Tag
+
+from pipeline.recipes.fields import (
+    ID_MOST,
+    AccountName,
+    Architecture,
+    Bandwidth,
+    Beside,
+    Cpus,
+    Duration,
+    ExposedPort,
+    FileTarget,
+    ImageUser,
+    LeftOut,
+    Line,
+    Mode,
+    Name,
+    Owner,
+    Pattern,
+    Port,
+    Sha256,
+    SignalName,
+    Size,
+    Strict,
+    Target,
+    Text,
+    Url,
+    VariableName,
+)
+
+Id = Annotated[int, Field(ge=1, le=ID_MOST)]
+
+
+class LocalPackageDocument(Strict):
+    """A package by path and checksum, in place of a name: a hotfix."""
+
+    path: Line = Field(
+        description="the RPM, relative to the recipe that names it",
+        examples=["hotfix/mysql-8.4.3-2.x86_64.rpm"],
+    )
+    sha256: Sha256 = Field(description="sha256 of the whole file", examples=["9f86d081884c7d65…"])
+
+
+def _package_kind(value: object) -> str:
+    return "<local>" if isinstance(value, dict | LocalPackageDocument) else "<request>"
+
+
+PackageItem = Annotated[
+    Annotated[Line, Tag("<request>")] | Annotated[LocalPackageDocument, Tag("<local>")],
+    Discriminator(_package_kind),
+]
+
+
+class LayerDocument(Strict):
+    """One layer of packages. A package belongs to the lowest layer whose requests reach it."""
+
+    name: Name = Field(description="what the layer is called in reports", examples=["base"])
+    packages: list[PackageItem] = Field(
+        min_length=1,
+        description="what is installed: names, provides, file paths, `name-version`, `name >= version`, rich "
+        "dependencies; or packages by path and sha256",
+        examples=[["mysql-server", "openssl >= 3"]],
+    )
+    without: list[LeftOut] = Field(
+        default=[],
+        description="what this layer leaves out. `weak-dependencies` says what is the default for the recipe",
+        examples=[["docs", "man"]],
+    )
+
+
+class UserDocument(Strict):
+    """An account that must exist with this number, whatever packages say."""
+
+    name: AccountName = Field(description="the user's name", examples=["mysql"])
+    uid: Id = Field(description="the user's number", examples=[27])
+    gid: Id | None = Field(
+        default=None,
+        description="the number of the user's group; default: the uid, in a group of the same name",
+    )
+    home: Target = Field(default="/", description="the home directory", examples=["/var/lib/mysql"])
+    shell: Target = Field(default="/sbin/nologin", description="the login shell")
+    comment: Text = Field(default="", description="the full name (GECOS)")
+
+
+class GroupDocument(Strict):
+    """A group that must exist with this number."""
+
+    name: AccountName = Field(description="the group's name", examples=["ssl-cert"])
+    gid: Id = Field(description="the group's number", examples=[101])
+
+
+class AccountsDocument(Strict):
+    """Accounts that the image needs with fixed numbers."""
+
+    users: list[UserDocument] = Field(default=[], description="users")
+    groups: list[GroupDocument] = Field(default=[], description="groups that no user brings along")
+
+
+class FileDocument(Strict):
+    """One file that the recipe puts into the image, made from exactly one of `template`, `content`, `source`,
+    `url`, `directory`, `symlink`."""
+
+    template: Line | None = Field(
+        default=None,
+        description="a Jinja2 template, looked for beside the recipe, in `templates/` beside it and in "
+        "`../templates/`",
+        examples=["my.cnf.j2"],
+    )
+    content: Text | None = Field(default=None, description="the file's text, as it stands here")
+    source: Beside | None = Field(default=None, description="a file beside the recipe, copied as it is")
+    url: Url | None = Field(default=None, description="where the file is fetched from; needs `sha256`")
+    directory: FileTarget | None = Field(
+        default=None, description="a directory to make, instead of `path`", examples=["/srv/data"]
+    )
+    symlink: Line | None = Field(
+        default=None, description="what the symbolic link at `path` points to", examples=["../lib/mysql"]
+    )
+    path: FileTarget | None = Field(
+        default=None, description="where the file stands in the image", examples=["/etc/my.cnf"]
+    )
+    mode: Mode | None = Field(
+        default=None,
+        description="permissions in octal, in quotes; default 0644, directories 0755",
+        examples=["0640"],
+    )
+    owner: Owner = Field(default="root", description="user, by name or number")
+    group: Owner | None = Field(default=None, description="group, by name or number; default: the owner's name")
+    sha256: Sha256 | None = Field(default=None, description="checksum of what `url` gives")
+    override: bool = Field(
+        default=False, description="replace the file that an included recipe puts at the same path"
+    )
+
+
+class ImageDocument(Strict):
+    """What the image's configuration says (OCI image-spec, config.md). Texts may hold templates that use
+    `values` and `packages`; ports may use `values`."""
+
+    entrypoint: list[Text] | None = Field(
+        default=None,
+        description="the program that is started, with its arguments",
+        examples=[["/usr/libexec/mysql-start"]],
+    )
+    command: list[Text] | None = Field(
+        default=None, description="arguments that a user may replace", examples=[["--verbose"]]
+    )
+    user: ImageUser | None = Field(default=None, description="who it runs as", examples=["mysql"])
+    working_directory: Target | None = Field(default=None, description="where it starts", examples=["/srv"])
+    environment: dict[VariableName, Text] = Field(
+        default={}, description="environment variables", examples=[{"LANG": "C.UTF-8"}]
+    )
+    exposed_ports: list[ExposedPort] | None = Field(
+        default=None, description="ports that it listens on", examples=[[3306, "53/udp"]]
+    )
+    volumes: list[Target] | None = Field(
+        default=None, description="directories that outlive a container", examples=[["/var/lib/mysql"]]
+    )
+    stop_signal: SignalName | None = Field(
+        default=None, description="the signal that stops it cleanly", examples=["SIGTERM"]
+    )
+    labels: dict[Line, Text] = Field(default={}, description="labels of the image")
+
+
+class ExpectDocument(Strict):
+    """What an answer must show. Patterns are Python regular expressions, searched for in the text."""
+
+    exit_code: Annotated[int, Field(ge=0, le=255)] | None = Field(
+        default=0, description="the command's exit status; null: any"
+    )
+    stdout: Pattern | None = Field(
+        default=None, description="a pattern in what it prints, or in what a port answers", examples=["^1$"]
+    )
+    stdout_is: Text | None = Field(
+        default=None, description="all that it prints, without white space at the ends"
+    )
+    stderr: Pattern | None = Field(default=None, description="a pattern in its error output")
+
+
+class StopDocument(Strict):
+    """How the image must stop when it gets its stop signal."""
+
+    within: Duration = Field(default=20_000, description="how long it may take", examples=["20s"])
+    exit_code: Annotated[int, Field(ge=0, le=255)] = Field(
+        default=0, description="the exit status it must have"
+    )
+
+
+class ReadyDocument(Strict):
+    """How to tell that an instance can be used: exactly one of `command`, `port`, `log`."""
+
+    command: list[Text] | None = Field(default=None, description="a command that must succeed")
+    port: Port | None = Field(default=None, description="a port that must accept connections", examples=[3306])
+    log: Pattern | None = Field(default=None, description="a pattern in the instance's output")
+    expect: ExpectDocument | None = Field(default=None, description="what `command` must show")
+    user: ImageUser | None = Field(default=None, description="who runs `command`; default: the image's user")
+    within: Duration = Field(default=60_000, description="how long it may take", examples=["60s"])
+
+
+class CheckDocument(Strict):
+    """One question to a running instance: exactly one of `command`, `port`, `log`, `stop`. Texts may hold
+    templates that use `values`, so that a check follows the configuration."""
+
+    name: Line = Field(description="what the check shows, for reports", examples=["answers"])
+    command: list[Text] | None = Field(
+        default=None, description="a command that is run in the instance", examples=[["redis-cli", "ping"]]
+    )
+    port: Port | None = Field(default=None, description="a port that is connected to", examples=[8080])
+    log: Pattern | None = Field(default=None, description="a pattern in the instance's output")
+    stop: StopDocument | None = Field(
+        default=None, description="stop the instance; must be the last check", examples=[{"within": "20s"}]
+    )
+    expect: ExpectDocument | None = Field(default=None, description="what `command` or `port` must show")
+    stdin: Text | None = Field(default=None, description="what `command` reads")
+    user: ImageUser | None = Field(default=None, description="who runs `command`; default: the image's user")
+    send: Text | None = Field(default=None, description="what is sent to `port`", examples=["PING\r\n"])
+    within: Duration = Field(
+        default=10_000, description="how long until it must be met; a command is asked again until then"
+    )
+
+
+class LimitsDocument(Strict):
+    """What one instance may use."""
+
+    cpus: Cpus | None = Field(default=None, description="processors", examples=[0.5])
+    memory: Size | None = Field(default=None, description="memory and swap together", examples=["1GiB"])
+    pids: Annotated[int, Field(ge=1, le=1 << 22)] | None = Field(
+        default=None, description="processes and threads", examples=[200]
+    )
+    bandwidth: Bandwidth | None = Field(default=None, description="network, each way", examples=["100mbit"])
+    open_files: Annotated[int, Field(ge=16, le=1 << 20)] | None = Field(
+        default=None, description="open files of each process", examples=[1024]
+    )
+    tmpfs: Size = Field(default=64 << 20, description="size of each scratch file system", examples=["64MiB"])
+    enforce: bool = Field(default=False, description="fail when the kernel does not take a limit")
+
+
+class SmokeDocument(Strict):
+    """How the image is tested before it may be shipped."""
+
+    limits: LimitsDocument = Field(default=LimitsDocument(), description="what each instance may use")
+    instances: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=1, description="how many run at the same time", examples=[2]
+    )
+    ready: ReadyDocument | None = Field(default=None, description="when an instance is ready to be asked")
+    checks: list[CheckDocument] = Field(default=[], description="questions, asked in order of every instance")
+
+
+class RecipeDocument(Strict):
+    """A recipe file. `name`, `version`, `platform` and at least one layer must come from it or, except for
+    `name` and `version`, from recipes that it includes."""
+
+    name: Name | None = Field(
+        default=None, description="the product's name, and the image's", examples=["mysql"]
+    )
+    version: Line | None = Field(
+        default=None,
+        description="the image's version, usually taken from a package after resolving",
+        examples=["{{ packages['mysql-server'].version }}"],
+    )
+    platform: Name | None = Field(
+        default=None, description="a platform of `repositories.yaml`", examples=["centos-stream-9"]
+    )
+    architectures: list[Architecture] | None = Field(
+        default=None,
+        description="what the image is built for; default: x86_64",
+        examples=[["x86_64", "aarch64"]],
+    )
+    include: list[Line] = Field(
+        default=[],
+        description="recipes that this one builds on, relative to its folder",
+        examples=[["base.yaml"]],
+    )
+    layers: list[LayerDocument] = Field(default=[], description="layers of packages, the lowest first")
+    weak_dependencies: bool | None = Field(
+        default=None, alias="weak-dependencies", description="install what packages recommend; default: false"
+    )
+    languages: list[Line] | None = Field(
+        default=None, description="locales whose files are kept; default: all", examples=[["en", "de"]]
+    )
+    exclude: list[Line] = Field(
+        default=[], description="packages that are never chosen, by name or pattern", examples=[["*-debug"]]
+    )
+    pins: dict[Line, Line] = Field(
+        default={}, description="the version that a package must have", examples=[{"mysql-server": "8.4.3"}]
+    )
+    assume_installed: list[Line] = Field(
+        default=[],
+        alias="assume-installed",
+        description="requirements that count as met; the image reports them",
+        examples=[["systemd"]],
+    )
+    modules: list[Line] = Field(default=[], description="module streams to enable", examples=[["nodejs:20"]])
+    accounts: AccountsDocument = Field(default=AccountsDocument(), description="accounts with fixed numbers")
+    files: list[FileDocument] = Field(default=[], description="files that the recipe puts into the image")
+    remove: list[Target] = Field(
+        default=[],
+        description="paths that are removed from the image, with all below",
+        examples=[["/usr/share/info"]],
+    )
+    values: dict[VariableName, object] = Field(
+        default={}, description="what templates see, as `{{ name }}` and `{{ values.name }}`"
+    )
+    image: ImageDocument = Field(default=ImageDocument(), description="the image's configuration")
+    smoke: SmokeDocument | None = Field(default=None, description="how the image is tested")
+
+
+def is_given(document: Strict, field: str) -> bool:
+    """Was the field written in the document, rather than left to its default?"""
+    return field in document.model_fields_set

@@ -1,0 +1,133 @@
+"""A recipe's files: the recipe itself and what it includes, read and checked each by itself.
+
+Included recipes come first, in the order in which they are named, each after what it includes in turn. A
+recipe that is reached twice is taken once, where it is first reached.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pipeline.documents import Document, load
+from pipeline.errors import RecipeError
+from pipeline.recipes.problems import Problems, validate
+from pipeline.recipes.schema import RecipeDocument
+
+INCLUDE_DEPTH = 8
+"""Recipes that include one another; deeper than any product line."""
+INCLUDE_COUNT = 64
+"""Recipes that one recipe may be made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One recipe file: its places, what it says, and the folder that its paths are relative to."""
+
+    path: Path
+    document: Document
+    recipe: RecipeDocument
+
+    @property
+    def folder(self) -> Path:
+        """Where the file stands."""
+        return self.path.parent
+
+
+def find_recipe(name: str, folders: Sequence[Path]) -> Path:
+    """The recipe that a person means by `name`: a path, or a name without its ending in the working directory
+    or in one of `folders`. Raises RecipeError `recipe-missing`."""
+    endings = ("",) if name.endswith((".yaml", ".yml")) else ("", ".yaml", ".yml")
+    places = [Path(), *folders]
+    for folder in places:
+        for ending in endings:
+            candidate = folder / (name + ending)
+            if candidate.is_file():
+                return candidate
+    known = sorted(
+        {
+            path.name
+            for folder in places
+            if folder.is_dir()
+            for path in folder.glob("*.yaml")
+            if path.name != "repositories.yaml"
+        }
+    )
+    wanted = Path(name).name
+    near = difflib.get_close_matches(wanted, known, n=1) or difflib.get_close_matches(
+        wanted + ".yaml", known, n=1
+    )
+    if near:
+        hint = f"did you mean '{near[0]}'?"
+    elif Path(name).is_dir():
+        hint = "name one recipe; `relbuild nightly` builds a folder of them"
+    else:
+        hint = f"there are {', '.join(known[:12])}" if known else "write one with `relbuild new NAME`"
+    raise RecipeError("recipe-missing", f"there is no recipe '{name}'", hint=hint)
+
+
+def read_sources(path: Path, problems: Problems) -> tuple[Source, ...]:
+    """The recipe at `path` (the last) and what it includes. Raises RecipeError if it cannot be read itself."""
+    reader = _Reader(path, problems)
+    document = load(path)
+    reader.read(path, document, ())
+    return tuple(reader.sources)
+
+
+class _Reader:
+    def __init__(self, top: Path, problems: Problems) -> None:
+        self.sources: list[Source] = []
+        self._top = top
+        self._problems = problems
+        self._seen: set[Path] = set()
+
+    def read(self, path: Path, document: Document, stack: tuple[Path, ...]) -> None:
+        real = path.resolve()
+        self._seen.add(real)
+        recipe = validate(RecipeDocument, document, self._problems)
+        if recipe is None:
+            return
+        for index, name in enumerate(recipe.include):
+            self._include(name, index, path, document, (*stack, real))
+        self.sources.append(Source(path, document, recipe))
+
+    def _include(self, name: str, index: int, path: Path, document: Document, stack: tuple[Path, ...]) -> None:
+        def refuse(code: str, message: str, hint: str | None) -> None:
+            self._problems.add(code, message, document, ("include", index), hint)
+
+        if PurePosixPath(name).is_absolute() or "\0" in name:
+            refuse("include-absolute", f"'{name}' is an absolute path", "write it relative to this recipe")
+            return
+        target = Path(os.path.normpath(path.parent / name))
+        real = target.resolve()
+        if real in stack:
+            round_trip = " → ".join([*(step.name for step in stack[stack.index(real) :]), real.name])
+            refuse("include-cycle", f"recipes include one another: {round_trip}", "break the circle")
+            return
+        if real in self._seen:
+            return
+        if len(stack) > INCLUDE_DEPTH or len(self._seen) >= INCLUDE_COUNT:
+            refuse(
+                "include-too-deep",
+                f"includes are more than {INCLUDE_DEPTH} deep or {INCLUDE_COUNT} in number",
+                "join some of them",
+            )
+            return
+        if not target.is_file():
+            known = sorted(found.name for found in target.parent.glob("*.yaml") if found != path)
+            near = difflib.get_close_matches(target.name, known, n=1)
+            refuse(
+                "include-missing",
+                f"there is no recipe '{name}' beside this one",
+                f"did you mean '{near[0]}'?" if near else "paths are relative to the recipe that includes",
+            )
+            return
+        try:
+            included = load(target, os.path.relpath(target, self._top.parent))
+        except RecipeError as error:
+            self._problems.take(error)
+            return
+        self.read(target, included, stack)

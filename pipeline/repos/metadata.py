@@ -1,0 +1,91 @@
+"""Metadata documents of an open repository: fetched when needed, checked inside and out, decompressed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from urllib.parse import quote
+
+from pipeline.digest import Digest, chunks, identity
+from pipeline.errors import VerificationError
+from pipeline.progress import QUIET, Progress
+from pipeline.repos.repomd import METADATA_LIMIT, Checksum, Record
+from pipeline.repos.repository import OpenRepository
+from pipeline.store import Store
+from pipeline.streams import open_compressed
+from pipeline.transfer import Download, fetch
+
+RATIO = 200
+"""How much larger metadata may become when no open size is stated. Real file lists reach 30."""
+
+
+def metadata_file(
+    opened: OpenRepository, kind: str, *, store: Store, progress: Progress = QUIET
+) -> tuple[Path, str] | None:
+    """A metadata document (`primary`, `filelists`, `updateinfo`, `modules`), decompressed, as a path in the
+    store with the text of its checksum; None if the repository has no such document.
+
+    Fetched when it is not there. Both checksums and sizes of repomd.xml are held against it; without an open
+    size, RATIO bounds what may come out. Raises VerificationError `metadata-mismatch`, `download-mismatch`.
+    """
+    record = opened.records.get(kind)
+    if record is None:
+        return None
+    name = identity("metadata", 1, checksum=str(record.checksum))
+    known = store.recall(name)
+    if isinstance(known, str) and store.has(Digest.parse(known)):
+        store.verify(Digest.parse(known))
+        return store.blob(Digest.parse(known)), str(record.checksum)
+    digest = _opened(record, _stored(opened, record, store, progress), store, opened.repository.id)
+    store.remember(name, str(digest))
+    return store.blob(digest), str(record.checksum)
+
+
+def _stored(opened: OpenRepository, record: Record, store: Store, progress: Progress) -> Digest:
+    """The document as it lies in the repository, checked."""
+    label = f"{record.kind} of {opened.repository.id}"
+    named = Digest(record.checksum.hex) if record.checksum.algorithm == "sha256" else None
+    urls = tuple(f"{base}/{quote(record.location)}" for base in opened.base_urls)
+    size = record.size
+    (digest,) = fetch(
+        store,
+        [Download(urls, named, size, label)],
+        progress=progress,
+        offline=opened.offline,
+        network=opened.network,
+        label=label,
+    )
+    if named is None and not _matches(store.blob(digest), record.checksum):
+        raise _mismatch(record, opened.repository.id, "its checksum is another")
+    return digest
+
+
+def _matches(path: Path, checksum: Checksum) -> bool:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, checksum.algorithm).hexdigest() == checksum.hex
+
+
+def _opened(record: Record, stored: Digest, store: Store, repository: str) -> Digest:
+    """The document decompressed, checked, and kept."""
+    path = store.blob(stored)
+    limit = record.open_size or min(METADATA_LIMIT, RATIO * path.stat().st_size + (1 << 20))
+    hashed = hashlib.new(record.open_checksum.algorithm) if record.open_checksum else None
+    with open_compressed(path, limit=limit) as file, store.writer() as blob:
+        for piece in chunks(file):
+            blob.write(piece)
+            if hashed is not None:
+                hashed.update(piece)
+        if record.open_size is not None and blob.size != record.open_size:
+            raise _mismatch(record, repository, f"it has {blob.size} bytes inside, not {record.open_size}")
+        if hashed is not None and record.open_checksum and hashed.hexdigest() != record.open_checksum.hex:
+            raise _mismatch(record, repository, "the checksum of its content is another")
+        return blob.digest
+
+
+def _mismatch(record: Record, repository: str, what: str) -> VerificationError:
+    return VerificationError(
+        "metadata-mismatch",
+        f"'{record.kind}' is not what repomd.xml promises: {what}",
+        place=f"repository {repository}",
+        hint="the repository was indexed badly, or a mirror is damaged",
+    )

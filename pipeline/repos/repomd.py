@@ -1,0 +1,170 @@
+"""repomd.xml and the lists of mirrors that lead to it, parsed.
+
+Formats: createrepo_c's repomd.xml; metalink 3.0 as MirrorManager writes it (with `mm0:alternates`, the
+repomd.xml of a moment ago that slower mirrors still serve); a mirrorlist is one URL a line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from pipeline.errors import VerificationError
+from pipeline.repos.xml import Element, parse_xml
+
+METADATA_LIMIT = 4 << 30
+"""Bytes of one metadata document, opened. The largest filelists have about one GiB."""
+
+_ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
+_REPOMD = "/repodata/repomd.xml"
+_MIRRORS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """A digest by an algorithm that can still be trusted: sha256, sha384 or sha512."""
+
+    algorithm: str
+    hex: str
+
+    @classmethod
+    def of(cls, algorithm: str, value: str, *, place: str) -> Checksum:
+        """Checked. Raises VerificationError `checksum-weak` or `checksum-malformed`."""
+        algorithm, value = algorithm.strip().lower(), value.strip().lower()
+        if algorithm not in _ALGORITHMS:
+            raise VerificationError(
+                "checksum-weak",
+                f"'{algorithm[:20]}' is no checksum to rely on",
+                place=place,
+                hint="the repository has to be indexed with sha256 (createrepo_c --checksum sha256)",
+            )
+        if not re.fullmatch(rf"[0-9a-f]{{{_ALGORITHMS[algorithm]}}}", value):
+            raise VerificationError("checksum-malformed", f"'{value[:80]}' is no {algorithm}", place=place)
+        return cls(algorithm, value)
+
+    def matches(self, data: bytes) -> bool:
+        """Is this the checksum of `data`?"""
+        return hashlib.new(self.algorithm, data).hexdigest() == self.hex
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One metadata document: its place below the repository's root, checksum and size as stored, and when it
+    is compressed, checksum and size of what is inside."""
+
+    kind: str
+    location: str
+    checksum: Checksum
+    size: int | None
+    open_checksum: Checksum | None
+    open_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Repomd:
+    """A parsed repomd.xml: its revision (text; a number in practice) and its records by kind."""
+
+    revision: str
+    records: Mapping[str, Record]
+
+
+@dataclass(frozen=True, slots=True)
+class Metalink:
+    """Where repomd.xml is and what it must be: repository roots, best first, and the checksums that are
+    allowed, newest first."""
+
+    base_urls: tuple[str, ...]
+    checksums: tuple[Checksum, ...]
+
+
+def parse_repomd(data: bytes, name: str) -> Repomd:
+    """repomd.xml → value. Raises VerificationError `repomd-malformed` and as `parse_xml`."""
+    root = parse_xml(data, name)
+    if root.name != "repomd":
+        raise VerificationError("repomd-malformed", f"{name} is a <{root.name}>, not a <repomd>", place=name)
+    records: dict[str, Record] = {}
+    for element in root.children:
+        if element.name == "data" and element.attributes.get("type"):
+            record = _record(element, name)
+            records.setdefault(record.kind, record)
+    if "primary" not in records:
+        raise VerificationError("repomd-malformed", f"{name} names no primary metadata", place=name)
+    return Repomd(root.value("revision"), MappingProxyType(records))
+
+
+def _record(element: Element, name: str) -> Record:
+    kind = element.attributes["type"]
+    place = f"{name}, {kind}"
+    location = element.find("location")
+    checksum = element.find("checksum")
+    if location is None or checksum is None:
+        raise VerificationError("repomd-malformed", f"'{kind}' has no location or checksum", place=place)
+    opened = element.find("open-checksum")
+    return Record(
+        kind,
+        safe_location(location.attributes.get("href", ""), place=place),
+        Checksum.of(checksum.attributes.get("type", ""), checksum.text, place=place),
+        _size(element, "size", place),
+        Checksum.of(opened.attributes.get("type", ""), opened.text, place=place) if opened else None,
+        _size(element, "open-size", place),
+    )
+
+
+def _size(element: Element, name: str, place: str) -> int | None:
+    text = element.value(name)
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) > METADATA_LIMIT:
+        raise VerificationError("repomd-malformed", f"'{text[:40]}' is no sensible {name}", place=place)
+    return int(text)
+
+
+def safe_location(text: str, *, place: str) -> str:
+    """A path below a repository's root. Raises VerificationError `location-escapes` for one that is not."""
+    parts = text.split("/")
+    if not text or text.startswith("/") or ".." in parts or urlsplit(text).scheme or "\\" in text:
+        raise VerificationError("location-escapes", f"'{text[:200]}' is not below the repository", place=place)
+    return text
+
+
+def parse_metalink(data: bytes, name: str) -> Metalink:
+    """A metalink → value. Raises VerificationError `metalink-malformed`."""
+    root = parse_xml(data, name)
+    file = next((one for one in root.all("file") if one.attributes.get("name") == "repomd.xml"), None)
+    if root.name != "metalink" or file is None:
+        raise VerificationError("metalink-malformed", f"{name} names no repomd.xml", place=name)
+    checksums = []
+    for verification in file.all("verification"):
+        strong = [h for h in verification.children if h.attributes.get("type", "").lower() in _ALGORITHMS]
+        # Of each version's sums the longest is enough, and one that is wrong should not pass by another.
+        for best in sorted(strong, key=lambda h: h.attributes["type"])[-1:]:
+            checksums.append(Checksum.of(best.attributes["type"], best.text, place=name))
+    if not checksums:
+        raise VerificationError("metalink-malformed", f"{name} has no sha256 of repomd.xml", place=name)
+    urls: list[tuple[int, str]] = []
+    resources = file.find("resources")
+    for url in resources.children if resources else ():
+        address = url.text.strip()
+        if urlsplit(address).scheme in {"http", "https", "file"} and address.endswith(_REPOMD):
+            preference = url.attributes.get("preference", "0")
+            urls.append((-int(preference) if preference.isdecimal() else 0, address.removesuffix(_REPOMD)))
+    if not urls:
+        raise VerificationError("metalink-malformed", f"{name} has no mirror that is spoken here", place=name)
+    ordered = [url for _, url in sorted(urls, key=lambda one: one[0])]
+    return Metalink(tuple(dict.fromkeys(ordered))[:_MIRRORS], tuple(dict.fromkeys(checksums)))
+
+
+def parse_mirrorlist(data: bytes, name: str) -> tuple[str, ...]:
+    """Repository roots, in the list's order. Raises VerificationError `mirrorlist-malformed`."""
+    lines = [line.strip() for line in data.decode(errors="replace").splitlines()]
+    urls = [line.rstrip("/") for line in lines if urlsplit(line).scheme in {"http", "https", "file"}]
+    if not urls:
+        raise VerificationError("mirrorlist-malformed", f"{name} names no mirror", place=name)
+    return tuple(dict.fromkeys(urls))[:_MIRRORS]

@@ -1,0 +1,223 @@
+"""Opening a platform's repositories: mirrors, repomd.xml and its proof; and fetching their packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlsplit
+
+from pipeline.digest import Digest, identity
+from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
+from pipeline.model.package import Package
+from pipeline.model.platform import Platform, Repository
+from pipeline.progress import QUIET, Progress, task
+from pipeline.repos.documents import Documents
+from pipeline.repos.keys import SIGNATURE_LIMIT, Key, load_keys, verify_detached
+from pipeline.repos.repomd import (
+    Checksum,
+    Record,
+    Repomd,
+    parse_metalink,
+    parse_mirrorlist,
+    parse_repomd,
+    safe_location,
+)
+from pipeline.repos.variables import expand_repository, platform_variables
+from pipeline.store import Store
+from pipeline.transfer import Download, Network, fetch
+
+REPOMD_LIMIT = 4 << 20
+"""Bytes of repomd.xml, a metalink or a mirrorlist: the largest metalinks have some hundred KiB."""
+
+LOCAL_REPOSITORY = "@file"
+"""`Package.repository` of a package that a recipe names by path."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRepository:
+    """A repository as it is today.
+
+    `repository` has its variables replaced; `base_urls` are roots to fetch from, best first; `repomd` is the
+    digest of the repomd.xml that was accepted (in the store), `revision` its revision, `records` its documents
+    by kind. `offline` and `network` say how it was opened, for what is fetched later.
+    """
+
+    repository: Repository
+    base_urls: tuple[str, ...]
+    repomd: Digest
+    revision: str
+    records: Mapping[str, Record]
+    keys: tuple[Key, ...]
+    offline: bool = field(default=False, compare=False)
+    network: Network | None = field(default=None, compare=False)
+
+
+def open_repositories(
+    platform: Platform,
+    arch: str,
+    *,
+    variables: Mapping[str, str],
+    store: Store,
+    offline: bool = False,
+    progress: Progress = QUIET,
+    network: Network | None = None,
+) -> tuple[OpenRepository, ...]:
+    """Open all repositories of a platform for `arch`, in the platform's order.
+
+    `variables` is the environment. Metadata documents are not fetched yet: `metadata_file` does that for
+    those that are needed. Raises EnvironmentLacking when no mirror answers, VerificationError when what they
+    answer is not what metalink, signature or history demand, RecipeError for variables.
+    """
+    way = network or Network.of(variables)
+    keys = load_keys(platform, arch, variables=variables, store=store, offline=offline, network=way)
+    own = platform_variables(platform, arch, variables)
+    opened = []
+    opener = _Opener(store, progress, Documents(store, offline=offline, network=way), offline, way)
+    with task(progress, "fetch", "repositories", total=len(platform.repositories)) as running:
+        for plain in platform.repositories:
+            repository = expand_repository(plain, own, variables)
+            opened.append(opener.open(repository, tuple(k for k in keys if k.repository == repository.id)))
+            running.advance(1)
+    return tuple(opened)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    """What opening any repository needs."""
+
+    store: Store
+    progress: Progress
+    documents: Documents
+    offline: bool
+    network: Network
+
+    def open(self, repository: Repository, keys: tuple[Key, ...]) -> OpenRepository:
+        """`repository` (expanded) by its first mirror whose repomd.xml is accepted."""
+        base_urls, allowed = find_mirrors(repository, self.documents)
+        failures: list[RelbuildError] = []
+        for base in base_urls:
+            try:
+                data, repomd = self._accepted(repository, base, allowed, keys)
+            except (EnvironmentLacking, VerificationError) as error:
+                failures.append(error)
+                continue
+            others = tuple(other for other in base_urls if other != base)
+            return OpenRepository(
+                repository,
+                (base, *others),
+                self.store.put(data),
+                repomd.revision,
+                repomd.records,
+                keys,
+                self.offline,
+                self.network,
+            )
+        # A refusal says more than a mirror that is down.
+        raise next((e for e in failures if isinstance(e, VerificationError)), failures[0])
+
+    def _accepted(
+        self, repository: Repository, base: str, allowed: Sequence[Checksum], keys: tuple[Key, ...]
+    ) -> tuple[bytes, Repomd]:
+        """repomd.xml of one mirror, if metalink, signature and history agree with it."""
+        url = f"{base}/repodata/repomd.xml"
+        data = self.documents.get([url], limit=REPOMD_LIMIT)
+        if allowed and not any(one.matches(data) for one in allowed):
+            raise VerificationError(
+                "repomd-mismatch",
+                f"{url} is not one of the {len(allowed)} versions that the metalink allows",
+                place=url,
+                hint="the mirror is out of step with the metalink; try again later",
+            )
+        if repository.signed_metadata:
+            signature = self.documents.get([f"{url}.asc"], limit=SIGNATURE_LIMIT)
+            verify_detached(data, signature, keys, name=url)
+        repomd = parse_repomd(data, url)
+        self._refuse_rollback(
+            repository, repomd.revision, url, proven=bool(allowed) or repository.signed_metadata
+        )
+        return data, repomd
+
+    def _refuse_rollback(self, repository: Repository, revision: str, url: str, *, proven: bool) -> None:
+        """repomd.xml has no chain of versions, so an old one with its old signature looks good: the last
+        revision seen is kept. Where nothing proves the metadata, the revision proves nothing either: then an
+        older one is only warned about."""
+        origin = [*repository.baseurls, repository.metalink or "", repository.mirrorlist or ""]
+        name = identity("revision", 1, repository=repository.id, origin=origin)
+        if not revision.isdecimal():
+            return
+        seen = self.store.recall(name)
+        if isinstance(seen, int) and int(revision) < seen:
+            text = f"{url} has revision {revision}, older than {seen}, which was seen before"
+            if proven:
+                raise VerificationError(
+                    "metadata-rollback",
+                    text,
+                    place=url,
+                    hint="a mirror is behind, or someone replays old metadata; if it was set back on purpose,"
+                    f" forget what was seen: remove results/{name.hex[:2]}/{name.hex} in the store",
+                )
+            self.progress.warn(f"repository {repository.id}: {text}")
+        if seen != int(revision):
+            self.store.remember(name, int(revision))
+
+
+def find_mirrors(repository: Repository, documents: Documents) -> tuple[tuple[str, ...], tuple[Checksum, ...]]:
+    """Roots of an expanded repository, best first, and the checksums that its metalink allows for repomd.xml
+    (none given: any)."""
+    if repository.metalink:
+        metalink = parse_metalink(documents.get([repository.metalink], limit=REPOMD_LIMIT), repository.metalink)
+        return metalink.base_urls, metalink.checksums
+    if repository.mirrorlist:
+        data = documents.get([repository.mirrorlist], limit=REPOMD_LIMIT)
+        return parse_mirrorlist(data, repository.mirrorlist), ()
+    urls = tuple(url.rstrip("/") for url in repository.baseurls)
+    for url in urls:
+        if urlsplit(url).scheme not in {"http", "https", "file"}:
+            raise UsageError(
+                "url-unknown",
+                f"'{url}' is not a URL of http, https or file",
+                place=f"repository {repository.id}",
+                hint="write a directory as file:///path",
+            )
+    return urls, ()
+
+
+def fetch_packages(
+    packages: Sequence[Package],
+    repositories: Sequence[OpenRepository],
+    *,
+    store: Store,
+    progress: Progress,
+    offline: bool = False,
+    parallel: int = 4,
+) -> None:
+    """Have every package in the store as `store.blob(package.checksum)`; those that are there are not touched,
+    so that `repositories` may be empty when all are. Raises as `pipeline.transfer.fetch`, and UsageError
+    `repository-unknown` for a package of a repository that is not open."""
+    by_id = {opened.repository.id: opened for opened in repositories}
+    downloads = []
+    for package in packages:
+        if store.has(package.checksum):
+            continue
+        opened = by_id.get(package.repository)
+        if opened is None:
+            raise UsageError(
+                "repository-unknown",
+                f"{package.nevra} comes from the repository '{package.repository}', which the platform lacks",
+                place=str(package.nevra),
+                hint="resolve again with --upgrade",
+            )
+        location = safe_location(package.location, place=str(package.nevra))
+        urls = tuple(f"{base}/{quote(location)}" for base in opened.base_urls)
+        downloads.append(Download(urls, package.checksum, package.size, str(package.nevra)))
+    if downloads:
+        network = next((opened.network for opened in repositories if opened.network), None)
+        fetch(
+            store,
+            downloads,
+            progress=progress,
+            parallel=parallel,
+            offline=offline,
+            network=network,
+            label=f"{len(downloads)} packages",
+        )

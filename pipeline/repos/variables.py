@@ -1,0 +1,89 @@
+"""Variables in repository definitions: `$releasever` and the like, and `${NAME:-default}` of the environment.
+
+The two never mix. A platform's variables may name environment variables; a repository's URLs and keys may
+name the platform's variables. So a recipe cannot read the environment, and the lock's digest is taken over
+the text before any of it is replaced.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pipeline.errors import RecipeError
+from pipeline.model.platform import Platform, Repository
+
+_ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
+_HOME = re.compile(r"^(file://)?~(?=/|$)")
+
+
+def expand_environment(text: str, environment: Mapping[str, str], *, place: str) -> str:
+    """`${NAME:-default}` and a leading `~` (also after `file://`) replaced. Raises RecipeError
+    `variable-unset` for a name that is not set and has no default."""
+
+    def value(found: re.Match[str]) -> str:
+        name, default = found.groups()
+        given = environment.get(name) or default
+        if given is None:
+            raise RecipeError(
+                "variable-unset",
+                f"the environment variable {name} is not set",
+                place=place,
+                hint=f"set it, or write a default: ${{{name}:-value}}",
+            )
+        return _at_home(given, environment, place)
+
+    return _at_home(_ENVIRONMENT.sub(value, text), environment, place)
+
+
+def _at_home(text: str, environment: Mapping[str, str], place: str) -> str:
+    if not _HOME.match(text):
+        return text
+    home = environment.get("HOME")
+    if not home:
+        raise RecipeError("variable-unset", "'~' is used, but HOME is not set", place=place)
+    return _HOME.sub(lambda found: (found.group(1) or "") + home, text)
+
+
+def platform_variables(platform: Platform, arch: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """All variables that the platform's repositories may name: `arch`, `basearch` and its own."""
+    place = f"platform {platform.name}"
+    own = {name: expand_environment(text, environment, place=place) for name, text in platform.variables}
+    return {"arch": arch, "basearch": arch, **own}
+
+
+def expand(text: str, variables: Mapping[str, str], *, place: str) -> str:
+    """`$name` and `${name}` replaced. Raises RecipeError `variable-unknown`."""
+
+    def value(found: re.Match[str]) -> str:
+        name = found.group(1) or found.group(2)
+        if name not in variables:
+            raise RecipeError(
+                "variable-unknown",
+                f"'${name}' in '{text}' is no variable of the platform",
+                place=place,
+                hint=f"define it under 'variables'; known are {', '.join(sorted(variables))}",
+            )
+        return variables[name]
+
+    return _VARIABLE.sub(value, text)
+
+
+def expand_repository(
+    repository: Repository, variables: Mapping[str, str], environment: Mapping[str, str]
+) -> Repository:
+    """The repository with every variable in its URLs and keys replaced."""
+    place = f"repository {repository.id}"
+
+    def full(text: str) -> str:
+        return _at_home(expand(text, variables, place=place), environment, place)
+
+    return replace(
+        repository,
+        baseurls=tuple(full(url) for url in repository.baseurls),
+        metalink=full(repository.metalink) if repository.metalink else None,
+        mirrorlist=full(repository.mirrorlist) if repository.mirrorlist else None,
+        keys=tuple(full(key) for key in repository.keys),
+    )

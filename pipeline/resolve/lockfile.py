@@ -1,0 +1,344 @@
+"""The lock as a file: TOML that reads well in a diff, with one section per platform and architecture.
+
+Every package is one line, sorted by NEVRA. Where a line speaks of another package it gives the name alone,
+unless several packages are called so: an update of one package then changes one line. The writer is
+canonical: the same lock always gives the same bytes. The reader is strict: what it does not know is an
+error, not a surprise.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.digest import Digest
+from pipeline.errors import RecipeError, ResolutionError, VerificationError
+from pipeline.model.lock import Lock, LockSection
+from pipeline.model.package import Nevra, Package
+from pipeline.model.resolution import Chosen, Reason, Resolution
+
+LOCK_FORMAT = 1
+"""Raised when the file's form changes; a newer form is refused."""
+
+LOCK_LIMIT = 64 << 20
+"""Bytes: ten thousand packages come to about ten million."""
+
+_T = TypeVar("_T")
+
+_HEAD = """\
+# The packages that this recipe came to. Written by relbuild: commit it, do not edit it.
+"""
+
+
+def lock_path(recipe_path: Path) -> Path:
+    """Where the lock of a recipe stands: `mysql.lock` beside `mysql.yaml`."""
+    return recipe_path.with_suffix(".lock")
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def write_lock(path: Path, lock: Lock) -> None:
+    """Write the lock, whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(format_lock(lock).encode())
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def format_lock(lock: Lock) -> str:
+    """The lock's text."""
+    lines = [_HEAD, f"format = {LOCK_FORMAT}", f"recipe = {_text(lock.recipe)}"]
+    for section in sorted(lock.sections, key=lambda one: (one.resolution.platform, one.resolution.arch)):
+        lines += ["", "[[section]]", *_section_lines(section)]
+    return "\n".join(lines) + "\n"
+
+
+def _section_lines(section: LockSection) -> Iterator[str]:
+    resolution = section.resolution
+    shorter = _Shorter([one.package.nevra for one in resolution.chosen])
+    yield f"platform = {_text(resolution.platform)}"
+    yield f"architecture = {_text(resolution.arch)}"
+    yield f"build_time = {section.build_time}"
+    yield from _array("keys", [_text(key) for key in section.keys])
+    yield from _array("assumed", [_text(text) for text in resolution.assumed])
+    yield from _array("warnings", [_text(text) for text in resolution.warnings])
+    yield from _array("accounts", [_table(kind=k, name=n, number=i) for k, n, i in section.accounts])
+    yield from _array("packages", [_package(chosen, shorter) for chosen in resolution.chosen])
+    yield from _array("order", [_text(shorter.short(nevra)) for nevra in resolution.order])
+    for name, pairs in (
+        ("inputs", [(key, str(digest)) for key, digest in section.inputs]),
+        ("versions", list(section.versions)),
+    ):
+        yield ""
+        yield f"[section.{name}]"
+        yield from (f"{_text(key)} = {_text(value)}" for key, value in pairs)
+
+
+def _package(chosen: Chosen, shorter: _Shorter) -> str:
+    package = chosen.package
+    why = [
+        [reason.kind, reason.by if reason.kind in _BY_TEXT else shorter.short(reason.by), reason.what]
+        for reason in chosen.reasons
+    ]
+    return _table(
+        nevra=str(package.nevra),
+        layer=chosen.layer,
+        sha256=package.checksum.hex,
+        size=package.size,
+        repository=package.repository,
+        location=package.location,
+        source=package.source_rpm,
+        build_time=package.build_time,
+        installed_size=package.installed_size,
+        why=[reason if reason[2] else reason[:2] for reason in why],
+    )
+
+
+_BY_TEXT = ("requested", "local")
+"""Reasons whose `by` is no package."""
+
+
+class _Shorter:
+    """NEVRA ↔ the name alone, where that is not ambiguous."""
+
+    def __init__(self, nevras: Sequence[Nevra]) -> None:
+        count = Counter(nevra.name for nevra in nevras)
+        self._short = {str(nevra): nevra.name for nevra in nevras if count[nevra.name] == 1}
+        taken = {str(nevra) for nevra in nevras}
+        self._short = {full: name for full, name in self._short.items() if name not in taken}
+        self._full = {name: full for full, name in self._short.items()}
+
+    def short(self, nevra: str) -> str:
+        """What the file says."""
+        return self._short.get(nevra, nevra)
+
+    def full(self, text: str) -> str:
+        """What it means."""
+        return self._full.get(text, text)
+
+
+def _array(name: str, items: Sequence[str]) -> Iterator[str]:
+    if not items:
+        yield f"{name} = []"
+        return
+    yield f"{name} = ["
+    yield from (f"  {item}," for item in items)
+    yield "]"
+
+
+def _table(**values: object) -> str:
+    return "{ " + ", ".join(f"{name} = {_value(value)}" for name, value in values.items()) + " }"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(one) for one in value) + "]"
+    return _text(str(value))
+
+
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def _text(text: str) -> str:
+    """A TOML basic string."""
+    return '"' + re.sub(r'[\x00-\x1f\x7f"\\]', lambda c: _ESCAPES.get(c[0], f"\\u{ord(c[0]):04x}"), text) + '"'
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read_lock(path: Path) -> Lock | None:
+    """The lock at `path`, or None if there is none. Raises ResolutionError `lock-malformed` or
+    `lock-newer-format`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(LOCK_LIMIT + 1)
+    except FileNotFoundError:
+        return None
+    if len(data) > LOCK_LIMIT:
+        raise _malformed(f"it has more than {LOCK_LIMIT} bytes", path.name)
+    try:
+        return parse_lock(data.decode(), path.name)
+    except UnicodeDecodeError as error:
+        raise _malformed("it is not UTF-8", path.name) from error
+
+
+def parse_lock(text: str, name: str) -> Lock:
+    """A lock's text → value. `name` is what errors call it. Raises as `read_lock`."""
+    try:
+        document = _Table(tomllib.loads(text), name)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise _malformed(str(error), name) from error
+    version = document.number("format")
+    if version > LOCK_FORMAT:
+        raise ResolutionError(
+            "lock-newer-format",
+            f"{name} has format {version}, and this relbuild knows up to {LOCK_FORMAT}",
+            place=name,
+            hint="use the relbuild that wrote it, or a newer one",
+        )
+    if version != LOCK_FORMAT:
+        raise _malformed(f"format {version} has never been written", name)
+    recipe = document.text("recipe")
+    sections = tuple(_section(table) for table in document.tables("section"))
+    document.done()
+    if len({(s.resolution.platform, s.resolution.arch) for s in sections}) != len(sections):
+        raise _malformed("a platform and architecture has two sections", name)
+    return Lock(recipe, sections)
+
+
+def _section(table: _Table) -> LockSection:
+    packages = table.tables("packages")
+    nevras = [one.parsed("nevra", Nevra.parse) for one in packages]
+    shorter = _Shorter(nevras)
+    if len(set(nevras)) != len(nevras):
+        raise table.error("a package is named twice")
+    chosen = tuple(_chosen(one, nevra, shorter) for one, nevra in zip(packages, nevras, strict=True))
+    order = tuple(shorter.full(text) for text in table.texts("order"))
+    if sorted(order) != sorted(str(nevra) for nevra in nevras):
+        raise table.error("'order' and 'packages' do not name the same packages")
+    resolution = Resolution(
+        table.text("platform"),
+        table.text("architecture"),
+        chosen,
+        order,
+        tuple(table.texts("assumed")),
+        tuple(table.texts("warnings")),
+    )
+    section = LockSection(
+        resolution,
+        tuple((key, table.digest(value)) for key, value in table.pairs("inputs")),
+        table.number("build_time"),
+        tuple(_account(one) for one in table.tables("accounts")),
+        tuple(table.pairs("versions")),
+        tuple(table.texts("keys")),
+    )
+    table.done()
+    return section
+
+
+def _chosen(table: _Table, nevra: Nevra, shorter: _Shorter) -> Chosen:
+    package = Package(
+        nevra,
+        table.parsed("sha256", Digest),
+        table.number("size"),
+        table.text("repository"),
+        table.text("location"),
+        table.number("build_time"),
+        table.text("source"),
+        table.number("installed_size"),
+    )
+    reasons = []
+    for words in table.lists("why"):
+        if len(words) not in {2, 3}:
+            raise table.error("a reason in 'why' has two or three words")
+        by = words[1] if words[0] in _BY_TEXT else shorter.full(words[1])
+        reasons.append(Reason(words[0], by, *words[2:]))
+    chosen = Chosen(package, table.text("layer"), tuple(reasons))
+    table.done()
+    return chosen
+
+
+def _account(table: _Table) -> tuple[str, str, int]:
+    account = table.text("kind"), table.text("name"), table.number("number")
+    if account[0] not in {"user", "group"}:
+        raise table.error(f"'{account[0]}' is neither user nor group")
+    table.done()
+    return account
+
+
+class _Table:
+    """A TOML table that is read key by key; `done` refuses what nobody asked for."""
+
+    def __init__(self, values: Mapping[str, object], place: str) -> None:
+        self._values = dict(values)
+        self._place = place
+
+    def error(self, message: str) -> ResolutionError:
+        return _malformed(message, self._place)
+
+    def _take(self, key: str) -> object:
+        if key not in self._values:
+            raise self.error(f"'{key}' is missing")
+        return self._values.pop(key)
+
+    def text(self, key: str) -> str:
+        return self._text(self._take(key), key)
+
+    def _text(self, value: object, key: str) -> str:
+        if not isinstance(value, str):
+            raise self.error(f"'{key}' holds something that is no text")
+        return value
+
+    def number(self, key: str) -> int:
+        value = self._take(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+            raise self.error(f"'{key}' is no whole number")
+        return value
+
+    def parsed(self, key: str, parse: Callable[[str], _T]) -> _T:
+        try:
+            return parse(self.text(key))
+        except (RecipeError, VerificationError) as error:
+            raise self.error(error.problems[0].message) from error
+
+    def digest(self, text: str) -> Digest:
+        try:
+            return Digest.parse(text)
+        except VerificationError as error:
+            raise self.error(error.problems[0].message) from error
+
+    def _list(self, value: object, key: str) -> list[object]:
+        if not isinstance(value, list):
+            raise self.error(f"'{key}' is no list")
+        return value
+
+    def texts(self, key: str) -> list[str]:
+        return [self._text(one, key) for one in self._list(self._take(key), key)]
+
+    def lists(self, key: str) -> list[list[str]]:
+        outer = self._list(self._take(key), key)
+        return [[self._text(one, key) for one in self._list(inner, key)] for inner in outer]
+
+    def tables(self, key: str) -> list[_Table]:
+        found = []
+        for number, one in enumerate(self._list(self._values.pop(key, []), key), 1):
+            if not isinstance(one, dict):
+                raise self.error(f"'{key}' holds something that is no table")
+            found.append(_Table(one, f"{self._place}, {key} {number}"))
+        return found
+
+    def pairs(self, key: str) -> list[tuple[str, str]]:
+        value = self._take(key)
+        if not isinstance(value, dict):
+            raise self.error(f"'{key}' is no table")
+        return [(str(name), self._text(inner, key)) for name, inner in value.items()]
+
+    def done(self) -> None:
+        if self._values:
+            raise self.error(f"'{next(iter(self._values))}' is not known")
+
+
+def _malformed(message: str, place: str) -> ResolutionError:
+    return ResolutionError(
+        "lock-malformed",
+        f"the lock cannot be read: {message}",
+        place=place,
+        hint="restore it from version control, or remove it and run `relbuild lock`",
+    )

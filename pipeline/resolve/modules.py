@@ -1,0 +1,210 @@
+"""Modular repositories: which streams are on, and so which packages can be chosen.
+
+As libdnf's ModulePackageContainer, for the case of an empty root: a stream is on when the recipe names it
+under `modules` (`name:stream`), when it is its module's default (`modulemd-defaults`), or when a stream that
+is on requires it. Packages of streams that are off cannot be chosen; packages of streams that are on take
+precedence over those of the same name outside of modules. What would need dnf's module solver (several
+contexts that fit, streams that contradict one another) is refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.documents import parse
+from pipeline.errors import Problem, RecipeError, ResolutionError
+from pipeline.model.recipe import Recipe
+from pipeline.progress import QUIET, Progress
+from pipeline.repos import OpenRepository, metadata_file
+from pipeline.resolve.universe import Universe
+from pipeline.store import Store
+
+MODULES_LIMIT = 256 << 20
+"""Bytes of modules.yaml: EL8's AppStream has about 30 MiB."""
+
+_SEPARATOR = re.compile(r"^---(?:[ \t].*)?$\n?|^\.\.\.[ \t]*$\n?", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """One build of a module's stream: its requirements (module → streams that do, none: any) and the NEVRAs of
+    its packages."""
+
+    module: str
+    stream: str
+    version: int
+    context: str
+    requires: Mapping[str, tuple[str, ...]]
+    packages: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """`module:stream`."""
+        return f"{self.module}:{self.stream}"
+
+
+def apply_modules(
+    universe: Universe,
+    recipe: Recipe,
+    repositories: Sequence[OpenRepository],
+    *,
+    store: Store,
+    progress: Progress = QUIET,
+) -> tuple[str, ...]:
+    """Take out of the universe what modules forbid; returns sentences for people. Raises ResolutionError
+    `module-refused`."""
+    streams: list[_Stream] = []
+    defaults: dict[str, str] = {}
+    for opened in repositories:
+        found = metadata_file(opened, "modules", store=store, progress=progress)
+        if found is None:
+            continue
+        if found[0].stat().st_size > MODULES_LIMIT:
+            raise _refused("modules.yaml is too large", f"repository {opened.repository.id}")
+        for value in _documents(found[0].read_text(), f"modules.yaml of {opened.repository.id}"):
+            _take(value, streams, defaults)
+    if not streams and not recipe.modules:
+        return ()
+    active = _activate(recipe, streams, defaults)
+    on = {nevra for one in active.values() for nevra in one.packages}
+    modular = {nevra for one in streams for nevra in one.packages}
+    names_on = {_name(nevra) for nevra in on}
+    out = []
+    for solvable in universe.solvables():
+        nevra = universe.nevra(solvable.id)
+        full = f"{nevra.name}-{nevra.epoch}:{nevra.version}-{nevra.release}.{nevra.arch}"
+        off = full in modular and full not in on
+        if off or (full not in modular and nevra.name in names_on):
+            out.append(int(solvable.id))
+    universe.disable(out)
+    return ()
+
+
+def _documents(text: str, name: str) -> Iterator[Mapping[str, object]]:
+    """The documents of a YAML stream, each parsed by itself."""
+    for part in _SEPARATOR.split(text):
+        if not part.strip():
+            continue
+        try:
+            value = parse(part, name).value
+        except RecipeError as error:
+            raise _refused(f"{name} cannot be read: {error.problems[0].message}", name) from error
+        if isinstance(value, dict):
+            yield value
+
+
+def _take(value: Mapping[str, object], streams: list[_Stream], defaults: dict[str, str]) -> None:
+    """Understand one document of modules.yaml; kinds that do not matter here are passed over."""
+    data = value.get("data")
+    if not isinstance(data, dict):
+        return
+    if value.get("document") == "modulemd-defaults" and data.get("stream") is not None:
+        defaults[str(data.get("module"))] = str(data["stream"])
+    if value.get("document") == "modulemd":
+        artifacts = data.get("artifacts")
+        rpms = artifacts.get("rpms") if isinstance(artifacts, dict) else None
+        streams.append(
+            _Stream(
+                str(data.get("name")),
+                str(data.get("stream")),
+                int(str(data.get("version", 0))),
+                str(data.get("context", "")),
+                _requires(data.get("dependencies")),
+                frozenset(str(one) for one in rpms) if isinstance(rpms, list) else frozenset(),
+            )
+        )
+
+
+def _requires(dependencies: object) -> dict[str, tuple[str, ...]]:
+    """Version 2 of modulemd: a list of mappings of mappings of lists; `platform` is the distribution itself."""
+    found: dict[str, tuple[str, ...]] = {}
+    for one in dependencies if isinstance(dependencies, list) else [dependencies]:
+        requires = one.get("requires") if isinstance(one, dict) else None
+        for module, wanted in requires.items() if isinstance(requires, dict) else ():
+            if module != "platform":
+                listed = wanted if isinstance(wanted, list) else [wanted]
+                found[str(module)] = tuple(str(stream) for stream in listed)
+    return found
+
+
+def _activate(recipe: Recipe, streams: Sequence[_Stream], defaults: Mapping[str, str]) -> dict[str, _Stream]:
+    """Module → the one build of the stream that is on."""
+    known = {one.name for one in streams}
+    chosen: dict[str, str] = {}
+    problems = []
+    for text in recipe.modules:
+        module, _, stream = text.partition(":")
+        stream = stream or defaults.get(module, "")
+        if f"{module}:{stream}" not in known:
+            have = ", ".join(sorted(name for name in known if name.startswith(f"{module}:")))
+            problems.append(
+                Problem(
+                    "module-refused",
+                    f"no repository has the module '{text}'",
+                    recipe.path.name,
+                    f"there is {have}" if have else "no repository of the platform has such a module",
+                )
+            )
+        elif chosen.setdefault(module, stream) != stream:
+            problems.append(
+                Problem("module-refused", f"'{module}' is named with two streams", recipe.path.name)
+            )
+    if problems:
+        raise ResolutionError.of(problems)
+    named = set(chosen)
+    chosen = {**{m: s for m, s in defaults.items() if f"{m}:{s}" in known}, **chosen}
+    active: dict[str, _Stream] = {}
+    waiting = sorted(chosen)
+    while waiting:
+        module = waiting.pop(0)
+        build = _build(module, chosen, streams)
+        if build is None and module in named:
+            raise _refused(
+                f"the module '{module}:{chosen[module]}' requires streams that are not on", recipe.path.name
+            )
+        if build is None:  # dnf leaves out a default whose requirements do not hold
+            continue
+        active[module] = build
+        for other, wanted in build.requires.items():
+            if other not in chosen:
+                if len(wanted) != 1 or f"{other}:{wanted[0]}" not in known:
+                    raise _refused(
+                        f"the module '{build.name}' requires a stream of '{other}', and it is not clear which",
+                        recipe.path.name,
+                    )
+                chosen[other] = wanted[0]
+                waiting.append(other)
+    return active
+
+
+def _build(module: str, chosen: Mapping[str, str], streams: Sequence[_Stream]) -> _Stream | None:
+    """The newest build of the module's stream whose requirements do not contradict what is on."""
+    fitting = [
+        one
+        for one in streams
+        if (one.module, one.stream) == (module, chosen[module])
+        and all(not s or other not in chosen or chosen[other] in s for other, s in one.requires.items())
+    ]
+    if not fitting:
+        return None
+    newest = max(one.version for one in fitting)
+    best = [one for one in fitting if one.version == newest]
+    if len({one.context for one in best}) > 1:
+        raise _refused(
+            f"the module '{best[0].name}' has several contexts that fit"
+            f" ({', '.join(sorted(one.context for one in best))})",
+            best[0].name,
+        )
+    return best[0]
+
+
+def _name(nevra: str) -> str:
+    return nevra.rsplit("-", 2)[0]
+
+
+def _refused(message: str, place: str) -> ResolutionError:
+    return ResolutionError(
+        "module-refused", message, place=place, hint="name the streams under 'modules': [name:stream]"
+    )

@@ -1,0 +1,147 @@
+"""libsolv's problems as sentences: what cannot be, which line of the recipe asks for it, and the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import solv
+
+from pipeline.errors import Problem
+from pipeline.model.recipe import Request
+from pipeline.resolve.universe import Universe
+
+SENTENCES = 12
+"""Sentences told of one problem: the first ones hold the cause, a hundred would hide it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A job of the solver with the request that it comes from."""
+
+    request: Request
+    job: solv.Job
+
+
+def missing(universe: Universe, request: Request, *, disabled: Sequence[str]) -> Problem:
+    """Nothing matches a request. `disabled` are NEVRAs that would, if they were not excluded."""
+    if disabled:
+        return Problem(
+            "package-missing",
+            f"'{request.text}' is only in packages that are excluded: {', '.join(disabled[:5])}",
+            request.place,
+            "change 'exclude', the pin, or the modules",
+        )
+    names = sorted({one.name for one in universe.solvables()})
+    close = difflib.get_close_matches(request.text, names, 3, 0.7)
+    if close:
+        hint = f"did you mean {' or '.join(close)}?"
+    elif any(sign in request.text for sign in "<>=") and " " not in request.text:
+        hint = "write spaces around the comparison: 'openssl >= 3'"
+    else:
+        hint = "check the name, or add the repository that has it"
+    return Problem(
+        "package-missing",
+        f"no repository of the platform has '{request.text}'",
+        request.place,
+        hint,
+    )
+
+
+def explain_problems(
+    universe: Universe, problems: Sequence[solv.Problem], asked: Sequence[Asked]
+) -> list[Problem]:
+    """One Problem per problem of the solver."""
+    return [_explain(universe, problem, asked) for problem in problems]
+
+
+def _explain(universe: Universe, problem: solv.Problem, asked: Sequence[Asked]) -> Problem:
+    requests = _requests(problem, asked)
+    infos = [info for rule in problem.findallproblemrules() for info in rule.allinfos()]
+    told = sorted({(_rank(info), _sentence(universe, info)) for info in infos})
+    sentences = list(dict.fromkeys(sentence for _, sentence in told if sentence))[:SENTENCES]
+    code, hint = _verdict(universe, infos)
+    texts = ", ".join(f"'{request.text}'" for request in requests) or "the requests"
+    message = f"{texts} cannot be installed" + "".join(f"\n    {sentence}" for sentence in sentences)
+    more = [f"{request.place} ('{request.text}')" for request in requests[1:]]
+    if more:
+        message += f"\n    also asked for at {', '.join(more)}"
+    return Problem(code, message, requests[0].place if requests else None, hint)
+
+
+def _requests(problem: solv.Problem, asked: Sequence[Asked]) -> list[Request]:
+    """The requests that are part of the problem: those that libsolv offers to give up."""
+    offered = {
+        (element.Job().how, element.Job().what)
+        for solution in problem.solutions()
+        for element in solution.elements()
+        if element.type == solv.Solver.SOLVER_SOLUTION_JOB
+    }
+    found = [one.request for one in asked if (one.job.how, one.job.what) in offered]
+    return list(dict.fromkeys(found))
+
+
+def _rank(info: solv.Ruleinfo) -> int:
+    """Causes before consequences."""
+    return {
+        solv.Solver.SOLVER_RULE_PKG_NOTHING_PROVIDES_DEP: 0,
+        solv.Solver.SOLVER_RULE_PKG_NOT_INSTALLABLE: 0,
+        solv.Solver.SOLVER_RULE_PKG_CONFLICTS: 0,
+        solv.Solver.SOLVER_RULE_PKG_SAME_NAME: 0,
+        solv.Solver.SOLVER_RULE_PKG_OBSOLETES: 0,
+        solv.Solver.SOLVER_RULE_PKG_REQUIRES: 1,
+    }.get(info.type, 2)
+
+
+def _sentence(universe: Universe, info: solv.Ruleinfo) -> str:
+    rule = solv.Solver
+    what = info.dep.str() if info.dep else ""
+    who = str(universe.nevra(info.solvable.id)) if info.solvable else ""
+    other = str(universe.nevra(info.othersolvable.id)) if info.othersolvable else ""
+    match info.type:
+        case rule.SOLVER_RULE_PKG_NOTHING_PROVIDES_DEP:
+            return f"{who} requires {what}, which nothing provides"
+        case rule.SOLVER_RULE_PKG_REQUIRES:
+            return f"{who} requires {what}"
+        case rule.SOLVER_RULE_PKG_CONFLICTS:
+            return f"{who} conflicts with {what}, which is {other}"
+        case rule.SOLVER_RULE_PKG_SELF_CONFLICT:
+            return f"{who} conflicts with {what}, which it provides itself"
+        case rule.SOLVER_RULE_PKG_OBSOLETES | rule.SOLVER_RULE_PKG_IMPLICIT_OBSOLETES:
+            return f"{who} obsoletes {what}, which is {other}"
+        case rule.SOLVER_RULE_PKG_SAME_NAME:
+            return f"{who} and {other} cannot both be installed"
+        case rule.SOLVER_RULE_PKG_NOT_INSTALLABLE:
+            return f"{who} cannot be installed here (excluded, or for another architecture)"
+        case rule.SOLVER_RULE_BEST:
+            return f"the best candidate, {who}, cannot be installed" if who else ""
+        case rule.SOLVER_RULE_JOB_NOTHING_PROVIDES_DEP | rule.SOLVER_RULE_JOB_UNKNOWN_PACKAGE:
+            return f"nothing provides {what}" if what else "something that was asked for does not exist"
+    return ""
+
+
+def _verdict(universe: Universe, infos: Sequence[solv.Ruleinfo]) -> tuple[str, str]:
+    """Code and way out."""
+    rule = solv.Solver
+    of_type = {info.type: info for info in reversed(infos)}
+    if rule.SOLVER_RULE_PKG_NOTHING_PROVIDES_DEP in of_type:
+        what = of_type[rule.SOLVER_RULE_PKG_NOTHING_PROVIDES_DEP].dep.str()
+        return (
+            "requirement-missing",
+            f"add the repository that has it, or, if the image can do without: assume-installed: ['{what}']",
+        )
+    if any(
+        one in of_type
+        for one in (
+            rule.SOLVER_RULE_PKG_CONFLICTS,
+            rule.SOLVER_RULE_PKG_SAME_NAME,
+            rule.SOLVER_RULE_PKG_OBSOLETES,
+            rule.SOLVER_RULE_PKG_IMPLICIT_OBSOLETES,
+            rule.SOLVER_RULE_PKG_SELF_CONFLICT,
+        )
+    ):
+        return "packages-conflict", "ask for only one of them, or put them into two images"
+    if rule.SOLVER_RULE_PKG_NOT_INSTALLABLE in of_type:
+        return "resolution-impossible", "change 'exclude' or the pin that takes it out"
+    return "resolution-impossible", "ask for less, or for other versions"

@@ -1,0 +1,222 @@
+"""Does a lock still fit? What it depends on, what differs, and what is to be done about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from enum import Enum, StrEnum
+from pathlib import Path
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import RecipeError, ResolutionError
+from pipeline.model.lock import LockSection
+from pipeline.model.package import Nevra
+from pipeline.model.platform import Platform, Repository
+from pipeline.model.recipe import Recipe
+from pipeline.packages import compare_evr
+from pipeline.repos import Key
+from pipeline.resolve.versions import versions
+
+
+class Mode(StrEnum):
+    """How a build treats the lock: use it or renew it as needed, insist on it, or renew it."""
+
+    DEFAULT = "default"
+    LOCKED = "locked"
+    UPGRADE = "upgrade"
+
+
+class State(StrEnum):
+    """How the lock stands to the recipe."""
+
+    ABSENT = "absent"
+    FRESH = "fresh"
+    STALE = "stale"
+
+
+class Action(Enum):
+    """What is to be done."""
+
+    USE = "use"
+    RESOLVE = "resolve"
+
+
+_NAMES = {
+    "requests": "what the recipe asks for",
+    "includes": "a recipe that is included",
+    "repositories": "the definition of the repositories",
+    "keys": "the keys of the repositories",
+    "flags": "excludes, pins, modules or other switches of the recipe",
+}
+
+
+def inputs(
+    recipe: Recipe, platform: Platform, arch: str, keys: Sequence[Key]
+) -> tuple[tuple[str, Digest], ...]:
+    """Everything that a resolution depends on besides what the repositories offer, as (name, digest), sorted.
+
+    Definitions are taken as they are written, before variables are replaced, so that another home directory
+    or mirror makes no difference. What the recipe says about files, images and tests is no part of it.
+    """
+    return tuple(
+        sorted(
+            {
+                "requests": _digest([_layer_requests(recipe), arch]),
+                "includes": _digest(_included(recipe)),
+                "repositories": _digest(
+                    [platform.name, platform.variables, [_definition(one) for one in platform.repositories]]
+                ),
+                "keys": _digest(sorted([k.repository, k.fingerprint, str(Digest.of(k.armored))] for k in keys)),
+                "flags": _digest(
+                    {
+                        "weak": recipe.weak_dependencies,
+                        "excludes": sorted(recipe.excludes),
+                        "pins": sorted(recipe.pins),
+                        "assume_installed": sorted(recipe.assume_installed),
+                        "modules": sorted(recipe.modules),
+                    }
+                ),
+            }.items()
+        )
+    )
+
+
+def _digest(value: object) -> Digest:
+    return Digest.of(canonical_json(value))
+
+
+def _layer_requests(recipe: Recipe) -> list[object]:
+    """Layers in order; within a layer the order of lines means nothing."""
+    return [
+        [
+            layer.name,
+            sorted({request.text for request in layer.requests}),
+            sorted([item.path.name, str(item.sha256)] for item in layer.local),
+        ]
+        for layer in recipe.layers
+    ]
+
+
+def _included(recipe: Recipe) -> list[list[str]]:
+    """Path (as seen from the recipe) and digest of every file that the recipe includes."""
+    own = recipe.path.resolve()
+    found = []
+    for path in recipe.sources:
+        if path.resolve() == own:
+            continue
+        try:
+            content = Digest.of(path.read_bytes())
+        except OSError as error:
+            raise RecipeError(
+                "recipe-unreadable", f"{path} cannot be read: {error}", place=str(path)
+            ) from error
+        found.append([os.path.relpath(path.resolve(), own.parent), str(content)])
+    return sorted(found)
+
+
+def _definition(repository: Repository) -> list[object]:
+    return [
+        repository.id,
+        repository.baseurls,
+        repository.metalink,
+        repository.mirrorlist,
+        repository.keys,
+        repository.priority,
+        repository.cost,
+        repository.signed_metadata,
+        sorted(repository.exclude),
+    ]
+
+
+def stale(section: LockSection, now: Sequence[tuple[str, Digest]]) -> tuple[str, ...]:
+    """Why the section does not fit any more, as sentences; empty when it does."""
+    old, new = dict(section.inputs), dict(now)
+    return tuple(
+        f"{_NAMES.get(name, name)} has changed"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    )
+
+
+def other_versions(section: LockSection) -> tuple[str, ...]:
+    """Libraries that have another version now than when the section was written, as sentences: they do not
+    make it stale, but the same bytes are promised only for the same versions."""
+    now = dict(versions())
+    return tuple(
+        f"{name} was {version} when the lock was written and is {now.get(name, 'not there')} now"
+        for name, version in section.versions
+        if now.get(name) != version
+    )
+
+
+def decide(section: LockSection | None, why: Sequence[str], mode: Mode, path: Path) -> Action:
+    """What to do with a lock at `path`: `section` is what it says (None: nothing), `why` what `stale` says.
+    Raises ResolutionError `lock-missing` or `lock-stale` where `--locked` forbids what would be needed."""
+    state = State.ABSENT if section is None else State.STALE if why else State.FRESH
+    match mode, state:
+        case Mode.UPGRADE, _:
+            return Action.RESOLVE
+        case _, State.FRESH:
+            return Action.USE
+        case Mode.DEFAULT, _:
+            return Action.RESOLVE
+        case Mode.LOCKED, State.ABSENT:
+            raise ResolutionError(
+                "lock-missing",
+                f"{path.name} has no section for this platform and architecture, and --locked is given",
+                place=str(path),
+                hint="run `relbuild lock` and commit the result",
+            )
+        case Mode.LOCKED, State.STALE:
+            raise ResolutionError(
+                "lock-stale",
+                f"{path.name} does not fit any more: {'; '.join(why)}",
+                place=str(path),
+                hint="run `relbuild lock` and commit the result",
+            )
+    raise AssertionError(f"{mode} and {state} are all there are")
+
+
+def compare(old: LockSection | None, new: LockSection) -> tuple[str, ...]:
+    """What is different, a line for each package, for people."""
+    before = _by_name(old)
+    after = _by_name(new)
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        name = ".".join(key) if key[1] else key[0]
+        if key not in before:
+            lines.append(f"+ {name} {after[key][0].evr} ({after[key][2]})")
+        elif key not in after:
+            lines.append(f"- {name} {before[key][0].evr}")
+        else:
+            lines += _changed(name, before[key], after[key])
+    return tuple(lines)
+
+
+_Told = tuple[Nevra, str, str]
+"""NEVRA, sha256 and layer of a package."""
+
+
+def _by_name(section: LockSection | None) -> dict[tuple[str, str], _Told]:
+    """Packages by name, and by name and EVR where several versions of one stand side by side."""
+    chosen = section.resolution.chosen if section else ()
+    found: dict[tuple[str, str], _Told] = {}
+    for one in chosen:
+        nevra = one.package.nevra
+        key = (nevra.name, "" if (nevra.name, "") not in found else f"{nevra.evr}.{nevra.arch}")
+        found[key] = (nevra, one.package.checksum.hex, one.layer)
+    return found
+
+
+def _changed(name: str, old: _Told, new: _Told) -> list[str]:
+    lines = []
+    if old[0] != new[0]:
+        order = compare_evr(old[0].evr, new[0].evr)
+        verb = {-1: "upgraded", 1: "downgraded"}.get(order, "changed")
+        arch = "" if old[0].arch == new[0].arch else f" ({old[0].arch} → {new[0].arch})"
+        lines.append(f"~ {name} {old[0].evr} → {new[0].evr} {verb}{arch}")
+    elif old[1] != new[1]:
+        lines.append(f"~ {name} {new[0].evr} has other bytes under the same version")
+    if old[2] != new[2]:
+        lines.append(f"~ {name} moves from layer {old[2]} to {new[2]}")
+    return lines

@@ -1,0 +1,195 @@
+"""What a runtime is told: a runtime-spec bundle (config.json, runtime-spec 1.0.2, config.md and
+config-linux.md).
+
+The two profiles differ in capabilities, system calls and in whether the root can be written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.sandbox import seccomp
+from pipeline.sandbox.idmap import IDS
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+BUILD_CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+)
+"""Of root in the build profile, over the container's own ids only (user_namespaces(7))."""
+
+_MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/sysrq-trigger",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+)
+_READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
+_CPU_PERIOD = 100_000
+_SMALLEST_QUOTA = 1_000
+"""Microseconds: less is refused by the kernel (sched-bwc.rst)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A host path (on the keeper's stage) that is seen at `target`."""
+
+    source: Path
+    target: str
+    read_only: bool = False
+    executable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPlan:
+    """What runs: argv, environment, directory, and as whom (the image's numbers)."""
+
+    argv: tuple[str, ...]
+    environment: tuple[str, ...]
+    directory: str = "/"
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    open_files: int | None = None
+    file_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlan:
+    """What it runs in. `base` is the first id on the machine, `shm` bytes of /dev/shm; the limits are as in
+    `pipeline.model.smoke.Limits`; `limit_swap`: the kernel counts swap."""
+
+    process: ProcessPlan
+    root: Path
+    base: int
+    cgroup: str
+    build: bool
+    hostname: str
+    shm: int
+    mounts: Sequence[Mount] = ()
+    milli_cpus: int | None = None
+    memory: int | None = None
+    pids: int | None = None
+    limit_swap: bool = True
+    sysctl: Mapping[str, str] = field(default_factory=dict)
+
+
+def process_spec(plan: ProcessPlan) -> dict[str, object]:
+    """The `process` object."""
+    limits = [
+        *([("RLIMIT_NOFILE", plan.open_files)] if plan.open_files is not None else []),
+        *([("RLIMIT_FSIZE", plan.file_size)] if plan.file_size is not None else []),
+        ("RLIMIT_CORE", 0),
+    ]
+    names = list(plan.capabilities)
+    return {
+        "terminal": False,
+        "user": {"uid": plan.uid, "gid": plan.gid, "additionalGids": list(plan.groups), "umask": 0o022},
+        "args": list(plan.argv),
+        "env": list(plan.environment),
+        "cwd": plan.directory,
+        "capabilities": {
+            "bounding": names,
+            "effective": names,
+            "permitted": names,
+            "inheritable": [],
+            "ambient": [],
+        },
+        "rlimits": [{"type": kind, "hard": value, "soft": value} for kind, value in limits],
+        "noNewPrivileges": True,
+    }
+
+
+def spec(plan: ContainerPlan) -> dict[str, object]:
+    """The whole config.json."""
+    mapping = [{"containerID": 0, "hostID": plan.base, "size": IDS}]
+    return {
+        "ociVersion": "1.0.2",
+        "process": process_spec(plan.process),
+        "root": {"path": str(plan.root), "readonly": not plan.build},
+        "hostname": plan.hostname,
+        "mounts": [*_system_mounts(plan.shm), *(_bind(mount) for mount in plan.mounts)],
+        "linux": {
+            "uidMappings": mapping,
+            "gidMappings": mapping,
+            "namespaces": [
+                {"type": kind} for kind in ("user", "pid", "network", "ipc", "uts", "mount", "cgroup")
+            ],
+            "cgroupsPath": plan.cgroup,
+            "resources": _resources(plan),
+            "sysctl": dict(plan.sysctl),
+            "maskedPaths": list(_MASKED),
+            "readonlyPaths": list(_READ_ONLY),
+            "seccomp": seccomp.profile(build=plan.build),
+        },
+    }
+
+
+def write_bundle(folder: Path, plan: ContainerPlan) -> None:
+    """Write config.json into `folder`."""
+    (folder / "config.json").write_text(json.dumps(spec(plan), indent=1))
+
+
+def _system_mounts(shm: int) -> list[dict[str, object]]:
+    # No /sys: a network namespace that was made beforehand belongs to another user namespace, and then the
+    # kernel refuses to mount it.
+    return [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"],
+        },
+        {
+            "destination": "/dev/pts",
+            "type": "devpts",
+            "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        },
+        {
+            "destination": "/dev/shm",  # noqa: S108 - in the container
+            "type": "tmpfs",
+            "source": "shm",
+            "options": ["nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"],
+        },
+    ]
+
+
+def _bind(mount: Mount) -> dict[str, object]:
+    options = ["rbind", "rprivate", "nosuid", "nodev", "ro" if mount.read_only else "rw"]
+    if not mount.executable:
+        options.append("noexec")
+    return {"destination": mount.target, "type": "bind", "source": str(mount.source), "options": options}
+
+
+def _resources(plan: ContainerPlan) -> dict[str, object]:
+    resources: dict[str, object] = {"devices": [{"allow": False, "access": "rwm"}]}
+    if plan.memory is not None:
+        resources["memory"] = {"limit": plan.memory}
+        if plan.limit_swap:
+            resources["memory"] = {"limit": plan.memory, "swap": plan.memory}
+    if plan.pids is not None:
+        resources["pids"] = {"limit": plan.pids}
+    if plan.milli_cpus is not None:
+        quota = max(_SMALLEST_QUOTA, plan.milli_cpus * _CPU_PERIOD // 1000)
+        resources["cpu"] = {"quota": quota, "period": _CPU_PERIOD}
+    return resources

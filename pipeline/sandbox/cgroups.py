@@ -1,0 +1,277 @@
+"""Control groups as they are mounted, v1 (also hybrid) and v2: reading limits back, usage, emptying, removing.
+
+Every container's group is `/relbuild/ID` in each hierarchy. Sources: the kernel's
+Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import EnvironmentLacking
+
+PARENT = "relbuild"
+"""Folder of our groups in every hierarchy. It stays; it is empty when nothing runs."""
+
+_V1 = ("cpu", "cpuacct", "memory", "pids", "freezer", "devices", "cpuset", "blkio", "hugetlb", "net_cls")
+_EMPTYING = 10.0
+"""Seconds until a killed group must be empty. A process that is stuck in the kernel may take some."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchies:
+    """Where control groups are mounted. `controllers` maps v1 controllers to their hierarchy; it is empty on a
+    machine with v2 only. `unified` is v2's root, where v2 has the controllers; `beside` is v2's root on a
+    hybrid machine, where runtimes make groups too, that limit nothing."""
+
+    controllers: Mapping[str, Path] = field(default_factory=dict)
+    unified: Path | None = None
+    beside: Path | None = None
+
+    @property
+    def version(self) -> int:
+        """1 or 2."""
+        return 2 if self.unified is not None else 1
+
+    def has(self, controller: str) -> bool:
+        """Can this controller limit containers?"""
+        if self.unified is None:
+            return controller in self.controllers
+        return controller in _text(self.unified / "cgroup.controllers").split()
+
+    def roots(self) -> tuple[Path, ...]:
+        """Every hierarchy, once."""
+        all_of_them = (self.unified, *self.controllers.values(), self.beside)
+        return tuple(dict.fromkeys(root for root in all_of_them if root is not None))
+
+    def root_of(self, controller: str) -> Path | None:
+        """The hierarchy of one controller."""
+        return self.unified or self.controllers.get(controller)
+
+
+def locate(mountinfo: str | None = None) -> Hierarchies:
+    """The hierarchies that are mounted (proc_pid_mountinfo(5)).
+
+    Raises EnvironmentLacking `no-cgroups`.
+    """
+    text = Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo
+    controllers: dict[str, Path] = {}
+    unified: Path | None = None
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, (kind, *rest) = before.split(), after.split()
+        where, options = Path(fields[4]), rest[-1].split(",")
+        if kind == "cgroup2":
+            unified = unified or where
+        elif kind == "cgroup":
+            for option in options:
+                if option in _V1 or option == "name=systemd":
+                    controllers.setdefault(option, where)
+    if "memory" in controllers or "pids" in controllers:
+        # Hybrid: v2 is mounted beside v1, without controllers; runc uses v1 for all.
+        return Hierarchies(controllers, beside=unified)
+    if unified is None:
+        raise EnvironmentLacking(
+            "no-cgroups", "no control groups are mounted", hint="mount cgroup2 at /sys/fs/cgroup"
+        )
+    return Hierarchies({}, unified)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a group has used: bytes, microseconds, counts; None where the kernel does not tell."""
+
+    peak_memory: int | None
+    cpu_time: int | None
+    throttled_time: int | None
+    peak_pids: int | None
+    oom_kills: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One container's control group."""
+
+    hierarchies: Hierarchies
+    name: str
+
+    @property
+    def path(self) -> str:
+        """As the runtime wants it in `linux.cgroupsPath`."""
+        return f"/{PARENT}/{self.name}"
+
+    def folder(self, controller: str) -> Path | None:
+        """The group's folder in one controller's hierarchy."""
+        root = self.hierarchies.root_of(controller)
+        return None if root is None else root / PARENT / self.name
+
+    def read(self, controller: str, file: str) -> str | None:
+        """A file's text, or None if there is none."""
+        folder = self.folder(controller)
+        text = "" if folder is None else _text(folder / file)
+        return text or None
+
+    def _number(self, controller: str, file: str) -> int | None:
+        text = (self.read(controller, file) or "").strip()
+        return int(text) if text.lstrip("-").isdigit() else None
+
+    def _entry(self, controller: str, file: str, key: str) -> int | None:
+        for line in (self.read(controller, file) or "").splitlines():
+            name, _, value = line.partition(" ")
+            if name == key and value.strip().isdigit():
+                return int(value)
+        return None
+
+    # --- limits, as the kernel has them; None: no limit there ------------------------------------
+
+    def milli_cpus(self) -> int | None:
+        """Thousandths of a core."""
+        if self.hierarchies.version == 2:
+            quota, _, period = (self.read("cpu", "cpu.max") or "max 1").strip().partition(" ")
+            return None if quota == "max" else round(int(quota) * 1000 / int(period))
+        limit = self._number("cpu", "cpu.cfs_quota_us")
+        span = self._number("cpu", "cpu.cfs_period_us")
+        return None if limit is None or limit < 0 or not span else round(limit * 1000 / span)
+
+    def memory(self) -> int | None:
+        """Bytes of memory."""
+        version1 = self.hierarchies.version == 1
+        return self._number("memory", "memory.limit_in_bytes" if version1 else "memory.max")
+
+    def memory_and_swap(self) -> int | None:
+        """Bytes of memory and swap together. v2 limits swap alone."""
+        if self.hierarchies.version == 1:
+            return self._number("memory", "memory.memsw.limit_in_bytes")
+        swap, memory = self._number("memory", "memory.swap.max"), self.memory()
+        return None if swap is None or memory is None else swap + memory
+
+    @property
+    def limits_swap(self) -> bool:
+        """Does this kernel count swap? (Without, the runtime must not be told to limit it.)"""
+        root = self.hierarchies.root_of("memory")
+        if root is None:
+            return False
+        if self.hierarchies.version == 1:
+            return (root / "memory.memsw.limit_in_bytes").exists()
+        # v2's root group has no limits; a kernel that counts swap shows it in every other group.
+        return any(root.glob("*/memory.swap.max"))
+
+    def pids(self) -> int | None:
+        """Processes and threads."""
+        return self._number("pids", "pids.max")
+
+    # --- usage ---------------------------------------------------------------------------------
+
+    def usage(self) -> Usage:
+        """What was used so far. Read it before the group is removed."""
+        if self.hierarchies.version == 2:
+            return Usage(
+                self._number("memory", "memory.peak"),
+                self._entry("cpu", "cpu.stat", "usage_usec"),
+                self._entry("cpu", "cpu.stat", "throttled_usec"),
+                self._number("pids", "pids.peak"),
+                self._entry("memory", "memory.events", "oom_kill"),
+            )
+        nanoseconds = self._number("cpuacct", "cpuacct.usage")
+        throttled = self._entry("cpu", "cpu.stat", "throttled_time")
+        return Usage(
+            self._number("memory", "memory.max_usage_in_bytes"),
+            None if nanoseconds is None else nanoseconds // 1000,
+            None if throttled is None else throttled // 1000,
+            self._number("pids", "pids.peak"),
+            self._entry("memory", "memory.oom_control", "oom_kill"),
+        )
+
+    # --- life ----------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """Kill every process in the group and below, and wait until they are gone.
+
+        Raises EnvironmentLacking `processes-remain` if they do not go.
+        """
+        deadline = time.monotonic() + _EMPTYING
+        pause = 0.001
+        while True:
+            pids = {pid for root in self.hierarchies.roots() for pid in _pids(root / PARENT / self.name)}
+            if not pids:
+                return
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise EnvironmentLacking(
+                    "processes-remain",
+                    f"processes {sorted(pids)[:10]} of {self.path} do not end",
+                    hint="look at /proc/PID/stack; they may wait for a disk",
+                )
+            time.sleep(pause)
+            pause = min(pause * 2, 0.1)
+
+    def remove(self) -> None:
+        """Kill what is left and remove the group everywhere."""
+        self.kill()
+        for root in self.hierarchies.roots():
+            _remove(root / PARENT / self.name)
+
+    def below(self, name: str) -> Group:
+        """A group inside this one."""
+        return Group(self.hierarchies, f"{self.name}/{name}")
+
+    @property
+    def tracker(self) -> tuple[str, Path]:
+        """Controller and folder of the hierarchy in which sub-groups only keep track of processes (v1's
+        freezer limits nothing)."""
+        if self.hierarchies.unified is not None:
+            return "", self.hierarchies.unified / PARENT / self.name
+        root = self.hierarchies.controllers.get("freezer")
+        if root is None:
+            raise EnvironmentLacking(
+                "no-freezer", "the freezer control group is not mounted", hint="mount it, or use cgroup v2"
+            )
+        return "freezer", root / PARENT / self.name
+
+
+def groups_named(hierarchies: Hierarchies, prefix: str) -> tuple[str, ...]:
+    """Names of our groups that begin with `prefix`, in any hierarchy."""
+    names = {
+        path.name
+        for root in hierarchies.roots()
+        if (root / PARENT).is_dir()
+        for path in (root / PARENT).iterdir()
+        if path.is_dir() and path.name.startswith(prefix)
+    }
+    return tuple(sorted(names))
+
+
+def _pids(folder: Path) -> list[int]:
+    """Processes in a group and below."""
+    found: list[int] = []
+    for path, _, _ in os.walk(folder):
+        found += [int(line) for line in _text(Path(path, "cgroup.procs")).split()]
+    return [pid for pid in found if pid > 0]
+
+
+def _remove(folder: Path) -> None:
+    for path, _, _ in os.walk(folder, topdown=False):
+        # A group stays busy for a moment after its last process has ended.
+        for pause in (0.001, 0.01, 0.05, 0.2, 1.0):
+            try:
+                Path(path).rmdir()
+                break
+            except FileNotFoundError:
+                break
+            except OSError:
+                time.sleep(pause)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,31 @@
+"""Ending what runs, for certain."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+from pipeline import process
+from pipeline.sandbox.cgroups import Group
+from pipeline.sandbox.output import wait
+
+_GRACE = 5.0
+"""Seconds that a runtime gets to end once all in its container is gone; it takes a few milliseconds."""
+
+
+def end(running: subprocess.Popen[bytes], group: Group) -> None:
+    """Kill everything in `group` and wait for `running`, the runtime that put it there.
+
+    The group is emptied again and again until the runtime has ended: it may have been about to put a process
+    there. It is not killed at once, because it tells the exit status and gives its last output on.
+    """
+    deadline = time.monotonic() + _GRACE
+    while True:
+        group.kill()
+        if wait(running, 0.02):
+            break
+        if time.monotonic() > deadline:
+            process.kill_group(running)
+            running.wait()
+            break
+    group.kill()

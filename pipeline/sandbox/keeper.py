@@ -1,0 +1,100 @@
+"""A thread that keeps a private mount namespace.
+
+Mount namespaces belong to threads, not to processes, so one thread of relbuild can have a view of the file
+system of its own: what it mounts is seen by the commands that it starts and by nobody else. Nothing of it
+needs unmounting: when the thread ends, or relbuild is killed, the mounts go with their last user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from pipeline.errors import EnvironmentLacking
+from pipeline.sandbox import kernel
+
+STAGE = Path("/run/relbuild")
+"""Where mounts are made. Empty on the machine itself; in the private namespace a small tmpfs covers it. It
+cannot be in the store: a container's root has to be able to walk there, and the store is closed to it."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Keeper:
+    """Runs functions in its thread: `keeper.do(os.listdir, "/")`. The thread's working directory is its own
+    as well."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+
+    def do(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """`function(…)` inside the namespace; returns or raises what it does."""
+        return self._pool.submit(function, *args, **kwargs).result()
+
+    def folder(self, name: str, mode: int = 0o755, owner: int = 0) -> Path:
+        """A new folder on the stage."""
+        path = STAGE / name
+
+        def make() -> None:
+            path.mkdir(parents=True)
+            path.chmod(mode)
+            os.chown(path, owner, owner)
+
+        self.do(make)
+        return path
+
+    def tmpfs(self, name: str, *, size: int, mode: int, uid: int, gid: int) -> Path:
+        """A new tmpfs of `size` bytes on the stage. Inodes are bounded too: an empty file costs no bytes of
+        it, but a kilobyte of the kernel's memory."""
+        path = self.folder(name)
+        inodes = max(1024, size // 16384)
+        options = f"size={size},nr_inodes={inodes},mode={mode:o},uid={uid},gid={gid}"
+        self.do(kernel.mount, "tmpfs", str(path), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+        return path
+
+    def bind(self, source: Path, name: str, *, read_only: bool, userns: int | None = None) -> Path:
+        """What is at `source`, seen on the stage as well, its ids mapped through `userns` if given."""
+        target = STAGE / name
+
+        def attach() -> None:
+            if source.is_dir():
+                target.mkdir(parents=True)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.touch()
+            kernel.attach(kernel.idmapped_clone(source, userns, read_only=read_only), target)
+
+        self.do(attach)
+        return target
+
+
+@contextlib.contextmanager
+def keep() -> Iterator[Keeper]:
+    """A keeper for as long as the `with` block lasts.
+
+    Raises EnvironmentLacking `no-mount-namespace` where the kernel does not let this user have one.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="keeper") as pool:
+        try:
+            pool.submit(_enter).result()
+        except PermissionError as error:
+            raise EnvironmentLacking(
+                "no-mount-namespace",
+                f"a mount namespace cannot be made: {error}",
+                hint="run relbuild as root, in a container with CAP_SYS_ADMIN",
+            ) from error
+        yield Keeper(pool)
+
+
+def _enter() -> None:
+    STAGE.mkdir(mode=0o755, exist_ok=True)
+    kernel.unshare(kernel.CLONE_NEWNS)
+    # Slave: what the machine unmounts later goes away here too, and nothing done here is seen outside.
+    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SLAVE, "")
+    kernel.mount("tmpfs", str(STAGE), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
+    os.chdir(STAGE)

@@ -1,0 +1,103 @@
+"""One file system out of many layers, as a container's root.
+
+The layers keep the image's ids on disk and are seen through idmapped mounts; what is written goes to an upper
+directory with the container's ids. Options follow DESIGN.md: no feature of overlayfs that would put something
+into the upper directory that cannot be packed into a layer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import EnvironmentLacking, UsageError
+from pipeline.sandbox import kernel
+from pipeline.sandbox.keeper import STAGE, Keeper
+
+LAYERS = 64
+"""Layers in one overlay: their paths have to fit the one page that mount(2) takes options in."""
+
+_OPTIONS = "redirect_dir=off,metacopy=off,index=off,xino=off,volatile"
+# volatile: nothing here outlives a crash of the machine, so nothing needs to be synced to disk.
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """A mounted overlay: `path` on the keeper's stage, `handle` an O_PATH descriptor of its root that works
+    in every thread, `upper` where writes land, on the machine."""
+
+    path: Path
+    handle: int
+    upper: Path
+
+
+def mount_overlay(
+    keeper: Keeper,
+    lowers: Sequence[Path],
+    *,
+    folder: Path,
+    userns: int,
+    base: int,
+    mount_points: Iterable[str] = (),
+) -> Overlay:
+    """Mount `lowers` (lowest first) with a new upper directory in `folder`.
+
+    `mount_points` are folders that will exist in the root without landing in the upper directory, because a
+    runtime would make them there. The caller closes `handle`. Raises EnvironmentLacking
+    `no-idmapped-mounts` or `no-overlay`, UsageError `too-many-layers`.
+    """
+    if len(lowers) > LAYERS:
+        raise UsageError(
+            "too-many-layers", f"{len(lowers)} layers, more than {LAYERS}", hint="merge layers in the recipe"
+        )
+    skeleton = keeper.folder("skeleton", owner=base)
+    for path in mount_points:
+        keeper.folder(f"skeleton/{path.lstrip('/')}", owner=base)
+    names = [skeleton.name]
+    for number, lower in enumerate(lowers):
+        try:
+            keeper.bind(lower, f"l{number}", read_only=True, userns=userns)
+        except OSError as error:
+            raise EnvironmentLacking(
+                "no-idmapped-mounts",
+                f"the file system of the store cannot be mounted with mapped ids: {error}",
+                place=str(lower),
+                hint="put the store on ext4, xfs, btrfs or tmpfs, with Linux 5.19 or newer",
+            ) from error
+        names.append(f"l{number}")
+    upper = folder / "upper"
+    upper.mkdir()
+    (folder / "work").mkdir()
+    # The merged root takes mode and owner from the upper directory.
+    status = lowers[-1].stat() if lowers else folder.stat()
+    upper.chmod(status.st_mode & 0o7777 if lowers else 0o755)
+    os.chown(upper, base, base)
+    target = keeper.folder("root")
+
+    def mount() -> int:
+        # Relative to the stage, because 64 absolute paths would not fit. The upper directory comes through
+        # a descriptor, because its path is not ours to shorten.
+        here = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            options = (
+                f"lowerdir={':'.join(reversed(names))},"
+                f"upperdir=/proc/self/fd/{here}/upper,workdir=/proc/self/fd/{here}/work,{_OPTIONS}"
+            )
+            os.chdir(STAGE)
+            kernel.mount("overlay", target.name, "overlay", kernel.MS_NODEV, options)
+        finally:
+            os.close(here)
+        return os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    try:
+        handle = keeper.do(mount)
+    except OSError as error:
+        raise EnvironmentLacking(
+            "no-overlay",
+            f"the layers cannot be stacked with overlayfs: {error}",
+            place=str(folder),
+            hint="load the kernel module `overlay`, and put the store on ext4, xfs or tmpfs",
+        ) from error
+    return Overlay(target, handle, upper)

@@ -1,0 +1,256 @@
+"""A container's root seen from the machine, where nothing that an image holds can lead outside.
+
+Every path is looked up by the kernel with the container's root as `/` (openat2(2), RESOLVE_IN_ROOT), so that
+symlinks of the image lead where they lead in the container. Owners are the image's numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pipeline.digest import CHUNK
+from pipeline.errors import BuildError
+from pipeline.sandbox import kernel
+
+_SAFE = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
+_FOLDER = os.O_PATH | os.O_DIRECTORY
+
+
+@dataclass(frozen=True, slots=True)
+class RootFs:
+    """`handle`: a descriptor of the root. `shift` is added to the image's ids."""
+
+    handle: int
+    shift: int
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def read(self, path: str, *, limit: int) -> bytes | None:
+        """A regular file's content, links followed; None if there is none.
+
+        Raises BuildError `file-too-large` beyond `limit` bytes.
+        """
+        try:
+            handle = kernel.openat2(self.handle, path, os.O_RDONLY | os.O_NONBLOCK, resolve=_SAFE)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+                return None
+            raise
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                return None
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise BuildError("file-too-large", f"{path} in the image has more than {limit} bytes", place=path)
+        return data
+
+    def stat(self, path: str, *, follow: bool = True) -> os.stat_result | None:
+        """What stands at `path`, or None. `st_uid` and `st_gid` are the machine's ids."""
+        flags = os.O_PATH | (0 if follow else os.O_NOFOLLOW)
+        try:
+            handle = kernel.openat2(self.handle, path, flags, resolve=_SAFE)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return None
+            raise
+        try:
+            return os.fstat(handle)
+        finally:
+            os.close(handle)
+
+    @contextlib.contextmanager
+    def folder(self, path: str, *, links: bool = True) -> Iterator[int]:
+        """A descriptor of a directory. Without `links`, a path over a symlink raises OSError ELOOP."""
+        resolve = _SAFE if links else _SAFE | kernel.RESOLVE_NO_SYMLINKS
+        handle = kernel.openat2(self.handle, path, _FOLDER, resolve=resolve)
+        try:
+            yield handle
+        finally:
+            os.close(handle)
+
+    def require_mount_point(self, path: str) -> None:
+        """Raises BuildError `mount-point-odd` unless a directory stands at `path`, over no symlink: a runtime
+        that mounts over a link can be led elsewhere."""
+        try:
+            with self.folder(path, links=False):
+                pass
+        except OSError as error:
+            raise BuildError(
+                "mount-point-odd",
+                f"{path} in the image is not a directory, so nothing can be mounted there: {error.strerror}",
+                place=path,
+                hint="let a package or `files` make it a directory",
+            ) from error
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def write_file(
+        self, path: str, content: bytes, *, mode: int, uid: int = 0, gid: int = 0, mtime: int | None = None
+    ) -> None:
+        """Put a regular file at `path`, whole or not at all; a file or symlink there is replaced, a hard link
+        of it elsewhere is not touched. Directories on the way must exist (`make_directory`)."""
+        with self._parent(path) as (folder, name):
+            temporary = f".relbuild-{secrets.token_hex(8)}"
+            handle = os.open(
+                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder
+            )
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fchown(handle, uid + self.shift, gid + self.shift)
+                    os.fchmod(handle, mode)
+                    if mtime is not None:
+                        os.utime(handle, (mtime, mtime))
+                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=folder)
+                raise _failed(path, error) from error
+
+    def make_directory(
+        self, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0, mtime: int | None = None
+    ) -> None:
+        """Make a directory, or give the one that is there this mode and owner. Missing parents are made as
+        root's, with mode 0755; existing ones are not touched. A symlink to a directory is followed."""
+        parts = PurePosixPath("/", path).parts[1:]
+        for end in range(1, len(parts) + 1):
+            here = "/" + "/".join(parts[:end])
+            last = end == len(parts)
+            if not last and self.stat(here) is not None:
+                continue
+            with self._parent(here) as (folder, name):
+                made = True
+                try:
+                    os.mkdir(name, 0o700, dir_fd=folder)
+                except FileExistsError:
+                    made = False
+            try:
+                handle = kernel.openat2(
+                    self.handle, here, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK, resolve=_SAFE
+                )
+            except OSError as error:
+                raise _failed(here, error) from error
+            try:
+                if last:
+                    os.fchown(handle, uid + self.shift, gid + self.shift)
+                    os.fchmod(handle, mode)
+                    if mtime is not None:
+                        os.utime(handle, (mtime, mtime))
+                elif made:
+                    os.fchown(handle, self.shift, self.shift)
+                    os.fchmod(handle, 0o755)
+            finally:
+                os.close(handle)
+
+    def symlink(self, path: str, target: str, *, uid: int = 0, gid: int = 0, mtime: int | None = None) -> None:
+        """Put a symlink at `path`; a file or symlink there is replaced."""
+        with self._parent(path) as (folder, name):
+            temporary = f".relbuild-{secrets.token_hex(8)}"
+            os.symlink(target, temporary, dir_fd=folder)
+            try:
+                os.chown(temporary, uid + self.shift, gid + self.shift, dir_fd=folder, follow_symlinks=False)
+                if mtime is not None:
+                    os.utime(temporary, (mtime, mtime), dir_fd=folder, follow_symlinks=False)
+                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=folder)
+                raise _failed(path, error) from error
+
+    def remove(self, path: str) -> bool:
+        """Remove what stands at `path`, a directory with all that is in it, a symlink itself. Was there
+        something?"""
+        if self.stat(path, follow=False) is None:
+            return False
+        with self._parent(path) as (folder, name):
+            if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                # shutil.rmtree walks by descriptors and never follows a link.
+                shutil.rmtree(name, dir_fd=folder)
+            else:
+                os.unlink(name, dir_fd=folder)
+        return True
+
+    @contextlib.contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        pure = PurePosixPath("/", path)
+        if not pure.name or ".." in pure.parts or "\0" in path:
+            raise BuildError("unsafe-path", f"'{path}' does not name a file in the image", place=path)
+        try:
+            handle = kernel.openat2(self.handle, str(pure.parent), _FOLDER, resolve=_SAFE)
+        except OSError as error:
+            raise _failed(str(pure.parent), error) from error
+        try:
+            yield handle, pure.name
+        finally:
+            os.close(handle)
+
+
+def copy_tree(source: int, target: int, *, limit: int) -> int:
+    """Copy what is in the directory `source` into the directory `target` (descriptors), with owner, mode and
+    times; links stay links, devices and sockets are left out. Returns the bytes copied.
+
+    Raises BuildError `volume-too-large` beyond `limit` bytes.
+    """
+    copied = 0
+    with os.scandir(f"/proc/self/fd/{source}") as entries:
+        for entry in sorted(entries, key=lambda found: found.name):
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                os.mkdir(entry.name, 0o700, dir_fd=target)
+                inner = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=source)
+                outer = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=target)
+                try:
+                    copied += copy_tree(inner, outer, limit=limit - copied)
+                    keep_attributes(outer, status)
+                finally:
+                    os.close(inner)
+                    os.close(outer)
+            elif stat.S_ISLNK(status.st_mode):
+                os.symlink(os.readlink(entry.name, dir_fd=source), entry.name, dir_fd=target)
+                os.chown(entry.name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+            elif stat.S_ISREG(status.st_mode):
+                copied += _copy_file(entry.name, source, target, status, limit - copied)
+            elif stat.S_ISFIFO(status.st_mode):
+                os.mkfifo(entry.name, stat.S_IMODE(status.st_mode), dir_fd=target)
+                os.chown(entry.name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+    return copied
+
+
+def keep_attributes(handle: int, status: os.stat_result) -> None:
+    """Give an open file or directory the owner, mode and times of `status`."""
+    os.fchown(handle, status.st_uid, status.st_gid)
+    os.fchmod(handle, stat.S_IMODE(status.st_mode))
+    os.utime(handle, ns=(status.st_mtime_ns, status.st_mtime_ns))
+
+
+def _copy_file(name: str, source: int, target: int, status: os.stat_result, limit: int) -> int:
+    if status.st_size > limit:
+        raise BuildError("volume-too-large", f"the image's content of a volume is too large at {name}")
+    inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=source)
+    outer = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=target)
+    try:
+        while os.sendfile(outer, inner, None, CHUNK):
+            pass
+        keep_attributes(outer, status)
+    finally:
+        os.close(inner)
+        os.close(outer)
+    return status.st_size
+
+
+def _failed(path: str, error: OSError) -> BuildError:
+    return BuildError(
+        "image-path-failed",
+        f"{path} cannot be written in the image: {error.strerror}",
+        place=path,
+        hint="look at what the packages have put there: a file where a directory is wanted, or a loop of links",
+    )

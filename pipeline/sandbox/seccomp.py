@@ -1,0 +1,130 @@
+"""Which system calls a container may make (runtime-spec, config-linux.md, Seccomp).
+
+An allow-list. What is not on it does not exist (ENOSYS), so that programs fall back as they do on an old
+kernel; what programs expect to be refused is refused (EPERM). The usual profiles admit mount, unshare, keyctl
+or ptrace and rely on capabilities; here nothing of the kind is admitted, whatever capabilities there are.
+"""
+
+from __future__ import annotations
+
+import errno
+import platform
+
+_ALLOWED = """
+accept accept4 access alarm arch_prctl bind brk cachestat capget capset chdir chmod chown
+clock_getres clock_gettime clock_nanosleep close close_range connect copy_file_range creat dup dup2 dup3
+epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait
+eventfd eventfd2 execve execveat exit exit_group faccessat faccessat2 fadvise64 fallocate fchdir fchmod
+fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr flock fork fremovexattr fsetxattr
+fstat fstatfs fsync ftruncate futex futex_requeue futex_wait futex_waitv futex_wake futimesat get_robust_list
+get_thread_area getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups getitimer getpeername
+getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage getsid
+getsockname getsockopt gettid gettimeofday getuid getxattr getxattrat inotify_add_watch inotify_init
+inotify_init1 inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit ioctl
+ioprio_get ioprio_set kill landlock_add_rule landlock_create_ruleset landlock_restrict_self lchown lgetxattr
+link linkat listen listxattr listxattrat llistxattr lremovexattr lseek lsetxattr lstat madvise
+map_shadow_stack membarrier memfd_create mincore mkdir mkdirat mknod mknodat mlock mlock2 mlockall mmap mprotect
+mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink mremap mseal msgctl msgget msgrcv msgsnd
+msync munlock munlockall munmap nanosleep newfstatat open openat openat2 pause pidfd_open pidfd_send_signal
+pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll prctl pread64 preadv preadv2 prlimit64
+process_mrelease pselect6 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv recvfrom
+recvmmsg recvmsg remap_file_pages removexattr removexattrat rename renameat renameat2 restart_syscall rmdir
+rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait
+rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr
+sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity sched_setattr sched_setparam
+sched_setscheduler sched_yield seccomp select semctl semget semop semtimedop sendfile sendmmsg sendmsg sendto
+set_robust_list set_thread_area set_tid_address setfsgid setfsuid setgid setgroups setitimer setpgid
+setpriority setregid setresgid setresuid setreuid setrlimit setsid setsockopt setuid setxattr setxattrat
+shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4 socketpair splice stat statfs
+statx symlink symlinkat sync sync_file_range syncfs sysinfo tee tgkill time timer_create timer_delete
+timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill
+truncate umask uname unlink unlinkat utime utimensat utimes vfork vmsplice wait4 waitid
+write writev
+"""
+"""What shells, libraries and servers use. None of it reaches beyond the container's namespaces; what
+capabilities guard (chown, setuid, mknod of a device) they go on guarding."""
+
+_BUILD_EXTRAS = ("chroot",)
+"""What scriptlets may do besides: rpm-based tools prepare trees with it (`ldconfig -r`)."""
+
+_REFUSED = """
+acct add_key adjtimex bpf clock_adjtime clock_settime delete_module fanotify_init finit_module fsconfig fsmount
+fsopen fspick init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp kexec_file_load
+kexec_load keyctl lookup_dcookie lsm_set_self_attr mount mount_setattr move_mount name_to_handle_at nfsservctl
+open_by_handle_at open_tree perf_event_open pidfd_getfd pivot_root process_madvise process_vm_readv
+process_vm_writev ptrace quotactl quotactl_fd reboot request_key setdomainname sethostname setns settimeofday
+swapoff swapon syslog umount umount2 unshare userfaultfd vhangup
+"""
+"""Refused by name with EPERM: programs that try these take it for an answer."""
+
+_NAMESPACES = 0x7E02_0000
+"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET (sched.h)."""
+
+_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK, _AF_LAST = 1, 2, 10, 16, 64
+_NETLINK_ROUTE = 0
+
+_PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
+"""PER_LINUX, PER_LINUX32, each with UNAME26, and asking which it is: as in the containers' default profile."""
+
+_ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+
+_Rule = dict[str, object]
+
+
+def profile(*, build: bool, machine: str | None = None) -> dict[str, object]:
+    """The `linux.seccomp` object for one of the two profiles on a machine of this architecture.
+
+    Only the machine's native calls exist: 32-bit programs would bring a second table of calls, in which
+    arguments of socket(2) cannot be filtered.
+    """
+    rules: list[_Rule] = [
+        _rule(sorted([*_ALLOWED.split(), *(_BUILD_EXTRAS if build else ())])),
+        _rule(sorted([*_REFUSED.split(), *(() if build else _BUILD_EXTRAS)]), error=errno.EPERM),
+        _rule(["clone"], (0, "SCMP_CMP_MASKED_EQ", _NAMESPACES, 0)),
+        # Its flags are in memory, out of a filter's sight. glibc falls back to clone on ENOSYS.
+        _rule(["clone3"], error=errno.ENOSYS),
+        *(_rule(["personality"], (0, "SCMP_CMP_EQ", value)) for value in _PERSONALITIES),
+        *_sockets(),
+    ]
+    architecture = _ARCHITECTURES.get(machine or platform.machine())
+    return {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": errno.ENOSYS,
+        **({"architectures": [architecture]} if architecture else {}),
+        "syscalls": rules,
+    }
+
+
+def _sockets() -> list[_Rule]:
+    allowed = [_rule(["socket"], (0, "SCMP_CMP_EQ", family)) for family in (_AF_UNIX, _AF_INET, _AF_INET6)]
+    netlink = (0, "SCMP_CMP_EQ", _AF_NETLINK)
+    # glibc asks the routing table for addresses; libaudit takes EPROTONOSUPPORT for "no audit here".
+    allowed.append(_rule(["socket"], netlink, (2, "SCMP_CMP_EQ", _NETLINK_ROUTE)))
+    refused = [
+        _rule(["socket"], netlink, (2, "SCMP_CMP_NE", _NETLINK_ROUTE), error=errno.EPROTONOSUPPORT),
+        _rule(["socket"], (0, "SCMP_CMP_GE", _AF_LAST), error=errno.EAFNOSUPPORT),
+    ]
+    known = (_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK)
+    for family in range(_AF_LAST):
+        if family not in known:
+            refused.append(_rule(["socket"], (0, "SCMP_CMP_EQ", family), error=errno.EAFNOSUPPORT))
+    return allowed + refused
+
+
+def _rule(
+    names: list[str], *arguments: tuple[int, str, int] | tuple[int, str, int, int], error: int | None = None
+) -> _Rule:
+    rule: _Rule = {"names": names, "action": "SCMP_ACT_ALLOW" if error is None else "SCMP_ACT_ERRNO"}
+    if error is not None:
+        rule["errnoRet"] = error
+    if arguments:
+        rule["args"] = [
+            {
+                "index": argument[0],
+                "op": argument[1],
+                "value": argument[2],
+                **({"valueTwo": argument[3]} if len(argument) == 4 else {}),
+            }
+            for argument in arguments
+        ]
+    return rule

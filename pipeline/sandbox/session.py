@@ -1,0 +1,278 @@
+"""A place to run commands on an image that is being built: profile `build`.
+
+Every command gets a fresh container on the same overlay, so that nothing of it outlives it, whatever it has
+started. /run and /tmp are scratch file systems of the session: what scriptlets put there is seen by later
+commands and does not come into the image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from pipeline import process
+from pipeline.errors import BuildError, UsageError
+from pipeline.sandbox.bundle import (
+    BUILD_CAPABILITIES,
+    DEFAULT_PATH,
+    ContainerPlan,
+    Mount,
+    ProcessPlan,
+    write_bundle,
+)
+from pipeline.sandbox.ending import end
+from pipeline.sandbox.idmap import user_namespace
+from pipeline.sandbox.keeper import Keeper, keep
+from pipeline.sandbox.output import Capture, wait
+from pipeline.sandbox.overlay import Overlay, mount_overlay
+from pipeline.sandbox.rootfs import RootFs
+from pipeline.sandbox.runtime import last_message
+from pipeline.sandbox.station import Berth, Station
+
+_TICK = 1.0
+"""Seconds between looks at how much has been written."""
+
+_SCRATCH = ("run", "tmp")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildLimits:
+    """Of each command: bytes of memory (swap included), processes, bytes kept of stdout and of stderr; and
+    bytes of the session: of each scratch file system, and of the upper directory."""
+
+    memory: int = 2 << 30
+    pids: int = 512
+    output: int = 1 << 20
+    scratch: int = 256 << 20
+    disk: int = 8 << 30
+    open_files: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A command that has ended. `status` is its exit status, 128 + n when signal n ended it. `dropped` are the
+    bytes of output beyond the limit. `took` is seconds."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+    took: float
+    timed_out: bool = False
+    out_of_memory: bool = False
+    out_of_disk: bool = False
+    dropped: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Did it end by itself, with status 0?"""
+        return self.status == 0 and not (self.timed_out or self.out_of_disk)
+
+
+@dataclass(slots=True)
+class BuildSession:
+    """Made by `build_session`.
+
+    `upper` is the directory where changes land; its owners are the image's numbers plus `shift`. `root` is
+    the merged tree, for this process and for commands that it starts. `files` writes and reads in it safely.
+    """
+
+    station: Station
+    berth: Berth
+    limits: BuildLimits
+    files: RootFs
+    _keeper: Keeper
+    _overlay: Overlay
+    _userns: int
+    _mounts: list[Mount]
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def root(self) -> Path:
+        """The merged tree. Symlinks in it that are absolute lead to the machine: prefer `files`."""
+        return Path(f"/proc/{os.getpid()}/fd/{self._overlay.handle}")
+
+    @property
+    def upper(self) -> Path:
+        """Where changes land."""
+        return self._overlay.upper
+
+    @property
+    def shift(self) -> int:
+        """The machine's id minus the image's."""
+        return self.berth.base
+
+    def bind(self, source: Path, target: str) -> None:
+        """Show the machine's directory or file `source` read-only at `target` in all later commands. Owners
+        appear as they are on the machine (root is root). `target` lies below /run or /tmp, so that its mount
+        point does not come into the image."""
+        place = PurePosixPath(target)
+        if len(place.parts) < 3 or place.parts[1] not in _SCRATCH or ".." in place.parts:
+            raise UsageError("bind-elsewhere", f"{target} is not below /run or /tmp")
+        seen = self._keeper.bind(source, f"bound{next(self._numbers)}", read_only=True, userns=self._userns)
+        point = self._mounts[_SCRATCH.index(place.parts[1])].source.joinpath(*place.parts[2:])
+
+        def make() -> None:
+            folder = point if source.is_dir() else point.parent
+            folder.mkdir(parents=True, exist_ok=True)
+            if folder != point:
+                point.touch()
+
+        self._keeper.do(make)
+        self._mounts.append(Mount(seen, target, read_only=True))
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+        directory: str = "/",
+        timeout: float = 300.0,
+    ) -> Outcome:
+        """Run a command as the image's root, without a network, and wait for it and all that it started.
+
+        When `timeout` (seconds) passes, all of it is killed. `environment` is added to PATH, HOME and
+        LANG=C.UTF-8. Raises BuildError `command-not-started` if the runtime could not start it (a missing
+        program, for one).
+        """
+        for point in ("/proc", "/dev", *(f"/{name}" for name in _SCRATCH)):
+            self.files.require_mount_point(point)
+        number = f"c{next(self._numbers)}"
+        group = self.berth.group.below(number)
+        variables = {"PATH": DEFAULT_PATH, "HOME": "/root", "LANG": "C.UTF-8", **(environment or {})}
+        write_bundle(
+            self.berth.folder,
+            ContainerPlan(
+                process=ProcessPlan(
+                    tuple(argv),
+                    tuple(f"{name}={value}" for name, value in variables.items()),
+                    directory,
+                    capabilities=BUILD_CAPABILITIES,
+                    open_files=self.limits.open_files,
+                    file_size=self.limits.disk,
+                ),
+                root=self._overlay.path,
+                base=self.berth.base,
+                cgroup=group.path,
+                build=True,
+                hostname="build",
+                shm=self.limits.scratch,
+                mounts=self._mounts,
+                memory=self.limits.memory,
+                pids=self.limits.pids,
+                limit_swap=group.limits_swap,
+            ),
+        )
+        files = {name: self.berth.folder / f"{number}.{name}" for name in ("pid", "log")}
+        command: list[str | Path] = [self.station.runtime.path, "--root", self.berth.folder / "runtime"]
+        command += ["--log", files["log"], "--log-format", "json", "run", "--bundle", self.berth.folder]
+        command += ["--keep"] if self.station.runtime.keeps_ended else []
+        command += ["--pid-file", files["pid"], f"{self.berth.name}-{number}"]
+        begun = time.monotonic()
+        owner = {"uid": self.berth.base, "gid": self.berth.base}
+        with (
+            tempfile.TemporaryFile() as fed,
+            Capture(self.limits.output, **owner) as out,
+            Capture(self.limits.output, **owner) as err,
+        ):
+            fed.write(stdin)
+            fed.seek(0)
+            os.fchown(fed.fileno(), self.berth.base, self.berth.base)
+            running = self._keeper.do(
+                process.start, command, stdin=fed, stdout=out.write_end, stderr=err.write_end
+            )
+            out.started()
+            err.started()
+            timed_out = out_of_disk = False
+            try:
+                while not wait(running, min(_TICK, begun + timeout - time.monotonic())):
+                    timed_out = time.monotonic() >= begun + timeout
+                    out_of_disk = _written(self.upper, self.limits.disk) > self.limits.disk
+                    if timed_out or out_of_disk:
+                        break
+                kills = group.usage().oom_kills
+            finally:
+                # Also when the command has ended by itself: a killed runtime leaves the rest behind.
+                end(running, group)
+                group.remove()
+        started = files["pid"].exists()
+        outcome = Outcome(
+            tuple(argv),
+            running.returncode,
+            out.kept,
+            err.kept,
+            time.monotonic() - begun,
+            timed_out,
+            bool(kills),
+            out_of_disk,
+            out.dropped + err.dropped,
+        )
+        reason = last_message(files["log"])
+        for file in files.values():
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.berth.folder / "runtime", ignore_errors=True)
+        if not started and not timed_out:
+            raise BuildError(
+                "command-not-started",
+                f"'{' '.join(argv)[:200]}' could not be started: "
+                f"{reason or err.kept.decode(errors='replace').strip()[-1000:]}",
+                hint="is the program in the image? `relbuild doctor` says what the machine lacks",
+            )
+        return outcome
+
+
+@contextlib.contextmanager
+def build_session(
+    lowers: Sequence[Path], *, station: Station, label: str = "build", limits: BuildLimits | None = None
+) -> Iterator[BuildSession]:
+    """A session on the unpacked layers `lowers` (lowest first), which keep the image's ids and are not changed.
+
+    `upper` must be used before the block ends; then everything of the session is removed. Raises
+    EnvironmentLacking when the machine lacks overlayfs, idmapped mounts, namespaces or control groups.
+    """
+    limits = limits or BuildLimits()
+    with (
+        station.berth(label) as berth,
+        user_namespace(berth.base) as userns,
+        keep() as keeper,
+    ):
+        overlay = mount_overlay(
+            keeper,
+            lowers,
+            folder=berth.folder,
+            userns=userns,
+            base=berth.base,
+            mount_points=("/proc", "/dev", *(f"/{name}" for name in _SCRATCH)),
+        )
+        try:
+            mounts = [
+                Mount(
+                    keeper.tmpfs(name, size=limits.scratch, mode=mode, uid=berth.base, gid=berth.base),
+                    f"/{name}",
+                )
+                for name, mode in zip(_SCRATCH, (0o755, 0o1777), strict=True)
+            ]
+            files = RootFs(overlay.handle, berth.base)
+            yield BuildSession(station, berth, limits, files, keeper, overlay, userns, mounts)
+        finally:
+            os.close(overlay.handle)
+
+
+def _written(folder: Path, enough: int) -> int:
+    """Bytes on disk below `folder`, counted until it is more than enough."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(f"{path}/{name}").st_blocks * 512
+        if total > enough:
+            break
+    return total

@@ -1,0 +1,162 @@
+"""Where sandboxes are kept track of, so that none is left over.
+
+Every sandbox has a folder `live/ID/` and a lock file `live/ID.lock`, which its owner holds. A lock that nobody
+holds belongs to a relbuild that was killed: what is left of that sandbox is removed at the next start. Mounts
+need no removing, because they were made in a namespace that is gone (`keeper`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import EnvironmentLacking
+from pipeline.sandbox.cgroups import Group, Hierarchies, groups_named, locate
+from pipeline.sandbox.idmap import SLOTS, base_of
+from pipeline.sandbox.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Berth:
+    """One sandbox's place: a name that is unique on the machine, a folder, a control group, and ids."""
+
+    name: str
+    folder: Path
+    group: Group
+    base: int
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """Made by `open_station`. `mark` begins the name of every sandbox of this state folder."""
+
+    state: Path
+    runtime: Runtime
+    hierarchies: Hierarchies
+    mark: str
+
+    @contextlib.contextmanager
+    def berth(self, label: str) -> Iterator[Berth]:
+        """A place for a sandbox, cleared when the block ends. `label` is for people."""
+        if os.geteuid() != 0:
+            raise EnvironmentLacking(
+                "root-needed",
+                "sandboxes need root: layers are mounted and processes limited",
+                hint="run relbuild as root (in a container with CAP_SYS_ADMIN will do)",
+            )
+        name = f"{self.mark}-{_plain(label)}-{secrets.token_hex(4)}"
+        lock = self.state / "live" / f"{name}.lock"
+        with _held(lock), self._range() as base:
+            folder = self.state / "live" / name
+            folder.mkdir(mode=0o700)
+            berth = Berth(name, folder, Group(self.hierarchies, name), base)
+            try:
+                yield berth
+            finally:
+                self._clear(name)
+
+    def sweep(self) -> tuple[str, ...]:
+        """Remove what killed processes have left; returns the names of their sandboxes."""
+        removed = []
+        for lock in sorted((self.state / "live").glob("*.lock")):
+            try:
+                handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            else:
+                self._clear(lock.stem)
+                removed.append(lock.stem)
+            finally:
+                os.close(handle)
+        # A runtime killed while it was starting may make its group after the sandbox was cleared.
+        for name in groups_named(self.hierarchies, f"{self.mark}-"):
+            if not (self.state / "live" / f"{name}.lock").exists():
+                Group(self.hierarchies, name).remove()
+        return tuple(removed)
+
+    def _clear(self, name: str) -> None:
+        Group(self.hierarchies, name).remove()
+        folder = self.state / "live" / name
+        if folder.exists():
+            shutil.rmtree(folder)
+        (self.state / "live" / f"{name}.lock").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _range(self) -> Iterator[int]:
+        """A range of ids that no other sandbox of this station has."""
+        for slot in range(SLOTS):
+            handle = os.open(self.state / "ids" / str(slot), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                continue
+            try:
+                yield base_of(slot)
+            finally:
+                os.close(handle)
+            return
+        raise EnvironmentLacking(
+            "no-free-ids", f"{SLOTS} sandboxes run already", hint="wait until some of them have ended"
+        )
+
+
+def open_station(state: Path, runtime: Runtime) -> Station:
+    """Open or make the state folder (on a file system that overlayfs can write to, best the store's), and
+    clear what killed processes left in it. Raises EnvironmentLacking."""
+    for folder in (state, state / "live", state / "ids"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = state.resolve()
+    mark = _mark(state)
+    if not re.fullmatch("[0-9a-f]{8}", mark):
+        raise EnvironmentLacking(
+            "state-damaged", "the sandbox's state folder is damaged", place=str(state), hint="remove it"
+        )
+    station = Station(state, runtime, locate(), mark)
+    station.sweep()
+    return station
+
+
+def _mark(state: Path) -> str:
+    """The state folder's own short name, chosen once by whoever comes first."""
+    path = state / "mark"
+    if not path.exists():
+        draft = state / f"mark-{secrets.token_hex(4)}"
+        draft.write_text(secrets.token_hex(4))
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
+        draft.unlink()
+    return path.read_text()
+
+
+@contextlib.contextmanager
+def _held(lock: Path) -> Iterator[None]:
+    """Make a lock file and hold it. A sweep may take it for a left one in the moment before it is held."""
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            if lock.stat().st_ino == os.fstat(handle).st_ino:
+                break
+        except FileNotFoundError:
+            pass
+        os.close(handle)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _plain(label: str) -> str:
+    return re.sub("[^A-Za-z0-9.]+", "-", label).strip("-.")[:40] or "sandbox"

@@ -1,0 +1,100 @@
+"""A smoke report as JUnit XML, which CI servers show: a suite per instance, a test case per check."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from xml.sax.saxutils import escape, quoteattr
+
+from pipeline.model.smoke import InstanceReport, SmokeReport
+
+_ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot hold, not even escaped (Extensible Markup Language 1.0, Char)."""
+
+
+def junit(report: SmokeReport, name: str) -> bytes:
+    """The report on the image called `name`, UTF-8. Control characters appear as `\\x1b`."""
+    suites = [_suite(report, instance, name) for instance in report.instances]
+    if report.failure:
+        suites.append(_verdict(report, name))
+    tests = sum(len(instance.checks) for instance in report.instances) + bool(report.failure)
+    failures = sum(not check.passed for instance in report.instances for check in instance.checks)
+    body = "\n".join(suites)
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        f"<testsuites{_attributes(name=name, tests=tests, failures=failures + bool(report.failure), errors=0)}"
+        f"{_attributes(time=_seconds(report.took))}>\n{body}\n</testsuites>\n"
+    ).encode()
+
+
+def _suite(report: SmokeReport, instance: InstanceReport, name: str) -> str:
+    failed = sum(not check.passed for check in instance.checks)
+    took = sum(check.took for check in instance.checks)
+    opening = _attributes(
+        name=instance.name, tests=len(instance.checks), failures=failed, errors=0, time=_seconds(took)
+    )
+    lines = [f" <testsuite{opening}{_attributes(timestamp=_time(report.started))}>", "  <properties>"]
+    lines += [f"   <property{_attributes(name=key, value=value)}/>" for key, value in _facts(report, instance)]
+    lines.append("  </properties>")
+    for check in instance.checks:
+        opening = _attributes(classname=f"{name}.{instance.name}", name=check.name, time=_seconds(check.took))
+        if check.passed:
+            lines.append(f"  <testcase{opening}/>")
+        else:
+            first = check.detail.splitlines()[0] if check.detail else "failed"
+            lines.append(
+                f"  <testcase{opening}><failure{_attributes(message=first)}>{_text(check.detail)}</failure>"
+                "</testcase>"
+            )
+    lines += [f"  <system-out>{_text(instance.log)}</system-out>", " </testsuite>"]
+    return "\n".join(lines)
+
+
+def _verdict(report: SmokeReport, name: str) -> str:
+    opening = _attributes(name=f"{name} as a whole", tests=1, failures=1, errors=0, time="0.000")
+    case = _attributes(classname=name, name="the run as a whole", time="0.000")
+    failure = f"<failure{_attributes(message=report.failure)}>{_text(report.failure)}</failure>"
+    return f" <testsuite{opening}>\n  <testcase{case}>{failure}</testcase>\n </testsuite>"
+
+
+def _facts(report: SmokeReport, instance: InstanceReport) -> Iterable[tuple[str, str]]:
+    yield "image", str(report.image)
+    yield "plan", str(report.plan)
+    yield "runtime", report.runtime
+    for limit in instance.limits:
+        read = "nothing" if limit.read is None else str(limit.read)
+        state = "enforced" if limit.enforced else f"NOT ENFORCED: {limit.reason}"
+        yield f"limit.{limit.name}", f"asked {limit.asked}, read {read}, {state}"
+    used = {
+        "ready_after_ms": instance.ready_after,
+        "exit_code": instance.exit_code,
+        "peak_memory_bytes": instance.peak_memory,
+        "cpu_time_us": instance.cpu_time,
+        "throttled_time_us": instance.throttled_time,
+        "peak_pids": instance.peak_pids,
+        "oom_kills": instance.oom_kills,
+    }
+    for key, value in used.items():
+        if value is not None:
+            yield key, str(value)
+
+
+def _attributes(**values: object) -> str:
+    return "".join(f" {key}={quoteattr(_legal(str(value)))}" for key, value in values.items())
+
+
+def _text(text: str) -> str:
+    return escape(_legal(text))
+
+
+def _legal(text: str) -> str:
+    return _ILLEGAL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def _seconds(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:.3f}"
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -1,0 +1,154 @@
+"""A smoke report as JSON and back, and as lines for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+
+from pipeline.digest import Digest, canonical_json, identity
+from pipeline.errors import VerificationError
+from pipeline.model.smoke import CheckResult, InstanceReport, LimitReading, SmokePlan, SmokeReport
+
+_PLAN_VERSION = 1
+_SCHEMA = 1
+
+
+def plan_digest(plan: SmokePlan) -> Digest:
+    """A name for what is asked. Where in the recipe it is asked does not matter."""
+    value = asdict(plan)
+    for check in [*value["checks"], *([value["ready"]] if value["ready"] else [])]:
+        del check["place"]
+    return identity("smoke-plan", _PLAN_VERSION, plan=json.loads(canonical_json(value)))
+
+
+def report_json(report: SmokeReport) -> dict[str, object]:
+    """JSON values that `read_report` makes the same report of."""
+    value = asdict(report)
+    for key in ("image", "plan"):
+        value[key] = str(getattr(report, key))
+    for instance in value["instances"]:
+        instance["checks"] = list(instance["checks"])
+        instance["limits"] = list(instance["limits"])
+    value["instances"] = list(value["instances"])
+    return {"schema": _SCHEMA, "passed": report.passed, **value}
+
+
+def read_report(value: Mapping[str, object]) -> SmokeReport:
+    """What `report_json` wrote. `passed` is not believed but found out again.
+
+    Raises VerificationError `report-malformed`.
+    """
+    try:
+        if value["schema"] != _SCHEMA:
+            raise ValueError(f"schema {value['schema']} is unknown")
+        instances = value["instances"]
+        if not isinstance(instances, list):
+            raise TypeError("instances is no array")
+        return SmokeReport(
+            image=Digest.parse(_text(value["image"])),
+            plan=Digest.parse(_text(value["plan"])),
+            runtime=_text(value["runtime"]),
+            instances=tuple(_instance(instance) for instance in instances),
+            started=_number(value["started"]),
+            took=_number(value["took"]),
+            failure=_text(value["failure"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise VerificationError("report-malformed", f"this is no smoke report: {error!r}") from error
+
+
+def _instance(value: Mapping[str, object]) -> InstanceReport:
+    checks, limits = value["checks"], value["limits"]
+    if not isinstance(checks, list) or not isinstance(limits, list):
+        raise TypeError("checks or limits is no array")
+    return InstanceReport(
+        name=_text(value["name"]),
+        checks=tuple(
+            CheckResult(
+                _text(check["name"]), _truth(check["passed"]), _number(check["took"]), _text(check["detail"])
+            )
+            for check in checks
+        ),
+        limits=tuple(
+            LimitReading(
+                _text(limit["name"]),
+                _number(limit["asked"]),
+                _optional(limit["read"]),
+                _truth(limit["enforced"]),
+                _text(limit["reason"]),
+            )
+            for limit in limits
+        ),
+        ready_after=_optional(value["ready_after"]),
+        exit_code=_optional(value["exit_code"]),
+        peak_memory=_optional(value["peak_memory"]),
+        cpu_time=_optional(value["cpu_time"]),
+        throttled_time=_optional(value["throttled_time"]),
+        peak_pids=_optional(value["peak_pids"]),
+        oom_kills=_optional(value["oom_kills"]),
+        log=_text(value["log"]),
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no number")
+    return value
+
+
+def _optional(value: object) -> int | None:
+    return None if value is None else _number(value)
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
+
+
+# --- for people --------------------------------------------------------------------------------------
+
+
+def report_lines(report: SmokeReport) -> tuple[str, ...]:
+    """What a terminal shows: every instance with its answers, what it used, and limits that do not hold."""
+    return tuple(_lines(report))
+
+
+def _lines(report: SmokeReport) -> Iterator[str]:
+    for instance in report.instances:
+        ready = f", ready after {seconds(instance.ready_after)}" if instance.ready_after is not None else ""
+        yield f"{instance.name}{ready}{_used(instance)}"
+        for check in instance.checks:
+            yield f"  {'✓' if check.passed else '✗'} {check.name} ({seconds(check.took)})"
+            if not check.passed:
+                yield from (f"      {line}" for line in check.detail.splitlines())
+        for limit in instance.limits:
+            if not limit.enforced:
+                yield f"  ! limit {limit.name} is not enforced: {limit.reason}"
+    if report.failure:
+        yield f"✗ {report.failure}"
+    verdict = "passed" if report.passed else "DID NOT PASS"
+    yield f"{verdict} in {seconds(report.took)} under {report.runtime}"
+
+
+def seconds(milliseconds: int) -> str:
+    """`250 ms`, `1.5 s`."""
+    return f"{milliseconds} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
+
+
+def _used(instance: InstanceReport) -> str:
+    parts = []
+    if instance.peak_memory is not None:
+        parts.append(f"{instance.peak_memory / (1 << 20):.1f} MiB")
+    if instance.cpu_time is not None:
+        parts.append(f"{instance.cpu_time / 1_000_000:.2f} s of CPU")
+    if instance.oom_kills:
+        parts.append(f"{instance.oom_kills} killed for want of memory")
+    return f" ({', '.join(parts)})" if parts else ""

@@ -1,0 +1,333 @@
+"""Downloads into the store, and small documents into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from pipeline.digest import Digest, chunks
+from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.progress import Progress, Task, task
+from pipeline.store import Store
+from pipeline.transfer.network import Network
+from pipeline.transfer.places import PlaceFailed, ask
+
+SIZE_LIMIT = 16 << 30
+"""Bytes of a download whose size nobody stated. The largest RPMs have a few GiB."""
+
+_LONGEST_PAUSE = 20.0
+"""Seconds: a server's Retry-After is obeyed up to this."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """Bytes that are wanted: where they may be had (tried in turn), their digest and size as far as these are
+    known, and what people call them."""
+
+    urls: tuple[str, ...]
+    target: Digest | None
+    size: int | None
+    label: str
+
+
+class _Stopped(Exception):
+    """Another download failed first."""
+
+
+def fetch(
+    store: Store,
+    downloads: Sequence[Download],
+    *,
+    progress: Progress,
+    parallel: int = 4,
+    offline: bool = False,
+    network: Network | None = None,
+    label: str = "files",
+) -> tuple[Digest, ...]:
+    """Put every download into the store and return the digests, in the order of `downloads`.
+
+    What is in the store already is not asked for. A partial download survives a kill and is resumed by the
+    next run. Raises EnvironmentLacking `network-unreachable`, `download-missing` or (with `offline`, which
+    leaves only `file://`) `offline-miss`; VerificationError `download-mismatch` when a place gave other bytes
+    than the digest or size promise and no other place gave the right ones.
+    """
+    wanted = tuple(dict.fromkeys(one for one in downloads if one.target is None or not store.has(one.target)))
+    got: dict[Download, Digest] = {}
+    if wanted:
+        total = sum(one.size or 0 for one in wanted)
+        with task(progress, "fetch", label, total=total or None, unit="bytes") as running, ExitStack() as stack:
+            client = None
+            if not offline and any(not url.startswith("file:") for one in wanted for url in one.urls):
+                client = stack.enter_context((network or Network()).client(parallel))
+            fetcher = _Fetcher(store, client, network or Network(), running)
+            got = dict(zip(wanted, _all(fetcher, wanted, parallel), strict=True))
+            running.note(f"{len(wanted)} fetched, {len(downloads) - len(wanted)} reused")
+    return tuple(got[one] if one in got else _target(one) for one in downloads)
+
+
+def fetch_document(
+    urls: Sequence[str], *, limit: int, offline: bool = False, network: Network | None = None
+) -> bytes:
+    """The bytes of a small document from the first of `urls` that delivers, at most `limit` bytes.
+
+    They are not verified: the caller knows a checksum or a signature, or knows that there is none. Raises
+    EnvironmentLacking as `fetch` does, and VerificationError `download-too-large`.
+    """
+    way = network or Network()
+    failures: list[tuple[str, PlaceFailed]] = []
+    with ExitStack() as stack:
+        client = None
+        if not offline and any(not url.startswith("file:") for url in urls):
+            client = stack.enter_context(way.client())
+        for url in urls:
+            try:
+                return _patiently(way, threading.Event(), _document, client, url, limit)
+            except PlaceFailed as failure:
+                failures.append((url, failure))
+    raise _given_up(urls[0] if urls else "a document", failures)
+
+
+def _document(client: httpx.Client | None, url: str, limit: int) -> bytes:
+    data = bytearray()
+    with ask(client, url) as stream:
+        for piece in stream.pieces:
+            data += piece
+            if len(data) > limit:
+                raise VerificationError("download-too-large", f"{url} has more than {limit} bytes", place=url)
+    return bytes(data)
+
+
+def _target(one: Download) -> Digest:
+    assert one.target is not None, "a download without a target is always fetched"
+    return one.target
+
+
+def _all(fetcher: _Fetcher, wanted: Sequence[Download], parallel: int) -> list[Digest]:
+    """All of `wanted` at once; the first failure stops the others."""
+    with ThreadPoolExecutor(max(1, parallel), "fetch") as pool:
+        futures = [pool.submit(fetcher.fetch, one) for one in wanted]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            fetcher.stop.set()
+            for future in futures:
+                future.cancel()
+    errors = [error for one in futures if not one.cancelled() and (error := one.exception())]
+    for kind in (VerificationError, Exception, BaseException):
+        for error in errors:
+            if isinstance(error, kind) and not isinstance(error, _Stopped):
+                raise error
+    return [future.result() for future in futures]
+
+
+class _Fetcher:
+    """What the threads of one `fetch` share."""
+
+    def __init__(self, store: Store, client: httpx.Client | None, network: Network, running: Task) -> None:
+        self.stop = threading.Event()
+        self._store = store
+        self._client = client
+        self._network = network
+        self._task = running
+        self._failures: Counter[str] = Counter()
+        """Per host: a mirror that is down is asked last for the next file."""
+
+    def fetch(self, one: Download) -> Digest:
+        """One download, from the first place that delivers. `stop` is set only after all were handed in and
+        one failed, or all are done."""
+        if one.target is None:
+            return self._from_anywhere(one, self._unnamed)
+        with self._store.locked(f"download {one.target}"):
+            if self._store.has(one.target):
+                self._task.advance(one.size or 0)
+                return one.target
+            return self._from_anywhere(one, self._named)
+
+    def _from_anywhere(self, one: Download, get: Callable[[Download, str], Digest]) -> Digest:
+        failures: list[tuple[str, PlaceFailed]] = []
+        mismatch: VerificationError | None = None
+        for url in sorted(one.urls, key=lambda url: self._failures[urlsplit(url).netloc]):
+            try:
+                return _patiently(self._network, self.stop, get, one, url)
+            except VerificationError as error:
+                mismatch = mismatch or error
+            except PlaceFailed as failure:
+                failures.append((url, failure))
+                self._failures[urlsplit(url).netloc] += 0 if failure.missing else 1
+        raise mismatch or _given_up(one.label, failures)
+
+    def _unnamed(self, one: Download, url: str) -> Digest:
+        """Bytes whose digest nobody knows yet."""
+        limit = SIZE_LIMIT if one.size is None else one.size
+        with self._store.writer() as blob, ask(self._client, url) as stream:
+            for piece in stream.pieces:
+                self._go_on()
+                if blob.size + len(piece) > limit:
+                    raise _mismatch(one, url, f"it has more than {limit} bytes")
+                blob.write(piece)
+                self._task.advance(len(piece))
+            if one.size is not None and blob.size != one.size:
+                raise _mismatch(one, url, f"it has {blob.size} bytes")
+            return blob.digest
+
+    def _named(self, one: Download, url: str) -> Digest:
+        """Bytes whose digest is known: kept under it while they are partial, so that any run and any mirror
+        can go on where the last one stopped."""
+        target = _target(one)
+        folder = self._store.metadata / "partial"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        partial = _Partial(folder / target.hex)
+        limit = SIZE_LIMIT if one.size is None else one.size
+        taken_up = partial.take_up(limit)
+        try:
+            self._fill(partial, one, url, limit)
+        except PlaceFailed as failure:
+            if failure.restart or not partial.size:
+                partial.drop()
+            raise
+        if partial.digest == target.hex and one.size in (None, partial.size):
+            partial.path.chmod(0o644)
+            partial.path.replace(self._store.blob(target))
+            partial.drop()
+            return target
+        if one.size is not None and partial.size < one.size and urlsplit(url).scheme != "file":
+            raise PlaceFailed(f"the transfer ended after {partial.size} of {one.size} bytes", again=True)
+        what = f"it has {partial.size} bytes with sha256:{partial.digest}"
+        partial.drop()
+        if taken_up:  # what was taken up may have been the bad part: once more from the start
+            raise PlaceFailed(f"resumed, {what}", again=True)
+        raise _mismatch(one, url, what)
+
+    def _fill(self, partial: _Partial, one: Download, url: str, limit: int) -> None:
+        if partial.size and (partial.size == limit or partial.digest == _target(one).hex):
+            return  # killed between the last byte and the rename
+        offset = partial.size
+        with ask(self._client, url, offset=offset, validator=partial.validator(url)) as stream:
+            partial.begin(stream.offset, url, stream.validator)
+            with partial.path.open("ab") as file:
+                for piece in stream.pieces:
+                    self._go_on()
+                    if partial.size + len(piece) > limit:
+                        partial.drop()
+                        raise _mismatch(one, url, f"it has more than {limit} bytes")
+                    file.write(piece)
+                    partial.add(piece)
+                    self._task.advance(len(piece))
+
+    def _go_on(self) -> None:
+        if self.stop.is_set():
+            raise _Stopped
+
+
+class _Partial:
+    """The first part of a file: its path, size and hash so far, and beside it where it came from."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._hash = hashlib.sha256()
+        self._origin = path.with_suffix(".origin")
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what is there, in hex."""
+        return self._hash.hexdigest()
+
+    def take_up(self, limit: int) -> int:
+        """Read what an earlier attempt left, unless that is too much; returns its size."""
+        if self.path.exists() and self.path.stat().st_size <= limit:
+            with self.path.open("rb") as file:
+                for piece in chunks(file):
+                    self.add(piece)
+        return self.size
+
+    def validator(self, url: str) -> str:
+        """What `url` called this content, if the first part came from there. Another mirror's validators mean
+        nothing: there the digest decides in the end."""
+        try:
+            origin = json.loads(self._origin.read_bytes())
+        except (OSError, ValueError):
+            return ""
+        same = isinstance(origin, dict) and origin.get("url") == url
+        return str(origin.get("validator", "")) if same else ""
+
+    def begin(self, offset: int, url: str, validator: str) -> None:
+        """The rest comes now, or (`offset` 0) all of it."""
+        if offset != self.size:
+            self.size = 0
+            self._hash = hashlib.sha256()
+        if not self.size:
+            self.path.write_bytes(b"")
+            self._origin.write_text(json.dumps({"url": url, "validator": validator}))
+
+    def add(self, piece: bytes) -> None:
+        """`piece` was read or written."""
+        self._hash.update(piece)
+        self.size += len(piece)
+
+    def drop(self) -> None:
+        """Remove it."""
+        self.path.unlink(missing_ok=True)
+        self._origin.unlink(missing_ok=True)
+
+
+def _patiently(network: Network, stop: threading.Event, attempt: Callable[..., _T], *arguments: object) -> _T:
+    """`attempt(*arguments)`, again after a pause as long as that may help."""
+    pause = network.backoff
+    for left in reversed(range(max(1, network.attempts))):
+        try:
+            return attempt(*arguments)
+        except PlaceFailed as failure:
+            if not failure.again or not left or stop.is_set():
+                raise
+            stop.wait(min(max(pause, failure.pause), _LONGEST_PAUSE))
+            pause *= 2
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _mismatch(one: Download, url: str, what: str) -> VerificationError:
+    promised = [f"{one.size} bytes"] if one.size is not None else []
+    promised += [str(one.target)] if one.target else []
+    return VerificationError(
+        "download-mismatch",
+        f"{one.label} from {url} is not what was promised ({', '.join(promised)}): {what}",
+        place=one.label,
+        hint="the mirror is damaged or out of step; try again later or use another mirror",
+    )
+
+
+def _given_up(label: str, failures: Sequence[tuple[str, PlaceFailed]]) -> EnvironmentLacking:
+    if any(failure.offline for _, failure in failures):
+        return EnvironmentLacking(
+            "offline-miss",
+            f"{label} is not in the store, and --offline forbids to fetch it",
+            place=label,
+            hint="run once without --offline, or `relbuild vendor` where there is a network",
+        )
+    tried = "; ".join(f"{url}: {failure}" for url, failure in failures) or "no place to get it from is known"
+    if failures and all(failure.missing for _, failure in failures):
+        return EnvironmentLacking(
+            "download-missing",
+            f"{label} cannot be had any more: {tried}",
+            place=label,
+            hint="the repository may have dropped it: resolve again with --upgrade",
+        )
+    return EnvironmentLacking(
+        "network-unreachable",
+        f"{label} cannot be fetched: {tried}",
+        place=label,
+        hint="check the network, the proxy variables and the repository's URL",
+    )

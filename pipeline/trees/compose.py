@@ -1,0 +1,358 @@
+"""From headers to layers, without opening a payload.
+
+rpm's rules for files that several packages own are followed (rpm, lib/transaction.c, handleOverlappedFiles and
+rpmfilesCompare): what is the same in mode, owner, and content or target is shared, of two ELF files the
+preferred colour wins, a ghost never conflicts, and anything else is a conflict; also two directories of
+different mode or owner. All problems of all packages are reported at once.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from pipeline.errors import BuildError, Problem
+from pipeline.model.accounts import AccountTable
+from pipeline.model.header import FileFlag, FileRecord, PackageHeader
+from pipeline.model.tree import Entry, Kind, Tree
+from pipeline.trees.capabilities import ATTRIBUTE, capability_attribute
+from pipeline.trees.composition import (
+    STATE_NORMAL,
+    STATE_NOT_INSTALLED,
+    STATE_WRONG_COLOR,
+    ComposedLayer,
+    ComposeOptions,
+    Composition,
+    Part,
+)
+from pipeline.trees.exclusion import excluded
+from pipeline.trees.paths import Canonical, split_path
+
+ENTRIES_LIMIT = 4_000_000
+"""Files in all packages together: ten times a full desktop installation."""
+
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFIFO: Kind.FIFO,
+    stat.S_IFCHR: Kind.CHARACTER,
+    stat.S_IFBLK: Kind.BLOCK,
+}
+_PERMISSIONS = 0o7777
+_PREFERRED = {"x86_64": 2, "s390x": 2, "ppc64": 2, "sparc64": 2}
+
+
+@dataclass(slots=True)
+class _Claim:
+    """One package's file at a canonical path."""
+
+    layer: int
+    package: PackageHeader
+    index: int
+    file: FileRecord
+
+
+@dataclass(slots=True)
+class _Work:
+    """What is known so far."""
+
+    accounts: AccountTable
+    options: ComposeOptions
+    problems: list[Problem] = field(default_factory=list)
+    states: dict[str, list[int]] = field(default_factory=dict)
+    claims: dict[str, list[_Claim]] = field(default_factory=dict)
+    unknown: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    uids: dict[str, int] = field(default_factory=dict)
+    gids: dict[str, int] = field(default_factory=dict)
+
+    def refuse(self, code: str, message: str, place: str, hint: str | None = None) -> None:
+        self.problems.append(Problem(code, message, place, hint))
+
+
+def compose(
+    layers: Sequence[tuple[str, Sequence[PackageHeader]]],
+    accounts: AccountTable,
+    options: ComposeOptions | None = None,
+) -> Composition:
+    """Lay the packages of `layers` (lowest first) over one another.
+
+    The result does not depend on the order of the packages within a layer. Raises BuildError with every problem:
+    `file-conflict`, `unsafe-path`, `owner-unknown`, `device-node`, `capability-unknown`, `too-many-files`.
+    """
+    options = options or ComposeOptions()
+    work = _Work(accounts, options)
+    work.uids = {user.name: user.uid for user in accounts.users}
+    work.gids = {group.name: group.gid for group in accounts.groups}
+    ordered = [(name, sorted(packages, key=lambda package: package.nevra)) for name, packages in layers]
+    _claim_all(ordered, work)
+    winners = {path: _settle(path, claims, work) for path, claims in sorted(work.claims.items())}
+    composed, tree = _lay(ordered, winners, work)
+    _refuse_beneath_files(tree, work)
+    for (kind, name), packages in sorted(work.unknown.items()):
+        work.refuse(
+            "owner-unknown",
+            f"files of {', '.join(sorted(packages))} belong to {kind} '{name}', which has no number",
+            name,
+            "add it to `accounts` in the recipe",
+        )
+    if work.problems:
+        raise BuildError.of(work.problems)
+    return Composition(
+        layers=tuple(composed),
+        tree=Tree.of(tree),
+        states=MappingProxyType({nevra: tuple(states) for nevra, states in work.states.items()}),
+        build_time=max((layer.build_time for layer in composed), default=0),
+    )
+
+
+# --- who claims which path -------------------------------------------------------------------------------
+
+
+def _claim_all(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Work) -> None:
+    options = work.options
+    count = sum(len(package.files) for _, packages in layers for package in packages)
+    if count > ENTRIES_LIMIT:
+        raise BuildError("too-many-files", f"the packages hold {count} files, more than {ENTRIES_LIMIT}")
+    canonical = _canonical(layers, work)
+    for number, (name, packages) in enumerate(layers):
+        for package in packages:
+            out = excluded(
+                package.files,
+                docs=options.docs.get(name, True),
+                man=options.man.get(name, True),
+                languages=options.languages,
+            )
+            states = [
+                STATE_NOT_INSTALLED if index in out else STATE_NORMAL for index in range(len(package.files))
+            ]
+            work.states[str(package.nevra)] = states
+            for index, file in enumerate(package.files):
+                try:
+                    path = canonical.path(split_path(file.path))
+                except BuildError as error:
+                    work.refuse(error.code, str(error.problems[0].message), str(package.nevra))
+                    continue
+                if states[index] == STATE_NORMAL:
+                    work.claims.setdefault(path, []).append(_Claim(number, package, index, file))
+
+
+def _canonical(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Work) -> Canonical:
+    """All symlinks that will stand in the image."""
+    links = {f"/{entry.path}": entry.link for entry in work.options.below if entry.kind is Kind.SYMLINK}
+    for _, packages in layers:
+        for package in packages:
+            for file in package.files:
+                if stat.S_ISLNK(file.mode) and not file.flags & FileFlag.GHOST:
+                    try:
+                        split_path(file.path)
+                    except BuildError:
+                        continue  # Reported where all paths are.
+                    links[file.path] = file.link
+    return Canonical.of(links.items())
+
+
+# --- who wins it -----------------------------------------------------------------------------------------
+
+
+def _settle(path: str, claims: list[_Claim], work: _Work) -> _Claim | None:
+    """The claim that is emitted at `path`, None if only ghosts claim it."""
+    claims.sort(key=lambda claim: (claim.layer, claim.package.nevra, claim.index))
+    real = [claim for claim in claims if not claim.file.flags & FileFlag.GHOST]
+    if not real:
+        return None
+    preferred = _PREFERRED.get(work.options.arch, 2)
+    colors = {claim.file.color for claim in real}
+    if preferred in colors and len(colors) > 1 and 0 not in colors:
+        for claim in real:
+            if claim.file.color != preferred:
+                work.states[str(claim.package.nevra)][claim.index] = STATE_WRONG_COLOR
+        real = [claim for claim in real if claim.file.color == preferred]
+    first = real[0]
+    for other in real[1:]:
+        if why := _difference(first.file, other.file):
+            _conflict(path, first, other, why, work)
+    return first
+
+
+def _difference(a: FileRecord, b: FileRecord) -> str | None:
+    """Why two files cannot share a path, None if they can."""
+    if a.mode != b.mode:
+        return f"mode {stat.filemode(a.mode)} and {stat.filemode(b.mode)}"
+    if (a.user, a.group) != (b.user, b.group):
+        return f"owner {a.user}:{a.group} and {b.user}:{b.group}"
+    if stat.S_ISLNK(a.mode) and a.link != b.link:
+        return f"target {a.link} and {b.link}"
+    if stat.S_ISREG(a.mode) and (a.size != b.size or a.digest != b.digest or (a.digest is None and a.size)):
+        return "different content"
+    if (stat.S_ISCHR(a.mode) or stat.S_ISBLK(a.mode)) and a.rdev != b.rdev:
+        return "different devices"
+    return None
+
+
+def _conflict(path: str, first: _Claim, other: _Claim, why: str, work: _Work) -> None:
+    work.refuse(
+        "file-conflict",
+        f"/{path} is in {first.package.nevra} and in {other.package.nevra} with {why}",
+        f"/{path}",
+        "leave one of the packages out, or exclude it in the recipe",
+    )
+
+
+# --- the layers ------------------------------------------------------------------------------------------
+
+
+def _lay(
+    layers: Sequence[tuple[str, Sequence[PackageHeader]]], winners: dict[str, _Claim | None], work: _Work
+) -> tuple[list[ComposedLayer], dict[str, Entry]]:
+    tree = dict(work.options.below.entries)
+    below = work.options.below
+    of_layer: dict[int, list[tuple[str, _Claim]]] = {}
+    for path, claim in winners.items():
+        if claim is not None:
+            of_layer.setdefault(claim.layer, []).append((path, claim))
+    composed = []
+    for number, (name, packages) in enumerate(layers):
+        build_time = max((package.build_time for package in packages), default=0)
+        emitted: dict[str, list[tuple[int, Entry]]] = {}
+        directories: dict[str, Entry] = {}
+        for path, claim in of_layer.get(number, ()):
+            entry = _entry(path, claim, work)
+            if _stands_below(entry, claim, below, work):
+                continue
+            if entry.kind is Kind.DIRECTORY:
+                directories[path] = replace(entry, mtime=build_time)
+            else:
+                emitted.setdefault(entry.owner, []).append((claim.index, entry))
+        parts = tuple(
+            Part(package.nevra, package.checksum, _linked(package, emitted[str(package.nevra)]))
+            for package in packages
+            if str(package.nevra) in emitted
+        )
+        for part in parts:
+            tree.update((entry.path, entry) for _, entry in part.entries)
+        tree.update(directories)
+        inside = [*directories, *(entry.path for part in parts for _, entry in part.entries)]
+        for path in _parents(inside):
+            known = tree.get(path)
+            if known is None or known.kind is not Kind.DIRECTORY:
+                if path and known is None:
+                    known = Entry(path, Kind.DIRECTORY, mode=0o755)
+                else:
+                    continue  # The root needs no entry; what stands in the way is reported for all.
+            directories[path] = tree[path] = replace(known, mtime=build_time)
+        composed.append(
+            ComposedLayer(
+                name=name,
+                directories=tuple(directories[path] for path in sorted(directories)),
+                parts=parts,
+                contents=tuple(str(package.nevra) for package in packages),
+                build_time=build_time,
+            )
+        )
+    return composed, tree
+
+
+def _entry(path: str, claim: _Claim, work: _Work) -> Entry:
+    file, nevra = claim.file, str(claim.package.nevra)
+    kind = _KINDS.get(stat.S_IFMT(file.mode))
+    if kind is None or kind in (Kind.CHARACTER, Kind.BLOCK):
+        work.refuse(
+            "device-node",
+            f"/{path} is a device node or a socket, which an image cannot hold",
+            nevra,
+            "leave the package out; a runtime makes the devices that a container may use",
+        )
+        kind = Kind.FIFO
+    xattrs: tuple[tuple[str, bytes], ...] = ()
+    if file.capabilities and kind is Kind.FILE:
+        try:
+            xattrs = ((ATTRIBUTE, capability_attribute(file.capabilities)),)
+        except BuildError as error:
+            work.refuse(error.code, f"/{path}: {error.problems[0].message}", nevra)
+    return Entry(
+        path=path,
+        kind=kind,
+        mode=0o777 if kind is Kind.SYMLINK else file.mode & _PERMISSIONS,
+        uid=_number(work.uids, "user", file.user, nevra, work),
+        gid=_number(work.gids, "group", file.group, nevra, work),
+        mtime=file.mtime,
+        size=file.size if kind is Kind.FILE else 0,
+        link=file.link if kind is Kind.SYMLINK else "",
+        xattrs=xattrs,
+        content=file.digest if kind is Kind.FILE else None,
+        owner=nevra,
+    )
+
+
+def _number(numbers: dict[str, int], kind: str, name: str, nevra: str, work: _Work) -> int:
+    number = numbers.get(name)
+    if number is None:
+        work.unknown.setdefault((kind, name), set()).add(nevra)
+        return 0
+    return number
+
+
+def _linked(package: PackageHeader, entries: list[tuple[int, Entry]]) -> tuple[tuple[int, Entry], ...]:
+    """Sorted by path, all but the first of each set of hard links naming the first."""
+    first: dict[int, Entry] = {}
+    linked = []
+    for index, entry in sorted(entries, key=lambda item: item[1].path):
+        file = package.files[index]
+        if entry.kind is Kind.FILE and file.nlink > 1:
+            known = first.setdefault(file.inode, entry)
+            if known is not entry:
+                linked.append((index, replace(entry, kind=Kind.HARDLINK, link=known.path)))
+                continue
+        linked.append((index, entry))
+    return tuple(linked)
+
+
+def _stands_below(entry: Entry, claim: _Claim, below: Tree, work: _Work) -> bool:
+    """Is the same thing in the parent image already? A different thing of a package there is a conflict."""
+    there = below.get(entry.path)
+    if there is None:
+        return False
+    if there.kind is Kind.HARDLINK and (named := below.get(there.link)):
+        there = replace(named, path=entry.path, owner=there.owner)
+    same = (
+        (entry.kind, entry.mode, entry.uid, entry.gid) == (there.kind, there.mode, there.uid, there.gid)
+        and entry.link == there.link
+        and (entry.kind is not Kind.FILE or entry.content == there.content)
+    )
+    if not same and there.owner:
+        work.refuse(
+            "file-conflict",
+            f"/{entry.path} is in {entry.owner} and, different, in {there.owner} of the parent image",
+            f"/{entry.path}",
+            "rebuild the parent with a package that agrees",
+        )
+    return same
+
+
+def _parents(paths: Iterable[str]) -> list[str]:
+    """All directories that `paths` stand in, sorted, with the root as ``""``."""
+    found: set[str] = set()
+    for path in paths:
+        while path:
+            path = path.rpartition("/")[0]
+            if path in found:
+                break
+            found.add(path)
+    return sorted(found)
+
+
+def _refuse_beneath_files(tree: dict[str, Entry], work: _Work) -> None:
+    for path in _parents(tree):
+        entry = tree.get(path)
+        if entry is not None and entry.kind is not Kind.DIRECTORY:
+            inside = next(other for other in sorted(tree) if other.startswith(f"{path}/"))
+            work.refuse(
+                "file-conflict",
+                f"/{path} is a {entry.kind.value} in {entry.owner or 'the parent image'},"
+                f" and a directory for /{inside} in {tree[inside].owner or 'the parent image'}",
+                f"/{path}",
+                "leave one of the packages out, or exclude it in the recipe",
+            )

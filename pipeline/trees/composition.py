@@ -1,0 +1,80 @@
+"""What compose takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.digest import Digest
+from pipeline.model.package import Nevra
+from pipeline.model.tree import Entry, Tree
+
+STATE_NORMAL = 0
+STATE_REPLACED = 1
+STATE_NOT_INSTALLED = 2
+STATE_NET_SHARED = 3
+STATE_WRONG_COLOR = 4
+"""RPMFILE_STATE_* (rpm, include/rpm/rpmfi.h)."""
+
+TRANSACTION_COLOR = 3
+"""What rpm's configuration calls `_transaction_color` where 32 and 64 bit may stand side by side."""
+
+_EMPTY = Tree.of({})
+
+
+def install_color(arch: str) -> int:
+    """RPMTAG_INSTALLCOLOR that rpm gives on `arch` (rpm, platform files)."""
+    return TRANSACTION_COLOR if arch in ("x86_64", "s390x", "ppc64", "sparc64") else 0
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeOptions:
+    """`docs`, `man`: layer name → are they installed? (missing: yes). `languages`: the locales to install, none
+    for all. `arch` decides which colour of two ELF files wins. `order`: NEVRAs in the order of the transaction;
+    it decides nothing about the layers, whose content must not depend on the layers above, and is accepted so
+    that callers need not know. `below`: the tree of a parent image."""
+
+    docs: Mapping[str, bool] = field(default_factory=dict)
+    man: Mapping[str, bool] = field(default_factory=dict)
+    languages: tuple[str, ...] = ()
+    arch: str = "x86_64"
+    order: tuple[str, ...] = ()
+    below: Tree = field(default_factory=lambda: _EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one package emits into its layer: (index of the file in the header, entry), sorted by path. No
+    directories; of hard links the first path is the file and the others name it."""
+
+    nevra: Nevra
+    checksum: Digest
+    entries: tuple[tuple[int, Entry], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ComposedLayer:
+    """One layer before it is made.
+
+    `directories` are all that its entries stand in and all that its packages own, with the modes and owners
+    that they have in the image up to this layer, sorted. `parts` are sorted by NEVRA; a package that emits
+    nothing is in `contents` (all NEVRAs, sorted) only. `build_time` is the newest of its packages, and the
+    directories' mtime.
+    """
+
+    name: str
+    directories: tuple[Entry, ...]
+    parts: tuple[Part, ...]
+    contents: tuple[str, ...]
+    build_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """All layers, the tree that they come to together (with what is `below`), rpm's state of every file by
+    NEVRA, and the newest build time."""
+
+    layers: tuple[ComposedLayer, ...]
+    tree: Tree
+    states: Mapping[str, tuple[int, ...]]
+    build_time: int

@@ -1,0 +1,34 @@
+"""What differs between two trees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from pipeline.model.tree import Entry, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A path that is in one tree only (`old` or `new` is None) or differs in `what` (names of Entry's fields)."""
+
+    path: str
+    old: Entry | None
+    new: Entry | None
+    what: tuple[str, ...] = ()
+
+
+_FIELDS = tuple(item.name for item in fields(Entry))
+
+
+def diff(old: Tree, new: Tree, *, ignore: Iterable[str] = ("owner",)) -> tuple[Change, ...]:
+    """All differences, sorted by path. `ignore` names fields of Entry that do not count."""
+    compared = [name for name in _FIELDS if name not in set(ignore)]
+    changes = []
+    for path in sorted({*old.entries, *new.entries}):
+        before, after = old.get(path), new.get(path)
+        if before is None or after is None:
+            changes.append(Change(path, before, after))
+        elif what := tuple(name for name in compared if getattr(before, name) != getattr(after, name)):
+            changes.append(Change(path, before, after, what))
+    return tuple(changes)

@@ -1,0 +1,47 @@
+"""What a package's files come to when documents, manual pages or languages are left out.
+
+This is rpm's skipInstallFiles (rpm, lib/transaction.c), manual pages aside: a file is left out by its own flag,
+and a directory that the package owns is left out with the last file in it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+from collections.abc import Sequence
+
+from pipeline.model.header import FileFlag, FileRecord
+
+MANUALS = "/usr/share/man/"
+
+
+def excluded(files: Sequence[FileRecord], *, docs: bool, man: bool, languages: Sequence[str]) -> frozenset[int]:
+    """The indices of the files that are not installed. `languages` empty or holding `all` means all."""
+    wanted = () if "all" in languages else tuple(languages)
+    if docs and man and not wanted:
+        return frozenset()
+    out = {index for index, file in enumerate(files) if _left_out(file, docs, man, wanted)}
+    folders = {file.path: index for index, file in enumerate(files) if stat.S_ISDIR(file.mode)}
+    inside: dict[str, int] = {}
+    emptied = set()
+    for index, file in enumerate(files):
+        folder = posixpath.dirname(file.path)
+        if index in out:
+            emptied.add(folder)
+        else:
+            inside[folder] = inside.get(folder, 0) + 1
+    out.update(folders[folder] for folder in emptied if folder in folders and not inside.get(folder))
+    return frozenset(out)
+
+
+def _left_out(file: FileRecord, docs: bool, man: bool, languages: Sequence[str]) -> bool:
+    if languages and file.languages and not _spoken(file.languages, languages):
+        return True
+    if not docs and file.flags & FileFlag.DOC:
+        return True
+    return not man and not stat.S_ISDIR(file.mode) and file.path.startswith(MANUALS)
+
+
+def _spoken(file: Sequence[str], wanted: Sequence[str]) -> bool:
+    """rpm compares as many letters as the file's language has: a file for `de` is installed for `de_AT`."""
+    return any(language.startswith(tag) for language in wanted for tag in file)

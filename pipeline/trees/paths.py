@@ -1,0 +1,112 @@
+"""Canonical paths: where a path really is once the symlinks that stand in the image are followed.
+
+A package may say `/bin/x` where `/bin` is a symlink to `usr/bin` that another package owns; the file lies at
+`usr/bin/x`. Nothing in a layer may lie beneath a symlink, so every path is made canonical before anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pipeline.errors import BuildError
+from pipeline.model.tree import Kind, Tree
+
+PATH_LIMIT = 4096
+"""Bytes: PATH_MAX."""
+NAME_LIMIT = 255
+"""Bytes: NAME_MAX."""
+WHITEOUT = ".wh."
+"""How the names begin that mean "deleted" in a layer (image-spec, layer.md)."""
+
+_LINKS_LIMIT = 40
+"""Symlinks followed in one path: the kernel's own bound."""
+_ROUNDS = 8
+"""Symlinks whose own path leads through symlinks settle in as many rounds as they nest."""
+
+
+def split_path(path: str) -> tuple[str, ...]:
+    """An absolute path's components. Raises BuildError `unsafe-path` for a path that is relative, too long, holds
+    `.`, `..`, empty components or NUL, or a name that means a whiteout."""
+    if path == "/":
+        return ()
+    encoded = path.encode(errors="surrogateescape")
+    names = path.split("/")
+    if names[0] or len(names) < 2:
+        raise unsafe(path, "it is not absolute")
+    if len(encoded) > PATH_LIMIT or "\0" in path:
+        raise unsafe(path, f"it is longer than {PATH_LIMIT} bytes or holds a NUL")
+    for name in names[1:]:
+        if name in ("", ".", ".."):
+            raise unsafe(path, f"a component of it is '{name}'")
+        if len(name.encode(errors="surrogateescape")) > NAME_LIMIT:
+            raise unsafe(path, f"a component of it is longer than {NAME_LIMIT} bytes")
+        if name.startswith(WHITEOUT):
+            raise unsafe(path, f"'{name}' would mean a deletion in a layer")
+    return tuple(names[1:])
+
+
+def unsafe(path: str, why: str) -> BuildError:
+    """The error for a path that cannot be put into an image."""
+    return BuildError("unsafe-path", f"'{path[:200]}' cannot be in an image: {why}", place=path[:200])
+
+
+class Canonical:
+    """Turns paths into canonical ones, by a map of canonical path → target of the symlinks of an image."""
+
+    def __init__(self, links: Mapping[str, str]) -> None:
+        self._links = links
+        self._known: dict[tuple[str, ...], str] = {(): ""}
+
+    @classmethod
+    def of(cls, links: Iterable[tuple[str, str]]) -> Canonical:
+        """From absolute paths as packages write them, with their targets. Raises BuildError `unsafe-path`."""
+        given = [(split_path(path), target) for path, target in links]
+        canonical = cls({"/".join(names): target for names, target in given})
+        for _ in range(_ROUNDS):
+            links_now = {canonical.path(names): target for names, target in given}
+            if links_now == canonical._links:
+                break
+            canonical = cls(links_now)
+        return canonical
+
+    @classmethod
+    def in_tree(cls, tree: Tree) -> Canonical:
+        """For the symlinks of a composed tree."""
+        return cls({entry.path: entry.link for entry in tree if entry.kind is Kind.SYMLINK})
+
+    def path(self, names: tuple[str, ...]) -> str:
+        """Where `names` is: its directories resolved, its last component left as it is."""
+        if not names:
+            return ""
+        above = self.directory(names[:-1])
+        return f"{above}/{names[-1]}" if above else names[-1]
+
+    def directory(self, names: tuple[str, ...]) -> str:
+        """Where the directory `names` is, all of it resolved."""
+        known = self._known.get(names)
+        if known is None:
+            known = self._known[names] = self._step(
+                self.directory(names[:-1]), names[-1], names, [_LINKS_LIMIT]
+            )
+        return known
+
+    def _step(self, above: str, name: str, whole: tuple[str, ...], left: list[int]) -> str:
+        here = f"{above}/{name}" if above else name
+        target = self._links.get(here)
+        if target is None:
+            return here
+        left[0] -= 1
+        if left[0] < 0:
+            raise unsafe("/" + "/".join(whole), f"it leads through more than {_LINKS_LIMIT} symlinks")
+        at = "" if target.startswith("/") else above
+        for part in target.split("/"):
+            if part == "..":
+                at = at.rpartition("/")[0]
+            elif part not in ("", "."):
+                at = self._step(at, part, whole, left)
+        return at
+
+
+def canonical_path(path: str, tree: Tree) -> str:
+    """Where an absolute path lies in a composed tree. For many paths make one `Canonical.in_tree`."""
+    return Canonical.in_tree(tree).path(split_path(path))

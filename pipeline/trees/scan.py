@@ -1,0 +1,117 @@
+"""A real directory as a tree."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+from pipeline.digest import digest_file
+from pipeline.errors import BuildError
+from pipeline.model.tree import Entry, Kind, Tree
+from pipeline.trees.capabilities import ATTRIBUTE, as_revision_2
+
+DEPTH_LIMIT = 512
+"""Directories within one another: PATH_MAX allows four times as many, of one letter each."""
+
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFIFO: Kind.FIFO,
+    stat.S_IFCHR: Kind.CHARACTER,
+    stat.S_IFBLK: Kind.BLOCK,
+}
+_OVERLAY = ("trusted.overlay.", "user.overlay.")
+_FOREIGN = ("security.selinux", "security.ima", "security.evm", "security.apparmor", "system.", "trusted.")
+
+
+def scan(root: Path, *, shift: int = 0, contents: bool = True) -> Tree:
+    """Read the directory `root`, without following symlinks, into a tree; the root itself is not an entry.
+
+    `shift` is taken off owners' numbers. With `contents`, files' digests are computed. Of hard links the first
+    path is the file. An overlay's whiteouts (character device 0:0) and opaque directories come out as such:
+    kinds WHITEOUT (at the path that is hidden) and OPAQUE (at the directory's path with `/` at its end). Raises
+    BuildError `socket` for a socket, `too-deep`.
+    """
+    entries: dict[str, Entry] = {}
+    links: dict[tuple[int, int], str] = {}
+    _walk(root, "", 0, shift, contents, entries, links)
+    return Tree.of(entries)
+
+
+def read_xattrs(path: str | int) -> tuple[tuple[str, bytes], ...]:
+    """The extended attributes that belong to an image: capabilities (as revision 2) and `user.*`, sorted. What
+    the kernel, its security modules or overlayfs put there for themselves is left out."""
+    found = []
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listxattr(path, follow_symlinks=False)):
+            if name.startswith(_OVERLAY) or name.startswith(_FOREIGN):
+                continue
+            value = os.getxattr(path, name, follow_symlinks=False)
+            found.append((name, as_revision_2(value) if name == ATTRIBUTE else value))
+    return tuple(found)
+
+
+def is_opaque(path: str | int) -> bool:
+    """Does an overlay's directory hide what is beneath it?"""
+    for prefix in _OVERLAY:
+        with contextlib.suppress(OSError):
+            if os.getxattr(path, f"{prefix}opaque", follow_symlinks=False) in (b"y", b"x"):
+                return True
+    return False
+
+
+def _walk(
+    root: Path,
+    folder: str,
+    depth: int,
+    shift: int,
+    contents: bool,
+    entries: dict[str, Entry],
+    links: dict[tuple[int, int], str],
+) -> None:
+    if depth > DEPTH_LIMIT:
+        raise BuildError("too-deep", f"directories nest deeper than {DEPTH_LIMIT}", place=folder[:200])
+    with os.scandir(root / folder) as found:
+        names = sorted(found, key=lambda item: item.name)
+    for item in names:
+        path = f"{folder}/{item.name}" if folder else item.name
+        status = item.stat(follow_symlinks=False)
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        if kind is None:
+            raise BuildError("socket", f"/{path} is a socket, which an image cannot hold", place=path)
+        device = (os.major(status.st_rdev), os.minor(status.st_rdev))
+        if kind is Kind.CHARACTER and device == (0, 0):
+            entries[path] = Entry(path, Kind.WHITEOUT, mtime=int(status.st_mtime))
+            continue
+        link, content = "", None
+        if kind is Kind.SYMLINK:
+            link = os.readlink(item.path)
+        elif kind is Kind.FILE:
+            first = links.setdefault((status.st_dev, status.st_ino), path)
+            if first != path:
+                kind, link = Kind.HARDLINK, first
+            content = (
+                (digest_file(Path(item.path)) if first == path else entries[first].content)
+                if contents
+                else None
+            )
+        entries[path] = Entry(
+            path=path,
+            kind=kind,
+            mode=stat.S_IMODE(status.st_mode),
+            uid=status.st_uid - shift,
+            gid=status.st_gid - shift,
+            mtime=int(status.st_mtime),
+            size=status.st_size if kind in (Kind.FILE, Kind.HARDLINK) else 0,
+            link=link,
+            xattrs=read_xattrs(item.path),
+            device=device if kind in (Kind.CHARACTER, Kind.BLOCK) else (0, 0),
+            content=content,
+        )
+        if kind is Kind.DIRECTORY:
+            if is_opaque(item.path):
+                entries[f"{path}/"] = Entry(f"{path}/", Kind.OPAQUE)
+            _walk(root, path, depth + 1, shift, contents, entries, links)

@@ -1,0 +1,67 @@
+"""What the system tests share: the development mirror, one store, and products built once per session."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.build import Built, Order, Workshop, build
+from pipeline.progress import QUIET
+from pipeline.store import Store
+
+ROOT = Path(__file__).parents[2]
+PRODUCTS = ("mysql", "nginx", "postgresql", "redis")
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """The development mirror that `ci/mirror` made."""
+    given = os.environ.get("RELBUILD_MIRROR")
+    path = Path(given) if given else _cache() / "mirror"
+    assert (path / "base" / "repodata" / "repomd.xml").exists(), f"no mirror in {path}: run ci/mirror"
+    return path
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relbuild"
+
+
+@pytest.fixture(scope="session")
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the product recipes, so that locks are not written into the checkout."""
+    folder = tmp_path_factory.mktemp("catalogue")
+    shutil.copytree(ROOT / "recipes", folder / "recipes", ignore=shutil.ignore_patterns("*.lock"))
+    shutil.copytree(ROOT / "templates", folder / "templates")
+    return folder / "recipes"
+
+
+@pytest.fixture(scope="session")
+def workshop(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """A store of the session's own."""
+    folder = tmp_path_factory.mktemp("workshop")
+    return Workshop(
+        store=Store.open(folder / "store"),
+        progress=QUIET,
+        environment={"HOME": str(Path.home()), "RELBUILD_MIRROR": str(mirror)},
+        clock=time.time,
+    )
+
+
+@pytest.fixture(scope="session")
+def built(recipes: Path, workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
+    """A product, built and tested the first time it is asked for."""
+    output = tmp_path_factory.mktemp("output")
+    made: dict[str, Built] = {}
+
+    def get(name: str) -> Built:
+        if name not in made:
+            order = Order(recipes / f"{name}.yaml", recipes / "repositories.yaml", output=output)
+            made[name] = build(order, workshop)
+        return made[name]
+
+    return get

@@ -1,0 +1,67 @@
+"""What dnf would install: run by the system's Python, which has dnf's modules.
+
+Reads JSON from standard input: {"repositories": {id: {"url": …, "priority": 99, "cost": 1000}}, "arch": …,
+"releasever": …, "root": an empty folder, "weak": false, "exclude": [glob, …], "sets": [[text, …], …]} and writes a JSON list: for each set the sorted NEVRAs, or null where
+dnf refuses. The configuration is the one of
+`dnf --installroot=EMPTY --setopt=reposdir=/dev/null --repofrompath=… --setopt=best=1 install …`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import dnf
+import dnf.exceptions
+
+
+def base_for(asked: dict[str, Any]) -> Any:
+    """A dnf base with the repositories loaded and nothing installed."""
+    base = dnf.Base()
+    conf = base.conf
+    conf.installroot = asked["root"]
+    conf.cachedir = f"{asked['root']}/cache"
+    conf.logdir = asked["root"]
+    conf.persistdir = f"{asked['root']}/persist"
+    conf.reposdir = ["/dev/null"]
+    conf.pluginpath = []
+    conf.substitutions["arch"] = asked["arch"]
+    conf.substitutions["basearch"] = asked["arch"]
+    conf.substitutions["releasever"] = asked["releasever"]
+    conf.best = True
+    conf.install_weak_deps = bool(asked.get("weak"))
+    conf.excludepkgs = asked.get("exclude", [])
+    conf.module_platform_id = "platform:el9"
+    for name, one in asked["repositories"].items():
+        base.repos.add_new_repo(
+            name, conf, baseurl=[one["url"]], priority=one.get("priority", 99), cost=one.get("cost", 1000)
+        )
+    base.fill_sack(load_system_repo=True)
+    return base
+
+
+def solve(base: Any, texts: list[str]) -> list[str] | None:
+    """The NEVRAs for one set of requests, or None."""
+    base.reset(goal=True)
+    try:
+        for text in texts:
+            base.install(text)
+        base.resolve()
+    except (dnf.exceptions.Error, ValueError) as error:
+        print(texts, error, file=sys.stderr)
+        return None
+    chosen = [package for package in base.transaction.install_set] if base.transaction else []
+    return sorted(
+        f"{p.name}-{f'{p.epoch}:' if p.epoch else ''}{p.version}-{p.release}.{p.arch}" for p in chosen
+    )
+
+
+def main() -> None:
+    asked = json.load(sys.stdin)
+    base = base_for(asked)
+    json.dump([solve(base, texts) for texts in asked["sets"]], sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""Smoke tests of tiny images on the real runtime: what passes, what does not, and how it is said."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from pipeline.model.image import Image, ImageConfig
+from pipeline.model.smoke import Check, CheckKind, Expectation, Limits, SmokePlan, SmokeReport
+from pipeline.oci import make_image
+from pipeline.sandbox import Station, find_runtime, open_station
+from pipeline.smoke import junit, report_lines, smoke
+from tests.system.tiny import make_root, processes_of, require_root
+
+SERVER = (
+    "sleep 0.2; httpd -p 80 -h /srv; echo serving; trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done"
+)
+
+
+WAIT = "while :; do sleep 0.05; done"
+"""Goes on until it is killed or a trap ends it."""
+
+Examine = Callable[..., SmokeReport]
+
+
+class Silent:
+    """Progress that says nothing; tests put something in place of `advance`."""
+
+    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Silent:
+        return self
+
+    def finish(self, task: object, *, failed: bool = False) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def advance(self, amount: int) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    require_root()
+    folder = tmp_path_factory.mktemp("store")
+    folder.chmod(0o700)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(closed: Path) -> Path:
+    return make_root(closed / "root")
+
+
+@pytest.fixture(scope="module")
+def station(closed: Path) -> Station:
+    return open_station(closed / "sandbox", find_runtime())
+
+
+def image(command: str = SERVER, **changes: object) -> Image:
+    config = ImageConfig("amd64", 0, entrypoint=("/bin/sh", "-c"), command=(command,), user="server")
+    return make_image("tiny", "1.0", replace(config, **changes), ())  # type: ignore[arg-type]
+
+
+def port(name: str = "ready", within: int = 10_000, **more: object) -> Check:
+    return Check(name, CheckKind.PORT, within, port=80, **more)  # type: ignore[arg-type]
+
+
+def command(*argv: str, within: int = 5_000, name: str = "command", **expect: object) -> Check:
+    wanted = Expectation(**expect)  # type: ignore[arg-type]
+    return Check(name, CheckKind.COMMAND, within, command=argv, expect=wanted)
+
+
+def log(pattern: str, within: int = 5_000) -> Check:
+    return Check("log", CheckKind.LOG, within, pattern=pattern)
+
+
+def stop(within: int = 10_000, exit_code: int | None = 0) -> Check:
+    return Check("stops", CheckKind.STOP, within, expect=Expectation(exit_code=exit_code))
+
+
+@pytest.fixture
+def examine(root: Path, station: Station) -> Examine:
+    def run(subject: Image, *checks: Check, ready: Check | None = None, **plan: object) -> SmokeReport:
+        wanted = SmokePlan(ready, checks, **plan)  # type: ignore[arg-type]
+        return smoke(subject, [root], wanted, station=station, clock=lambda: 1_700_000_000.5)
+
+    return run
+
+
+def details(report: SmokeReport) -> dict[str, str]:
+    return {check.name: check.detail for check in report.instances[0].checks}
+
+
+def test_an_image_that_does_all_that_is_asked_passes(examine: Examine) -> None:
+    subject = image()
+    page = port("page", send="GET /page HTTP/1.0\r\n\r\n", expect=Expectation(stdout="^a page$"))
+    report = examine(
+        subject,
+        page,
+        command("id", "-un", stdout_is="server"),
+        command("sh", "-c", "echo odd >&2; exit 3", exit_code=3, stderr="^odd$", name="odd"),
+        log("^serving$"),
+        stop(),
+        ready=port(),
+        limits=Limits(milli_cpus=1000, memory=64 << 20, pids=50),
+    )
+    assert report.passed, report_lines(report)
+    (instance,) = report.instances
+    assert [check.name for check in instance.checks] == ["ready", "page", "command", "odd", "log", "stops"]
+    assert all(check.passed for check in instance.checks)
+    assert (report.image, report.started, report.runtime) == (
+        subject.digest,
+        1_700_000_000,
+        str(find_runtime()),
+    )
+    assert instance.exit_code == 0
+    assert instance.ready_after is not None
+    assert instance.ready_after >= 200
+    assert instance.log == "serving\nbye\n"
+    assert all(reading.enforced for reading in instance.limits)
+    assert instance.peak_memory
+    assert instance.cpu_time
+
+
+def test_instances_run_side_by_side(root: Path, station: Station) -> None:
+    # Each goes on only when all three are ready: one after the other would never come to an end.
+    everyone = threading.Barrier(3)
+
+    class Together(Silent):
+        def advance(self, amount: int) -> None:
+            everyone.wait(timeout=30)
+
+    plan = SmokePlan(ready=log("^up$"), instances=3)
+    subject = image(f"trap 'exit 0' TERM; echo up; {WAIT}")
+    report = smoke(subject, [root], plan, station=station, progress=Together(), clock=time.time)
+    assert report.passed, report_lines(report)
+    assert [instance.name for instance in report.instances] == ["tiny-1", "tiny-2", "tiny-3"]
+
+
+def test_an_instance_that_dies_is_noticed_at_once_with_its_last_words(examine: Examine) -> None:
+    begun = time.monotonic()
+    report = examine(image("echo cannot open database; exit 7"), log("x"), ready=port(within=60_000))
+    assert not report.passed
+    assert time.monotonic() - begun < 20
+    said = details(report)
+    assert "exit code 7" in said["ready"]
+    assert "cannot open database" in said["ready"]
+    assert said["log"].startswith("not asked")
+    assert report.instances[0].exit_code == 7
+
+
+def test_one_that_dies_between_checks_fails_the_next(examine: Examine) -> None:
+    report = examine(
+        image("echo up; sleep 0.3; exit 9"),
+        command("sleep", "0.6", exit_code=None),
+        port("late"),
+        ready=log("up"),
+    )
+    said = details(report)
+    assert "exit code 9" in said["late"]
+
+
+def test_one_that_is_never_ready_fails_at_its_deadline_with_the_reason(examine: Examine) -> None:
+    report = examine(image("sleep 1000"), ready=port(within=400))
+    assert not report.passed
+    assert "not within 400 ms" in details(report)["ready"]
+    assert "refused" in details(report)["ready"]
+    assert 400 <= report.instances[0].checks[0].took < 5_000
+
+
+def test_a_question_is_asked_again_until_the_answer_is_right(examine: Examine) -> None:
+    subject = image(f"trap 'exit 0' TERM; sleep 0.4; echo yes > /tmp/answer; {WAIT}")
+    report = examine(subject, command("cat", "/tmp/answer", stdout="yes"))
+    assert report.passed, report_lines(report)
+
+
+@pytest.mark.parametrize(
+    ("check", "reason"),
+    [
+        (command("false", within=300), "exit code 1, not 0"),
+        (command("echo", "no", within=300, stdout="yes"), "stdout does not match 'yes'"),
+        (command("echo", "no", within=300, stdout_is="n"), "stdout is not 'n'"),
+        (command("echo", "no", within=300, stderr="x"), "stderr does not match 'x'"),
+        (command("nowhere", within=300), "nowhere"),
+        (command("sleep", "1000", within=300), "the command did not end"),
+        (log("never", within=100), "the log does not match 'never'; it ends with: serving"),
+        (port("p", 300, send="GET /page HTTP/1.0\r\n\r\n", expect=Expectation(stdout="other")), "a page"),
+        (stop(exit_code=5), "exit code 0 after SIGTERM, not 5"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_answer_fails_and_is_shown(examine: Examine, check: Check, reason: str) -> None:
+    report = examine(image(), check, ready=port())
+    assert not report.passed
+    assert reason in details(report)[check.name]
+
+
+def test_one_that_does_not_stop_fails_and_is_killed(examine: Examine) -> None:
+    report = examine(image("trap '' TERM; echo up; while :; do sleep 0.05; done"), stop(300), ready=log("up"))
+    assert "still runs 300 ms after SIGTERM" in details(report)["stops"]
+    assert not report.passed
+
+
+def test_the_images_stop_signal_is_sent(examine: Examine) -> None:
+    subject = image("trap 'exit 0' QUIT; echo up; while :; do sleep 0.05; done", stop_signal="SIGQUIT")
+    assert examine(subject, stop(), ready=log("up")).passed
+
+
+def test_an_image_that_cannot_start_is_a_report_and_no_error(examine: Examine) -> None:
+    report = examine(image(entrypoint=("/bin/nowhere",)), ready=port())
+    assert not report.passed
+    assert "/bin/nowhere" in details(report)["starts"]
+
+
+def test_an_image_of_which_nothing_is_asked_does_not_pass(examine: Examine) -> None:
+    report = examine(image())
+    assert not report.passed
+    assert "nothing was asked" in report.failure
+    assert report.instances == ()
+
+
+def test_a_limit_that_must_be_enforced_and_is_not_fails_the_run(examine: Examine) -> None:
+    loose = Limits(bandwidth=10**6)
+    assert examine(image(), ready=port(), limits=loose).passed
+    report = examine(image(), ready=port(), limits=replace(loose, enforce=True))
+    assert not report.passed
+    assert "bandwidth" in report.failure
+    assert all(check.passed for check in report.instances[0].checks)
+
+
+def test_one_failing_instance_fails_the_image(examine: Examine) -> None:
+    report = examine(image("echo $HOSTNAME; sleep 100"), ready=log("tiny-1", within=300), instances=2)
+    assert [instance.checks[0].passed for instance in report.instances] == [True, False]
+    assert not report.passed
+
+
+def test_an_interrupted_run_ends_its_instances_at_once(root: Path, station: Station) -> None:
+    class Impatient(Silent):
+        """Interrupts, as a person would, once something is under way."""
+
+        def advance(self, amount: int) -> None:
+            raise KeyboardInterrupt
+
+    plan = SmokePlan(log("up"), (log("never", within=60_000),), instances=2)
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        smoke(image(f"echo up; {WAIT}"), [root], plan, station=station, progress=Impatient(), clock=time.time)
+    assert time.monotonic() - begun < 20
+    assert threading.active_count() < 20
+    assert list((station.state / "live").iterdir()) == []
+    assert processes_of(0x7000_0000, 65536 * 8) == []
+
+
+def test_junit_of_a_real_run_can_be_read(examine: Examine) -> None:
+    report = examine(
+        image("printf '\\033[1mbold\\001'; sleep 100"), command("false", within=200), ready=log("bold")
+    )
+    document = ElementTree.fromstring(junit(report, "tiny"))
+    assert document.attrib["failures"] == "1"
+    assert [case.attrib["name"] for case in document.iter("testcase")] == ["log", "command"]
+    assert "\\x1b[1mbold\\x01" in (document.findtext("testsuite/system-out") or "")

@@ -1,0 +1,331 @@
+"""Downloads against a real HTTP server on loopback that misbehaves on demand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.progress import QUIET
+from pipeline.store import Store
+from pipeline.transfer import Download, Network, fetch, fetch_document
+
+CONTENT = bytes(range(256)) * 2000
+DIGEST = Digest.of(CONTENT)
+NETWORK = Network(timeout=5.0, backoff=0.001, attempts=3)
+
+
+class Server:
+    """Serves CONTENT at every path; the path's first word says how."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.etag = '"one"'
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                owner.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
+                getattr(owner, f"serve_{self.path.split('/')[1]}")(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def count(self, path: str) -> int:
+        return sum(one == path for one, _ in self.requests)
+
+    def _send(
+        self, handler: BaseHTTPRequestHandler, data: bytes, status: int = 200, length: int | None = None, **more: str
+    ) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(data) if length is None else length))
+        handler.send_header("ETag", self.etag)
+        for name, value in more.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    def serve_good(self, handler: BaseHTTPRequestHandler, data: bytes = CONTENT) -> None:
+        wanted = handler.headers.get("Range")
+        if wanted and handler.headers.get("If-Range", self.etag) == self.etag:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start >= len(data):
+                self._send(handler, b"", 416, Content_Range=f"bytes */{len(data)}")
+                return
+            self._send(
+                handler, data[start:], 206, Content_Range=f"bytes {start}-{len(data) - 1}/{len(data)}"
+            )
+        else:
+            self._send(handler, data)
+
+    def serve_wrong(self, handler: BaseHTTPRequestHandler) -> None:
+        self.serve_good(handler, CONTENT[:-1] + b"?")
+
+    def serve_long(self, handler: BaseHTTPRequestHandler) -> None:
+        self._send(handler, CONTENT + b"more")
+
+    def serve_norange(self, handler: BaseHTTPRequestHandler) -> None:
+        self._send(handler, CONTENT)
+
+    def serve_truncated(self, handler: BaseHTTPRequestHandler) -> None:
+        """Promises all, sends a part, and hangs up; each time goes a little further."""
+        start = int(handler.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        piece = CONTENT[start : start + 200_000]
+        status = 206 if start else 200
+        ranged = {"Content_Range": f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}"} if start else {}
+        self._send(handler, piece, status, length=len(CONTENT) - start, **ranged)
+        handler.close_connection = True
+
+    def serve_short(self, handler: BaseHTTPRequestHandler) -> None:
+        """Says that half is all."""
+        self._send(handler, CONTENT[: len(CONTENT) // 2])
+
+    def serve_busy(self, handler: BaseHTTPRequestHandler) -> None:
+        if self.count(handler.path) < 3:
+            self._send(handler, b"", 503)
+        else:
+            self._send(handler, CONTENT)
+
+    def serve_missing(self, handler: BaseHTTPRequestHandler) -> None:
+        self._send(handler, b"", 404)
+
+    def serve_to(self, handler: BaseHTTPRequestHandler) -> None:
+        """Redirects to what follows."""
+        self._send(handler, b"", 302, Location=handler.path.removeprefix("/to"))
+
+    def serve_loop(self, handler: BaseHTTPRequestHandler) -> None:
+        self._send(handler, b"", 302, Location="/loop")
+
+    def serve_tofile(self, handler: BaseHTTPRequestHandler) -> None:
+        self._send(handler, b"", 302, Location="file:///etc/passwd")
+
+    def serve_encoded(self, handler: BaseHTTPRequestHandler) -> None:
+        self._send(handler, CONTENT, Content_Encoding="gzip")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+def get(store: Store, *urls: str, size: int | None = len(CONTENT), target: Digest | None = DIGEST) -> Digest:
+    (digest,) = fetch(store, [Download(urls, target, size, "thing")], progress=QUIET, network=NETWORK)
+    return digest
+
+
+def partial(store: Store, data: bytes) -> Path:
+    folder = store.metadata / "partial"
+    folder.mkdir(exist_ok=True)
+    path = folder / DIGEST.hex
+    path.write_bytes(data)
+    return path
+
+
+def test_what_is_fetched_stands_in_the_store_and_is_not_asked_for_again(server: Server, store: Store) -> None:
+    assert get(store, f"{server.url}/good") == DIGEST
+    assert store.blob(DIGEST).read_bytes() == CONTENT
+    assert get(store, f"{server.url}/good") == DIGEST
+    assert len(server.requests) == 1
+    assert list((store.metadata / "partial").iterdir()) == []
+
+
+def test_a_part_that_an_earlier_run_left_is_not_fetched_again(server: Server, store: Store) -> None:
+    partial(store, CONTENT[:300_000])
+    get(store, f"{server.url}/good")
+    assert server.requests[0][1]["range"] == "bytes=300000-"
+    assert store.blob(DIGEST).read_bytes() == CONTENT
+
+
+def test_a_server_that_knows_no_ranges_sends_all_again(server: Server, store: Store) -> None:
+    partial(store, CONTENT[:300_000])
+    get(store, f"{server.url}/norange")
+    assert store.blob(DIGEST).read_bytes() == CONTENT
+
+
+def test_a_damaged_part_costs_one_more_download(server: Server, store: Store) -> None:
+    partial(store, b"damaged" * 1000)
+    get(store, f"{server.url}/good")
+    assert [request[1].get("range") for request in server.requests] == ["bytes=7000-", None]
+    assert store.blob(DIGEST).read_bytes() == CONTENT
+
+
+def test_a_whole_part_needs_no_request(server: Server, store: Store) -> None:
+    partial(store, CONTENT)
+    get(store, f"{server.url}/good")
+    get(store, f"{server.url}/good", size=None)
+    assert server.requests == []
+
+
+def test_a_part_that_is_longer_than_the_file_is_dropped(server: Server, store: Store) -> None:
+    partial(store, CONTENT + b"x")
+    get(store, f"{server.url}/good", size=None)
+    assert store.blob(DIGEST).read_bytes() == CONTENT
+
+
+def test_transfers_that_break_off_are_resumed_with_the_validator_of_the_first_part(
+    server: Server, store: Store
+) -> None:
+    get(store, f"{server.url}/truncated")
+    assert [request[1].get("range") for request in server.requests] == [None, "bytes=200000-", "bytes=400000-"]
+    assert {request[1].get("if-range") for request in server.requests[1:]} == {'"one"'}
+
+
+def test_a_transfer_that_always_breaks_off_leaves_its_part_for_the_next_run(server: Server, store: Store) -> None:
+    once = Network(backoff=0.001, attempts=1)
+    with pytest.raises(EnvironmentLacking) as caught:
+        fetch(
+            store,
+            [Download((f"{server.url}/truncated",), DIGEST, len(CONTENT), "thing")],
+            progress=QUIET,
+            network=once,
+        )
+    assert caught.value.code == "network-unreachable"
+    assert (store.metadata / "partial" / DIGEST.hex).read_bytes() == CONTENT[:200_000]
+
+
+@pytest.mark.parametrize("how", ["wrong", "long"])
+def test_other_bytes_than_promised_are_refused_and_nothing_is_kept(
+    server: Server, store: Store, how: str
+) -> None:
+    with pytest.raises(VerificationError) as caught:
+        get(store, f"{server.url}/{how}")
+    assert caught.value.code == "download-mismatch"
+    assert f"{server.url}/{how}" in str(caught.value)
+    assert not store.has(DIGEST)
+    assert list((store.metadata / "partial").iterdir()) == []
+
+
+def test_a_file_that_is_shorter_than_promised_is_refused(server: Server, store: Store) -> None:
+    with pytest.raises(EnvironmentLacking, match="ended after 256000 of 512000 bytes"):
+        get(store, f"{server.url}/short")
+    assert not store.has(DIGEST)
+
+
+def test_a_wrong_mirror_is_passed_over_for_a_good_one(server: Server, store: Store) -> None:
+    get(store, f"{server.url}/wrong", f"{server.url}/missing", f"{server.url}/good")
+    assert store.blob(DIGEST).read_bytes() == CONTENT
+
+
+def test_a_busy_server_is_asked_again_after_a_pause(server: Server, store: Store) -> None:
+    get(store, f"{server.url}/busy")
+    assert server.count("/busy") == 3
+
+
+def test_what_no_place_has_is_missing_and_not_a_network_that_is_down(server: Server, store: Store) -> None:
+    with pytest.raises(EnvironmentLacking) as caught:
+        get(store, f"{server.url}/missing/a", f"{server.url}/missing/b")
+    assert caught.value.code == "download-missing"
+    assert len(server.requests) == 2
+
+
+def test_an_unreachable_server_is_named(store: Store) -> None:
+    with pytest.raises(EnvironmentLacking, match="127.0.0.1:1/x") as caught:
+        get(store, "http://127.0.0.1:1/x")
+    assert caught.value.code == "network-unreachable"
+
+
+def test_redirections_are_followed_and_bounded(server: Server, store: Store) -> None:
+    get(store, f"{server.url}/to/to/good")
+    with pytest.raises(VerificationError) as caught:
+        fetch_document([f"{server.url}/loop"], limit=10, network=NETWORK)
+    assert caught.value.code == "redirect-refused"
+    assert server.count("/loop") == 6
+
+
+def test_no_redirection_leads_to_a_file_of_this_machine(server: Server) -> None:
+    with pytest.raises(VerificationError) as caught:
+        fetch_document([f"{server.url}/tofile"], limit=1 << 20, network=NETWORK)
+    assert caught.value.code == "redirect-refused"
+
+
+def test_an_encoded_answer_is_refused(server: Server) -> None:
+    with pytest.raises(EnvironmentLacking, match="encodes"):
+        fetch_document([f"{server.url}/encoded"], limit=1 << 20, network=NETWORK)
+
+
+def test_offline_only_files_are_read(server: Server, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "here").write_bytes(CONTENT)
+    download = Download((f"{server.url}/good",), DIGEST, len(CONTENT), "thing")
+    with pytest.raises(EnvironmentLacking) as caught:
+        fetch(store, [download], progress=QUIET, offline=True)
+    assert caught.value.code == "offline-miss"
+    assert server.requests == []
+    local = Download((f"{server.url}/good", (tmp_path / "here").as_uri()), DIGEST, len(CONTENT), "thing")
+    assert fetch(store, [local], progress=QUIET, offline=True) == (DIGEST,)
+
+
+def test_a_file_with_other_bytes_is_refused(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "there").write_bytes(CONTENT[:-1])
+    with pytest.raises(VerificationError) as caught:
+        get(store, (tmp_path / "there").as_uri())
+    assert caught.value.code == "download-mismatch"
+
+
+def test_bytes_without_a_known_digest_are_named_by_theirs(server: Server, store: Store) -> None:
+    assert get(store, f"{server.url}/good", target=None) == DIGEST
+    with pytest.raises(VerificationError):
+        get(store, f"{server.url}/good", target=None, size=1000)
+
+
+def test_many_downloads_come_back_in_their_order(store: Store, tmp_path: Path) -> None:
+    contents = [f"file {number}".encode() for number in range(20)]
+    for number, content in enumerate(contents):
+        (tmp_path / str(number)).write_bytes(content)
+    wanted = [
+        Download(((tmp_path / str(number)).as_uri(),), Digest.of(content), len(content), str(number))
+        for number, content in enumerate(contents)
+    ]
+    doubled = [*wanted, wanted[3]]
+    assert fetch(store, doubled, progress=QUIET, parallel=4) == tuple(one.target for one in doubled)
+
+
+def test_a_document_is_bounded(server: Server) -> None:
+    assert fetch_document([f"{server.url}/good"], limit=len(CONTENT), network=NETWORK) == CONTENT
+    with pytest.raises(VerificationError) as caught:
+        fetch_document([f"{server.url}/good"], limit=1000, network=NETWORK)
+    assert caught.value.code == "download-too-large"
+
+
+def test_proxies_come_from_the_variables_that_are_passed_in() -> None:
+    network = Network.of(
+        {"https_proxy": "http://proxy:1", "HTTP_PROXY": "http://cgi:2", "NO_PROXY": "inside, .near"}
+    )
+    assert (network.https_proxy, network.http_proxy) == ("http://proxy:1", None)
+    assert network.no_proxy == ("inside", ".near")
+
+
+def test_plain_requests_go_through_the_proxy(server: Server) -> None:
+    through = Network(http_proxy=server.url, timeout=5.0)
+    # A proxy gets the whole URL as the path, which this server takes apart as it does any other.
+    server.serve_http = server.serve_good  # type: ignore[attr-defined]
+    with pytest.raises(EnvironmentLacking):
+        fetch_document(["http://elsewhere.invalid/good"], limit=1 << 20, network=Network(timeout=5.0, attempts=1))
+    before = len(server.requests)
+    try:
+        fetch_document(["http://elsewhere.invalid/good"], limit=1 << 20, network=through)
+    except EnvironmentLacking:
+        pass
+    assert [path for path, _ in server.requests[before:]][:1] == ["http://elsewhere.invalid/good"]
