@@ -46,6 +46,7 @@ _EXCLUDED_REQUIRES = (
 )
 # Shared objects that programs load by path must not satisfy anybody's requirement.
 _PRIVATE_LIBRARIES = "^/usr/lib/(mysql|postgresql|nginx)/.*$"
+_DOCUMENT_DIRECTORIES = ("/usr/share/man/", "/usr/share/info/", "/usr/share/postgresql/17/man/")
 _LOCALE = re.compile(r"^/usr/share/locale/([A-Za-z_@.]+)/")
 _TRANSLATED_MAN = re.compile(r"^/usr/share/man/([a-z]{2,3}(?:_[A-Z]{2})?(?:\.[^/]+)?)/")
 
@@ -211,7 +212,7 @@ def _marks(member: Member, conffile: bool) -> list[str]:
         marks.append("%config(noreplace)")
     elif member.kind == "file" and path.startswith("/usr/share/doc/"):
         marks.append("%license" if path.endswith("/copyright") else "%doc")
-    elif member.kind != "directory" and path.startswith(("/usr/share/man/", "/usr/share/info/")):
+    elif member.kind != "directory" and path.startswith(_DOCUMENT_DIRECTORIES):
         marks.append("%doc")
     return marks
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Raise it when a change here must rebuild every package.
-FORMAT = 2
+FORMAT = 3
 
 VENDOR = "relbuild development mirror"
 BUILD_HOST = "mirror.relbuild.invalid"
@@ -115,6 +115,8 @@ class PackageCache:
             "clamp_mtime_to_source_date_epoch": "1" if build.build_time is None else "0",
             "_binary_payload": build.payload or DEFAULT_PAYLOAD,
             "_binary_filedigest_algorithm": "8",
+            # Else rpmbuild marks what is below /usr/share/doc as documents, licences too.
+            "__docdir_path": "/nowhere",
             # Debian has stripped, compressed and checked everything already.
             "debug_package": "%{nil}",
             "_build_id_links": "none",

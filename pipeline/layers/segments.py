@@ -1,7 +1,7 @@
 """Segments: what one package contributes to a layer, already compressed.
 
-A segment is a function of the package, of what is emitted of it, of the codec and of the formats, and of nothing
-else; it is compressed once and remembered. It holds no directories: those are the layer's own.
+A segment is a function of the package, of what is emitted of it, of the codec and of the formats, and of
+nothing else; it is compressed once and remembered. It holds no directories: those are the layer's own.
 """
 
 from __future__ import annotations

@@ -251,13 +251,13 @@ def _write_accounts(session: BuildSession, accounts: AccountTable, build_time: i
         after = complete(text)
         if after != text:
             found = session.files.stat(path)
-            session.files.make_directory("etc")
+            _need_directory(session, "etc")
             session.files.write_file(
                 path,
                 after.encode(errors="surrogateescape"),
                 mode=found.st_mode & 0o7777 if found else mode,
-                uid=found.st_uid if found else 0,
-                gid=found.st_gid if found else 0,
+                uid=found.st_uid - session.shift if found else 0,
+                gid=found.st_gid - session.shift if found else 0,
                 mtime=build_time,
             )
 
@@ -342,13 +342,19 @@ def _place(
     gid = _number("group", file.group, numbers, file.place)
     path = file.path.lstrip("/")
     if file.kind is FileKind.SYMLINK:
-        session.files.make_directory(posixpath.dirname(path))
+        _need_directory(session, posixpath.dirname(path))
         session.files.symlink(path, file.link, uid=uid, gid=gid, mtime=build_time)
     elif file.kind is FileKind.DIRECTORY:
         session.files.make_directory(path, mode=file.mode, uid=uid, gid=gid, mtime=build_time)
     else:
-        session.files.make_directory(posixpath.dirname(path))
+        _need_directory(session, posixpath.dirname(path))
         session.files.write_file(path, file.content or b"", mode=file.mode, uid=uid, gid=gid, mtime=build_time)
+
+
+def _need_directory(session: BuildSession, path: str) -> None:
+    """Make a directory with its parents where there is none; one that is there keeps its mode and owner."""
+    if path and session.files.stat(path) is None:
+        session.files.make_directory(path)
 
 
 def _number(kind: str, name: str, numbers: Mapping[tuple[str, str], int], place: str) -> int:
@@ -425,7 +431,7 @@ def _write_database(
     made.mkdir()
     write_database(made, records)
     target = inputs.rpm_database.strip("/")
-    session.files.make_directory(target)
+    _need_directory(session, target)
     for file in sorted(made.iterdir()):
         session.files.write_file(
             f"{target}/{file.name}", file.read_bytes(), mode=0o644, mtime=inputs.build_time

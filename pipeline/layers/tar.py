@@ -67,14 +67,14 @@ def tar_header(entry: Entry) -> bytes:
     records.extend((XATTR.encode() + _encoded(key), value) for key, value in entry.xattrs)
     block = _block(
         short,
-        entry.mode & 0o7777,
-        numbers[b"uid"],
-        numbers[b"gid"],
-        numbers[b"size"],
-        numbers[b"mtime"],
-        _TYPES[entry.kind],
-        link,
-        entry.device,
+        mode=entry.mode & 0o7777,
+        uid=numbers[b"uid"],
+        gid=numbers[b"gid"],
+        size=numbers[b"size"],
+        mtime=numbers[b"mtime"],
+        kind=_TYPES[entry.kind],
+        link=link,
+        device=entry.device,
     )
     return _pax(name, records) + block if records else block
 
@@ -86,13 +86,14 @@ def padding(size: int) -> bytes:
 
 def _block(
     name: tuple[bytes, bytes],
+    *,
     mode: int,
-    uid: int,
-    gid: int,
     size: int,
-    mtime: int,
     kind: bytes,
-    link: bytes,
+    uid: int = 0,
+    gid: int = 0,
+    mtime: int = 0,
+    link: bytes = b"",
     device: tuple[int, int] = (0, 0),
 ) -> bytes:
     block = bytearray(
@@ -122,7 +123,7 @@ def _block(
 def _pax(name: bytes, records: list[tuple[bytes, bytes]]) -> bytes:
     body = b"".join(_record(key, value) for key, value in records)
     title = b"PaxHeaders.0/" + _ascii(name.rstrip(b"/").rpartition(b"/")[2])[:80]
-    return _block((b"", title), 0o644, 0, 0, len(body), 0, _PAX, b"") + body + padding(len(body))
+    return _block((b"", title), mode=0o644, size=len(body), kind=_PAX) + body + padding(len(body))
 
 
 def _record(key: bytes, value: bytes) -> bytes:
@@ -170,8 +171,8 @@ class Member:
 def read_tar(pieces: Iterator[bytes], name: str) -> Iterator[Member]:
     """The members of a tar stream, to its end; what follows the end marker is read and dropped.
 
-    Paths come out canonical in form; whether they lie beneath a symlink is for who uses them. Whiteouts come out
-    as the kinds WHITEOUT (at the hidden path) and OPAQUE (at the directory). `name` is for errors. Raises
+    Paths come out canonical in form; whether they lie beneath a symlink is for who uses them. Whiteouts come
+    out as the kinds WHITEOUT (at the hidden path) and OPAQUE (at the directory). `name` is for errors. Raises
     VerificationError `layer-malformed`, BuildError `unsafe-path`.
     """
     source = _Source(pieces, name)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ParamSpec
 
 from pipeline.digest import DiffId, Digest, HashingWriter
 from pipeline.errors import Problem, RelbuildError
@@ -14,6 +16,8 @@ from pipeline.oci import media_types
 from pipeline.oci.image import Reader, parse_config
 from pipeline.oci.layout import blob_path, read_document
 from pipeline.streams import LAYER_LIMIT, decompressed
+
+_P = ParamSpec("_P")
 
 PROBLEM_LIMIT = 1000
 """Problems that are reported: a layout with more is not looked at further."""
@@ -56,6 +60,14 @@ class _Found:
         if len(self.problems) >= PROBLEM_LIMIT:
             raise _Enough
 
+    def attempt(self, look: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
+        """Look at one thing; what makes that impossible is a problem, and the next thing is looked at."""
+        try:
+            look(*args, **kwargs)
+        except RelbuildError as error:
+            for problem in error.problems:
+                self.add(problem.code, problem.message, problem.place or "")
+
     def blob(self, descriptor: Descriptor, place: str) -> bool:
         """Are the bytes of a descriptor here, and right?"""
         self.referred.add(descriptor.digest.hex)
@@ -90,10 +102,7 @@ def _layout(found: _Found) -> None:
     if len(manifests) > MANIFEST_LIMIT:
         found.add("too-many-images", f"{len(manifests)} manifests, more than {MANIFEST_LIMIT}", "index.json")
     for item in manifests[:MANIFEST_LIMIT]:
-        try:
-            _manifest(found, item)
-        except RelbuildError as error:
-            found.problems.extend(error.problems)
+        found.attempt(_manifest, found, item)
     folder = found.layout / "blobs" / "sha256"
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not re.fullmatch("[0-9a-f]{64}", path.name):
@@ -117,15 +126,21 @@ def _manifest(found: _Found, item: Reader) -> None:
     config = manifest.get("config").descriptor()
     if config.media_type != media_types.CONFIG:
         found.add("media-type", f"{config.media_type} is not {media_types.CONFIG}", f"{place}: config")
-    diff_ids: tuple[DiffId, ...] | None = None
-    if found.blob(config, f"{place}: config"):
-        diff_ids = _config(found, config, item.get("platform"), f"{place}: config")
     layers = [entry.descriptor() for entry in manifest.get("layers").items()]
-    if diff_ids is not None and len(diff_ids) != len(layers):
-        found.add("layers-mismatch", f"{len(layers)} layers, but {len(diff_ids)} diff_ids", place)
-        diff_ids = None
+    found.referred.update(part.digest.hex for part in (config, *layers))
+    diff_ids: tuple[DiffId, ...] = ()
+
+    def look_at_config() -> None:
+        nonlocal diff_ids
+        if found.blob(config, f"{place}: config"):
+            diff_ids = _config(found, config, item.get("platform"), f"{place}: config")
+            if len(diff_ids) != len(layers):
+                found.add("layers-mismatch", f"{len(layers)} layers, but {len(diff_ids)} diff_ids", place)
+                diff_ids = ()
+
+    found.attempt(look_at_config)
     for number, layer in enumerate(layers):
-        _layer(found, layer, diff_ids[number] if diff_ids else None, f"{place}: layer {number}")
+        found.attempt(_layer, found, layer, diff_ids[number] if diff_ids else None, f"{place}: layer {number}")
 
 
 def _config(found: _Found, config: Descriptor, platform: Reader, place: str) -> tuple[DiffId, ...]:

@@ -67,6 +67,10 @@ def read_header(path: Path, checksum: Digest) -> PackageHeader:
         url=header[rpm.RPMTAG_URL] or "",
         source_rpm=header[rpm.RPMTAG_SOURCERPM] or "",
         prefixes=tuple(header[rpm.RPMTAG_PREFIXES] or ()),
+        conflicts=_dependencies(header, "CONFLICT"),
+        obsoletes=_dependencies(header, "OBSOLETE"),
+        recommends=_dependencies(header, "RECOMMEND"),
+        supplements=_dependencies(header, "SUPPLEMENT"),
     )
 
 

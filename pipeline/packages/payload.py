@@ -94,8 +94,8 @@ def _decompressing(handle: int, header: rpm.hdr, path: Path) -> rpm.fd:
 
 
 def read_files(path: Path, paths: Sequence[str], *, limit: int = 1 << 20) -> dict[str, bytes]:
-    """The content of those of `paths` (as the header spells them) that are regular files in the package, each at
-    most `limit` bytes. Raises as `read_payload`, and BuildError `file-too-large`."""
+    """The content of those of `paths` (as the header spells them) that are regular files in the package, each
+    at most `limit` bytes. Raises as `read_payload`, and BuildError `file-too-large`."""
     header = open_header(path)
     names, sizes = header[rpm.RPMTAG_FILENAMES], header[rpm.RPMTAG_LONGFILESIZES]
     wanted = set(paths)

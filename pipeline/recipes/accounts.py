@@ -23,8 +23,8 @@ def plan_accounts(sources: Sequence[Source], problems: Problems) -> tuple[tuple[
     for source in sources:
         for index, user in enumerate(source.recipe.accounts.users):
             path = ("accounts", "users", index)
-            ledger.enter("user", user.name, user.uid, source, path)
-            if user.gid is None:
+            entered = ledger.enter("user", user.name, user.uid, source, path)
+            if entered and user.gid is None:
                 ledger.enter("group", user.name, user.uid, source, path)
             users.append(User(user.name, user.uid, user.gid, user.home, user.shell, user.comment))
     return tuple(users), tuple(groups)
@@ -38,8 +38,8 @@ class _Ledger:
         self._names: dict[tuple[str, str], tuple[int, str]] = {}
         self._numbers: dict[tuple[str, int], tuple[str, str]] = {}
 
-    def enter(self, kind: str, name: str, number: int, source: Source, path: DocumentPath) -> None:
-        """Write an account down, or a problem if its name or number is taken."""
+    def enter(self, kind: str, name: str, number: int, source: Source, path: DocumentPath) -> bool:
+        """Write an account down, or a problem if its name or number is taken; was there none?"""
         key = "uid" if path[1] == "users" else "gid"
         here = source.document.place(path)
         if name == "root":
@@ -50,18 +50,19 @@ class _Ledger:
                 (*path, "name"),
                 "remove it",
             )
-            return
+            return False
         known = self._names.get((kind, name))
+        if known is not None and kind == "group" and key == "uid" and known[0] == number:
+            return True  # the user's own group is also listed
         if known is not None:
-            if known != (number, here) and not (kind == "group" and known[0] == number and key == "uid"):
-                self._problems.add(
-                    "account-duplicate",
-                    f"there is already a {kind} '{name}' with the number {known[0]}, at {known[1]}",
-                    source.document,
-                    (*path, "name"),
-                    "remove one of them",
-                )
-            return
+            self._problems.add(
+                "account-duplicate",
+                f"there is already a {kind} '{name}' with the number {known[0]}, at {known[1]}",
+                source.document,
+                (*path, "name"),
+                "remove one of them",
+            )
+            return False
         self._names[kind, name] = (number, here)
         holder = self._numbers.get((kind, number))
         if holder is not None:
@@ -72,5 +73,6 @@ class _Ledger:
                 (*path, key),
                 "choose another number" + ("" if kind == "user" else ", or give the user's 'gid'"),
             )
-            return
+            return False
         self._numbers[kind, number] = (name, here)
+        return True

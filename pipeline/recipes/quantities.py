@@ -71,10 +71,14 @@ def parse_cpus(value: object) -> int:
     number, unit = _split(value, "cpus", hint, bare=True)
     if unit:
         raise Malformed("cpus-malformed", f"a number of processors has no unit '{unit}'", hint)
-    milli = _whole(number * 1000, "cpus", MOST_CPUS * 1000, "write at most three decimals, such as 0.125")
-    if milli < SMALLEST_SHARE:
-        raise Malformed("cpus-malformed", "less than 0.01 of a processor cannot be enforced", hint)
-    return milli
+    milli = number * 1000
+    if milli.denominator != 1:
+        raise Malformed(
+            "cpus-malformed", "processors are counted in thousandths", "write at most three decimals"
+        )
+    if not SMALLEST_SHARE <= milli <= MOST_CPUS * 1000:
+        raise Malformed("cpus-malformed", f"a share is from 0.01 to {MOST_CPUS} processors", hint)
+    return int(milli)
 
 
 def parse_mode(value: object) -> int:

@@ -190,6 +190,9 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             f"'{operator}' does not work on {_kind(left)} and {_kind(right)}; texts are joined with '~'"
         )
 
+    def wrap_str_format(self, value: object) -> None:
+        """`str.format` is not offered: a width in it makes any amount of text."""
+
     def is_safe_attribute(self, obj: object, attr: str, value: object) -> bool:
         """Only methods that do not multiply, and only of plain data."""
         if isinstance(obj, str):

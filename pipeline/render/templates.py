@@ -55,7 +55,8 @@ class Templates:
             for path in folder.glob(form)
             if path.is_file()
         )
-        return tuple(difflib.get_close_matches(name, known, n=3, cutoff=0.5))
+        stems = {path.removesuffix(".j2"): path for path in known}
+        return tuple(stems[near] for near in difflib.get_close_matches(name.removesuffix(".j2"), stems, n=3))
 
     def check(self, name: str, *, place: str) -> None:
         """Parse a template without rendering it. Raises RecipeError `template-missing`, `-syntax`, …"""
@@ -232,8 +233,9 @@ def _explained(loader: _Loader | None, place: str, values: Mapping[str, object])
         raise _not_found(error, loader, place) from None
     except TemplateSyntaxError as error:
         where = place
-        if loader is not None and error.filename:
-            where = f"{loader.shown(error.filename)}:{error.lineno}"
+        filename = error.filename or error.name  # the lexer gives some errors their file as a name
+        if loader is not None and filename:
+            where = f"{loader.shown(filename)}:{error.lineno}"
         raise RecipeError(
             "template-syntax",
             f"the template cannot be read: {error.message}",

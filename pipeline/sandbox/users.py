@@ -7,12 +7,18 @@ any file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from pipeline.errors import SmokeError
+from pipeline.sandbox.idmap import IDS
 
 ACCOUNTS_LIMIT = 4 << 20
 """Bytes of /etc/passwd or /etc/group that are read: far more than an image has."""
+
+
+_NUMBER = re.compile(r"[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,39 +38,54 @@ def resolve_user(text: str, passwd: str, group: str) -> Identity:
     An empty text is root. Raises SmokeError `user-unknown` or `group-unknown`.
     """
     wanted, _, wanted_group = text.partition(":")
-    wanted = wanted or "0"
-    entries = [fields for line in passwd.splitlines() if len(fields := line.split(":")) >= 6]
-    groups = [fields for line in group.splitlines() if len(fields := line.split(":")) >= 3]
+    identity = _user(wanted or "0", passwd)
+    groups = list(_entries(group, numbers=(2,), least=3))
+    if wanted_group:
+        identity = replace(identity, gid=_gid(wanted_group, groups))
+    elif identity.name:
+        members = {
+            int(fields[2]) for fields in groups if len(fields) > 3 and identity.name in fields[3].split(",")
+        }
+        identity = replace(identity, groups=tuple(sorted(members - {identity.gid})))
+    for number in (identity.uid, identity.gid, *identity.groups):
+        if number >= IDS:
+            raise SmokeError(
+                "user-out-of-range",
+                f"the image runs as '{text}', with the number {number}; a container has ids up to {IDS - 1}",
+                hint="give the account a smaller number",
+            )
+    return identity
+
+
+def _user(wanted: str, passwd: str) -> Identity:
+    entries = list(_entries(passwd, numbers=(2, 3), least=6))
     found = next((fields for fields in entries if fields[0] == wanted), None)
-    if found is None and wanted.isdecimal():
-        found = next((fields for fields in entries if fields[2] == wanted), None)
-    if found is None and not wanted.isdecimal():
+    if found is None and _NUMBER.fullmatch(wanted):
+        found = next((fields for fields in entries if int(fields[2]) == int(wanted)), None)
+        if found is None:
+            return Identity(int(wanted), 0)
+    if found is None:
         raise SmokeError(
             "user-unknown",
             f"the image runs as '{wanted}', who is not in its /etc/passwd",
             hint="add the user under `accounts`, or say `user: <number>`",
         )
-    identity = (
-        Identity(int(found[2]), int(found[3]), (), found[5] or "/", found[0])
-        if found is not None
-        else Identity(int(wanted), 0)
-    )
-    if wanted_group:
-        return Identity(identity.uid, _gid(wanted_group, groups), (), identity.home, identity.name)
-    members = {
-        int(fields[2])
-        for fields in groups
-        if len(fields) >= 4 and fields[2].isdecimal() and identity.name in fields[3].split(",")
-    }
-    supplementary = tuple(sorted(members - {identity.gid})) if identity.name else ()
-    return Identity(identity.uid, identity.gid, supplementary, identity.home, identity.name)
+    return Identity(int(found[2]), int(found[3]), (), found[5] or "/", found[0])
+
+
+def _entries(text: str, *, numbers: tuple[int, ...], least: int) -> Iterator[list[str]]:
+    """Lines with at least so many fields whose fields `numbers` are numbers; others are no accounts."""
+    for line in text.splitlines():
+        fields = line.split(":")
+        if len(fields) >= least and all(_NUMBER.fullmatch(fields[index]) for index in numbers):
+            yield fields
 
 
 def _gid(wanted: str, groups: list[list[str]]) -> int:
     for fields in groups:
         if fields[0] == wanted:
             return int(fields[2])
-    if wanted.isdecimal():
+    if _NUMBER.fullmatch(wanted):
         return int(wanted)
     raise SmokeError(
         "group-unknown",

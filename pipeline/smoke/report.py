@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
@@ -10,6 +11,7 @@ from pipeline.digest import Digest, canonical_json, identity
 from pipeline.errors import VerificationError
 from pipeline.model.smoke import CheckResult, InstanceReport, LimitReading, SmokePlan, SmokeReport
 
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _PLAN_VERSION = 1
 _SCHEMA = 1
 
@@ -117,8 +119,9 @@ def _truth(value: object) -> bool:
 
 
 def report_lines(report: SmokeReport) -> tuple[str, ...]:
-    """What a terminal shows: every instance with its answers, what it used, and limits that do not hold."""
-    return tuple(_lines(report))
+    """What a terminal shows: every instance with its answers, what it used, and limits that do not hold. What
+    an image printed cannot steer the terminal: control characters appear as `\\x1b`."""
+    return tuple(_CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line) for line in _lines(report))
 
 
 def _lines(report: SmokeReport) -> Iterator[str]:

@@ -19,8 +19,8 @@ from pipeline.smoke.questions import ask
 from pipeline.smoke.report import plan_digest
 
 STOPPING = 10.0
-"""Seconds that a good instance gets to end when nothing asks how it ends: what `docker stop` gives. One that has
-failed is killed: nothing would be learnt from waiting."""
+"""Seconds that a good instance gets to end when nothing asks how it ends: what `docker stop` gives. One that
+has failed is killed: nothing would be learnt from waiting."""
 
 LOG_SHOWN = 256 << 10
 """Characters of an instance's log that go into the report: a quarter from its beginning, the rest its end."""

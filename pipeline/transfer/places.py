@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from pipeline.digest import CHUNK, chunks
+from pipeline.digest import chunks
 from pipeline.transfer.network import request
 
 PATIENCE = 120.0
@@ -92,7 +92,7 @@ def ask(client: httpx.Client | None, url: str, *, offset: int = 0, validator: st
 def _body(response: httpx.Response) -> Iterator[bytes]:
     began = time.monotonic()
     moved = 0
-    for piece in response.iter_raw(CHUNK):
+    for piece in response.iter_raw():  # with a size it would hold back, and lose, the last bytes
         yield piece
         moved += len(piece)
         if time.monotonic() - began > PATIENCE + moved / SLOWEST:

@@ -79,8 +79,9 @@ def compose(
 ) -> Composition:
     """Lay the packages of `layers` (lowest first) over one another.
 
-    The result does not depend on the order of the packages within a layer. Raises BuildError with every problem:
-    `file-conflict`, `unsafe-path`, `owner-unknown`, `device-node`, `capability-unknown`, `too-many-files`.
+    The result does not depend on the order of the packages within a layer. Raises BuildError with every
+    problem: `file-conflict`, `unsafe-path`, `owner-unknown`, `device-node`, `capability-unknown`,
+    `too-many-files`.
     """
     options = options or ComposeOptions()
     work = _Work(accounts, options)
@@ -336,11 +337,12 @@ def _parents(paths: Iterable[str]) -> list[str]:
     """All directories that `paths` stand in, sorted, with the root as ``""``."""
     found: set[str] = set()
     for path in paths:
-        while path:
-            path = path.rpartition("/")[0]
-            if path in found:
+        above = path
+        while above:
+            above = above.rpartition("/")[0]
+            if above in found:
                 break
-            found.add(path)
+            found.add(above)
     return sorted(found)
 
 

@@ -10,7 +10,7 @@ from pipeline.model.tree import Entry, Tree
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A path that is in one tree only (`old` or `new` is None) or differs in `what` (names of Entry's fields)."""
+    """A path that is in one tree only (`old` or `new` is None), or differs in the fields `what` of Entry."""
 
     path: str
     old: Entry | None

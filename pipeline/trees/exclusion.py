@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import stat
+from collections import Counter
 from collections.abc import Sequence
 
 from pipeline.model.header import FileFlag, FileRecord
@@ -22,22 +23,22 @@ def excluded(files: Sequence[FileRecord], *, docs: bool, man: bool, languages: S
         return frozenset()
     out = {index for index, file in enumerate(files) if _left_out(file, docs, man, wanted)}
     folders = {file.path: index for index, file in enumerate(files) if stat.S_ISDIR(file.mode)}
-    inside: dict[str, int] = {}
-    emptied = set()
-    for index, file in enumerate(files):
-        folder = posixpath.dirname(file.path)
-        if index in out:
-            emptied.add(folder)
-        else:
-            inside[folder] = inside.get(folder, 0) + 1
-    out.update(folders[folder] for folder in emptied if folder in folders and not inside.get(folder))
+    inside = Counter(posixpath.dirname(file.path) for file in files)
+    emptied = {posixpath.dirname(files[index].path) for index in out}
+    inside.subtract(posixpath.dirname(files[index].path) for index in out)
+    # A directory that held nothing but what is left out goes too, and may leave its parent empty.
+    for folder in sorted(folders, key=lambda path: path.count("/"), reverse=True):
+        if folder in emptied and inside[folder] <= 0 and folders[folder] not in out:
+            out.add(folders[folder])
+            inside[posixpath.dirname(folder)] -= 1
+            emptied.add(posixpath.dirname(folder))
     return frozenset(out)
 
 
 def _left_out(file: FileRecord, docs: bool, man: bool, languages: Sequence[str]) -> bool:
     if languages and file.languages and not _spoken(file.languages, languages):
         return True
-    if not docs and file.flags & FileFlag.DOC:
+    if not docs and file.flags & FileFlag.DOC and not file.flags & FileFlag.LICENSE:
         return True
     return not man and not stat.S_ISDIR(file.mode) and file.path.startswith(MANUALS)
 

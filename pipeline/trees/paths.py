@@ -25,8 +25,8 @@ _ROUNDS = 8
 
 
 def split_path(path: str) -> tuple[str, ...]:
-    """An absolute path's components. Raises BuildError `unsafe-path` for a path that is relative, too long, holds
-    `.`, `..`, empty components or NUL, or a name that means a whiteout."""
+    """An absolute path's components. Raises BuildError `unsafe-path` for a path that is relative, too long,
+    holds `.`, `..`, empty components or NUL, or a name that means a whiteout."""
     if path == "/":
         return ()
     encoded = path.encode(errors="surrogateescape")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.digest import digest_file
@@ -35,10 +36,9 @@ def scan(root: Path, *, shift: int = 0, contents: bool = True) -> Tree:
     kinds WHITEOUT (at the path that is hidden) and OPAQUE (at the directory's path with `/` at its end). Raises
     BuildError `socket` for a socket, `too-deep`.
     """
-    entries: dict[str, Entry] = {}
-    links: dict[tuple[int, int], str] = {}
-    _walk(root, "", 0, shift, contents, entries, links)
-    return Tree.of(entries)
+    found = _Scan(root, shift, contents)
+    found.walk("", 0)
+    return Tree.of(found.entries)
 
 
 def read_xattrs(path: str | int) -> tuple[tuple[str, bytes], ...]:
@@ -63,47 +63,50 @@ def is_opaque(path: str | int) -> bool:
     return False
 
 
-def _walk(
-    root: Path,
-    folder: str,
-    depth: int,
-    shift: int,
-    contents: bool,
-    entries: dict[str, Entry],
-    links: dict[tuple[int, int], str],
-) -> None:
-    if depth > DEPTH_LIMIT:
-        raise BuildError("too-deep", f"directories nest deeper than {DEPTH_LIMIT}", place=folder[:200])
-    with os.scandir(root / folder) as found:
-        names = sorted(found, key=lambda item: item.name)
-    for item in names:
-        path = f"{folder}/{item.name}" if folder else item.name
+@dataclass(slots=True)
+class _Scan:
+    root: Path
+    shift: int
+    contents: bool
+    entries: dict[str, Entry] = field(default_factory=dict)
+    links: dict[tuple[int, int], str] = field(default_factory=dict)
+
+    def walk(self, folder: str, depth: int) -> None:
+        if depth > DEPTH_LIMIT:
+            raise BuildError("too-deep", f"directories nest deeper than {DEPTH_LIMIT}", place=folder[:200])
+        with os.scandir(self.root / folder) as found:
+            items = sorted(found, key=lambda item: item.name)
+        for item in items:
+            path = f"{folder}/{item.name}" if folder else item.name
+            entry = self.entries[path] = self._entry(path, item)
+            if entry.kind is Kind.DIRECTORY:
+                if is_opaque(item.path):
+                    self.entries[f"{path}/"] = Entry(f"{path}/", Kind.OPAQUE)
+                self.walk(path, depth + 1)
+
+    def _entry(self, path: str, item: os.DirEntry[str]) -> Entry:
         status = item.stat(follow_symlinks=False)
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             raise BuildError("socket", f"/{path} is a socket, which an image cannot hold", place=path)
         device = (os.major(status.st_rdev), os.minor(status.st_rdev))
         if kind is Kind.CHARACTER and device == (0, 0):
-            entries[path] = Entry(path, Kind.WHITEOUT, mtime=int(status.st_mtime))
-            continue
+            return Entry(path, Kind.WHITEOUT, mtime=int(status.st_mtime))
         link, content = "", None
         if kind is Kind.SYMLINK:
-            link = os.readlink(item.path)
+            link = os.readlink(item.path)  # noqa: PTH115 (an entry of scandir, not a Path)
         elif kind is Kind.FILE:
-            first = links.setdefault((status.st_dev, status.st_ino), path)
+            first = self.links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
-                kind, link = Kind.HARDLINK, first
-            content = (
-                (digest_file(Path(item.path)) if first == path else entries[first].content)
-                if contents
-                else None
-            )
-        entries[path] = Entry(
+                kind, link, content = Kind.HARDLINK, first, self.entries[first].content
+            elif self.contents:
+                content = digest_file(Path(item.path))
+        return Entry(
             path=path,
             kind=kind,
             mode=stat.S_IMODE(status.st_mode),
-            uid=status.st_uid - shift,
-            gid=status.st_gid - shift,
+            uid=status.st_uid - self.shift,
+            gid=status.st_gid - self.shift,
             mtime=int(status.st_mtime),
             size=status.st_size if kind in (Kind.FILE, Kind.HARDLINK) else 0,
             link=link,
@@ -111,7 +114,3 @@ def _walk(
             device=device if kind in (Kind.CHARACTER, Kind.BLOCK) else (0, 0),
             content=content,
         )
-        if kind is Kind.DIRECTORY:
-            if is_opaque(item.path):
-                entries[f"{path}/"] = Entry(f"{path}/", Kind.OPAQUE)
-            _walk(root, path, depth + 1, shift, contents, entries, links)

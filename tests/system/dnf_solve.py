@@ -1,8 +1,8 @@
 """What dnf would install: run by the system's Python, which has dnf's modules.
 
 Reads JSON from standard input: {"repositories": {id: {"url": …, "priority": 99, "cost": 1000}}, "arch": …,
-"releasever": …, "root": an empty folder, "weak": false, "exclude": [glob, …], "sets": [[text, …], …]} and writes a JSON list: for each set the sorted NEVRAs, or null where
-dnf refuses. The configuration is the one of
+"releasever": …, "root": an empty folder, "weak": false, "exclude": [glob, …], "sets": [[text, …], …]} and
+writes a JSON list: for each set the sorted NEVRAs, or null where dnf refuses. The configuration is the one of
 `dnf --installroot=EMPTY --setopt=reposdir=/dev/null --repofrompath=… --setopt=best=1 install …`.
 """
 
@@ -51,7 +51,7 @@ def solve(base: Any, texts: list[str]) -> list[str] | None:
     except (dnf.exceptions.Error, ValueError) as error:
         print(texts, error, file=sys.stderr)
         return None
-    chosen = [package for package in base.transaction.install_set] if base.transaction else []
+    chosen = list(base.transaction.install_set) if base.transaction else []
     return sorted(
         f"{p.name}-{f'{p.epoch}:' if p.epoch else ''}{p.version}-{p.release}.{p.arch}" for p in chosen
     )

@@ -239,7 +239,9 @@ def test_a_limit_that_must_be_enforced_and_is_not_fails_the_run(examine: Examine
 
 
 def test_one_failing_instance_fails_the_image(examine: Examine) -> None:
-    report = examine(image("echo $HOSTNAME; sleep 100"), ready=log("tiny-1", within=300), instances=2)
+    report = examine(
+        image(f"trap 'exit 0' TERM; echo $HOSTNAME; {WAIT}"), ready=log("tiny-1", within=300), instances=2
+    )
     assert [instance.checks[0].passed for instance in report.instances] == [True, False]
     assert not report.passed
 

@@ -83,21 +83,40 @@ def without(tree: Mapping[str, Found], *fields: str, kinds: str = "") -> dict[st
     }
 
 
-def differences(one: Mapping[str, Found], other: Mapping[str, Found], names: tuple[str, str]) -> list[str]:
-    """Sentences for every path that is not the same in both, so that a failing test says where."""
-    lines = []
-    for path in sorted(one.keys() | other.keys()):
-        first, second = one.get(path), other.get(path)
-        if first == second:
-            continue
+@dataclass(frozen=True)
+class Difference:
+    """One field of one path that is not the same in both. `field` is `presence` where the path stands on one
+    `side` only; `kind` is the entry's first letter as `ls` shows it."""
+
+    path: str
+    kind: str
+    field: str
+    mine: object
+    theirs: object
+    side: str = ""
+
+    def __str__(self) -> str:
+        if self.field == "presence":
+            return f"{self.path}: only in {self.side}: {self.mine or self.theirs}"
+        return f"{self.path}: {self.field} is {self.mine!r} and {self.theirs!r}"
+
+
+def differences(mine: Mapping[str, Found], theirs: Mapping[str, Found], names: tuple[str, str]) -> list[Difference]:
+    """Every difference between two trees, `names` being what the sides are called."""
+    found = []
+    for path in sorted(mine.keys() | theirs.keys()):
+        first, second = mine.get(path), theirs.get(path)
         if first is None or second is None:
-            lines.append(f"{path}: only in {names[0] if second is None else names[1]}: {first or second}")
+            one = first or second
+            assert one is not None
+            side = names[0] if second is None else names[1]
+            found.append(Difference(path, one.kind, "presence", first, second, side))
             continue
         for field in Found.__dataclass_fields__:
-            mine, theirs = getattr(first, field), getattr(second, field)
-            if mine != theirs:
-                lines.append(f"{path}: {field} is {mine!r} in {names[0]} and {theirs!r} in {names[1]}")
-    return lines
+            a, b = getattr(first, field), getattr(second, field)
+            if a != b:
+                found.append(Difference(path, first.kind, field, a, b))
+    return found
 
 
 def merged(roots: Iterable[Path]) -> dict[str, Found]:

@@ -113,10 +113,10 @@ def write_repository(
     (folder / "repodata").mkdir(parents=True, exist_ok=True)
     common = 'xmlns="http://linux.duke.edu/metadata/{}" xmlns:rpm="http://linux.duke.edu/metadata/rpm"'
     documents = {
-        "primary": f"<metadata {common.format('common')} packages=\"{len(rpms)}\">"
+        "primary": f'<metadata {common.format("common")} packages="{len(rpms)}">'
         + "".join(map(_primary, rpms))
         + "</metadata>",
-        "filelists": f"<filelists {common.format('filelists')} packages=\"{len(rpms)}\">"
+        "filelists": f'<filelists {common.format("filelists")} packages="{len(rpms)}">'
         + "".join(map(_filelists, rpms))
         + "</filelists>",
     }

@@ -84,7 +84,7 @@ def test_the_place_of_what_does_not_exist_is_what_is_around_it() -> None:
         ("a:\n\tb: 1", "yaml-syntax", "r.yaml:2:1", "spaces"),
         ("a: @b", "yaml-syntax", "r.yaml:1:4", "'@'"),
         ("a: 1\n---\nb: 2", "yaml-syntax", "r.yaml:2:1", "one document"),
-        ("a: [1,", "yaml-syntax", "r.yaml:1:7", "brackets"),
+        ("a: [1,", "yaml-syntax", "r.yaml:2:1", "brackets"),
         ("a: " + "9" * 65, "yaml-number", "r.yaml:1:4", "quotes"),
         ("a: \x07", "yaml-encoding", "r.yaml:1:4", "escape"),
         ("[" * 40 + "]" * 40, "yaml-too-deep", "r.yaml:1:34", None),

@@ -1,0 +1,326 @@
+"""The lock: its file, what it depends on, and what is done about it."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.digest import Digest
+from pipeline.errors import ResolutionError
+from pipeline.model.lock import Lock, LockSection
+from pipeline.model.package import Nevra, Package
+from pipeline.model.platform import Platform, Repository
+from pipeline.model.recipe import LayerPlan, LocalPackage, Recipe, Request
+from pipeline.model.resolution import Chosen, Reason, Resolution
+from pipeline.repos import Key
+from pipeline.resolve import (
+    Action,
+    Mode,
+    compare,
+    decide,
+    format_lock,
+    inputs,
+    lock_path,
+    other_versions,
+    parse_lock,
+    read_lock,
+    stale,
+    write_lock,
+)
+
+# --- the file ------------------------------------------------------------------------------------
+
+words = st.text("abcdefgxyz0123456789_+~^", min_size=1, max_size=8)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+numbers = st.integers(0, 2**63 - 1)
+digests = st.binary(min_size=32, max_size=32).map(lambda data: Digest(data.hex()))
+nevras = st.builds(Nevra, words, st.integers(0, 3), words, words, st.sampled_from(["noarch", "x86_64", "i686"]))
+
+
+@st.composite
+def sections(draw: st.DrawFn) -> LockSection:
+    names = sorted(draw(st.lists(nevras, unique=True, max_size=6)))
+    reasons = st.builds(Reason, st.sampled_from(["requested", "local"]), texts, texts)
+    if names:  # all other kinds name a package of the same resolution
+        kinds = st.sampled_from(["requires", "recommends", "supplements"])
+        reasons |= st.builds(Reason, kinds, st.sampled_from([str(name) for name in names]), texts)
+    chosen = tuple(
+        Chosen(
+            Package(name, draw(digests), draw(numbers), draw(words), draw(texts), draw(numbers), draw(texts)),
+            draw(words),
+            tuple(draw(st.lists(reasons, max_size=3))),
+        )
+        for name in names
+    )
+    order = tuple(draw(st.permutations([str(name) for name in names])))
+    inputs_ = draw(st.dictionaries(texts, digests, max_size=3))
+    accounts = draw(st.lists(st.tuples(st.sampled_from(["user", "group"]), words, numbers), max_size=3))
+    return LockSection(
+        Resolution(draw(words), draw(words), chosen, order, tuple(draw(st.lists(texts, max_size=2))),
+                   tuple(draw(st.lists(texts, max_size=2)))),
+        tuple(inputs_.items()),
+        draw(numbers),
+        tuple(accounts),
+        tuple(draw(st.dictionaries(texts, texts, max_size=2)).items()),
+        tuple(draw(st.lists(texts, max_size=2))),
+    )  # fmt: skip
+
+
+def _place(section: LockSection) -> tuple[str, str]:
+    return section.resolution.platform, section.resolution.arch
+
+
+locks = st.builds(
+    lambda recipe, found: Lock(recipe, tuple(sorted(found, key=_place))),
+    texts,
+    st.lists(sections(), max_size=3, unique_by=_place),
+)
+
+
+@given(locks)
+def test_what_is_written_is_read_again(lock: Lock) -> None:
+    text = format_lock(lock)
+    assert parse_lock(text, "l") == lock
+    assert format_lock(parse_lock(text, "l")) == text
+
+
+def chosen(text: str, layer: str = "base", *, sum_: str = "0", reasons: tuple[Reason, ...] = ()) -> Chosen:
+    package = Package(Nevra.parse(text), Digest(sum_ * 64), 10, "r", f"{text}.rpm", 5)
+    return Chosen(package, layer, reasons or (Reason("requested", "x"),))
+
+
+def section(*packages: Chosen, **more: object) -> LockSection:
+    order = tuple(str(one.package.nevra) for one in packages)
+    resolution = Resolution("local", "x86_64", tuple(sorted(packages, key=lambda c: c.package)), order)
+    return replace(LockSection(resolution, (), 5), **more)  # type: ignore[arg-type]
+
+
+def test_an_update_of_one_package_changes_one_line() -> None:
+    needs = (Reason("requires", "a-1-1.noarch", "b >= 1"),)
+    newer = (Reason("requires", "a-2-1.noarch", "b >= 1"),)
+    before = format_lock(Lock("r", (section(chosen("a-1-1.noarch"), chosen("b-1-1.noarch", reasons=needs)),)))
+    after = format_lock(Lock("r", (section(chosen("a-2-1.noarch"), chosen("b-1-1.noarch", reasons=newer)),)))
+    changed = [pair for pair in zip(before.splitlines(), after.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert len(changed) == 1
+
+
+def test_two_versions_of_one_package_are_told_apart() -> None:
+    needs = (Reason("requires", "a-1-1.noarch", "b"),)
+    lock = Lock(
+        "r", (section(chosen("a-1-1.noarch"), chosen("a-2-1.noarch"), chosen("b-1-1.noarch", reasons=needs)),)
+    )
+    assert parse_lock(format_lock(lock), "l") == lock
+
+
+def test_a_lock_stands_beside_its_recipe_and_is_replaced_whole(tmp_path: Path) -> None:
+    path = lock_path(tmp_path / "mysql.yaml")
+    assert path == tmp_path / "mysql.lock"
+    assert read_lock(path) is None
+    for lock in (Lock("mysql", ()), Lock("mysql", (section(chosen("a-1-1.noarch")),))):
+        write_lock(path, lock)
+        assert read_lock(path) == lock
+    assert [one.name for one in tmp_path.iterdir()] == ["mysql.lock"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+GOOD = format_lock(Lock("r", (section(chosen("a-1-1.noarch"), inputs=(("requests", Digest("1" * 64)),)),)))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('recipe = "r"', ""),
+        ('recipe = "r"', "recipe = 3"),
+        ('recipe = "r"', 'recipe = "r"\nextra = 1'),
+        ("format = 1", "format = 0"),
+        ("format = 1", "format = true"),
+        ("size = 10", "size = -10"),
+        ("size = 10", "size = 1.5"),
+        ("size = 10", "size = 10, colour = 3"),
+        ('nevra = "a-1-1.noarch"', 'nevra = "a"'),
+        ("0" * 64, "0" * 63),
+        ("sha256:" + "1" * 64, "md5:" + "1" * 32),
+        ("order = [", 'order = [\n  "b",'),
+        ('why = [["requested", "x"]]', 'why = [["requested"]]'),
+        ('why = [["requested", "x"]]', 'why = "requested"'),
+        ("[[section]]", "[section]"),
+        ("[[section]]", "[[section"),
+        ("accounts = []", 'accounts = [{ kind = "robot", name = "x", number = 1 }]'),
+    ],
+)
+def test_a_lock_that_is_not_understood_is_refused(before: str, after: str) -> None:
+    assert before in GOOD
+    with pytest.raises(ResolutionError) as caught:
+        parse_lock(GOOD.replace(before, after), "mysql.lock")
+    assert caught.value.code == "lock-malformed"
+    assert "mysql.lock" in str(caught.value)
+
+
+def test_a_section_may_not_be_there_twice() -> None:
+    body = GOOD[GOOD.index("[[section]]") :]
+    with pytest.raises(ResolutionError, match="two sections"):
+        parse_lock(GOOD + body, "l")
+
+
+def test_a_newer_format_is_named() -> None:
+    with pytest.raises(ResolutionError) as caught:
+        parse_lock("format = 999", "l")
+    assert caught.value.code == "lock-newer-format"
+
+
+@given(st.text(max_size=200))
+def test_rubbish_is_an_error_and_never_a_crash(text: str) -> None:
+    with pytest.raises(ResolutionError):
+        parse_lock(text, "l")
+
+
+# --- what it depends on --------------------------------------------------------------------------
+
+PLATFORM = Platform(
+    "local",
+    (Repository("base", baseurls=("file://$m/base",), keys=("$m/KEY",)),),
+    variables=(("m", "${M:-~/m}"),),
+)
+KEYS = (Key("base", "F" * 40, b"armored"),)
+
+
+def recipe(tmp_path: Path, **more: object) -> Recipe:
+    path = tmp_path / "mysql.yaml"
+    included = tmp_path / "base.yaml"
+    for one in (path, included):
+        if not one.exists():
+            one.write_text("x: 1\n")
+    layers = (LayerPlan("base", (Request("bash", "base.yaml:2"), Request("glibc", "base.yaml:3"))),)
+    plain = Recipe("mysql", path, "1", "local", ("x86_64",), layers, sources=(path, included))
+    return replace(plain, **more)  # type: ignore[arg-type]
+
+
+def test_what_says_nothing_about_packages_leaves_a_lock_fresh(tmp_path: Path) -> None:
+    now = inputs(recipe(tmp_path), PLATFORM, "x86_64", KEYS)
+    same = recipe(
+        tmp_path,
+        version="2",
+        values=(("port", 1),),
+        layers=(
+            LayerPlan("base", (Request("glibc", "base.yaml:9"), Request("bash", "base.yaml:8")), docs=False),
+        ),
+    )
+    (tmp_path / "mysql.yaml").write_text("# a comment\nx: 1\n")
+    assert inputs(same, PLATFORM, "x86_64", KEYS) == now
+    assert stale(section(inputs=now), now) == ()
+
+
+def test_another_folder_leaves_a_lock_fresh(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert inputs(recipe(tmp_path / "a"), PLATFORM, "x86_64", KEYS) == inputs(
+        recipe(tmp_path / "b"), PLATFORM, "x86_64", KEYS
+    )
+
+
+def _other_layers(text: str = "zlib", name: str = "base") -> dict[str, object]:
+    return {"layers": (LayerPlan(name, (Request("bash", "p"), Request(text, "p"))),)}
+
+
+LOCAL = LocalPackage(Path("fix.rpm"), Digest("2" * 64), "p")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (_other_layers(), "what the recipe asks for"),
+        (_other_layers("glibc", "other"), "what the recipe asks for"),
+        ({"layers": (LayerPlan("base", (Request("bash", "p"), Request("glibc", "p")), (LOCAL,)),)}, "asks for"),
+        ({"weak_dependencies": True}, "switches"),
+        ({"excludes": ("a*",)}, "switches"),
+        ({"pins": (("a", "1"),)}, "switches"),
+        ({"assume_installed": ("systemd",)}, "switches"),
+        ({"modules": ("nginx:1.24",)}, "switches"),
+    ],
+)
+def test_every_input_makes_a_lock_stale_and_is_named(
+    tmp_path: Path, change: dict[str, object], what: str
+) -> None:
+    before = inputs(recipe(tmp_path), PLATFORM, "x86_64", KEYS)
+    (reason,) = stale(section(inputs=before), inputs(recipe(tmp_path, **change), PLATFORM, "x86_64", KEYS))
+    assert what in reason
+
+
+def test_an_included_recipe_repositories_keys_and_architecture_make_a_lock_stale(tmp_path: Path) -> None:
+    before = section(inputs=inputs(recipe(tmp_path), PLATFORM, "x86_64", KEYS))
+
+    def why(platform: Platform = PLATFORM, arch: str = "x86_64", keys: tuple[Key, ...] = KEYS) -> str:
+        (reason,) = stale(before, inputs(recipe(tmp_path), platform, arch, keys))
+        return reason
+
+    assert "asks for" in why(arch="aarch64")
+    assert "keys" in why(keys=(Key("base", "E" * 40, b"armored"),))
+    assert "keys" in why(keys=(Key("base", "F" * 40, b"renewed"),))
+    assert "repositories" in why(replace(PLATFORM, variables=(("m", "/srv"),)))
+    for field, value in {"priority": 1, "cost": 1, "signed_metadata": True, "exclude": ("a",)}.items():
+        changed = replace(PLATFORM.repositories[0], **{field: value})  # type: ignore[arg-type]
+        assert "repositories" in why(replace(PLATFORM, repositories=(changed,)))
+    (tmp_path / "base.yaml").write_text("y: 2\n")
+    assert "included" in why()
+
+
+def test_other_versions_are_reported_and_do_not_make_a_lock_stale() -> None:
+    old = section(versions=(("solv", "0.1"),))
+    assert stale(old, ()) == ()
+    assert [line.split()[:3] for line in other_versions(old)] == [["solv", "was", "0.1"]]
+
+
+# --- what is done about it -----------------------------------------------------------------------
+
+
+def test_every_state_of_a_lock_has_one_answer_in_every_mode() -> None:
+    states = {"absent": (None, ()), "fresh": (section(), ()), "stale": (section(), ("it changed",))}
+    answers = {}
+    for (state, (found, why)), mode in itertools.product(states.items(), Mode):
+        try:
+            answers[state, mode] = decide(found, why, mode, Path("mysql.lock")).name
+        except ResolutionError as error:
+            answers[state, mode] = error.code
+    resolve, use = Action.RESOLVE.name, Action.USE.name
+    assert answers == {
+        ("absent", Mode.DEFAULT): resolve,
+        ("absent", Mode.LOCKED): "lock-missing",
+        ("absent", Mode.UPGRADE): resolve,
+        ("fresh", Mode.DEFAULT): use,
+        ("fresh", Mode.LOCKED): use,
+        ("fresh", Mode.UPGRADE): resolve,
+        ("stale", Mode.DEFAULT): resolve,
+        ("stale", Mode.LOCKED): "lock-stale",
+        ("stale", Mode.UPGRADE): resolve,
+    }
+
+
+def test_a_stale_lock_says_what_differs() -> None:
+    with pytest.raises(ResolutionError, match="the keys have changed"):
+        decide(section(), ["the keys have changed"], Mode.LOCKED, Path("mysql.lock"))
+
+
+def test_changes_are_told_a_line_for_each_package() -> None:
+    old = section(
+        chosen("a-1-1.noarch"), chosen("b-1:1-1.noarch"), chosen("c-1-1.noarch"), chosen("d-1-1.noarch"),
+        chosen("e-1.9-1.noarch"), chosen("f-1-1.noarch"),
+    )  # fmt: skip
+    new = section(
+        chosen("b-2-1.noarch"), chosen("c-1-1.noarch", "product"), chosen("d-1-1.noarch", sum_="1"),
+        chosen("e-1.10-1.noarch"), chosen("f-1-1.noarch"), chosen("g-1-1.noarch", "product"),
+    )  # fmt: skip
+    assert compare(old, new) == (
+        "- a 1-1",
+        "~ b 1:1-1 → 2-1 downgraded",
+        "~ c moves from layer base to product",
+        "~ d 1-1 has other bytes under the same version",
+        "~ e 1.9-1 → 1.10-1 upgraded",
+        "+ g 1-1 (product)",
+    )
+    assert compare(new, new) == ()
+    assert compare(None, section(chosen("a-1-1.noarch"))) == ("+ a 1-1 (base)",)

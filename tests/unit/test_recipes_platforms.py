@@ -1,0 +1,208 @@
+"""repositories.yaml: platforms, what they extend, and which are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from pipeline.errors import Problem, RecipeError
+from pipeline.model.platform import Platform, Repository
+from pipeline.recipes import Platforms, load_platforms
+
+GOOD = """\
+platforms:
+  el:
+    description: a distribution
+    architectures: [x86_64, aarch64]
+    variables: {release: "9", mirror: "${MIRROR:-/srv/mirror}"}
+    rpm-database: /var/lib/rpm
+    repositories:
+      - {id: base, baseurls: ["file://$mirror/$release/${basearch}"], keys: ["$mirror/KEY"]}
+  vendor:
+    extends: el
+    variables: {release: "10"}
+    repositories:
+      - id: product
+        metalink: "https://example.org/?arch=$basearch&release=$release"
+        keys: [https://example.org/KEY]
+        priority: 10
+        cost: 500
+        signed-metadata: true
+        exclude: ["*-debug"]
+  old:
+    refused: it is too old
+"""
+
+
+def load(folder: Path, text: str) -> Platforms:
+    path = folder / "repositories.yaml"
+    path.write_text(text)
+    return load_platforms(path)
+
+
+def problems(folder: Path, text: str) -> tuple[Problem, ...]:
+    with pytest.raises(RecipeError) as caught:
+        load(folder, text)
+    return caught.value.problems
+
+
+def test_platforms_are_read(tmp_path: Path) -> None:
+    platforms = load(tmp_path, GOOD)
+    base = Repository("base", ("file://$mirror/$release/${basearch}",), keys=("$mirror/KEY",))
+    assert list(platforms) == ["el", "vendor"]
+    assert platforms["el"] == Platform(
+        "el",
+        (base,),
+        (("mirror", "${MIRROR:-/srv/mirror}"), ("release", "9")),
+        "/var/lib/rpm",
+        ("x86_64", "aarch64"),
+    )
+    assert platforms["el"].description == "a distribution"
+
+
+def test_a_platform_adds_to_what_it_extends(tmp_path: Path) -> None:
+    vendor = load(tmp_path, GOOD).find("vendor")
+    assert [repository.id for repository in vendor.repositories] == ["base", "product"]
+    assert dict(vendor.variables)["release"] == "10"
+    assert (vendor.rpm_database, vendor.architectures) == ("/var/lib/rpm", ("x86_64", "aarch64"))
+    assert vendor.repositories[1] == Repository(
+        "product",
+        metalink="https://example.org/?arch=$basearch&release=$release",
+        keys=("https://example.org/KEY",),
+        priority=10,
+        cost=500,
+        signed_metadata=True,
+        exclude=("*-debug",),
+    )
+
+
+def test_a_refused_platform_says_why(tmp_path: Path) -> None:
+    platforms = load(tmp_path, GOOD)
+    assert "old" not in platforms
+    with pytest.raises(RecipeError) as caught:
+        platforms.find("old", place="r.yaml:3: platform")
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.place) == ("platform-refused", "r.yaml:3: platform")
+    assert "it is too old" in problem.message
+
+
+def test_an_unknown_platform_is_guessed(tmp_path: Path) -> None:
+    platforms = load(tmp_path, GOOD)
+    for name, hint in (("vendro", "did you mean 'vendor'?"), ("zzz", "there are el, vendor")):
+        with pytest.raises(RecipeError) as caught:
+            platforms.find(name)
+        assert (caught.value.code, caught.value.problems[0].hint) == ("platform-unknown", hint)
+
+
+REPOSITORY = '      - {id: base, baseurls: ["file://$mirror/$release/${basearch}"], keys: ["$mirror/KEY"]}'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "place", "hint"),
+    [
+        ("description:", "descripton:", "key-unknown", "3: platforms.el.descripton", "'description'"),
+        ("rpm-database:", "rpm_database:", "key-unknown", "6: platforms.el.rpm_database", "'rpm-database'"),
+        (
+            "signed-metadata:",
+            "signed_metadata:",
+            "key-unknown",
+            "18: platforms.vendor.repositories[0].signed_metadata",
+            "'signed-metadata'",
+        ),
+        ("[x86_64, aarch64]", "[amd64]", "architecture-unknown", "4: platforms.el.architectures[0]", "x86_64"),
+        (
+            "priority: 10",
+            "priority: 0",
+            "value-out-of-range",
+            "16: platforms.vendor.repositories[0].priority",
+            None,
+        ),
+        (
+            "id: product",
+            "id: base",
+            "repository-duplicate",
+            "13: platforms.vendor.repositories[0].id",
+            "another id",
+        ),
+        ("extends: el", "extends: ell", "platform-unknown", "10: platforms.vendor.extends", "'el'"),
+        ("extends: el", "extends: vendor", "platform-cycle", "10: platforms.vendor.extends", "circle"),
+        ("extends: el", "extends: old", "platform-refused", "10: platforms.vendor.extends", "another"),
+        (
+            "refused: it is too old",
+            "refused: no\n    extends: el",
+            "platform-contradiction",
+            "21: platforms.old.refused",
+            "remove one",
+        ),
+        ("refused: it is too old", "description: x", "key-missing", "20: platforms.old", "repositories"),
+        (
+            "${MIRROR:-/srv/mirror}",
+            "${MIRROR}",
+            "variable-malformed",
+            "5: platforms.el.variables.mirror",
+            ":-default",
+        ),
+        (
+            "$mirror/KEY",
+            "$miror/KEY",
+            "variable-undefined",
+            "8: platforms.el.repositories[0].keys[0]",
+            "'$mirror'",
+        ),
+        (
+            "arch=$basearch",
+            "arch=$zzz",
+            "variable-undefined",
+            "14: platforms.vendor.repositories[0].metalink",
+            "variables",
+        ),
+        (
+            'baseurls: ["file://$mirror/$release/${basearch}"], ',
+            "",
+            "repository-location",
+            "8: platforms.el.repositories[0]",
+            "exactly one",
+        ),
+        ('keys: ["$mirror/KEY"]', "keys: []", "list-empty", "8: platforms.el.repositories[0].keys", None),
+        (
+            "file://$mirror",
+            "ftp://$mirror",
+            "url-malformed",
+            "8: platforms.el.repositories[0].baseurls[0]",
+            "https://",
+        ),
+        (
+            "cost: 500",
+            "mirrorlist: https://a/b",
+            "repository-location",
+            "13: platforms.vendor.repositories[0]",
+            "exactly one",
+        ),
+    ],
+)
+def test_a_mistake_in_the_file(
+    tmp_path: Path, old: str, new: str, code: str, place: str, hint: str | None
+) -> None:
+    assert old in GOOD
+    found = problems(tmp_path, GOOD.replace(old, new))
+    assert [(problem.code, problem.place) for problem in found] == [(code, f"repositories.yaml:{place}")]
+    assert hint is None or hint in (found[0].hint or "")
+
+
+def test_platforms_that_extend_one_another_are_refused(tmp_path: Path) -> None:
+    text = dedent(
+        """\
+        platforms:
+          a: {extends: b}
+          b: {extends: c}
+          c: {extends: a}
+        """
+    )
+    assert {problem.code for problem in problems(tmp_path, text)} >= {"platform-cycle"}
+
+
+def test_a_mistake_in_an_extended_platform_is_reported_once(tmp_path: Path) -> None:
+    found = problems(tmp_path, GOOD.replace("$mirror/KEY", "$miror/KEY"))
+    assert len(found) == 1

@@ -1,0 +1,191 @@
+"""repomd.xml, metalinks, mirrorlists and variables as they are written, and as attackers would write them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import RecipeError, VerificationError
+from pipeline.model.platform import Platform, Repository
+from pipeline.repos.repomd import Checksum, parse_metalink, parse_mirrorlist, parse_repomd
+from pipeline.repos.variables import expand, expand_environment, expand_repository, platform_variables
+from pipeline.repos.xml import DEPTH, parse_xml
+
+A = "a" * 64
+B = "b" * 64
+
+# The shape of what MirrorManager answers for CentOS Stream; hosts and sums are made up.
+METALINK = f"""<?xml version="1.0" encoding="utf-8"?>
+<metalink version="3.0" xmlns="http://www.metalinker.org/" type="dynamic" pubdate="Tue, 24 Nov 2026 09:00:00 GMT"
+    generator="mirrormanager" xmlns:mm0="http://fedorahosted.org/mirrormanager">
+  <files>
+    <file name="repomd.xml">
+      <mm0:timestamp>1794260673</mm0:timestamp>
+      <size>4444</size>
+      <verification>
+        <hash type="md5">{"1" * 32}</hash>
+        <hash type="sha1">{"2" * 40}</hash>
+        <hash type="sha256">{A}</hash>
+        <hash type="sha512">{"c" * 128}</hash>
+      </verification>
+      <mm0:alternates>
+        <mm0:alternate>
+          <mm0:timestamp>1794200000</mm0:timestamp>
+          <size>4444</size>
+          <verification><hash type="sha256">{B}</hash></verification>
+        </mm0:alternate>
+      </mm0:alternates>
+      <resources maxconnections="1">
+        <url protocol="rsync" type="rsync" location="DE" preference="100">rsync://one.example/centos/repodata/repomd.xml</url>
+        <url protocol="https" type="https" location="DE" preference="90">https://two.example/os/repodata/repomd.xml</url>
+        <url protocol="http" type="http" location="DE" preference="100">http://one.example/os/repodata/repomd.xml</url>
+        <url protocol="https" type="https" location="DE" preference="90">https://two.example/os/repodata/repomd.xml</url>
+      </resources>
+    </file>
+  </files>
+</metalink>
+"""  # noqa: E501
+
+
+def repomd(data: str, revision: str = "7") -> bytes:
+    return (
+        '<repomd xmlns="http://linux.duke.edu/metadata/repo" xmlns:rpm="http://linux.duke.edu/metadata/rpm">'
+        f"<revision>{revision}</revision>{data}</repomd>"
+    ).encode()
+
+
+def record(kind: str = "primary", *, href: str = "repodata/p.xml.gz", algorithm: str = "sha256", value: str = A,
+           size: str = "10") -> str:  # fmt: skip
+    return (
+        f'<data type="{kind}"><checksum type="{algorithm}">{value}</checksum>'
+        f'<location href="{href}"/><size>{size}</size></data>'
+    )
+
+
+def test_a_metalink_gives_mirrors_by_preference_and_the_strongest_sum_of_each_version() -> None:
+    metalink = parse_metalink(METALINK.encode(), "m")
+    assert metalink.base_urls == ("http://one.example/os", "https://two.example/os")
+    assert metalink.checksums == (Checksum("sha512", "c" * 128), Checksum("sha256", B))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('name="repomd.xml"', 'name="other"'),
+        ("https://", "ftp://"),
+        ("<metalink", "<metalink"),
+    ],
+)
+def test_a_metalink_that_leads_nowhere_is_refused(before: str, after: str) -> None:
+    text = METALINK.replace(before, after).replace("http://one.example", "ftp://one.example")
+    if before == after:
+        text = METALINK.replace("sha256", "md5").replace("sha512", "sha1")
+    with pytest.raises(VerificationError) as caught:
+        parse_metalink(text.encode(), "m")
+    assert caught.value.code == "metalink-malformed"
+
+
+def test_a_document_type_is_refused_before_its_entities_can_grow() -> None:
+    bomb = (
+        '<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+        "<repomd><revision>&b;</revision></repomd>"
+    )
+    for text in (bomb, '<!DOCTYPE l SYSTEM "file:///etc/passwd"><repomd/>'):
+        with pytest.raises(VerificationError) as caught:
+            parse_repomd(text.encode(), "r")
+        assert caught.value.code == "xml-refused"
+
+
+def test_depth_and_count_of_elements_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse_xml(b"<a>" * DEPTH + b"</a>" * DEPTH, "x").name == "a"
+    with pytest.raises(VerificationError, match="too many or too deep"):
+        parse_xml(b"<a>" * (DEPTH + 1) + b"</a>" * (DEPTH + 1), "x")
+    monkeypatch.setattr("pipeline.repos.xml.ELEMENTS", 10)
+    with pytest.raises(VerificationError, match="too many or too deep"):
+        parse_xml(b"<a>" + b"<b/>" * 10 + b"</a>", "x")
+
+
+@given(st.binary(max_size=200))
+def test_rubbish_is_an_error_and_never_a_crash(data: bytes) -> None:
+    for parse in (parse_repomd, parse_metalink):
+        with pytest.raises(VerificationError):
+            parse(data, "x")
+
+
+def test_repomd_gives_revision_and_records() -> None:
+    parsed = parse_repomd(repomd(record() + record("modules", algorithm="sha512", value="d" * 128)), "r")
+    assert parsed.revision == "7"
+    assert parsed.records["primary"].checksum == Checksum("sha256", A)
+    assert parsed.records["primary"].size == 10
+    assert parsed.records["primary"].open_checksum is None
+    assert parsed.records["modules"].checksum == Checksum("sha512", "d" * 128)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (record(algorithm="sha", value="2" * 40), "checksum-weak"),
+        (record(algorithm="md5", value="2" * 32), "checksum-weak"),
+        (record(value="A" * 63), "checksum-malformed"),
+        (record(href="../p.xml"), "location-escapes"),
+        (record(href="/etc/passwd"), "location-escapes"),
+        (record(href="http://elsewhere.example/p.xml"), "location-escapes"),
+        (record(href=""), "location-escapes"),
+        (record(size="-1"), "repomd-malformed"),
+        (record(size="99999999999999"), "repomd-malformed"),
+        (record("filelists"), "repomd-malformed"),
+        ('<data type="primary"/>', "repomd-malformed"),
+        ("</repomd>", "xml-malformed"),
+    ],
+)
+def test_repomd_that_cannot_be_trusted_is_refused(data: str, code: str) -> None:
+    with pytest.raises(VerificationError) as caught:
+        parse_repomd(repomd(data), "r")
+    assert caught.value.code == code
+
+
+def test_a_mirrorlist_keeps_its_order_and_drops_what_is_not_spoken() -> None:
+    text = b"# comment\nrsync://a/\nhttps://b/os/\nhttp://c/os\nhttps://b/os\n"
+    assert parse_mirrorlist(text, "l") == ("https://b/os", "http://c/os")
+    with pytest.raises(VerificationError) as caught:
+        parse_mirrorlist(b"<html>No such repository</html>", "l")
+    assert caught.value.code == "mirrorlist-malformed"
+
+
+def test_environment_variables_have_defaults_and_a_home() -> None:
+    def full(text: str, **environment: str) -> str:
+        return expand_environment(text, environment, place="p")
+
+    assert full("${M:-~/mirror}", HOME="/home/x") == "/home/x/mirror"
+    assert full("${M:-~/mirror}", HOME="/home/x", M="/srv") == "/srv"
+    assert full("${M:-~/mirror}", HOME="/home/x", M="") == "/home/x/mirror"
+    assert full("~/mirror", HOME="/home/x") == "/home/x/mirror"
+    assert full("a~b") == "a~b"
+    for text in ("${M}", "~/mirror"):
+        with pytest.raises(RecipeError) as caught:
+            full(text)
+        assert caught.value.code == "variable-unset"
+
+
+def test_a_repository_names_variables_of_its_platform() -> None:
+    platform = Platform("p", (), variables=(("mirror", "${M:-~/m}"), ("release", "9")))
+    variables = platform_variables(platform, "x86_64", {"HOME": "/h"})
+    repository = Repository("r", baseurls=("file://$mirror/$release/${basearch}/$arch",), keys=("$mirror/KEY",))
+    expanded = expand_repository(repository, variables, {"HOME": "/h"})
+    assert expanded.baseurls == ("file:///h/m/9/x86_64/x86_64",)
+    assert expanded.keys == ("/h/m/KEY",)
+
+
+def test_a_variable_that_nobody_defines_is_named() -> None:
+    with pytest.raises(RecipeError, match=r"\$relaesver") as caught:
+        expand("http://x/$relaesver", {"releasever": "9"}, place="repository r")
+    assert caught.value.code == "variable-unknown"
+    assert "releasever" in str(caught.value)
+
+
+def test_a_recipe_cannot_read_the_environment_through_a_repository() -> None:
+    repository = Repository("r", baseurls=("http://x/${SECRET}",))
+    with pytest.raises(RecipeError) as caught:
+        expand_repository(repository, {}, {"SECRET": "s"})
+    assert caught.value.code == "variable-unknown"

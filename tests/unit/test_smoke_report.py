@@ -1,0 +1,203 @@
+"""Smoke reports as JSON, JUnit and lines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.digest import Digest
+from pipeline.errors import VerificationError
+from pipeline.model.smoke import (
+    Check,
+    CheckKind,
+    CheckResult,
+    InstanceReport,
+    LimitReading,
+    Limits,
+    SmokePlan,
+    SmokeReport,
+)
+from pipeline.smoke import junit, plan_digest, read_report, report_json, report_lines
+
+TEXT = st.text(max_size=60)
+NUMBER = st.integers(0, 10**12)
+MAYBE = st.none() | NUMBER
+DIGESTS = st.binary(max_size=8).map(Digest.of)
+CHECKS = st.builds(CheckResult, TEXT, st.booleans(), NUMBER, TEXT)
+LIMITS = st.builds(LimitReading, TEXT, NUMBER, MAYBE, st.booleans(), TEXT)
+INSTANCES = st.builds(
+    InstanceReport,
+    TEXT,
+    st.lists(CHECKS, max_size=3).map(tuple),
+    st.lists(LIMITS, max_size=3).map(tuple),
+    MAYBE,
+    MAYBE,
+    MAYBE,
+    MAYBE,
+    MAYBE,
+    MAYBE,
+    MAYBE,
+    TEXT,
+)
+REPORTS = st.builds(
+    SmokeReport,
+    DIGESTS,
+    DIGESTS,
+    TEXT,
+    st.lists(INSTANCES, max_size=3).map(tuple),
+    st.integers(0, 2**33),
+    NUMBER,
+    TEXT,
+)
+
+INSTANCE = InstanceReport(
+    "tiny-1",
+    (
+        CheckResult("ready", True, 250),
+        CheckResult("answers", False, 1500, "exit code 1\nstderr: <no> & \x1b[31m"),
+    ),
+    (
+        LimitReading("memory", 100, 100, True),
+        LimitReading("bandwidth", 5, None, False, "not yet"),
+    ),
+    300,
+    0,
+    10 << 20,
+    1_500_000,
+    0,
+    None,
+    2,
+    "log\x00 \ud800 ]]> end",
+)
+REPORT = SmokeReport(Digest.of(b"i"), Digest.of(b"p"), "runc 1", (INSTANCE,), 1_700_000_000, 2000)
+
+
+class TestJson:
+    @settings(max_examples=25, deadline=None)
+    @given(REPORTS)
+    def test_a_report_reads_back_as_the_same(self, report: SmokeReport) -> None:
+        assert read_report(json.loads(json.dumps(report_json(report)))) == report
+
+    def test_a_verdict_that_was_edited_is_not_believed(self) -> None:
+        value = report_json(REPORT)
+        assert value["passed"] is False
+        assert not read_report({**value, "passed": True}).passed
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"schema": 99},
+            {"image": "x"},
+            {"instances": None},
+            {"instances": [None]},
+            {"instances": [{}]},
+            {"started": "now"},
+            {"took": 1.5},
+            {"failure": None},
+        ],
+    )
+    def test_another_form_is_refused(self, change: dict[str, object]) -> None:
+        with pytest.raises(VerificationError):
+            read_report({**report_json(REPORT), **change})
+
+    def test_nothing_missing_is_guessed(self) -> None:
+        whole = report_json(REPORT)
+        for key in whole:
+            if key != "passed":
+                with pytest.raises(VerificationError):
+                    read_report({name: value for name, value in whole.items() if name != key})
+
+
+class TestPlanDigest:
+    CHECK = Check("c", CheckKind.COMMAND, 1000, command=("true",), place="a.yaml:1")
+    PLAN = SmokePlan(CHECK, (CHECK,), Limits(), 1)
+
+    def test_where_it_is_asked_does_not_matter(self) -> None:
+        moved = replace(self.CHECK, place="b.yaml:7")
+        assert plan_digest(SmokePlan(moved, (moved,), Limits(), 1)) == plan_digest(self.PLAN)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"instances": 2},
+            {"limits": Limits(pids=5)},
+            {"ready": None},
+            {"checks": ()},
+            {"checks": (replace(CHECK, within=2000),)},
+            {"checks": (replace(CHECK, command=("false",)),)},
+        ],
+    )
+    def test_what_is_asked_does(self, change: dict[str, object]) -> None:
+        assert plan_digest(replace(self.PLAN, **change)) != plan_digest(self.PLAN)  # type: ignore[arg-type]
+
+
+class TestJunit:
+    def test_a_case_per_check_and_the_limits_as_properties(self) -> None:
+        document = ElementTree.fromstring(junit(REPORT, "tiny"))
+        assert document.attrib == {
+            "name": "tiny",
+            "tests": "2",
+            "failures": "1",
+            "errors": "0",
+            "time": "2.000",
+        }
+        (suite,) = document.findall("testsuite")
+        assert suite.attrib["timestamp"] == "2023-11-14T22:13:20"
+        cases = suite.findall("testcase")
+        assert [(case.attrib["name"], case.attrib["classname"]) for case in cases] == [
+            ("ready", "tiny.tiny-1"),
+            ("answers", "tiny.tiny-1"),
+        ]
+        failure = cases[1].find("failure")
+        assert failure is not None
+        assert failure.attrib["message"] == "exit code 1"
+        assert failure.text == "exit code 1\nstderr: <no> & \\x1b[31m"
+        facts = {found.attrib["name"]: found.attrib["value"] for found in suite.iter("property")}
+        assert facts["limit.memory"] == "asked 100, read 100, enforced"
+        assert facts["limit.bandwidth"] == "asked 5, read nothing, NOT ENFORCED: not yet"
+        assert facts["image"] == str(REPORT.image)
+        assert suite.findtext("system-out") == "log\\x00 \\xd800 ]]> end"
+
+    @settings(max_examples=25, deadline=None)
+    @given(REPORTS, TEXT)
+    def test_whatever_was_printed_it_is_xml_with_the_right_counts(self, report: SmokeReport, name: str) -> None:
+        document = ElementTree.fromstring(junit(report, name))
+        cases = list(document.iter("testcase"))
+        failures = list(document.iter("failure"))
+        assert len(cases) == int(document.attrib["tests"])
+        assert len(failures) == int(document.attrib["failures"])
+        assert (
+            bool(failures)
+            or not report.instances
+            or report.passed
+            or not all(i.checks for i in report.instances)
+        )
+
+    def test_a_run_that_failed_as_a_whole_has_a_case_of_its_own(self) -> None:
+        document = ElementTree.fromstring(
+            junit(replace(REPORT, instances=(), failure="nothing was asked"), "tiny")
+        )
+        assert (document.attrib["tests"], document.attrib["failures"]) == ("1", "1")
+        assert document.findtext("testsuite/testcase/failure") == "nothing was asked"
+
+
+class TestLines:
+    def test_people_see_answers_limits_that_do_not_hold_and_the_verdict(self) -> None:
+        assert report_lines(REPORT) == (
+            "tiny-1, ready after 300 ms (10.0 MiB, 1.50 s of CPU, 2 killed for want of memory)",
+            "  ✓ ready (250 ms)",
+            "  ✗ answers (1.5 s)",
+            "      exit code 1",
+            "      stderr: <no> & \\x1b[31m",
+            "  ! limit bandwidth is not enforced: not yet",
+            "DID NOT PASS in 2.0 s under runc 1",
+        )
+
+    def test_a_failure_as_a_whole_is_said(self) -> None:
+        lines = report_lines(replace(REPORT, instances=(), failure="nothing was asked"))
+        assert lines[0] == "✗ nothing was asked"
