@@ -28,7 +28,7 @@ from pipeline.model.smoke import SmokeReport
 from pipeline.oci import adopt_layout, make_image, write_layout
 from pipeline.packages import read_files, read_header, verify_package
 from pipeline.progress import Progress, task
-from pipeline.recipes import load_platforms, load_recipe
+from pipeline.recipes import load_platforms, load_recipe, scope
 from pipeline.render import Templates, evaluate
 from pipeline.repos import LOCAL_REPOSITORY, Key, fetch_packages, load_keys, open_repositories
 from pipeline.resolve import (
@@ -53,8 +53,8 @@ from pipeline.trees import Canonical, ComposeOptions, Composition, compose, inst
 
 STATE_LAYER = "state"
 
-URL_FILE_LIMIT = 256 << 20
-"""Bytes of a file that a recipe takes from a URL: configuration and plugins, not data sets."""
+FILE_LIMIT = 256 << 20
+"""Bytes of a file that a recipe brings itself: configuration and plugins, not data sets."""
 
 _ARCHITECTURES = {
     "x86_64": "amd64",
@@ -217,17 +217,10 @@ def lock_recipe(order: Order, workshop: Workshop) -> Locked:
 
 
 def choose_platform(recipe: Recipe, order: Order) -> Platform:
-    """The platform that the order or the recipe names. Raises RecipeError `platform-unknown`."""
-    platforms = load_platforms(order.repositories)
+    """The platform that the order or the recipe names. Raises RecipeError `platform-unknown`, `platform-refused`."""
     name = order.platform or recipe.platform
-    if name not in platforms:
-        raise RecipeError(
-            "platform-unknown",
-            f"no platform is called '{name}'",
-            place=str(order.repositories) if order.platform else str(order.recipe),
-            hint=f"say one of {', '.join(sorted(platforms))}, or define it in {order.repositories}",
-        )
-    return platforms[name]
+    place = str(order.repositories) if order.platform else str(order.recipe)
+    return load_platforms(order.repositories).find(name, place=place)
 
 
 def choose_architecture(recipe: Recipe, platform: Platform, order: Order) -> str:
@@ -294,7 +287,7 @@ def obtain(
     local = {item.sha256: item for layer in recipe.layers for item in layer.local}
     for package in missing:
         if package.repository == LOCAL_REPOSITORY and package.checksum in local:
-            url = local[package.checksum].path.resolve().as_uri()
+            url = (recipe.path.parent / local[package.checksum].path).resolve().as_uri()
             fetch(
                 workshop.store,
                 [Download((url,), package.checksum, package.size, str(package.nevra))],
@@ -323,8 +316,10 @@ def verify_and_read(
     repository that it comes from. All that fail are reported at once."""
     by_repository: dict[str, list[bytes]] = {}
     for key in keys:
-        by_repository.setdefault(key.repository, []).append(key.armored)
-    everyone = [key.armored for key in keys]
+        blocks = by_repository.setdefault(key.repository, [])
+        if key.armored not in blocks:
+            blocks.append(key.armored)
+    everyone = sorted({key.armored for key in keys})
     problems: list[Problem] = []
     headers: dict[str, PackageHeader] = {}
     with task(workshop.progress, "verify", "signatures and checksums", total=len(packages)) as running:
@@ -348,7 +343,12 @@ def _verified(package: Package, keys: Sequence[bytes], store: Store) -> PackageH
     name = identity("verify", 1, package=package.checksum, keys=[Digest.of(key) for key in keys])
     if store.recall(name) is None:
         store.verify(package.checksum)
-        verify_package(path, keys)
+        try:
+            verify_package(path, keys)
+        except VerificationError as error:
+            raise VerificationError.of(
+                [_about(problem, package, path) for problem in error.problems]
+            ) from error
         store.remember(name, True)
     header = read_header(path, package.checksum)
     if header.nevra != package.nevra:
@@ -359,6 +359,12 @@ def _verified(package: Package, keys: Sequence[bytes], store: Store) -> PackageH
             hint="the repository's metadata is wrong or stale: refresh it, or tell its keeper",
         )
     return header
+
+
+def _about(problem: Problem, package: Package, path: Path) -> Problem:
+    """The same problem, told of the package and not of its file in the store."""
+    message = problem.message.replace(path.name, str(package.nevra))
+    return replace(problem, message=message, place=f"{package.nevra} of repository '{package.repository}'")
 
 
 # --- compose, render, pack -------------------------------------------------------------------------------
@@ -399,18 +405,20 @@ def facts(locked: Locked) -> dict[str, object]:
         }
         for header in locked.headers
     }
-    values = dict(locked.recipe.values)
-    return {**values, "values": values, "packages": packages, "name": locked.recipe.name}
+    return {**scope(locked.recipe), "packages": packages}
 
 
 def render_files(locked: Locked, workshop: Workshop) -> tuple[ImageFile, ...]:
     """The recipe's files with their final content."""
     seen = facts(locked)
     templates = Templates(locked.recipe.template_folders)
-    return tuple(_render(plan, templates, seen, workshop) for plan in locked.recipe.files)
+    folder = locked.recipe.path.parent
+    return tuple(_render(plan, folder, templates, seen, workshop) for plan in locked.recipe.files)
 
 
-def _render(plan: FilePlan, templates: Templates, seen: Mapping[str, object], workshop: Workshop) -> ImageFile:
+def _render(
+    plan: FilePlan, folder: Path, templates: Templates, seen: Mapping[str, object], workshop: Workshop
+) -> ImageFile:
     content: bytes | None = None
     link = ""
     match plan.kind:
@@ -419,7 +427,7 @@ def _render(plan: FilePlan, templates: Templates, seen: Mapping[str, object], wo
         case FileKind.CONTENT:
             content = plan.origin.encode()
         case FileKind.SOURCE:
-            content = Path(plan.origin).read_bytes()
+            content = read_source(folder / plan.origin, plan)
         case FileKind.URL:
             (digest,) = fetch(
                 workshop.store,
@@ -427,12 +435,33 @@ def _render(plan: FilePlan, templates: Templates, seen: Mapping[str, object], wo
                 progress=workshop.progress,
                 offline=workshop.offline,
             )
-            content = workshop.store.read(digest, limit=URL_FILE_LIMIT)
+            content = workshop.store.read(digest, limit=FILE_LIMIT)
         case FileKind.SYMLINK:
             link = plan.origin
         case FileKind.DIRECTORY:
             pass
     return ImageFile(plan.path, plan.kind, content, link, plan.mode or 0, plan.owner, plan.group, plan.place)
+
+
+def read_source(path: Path, plan: FilePlan) -> bytes:
+    """A file that stands beside the recipe. Raises RecipeError `source-missing`, `source-too-large`."""
+    try:
+        size = path.stat().st_size
+        if size > FILE_LIMIT:
+            raise RecipeError(
+                "source-too-large",
+                f"{path} has {size} bytes, more than {FILE_LIMIT}",
+                place=plan.place,
+                hint="put it into a package",
+            )
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise RecipeError(
+            "source-missing",
+            f"{plan.path} is to be made from {path}, which is no file: {error.strerror}",
+            place=plan.place,
+            hint="correct `source:`; it is relative to the recipe",
+        ) from error
 
 
 def add_state(

@@ -17,6 +17,14 @@ from typing import IO
 
 from pipeline.errors import EnvironmentLacking, RelbuildError
 
+Process = subprocess.Popen[bytes]
+"""A command that was started."""
+
+PIPE = subprocess.PIPE
+DEVNULL = subprocess.DEVNULL
+DeadlinePassed = subprocess.TimeoutExpired
+"""What `Process.wait(timeout)` raises."""
+
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_LIMIT = 8 << 20
 """Bytes kept of a command's stdout and of its stderr: a log is read by people, a flood is not."""

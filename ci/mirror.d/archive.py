@@ -65,7 +65,7 @@ class Archive:
     def __init__(self, home: Path, debs: Path) -> None:
         self._home = home
         self._debs = debs
-        for folder in ("lists/partial", "cache/archives/partial", "etc"):
+        for folder in ("lists/partial", "cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d"):
             (home / folder).mkdir(parents=True, exist_ok=True)
         debs.mkdir(parents=True, exist_ok=True)
         (home / "status").touch()

@@ -7,6 +7,7 @@ in the overlay's upper directory, cleaned of everything that is not a function o
 from __future__ import annotations
 
 import fnmatch
+import os
 import posixpath
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,7 +53,6 @@ UNREPRODUCIBLE = (
     "etc/.pwd.lock",
     "etc/*.lock",
     "var/cache/ldconfig/aux-cache",  # holds inode numbers and times of the machine that made it
-    "var/log/*.log",
     "var/tmp/*",
     "tmp/*",
     "run/*",
@@ -63,6 +63,9 @@ UNREPRODUCIBLE = (
     "sys/*",
 )
 """Paths that scriptlets leave and that are no function of the inputs: never part of an image."""
+
+
+LOGS = "var/log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,9 @@ class ImageFile:
 class StateInputs:
     """All that the state layer is a function of.
 
-    `layers` are the package layers, lowest first. `headers` are in the order of the transaction, `states` rpm's file states per NEVRA, `tree` the composition of the package layers.
-    `install_color` is rpm's transaction colour. `build_time` is seconds since the epoch.
+    `layers` are the package layers, lowest first, `tree` what they come to together. `headers` are in the order
+    of the transaction; by NEVRA, in the header's order of files, `states` holds rpm's file states and `paths`
+    the canonical paths. `install_color` is rpm's transaction colour. `build_time` is seconds since the epoch.
     """
 
     layers: tuple[Layer, ...]
@@ -143,7 +147,9 @@ def build_state(
             layer = layer_from_json(known["layer"])
             if store.has(layer.blob.digest):
                 return State(layer, tuple(Change(**change) for change in known["changes"]), reused=True)
-        layer, changes = _make(inputs, steps, lua, store, station(), compression, progress)
+        layer, changes = _make(
+            inputs, steps, lua, store=store, station=station(), compression=compression, progress=progress
+        )
         store.remember(
             name,
             {
@@ -185,6 +191,7 @@ def _make(
     inputs: StateInputs,
     steps: Sequence[Step],
     lua: Path | None,
+    *,
     store: Store,
     station: Station,
     compression: Compression,
@@ -210,7 +217,7 @@ def _make(
                 running.advance(1)
             running.note(f"{len(steps)} scripts")
             table = _check_accounts(session, inputs.accounts)
-            _clean(session)
+            _clean(session, inputs)
             watch.forget()
             for file in inputs.files:
                 _place(file, session, table, inputs.build_time)
@@ -389,7 +396,9 @@ def _remove(paths: Sequence[str], session: BuildSession, tree: Tree) -> Iterator
             yield from (below for below in tree.entries if below.startswith(f"{path}/"))
 
 
-def _clean(session: BuildSession) -> None:
+def _clean(session: BuildSession, inputs: StateInputs) -> None:
+    """Take out what is no function of the inputs, and empty the logs that scripts wrote: what is in them tells
+    of this build alone, while packages want them there, with their owners."""
     for pattern in UNREPRODUCIBLE:
         parent, name = posixpath.split(pattern)
         folder = session.upper / parent
@@ -398,6 +407,10 @@ def _clean(session: BuildSession) -> None:
         for entry in sorted(folder.iterdir()):
             if fnmatch.fnmatchcase(entry.name, name):
                 _discard(entry)
+    for path in sorted((session.upper / LOGS).rglob("*")):
+        owned = inputs.tree.get(str(path.relative_to(session.upper)))
+        if owned is None and path.is_file() and not path.is_symlink():
+            os.truncate(path, 0)
 
 
 def _discard(path: Path) -> None:

@@ -48,7 +48,7 @@ def unpack(layer: Layer, *, store: Store, progress: Progress = QUIET) -> Path:
 
     Owners are the image's numbers; whiteouts are an overlay's. Raises VerificationError `blob-missing`,
     `digest-mismatch`, `diff-id-mismatch`, `layer-malformed`, `stream-damaged`; BuildError `device-node`,
-    `unsafe-path`; EnvironmentLacking `not-root`.
+    `unsafe-path`; EnvironmentLacking `root-needed`.
     """
     folder = store.tree(layer.diff_id)
     with store.locked(f"tree-{layer.diff_id.hex}"):
@@ -67,7 +67,7 @@ def unpack(layer: Layer, *, store: Store, progress: Progress = QUIET) -> Path:
                 _extract(_counted(_verified(layer, store), running), made / ROOT, layer.name)
             except PermissionError as error:
                 raise EnvironmentLacking(
-                    "not-root",
+                    "root-needed",
                     f"a layer cannot be unpacked with its owners: {error}",
                     hint="run relbuild as root, or in a user namespace",
                 ) from error

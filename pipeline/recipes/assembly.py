@@ -61,13 +61,13 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def scope(recipe: Recipe) -> dict[str, object]:
-    """What the recipe's templates see: each value by its name, all as `values`, and `name`, `platform`. The
-    build adds `packages` and `arch`."""
-    return _scope(dict(recipe.values), recipe.name, recipe.platform)
+    """What the recipe's templates see: each value by its name, all as `values`, and the recipe's `name`.
+    The build adds `packages`."""
+    return _scope(dict(recipe.values), recipe.name)
 
 
-def _scope(values: Mapping[str, object], name: str, platform: str) -> dict[str, object]:
-    return {**values, "values": dict(values), "name": name, "platform": platform}
+def _scope(values: Mapping[str, object], name: str) -> dict[str, object]:
+    return {**values, "values": dict(values), "name": name}
 
 
 def _assemble(sources: Sequence[Source], top: Path, problems: Problems) -> Recipe:
@@ -83,7 +83,7 @@ def _assemble(sources: Sequence[Source], top: Path, problems: Problems) -> Recip
     _check_template(own.recipe.version or "", own, ("version",), problems)
     folders = _template_folders(sources)
     values = _values(sources, problems)
-    seen = _scope(values, name, platform)
+    seen = _scope(values, name)
     users, groups = plan_accounts(sources, problems)
     image = _image(sources, seen, problems)
     tested = next((source for source in reversed(sources) if source.recipe.smoke is not None), own)
@@ -168,7 +168,13 @@ def _merged(lower: Mapping[str, object], upper: Mapping[str, object]) -> dict[st
 
 def _refuse_infinite(value: object, source: Source, path: DocumentPath, problems: Problems) -> None:
     if isinstance(value, float) and not math.isfinite(value):
-        problems.add("value-not-finite", f"{value} is not a number that a file can hold", source.document, path)
+        problems.add(
+            "value-not-finite",
+            f"{value} is not a number that a file can hold",
+            source.document,
+            path,
+            "write a finite number, or text in quotes",
+        )
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in inner:
         _refuse_infinite(item, source, (*path, key), problems)

@@ -80,7 +80,7 @@ class _Builder:
     scope: Mapping[str, object]
     problems: Problems
 
-    def refuse(self, code: str, message: str, hint: str | None, path: DocumentPath, *inner: str | int) -> None:
+    def refuse(self, code: str, message: str, hint: str, path: DocumentPath, *inner: str | int) -> None:
         self.problems.add(code, message, self.source.document, (*path, *inner), hint)
 
     def check(self, document: CheckDocument | ReadyDocument, path: DocumentPath, name: str) -> Check | None:

@@ -239,7 +239,7 @@ class _Reader:
         return self.platform(base, (*below, name))
 
     def _refuse(
-        self, code: str, message: str, path: DocumentPath, hint: str | None, below: tuple[str, ...]
+        self, code: str, message: str, path: DocumentPath, hint: str, below: tuple[str, ...]
     ) -> None:
         """A platform that others extend is read once for each, and complained about for itself only."""
         if not below:

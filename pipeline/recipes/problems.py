@@ -38,9 +38,7 @@ class Problems:
     def __len__(self) -> int:
         return len(self._found)
 
-    def add(
-        self, code: str, message: str, document: Document, path: DocumentPath, hint: str | None = None
-    ) -> None:
+    def add(self, code: str, message: str, document: Document, path: DocumentPath, hint: str) -> None:
         """Write down a problem with the value at `path` in `document`."""
         self.keep(Problem(code, message, place(document, path), hint))
 
@@ -104,6 +102,10 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return plain[near[0]] if near else None
 
 
+REFERENCE = "docs/recipe.md shows the form of every key"
+"""The way out where nothing more particular is known."""
+
+
 def _translate(details: ErrorDetails, model: type[Strict], document: Document, problems: Problems) -> None:
     """Turn what pydantic says into a problem in the words of a recipe."""
     path = _document_path(details["loc"], document)
@@ -120,7 +122,7 @@ def _translate(details: ErrorDetails, model: type[Strict], document: Document, p
         problems.add("key-missing", f"the key '{key}' is missing", document, path, f"add '{key}:'")
     elif found in _EXPECTED:
         given = kind(details["input"])
-        hint = "remove the key, or give it a value" if given == "nothing" else None
+        hint = "remove the key, or give it a value" if given == "nothing" else REFERENCE
         problems.add("type-wrong", f"{_EXPECTED[found]} is expected here, not {given}", document, path, hint)
     elif found == "too_short":
         problems.add("list-empty", "the list is empty", document, path, "put something into it, or remove it")
@@ -128,7 +130,7 @@ def _translate(details: ErrorDetails, model: type[Strict], document: Document, p
         problems.add(found, details["msg"], document, path, context["hint"])
     else:
         message = details["msg"].replace("Input should be", "the value should be")
-        problems.add("value-out-of-range", message, document, path, None)
+        problems.add("value-out-of-range", message, document, path, REFERENCE)
 
 
 def _document_path(location: Sequence[str | int], document: Document) -> DocumentPath:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Iterable
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -34,15 +35,18 @@ number with `bit`, `kbit`, `mbit` or `gbit`, per second, powers of 1000. Modes a
 ## Templates
 
 Template files and texts in `version`, `image` and `smoke` are [Jinja2](https://jinja.palletsprojects.com/).
-They see each of the recipe's `values` by its name and all of them as `values`, and `name` and `platform`.
-Files, `version` and `image` also see `packages['NAME']` with `version`, `release`, `epoch`, `evr` and `arch`,
-and `arch`; ports and `smoke` do not, because they are settled before anything is resolved. An undefined name is
-an error; `{{ name | default('…') }}` says what to do instead. Booleans are written `true` and `false`; null,
-lists and mappings have no text (join them, or use `tojson`). Line ends are LF, blocks take no line of their
-own (`trim_blocks`, `lstrip_blocks`), and a file ends with one LF.
+They see each of the recipe's `values` by its name, all of them as `values`, and the recipe's `name`. Files,
+`version` and `image` also see `packages['NAME']` with `name`, `epoch`, `version`, `release`, `evr`, `arch` and
+`nevra`; ports and `smoke` do not, because they are settled before anything is resolved. An undefined name is an
+error; `{{ name | default('…') }}` says what to do instead. Booleans are written `true` and `false`; null, lists
+and mappings have no text (join them, or use `tojson`). Line ends are LF, blocks take no line of their own
+(`trim_blocks`, `lstrip_blocks`), and a file ends with one LF. A shell's `${#name}` is written
+`{{ '${#' }}name}`, because `{#` begins a comment.
 
-Filters: FILTERS. `quote` makes one word of a POSIX shell. There are no clocks, no random numbers and no
-environment, and there are bounds on size and work, so the same input always gives the same text.
+Filters: FILTERS.
+
+`quote` makes one word of a POSIX shell. There are no clocks, no random numbers and no environment, and there
+are bounds on size and work, so the same input always gives the same text.
 
 Template files are looked for beside the recipe, in `templates/` beside it, and in `templates/` beside its
 folder; then likewise for each recipe that it includes.
@@ -68,11 +72,17 @@ def reference() -> str:
     """The text of `docs/recipe.md`."""
     rule = (assembly.__doc__ or "").split("\n\n", 1)[1]
     filters = ", ".join(f"`{name}`" for name in FILTERS)
-    text = _PROSE.replace("FILTERS", filters).replace("MERGING\n", rule.rstrip() + "\n\n")
+    text = _PROSE.replace("Filters: FILTERS.", _wrapped(f"Filters: {filters}.")).replace(
+        "MERGING\n", rule.rstrip() + "\n\n"
+    )
     tables = [_section(model, level=2) for model in _models(RecipeDocument)]
     platforms = "# repositories.yaml\n\nPlatforms are defined in `repositories.yaml` beside the recipes.\n"
     others = [_section(model, level=2) for model in _models(PlatformsDocument)]
     return "\n".join([text, *tables, platforms, *others]).rstrip("\n") + "\n"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, width=110, break_long_words=False, break_on_hyphens=False)
 
 
 def _schema(model: type[Strict], title: str) -> dict[str, object]:
@@ -106,7 +116,7 @@ def _inner(annotation: Any) -> Iterable[type[Strict]]:  # noqa: ANN401
 
 def _section(model: type[Strict], level: int) -> str:
     title = _title(model)
-    prose = " ".join((model.__doc__ or "").split())
+    prose = _wrapped(" ".join((model.__doc__ or "").split()))
     rows = [
         "| key | type | default | meaning | example |",
         "|---|---|---|---|---|",
@@ -168,6 +178,6 @@ def _yaml(value: object) -> str:
         return f"[{', '.join(_yaml(item) for item in value)}]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z/.][\w./-]*( >= [\w.]+)?", value):
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z/.][\w./-]*( >= [\w.]+)?|\d+[A-Za-z]+", value):
         return value
     return json.dumps(value, ensure_ascii=False)

@@ -74,7 +74,7 @@ class LayerDocument(Strict):
     )
     without: list[LeftOut] = Field(
         default=[],
-        description="what this layer leaves out. `weak-dependencies` says what is the default for the recipe",
+        description="what this layer leaves out; `weak-dependencies` is the default, for the whole recipe",
         examples=[["docs", "man"]],
     )
 

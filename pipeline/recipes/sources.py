@@ -95,7 +95,7 @@ class _Reader:
         self.sources.append(Source(path, document, recipe))
 
     def _include(self, name: str, index: int, path: Path, document: Document, stack: tuple[Path, ...]) -> None:
-        def refuse(code: str, message: str, hint: str | None) -> None:
+        def refuse(code: str, message: str, hint: str) -> None:
             self._problems.add(code, message, document, ("include", index), hint)
 
         if PurePosixPath(name).is_absolute() or "\0" in name:

@@ -35,10 +35,10 @@ def missing(universe: Universe, request: Request, *, disabled: Sequence[str]) ->
         )
     names = sorted({one.name for one in universe.solvables()})
     close = difflib.get_close_matches(request.text, names, 3, 0.7)
-    if close:
-        hint = f"did you mean {' or '.join(close)}?"
-    elif any(sign in request.text for sign in "<>=") and " " not in request.text:
+    if any(sign in request.text for sign in "<>=") and " " not in request.text:
         hint = "write spaces around the comparison: 'openssl >= 3'"
+    elif close:
+        hint = f"did you mean {' or '.join(close)}?"
     else:
         hint = "check the name, or add the repository that has it"
     return Problem(
@@ -72,13 +72,14 @@ def _explain(universe: Universe, problem: solv.Problem, asked: Sequence[Asked]) 
 
 def _requests(problem: solv.Problem, asked: Sequence[Asked]) -> list[Request]:
     """The requests that are part of the problem: those that libsolv offers to give up."""
+    # Elements tell the job's place in the list; what their Job() says is empty in the wheel (0.7.39).
     offered = {
-        (element.Job().how, element.Job().what)
+        element.jobidx
         for solution in problem.solutions()
         for element in solution.elements()
         if element.type == solv.Solver.SOLVER_SOLUTION_JOB
     }
-    found = [one.request for one in asked if (one.job.how, one.job.what) in offered]
+    found = [one.request for number, one in enumerate(asked) if number in offered]
     return list(dict.fromkeys(found))
 
 

@@ -59,7 +59,8 @@ def solve(
     once.
     """
     universe = Universe(arch, store=store, progress=progress)
-    for opened in repositories:
+    # dnf's order (RepoDict.items): where all else is equal, libsolv prefers what was loaded first.
+    for opened in sorted(repositories, key=lambda one: (one.repository.priority, one.repository.cost)):
         universe.add_repository(opened)
     local = _add_local(universe, recipe, store, progress)
     if recipe.assume_installed:

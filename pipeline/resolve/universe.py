@@ -1,34 +1,29 @@
 """Everything that could be chosen: the pool of packages of all repositories of a platform.
 
 The pool is set up as libdnf sets it up (dnf-sack.cpp, Repo.cpp): rpm's semantics, the priority negated,
-disabled packages visible to provides. Parsed metadata is kept as `.solv` in the store, named by the checksum
-of what it was made from and libsolv's version. File lists are large, so they are loaded only when a request
+disabled packages visible to provides. File lists are large, so they are loaded only when a request
 or a reachable requirement names a path that primary metadata leaves out.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import solv
 
-from pipeline.digest import Digest, identity
+from pipeline.digest import Digest
 from pipeline.errors import ResolutionError, VerificationError
 from pipeline.model.header import Dependency, PackageHeader
 from pipeline.model.package import Nevra, Package
 from pipeline.progress import QUIET, Progress
-from pipeline.repos import LOCAL_REPOSITORY, OpenRepository, metadata_file
+from pipeline.repos import LOCAL_REPOSITORY, OpenRepository
+from pipeline.resolve.parsed import EXTENSION, load, solv_file
 from pipeline.store import Store
-
-SOLV_VERSION = importlib.metadata.version("solv")
 
 ASSUMED = "@assumed"
 """Name of the repository, and of the one package in it, that provides what `assume-installed` lists."""
 
-_SOLV_FORMAT = 1
 _PREREQ = (1 << 6) | (1 << 8) | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 12)
 """RPMSENSE_PREREQ and the SCRIPT_* bits (rpmds.h): needed while scriptlets run."""
 
@@ -64,10 +59,7 @@ class Universe:
         repo = self.pool.add_repo(opened.repository.id)
         repo.priority = -opened.repository.priority
         repo.subpriority = -opened.repository.cost
-        name = self._solv_name(opened, "primary")
-        if not self._load_kept(repo, name, 0):
-            self._load_xml(repo, opened, "primary", None, 0)
-            self._keep(name, repo)
+        load(repo, solv_file(opened, "primary", store=self._store, progress=self._progress), 0)
         self._opened.append((repo, opened))
 
     def load_filelists(self) -> None:
@@ -75,59 +67,11 @@ class Universe:
         if self.has_filelists:
             return
         self.has_filelists = True
-        flags = solv.Repo.REPO_LOCALPOOL | solv.Repo.REPO_EXTEND_SOLVABLES
         for repo, opened in self._opened:
-            if "filelists" not in opened.records or repo.isempty():
-                continue
-            name = self._solv_name(opened, "filelists")
-            if not self._load_kept(repo, name, flags):
-                self._load_xml(repo, opened, "filelists", "FL", flags)
-                self._keep(name, solv.XRepodata(repo, 2))
+            if "filelists" in opened.records and not repo.isempty():
+                path = solv_file(opened, "filelists", store=self._store, progress=self._progress)
+                load(repo, path, EXTENSION)
         self.index()
-
-    def _solv_name(self, opened: OpenRepository, kind: str) -> Digest:
-        made_from = [str(opened.records[one].checksum) for one in ("primary", kind)]
-        return identity("solv", _SOLV_FORMAT, kind=kind, made_from=made_from, solv=SOLV_VERSION)
-
-    def _load_kept(self, repo: solv.Repo, name: Digest, flags: int) -> bool:
-        known = self._store.recall(name)
-        if not isinstance(known, str):
-            return False
-        try:
-            self._store.verify(Digest.parse(known))
-        except (OSError, VerificationError):
-            return False
-        return bool(repo.add_solv(str(self._store.blob(Digest.parse(known))), flags))
-
-    def _load_xml(
-        self, repo: solv.Repo, opened: OpenRepository, kind: str, language: str | None, flags: int
-    ) -> None:
-        found = metadata_file(opened, kind, store=self._store, progress=self._progress)
-        assert found is not None, "repomd.xml without primary metadata is refused when it is parsed"
-        # Decompressed already: libsolv's own reader knows gzip only, and add_rpmmd(None) ends the interpreter.
-        file = solv.xfopen(str(found[0]), "r")
-        if file is None or not repo.add_rpmmd(file, language, flags):
-            raise VerificationError(
-                "metadata-malformed",
-                f"libsolv cannot read '{kind}': {self.pool.errstr}",
-                place=f"repository {opened.repository.id}",
-                hint="the repository was indexed badly; tell its keeper",
-            )
-
-    def _keep(self, name: Digest, what: solv.Repo | solv.XRepodata) -> None:
-        with self._store.temporary("solv") as folder:
-            path = folder / "solv"
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                file = solv.xfopen_fd("", handle, "w")
-                written = what.write(file) and file.close()
-            finally:
-                os.close(handle)
-            if written is False:
-                return
-            with self._store.writer() as blob:
-                blob.write(path.read_bytes())
-        self._store.remember(name, str(blob.digest))
 
     def add_local(self, header: PackageHeader, size: int, location: str) -> int:
         """A package by path. It takes the place of those of the same name and architecture in repositories."""
@@ -288,7 +232,7 @@ class Universe:
         while waiting:
             solvable = self.pool.id2solvable(waiting.pop())
             for key in keys:
-                for number in solvable.lookup_idarray(key):
+                for number in solvable.lookup_idarray(key, 0):  # 0: those of scriptlets too
                     if number in asked:
                         continue
                     asked.add(number)

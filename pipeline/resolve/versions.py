@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 
-_LIBRARIES = ("deflate", "rpm", "solv", "zstandard")
+from pipeline import FORMAT
+from pipeline.packages import library_version
+
+_LIBRARIES = ("deflate", "solv", "zstandard")
 
 
 def versions() -> tuple[tuple[str, str], ...]:
     """(library, version) pairs and relbuild's own format, sorted."""
-    from pipeline import FORMAT
-
     found = [(name, importlib.metadata.version(name)) for name in _LIBRARIES]
-    return tuple(sorted([*found, ("relbuild", str(FORMAT))]))
+    return tuple(sorted([*found, ("rpm", library_version()), ("relbuild", str(FORMAT))]))

@@ -190,6 +190,10 @@ class Group:
 
     # --- life ----------------------------------------------------------------------------------
 
+    def processes(self) -> set[int]:
+        """Processes in the group and below."""
+        return {pid for root in self.hierarchies.roots() for pid in _pids(root / PARENT / self.name)}
+
     def kill(self) -> None:
         """Kill every process in the group and below, and wait until they are gone.
 
@@ -198,7 +202,7 @@ class Group:
         deadline = time.monotonic() + _EMPTYING
         pause = 0.001
         while True:
-            pids = {pid for root in self.hierarchies.roots() for pid in _pids(root / PARENT / self.name)}
+            pids = self.processes()
             if not pids:
                 return
             for pid in pids:

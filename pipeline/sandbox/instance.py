@@ -158,6 +158,9 @@ class Instance:
         """A TCP connection to `port` on the instance's loopback, IPv4 first, then IPv6. `timeout` (seconds)
         stays set on the socket. Raises OSError (ConnectionRefusedError, TimeoutError …)."""
 
+        if self._network < 0:
+            raise ConnectionRefusedError("the instance has ended")
+
         def dial() -> socket.socket:
             kernel.setns(self._network, kernel.CLONE_NEWNET)
             try:
@@ -179,8 +182,9 @@ class Instance:
         """Send a signal (`SIGTERM`, `TERM`, `15`) and wait up to `within` seconds; the exit code, or None if it
         still runs. The kernel drops a signal for which the first process of a container has no handler."""
         number = signal_number(stop_signal)
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, number)
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
         return self.wait(within)
 
     def kill(self) -> int:

@@ -135,13 +135,7 @@ def _start(
         lambda: last_message(log) or output.kept.decode(errors="replace").strip()[-2000:] or "no reason given",
         within=_STARTING,
     )
-    try:
-        pidfd = os.pidfd_open(pid)
-        closing.callback(os.close, pidfd)
-        network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        closing.callback(os.close, network)
-    except (ProcessLookupError, FileNotFoundError):
-        pidfd = network = -1
+    pidfd, network = _handles(pid, berth, closing)
     return Instance(
         name,
         station,
@@ -158,6 +152,19 @@ def _start(
         network,
         berth.group.usage(),
     )
+
+
+def _handles(pid: int, berth: Berth, closing: contextlib.ExitStack) -> tuple[int, int]:
+    """Descriptors of the first process and of its network namespace; -1 if it has ended already."""
+    try:
+        pidfd = os.pidfd_open(pid)
+        closing.callback(os.close, pidfd)
+        network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        closing.callback(os.close, network)
+    except (ProcessLookupError, FileNotFoundError):
+        return -1, -1
+    # Were it gone, its number might be somebody else's by now: signals go to nobody but our own.
+    return (pidfd, network) if pid in berth.group.processes() else (-1, -1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from pipeline.errors import EnvironmentLacking
 from pipeline.sandbox.cgroups import Group, Hierarchies, groups_named, locate
 from pipeline.sandbox.idmap import SLOTS, base_of
+from pipeline.sandbox.keeper import STAGE
 from pipeline.sandbox.runtime import Runtime
 
 
@@ -53,7 +54,7 @@ class Station:
             )
         name = f"{self.mark}-{_plain(label)}-{secrets.token_hex(4)}"
         lock = self.state / "live" / f"{name}.lock"
-        with _held(lock), self._range() as base:
+        with _held(lock), _range() as base:
             folder = self.state / "live" / name
             folder.mkdir(mode=0o700)
             berth = Berth(name, folder, Group(self.hierarchies, name), base)
@@ -75,14 +76,17 @@ class Station:
             except BlockingIOError:
                 continue
             else:
-                self._clear(lock.stem)
-                removed.append(lock.stem)
+                # What cannot be ended now (a process that waits for a disk) is left for the next start.
+                with contextlib.suppress(EnvironmentLacking):
+                    self._clear(lock.stem)
+                    removed.append(lock.stem)
             finally:
                 os.close(handle)
         # A runtime killed while it was starting may make its group after the sandbox was cleared.
         for name in groups_named(self.hierarchies, f"{self.mark}-"):
             if not (self.state / "live" / f"{name}.lock").exists():
-                Group(self.hierarchies, name).remove()
+                with contextlib.suppress(EnvironmentLacking):
+                    Group(self.hierarchies, name).remove()
         return tuple(removed)
 
     def _clear(self, name: str) -> None:
@@ -92,30 +96,38 @@ class Station:
             shutil.rmtree(folder)
         (self.state / "live" / f"{name}.lock").unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def _range(self) -> Iterator[int]:
-        """A range of ids that no other sandbox of this station has."""
-        for slot in range(SLOTS):
-            handle = os.open(self.state / "ids" / str(slot), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(handle)
-                continue
-            try:
-                yield base_of(slot)
-            finally:
-                os.close(handle)
-            return
-        raise EnvironmentLacking(
-            "no-free-ids", f"{SLOTS} sandboxes run already", hint="wait until some of them have ended"
-        )
+
+@contextlib.contextmanager
+def _range() -> Iterator[int]:
+    """The first id of a range that no other sandbox on this machine has, whatever its state folder.
+
+    The search begins anywhere: a killed relbuild's container keeps its ids until it is swept, but nobody holds
+    their lock any more.
+    """
+    folder = STAGE / "ids"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    first = secrets.randbelow(SLOTS)
+    for slot in (*range(first, SLOTS), *range(first)):
+        handle = os.open(folder / str(slot), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            continue
+        try:
+            yield base_of(slot)
+        finally:
+            os.close(handle)
+        return
+    raise EnvironmentLacking(
+        "no-free-ids", f"{SLOTS} sandboxes run already", hint="wait until some of them have ended"
+    )
 
 
 def open_station(state: Path, runtime: Runtime) -> Station:
     """Open or make the state folder (on a file system that overlayfs can write to, best the store's), and
     clear what killed processes left in it. Raises EnvironmentLacking."""
-    for folder in (state, state / "live", state / "ids"):
+    for folder in (state, state / "live"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = state.resolve()
     mark = _mark(state)

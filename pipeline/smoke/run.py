@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +43,7 @@ def smoke(
     started, begun = clock(), time.monotonic()
     questions = ([plan.ready] if plan.ready else []) + list(plan.checks)
     instances: tuple[InstanceReport, ...] = ()
-    if questions:
+    if questions and plan.instances > 0:
         with task(progress, "smoke", image.name, total=plan.instances * len(questions)) as running:
             instances = _side_by_side(_Asker(image, lowers, plan, station, running), plan.instances)
     return SmokeReport(
@@ -61,7 +61,8 @@ def _side_by_side(asker: _Asker, count: int) -> tuple[InstanceReport, ...]:
     with ThreadPoolExecutor(max_workers=count, thread_name_prefix="smoke") as pool:
         futures = [pool.submit(asker.examine, number) for number in range(1, count + 1)]
         try:
-            return tuple(future.result() for future in futures)
+            wait(futures, return_when=FIRST_EXCEPTION)
+            return tuple(future.result() for future in futures if future.done())
         except BaseException:
             # One cannot go on (or the person has had enough): the others need not wait for their deadlines.
             asker.give_up()
@@ -71,6 +72,8 @@ def _side_by_side(asker: _Asker, count: int) -> tuple[InstanceReport, ...]:
 def _failure(plan: SmokePlan, questions: Sequence[Check], instances: Sequence[InstanceReport]) -> str:
     if not questions:
         return "nothing was asked: the recipe has neither `smoke.ready` nor `smoke.checks`"
+    if not instances:
+        return "nothing was launched: the recipe asks for no instance"
     if plan.limits.enforce:
         loose = sorted(
             {

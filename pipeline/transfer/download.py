@@ -11,17 +11,18 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
-
-import httpx
 
 from pipeline.digest import Digest, chunks
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.progress import Progress, Task, task
-from pipeline.store import Store
 from pipeline.transfer.network import Network
 from pipeline.transfer.places import PlaceFailed, ask
+from pipeline.transfer.shelf import Shelf
+
+if TYPE_CHECKING:
+    import httpx
 
 SIZE_LIMIT = 16 << 30
 """Bytes of a download whose size nobody stated. The largest RPMs have a few GiB."""
@@ -48,7 +49,7 @@ class _Stopped(Exception):
 
 
 def fetch(
-    store: Store,
+    store: Shelf,
     downloads: Sequence[Download],
     *,
     progress: Progress,
@@ -136,7 +137,7 @@ def _all(fetcher: _Fetcher, wanted: Sequence[Download], parallel: int) -> list[D
 class _Fetcher:
     """What the threads of one `fetch` share."""
 
-    def __init__(self, store: Store, client: httpx.Client | None, network: Network, running: Task) -> None:
+    def __init__(self, store: Shelf, client: httpx.Client | None, network: Network, running: Task) -> None:
         self.stop = threading.Event()
         self._store = store
         self._client = client

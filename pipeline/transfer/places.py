@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
-
-import httpx
 
 from pipeline.digest import chunks
 from pipeline.transfer.network import request
+
+if TYPE_CHECKING:
+    import httpx
 
 PATIENCE = 120.0
 """Seconds that any request may take in all …"""
@@ -68,6 +70,8 @@ def ask(client: httpx.Client | None, url: str, *, offset: int = 0, validator: st
         raise PlaceFailed(f"'{scheme}:' is not spoken here, only http, https and file")
     if client is None:
         raise PlaceFailed("not asked", offline=True)
+    import httpx
+
     headers = {"Range": f"bytes={offset}-"} if offset else {}
     if offset and validator:
         headers["If-Range"] = validator

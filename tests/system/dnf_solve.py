@@ -2,7 +2,8 @@
 
 Reads JSON from standard input: {"repositories": {id: {"url": …, "priority": 99, "cost": 1000}}, "arch": …,
 "releasever": …, "root": an empty folder, "weak": false, "exclude": [glob, …], "sets": [[text, …], …]} and
-writes a JSON list: for each set the sorted NEVRAs, or null where dnf refuses. The configuration is the one of
+writes a JSON list: for each set the sorted NEVRAs, or null where dnf refuses. A text that is the absolute
+path of an .rpm file installs that file. The configuration is the one of
 `dnf --installroot=EMPTY --setopt=reposdir=/dev/null --repofrompath=… --setopt=best=1 install …`.
 """
 
@@ -46,7 +47,11 @@ def solve(base: Any, texts: list[str]) -> list[str] | None:
     base.reset(goal=True)
     try:
         for text in texts:
-            base.install(text)
+            if text.endswith(".rpm") and text.startswith("/"):
+                (package,) = base.add_remote_rpms([text])
+                base.package_install(package)
+            else:
+                base.install(text)
         base.resolve()
     except (dnf.exceptions.Error, ValueError) as error:
         print(texts, error, file=sys.stderr)

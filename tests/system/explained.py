@@ -36,17 +36,24 @@ def _directory_times(it: Difference, _: Context) -> bool:
 
 
 def _times_of_what_scripts_write(it: Difference, context: Context) -> bool:
-    return it.field == "mtime" and it.kind != "d" and (it.path in context.changed or it.path not in context.owned)
+    return (
+        it.field == "mtime" and it.kind != "d" and (it.path in context.changed or it.path not in context.owned)
+    )
 
 
 def _recipe(it: Difference, context: Context) -> bool:
     if it.path in context.recipe:
         return it.field in ("presence", "content", "size", "mode", "uid", "gid", "mtime")
-    return it.field == "presence" and it.kind == "d" and any(p.startswith(f"{it.path}/") for p in context.recipe)
+    return (
+        it.field == "presence" and it.kind == "d" and any(p.startswith(f"{it.path}/") for p in context.recipe)
+    )
 
 
 def _accounts(it: Difference, _: Context) -> bool:
-    return it.path in ("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow") and it.field in ("content", "size")
+    return it.path in ("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow") and it.field in (
+        "content",
+        "size",
+    )
 
 
 def _numbers(it: Difference, context: Context) -> bool:
@@ -54,7 +61,14 @@ def _numbers(it: Difference, context: Context) -> bool:
 
 
 def _leftovers(it: Difference, _: Context) -> bool:
-    left = ("etc/.pwd.lock", "etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "var/cache/ldconfig/aux-cache")
+    left = (
+        "etc/.pwd.lock",
+        "etc/passwd-",
+        "etc/group-",
+        "etc/shadow-",
+        "etc/gshadow-",
+        "var/cache/ldconfig/aux-cache",
+    )
     return it.field == "presence" and it.side == "rpm" and it.path in left
 
 

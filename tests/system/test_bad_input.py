@@ -66,7 +66,7 @@ class Ended:
     stdout: str
     stderr: str
 
-    def refused(self, code: str, status: int, *, says: str = "", place: str = "", hint: bool = True) -> None:
+    def refused(self, code: str, status: int, *, says: str = "", place: str = "") -> None:
         assert "Traceback" not in self.stderr, self.stderr
         assert self.status == status, (self.status, self.stderr)
         problems = json.loads(self.stdout)["error"]
@@ -74,7 +74,7 @@ class Ended:
         assert found, (code, problems)
         assert says in found[0]["message"], found[0]
         assert place in (found[0]["place"] or ""), found[0]
-        assert found[0]["hint"] or not hint, found[0]
+        assert found[0]["hint"], found[0]
         assert f"error[{code}]" in self.stderr
 
 
@@ -91,7 +91,9 @@ def nothing_half_made(request: pytest.FixtureRequest, tmp_path: Path) -> object:
     if "leaves_an_image" in request.keywords:
         return
     assert not (tmp_path / "output" / "broken").exists()
-    leftovers = [str(path) for path in tmp_path.rglob("*") if ".tmp" in path.name or path.name.startswith(".broken")]
+    leftovers = [
+        str(path) for path in tmp_path.rglob("*") if ".tmp" in path.name or path.name.startswith(".broken")
+    ]
     assert leftovers == []
     assert str(tmp_path / "store") not in Path("/proc/self/mountinfo").read_text()
     live = tmp_path / "store" / "sandbox" / "live"
@@ -104,8 +106,8 @@ def nothing_half_made(request: pytest.FixtureRequest, tmp_path: Path) -> object:
 @pytest.mark.parametrize(
     ("line", "code", "says"),
     [
-        ("imagee: {user: x}", "unknown-key", "imagee"),
-        ("values: [1, 2]", "wrong-type", "values"),
+        ("imagee: {user: x}", "key-unknown", "imagee"),
+        ("values: [1, 2]", "type-wrong", "mapping"),
         ("name: again", "yaml-duplicate-key", "name"),
         ("values: {x: !!python/object:os.system {}}", "yaml-tag", ""),
         ("values: {a: &a [x, x], b: [*a, *a]}", "yaml-alias", ""),
@@ -174,7 +176,7 @@ def test_locked_with_a_stale_lock(bench: Bench) -> None:
     assert bench.run("lock", "broken.yaml", "--store", str(bench.store)).status == 0
     bench.plain("[setup, filesystem, glibc, bash, coreutils, sed]")
     before = (bench.folder / "broken.lock").read_bytes()
-    bench.build("--locked").refused("lock-stale", 4, says="requests", place="broken.lock")
+    bench.build("--locked").refused("lock-stale", 4, says="asks for", place="broken.lock")
     assert (bench.folder / "broken.lock").read_bytes() == before
 
 
@@ -312,18 +314,14 @@ def test_no_permission_to_write_the_store(bench: Bench) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_an_ordinary_user_is_told_what_is_missing(bench: Bench) -> None:
+    """The user may read everything, so that the tools and the mirror are found, and may do nothing else."""
     bench.plain()
-    for path in [bench.folder, *bench.folder.rglob("*")]:
-        path.chmod(0o777)
-    above = bench.folder.parent
-    while above != above.parent and not above.stat().st_mode & 0o001:
-        above.chmod(above.stat().st_mode | 0o011)
-        above = above.parent
-    reachable = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
-    seen = subprocess.run([*reachable, "test", "-r", str(bench.mirror / "RPM-GPG-KEY-local")], check=False)
-    ended = bench.build(prefix=reachable)
-    assert "Traceback" not in ended.stderr, ended.stderr
-    assert ended.status in ((8,) if seen.returncode == 0 else (3, 8)), ended.stderr
+    bench.folder.chmod(0o777)
+    nobody = (
+        "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+        "--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search",
+    )  # fmt: skip
+    bench.build(prefix=nobody).refused("root-needed", 8)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")

@@ -19,7 +19,9 @@ from tests.system.trees import differences, merged, read_tree
 
 
 def run(*argv: str | Path, timeout: float = 300) -> str:
-    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        [str(word) for word in argv], capture_output=True, text=True, timeout=timeout, check=False
+    )
     assert done.returncode == 0, f"{argv}: {done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -44,8 +46,8 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., s
 def test_the_layout_is_valid_to_others_and_to_ourselves(product: str, built: Callable[[str], Built]) -> None:
     layout = built(product).layout
     assert validate(layout) == ()
-    run("oci-image-tool", "validate", "--type", "imageLayout", layout)
     reference = built(product).image.reference
+    run("oci-image-tool", "validate", "--type", "image", "--ref", f"name={reference}", layout)
     seen = json.loads(run("skopeo", "inspect", f"oci:{layout}:{reference}"))
     assert seen["Digest"] == str(built(product).image.digest)
     assert seen["Layers"] == [str(layer.blob.digest) for layer in built(product).image.layers]
@@ -87,7 +89,9 @@ def test_podman_runs_it_and_mysqld_answers(built: Callable[[str], Built], podman
     deadline = time.monotonic() + 90
     while True:
         try:
-            answer = podman("exec", container, "mysql", "-uroot", "--batch", "--skip-column-names", "-e", "select 6*7")
+            answer = podman(
+                "exec", container, "mysql", "-uroot", "--batch", "--skip-column-names", "-e", "select 6*7"
+            )
             break
         except AssertionError:
             if time.monotonic() > deadline:

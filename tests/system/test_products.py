@@ -55,7 +55,9 @@ def test_the_base_layer_is_the_same_in_all_products(built: Callable[[str], Built
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_again_nothing_is_made_anew(product: str, built: Callable[[str], Built], recipes: Path, workshop: Workshop) -> None:
+def test_again_nothing_is_made_anew(
+    product: str, built: Callable[[str], Built], recipes: Path, workshop: Workshop
+) -> None:
     first = built(product)
     order = Order(recipes / f"{product}.yaml", recipes / "repositories.yaml", output=first.layout.parent)
     again = build(order, workshop)
@@ -82,8 +84,12 @@ def test_elsewhere_with_everything_else_different_the_digest_is_the_same(
         "PYTHONHASHSEED": "4711",
         "SOURCE_DATE_EPOCH": "1",
     }
-    program = f"umask 077; exec '{sys.executable}' -m pipeline build {product} --json --no-smoke --progress none"
-    done = subprocess.run(["sh", "-c", program], cwd=elsewhere, env=environment, capture_output=True, check=False)
+    program = (
+        f"umask 077; exec '{sys.executable}' -m pipeline build {product} --json --no-smoke --progress none"
+    )
+    done = subprocess.run(
+        ["sh", "-c", program], cwd=elsewhere, env=environment, capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()
     (result,) = json.loads(done.stdout)["built"]
     assert result["digest"] == str(built(product).image.digest)

@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -105,7 +106,8 @@ def test_the_images_own_rpm_reads_the_database(recipes: Path, workshop: Workshop
     result = build(Order(recipes / "with-rpm.yaml", recipes / "repositories.yaml", output=tmp_path), workshop)
     assert result.report is not None and result.report.passed, result.report
     subprocess.run(
-        ["umoci", "unpack", "--image", f"{result.layout}:{result.image.reference}", tmp_path / "bundle"], check=True
+        ["umoci", "unpack", "--image", f"{result.layout}:{result.image.reference}", tmp_path / "bundle"],
+        check=True,
     )
     listed = subprocess.run(
         ["chroot", tmp_path / "bundle" / "rootfs", "rpm", "-qa", "--qf", "%{NEVRA}\n"],
@@ -121,15 +123,7 @@ def test_the_whole_image_is_what_rpm_installs_but_for_what_is_explained(
     result = built(product)
     root = tmp_path / "root"
     root.mkdir()
-    section = result.locked.section
-    packages = {str(chosen.package.nevra): chosen.package.checksum for chosen in section.resolution.chosen}
-    files = []
-    (tmp_path / "rpms").mkdir()
-    for nevra, checksum in packages.items():
-        link = tmp_path / "rpms" / f"{nevra.replace(':', '_')}.rpm"
-        link.symlink_to(workshop.store.blob(checksum))
-        files.append(str(link))
-    install_with_rpm(root, files, result)
+    install_with_rpm(root, result, workshop)
     theirs = read_tree(root)
     mine = merged(unpacked(result.image, workshop.store, QUIET))
     context = Context(
@@ -161,16 +155,24 @@ def open_numbers(root: Path, result: Built) -> Iterator[tuple[int, int]]:
                 yield mine, int(number)
 
 
-def install_with_rpm(root: Path, files: list[str], result: Built) -> None:
-    """rpm with its scriptlets, into an empty root, with the options that correspond to the recipe's."""
+def install_with_rpm(root: Path, result: Built, workshop: Workshop) -> None:
+    """rpm with its scriptlets, into an empty root, with the options that correspond to the recipe's, in the same
+    order."""
     docs = [] if any(plan.docs for plan in result.locked.recipe.layers) else ["--excludedocs"]
-    done = subprocess.run(
-        [
-            "rpm", "--root", str(root), "--dbpath", DATABASE, "--define", "_pkgverify_level none", "--nodeps",
-            "--install", *docs, *files,
-        ],
-        capture_output=True, text=True, check=False, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for header in result.locked.headers:
+            link = Path(folder, f"{str(header.nevra).replace(':', '_')}.rpm")
+            link.symlink_to(workshop.store.blob(header.checksum))
+            files.append(str(link))
+        done = subprocess.run(
+            [
+                "rpm", "--root", str(root), "--dbpath", DATABASE, "--define", "_pkgverify_level none", "--nodeps",
+                "--noorder", "--install", *docs, *files,
+            ],
+            capture_output=True, text=True, check=False,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
 

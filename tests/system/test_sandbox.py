@@ -112,7 +112,9 @@ class TestBuilding:
     def test_there_is_no_network(self, session: BuildSession) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             port = listening.getsockname()[1]
-            outcome = session.run(["/bin/sh", "-c", f"cat /proc/net/dev; nc -w 2 127.0.0.1 {port} </dev/null"])
+            outcome = session.run(
+                ["/bin/sh", "-c", f"cat /proc/net/dev; nc -w 2 127.0.0.1 {port} </dev/null"], timeout=10
+            )
             listening.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 listening.accept()
@@ -308,6 +310,20 @@ class TestRunning:
             "0:0 755",
         ]
         assert (root / "var/lib/server/seed").read_text() == "from the image\n"
+
+    def test_not_even_the_owner_can_write_to_the_root(self, root: Path, station: Station) -> None:
+        with launch(config("sleep 1000"), [root], Limits(), station=station, name="closed") as instance:
+            outcome = instance.execute(["touch", "/etc/x"], user="root")
+        assert outcome.status != 0
+        assert b"Read-only file system" in outcome.stderr
+
+    def test_a_volume_that_the_image_does_not_have_leaves_the_image_as_it_is(
+        self, root: Path, station: Station
+    ) -> None:
+        image = config("touch /data/x && echo made", volumes=("/data",), user="0")
+        with launch(image, [root], Limits(), station=station, name="data") as instance:
+            assert instance.wait(10) == 0
+            assert instance.log == b"made\n"
         assert not (root / "data").exists()
 
     def test_tmp_and_run_are_writable_for_its_user_and_sized(self, root: Path, station: Station) -> None:

@@ -25,23 +25,23 @@ FLOORS: dict[str, int] = {
 GROUND = {"errors": 0, "digest": 1, "process": 2, "progress": 2, "streams": 2, "documents": 2}
 """On the ground floor, in that order, a later room may use an earlier one: everything raises errors."""
 
-DOORS: dict[str, str] = {
-    "subprocess": "process",
-    "libarchive": "streams",
-    "zstandard": "streams",
-    "deflate": "streams",
-    "yaml": "documents",
-    "jinja2": "render",
-    "httpx": "transfer",
-    "pydantic": "recipes",
-    "rpm": "packages",
-    "solv": "resolve",
-    "cryptography": "oci",
-    "pyroute2": "sandbox",
-    "ctypes": "sandbox",
-    "typer": "cli",
-    "rich": "cli",
-    "dask": "nightly",
+DOORS: dict[str, tuple[str, ...]] = {
+    "subprocess": ("process",),
+    "libarchive": ("streams",),
+    "zstandard": ("streams",),
+    "deflate": ("streams",),
+    "yaml": ("documents",),
+    "jinja2": ("render",),
+    "httpx": ("transfer",),
+    "pydantic": ("recipes",),
+    "rpm": ("packages",),
+    "solv": ("resolve",),
+    "cryptography": ("oci",),
+    "pyroute2": ("sandbox",),
+    "ctypes": ("sandbox", "oci"),
+    "typer": ("cli",),
+    "rich": ("cli",),
+    "dask": ("nightly",),
 }
 
 
@@ -91,7 +91,7 @@ def test_only_the_door_touches_the_library(library: str) -> None:
     offences = [
         f"{path.relative_to(PIPELINE)} imports {module}"
         for path, room, module in _imports()
-        if module.split(".")[0] == library and room != DOORS[library]
+        if module.split(".")[0] == library and room not in DOORS[library]
     ]
     assert not offences, "\n".join(offences)
 

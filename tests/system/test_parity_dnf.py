@@ -1,0 +1,291 @@
+"""What dnf would install is what relbuild chooses: for the recipes, for random requests to the development
+mirror, and for random repositories full of everything that a dependency can be.
+
+dnf itself is asked, by tests/system/dnf_solve.py under the system's Python. A refusal by one must be a refusal
+by the other. Seeds are printed; RELBUILD_PARITY_SEED sets the first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import solv
+
+from pipeline.digest import digest_file
+from pipeline.errors import ResolutionError
+from pipeline.model.platform import Platform, Repository
+from pipeline.model.recipe import LayerPlan, LocalPackage, Recipe, Request
+from pipeline.recipes import load_platforms, load_recipe
+from pipeline.repos import OpenRepository, open_repositories
+from pipeline.resolve import solve
+from pipeline.resolve.universe import Universe
+from pipeline.store import Store
+from tests.unit.rpmmd import Rpm, write_repository
+
+ROOT = Path(__file__).parents[2]
+MIRROR = Path(os.environ.get("RELBUILD_MIRROR") or "~/.cache/relbuild/mirror").expanduser()
+SEED = int(os.environ.get("RELBUILD_PARITY_SEED", "20261124"))
+ARCH = "x86_64"
+
+needs_mirror = pytest.mark.skipif(
+    not (MIRROR / "base/repodata/repomd.xml").exists(), reason="there is no development mirror: run ci/mirror"
+)
+Sets = Sequence[Sequence[str]]
+
+
+def dnf(
+    folder: Path,
+    repositories: Mapping[str, Mapping[str, Any]],
+    sets: Sets,
+    *,
+    weak: bool = False,
+    exclude: Sequence[str] = (),
+) -> list[list[str] | None]:
+    """What dnf chooses for each set."""
+    root = folder / "dnf"
+    root.mkdir()
+    asked = {
+        "repositories": repositories, "arch": ARCH, "releasever": "1", "root": str(root),
+        "weak": weak, "exclude": list(exclude), "sets": sets,
+    }  # fmt: skip
+    done = subprocess.run(
+        ["/usr/bin/python3", str(ROOT / "tests/system/dnf_solve.py")],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answers: list[list[str] | None] = json.loads(done.stdout)
+    return answers
+
+
+class Ours:
+    """relbuild's answers."""
+
+    def __init__(self, folder: Path, platform: Platform, environment: Mapping[str, str]) -> None:
+        self.store = Store.open(folder / "store")
+        self.platform = platform
+        self.opened: tuple[OpenRepository, ...] = open_repositories(
+            platform, ARCH, variables=environment, store=self.store
+        )
+
+    def choose(
+        self, texts: Sequence[str], *, weak: bool = False, exclude: Sequence[str] = ()
+    ) -> list[str] | None:
+        layer = LayerPlan("all", tuple(Request(text, "test") for text in texts))
+        recipe = Recipe(
+            "test", Path("test.yaml"), "1", self.platform.name, (ARCH,), (layer,),
+            weak_dependencies=weak, excludes=tuple(exclude),
+        )  # fmt: skip
+        return self.solve(recipe)
+
+    def solve(self, recipe: Recipe) -> list[str] | None:
+        try:
+            section = solve(recipe, self.platform, ARCH, self.opened, store=self.store)
+        except ResolutionError:
+            return None
+        return sorted(str(one.package.nevra) for one in section.resolution.chosen)
+
+
+def compared(sets: Sets, theirs: Sequence[list[str] | None], ours: Sequence[list[str] | None]) -> int:
+    """Fail with every difference; returns how many sets had a solution."""
+    differences = [
+        f"{' '.join(asked)}\n  dnf:      {dnfs}\n  relbuild: {own}"
+        for asked, dnfs, own in zip(sets, theirs, ours, strict=True)
+        if dnfs != own
+    ]
+    assert not differences, "\n".join([f"{len(differences)} of {len(sets)} differ", *differences])
+    return sum(one is not None for one in theirs)
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Ours:
+    platform = load_platforms(ROOT / "recipes/repositories.yaml")["local"]
+    return Ours(tmp_path, platform, {"HOME": str(Path.home()), "RELBUILD_MIRROR": str(MIRROR)})
+
+
+MIRRORED = {name: {"url": (MIRROR / name).as_uri()} for name in ("base", "updates")}
+
+
+@needs_mirror
+def test_every_recipe_comes_to_what_dnf_would_install(mirror: Ours, tmp_path: Path) -> None:
+    recipes = [
+        load_recipe(path) for path in sorted((ROOT / "recipes").glob("*.yaml")) if path.stem not in NO_RECIPES
+    ]
+    recipes = [recipe for recipe in recipes if recipe.platform == "local"]
+    assert len(recipes) >= 4
+    sets = [[request.text for layer in recipe.layers for request in layer.requests] for recipe in recipes]
+    solved = compared(sets, dnf(tmp_path, MIRRORED, sets), [mirror.solve(recipe) for recipe in recipes])
+    assert solved == len(recipes)
+
+
+NO_RECIPES = ("repositories", "base")
+
+
+@needs_mirror
+def test_the_command_line_of_dnf_says_the_same_as_its_library(mirror: Ours, tmp_path: Path) -> None:
+    asked = ["bash", "nginx", "/usr/bin/redis-server"]
+    command = ["dnf", f"--installroot={tmp_path / 'root'}", "--setopt=reposdir=/dev/null", "--releasever=1"]
+    command += [f"--setopt=cachedir={tmp_path / 'cache'}", f"--setopt=logdir={tmp_path}"]
+    command += [f"--repofrompath={name},{one['url']}" for name, one in MIRRORED.items()]
+    command += [
+        "--nogpgcheck",
+        "--setopt=best=1",
+        "--setopt=install_weak_deps=0",
+        "--assumeno",
+        "install",
+        *asked,
+    ]
+    told = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "500"}
+    )
+    # Lines of the table are indented by one: name, architecture, version, repository, size.
+    rows = [
+        line.split() for line in told.stdout.splitlines() if line.startswith(" ") and len(line.split()) >= 5
+    ]
+    theirs = sorted(f"{row[0]}-{row[2]}.{row[1]}" for row in rows if row[3] in MIRRORED)
+    assert theirs == mirror.choose(asked), told.stderr
+
+
+@needs_mirror
+@pytest.mark.parametrize("weak", [False, True])
+def test_random_names_provides_and_paths_of_the_mirror(mirror: Ours, tmp_path: Path, weak: bool) -> None:
+    seed = SEED + weak
+    print("seed", seed)
+    chance = random.Random(seed)
+    sets = random_requests(mirror, chance, 100)
+    ours = [mirror.choose(texts, weak=weak) for texts in sets]
+    assert compared(sets, dnf(tmp_path, MIRRORED, sets, weak=weak), ours) >= 60
+
+
+@needs_mirror
+def test_a_package_by_path_brings_what_it_brings_with_dnf(mirror: Ours, tmp_path: Path) -> None:
+    (path,) = (MIRROR / "base").glob("redis-*.rpm")  # `updates` has a newer one
+    checksum = digest_file(path)
+    layer = LayerPlan("all", (Request("bash", "test"),), (LocalPackage(path, checksum, "test"),))
+    recipe = Recipe("test", tmp_path / "test.yaml", "1", "local", (ARCH,), (layer,))
+    sets = [["bash", str(path)]]
+    assert compared(sets, dnf(tmp_path, MIRRORED, sets), [mirror.solve(recipe)]) == 1
+
+
+def random_requests(mirror: Ours, chance: random.Random, count: int) -> list[list[str]]:
+    """Sets of one to six requests: mostly names, some provides, paths, versions, globs, and a few that are
+    wrong."""
+    universe = Universe(ARCH, store=mirror.store)
+    for opened in mirror.opened:
+        universe.add_repository(opened)
+    universe.index()
+    universe.load_filelists()
+    found = list(universe.solvables())
+    names = sorted({one.name for one in found})
+    provides = sorted({dep.str() for one in found for dep in one.lookup_deparray(solv.SOLVABLE_PROVIDES, 0)})
+    search = solv.Dataiterator.SEARCH_FILES | solv.Dataiterator.SEARCH_COMPLETE_FILELIST
+    files = sorted({match.str for match in universe.pool.Dataiterator(solv.SOLVABLE_FILELIST, None, search)})
+    nevras = sorted(str(universe.nevra(one.id)) for one in found)
+    versions = sorted({f"{one.name}-{universe.nevra(one.id).version}" for one in found})
+    architectures = sorted({f"{one.name}.{one.arch}" for one in found})
+    globs = [
+        *(f"{name[: max(2, len(name) // 2)]}*" for name in names),
+        "*mysql*",
+        "lib?l*",
+        "*/nginx",
+        "/usr/*/redis*",
+    ]
+    wrong = ["not-there", "bash-9", "nginx.i686", "nginx >= 99", "zlib = 3"]
+    kinds = [names, names, names, provides, provides, files, files, nevras, versions, architectures, globs]
+    sets = []
+    for _ in range(count):
+        asked = [chance.choice(chance.choice(kinds)) for _ in range(chance.randint(1, 6))]
+        sets.append([*asked, chance.choice(wrong)] if chance.random() < 0.1 else asked)
+    return sets
+
+
+NAMES = [f"p{number}" for number in range(14)]
+PATHS = ["/usr/bin/tool", "/usr/share/x/data", "/opt/file", "/etc/conf"]
+VIRTUAL = ["virt", "web", "lib(64)"]
+REQUESTS = [
+    *NAMES, *VIRTUAL, *PATHS, "p1*", "p?", "p2-1", "p3.i686", "p4 >= 1", "lib(64) = 1", "/usr/share/*/data",
+    "p5-1-1.x86_64", "p6-1:1",
+]  # fmt: skip
+
+
+def random_dependency(chance: random.Random) -> str:
+    """A name, a provide, a path, a comparison or a rich dependency."""
+    kind = chance.random()
+    if kind > 0.9:
+        word = chance.choice(["or", "if", "and", "unless"])
+        return f"({chance.choice(NAMES)} {word} {chance.choice(NAMES + VIRTUAL)})"
+    if kind > 0.8:
+        return chance.choice(PATHS)
+    name = chance.choice(NAMES if kind < 0.55 else VIRTUAL)
+    if chance.random() < 0.3:
+        operator = chance.choice([">=", "=", "<", "<=", ">"])
+        return f"{name} {operator} {chance.choice(['1', '2', '1-1', '1:1-2', '2-2'])}"
+    return name
+
+
+def random_packages(chance: random.Random) -> list[Rpm]:
+    """Packages in several versions and architectures that need, refuse and replace each other."""
+
+    def some(*weights: int) -> tuple[str, ...]:
+        return tuple(random_dependency(chance) for _ in range(chance.choice(weights)))
+
+    found: dict[str, Rpm] = {}
+    architectures = [("x86_64",), ("x86_64", "i686"), ("noarch",), ("i686",), ("x86_64",)]
+    for name in NAMES:
+        for _ in range(chance.randint(1, 3)):
+            for arch in chance.choice(architectures):
+                virtual = chance.choice(VIRTUAL)
+                rpm = Rpm(
+                    name,
+                    chance.choice(["1-1", "1-2", "2-1", "2-2", "1:1-1", "1.5~rc1-1"]),
+                    arch,
+                    provides=chance.choice([(), (), (virtual,), (f"{virtual} = {chance.choice('12')}",)]),
+                    requires=some(0, 0, 1, 1, 2),
+                    pre=some(0, 0, 0, 1),
+                    conflicts=some(*[0] * 7, 1),
+                    obsoletes=chance.choice(
+                        [()] * 7 + [(chance.choice(NAMES) + chance.choice(["", " < 2", " < 1-2"]),)]
+                    ),
+                    recommends=some(*[0] * 6, 1),
+                    supplements=some(*[0] * 9, 1),
+                    files=tuple(chance.sample(PATHS, chance.choice([0, 0, 1]))),
+                )
+                found[rpm.nevra] = rpm
+    return chance.sample(list(found.values()), len(found))
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_random_repositories_with_priorities_costs_and_excludes(tmp_path: Path, number: int) -> None:
+    seed = SEED + number
+    print("seed", seed)
+    chance = random.Random(seed)
+    weak = chance.random() < 0.4
+    exclude = chance.choice([[], [], ["p3"], ["p1*"], ["p2-1*"], ["p4-0:1*"]])
+    repositories = {
+        name: {
+            "url": write_repository(tmp_path / name, random_packages(chance), compression="gz"),
+            "priority": chance.choice([99, 99, 10]),
+            "cost": chance.choice([1000, 1000, 500]),
+        }
+        for name in ("a", "b")
+    }
+    sets = [[chance.choice(REQUESTS) for _ in range(chance.randint(1, 3))] for _ in range(40)]
+    platform = Platform(
+        "p",
+        tuple(
+            Repository(name, baseurls=(str(one["url"]),), priority=int(one["priority"]), cost=int(one["cost"]))
+            for name, one in repositories.items()
+        ),
+    )
+    own = Ours(tmp_path, platform, {})
+    ours = [own.choose(texts, weak=weak, exclude=exclude) for texts in sets]
+    compared(sets, dnf(tmp_path, repositories, sets, weak=weak, exclude=exclude), ours)
