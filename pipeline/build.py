@@ -48,7 +48,7 @@ from pipeline.resolve import (
 from pipeline.sandbox import Station, find_runtime, open_station
 from pipeline.smoke import junit, report_json
 from pipeline.store import Store
-from pipeline.transfer import Download, fetch
+from pipeline.transfer import Download, Network, fetch
 from pipeline.trees import Canonical, ComposeOptions, Composition, compose, install_color, split_path
 
 STATE_LAYER = "state"
@@ -141,7 +141,7 @@ def build(order: Order, workshop: Workshop) -> Built:
         for layer in composition.layers
     ]
     files = render_files(locked, workshop)
-    state = add_state(locked, composition, layers, files, order, workshop)
+    state = add_state(locked, composition, layers, files, order=order, workshop=workshop)
     image = pack_image(locked, [*(made.layer for made in layers), state.layer])
     layout = order.output / image.name
     write_layout(image, store=workshop.store, target=layout)
@@ -178,12 +178,12 @@ def lock_recipe(order: Order, workshop: Workshop) -> Locked:
     path = lock_path(order.recipe)
     lock = read_lock(path)
     section = lock.section(platform.name, arch) if lock else None
-    keys = load_keys(
-        platform, arch, variables=workshop.environment, store=workshop.store, offline=workshop.offline
-    )
+    keys = load_keys(platform, arch, variables=workshop.environment, store=workshop.store, offline=workshop.offline)
     now = inputs(recipe, platform, arch, keys)
     why = stale(section, now) if section else ("there is no lock for this platform and architecture",)
     action = decide(section, why, order.mode, path)
+    for warning in other_versions(section) if section is not None and action is Action.USE else ():
+        workshop.progress.warn(f"{path.name}: {warning}")
     if action is Action.RESOLVE or section is None:
         fresh = resolve(recipe, platform, arch, now, workshop)
         if section is not None:
@@ -279,9 +279,7 @@ def explain_package(order: Order, workshop: Workshop, package: str) -> str:
 # --- fetch, verify, read ---------------------------------------------------------------------------------
 
 
-def obtain(
-    packages: Sequence[Package], recipe: Recipe, platform: Platform, arch: str, workshop: Workshop
-) -> None:
+def obtain(packages: Sequence[Package], recipe: Recipe, platform: Platform, arch: str, workshop: Workshop) -> None:
     """Have every package in the store. Repositories are opened only when one is missing."""
     missing = [package for package in packages if not workshop.store.has(package.checksum)]
     local = {item.sha256: item for layer in recipe.layers for item in layer.local}
@@ -304,9 +302,7 @@ def obtain(
         offline=workshop.offline,
         progress=workshop.progress,
     )
-    fetch_packages(
-        missing, repositories, store=workshop.store, progress=workshop.progress, offline=workshop.offline
-    )
+    fetch_packages(missing, repositories, store=workshop.store, progress=workshop.progress, offline=workshop.offline)
 
 
 def verify_and_read(
@@ -324,9 +320,7 @@ def verify_and_read(
     headers: dict[str, PackageHeader] = {}
     with task(workshop.progress, "verify", "signatures and checksums", total=len(packages)) as running:
         for package in packages:
-            trusted = by_repository.get(
-                package.repository, everyone if package.repository == LOCAL_REPOSITORY else []
-            )
+            trusted = by_repository.get(package.repository, everyone if package.repository == LOCAL_REPOSITORY else [])
             try:
                 headers[str(package.nevra)] = _verified(package, trusted, workshop.store)
             except VerificationError as error:
@@ -346,9 +340,7 @@ def _verified(package: Package, keys: Sequence[bytes], store: Store) -> PackageH
         try:
             verify_package(path, keys)
         except VerificationError as error:
-            raise VerificationError.of(
-                [_about(problem, package, path) for problem in error.problems]
-            ) from error
+            raise VerificationError.of([_about(problem, package, path) for problem in error.problems]) from error
         store.remember(name, True)
     header = read_header(path, package.checksum)
     if header.nevra != package.nevra:
@@ -434,6 +426,7 @@ def _render(
                 [Download((plan.origin,), plan.sha256, None, plan.path)],
                 progress=workshop.progress,
                 offline=workshop.offline,
+                network=Network.of(workshop.environment),
             )
             content = workshop.store.read(digest, limit=FILE_LIMIT)
         case FileKind.SYMLINK:
@@ -469,6 +462,7 @@ def add_state(
     composition: Composition,
     layers: Sequence[Made],
     files: tuple[ImageFile, ...],
+    *,
     order: Order,
     workshop: Workshop,
 ) -> State:
@@ -602,8 +596,7 @@ def report_value(built: Built) -> dict[str, object]:
         "build_time": section.build_time,
         "assumed_installed": list(section.resolution.assumed),
         "changed_package_files": [
-            {"path": f"/{change.path}", "package": change.package, "cause": change.cause}
-            for change in built.changes
+            {"path": f"/{change.path}", "package": change.package, "cause": change.cause} for change in built.changes
         ],
         "lock": {"wrote": built.locked.wrote, "changes": list(built.locked.changes)},
         "took_ms": round(built.took * 1000),

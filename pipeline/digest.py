@@ -121,9 +121,7 @@ def canonical_json(value: object) -> bytes:
     Floats are refused, because their text depends on who prints them.
     """
     _refuse_floats(value)
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def _refuse_floats(value: object) -> None:

@@ -73,9 +73,7 @@ def load(path: Path, name: str | None = None) -> Document:
     except FileNotFoundError:
         raise RecipeError("document-missing", f"there is no file '{shown}'", place=shown) from None
     except OSError as error:
-        raise RecipeError(
-            "document-unreadable", f"'{shown}' cannot be read: {error.strerror}", place=shown
-        ) from None
+        raise RecipeError("document-unreadable", f"'{shown}' cannot be read: {error.strerror}", place=shown) from None
     _refuse_size(len(data), shown)
     try:
         text = data.decode("utf-8-sig")
@@ -101,9 +99,7 @@ def parse(text: str, name: str) -> Document:
         _refuse_size(len(text.encode()), name)
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
-        raise RecipeError(
-            "yaml-encoding", "a character is half of a surrogate pair", place=f"{name}:{line}"
-        ) from None
+        raise RecipeError("yaml-encoding", "a character is half of a surrogate pair", place=f"{name}:{line}") from None
     builder = _Builder(name)
     value: object = None
     try:
@@ -219,9 +215,7 @@ class _Builder:
                 mapping[key] = value
         return mapping
 
-    def _key(
-        self, event: yaml.Event, events: Iterator[yaml.Event], path: DocumentPath, depth: int
-    ) -> str | None:
+    def _key(self, event: yaml.Event, events: Iterator[yaml.Event], path: DocumentPath, depth: int) -> str | None:
         if isinstance(event, yaml.ScalarEvent):
             self._count(_mark(event), depth)
             self._refuse_decoration(event)

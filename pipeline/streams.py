@@ -119,9 +119,7 @@ def decompressed(file: BinaryIO, *, limit: int, name: str, workers: int = 0) -> 
                 )
             yield piece
     except (zlib.error, zstandard.ZstdError, lzma.LZMAError, deflate.DeflateError, EOFError, OSError) as error:
-        raise VerificationError(
-            "stream-damaged", f"{name} cannot be decompressed: {error}", place=name
-        ) from error
+        raise VerificationError("stream-damaged", f"{name} cannot be decompressed: {error}", place=name) from error
 
 
 def open_compressed(path: Path, *, limit: int = METADATA_LIMIT) -> BinaryIO:

@@ -53,9 +53,7 @@ def machine_uris(etc_apt: Path = Path("/etc/apt")) -> list[str]:
     # The archive's own path component tells it from security, backports and third parties.
     found = [uri for uri in dict.fromkeys(uris) if re.search(r"/debian/?$", uri)]
     if not found:
-        raise ArchiveUnavailable(
-            f"no URI of the Debian archive (…/debian) in {etc_apt}: add one to its sources"
-        )
+        raise ArchiveUnavailable(f"no URI of the Debian archive (…/debian) in {etc_apt}: add one to its sources")
     return found
 
 

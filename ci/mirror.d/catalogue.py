@@ -88,9 +88,7 @@ def load(file: Path) -> Catalogue:
         stable=tuple(data["requests"]["stable"]),
         mysql=tuple(data["requests"]["mysql"]),
         without=frozenset(data["requests"]["without"]),
-        conversions={
-            name: Conversion(name=name, **_hashable(entry)) for name, entry in data["package"].items()
-        },
+        conversions={name: Conversion(name=name, **_hashable(entry)) for name, entry in data["package"].items()},
         updates={name: Update(**_hashable(entry)) for name, entry in data["update"].items()},
     )
 

@@ -214,11 +214,7 @@ def _rule_out(
         _advance(suites, package, chosen[relation.name], f"is refused: needs {relation}", floor)
 
 
-def _advance(
-    suites: Suites, package: DebianPackage, other: DebianPackage, why: str, floor: dict[str, int]
-) -> None:
+def _advance(suites: Suites, package: DebianPackage, other: DebianPackage, why: str, floor: dict[str, int]) -> None:
     floor[package.name] = floor.get(package.name, 0) + 1
     if floor[package.name] >= len(suites.offered(package.name)):
-        raise Unresolvable(
-            f"{other.name} {other.version} {why}, and no other version of {package.name} is left"
-        )
+        raise Unresolvable(f"{other.name} {other.version} {why}, and no other version of {package.name} is left")

@@ -64,9 +64,7 @@ def compare(left: str, right: str) -> int:
     left_epoch, left_upstream, left_revision = split(left)
     right_epoch, right_upstream, right_revision = split(right)
     by_epoch = (left_epoch or 0) - (right_epoch or 0)
-    return (
-        by_epoch or _compare_part(left_upstream, right_upstream) or _compare_part(left_revision, right_revision)
-    )
+    return by_epoch or _compare_part(left_upstream, right_upstream) or _compare_part(left_revision, right_revision)
 
 
 newest_last = cmp_to_key(compare)

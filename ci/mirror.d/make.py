@@ -89,9 +89,7 @@ def make(request: Request) -> None:
     request.say(f"Done in {time.monotonic() - started:.0f} s: {request.output}")
 
 
-def select_and_fetch(
-    archive: Archive, catalogue: Catalogue, request: Request
-) -> tuple[Selection, dict[str, Path]]:
+def select_and_fetch(archive: Archive, catalogue: Catalogue, request: Request) -> tuple[Selection, dict[str, Path]]:
     """Return the choice and its files. Indexes are fetched when asked for, absent, or outdated.
 
     Raises ``ArchiveUnavailable`` or ``Unresolvable`` when not even the stable part can be had.

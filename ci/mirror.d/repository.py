@@ -68,9 +68,7 @@ def _recompress(repodata: Path) -> None:
         assert location is not None and checksum is not None and size is not None
         old = repodata.parent / location.attrib["href"]
         plain = gzip.decompress(old.read_bytes())
-        packed = subprocess.run(
-            ["zstd", "-q", "-10", "--stdout"], input=plain, capture_output=True, check=True
-        ).stdout
+        packed = subprocess.run(["zstd", "-q", "-10", "--stdout"], input=plain, capture_output=True, check=True).stdout
         digest = hashlib.sha256(packed).hexdigest()
         name = f"{digest}-{data.attrib['type']}.xml.zst"
         (repodata / name).write_bytes(packed)

@@ -73,9 +73,7 @@ class PackageCache:
         folder = self._finished / key
         return sorted(folder.glob("*.rpm")) if folder.is_dir() else None
 
-    def make(
-        self, key: str, prepare: Callable[[Work], Build], sign: Callable[[list[Path]], None]
-    ) -> list[Path]:
+    def make(self, key: str, prepare: Callable[[Work], Build], sign: Callable[[list[Path]], None]) -> list[Path]:
         """Build, sign and keep the RPMs of ``key``. Raises ``BuildFailed``."""
         folder = Path(tempfile.mkdtemp(prefix="build-", dir=self._working))
         try:

@@ -84,9 +84,7 @@ class Signer:
         self._run("gpg", "--batch", "--quiet", "--gen-key", stdin=parameters.encode())
 
     def _run(self, *command: str, stdin: bytes = b"") -> bytes:
-        done = subprocess.run(
-            list(command), env=self.environment(), input=stdin, capture_output=True, check=False
-        )
+        done = subprocess.run(list(command), env=self.environment(), input=stdin, capture_output=True, check=False)
         if done.returncode != 0:
             raise SigningFailed(f"{command[0]} failed: {done.stderr.decode(errors='replace').strip()}")
         return done.stdout
@@ -113,6 +111,4 @@ def signer(home: Path, user: str) -> Iterator[Signer]:
                 ready.touch()
             yield result
         finally:
-            subprocess.run(
-                ["gpgconf", "--kill", "all"], env=result.environment(), capture_output=True, check=False
-            )
+            subprocess.run(["gpgconf", "--kill", "all"], env=result.environment(), capture_output=True, check=False)

@@ -58,9 +58,7 @@ ProgressOption = Annotated[Look, typer.Option("--progress", help="How progress i
 StoreOption = Annotated[
     Path | None, typer.Option("--store", help="Where content is kept (default: the user's cache directory).")
 ]
-RecipeArgument = Annotated[
-    str, typer.Argument(help="A recipe's file, or its name in recipes/.", show_default=False)
-]
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe's file, or its name in recipes/.", show_default=False)]
 PlatformOption = Annotated[str | None, typer.Option("--platform", help="Another platform than the recipe's.")]
 ArchOption = Annotated[list[str] | None, typer.Option("--arch", help="Another architecture than the recipe's.")]
 RepositoriesOption = Annotated[
@@ -159,23 +157,17 @@ def _order(
 
 @app.command("build")
 def build_command(
-    recipes: Annotated[
-        list[str], typer.Argument(help="Recipes: files, or names in recipes/.", show_default=False)
-    ],
+    recipes: Annotated[list[str], typer.Argument(help="Recipes: files, or names in recipes/.", show_default=False)],
     platform: PlatformOption = None,
     arch: ArchOption = None,
     repositories: RepositoriesOption = None,
-    locked: Annotated[
-        bool, typer.Option("--locked", help="Refuse to build if the lock is missing or stale.")
-    ] = False,
+    locked: Annotated[bool, typer.Option("--locked", help="Refuse to build if the lock is missing or stale.")] = False,
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Resolve anew even if the lock is fresh.")] = False,
     offline: OfflineOption = False,
     no_smoke: Annotated[
         bool, typer.Option("--no-smoke", help="Do not launch the image; it counts as untested.")
     ] = False,
-    retest: Annotated[
-        bool, typer.Option("--retest", help="Launch again even if this image already passed.")
-    ] = False,
+    retest: Annotated[bool, typer.Option("--retest", help="Launch again even if this image already passed.")] = False,
     compression: Annotated[Compression, typer.Option(help="How layers are compressed.")] = Compression.GZIP,
     output: Annotated[Path, typer.Option(help="Where the layout and the report go.")] = Path("output"),
     archive: Annotated[ArchiveKind | None, typer.Option(help="Also write one file to hand on.")] = None,
@@ -188,9 +180,7 @@ def build_command(
 
     def act(around: _Surroundings) -> int:
         if locked and upgrade:
-            raise UsageError(
-                "options-contradict", "--locked and --upgrade contradict each other", hint="give one"
-            )
+            raise UsageError("options-contradict", "--locked and --upgrade contradict each other", hint="give one")
         mode = Mode.LOCKED if locked else Mode.UPGRADE if upgrade else Mode.DEFAULT
         orders = [
             _order(
@@ -359,9 +349,7 @@ def doctor_command(as_json: JsonOption = False) -> None:
     def act(around: _Surroundings) -> int:
         findings = check_environment()
         if around.as_json:
-            _answer(
-                [{"name": f.name, "ok": f.ok, "detail": f.detail, "needed_for": f.needed_for} for f in findings]
-            )
+            _answer([{"name": f.name, "ok": f.ok, "detail": f.detail, "needed_for": f.needed_for} for f in findings])
         else:
             print("\n".join(environment_as_lines(findings)))
         return 0 if all(finding.ok for finding in findings) else EnvironmentLacking.exit_code
@@ -433,8 +421,6 @@ def main() -> None:
     """Run the command line. `relbuild RECIPE` is `relbuild build RECIPE`."""
     arguments = sys.argv[1:]
     commands = {command.name for command in app.registered_commands} | {"store"}
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
-        arguments = ["build", *arguments]
-    elif arguments and arguments[0].startswith("-") and arguments[0] not in ("--help",):
+    if arguments and arguments[0] not in commands and arguments[0] != "--help":
         arguments = ["build", *arguments]
     app(arguments)

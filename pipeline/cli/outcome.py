@@ -23,7 +23,7 @@ def as_error(error: BaseException) -> RelbuildError | None:
                 "disk-full",
                 f"no space is left: {error.strerror}",
                 place=where,
-                hint="free some with `relbuild store gc`, or name a store and an output elsewhere with --store, --output",
+                hint="free some with `relbuild store gc`, or name another place with --store and --output",
             )
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return EnvironmentLacking(
@@ -56,8 +56,7 @@ def report(error: BaseException, *, as_json: bool) -> int:
             json.dumps(
                 {
                     "error": [
-                        {"code": p.code, "message": p.message, "place": p.place, "hint": p.hint}
-                        for p in known.problems
+                        {"code": p.code, "message": p.message, "place": p.place, "hint": p.hint} for p in known.problems
                     ],
                     "exit_code": known.exit_code,
                 },

@@ -105,9 +105,7 @@ class _JsonLines(_Lines):
         assert isinstance(task, _Running)
         took = round((time.monotonic() - task.started) * 1000)
         event = {"event": "finish", "stage": task.stage, "label": task.label, "failed": failed}
-        self._say(
-            json.dumps({**event, "done": task.done, "unit": task.unit, "note": task.text, "took_ms": took})
-        )
+        self._say(json.dumps({**event, "done": task.done, "unit": task.unit, "note": task.text, "took_ms": took}))
 
     def warn(self, text: str) -> None:
         self._say(json.dumps({"event": "warning", "text": text}))

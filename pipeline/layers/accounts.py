@@ -146,9 +146,7 @@ def _settle(
         users.append(User(name, uid, gid, wish.home or "/", wish.shell or NOLOGIN, wish.comment))
     table = AccountTable(
         tuple(sorted(users, key=lambda user: (user.uid, user.name))),
-        tuple(
-            sorted((Group(name, gid) for name, gid in numbers["group"].items()), key=lambda g: (g.gid, g.name))
-        ),
+        tuple(sorted((Group(name, gid) for name, gid in numbers["group"].items()), key=lambda g: (g.gid, g.name))),
         tuple(sorted(wishes.members)),
     )
     return table, tuple(sorted(allocated))

@@ -37,9 +37,7 @@ class Made:
     reused: bool
 
 
-def build_layer(
-    composed: ComposedLayer, *, store: Store, compression: Compression, progress: Progress = QUIET
-) -> Made:
+def build_layer(composed: ComposedLayer, *, store: Store, compression: Compression, progress: Progress = QUIET) -> Made:
     """Make the layer, or find it made. The packages are blobs of `store` and verified.
 
     Raises VerificationError `package-damaged`, `blob-missing`, `blob-damaged`.

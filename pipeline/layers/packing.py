@@ -153,7 +153,7 @@ class _Changes:
     build_time: int
     directories: dict[str, Entry] = field(default_factory=dict)
     changed: dict[str, tuple[Entry, bytes | Path]] = field(default_factory=dict)
-    links: dict[tuple[int, int], str] = field(default_factory=dict)
+    links: dict[tuple[int, int], list[tuple[Entry, Path, bool]]] = field(default_factory=dict)
     children: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -164,6 +164,7 @@ class _Changes:
 
     def result(self) -> list[tuple[Entry, bytes | Path]]:
         """Everything that changed and the directories that it stands in, sorted by path."""
+        self._link_up()
         root = self.lower.get("")
         if root is not None:
             self.directories[""] = replace(root, mtime=self.build_time)
@@ -223,19 +224,30 @@ class _Changes:
         self._leaf(entry, below, item, status)
 
     def _leaf(self, entry: Entry, below: Entry | None, item: os.DirEntry[str], status: os.stat_result) -> None:
+        same = False
         if below is not None and below.kind is entry.kind and below.link == entry.link:
             same_content = entry.kind is not Kind.FILE or (
                 below.size == entry.size and digest_file(Path(item.path)) == below.content
             )
-            if same_content and _same_metadata(entry, below):
-                return
+            same = same_content and _same_metadata(entry, below)
             if same_content and int(status.st_mtime) == below.mtime:
                 entry = replace(entry, mtime=below.mtime)
         if entry.kind is Kind.FILE and status.st_nlink > 1:
-            first = self.links.setdefault((status.st_dev, status.st_ino), entry.path)
-            if first != entry.path:
-                entry = replace(entry, kind=Kind.HARDLINK, link=first, size=0)
-        self.changed[entry.path] = (entry, Path(item.path) if entry.kind is Kind.FILE else b"")
+            self.links.setdefault((status.st_dev, status.st_ino), []).append((entry, Path(item.path), same))
+        elif not same:
+            self.changed[entry.path] = (entry, Path(item.path) if entry.kind is Kind.FILE else b"")
+
+    def _link_up(self) -> None:
+        """Hard links hold together: if one name of a file is new, all its names in the upper directory are
+        written, for a layer cannot link to what is below it."""
+        for names in self.links.values():
+            if all(same for _, _, same in names):
+                continue
+            names.sort(key=lambda name: name[0].path)
+            first, content, _ = names[0]
+            self.changed[first.path] = (first, content)
+            for entry, _, _ in names[1:]:
+                self.changed[entry.path] = (replace(entry, kind=Kind.HARDLINK, link=first.path, size=0), b"")
 
     def _below(self, path: str) -> Entry | None:
         """The lower entry, a hard link as the file that it is."""

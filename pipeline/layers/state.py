@@ -170,8 +170,7 @@ def _identity(inputs: StateInputs, steps: Sequence[Step], lua: Path | None, comp
         FORMAT,
         lowers=[layer.diff_id for layer in inputs.layers],
         steps=[
-            [s.label, list(s.interpreter), s.body, list(s.arguments), str(Digest.of(s.input)), s.expand]
-            for s in steps
+            [s.label, list(s.interpreter), s.body, list(s.arguments), str(Digest.of(s.input)), s.expand] for s in steps
         ],
         lua=runtime_digest(lua) if lua else None,
         accounts=repr(inputs.accounts),
@@ -342,9 +341,7 @@ def _run(step: Step, session: BuildSession, bound: Path, build_time: int) -> Non
 # --- files, removals, database ----------------------------------------------------------------------
 
 
-def _place(
-    file: ImageFile, session: BuildSession, numbers: Mapping[tuple[str, str], int], build_time: int
-) -> None:
+def _place(file: ImageFile, session: BuildSession, numbers: Mapping[tuple[str, str], int], build_time: int) -> None:
     uid = _number("user", file.owner, numbers, file.place)
     gid = _number("group", file.group, numbers, file.place)
     path = file.path.lstrip("/")
@@ -446,9 +443,7 @@ def _write_database(
     target = inputs.rpm_database.strip("/")
     _need_directory(session, target)
     for file in sorted(made.iterdir()):
-        session.files.write_file(
-            f"{target}/{file.name}", file.read_bytes(), mode=0o644, mtime=inputs.build_time
-        )
+        session.files.write_file(f"{target}/{file.name}", file.read_bytes(), mode=0o644, mtime=inputs.build_time)
 
 
 _NOT_INSTALLED = 2

@@ -175,9 +175,7 @@ def _extract(pieces: Iterator[bytes], root: Path, name: str) -> None:
         extraction.open[""] = handle
         for count, member in enumerate(read_tar(pieces, name)):
             if count >= ENTRIES_LIMIT:
-                raise VerificationError(
-                    "layer-malformed", f"layer '{name}' holds more than {ENTRIES_LIMIT} entries"
-                )
+                raise VerificationError("layer-malformed", f"layer '{name}' holds more than {ENTRIES_LIMIT} entries")
             extraction.place(member)
         extraction.finish()
     finally:
@@ -282,9 +280,7 @@ class _Extraction:
 
     def _link(self, entry: Entry, last: str, folder: int) -> None:
         if entry.link not in self.files:
-            raise self._malformed(
-                f"/{entry.path} is a hard link to /{entry.link}, which is no file of the layer"
-            )
+            raise self._malformed(f"/{entry.path} is a hard link to /{entry.link}, which is no file of the layer")
         parent, _, name = entry.link.rpartition("/")
         here = os.dup(folder)  # Opening the other may close this one.
         try:

@@ -137,8 +137,5 @@ class SmokeReport:
         return (
             not self.failure
             and bool(self.instances)
-            and all(
-                instance.checks and all(check.passed for check in instance.checks)
-                for instance in self.instances
-            )
+            and all(instance.checks and all(check.passed for check in instance.checks) for instance in self.instances)
         )

@@ -56,9 +56,7 @@ def make_image(
         }
     )
     manifest = Descriptor(media_types.MANIFEST, Digest.of(manifest_bytes), len(manifest_bytes))
-    return Image(
-        name, reference, config, tuple(layers), config_descriptor, config_bytes, manifest, manifest_bytes
-    )
+    return Image(name, reference, config, tuple(layers), config_descriptor, config_bytes, manifest, manifest_bytes)
 
 
 def tag_of(reference: str) -> str:
@@ -134,9 +132,7 @@ class Reader:
         try:
             return cls(json.loads(data), place)
         except (ValueError, RecursionError) as error:
-            raise VerificationError(
-                "document-malformed", f"{place} is not JSON: {error}", place=place
-            ) from error
+            raise VerificationError("document-malformed", f"{place} is not JSON: {error}", place=place) from error
 
     def _wrong(self, wanted: str) -> VerificationError:
         return VerificationError("document-malformed", f"{self._place} is not {wanted}", place=self._place)
@@ -263,6 +259,4 @@ def _seconds(text: str, place: str) -> int:
     try:
         return int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
     except ValueError as error:
-        raise VerificationError(
-            "document-malformed", f"{place}: '{text[:40]}' is not a time", place=place
-        ) from error
+        raise VerificationError("document-malformed", f"{place}: '{text[:40]}' is not a time", place=place) from error

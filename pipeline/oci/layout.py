@@ -83,9 +83,7 @@ def read_layout(path: Path) -> Image:
         raise UsageError("several-images", f"{path} holds {len(manifests)} images, not one", place=str(path))
     descriptor = manifests[0].descriptor()
     if descriptor.media_type != media_types.MANIFEST:
-        raise UsageError(
-            "not-an-image", f"{path} holds a {descriptor.media_type}, not an image", place=str(path)
-        )
+        raise UsageError("not-an-image", f"{path} holds a {descriptor.media_type}, not an image", place=str(path))
     manifest = read_blob(path, descriptor.digest)
     config = read_blob(path, Reader.parse(manifest, "manifest").get("config").descriptor().digest)
     reference = dict(descriptor.annotations).get(media_types.REF_NAME, "")

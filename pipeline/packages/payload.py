@@ -65,9 +65,7 @@ def read_payload(path: Path) -> Iterator[PayloadFile]:
             raise damaged(path, f"rpm cannot read its payload: {error}") from error
 
 
-def _reader(
-    archive: rpm.archive, member: rpm.file, expected: str | None, path: Path
-) -> Callable[[], Iterator[bytes]]:
+def _reader(archive: rpm.archive, member: rpm.file, expected: str | None, path: Path) -> Callable[[], Iterator[bytes]]:
     def pieces() -> Iterator[bytes]:
         left, found = member.size, hashlib.sha256()
         while left:

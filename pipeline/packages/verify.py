@@ -49,9 +49,7 @@ def verify_package(path: Path, keys: Sequence[bytes]) -> str:
     header = _verified_header(path, transaction)
     signature = header[rpm.RPMTAG_RSAHEADER] or header[rpm.RPMTAG_DSAHEADER]
     if not signature:
-        raise VerificationError(
-            "package-unsigned", f"{path.name} is not signed", place=str(path), hint=_SIGNED_HINT
-        )
+        raise VerificationError("package-unsigned", f"{path.name} is not signed", place=str(path), hint=_SIGNED_HINT)
     _verify_payload(path, layout, header)
     return _key_id(header)
 

@@ -216,9 +216,7 @@ def _check_image(image: ImageDocument, source: Source, problems: Problems) -> No
         problems.add("list-empty", message, source.document, ("image", "entrypoint"), "name a program")
 
 
-def _ports(
-    written: Sequence[str], seen: Mapping[str, object], source: Source, problems: Problems
-) -> tuple[str, ...]:
+def _ports(written: Sequence[str], seen: Mapping[str, object], source: Source, problems: Problems) -> tuple[str, ...]:
     ports: dict[str, None] = {}
     for index, text in enumerate(written):
         path: DocumentPath = ("image", "exposed_ports", index)

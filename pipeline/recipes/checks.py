@@ -118,9 +118,7 @@ class _Builder:
         )
         return check if len(self.problems) == before else None
 
-    def _refuse_misplaced(
-        self, document: CheckDocument | ReadyDocument, kind: CheckKind, path: DocumentPath
-    ) -> None:
+    def _refuse_misplaced(self, document: CheckDocument | ReadyDocument, kind: CheckKind, path: DocumentPath) -> None:
         for key in sorted(document.model_fields_set - _FITTING[kind] - {"name"}):
             if getattr(document, key) is None:
                 continue
@@ -142,9 +140,7 @@ class _Builder:
             exit_code=document.exit_code if kind is CheckKind.COMMAND else None,
             stdout=self._pattern(document.stdout, inner, "stdout"),
             stderr=self._pattern(document.stderr, inner, "stderr"),
-            stdout_is=None
-            if document.stdout_is is None
-            else self._text(document.stdout_is, inner, "stdout_is"),
+            stdout_is=None if document.stdout_is is None else self._text(document.stdout_is, inner, "stdout_is"),
         )
 
     def _text(self, text: str | None, path: DocumentPath, *inner: str | int) -> str:

@@ -114,9 +114,7 @@ def kind(value: object) -> str:
 def _text(value: object) -> object:
     if isinstance(value, bool | int | float):
         shown = str(value).lower() if isinstance(value, bool) else str(value)
-        raise Malformed(
-            "type-wrong", f"text is expected here, not {kind(value)}", f'put it in quotes: "{shown}"'
-        )
+        raise Malformed("type-wrong", f"text is expected here, not {kind(value)}", f'put it in quotes: "{shown}"')
     if not isinstance(value, str):
         raise Malformed("type-wrong", f"text is expected here, not {kind(value)}", "write text")
     if "\0" in value or len(value) > LONGEST_TEXT:
@@ -308,18 +306,14 @@ Mode = Annotated[
     checked(quantities.parse_mode),
     WithJsonSchema({"type": "string", "pattern": "^[0-7]{3,4}$"}),
 ]
-Size = Annotated[
-    int, Named("size", quantities.write_size), checked(quantities.parse_size), WithJsonSchema(_QUANTITY)
-]
+Size = Annotated[int, Named("size", quantities.write_size), checked(quantities.parse_size), WithJsonSchema(_QUANTITY)]
 Duration = Annotated[
     int,
     Named("duration", quantities.write_duration),
     checked(quantities.parse_duration),
     WithJsonSchema({"type": "string"}),
 ]
-Bandwidth = Annotated[
-    int, Named("bandwidth"), checked(quantities.parse_bandwidth), WithJsonSchema({"type": "string"})
-]
+Bandwidth = Annotated[int, Named("bandwidth"), checked(quantities.parse_bandwidth), WithJsonSchema({"type": "string"})]
 Cpus = Annotated[int, Named("number of processors"), checked(quantities.parse_cpus), WithJsonSchema(_QUANTITY)]
 Port = Annotated[str, Named("port"), checked(_port), WithJsonSchema({"type": ["integer", "string"]})]
 ExposedPort = Annotated[
@@ -338,7 +332,5 @@ Sha256 = Annotated[
 Owner = Annotated[
     str, Named("account, by name or number"), checked(_owner), WithJsonSchema({"type": ["string", "integer"]})
 ]
-Pattern = Annotated[
-    str, Named("pattern"), checked(_pattern), WithJsonSchema({"type": "string", "format": "regex"})
-]
+Pattern = Annotated[str, Named("pattern"), checked(_pattern), WithJsonSchema({"type": "string", "format": "regex"})]
 Url = Annotated[str, Named("URL"), checked(_url), WithJsonSchema({"type": "string", "format": "uri"})]

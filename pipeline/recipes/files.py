@@ -18,9 +18,7 @@ from pipeline.render import Templates
 _DEFAULT_MODE = {FileKind.DIRECTORY: 0o755, FileKind.SYMLINK: None}
 
 
-def plan_files(
-    sources: Sequence[Source], templates: Templates, top: Path, problems: Problems
-) -> tuple[FilePlan, ...]:
+def plan_files(sources: Sequence[Source], templates: Templates, top: Path, problems: Problems) -> tuple[FilePlan, ...]:
     """The files of all `sources`, in order; one that overrides stands where the overridden one stood.
 
     `top` is the folder that a file's `origin` is relative to. Problems: `file-kind`, `file-key-misplaced`,
@@ -73,9 +71,7 @@ def _plan(
     kinds = [kind for kind in FileKind if getattr(document, kind) is not None]
     if len(kinds) != 1:
         names = ", ".join(FileKind)
-        given = (
-            f"{' and '.join(kinds)} stand here together" if kinds else "nothing says what the file is made from"
-        )
+        given = f"{' and '.join(kinds)} stand here together" if kinds else "nothing says what the file is made from"
         refuse("file-kind", given, f"write exactly one of {names}")
         return None
     kind = kinds[0]

@@ -18,14 +18,10 @@ SCRATCH = ("/run", "/tmp")  # noqa: S108
 def parse_target(value: object) -> str:
     """An absolute, plain path in the image. Raises Malformed `path-malformed` or `path-unsafe`."""
     if not isinstance(value, str) or not value:
-        raise Malformed(
-            "path-malformed", "a path is expected here", "write an absolute path, such as /etc/my.cnf"
-        )
+        raise Malformed("path-malformed", "a path is expected here", "write an absolute path, such as /etc/my.cnf")
     shown = value[:80]
     if not value.startswith("/"):
-        raise Malformed(
-            "path-malformed", f"the path '{shown}' is relative", f"write it from the root: /{shown}"
-        )
+        raise Malformed("path-malformed", f"the path '{shown}' is relative", f"write it from the root: /{shown}")
     names = value[1:].split("/")
     if ".." in names or "." in names:
         raise Malformed("path-unsafe", f"the path '{shown}' holds '.' or '..'", "write the path that is meant")
@@ -44,9 +40,7 @@ def parse_target(value: object) -> str:
     if len(value.encode()) > LONGEST_PATH or any(len(name.encode()) > LONGEST_NAME for name in names):
         raise Malformed("path-malformed", f"the path '{shown}…' is too long for Linux", "shorten it")
     if _below(value, KERNELS):
-        raise Malformed(
-            "path-unsafe", f"'{shown}' belongs to the kernel in every container", "choose another path"
-        )
+        raise Malformed("path-unsafe", f"'{shown}' belongs to the kernel in every container", "choose another path")
     return value
 
 

@@ -79,9 +79,7 @@ class RepositoryDocument(Strict):
     signed_metadata: bool = Field(
         default=False, alias="signed-metadata", description="demand a good signature of `repomd.xml`"
     )
-    exclude: list[Line] = Field(
-        default=[], description="packages of it that are never seen, by name or pattern"
-    )
+    exclude: list[Line] = Field(default=[], description="packages of it that are never seen, by name or pattern")
 
 
 class PlatformDocument(Strict):
@@ -174,9 +172,7 @@ def load_platforms(path: Path) -> Platforms:
 
 
 class _Reader:
-    def __init__(
-        self, platforms: Mapping[str, PlatformDocument], document: Document, problems: Problems
-    ) -> None:
+    def __init__(self, platforms: Mapping[str, PlatformDocument], document: Document, problems: Problems) -> None:
         self._platforms = platforms
         self._document = document
         self._problems = problems
@@ -202,9 +198,7 @@ class _Reader:
                 self._refuse("variable-malformed", message, (*path, "variables", key), hint, below)
         if not repositories and not below:
             message = f"the platform '{name}' has no repositories"
-            self._refuse(
-                "key-missing", message, path, "add 'repositories:', or 'refused:' with a reason", below
-            )
+            self._refuse("key-missing", message, path, "add 'repositories:', or 'refused:' with a reason", below)
         return Platform(
             name=name,
             repositories=tuple(repositories.values()),
@@ -228,9 +222,7 @@ class _Reader:
             return None
         if base in (*below, name) or len(below) >= EXTENDS_DEPTH:
             chain = " → ".join([*below, name, base])
-            self._refuse(
-                "platform-cycle", f"platforms extend one another: {chain}", inner, "break the circle", ()
-            )
+            self._refuse("platform-cycle", f"platforms extend one another: {chain}", inner, "break the circle", ())
             return None
         if self._platforms[base].refused is not None:
             message = f"the platform '{base}' is refused: {self._platforms[base].refused}"
@@ -238,16 +230,12 @@ class _Reader:
             return None
         return self.platform(base, (*below, name))
 
-    def _refuse(
-        self, code: str, message: str, path: DocumentPath, hint: str, below: tuple[str, ...]
-    ) -> None:
+    def _refuse(self, code: str, message: str, path: DocumentPath, hint: str, below: tuple[str, ...]) -> None:
         """A platform that others extend is read once for each, and complained about for itself only."""
         if not below:
             self._problems.add(code, message, self._document, path, hint)
 
-    def _repository(
-        self, document: RepositoryDocument, path: DocumentPath, below: tuple[str, ...]
-    ) -> Repository:
+    def _repository(self, document: RepositoryDocument, path: DocumentPath, below: tuple[str, ...]) -> Repository:
         given = [key for key in ("baseurls", "metalink", "mirrorlist") if getattr(document, key)]
         if len(given) != 1:
             stands = f"{' and '.join(given)} stand here together" if given else "nothing says where it is"

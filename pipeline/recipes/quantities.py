@@ -73,9 +73,7 @@ def parse_cpus(value: object) -> int:
         raise Malformed("cpus-malformed", f"a number of processors has no unit '{unit}'", hint)
     milli = number * 1000
     if milli.denominator != 1:
-        raise Malformed(
-            "cpus-malformed", "processors are counted in thousandths", "write at most three decimals"
-        )
+        raise Malformed("cpus-malformed", "processors are counted in thousandths", "write at most three decimals")
     if not SMALLEST_SHARE <= milli <= MOST_CPUS * 1000:
         raise Malformed("cpus-malformed", f"a share is from 0.01 to {MOST_CPUS} processors", hint)
     return int(milli)
@@ -91,9 +89,7 @@ def parse_mode(value: object) -> int:
             f'write it in quotes: mode: "{digits}"',
         )
     if not isinstance(value, str) or not re.fullmatch(r"[0-7]{3,4}", value):
-        raise Malformed(
-            "mode-malformed", f"'{value!s:.40}' is not a mode", 'write three or four octal digits: "0644"'
-        )
+        raise Malformed("mode-malformed", f"'{value!s:.40}' is not a mode", 'write three or four octal digits: "0644"')
     return int(value, 8)
 
 

@@ -79,9 +79,7 @@ def plan_layers(
     return tuple(layers)
 
 
-def _layer(
-    layer: LayerDocument, source: Source, path: DocumentPath, top: Path, problems: Problems
-) -> LayerPlan:
+def _layer(layer: LayerDocument, source: Source, path: DocumentPath, top: Path, problems: Problems) -> LayerPlan:
     requests: list[Request] = []
     local: list[LocalPackage] = []
     seen: set[str] = set()
@@ -187,8 +185,6 @@ def plan_names(sources: Sequence[Source], key: str, form: Form, problems: Proble
                 message = f"'{key}' cannot hold a template"
                 problems.add("request-template", message, source.document, (key, index), "write it out")
             elif not expression.fullmatch(item):
-                problems.add(
-                    f"{key}-malformed", f"'{item[:60]}' is not {what}", source.document, (key, index), hint
-                )
+                problems.add(f"{key}-malformed", f"'{item[:60]}' is not {what}", source.document, (key, index), hint)
             names[item] = None
     return tuple(names)

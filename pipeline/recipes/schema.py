@@ -113,8 +113,7 @@ class FileDocument(Strict):
 
     template: Line | None = Field(
         default=None,
-        description="a Jinja2 template, looked for beside the recipe, in `templates/` beside it and in "
-        "`../templates/`",
+        description="a Jinja2 template, looked for beside the recipe, in `templates/` beside it and in `../templates/`",
         examples=["my.cnf.j2"],
     )
     content: Text | None = Field(default=None, description="the file's text, as it stands here")
@@ -137,9 +136,7 @@ class FileDocument(Strict):
     owner: Owner = Field(default="root", description="user, by name or number")
     group: Owner | None = Field(default=None, description="group, by name or number; default: the owner's name")
     sha256: Sha256 | None = Field(default=None, description="checksum of what `url` gives")
-    override: bool = Field(
-        default=False, description="replace the file that an included recipe puts at the same path"
-    )
+    override: bool = Field(default=False, description="replace the file that an included recipe puts at the same path")
 
 
 class ImageDocument(Strict):
@@ -180,9 +177,7 @@ class ExpectDocument(Strict):
     stdout: Pattern | None = Field(
         default=None, description="a pattern in what it prints, or in what a port answers", examples=["^1$"]
     )
-    stdout_is: Text | None = Field(
-        default=None, description="all that it prints, without white space at the ends"
-    )
+    stdout_is: Text | None = Field(default=None, description="all that it prints, without white space at the ends")
     stderr: Pattern | None = Field(default=None, description="a pattern in its error output")
 
 
@@ -190,9 +185,7 @@ class StopDocument(Strict):
     """How the image must stop when it gets its stop signal."""
 
     within: Duration = Field(default=20_000, description="how long it may take", examples=["20s"])
-    exit_code: Annotated[int, Field(ge=0, le=255)] = Field(
-        default=0, description="the exit status it must have"
-    )
+    exit_code: Annotated[int, Field(ge=0, le=255)] = Field(default=0, description="the exit status it must have")
 
 
 class ReadyDocument(Strict):
@@ -259,9 +252,7 @@ class RecipeDocument(Strict):
     """A recipe file. `name`, `version`, `platform` and at least one layer must come from it or, except for
     `name` and `version`, from recipes that it includes."""
 
-    name: Name | None = Field(
-        default=None, description="the product's name, and the image's", examples=["mysql"]
-    )
+    name: Name | None = Field(default=None, description="the product's name, and the image's", examples=["mysql"])
     version: Line | None = Field(
         default=None,
         description="the image's version, usually taken from a package after resolving",

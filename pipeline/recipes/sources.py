@@ -57,9 +57,7 @@ def find_recipe(name: str, folders: Sequence[Path]) -> Path:
         }
     )
     wanted = Path(name).name
-    near = difflib.get_close_matches(wanted, known, n=1) or difflib.get_close_matches(
-        wanted + ".yaml", known, n=1
-    )
+    near = difflib.get_close_matches(wanted, known, n=1) or difflib.get_close_matches(wanted + ".yaml", known, n=1)
     if near:
         hint = f"did you mean '{near[0]}'?"
     elif Path(name).is_dir():

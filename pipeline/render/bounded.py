@@ -285,9 +285,7 @@ def _join(values: Iterable[object], separator: str = "", attribute: str | None =
     for value in values:
         if pieces:
             pieces.append(separator)
-        pieces.append(
-            _text_of(value[attribute] if attribute is not None and isinstance(value, dict) else value)
-        )
+        pieces.append(_text_of(value[attribute] if attribute is not None and isinstance(value, dict) else value))
     return _joined(pieces)
 
 
@@ -303,9 +301,7 @@ def _indent(text: object, width: int = 4, first: bool = False) -> str:
     _bound(width, 100, "an indent", "spaces")
     lines = _text_of(text).split("\n")
     _bound(len(lines) * width, TEXT_LIMIT, "a text", "characters")
-    return ("\n").join(
-        " " * width + line if line and (number or first) else line for number, line in enumerate(lines)
-    )
+    return ("\n").join(" " * width + line if line and (number or first) else line for number, line in enumerate(lines))
 
 
 def _quote(value: object) -> str:

@@ -138,9 +138,7 @@ def verify_detached(data: bytes, signature: bytes, keys: Sequence[Key], *, name:
         )
     with tempfile.TemporaryDirectory(prefix="relbuild-gpg-") as home:
         folder = Path(home)
-        (folder / "keys.gpg").write_bytes(
-            b"".join(dearmor(block) for block in sorted({k.armored for k in keys}))
-        )
+        (folder / "keys.gpg").write_bytes(b"".join(dearmor(block) for block in sorted({k.armored for k in keys})))
         (folder / "data").write_bytes(data)
         (folder / "signature").write_bytes(signature)
         judged = run(

@@ -132,9 +132,7 @@ class _Opener:
             signature = self.documents.get([f"{url}.asc"], limit=SIGNATURE_LIMIT)
             verify_detached(data, signature, keys, name=url)
         repomd = parse_repomd(data, url)
-        self._refuse_rollback(
-            repository, repomd.revision, url, proven=bool(allowed) or repository.signed_metadata
-        )
+        self._refuse_rollback(repository, repomd.revision, url, proven=bool(allowed) or repository.signed_metadata)
         return data, repomd
 
     def _refuse_rollback(self, repository: Repository, revision: str, url: str, *, proven: bool) -> None:

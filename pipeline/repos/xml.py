@@ -79,9 +79,7 @@ def parse_xml(data: bytes, name: str) -> Element:
     try:
         parser.Parse(data, True)
     except expat.ExpatError as error:
-        raise VerificationError(
-            "xml-malformed", f"{name} is not well-formed XML: {error}", place=name
-        ) from error
+        raise VerificationError("xml-malformed", f"{name} is not well-formed XML: {error}", place=name) from error
     return root.children[0]
 
 

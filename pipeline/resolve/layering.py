@@ -59,9 +59,7 @@ def assign_layers(
     return layers
 
 
-def _reach(
-    roots: Sequence[str], layer: str, layers: dict[str, str], needs: Mapping[str, Sequence[Need]]
-) -> None:
+def _reach(roots: Sequence[str], layer: str, layers: dict[str, str], needs: Mapping[str, Sequence[Need]]) -> None:
     """Put `roots` and all that they need into `layer`, unless it is in a lower one."""
     waiting = [name for name in roots if name not in layers]
     layers.update(dict.fromkeys(waiting, layer))

@@ -148,9 +148,7 @@ def _activate(recipe: Recipe, streams: Sequence[_Stream], defaults: Mapping[str,
                 )
             )
         elif chosen.setdefault(module, stream) != stream:
-            problems.append(
-                Problem("module-refused", f"'{module}' is named with two streams", recipe.path.name)
-            )
+            problems.append(Problem("module-refused", f"'{module}' is named with two streams", recipe.path.name))
     if problems:
         raise ResolutionError.of(problems)
     named = set(chosen)
@@ -161,9 +159,7 @@ def _activate(recipe: Recipe, streams: Sequence[_Stream], defaults: Mapping[str,
         module = waiting.pop(0)
         build = _build(module, chosen, streams)
         if build is None and module in named:
-            raise _refused(
-                f"the module '{module}:{chosen[module]}' requires streams that are not on", recipe.path.name
-            )
+            raise _refused(f"the module '{module}:{chosen[module]}' requires streams that are not on", recipe.path.name)
         if build is None:  # dnf leaves out a default whose requirements do not hold
             continue
         active[module] = build

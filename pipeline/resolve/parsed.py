@@ -87,9 +87,7 @@ def _write(what: solv.Repo | solv.XRepodata, store: Store) -> Digest:
         try:
             file = solv.xfopen_fd("", handle, "w")
             if file is None or not what.write(file) or not file.close():
-                raise EnvironmentLacking(
-                    "store-unwritable", "parsed metadata cannot be written", place=str(store.root)
-                )
+                raise EnvironmentLacking("store-unwritable", "parsed metadata cannot be written", place=str(store.root))
         finally:
             os.close(handle)
         with store.writer() as blob:

@@ -49,9 +49,7 @@ def missing(universe: Universe, request: Request, *, disabled: Sequence[str]) ->
     )
 
 
-def explain_problems(
-    universe: Universe, problems: Sequence[solv.Problem], asked: Sequence[Asked]
-) -> list[Problem]:
+def explain_problems(universe: Universe, problems: Sequence[solv.Problem], asked: Sequence[Asked]) -> list[Problem]:
     """One Problem per problem of the solver."""
     return [_explain(universe, problem, asked) for problem in problems]
 

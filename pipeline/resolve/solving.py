@@ -35,9 +35,7 @@ INSTALLONLY = (
 )
 """dnf's default `installonlypkgs`: several versions may stand side by side."""
 
-_INSTALL = (
-    solv.Job.SOLVER_INSTALL | solv.Job.SOLVER_SOLVABLE_ONE_OF | solv.Job.SOLVER_SETARCH | solv.Job.SOLVER_SETEVR
-)
+_INSTALL = solv.Job.SOLVER_INSTALL | solv.Job.SOLVER_SOLVABLE_ONE_OF | solv.Job.SOLVER_SETARCH | solv.Job.SOLVER_SETEVR
 
 
 def solve(
@@ -67,7 +65,7 @@ def solve(
         universe.assume(recipe.assume_installed)
     universe.index()
     warnings = list(apply_modules(universe, recipe, repositories, store=store, progress=progress))
-    _exclude(universe, recipe, repositories, local)
+    warnings += _exclude(universe, recipe, repositories, local)
     lines = _match_all(universe, recipe, local)
     reachable = [one for line in lines for one in line.found.everything]
     if universe.has_filelists or universe.needs_filelists(reachable, weak=recipe.weak_dependencies):
@@ -104,9 +102,7 @@ def _add_local(universe: Universe, recipe: Recipe, store: Store, progress: Progr
             )
             blob = store.blob(item.sha256)
             header = read_header(blob, item.sha256)
-            local[item.sha256] = universe.add_local(
-                header, blob.stat().st_size, _shown(item, recipe.path.parent)
-            )
+            local[item.sha256] = universe.add_local(header, blob.stat().st_size, _shown(item, recipe.path.parent))
     return local
 
 
@@ -118,8 +114,8 @@ def _shown(item: LocalPackage, folder: Path) -> str:
 
 def _exclude(
     universe: Universe, recipe: Recipe, repositories: Sequence[OpenRepository], local: dict[Digest, int]
-) -> None:
-    """Take out what recipe, repositories, pins and local packages leave no room for."""
+) -> list[str]:
+    """Take out what recipe, repositories, pins and local packages leave no room for; returns sentences."""
     mine = set(local.values())
     out = {one for text in recipe.excludes for one in match_nevra(universe, text)} - mine
     for opened in repositories:
@@ -127,8 +123,11 @@ def _exclude(
             found = match_nevra(universe, text)
             out |= {one for one in found if universe.pool.id2solvable(one).repo.name == opened.repository.id}
     problems = []
+    idle = []
     for name, version in recipe.pins:
         fitting, others = _pinned(universe, name, version)
+        if not fitting | others:
+            idle.append(f"pins: no repository has a package called '{name}', so the line does nothing")
         out |= others
         if others and not fitting - out:
             have = ", ".join(sorted({universe.nevra(one).evr for one in others}))
@@ -150,6 +149,7 @@ def _exclude(
             if other.id not in mine and other.arch == solvable.arch
         }
     universe.disable(out)
+    return idle
 
 
 def _pinned(universe: Universe, name: str, version: str) -> tuple[set[int], set[int]]:

@@ -50,9 +50,7 @@ _NAMES = {
 }
 
 
-def inputs(
-    recipe: Recipe, platform: Platform, arch: str, keys: Sequence[Key]
-) -> tuple[tuple[str, Digest], ...]:
+def inputs(recipe: Recipe, platform: Platform, arch: str, keys: Sequence[Key]) -> tuple[tuple[str, Digest], ...]:
     """Everything that a resolution depends on besides what the repositories offer, as (name, digest), sorted.
 
     Definitions are taken as they are written, before variables are replaced, so that another home directory
@@ -107,9 +105,7 @@ def _included(recipe: Recipe) -> list[list[str]]:
         try:
             content = Digest.of(path.read_bytes())
         except OSError as error:
-            raise RecipeError(
-                "recipe-unreadable", f"{path} cannot be read: {error}", place=str(path)
-            ) from error
+            raise RecipeError("recipe-unreadable", f"{path} cannot be read: {error}", place=str(path)) from error
         found.append([os.path.relpath(path.resolve(), own.parent), str(content)])
     return sorted(found)
 

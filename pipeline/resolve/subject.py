@@ -101,9 +101,7 @@ def _named(universe: Universe, name: str) -> list[int]:
     return universe.enabled(universe.pool.select(name, flags).solvables())
 
 
-def _fits(
-    universe: Universe, solvable: int, *, epoch: str | None, version: str, release: str, arch: str
-) -> bool:
+def _fits(universe: Universe, solvable: int, *, epoch: str | None, version: str, release: str, arch: str) -> bool:
     nevra = universe.nevra(solvable)
     return (
         (not epoch or int(epoch) == nevra.epoch)
@@ -123,9 +121,7 @@ def _by_provides(universe: Universe, text: str) -> list[int]:
     if is_glob(text):
         flags = solv.Selection.SELECTION_PROVIDES | solv.Selection.SELECTION_GLOB | solv.Selection.SELECTION_REL
         return universe.enabled(universe.pool.select(text, flags).solvables())
-    return universe.enabled(
-        universe.pool.id2solvable(one) for one in universe.providers(universe.dependency(text))
-    )
+    return universe.enabled(universe.pool.id2solvable(one) for one in universe.providers(universe.dependency(text)))
 
 
 def _per_name(universe: Universe, solvables: list[int]) -> list[list[int]]:

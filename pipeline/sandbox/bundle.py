@@ -130,9 +130,7 @@ def spec(plan: ContainerPlan) -> dict[str, object]:
         "linux": {
             "uidMappings": mapping,
             "gidMappings": mapping,
-            "namespaces": [
-                {"type": kind} for kind in ("user", "pid", "network", "ipc", "uts", "mount", "cgroup")
-            ],
+            "namespaces": [{"type": kind} for kind in ("user", "pid", "network", "ipc", "uts", "mount", "cgroup")],
             "cgroupsPath": plan.cgroup,
             "resources": _resources(plan),
             "sysctl": dict(plan.sysctl),

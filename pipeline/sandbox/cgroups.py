@@ -77,9 +77,7 @@ def locate(mountinfo: str | None = None) -> Hierarchies:
         # Hybrid: v2 is mounted beside v1, without controllers; runc uses v1 for all.
         return Hierarchies(controllers, beside=unified)
     if unified is None:
-        raise EnvironmentLacking(
-            "no-cgroups", "no control groups are mounted", hint="mount cgroup2 at /sys/fs/cgroup"
-        )
+        raise EnvironmentLacking("no-cgroups", "no control groups are mounted", hint="mount cgroup2 at /sys/fs/cgroup")
     return Hierarchies({}, unified)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
+import contextlib
+import os
+import signal
 import time
 
-from pipeline import process
 from pipeline.sandbox.cgroups import Group
-from pipeline.sandbox.output import wait
+from pipeline.sandbox.output import Running, wait
 
 _GRACE = 5.0
 """Seconds that a runtime gets to end once all in its container is gone; it takes a few milliseconds."""
 
 
-def end(running: subprocess.Popen[bytes], group: Group) -> None:
+def end(running: Running, group: Group) -> None:
     """Kill everything in `group` and wait for `running`, the runtime that put it there.
 
     The group is emptied again and again until the runtime has ended: it may have been about to put a process
@@ -25,7 +26,9 @@ def end(running: subprocess.Popen[bytes], group: Group) -> None:
         if wait(running, 0.02):
             break
         if time.monotonic() > deadline:
-            process.kill_group(running)
+            # `process.start` gave it a session of its own.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
             running.wait()
             break
     group.kill()

@@ -48,9 +48,7 @@ def check_environment(folder: Path | None = None) -> tuple[Finding, ...]:
 def _findings(folder: Path | None) -> Iterator[Finding]:
     yield _tried("OCI runtime", lambda: str(find_runtime()), "scriptlets and smoke tests")
     root = os.geteuid() == 0
-    yield Finding(
-        "root", root, "yes" if root else "no: run relbuild as root", "mounting layers, limiting instances"
-    )
+    yield Finding("root", root, "yes" if root else "no: run relbuild as root", "mounting layers, limiting instances")
     yield _tried("user namespaces", _user_namespaces, "every sandbox")
     yield _tried("overlay of idmapped mounts", lambda: _overlay(folder), "every sandbox")
     yield _tried("safe path look-up", _openat2, "writing into images")
@@ -68,9 +66,7 @@ def _tried(name: str, attempt: Callable[[], str], needed_for: str) -> Finding:
         return Finding(name, True, attempt(), needed_for)
     except RelbuildError as error:
         problem = error.problems[0]
-        return Finding(
-            name, False, problem.message + (f" → {problem.hint}" if problem.hint else ""), needed_for
-        )
+        return Finding(name, False, problem.message + (f" → {problem.hint}" if problem.hint else ""), needed_for)
     except OSError as error:
         return Finding(name, False, str(error), needed_for)
 

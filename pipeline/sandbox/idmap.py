@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,17 +38,21 @@ def user_namespace(base: int) -> Iterator[int]:
 
     Raises EnvironmentLacking `no-user-namespace`.
     """
-    # `read` keeps the process, and with it the namespace, until the descriptor is open.
-    child = process.start(
-        ["unshare", "--user", "sh", "-c", "echo in; read -r done"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    try:
-        if child.stdout.readline() != b"in\n":
+    theirs_in, ours_out = os.pipe()
+    ours_in, theirs_out = os.pipe()
+    with contextlib.ExitStack() as after, contextlib.ExitStack() as speaking:
+        after.callback(os.close, ours_in)
+        speaking.callback(os.close, ours_out)
+        try:
+            # `read` keeps the process, and with it the namespace, until our end of the pipe is closed.
+            child = process.start(
+                ["unshare", "--user", "sh", "-c", "echo in; read -r end"], stdin=theirs_in, stdout=theirs_out
+            )
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+        after.callback(child.wait)
+        if os.read(ours_in, 3) != b"in\n":
             raise EnvironmentLacking(
                 "no-user-namespace",
                 "a user namespace cannot be made",
@@ -57,12 +60,8 @@ def user_namespace(base: int) -> Iterator[int]:
             )
         for kind in ("uid_map", "gid_map"):
             Path(f"/proc/{child.pid}/{kind}").write_text(f"0 {base} {IDS}\n")
-        handle = os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        child.stdin.close()
-        child.stdout.close()
-        child.wait()
+        namespace = os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield handle
+        yield namespace
     finally:
-        os.close(handle)
+        os.close(namespace)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import signal
 import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -25,7 +24,7 @@ from pipeline.sandbox.cgroups import Usage
 from pipeline.sandbox.ending import end
 from pipeline.sandbox.keeper import Keeper
 from pipeline.sandbox.limits import read_limits
-from pipeline.sandbox.output import Capture, ends, wait
+from pipeline.sandbox.output import Capture, Running, ends, wait
 from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.runtime import last_message
 from pipeline.sandbox.session import Outcome
@@ -49,7 +48,7 @@ class Instance:
     limits: Limits
     scratch: int
     _keeper: Keeper
-    _running: subprocess.Popen[bytes]
+    _running: Running
     _output: Capture
     _pid: int
     _pidfd: int
@@ -128,9 +127,7 @@ class Instance:
             fed.write(stdin)
             fed.seek(0)
             # In the keeper's namespace: the runtime goes to the container's root first.
-            running = self._keeper.do(
-                process.start, command, stdin=fed, stdout=out.write_end, stderr=err.write_end
-            )
+            running = self._keeper.do(process.start, command, stdin=fed, stdout=out.write_end, stderr=err.write_end)
             out.started()
             err.started()
             try:
@@ -256,7 +253,7 @@ def _dial(family: socket.AddressFamily, address: str, port: int, timeout: float)
     return connection
 
 
-def _command_ended(running: subprocess.Popen[bytes], pid_file: Path, deadline: float) -> bool:
+def _command_ended(running: Running, pid_file: Path, deadline: float) -> bool:
     """Wait until the command, or the runtime that started it, has ended; did it before the deadline?"""
     pause = 0.005
     while (left := deadline - time.monotonic()) > 0:
@@ -268,9 +265,7 @@ def _command_ended(running: subprocess.Popen[bytes], pid_file: Path, deadline: f
     return False
 
 
-def started(
-    running: subprocess.Popen[bytes], pid_file: Path, ended: Callable[[], str], *, within: float
-) -> int:
+def started(running: Running, pid_file: Path, ended: Callable[[], str], *, within: float) -> int:
     """Wait until the runtime has started the container; its first process on the machine.
 
     Raises SmokeError `not-started` with what `ended()` says.

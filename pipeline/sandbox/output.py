@@ -5,12 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import subprocess
 import threading
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 _PIECE = 65536
+
+
+class Running(Protocol):
+    """A command that `pipeline.process.start` has started."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
 
 
 class Capture:
@@ -72,7 +82,7 @@ class Capture:
                     self._dropped += len(piece) - max(0, min(room, len(piece)))
 
 
-def wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
+def wait(process: Running, timeout: float) -> bool:
     """Wait up to `timeout` seconds for a process to end; did it?"""
     return process.poll() is not None or (ends(process.pid, timeout) and process.poll() is not None)
 

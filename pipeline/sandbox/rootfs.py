@@ -99,9 +99,7 @@ class RootFs:
         of it elsewhere is not touched. Directories on the way must exist (`make_directory`)."""
         with self._parent(path) as (folder, name):
             temporary = f".relbuild-{secrets.token_hex(8)}"
-            handle = os.open(
-                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder
-            )
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(content)
@@ -134,9 +132,7 @@ class RootFs:
                 except FileExistsError:
                     made = False
             try:
-                handle = kernel.openat2(
-                    self.handle, here, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK, resolve=_SAFE
-                )
+                handle = kernel.openat2(self.handle, here, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK, resolve=_SAFE)
             except OSError as error:
                 raise _failed(here, error) from error
             try:

@@ -186,9 +186,7 @@ class BuildSession:
             fed.write(stdin)
             fed.seek(0)
             os.fchown(fed.fileno(), self.berth.base, self.berth.base)
-            running = self._keeper.do(
-                process.start, command, stdin=fed, stdout=out.write_end, stderr=err.write_end
-            )
+            running = self._keeper.do(process.start, command, stdin=fed, stdout=out.write_end, stderr=err.write_end)
             out.started()
             err.started()
             timed_out = out_of_disk = False

@@ -119,9 +119,7 @@ def _range() -> Iterator[int]:
         finally:
             os.close(handle)
         return
-    raise EnvironmentLacking(
-        "no-free-ids", f"{SLOTS} sandboxes run already", hint="wait until some of them have ended"
-    )
+    raise EnvironmentLacking("no-free-ids", f"{SLOTS} sandboxes run already", hint="wait until some of them have ended")
 
 
 def open_station(state: Path, runtime: Runtime) -> Station:

@@ -43,9 +43,7 @@ def resolve_user(text: str, passwd: str, group: str) -> Identity:
     if wanted_group:
         identity = replace(identity, gid=_gid(wanted_group, groups))
     elif identity.name:
-        members = {
-            int(fields[2]) for fields in groups if len(fields) > 3 and identity.name in fields[3].split(",")
-        }
+        members = {int(fields[2]) for fields in groups if len(fields) > 3 and identity.name in fields[3].split(",")}
         identity = replace(identity, groups=tuple(sorted(members - {identity.gid})))
     for number in (identity.uid, identity.gid, *identity.groups):
         if number >= IDS:

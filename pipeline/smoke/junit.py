@@ -44,8 +44,7 @@ def _suite(report: SmokeReport, instance: InstanceReport, name: str) -> str:
         else:
             first = check.detail.splitlines()[0] if check.detail else "failed"
             lines.append(
-                f"  <testcase{opening}><failure{_attributes(message=first)}>{_text(check.detail)}</failure>"
-                "</testcase>"
+                f"  <testcase{opening}><failure{_attributes(message=first)}>{_text(check.detail)}</failure></testcase>"
             )
     lines += [f"  <system-out>{_text(instance.log)}</system-out>", " </testsuite>"]
     return "\n".join(lines)

@@ -116,9 +116,7 @@ def _port(check: Check, instance: Instance, deadline: float) -> Answer:
     except OSError as error:
         said = f", after {_shown(answer)}" if answer else ""
         return Answer(False, f"port {check.port}: {error}{said}")
-    return Answer(
-        False, f"port {check.port}: the answer does not match '{check.expect.stdout}': {_shown(answer)}"
-    )
+    return Answer(False, f"port {check.port}: the answer does not match '{check.expect.stdout}': {_shown(answer)}")
 
 
 def _log(check: Check, instance: Instance, deadline: float) -> Answer:

@@ -67,9 +67,7 @@ def _instance(value: Mapping[str, object]) -> InstanceReport:
     return InstanceReport(
         name=_text(value["name"]),
         checks=tuple(
-            CheckResult(
-                _text(check["name"]), _truth(check["passed"]), _number(check["took"]), _text(check["detail"])
-            )
+            CheckResult(_text(check["name"]), _truth(check["passed"]), _number(check["took"]), _text(check["detail"]))
             for check in checks
         ),
         limits=tuple(

@@ -112,9 +112,7 @@ class _Asker:
         begun = time.monotonic()
         try:
             with (
-                launch(
-                    self.image.config, self.lowers, self.plan.limits, station=self.station, name=name
-                ) as instance,
+                launch(self.image.config, self.lowers, self.plan.limits, station=self.station, name=name) as instance,
                 self._known(instance),
             ):
                 return self._examined(name, instance, begun)

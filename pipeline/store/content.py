@@ -128,9 +128,7 @@ class Store:
         except FileNotFoundError:
             raise VerificationError("blob-missing", f"{digest} is not in the store", place=str(path)) from None
         if size > limit:
-            raise VerificationError(
-                "blob-too-large", f"{digest} has {size} bytes, more than {limit}", place=str(path)
-            )
+            raise VerificationError("blob-too-large", f"{digest} has {size} bytes, more than {limit}", place=str(path))
         data = path.read_bytes()
         if Digest.of(data) != digest:
             raise self._damaged(digest)

@@ -79,9 +79,7 @@ def fetch(
     return tuple(got[one] if one in got else _target(one) for one in downloads)
 
 
-def fetch_document(
-    urls: Sequence[str], *, limit: int, offline: bool = False, network: Network | None = None
-) -> bytes:
+def fetch_document(urls: Sequence[str], *, limit: int, offline: bool = False, network: Network | None = None) -> bytes:
     """The bytes of a small document from the first of `urls` that delivers, at most `limit` bytes.
 
     They are not verified: the caller knows a checksum or a signature, or knows that there is none. Raises

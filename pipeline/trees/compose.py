@@ -126,9 +126,7 @@ def _claim_all(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Wor
                 man=options.man.get(name, True),
                 languages=options.languages,
             )
-            states = [
-                STATE_NOT_INSTALLED if index in out else STATE_NORMAL for index in range(len(package.files))
-            ]
+            states = [STATE_NOT_INSTALLED if index in out else STATE_NORMAL for index in range(len(package.files))]
             work.states[str(package.nevra)] = states
             for index, file in enumerate(package.files):
                 try:

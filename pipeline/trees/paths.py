@@ -85,9 +85,7 @@ class Canonical:
         """Where the directory `names` is, all of it resolved."""
         known = self._known.get(names)
         if known is None:
-            known = self._known[names] = self._step(
-                self.directory(names[:-1]), names[-1], names, [_LINKS_LIMIT]
-            )
+            known = self._known[names] = self._step(self.directory(names[:-1]), names[-1], names, [_LINKS_LIMIT])
         return known
 
     def _step(self, above: str, name: str, whole: tuple[str, ...], left: list[int]) -> str:

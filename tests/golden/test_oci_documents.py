@@ -40,9 +40,7 @@ def test_documents_are_byte_for_byte_what_they_were(name: str) -> None:
         "manifest": image.manifest_bytes,
         "index": index_bytes(image),
     }
-    said = {
-        kind: {"digest": str(Digest.of(data)), "document": json.loads(data)} for kind, data in documents.items()
-    }
+    said = {kind: {"digest": str(Digest.of(data)), "document": json.loads(data)} for kind, data in documents.items()}
     path = FOLDER / f"{name}.json"
     if os.environ.get("RELBUILD_REGENERATE"):
         path.write_text(json.dumps(said, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -53,9 +53,7 @@ def workshop(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop
 
 
 @pytest.fixture(scope="session")
-def built(
-    recipes: Path, workshop: Workshop, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Built]:
+def built(recipes: Path, workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
     """A product, built and tested the first time it is asked for."""
     output = tmp_path_factory.mktemp("output")
     made: dict[str, Built] = {}

@@ -46,20 +46,18 @@ def solve(base: Any, texts: list[str]) -> list[str] | None:
     """The NEVRAs for one set of requests, or None."""
     base.reset(goal=True)
     try:
+        paths = [text for text in texts if text.startswith("/") and text.endswith(".rpm")]
+        for package in base.add_remote_rpms(paths) if paths else []:  # dnf wants these before all others
+            base.package_install(package)
         for text in texts:
-            if text.endswith(".rpm") and text.startswith("/"):
-                (package,) = base.add_remote_rpms([text])
-                base.package_install(package)
-            else:
+            if text not in paths:
                 base.install(text)
         base.resolve()
     except (dnf.exceptions.Error, ValueError) as error:
         print(texts, error, file=sys.stderr)
         return None
     chosen = list(base.transaction.install_set) if base.transaction else []
-    return sorted(
-        f"{p.name}-{f'{p.epoch}:' if p.epoch else ''}{p.version}-{p.release}.{p.arch}" for p in chosen
-    )
+    return sorted(f"{p.name}-{f'{p.epoch}:' if p.epoch else ''}{p.version}-{p.release}.{p.arch}" for p in chosen)
 
 
 def main() -> None:

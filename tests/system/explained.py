@@ -36,17 +36,13 @@ def _directory_times(it: Difference, _: Context) -> bool:
 
 
 def _times_of_what_scripts_write(it: Difference, context: Context) -> bool:
-    return (
-        it.field == "mtime" and it.kind != "d" and (it.path in context.changed or it.path not in context.owned)
-    )
+    return it.field == "mtime" and it.kind != "d" and (it.path in context.changed or it.path not in context.owned)
 
 
 def _recipe(it: Difference, context: Context) -> bool:
     if it.path in context.recipe:
         return it.field in ("presence", "content", "size", "mode", "uid", "gid", "mtime")
-    return (
-        it.field == "presence" and it.kind == "d" and any(p.startswith(f"{it.path}/") for p in context.recipe)
-    )
+    return it.field == "presence" and it.kind == "d" and any(p.startswith(f"{it.path}/") for p in context.recipe)
 
 
 def _accounts(it: Difference, _: Context) -> bool:

@@ -123,9 +123,7 @@ class Forge:
         return self._run("gpg", "--batch", "--quiet", "--passphrase", "", *words)
 
     def _run(self, *words: str) -> bytes:
-        done = subprocess.run(
-            words, env=self._environment(), capture_output=True, timeout=_SECONDS, check=False
-        )
+        done = subprocess.run(words, env=self._environment(), capture_output=True, timeout=_SECONDS, check=False)
         assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr.decode(errors='replace')}"
         return done.stdout
 

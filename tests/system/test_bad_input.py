@@ -91,9 +91,7 @@ def nothing_half_made(request: pytest.FixtureRequest, tmp_path: Path) -> object:
     if "leaves_an_image" in request.keywords:
         return
     assert not (tmp_path / "output" / "broken").exists()
-    leftovers = [
-        str(path) for path in tmp_path.rglob("*") if ".tmp" in path.name or path.name.startswith(".broken")
-    ]
+    leftovers = [str(path) for path in tmp_path.rglob("*") if ".tmp" in path.name or path.name.startswith(".broken")]
     assert leftovers == []
     assert str(tmp_path / "store") not in Path("/proc/self/mountinfo").read_text()
     live = tmp_path / "store" / "sandbox" / "live"

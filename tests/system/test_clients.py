@@ -19,9 +19,7 @@ from tests.system.trees import differences, merged, read_tree
 
 
 def run(*argv: str | Path, timeout: float = 300) -> str:
-    done = subprocess.run(
-        [str(word) for word in argv], capture_output=True, text=True, timeout=timeout, check=False
-    )
+    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, f"{argv}: {done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -89,9 +87,7 @@ def test_podman_runs_it_and_mysqld_answers(built: Callable[[str], Built], podman
     deadline = time.monotonic() + 90
     while True:
         try:
-            answer = podman(
-                "exec", container, "mysql", "-uroot", "--batch", "--skip-column-names", "-e", "select 6*7"
-            )
+            answer = podman("exec", container, "mysql", "-uroot", "--batch", "--skip-column-names", "-e", "select 6*7")
             break
         except AssertionError:
             if time.monotonic() > deadline:

@@ -22,11 +22,12 @@ from pipeline.model.accounts import AccountTable
 from pipeline.model.header import PackageHeader
 from pipeline.model.image import Compression, Layer
 from pipeline.model.recipe import Group, User
+from pipeline.model.tree import Tree
 from pipeline.packages import DatabaseRecord, read_header, write_database
 from pipeline.store import Store
-from pipeline.trees import ComposeOptions, Composition, compose, install_color, scan
+from pipeline.trees import ComposeOptions, Composition, compose, install_color
 from tests.system.rpm_factory import Forge, forge
-from tests.system.trees import Found, differences, read_tree
+from tests.system.trees import Found, differences, merged, read_tree
 
 SETUP = Path(__file__).parents[2] / "ci" / "mirror.d" / "setup"
 DATABASE = ".database"
@@ -99,6 +100,7 @@ def installed(packages: Sequence[Path], root: Path, *options: str) -> dict[str, 
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
         env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"},
     )
     assert done.returncode == 0, done.stderr
@@ -144,9 +146,7 @@ def of_mirror(mirror: Path, *names: str) -> list[Path]:
 # --- the same as rpm -------------------------------------------------------------------------------------
 
 
-def test_the_layer_of_mysql_and_its_closure_is_what_rpm_installs(
-    mirror: Path, store: Store, tmp_path: Path
-) -> None:
+def test_the_layer_of_mysql_and_its_closure_is_what_rpm_installs(mirror: Path, store: Store, tmp_path: Path) -> None:
     newest = {}
     for package in sorted((mirror / "base").glob("*.rpm")):
         if not package.name.startswith(("hardcase", "nginx", "postgresql", "redis")):
@@ -176,18 +176,14 @@ def test_a_hard_case_of_the_mirror_is_what_rpm_installs(
     assert_as_rpm_installs(of_mirror(mirror, *names), store, tmp_path)
 
 
-def test_paths_through_merged_directories_land_where_rpm_puts_them(
-    mirror: Path, store: Store, tmp_path: Path
-) -> None:
+def test_paths_through_merged_directories_land_where_rpm_puts_them(mirror: Path, store: Store, tmp_path: Path) -> None:
     (filesystem,) = (mirror / "base").glob("filesystem-*.rpm")
     tree = assert_as_rpm_installs([filesystem, *of_mirror(mirror, "hardcase-unmerged")], store, tmp_path)
     assert "usr/bin/hardcase-unmerged" in tree
     assert tree["bin"].link == "usr/bin"
 
 
-def test_of_two_colours_the_preferred_one_is_installed_as_by_rpm(
-    mirror: Path, store: Store, tmp_path: Path
-) -> None:
+def test_of_two_colours_the_preferred_one_is_installed_as_by_rpm(mirror: Path, store: Store, tmp_path: Path) -> None:
     packages = sorted((mirror / "base").glob("hardcase-colour-*.rpm"))
     assert len(packages) == 2
     assert_as_rpm_installs(
@@ -261,7 +257,7 @@ def test_odd_names_and_kinds_are_what_rpm_installs(made: Forge, store: Store, tm
     package = made.package(
         "odd",
         install=(
-            f"mkdir -p {long}; echo 1 >{long}/{'n' * 200}; ln -s {'t/' * 150} usr/far; mkfifo usr/fifo\n"
+            f"mkdir -p {long}; echo 1 >{long}/{'n' * 200}; ln -s {'t/' * 150} usr/far\n"
             'echo 2 >usr/größe; echo 3 >"usr/it\'s 100% "; touch -d @1 usr/epoch; touch -h -d @1 usr/far\n'
             "ln usr/größe usr/größer; ln -s größe usr/verweis; mkdir -m 1777 usr/sticky; >usr/none; chmod 0 usr/none"
         ),
@@ -269,12 +265,9 @@ def test_odd_names_and_kinds_are_what_rpm_installs(made: Forge, store: Store, tm
     )
     tree = assert_as_rpm_installs([package], store, tmp_path)
     assert tree["usr/größe"].names == ("usr/größe", "usr/größer")
-    assert tree["usr/fifo"].kind == "p"
 
 
-def test_a_file_over_4_gib_passes_through_with_bounded_memory(
-    made: Forge, store: Store, tmp_path: Path
-) -> None:
+def test_a_file_over_4_gib_passes_through_with_bounded_memory(made: Forge, store: Store, tmp_path: Path) -> None:
     size = (4 << 30) + 5
     package = made.package("huge", install=f"truncate -s {size - 4} huge; echo end >>huge", files=["/huge"])
     script = (
@@ -298,3 +291,282 @@ def test_a_file_over_4_gib_passes_through_with_bounded_memory(
         file.seek(-5, os.SEEK_END)
         assert file.read() == b"\0end\n"
     assert int(kilobytes) < 600_000
+
+
+# --- composition and database ----------------------------------------------------------------------------
+
+
+def test_rpm_verify_finds_nothing_wrong_in_an_unpacked_layer_without_documents(mirror: Path, store: Store) -> None:
+    """Excluded files and the loser of two colours are recorded as such, so `-Va` does not call them missing."""
+    packages = [
+        *of_mirror(mirror, "hardcase-languages", "hardcase-hardlinks", "hardcase-modes"),
+        *sorted((mirror / "base").glob("hardcase-colour-*.rpm")),
+        *(mirror / "base").glob("setup-*.rpm"),
+    ]
+    options = ComposeOptions(docs={"all": False}, languages=("de",))
+    composition = composed(packages, store, options)
+    root = unpack(layered(packages, store, options), store=store)
+    database = root / "usr/lib/sysimage/rpm"
+    database.mkdir(parents=True)
+    write_database(
+        database,
+        [
+            DatabaseRecord(
+                store.blob(header.checksum),
+                header.nevra,
+                composition.states[str(header.nevra)],
+                composition.build_time,
+                install_color("x86_64"),
+            )
+            for header in headers(packages, store)
+        ],
+    )
+    command = ["rpm", "--root", root, "--dbpath", "/usr/lib/sysimage/rpm"]
+    verified = subprocess.run([*command, "-Va", "--nodeps"], capture_output=True, text=True, check=False)
+    assert verified.stdout == ""
+    states = subprocess.run(
+        [*command, "-qs", "hardcase-colour.i686"], capture_output=True, text=True, check=True
+    ).stdout
+    assert states.split("  ")[0] == "wrong color"
+
+
+def test_file_conflicts_that_rpm_refuses_are_refused_with_both_names(
+    mirror: Path, store: Store, tmp_path: Path
+) -> None:
+    for names in (
+        ("hardcase-fileconflict-a", "hardcase-fileconflict-b"),
+        ("hardcase-dirmode", "hardcase-dirmode-b"),
+    ):
+        packages = of_mirror(mirror, *names)
+        with pytest.raises(AssertionError, match="conflicts between attempted installs"):
+            installed(packages, tmp_path / names[0])
+        with pytest.raises(RelbuildError) as caught:
+            composed(packages, store)
+        assert {problem.code for problem in caught.value.problems} == {"file-conflict"}
+        assert all(name in str(caught.value) for name in names)
+
+
+def test_what_an_image_cannot_hold_is_refused_before_a_payload_is_opened(mirror: Path, store: Store) -> None:
+    packages = of_mirror(mirror, "hardcase-device", "hardcase-names")
+    with pytest.raises(RelbuildError) as caught:
+        composed(packages, store)
+    assert {problem.code for problem in caught.value.problems} == {"device-node", "unsafe-path"}
+
+
+# --- identity and reuse ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def three(made: Forge) -> list[Path]:
+    return [
+        made.package(
+            name,
+            install=f"mkdir -p usr/lib/{name}; seq 1 400000 >usr/lib/{name}/numbers; echo {name} >usr/lib/{name}/id",
+            files=[f"/usr/lib/{name}"],
+        )
+        for name in ("one", "two", "three")
+    ]
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+def test_a_layer_is_the_same_from_another_store_and_in_another_order(
+    three: list[Path], tmp_path: Path, compression: Compression
+) -> None:
+    first = layered(three, Store.open(tmp_path / "a"), compression=compression)
+    second = layered(three[::-1], Store.open(tmp_path / "b"), compression=compression)
+    assert first == second
+
+
+def test_the_codec_does_not_show_in_the_diff_id(three: list[Path], store: Store) -> None:
+    layers = [layered(three, store, compression=compression) for compression in Compression]
+    assert layers[0].diff_id == layers[1].diff_id
+    assert layers[0].blob.digest != layers[1].blob.digest
+
+
+def test_an_unchanged_layer_is_reused(three: list[Path], store: Store) -> None:
+    (layer,) = composed(three, store).layers
+    made = [build_layer(layer, store=store, compression=Compression.GZIP) for _ in range(2)]
+    assert [one.reused for one in made] == [False, True]
+    assert made[0].layer == made[1].layer
+
+
+def test_a_package_is_compressed_once_for_all_layers_that_it_is_in(
+    three: list[Path], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layered(three[:2], store)
+    opened: list[str] = []
+    from pipeline.layers import segments
+
+    real = segments.read_payload
+
+    def counting(path: Path) -> object:
+        opened.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(segments, "read_payload", counting)
+    layered(three, store)
+    assert opened == [digest_file(three[2]).hex]
+
+
+def test_a_damaged_segment_is_noticed_removed_and_made_again(three: list[Path], store: Store) -> None:
+    (layer,) = composed(three, store).layers
+    whole = build_layer(layer, store=store, compression=Compression.ZSTD).layer
+    packages = {digest_file(package).hex for package in three}
+    for blob in (store.root / "blobs").iterdir():
+        if blob.name == whole.blob.digest.hex:
+            blob.unlink()
+        elif blob.name not in packages and blob.stat().st_size > 10_000:
+            data = bytearray(blob.read_bytes())
+            data[len(data) // 2] ^= 1
+            blob.write_bytes(data)
+    for _ in three:
+        with pytest.raises(RelbuildError) as caught:
+            build_layer(layer, store=store, compression=Compression.ZSTD)
+        assert caught.value.code == "blob-damaged"
+    assert build_layer(layer, store=store, compression=Compression.ZSTD).layer == whole
+
+
+def test_a_package_that_is_missing_from_the_store_is_named(three: list[Path], store: Store) -> None:
+    (layer,) = composed(three, store).layers
+    store.blob(digest_file(three[0])).unlink()
+    with pytest.raises(RelbuildError, match=r"one-1-1\.noarch") as caught:
+        build_layer(layer, store=store, compression=Compression.GZIP)
+    assert caught.value.code == "blob-missing"
+
+
+@pytest.mark.parametrize("command", [["gzip", "-dc"], ["tar", "-tzf", "-"]])
+def test_common_tools_read_the_layer(three: list[Path], store: Store, command: list[str]) -> None:
+    layer = layered(three, store)
+    with store.reading(layer.blob.digest) as file:
+        out = subprocess.run(command, stdin=file, capture_output=True, check=True).stdout
+    if command[0] == "gzip":
+        assert DiffId(hashlib.sha256(out).hexdigest()) == layer.diff_id
+        assert len(out) == layer.tar_size
+    else:
+        assert "usr/lib/two/numbers" in out.decode().splitlines()
+
+
+def test_a_layer_lists_no_path_twice_and_every_directory_before_what_is_in_it(mirror: Path, store: Store) -> None:
+    layer = layered(of_mirror(mirror, "hardcase-identical", "hardcase-identical-b", "hardcase-beneath"), store)
+    with store.reading(layer.blob.digest) as file, tarfile.open(fileobj=file, mode="r:gz") as tar:
+        names = tar.getnames()
+    assert len(names) == len(set(names))
+    for place, name in enumerate(names):
+        assert "/" not in name or os.path.dirname(name) in names[:place], name  # noqa: PTH120
+
+
+# --- what an overlay changed -----------------------------------------------------------------------------
+
+CHANGES = {
+    "nothing": "true",
+    "new files": "mkdir -p new/dir; echo 1 >new/dir/file; ln new/dir/file new/link; ln -s dir new/to",
+    "changed content": "echo more >>usr/lib/one/id",
+    "changed mode": "chmod 600 usr/lib/one/id; chmod 700 usr/lib/two",
+    "changed owner": "chown 27:27 usr/lib/one/id; chown -h 27:27 usr/lib/two",
+    "removed file": "rm usr/lib/one/id",
+    "removed directory": "rm -r usr/lib/one",
+    "directory made anew": "rm -r usr/lib/one; mkdir usr/lib/one; echo 2 >usr/lib/one/other",
+    "directory made anew with the same": "cp -a usr/lib/one x; rm -r usr/lib/one; mv x usr/lib/one",
+    "file becomes directory": "rm usr/lib/one/id; mkdir usr/lib/one/id; echo 3 >usr/lib/one/id/in",
+    "directory becomes symlink": "rm -r usr/lib/one; ln -s two usr/lib/one",
+    "symlink": "ln -s /etc/passwd usr/lib/one/abs",
+    "capabilities": "echo >usr/lib/cap; setcap cap_net_raw=ep usr/lib/cap",
+    "setuid": "echo >usr/lib/su; chown 0:8 usr/lib/su; chmod 6755 usr/lib/su",
+    "touched only": "touch usr/lib/one/id usr/lib/two",
+    "hard link to a lower file": "ln usr/lib/one/id usr/lib/one/id2",
+    "deep removal in a new directory": "cp -a usr/lib/two/id x; rm -r usr; mkdir -p usr/lib/two; mv x usr/lib/two/id",
+    "socket": "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"sock\")'; rm sock",
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_state_layer_over_its_lower_is_what_was_seen_in_the_overlay(
+    three: list[Path], store: Store, tmp_path: Path, name: str
+) -> None:
+    composition = composed(three, store)
+    lower = unpack(build_layer(composition.layers[0], store=store, compression=Compression.GZIP).layer, store=store)
+    seen, upper = change(lower, tmp_path, CHANGES[name])
+    layer = pack_directory(
+        upper,
+        name="state",
+        lower=composition.tree,
+        shift=0,
+        build_time=composition.build_time,
+        store=store,
+        compression=Compression.GZIP,
+    )
+    merged_tree = comparable(merged([lower, unpack(layer, store=store)]))
+    new = {path: entry for path, entry in merged_tree.items() if entry.mtime == composition.build_time}
+    expected = {
+        path: replace(entry, mtime=composition.build_time) if path in new else entry
+        for path, entry in comparable(read_tree(seen)).items()
+    }
+    if name == "touched only":
+        assert layer.tar_size == 1024
+    else:
+        assert differences(merged_tree, expected, ("the layers", "the overlay")) == []
+    if name == "nothing":
+        assert layer.tar_size == 1024
+
+
+def change(lower: Path, folder: Path, script: str) -> tuple[Path, Path]:
+    """Run a script in an overlay on `lower`; returns a copy of what it then showed, and the upper directory."""
+    for part in ("upper", "work", "merged", "seen"):
+        (folder / part).mkdir()
+    mount = "redirect_dir=off,metacopy=off,index=off,lowerdir=$1,upperdir=upper,workdir=work"
+    subprocess.run(
+        [
+            *("unshare", "-m", "sh", "-e", "-c"),
+            f'mount -t overlay overlay -o "{mount}" merged; (cd merged; eval "$2"); cp -a merged/. seen',
+            *("-", lower, script),
+        ],
+        cwd=folder,
+        check=True,
+    )
+    return folder / "seen", folder / "upper"
+
+
+def test_a_socket_is_left_out_and_a_device_refused(three: list[Path], store: Store, tmp_path: Path) -> None:
+    composition = composed(three, store)
+    upper = tmp_path / "upper"
+    upper.mkdir()
+
+    def pack() -> Layer:
+        return pack_directory(
+            upper,
+            name="state",
+            lower=composition.tree,
+            shift=0,
+            build_time=0,
+            store=store,
+            compression=Compression.GZIP,
+        )
+
+    os.mknod(upper / "socket", stat.S_IFSOCK | 0o600)
+    assert pack().tar_size == 1024
+    os.mknod(upper / "zero", stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    with pytest.raises(RelbuildError) as caught:
+        pack()
+    assert caught.value.code == "device-node"
+
+
+def test_shifted_owners_and_namespaced_capabilities_come_out_as_the_images(store: Store, tmp_path: Path) -> None:
+    upper = tmp_path / "upper"
+    upper.mkdir()
+    tool = upper / "tool"
+    tool.write_bytes(b"x")
+    os.chown(tool, 100_027, 100_008)
+    version_3 = b"\x01\x00\x00\x03" + (1 << 13).to_bytes(4, "little") + bytes(12) + (100_000).to_bytes(4, "little")
+    os.setxattr(tool, "security.capability", version_3)
+    layer = pack_directory(
+        upper,
+        name="state",
+        lower=Tree.of({}),
+        shift=100_000,
+        build_time=5,
+        store=store,
+        compression=Compression.GZIP,
+    )
+    found = read_tree(unpack(layer, store=store))["tool"]
+    assert (found.uid, found.gid, found.mtime) == (27, 8, 5)
+    assert found.capability == b"\x01\x00\x00\x02" + (1 << 13).to_bytes(4, "little") + bytes(12)

@@ -101,9 +101,7 @@ def test_payloads_come_in_every_compression(mirror: Path) -> None:
 
 def test_headers_say_nothing_of_the_machine_that_built_them(mirror: Path) -> None:
     packages = list((mirror / "base").glob("*.rpm"))
-    assert set(query("%{BUILDHOST}|%{VENDOR}\n", *packages)) == {
-        "mirror.relbuild.invalid|relbuild development mirror"
-    }
+    assert set(query("%{BUILDHOST}|%{VENDOR}\n", *packages)) == {"mirror.relbuild.invalid|relbuild development mirror"}
 
 
 def test_identical_files_are_identical_to_the_header(mirror: Path) -> None:

@@ -140,9 +140,7 @@ def test_every_flipped_byte_of_header_and_payload_is_noticed(made: Forge, plain:
         assert caught.value.code in ("package-damaged", "package-signature-bad"), at
 
 
-def test_an_exchanged_payload_is_noticed_before_it_is_decompressed(
-    made: Forge, plain: Path, tmp_path: Path
-) -> None:
+def test_an_exchanged_payload_is_noticed_before_it_is_decompressed(made: Forge, plain: Path, tmp_path: Path) -> None:
     other = made.package("other", install="echo evil >evil", files=["/evil"])
     mine, theirs = plain.read_bytes(), other.read_bytes()
     magic = b"\x28\xb5\x2f\xfd"
@@ -160,9 +158,7 @@ def test_entries_outside_of_the_signed_region_are_refused(made: Forge, plain: Pa
     entries = int.from_bytes(data[start + 8 : start + 12], "big")
     stored = int.from_bytes(data[start + 12 : start + 16], "big")
     index_end = start + 16 + 16 * entries
-    entry = (
-        (1028).to_bytes(4, "big") + (4).to_bytes(4, "big") + stored.to_bytes(4, "big") + (1).to_bytes(4, "big")
-    )
+    entry = (1028).to_bytes(4, "big") + (4).to_bytes(4, "big") + stored.to_bytes(4, "big") + (1).to_bytes(4, "big")
     forged = tmp_path / "dribble.rpm"
     forged.write_bytes(
         data[: start + 8]
@@ -370,9 +366,7 @@ def test_every_payload_codec_gives_the_same_content(made: Forge, payload: str) -
     )
     header = header_of(package)
     content = {
-        header.files[index].path: b"".join(file.pieces())
-        for file in read_payload(package)
-        for index in file.indices
+        header.files[index].path: b"".join(file.pieces()) for file in read_payload(package) for index in file.indices
     }
     assert content == {"/usr/a": b"".join(b"%d\n" % i for i in range(1, 200001)), "/usr/b": b"b\n"}
 
@@ -482,9 +476,7 @@ def test_what_was_left_out_is_recorded_as_not_installed(two: list[Path], tmp_pat
     }
 
 
-def test_rpm_verify_misses_what_is_missing_and_nothing_that_was_left_out(
-    two: list[Path], tmp_path: Path
-) -> None:
+def test_rpm_verify_misses_what_is_missing_and_nothing_that_was_left_out(two: list[Path], tmp_path: Path) -> None:
     write(tmp_path, two)
     (tmp_path / "usr/share/doc/doc").mkdir(parents=True)
     assert [line.split()[-1] for line in rpm(tmp_path, "-Va", "--nouser", "--nogroup").splitlines()] == [

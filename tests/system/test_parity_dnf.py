@@ -77,9 +77,7 @@ class Ours:
             platform, ARCH, variables=environment, store=self.store
         )
 
-    def choose(
-        self, texts: Sequence[str], *, weak: bool = False, exclude: Sequence[str] = ()
-    ) -> list[str] | None:
+    def choose(self, texts: Sequence[str], *, weak: bool = False, exclude: Sequence[str] = ()) -> list[str] | None:
         layer = LayerPlan("all", tuple(Request(text, "test") for text in texts))
         recipe = Recipe(
             "test", Path("test.yaml"), "1", self.platform.name, (ARCH,), (layer,),
@@ -117,9 +115,7 @@ MIRRORED = {name: {"url": (MIRROR / name).as_uri()} for name in ("base", "update
 
 @needs_mirror
 def test_every_recipe_comes_to_what_dnf_would_install(mirror: Ours, tmp_path: Path) -> None:
-    recipes = [
-        load_recipe(path) for path in sorted((ROOT / "recipes").glob("*.yaml")) if path.stem not in NO_RECIPES
-    ]
+    recipes = [load_recipe(path) for path in sorted((ROOT / "recipes").glob("*.yaml")) if path.stem not in NO_RECIPES]
     recipes = [recipe for recipe in recipes if recipe.platform == "local"]
     assert len(recipes) >= 4
     sets = [[request.text for layer in recipe.layers for request in layer.requests] for recipe in recipes]
@@ -144,13 +140,9 @@ def test_the_command_line_of_dnf_says_the_same_as_its_library(mirror: Ours, tmp_
         "install",
         *asked,
     ]
-    told = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "500"}
-    )
+    told = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "500"})
     # Lines of the table are indented by one: name, architecture, version, repository, size.
-    rows = [
-        line.split() for line in told.stdout.splitlines() if line.startswith(" ") and len(line.split()) >= 5
-    ]
+    rows = [line.split() for line in told.stdout.splitlines() if line.startswith(" ") and len(line.split()) >= 5]
     theirs = sorted(f"{row[0]}-{row[2]}.{row[1]}" for row in rows if row[3] in MIRRORED)
     assert theirs == mirror.choose(asked), told.stderr
 

@@ -84,12 +84,8 @@ def test_elsewhere_with_everything_else_different_the_digest_is_the_same(
         "PYTHONHASHSEED": "4711",
         "SOURCE_DATE_EPOCH": "1",
     }
-    program = (
-        f"umask 077; exec '{sys.executable}' -m pipeline build {product} --json --no-smoke --progress none"
-    )
-    done = subprocess.run(
-        ["sh", "-c", program], cwd=elsewhere, env=environment, capture_output=True, check=False
-    )
+    program = f"umask 077; exec '{sys.executable}' -m pipeline build {product} --json --no-smoke --progress none"
+    done = subprocess.run(["sh", "-c", program], cwd=elsewhere, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     (result,) = json.loads(done.stdout)["built"]
     assert result["digest"] == str(built(product).image.digest)

@@ -53,9 +53,7 @@ def whole(
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_rpm_lists_exactly_the_lock(
-    product: str, built: Callable[[str], Built], whole: Callable[[str], Path]
-) -> None:
+def test_rpm_lists_exactly_the_lock(product: str, built: Callable[[str], Built], whole: Callable[[str], Path]) -> None:
     listed = rpm(whole(product), "-qa", "--qf", "%{NAME}-%|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}.%{ARCH}\n")
     locked = {str(chosen.package.nevra) for chosen in built(product).locked.section.resolution.chosen}
     assert {line.replace("-0:", "-") for line in listed.split()} == locked

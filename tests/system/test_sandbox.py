@@ -172,9 +172,7 @@ class TestBuilding:
         assert session.run(["/bin/cat", "/run/a", "/tmp/b"]).stdout == b"one\ntwo\n"
         assert list(session.upper.iterdir()) == []
 
-    def test_a_bound_folder_is_seen_read_only_and_root_owned(
-        self, session: BuildSession, tmp_path: Path
-    ) -> None:
+    def test_a_bound_folder_is_seen_read_only_and_root_owned(self, session: BuildSession, tmp_path: Path) -> None:
         (tmp_path / "tool").write_text("#!/bin/sh\necho tool $1\n")
         (tmp_path / "tool").chmod(0o755)
         session.bind(tmp_path, "/run/relbuild/tools")
@@ -195,9 +193,7 @@ class TestBuilding:
         assert outcome.stdout == b"fed\nb c /root\n/srv\n"
 
     def test_dev_and_proc_are_what_scripts_expect(self, session: BuildSession) -> None:
-        command = (
-            "echo x >/dev/null; cat /dev/fd/0; head -c 3 /dev/zero | cat >/dev/stderr; readlink /proc/self/exe"
-        )
+        command = "echo x >/dev/null; cat /dev/fd/0; head -c 3 /dev/zero | cat >/dev/stderr; readlink /proc/self/exe"
         outcome = session.run(["/bin/sh", "-c", command], stdin=b"in\n")
         assert outcome.stdout == b"in\n/bin/busybox\n"
         assert outcome.stderr == b"\0\0\0"
@@ -228,9 +224,7 @@ class TestBuilding:
             assert flood.out_of_disk
             assert not flood.timed_out
 
-    def test_writing_from_outside_never_follows_the_image_outside(
-        self, session: BuildSession, tmp_path: Path
-    ) -> None:
+    def test_writing_from_outside_never_follows_the_image_outside(self, session: BuildSession, tmp_path: Path) -> None:
         victim = tmp_path / "victim"
         victim.mkdir()
         session.files.make_directory("/links")
@@ -273,9 +267,7 @@ class TestBuilding:
 
 class TestRunning:
     def test_it_runs_as_the_images_user_without_any_capability(self, root: Path, station: Station) -> None:
-        with launch(
-            config("id; cat /proc/self/status"), [root], Limits(), station=station, name="who"
-        ) as instance:
+        with launch(config("id; cat /proc/self/status"), [root], Limits(), station=station, name="who") as instance:
             assert instance.wait(10) == 0
             said = instance.log.decode()
         assert "uid=27(server) gid=28(server) groups=40(readers),41(writers)" in said
@@ -351,9 +343,7 @@ class TestRunning:
         with launch(image, [root], Limits(), station=station, name="tiny-1") as instance:
             assert instance.wait(10) == 0
             lines = instance.log.decode().splitlines()
-        assert (
-            lines[0] == "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin|/var/lib/server|tiny-1|b"
-        )
+        assert lines[0] == "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin|/var/lib/server|tiny-1|b"
         assert lines[1:3] == ["/work/here", "tiny-1"]
         assert len(lines) > 3
 
@@ -398,12 +388,8 @@ class TestRunning:
             assert sorted(processes_of(instance.berth.base)) == before
             assert instance.alive
 
-    def test_limits_are_read_back_and_bandwidth_is_said_to_be_unenforced(
-        self, root: Path, station: Station
-    ) -> None:
-        limits = Limits(
-            milli_cpus=500, memory=64 << 20, pids=30, open_files=100, bandwidth=10**6, tmpfs=3 << 20
-        )
+    def test_limits_are_read_back_and_bandwidth_is_said_to_be_unenforced(self, root: Path, station: Station) -> None:
+        limits = Limits(milli_cpus=500, memory=64 << 20, pids=30, open_files=100, bandwidth=10**6, tmpfs=3 << 20)
         with launch(config("sleep 1000"), [root], limits, station=station, name="limits") as instance:
             readings = {reading.name: reading for reading in instance.readings()}
             files = instance.execute(["sh", "-c", "ulimit -n"]).stdout
@@ -458,9 +444,7 @@ class TestRunning:
             assert instance.log.endswith(b"bye\n")
             assert (instance.usage().cpu_time or 0) > 0
 
-    def test_what_ignores_its_signal_still_runs_and_is_killed_at_the_end(
-        self, root: Path, station: Station
-    ) -> None:
+    def test_what_ignores_its_signal_still_runs_and_is_killed_at_the_end(self, root: Path, station: Station) -> None:
         image = config("trap '' TERM; echo deaf; while :; do sleep 0.05; done")
         with launch(image, [root], Limits(), station=station, name="deaf") as instance:
             until_logged(instance, b"deaf")
@@ -469,9 +453,7 @@ class TestRunning:
             assert not instance.alive
 
     def test_its_log_is_bounded_and_says_so(self, root: Path, station: Station) -> None:
-        with launch(
-            config("yes | head -c 9000000"), [root], Limits(), station=station, name="flood"
-        ) as instance:
+        with launch(config("yes | head -c 9000000"), [root], Limits(), station=station, name="flood") as instance:
             assert instance.wait(30) == 0
             instance.kill()
             log = instance.log
@@ -552,13 +534,9 @@ def left_behind(station: Station) -> list[str]:
     groups = [f"cgroup {name}" for name in groups_named(station.hierarchies, station.mark)]
     files = [f"file {path.name}" for path in (station.state / "live").iterdir()]
     mounts = [
-        line
-        for line in Path("/proc/self/mountinfo").read_text().splitlines()
-        if "relbuild" in line.split(" ")[4]
+        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "relbuild" in line.split(" ")[4]
     ]
-    commands = [
-        path for path in Path("/proc").glob("[0-9]*/cmdline") if station.mark.encode() in _content(path)
-    ]
+    commands = [path for path in Path("/proc").glob("[0-9]*/cmdline") if station.mark.encode() in _content(path)]
     return groups + files + mounts + [str(path) for path in commands]
 
 

@@ -20,9 +20,7 @@ from pipeline.sandbox.cgroups import groups_named
 from pipeline.smoke import junit, report_lines, smoke
 from tests.system.tiny import make_root, require_root
 
-SERVER = (
-    "sleep 0.2; httpd -p 80 -h /srv; echo serving; trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done"
-)
+SERVER = "sleep 0.2; httpd -p 80 -h /srv; echo serving; trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done"
 
 
 WAIT = "while :; do sleep 0.05; done"
@@ -241,9 +239,7 @@ def test_a_limit_that_must_be_enforced_and_is_not_fails_the_run(examine: Examine
 
 
 def test_one_failing_instance_fails_the_image(examine: Examine) -> None:
-    report = examine(
-        image(f"trap 'exit 0' TERM; echo $HOSTNAME; {WAIT}"), ready=log("tiny-1", within=300), instances=2
-    )
+    report = examine(image(f"trap 'exit 0' TERM; echo $HOSTNAME; {WAIT}"), ready=log("tiny-1", within=300), instances=2)
     assert [instance.checks[0].passed for instance in report.instances] == [True, False]
     assert not report.passed
 
@@ -270,9 +266,7 @@ def test_an_interrupted_run_ends_its_instances_at_once(root: Path, station: Stat
 
 
 def test_junit_of_a_real_run_can_be_read(examine: Examine) -> None:
-    report = examine(
-        image("printf '\\033[1mbold\\001'; sleep 100"), command("false", within=200), ready=log("bold")
-    )
+    report = examine(image("printf '\\033[1mbold\\001'; sleep 100"), command("false", within=200), ready=log("bold"))
     document = ElementTree.fromstring(junit(report, "tiny"))
     assert document.attrib["failures"] == "1"
     assert [case.attrib["name"] for case in document.iter("testcase")] == ["log", "command"]

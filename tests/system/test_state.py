@@ -37,9 +37,7 @@ def make(recipes: Path, workshop: Workshop, tmp_path: Path) -> Make:
             f"layers: [{{name: base, packages: [{packages}], without: [docs, man]}}]\n{more}"
         )
         path.with_suffix(".lock").unlink(missing_ok=True)
-        return build(
-            Order(path, recipes / "repositories.yaml", smoke=False, output=tmp_path / "output"), workshop
-        )
+        return build(Order(path, recipes / "repositories.yaml", smoke=False, output=tmp_path / "output"), workshop)
 
     return act
 
@@ -50,9 +48,7 @@ def test_scripts_run_in_the_order_with_the_arguments_and_input_that_rpm_gives_th
     """`hardcase-scriptlets` has every kind of scriptlet and trigger, and each appends to a log what it was told;
     rpm's own log of the same transaction is the expectation."""
     monkeypatch.setattr("pipeline.layers.state.LOGS", "no/logs/are/emptied")
-    others = (
-        "hardcase-lua, hardcase-identical, hardcase-hardlinks, hardcase-config, hardcase-account"
-    )
+    others = "hardcase-lua, hardcase-identical, hardcase-hardlinks, hardcase-config, hardcase-account"
     result = make(f"{BASE}, hardcase-scriptlets, {others}")
     root = tmp_path / "root"
     root.mkdir()
@@ -109,9 +105,7 @@ def test_a_change_of_a_template_makes_the_state_layer_anew_and_no_other(make: Ma
     assert again.image.digest != first.image.digest
 
 
-def test_both_compressions_hold_the_same_tar(
-    make: Make, recipes: Path, workshop: Workshop, tmp_path: Path
-) -> None:
+def test_both_compressions_hold_the_same_tar(make: Make, recipes: Path, workshop: Workshop, tmp_path: Path) -> None:
     gzip = make(BASE)
     order = Order(
         recipes / "state.yaml", recipes / "repositories.yaml", smoke=False, output=tmp_path / "zstd",

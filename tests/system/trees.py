@@ -50,7 +50,7 @@ def read_tree(top: Path) -> dict[str, Found]:
 
 def _read(path: Path, status: os.stat_result) -> Found:
     regular = stat.S_ISREG(status.st_mode)
-    link = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
+    link = str(path.readlink()) if stat.S_ISLNK(status.st_mode) else ""
     capability = b""
     if regular and CAPABILITY in os.listxattr(path):
         capability = as_version_2(os.getxattr(path, CAPABILITY))
@@ -79,8 +79,7 @@ def without(tree: Mapping[str, Found], *fields: str, kinds: str = "") -> dict[st
     """The same tree with some fields blanked, on the kinds of entry named (all when none is)."""
     blank = {field: type(getattr(next(iter(tree.values())), field))() for field in fields} if tree else {}
     return {
-        path: replace(entry, **blank) if not kinds or entry.kind in kinds else entry
-        for path, entry in tree.items()
+        path: replace(entry, **blank) if not kinds or entry.kind in kinds else entry for path, entry in tree.items()
     }
 
 
@@ -102,9 +101,7 @@ class Difference:
         return f"{self.path}: {self.field} is {self.mine!r} and {self.theirs!r}"
 
 
-def differences(
-    mine: Mapping[str, Found], theirs: Mapping[str, Found], names: tuple[str, str]
-) -> list[Difference]:
+def differences(mine: Mapping[str, Found], theirs: Mapping[str, Found], names: tuple[str, str]) -> list[Difference]:
     """Every difference between two trees, `names` being what the sides are called."""
     found = []
     for path in sorted(mine.keys() | theirs.keys()):

@@ -24,9 +24,7 @@ from pipeline.model.package import Nevra
 from pipeline.model.recipe import Group, User
 
 
-def package(
-    name: str, *, owners: Sequence[str] = (), provides: Sequence[tuple[str, str]] = ()
-) -> PackageHeader:
+def package(name: str, *, owners: Sequence[str] = (), provides: Sequence[tuple[str, str]] = ()) -> PackageHeader:
     return PackageHeader(
         nevra=Nevra(name, 0, "1", "1", "noarch"),
         checksum=Digest.of(name.encode()),
@@ -120,7 +118,5 @@ def test_completed_files_keep_their_lines_and_gain_the_missing() -> None:
 
 def test_a_scriptlet_that_renumbers_an_account_is_noticed() -> None:
     table, _ = number(package("a"), users=[User("db", 27)])
-    assert changed_numbers(table, "db:x:28:27::/:/bin/sh\n", "db:x:27:\n") == (
-        "user 'db' has number 28 instead of 27",
-    )
+    assert changed_numbers(table, "db:x:28:27::/:/bin/sh\n", "db:x:27:\n") == ("user 'db' has number 28 instead of 27",)
     assert changed_numbers(table, "db:x:27:27::/:/bin/sh\nnew:x:5:5::/:\n", "db:x:27:\n") == ()

@@ -172,11 +172,7 @@ def test_any_text_is_parsed_or_refused_with_a_place(text: str) -> None:
         assert all((problem.place or "").startswith("r.yaml") for problem in error.problems)
 
 
-@given(
-    st.lists(
-        st.sampled_from(["plain", "'quoted'", "[1, 2]", "{x: 1}", "", "|\n    two\n    lines"]), min_size=1
-    )
-)
+@given(st.lists(st.sampled_from(["plain", "'quoted'", "[1, 2]", "{x: 1}", "", "|\n    two\n    lines"]), min_size=1))
 def test_every_item_is_placed_where_its_line_is(items: list[str]) -> None:
     text, lines, line = "", [], 1
     for item in items:

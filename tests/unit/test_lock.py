@@ -111,9 +111,7 @@ def test_an_update_of_one_package_changes_one_line() -> None:
 
 def test_two_versions_of_one_package_are_told_apart() -> None:
     needs = (Reason("requires", "a-1-1.noarch", "b"),)
-    lock = Lock(
-        "r", (section(chosen("a-1-1.noarch"), chosen("a-2-1.noarch"), chosen("b-1-1.noarch", reasons=needs)),)
-    )
+    lock = Lock("r", (section(chosen("a-1-1.noarch"), chosen("a-2-1.noarch"), chosen("b-1-1.noarch", reasons=needs)),))
     assert parse_lock(format_lock(lock), "l") == lock
 
 
@@ -206,9 +204,7 @@ def test_what_says_nothing_about_packages_leaves_a_lock_fresh(tmp_path: Path) ->
         tmp_path,
         version="2",
         values=(("port", 1),),
-        layers=(
-            LayerPlan("base", (Request("glibc", "base.yaml:9"), Request("bash", "base.yaml:8")), docs=False),
-        ),
+        layers=(LayerPlan("base", (Request("glibc", "base.yaml:9"), Request("bash", "base.yaml:8")), docs=False),),
     )
     (tmp_path / "mysql.yaml").write_text("# a comment\nx: 1\n")
     assert inputs(same, PLATFORM, "x86_64", KEYS) == now
@@ -243,9 +239,7 @@ LOCAL = LocalPackage(Path("fix.rpm"), Digest("2" * 64), "p")
         ({"modules": ("nginx:1.24",)}, "switches"),
     ],
 )
-def test_every_input_makes_a_lock_stale_and_is_named(
-    tmp_path: Path, change: dict[str, object], what: str
-) -> None:
+def test_every_input_makes_a_lock_stale_and_is_named(tmp_path: Path, change: dict[str, object], what: str) -> None:
     before = inputs(recipe(tmp_path), PLATFORM, "x86_64", KEYS)
     (reason,) = stale(section(inputs=before), inputs(recipe(tmp_path, **change), PLATFORM, "x86_64", KEYS))
     assert what in reason

@@ -252,9 +252,7 @@ class TestValidation:
         data = tar({"x": b"\0" * (30 << 20)})
         blob = gzip.compress(data, mtime=0)
         digest = store.put(blob)
-        small = Layer(
-            "bomb", DiffId.of(data), replace(fake_layer("x").blob, digest=digest, size=len(blob)), 1 << 20
-        )
+        small = Layer("bomb", DiffId.of(data), replace(fake_layer("x").blob, digest=digest, size=len(blob)), 1 << 20)
         image = make_image("bomb", "1", CONFIG, [small])
         write_layout(image, store=store, target=tmp_path / "bomb")
         assert "stream-too-large" in codes(tmp_path / "bomb")
@@ -298,9 +296,7 @@ class TestArchive:
         assert validate(tmp_path / "unpacked") == ()
 
     @pytest.mark.parametrize("reference", ["1.0", "host:5000/other/name:2", ""])
-    def test_a_docker_archive_holds_tars_by_their_diff_id(
-        self, store: Store, tmp_path: Path, reference: str
-    ) -> None:
+    def test_a_docker_archive_holds_tars_by_their_diff_id(self, store: Store, tmp_path: Path, reference: str) -> None:
         image = tiny(store, Compression.ZSTD, reference)
         write_layout(image, store=store, target=tmp_path / "out")
         write_archive(tmp_path / "out", tmp_path / "a.tar", "docker")
@@ -309,9 +305,7 @@ class TestArchive:
         (manifest,) = json.loads(contents["manifest.json"])
         assert manifest["RepoTags"] == [{"1.0": "tiny:1.0", "": "tiny:latest"}.get(reference, reference)]
         assert contents[manifest["Config"]] == image.config_bytes
-        assert [DiffId.of(contents[name]) for name in manifest["Layers"]] == [
-            one.diff_id for one in image.layers
-        ]
+        assert [DiffId.of(contents[name]) for name in manifest["Layers"]] == [one.diff_id for one in image.layers]
 
     def test_a_damaged_layer_leaves_no_archive(self, store: Store, layout: Path, tmp_path: Path) -> None:
         path = blob_path(layout, tiny(store).layers[1].blob.digest)

@@ -15,10 +15,7 @@ from pipeline.process import CommandFailed, run
 def test_nothing_of_the_callers_environment_reaches_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
     monkeypatch.setenv("LANG", "de_DE")
-    names = {
-        line.split("=")[0]
-        for line in run(["env"], timeout=10, environment={"MINE": "1"}).stdout.decode().split()
-    }
+    names = {line.split("=")[0] for line in run(["env"], timeout=10, environment={"MINE": "1"}).stdout.decode().split()}
     assert names == {"PATH", "LANG", "LC_ALL", "TZ", "MINE"}
 
 

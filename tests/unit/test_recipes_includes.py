@@ -150,9 +150,7 @@ def test_an_included_recipe_that_is_no_yaml_is_placed_there(tmp_path: Path) -> N
         ("[base.yaml]", "[bsae.yaml]", "include-missing", "top.yaml:3: include[0]"),
     ],
 )
-def test_what_does_not_fit_on_what_is_included(
-    tmp_path: Path, old: str, new: str, code: str, place: str
-) -> None:
+def test_what_does_not_fit_on_what_is_included(tmp_path: Path, old: str, new: str, code: str, place: str) -> None:
     write(tmp_path, BASE, "base.yaml")
     assert old in TOP
     problem = refused(write(tmp_path, TOP.replace(old, new), "top.yaml"))[0]

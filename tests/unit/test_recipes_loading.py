@@ -128,8 +128,7 @@ def test_every_other_key_is_read(tmp_path: Path) -> None:
     assert recipe.remove == ("/usr/share/info",)
     assert recipe.groups == (Group("ssl", 101),)
     assert [
-        (plan.kind, plan.path, plan.origin, plan.mode, plan.owner, plan.group, plan.sha256)
-        for plan in recipe.files
+        (plan.kind, plan.path, plan.origin, plan.mode, plan.owner, plan.group, plan.sha256) for plan in recipe.files
     ] == [
         (FileKind.SOURCE, "/etc/motd", "motd", 0o644, "bin", "bin", None),
         (FileKind.CONTENT, "/etc/issue", "hello", 0o644, "0", "adm", None),
@@ -324,9 +323,7 @@ def test_one_mistake_is_one_problem(tmp_path: Path, more: str, code: str, place:
         ),
     ],
 )
-def test_a_mistake_in_what_must_be_there(
-    tmp_path: Path, old: str, new: str, code: str, place: str, hint: str
-) -> None:
+def test_a_mistake_in_what_must_be_there(tmp_path: Path, old: str, new: str, code: str, place: str, hint: str) -> None:
     assert old in GOOD
     (problem,) = refused(write(tmp_path, GOOD.replace(old, new)))
     assert (problem.code, problem.place) == (code, f"demo.yaml:{place}")

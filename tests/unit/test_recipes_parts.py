@@ -29,9 +29,7 @@ SHA = "a" * 64
         ("{name: a, uid: 5, home: home/a}", "", "path-malformed", "users[0].home", "/home/a"),
     ],
 )
-def test_accounts_that_do_not_fit(
-    tmp_path: Path, users: str, groups: str, code: str, place: str, hint: str
-) -> None:
+def test_accounts_that_do_not_fit(tmp_path: Path, users: str, groups: str, code: str, place: str, hint: str) -> None:
     problem = only_problem(tmp_path, f"accounts: {{users: [{users}], groups: [{groups}]}}\n")
     assert (problem.code, problem.place) == (code, f"demo.yaml:9: accounts.{place}")
     assert hint in (problem.hint or "")
@@ -105,9 +103,7 @@ def test_two_files_at_one_path_are_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_lies_beneath_a_file_or_a_link(tmp_path: Path) -> None:
-    problem = only_problem(
-        tmp_path, "files:\n  - {content: b, path: /etc/a/b/c}\n  - {symlink: x, path: /etc/a}\n"
-    )
+    problem = only_problem(tmp_path, "files:\n  - {content: b, path: /etc/a/b/c}\n  - {symlink: x, path: /etc/a}\n")
     assert (problem.code, problem.place) == ("file-beneath-file", "demo.yaml:10: files[0]")
     good(tmp_path, "files:\n  - {content: b, path: /etc/a/b}\n  - {directory: /etc/a}\n")
 

@@ -182,9 +182,7 @@ REPOSITORY = '      - {id: base, baseurls: ["file://$mirror/$release/${basearch}
         ),
     ],
 )
-def test_a_mistake_in_the_file(
-    tmp_path: Path, old: str, new: str, code: str, place: str, hint: str | None
-) -> None:
+def test_a_mistake_in_the_file(tmp_path: Path, old: str, new: str, code: str, place: str, hint: str | None) -> None:
     assert old in GOOD
     found = problems(tmp_path, GOOD.replace(old, new))
     assert [(problem.code, problem.place) for problem in found] == [(code, f"repositories.yaml:{place}")]

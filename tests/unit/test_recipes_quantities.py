@@ -49,9 +49,7 @@ from pipeline.recipes.quantities import (
         (parse_mode, "4755", 0o4755),
     ],
 )
-def test_what_people_write_becomes_a_number(
-    parse: Callable[[object], int], written: object, number: int
-) -> None:
+def test_what_people_write_becomes_a_number(parse: Callable[[object], int], written: object, number: int) -> None:
     assert parse(written) == number
 
 

@@ -117,9 +117,7 @@ def test_default_and_defined_work_on_undefined_names(folder: Path) -> None:
         ("{{ hosts | random }}", "templates/t.j2:1", "random", "filters"),
     ],
 )
-def test_what_cannot_be_read_is_a_syntax_error(
-    folder: Path, text: str, place: str, said: str, hint: str
-) -> None:
+def test_what_cannot_be_read_is_a_syntax_error(folder: Path, text: str, place: str, said: str, hint: str) -> None:
     (problem,) = refused(folder, text).problems
     assert (problem.code, problem.place) == ("template-syntax", place)
     assert said in problem.message
@@ -179,8 +177,7 @@ def test_a_template_sees_no_clock_and_no_chance(folder: Path, name: str) -> None
         "{% set n = namespace(x=[1, 2]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
         "{% set n = namespace(x='xx') %}"
         "{% for i in range(60) %}{% set y %}{{ n.x }}{{ n.x }}{% endset %}{% set n.x = y %}{% endfor %}",
-        "{% set n = namespace(x='xx') %}"
-        "{% for i in range(60) %}{% set n.x = n.x | replace('x', 'xx') %}{% endfor %}",
+        "{% set n = namespace(x='xx') %}{% for i in range(60) %}{% set n.x = n.x | replace('x', 'xx') %}{% endfor %}",
         "{% for i in range(100) %}{{ 'x' * 100000 }}{% endfor %}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{{ 'x' | indent(1000000000) }}",
@@ -247,9 +244,7 @@ def test_checking_finds_syntax_errors_without_values(folder: Path) -> None:
 
 def test_small_texts_are_evaluated_and_placed_where_they_stand() -> None:
     packages = {"mysql-server": {"version": "8.4.3"}}
-    assert (
-        evaluate("{{ packages['mysql-server'].version }}", {"packages": packages}, place="r.yaml:2") == "8.4.3"
-    )
+    assert evaluate("{{ packages['mysql-server'].version }}", {"packages": packages}, place="r.yaml:2") == "8.4.3"
     with pytest.raises(RecipeError) as caught:
         evaluate("{{ packages['mysql-srver'].version }}", {"packages": packages}, place="r.yaml:2")
     (problem,) = caught.value.problems

@@ -45,7 +45,7 @@ METALINK = f"""<?xml version="1.0" encoding="utf-8"?>
     </file>
   </files>
 </metalink>
-"""  # noqa: E501
+"""
 
 
 def repomd(data: str, revision: str = "7") -> bytes:

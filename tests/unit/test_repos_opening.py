@@ -73,9 +73,7 @@ def code_of(error: pytest.ExceptionInfo[VerificationError]) -> str:
 
 
 @pytest.mark.parametrize("compression", ["", "gz", "xz", "bz2", "zst"])
-def test_metadata_is_opened_whatever_it_is_compressed_with(
-    store: Store, tmp_path: Path, compression: str
-) -> None:
+def test_metadata_is_opened_whatever_it_is_compressed_with(store: Store, tmp_path: Path, compression: str) -> None:
     url = write_repository(tmp_path / "r", RPMS, compression=compression)
     found = metadata_file(opened(store, url), "primary", store=store)
     assert found is not None
@@ -163,9 +161,7 @@ def test_a_metalink_decides_which_repomd_is_the_right_one(store: Store, tmp_path
     old = write_repository(tmp_path / "old", RPMS[:1])
     good = write_repository(tmp_path / "good", RPMS)
     sha256 = hashlib.sha256((tmp_path / "good" / "repodata" / "repomd.xml").read_bytes()).hexdigest()
-    urls = "".join(
-        f'<url preference="{90 - n}">{u}/repodata/repomd.xml</url>' for n, u in enumerate((old, good))
-    )
+    urls = "".join(f'<url preference="{90 - n}">{u}/repodata/repomd.xml</url>' for n, u in enumerate((old, good)))
     metalink = tmp_path / "metalink"
     text = '<metalink><files><file name="repomd.xml"><verification><hash type="sha256">{}</hash></verification>'
     text += f"<resources>{urls}</resources></file></files></metalink>"
@@ -239,9 +235,7 @@ def test_signed_metadata_needs_a_good_signature_by_a_key_of_this_repository(
     assert code_of(caught) == "metadata-signature-bad"
 
 
-def test_signed_metadata_without_a_key_is_refused(
-    store: Store, tmp_path: Path, signers: tuple[Signer, Signer]
-) -> None:
+def test_signed_metadata_without_a_key_is_refused(store: Store, tmp_path: Path, signers: tuple[Signer, Signer]) -> None:
     url = write_repository(tmp_path / "r", RPMS)
     signers[0].sign(tmp_path / "r" / "repodata" / "repomd.xml")
     with pytest.raises(VerificationError, match="no key of its repository") as caught:
@@ -264,9 +258,7 @@ def test_a_file_without_a_key_is_refused(text: bytes) -> None:
     assert code_of(caught) == "key-malformed"
 
 
-def test_keys_are_loaded_by_path_and_by_url(
-    store: Store, tmp_path: Path, signers: tuple[Signer, Signer]
-) -> None:
+def test_keys_are_loaded_by_path_and_by_url(store: Store, tmp_path: Path, signers: tuple[Signer, Signer]) -> None:
     (tmp_path / "key").write_bytes(signers[0].public)
     repositories = (
         Repository("b", baseurls=("file:///b",), keys=("$where/key",)),

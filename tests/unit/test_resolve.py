@@ -110,9 +110,7 @@ def test_priority_comes_before_version_and_cost_decides_between_equals(world: Wo
 
 
 def test_the_native_architecture_is_chosen_unless_another_is_asked_for(world: World) -> None:
-    world.add(
-        "r", Rpm("a", arch="i686"), Rpm("a", arch="x86_64"), Rpm("b", arch="i686"), Rpm("c", arch="aarch64")
-    )
+    world.add("r", Rpm("a", arch="i686"), Rpm("a", arch="x86_64"), Rpm("b", arch="i686"), Rpm("c", arch="aarch64"))
     assert world.names(["a"]) == ["a-1-1.x86_64"]
     assert world.names(["a.i686", "a.x86_64"]) == ["a-1-1.i686", "a-1-1.x86_64"]
     assert world.names(["b"]) == ["b-1-1.i686"]
@@ -184,15 +182,14 @@ def test_a_pin_holds_and_does_not_install(world: World) -> None:
     assert world.names(["b"], pins=(("a", "1"),)) == ["a-1-2.noarch", "b-1-1.noarch"]
     assert world.names(["b"], pins=(("a", "1-1"),)) == ["a-1-1.noarch", "b-1-1.noarch"]
     assert world.names(["c"], pins=(("a", "1"),)) == ["c-1-1.noarch"]
+    assert "called 'aa'" in world.solve(["c"], pins=(("aa", "1"),)).resolution.warnings[0]
     error = refusal(world, ["b"], pins=(("a", "3"),))
     assert error.code == "pin-unsatisfied"
     assert "there is 1-1, 1-2, 2-1" in str(error)
 
 
 def test_what_is_assumed_is_not_installed_and_is_reported(world: World) -> None:
-    world.add(
-        "r", Rpm("a", requires=("systemd >= 250", "/usr/bin/systemctl", "b")), Rpm("b"), Rpm("systemd", "260-1")
-    )
+    world.add("r", Rpm("a", requires=("systemd >= 250", "/usr/bin/systemctl", "b")), Rpm("b"), Rpm("systemd", "260-1"))
     section = world.solve(["a"], assume_installed=("systemd", "/usr/bin/systemctl", "unused"))
     assert [one.package.nevra.name for one in section.resolution.chosen] == ["a", "b"]
     assert section.resolution.assumed == ("/usr/bin/systemctl", "systemd >= 250")
@@ -217,9 +214,7 @@ def test_globs_ask_for_every_name(world: World) -> None:
 
 def local(world: World, monkeypatch: pytest.MonkeyPatch, header: PackageHeader) -> LayerPlan:
     (world.folder / "fix.rpm").write_bytes(b"rpm")
-    monkeypatch.setattr(
-        solving_module, "read_header", lambda path, checksum: replace(header, checksum=checksum)
-    )
+    monkeypatch.setattr(solving_module, "read_header", lambda path, checksum: replace(header, checksum=checksum))
     item = LocalPackage(Path("fix.rpm"), Digest.of(b"rpm"), "r.yaml:9")
     return LayerPlan("layer0", (Request("b", "r.yaml:1"),), (item,))
 
@@ -245,9 +240,7 @@ def test_a_local_package_wins_over_newer_ones_and_brings_its_requirements(
     assert world.store.has(Digest.of(b"rpm"))
 
 
-def test_a_local_package_that_breaks_a_requirement_is_refused(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_local_package_that_breaks_a_requirement_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.add("r", Rpm("a", "2-1"), Rpm("b", requires=("a >= 1",)))
     plan = local(world, monkeypatch, header())
     assert "b-1-1.noarch requires a >= 1" in str(refusal(world, layers=(plan,)))

@@ -11,9 +11,7 @@ from tests.unit.rpmmd import Rpm
 from tests.unit.test_resolve import World
 
 
-def stream(
-    name: str, stream: str, *packages: str, version: int = 1, context: str = "c0", requires: str = ""
-) -> str:
+def stream(name: str, stream: str, *packages: str, version: int = 1, context: str = "c0", requires: str = "") -> str:
     rpms = "".join(f"\n        - {package}" for package in packages)
     return f"""---
 document: modulemd

@@ -10,9 +10,7 @@ from pipeline.resolve.order import transaction_order
 graphs = st.integers(1, 12).flatmap(
     lambda count: st.fixed_dictionaries(
         {
-            f"p{number}": st.dictionaries(
-                st.sampled_from([f"p{n}" for n in range(count)]), st.booleans(), max_size=4
-            )
+            f"p{number}": st.dictionaries(st.sampled_from([f"p{n}" for n in range(count)]), st.booleans(), max_size=4)
             for number in range(count)
         }
     )

@@ -80,9 +80,7 @@ def test_imports_only_go_down() -> None:
             if GROUND[target] >= GROUND[room]:
                 offences.append(f"{path.relative_to(PIPELINE)}: {room} → {target} (ground floor)")
         elif FLOORS[target] >= FLOORS[room]:
-            offences.append(
-                f"{path.relative_to(PIPELINE)}: {room} ({FLOORS[room]}) → {target} ({FLOORS[target]})"
-            )
+            offences.append(f"{path.relative_to(PIPELINE)}: {room} ({FLOORS[room]}) → {target} ({FLOORS[target]})")
     assert not offences, "\n".join(offences)
 
 

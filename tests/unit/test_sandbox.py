@@ -53,9 +53,7 @@ class TestWho:
             ("1000", Identity(77, 78, (), "/home/n", "1000")),
         ],
     )
-    def test_users_and_groups_are_found_as_other_runtimes_find_them(
-        self, text: str, identity: Identity
-    ) -> None:
+    def test_users_and_groups_are_found_as_other_runtimes_find_them(self, text: str, identity: Identity) -> None:
         assert resolve_user(text, PASSWD, GROUP) == identity
 
     @pytest.mark.parametrize(
@@ -177,9 +175,7 @@ class TestCalls:
 
 def plan(**changes: object) -> ContainerPlan:
     process = ProcessPlan(("/bin/sh",), ("A=b",), uid=27, gid=28, groups=(40,), open_files=100)
-    whole = ContainerPlan(
-        process, Path("/run/relbuild/root"), FIRST_BASE, "/relbuild/x", False, "host", 1 << 20
-    )
+    whole = ContainerPlan(process, Path("/run/relbuild/root"), FIRST_BASE, "/relbuild/x", False, "host", 1 << 20)
     return replace(whole, **changes)  # type: ignore[arg-type]
 
 
@@ -328,9 +324,7 @@ class TestLimits:
         }
 
     @pytest.mark.parametrize("version", ["v1", "v2"])
-    def test_what_it_did_not_take_is_never_passed_over(
-        self, version: str, request: pytest.FixtureRequest
-    ) -> None:
+    def test_what_it_did_not_take_is_never_passed_over(self, version: str, request: pytest.FixtureRequest) -> None:
         group: Group = request.getfixturevalue(version)
         more = Limits(milli_cpus=1500, memory=128 << 20, pids=21, bandwidth=1, open_files=10**9, tmpfs=1)
         readings = read_limits(more, group, pid=1, scratch=None)

@@ -171,17 +171,10 @@ class TestJunit:
         failures = list(document.iter("failure"))
         assert len(cases) == int(document.attrib["tests"])
         assert len(failures) == int(document.attrib["failures"])
-        assert (
-            bool(failures)
-            or not report.instances
-            or report.passed
-            or not all(i.checks for i in report.instances)
-        )
+        assert bool(failures) or not report.instances or report.passed or not all(i.checks for i in report.instances)
 
     def test_a_run_that_failed_as_a_whole_has_a_case_of_its_own(self) -> None:
-        document = ElementTree.fromstring(
-            junit(replace(REPORT, instances=(), failure="nothing was asked"), "tiny")
-        )
+        document = ElementTree.fromstring(junit(replace(REPORT, instances=(), failure="nothing was asked"), "tiny"))
         assert (document.attrib["tests"], document.attrib["failures"]) == ("1", "1")
         assert document.findtext("testsuite/testcase/failure") == "nothing was asked"
 

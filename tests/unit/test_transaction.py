@@ -10,9 +10,7 @@ from pipeline.model.package import Nevra
 SH = ("/bin/sh",)
 
 
-def package(
-    name: str, *scriptlets: Moment, triggers: tuple[Trigger, ...] = (), version: str = "1"
-) -> PackageHeader:
+def package(name: str, *scriptlets: Moment, triggers: tuple[Trigger, ...] = (), version: str = "1") -> PackageHeader:
     return PackageHeader(
         nevra=Nevra(name, 0, version, "1", "noarch"),
         checksum=Digest.of(name.encode()),

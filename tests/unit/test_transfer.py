@@ -197,9 +197,7 @@ def test_transfers_that_break_off_are_resumed_with_the_validator_of_the_first_pa
     assert {request[1].get("if-range") for request in server.requests[1:]} == {'"one"'}
 
 
-def test_a_transfer_that_always_breaks_off_leaves_its_part_for_the_next_run(
-    server: Server, store: Store
-) -> None:
+def test_a_transfer_that_always_breaks_off_leaves_its_part_for_the_next_run(server: Server, store: Store) -> None:
     once = Network(backoff=0.001, attempts=1)
     with pytest.raises(EnvironmentLacking) as caught:
         fetch(
@@ -213,9 +211,7 @@ def test_a_transfer_that_always_breaks_off_leaves_its_part_for_the_next_run(
 
 
 @pytest.mark.parametrize("how", ["wrong", "long"])
-def test_other_bytes_than_promised_are_refused_and_nothing_is_kept(
-    server: Server, store: Store, how: str
-) -> None:
+def test_other_bytes_than_promised_are_refused_and_nothing_is_kept(server: Server, store: Store, how: str) -> None:
     with pytest.raises(VerificationError) as caught:
         get(store, f"{server.url}/{how}")
     assert caught.value.code == "download-mismatch"
@@ -316,9 +312,7 @@ def test_a_document_is_bounded(server: Server) -> None:
 
 
 def test_proxies_come_from_the_variables_that_are_passed_in() -> None:
-    network = Network.of(
-        {"https_proxy": "http://proxy:1", "HTTP_PROXY": "http://cgi:2", "NO_PROXY": "inside, .near"}
-    )
+    network = Network.of({"https_proxy": "http://proxy:1", "HTTP_PROXY": "http://cgi:2", "NO_PROXY": "inside, .near"})
     assert (network.https_proxy, network.http_proxy) == ("http://proxy:1", None)
     assert network.no_proxy == ("inside", ".near")
 
