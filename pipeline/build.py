@@ -24,7 +24,7 @@ from pipeline.model.lock import Lock, LockSection
 from pipeline.model.package import Package
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import FileKind, FilePlan, Recipe
-from pipeline.model.smoke import SmokeReport
+from pipeline.model.smoke import SmokePlan, SmokeReport
 from pipeline.oci import adopt_layout, make_image, write_layout
 from pipeline.packages import read_files, read_header, verify_package
 from pipeline.progress import Progress, task
@@ -46,7 +46,7 @@ from pipeline.resolve import (
     write_lock,
 )
 from pipeline.sandbox import Station, find_runtime, open_station
-from pipeline.smoke import junit, report_json
+from pipeline.smoke import Holding, junit, report_json
 from pipeline.store import Store
 from pipeline.transfer import Download, Network, fetch
 from pipeline.trees import Canonical, ComposeOptions, Composition, compose, install_color, split_path
@@ -69,7 +69,8 @@ _ARCHITECTURES = {
 @dataclass(frozen=True, slots=True)
 class Order:
     """What is asked for: a recipe and how to build it. `repositories` is the file that defines platforms;
-    `platform` and `architectures` override the recipe's; `output` is where layout and report go."""
+    `platform` and `architectures` override the recipe's; `output` is where layout and report go; `full`
+    tests also what takes long."""
 
     recipe: Path
     repositories: Path
@@ -80,6 +81,7 @@ class Order:
     retest: bool = False
     compression: Compression = Compression.GZIP
     output: Path = Path("output")
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -529,7 +531,7 @@ def tag_of(version: str) -> str:
     return cleaned if re.match(r"[A-Za-z0-9_]", cleaned) else "latest"
 
 
-def test(image: Image, recipe: Recipe, order: Order, workshop: Workshop) -> Tested:
+def test(image: Image, recipe: Recipe, order: Order, workshop: Workshop, holding: Holding | None = None) -> Tested:
     """Launch the image under the recipe's limits and ask its checks, or recall that this was done."""
     return run_tests(
         image,
@@ -539,6 +541,9 @@ def test(image: Image, recipe: Recipe, order: Order, workshop: Workshop) -> Test
         progress=workshop.progress,
         clock=workshop.clock,
         again=order.retest,
+        full=order.full,
+        folder=recipe.path.parent,
+        holding=holding,
     )
 
 
@@ -605,9 +610,20 @@ def report_value(built: Built) -> dict[str, object]:
     }
 
 
-def smoke_image(order: Order, workshop: Workshop, layout: Path | None) -> tuple[str, SmokeReport]:
+def smoke_image(
+    order: Order, workshop: Workshop, layout: Path | None, holding: Holding | None = None
+) -> tuple[str, SmokeReport]:
     """Launch an image that was built before, again, with the recipe's checks; its layers are taken from the
     layout into the store, digest by digest. Returns the product's name and the verdict."""
     recipe = load_recipe(order.recipe)
     image = adopt_layout(layout or order.output / recipe.name, store=workshop.store)
-    return recipe.name, test(image, recipe, replace(order, retest=True), workshop).report
+    return recipe.name, test(image, recipe, replace(order, retest=True), workshop, holding).report
+
+
+def launchable(order: Order, workshop: Workshop) -> tuple[Image, SmokePlan]:
+    """A recipe's image as it stands in the output, built (and not tested) if it is not there; and how it is tested."""
+    recipe = load_recipe(order.recipe)
+    layout = order.output / recipe.name
+    if not layout.exists():
+        build(replace(order, smoke=False), workshop)
+    return adopt_layout(layout, store=workshop.store), recipe.smoke

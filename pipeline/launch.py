@@ -1,22 +1,41 @@
-"""From an image to a verdict: unpacked from the very blobs that are shipped, launched, tested."""
+"""From an image to a verdict or to a person: unpacked from the very blobs that are shipped, launched, tested or run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.digest import identity
+from pipeline.errors import UsageError
 from pipeline.layers import unpack
 from pipeline.model.image import Image
-from pipeline.model.smoke import SmokePlan, SmokeReport
+from pipeline.model.probes import ListeningFacts
+from pipeline.model.smoke import Check, CheckKind, Expectation, Limits, SmokePlan, SmokeReport
+from pipeline.oci import adopt_layout
 from pipeline.progress import Progress
-from pipeline.sandbox import Station
-from pipeline.smoke import plan_digest, read_report, report_json, smoke
+from pipeline.sandbox import Binding, Instance, RootFs, Station, launch, open_network, publish
+from pipeline.smoke import Holding, draft_checks, plan_digest, read_report, report_json, smoke
 from pipeline.store import Store
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the same image, checks and runtime may come to another verdict."""
+
+STOPPING = 10.0
+"""Seconds that an instance gets to end after its stop signal when a person stops it, as `docker stop` gives."""
+
+SHELLS = ("/bin/bash", "/usr/bin/bash", "/bin/sh", "/usr/bin/sh")
+
+_ALL_NAMESPACES = ("--user", "--mount", "--net", "--pid", "--ipc", "--uts", "--cgroup", "--root", "--wd")
+_BUT_FILES = ("--net", "--pid", "--ipc", "--uts")
+
+
+# --- tested --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +55,36 @@ def run_tests(
     progress: Progress,
     clock: Callable[[], float],
     again: bool = False,
+    full: bool = False,
+    folder: Path = Path(),
+    holding: Holding | None = None,
 ) -> Tested:
-    """Launch `image` under the limits of `plan` and ask its checks.
+    """Launch `image` under the limits of `plan` and ask its checks; its neighbours only if `full`.
 
     The layers are unpacked from the store's blobs, with digest and diff_id checked on the way. A passing
     verdict on the same image, the same plan and the same runtime is reused unless `again`. An image that does
-    not pass is no error here: the report says so.
+    not pass is no error here: the report says so. `folder` is the recipe's, which `upgrade_from` is relative to.
+
+    Raises UsageError `upgrade-from-missing`, EnvironmentLacking.
     """
-    name = identity("smoke", FORMAT, image=image.digest, plan=plan_digest(plan), runtime=station.runtime)
+    plan = plan if full else replace(plan, neighbours=None)
+    older = _older(plan, folder, store) if plan.upgrade_from else None
+    name = identity(
+        "smoke",
+        FORMAT,
+        image=image.digest,
+        plan=plan_digest(plan),
+        runtime=station.runtime,
+        older=older.digest if older else None,
+    )
     known = None if again else store.recall(name)
     if isinstance(known, dict):
         report = read_report(known)
         if report.passed and report.image == image.digest:
             return Tested(report, reused=True)
-    lowers = tuple(unpacked(image, store, progress))
-    report = smoke(image, lowers, plan, station=station, progress=progress, clock=clock)
+    lowers = unpacked(image, store, progress)
+    before = (older, unpacked(older, store, progress)) if older else None
+    report = smoke(image, lowers, plan, station=station, progress=progress, clock=clock, older=before, holding=holding)
     if report.passed:
         store.remember(name, report_json(report))
     return Tested(report, reused=False)
@@ -59,3 +93,205 @@ def run_tests(
 def unpacked(image: Image, store: Store, progress: Progress) -> tuple[Path, ...]:
     """The unpacked layers of an image whose blobs are in the store, lowest first."""
     return tuple(unpack(layer, store=store, progress=progress) for layer in image.layers)
+
+
+def _older(plan: SmokePlan, folder: Path, store: Store) -> Image:
+    path = folder / plan.upgrade_from
+    if not path.exists():
+        raise UsageError(
+            "upgrade-from-missing",
+            f"there is no image in {path}, from which upgrading is to be tested",
+            hint="put a layout of the older version there, or remove smoke.upgrade_from",
+        )
+    return adopt_layout(path, store=store)
+
+
+def plan_of(image: Image) -> SmokePlan:
+    """What can be asked of an image without a recipe: that it listens on its exposed ports and no other, and stops
+    when it is told to."""
+    ports = [int(port.partition("/")[0]) for port in image.config.exposed_ports if port.endswith("/tcp")]
+    ready = Check("ready", CheckKind.PORT, 60_000, Expectation(exit_code=None), port=ports[0]) if ports else None
+    checks = (
+        Check("listens where it says", CheckKind.LISTENING, 10_000, subject=ListeningFacts()),
+        Check("stops when told to", CheckKind.STOP, 20_000, Expectation(exit_code=None)),
+    )
+    return SmokePlan(ready, checks)
+
+
+# --- run ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A port of the container on the host's loopback. `host` is that of the first instance, the next one has the
+    next; 0: any free one."""
+
+    host: int
+    container: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A file or folder of the host at `path` in the container. `named`: `source` is a volume's name in the store,
+    one for each instance, kept from run to run."""
+
+    source: str
+    path: str
+    named: bool = False
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrder:
+    """How a person wants an image launched. Without limits of their own, the recipe's hold."""
+
+    instances: int = 1
+    limits: Limits = Limits()
+    publish: tuple[Published, ...] = ()
+    mounts: tuple[Mounted, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Instances that run for a person. `ports`: for each instance, (host, container)."""
+
+    instances: tuple[Instance, ...]
+    ports: tuple[tuple[tuple[int, int], ...], ...]
+    stop_signal: str
+
+    def wait(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until all have ended; have they?"""
+        for instance in self.instances:
+            if instance.alive:
+                return instance.wait(timeout) is not None and all(not other.alive for other in self.instances)
+        return True
+
+    def stop(self, within: float = STOPPING) -> None:
+        """Send all of them the image's stop signal, and kill what still runs after `within` seconds."""
+        with ThreadPoolExecutor(max_workers=len(self.instances), thread_name_prefix="stop") as pool:
+            list(pool.map(lambda instance: instance.stop(self.stop_signal, within), self.instances))
+        for instance in self.instances:
+            if instance.alive:
+                instance.kill()
+
+    @property
+    def exit_code(self) -> int:
+        """The first exit code that is not 0, else 0."""
+        return next((instance.exit_code for instance in self.instances if instance.exit_code), 0)
+
+
+@contextlib.contextmanager
+def run_image(
+    image: Image,
+    order: RunOrder,
+    *,
+    store: Store,
+    station: Station,
+    progress: Progress,
+    follow: Callable[[str, bytes], None],
+) -> Iterator[Run]:
+    """Instances of `image` for as long as the block lasts, reaching one another. `follow` gets what each prints, by
+    its name, in a thread of its own. Raises SmokeError, UsageError, EnvironmentLacking."""
+    lowers = unpacked(image, store, progress)
+    _make_volumes(order, lowers, store)
+    with contextlib.ExitStack() as closing:
+        network = closing.enter_context(open_network(talk=True))
+        instances, ports = [], []
+        for number in range(order.instances):
+            name = f"{image.name}-{number + 1}"
+            instance = closing.enter_context(
+                launch(
+                    image.config,
+                    lowers,
+                    order.limits,
+                    station=station,
+                    name=name,
+                    network=network,
+                    environment=order.environment,
+                    bindings=[_binding(mount, number, store) for mount in order.mounts],
+                    follow=_follower(name, follow),
+                )
+            )
+            instances.append(instance)
+            ports.append(tuple(_publish(port, instance, number, closing) for port in order.publish))
+        yield Run(tuple(instances), tuple(ports), image.config.stop_signal)
+
+
+def _follower(name: str, follow: Callable[[str, bytes], None]) -> Callable[[bytes], None]:
+    return lambda piece: follow(name, piece)
+
+
+def _publish(port: Published, instance: Instance, number: int, closing: contextlib.ExitStack) -> tuple[int, int]:
+    wanted = port.host + number if port.host else 0
+    return closing.enter_context(publish(instance, wanted, port.container)), port.container
+
+
+def _volume_folder(mount: Mounted, number: int, store: Store) -> Path:
+    return store.root / "volumes" / f"{mount.source}-{number + 1}"
+
+
+def _binding(mount: Mounted, number: int, store: Store) -> Binding:
+    source = _volume_folder(mount, number, store) if mount.named else Path(mount.source).absolute()
+    if not source.exists():
+        raise UsageError("file-missing", f"there is no {source} to show at {mount.path}", hint="check the path")
+    return Binding(source, mount.path, read_only=mount.read_only)
+
+
+def _make_volumes(order: RunOrder, lowers: Sequence[Path], store: Store) -> None:
+    """Folders for named volumes that are new, with the owner and mode that the image's directory has."""
+    for mount in order.mounts:
+        for number in range(order.instances if mount.named else 0):
+            folder = _volume_folder(mount, number, store)
+            if folder.exists():
+                continue
+            folder.parent.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir()
+            for lower in reversed(lowers):
+                status = _seen(lower, mount.path)
+                if status is not None and stat.S_ISDIR(status.st_mode):
+                    folder.chmod(stat.S_IMODE(status.st_mode))
+                    os.chown(folder, status.st_uid, status.st_gid)
+                    break
+
+
+def _seen(lower: Path, path: str) -> os.stat_result | None:
+    """What an unpacked layer has at a path; its links lead nowhere else."""
+    handle = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return RootFs(handle, 0).stat(path)
+    finally:
+        os.close(handle)
+
+
+def shell_of(instance: Instance) -> str | None:
+    """A shell in the image, or None."""
+    for path in SHELLS:
+        status = instance.files.stat(path)
+        if status is not None and status.st_mode & 0o111:
+            return path
+    return None
+
+
+def enter_command(instance: Instance) -> tuple[str, ...]:
+    """A command line of the host that opens a shell in the instance: the image's own, as its user, or where it has
+    none the host's, in all namespaces but that of the files (these are in /proc/PID/root)."""
+    target = ("nsenter", "--target", str(instance.pid))
+    shell = shell_of(instance)
+    if shell is None:
+        return (*target, *_BUT_FILES, "--", "/bin/sh")
+    user = ("--setuid", str(instance.plan.uid), "--setgid", str(instance.plan.gid))
+    return (*target, *_ALL_NAMESPACES, *user, "--", shell)
+
+
+# --- recorded --------------------------------------------------------------------------------------------
+
+
+def record(
+    image: Image, plan: SmokePlan, *, store: Store, station: Station, progress: Progress, settling: float
+) -> str:
+    """A draft of `smoke` for a recipe, from what one instance shows when it is ready and has run `settling` seconds
+    more. Raises SmokeError if the image does not start."""
+    lowers = unpacked(image, store, progress)
+    with launch(image.config, lowers, plan.limits, station=station, name=f"{image.name}-record") as instance:
+        return draft_checks(instance, image, plan, settling=settling, pause=threading.Event().wait)

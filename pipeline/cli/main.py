@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -14,9 +15,20 @@ from typing import Annotated
 import typer
 
 import pipeline
-from pipeline.build import Built, Order, Workshop, build, explain_package, lock_recipe, smoke_image
+from pipeline.build import Built, Order, Workshop, build, explain_package, launchable, lock_recipe, smoke_image
 from pipeline.cli.outcome import report as report_error
 from pipeline.cli.progress import Live, Look, open_progress, size_text
+from pipeline.cli.running import (
+    Follower,
+    Keeping,
+    attend,
+    describe,
+    is_layout,
+    limits_of,
+    order_of,
+    run_as_json,
+    stopped_by_signals,
+)
 from pipeline.cli.summary import (
     built_as_json,
     built_as_lines,
@@ -27,13 +39,15 @@ from pipeline.cli.summary import (
     locked_as_lines,
 )
 from pipeline.errors import EnvironmentLacking, SmokeError, UsageError, VerificationError
-from pipeline.model.image import Compression
-from pipeline.oci import ArchiveKind, read_layout, validate, write_archive
+from pipeline.launch import plan_of, record, run_image, run_tests
+from pipeline.model.image import Compression, Image
+from pipeline.model.smoke import SmokePlan
+from pipeline.oci import ArchiveKind, adopt_layout, read_layout, validate, write_archive
 from pipeline.packages import library_version
 from pipeline.progress import Progress
 from pipeline.recipes import find_recipe, json_schema
 from pipeline.resolve import Mode
-from pipeline.sandbox import check_environment
+from pipeline.sandbox import check_environment, rootless
 from pipeline.smoke import junit, report_json, report_lines
 from pipeline.store import Store
 
@@ -47,6 +61,10 @@ app = typer.Typer(
 )
 store_app = typer.Typer(help="Look after the store.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
+
+IN_A_NAMESPACE = ("build", "smoke", "run", "doctor", "store")
+"""Commands that an ordinary user runs as root of its own user namespace: they make containers, or remove what is
+owned by subordinate ids."""
 
 CHECKOUT = Path(pipeline.__file__).parents[1]
 """Where recipes/ and templates/ stand when relbuild runs from a checkout."""
@@ -69,6 +87,11 @@ OfflineOption = Annotated[bool, typer.Option("--offline", help="Use what the sto
 RuntimeOption = Annotated[
     str | None,
     typer.Option("--runtime", help="An OCI runtime with runc's command line (default: runc, else crun)."),
+]
+
+FullOption = Annotated[bool, typer.Option("--full", help="Also ask what takes long: `smoke.neighbours`.")]
+SubjectArgument = Annotated[
+    str, typer.Argument(help="An image's OCI layout, or a recipe: its file, or its name.", show_default=False)
 ]
 
 
@@ -135,6 +158,7 @@ def _order(
     retest: bool = False,
     compression: Compression = Compression.GZIP,
     output: Path = Path("output"),
+    full: bool = False,
 ) -> Order:
     path = _recipe(name)
     beside = [path.parent / "repositories.yaml", CHECKOUT / "recipes" / "repositories.yaml"]
@@ -149,6 +173,7 @@ def _order(
         retest=retest,
         compression=compression,
         output=output,
+        full=full,
     )
 
 
@@ -164,6 +189,7 @@ def build_command(
     locked: Annotated[bool, typer.Option("--locked", help="Refuse to build if the lock is missing or stale.")] = False,
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Resolve anew even if the lock is fresh.")] = False,
     offline: OfflineOption = False,
+    full: FullOption = False,
     no_smoke: Annotated[
         bool, typer.Option("--no-smoke", help="Do not launch the image; it counts as untested.")
     ] = False,
@@ -193,6 +219,7 @@ def build_command(
                 retest=retest,
                 compression=compression,
                 output=output,
+                full=full,
             )
             for name in recipes
         ]
@@ -316,20 +343,60 @@ def validate_command(
 
 @app.command("smoke")
 def smoke_command(
-    recipe: RecipeArgument,
+    subject: SubjectArgument,
     image: Annotated[Path | None, typer.Option("--image", help="A layout (default: output/NAME).")] = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Also write the answers as JUnit.")] = None,
+    full: FullOption = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave failed instances up until Ctrl-C, and say how to get in.")
+    ] = False,
+    record_checks: Annotated[
+        bool, typer.Option("--record", help="Ask nothing; draft `smoke:` from what the image shows, on stdout.")
+    ] = False,
+    settling: Annotated[float, typer.Option("--settling", help="Seconds that --record looks on.")] = 1.0,
     output: Annotated[Path, typer.Option(help="Where the layout and the report are.")] = Path("output"),
     runtime: RuntimeOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
     progress: ProgressOption = Look.AUTO,
 ) -> None:
-    """Launch a built image again and ask the recipe's checks."""
+    """Launch a built image again and ask the recipe's checks. An image without its recipe is asked whether it listens
+    on its exposed ports and no other, and stops."""
 
     def act(around: _Surroundings) -> int:
-        order = _order(recipe, None, None, None, output=output)
-        name, report = smoke_image(order, around.workshop(store, runtime=runtime), image)
+        workshop = around.workshop(store, runtime=runtime)
+        if record_checks:
+            launched, plan = _subject(subject, workshop, image, output)
+            _say("# a draft: keep what must hold, and say why it must")
+            drafted = record(
+                launched,
+                plan,
+                store=workshop.store,
+                station=workshop.station(),
+                progress=workshop.progress,
+                settling=settling,
+            )
+            print(drafted, end="")
+            return 0
+        keeping = Keeping(workshop.progress) if keep else None
+        if is_layout(subject):
+            launched, plan = _subject(subject, workshop, None, output)
+            name, report = (
+                launched.name,
+                run_tests(
+                    launched,
+                    plan,
+                    store=workshop.store,
+                    station=workshop.station(),
+                    progress=workshop.progress,
+                    clock=workshop.clock,
+                    again=True,
+                    holding=keeping,
+                ).report,
+            )
+        else:
+            order = _order(subject, None, None, None, output=output, full=full)
+            name, report = smoke_image(order, workshop, image, keeping)
         _say(*report_lines(report))
         if junit_file is not None:
             junit_file.write_bytes(junit(report, name))
@@ -338,6 +405,84 @@ def smoke_command(
         if not report.passed:
             raise SmokeError("smoke-failed", f"{name} did not pass", hint="see the lines above")
         return 0
+
+    _perform(act, progress, as_json)
+
+
+def _subject(text: str, workshop: Workshop, layout: Path | None, output: Path) -> tuple[Image, SmokePlan]:
+    """The image that a person means, and what is asked of it."""
+    if is_layout(text):
+        adopted = adopt_layout(Path(text), store=workshop.store)
+        return adopted, plan_of(adopted)
+    image, plan = launchable(_order(text, None, None, None, output=output), workshop)
+    return (image if layout is None else adopt_layout(layout, store=workshop.store)), plan
+
+
+@app.command("run")
+def run_command(
+    subject: SubjectArgument,
+    instances: Annotated[int, typer.Option("--instances", min=1, max=100, help="How many.")] = 1,
+    cpus: Annotated[str | None, typer.Option("--cpus", help="Processors of each, such as 0.5.")] = None,
+    memory: Annotated[str | None, typer.Option("--memory", help="Memory of each, such as 512MiB.")] = None,
+    pids: Annotated[int | None, typer.Option("--pids", min=1, help="Processes and threads of each.")] = None,
+    bandwidth: Annotated[
+        str | None, typer.Option("--bandwidth", help="Network of each, each way, such as 100mbit.")
+    ] = None,
+    publish: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--publish",
+            "-p",
+            help="HOST:CONTAINER: a port on this machine's loopback; the next instance has the next port.",
+        ),
+    ] = None,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--volume",
+            "-v",
+            help="NAME:PATH: kept from run to run, each instance its own; or FOLDER:PATH: a folder of this machine.",
+        ),
+    ] = None,
+    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE.")] = None,
+    config: Annotated[
+        list[str] | None, typer.Option("--config", help="FILE:PATH: a file of this machine in place of the image's.")
+    ] = None,
+    shell: Annotated[bool, typer.Option("--shell", help="Open a shell in the first instance.")] = False,
+    output: Annotated[Path, typer.Option(help="Where a recipe's layout is.")] = Path("output"),
+    runtime: RuntimeOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    progress: ProgressOption = Look.AUTO,
+) -> None:
+    """Launch an image or a recipe under its limits, and follow its log until Ctrl-C."""
+
+    def act(around: _Surroundings) -> int:
+        workshop = around.workshop(store, runtime=runtime)
+        image, plan = _subject(subject, workshop, None, output)
+        limits = limits_of(plan.limits, cpus=cpus, memory=memory, pids=pids, bandwidth=bandwidth)
+        order = order_of(
+            instances, limits, publish=publish or (), volume=volume or (), env=env or (), config=config or ()
+        )
+        with (
+            stopped_by_signals() as stopping,
+            contextlib.closing(Follower(stopping, shown=not as_json and not shell)) as follower,
+            run_image(
+                image,
+                order,
+                store=workshop.store,
+                station=workshop.station(),
+                progress=workshop.progress,
+                follow=follower,
+            ) as run,
+        ):
+            if isinstance(workshop.progress, Live):
+                workshop.progress.close()
+            _say(*describe(run))
+            code = attend(run, shell=shell, stopping=stopping)
+        if around.as_json:
+            _answer(run_as_json(run, code))
+        return code
 
     _perform(act, progress, as_json)
 
@@ -423,4 +568,8 @@ def main() -> None:
     commands = {command.name for command in app.registered_commands} | {"store"}
     if arguments and arguments[0] not in commands and arguments[0] != "--help":
         arguments = ["build", *arguments]
+    if os.geteuid() != 0 and arguments and arguments[0] in IN_A_NAMESPACE and "--help" not in arguments:
+        # What needs root says so itself, and what does not goes on.
+        with contextlib.suppress(EnvironmentLacking):
+            rootless.enter()
     app(arguments)

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pipeline.digest import Digest
+from pipeline.model.probes import Rules, Subject
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one instance may use. `milli_cpus`: thousandths of a core; `memory`: bytes, swap included;
     `pids`: processes and threads; `bandwidth`: bits per second each way; `open_files`: descriptors per
-    process; `tmpfs`: bytes of each scratch file system. None: no limit was asked for. `enforce`: a limit that
-    the kernel did not take fails the run."""
+    process; `tmpfs`: bytes of each scratch file system; `volume`: bytes of each volume; `io_weight`: share of
+    the disk when others want it too, 10 to 1000. None: no limit was asked for. `enforce`: a limit that the
+    kernel did not take fails the run."""
 
     milli_cpus: int | None = None
     memory: int | None = None
@@ -22,16 +24,21 @@ class Limits:
     open_files: int | None = None
     tmpfs: int = 64 << 20
     enforce: bool = False
+    volume: int = 4 << 30
+    io_weight: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a command or a probe must show. Patterns are regular expressions searched for in the text."""
+    """What an answer must show. `exit_code` and `stderr` are a command's; `stdout` is what a command prints or a
+    port sends; `status`, `headers` (by name) and `body` are of HTTP."""
 
     exit_code: int | None = 0
-    stdout: str | None = None
-    stderr: str | None = None
-    stdout_is: str | None = None
+    stdout: Rules = ()
+    stderr: Rules = ()
+    status: Rules = ()
+    headers: tuple[tuple[str, Rules], ...] = ()
+    body: Rules = ()
 
 
 class CheckKind(StrEnum):
@@ -39,7 +46,17 @@ class CheckKind(StrEnum):
 
     COMMAND = "command"
     PORT = "port"
+    SOCKET = "socket"
+    HTTP = "http"
     LOG = "log"
+    FILE = "file"
+    PROCESS = "process"
+    LISTENING = "listening"
+    ACCOUNT = "account"
+    PACKAGES = "packages"
+    IMAGE = "image"
+    LICENSES = "licenses"
+    RESTART = "restart"
     STOP = "stop"
 
 
@@ -48,9 +65,10 @@ class Check:
     """One question. Times are milliseconds.
 
     By `kind`: COMMAND runs `command` in the instance (with `stdin`, as `user`) until it meets `expect` or
-    `within` passes; PORT connects to `port`, sends `send` if given, and searches the answer for
-    `expect.stdout`; LOG searches the instance's output for `pattern`; STOP sends the image's stop signal and
-    expects the end within `within` with `expect.exit_code`. `place` is its `file:line`.
+    `within` passes; PORT connects to `port` and SOCKET to the unix socket at the path `socket`, sends `send` if
+    given, and holds the answer against `expect.stdout`; LOG holds the instance's output against `log`; STOP
+    sends `signal` ("": the image's) and expects the end within `within` with `expect.exit_code`. The others ask
+    about `subject`. `place` is its `file:line`.
     """
 
     name: str
@@ -61,19 +79,58 @@ class Check:
     stdin: str = ""
     user: str = ""
     port: int = 0
+    socket: str = ""
     send: str = ""
-    pattern: str = ""
+    log: Rules = ()
+    signal: str = ""
+    subject: Subject | None = None
     place: str = field(default="", compare=False)
+
+
+class Variant(StrEnum):
+    """Another way of launching the image, in one more instance that is asked the same."""
+
+    ARBITRARY_UID = "arbitrary-uid"
+    READ_ONLY = "read-only"
+
+
+class Misbehaviour(StrEnum):
+    """What a bad neighbour does with all that its limits leave it."""
+
+    SPIN = "spin"
+    ALLOCATE = "allocate"
+    FORK = "fork"
+    FLOOD = "flood"
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """`count` instances at the same time, of which one misbehaves in each way in turn: the others must still
+    answer within `factor` times their quiet latency. Latencies below `floor` (microseconds) count as `floor`.
+    `lasting` is milliseconds of each measurement."""
+
+    count: int = 20
+    misbehave: tuple[Misbehaviour, ...] = tuple(Misbehaviour)
+    factor: float = 10.0
+    floor: int = 5_000
+    lasting: int = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class SmokePlan:
-    """All that is asked of an image. `ready` is asked first of every instance, then `checks` in order."""
+    """All that is asked of an image. `ready` is asked first of every instance, then `checks` in order.
+
+    `variants` are instances more. `upgrade_from` is an older image (a layout, relative to the recipe; "": none):
+    one more instance starts as that one, and is the new one, on its data, from the first restart on.
+    """
 
     ready: Check | None = None
     checks: tuple[Check, ...] = ()
     limits: Limits = Limits()
     instances: int = 1
+    variants: tuple[Variant, ...] = ()
+    upgrade_from: str = ""
+    neighbours: Neighbours | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +160,8 @@ class InstanceReport:
 
     `peak_memory` bytes, `cpu_time` microseconds, `throttled_time` microseconds, `peak_pids` a count or
     None where the kernel does not tell, `oom_kills` a count, `exit_code` None if it was still running.
+    `role` says what was special about it ("": nothing), `happened` which limits it ran into and whether a signal
+    ended it. `measured` is every figure that there is, by name.
     """
 
     name: str
@@ -116,6 +175,27 @@ class InstanceReport:
     peak_pids: int | None
     oom_kills: int | None
     log: str = ""
+    role: str = ""
+    happened: str = ""
+    measured: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourFigures:
+    """What the neighbours of one that misbehaves (`misbehaviour`) noticed. Latencies in microseconds: the median
+    and the 99th percentile, before (`quiet_…`) and meanwhile. `asked` answers, of which `failed` did not come or
+    were wrong. `effect` is what the one that misbehaved is known to have done; `detail` says why it did not pass."""
+
+    misbehaviour: str
+    passed: bool
+    asked: int
+    failed: int
+    quiet_p50: int
+    quiet_p99: int
+    p50: int
+    p99: int
+    effect: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +210,7 @@ class SmokeReport:
     started: int
     took: int
     failure: str = ""
+    neighbours: tuple[NeighbourFigures, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -137,5 +218,6 @@ class SmokeReport:
         return (
             not self.failure
             and bool(self.instances)
+            and all(figures.passed for figures in self.neighbours)
             and all(instance.checks and all(check.passed for check in instance.checks) for instance in self.instances)
         )

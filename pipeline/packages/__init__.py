@@ -8,13 +8,17 @@ with the digest that the header gives for them. The only door to rpm.
 
 from pipeline.packages.database import DatabaseRecord, write_database
 from pipeline.packages.header import read_header
+from pipeline.packages.installed import DATABASE_LIMIT, DATABASE_PATHS, Installed, read_installed
 from pipeline.packages.lua import lua_command, lua_runtime
 from pipeline.packages.payload import PayloadFile, read_files, read_payload
 from pipeline.packages.verify import verify_package
 from pipeline.packages.versions import compare_evr, library_version
 
 __all__ = [
+    "DATABASE_LIMIT",
+    "DATABASE_PATHS",
     "DatabaseRecord",
+    "Installed",
     "PayloadFile",
     "compare_evr",
     "library_version",
@@ -22,6 +26,7 @@ __all__ = [
     "lua_runtime",
     "read_files",
     "read_header",
+    "read_installed",
     "read_payload",
     "verify_package",
     "write_database",

@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.documents import DocumentPath
-from pipeline.errors import RecipeError
-from pipeline.model.smoke import Check, CheckKind, Expectation, Limits, SmokePlan
-from pipeline.recipes.fields import PORT_MOST, pattern_of
+from pipeline.model.probes import Rule
+from pipeline.model.smoke import Check, CheckKind, Expectation, Limits, Misbehaviour, Neighbours, SmokePlan
 from pipeline.recipes.problems import Problems, place
-from pipeline.recipes.quantities import Malformed
-from pipeline.recipes.schema import CheckDocument, ExpectDocument, LimitsDocument, ReadyDocument
+from pipeline.recipes.questions import CheckDocument, ExpectDocument, NeighboursDocument, ReadyDocument
+from pipeline.recipes.rendering import Renderer
+from pipeline.recipes.schema import LimitsDocument, SmokeDocument, is_given
 from pipeline.recipes.sources import Source
-from pipeline.render import evaluate
+from pipeline.recipes.subjects import plan_subject
 
+_TALK = frozenset({"expect", "send", "within"})
 _FITTING = {
     CheckKind.COMMAND: frozenset({"command", "expect", "stdin", "user", "within"}),
-    CheckKind.PORT: frozenset({"port", "expect", "send", "within"}),
-    CheckKind.LOG: frozenset({"log", "within"}),
+    CheckKind.PORT: _TALK | {"port"},
+    CheckKind.SOCKET: _TALK | {"socket"},
+    CheckKind.HTTP: frozenset({"http", "expect", "within"}),
     CheckKind.STOP: frozenset({"stop"}),
 }
-_FITTING_EXPECTATION = {CheckKind.PORT: frozenset({"stdout", "stdout_is"})}
+"""What may stand beside a kind; beside all others `within`."""
+
+_FITTING_EXPECTATION = {
+    CheckKind.COMMAND: (frozenset({"exit_code", "stdout", "stdout_is", "stderr"}), "a command shows"),
+    CheckKind.PORT: (frozenset({"stdout", "stdout_is"}), "what a port answers is"),
+    CheckKind.SOCKET: (frozenset({"stdout", "stdout_is"}), "what a socket answers is"),
+    CheckKind.HTTP: (frozenset({"status", "headers", "body"}), "an HTTP answer has"),
+}
+_TALKING = (CheckKind.HTTP, CheckKind.PORT, CheckKind.SOCKET)
+_RESTARTING = 30_000
+"""Milliseconds for the stop before a restart: more than checks get, because databases flush."""
 
 
 def plan_smoke(source: Source, scope: Mapping[str, object], problems: Problems) -> SmokePlan:
     """The smoke plan of the recipe in `source`, its texts rendered with `scope`.
 
     Problems: `check-kind`, `check-key-misplaced`, `check-duplicate`, `check-after-stop`, `checks-missing`,
-    `pattern-malformed`, `port-malformed`, `template-undefined`, …
+    `neighbours-silent`, `neighbours-unlimited`, `pattern-malformed`, `port-malformed`, `template-undefined`, …
     """
     smoke = source.recipe.smoke
     if smoke is None:
         return SmokePlan()
-    builder = _Builder(source, scope, problems)
+    builder = _Builder(Renderer(source, scope, problems))
     ready = builder.check(smoke.ready, ("smoke", "ready"), "ready") if smoke.ready else None
     checks: list[Check] = []
     names: set[str] = set()
@@ -58,7 +70,18 @@ def plan_smoke(source: Source, scope: Mapping[str, object], problems: Problems) 
     if not smoke.checks:
         message = "the image is launched, but nothing is asked of it"
         builder.refuse("checks-missing", message, "add at least one check", ("smoke",))
-    return SmokePlan(ready, tuple(checks), plan_limits(smoke.limits), smoke.instances)
+    neighbours = None
+    if smoke.neighbours is not None:
+        neighbours = builder.neighbours(smoke.neighbours, smoke, [*checks, *([ready] if ready else [])])
+    return SmokePlan(
+        ready,
+        tuple(checks),
+        plan_limits(smoke.limits),
+        smoke.instances,
+        tuple(dict.fromkeys(smoke.variants)),
+        builder.renderer.text(smoke.upgrade_from, ("smoke",), "upgrade_from"),
+        neighbours,
+    )
 
 
 def plan_limits(document: LimitsDocument) -> Limits:
@@ -71,17 +94,17 @@ def plan_limits(document: LimitsDocument) -> Limits:
         open_files=document.open_files,
         tmpfs=document.tmpfs,
         enforce=document.enforce,
+        volume=document.volume,
+        io_weight=document.io_weight,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Builder:
-    source: Source
-    scope: Mapping[str, object]
-    problems: Problems
+    renderer: Renderer
 
     def refuse(self, code: str, message: str, hint: str, path: DocumentPath, *inner: str | int) -> None:
-        self.problems.add(code, message, self.source.document, (*path, *inner), hint)
+        self.renderer.refuse(code, message, hint, path, *inner)
 
     def check(self, document: CheckDocument | ReadyDocument, path: DocumentPath, name: str) -> Check | None:
         kinds = [kind for kind in CheckKind if getattr(document, kind, None) is not None]
@@ -92,7 +115,8 @@ class _Builder:
             self.refuse("check-kind", f"the check '{name}' has no one kind: {given}", hint, path)
             return None
         kind = kinds[0]
-        before = len(self.problems)
+        problems = self.renderer.problems
+        before = len(problems)
         self._refuse_misplaced(document, kind, path)
         within = document.within
         stop = getattr(document, "stop", None)
@@ -101,6 +125,8 @@ class _Builder:
             expect = Expectation(exit_code=stop.exit_code)
         else:
             expect = self._expectation(document.expect, kind, path)
+        if kind is CheckKind.RESTART and not is_given(document, "within"):
+            within = _RESTARTING
         if kind is CheckKind.COMMAND and not document.command:
             self.refuse("list-empty", "the command is empty", "name a program", path, "command")
         check = Check(
@@ -108,70 +134,69 @@ class _Builder:
             kind=kind,
             within=within,
             expect=expect,
-            command=self._words(document.command, path),
-            stdin=self._text(getattr(document, "stdin", None), path, "stdin"),
+            command=self.renderer.words(document.command, path, "command"),
+            stdin=self.renderer.text(getattr(document, "stdin", None), path, "stdin"),
             user=document.user or "",
-            port=self._port(document.port, path),
-            send=self._text(getattr(document, "send", None), path, "send"),
-            pattern=self._pattern(document.log, path, "log") or "",
-            place=place(self.source.document, path),
+            port=self.renderer.port(document.port, path, "port"),
+            socket=document.socket or "",
+            send=self.renderer.text(document.send, path, "send"),
+            log=self.renderer.rules(document.log, path, "log"),
+            signal=stop.signal or "" if stop is not None else "",
+            subject=plan_subject(document, path, self.renderer),
+            place=place(self.renderer.source.document, path),
         )
-        return check if len(self.problems) == before else None
+        return check if len(problems) == before else None
+
+    def neighbours(self, document: NeighboursDocument, smoke: SmokeDocument, asked: list[Check]) -> Neighbours:
+        path = ("smoke", "neighbours")
+        if not any(check.kind in _TALKING for check in asked):
+            message = "there is nothing by which neighbours could be measured"
+            self.refuse("neighbours-silent", message, "add a check by http, port or socket", path)
+        needs = {Misbehaviour.ALLOCATE: "memory", Misbehaviour.FORK: "pids", Misbehaviour.SPIN: "cpus"}
+        for misbehaviour in document.misbehave:
+            limit = needs.get(misbehaviour)
+            if limit is not None and getattr(smoke.limits, limit) is None:
+                message = f"'{misbehaviour}' without a limit would disturb the whole machine"
+                self.refuse("neighbours-unlimited", message, f"add smoke.limits.{limit}", path, "misbehave")
+        return Neighbours(
+            count=document.count,
+            misbehave=tuple(dict.fromkeys(document.misbehave)),
+            factor=document.factor,
+            floor=document.floor * 1000,
+            lasting=document.lasting,
+        )
 
     def _refuse_misplaced(self, document: CheckDocument | ReadyDocument, kind: CheckKind, path: DocumentPath) -> None:
-        for key in sorted(document.model_fields_set - _FITTING[kind] - {"name"}):
+        beside = _FITTING.get(kind, frozenset({str(kind), "within"}))
+        for key in sorted(document.model_fields_set - beside - {"name"}):
             if getattr(document, key) is None:
                 continue
-            fitting = ", ".join(sorted(_FITTING[kind] - {kind.value}))
+            fitting = ", ".join(sorted(beside - {kind.value}))
             message = f"'{key}' has no meaning beside '{kind}'"
             hint = "write 'within' inside 'stop'" if kind is CheckKind.STOP and key == "within" else None
             hint = hint or (f"'{kind}' goes with {fitting}" if fitting else f"remove '{key}'")
             self.refuse("check-key-misplaced", message, hint, path, key)
 
     def _expectation(self, document: ExpectDocument | None, kind: CheckKind, path: DocumentPath) -> Expectation:
+        status = (Rule(equals="200"),) if kind is CheckKind.HTTP else ()
         if document is None:
-            return Expectation(exit_code=0 if kind is CheckKind.COMMAND else None)
+            return Expectation(exit_code=0 if kind is CheckKind.COMMAND else None, status=status)
         inner = (*path, "expect")
-        fitting = _FITTING_EXPECTATION.get(kind)
-        for key in sorted(document.model_fields_set - (fitting or document.model_fields_set)):
+        fitting, shows = _FITTING_EXPECTATION.get(kind, (document.model_fields_set, ""))
+        for key in sorted(document.model_fields_set - fitting):
             message = f"'{key}' has no meaning for '{kind}'"
-            self.refuse("check-key-misplaced", message, "what a port answers is 'stdout'", inner, key)
+            known = " or ".join(f"'{name}'" for name in sorted(fitting))
+            self.refuse("check-key-misplaced", message, f"{shows} {known}", inner, key)
+        rules = self.renderer.rules
+        exactly = document.stdout_is
         return Expectation(
             exit_code=document.exit_code if kind is CheckKind.COMMAND else None,
-            stdout=self._pattern(document.stdout, inner, "stdout"),
-            stderr=self._pattern(document.stderr, inner, "stderr"),
-            stdout_is=None if document.stdout_is is None else self._text(document.stdout_is, inner, "stdout_is"),
+            stdout=(
+                *rules(document.stdout, inner, "stdout"),
+                *(() if exactly is None else (Rule(equals=self.renderer.text(exactly, inner, "stdout_is")),)),
+            ),
+            stderr=rules(document.stderr, inner, "stderr"),
+            status=rules(document.status, inner, "status") or status,
+            headers=self.renderer.named_rules(document.headers, inner, "headers"),
+            body=rules(document.body, inner, "body"),
         )
-
-    def _text(self, text: str | None, path: DocumentPath, *inner: str | int) -> str:
-        if text is None:
-            return ""
-        try:
-            return evaluate(text, self.scope, place=place(self.source.document, (*path, *inner)))
-        except RecipeError as error:
-            self.problems.take(error)
-            return ""
-
-    def _words(self, words: Sequence[str] | None, path: DocumentPath) -> tuple[str, ...]:
-        return tuple(self._text(word, path, "command", index) for index, word in enumerate(words or ()))
-
-    def _pattern(self, text: str | None, path: DocumentPath, key: str) -> str | None:
-        if text is None:
-            return None
-        rendered = self._text(text, path, key)
-        try:
-            return pattern_of(rendered)
-        except Malformed as error:
-            self.refuse(error.code, str(error), error.hint, path, key)
-            return None
-
-    def _port(self, text: str | None, path: DocumentPath) -> int:
-        if text is None:
-            return 0
-        rendered = self._text(text, path, "port")
-        if rendered.isascii() and rendered.isdigit() and 1 <= int(rendered[:6]) <= PORT_MOST:
-            return int(rendered)
-        if rendered:
-            message = f"'{rendered[:40]}' is not a port"
-            self.refuse("port-malformed", message, "write a port number from 1 to 65535", path, "port")
-        return 0

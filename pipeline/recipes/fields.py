@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
@@ -191,6 +192,23 @@ def _without(value: object) -> object:
         f"'{value!s:.40}' is nothing that a layer can leave out",
         f"did you mean '{near[0]}'?" if near else f"write {', '.join(known[:-1])} or {known[-1]}",
     )
+
+
+def choice(words: type[StrEnum], what: str) -> BeforeValidator:
+    """A check that a value is one of some words."""
+    known = [str(word) for word in words]
+
+    def pick(value: object) -> object:
+        if isinstance(value, str) and value in known:
+            return words(value)
+        near = difflib.get_close_matches(str(value).replace("_", "-"), known, n=1)
+        raise Malformed(
+            "value-unknown",
+            f"'{value!s:.40}' is not {what}",
+            f"did you mean '{near[0]}'?" if near else f"write {', '.join(known[:-1])} or {known[-1]}",
+        )
+
+    return checked(pick)
 
 
 def _pattern(value: object) -> object:

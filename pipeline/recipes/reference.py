@@ -6,6 +6,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterable
+from enum import StrEnum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -27,6 +28,8 @@ _PROSE = """\
 A recipe is a YAML file (the core schema of YAML 1.2, so `no` and `on` are text; no tags, anchors or merge
 keys; UTF-8). Unknown keys are errors. Inside `image` and `smoke` the words of a key are joined with `_`,
 elsewhere with `-`.
+
+How an image is asked, with an example of every kind of check, is in [smoke.md](smoke.md).
 
 Quantities: sizes are bytes, or a number with `K`, `M`, `G`, `T` or `KiB` … `TiB`, all powers of 1024 (`MB` is
 refused, because people disagree about it). Durations are a number with `ms`, `s`, `m` or `h`. Bandwidths are a
@@ -166,10 +169,15 @@ def _words(annotation: Any) -> str:  # noqa: ANN401
     if origin in {Union, UnionType}:
         return " or ".join(_words(argument) for argument in arguments if argument is not NoneType)
     if origin is list:
-        return f"list of {_words(arguments[0])}"
+        words = _words(arguments[0])
+        return f"list of {words}" if " or " not in words else f"list of ({words})"
     if origin is dict:
         return f"mapping of {_words(arguments[0])} to {_words(arguments[1])}"
-    return {bool: "`true` or `false`", int: "whole number", object: "any value", str: "text"}[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return " or ".join(f"`{word}`" for word in annotation)
+    return {bool: "`true` or `false`", int: "whole number", float: "number", object: "any value", str: "text"}[
+        annotation
+    ]
 
 
 def _yaml(value: object) -> str:

@@ -18,7 +18,6 @@ from pipeline.recipes.fields import (
     Bandwidth,
     Beside,
     Cpus,
-    Duration,
     ExposedPort,
     FileTarget,
     ImageUser,
@@ -27,8 +26,6 @@ from pipeline.recipes.fields import (
     Mode,
     Name,
     Owner,
-    Pattern,
-    Port,
     Sha256,
     SignalName,
     Size,
@@ -38,6 +35,7 @@ from pipeline.recipes.fields import (
     Url,
     VariableName,
 )
+from pipeline.recipes.questions import CheckDocument, NeighboursDocument, ReadyDocument, Variants
 
 Id = Annotated[int, Field(ge=1, le=ID_MOST)]
 
@@ -168,59 +166,6 @@ class ImageDocument(Strict):
     labels: dict[Line, Text] = Field(default={}, description="labels of the image")
 
 
-class ExpectDocument(Strict):
-    """What an answer must show. Patterns are Python regular expressions, searched for in the text."""
-
-    exit_code: Annotated[int, Field(ge=0, le=255)] | None = Field(
-        default=0, description="the command's exit status; null: any"
-    )
-    stdout: Pattern | None = Field(
-        default=None, description="a pattern in what it prints, or in what a port answers", examples=["^1$"]
-    )
-    stdout_is: Text | None = Field(default=None, description="all that it prints, without white space at the ends")
-    stderr: Pattern | None = Field(default=None, description="a pattern in its error output")
-
-
-class StopDocument(Strict):
-    """How the image must stop when it gets its stop signal."""
-
-    within: Duration = Field(default=20_000, description="how long it may take", examples=["20s"])
-    exit_code: Annotated[int, Field(ge=0, le=255)] = Field(default=0, description="the exit status it must have")
-
-
-class ReadyDocument(Strict):
-    """How to tell that an instance can be used: exactly one of `command`, `port`, `log`."""
-
-    command: list[Text] | None = Field(default=None, description="a command that must succeed")
-    port: Port | None = Field(default=None, description="a port that must accept connections", examples=[3306])
-    log: Pattern | None = Field(default=None, description="a pattern in the instance's output")
-    expect: ExpectDocument | None = Field(default=None, description="what `command` must show")
-    user: ImageUser | None = Field(default=None, description="who runs `command`; default: the image's user")
-    within: Duration = Field(default=60_000, description="how long it may take", examples=["60s"])
-
-
-class CheckDocument(Strict):
-    """One question to a running instance: exactly one of `command`, `port`, `log`, `stop`. Texts may hold
-    templates that use `values`, so that a check follows the configuration."""
-
-    name: Line = Field(description="what the check shows, for reports", examples=["answers"])
-    command: list[Text] | None = Field(
-        default=None, description="a command that is run in the instance", examples=[["redis-cli", "ping"]]
-    )
-    port: Port | None = Field(default=None, description="a port that is connected to", examples=[8080])
-    log: Pattern | None = Field(default=None, description="a pattern in the instance's output")
-    stop: StopDocument | None = Field(
-        default=None, description="stop the instance; must be the last check", examples=[{"within": "20s"}]
-    )
-    expect: ExpectDocument | None = Field(default=None, description="what `command` or `port` must show")
-    stdin: Text | None = Field(default=None, description="what `command` reads")
-    user: ImageUser | None = Field(default=None, description="who runs `command`; default: the image's user")
-    send: Text | None = Field(default=None, description="what is sent to `port`", examples=["PING\r\n"])
-    within: Duration = Field(
-        default=10_000, description="how long until it must be met; a command is asked again until then"
-    )
-
-
 class LimitsDocument(Strict):
     """What one instance may use."""
 
@@ -234,6 +179,10 @@ class LimitsDocument(Strict):
         default=None, description="open files of each process", examples=[1024]
     )
     tmpfs: Size = Field(default=64 << 20, description="size of each scratch file system", examples=["64MiB"])
+    volume: Size = Field(default=4 << 30, description="size of each volume", examples=["4GiB"])
+    io_weight: Annotated[int, Field(ge=10, le=1000)] | None = Field(
+        default=None, description="share of the disk beside others, of whom each has 100", examples=[100]
+    )
     enforce: bool = Field(default=False, description="fail when the kernel does not take a limit")
 
 
@@ -243,6 +192,21 @@ class SmokeDocument(Strict):
     limits: LimitsDocument = Field(default=LimitsDocument(), description="what each instance may use")
     instances: Annotated[int, Field(ge=1, le=100)] = Field(
         default=1, description="how many run at the same time", examples=[2]
+    )
+    variants: Variants = Field(
+        default=[],
+        description="one more instance each, asked the same: `arbitrary-uid` as a random high user in group 0, "
+        "`read-only` with a look at its mounts, that nothing but volumes and scratch space can be written",
+        examples=[["arbitrary-uid"]],
+    )
+    upgrade_from: Line | None = Field(
+        default=None,
+        description="the OCI layout of an older image, relative to this recipe: one more instance starts as the old "
+        "image, and at the first `restart` (without one: before all checks) becomes the new one on the same volumes",
+        examples=["../previous/mysql"],
+    )
+    neighbours: NeighboursDocument | None = Field(
+        default=None, description="whether one that misbehaves disturbs the others", examples=[{"count": 20}]
     )
     ready: ReadyDocument | None = Field(default=None, description="when an instance is ready to be asked")
     checks: list[CheckDocument] = Field(default=[], description="questions, asked in order of every instance")

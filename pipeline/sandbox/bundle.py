@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.sandbox import seccomp
-from pipeline.sandbox.idmap import IDS
+from pipeline.sandbox.idmap import mapping
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -31,16 +31,32 @@ BUILD_CAPABILITIES = (
 _MASKED = (
     "/proc/acpi",
     "/proc/asound",
+    "/proc/config.gz",
+    "/proc/interrupts",
+    "/proc/iomem",
+    "/proc/ioports",
     "/proc/kallsyms",
     "/proc/kcore",
+    "/proc/key-users",
     "/proc/keys",
+    "/proc/kmsg",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
     "/proc/latency_stats",
+    "/proc/modules",
+    "/proc/mtrr",
+    "/proc/pagetypeinfo",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/proc/slabinfo",
     "/proc/sysrq-trigger",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/proc/vmallocinfo",
 )
+"""What tells of the machine or its kernel and of nothing in the container: more than the usual list."""
+
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
 _CPU_PERIOD = 100_000
 _SMALLEST_QUOTA = 1_000
@@ -75,7 +91,8 @@ class ProcessPlan:
 @dataclass(frozen=True, slots=True)
 class ContainerPlan:
     """What it runs in. `base` is the first id on the machine, `shm` bytes of /dev/shm; the limits are as in
-    `pipeline.model.smoke.Limits`; `limit_swap`: the kernel counts swap."""
+    `pipeline.model.smoke.Limits`; `limit_swap`: the kernel counts swap; `namespaces`: those to
+    join, by kind; the runtime makes the others."""
 
     process: ProcessPlan
     root: Path
@@ -90,6 +107,7 @@ class ContainerPlan:
     pids: int | None = None
     limit_swap: bool = True
     sysctl: Mapping[str, str] = field(default_factory=dict)
+    namespaces: Mapping[str, Path] = field(default_factory=dict)
 
 
 def process_spec(plan: ProcessPlan) -> dict[str, object]:
@@ -120,7 +138,7 @@ def process_spec(plan: ProcessPlan) -> dict[str, object]:
 
 def spec(plan: ContainerPlan) -> dict[str, object]:
     """The whole config.json."""
-    mapping = [{"containerID": 0, "hostID": plan.base, "size": IDS}]
+    ids = [{"containerID": inside, "hostID": outside, "size": count} for inside, outside, count in mapping(plan.base)]
     return {
         "ociVersion": "1.0.2",
         "process": process_spec(plan.process),
@@ -128,11 +146,14 @@ def spec(plan: ContainerPlan) -> dict[str, object]:
         "hostname": plan.hostname,
         "mounts": [*_system_mounts(plan.shm), *(_bind(mount) for mount in plan.mounts)],
         "linux": {
-            "uidMappings": mapping,
-            "gidMappings": mapping,
-            "namespaces": [{"type": kind} for kind in ("user", "pid", "network", "ipc", "uts", "mount", "cgroup")],
-            "cgroupsPath": plan.cgroup,
-            "resources": _resources(plan),
+            "uidMappings": ids,
+            "gidMappings": ids,
+            "namespaces": [
+                {"type": kind, **({"path": str(plan.namespaces[kind])} if kind in plan.namespaces else {})}
+                for kind in ("user", "pid", "network", "ipc", "uts", "mount", "cgroup")
+            ],
+            # Without control groups of its own a runtime must not be told to limit anything.
+            **({"cgroupsPath": plan.cgroup, "resources": _resources(plan)} if plan.cgroup else {}),
             "sysctl": dict(plan.sysctl),
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READ_ONLY),

@@ -10,16 +10,28 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking
+from pipeline.sandbox.rootless import LEAF, nested, own_group
+from pipeline.sandbox.untracked import command_processes, container_processes
+from pipeline.sandbox.usage import Usage, transferred
 
 PARENT = "relbuild"
 """Folder of our groups in every hierarchy. It stays; it is empty when nothing runs."""
 
 _V1 = ("cpu", "cpuacct", "memory", "pids", "freezer", "devices", "cpuset", "blkio", "hugetlb", "net_cls")
+_WEIGHTS = (
+    ("io", "io.bfq.weight"),
+    ("io", "io.weight"),
+    ("blkio", "blkio.bfq.weight"),
+    ("blkio", "blkio.weight"),
+)
+"""Files of the share of disks, by controller (v2's is called io, v1's blkio); a machine has at most one of each
+pair that works, bfq's own first."""
+
 _EMPTYING = 10.0
 """Seconds until a killed group must be empty. A process that is stuck in the kernel may take some."""
 
@@ -33,10 +45,14 @@ class Hierarchies:
     controllers: Mapping[str, Path] = field(default_factory=dict)
     unified: Path | None = None
     beside: Path | None = None
+    prefix: str = ""
+    """Where `unified` lies in the hierarchy, if it is a part that was handed over to an ordinary user."""
 
     @property
     def version(self) -> int:
-        """1 or 2."""
+        """1 or 2; 0 where this user may not use any."""
+        if self.unified is None and not self.controllers:
+            return 0
         return 2 if self.unified is not None else 1
 
     def has(self, controller: str) -> bool:
@@ -53,6 +69,25 @@ class Hierarchies:
     def root_of(self, controller: str) -> Path | None:
         """The hierarchy of one controller."""
         return self.unified or self.controllers.get(controller)
+
+
+def usable() -> Hierarchies:
+    """The hierarchies, if this user may make groups there; none of them otherwise. In a user namespace it may where
+    `/relbuild` in each was handed over to it, and on v2 below its own group if that was (systemd's `Delegate=`)
+    and `rootless.enter` could leave it for a leaf. Raises EnvironmentLacking `no-cgroups`."""
+    found = locate()
+    if not nested() or all(_writable(root) for root in found.roots()):
+        return found
+    own = own_group()
+    if found.unified is not None and own.name == LEAF:
+        ours = found.unified / own.parent.relative_to("/")
+        if os.access(ours, os.W_OK):
+            return Hierarchies({}, ours, prefix=str(own.parent).rstrip("/"))
+    return Hierarchies()
+
+
+def _writable(root: Path) -> bool:
+    return os.access(root / PARENT if (root / PARENT).exists() else root, os.W_OK)
 
 
 def locate(mountinfo: str | None = None) -> Hierarchies:
@@ -82,27 +117,18 @@ def locate(mountinfo: str | None = None) -> Hierarchies:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """What a group has used: bytes, microseconds, counts; None where the kernel does not tell."""
-
-    peak_memory: int | None
-    cpu_time: int | None
-    throttled_time: int | None
-    peak_pids: int | None
-    oom_kills: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Group:
     """One container's control group."""
 
     hierarchies: Hierarchies
     name: str
+    files: Path | None = None
+    """The sandbox's folder: where there are no control groups, its pid files say what belongs to it."""
 
     @property
     def path(self) -> str:
-        """As the runtime wants it in `linux.cgroupsPath`."""
-        return f"/{PARENT}/{self.name}"
+        """As the runtime wants it in `linux.cgroupsPath`; empty where there are none."""
+        return f"{self.hierarchies.prefix}/{PARENT}/{self.name}" if self.hierarchies.version else ""
 
     def folder(self, controller: str) -> Path | None:
         """The group's folder in one controller's hierarchy."""
@@ -157,12 +183,45 @@ class Group:
             return False
         if self.hierarchies.version == 1:
             return (root / "memory.memsw.limit_in_bytes").exists()
-        # v2's root group has no limits; a kernel that counts swap shows it in every other group.
-        return any(root.glob("*/memory.swap.max"))
+        # v2's root group has no limits; a kernel that counts swap shows it in every other group that has the
+        # controller, so there has to be one (found in ci/vm: where there was none yet, swap stayed unlimited).
+        with contextlib.suppress(OSError):
+            (root / PARENT).mkdir(exist_ok=True)
+            (root / "cgroup.subtree_control").write_text("+memory")
+        return (root / PARENT / "memory.swap.max").exists()
 
     def pids(self) -> int | None:
         """Processes and threads."""
         return self._number("pids", "pids.max")
+
+    def io_weight(self) -> int | None:
+        """The share of disks, 10 to 1000 as in runtime-spec."""
+        for controller, file in _WEIGHTS:
+            words = (self.read(controller, file) or "").split()
+            if words and words[-1].isdigit():
+                return int(words[-1])
+        return None
+
+    def set_io_weight(self, weight: int) -> None:
+        """Set the share where the kernel has one; `io_weight` tells whether it has."""
+        for controller, file in _WEIGHTS:
+            folder = self.folder(controller)
+            if folder is not None and (folder / file).exists():
+                with contextlib.suppress(OSError):
+                    (folder / file).write_text(str(weight))
+                return
+
+    def count_io(self, devices: Iterable[int]) -> None:
+        """Let v1 count what goes to and comes from `devices` (as `st_dev`). Since Linux 6.10 it only counts
+        where it throttles: so it does, at a petabyte a second. v2 counts by itself."""
+        folder = self.folder("blkio")
+        if folder is None or self.hierarchies.version == 2:
+            return
+        for device in devices:
+            for kind in ("read", "write"):
+                with contextlib.suppress(OSError):
+                    file = folder / f"blkio.throttle.{kind}_bps_device"
+                    file.write_text(f"{os.major(device)}:{os.minor(device)} {10**15}")
 
     # --- usage ---------------------------------------------------------------------------------
 
@@ -175,6 +234,8 @@ class Group:
                 self._entry("cpu", "cpu.stat", "throttled_usec"),
                 self._number("pids", "pids.peak"),
                 self._entry("memory", "memory.events", "oom_kill"),
+                self._entry("pids", "pids.events", "max"),
+                *transferred(self.read("io", "io.stat")),
             )
         nanoseconds = self._number("cpuacct", "cpuacct.usage")
         throttled = self._entry("cpu", "cpu.stat", "throttled_time")
@@ -184,12 +245,21 @@ class Group:
             None if throttled is None else throttled // 1000,
             self._number("pids", "pids.peak"),
             self._entry("memory", "memory.oom_control", "oom_kill"),
+            self._entry("pids", "pids.events", "max"),
+            *transferred(self.read("blkio", "blkio.throttle.io_service_bytes_recursive")),
         )
 
     # --- life ----------------------------------------------------------------------------------
 
     def processes(self) -> set[int]:
         """Processes in the group and below."""
+        if not self.hierarchies.version:
+            if self.files is None:
+                return set()
+            _, _, part = self.name.partition("/")
+            if part.startswith("exec"):
+                return command_processes(self.files / f"{part}.pid")
+            return container_processes(self.files)
         return {pid for root in self.hierarchies.roots() for pid in _pids(root / PARENT / self.name)}
 
     def kill(self) -> None:
@@ -223,12 +293,14 @@ class Group:
 
     def below(self, name: str) -> Group:
         """A group inside this one."""
-        return Group(self.hierarchies, f"{self.name}/{name}")
+        return Group(self.hierarchies, f"{self.name}/{name}", self.files)
 
     @property
-    def tracker(self) -> tuple[str, Path]:
+    def tracker(self) -> tuple[str, Path] | None:
         """Controller and folder of the hierarchy in which sub-groups only keep track of processes (v1's
-        freezer limits nothing)."""
+        freezer limits nothing); None where there are no control groups."""
+        if not self.hierarchies.version:
+            return None
         if self.hierarchies.unified is not None:
             return "", self.hierarchies.unified / PARENT / self.name
         root = self.hierarchies.controllers.get("freezer")

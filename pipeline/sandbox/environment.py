@@ -10,11 +10,13 @@ from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import RelbuildError
-from pipeline.sandbox import kernel
-from pipeline.sandbox.cgroups import locate
-from pipeline.sandbox.idmap import base_of, user_namespace
+from pipeline.sandbox import kernel, loop
+from pipeline.sandbox.cgroups import PARENT, locate, usable
+from pipeline.sandbox.idmap import base_of, user_and_network_namespace, user_namespace
 from pipeline.sandbox.keeper import keep
+from pipeline.sandbox.network import lay_link
 from pipeline.sandbox.overlay import mount_overlay
+from pipeline.sandbox.rootless import nested, obstacle
 from pipeline.sandbox.runtime import find_runtime
 
 _CONTROLLERS = (
@@ -26,6 +28,7 @@ _PROGRAMS = (
     ("rpm", "scriptlets in rpm's own Lua"),
     ("rpmdb", "writing the RPM database"),
     ("unshare", "user namespaces"),
+    ("mke2fs", "volumes of limited size"),
 )
 
 
@@ -46,19 +49,43 @@ def check_environment(folder: Path | None = None) -> tuple[Finding, ...]:
 
 
 def _findings(folder: Path | None) -> Iterator[Finding]:
-    yield _tried("OCI runtime", lambda: str(find_runtime()), "scriptlets and smoke tests")
-    root = os.geteuid() == 0
-    yield Finding("root", root, "yes" if root else "no: run relbuild as root", "mounting layers, limiting instances")
+    yield _tried("OCI runtime", _runtime, "scriptlets and smoke tests")
+    yield _privileges()
     yield _tried("user namespaces", _user_namespaces, "every sandbox")
-    yield _tried("overlay of idmapped mounts", lambda: _overlay(folder), "every sandbox")
+    yield _tried("overlay", lambda: _overlay(folder), "every sandbox")
     yield _tried("safe path look-up", _openat2, "writing into images")
     actions = Path("/proc/sys/kernel/seccomp/actions_avail")
     has_seccomp = actions.exists() and "errno" in actions.read_text().split()
     yield Finding("seccomp", has_seccomp, "yes" if has_seccomp else "not in this kernel", "every sandbox")
     yield from _cgroups()
+    yield _tried("network", _network, "addresses, limiting bandwidth")
+    if not nested():
+        # In a user namespace nobody has block devices, which `privileges` says.
+        yield _tried("loop devices", lambda: _loop(folder), "volumes of limited size")
     for program, purpose in _PROGRAMS:
         path = process.find(program)
         yield Finding(program, path is not None, str(path or "not installed: run ci/setup"), purpose)
+
+
+def _runtime() -> str:
+    runtime = find_runtime()
+    return f"{runtime}: {runtime.wall}"
+
+
+def _privileges() -> Finding:
+    """May this process do what containers need?"""
+    purpose = "unpacking and mounting layers"
+    if os.geteuid() != 0:
+        reason = obstacle() or "a user namespace could not be entered: see `user namespaces`"
+        return Finding("privileges", False, f"an ordinary user, and {reason}", purpose)
+    if not nested():
+        return Finding("privileges", True, "root on this machine", purpose)
+    return Finding(
+        "privileges",
+        True,
+        "root in a user namespace (rootless); all containers share its ids, volumes have no size of their own",
+        purpose,
+    )
 
 
 def _tried(name: str, attempt: Callable[[], str], needed_for: str) -> Finding:
@@ -71,22 +98,43 @@ def _tried(name: str, attempt: Callable[[], str], needed_for: str) -> Finding:
         return Finding(name, False, str(error), needed_for)
 
 
+def _base() -> int:
+    return 0 if nested() else base_of(0)
+
+
 def _user_namespaces() -> str:
-    with user_namespace(base_of(0)):
+    with user_namespace(_base()):
         return "yes"
 
 
 def _overlay(folder: Path | None) -> str:
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix="relbuild-trial-") as made,
-        user_namespace(base_of(0)) as userns,
+        user_namespace(_base()) as userns,
         keep() as keeper,
     ):
         lower = Path(made, "lower")
         lower.mkdir()
-        overlay = mount_overlay(keeper, [lower], folder=Path(made), userns=userns, base=base_of(0))
+        overlay = mount_overlay(keeper, [lower], folder=Path(made), userns=userns, base=_base())
         os.close(overlay.handle)
-        return f"yes, in {folder or Path(made).parent}"
+        kind = "in a user namespace" if nested() else "of idmapped mounts"
+        return f"yes, {kind}, in {folder or Path(made).parent}"
+
+
+def _network() -> str:
+    asked = 10**6
+    with user_and_network_namespace(_base()) as (_, inside), lay_link(inside, _base(), asked) as link:
+        if link.unlimited or link.rates() != (asked, asked):
+            raise OSError(link.unlimited or f"the kernel made {link.rates()} bit/s of {asked}")
+    return "yes, limited each way"
+
+
+def _loop(folder: Path | None) -> str:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="relbuild-trial-") as made:
+        made.truncate(1 << 20)
+        _, handle = loop.attach(Path(made.name))
+        os.close(handle)
+    return "yes"
 
 
 def _openat2() -> str:
@@ -100,15 +148,25 @@ def _openat2() -> str:
 
 def _cgroups() -> Iterator[Finding]:
     try:
-        hierarchies = locate()
+        there, ours = locate(), usable()
     except RelbuildError as error:
         yield Finding("control groups", False, str(error), "limits")
         return
-    kind = "v2" if hierarchies.version == 2 else "v1" + (", hybrid" if hierarchies.beside else "")
+    kind = "v2" if there.version == 2 else "v1" + (", hybrid" if there.beside else "")
+    if not ours.version:
+        names = ", ".join(controller for controller, _ in _CONTROLLERS)
+        way = (
+            "start relbuild with `systemd-run --user --scope -p Delegate=yes`"
+            if there.version == 2
+            else f"root can hand over a folder `{PARENT}` in every hierarchy (docs/sandbox.md)"
+        )
+        detail = f"{kind}, not this user's: {names} limits are unenforced; {way}"
+        yield Finding("control groups", False, detail, "limits")
+        return
     yield Finding("control groups", True, kind, "limits")
     for controller, purpose in _CONTROLLERS:
-        ok = hierarchies.has(controller)
+        ok = ours.has(controller)
         yield Finding(f"{controller} controller", ok, "yes" if ok else "not available", purpose)
-    if hierarchies.version == 1:
-        ok = hierarchies.has("freezer")
+    if ours.version == 1:
+        ok = ours.has("freezer")
         yield Finding("freezer controller", ok, "yes" if ok else "not mounted", "command checks")

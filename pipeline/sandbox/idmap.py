@@ -32,12 +32,41 @@ def base_of(slot: int) -> int:
     return FIRST_BASE + slot * IDS
 
 
+def mapping(base: int, ours: str | None = None) -> tuple[tuple[int, int, int], ...]:
+    """A container's ids: number inside, number on the machine, count. A user namespace that lies in another must
+    be mapped piece by piece as that one is (user_namespaces(7)). `ours`: this process's own map."""
+    pieces = []
+    for line in (ours or Path("/proc/self/uid_map").read_text()).splitlines():
+        first, _, count = (int(word) for word in line.split())
+        begin, end = max(first, base), min(first + count, base + IDS)
+        if begin < end:
+            pieces.append((begin - base, begin, end - begin))
+    return tuple(pieces)
+
+
 @contextlib.contextmanager
 def user_namespace(base: int) -> Iterator[int]:
-    """A descriptor of a user namespace that maps 0…65535 to `base`…; for idmapped mounts, not to live in.
+    """A descriptor of a user namespace that maps 0…65535 to `base`…; for idmapped mounts.
 
     Raises EnvironmentLacking `no-user-namespace`.
     """
+    with _namespaces(base, "user") as (user,):
+        yield user
+
+
+@contextlib.contextmanager
+def user_and_network_namespace(base: int) -> Iterator[tuple[int, int]]:
+    """The same, and an empty network namespace that belongs to it, for a container to live in. The runtime joins a
+    container's namespaces in the order user, network: were the network the machine's, it could not (runc exec).
+
+    Raises EnvironmentLacking `no-user-namespace`.
+    """
+    with _namespaces(base, "user", "net") as (user, network):
+        yield user, network
+
+
+@contextlib.contextmanager
+def _namespaces(base: int, *kinds: str) -> Iterator[tuple[int, ...]]:
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
     with contextlib.ExitStack() as after, contextlib.ExitStack() as speaking:
@@ -46,7 +75,9 @@ def user_namespace(base: int) -> Iterator[int]:
         try:
             # `read` keeps the process, and with it the namespace, until our end of the pipe is closed.
             child = process.start(
-                ["unshare", "--user", "sh", "-c", "echo in; read -r end"], stdin=theirs_in, stdout=theirs_out
+                ["unshare", *(f"--{kind}" for kind in kinds), "sh", "-c", "echo in; read -r end"],
+                stdin=theirs_in,
+                stdout=theirs_out,
             )
         finally:
             os.close(theirs_in)
@@ -59,9 +90,11 @@ def user_namespace(base: int) -> Iterator[int]:
                 hint="see kernel.unprivileged_userns_clone and user.max_user_namespaces",
             )
         for kind in ("uid_map", "gid_map"):
-            Path(f"/proc/{child.pid}/{kind}").write_text(f"0 {base} {IDS}\n")
-        namespace = os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            lines = [f"{inside} {outside} {count}\n" for inside, outside, count in mapping(base)]
+            Path(f"/proc/{child.pid}/{kind}").write_text("".join(lines))
+        handles = [os.open(f"/proc/{child.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
     try:
-        yield namespace
+        yield tuple(handles)
     finally:
-        os.close(namespace)
+        for handle in handles:
+            os.close(handle)

@@ -10,25 +10,25 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import SmokeError
 from pipeline.model.smoke import LimitReading, Limits
-from pipeline.sandbox import kernel
 from pipeline.sandbox.bundle import ProcessPlan, process_spec
-from pipeline.sandbox.cgroups import Usage
 from pipeline.sandbox.ending import end
 from pipeline.sandbox.keeper import Keeper
-from pipeline.sandbox.limits import read_limits
+from pipeline.sandbox.limits import Wire, read_limits
+from pipeline.sandbox.network import Link, socket_within
 from pipeline.sandbox.output import Capture, Running, ends, wait
 from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.runtime import last_message
 from pipeline.sandbox.session import Outcome
+from pipeline.sandbox.stage import Places
 from pipeline.sandbox.station import Berth, Station
+from pipeline.sandbox.usage import Usage
 from pipeline.sandbox.users import ACCOUNTS_LIMIT, Identity, resolve_user
 
 ANSWER_LIMIT = 1 << 20
@@ -38,7 +38,8 @@ ANSWER_LIMIT = 1 << 20
 @dataclass(slots=True)
 class Instance:
     """Made by `pipeline.sandbox.launch`. `plan` is its own process, as whom commands run too unless told
-    otherwise."""
+    otherwise. `pid` is its first process on the machine, -1 if it ended at once. `link` is its cable; None: there
+    is none, for the reason `linkless`."""
 
     name: str
     station: Station
@@ -46,14 +47,18 @@ class Instance:
     files: RootFs
     plan: ProcessPlan
     limits: Limits
-    scratch: int
+    places: Places
+    link: Link | None
+    pid: int
+    _: KW_ONLY
+    linkless: str = ""
     _keeper: Keeper
     _running: Running
     _output: Capture
-    _pid: int
     _pidfd: int
     _network: int
     _last_usage: Usage
+    _settled: bool = False
     _numbers: Iterator[int] = field(default_factory=count)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -107,22 +112,24 @@ class Instance:
         spec, log, pid = (folder / f"{number}.{kind}" for kind in ("json", "log", "pid"))
         spec.write_text(json.dumps(process_spec(plan)))
         # A group of its own that only tracks: what it contains is exactly what this command has started.
-        controller, container = self.berth.group.tracker
+        tracker = self.berth.group.tracker
         group = self.berth.group.below(number)
         begun = time.monotonic()
-        try:
-            (container / number).mkdir()
-        except FileNotFoundError:
-            return Outcome(tuple(argv), 127, b"", b"the instance has ended", 0.0)
-        where = f"{controller}:{number}" if controller else number
-        command: list[str | Path] = [self.station.runtime.path, "--root", folder / "runtime"]
-        command += ["--log", log, "--log-format", "json", "exec", "--cgroup", where]
+        command: list[str | Path] = [*self.station.runtime.command, "--root", folder / "runtime"]
+        command += ["--log", log, "--log-format", "json", "exec"]
+        if tracker is not None:
+            controller, container = tracker
+            try:
+                (container / number).mkdir()
+            except FileNotFoundError:
+                return Outcome(tuple(argv), 127, b"", b"the instance has ended", 0.0)
+            command += ["--cgroup", f"{controller}:{number}" if controller else number]
         command += ["--process", spec, "--pid-file", pid, self.berth.name]
-        owner = {"uid": self.berth.base + plan.uid, "gid": self.berth.base + plan.gid}
+        uid, gid = self.berth.base + plan.uid, self.berth.base + plan.gid
         with (
             tempfile.TemporaryFile() as fed,
-            Capture(ANSWER_LIMIT, **owner) as out,
-            Capture(ANSWER_LIMIT, **owner) as err,
+            Capture(ANSWER_LIMIT, uid=uid, gid=gid) as out,
+            Capture(ANSWER_LIMIT, uid=uid, gid=gid) as err,
         ):
             fed.write(stdin)
             fed.seek(0)
@@ -151,23 +158,33 @@ class Instance:
             dropped=out.dropped + err.dropped,
         )
 
-    def connect(self, port: int, *, timeout: float) -> socket.socket:
-        """A TCP connection to `port` on the instance's loopback, IPv4 first, then IPv6. `timeout` (seconds)
-        stays set on the socket. Raises OSError (ConnectionRefusedError, TimeoutError …)."""
+    @property
+    def address(self) -> str | None:
+        """Its IPv4 address, or None if it has no link."""
+        return None if self.link is None else self.link.address
 
-        if self._network < 0:
+    @property
+    def gateway(self) -> str | None:
+        """The address at the outer end of its link: where connections from outside come from."""
+        return None if self.link is None else self.link.gateway
+
+    def connect(self, port: int, *, timeout: float, address: str | None = None) -> socket.socket:
+        """A TCP connection to `port`, with `timeout` (seconds) set on the socket.
+
+        To the instance's own `address` it comes from outside, over the link and its bandwidth; to any other, or
+        to its loopback (IPv4 first, then IPv6) without `address`, from within the instance's network.
+        Raises OSError (ConnectionRefusedError, TimeoutError …).
+        """
+        if self._network < 0 or self._settled:
             raise ConnectionRefusedError("the instance has ended")
-
-        def dial() -> socket.socket:
-            kernel.setns(self._network, kernel.CLONE_NEWNET)
-            try:
-                return _dial(socket.AF_INET, "127.0.0.1", port, timeout)
-            except ConnectionRefusedError:
-                return _dial(socket.AF_INET6, "::1", port, timeout)
-
-        # A socket belongs to the namespace of the thread that made it, wherever it is used later.
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="dial") as pool:
-            return pool.submit(dial).result()
+        if self.link is not None and address == self.link.address:
+            return _dial(self.link.outside, address, port, timeout)
+        if address is not None:
+            return _dial(self._network, address, port, timeout)
+        try:
+            return _dial(self._network, "127.0.0.1", port, timeout)
+        except ConnectionRefusedError:
+            return _dial(self._network, "::1", port, timeout)
 
     def identity(self, user: str) -> Identity:
         """Who `user` is in this image. Raises SmokeError `user-unknown`, `group-unknown`."""
@@ -191,20 +208,47 @@ class Instance:
         self._output.finish()
         return self._running.returncode
 
+    def settle(self) -> None:
+        """End it and take the last figures; the link and the file systems may go afterwards."""
+        if not self._settled:
+            self.kill()
+            self._last_usage = self.usage()
+            self._settled = True
+
     # --- limits and usage ------------------------------------------------------------------------
 
     def readings(self) -> tuple[LimitReading, ...]:
         """The limits that were asked for, as the kernel has them."""
-        return read_limits(self.limits, self.berth.group, pid=self._pid, scratch=self.scratch)
+        wire = Wire(why=self.linkless) if self.linkless else None
+        if self.link is not None and self.limits.bandwidth is not None:
+            wire = Wire(*self.link.rates(), why=self.link.unlimited)
+        return read_limits(
+            self.limits,
+            self.berth.group,
+            pid=self.pid,
+            scratch=self.places.space("/tmp"),  # noqa: S108 - in the container
+            wire=wire,
+            volumes=[self.places.space(path) for path in self.places.volumes],
+            disk=self.station.state,
+        )
 
     def usage(self) -> Usage:
         """What it has used. After its end: all that it used, if the runtime keeps ended containers, else
         what the last look saw."""
+        if self._settled:
+            return self._last_usage
         usage = self.berth.group.usage()
         if usage.cpu_time is None and usage.peak_memory is None:
-            return self._last_usage
-        self._last_usage = usage
-        return usage
+            usage = self._last_usage
+        into, out = (self.link.traffic() if self.link is not None else None) or (None, None)
+        self._last_usage = replace(
+            usage,
+            network_in=into,
+            network_out=out,
+            full=self.places.full(),
+            output_dropped=self._output.dropped,
+        )
+        return self._last_usage
 
 
 def identity_in(files: RootFs, user: str) -> Identity:
@@ -242,8 +286,8 @@ def signal_number(text: str) -> int:
     raise SmokeError("signal-unknown", f"'{text}' is not a signal", hint="say SIGTERM, SIGQUIT, SIGINT …")
 
 
-def _dial(family: socket.AddressFamily, address: str, port: int, timeout: float) -> socket.socket:
-    connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+def _dial(namespace: int, address: str, port: int, timeout: float) -> socket.socket:
+    connection = socket_within(namespace, socket.AF_INET6 if ":" in address else socket.AF_INET)
     connection.settimeout(timeout)
     try:
         connection.connect((address, port))
@@ -261,7 +305,7 @@ def _command_ended(running: Running, pid_file: Path, deadline: float) -> bool:
             return ends(int(pid_file.read_text()), left)
         if wait(running, min(pause, left)):
             return True
-        pause = min(pause * 1.5, 0.05)
+        pause = min(pause * 1.5, 0.01)
     return False
 
 
@@ -279,7 +323,7 @@ def started(running: Running, pid_file: Path, ended: Callable[[], str], *, withi
             with contextlib.suppress(FileNotFoundError, ValueError):
                 return int(pid_file.read_text())
             break
-        pause = min(pause * 1.5, 0.05)
+        pause = min(pause * 1.5, 0.004)
     raise SmokeError(
         "not-started",
         f"the image could not be started: {ended()}",

@@ -16,6 +16,7 @@ from typing import ParamSpec, TypeVar
 
 from pipeline.errors import EnvironmentLacking
 from pipeline.sandbox import kernel
+from pipeline.sandbox.rootless import nested
 
 STAGE = Path("/run/relbuild")
 """Where mounts are made. Empty on the machine itself; in the private namespace a small tmpfs covers it. It
@@ -23,6 +24,12 @@ cannot be in the store: a container's root has to be able to walk there, and the
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+def inodes_of(size: int) -> int:
+    """How many files a tmpfs of `size` bytes may hold: an empty file costs no bytes of it, but a kilobyte of the
+    kernel's memory."""
+    return max(1024, size // 16384)
 
 
 class Keeper:
@@ -49,16 +56,15 @@ class Keeper:
         return path
 
     def tmpfs(self, name: str, *, size: int, mode: int, uid: int, gid: int) -> Path:
-        """A new tmpfs of `size` bytes on the stage. Inodes are bounded too: an empty file costs no bytes of
-        it, but a kilobyte of the kernel's memory."""
+        """A new tmpfs of `size` bytes and `inodes_of(size)` files on the stage."""
         path = self.folder(name)
-        inodes = max(1024, size // 16384)
-        options = f"size={size},nr_inodes={inodes},mode={mode:o},uid={uid},gid={gid}"
+        options = f"size={size},nr_inodes={inodes_of(size)},mode={mode:o},uid={uid},gid={gid}"
         self.do(kernel.mount, "tmpfs", str(path), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
         return path
 
     def bind(self, source: Path, name: str, *, read_only: bool, userns: int | None = None) -> Path:
-        """What is at `source`, seen on the stage as well, its ids mapped through `userns` if given."""
+        """What is at `source`, seen on the stage as well, its ids mapped through `userns` if given (in a user
+        namespace they need no mapping, and the kernel would not do it)."""
         target = STAGE / name
 
         def attach() -> None:
@@ -67,7 +73,7 @@ class Keeper:
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.touch()
-            kernel.attach(kernel.idmapped_clone(source, userns, read_only=read_only), target)
+            kernel.attach(kernel.idmapped_clone(source, None if nested() else userns, read_only=read_only), target)
 
         self.do(attach)
         return target

@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -28,11 +29,13 @@ class Capture:
     kept; the rest is counted and dropped, so that a flood neither blocks the container nor fills anything.
 
     `owner` is who the pipe belongs to on the machine: a program in the container may open /dev/stdout anew,
-    which the kernel checks against the pipe's owner.
+    which the kernel checks against the pipe's owner. `follow` gets every piece as it comes, also beyond the
+    limit, in the reading thread; if it raises, it gets no more.
     """
 
-    def __init__(self, limit: int, *, uid: int, gid: int) -> None:
+    def __init__(self, limit: int, *, uid: int, gid: int, follow: Callable[[bytes], None] | None = None) -> None:
         self._limit = limit
+        self._told = follow
         self._kept = bytearray()
         self._lock = threading.Lock()
         self._dropped = 0
@@ -80,6 +83,16 @@ class Capture:
                     room = self._limit - len(self._kept)
                     self._kept += piece[: max(0, room)]
                     self._dropped += len(piece) - max(0, min(room, len(piece)))
+                self._tell(piece)
+
+    def _tell(self, piece: bytes) -> None:
+        if self._told is None:
+            return
+        try:
+            self._told(piece)
+        except Exception:
+            # Whoever follows may be gone (a closed terminal); the container must not block for that.
+            self._told = None
 
 
 def wait(process: Running, timeout: float) -> bool:

@@ -15,11 +15,12 @@ from pathlib import Path
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.sandbox import kernel
 from pipeline.sandbox.keeper import STAGE, Keeper
+from pipeline.sandbox.rootless import nested
 
 LAYERS = 64
 """Layers in one overlay: their paths have to fit the one page that mount(2) takes options in."""
 
-_OPTIONS = "redirect_dir=off,metacopy=off,index=off,xino=off,volatile"
+_OPTIONS = "metacopy=off,index=off,xino=off,volatile"
 # volatile: nothing here outlives a crash of the machine, so nothing needs to be synced to disk.
 
 
@@ -83,7 +84,10 @@ def mount_overlay(
         try:
             options = (
                 f"lowerdir={':'.join(reversed(names))},"
-                f"upperdir=/proc/self/fd/{here}/upper,workdir=/proc/self/fd/{here}/work,{_OPTIONS}"
+                f"upperdir=/proc/self/fd/{here}/upper,workdir=/proc/self/fd/{here}/work,{_OPTIONS},"
+                # In a user namespace overlayfs may only use attributes that users may set; then there are no
+                # redirects, and it must not be told so.
+                + ("userxattr" if nested() else "redirect_dir=off")
             )
             os.chdir(STAGE)
             kernel.mount("overlay", target.name, "overlay", kernel.MS_NODEV, options)

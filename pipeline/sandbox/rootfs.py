@@ -22,6 +22,8 @@ from pipeline.sandbox import kernel
 
 _SAFE = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
 _FOLDER = os.O_PATH | os.O_DIRECTORY
+_LINKS = 40
+"""Links on the way of one path: the kernel's own bound (path_resolution(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,51 @@ class RootFs:
                 place=path,
                 hint="let a package or `files` make it a directory",
             ) from error
+
+    def real(self, path: str) -> str:
+        """Where a path leads in the container, links followed, whether or not something stands there."""
+        done: list[str] = []
+        ahead = [*reversed(PurePosixPath("/", path).parts[1:])]
+        links = 0
+        while ahead:
+            part = ahead.pop()
+            if part == "..":
+                del done[-1:]
+                continue
+            target = self._link("/" + "/".join([*done, part]))
+            if target is None:
+                done.append(part)
+                continue
+            links += 1
+            if links > _LINKS:
+                raise BuildError("unsafe-path", f"{path} in the image leads through too many links", place=path)
+            if target.startswith("/"):
+                done.clear()
+            ahead += reversed([word for word in target.split("/") if word not in ("", ".")])
+        return "/" + "/".join(done)
+
+    def require_working_directory(self, path: str) -> None:
+        """Raises BuildError `directory-impossible` for a place below /proc, /sys or /dev, also behind a link: there a
+        descriptor of the runtime can lead to the machine (CVE-2024-21626)."""
+        real = self.real(path)
+        if PurePosixPath(real).parts[1:2] in (("proc",), ("sys",), ("dev",)):
+            raise BuildError(
+                "directory-impossible",
+                f"a program cannot start in {path}" + ("" if real == path else f", which leads to {real}"),
+                place=path,
+                hint="give `working_directory` a directory of the image's own",
+            )
+
+    def _link(self, path: str) -> str | None:
+        """What a symlink holds; None if none stands there."""
+        try:
+            handle = kernel.openat2(self.handle, path, os.O_PATH | os.O_NOFOLLOW, resolve=_SAFE)
+        except OSError:
+            return None
+        try:
+            return os.readlink("", dir_fd=handle) if stat.S_ISLNK(os.fstat(handle).st_mode) else None
+        finally:
+            os.close(handle)
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -190,9 +237,10 @@ class RootFs:
             os.close(handle)
 
 
-def copy_tree(source: int, target: int, *, limit: int) -> int:
+def copy_tree(source: int, target: int, *, limit: int, shift: int = 0) -> int:
     """Copy what is in the directory `source` into the directory `target` (descriptors), with owner, mode and
-    times; links stay links, devices and sockets are left out. Returns the bytes copied.
+    times; links stay links, devices and sockets are left out. `shift` is taken off the owners. Returns the bytes
+    copied.
 
     Raises BuildError `volume-too-large` beyond `limit` bytes.
     """
@@ -205,30 +253,34 @@ def copy_tree(source: int, target: int, *, limit: int) -> int:
                 inner = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=source)
                 outer = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=target)
                 try:
-                    copied += copy_tree(inner, outer, limit=limit - copied)
-                    keep_attributes(outer, status)
+                    copied += copy_tree(inner, outer, limit=limit - copied, shift=shift)
+                    keep_attributes(outer, status, shift)
                 finally:
                     os.close(inner)
                     os.close(outer)
             elif stat.S_ISLNK(status.st_mode):
                 os.symlink(os.readlink(entry.name, dir_fd=source), entry.name, dir_fd=target)
-                os.chown(entry.name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+                os.chown(entry.name, *_owner(status, shift), dir_fd=target, follow_symlinks=False)
             elif stat.S_ISREG(status.st_mode):
-                copied += _copy_file(entry.name, source, target, status, limit - copied)
+                copied += _copy_file(entry.name, source, target, status, limit=limit - copied, shift=shift)
             elif stat.S_ISFIFO(status.st_mode):
                 os.mkfifo(entry.name, stat.S_IMODE(status.st_mode), dir_fd=target)
-                os.chown(entry.name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
+                os.chown(entry.name, *_owner(status, shift), dir_fd=target, follow_symlinks=False)
     return copied
 
 
-def keep_attributes(handle: int, status: os.stat_result) -> None:
-    """Give an open file or directory the owner, mode and times of `status`."""
-    os.fchown(handle, status.st_uid, status.st_gid)
+def keep_attributes(handle: int, status: os.stat_result, shift: int = 0) -> None:
+    """Give an open file or directory the owner (less `shift`), mode and times of `status`."""
+    os.fchown(handle, *_owner(status, shift))
     os.fchmod(handle, stat.S_IMODE(status.st_mode))
     os.utime(handle, ns=(status.st_mtime_ns, status.st_mtime_ns))
 
 
-def _copy_file(name: str, source: int, target: int, status: os.stat_result, limit: int) -> int:
+def _owner(status: os.stat_result, shift: int) -> tuple[int, int]:
+    return status.st_uid - shift, status.st_gid - shift
+
+
+def _copy_file(name: str, source: int, target: int, status: os.stat_result, *, limit: int, shift: int) -> int:
     if status.st_size > limit:
         raise BuildError("volume-too-large", f"the image's content of a volume is too large at {name}")
     inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=source)
@@ -236,7 +288,7 @@ def _copy_file(name: str, source: int, target: int, status: os.stat_result, limi
     try:
         while os.sendfile(outer, inner, None, CHUNK):
             pass
-        keep_attributes(outer, status)
+        keep_attributes(outer, status, shift)
     finally:
         os.close(inner)
         os.close(outer)

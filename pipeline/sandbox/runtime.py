@@ -10,11 +10,22 @@ from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import EnvironmentLacking
+from pipeline.sandbox.rootless import nested
 
 _LOG_LIMIT = 65536
 
 RUNTIMES = ("runc", "crun")
 """Looked for in this order: runc is the reference, and runs on cgroup v1 and v2 alike."""
+
+_KERNEL = "namespaces and a seccomp filter, on the machine's own kernel"
+_WALLS = {
+    "runc": _KERNEL,
+    "crun": _KERNEL,
+    "youki": _KERNEL,
+    "runsc": "a kernel in user space (gVisor) that answers system calls itself",
+    "kata-runtime": "a virtual machine with a kernel of its own (Kata)",
+}
+"""Only runc's and crun's are proven by the tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +38,16 @@ class Runtime:
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
+
+    @property
+    def wall(self) -> str:
+        """What stands between a container and the machine, for people."""
+        return _WALLS.get(self.name, "a wall that relbuild knows nothing of")
+
+    @property
+    def command(self) -> tuple[str | Path, ...]:
+        """How it is called. runc does not see by itself that control groups are not this user's."""
+        return (self.path, "--rootless=true") if self.name == "runc" and nested() else (self.path,)
 
     @property
     def keeps_ended(self) -> bool:

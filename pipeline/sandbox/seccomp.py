@@ -20,7 +20,7 @@ fstat fstatfs fsync ftruncate futex futex_requeue futex_wait futex_waitv futex_w
 get_thread_area getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups getitimer getpeername
 getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage getsid
 getsockname getsockopt gettid gettimeofday getuid getxattr getxattrat inotify_add_watch inotify_init
-inotify_init1 inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit ioctl
+inotify_init1 inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit
 ioprio_get ioprio_set kill landlock_add_rule landlock_create_ruleset landlock_restrict_self lchown lgetxattr
 link linkat listen listxattr listxattrat llistxattr lremovexattr lseek lsetxattr lstat madvise
 map_shadow_stack membarrier memfd_create mincore mkdir mkdirat mknod mknodat mlock mlock2 mlockall mmap mprotect
@@ -63,12 +63,28 @@ _NAMESPACES = 0x7E02_0000
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK, _AF_LAST = 1, 2, 10, 16, 64
 _NETLINK_ROUTE = 0
 
+_KINDS = (1, 2, 5)
+"""SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET, below the flags; SOCK_RAW and SOCK_PACKET are not among them."""
+
+_KIND_MASK = 0xF
+
+_PROTOCOLS = (0, 1, 6, 17, 58, 262)
+"""Of internet sockets: the kind's own, ICMP (pings without a raw socket), TCP, UDP, ICMPv6, MPTCP. Asking for
+another, such as SCTP or DCCP, makes the kernel load a module."""
+
+_TERMINAL_INPUT = (0x5412, 0x541C)
+"""TIOCSTI and TIOCLINUX (ioctl_tty(2)): typing into a terminal in its owner's name."""
+
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 """PER_LINUX, PER_LINUX32, each with UNAME26, and asking which it is: as in the containers' default profile."""
 
 _ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 
+_NIBBLE = 4
+
 _Rule = dict[str, object]
+_Argument = tuple[int, str, int] | tuple[int, str, int, int]
+"""Index, comparison, value, and for a masked comparison the value behind the mask."""
 
 
 def profile(*, build: bool, machine: str | None = None) -> dict[str, object]:
@@ -84,6 +100,7 @@ def profile(*, build: bool, machine: str | None = None) -> dict[str, object]:
         # Its flags are in memory, out of a filter's sight. glibc falls back to clone on ENOSYS.
         _rule(["clone3"], error=errno.ENOSYS),
         *(_rule(["personality"], (0, "SCMP_CMP_EQ", value)) for value in _PERSONALITIES),
+        *_ioctls(),
         *_sockets(),
     ]
     architecture = _ARCHITECTURES.get(machine or platform.machine())
@@ -95,8 +112,36 @@ def profile(*, build: bool, machine: str | None = None) -> dict[str, object]:
     }
 
 
+def _ioctls() -> list[_Rule]:
+    """All but _TERMINAL_INPUT. The kernel looks at 32 bits of the request and a filter at 64, so "not equal"
+    could be had by setting a higher one; it is said bit by bit instead: whatever differs in one of the upper 28,
+    and the fourteen others of the last four."""
+    first = _TERMINAL_INPUT[0]
+    rules = [_rule(["ioctl"], (1, "SCMP_CMP_MASKED_EQ", 1 << bit, ~first & (1 << bit))) for bit in range(_NIBBLE, 32)]
+    near = range(first >> _NIBBLE << _NIBBLE, (first >> _NIBBLE) + 1 << _NIBBLE)
+    rules += [
+        _rule(["ioctl"], (1, "SCMP_CMP_MASKED_EQ", 0xFFFF_FFFF, request))
+        for request in near
+        if request not in _TERMINAL_INPUT
+    ]
+    refused = [
+        _rule(["ioctl"], (1, "SCMP_CMP_MASKED_EQ", 0xFFFF_FFFF, request), error=errno.EPERM)
+        for request in _TERMINAL_INPUT
+    ]
+    return rules + refused
+
+
 def _sockets() -> list[_Rule]:
-    allowed = [_rule(["socket"], (0, "SCMP_CMP_EQ", family)) for family in (_AF_UNIX, _AF_INET, _AF_INET6)]
+    def kind(number: int) -> _Argument:
+        return (1, "SCMP_CMP_MASKED_EQ", _KIND_MASK, number)
+
+    allowed = [_rule(["socket"], (0, "SCMP_CMP_EQ", _AF_UNIX))]
+    allowed += [
+        _rule(["socket"], (0, "SCMP_CMP_EQ", family), kind(number), (2, "SCMP_CMP_EQ", protocol))
+        for family in (_AF_INET, _AF_INET6)
+        for number in _KINDS
+        for protocol in _PROTOCOLS
+    ]
     netlink = (0, "SCMP_CMP_EQ", _AF_NETLINK)
     # glibc asks the routing table for addresses; libaudit takes EPROTONOSUPPORT for "no audit here".
     allowed.append(_rule(["socket"], netlink, (2, "SCMP_CMP_EQ", _NETLINK_ROUTE)))
@@ -104,16 +149,22 @@ def _sockets() -> list[_Rule]:
         _rule(["socket"], netlink, (2, "SCMP_CMP_NE", _NETLINK_ROUTE), error=errno.EPROTONOSUPPORT),
         _rule(["socket"], (0, "SCMP_CMP_GE", _AF_LAST), error=errno.EAFNOSUPPORT),
     ]
+    refused += [
+        _rule(["socket"], (0, "SCMP_CMP_EQ", family), kind(number), error=errno.EPERM)
+        for family in (_AF_INET, _AF_INET6)
+        for number in range(_KIND_MASK + 1)
+        if number not in _KINDS
+    ]
     known = (_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK)
-    for family in range(_AF_LAST):
-        if family not in known:
-            refused.append(_rule(["socket"], (0, "SCMP_CMP_EQ", family), error=errno.EAFNOSUPPORT))
+    refused += [
+        _rule(["socket"], (0, "SCMP_CMP_EQ", family), error=errno.EAFNOSUPPORT)
+        for family in range(_AF_LAST)
+        if family not in known
+    ]
     return allowed + refused
 
 
-def _rule(
-    names: list[str], *arguments: tuple[int, str, int] | tuple[int, str, int, int], error: int | None = None
-) -> _Rule:
+def _rule(names: list[str], *arguments: _Argument, error: int | None = None) -> _Rule:
     rule: _Rule = {"names": names, "action": "SCMP_ACT_ALLOW" if error is None else "SCMP_ACT_ERRNO"}
     if error is not None:
         rule["errnoRet"] = error

@@ -145,6 +145,7 @@ class BuildSession:
         """
         for point in ("/proc", "/dev", *(f"/{name}" for name in _SCRATCH)):
             self.files.require_mount_point(point)
+        self.files.require_working_directory(directory)
         number = f"c{next(self._numbers)}"
         group = self.berth.group.below(number)
         variables = {"PATH": DEFAULT_PATH, "HOME": "/root", "LANG": "C.UTF-8", **(environment or {})}
@@ -172,16 +173,16 @@ class BuildSession:
             ),
         )
         files = {name: self.berth.folder / f"{number}.{name}" for name in ("pid", "log")}
-        command: list[str | Path] = [self.station.runtime.path, "--root", self.berth.folder / "runtime"]
+        command: list[str | Path] = [*self.station.runtime.command, "--root", self.berth.folder / "runtime"]
         command += ["--log", files["log"], "--log-format", "json", "run", "--bundle", self.berth.folder]
         command += ["--keep"] if self.station.runtime.keeps_ended else []
         command += ["--pid-file", files["pid"], f"{self.berth.name}-{number}"]
         begun = time.monotonic()
-        owner = {"uid": self.berth.base, "gid": self.berth.base}
+        owner = self.berth.base
         with (
             tempfile.TemporaryFile() as fed,
-            Capture(self.limits.output, **owner) as out,
-            Capture(self.limits.output, **owner) as err,
+            Capture(self.limits.output, uid=owner, gid=owner) as out,
+            Capture(self.limits.output, uid=owner, gid=owner) as err,
         ):
             fed.write(stdin)
             fed.seek(0)

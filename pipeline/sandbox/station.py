@@ -18,20 +18,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking
-from pipeline.sandbox.cgroups import Group, Hierarchies, groups_named, locate
+from pipeline.sandbox.cgroups import Group, Hierarchies, groups_named, usable
 from pipeline.sandbox.idmap import SLOTS, base_of
 from pipeline.sandbox.keeper import STAGE
+from pipeline.sandbox.rootless import nested, obstacle
 from pipeline.sandbox.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True)
 class Berth:
-    """One sandbox's place: a name that is unique on the machine, a folder, a control group, and ids."""
+    """One sandbox's place: a name that is unique on the machine, a folder, a control group, and ids: `base` is
+    the first. `range` is the number of nobody else's range of ids; where there are no others (in a user namespace
+    all containers have the user's subordinate ids), it is only a number, and `base` is 0."""
 
     name: str
     folder: Path
     group: Group
     base: int
+    range: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +54,15 @@ class Station:
             raise EnvironmentLacking(
                 "root-needed",
                 "sandboxes need root: layers are mounted and processes limited",
-                hint="run relbuild as root (in a container with CAP_SYS_ADMIN will do)",
+                hint="run relbuild as root, or as a user that can have a user namespace: "
+                + (obstacle() or "`relbuild doctor` says why this one cannot"),
             )
         name = f"{self.mark}-{_plain(label)}-{secrets.token_hex(4)}"
         lock = self.state / "live" / f"{name}.lock"
-        with _held(lock), _range() as base:
+        with _held(lock), _range() as first:
             folder = self.state / "live" / name
             folder.mkdir(mode=0o700)
-            berth = Berth(name, folder, Group(self.hierarchies, name), base)
+            berth = Berth(name, folder, Group(self.hierarchies, name, folder), 0 if nested() else first, first)
             try:
                 yield berth
             finally:
@@ -90,8 +95,8 @@ class Station:
         return tuple(removed)
 
     def _clear(self, name: str) -> None:
-        Group(self.hierarchies, name).remove()
         folder = self.state / "live" / name
+        Group(self.hierarchies, name, folder).remove()
         if folder.exists():
             shutil.rmtree(folder)
         (self.state / "live" / f"{name}.lock").unlink(missing_ok=True)
@@ -133,7 +138,7 @@ def open_station(state: Path, runtime: Runtime) -> Station:
         raise EnvironmentLacking(
             "state-damaged", "the sandbox's state folder is damaged", place=str(state), hint="remove it"
         )
-    station = Station(state, runtime, locate(), mark)
+    station = Station(state, runtime, usable(), mark)
     station.sweep()
     return station
 

@@ -5,7 +5,19 @@ question with a deadline. The answers are a report; an image that fails is no er
 """
 
 from pipeline.smoke.junit import junit
+from pipeline.smoke.life import escaped
+from pipeline.smoke.record import draft_checks
 from pipeline.smoke.report import plan_digest, read_report, report_json, report_lines
-from pipeline.smoke.run import smoke
+from pipeline.smoke.run import Holding, smoke
 
-__all__ = ["junit", "plan_digest", "read_report", "report_json", "report_lines", "smoke"]
+__all__ = [
+    "Holding",
+    "draft_checks",
+    "escaped",
+    "junit",
+    "plan_digest",
+    "read_report",
+    "report_json",
+    "report_lines",
+    "smoke",
+]

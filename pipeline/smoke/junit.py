@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from xml.sax.saxutils import escape, quoteattr
 
 from pipeline.model.smoke import InstanceReport, SmokeReport
+from pipeline.smoke.report import neighbours_line
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold, not even escaped (Extensible Markup Language 1.0, Char)."""
@@ -16,10 +17,13 @@ _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def junit(report: SmokeReport, name: str) -> bytes:
     """The report on the image called `name`, UTF-8. Control characters appear as `\\x1b`."""
     suites = [_suite(report, instance, name) for instance in report.instances]
+    if report.neighbours:
+        suites.append(_neighbours(report, name))
     if report.failure:
         suites.append(_verdict(report, name))
-    tests = sum(len(instance.checks) for instance in report.instances) + bool(report.failure)
+    tests = sum(len(instance.checks) for instance in report.instances) + bool(report.failure) + len(report.neighbours)
     failures = sum(not check.passed for instance in report.instances for check in instance.checks)
+    failures += sum(not figures.passed for figures in report.neighbours)
     body = "\n".join(suites)
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -50,6 +54,19 @@ def _suite(report: SmokeReport, instance: InstanceReport, name: str) -> str:
     return "\n".join(lines)
 
 
+def _neighbours(report: SmokeReport, name: str) -> str:
+    suite = f"{name} among neighbours"
+    failed = sum(not figures.passed for figures in report.neighbours)
+    lines = [f" <testsuite{_attributes(name=suite, tests=len(report.neighbours), failures=failed, errors=0)}>"]
+    for figures in report.neighbours:
+        inner = f"<system-out>{_text(neighbours_line(figures))}</system-out>"
+        if not figures.passed:
+            inner = f"<failure{_attributes(message=figures.detail)}>{_text(figures.detail)}</failure>{inner}"
+        case = _attributes(classname=suite, name=f"one does {figures.misbehaviour}", time="0.000")
+        lines.append(f"  <testcase{case}>{inner}</testcase>")
+    return "\n".join([*lines, " </testsuite>"])
+
+
 def _verdict(report: SmokeReport, name: str) -> str:
     opening = _attributes(name=f"{name} as a whole", tests=1, failures=1, errors=0, time="0.000")
     case = _attributes(classname=name, name="the run as a whole", time="0.000")
@@ -65,6 +82,10 @@ def _facts(report: SmokeReport, instance: InstanceReport) -> Iterable[tuple[str,
         read = "nothing" if limit.read is None else str(limit.read)
         state = "enforced" if limit.enforced else f"NOT ENFORCED: {limit.reason}"
         yield f"limit.{limit.name}", f"asked {limit.asked}, read {read}, {state}"
+    if instance.role:
+        yield "role", instance.role
+    if instance.happened:
+        yield "happened", instance.happened
     used = {
         "ready_after_ms": instance.ready_after,
         "exit_code": instance.exit_code,
@@ -77,6 +98,8 @@ def _facts(report: SmokeReport, instance: InstanceReport) -> Iterable[tuple[str,
     for key, value in used.items():
         if value is not None:
             yield key, str(value)
+    for key, value in instance.measured:
+        yield f"measured.{key}", str(value)
 
 
 def _attributes(**values: object) -> str:

@@ -9,11 +9,18 @@ from dataclasses import asdict
 
 from pipeline.digest import Digest, canonical_json, identity
 from pipeline.errors import VerificationError
-from pipeline.model.smoke import CheckResult, InstanceReport, LimitReading, SmokePlan, SmokeReport
+from pipeline.model.smoke import (
+    CheckResult,
+    InstanceReport,
+    LimitReading,
+    NeighbourFigures,
+    SmokePlan,
+    SmokeReport,
+)
 
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
-_PLAN_VERSION = 1
-_SCHEMA = 1
+_PLAN_VERSION = 2
+_SCHEMA = 2
 
 
 def plan_digest(plan: SmokePlan) -> Digest:
@@ -21,7 +28,16 @@ def plan_digest(plan: SmokePlan) -> Digest:
     value = asdict(plan)
     for check in [*value["checks"], *([value["ready"]] if value["ready"] else [])]:
         del check["place"]
-    return identity("smoke-plan", _PLAN_VERSION, plan=json.loads(canonical_json(value)))
+    return identity("smoke-plan", _PLAN_VERSION, plan=json.loads(canonical_json(_whole(value))))
+
+
+def _whole(value: object) -> object:
+    """The same with fractions as texts, which canonical JSON has none of."""
+    if isinstance(value, dict):
+        return {key: _whole(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(inner) for inner in value]
+    return repr(value) if isinstance(value, float) else value
 
 
 def report_json(report: SmokeReport) -> dict[str, object]:
@@ -32,7 +48,9 @@ def report_json(report: SmokeReport) -> dict[str, object]:
     for instance in value["instances"]:
         instance["checks"] = list(instance["checks"])
         instance["limits"] = list(instance["limits"])
+        instance["measured"] = dict(instance["measured"])
     value["instances"] = list(value["instances"])
+    value["neighbours"] = list(value["neighbours"])
     return {"schema": _SCHEMA, "passed": report.passed, **value}
 
 
@@ -44,9 +62,9 @@ def read_report(value: Mapping[str, object]) -> SmokeReport:
     try:
         if value["schema"] != _SCHEMA:
             raise ValueError(f"schema {value['schema']} is unknown")
-        instances = value["instances"]
-        if not isinstance(instances, list):
-            raise TypeError("instances is no array")
+        instances, neighbours = value["instances"], value["neighbours"]
+        if not isinstance(instances, list) or not isinstance(neighbours, list):
+            raise TypeError("instances or neighbours is no array")
         return SmokeReport(
             image=Digest.parse(_text(value["image"])),
             plan=Digest.parse(_text(value["plan"])),
@@ -55,15 +73,16 @@ def read_report(value: Mapping[str, object]) -> SmokeReport:
             started=_number(value["started"]),
             took=_number(value["took"]),
             failure=_text(value["failure"]),
+            neighbours=tuple(_figures(figures) for figures in neighbours),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationError("report-malformed", f"this is no smoke report: {error!r}") from error
 
 
 def _instance(value: Mapping[str, object]) -> InstanceReport:
-    checks, limits = value["checks"], value["limits"]
-    if not isinstance(checks, list) or not isinstance(limits, list):
-        raise TypeError("checks or limits is no array")
+    checks, limits, measured = value["checks"], value["limits"], value["measured"]
+    if not isinstance(checks, list) or not isinstance(limits, list) or not isinstance(measured, dict):
+        raise TypeError("checks or limits is no array, or measured no object")
     return InstanceReport(
         name=_text(value["name"]),
         checks=tuple(
@@ -88,6 +107,24 @@ def _instance(value: Mapping[str, object]) -> InstanceReport:
         peak_pids=_optional(value["peak_pids"]),
         oom_kills=_optional(value["oom_kills"]),
         log=_text(value["log"]),
+        role=_text(value["role"]),
+        happened=_text(value["happened"]),
+        measured=tuple(sorted((_text(key), _number(figure)) for key, figure in measured.items())),
+    )
+
+
+def _figures(value: Mapping[str, object]) -> NeighbourFigures:
+    return NeighbourFigures(
+        misbehaviour=_text(value["misbehaviour"]),
+        passed=_truth(value["passed"]),
+        asked=_number(value["asked"]),
+        failed=_number(value["failed"]),
+        quiet_p50=_number(value["quiet_p50"]),
+        quiet_p99=_number(value["quiet_p99"]),
+        p50=_number(value["p50"]),
+        p99=_number(value["p99"]),
+        effect=_text(value["effect"]),
+        detail=_text(value["detail"]),
     )
 
 
@@ -125,7 +162,8 @@ def report_lines(report: SmokeReport) -> tuple[str, ...]:
 def _lines(report: SmokeReport) -> Iterator[str]:
     for instance in report.instances:
         ready = f", ready after {seconds(instance.ready_after)}" if instance.ready_after is not None else ""
-        yield f"{instance.name}{ready}{_used(instance)}"
+        role = f", {instance.role}" if instance.role else ""
+        yield f"{instance.name}{role}{ready}{_used(instance)}"
         for check in instance.checks:
             yield f"  {'✓' if check.passed else '✗'} {check.name} ({seconds(check.took)})"
             if not check.passed:
@@ -133,10 +171,27 @@ def _lines(report: SmokeReport) -> Iterator[str]:
         for limit in instance.limits:
             if not limit.enforced:
                 yield f"  ! limit {limit.name} is not enforced: {limit.reason}"
+        if instance.happened:
+            yield f"  ! {instance.happened}"
+    for figures in report.neighbours:
+        yield f"{'✓' if figures.passed else '✗'} {neighbours_line(figures)}"
+        if figures.detail:
+            yield f"      {figures.detail}"
     if report.failure:
         yield f"✗ {report.failure}"
     verdict = "passed" if report.passed else "DID NOT PASS"
     yield f"{verdict} in {seconds(report.took)} under {report.runtime}"
+
+
+def neighbours_line(figures: NeighbourFigures) -> str:
+    """What the neighbours of one that misbehaves noticed, in a line."""
+    effect = f" ({figures.effect})" if figures.effect else ""
+    return (
+        f"neighbours of one that does '{figures.misbehaviour}'{effect}: "
+        f"{figures.asked} answers, {figures.failed} failed, "
+        f"median {figures.quiet_p50 / 1000:.1f} → {figures.p50 / 1000:.1f} ms, "
+        f"99th percentile {figures.quiet_p99 / 1000:.1f} → {figures.p99 / 1000:.1f} ms"
+    )
 
 
 def seconds(milliseconds: int) -> str:

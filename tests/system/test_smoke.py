@@ -13,9 +13,10 @@ from xml.etree import ElementTree
 import pytest
 
 from pipeline.model.image import Image, ImageConfig
-from pipeline.model.smoke import Check, CheckKind, Expectation, Limits, SmokePlan, SmokeReport
+from pipeline.model.probes import Rule
+from pipeline.model.smoke import Check, CheckKind, Expectation, LimitReading, Limits, SmokePlan, SmokeReport
 from pipeline.oci import make_image
-from pipeline.sandbox import Station, find_runtime, open_station
+from pipeline.sandbox import Instance, Station, find_runtime, open_station
 from pipeline.sandbox.cgroups import groups_named
 from pipeline.smoke import junit, report_lines, smoke
 from tests.system.tiny import make_root, require_root
@@ -76,12 +77,22 @@ def port(name: str = "ready", within: int = 10_000, **more: object) -> Check:
 
 
 def command(*argv: str, within: int = 5_000, name: str = "command", **expect: object) -> Check:
+    exactly = expect.pop("stdout_is", None)
+    for key in ("stdout", "stderr"):
+        if key in expect:
+            expect[key] = (Rule(matches=expect[key]),)  # type: ignore[arg-type]
+    if exactly is not None:
+        expect["stdout"] = (Rule(equals=exactly),)  # type: ignore[arg-type]
     wanted = Expectation(**expect)  # type: ignore[arg-type]
     return Check(name, CheckKind.COMMAND, within, command=argv, expect=wanted)
 
 
+def answering(pattern: str) -> Expectation:
+    return Expectation(stdout=(Rule(matches=pattern),))
+
+
 def log(pattern: str, within: int = 5_000) -> Check:
-    return Check("log", CheckKind.LOG, within, pattern=pattern)
+    return Check("log", CheckKind.LOG, within, log=(Rule(matches=pattern),))
 
 
 def stop(within: int = 10_000, exit_code: int | None = 0) -> Check:
@@ -103,7 +114,7 @@ def details(report: SmokeReport) -> dict[str, str]:
 
 def test_an_image_that_does_all_that_is_asked_passes(examine: Examine) -> None:
     subject = image()
-    page = port("page", send="GET /page HTTP/1.0\r\n\r\n", expect=Expectation(stdout="^a page$"))
+    page = port("page", send="GET /page HTTP/1.0\r\n\r\n", expect=answering("^a page$"))
     report = examine(
         subject,
         page,
@@ -194,7 +205,7 @@ def test_a_question_is_asked_again_until_the_answer_is_right(examine: Examine) -
         (command("nowhere", within=300), "nowhere"),
         (command("sleep", "1000", within=300), "the command did not end"),
         (log("never", within=100), "the log does not match 'never'; it ends with: serving"),
-        (port("p", 300, send="GET /page HTTP/1.0\r\n\r\n", expect=Expectation(stdout="other")), "a page"),
+        (port("p", 300, send="GET /page HTTP/1.0\r\n\r\n", expect=answering("other")), "a page"),
         (stop(exit_code=5), "exit code 0 after SIGTERM, not 5"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -229,12 +240,15 @@ def test_an_image_of_which_nothing_is_asked_does_not_pass(examine: Examine) -> N
     assert report.instances == ()
 
 
-def test_a_limit_that_must_be_enforced_and_is_not_fails_the_run(examine: Examine) -> None:
-    loose = Limits(bandwidth=10**6)
-    assert examine(image(), ready=port(), limits=loose).passed
-    report = examine(image(), ready=port(), limits=replace(loose, enforce=True))
+def test_a_limit_that_must_be_enforced_and_is_not_fails_the_run(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loose = LimitReading("io_weight", 100, None, False, "this kernel has no weights")
+    monkeypatch.setattr(Instance, "readings", lambda self: (loose,))
+    assert examine(image(), ready=port()).passed
+    report = examine(image(), ready=port(), limits=Limits(enforce=True))
     assert not report.passed
-    assert "bandwidth" in report.failure
+    assert "io_weight" in report.failure
     assert all(check.passed for check in report.instances[0].checks)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.model.recipe import FileKind, FilePlan, Group, LayerPlan, Request, User
+from pipeline.model.probes import Rule
 from pipeline.model.smoke import Check, CheckKind, Expectation, Limits
 from pipeline.recipes import load_recipe, scope
 from tests.unit.recipe_folder import GOOD, good, only_problem, refused, write
@@ -87,7 +88,7 @@ def test_the_recipe_of_the_design_is_read(tmp_path: Path) -> None:
             "answers",
             CheckKind.COMMAND,
             10_000,
-            Expectation(stdout="1"),
+            Expectation(stdout=(Rule(matches="1"),)),
             command=("mysql", "-uroot", "-e", "select 1"),
         ),
         Check("stops cleanly", CheckKind.STOP, 20_000, Expectation(exit_code=0)),
@@ -167,9 +168,9 @@ def test_checks_follow_the_values(tmp_path: Path) -> None:
     assert recipe.smoke.ready.port == 8080
     command, port, log = recipe.smoke.checks
     assert (command.command, command.stdin) == (("say", "hello"), "demo")
-    assert command.expect == Expectation(exit_code=None, stdout_is="hello")
-    assert (port.port, port.send, port.expect.stdout) == (8080, "x8080", "^8080$")
-    assert log.pattern == "demo is up"
+    assert command.expect == Expectation(exit_code=None, stdout=(Rule(equals="hello"),))
+    assert (port.port, port.send, port.expect.stdout) == (8080, "x8080", (Rule(matches="^8080$"),))
+    assert log.log == (Rule(matches="demo is up"),)
 
 
 def test_exposed_ports_follow_the_values(tmp_path: Path) -> None:

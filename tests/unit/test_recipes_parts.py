@@ -117,7 +117,7 @@ def test_what_is_removed_is_not_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("check", "code", "place", "hint"),
     [
-        ("{name: a}", "check-kind", "", "exactly one of command, port, log, stop"),
+        ("{name: a}", "check-kind", "", "exactly one of command, port, socket, http, log, file"),
         ("{name: a, port: 1, log: x}", "check-kind", "", "exactly one of"),
         ("{port: 1}", "key-missing", "", "name"),
         ("{name: a, command: []}", "list-empty", ".command", "program"),
@@ -164,7 +164,7 @@ def test_a_check_that_cannot_be_asked(tmp_path: Path, check: str, code: str, pla
             "smoke.checks[1]",
             "to the end",
         ),
-        ("{ready: {}, checks: [{name: a, log: x}]}", "check-kind", "smoke.ready", "of command, port, log"),
+        ("{ready: {}, checks: [{name: a, log: x}]}", "check-kind", "smoke.ready", "of command, port, socket, http, log"),
         ("{ready: {stop: {}}, checks: [{name: a, log: x}]}", "key-unknown", "smoke.ready.stop", "known here"),
         (
             "{ready: {port: 1, user: a}, checks: [{name: a, log: x}]}",

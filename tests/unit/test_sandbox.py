@@ -15,16 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import EnvironmentLacking, SmokeError
-from pipeline.model.smoke import Limits
-from pipeline.sandbox import cgroups, seccomp
+from pipeline.model.smoke import LimitReading, Limits
+from pipeline.sandbox import cgroups, loop, network, seccomp
 from pipeline.sandbox.bundle import BUILD_CAPABILITIES, ContainerPlan, Mount, ProcessPlan, spec
-from pipeline.sandbox.cgroups import Group, Hierarchies, Usage
+from pipeline.sandbox.cgroups import Group, Hierarchies
 from pipeline.sandbox.idmap import FIRST_BASE, IDS, SLOTS, base_of
 from pipeline.sandbox.instance import merge_environment, signal_number
-from pipeline.sandbox.limits import read_limits
+from pipeline.sandbox.keeper import inodes_of
+from pipeline.sandbox.limits import Space, Wire, read_limits
 from pipeline.sandbox.output import Capture
 from pipeline.sandbox.runtime import last_message
+from pipeline.sandbox.usage import Usage, transferred
 from pipeline.sandbox.users import Identity, resolve_user
+from pipeline.sandbox.verdict import what_happened
 
 PASSWD = """root:x:0:0:root:/root:/bin/sh
 server:x:27:28:Server:/var/lib/server:/sbin/nologin
@@ -214,6 +217,12 @@ class TestBundle:
         said = json.loads(json.dumps(spec(plan(memory=1 << 30, limit_swap=False))))
         assert said["linux"]["resources"]["memory"] == {"limit": 1 << 30}
 
+    def test_namespaces_that_were_made_beforehand_are_joined(self) -> None:
+        said = json.loads(json.dumps(spec(plan(namespaces={"network": Path("/proc/1/fd/9")}))))
+        paths = {one["type"]: one.get("path") for one in said["linux"]["namespaces"]}
+        assert {kind: path for kind, path in paths.items() if path} == {"network": "/proc/1/fd/9"}
+        assert len(paths) == 7
+
     def test_a_tiny_share_of_a_core_is_the_least_that_the_kernel_takes(self) -> None:
         said = json.loads(json.dumps(spec(plan(milli_cpus=1))))
         assert said["linux"]["resources"]["cpu"]["quota"] == 1000
@@ -283,6 +292,9 @@ def v2(tmp_path: Path) -> Group:
         "cpu.stat": "usage_usec 1500000\nuser_usec 1\nsystem_usec 2\nnr_throttled 3\nthrottled_usec 250000\n",
         "pids.max": "20\n",
         "pids.peak": "7\n",
+        "pids.events": "max 312\n",
+        "io.stat": "254:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n7:0 rbytes=512 wbytes=12288\n",
+        "io.bfq.weight": "default 250\n",
     }
     written(tmp_path / "relbuild" / "x", files)
     return Group(Hierarchies({}, tmp_path), "x")
@@ -291,7 +303,7 @@ def v2(tmp_path: Path) -> Group:
 @pytest.fixture
 def v1(tmp_path: Path) -> Group:
     """A group as a version 1 kernel shows it."""
-    names = ("cpu", "cpuacct", "memory", "pids", "freezer")
+    names = ("cpu", "cpuacct", "memory", "pids", "freezer", "blkio")
     files = {
         "memory/relbuild/x/memory.limit_in_bytes": "67108864\n",
         "memory/relbuild/x/memory.memsw.limit_in_bytes": "67108864\n",
@@ -303,24 +315,32 @@ def v1(tmp_path: Path) -> Group:
         "cpu/relbuild/x/cpu.stat": "nr_periods 4\nnr_throttled 3\nthrottled_time 250000000\n",
         "cpuacct/relbuild/x/cpuacct.usage": "1500000000\n",
         "pids/relbuild/x/pids.max": "20\n",
+        "pids/relbuild/x/pids.events": "max 312\n",
+        "blkio/relbuild/x/blkio.throttle.io_service_bytes_recursive": (
+            "254:0 Read 4096\n254:0 Write 8192\n254:0 Sync 1\n254:0 Total 12288\n7:0 Read 512\n7:0 Write 12288\n"
+            "Total 25088\n"
+        ),
+        "blkio/relbuild/x/blkio.bfq.weight": "250\n",
     }
     written(tmp_path, files)
     return Group(Hierarchies({name: tmp_path / name for name in names}), "x")
 
 
 ASKED = Limits(milli_cpus=500, memory=64 << 20, pids=20)
+SCRATCH = Space("/tmp", ASKED.tmpfs, inodes_of(ASKED.tmpfs))
 
 
 class TestLimits:
     @pytest.mark.parametrize("version", ["v1", "v2"])
     def test_what_the_kernel_took_is_read_back(self, version: str, request: pytest.FixtureRequest) -> None:
         group: Group = request.getfixturevalue(version)
-        readings = read_limits(ASKED, group, pid=1, scratch=ASKED.tmpfs)
+        readings = read_limits(ASKED, group, pid=1, scratch=SCRATCH)
         assert {reading.name: (reading.read, reading.enforced) for reading in readings} == {
             "cpus": (500, True),
             "memory": (64 << 20, True),
             "pids": (20, True),
             "tmpfs": (64 << 20, True),
+            "tmpfs_inodes": (4096, True),
         }
 
     @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -335,6 +355,7 @@ class TestLimits:
             "open_files",
             "bandwidth",
             "tmpfs",
+            "tmpfs_inodes",
         ]
         assert not any(reading.enforced for reading in readings)
         assert all(reading.reason for reading in readings)
@@ -347,7 +368,7 @@ class TestLimits:
         assert other is not None
         (other / "memory.swap.max").write_text("1048576\n")
         for group in (v1, v2):
-            memory = read_limits(ASKED, group, pid=1, scratch=ASKED.tmpfs)[1]
+            memory = read_limits(ASKED, group, pid=1, scratch=SCRATCH)[1]
             assert not memory.enforced
             assert "swap" in memory.reason
 
@@ -367,27 +388,115 @@ class TestLimits:
                 folder = group.folder(controller)
                 assert folder is not None
                 (folder / name).write_text(f"{text}\n")
-            readings = {r.name: r for r in read_limits(ASKED, group, pid=1, scratch=ASKED.tmpfs)}
+            readings = {r.name: r for r in read_limits(ASKED, group, pid=1, scratch=SCRATCH)}
             assert (readings["cpus"].read, readings["cpus"].enforced) == (None, False)
             assert (readings["pids"].read, readings["pids"].enforced) == (None, False)
         assert not readings["memory"].enforced
 
     def test_a_missing_controller_is_the_reason(self, tmp_path: Path) -> None:
         group = Group(Hierarchies({"pids": tmp_path}), "x")
-        readings = read_limits(ASKED, group, pid=1, scratch=ASKED.tmpfs)
+        readings = read_limits(ASKED, group, pid=1, scratch=SCRATCH)
         assert "cpu controller is not available" in readings[0].reason
         assert "memory controller is not available" in readings[1].reason
 
     def test_usage_is_the_same_in_both_versions(self, v1: Group, v2: Group) -> None:
-        assert v2.usage() == Usage(12345678, 1_500_000, 250_000, 7, 1)
-        assert v1.usage() == Usage(12345678, 1_500_000, 250_000, None, 1)
+        assert v2.usage() == Usage(12345678, 1_500_000, 250_000, 7, 1, 312, 4096, 12288)
+        assert v1.usage() == Usage(12345678, 1_500_000, 250_000, None, 1, 312, 4096, 12288)
+
+    def test_bandwidth_is_enforced_only_where_both_ends_are_limited(self, v1: Group) -> None:
+        def reading(wire: Wire | None) -> LimitReading:
+            limits = Limits(bandwidth=10_000_001)
+            return read_limits(limits, v1, pid=1, scratch=SCRATCH, wire=wire)[0]
+
+        assert reading(Wire(10_000_000, 10_000_000, why="")).enforced
+        assert not reading(Wire(10_000_000, None, why="")).enforced
+        assert not reading(Wire(10_000_000, 20_000_000, why="")).enforced
+        assert reading(Wire(None, None, why="no tbf")).reason == "no tbf"
+        assert "no link" in reading(None).reason
+
+    def test_a_share_of_the_disk_counts_only_where_its_scheduler_knows_shares(
+        self, v1: Group, v2: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def reading(group: Group, asked: int, disk: Path | None) -> LimitReading:
+            return read_limits(Limits(io_weight=asked), group, pid=1, scratch=SCRATCH, disk=disk)[0]
+
+        for group in (v1, v2):
+            assert reading(group, 250, None).read == 250
+            assert "not known" in reading(group, 250, None).reason
+            group.set_io_weight(300)
+            assert group.io_weight() == 300
+            monkeypatch.setattr("pipeline.sandbox.limits._weightless", lambda group, disk: "")
+            assert reading(group, 300, tmp_path).enforced
+            assert not reading(group, 301, tmp_path).enforced
+            monkeypatch.undo()
+
+    def test_a_volume_may_be_smaller_than_asked_but_not_larger(self, v1: Group) -> None:
+        spaces = [Space("/a", 90), Space("/b", 101), Space("/c", None, why="no loop devices")]
+        readings = read_limits(Limits(volume=100), v1, pid=1, scratch=SCRATCH, volumes=spaces)[2:]
+        assert [(one.name, one.enforced) for one in readings] == [
+            ("volume /a", True),
+            ("volume /b", False),
+            ("volume /c", False),
+        ]
+        assert readings[2].reason == "no loop devices"
 
     def test_usage_of_a_group_that_is_gone_is_unknown(self, tmp_path: Path) -> None:
         for hierarchies in (Hierarchies({}, tmp_path), Hierarchies({"memory": tmp_path})):
             assert Group(hierarchies, "gone").usage() == Usage(None, None, None, None, None)
 
 
+def test_a_kernel_that_counts_no_transfers_is_not_taken_for_one_that_saw_none() -> None:
+    assert transferred("Total 0\n") == (None, None)
+    assert transferred("7:0 Read 0\n7:0 Write 0\nTotal 0\n") == (0, 0)
+
+
+class TestVerdict:
+    @pytest.mark.parametrize(
+        ("used", "code", "said"),
+        [
+            (Usage(1, 10, 0, 1, 0), 0, ""),
+            (Usage(1, 10, 0, 1, 0), None, ""),
+            (Usage(1, 10, 2, 1, 0), None, ""),
+            (Usage(1, 10, 0, 1, 1), 137, "killed for want of memory"),
+            (Usage(1, 10, 0, 1, 0, 312), 0, "refused processes 312 times"),
+            (Usage(1, 10, 0, 1, 0, full=("/data (inodes)",)), 1, "/data is full (inodes)"),
+            (Usage(1, 2_000_000, 4_000_000, 1, 0), 0, "held to its share of the processors for 4.0 s"),
+            (Usage(1, 10, 0, 1, 0, output_dropped=5), 143, "printed 5 bytes more than are kept; ended by SIGTERM"),
+            (Usage(None, None, None, None, None), 255, "ended by signal 127"),
+        ],
+    )
+    def test_it_names_what_was_run_into(self, used: Usage, code: int | None, said: str) -> None:
+        assert what_happened(used, code) == said
+
+
+def test_a_loop_devices_configuration_is_as_long_as_the_kernels() -> None:
+    # The length is what <linux/loop.h> says of struct loop_config on every architecture.
+    assert len(loop._configuration(3, "x" * 100)) == 304
+
+
+def test_addresses_suffice_for_every_range_of_ids() -> None:
+    assert network.ADDRESSES.num_addresses // 2 >= 65536
+    assert len({base_of(slot) // IDS % 65536 for slot in range(SLOTS)}) == SLOTS
+
+
 class TestOutput:
+    def test_whoever_follows_gets_all_of_it_and_may_fail(self) -> None:
+        for fails in (False, True):
+            pieces: list[bytes] = []
+
+            def follow(piece: bytes, pieces: list[bytes] = pieces, fails: bool = fails) -> None:
+                pieces.append(piece)
+                if fails:
+                    raise BrokenPipeError
+
+            with (
+                Capture(3, uid=0, gid=0, follow=follow) as capture,
+                open(capture.write_end, "wb", closefd=False) as pipe,
+            ):
+                pipe.write(b"12345678")
+            assert (capture.kept, capture.dropped) == (b"123", 5)
+            assert b"".join(pieces) == b"12345678"
+
     def test_the_beginning_is_kept_and_the_rest_counted(self) -> None:
         with Capture(10, uid=0, gid=0) as capture, open(capture.write_end, "wb", closefd=False) as pipe:
             for piece in (b"12345", b"678", b"90abc", b"def"):

@@ -12,15 +12,20 @@ from hypothesis import strategies as st
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
+from pipeline.model.probes import Rule
 from pipeline.model.smoke import (
     Check,
     CheckKind,
     CheckResult,
+    Expectation,
     InstanceReport,
     LimitReading,
     Limits,
+    NeighbourFigures,
+    Neighbours,
     SmokePlan,
     SmokeReport,
+    Variant,
 )
 from pipeline.smoke import junit, plan_digest, read_report, report_json, report_lines
 
@@ -43,6 +48,12 @@ INSTANCES = st.builds(
     MAYBE,
     MAYBE,
     TEXT,
+    TEXT,
+    TEXT,
+    st.dictionaries(TEXT, NUMBER, max_size=3).map(lambda value: tuple(sorted(value.items()))),
+)
+FIGURES = st.builds(
+    NeighbourFigures, TEXT, st.booleans(), NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, TEXT, st.text(min_size=1)
 )
 REPORTS = st.builds(
     SmokeReport,
@@ -53,6 +64,7 @@ REPORTS = st.builds(
     st.integers(0, 2**33),
     NUMBER,
     TEXT,
+    st.lists(FIGURES, max_size=2).map(tuple),
 )
 
 INSTANCE = InstanceReport(
@@ -126,6 +138,10 @@ class TestPlanDigest:
         [
             {"instances": 2},
             {"limits": Limits(pids=5)},
+            {"neighbours": Neighbours()},
+            {"variants": (Variant.READ_ONLY,)},
+            {"upgrade_from": "old"},
+            {"checks": (replace(CHECK, expect=Expectation(stdout=(Rule(least=1.5),))),)},
             {"ready": None},
             {"checks": ()},
             {"checks": (replace(CHECK, within=2000),)},
@@ -190,6 +206,22 @@ class TestLines:
             "  ! limit bandwidth is not enforced: not yet",
             "DID NOT PASS in 2.0 s under runc 1",
         )
+
+    def test_what_neighbours_noticed_and_what_became_of_an_instance_are_told(self) -> None:
+        figures = NeighbourFigures("spin", False, 100, 1, 900, 2000, 1000, 90_000, "used 1.0 s", "too slow")
+        instance = replace(INSTANCE, role="read-only", happened="/data is full (bytes)", measured=(("io_read", 5),))
+        report = replace(REPORT, instances=(instance,), neighbours=(figures,))
+        lines = report_lines(report)
+        assert lines[0].startswith("tiny-1, read-only, ready")
+        assert "  ! /data is full (bytes)" in lines
+        assert (
+            "✗ neighbours of one that does 'spin' (used 1.0 s): 100 answers, 1 failed, median 0.9 → 1.0 ms, "
+            "99th percentile 2.0 → 90.0 ms" in lines
+        )
+        document = ElementTree.fromstring(junit(report, "tiny"))
+        assert (document.attrib["tests"], document.attrib["failures"]) == ("3", "2")
+        facts = {found.attrib["name"]: found.attrib["value"] for found in document.iter("property")}
+        assert facts["measured.io_read"] == "5" and facts["happened"] == "/data is full (bytes)"
 
     def test_a_failure_as_a_whole_is_said(self) -> None:
         lines = report_lines(replace(REPORT, instances=(), failure="nothing was asked"))

@@ -1,0 +1,207 @@
+"""Runs inside the machine that `ci/vm` boots: launches an image under limits on cgroup v2, and prints as one
+JSON object what the kernel took and what was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from pipeline import process
+from pipeline.model.image import ImageConfig
+from pipeline.model.smoke import Limits
+from pipeline.sandbox import (
+    BuildLimits,
+    Station,
+    build_session,
+    check_environment,
+    find_runtime,
+    launch,
+    open_station,
+    rootless,
+)
+from pipeline.sandbox.cgroups import groups_named, locate
+
+PLACE = Path("/work/store")
+LIMITS = Limits(milli_cpus=500, memory=64 << 20, pids=30, open_files=100, tmpfs=3 << 20, bandwidth=10**7, io_weight=200)
+
+
+def image(command: str) -> ImageConfig:
+    return ImageConfig("amd64", 0, entrypoint=("/bin/sh", "-c"), command=(command,))
+
+
+def tree() -> Path:
+    root = PLACE / "root"
+    for folder in ("bin", "etc", "root", "usr", "srv", "var"):
+        (root / folder).mkdir(parents=True)
+    shutil.copy("/bin/busybox", root / "bin/busybox")
+    shutil.copy("/work/probes", root / "bin/probes")
+    for applet in ("sh", "cat", "echo", "head", "sleep", "tail", "true"):
+        (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\n")
+    PLACE.chmod(0o700)
+    return root
+
+
+def main() -> dict[str, object]:
+    root = tree()
+    hierarchies = locate()
+    station = open_station(PLACE / "sandbox", find_runtime())
+    said: dict[str, object] = {
+        "kernel": platform.release(),
+        "runtime": str(station.runtime),
+        "cgroup_version": hierarchies.version,
+        "controllers": Path("/sys/fs/cgroup/cgroup.controllers").read_text().split(),
+        "doctor": {finding.name: [finding.ok, finding.detail] for finding in check_environment(PLACE)},
+    }
+
+    with launch(image("sleep 1000"), [root], LIMITS, station=station, name="limits") as instance:
+        said["readings"] = [dataclasses.asdict(reading) for reading in instance.readings()]
+        folder = next(Path("/sys/fs/cgroup").glob(f"**/{instance.berth.name}"))
+        said["files"] = {
+            name: (folder / name).read_text().strip()
+            for name in ("cpu.max", "memory.max", "memory.swap.max", "pids.max", "io.max")
+            if (folder / name).exists()
+        }
+        said["execute"] = instance.execute(["/bin/echo", "answer"], timeout=60).stdout.decode()
+        said["connect_refused"] = _refused(lambda: instance.connect(80, timeout=10))
+
+    with launch(image("head -c 200m /dev/zero | tail"), [root], LIMITS, station=station, name="memory") as instance:
+        code = instance.wait(90)
+        said["memory_bomb"] = {"exit_code": code, **dataclasses.asdict(instance.usage())}
+
+    forks = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); sleep 100 & done; echo all"
+    with launch(image(forks), [root], LIMITS, station=station, name="forks") as instance:
+        instance.wait(5)
+        said["fork_bomb"] = {
+            "processes": len(instance.berth.group.processes()),
+            "log": instance.log.decode()[-200:],
+            **dataclasses.asdict(instance.usage()),
+        }
+
+    with launch(image("while :; do :; done"), [root], LIMITS, station=station, name="spin") as instance:
+        begun, before = time.monotonic(), instance.usage().cpu_time or 0
+        instance.wait(10)
+        after, took = instance.usage(), time.monotonic() - begun
+        said["half_a_core"] = {
+            "share": round(((after.cpu_time or 0) - before) / 1e6 / took, 3),
+            **dataclasses.asdict(after),
+        }
+
+    with build_session([root], station=station, limits=BuildLimits(memory=48 << 20)) as session:
+        outcome = session.run(["/bin/sh", "-c", "echo built; cat /proc/self/status"], timeout=120)
+        found = re.search(rb"^Seccomp:\s*(\d)", outcome.stdout, re.MULTILINE)
+        said["build_session"] = {
+            "status": outcome.status,
+            "seccomp": found and int(found[1]),
+            "memory_bomb_out_of_memory": session.run(
+                ["/bin/sh", "-c", "head -c 200m /dev/zero | tail"], timeout=90
+            ).out_of_memory,
+        }
+
+    said["probes"] = probes(root, station)
+    said["crun"] = with_crun(root)
+    said["rootless"] = rootless_act(root)
+    said["left_groups"] = list(groups_named(hierarchies, station.mark))
+    said["left_files"] = [path.name for path in (station.state / "live").iterdir()]
+    return said
+
+
+def probes(root: Path, station: Station) -> dict[str, str]:
+    """tests/system/isolation on this kernel, which has modules, kexec and sysrq."""
+    victim = process.start(["/work/probes", "victim", "/work/inside.py"], stdin=process.PIPE, stdout=process.PIPE)
+    assert victim.stdin is not None
+    assert victim.stdout is not None
+    told = victim.stdout.readline().decode().split()
+    words = ["all", "marker=/work/inside.py", "trial=/tmp/trial", *told]
+    control = process.run(["/work/probes", "control", *words], timeout=120).stdout.decode()
+    command = ["/bin/probes", "contained", *words]
+    with launch(image("sleep 1000"), [root], Limits(), station=station, name="probes") as instance:
+        contained = instance.execute(command, timeout=120).stdout.decode()
+    with build_session([root], station=station) as session:
+        built = session.run(command, timeout=120).stdout.decode()
+    victim.stdin.close()
+    victim.wait()
+    return {"control": control, "root": contained, "build": built}
+
+
+def with_crun(root: Path) -> dict[str, object]:
+    """The other runtime, which takes no hybrid hierarchies."""
+    station = open_station(PLACE / "crun", find_runtime("crun"))
+    with launch(image("sleep 1000"), [root], LIMITS, station=station, name="crun") as instance:
+        said: dict[str, object] = {
+            "runtime": str(station.runtime),
+            "readings": [dataclasses.asdict(reading) for reading in instance.readings()],
+            "execute": instance.execute(["/bin/echo", "answer"], timeout=60).stdout.decode(),
+            "status": instance.execute(["/bin/cat", "/proc/self/status"], timeout=60).stdout.decode(),
+        }
+    with build_session([root], station=station) as session:
+        said["built"] = session.run(["/bin/echo", "built"], timeout=60).stdout.decode()
+    return said
+
+
+def rootless_act(root: Path) -> object:
+    """The same as an ordinary user whose group was handed over, as systemd does with `Delegate=yes`."""
+    group = Path("/sys/fs/cgroup/person")
+    group.mkdir()
+    Path("/sys/fs/cgroup/cgroup.subtree_control").write_text("+cpu +memory +pids +io")
+    for path in (group, *(group / f"cgroup.{name}" for name in ("procs", "subtree_control", "threads"))):
+        os.chown(path, 1000, 1000)
+    home = Path("/work/home")
+    home.mkdir(mode=0o700)
+    shutil.copytree(root, home / "root", symlinks=True)
+    for path in [home, *home.rglob("*")]:
+        os.lchown(path, 1000, 1000)
+    theirs, ours = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(ours, 1)
+        os.close(theirs)
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+        os.setgroups([])
+        os.setresgid(1000, 1000, 1000)
+        os.setresuid(1000, 1000, 1000)
+        environment = {**os.environ, "HOME": str(home)}
+        os.execve(sys.executable, [sys.executable, __file__, "rootless", str(home)], environment)
+    os.close(ours)
+    with os.fdopen(theirs) as told:
+        text = told.read()
+    os.waitpid(child, 0)
+    return json.loads(text or "null")
+
+
+def rootless_main(home: Path) -> dict[str, object]:
+    rootless.enter()
+    station = open_station(home / "sandbox", find_runtime())
+    said: dict[str, object] = {"prefix": station.hierarchies.prefix, "version": station.hierarchies.version}
+    with launch(image("sleep 1000"), [home / "root"], LIMITS, station=station, name="mine") as instance:
+        said["readings"] = [dataclasses.asdict(reading) for reading in instance.readings()]
+        said["execute"] = instance.execute(["/bin/echo", "answer"], timeout=60).stdout.decode()
+    bomb = "head -c 200m /dev/zero | tail"
+    with launch(image(bomb), [home / "root"], LIMITS, station=station, name="memory") as instance:
+        said["memory_bomb"] = {"exit_code": instance.wait(90), **dataclasses.asdict(instance.usage())}
+    said["left"] = list(groups_named(station.hierarchies, station.mark))
+    return said
+
+
+def _refused(attempt: object) -> bool:
+    try:
+        attempt().close()  # type: ignore[operator]
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+try:
+    answer = rootless_main(Path(sys.argv[2])) if sys.argv[1:2] == ["rootless"] else main()
+    print(json.dumps(answer, indent=1))
+except BaseException:
+    print(json.dumps({"failed": traceback.format_exc()}))

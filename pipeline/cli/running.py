@@ -1,0 +1,276 @@
+"""Instances for a person at a terminal: what the options of `run` mean, logs as they come, stopping, shells."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from pipeline import process
+from pipeline.errors import UsageError
+from pipeline.launch import Mounted, Published, Run, RunOrder, enter_command, shell_of
+from pipeline.model.smoke import CheckResult, Limits
+from pipeline.progress import Progress
+from pipeline.recipes.quantities import Malformed, parse_bandwidth, parse_cpus, parse_size
+from pipeline.sandbox import Instance
+from pipeline.smoke import escaped
+
+_LOOK = 0.2
+"""Seconds between looks at what runs."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_PORT_MOST = 65535
+
+# --- options -----------------------------------------------------------------------------------------------
+
+
+def limits_of(
+    limits: Limits, *, cpus: str | None, memory: str | None, pids: int | None, bandwidth: str | None
+) -> Limits:
+    """The recipe's limits with a person's instead, where they say something. Raises UsageError."""
+    try:
+        return replace(
+            limits,
+            milli_cpus=limits.milli_cpus if cpus is None else parse_cpus(cpus),
+            memory=limits.memory if memory is None else parse_size(memory),
+            pids=limits.pids if pids is None else pids,
+            bandwidth=limits.bandwidth if bandwidth is None else parse_bandwidth(bandwidth),
+            enforce=False,
+        )
+    except Malformed as error:
+        raise UsageError(error.code, str(error), hint=error.hint) from error
+
+
+def order_of(
+    instances: int,
+    limits: Limits,
+    *,
+    publish: Sequence[str],
+    volume: Sequence[str],
+    env: Sequence[str],
+    config: Sequence[str],
+) -> RunOrder:
+    """What a person's options ask for. Raises UsageError."""
+    environment: dict[str, str] = {}
+    for line in env:
+        name, separator, value = line.partition("=")
+        if not separator or not name:
+            raise _odd("--env", line, "NAME=VALUE")
+        environment[name] = value
+    mounts = [*(_volume(text) for text in volume), *(_config(text) for text in config)]
+    return RunOrder(instances, limits, tuple(map(_published, publish)), tuple(mounts), environment)
+
+
+def _published(text: str) -> Published:
+    host, separator, container = text.rpartition(":")
+    words = (host if separator else container, container)
+    if not all(word.isascii() and word.isdigit() and int(word) <= _PORT_MOST for word in words) or container == "0":
+        raise _odd("--publish", text, "HOST:CONTAINER, such as 8080:80, or one port for both; 0: any free one")
+    return Published(int(words[0]), int(words[1]))
+
+
+def _volume(text: str) -> Mounted:
+    source, _, path = text.rpartition(":")
+    if not source or not path.startswith("/") or (not _NAME.fullmatch(source) and "/" not in source):
+        raise _odd("--volume", text, "NAME:/path/in/container or ./folder:/path/in/container")
+    return Mounted(source, path, named="/" not in source)
+
+
+def _config(text: str) -> Mounted:
+    source, _, path = text.rpartition(":")
+    if not source or not path.startswith("/"):
+        raise _odd("--config", text, "FILE:/path/in/container")
+    return Mounted(source, path, read_only=True)
+
+
+def _odd(option: str, text: str, form: str) -> UsageError:
+    return UsageError("option-malformed", f"{option} {text} is not understood", hint=f"write {option} {form}")
+
+
+# --- logs --------------------------------------------------------------------------------------------------
+
+
+class Follower:
+    """Writes what instances print, line by line, each with the name of who printed it. Control characters are
+    escaped, so that an image cannot steer the terminal; a line without an end is broken after a while. Once
+    something printed, it can be stopped cleanly."""
+
+    LONGEST = 16 << 10
+
+    def __init__(self, stopping: Stopping, *, shown: bool) -> None:
+        self._stopping = stopping
+        self._shown = shown
+        self._open: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str, piece: bytes) -> None:
+        self._stopping.armed = True
+        if not self._shown:
+            return
+        with self._lock:
+            *lines, rest = (self._open.get(name, b"") + piece).split(b"\n")
+            if len(rest) > self.LONGEST:
+                lines, rest = [*lines, rest], b""
+            self._open[name] = rest
+            self._write(name, lines)
+
+    def close(self) -> None:
+        """Write lines that never came to their end."""
+        with self._lock:
+            for name, rest in self._open.items():
+                self._write(name, [rest] if rest else [])
+            self._open.clear()
+
+    def _write(self, name: str, lines: Sequence[bytes]) -> None:
+        for line in lines:
+            text = escaped(line.decode(errors="replace").rstrip("\r"))
+            print(f"{name} | {text}", flush=True)
+
+
+# --- while they run ------------------------------------------------------------------------------------------
+
+
+def attend(run: Run, *, shell: bool, stopping: Stopping) -> int:
+    """Stay with the instances until they end by themselves or the person stops them; the exit code."""
+    stopping.armed = True
+    if shell and not stopping.asked.is_set():
+        _say(f"a shell in {run.instances[0].name}; it goes when you leave the shell")
+        open_shell(run.instances[0])
+    else:
+        while not stopping.asked.is_set() and not run.wait(_LOOK):
+            pass
+    return _stop(run)
+
+
+def _stop(run: Run) -> int:
+    living = [instance.name for instance in run.instances if instance.alive]
+    if living:
+        _say(f"stopping {', '.join(living)} with {run.stop_signal or 'SIGTERM'} (Ctrl-C again kills)")
+        try:
+            run.stop()
+        except KeyboardInterrupt:
+            for instance in run.instances:
+                instance.kill()
+    for instance in run.instances:
+        _say(f"{instance.name} ended with exit code {instance.exit_code}")
+    return run.exit_code
+
+
+def describe(run: Run) -> Iterator[str]:
+    """What a person wants to know of instances that have just been started."""
+    for instance, ports in zip(run.instances, run.ports, strict=True):
+        places = [f"127.0.0.1:{host} → {container}" for host, container in ports]
+        address = f", address {instance.address}" if instance.address else ""
+        yield f"{instance.name} runs{address}" + (f", {', '.join(places)}" if places else "")
+        for reading in instance.readings():
+            if not reading.enforced:
+                yield f"  ! limit {reading.name} is not enforced: {reading.reason}"
+
+
+class Stopping:
+    """Ctrl-C and SIGTERM, once something runs that can be stopped cleanly (`armed`): the first asks to stop, the
+    next one interrupts. Before, the first interrupts."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.armed = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self.armed or self.asked.is_set():
+            raise KeyboardInterrupt
+        self.asked.set()
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[Stopping]:
+    """While the block lasts, signals ask to stop."""
+    stopping = Stopping()
+    before = [(number, signal.signal(number, stopping)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield stopping
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def open_shell(instance: Instance) -> int:
+    """A shell in the instance, on a terminal of its own, so that nothing in there gets hold of the person's. Its
+    exit status."""
+    if shell_of(instance) is None:
+        _say(
+            "the image has no shell: this is one of this machine, as you, with the instance's network and processes; "
+            f"its files are in /proc/{instance.pid}/root"
+        )
+    given = process.clean_environment({"TERM": os.environ.get("TERM", "dumb"), "HOME": "/"})
+    bare = ["env", "-i", *(f"{key}={value}" for key, value in given.items())]
+    return os.waitstatus_to_exitcode(pty.spawn([*bare, *enter_command(instance)]))
+
+
+# --- smoke --keep ----------------------------------------------------------------------------------------------
+
+
+class Keeping:
+    """Keeps failed instances up until Ctrl-C, and says how to get in."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._enough = threading.Event()
+        self._holds = 0
+        self._lock = threading.Lock()
+
+    def hold(self, instance: Instance, results: Sequence[CheckResult]) -> None:
+        """Say what failed and how to look at it, and wait."""
+        with self._lock:
+            self._holds += 1
+            for line in kept_lines(instance, results):
+                self._progress.warn(line)
+        while not self._enough.is_set() and instance.alive:
+            self._enough.wait(_LOOK)
+
+    def let_go(self) -> bool:
+        """Every `hold` returns. Was there one?"""
+        self._enough.set()
+        return self._holds > 0
+
+
+def kept_lines(instance: Instance, results: Sequence[CheckResult]) -> Iterator[str]:
+    """What a person needs to look at a failed instance."""
+    failed = [result.name for result in results if not result.passed]
+    yield f"{instance.name} failed ({escaped(', '.join(failed[:5]))}) and is kept up until Ctrl-C"
+    which = "a shell in it" if shell_of(instance) else "it has no shell; one of this machine in its namespaces"
+    yield f"  {which}: {' '.join(enter_command(instance))}"
+    yield f"  its files: /proc/{instance.pid}/root   its processes: {instance.berth.group.path}"
+    if instance.address:
+        yield f"  its address: {instance.address}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def is_layout(text: str) -> bool:
+    """Is this an image's layout, and not a recipe?"""
+    return (Path(text) / "index.json").is_file()
+
+
+def run_as_json(run: Run, code: int) -> Mapping[str, object]:
+    """What became of the instances, as a value."""
+    return {
+        "instances": [
+            {
+                "name": instance.name,
+                "exit_code": instance.exit_code,
+                "ports": [{"host": host, "container": container} for host, container in ports],
+            }
+            for instance, ports in zip(run.instances, run.ports, strict=True)
+        ],
+        "exit_code": code,
+    }

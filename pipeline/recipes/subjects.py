@@ -1,0 +1,148 @@
+"""What checks ask about, as values, from the documents that say it."""
+
+from __future__ import annotations
+
+from pipeline.documents import DocumentPath
+from pipeline.model.probes import (
+    AccountFacts,
+    FileFacts,
+    FileSort,
+    HttpRequest,
+    ImageFacts,
+    LicenseFacts,
+    ListeningFacts,
+    PackageFacts,
+    ProcessFacts,
+    Subject,
+)
+from pipeline.recipes.questions import (
+    AccountCheckDocument,
+    CheckDocument,
+    FileCheckDocument,
+    HttpDocument,
+    ImageCheckDocument,
+    ReadyDocument,
+)
+from pipeline.recipes.rendering import Renderer
+
+
+def plan_subject(document: CheckDocument | ReadyDocument, path: DocumentPath, renderer: Renderer) -> Subject | None:
+    """What the check asks about; None for the kinds that have no more than their answer.
+
+    Problems: `check-contradiction`, and those of values.
+    """
+    if document.http is not None:
+        return _http(document.http, (*path, "http"), renderer)
+    if document.file is not None:
+        return _file(document.file, (*path, "file"), renderer)
+    if document.process is not None:
+        process, inner = document.process, (*path, "process")
+        return ProcessFacts(
+            name=renderer.text(process.name, inner, "name"),
+            command=renderer.pattern(process.command, inner, "command") or "",
+            user=process.user or "",
+            count=renderer.rules(process.count, inner, "count") or ProcessFacts().count,
+        )
+    return None if isinstance(document, ReadyDocument) else _of_image(document, path, renderer)
+
+
+def _of_image(document: CheckDocument, path: DocumentPath, renderer: Renderer) -> Subject | None:
+    if document.listening is not None:
+        inner = (*path, "listening")
+        ports = document.listening.ports
+        where = (*inner, "ports") if (*inner, "ports") in renderer.source.document.positions else inner
+        return ListeningFacts(
+            ports=None if ports is None else renderer.ports(ports, where),
+            local=renderer.ports(document.listening.local, inner, "local"),
+        )
+    if document.account is not None:
+        return _account(document.account, (*path, "account"), renderer)
+    if document.packages is not None:
+        packages, inner = document.packages, (*path, "packages")
+        if not packages.present and not packages.absent:
+            renderer.refuse("check-empty", "no package is named", "write present or absent", inner)
+        return PackageFacts(
+            renderer.words(packages.present, inner, "present"), renderer.words(packages.absent, inner, "absent")
+        )
+    if document.image is not None:
+        return _image(document.image, (*path, "image"), renderer)
+    if document.licenses is not None:
+        return LicenseFacts(tuple(document.licenses.packages or ()), tuple(document.licenses.without))
+    return document.restart
+
+
+def _http(document: HttpDocument, path: DocumentPath, renderer: Renderer) -> HttpRequest:
+    if (document.port is None) == (document.socket is None):
+        renderer.refuse("check-contradiction", "a request goes to one of port, socket", "write one of them", path)
+    request = HttpRequest(
+        port=renderer.port(document.port, path, "port"),
+        socket=document.socket or "",
+        path=renderer.text(document.path, path, "path"),
+        method=document.method,
+        host=renderer.text(document.host, path, "host"),
+        headers=tuple((key, renderer.text(value, path, "headers", key)) for key, value in document.headers.items()),
+        body=renderer.text(document.body, path, "body"),
+        tls=document.tls or document.trust is not None,
+        trust=document.trust or "",
+    )
+    line = "".join((request.method, request.path, request.host, *(part for pair in request.headers for part in pair)))
+    if not request.path.startswith("/") or any(letter in line for letter in "\r\n") or " " in request.path:
+        message = "the request is none: a path begins with '/' and has no space, and nothing has a line end"
+        renderer.refuse("request-malformed", message, "write path: /name", path)
+    return request
+
+
+def _file(document: FileCheckDocument, path: DocumentPath, renderer: Renderer) -> FileFacts:
+    facts = FileFacts(
+        path=document.path,
+        absent=document.absent,
+        sort=document.sort,
+        mode=document.mode,
+        owner=document.owner,
+        group=document.group,
+        size=renderer.rules(document.size, path, "size"),
+        sha256=document.sha256 or "",
+        text=renderer.rules(document.text, path, "text"),
+        target=renderer.rules(document.target, path, "target"),
+    )
+    if facts.absent and facts != FileFacts(document.path, absent=True):
+        message = f"{document.path} is to be absent, and to be something"
+        renderer.refuse("check-contradiction", message, "remove 'absent' or the rest", path)
+    elif facts.target and facts.sort not in (None, FileSort.SYMLINK):
+        renderer.refuse("check-contradiction", "only a symlink has a target", "remove 'type' or 'target'", path)
+    return facts
+
+
+def _account(document: AccountCheckDocument, path: DocumentPath, renderer: Renderer) -> AccountFacts:
+    if (document.user is None) == (document.group is None):
+        renderer.refuse("check-contradiction", "an account is one of user, group", "write one of them", path)
+    if document.group is not None:
+        for key in ("uid", "home", "shell", "groups"):
+            if getattr(document, key):
+                renderer.refuse("check-key-misplaced", f"a group has no '{key}'", "remove it", path, key)
+    return AccountFacts(
+        user=renderer.text(document.user, path, "user"),
+        group=renderer.text(document.group, path, "group"),
+        uid=document.uid,
+        gid=document.gid,
+        home=document.home,
+        shell=document.shell,
+        groups=tuple(document.groups),
+        absent=document.absent,
+    )
+
+
+def _image(document: ImageCheckDocument, path: DocumentPath, renderer: Renderer) -> ImageFacts:
+    return ImageFacts(
+        entrypoint=None if document.entrypoint is None else renderer.words(document.entrypoint, path, "entrypoint"),
+        command=None if document.command is None else renderer.words(document.command, path, "command"),
+        user=document.user,
+        working_directory=document.working_directory,
+        environment=renderer.named_rules(document.environment, path, "environment"),
+        exposed_ports=None
+        if document.exposed_ports is None
+        else renderer.ports(document.exposed_ports, path, "exposed_ports"),
+        volumes=None if document.volumes is None else tuple(document.volumes),
+        stop_signal=document.stop_signal,
+        labels=renderer.named_rules(document.labels, path, "labels"),
+    )

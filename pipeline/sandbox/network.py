@@ -1,0 +1,231 @@
+"""An instance's network: one virtual cable between a namespace of its own and a namespace outside.
+
+Both namespaces are held open by descriptors of this process and by nothing else: neither has a name, nothing of
+them appears in the machine's own network, and after a kill -9 they go with the last process in them. Each
+instance has an outside of its own unless a `Network` is shared, so that there is no bridge that could flood one
+instance's packets to another. The machine's own network cannot be reached from there.
+
+A token bucket (tbf, tc-tbf(8)) at either end of the cable limits what is sent into it, so that both directions
+are limited. The inner end could be changed by who has CAP_NET_ADMIN in the container, which nobody has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from pipeline.sandbox import kernel
+from pipeline.sandbox.idmap import IDS
+
+ADDRESSES = ipaddress.ip_network("198.18.0.0/15")
+"""Reserved for tests of devices (RFC 2544, RFC 6890), so that no product means a real host by them. Every range of
+ids has one pair of addresses (RFC 3021): the even one outside, the odd one the instance's."""
+
+INSIDE = "eth0"
+
+_LARGEST = 2**32 - 1
+"""Bytes per second that the kernel's older rate field holds: 34 Gbit/s."""
+
+_LEAST_BURST = 4096
+"""Bytes: two full Ethernet frames fit, else nothing would ever be sent."""
+
+_LEAST_QUEUE = 16384
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The outside of one or more instances; `handle` is its namespace. `talk`: packets pass between them."""
+
+    handle: int
+    talk: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An instance's cable. `inside` and `outside` are namespaces, `name` the outer end. `unlimited`: why the
+    bandwidth is not limited, although it should be."""
+
+    inside: int
+    outside: int
+    name: str
+    address: str
+    gateway: str
+    unlimited: str = ""
+
+    def rates(self) -> tuple[int | None, int | None]:
+        """Bits per second that the kernel lets into the instance and out of it; None: any number."""
+        return within(self.outside, _rate, self.name), within(self.inside, _rate, INSIDE)
+
+    def traffic(self) -> tuple[int, int] | None:
+        """Bytes that went into the instance and out of it, as the outer end has counted them, with Ethernet's
+        headers; None when the cable is gone."""
+        return within(self.outside, _traffic, self.name)
+
+
+def within(namespace: int, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """`function(…)` by a thread that is in the network namespace behind a descriptor. What it opens stays there:
+    a socket belongs to the namespace of the thread that made it, wherever it is used later."""
+
+    def entered() -> _T:
+        kernel.setns(namespace, kernel.CLONE_NEWNET)
+        return function(*args, **kwargs)
+
+    return _aside(entered)
+
+
+def socket_within(namespace: int, family: socket.AddressFamily) -> socket.socket:
+    """A new TCP socket of that namespace."""
+    return within(namespace, socket.socket, family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+
+
+@contextlib.contextmanager
+def open_network(*, talk: bool = False) -> Iterator[Network]:
+    """An outside for several instances, gone with the block. Raises OSError where the kernel refuses."""
+    handle = _new_namespace()
+    try:
+        within(handle, _settle_outside, talk=talk)
+        yield Network(handle, talk)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def lay_link(inside: int, base: int, bandwidth: int | None, network: Network | None = None) -> Iterator[Link]:
+    """Tie the empty namespace `inside` of the instance whose ids begin at `base` to `network` or to an outside of
+    its own, with `bandwidth` bits per second each way. Raises OSError where the kernel refuses."""
+    with contextlib.ExitStack() as closing:
+        shared = closing.enter_context(open_network()) if network is None else network
+        number = base // IDS % (ADDRESSES.num_addresses // 2)
+        gateway, address = (str(ADDRESSES[2 * number + end]) for end in (0, 1))
+        name = f"i{number}"
+        within(inside, _prepare_inside)
+        within(shared.handle, _lay, name, inside, gateway)
+        within(inside, _settle_inside, address, gateway if shared.talk else None)
+        unlimited = ""
+        if bandwidth is not None:
+            unlimited = within(shared.handle, _limit, name, bandwidth) or within(inside, _limit, INSIDE, bandwidth)
+        yield Link(inside, shared.handle, name, address, gateway, unlimited)
+
+
+def _aside(function: Callable[[], _T]) -> _T:
+    """By a thread that ends afterwards, so that it need not find its way back."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="network") as pool:
+        return pool.submit(function).result()
+
+
+def _new_namespace() -> int:
+    def make() -> int:
+        kernel.unshare(kernel.CLONE_NEWNET)
+        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    return _aside(make)
+
+
+# --- by threads that are inside one of the namespaces -----------------------------------------------
+
+
+@contextlib.contextmanager
+def _netlink() -> Iterator[Any]:
+    """A connection to the kernel's tables of this thread's namespace. Errors become OSErrors."""
+    # Here, because it takes a tenth of a second and many commands launch nothing.
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        with IPRoute() as table:
+            yield table
+    except NetlinkError as error:
+        raise OSError(error.code, os.strerror(error.code)) from error
+
+
+def _set(name: str, value: str, *, needed: bool = True) -> None:
+    """A sysctl of this thread's namespace (procfs looks at the thread that writes)."""
+    try:
+        Path("/proc/sys/net", name).write_text(value)
+    except FileNotFoundError:
+        if needed:
+            raise
+
+
+def _settle_outside(*, talk: bool) -> None:
+    _set("ipv6/conf/default/disable_ipv6", "1", needed=False)
+    if talk:
+        _set("ipv4/ip_forward", "1")
+
+
+def _prepare_inside() -> None:
+    # Cables get no IPv6 addresses, whose announcements would be traffic that nobody asked for; lo keeps ::1.
+    _set("ipv6/conf/default/disable_ipv6", "1", needed=False)
+
+
+def _lay(name: str, inside: int, gateway: str) -> None:
+    with _netlink() as table:
+        table.link("add", ifname=name, kind="veth", peer={"ifname": INSIDE, "net_ns_fd": inside})
+        _raise(table, name, gateway)
+
+
+def _settle_inside(address: str, gateway: str | None) -> None:
+    with _netlink() as table:
+        table.link("set", index=_index(table, "lo"), state="up")
+        _raise(table, INSIDE, address)
+        if gateway is not None:
+            table.route("add", dst=str(ADDRESSES), gateway=gateway)
+
+
+def _raise(table: Any, name: str, address: str) -> None:  # noqa: ANN401 - untyped library
+    index = _index(table, name)
+    table.addr("add", index=index, address=address, prefixlen=31)
+    table.link("set", index=index, state="up")
+
+
+def _index(table: Any, name: str) -> int:  # noqa: ANN401 - untyped library
+    found = table.link_lookup(ifname=name)
+    if not found:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
+    return int(found[0])
+
+
+def _limit(name: str, bandwidth: int) -> str:
+    """Limit what is sent into this end; why it could not be, or nothing."""
+    rate = bandwidth // 8
+    if not 0 < rate <= _LARGEST:
+        return f"{bandwidth} bit/s is beyond what is limited here: 8 bit/s to {_LARGEST * 8} bit/s"
+    # Five milliseconds: short beside what is measured, long beside a timer's slack.
+    burst = max(_LEAST_BURST, rate // 200)
+    queue = burst + max(_LEAST_QUEUE, rate // 20)
+    try:
+        with _netlink() as table:
+            table.tc("add", "tbf", index=_index(table, name), rate=rate, burst=burst, limit=min(queue, _LARGEST))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
+            return "this kernel has no tbf queue (CONFIG_NET_SCH_TBF)"
+        return f"the kernel refused a tbf queue: {error}"
+    return ""
+
+
+def _rate(name: str) -> int | None:
+    with _netlink() as table:
+        for queue in table.get_qdiscs(index=_index(table, name)):
+            if queue.get_attr("TCA_KIND") == "tbf":
+                return int(queue.get_attr("TCA_OPTIONS").get_attr("TCA_TBF_PARMS")["rate"]) * 8
+    return None
+
+
+def _traffic(name: str) -> tuple[int, int] | None:
+    for line in Path("/proc/thread-self/net/dev").read_text().splitlines():
+        device, colon, numbers = line.partition(":")
+        if colon and device.strip() == name:
+            fields = numbers.split()
+            return int(fields[8]), int(fields[0])
+    return None

@@ -1,0 +1,195 @@
+"""Being root without being root: a user namespace for the whole of relbuild.
+
+An ordinary user gets a namespace in which it is root over its own id and the subordinate ids that /etc/subuid and
+/etc/subgid give it (subuid(5)). There layers are unpacked with their owners, overlays mounted and containers made
+as root makes them, but for what the kernel keeps for the machine's own root: idmapped mounts, loop devices, and
+control groups that nobody has handed over. Relbuild also becomes the first process of a process namespace, so that
+nothing that it has started outlives it, even when it is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import pwd
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from pipeline import process
+from pipeline.errors import EnvironmentLacking, RelbuildError
+from pipeline.sandbox import kernel
+from pipeline.sandbox.idmap import IDS
+
+_MAPPING = 10
+"""Seconds for newuidmap, which takes a few milliseconds."""
+
+_REASON = 2048
+"""Bytes of a reason: less than a pipe takes at once."""
+
+
+LEAF = "relbuild-itself"
+"""A control group for relbuild's own processes: v2 limits only groups whose parent has no processes of its own."""
+
+
+def own_group() -> Path:
+    """This process's group in the v2 hierarchy, as the kernel names it (cgroups(7)); `/` if there is none."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            return Path(line.removeprefix("0::"))
+    return Path("/")
+
+
+def _leave_group() -> None:
+    """Make room for containers in a group that was handed over to this user; where none was, nothing happens."""
+    folder = Path("/sys/fs/cgroup") / own_group().relative_to("/") / LEAF
+    with contextlib.suppress(OSError):
+        folder.mkdir(exist_ok=True)
+        (folder / "cgroup.procs").write_text(str(os.getpid()))
+
+
+@functools.cache
+def nested() -> bool:
+    """Is this process in a user namespace, where it may be root and is not the machine's?"""
+    return Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
+
+
+def enter() -> None:
+    """Become root in a new user namespace. Must be called before there are threads; the caller goes on as another
+    process, whose exit status becomes this one's.
+
+    Raises EnvironmentLacking `no-sub-ids`, `no-user-namespace`.
+    """
+    uid, gid = os.getuid(), os.getgid()
+    name = pwd.getpwuid(uid).pw_name
+    maps = {
+        "newuidmap": (uid, _subordinate(Path("/etc/subuid"), name, uid)),
+        "newgidmap": (gid, _subordinate(Path("/etc/subgid"), name, uid)),
+    }
+    _map_ids(maps)
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    _leave_group()
+    kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWPID)
+    child = os.fork()
+    if child:
+        _follow(child)
+    kernel.die_with_parent()
+    kernel.set_dumpable()
+    signal.signal(signal.SIGTERM, _terminated)
+    nested.cache_clear()
+    _mount()
+
+
+def obstacle() -> str:
+    """Why `enter` would not work for this user, as far as can be told without trying; empty if nothing is known."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+        for file in ("/etc/subuid", "/etc/subgid"):
+            _subordinate(Path(file), name, os.getuid())
+    except EnvironmentLacking as error:
+        return error.problems[0].message
+    except KeyError:
+        return "this user is in no /etc/passwd"
+    missing = [program for program in ("newuidmap", "newgidmap") if process.find(program) is None]
+    return f"{' and '.join(missing)} not installed (package uidmap or shadow-utils)" if missing else ""
+
+
+def _subordinate(file: Path, name: str, uid: int) -> int:
+    """The first of the user's range with room for a container's ids."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in file.read_text().splitlines():
+            owner, _, rest = line.partition(":")
+            first, _, count = rest.partition(":")
+            if owner in (name, str(uid)) and first.isdigit() and count.isdigit() and int(count) >= IDS:
+                return int(first)
+    raise EnvironmentLacking(
+        "no-sub-ids",
+        f"{file} gives {name} no range of {IDS} ids, so layers cannot be unpacked with their owners",
+        hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}",
+    )
+
+
+def _map_ids(maps: dict[str, tuple[int, int]]) -> None:
+    """Go into a user namespace. Its maps are written by a helper that has stayed outside: newuidmap(1) may."""
+    us = os.getpid()
+    begin, begun = os.pipe()
+    reasons, reason = os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        os.close(begun)
+        said = _write_maps(us, maps) if os.read(begin, 1) else "an ordinary user cannot make a user namespace here"
+        os.write(reason, said.encode(errors="replace")[:_REASON])
+        os._exit(0)
+    os.close(begin)
+    os.close(reason)
+    with contextlib.suppress(OSError):
+        kernel.unshare(kernel.CLONE_NEWUSER)
+        os.write(begun, b"x")
+    os.close(begun)
+    os.waitpid(helper, 0)
+    refused = os.read(reasons, _REASON).decode(errors="replace")
+    os.close(reasons)
+    if refused:
+        raise EnvironmentLacking(
+            "no-user-namespace",
+            refused,
+            hint="see user.max_user_namespaces, kernel.unprivileged_userns_clone, AppArmor's "
+            "kernel.apparmor_restrict_unprivileged_userns, and that newuidmap is set-user-id",
+        )
+
+
+def _write_maps(pid: int, maps: dict[str, tuple[int, int]]) -> str:
+    """In the helper: why it could not, or nothing."""
+    try:
+        for program, (own, first) in maps.items():
+            words = (pid, 0, own, 1, 1, first, IDS)
+            process.run([program, *(str(word) for word in words)], timeout=_MAPPING)
+    except (RelbuildError, OSError) as error:
+        return f"this user did not get its subordinate ids: {error}"
+    return ""
+
+
+def _mount() -> None:
+    """A view of the machine in which /proc shows this namespace, and /run can be written to."""
+    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SLAVE, "")
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV
+    kernel.mount("proc", "/proc", "proc", flags | kernel.MS_NOEXEC, "")
+    old = os.open("/run", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    # Not what relbuild has there as root: this one makes its own.
+    names = sorted(path for path in Path("/run").iterdir() if path.name != "relbuild")
+    kernel.mount("tmpfs", "/run", "tmpfs", flags, "size=1m,mode=755")
+    for path in names:
+        source = Path(f"/proc/self/fd/{old}", path.name)
+        # What cannot be shown (a file of root's own, say) is not needed.
+        with contextlib.suppress(OSError):
+            if source.is_symlink():
+                path.symlink_to(source.readlink())
+                continue
+            if source.is_dir():
+                path.mkdir()
+            else:
+                path.touch()
+            kernel.mount(str(source), str(path), "", kernel.MS_BIND | kernel.MS_REC, "")
+    os.close(old)
+
+
+def _follow(child: int) -> NoReturn:
+    """Outside: hand signals on, and end as the child does."""
+    watched = {signal.SIGCHLD, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+        got = signal.sigwaitinfo(watched)
+        # What comes from a terminal comes from the kernel, and to both.
+        if got.si_signo != signal.SIGCHLD and got.si_code <= 0:
+            os.kill(child, got.si_signo)
+
+
+def _terminated(number: int, _: FrameType | None) -> NoReturn:
+    """The first process of a namespace gets no signal that it does not ask for."""
+    raise SystemExit(128 + number)

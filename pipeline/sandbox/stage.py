@@ -1,0 +1,205 @@
+"""What is made for one instance before it starts: scratch file systems, volumes, and files from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import BuildError, SmokeError, UsageError
+from pipeline.sandbox import kernel
+from pipeline.sandbox.bundle import Mount
+from pipeline.sandbox.keeper import Keeper
+from pipeline.sandbox.limits import Space
+from pipeline.sandbox.overlay import Overlay
+from pipeline.sandbox.rootfs import RootFs, copy_tree, keep_attributes
+from pipeline.sandbox.station import Berth
+from pipeline.sandbox.users import Identity
+from pipeline.sandbox.volumes import Volume, Volumes, mount
+
+VOLUME_COPIED = 4 << 30
+"""Bytes that a volume may take from the image."""
+
+SYSTEM = ("/proc", "/dev", "/run", "/tmp")  # noqa: S108 - in the container
+"""Where every container has something mounted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The machine's file or directory `source`, seen at `target`; owners appear as they are on the machine."""
+
+    source: Path
+    target: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Descriptors of the writable file systems of an instance, by path. `volumes` are those of them that are
+    volumes, `loose` volumes without a limit, with the reason."""
+
+    handles: dict[str, int] = field(default_factory=dict)
+    volumes: list[str] = field(default_factory=list)
+    loose: dict[str, str] = field(default_factory=dict)
+
+    def space(self, path: str) -> Space:
+        """How large it is, as the kernel has it."""
+        if path in self.loose:
+            return Space(path, None, why=self.loose[path])
+        status = os.fstatvfs(self.handles[path])
+        return Space(path, status.f_blocks * status.f_frsize, status.f_files)
+
+    def limited(self) -> list[str]:
+        """Volumes that are file systems of their own."""
+        return [path for path in self.volumes if path not in self.loose]
+
+    def full(self) -> tuple[str, ...]:
+        """Those with less than a hundredth left: `/tmp (bytes)`, `/data (inodes)`."""
+        found = []
+        for path, handle in self.handles.items():
+            if path in self.loose:
+                continue
+            status = os.fstatvfs(handle)
+            if status.f_bavail * 100 < status.f_blocks:
+                found.append(f"{path} (bytes)")
+            if status.f_ffree * 100 < status.f_files:
+                found.append(f"{path} (inodes)")
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The instance's root and what is mounted on it. Descriptors are closed by `closing`."""
+
+    keeper: Keeper
+    berth: Berth
+    overlay: Overlay
+    files: RootFs
+    userns: int
+    closing: contextlib.ExitStack
+    places: Places = field(default_factory=Places)
+
+    def scratch(self, size: int, identity: Identity) -> list[Mount]:
+        """The instance's /tmp and /run."""
+        base = self.berth.base
+        owner = {"uid": base + identity.uid, "gid": base + identity.gid}
+        tmp = self.keeper.tmpfs("tmp", size=size, mode=0o1777, uid=base, gid=base)
+        run = self.keeper.tmpfs("run", size=size, mode=0o755, **owner)
+        for point in (*SYSTEM, "/etc"):
+            self.files.require_mount_point(point)
+        for path, folder in (("/tmp", tmp), ("/run", run)):  # noqa: S108
+            handle = self.keeper.do(os.open, folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.closing.callback(os.close, handle)
+            self.places.handles[path] = handle
+        with self.files.folder("/run") as source:
+            copy_tree(source, self.places.handles["/run"], limit=size)
+        return [Mount(tmp, "/tmp"), Mount(run, "/run")]  # noqa: S108
+
+    def provided(self, hostname: str, address: str | None) -> list[Mount]:
+        """The files that every container runtime provides. Where the image has a symlink, it keeps it."""
+        contents = {
+            "/etc/hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{address or '127.0.1.1'}\t{hostname}\n",
+            "/etc/hostname": f"{hostname}\n",
+            "/etc/resolv.conf": "# no network\n",
+        }
+        mounts = []
+        for path, text in contents.items():
+            there = self.files.stat(path, follow=False)
+            if there is not None and not stat.S_ISREG(there.st_mode):
+                continue
+            if there is None:
+                self.files.write_file(path, b"", mode=0o644)
+            file = self.berth.folder / path.rpartition("/")[2]
+            file.write_text(text)
+            file.chmod(0o644)
+            seen = self.keeper.bind(file, f"provided/{file.name}", read_only=True)
+            mounts.append(Mount(seen, path, read_only=True, executable=False))
+        return mounts
+
+    def volumes(self, paths: Sequence[str], volumes: Volumes, size: int) -> list[Mount]:
+        """A writable directory for each volume; a new one has what the image has at its path."""
+        mounts = []
+        for path in sorted(set(paths)):
+            self.ensure_directory(path)
+            try:
+                with self.files.folder(path) as source:
+                    place = self.keeper.do(_place, source, self.overlay.path)
+                    if place in ("/", "/proc", "/dev"):
+                        raise SmokeError("volume-impossible", f"{path} cannot be a volume", place=path)
+                    if place not in SYSTEM:
+                        mounts.append(Mount(self._volume(source, volumes.volume(place, size)), place))
+            except NotADirectoryError as error:
+                raise SmokeError(
+                    "volume-impossible", f"volume {path} is not a directory in the image", place=path
+                ) from error
+        return mounts
+
+    def _volume(self, source: int, volume: Volume) -> Path:
+        seen, handle = mount(volume, self.keeper, self.userns)
+        self.closing.callback(os.close, handle)
+        self.places.handles[volume.path] = handle
+        self.places.volumes.append(volume.path)
+        if volume.device is None:
+            self.places.loose[volume.path] = volume.unlimited
+        if volume.fresh:
+            try:
+                copy_tree(source, handle, limit=VOLUME_COPIED, shift=self.berth.base)
+            except (OSError, BuildError) as error:
+                raise SmokeError(
+                    "volume-too-small",
+                    f"what the image has at {volume.path} cannot be put into the volume: {error}",
+                    place=volume.path,
+                    hint="raise the limit `volume`",
+                ) from error
+            keep_attributes(handle, os.fstat(source), self.berth.base)
+            volume.fresh = False
+        return seen
+
+    def bindings(self, bindings: Sequence[Binding]) -> list[Mount]:
+        """Files and directories from the machine. Before `scratch` and `volumes`, which copy the mount points."""
+        mounts = []
+        for number, binding in enumerate(bindings):
+            if binding.source.is_dir():
+                self.ensure_directory(binding.target)
+            elif self.files.stat(binding.target) is None:
+                self.ensure_directory(binding.target.rpartition("/")[0] or "/")
+                self.files.write_file(binding.target, b"", mode=0o644)
+            handle = kernel.openat2(
+                self.files.handle,
+                binding.target,
+                os.O_PATH,
+                resolve=kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS,
+            )
+            try:
+                place = self.keeper.do(_place, handle, self.overlay.path)
+            finally:
+                os.close(handle)
+            if place in ("/", *SYSTEM) or place.startswith(("/proc/", "/dev/")):
+                raise UsageError("bind-elsewhere", f"nothing can be bound at {binding.target}")
+            name = f"bound{number}"
+            seen = self.keeper.bind(binding.source.resolve(), name, read_only=binding.read_only, userns=self.userns)
+            mounts.append(Mount(seen, place, read_only=binding.read_only))
+        return mounts
+
+    def know(self, root: int, *paths: str) -> None:
+        """Count file systems that the runtime has made among the places. `root` is what the container sees."""
+        for path in paths:
+            resolve = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS | kernel.RESOLVE_NO_SYMLINKS
+            with contextlib.suppress(OSError):
+                handle = kernel.openat2(root, path, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+                self.closing.callback(os.close, handle)
+                self.places.handles[path] = handle
+
+    def ensure_directory(self, path: str) -> None:
+        """A directory that the config names; runtimes make it if the image has none."""
+        if self.files.stat(path) is None:
+            self.files.make_directory(path)
+
+
+def _place(handle: int, root: Path) -> str:
+    """Where a file or directory of the root really is, symlinks resolved. In the keeper: it sees the mounts."""
+    seen = Path(f"/proc/self/fd/{handle}").readlink()
+    return "/" + str(seen.relative_to(root)) if seen != root else "/"

@@ -1,0 +1,54 @@
+"""What an instance has used, as far as the kernel tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_LOOP_MAJOR = "7"
+"""Of loop devices (the kernel's Documentation/admin-guide/devices.txt)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Bytes, microseconds, counts; None where the kernel does not tell.
+
+    `io_read` and `io_written` are what came from disks and went to them in its name; on cgroup v1 that is of its
+    volumes alone, and without what the kernel writes back later. `network_in` and `network_out` are bytes on the
+    wire. `full` are places that have no room left, as `/tmp (bytes)` or `/data (inodes)`; `output_dropped` bytes
+    that were printed beyond what is kept.
+    """
+
+    peak_memory: int | None
+    cpu_time: int | None
+    throttled_time: int | None
+    peak_pids: int | None
+    oom_kills: int | None
+    pids_refused: int | None = None
+    io_read: int | None = None
+    io_written: int | None = None
+    network_in: int | None = None
+    network_out: int | None = None
+    full: tuple[str, ...] = ()
+    output_dropped: int = 0
+
+
+def transferred(text: str | None) -> tuple[int | None, int | None]:
+    """Bytes read and written, from `8:0 rbytes=1 wbytes=2 …` (v2) or lines `8:0 Read 1` (v1).
+
+    A volume's loop device passes on to the disk what it was told, when it does: the larger sum counts.
+    """
+    if text is None:
+        return None, None
+    if not any(line[:1].isdigit() for line in text.splitlines()):
+        return None, None
+    sums = {(loop, kind): 0 for loop in (True, False) for kind in ("read", "write")}
+    for line in text.splitlines():
+        device, *words = line.split()
+        loop = device.partition(":")[0] == _LOOP_MAJOR
+        if len(words) == 2 and words[1].isdigit() and (loop, words[0].lower()) in sums:
+            sums[loop, words[0].lower()] += int(words[1])
+        for word in words:
+            for kind, key in (("read", "rbytes="), ("write", "wbytes=")):
+                if word.startswith(key) and word.removeprefix(key).isdigit():
+                    sums[loop, kind] += int(word.removeprefix(key))
+    return max(sums[True, "read"], sums[False, "read"]), max(sums[True, "write"], sums[False, "write"])

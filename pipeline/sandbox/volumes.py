@@ -1,0 +1,115 @@
+"""Volumes: writable directories of limited size that can outlive the instance that wrote them.
+
+Each is an ext4 file system of its own in a sparse file on the store's disk, so that bytes and inodes are limited
+without any quota of the host's, and what is written counts as disk, not as the instance's memory. Making one
+takes some 10 ms and 200 KB. It has no journal and no barriers: nothing of it outlives a crash of the machine.
+Where there are no loop devices, a volume is a plain directory, and its limit is reported as unenforced.
+
+Owners are kept as the image's numbers and mapped when mounted, so that another instance, which has other ids on
+the machine, can take a volume over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline import process
+from pipeline.errors import EnvironmentLacking
+from pipeline.sandbox import kernel, loop
+from pipeline.sandbox.keeper import Keeper
+from pipeline.sandbox.station import Station
+
+_FEATURES = "none,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_file,huge_file,uninit_bg,extra_isize"
+"""Spelled out, because a distribution's defaults differ. uninit_bg: inode tables are written when first used."""
+
+_BYTES_PER_INODE = 32768
+_LEAST_INODES = 1024
+_OPTIONS = "barrier=0,noinit_itable,errors=remount-ro"
+_MAKING = 60.0
+_DATA = "data"
+"""The volume is a folder of its file system, because servers refuse a data directory with `lost+found` in it."""
+
+
+@dataclass(slots=True)
+class Volume:
+    """One volume. `device` is a block device, or None: then it is the directory `folder`, for the reason
+    `unlimited`. `fresh`: nothing has been put there yet."""
+
+    path: str
+    number: int
+    folder: Path
+    device: Path | None
+    unlimited: str = ""
+    fresh: bool = True
+
+
+@dataclass(slots=True)
+class Volumes:
+    """Made by `kept_volumes`: for instances that come one after the other. `folder` is where they are kept."""
+
+    folder: Path
+    _known: dict[str, Volume] = field(default_factory=dict)
+    _handles: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def volume(self, path: str, size: int) -> Volume:
+        """The volume at `path` of the image: the one that is known, else a new one of `size` bytes."""
+        known = self._known.get(path)
+        if known is None:
+            number = len(self._known)
+            known = self._known[path] = self._make(path, number, size)
+        return known
+
+    def close(self) -> None:
+        """Let the block devices go; the files go with `folder`."""
+        self._handles.close()
+
+    def _make(self, path: str, number: int, size: int) -> Volume:
+        folder, file = self.folder / f"volume{number}", self.folder / f"volume{number}.ext4"
+        try:
+            _format(file, size)
+            device, handle = loop.attach(file)
+        except (OSError, process.CommandFailed, EnvironmentLacking) as error:
+            file.unlink(missing_ok=True)
+            folder.mkdir(mode=0o700)
+            return Volume(path, number, folder, None, f"no block device could be made of a file: {error}")
+        self._handles.callback(os.close, handle)
+        return Volume(path, number, folder, device)
+
+
+def mount(volume: Volume, keeper: Keeper, userns: int) -> tuple[Path, int]:
+    """Show a volume on the keeper's stage, owners mapped through `userns`: where, and a descriptor of the volume
+    with the image's owners, through which root can write; the caller closes it. Raises OSError."""
+    source = volume.folder
+    if volume.device is not None:
+        disk = keeper.folder(f"disk{volume.number}", mode=0o700)
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV
+        keeper.do(kernel.mount, str(volume.device), str(disk), "ext4", flags, _OPTIONS)
+        source = disk / _DATA
+        if volume.fresh:
+            keeper.do(source.mkdir)
+    seen = keeper.bind(source, f"volume{volume.number}", read_only=False, userns=userns)
+    return seen, keeper.do(os.open, source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+@contextlib.contextmanager
+def kept_volumes(station: Station, label: str = "data") -> Iterator[Volumes]:
+    """Volumes for several instances, one after the other, gone with the block."""
+    with station.berth(label) as berth:
+        volumes = Volumes(berth.folder)
+        try:
+            yield volumes
+        finally:
+            volumes.close()
+
+
+def _format(file: Path, size: int) -> None:
+    with file.open("wb") as made:
+        made.truncate(size)
+    inodes = max(_LEAST_INODES, size // _BYTES_PER_INODE)
+    command: list[str | Path] = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0"]
+    command += ["-O", _FEATURES, "-N", str(inodes), "-E", "lazy_itable_init=1,nodiscard", file]
+    process.run(command, timeout=_MAKING)

@@ -1,0 +1,246 @@
+"""Many instances at once, of which one misbehaves: do the others still answer?
+
+What is compared is latency as measured here, before (quiet) and meanwhile, of the same question to the same
+instances. All are launched under the recipe's limits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import process
+from pipeline.errors import EnvironmentLacking
+from pipeline.model.image import Image
+from pipeline.model.smoke import Check, CheckKind, Misbehaviour, NeighbourFigures, Neighbours, SmokePlan
+from pipeline.progress import Progress, task
+from pipeline.sandbox import Instance, Station, launch, open_network
+from pipeline.sandbox.usage import Usage
+from pipeline.smoke.answer import Answer
+from pipeline.smoke.questions import ask
+from pipeline.smoke.talking import request, talk
+
+QUESTION = 5.0
+"""Seconds after which an answer counts as failed."""
+
+_PAUSE = 0.002
+"""Seconds between questions, so that asking is not what keeps the machine busy."""
+
+_PROGRAM = Path(__file__).with_name("misbehaving.py")
+_NEEDED = {Misbehaviour.SPIN: "cpus", Misbehaviour.ALLOCATE: "memory", Misbehaviour.FORK: "pids"}
+"""The limit without which a misbehaviour would disturb the whole machine, instead of the neighbours."""
+
+_NOTABLE = 100_000
+"""Microseconds of processor time, or bytes: less is what a quiet instance does too."""
+
+_TALKING = (CheckKind.HTTP, CheckKind.PORT, CheckKind.SOCKET)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Latencies in microseconds, sorted, and how many answers did not come or were wrong, with one reason."""
+
+    latencies: tuple[int, ...]
+    failed: int
+    reason: str
+
+    def percentile(self, share: float) -> int:
+        """The latency that `share` (0 to 1) of the answers were no slower than; 0 without answers."""
+        if not self.latencies:
+            return 0
+        return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * share))]
+
+
+def watch(
+    image: Image, lowers: Sequence[Path], plan: SmokePlan, *, station: Station, progress: Progress
+) -> tuple[NeighbourFigures, ...]:
+    """Launch `plan.neighbours.count` instances, let the first misbehave in each way, and measure the others."""
+    wanted = plan.neighbours
+    question = measured_by(plan)
+    if wanted is None or question is None:
+        return ()
+    total = wanted.count + len(wanted.misbehave) + 1
+    with (
+        task(progress, "neighbours", image.name, total=total) as running,
+        open_network(talk=True) as network,
+        contextlib.ExitStack() as closing,
+    ):
+        instances = []
+        for number in range(1, wanted.count + 1):
+            name = f"{image.name}-neighbour-{number}"
+            launched = launch(image.config, lowers, plan.limits, station=station, name=name, network=network)
+            instances.append(closing.enter_context(launched))
+            running.advance(1)
+        _wait_until_ready(plan.ready, instances, image)
+        quiet = _measure(question, instances[1:], wanted.lasting)
+        running.advance(1)
+        figures = []
+        for misbehaviour in wanted.misbehave:
+            figures.append(_disturbed(misbehaviour, instances, question, quiet, wanted))
+            running.advance(1)
+        return tuple(figures)
+
+
+def measured_by(plan: SmokePlan) -> Check | None:
+    """The question by which neighbours are measured: the first by HTTP, else the first to a port or socket, else
+    `ready` if it is one of these."""
+    known = [check for kind in _TALKING for check in plan.checks if check.kind is kind]
+    if not known and plan.ready is not None and plan.ready.kind in _TALKING:
+        known = [plan.ready]
+    return known[0] if known else None
+
+
+def _wait_until_ready(ready: Check | None, instances: Sequence[Instance], image: Image) -> None:
+    if ready is None:
+        return
+    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="ready") as pool:
+        list(pool.map(lambda instance: ask(ready, instance, image), instances))
+
+
+def _measure(question: Check, instances: Sequence[Instance], lasting: int) -> _Measured:
+    """Ask one after the other, round and round, for `lasting` milliseconds, and each at least once."""
+    latencies, failed, reason = [], 0, ""
+    until = time.monotonic() + lasting / 1000
+    count = 0
+    while time.monotonic() < until or count < len(instances):
+        instance = instances[count % len(instances)]
+        count += 1
+        begun = time.monotonic()
+        answer = _asked(question, instance, begun + QUESTION)
+        if answer.right:
+            latencies.append(round((time.monotonic() - begun) * 1_000_000))
+        else:
+            failed += 1
+            reason = reason or f"{instance.name}: {answer.detail}"
+            if failed > len(instances):
+                break
+        time.sleep(_PAUSE)
+    return _Measured(tuple(sorted(latencies)), failed, reason)
+
+
+def _asked(question: Check, instance: Instance, deadline: float) -> Answer:
+    """One question, from outside over the limited link where the instance has one."""
+    attempt: Callable[[Check, Instance, float, str | None], Answer]
+    attempt = request if question.kind is CheckKind.HTTP else talk
+    return attempt(question, instance, deadline, instance.address)
+
+
+def _disturbed(
+    misbehaviour: Misbehaviour, instances: Sequence[Instance], question: Check, quiet: _Measured, wanted: Neighbours
+) -> NeighbourFigures:
+    bad, others = instances[0], instances[1:]
+    impossible = _impossible(misbehaviour, bad)
+    meanwhile, effect = _Measured((), 0, ""), ""
+    before, begun = bad.usage(), time.monotonic()
+    if not impossible:
+        try:
+            with _misbehaving(misbehaviour, bad, [other.address for other in others if other.address]):
+                meanwhile = _measure(question, others, wanted.lasting)
+                effect = _effect(misbehaviour, before, bad.usage())
+        except EnvironmentLacking as error:
+            impossible = str(error)
+    if not impossible and not effect:
+        impossible = f"it showed no effect in {time.monotonic() - begun:.1f} s, so nothing was measured"
+    detail = impossible or _verdict(quiet, meanwhile, wanted)
+    return NeighbourFigures(
+        misbehaviour=str(misbehaviour),
+        passed=not detail,
+        asked=len(meanwhile.latencies) + meanwhile.failed,
+        failed=meanwhile.failed,
+        quiet_p50=quiet.percentile(0.5),
+        quiet_p99=quiet.percentile(0.99),
+        p50=meanwhile.percentile(0.5),
+        p99=meanwhile.percentile(0.99),
+        effect=effect,
+        detail=detail,
+    )
+
+
+def _effect(misbehaviour: Misbehaviour, before: Usage, after: Usage) -> str:
+    """What the kernel counted that it did; empty if that is nothing."""
+    name, text = {
+        Misbehaviour.SPIN: ("cpu_time", "used {:.1f} s of processor time"),
+        Misbehaviour.ALLOCATE: ("oom_kills", "killed {} times for want of memory"),
+        Misbehaviour.FORK: ("pids_refused", "refused {} processes"),
+        Misbehaviour.FLOOD: ("network_out", "sent {:.1f} MB"),
+    }[misbehaviour]
+    first, last = getattr(before, name), getattr(after, name)
+    if first is None or last is None:
+        return "not counted here"
+    done = last - first
+    if misbehaviour in (Misbehaviour.FORK, Misbehaviour.ALLOCATE):
+        return text.format(done) if done else ""
+    return text.format(done / 1_000_000) if done >= _NOTABLE else ""
+
+
+def _verdict(quiet: _Measured, meanwhile: _Measured, wanted: Neighbours) -> str:
+    if quiet.failed:
+        return f"{quiet.failed} answers were wrong before anybody misbehaved: {quiet.reason}"
+    if meanwhile.failed:
+        return f"{meanwhile.failed} answers did not come or were wrong: {meanwhile.reason}"
+    for share, what in ((0.5, "median"), (0.99, "99th percentile")):
+        allowed = wanted.factor * max(quiet.percentile(share), wanted.floor)
+        if meanwhile.percentile(share) > allowed:
+            return (
+                f"the {what} of the others' latency rose from {quiet.percentile(share) / 1000:.1f} ms to "
+                f"{meanwhile.percentile(share) / 1000:.1f} ms, more than {allowed / 1000:.1f} ms"
+            )
+    return ""
+
+
+def _impossible(misbehaviour: Misbehaviour, bad: Instance) -> str:
+    if not bad.alive:
+        return "the instance that is to misbehave has ended"
+    needed = _NEEDED.get(misbehaviour)
+    if needed is None:
+        return ""
+    reading = next((reading for reading in bad.readings() if reading.name == needed), None)
+    if reading is None:
+        return f"it needs a limit on {needed}, or it would disturb the whole machine"
+    return "" if reading.enforced else f"the limit on {needed} is not enforced here: {reading.reason}"
+
+
+@contextlib.contextmanager
+def _misbehaving(misbehaviour: Misbehaviour, bad: Instance, targets: Sequence[str]) -> Iterator[None]:
+    """While the block lasts, `bad` misbehaves. Raises EnvironmentLacking `not-misbehaving`."""
+    # A group of its own that only tracks, as for commands: what it contains is exactly what was started here.
+    tracker = bad.berth.group.tracker
+    if tracker is None:
+        raise EnvironmentLacking("no-cgroups", "without control groups nothing could be ended again")
+    _, container = tracker
+    below = bad.berth.group.below(f"misbehaving-{misbehaviour}")
+    inner = container / f"misbehaving-{misbehaviour}"
+    inner.mkdir()
+    folders = [root / container.parent.name / container.name for root in bad.berth.group.hierarchies.roots()]
+    files = [folder / "cgroup.procs" for folder in folders if folder.is_dir() and folder != container]
+    groups = ":".join(str(file) for file in (*files, inner / "cgroup.procs"))
+    base, plan = bad.berth.base, bad.plan
+    command: list[str | Path] = ["nsenter", "--target", str(bad.pid), "--net", "--"]
+    command += [sys.executable, "-I", _PROGRAM, str(misbehaviour), str(base + plan.uid), str(base + plan.gid)]
+    command += [groups, ",".join(targets) or bad.gateway or "127.0.0.1"]
+    started = process.start(command, stdout=process.PIPE, stderr=process.PIPE)
+    try:
+        _wait_until_begun(started)
+        yield
+    finally:
+        below.kill()
+        process.kill_group(started)
+        started.communicate()
+        below.remove()
+
+
+def _wait_until_begun(started: process.Process) -> None:
+    assert started.stdout is not None and started.stderr is not None
+    # It says so at once or ends; either way there is something to read.
+    line = started.stdout.readline()
+    if line.strip() != b"begun":
+        raise EnvironmentLacking(
+            "not-misbehaving",
+            f"no instance could be made to misbehave: {started.stderr.read(2000).decode(errors='replace').strip()}",
+            hint="`relbuild doctor` says what is missing",
+        )

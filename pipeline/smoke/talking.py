@@ -1,0 +1,171 @@
+"""Talking to a running instance through its own network or its unix sockets, without anything of the image."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+
+from pipeline.model.probes import HttpRequest
+from pipeline.model.smoke import Check, CheckKind
+from pipeline.sandbox import Instance
+from pipeline.smoke.answer import Answer
+from pipeline.smoke.sight import connect_socket
+from pipeline.smoke.values import differs, final, shown
+
+ANSWER_LIMIT = 1 << 20
+"""Bytes read of an answer."""
+
+_TRUST_LIMIT = 4 << 20
+"""Bytes of a file of certificates: Mozilla's bundle has 0.2 MiB."""
+
+
+def talk(check: Check, instance: Instance, deadline: float, address: str | None = None) -> Answer:
+    """Send to a port or socket and hold what comes back against `expect.stdout`, until it fits or the other side
+    ends. `address` is where the port is; None: the instance's loopback."""
+    where = f"port {check.port}" if check.kind is CheckKind.PORT else f"socket {check.socket}"
+    rules = check.expect.stdout
+    answer = b""
+    wrong = ""
+    try:
+        with _connected(instance, check.port, check.socket, deadline, address) as connection:
+            if check.send:
+                connection.sendall(check.send.encode())
+            if not rules:
+                return Answer(True)
+            while len(answer) < ANSWER_LIMIT:
+                connection.settimeout(_left(deadline))
+                piece = connection.recv(65536)
+                if not piece:
+                    break
+                answer += piece
+                text = answer.decode(errors="replace")
+                wrong = differs(rules, text, "the answer")
+                # A rule that forbids something is settled only by the whole answer.
+                if not wrong and all(rule.lacks is None for rule in rules):
+                    return Answer(True)
+                if final(rules, text):
+                    break
+    except OSError as error:
+        if isinstance(error, TimeoutError) and answer and not differs(rules, answer.decode(errors="replace"), ""):
+            return Answer(True)
+        said = f", after {shown(answer)}" if answer else ""
+        return Answer(False, f"{where}: {reason(error)}{said}", cut_off=isinstance(error, TimeoutError))
+    wrong = differs(rules, answer.decode(errors="replace"), "the answer")
+    return Answer(not wrong, f"{where}: {wrong}: {shown(answer)}" if wrong else "")
+
+
+def request(check: Check, instance: Instance, deadline: float, address: str | None = None) -> Answer:
+    """Ask by HTTP and hold status, headers and body against `expect`. `address` as for `talk`."""
+    asked = check.subject
+    assert isinstance(asked, HttpRequest)
+    where = f"{asked.method} {asked.path} at {asked.socket or asked.port}"
+    try:
+        status, headers, body = exchange(asked, instance, deadline, address)
+    except (OSError, http.client.HTTPException) as error:
+        return Answer(False, f"{where}: {reason(error)}", cut_off=isinstance(error, TimeoutError))
+    text = body.decode(errors="replace")
+    wrong = differs(check.expect.status, str(status), "the status", tell=True)
+    for name, rules in check.expect.headers:
+        values = headers.get_all(name)
+        wrong = wrong or (
+            f"there is no header '{name}'"
+            if values is None
+            else differs(rules, ", ".join(values), f"header '{name}'", tell=True)
+        )
+    wrong = wrong or differs(check.expect.body, text, "the body")
+    return Answer(not wrong, f"{where}: {wrong}; it said {status}: {shown(text)}" if wrong else "")
+
+
+def exchange(
+    asked: HttpRequest, instance: Instance, deadline: float, address: str | None = None
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """Status, headers and up to `ANSWER_LIMIT` bytes of the body. Raises OSError, HTTPException."""
+    with (
+        _connected(instance, asked.port, asked.socket, deadline, address) as plain,
+        _hung_up_at(deadline, plain),
+        contextlib.ExitStack() as closing,
+    ):
+        stream = closing.enter_context(_encrypted(asked, instance, plain)) if asked.tls else plain
+        connection = http.client.HTTPConnection(asked.host)
+        connection.sock = stream
+        given = {name.lower() for name, _ in asked.headers}
+        connection.putrequest(asked.method, asked.path, skip_host=True, skip_accept_encoding=True)
+        standard = [("Host", asked.host), ("User-Agent", "relbuild"), ("Connection", "close")]
+        if asked.body:
+            standard.append(("Content-Length", str(len(asked.body.encode()))))
+        for name, value in (*((name, value) for name, value in standard if name.lower() not in given), *asked.headers):
+            connection.putheader(name, value)
+        connection.endheaders(asked.body.encode() or None)
+        try:
+            with connection.getresponse() as response:
+                body = response.read(ANSWER_LIMIT)
+                if response.length and len(body) < ANSWER_LIMIT:
+                    raise http.client.IncompleteRead(body, response.length)
+                return response.status, response.headers, body
+        except (http.client.HTTPException, OSError) as error:
+            if time.monotonic() >= deadline:
+                raise TimeoutError("the answer did not come to its end") from error
+            raise
+
+
+def reason(error: Exception) -> str:
+    """An error in the words of people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, http.client.BadStatusLine):
+        return f"the answer is no HTTP: {shown(str(error), 200)}"
+    return str(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _connected(
+    instance: Instance, port: int, path: str, deadline: float, address: str | None
+) -> Iterator[socket.socket]:
+    timeout = _left(deadline)
+    connection = (
+        connect_socket(instance, path, timeout=timeout)
+        if path
+        else instance.connect(port, timeout=timeout, address=address)
+    )
+    with connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def _hung_up_at(deadline: float, connection: socket.socket) -> Iterator[None]:
+    """A server that sends a byte now and then is cut off at the deadline, whatever reads from it."""
+
+    def hang_up() -> None:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(_left(deadline), hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _encrypted(asked: HttpRequest, instance: Instance, plain: socket.socket) -> ssl.SSLSocket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if asked.trust:
+        data = instance.files.read(asked.trust, limit=_TRUST_LIMIT)
+        if data is None:
+            raise FileNotFoundError(f"{asked.trust}, which says whom to trust, is not in the image")
+        context.load_verify_locations(cadata=data.decode(errors="replace"))
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    # A copy: closing the encrypted socket must not take the descriptor from the timer that hangs up.
+    return context.wrap_socket(plain.dup(), server_hostname=asked.host)
+
+
+def _left(deadline: float) -> float:
+    return max(0.001, deadline - time.monotonic())

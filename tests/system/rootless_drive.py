@@ -1,0 +1,74 @@
+"""What test_rootless.py runs as an ordinary user: argv is a folder of that user's, with a tree `root` in it, and
+arguments for the probes. Prints one JSON object. With `wait` it launches, says so, and waits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from pipeline.errors import RelbuildError
+from pipeline.sandbox import rootless
+
+try:
+    rootless.enter()
+except RelbuildError as refused:
+    print(json.dumps({"refused": refused.problems[0].code, "hint": refused.problems[0].hint}))
+    sys.exit(0)
+
+from pipeline.model.image import ImageConfig
+from pipeline.model.smoke import Limits
+from pipeline.sandbox import build_session, find_runtime, launch, open_station
+
+place = Path(sys.argv[1])
+root = place / "root"
+station = open_station(place / "sandbox", find_runtime())
+LIMITS = Limits(milli_cpus=500, memory=64 << 20, pids=30, tmpfs=3 << 20, bandwidth=10**7)
+
+
+def image(command: str, user: str = "server") -> ImageConfig:
+    return ImageConfig(
+        "amd64", 0, entrypoint=("/bin/sh", "-c"), command=(command,), user=user, volumes=("/var/lib/server",)
+    )
+
+
+if sys.argv[2:] == ["wait"]:
+    with launch(image("sleep 1000"), [root], LIMITS, station=station, name="wait") as instance:
+        print("up", flush=True)
+        time.sleep(1000)
+
+SERVER = "httpd -p 80 -h /srv; id; cat /var/lib/server/seed; stat -c %u:%g /var/lib/server; touch /etc/x; sleep 1000"
+said: dict[str, object] = {"ids": Path("/proc/self/uid_map").read_text().split(), "pid": os.getpid()}
+with launch(image(SERVER), [root], LIMITS, station=station, name="one") as instance:
+    said["exec"] = instance.execute(["cat", "/proc/self/status"], timeout=20).stdout.decode()
+    said["timed_out"] = instance.execute(["sleep", "100"], timeout=0.3).timed_out
+    said["probes_root"] = instance.execute(
+        ["/bin/probes", "contained", "all", *sys.argv[2:]], user="root", timeout=60
+    ).stdout.decode()
+    answers = {}
+    for name, address in (("loopback", None), ("wire", instance.address)):
+        with instance.connect(80, timeout=10, address=address) as connection:
+            connection.sendall(b"GET /page HTTP/1.0\r\n\r\n")
+            data = b""
+            while piece := connection.recv(4096):
+                data += piece
+        answers[name] = data.decode()[-7:]
+    said["answers"] = answers
+    said["readings"] = {reading.name: dataclasses.asdict(reading) for reading in instance.readings()}
+    said["log"] = instance.log.decode()
+    said["processes"] = len(instance.berth.group.processes())
+    instance.kill()
+    said["processes_after"] = len(instance.berth.group.processes())
+with build_session([root], station=station) as session:
+    outcome = session.run(["/bin/sh", "-c", "id -u; chown 27:28 /etc/group; rm -r /srv; sleep 1000 & echo built"])
+    said["build"] = [outcome.status, outcome.stdout.decode()]
+    said["upper"] = {
+        str(path.relative_to(session.upper)): [path.lstat().st_mode, path.lstat().st_uid]
+        for path in sorted(session.upper.rglob("*"))
+    }
+    said["probes_build"] = session.run(["/bin/probes", "contained", "all", *sys.argv[2:]], timeout=60).stdout.decode()
+said["left"] = [path.name for path in (station.state / "live").iterdir()]
+print(json.dumps(said))

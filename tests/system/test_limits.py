@@ -1,0 +1,172 @@
+"""Programs that misbehave, in real instances: contained, named, and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.model.smoke import Limits
+from pipeline.sandbox import (
+    Station,
+    find_runtime,
+    launch,
+    open_station,
+    what_happened,
+)
+from tests.system.bombs import (
+    LIMITS,
+    blocks,
+    bomb,
+    cables,
+    closed_folder,
+    echo,
+    eventually,
+    holders,
+    make_bomb_root,
+)
+from tests.system.test_sandbox import left_behind, until_logged
+from tests.system.tiny import processes_of
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return closed_folder(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def root(closed: Path) -> Path:
+    return make_bomb_root(closed)
+
+
+@pytest.fixture(scope="module")
+def station(closed: Path) -> Station:
+    return open_station(closed / "sandbox", find_runtime())
+
+
+BOMBS: dict[str, tuple[tuple[str, ...], dict[str, object], str]] = {
+    "fork bomb": (("fork",), {}, r"refused processes \d+ times"),
+    "heap": (("heap",), {}, "killed for want of memory"),
+    "shared memory": (("shared",), {}, "killed for want of memory"),
+    "memory through tmpfs": (("fill", "/tmp"), {"tmpfs": 256 << 20}, "killed for want of memory"),
+    "tmpfs bytes": (("fill", "/tmp"), {}, r"/tmp is full \(bytes\)"),
+    "tmpfs inodes": (("files", "/tmp"), {}, r"/tmp is full \(inodes\)"),
+    "shared memory bytes": (("fill", "/dev/shm"), {}, r"/dev/shm is full \(bytes\)"),
+    "volume bytes": (("fill", "/data"), {}, r"/data is full \(bytes\)"),
+    "volume inodes": (("files", "/data"), {}, r"/data is full \(inodes\)"),
+    "output": (("flood",), {}, r"printed \d+ bytes more than are kept"),
+    "processor": (("stubborn",), {"milli_cpus": 300}, "held to its share of the processors"),
+}
+
+
+class TestBombs:
+    @pytest.mark.parametrize("name", BOMBS)
+    def test_it_is_contained_and_named_and_gone(self, root: Path, station: Station, name: str) -> None:
+        words, changes, verdict = BOMBS[name]
+        links = cables()
+        limits = replace(LIMITS, **changes)  # type: ignore[arg-type]
+        with launch(bomb(*words, volumes=("/data",)), [root], limits, station=station, name="bomb") as instance:
+            assert all(reading.enforced for reading in instance.readings() if reading.read is not None)
+            assert instance.wait(2.5 if words[0] in ("fork", "stubborn") else 40) is not None or words[0] in (
+                "fork",
+                "stubborn",
+            )
+            if words[0] == "stubborn":
+                assert instance.stop("SIGTERM", 0.5) is None
+            base = instance.berth.base
+            assert instance.link is not None
+            namespaces = [os.fstat(end).st_ino for end in (instance.link.inside, instance.link.outside)]
+            assert all(holders(number) for number in namespaces), "the test would not see anything"
+            processes = instance.berth.group.processes()
+            assert len(processes) <= 40
+            code = instance.kill()
+            said = what_happened(instance.usage(), code)
+            assert re.search(verdict, said), (said, instance.usage(), instance.log[:300])
+            assert instance.berth.group.processes() == set()
+        usage = instance.usage()
+        assert (usage.peak_memory or 0) <= limits.memory  # type: ignore[operator]
+        assert processes_of(base) == []
+        assert left_behind(station) == []
+        assert cables() == links
+        eventually(lambda: not blocks(station.mark) and not any(holders(number) for number in namespaces))
+
+    def test_a_bomb_leaves_its_neighbour_alone(self, root: Path, station: Station) -> None:
+        with launch(bomb("serve", "80"), [root], LIMITS, station=station, name="calm") as calm:
+            until_logged(calm, b"serving")
+            with launch(bomb("fork"), [root], LIMITS, station=station, name="bomb") as wild:
+                wild.wait(1.0)
+                assert echo(calm.connect(80, timeout=5, address=calm.address), b"still here") == b"still here"
+            assert calm.alive
+            assert what_happened(calm.usage(), None) == ""
+
+
+class TestProcessors:
+    def test_half_a_core_is_half_a_core(self, root: Path, station: Station) -> None:
+        with launch(bomb("spin"), [root], Limits(milli_cpus=500), station=station, name="half") as instance:
+            instance.wait(0.2)
+            begun, before = time.monotonic(), instance.usage().cpu_time
+            instance.wait(4)
+            after, took = instance.usage(), time.monotonic() - begun
+        assert before is not None
+        assert after.cpu_time is not None
+        share = (after.cpu_time - before) / 1e6 / took
+        assert share < 0.55
+        # Others use the machine too: then it may get less, and was held back less.
+        assert share > 0.45 or (after.throttled_time or 0) < 1_000_000
+
+    def test_shares_of_the_disk_are_read_back_and_said_to_be_without_effect_where_they_are(
+        self, root: Path, station: Station
+    ) -> None:
+        with launch(bomb("spin"), [root], Limits(io_weight=250), station=station, name="weight") as instance:
+            reading = next(one for one in instance.readings() if one.name == "io_weight")
+        if reading.enforced:
+            assert reading.read == 250
+        else:
+            assert "bfq" in reading.reason or "not available" in reading.reason or "not taken" in reading.reason
+
+
+@pytest.mark.parametrize("words", [("fork",), ("stubborn",), ("flood", "on")])
+def test_nothing_is_left_of_a_killed_relbuild_at_the_next_start(
+    root: Path, closed: Path, words: tuple[str, ...]
+) -> None:
+    state = closed / f"killed-{words[0]}"
+    links = cables()
+    program = f"""
+import os, sys
+from pathlib import Path
+from pipeline.model.image import ImageConfig
+from pipeline.model.smoke import Limits
+from pipeline.sandbox import find_runtime, kept_volumes, launch, open_station, publish
+station = open_station(Path({str(state)!r}), find_runtime())
+image = ImageConfig("amd64", 0, entrypoint=("/bin/bomb", *{words!r}), user="server", volumes=("/data",))
+limits = Limits(milli_cpus=500, memory=64 << 20, pids=40, bandwidth=10**7, volume=16 << 20)
+with kept_volumes(station) as volumes:
+    with launch(image, [Path({str(root)!r})], limits, station=station, name="x", volumes=volumes) as instance:
+        with publish(instance, 0, 80):
+            instance.wait(0.5)
+            namespaces = [os.fstat(end).st_ino for end in (instance.link.inside, instance.link.outside)]
+            print("up", station.mark, instance.berth.base, *namespaces, flush=True)
+            sys.stdin.read()
+"""
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdin is not None
+    _, mark, base, *namespaces = child.stdout.readline().split()
+    assert blocks(mark), "no volume, so nothing is tested"
+    assert all(holders(int(number)) for number in namespaces), "no network, so nothing is tested"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdin.close()
+    child.stdout.close()
+    station = open_station(state, find_runtime())
+    eventually(lambda: not left_behind(station))
+    eventually(lambda: not processes_of(int(base)))
+    eventually(lambda: not blocks(mark) and not any(holders(int(number)) for number in namespaces))
+    assert cables() == links

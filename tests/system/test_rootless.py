@@ -1,0 +1,315 @@
+"""The sandbox as an ordinary user: what root gets, but for what the kernel keeps for the machine's own root."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.build import Built
+from pipeline.sandbox.cgroups import PARENT, locate
+from tests.system.isolation.probes import ADMITTED, PROBES
+from tests.system.tiny import make_root, require_root
+
+ROOT = Path(__file__).parents[2]
+NAME = "relbuild-rootless"
+SOURCES = Path(__file__).parent / "isolation"
+
+ENTER = """
+set -e
+while [ "$1" != -- ]; do mount --bind "$1" "$2"; shift 2; done
+shift
+exec setpriv --reuid "$NAME" --regid "$NAME" --init-groups "$@"
+"""
+"""In a mount namespace of its own: relbuild's libraries and the mirror are in root's home."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """An ordinary user with a copy of relbuild."""
+
+    uid: int
+    folder: Path
+
+    def start(self, *argv: str | Path, mirror: Path | None = None) -> subprocess.Popen[str]:
+        libraries, packages = self.folder / "libraries", self.folder / "packages"
+        return subprocess.Popen(
+            [
+                *("unshare", "-m", "sh", "-c", ENTER, "-"),
+                *(sysconfig.get_path("purelib"), libraries),
+                *((mirror, packages) if mirror is not None else ()),
+                *("--", "/usr/bin/python3", *argv),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            env={
+                "PATH": os.environ["PATH"],
+                "NAME": NAME,
+                "HOME": str(self.folder / "home"),
+                "PYTHONPATH": f"{self.folder}/code:{libraries}",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "RELBUILD_MIRROR": str(packages),
+            },
+        )
+
+    def drive(self, *words: str) -> dict[str, object]:
+        running = self.start(self.folder / "code" / "rootless_drive.py", self.folder / "home", *words)
+        out, err = running.communicate(timeout=120)
+        assert running.returncode == 0, err
+        assert err == ""
+        answer = json.loads(out)
+        assert isinstance(answer, dict)
+        return answer
+
+    def processes(self) -> list[str]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                owner = path.stat().st_uid
+                zombie = (path / "stat").read_text().rpartition(") ")[2].startswith("Z")
+                if not zombie and (owner == self.uid or owner in range(*subordinate())):
+                    found.append((path / "cmdline").read_text().replace("\0", " "))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return found
+
+
+def subordinate() -> tuple[int, int]:
+    for line in Path("/etc/subuid").read_text().splitlines():
+        name, first, count = line.split(":")
+        if name == NAME:
+            return int(first), int(first) + int(count)
+    return 0, 0
+
+
+@pytest.fixture(scope="module")
+def person() -> Iterator[Person]:
+    require_root()
+    taken = [line.split(":") for line in Path("/etc/subuid").read_text().splitlines()]
+    first = max([100000, *(int(begin) + int(count) for _, begin, count in taken)])
+    # Not pytest's folder: another user has to be able to walk here.
+    with tempfile.TemporaryDirectory(prefix="relbuild-rootless-", dir="/var/tmp") as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/sh", NAME], check=True)
+        try:
+            subprocess.run(["sed", "-i", f"/^{NAME}:/d", "/etc/subuid", "/etc/subgid"], check=True)
+            span = f"{first}-{first + 65535}"
+            subprocess.run(["usermod", "--add-subuids", span, "--add-subgids", span, NAME], check=True)
+            entry = pwd.getpwnam(NAME)
+            (folder / "libraries").mkdir()
+            (folder / "packages").mkdir()
+            shutil.copytree(ROOT / "pipeline", folder / "code" / "pipeline")
+            shutil.copy(Path(__file__).parent / "rootless_drive.py", folder / "code")
+            subprocess.run(["chmod", "-R", "a+rX", folder / "code"], check=True)
+            home = folder / "home"
+            home.mkdir(mode=0o700)
+            prepare(home, entry.pw_uid, entry.pw_gid, first)
+            yield Person(entry.pw_uid, folder)
+        finally:
+            subprocess.run(["userdel", NAME], check=True)
+
+
+def prepare(home: Path, uid: int, gid: int, first: int) -> None:
+    """A tree as it unpacks in the user's namespace: root is the user, the others have subordinate ids."""
+    root = make_root(home / "root")
+    program = root / "bin" / "probes"
+    subprocess.run(["gcc", "-O1", "-static", "-o", program, *sorted(SOURCES.glob("*.c"))], check=True)
+    shutil.copy(program, root / "bin" / "setuid")
+    shutil.copy(program, root / "bin" / "filecap")
+    for path in [home, *home.rglob("*")]:
+        status = path.lstat()
+        os.lchown(
+            path,
+            uid if status.st_uid == 0 else first + status.st_uid - 1,
+            gid if status.st_gid == 0 else first + status.st_gid - 1,
+        )
+    (root / "bin" / "setuid").chmod(0o4755)
+
+
+@pytest.fixture(scope="module")
+def words(person: Person) -> Iterator[tuple[str, ...]]:
+    """What the probes go for: see test_isolation.py."""
+    marker = person.folder / "marker"
+    marker.touch()
+    victim = subprocess.Popen(
+        [person.folder / "home/root/bin/probes", "victim", marker],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert victim.stdin is not None
+    assert victim.stdout is not None
+    inside = ("trial=/tmp/trial", "setuid=/bin/setuid", "filecap=/bin/filecap", "uid=27", "gid=27")
+    yield (*victim.stdout.readline().split(), f"marker={marker}", *inside)
+    victim.stdin.close()
+    victim.wait(10)
+    victim.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def plain(person: Person, words: tuple[str, ...]) -> dict[str, object]:
+    """Everything, with no control groups handed over."""
+    return person.drive(*words)
+
+
+def test_it_is_root_of_its_own_ids_only(plain: dict[str, object], person: Person) -> None:
+    first, _ = subordinate()
+    assert plain["ids"] == ["0", str(person.uid), "1", "1", str(first), "65536"]
+
+
+def test_an_image_runs_as_it_does_for_root(plain: dict[str, object]) -> None:
+    log = str(plain["log"]).splitlines()
+    assert log[0].startswith("uid=27(server) gid=28(server)")
+    assert log[1:3] == ["from the image", "27:28"]
+    assert "Read-only file system" in log[3]
+    assert plain["answers"] == {"loopback": "a page\n", "wire": "a page\n"}
+    status = str(plain["exec"])
+    assert "NoNewPrivs:\t1" in status
+    assert "Seccomp:\t2" in status
+    assert "CapBnd:\t0000000000000000" in status
+
+
+def test_a_command_that_takes_too_long_is_killed_and_the_instance_is_not(plain: dict[str, object]) -> None:
+    assert plain["timed_out"] is True
+    assert isinstance(plain["processes"], int)
+    assert plain["processes"] >= 2
+    assert plain["processes_after"] == 0
+
+
+def test_scriptlets_are_root_over_a_tree_whose_changes_can_be_packed(plain: dict[str, object]) -> None:
+    assert plain["build"] == [0, "0\nbuilt\n"]
+    upper = plain["upper"]
+    assert isinstance(upper, dict)
+    assert upper["etc/group"][1] == 27
+    assert stat.S_ISCHR(upper["srv"][0]), "no whiteout"
+
+
+def test_what_is_not_limited_is_said_with_its_reason(plain: dict[str, object]) -> None:
+    readings = plain["readings"]
+    assert isinstance(readings, dict)
+    enforced = {name for name, reading in readings.items() if reading["enforced"]}
+    assert {"bandwidth", "tmpfs"} <= enforced
+    for name in ("cpus", "memory", "pids"):
+        assert readings[name]["read"] is None
+        assert "handed over" in readings[name]["reason"], readings[name]
+
+
+@pytest.mark.parametrize("place", ["root", "build"])
+def test_no_probe_gets_out(plain: dict[str, object], place: str) -> None:
+    lines = str(plain[f"probes_{place}"]).splitlines()
+    gained = {line.split()[0] for line in lines if line.split()[1] == "gained"}
+    assert len(lines) == len(PROBES)
+    assert gained == set(ADMITTED.get(place, {}))
+
+
+def test_nothing_is_left(plain: dict[str, object], person: Person) -> None:
+    assert plain["left"] == []
+    assert person.processes() == []
+
+
+def test_nothing_is_left_after_a_kill(plain: dict[str, object], person: Person) -> None:
+    running = person.start(person.folder / "code" / "rootless_drive.py", person.folder / "home", "wait")
+    assert running.stdout is not None
+    assert running.stdout.readline() == "up\n"
+    assert any("sleep 1000" in command for command in person.processes())
+    running.kill()
+    running.communicate()
+    deadline = time.monotonic() + 10
+    while person.processes() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert person.processes() == []
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_reaches_it_and_it_ends_in_order(
+    plain: dict[str, object], person: Person, number: signal.Signals, status: int
+) -> None:
+    running = person.start(person.folder / "code" / "rootless_drive.py", person.folder / "home", "wait")
+    assert running.stdout is not None
+    assert running.stdout.readline() == "up\n"
+    running.send_signal(number)
+    _, err = running.communicate(timeout=20)
+    assert running.returncode == status, err
+    assert person.processes() == []
+    assert list((person.folder / "home" / "sandbox" / "live").iterdir()) == []
+
+
+def test_with_groups_handed_over_every_limit_holds(
+    plain: dict[str, object], person: Person, words: tuple[str, ...]
+) -> None:
+    hierarchies = locate()
+    if hierarchies.version != 1:
+        pytest.skip("cgroup v1: on v2 see ci/vm")
+    folders = [root / PARENT for root in hierarchies.roots()]
+    owners = [(folder, folder.stat().st_uid) for folder in folders if folder.is_dir()]
+    if len(owners) < len(folders):
+        pytest.skip("nothing has run as root here yet: there is no folder to hand over")
+    try:
+        for folder in folders:
+            os.chown(folder, person.uid, -1)
+        said = person.drive(*words)
+    finally:
+        for folder, owner in owners:
+            os.chown(folder, owner, -1)
+    readings = said["readings"]
+    assert isinstance(readings, dict)
+    assert {"cpus", "memory", "pids", "bandwidth", "tmpfs"} <= {
+        name for name, reading in readings.items() if reading["enforced"]
+    }
+    assert said["left"] == []
+
+
+def test_a_product_is_built_and_tested_and_has_the_same_digest_as_roots(
+    person: Person, mirror: Path, built: Callable[[str], Built]
+) -> None:
+    catalogue = person.folder / "home" / "catalogue"
+    for name in ("recipes", "templates"):
+        shutil.copytree(ROOT / name, catalogue / name, ignore=shutil.ignore_patterns("*.lock"))
+    entry = pwd.getpwnam(NAME)
+    for path in [catalogue, *catalogue.rglob("*")]:
+        os.lchown(path, entry.pw_uid, entry.pw_gid)
+    words = ["build", catalogue / "recipes" / "nginx.yaml", "--output", person.folder / "home" / "output"]
+    running = person.start("-m", "pipeline", *words, "--json", "--progress", "none", mirror=mirror)
+    out, err = running.communicate(timeout=300)
+    assert running.returncode == 0, err
+    assert json.loads(out)["built"][0]["digest"] == str(built("nginx").image.digest)
+    assert person.processes() == []
+
+
+def test_without_subordinate_ids_it_says_what_to_do(person: Person) -> None:
+    before = {file: Path(file).read_text() for file in ("/etc/subuid", "/etc/subgid")}
+    try:
+        subprocess.run(["sed", "-i", f"/^{NAME}:/d", *before], check=True)
+        said = person.drive()
+    finally:
+        for file, text in before.items():
+            Path(file).write_text(text)
+    assert said["refused"] == "no-sub-ids"
+    assert "usermod" in str(said["hint"])
+
+
+def test_the_doctor_tells_this_user(person: Person) -> None:
+    running = person.start("-m", "pipeline", "doctor", "--json")
+    out, err = running.communicate(timeout=60)
+    assert "Traceback" not in err, err
+    findings = {finding["name"]: finding for finding in json.loads(out)}
+    assert findings["privileges"]["ok"], findings["privileges"]
+    assert "user namespace" in findings["privileges"]["detail"]
+    assert findings["overlay"]["ok"], findings["overlay"]
+    assert not findings["control groups"]["ok"]
+    assert "unenforced" in findings["control groups"]["detail"]
