@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.build import Built, Locked
+from pipeline.build import Built
 from pipeline.cli.progress import size_text
+from pipeline.gather import Locked
 from pipeline.model.image import Image
 from pipeline.sandbox import Finding
 from pipeline.smoke import report_lines

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -258,6 +258,26 @@ class Store:
     def usage(self) -> dict[str, int]:
         """Bytes on disk per kind of content."""
         return {name: sum(_bytes(path) for path in (self.root / name).iterdir()) for name in _FOLDERS}
+
+    def collect(self, before: float, keep: Collection[Digest] = ()) -> dict[str, int]:
+        """Remove what was last used before `before` (seconds since the epoch) and is not in `keep`; returns the
+        bytes that were freed per kind of content. Use is when a file was last read or written, as the file system
+        tells it (to a day, with relatime); a tree was used when its folder was. What is removed is made or fetched
+        again when it is needed."""
+        kept = {digest.hex for digest in keep}
+        freed = dict.fromkeys(("blobs", "metadata", "results", "trees"), 0)
+        for kind in freed:
+            for path in sorted((self.root / kind).iterdir()):
+                used = path.lstat()
+                if path.name in kept or max(used.st_atime, used.st_mtime) >= before:
+                    continue
+                if kind == "blobs" and used.st_nlink > 1:
+                    path.unlink()  # A layout holds it too: nothing is freed, and nothing is lost.
+                    continue
+                freed[kind] += _bytes(path)
+                with self.temporary("collected") as folder:
+                    path.rename(folder / path.name)
+        return freed
 
     def check(self) -> list[Digest]:
         """Verify every blob; returns the damaged ones, which are removed."""

@@ -9,7 +9,8 @@ from typing import Protocol
 
 import pytest
 
-from pipeline.build import Built, Order, Workshop, build
+from pipeline.build import Built, build
+from pipeline.gather import Order, Workshop
 from pipeline.launch import unpacked
 from pipeline.model.image import Compression
 from pipeline.oci import validate, write_archive
