@@ -15,7 +15,8 @@ from pipeline.errors import RecipeError
 from pipeline.gather import Locked, Order, Workshop, lock_recipe
 from pipeline.launch import Tested, run_tests
 from pipeline.layers import Made, build_layer
-from pipeline.layers.state import Change, ImageFile, State, StateInputs, build_state
+from pipeline.layers.state import ImageFile, State, StateInputs, build_state
+from pipeline.layers.watch import Change
 from pipeline.model.image import Image, ImageConfig, Layer
 from pipeline.model.recipe import FileKind, FilePlan, Recipe
 from pipeline.model.smoke import SmokeReport

@@ -74,7 +74,8 @@ class Workshop:
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """A recipe with its resolution. `wrote`: the lock file is new; `changes` say what differs from before."""
+    """A recipe with its resolution. `wrote`: the lock file was written, `first` for the first time, `why` says for
+    which reasons; `changes` say what differs from before. `headers` are in the order of the transaction."""
 
     recipe: Recipe
     platform: Platform
@@ -83,6 +84,7 @@ class Locked:
     accounts: AccountTable
     path: Path
     wrote: bool
+    first: bool
     why: tuple[str, ...]
     changes: tuple[str, ...]
 
@@ -134,7 +136,18 @@ def lock_recipe(order: Order, workshop: Workshop) -> Locked:
     if wrote:
         others = tuple(s for s in lock.sections if s is not section) if lock else ()
         write_lock(path, Lock(recipe.name, (*others, fresh)))
-    return Locked(recipe, platform, fresh, headers, accounts, path, wrote, why if wrote else (), changes)
+    return Locked(
+        recipe=recipe,
+        platform=platform,
+        section=fresh,
+        headers=headers,
+        accounts=accounts,
+        path=path,
+        wrote=wrote,
+        first=section is None,
+        why=tuple(why) if wrote else (),
+        changes=changes,
+    )
 
 
 def choose_platform(recipe: Recipe, order: Order) -> Platform:

@@ -27,7 +27,6 @@ GROUND = {"errors": 0, "digest": 1, "process": 2, "progress": 2, "streams": 2, "
 
 DOORS: dict[str, tuple[str, ...]] = {
     "subprocess": ("process",),
-    "libarchive": ("streams",),
     "zstandard": ("streams",),
     "deflate": ("streams",),
     "yaml": ("documents",),
