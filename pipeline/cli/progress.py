@@ -164,6 +164,7 @@ class Live:
         assert isinstance(task, _LiveRunning)
         assert task.bar is not None
         self._bars.remove_task(task.bar)  # type: ignore[arg-type]
+        self._bars.refresh()  # Or the bar would be drawn again under everything that is printed afterwards.
         mark = "[red]✗[/]" if failed else "[green]✓[/]"
         self._console.print(
             f"{mark} {task.stage:>8}  {escape(task.label)}  [dim]{escape(task.summary())}[/]", highlight=False
