@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.oci import validate
+from pipeline.sandbox import find_runtime, open_station
+from pipeline.sandbox.cgroups import groups_named
 from tests.system.conftest import ROOT
-
-KILLS = 12
-"""Moments at which a build is killed. Spread over the time that a whole build takes."""
 
 
 class Place:
@@ -57,52 +56,68 @@ def ours(text: str, place: Place) -> list[str]:
     return [line for line in text.splitlines() if str(place.folder) in line]
 
 
-def test_killed_at_any_moment_it_leaves_nothing_half_done_and_the_next_run_is_as_if_never_killed(
-    mirror: Path, tmp_path: Path
-) -> None:
-    reference = Place(tmp_path / "whole", mirror)
-    begun = time.monotonic()
-    expected = reference.build()["digest"]
-    whole = time.monotonic() - begun
-    seed = int(os.environ.get("RELBUILD_FAULT_SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"RELBUILD_FAULT_SEED={seed}")
-    moments = random.Random(seed)
-    place = Place(tmp_path / "killed", mirror)
-    layout = place.folder / "output" / "nginx"
-    killed = 0
-    for turn in range(KILLS):
-        if turn % 4 == 0:
-            shutil.rmtree(place.folder / "store", ignore_errors=True)
-            shutil.rmtree(place.folder / "output", ignore_errors=True)
-            (place.folder / "recipes" / "nginx.lock").unlink(missing_ok=True)
-        process = subprocess.Popen(
-            place.command("--retest"), cwd=place.folder, env=place.environment, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+def killed_after(place: Place, events: int, delay: float) -> bool:
+    """Start a build and kill it `delay` seconds after its `events`-th progress event; False if it ended before."""
+    command = [word if word != "none" else "json" for word in place.command("--retest")]
+    process = subprocess.Popen(
+        command, cwd=place.folder, env=place.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    with process.stderr:
+        for _ in range(events):
+            if not process.stderr.readline():
+                break
         try:
-            process.wait(moments.uniform(0.05, 1.0) * whole)
+            process.wait(delay)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
+            return True
+    return False
+
+
+def test_killed_at_any_step_it_leaves_nothing_half_done_and_the_next_run_is_as_if_never_killed(
+    mirror: Path, tmp_path: Path
+) -> None:
+    """A cold build and a build that only launches are killed after each of their progress events."""
+    reference = Place(tmp_path / "whole", mirror)
+    expected = reference.build()["digest"]
+    lock = (reference.folder / "recipes" / "nginx.lock").read_bytes()
+    seed = int(os.environ.get("RELBUILD_FAULT_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"RELBUILD_FAULT_SEED={seed}")
+    moments = random.Random(seed)
+    stores = []
+    killed = 0
+    for cold in (True, False):
+        place = Place(tmp_path / ("cold" if cold else "warm"), mirror)
+        stores.append(place)
+        if not cold:
+            place.build("--no-smoke")
+        events = 0
+        while killed_after(place, events, moments.uniform(0.0, 0.1)):
             killed += 1
-        if layout.exists():
-            assert validate(layout) == ()
-        lock = place.folder / "recipes" / "nginx.lock"
-        if lock.exists():
-            assert lock.read_bytes() == (reference.folder / "recipes" / "nginx.lock").read_bytes()
-    assert killed >= KILLS // 3, "the build was too quick to be killed"
-    assert place.build("--retest")["digest"] == expected
-    assert validate(layout) == ()
-    assert ours(Path("/proc/self/mountinfo").read_text(), place) == []
-    live = place.folder / "store" / "sandbox" / "live"
-    assert list(live.iterdir()) == []
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert ours(listed, place) == []
-    old = time.time() - 3600
-    for path in (place.folder / "store" / "tmp").iterdir():
-        os.utime(path, (old, old))
-    place.build()
-    assert list((place.folder / "store" / "tmp").iterdir()) == []
+            layout = place.folder / "output" / "nginx"
+            if layout.exists():
+                assert validate(layout) == ()
+            written = place.folder / "recipes" / "nginx.lock"
+            if written.exists():
+                assert written.read_bytes() == lock
+            events += 1
+    assert killed >= 12
+    for place in stores:
+        assert place.build("--retest")["digest"] == expected
+        assert validate(place.folder / "output" / "nginx") == ()
+        assert ours(Path("/proc/self/mountinfo").read_text(), place) == []
+        assert list((place.folder / "store" / "sandbox" / "live").iterdir()) == []
+        station = open_station(place.folder / "store" / "sandbox", find_runtime(None))
+        assert groups_named(station.hierarchies, f"{station.mark}-") == ()
+        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        assert ours(listed, place) == []
+        old = time.time() - 3600
+        for path in (place.folder / "store" / "tmp").iterdir():
+            os.utime(path, (old, old))
+        place.build()
+        assert list((place.folder / "store" / "tmp").iterdir()) == []
 
 
 def test_the_lock_and_the_kept_packages_rebuild_the_image_without_a_network_or_a_mirror(
