@@ -7,47 +7,23 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.digest import Digest, identity
-from pipeline.errors import Problem, RecipeError, ResolutionError, UsageError, VerificationError
+from pipeline.errors import RecipeError
+from pipeline.gather import Locked, Order, Workshop, lock_recipe
 from pipeline.launch import Tested, run_tests
 from pipeline.layers import Made, build_layer
-from pipeline.layers.accounts import number_accounts
-from pipeline.layers.state import Change, ImageFile, State, StateInputs, build_state
-from pipeline.model.accounts import AccountTable
-from pipeline.model.header import PackageHeader
-from pipeline.model.image import Compression, Image, ImageConfig, Layer
-from pipeline.model.lock import Lock, LockSection
-from pipeline.model.package import Package
-from pipeline.model.platform import Platform
+from pipeline.layers.state import ImageFile, State, StateInputs, build_state
+from pipeline.layers.watch import Change
+from pipeline.model.image import Image, ImageConfig, Layer
 from pipeline.model.recipe import FileKind, FilePlan, Recipe
 from pipeline.model.smoke import SmokePlan, SmokeReport
 from pipeline.oci import adopt_layout, make_image, write_layout
-from pipeline.packages import read_files, read_header, verify_package
-from pipeline.progress import Progress, task
-from pipeline.recipes import load_platforms, load_recipe, scope
+from pipeline.recipes import load_recipe, scope
 from pipeline.render import Templates, evaluate
-from pipeline.repos import LOCAL_REPOSITORY, Key, fetch_packages, load_keys, open_repositories
-from pipeline.resolve import (
-    Action,
-    Mode,
-    compare,
-    decide,
-    explain,
-    inputs,
-    lock_path,
-    other_versions,
-    read_lock,
-    solve,
-    stale,
-    write_lock,
-)
-from pipeline.sandbox import Station, find_runtime, open_station
 from pipeline.smoke import Holding, junit, report_json
-from pipeline.store import Store
 from pipeline.transfer import Download, Network, fetch
 from pipeline.trees import Canonical, ComposeOptions, Composition, compose, install_color, split_path
 
@@ -64,56 +40,6 @@ _ARCHITECTURES = {
     "riscv64": "riscv64",
 }
 """RPM's names of architectures → OCI's (Go's GOARCH)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is asked for: a recipe and how to build it. `repositories` is the file that defines platforms;
-    `platform` and `architectures` override the recipe's; `output` is where layout and report go; `full`
-    tests also what takes long."""
-
-    recipe: Path
-    repositories: Path
-    platform: str | None = None
-    architectures: tuple[str, ...] = ()
-    mode: Mode = Mode.DEFAULT
-    smoke: bool = True
-    retest: bool = False
-    compression: Compression = Compression.GZIP
-    output: Path = Path("output")
-    full: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """Where the work is done: the store, where progress goes, and what the process was started with.
-    `clock` gives seconds since the epoch; `runtime` names an OCI runtime, or None for the machine's."""
-
-    store: Store
-    progress: Progress
-    environment: Mapping[str, str]
-    clock: Callable[[], float]
-    offline: bool = False
-    runtime: str | None = None
-
-    def station(self) -> Station:
-        """Where sandboxes are made; what a killed relbuild left there is removed first."""
-        return open_station(self.store.root / "sandbox", find_runtime(self.runtime))
-
-
-@dataclass(frozen=True, slots=True)
-class Locked:
-    """A recipe with its resolution. `wrote`: the lock file is new; `changes` say what differs from before."""
-
-    recipe: Recipe
-    platform: Platform
-    section: LockSection
-    headers: tuple[PackageHeader, ...]
-    accounts: AccountTable
-    path: Path
-    wrote: bool
-    why: tuple[str, ...]
-    changes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,201 +90,6 @@ def build(order: Order, workshop: Workshop) -> Built:
     )
     write_report(built)
     return built
-
-
-# --- resolve and lock ----------------------------------------------------------------------------------
-
-
-def lock_recipe(order: Order, workshop: Workshop) -> Locked:
-    """Resolve a recipe, or use its lock where that is fresh; fetch, verify and read its packages.
-
-    Writes the lock beside the recipe when it is new, unless the order's mode is LOCKED.
-    """
-    recipe = load_recipe(order.recipe)
-    platform = choose_platform(recipe, order)
-    arch = choose_architecture(recipe, platform, order)
-    path = lock_path(order.recipe)
-    lock = read_lock(path)
-    section = lock.section(platform.name, arch) if lock else None
-    keys = load_keys(platform, arch, variables=workshop.environment, store=workshop.store, offline=workshop.offline)
-    now = inputs(recipe, platform, arch, keys)
-    why = stale(section, now) if section else ("there is no lock for this platform and architecture",)
-    action = decide(section, why, order.mode, path)
-    for warning in other_versions(section) if section is not None and action is Action.USE else ():
-        workshop.progress.warn(f"{path.name}: {warning}")
-    if action is Action.RESOLVE or section is None:
-        fresh = resolve(recipe, platform, arch, now, workshop)
-        if section is not None:
-            fresh = replace(fresh, accounts=section.accounts)
-    else:
-        fresh = section
-    packages = [chosen.package for chosen in fresh.resolution.chosen]
-    obtain(packages, recipe, platform, arch, workshop)
-    headers = verify_and_read(packages, keys, fresh, workshop)
-    accounts, allocated = number_accounts(
-        headers,
-        users=recipe.users,
-        groups=recipe.groups,
-        read=lambda header, paths: read_files(workshop.store.blob(header.checksum), paths),
-        kept=fresh.accounts,
-    )
-    fresh = replace(fresh, accounts=allocated)
-    changes = compare(section, fresh)
-    wrote = fresh != section
-    if wrote and order.mode is Mode.LOCKED:
-        raise ResolutionError(
-            "lock-stale",
-            "the lock lacks account numbers that the packages need",
-            place=str(path),
-            hint="run `relbuild lock` and commit the result",
-        )
-    if wrote:
-        others = tuple(s for s in lock.sections if s is not section) if lock else ()
-        write_lock(path, Lock(recipe.name, (*others, fresh)))
-    return Locked(recipe, platform, fresh, headers, accounts, path, wrote, why if wrote else (), changes)
-
-
-def choose_platform(recipe: Recipe, order: Order) -> Platform:
-    """The platform that the order or the recipe names. Raises RecipeError `platform-unknown`, `platform-refused`."""
-    name = order.platform or recipe.platform
-    place = str(order.repositories) if order.platform else str(order.recipe)
-    return load_platforms(order.repositories).find(name, place=place)
-
-
-def choose_architecture(recipe: Recipe, platform: Platform, order: Order) -> str:
-    """The architecture to build for. Raises UsageError if there are several, or the platform lacks it."""
-    wanted = order.architectures or recipe.architectures
-    if len(wanted) != 1:
-        raise UsageError(
-            "architectures-several",
-            f"this version builds one architecture at a time, and {len(wanted)} are asked for",
-            place=str(order.recipe),
-            hint=f"choose with --arch, one of {', '.join(wanted)}",
-        )
-    if wanted[0] not in platform.architectures:
-        raise UsageError(
-            "architecture-unknown",
-            f"platform '{platform.name}' has no architecture '{wanted[0]}'",
-            place=str(order.recipe),
-            hint=f"it has {', '.join(platform.architectures)}",
-        )
-    return wanted[0]
-
-
-def resolve(
-    recipe: Recipe, platform: Platform, arch: str, now: Sequence[tuple[str, Digest]], workshop: Workshop
-) -> LockSection:
-    """A new section of the lock: what the repositories offer today for this recipe."""
-    repositories = open_repositories(
-        platform,
-        arch,
-        variables=workshop.environment,
-        store=workshop.store,
-        offline=workshop.offline,
-        progress=workshop.progress,
-    )
-    with task(workshop.progress, "resolve", recipe.name) as running:
-        section = solve(
-            recipe,
-            platform,
-            arch,
-            repositories,
-            store=workshop.store,
-            inputs=now,
-            progress=workshop.progress,
-        )
-        running.note(f"{len(section.resolution.chosen)} packages")
-    for warning in section.resolution.warnings:
-        workshop.progress.warn(warning)
-    return section
-
-
-def explain_package(order: Order, workshop: Workshop, package: str) -> str:
-    """Why a package is in the image, as text."""
-    return explain(lock_recipe(order, workshop).section.resolution, package)
-
-
-# --- fetch, verify, read ---------------------------------------------------------------------------------
-
-
-def obtain(packages: Sequence[Package], recipe: Recipe, platform: Platform, arch: str, workshop: Workshop) -> None:
-    """Have every package in the store. Repositories are opened only when one is missing."""
-    missing = [package for package in packages if not workshop.store.has(package.checksum)]
-    local = {item.sha256: item for layer in recipe.layers for item in layer.local}
-    for package in missing:
-        if package.repository == LOCAL_REPOSITORY and package.checksum in local:
-            url = (recipe.path.parent / local[package.checksum].path).resolve().as_uri()
-            fetch(
-                workshop.store,
-                [Download((url,), package.checksum, package.size, str(package.nevra))],
-                progress=workshop.progress,
-            )
-    missing = [package for package in missing if package.repository != LOCAL_REPOSITORY]
-    if not missing:
-        return
-    repositories = open_repositories(
-        platform,
-        arch,
-        variables=workshop.environment,
-        store=workshop.store,
-        offline=workshop.offline,
-        progress=workshop.progress,
-    )
-    fetch_packages(missing, repositories, store=workshop.store, progress=workshop.progress, offline=workshop.offline)
-
-
-def verify_and_read(
-    packages: Sequence[Package], keys: Sequence[Key], section: LockSection, workshop: Workshop
-) -> tuple[PackageHeader, ...]:
-    """Every package's header, in the order of the transaction, its signature checked against the keys of the
-    repository that it comes from. All that fail are reported at once."""
-    by_repository: dict[str, list[bytes]] = {}
-    for key in keys:
-        blocks = by_repository.setdefault(key.repository, [])
-        if key.armored not in blocks:
-            blocks.append(key.armored)
-    everyone = sorted({key.armored for key in keys})
-    problems: list[Problem] = []
-    headers: dict[str, PackageHeader] = {}
-    with task(workshop.progress, "verify", "signatures and checksums", total=len(packages)) as running:
-        for package in packages:
-            trusted = by_repository.get(package.repository, everyone if package.repository == LOCAL_REPOSITORY else [])
-            try:
-                headers[str(package.nevra)] = _verified(package, trusted, workshop.store)
-            except VerificationError as error:
-                problems.extend(error.problems)
-            running.advance(1)
-    if problems:
-        raise VerificationError.of(problems)
-    return tuple(headers[nevra] for nevra in section.resolution.order)
-
-
-def _verified(package: Package, keys: Sequence[bytes], store: Store) -> PackageHeader:
-    """One package's header; that its signature is good is remembered per package and keys."""
-    path = store.blob(package.checksum)
-    name = identity("verify", 1, package=package.checksum, keys=[Digest.of(key) for key in keys])
-    if store.recall(name) is None:
-        store.verify(package.checksum)
-        try:
-            verify_package(path, keys)
-        except VerificationError as error:
-            raise VerificationError.of([_about(problem, package, path) for problem in error.problems]) from error
-        store.remember(name, True)
-    header = read_header(path, package.checksum)
-    if header.nevra != package.nevra:
-        raise VerificationError(
-            "package-not-as-described",
-            f"the repository says {package.nevra}, the package says {header.nevra}",
-            place=package.location,
-            hint="the repository's metadata is wrong or stale: refresh it, or tell its keeper",
-        )
-    return header
-
-
-def _about(problem: Problem, package: Package, path: Path) -> Problem:
-    """The same problem, told of the package and not of its file in the store."""
-    message = problem.message.replace(path.name, str(package.nevra))
-    return replace(problem, message=message, place=f"{package.nevra} of repository '{package.repository}'")
 
 
 # --- compose, render, pack -------------------------------------------------------------------------------

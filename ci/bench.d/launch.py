@@ -2,8 +2,8 @@
 
 Both are asked the same way: a TCP connection to the server's port inside its network namespace, tried again every
 millisecond, then one HTTP request answered. The plain run has what `runc spec` gives (no user namespace, no limits, no
-volumes, no bandwidth); the instance has all that the product's recipe asks for. They take turns; medians and their ratio
-count.
+volumes, no bandwidth); the instance has all that the product's recipe asks for. They take turns; medians and their
+ratio count.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def main() -> None:
         workshop = Workshop(Store.open(folder / "store"), QUIET, dict(os.environ), time.time)
         recipes = folder / "recipes"
         built = build(
-            Order(recipes / "nginx.yaml", recipes / "repositories.yaml", smoke=False, output=folder / "output"), workshop
+            Order(recipes / "nginx.yaml", recipes / "repositories.yaml", smoke=False, output=folder / "output"),
+            workshop,
         )
         lowers = unpacked(built.image, workshop.store, QUIET)
         station = workshop.station()

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import pipeline
-from pipeline.build import Built, Order, Workshop, build, explain_package, launchable, lock_recipe, smoke_image
+from pipeline.build import Built, build, launchable, smoke_image
 from pipeline.cli.outcome import report as report_error
 from pipeline.cli.progress import Live, Look, open_progress, size_text
 from pipeline.cli.running import (
@@ -39,6 +39,7 @@ from pipeline.cli.summary import (
     locked_as_lines,
 )
 from pipeline.errors import EnvironmentLacking, SmokeError, UsageError, VerificationError
+from pipeline.gather import Order, Workshop, explain_package, lock_recipe, locked_packages
 from pipeline.launch import plan_of, record, run_image, run_tests
 from pipeline.model.image import Compression, Image
 from pipeline.model.smoke import SmokePlan
@@ -537,6 +538,29 @@ def store_du_command(store: StoreOption = None, as_json: JsonOption = False) -> 
             _answer(usage)
         else:
             print("\n".join(f"{size_text(count):>10}  {name}" for name, count in sorted(usage.items())))
+        return 0
+
+    _perform(act, Look.NONE, as_json)
+
+
+@store_app.command("gc")
+def store_gc_command(
+    older_than: Annotated[int, typer.Option("--older-than", min=0, help="Days since the last use.")] = 30,
+    locks: Annotated[Path, typer.Option("--locks", help="Packages named by locks below here are kept.")] = Path(),
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what was not used for some days. Packages that a lock names are kept: a repository may have
+    dropped them."""
+
+    def act(around: _Surroundings) -> int:
+        workshop = around.workshop(store)
+        keep = locked_packages(locks)
+        freed = workshop.store.collect(workshop.clock() - older_than * 86400, keep)
+        if around.as_json:
+            _answer({"freed": freed, "kept_packages": len(keep)})
+        else:
+            _say(f"freed {size_text(sum(freed.values()))}; {len(keep)} packages are kept for locks below {locks}")
         return 0
 
     _perform(act, Look.NONE, as_json)

@@ -37,6 +37,10 @@ class Look(StrEnum):
     NONE = "none"
 
 
+_RATED_FROM = 0.02
+"""Seconds: what was quicker was found and not made, and its rate says nothing."""
+
+
 def size_text(count: float) -> str:
     """Bytes for people: `12.3 MB` (decimal units, as registries show them)."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -65,7 +69,8 @@ class _Running:
         took = time.monotonic() - self.started
         parts = [self.text] if self.text else []
         if self.unit == "bytes" and self.done:
-            parts.append(f"{size_text(self.done)} at {size_text(self.done / max(took, 1e-3))}/s")
+            rate = f" at {size_text(self.done / took)}/s" if took >= _RATED_FROM else ""
+            parts.append(f"{size_text(self.done)}{rate}")
         elif self.done and not self.text:
             parts.append(f"{self.done} {self.unit}")
         parts.append(f"{took:.1f} s")
@@ -159,6 +164,7 @@ class Live:
         assert isinstance(task, _LiveRunning)
         assert task.bar is not None
         self._bars.remove_task(task.bar)  # type: ignore[arg-type]
+        self._bars.refresh()  # Or the bar would be drawn again under everything that is printed afterwards.
         mark = "[red]✗[/]" if failed else "[green]✓[/]"
         self._console.print(
             f"{mark} {task.stage:>8}  {escape(task.label)}  [dim]{escape(task.summary())}[/]", highlight=False

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.build import Built, Locked
+from pipeline.build import Built
 from pipeline.cli.progress import size_text
+from pipeline.gather import Locked
 from pipeline.model.image import Image
 from pipeline.sandbox import Finding
 from pipeline.smoke import report_lines
+
+_CHANGES_SHOWN = 20
 
 
 def built_as_lines(built: Built) -> tuple[str, ...]:
@@ -31,9 +34,11 @@ def _built(built: Built) -> Iterator[str]:
         yield f"    {layer.name:<10} {size_text(layer.blob.size):>9}  {layer.diff_id.short}  {mark}"
     if built.locked.wrote:
         yield f"  lock: wrote {built.locked.path} ({'; '.join(built.locked.why) or 'account numbers'})"
-        yield from (f"    {line}" for line in built.locked.changes[:20])
-        if len(built.locked.changes) > 20:
-            yield f"    … and {len(built.locked.changes) - 20} more"
+        if not built.locked.first:
+            yield from (f"    {line}" for line in built.locked.changes[:_CHANGES_SHOWN])
+            more = len(built.locked.changes) - _CHANGES_SHOWN
+            if more > 0:
+                yield f"    … and {more} more: `git diff {built.locked.path}` shows all"
     yield f"  layout: {built.layout}   report: {built.report_folder}"
     if built.changes:
         yield f"  {len(built.changes)} package files were changed by scriptlets or the recipe: see the report"

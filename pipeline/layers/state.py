@@ -20,11 +20,12 @@ from pipeline.layers.accounts import changed_numbers, complete_group, complete_p
 from pipeline.layers.packing import layer_from_json, layer_to_json, pack_directory
 from pipeline.layers.transaction import Step, plan
 from pipeline.layers.unpacking import unpack
+from pipeline.layers.watch import Change, Watch
 from pipeline.model.accounts import AccountTable
 from pipeline.model.header import PackageHeader
 from pipeline.model.image import Compression, Layer
 from pipeline.model.recipe import FileKind
-from pipeline.model.tree import Kind, Tree
+from pipeline.model.tree import Tree
 from pipeline.packages import DatabaseRecord, compare_evr, lua_command, lua_runtime, write_database
 from pipeline.packages.lua import runtime_digest
 from pipeline.progress import Progress, task
@@ -103,15 +104,6 @@ class StateInputs:
     rpm_database: str
     install_color: int
     build_time: int
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Package content that is not as the package brought it, and what did it."""
-
-    path: str
-    package: str
-    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +199,7 @@ def _make(
             session.bind(bound, _BOUND)
             if lua is not None:
                 session.bind(lua, f"{_BOUND}-lua")
-            watch = _Watch(session)
+            watch = Watch(session)
             _write_accounts(session, inputs.accounts, inputs.build_time)
             watch.saw("the account table")
             for step in steps:
@@ -448,42 +440,3 @@ def _write_database(
 
 _NOT_INSTALLED = 2
 """RPMFILE_STATE_NOTINSTALLED."""
-
-
-# --- who changed what --------------------------------------------------------------------------------
-
-
-class _Watch:
-    """Tells which step changed which path, from the upper directory's metadata before and after each."""
-
-    def __init__(self, session: BuildSession) -> None:
-        self._session = session
-        self._seen: dict[str, tuple[int, ...]] = {}
-        self._cause: dict[str, str] = {}
-
-    def saw(self, cause: str) -> None:
-        """Everything that differs since the last call was done by `cause`."""
-        now = dict(self._walk(self._session.upper))
-        for path, stamp in now.items():
-            if self._seen.get(path) != stamp:
-                self._cause[path] = cause
-        self._seen = now
-
-    def forget(self) -> None:
-        """What differs since the last call was our own cleaning."""
-        self._seen = dict(self._walk(self._session.upper))
-
-    def changes(self, tree: Tree) -> tuple[Change, ...]:
-        """Package content among what was changed, with the last cause of each."""
-        found = []
-        for path in sorted(self._seen):
-            entry = tree.get(path)
-            if entry is not None and entry.kind is not Kind.DIRECTORY and entry.owner:
-                found.append(Change(path, entry.owner, self._cause.get(path, "unknown")))
-        return tuple(found)
-
-    def _walk(self, top: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-        for path in top.rglob("*"):
-            found = path.lstat()
-            stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode)
-            yield str(path.relative_to(top)), stamp

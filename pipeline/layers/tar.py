@@ -354,6 +354,8 @@ def _place(path: bytes, kind: Kind) -> tuple[str, Kind]:
     parent, _, last = text.rstrip("/").rpartition("/")
     if last == ".wh..wh..opq":
         return _relative(parent), Kind.OPAQUE
+    if last == ".wh.":
+        raise VerificationError("layer-malformed", f"'{text}' is a whiteout of nothing")
     if last.startswith(".wh."):
         return _relative(f"{parent}/{last[4:]}" if parent else last[4:]), Kind.WHITEOUT
     return _relative(text), kind

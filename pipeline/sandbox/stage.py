@@ -83,20 +83,22 @@ class Stage:
     places: Places = field(default_factory=Places)
 
     def scratch(self, size: int, identity: Identity) -> list[Mount]:
-        """The instance's /tmp and /run."""
+        """The instance's /tmp, /run and /dev/shm. They are made here and not by the runtime, so that what became of
+        them can be told also of an instance that ends at once."""
         base = self.berth.base
         owner = {"uid": base + identity.uid, "gid": base + identity.gid}
         tmp = self.keeper.tmpfs("tmp", size=size, mode=0o1777, uid=base, gid=base)
         run = self.keeper.tmpfs("run", size=size, mode=0o755, **owner)
+        shm = self.keeper.tmpfs("shm", size=size, mode=0o1777, uid=base, gid=base)
         for point in (*SYSTEM, "/etc"):
             self.files.require_mount_point(point)
-        for path, folder in (("/tmp", tmp), ("/run", run)):  # noqa: S108
+        for path, folder in (("/tmp", tmp), ("/run", run), ("/dev/shm", shm)):  # noqa: S108
             handle = self.keeper.do(os.open, folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self.closing.callback(os.close, handle)
             self.places.handles[path] = handle
         with self.files.folder("/run") as source:
             copy_tree(source, self.places.handles["/run"], limit=size)
-        return [Mount(tmp, "/tmp"), Mount(run, "/run")]  # noqa: S108
+        return [Mount(tmp, "/tmp"), Mount(run, "/run"), Mount(shm, "/dev/shm", executable=False)]  # noqa: S108
 
     def provided(self, hostname: str, address: str | None) -> list[Mount]:
         """The files that every container runtime provides. Where the image has a symlink, it keeps it."""

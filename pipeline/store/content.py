@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -259,6 +259,25 @@ class Store:
         """Bytes on disk per kind of content."""
         return {name: sum(_bytes(path) for path in (self.root / name).iterdir()) for name in _FOLDERS}
 
+    def collect(self, before: float, keep: Collection[Digest] = ()) -> dict[str, int]:
+        """Remove what was last used before `before` (seconds since the epoch) and is not in `keep`; returns the
+        bytes that were freed per kind of content. Use is when a file was last read or written, as the file system
+        tells it (to a day, with relatime); a folder was used when any file directly in it was. What is removed is
+        made or fetched again when it is needed."""
+        kept = {digest.hex for digest in keep}
+        freed = dict.fromkeys(("blobs", "metadata", "results", "trees"), 0)
+        for kind in freed:
+            for path in sorted((self.root / kind).glob("*/*" if kind == "results" else "*")):
+                if path.name in kept or _last_used(path) >= before:
+                    continue
+                if kind == "blobs" and path.lstat().st_nlink > 1:
+                    path.unlink()  # A layout holds it too: nothing is freed, and nothing is lost.
+                    continue
+                freed[kind] += _bytes(path)
+                with self.temporary("collected") as folder:
+                    path.rename(folder / path.name)
+        return freed
+
     def check(self) -> list[Digest]:
         """Verify every blob; returns the damaged ones, which are removed."""
         damaged = []
@@ -268,6 +287,14 @@ class Store:
                 path.unlink()
                 damaged.append(digest)
         return damaged
+
+
+def _last_used(path: Path) -> float:
+    """Seconds since the epoch."""
+    seen = [path.lstat()]
+    if path.is_dir() and not path.is_symlink():
+        seen += [entry.lstat() for entry in path.iterdir() if entry.is_file()]
+    return max(max(one.st_atime, one.st_mtime) for one in seen)
 
 
 def _bytes(path: Path) -> int:

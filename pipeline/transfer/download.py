@@ -304,7 +304,8 @@ def _mismatch(one: Download, url: str, what: str) -> VerificationError:
         "download-mismatch",
         f"{one.label} from {url} is not what was promised ({', '.join(promised)}): {what}",
         place=one.label,
-        hint="the mirror is damaged or out of step; try again later or use another mirror",
+        hint="the mirror is damaged, out of step, or has replaced the file: try again later, use another one, "
+        "or resolve anew with --upgrade",
     )
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built, Order, Workshop, build
+from pipeline.build import Built, build
+from pipeline.gather import Order, Workshop
 from pipeline.progress import QUIET
 from pipeline.store import Store
 

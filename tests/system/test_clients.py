@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built, Workshop
+from pipeline.build import Built
+from pipeline.gather import Workshop
 from pipeline.launch import unpacked
 from pipeline.oci import validate
 from pipeline.progress import QUIET

@@ -13,7 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.build import Built, Order, Workshop, build
+from pipeline.build import Built, build
+from pipeline.gather import Order, Workshop
 from tests.system.conftest import PRODUCTS, ROOT
 
 

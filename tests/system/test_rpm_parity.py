@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built, Order, Workshop, build
+from pipeline.build import Built, build
+from pipeline.gather import Order, Workshop
 from pipeline.launch import unpacked
 from pipeline.model.header import FileFlag
 from pipeline.progress import QUIET

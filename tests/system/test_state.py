@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from pipeline.build import Built, Order, Workshop, build
+from pipeline.build import Built, build
+from pipeline.errors import VerificationError
+from pipeline.gather import Order, Workshop
 from pipeline.launch import unpacked
 from pipeline.model.image import Compression
 from pipeline.oci import validate, write_archive
@@ -126,3 +130,37 @@ def test_an_archive_is_one_file_that_others_load(make: Make, tmp_path: Path) -> 
             ["skopeo", "inspect", f"{kind}-archive:{target}"], capture_output=True, text=True, check=True
         )
         assert json.loads(seen.stdout)["Layers"]
+
+
+def test_a_recipe_can_bring_a_hotfix_leave_packages_out_pin_and_choose_languages(
+    make: Make, recipes: Path, mirror: Path, workshop: Workshop
+) -> None:
+    (hotfix,) = (mirror / "updates").glob("hardcase-update-1.1-*.rpm")
+    shutil.copy(hotfix, recipes / "hotfix.rpm")
+    sha256 = hashlib.sha256(hotfix.read_bytes()).hexdigest()
+    more = (
+        "exclude: ['hardcase-update-1.1-1.local1', hardcase-weak-recommended]\n"
+        "pins: {hardcase-update: '1.1'}\n"
+        "weak-dependencies: true\n"
+        "languages: [de]\n"
+        "assume-installed: [hardcase-nowhere]\n"
+    )
+    packages = f"{BASE}, hardcase-languages, hardcase-weak, {{path: hotfix.rpm, sha256: {sha256}}}"
+    result = make(packages, more)
+    chosen = {c.package.nevra.name: c for c in result.locked.section.resolution.chosen}
+    assert chosen["hardcase-update"].package.repository == "@file"
+    assert chosen["hardcase-update"].package.checksum.hex == sha256
+    assert "hardcase-weak-supplement" in chosen and "hardcase-weak-recommended" not in chosen
+    (header,) = [h for h in result.locked.headers if h.nevra.name == "hardcase-languages"]
+    tree = merged(unpacked(result.image, workshop.store, QUIET))
+    spoken = {file.path.lstrip("/"): file.languages for file in header.files if file.languages}
+    assert {path for path, tags in spoken.items() if path in tree} == {p for p, tags in spoken.items() if "de" in tags}
+    assert len(spoken) > 1
+
+
+def test_a_hotfix_that_is_not_what_the_recipe_says_is_refused(make: Make, recipes: Path, mirror: Path) -> None:
+    (hotfix,) = (mirror / "updates").glob("hardcase-update-1.1-*.rpm")
+    shutil.copy(hotfix, recipes / "hotfix.rpm")
+    with pytest.raises(VerificationError) as caught:
+        make(f"{BASE}, {{path: hotfix.rpm, sha256: {'f' * 64}}}")
+    assert "hotfix.rpm" in str(caught.value)

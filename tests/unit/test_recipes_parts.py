@@ -164,7 +164,12 @@ def test_a_check_that_cannot_be_asked(tmp_path: Path, check: str, code: str, pla
             "smoke.checks[1]",
             "to the end",
         ),
-        ("{ready: {}, checks: [{name: a, log: x}]}", "check-kind", "smoke.ready", "of command, port, socket, http, log"),
+        (
+            "{ready: {}, checks: [{name: a, log: x}]}",
+            "check-kind",
+            "smoke.ready",
+            "of command, port, socket, http, log",
+        ),
         ("{ready: {stop: {}}, checks: [{name: a, log: x}]}", "key-unknown", "smoke.ready.stop", "known here"),
         (
             "{ready: {port: 1, user: a}, checks: [{name: a, log: x}]}",

@@ -15,7 +15,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("model", "store", "render", "transfer"), 1),
     **dict.fromkeys(("recipes", "repos", "packages", "trees", "oci", "sandbox"), 2),
     **dict.fromkeys(("resolve", "layers", "smoke", "mirror"), 3),
-    "launch": 4,
+    **dict.fromkeys(("gather", "launch"), 4),
     **dict.fromkeys(("build", "release"), 5),
     "nightly": 6,
     "cli": 7,
@@ -27,7 +27,6 @@ GROUND = {"errors": 0, "digest": 1, "process": 2, "progress": 2, "streams": 2, "
 
 DOORS: dict[str, tuple[str, ...]] = {
     "subprocess": ("process",),
-    "libarchive": ("streams",),
     "zstandard": ("streams",),
     "deflate": ("streams",),
     "yaml": ("documents",),

@@ -125,3 +125,24 @@ with store.temporary("held") as folder, store.writer() as blob:
 
 def test_nobody_else_may_enter(store: Store) -> None:
     assert store.root.stat().st_mode & 0o077 == 0
+
+
+def test_collecting_removes_what_was_not_used_and_keeps_what_is_named_or_young(store: Store) -> None:
+    named, unused, young = store.put(b"named"), store.put(b"unused"), store.put(b"young")
+    store.remember(Digest.of(b"old"), 1)
+    with store.temporary("tree") as folder:
+        (folder / "made").mkdir()
+        store.keep_tree(folder / "made", DiffId.of(b"tar"))
+    old = time.time() - 3600
+    for path in (
+        store.blob(named),
+        store.blob(unused),
+        store.tree(DiffId.of(b"tar")),
+        *(store.root / "results").glob("*/*"),
+    ):
+        os.utime(path, (old, old))
+    freed = store.collect(time.time() - 1800, [named])
+    assert store.has(named) and store.has(young) and not store.has(unused)
+    assert store.recall(Digest.of(b"old")) is None
+    assert not store.tree(DiffId.of(b"tar")).exists()
+    assert freed["blobs"] > 0 and in_flight(store) == []

@@ -1,0 +1,55 @@
+"""Which script changed which path: package content that is not as the package brought it has a cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.model.tree import Kind, Tree
+from pipeline.sandbox import BuildSession
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Package content that is not as the package brought it, and what did it."""
+
+    path: str
+    package: str
+    cause: str
+
+
+class Watch:
+    """Tells which step changed which path, from the upper directory's metadata before and after each."""
+
+    def __init__(self, session: BuildSession) -> None:
+        self._session = session
+        self._seen: dict[str, tuple[int, ...]] = {}
+        self._cause: dict[str, str] = {}
+
+    def saw(self, cause: str) -> None:
+        """Everything that differs since the last call was done by `cause`."""
+        now = dict(self._walk(self._session.upper))
+        for path, stamp in now.items():
+            if self._seen.get(path) != stamp:
+                self._cause[path] = cause
+        self._seen = now
+
+    def forget(self) -> None:
+        """What differs since the last call was our own cleaning."""
+        self._seen = dict(self._walk(self._session.upper))
+
+    def changes(self, tree: Tree) -> tuple[Change, ...]:
+        """Package content among what was changed, with the last cause of each."""
+        found = []
+        for path in sorted(self._seen):
+            entry = tree.get(path)
+            if entry is not None and entry.kind is not Kind.DIRECTORY and entry.owner:
+                found.append(Change(path, entry.owner, self._cause.get(path, "unknown")))
+        return tuple(found)
+
+    def _walk(self, top: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for path in top.rglob("*"):
+            found = path.lstat()
+            stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode)
+            yield str(path.relative_to(top)), stamp

@@ -1,0 +1,200 @@
+"""Nothing half-done is visible, and the lock is the build: kill it anywhere, cut the network, install the tool."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.oci import validate
+from pipeline.sandbox import find_runtime, open_station
+from pipeline.sandbox.cgroups import groups_named
+from tests.system.conftest import ROOT
+
+
+class Place:
+    """A folder with the product recipes, a store and an output of its own."""
+
+    def __init__(self, folder: Path, mirror: Path) -> None:
+        self.folder, self.mirror = folder, mirror
+        shutil.copytree(ROOT / "recipes", folder / "recipes", ignore=shutil.ignore_patterns("*.lock"))
+        shutil.copytree(ROOT / "templates", folder / "templates")
+
+    def command(self, *options: str) -> list[str]:
+        return [
+            sys.executable, "-m", "pipeline", "build", "nginx", "--json", "--progress", "none",
+            "--store", str(self.folder / "store"), "--output", str(self.folder / "output"), *options,
+        ]  # fmt: skip
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(ROOT),
+            "RELBUILD_MIRROR": str(self.mirror),
+        }
+
+    def build(self, *options: str) -> dict[str, object]:
+        done = subprocess.run(
+            self.command(*options), cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        result: dict[str, object] = json.loads(done.stdout)["built"][0]
+        return result
+
+
+def ours(text: str, place: Place) -> list[str]:
+    return [line for line in text.splitlines() if str(place.folder) in line]
+
+
+def killed_after(place: Place, events: int, delay: float) -> bool:
+    """Start a build and kill it `delay` seconds after its `events`-th progress event; False if it ended before."""
+    command = [word if word != "none" else "json" for word in place.command("--retest")]
+    process = subprocess.Popen(
+        command, cwd=place.folder, env=place.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    with process.stderr:
+        for _ in range(events):
+            if not process.stderr.readline():
+                break
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return True
+    return False
+
+
+def test_killed_at_any_step_it_leaves_nothing_half_done_and_the_next_run_is_as_if_never_killed(
+    mirror: Path, tmp_path: Path
+) -> None:
+    """A cold build and a build that only launches are killed after each of their progress events."""
+    reference = Place(tmp_path / "whole", mirror)
+    expected = reference.build()["digest"]
+    lock = (reference.folder / "recipes" / "nginx.lock").read_bytes()
+    seed = int(os.environ.get("RELBUILD_FAULT_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"RELBUILD_FAULT_SEED={seed}")
+    moments = random.Random(seed)
+    stores = []
+    killed = 0
+    for cold in (True, False):
+        place = Place(tmp_path / ("cold" if cold else "warm"), mirror)
+        stores.append(place)
+        if not cold:
+            place.build("--no-smoke")
+        events = 0
+        while killed_after(place, events, moments.uniform(0.0, 0.1)):
+            killed += 1
+            layout = place.folder / "output" / "nginx"
+            if layout.exists():
+                assert validate(layout) == ()
+            written = place.folder / "recipes" / "nginx.lock"
+            if written.exists():
+                assert written.read_bytes() == lock
+            events += 1
+    assert killed >= 12
+    for place in stores:
+        assert place.build("--retest")["digest"] == expected
+        assert validate(place.folder / "output" / "nginx") == ()
+        assert ours(Path("/proc/self/mountinfo").read_text(), place) == []
+        assert list((place.folder / "store" / "sandbox" / "live").iterdir()) == []
+        station = open_station(place.folder / "store" / "sandbox", find_runtime(None))
+        assert groups_named(station.hierarchies, f"{station.mark}-") == ()
+        listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        assert ours(listed, place) == []
+        old = time.time() - 3600
+        for path in (place.folder / "store" / "tmp").iterdir():
+            os.utime(path, (old, old))
+        place.build()
+        assert list((place.folder / "store" / "tmp").iterdir()) == []
+
+
+def test_the_lock_and_the_kept_packages_rebuild_the_image_without_a_network_or_a_mirror(
+    mirror: Path, tmp_path: Path
+) -> None:
+    place = Place(tmp_path / "first", mirror)
+    first = place.build("--no-smoke")
+    other = Place(tmp_path / "second", tmp_path / "no-mirror-here")
+    shutil.copy(place.folder / "recipes" / "nginx.lock", other.folder / "recipes" / "nginx.lock")
+    (other.folder / "store" / "blobs").mkdir(parents=True)
+    lock = (place.folder / "recipes" / "nginx.lock").read_text()
+    for path in (place.folder / "store" / "blobs").iterdir():
+        if path.name in lock:
+            shutil.copy(path, other.folder / "store" / "blobs")
+    (other.folder / "no-mirror-here").mkdir()
+    (tmp_path / "no-mirror-here").mkdir()
+    shutil.copy(mirror / "RPM-GPG-KEY-local", tmp_path / "no-mirror-here")
+    command = ["unshare", "--net", *other.command("--no-smoke", "--locked", "--offline")]
+    done = subprocess.run(command, cwd=other.folder, env=other.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (second,) = json.loads(done.stdout)["built"]
+    assert second["digest"] == first["digest"]
+
+
+def test_two_builds_at_once_with_one_store_come_to_the_same(mirror: Path, tmp_path: Path) -> None:
+    place = Place(tmp_path / "both", mirror)
+    running = [
+        subprocess.Popen(
+            [*place.command()[:-1], str(place.folder / f"output-{number}")], cwd=place.folder, env=place.environment,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for number in range(2)
+    ]  # fmt: skip
+    results = []
+    for process in running:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        results.append(json.loads(out)["built"][0]["digest"])
+    assert results[0] == results[1]
+
+
+def test_it_installs_as_an_ordinary_package(mirror: Path, tmp_path: Path) -> None:
+    """`pip install .` in a virtual environment gives `relbuild`, which looks for a bare name in recipes/."""
+    source = tmp_path / "source"
+    listed = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for name in listed.split("\0"):
+        if name and (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    environment = tmp_path / "venv"
+    subprocess.run(["/usr/bin/python3", "-m", "venv", environment], check=True)
+    done = subprocess.run(
+        [environment / "bin" / "pip", "install", "--quiet", source], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    place = Place(tmp_path / "place", mirror)
+    clean = {key: value for key, value in place.environment.items() if key != "PYTHONPATH"}
+    options = place.command("--no-smoke")[4:]
+    done = subprocess.run(
+        [environment / "bin" / "relbuild", *options], cwd=place.folder, env=clean, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["built"][0]["name"] == "nginx"
+
+
+@pytest.mark.parametrize("command", [["lock", "nginx", "--check"], ["explain", "nginx", "glibc"]])
+def test_reading_commands_write_nothing(command: list[str], mirror: Path, tmp_path: Path) -> None:
+    place = Place(tmp_path / "place", mirror)
+    place.build("--no-smoke")
+    before = {path: path.stat().st_mtime_ns for path in (place.folder / "recipes").iterdir()}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *command, "--store", str(place.folder / "store")],
+        cwd=place.folder, env=place.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in (place.folder / "recipes").iterdir()} == before
