@@ -23,6 +23,10 @@ ANSWER_LIMIT = 1 << 20
 _TRUST_LIMIT = 4 << 20
 """Bytes of a file of certificates: Mozilla's bundle has 0.2 MiB."""
 
+_SILENCE = 1.0
+"""Seconds without another byte after which an answer that does not fit is taken as a whole answer, at the least; a
+quarter of the time that is left where that is more, because some answer in parts."""
+
 
 def talk(check: Check, instance: Instance, deadline: float, address: str | None = None) -> Answer:
     """Send to a port or socket and hold what comes back against `expect.stdout`, until it fits or the other side
@@ -38,8 +42,15 @@ def talk(check: Check, instance: Instance, deadline: float, address: str | None 
             if not rules:
                 return Answer(True)
             while len(answer) < ANSWER_LIMIT:
-                connection.settimeout(_left(deadline))
-                piece = connection.recv(65536)
+                left = _left(deadline)
+                patience = min(left, max(_SILENCE, left / 4)) if answer else left
+                connection.settimeout(patience)
+                try:
+                    piece = connection.recv(65536)
+                except TimeoutError:
+                    if patience >= left:
+                        raise
+                    break  # It has said something else and fallen silent ("still loading"): to be asked anew.
                 if not piece:
                     break
                 answer += piece
