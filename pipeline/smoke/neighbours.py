@@ -216,7 +216,11 @@ def _misbehaving(misbehaviour: Misbehaviour, bad: Instance, targets: Sequence[st
     below = bad.berth.group.below(f"misbehaving-{misbehaviour}")
     inner = container / f"misbehaving-{misbehaviour}"
     inner.mkdir()
-    folders = [root / container.parent.name / container.name for root in bad.berth.group.hierarchies.roots()]
+    # Where v2 lies beside v1 its groups limit nothing, and an ordinary user may not move processes into them:
+    # that needs the common ancestor's folder too (cgroup-v2.rst, Delegation Containment).
+    hierarchies = bad.berth.group.hierarchies
+    roots = [root for root in hierarchies.roots() if root != hierarchies.beside]
+    folders = [root / container.parent.name / container.name for root in roots]
     files = [folder / "cgroup.procs" for folder in folders if folder.is_dir() and folder != container]
     groups = ":".join(str(file) for file in (*files, inner / "cgroup.procs"))
     base, plan = bad.berth.base, bad.plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -141,6 +142,25 @@ def prepare(home: Path, uid: int, gid: int, first: int) -> None:
     (root / "bin" / "setuid").chmod(0o4755)
 
 
+@contextlib.contextmanager
+def handed_over(person: Person) -> Iterator[None]:
+    """While the block lasts, relbuild's folder in every hierarchy is this user's."""
+    hierarchies = locate()
+    if hierarchies.version != 1:
+        pytest.skip("cgroup v1: on v2 see ci/vm")
+    folders = [root / PARENT for root in hierarchies.roots()]
+    owners = [(folder, folder.stat().st_uid) for folder in folders if folder.is_dir()]
+    if len(owners) < len(folders):
+        pytest.skip("nothing has run as root here yet: there is no folder to hand over")
+    try:
+        for folder in folders:
+            os.chown(folder, person.uid, -1)
+        yield
+    finally:
+        for folder, owner in owners:
+            os.chown(folder, owner, -1)
+
+
 @pytest.fixture(scope="module")
 def words(person: Person) -> Iterator[tuple[str, ...]]:
     """What the probes go for: see test_isolation.py."""
@@ -252,20 +272,8 @@ def test_a_signal_reaches_it_and_it_ends_in_order(
 def test_with_groups_handed_over_every_limit_holds(
     plain: dict[str, object], person: Person, words: tuple[str, ...]
 ) -> None:
-    hierarchies = locate()
-    if hierarchies.version != 1:
-        pytest.skip("cgroup v1: on v2 see ci/vm")
-    folders = [root / PARENT for root in hierarchies.roots()]
-    owners = [(folder, folder.stat().st_uid) for folder in folders if folder.is_dir()]
-    if len(owners) < len(folders):
-        pytest.skip("nothing has run as root here yet: there is no folder to hand over")
-    try:
-        for folder in folders:
-            os.chown(folder, person.uid, -1)
+    with handed_over(person):
         said = person.drive(*words)
-    finally:
-        for folder, owner in owners:
-            os.chown(folder, owner, -1)
     readings = said["readings"]
     assert isinstance(readings, dict)
     assert {"cpus", "memory", "pids", "bandwidth", "tmpfs"} <= {

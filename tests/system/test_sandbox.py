@@ -32,7 +32,15 @@ from pipeline.sandbox import (
     open_station,
 )
 from pipeline.sandbox.cgroups import groups_named
-from tests.system.tiny import make_root, processes_of, require_root
+from tests.system.tiny import (
+    make_root,
+    ordinary,
+    processes_of,
+    require_groups,
+    require_root,
+    unenforced,
+    without_groups,
+)
 
 CAPABILITIES = 0x800400DB
 """CHOWN 0, DAC_OVERRIDE 1, FOWNER 3, FSETID 4, SETGID 6, SETUID 7, SYS_CHROOT 18, SETFCAP 31."""
@@ -93,6 +101,14 @@ class TestBuilding:
             assert int(found[1], 16) == CAPABILITIES
         assert re.search(r"^NoNewPrivs:\s*1$", said, re.MULTILINE)
         assert re.search(r"^Seccomp:\s*2$", said, re.MULTILINE)
+        if ordinary():
+            # Piece by piece as the user's own ids are: root is the user itself.
+            assert session.shift == 0
+            assert re.findall(r"^\s*(\d+)\s+(\d+)\s+(\d+)$", said, re.MULTILINE) == [
+                ("0", "0", "1"),
+                ("1", "1", "65535"),
+            ]
+            unenforced("ids that no other sandbox has")
         assert re.search(rf"^\s*0\s+{session.shift}\s+65536$", said, re.MULTILINE)
 
     def test_calls_that_reach_beyond_the_container_are_refused(self, session: BuildSession) -> None:
@@ -207,6 +223,7 @@ class TestBuilding:
         assert session.run(["/bin/sh", "-c", "exit 7"]).status == 7
 
     def test_memory_processes_and_disk_are_limited(self, root: Path, station: Station) -> None:
+        require_groups("memory and processes of a build")
         limits = BuildLimits(memory=32 << 20, pids=20, disk=4 << 20)
         with build_session([root], station=station, limits=limits) as session:
             hog = session.run(["/bin/probe", "hog", str(256 << 20)])
@@ -385,15 +402,20 @@ class TestRunning:
             assert sorted(processes_of(instance.berth.base)) == before
             left = instance.execute(["sh", "-c", "sleep 1000 & echo done"], timeout=30)
             assert (left.stdout, left.timed_out) == (b"done\n", False)
-            assert sorted(processes_of(instance.berth.base)) == before
             assert instance.alive
+            if without_groups():
+                assert len(processes_of(instance.berth.base)) == len(before) + 1
+                instance.kill()
+                assert processes_of(instance.berth.base) == []
+                unenforced("ending what has lost its parent before the instance ends, without control groups")
+            assert sorted(processes_of(instance.berth.base)) == before
 
     def test_limits_are_read_back(self, root: Path, station: Station) -> None:
         limits = Limits(milli_cpus=500, memory=64 << 20, pids=30, open_files=100, bandwidth=10**6, tmpfs=3 << 20)
         with launch(config("sleep 1000"), [root], limits, station=station, name="limits") as instance:
             readings = {reading.name: reading for reading in instance.readings()}
             files = instance.execute(["sh", "-c", "ulimit -n"]).stdout
-        assert {name: (reading.read, reading.enforced) for name, reading in readings.items()} == {
+        expected: dict[str, tuple[int | None, bool]] = {
             "cpus": (500, True),
             "memory": (64 << 20, True),
             "pids": (30, True),
@@ -402,9 +424,16 @@ class TestRunning:
             "tmpfs": (3 << 20, True),
             "tmpfs_inodes": (1024, True),
         }
+        if without_groups():
+            for name in ("cpus", "memory", "pids"):
+                expected[name] = (None, False)
+                assert "handed over" in readings[name].reason
+        assert {name: (reading.read, reading.enforced) for name, reading in readings.items()} == expected
         assert files == b"100\n"
+        require_groups("cpus, memory, pids")
 
     def test_more_memory_than_allowed_ends_it_and_is_counted(self, root: Path, station: Station) -> None:
+        require_groups("memory")
         image = ImageConfig("amd64", 0, entrypoint=("/bin/probe", "hog", str(256 << 20)))
         with launch(image, [root], Limits(memory=32 << 20), station=station, name="hog") as instance:
             assert instance.wait(30) == 137
@@ -416,6 +445,7 @@ class TestRunning:
         assert 16 << 20 < usage.peak_memory <= 32 << 20
 
     def test_more_processes_than_allowed_are_not_made(self, root: Path, station: Station) -> None:
+        require_groups("pids")
         image = ImageConfig("amd64", 0, entrypoint=("/bin/probe", "forks", "100"))
         with launch(image, [root], Limits(pids=20), station=station, name="forks") as instance:
             instance.wait(30)
@@ -424,6 +454,7 @@ class TestRunning:
         assert 10 < int(found[1]) < 20
 
     def test_half_a_core_is_half_a_core(self, root: Path, station: Station) -> None:
+        require_groups("cpus")
         image = ImageConfig("amd64", 0, entrypoint=("/bin/probe", "spin"))
         with launch(image, [root], Limits(milli_cpus=500), station=station, name="spin") as instance:
             begun, before = time.monotonic(), instance.usage().cpu_time
@@ -442,6 +473,7 @@ class TestRunning:
             assert instance.exit_code is None
             assert instance.stop("SIGTERM", 10) == 3
             assert instance.log.endswith(b"bye\n")
+            require_groups("measured usage")
             assert (instance.usage().cpu_time or 0) > 0
 
     def test_what_ignores_its_signal_still_runs_and_is_killed_at_the_end(self, root: Path, station: Station) -> None:
@@ -465,11 +497,12 @@ class TestRunning:
             return launch(config("sleep 1000"), [root], Limits(), station=station, name=name)
 
         with start("one") as one, start("two") as two:  # type: ignore[attr-defined]
-            assert one.berth.base != two.berth.base
+            assert (one.berth.base == two.berth.base) == ordinary()
             seen = one.execute(["ps"]).stdout.decode()
-            assert seen.count("sleep 1000") == 1
-            assert str(os.getpid()) not in re.findall(r"^\s*(\d+)", seen, re.MULTILINE)
+            assert [line.split()[2:] for line in seen.splitlines()[1:]] == [["sleep", "1000"], ["ps"]]
             assert one.execute(["ls", "/sys"]).status != 0
+            if ordinary():
+                unenforced("ids that no other sandbox has")
 
     @pytest.mark.parametrize("path", ["tmp", "run", "dev", "proc"])
     def test_a_link_where_something_gets_mounted_is_refused(
@@ -533,11 +566,18 @@ def left_behind(station: Station) -> list[str]:
     """Whatever of a station's sandboxes is still on the machine."""
     groups = [f"cgroup {name}" for name in groups_named(station.hierarchies, station.mark)]
     files = [f"file {path.name}" for path in (station.state / "live").iterdir()]
-    mounts = [
-        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "relbuild" in line.split(" ")[4]
-    ]
+    mounts = [place for place in _mounted() if place not in _BEFORE]
     commands = [path for path in Path("/proc").glob("[0-9]*/cmdline") if station.mark.encode() in _content(path)]
     return groups + files + mounts + [str(path) for path in commands]
+
+
+def _mounted() -> list[str]:
+    places = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [place for place in places if "relbuild" in place]
+
+
+_BEFORE = _mounted() if ordinary() else []
+"""What an ordinary user's tests themselves run from. For root there is nothing that could be meant."""
 
 
 def _content(path: Path) -> bytes:

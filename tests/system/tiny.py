@@ -6,8 +6,12 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+from pipeline.sandbox.cgroups import usable
+from pipeline.sandbox.rootless import nested
 
 _APPLETS = """
 sh cat chmod chown dd echo env false grep head httpd id kill ls mkdir mount nc ps readlink rm sed seq sleep stat
@@ -101,6 +105,27 @@ def require_root() -> None:
         pytest.skip("needs root: mounts layers and limits processes")
 
 
+def ordinary() -> bool:
+    """Are these the tests of an ordinary user, who is root of a user namespace only (test_as_ordinary_user.py)?"""
+    return nested()
+
+
+def unenforced(what: str) -> NoReturn:
+    """Ends a test of what an ordinary user does not get, after what that user gets instead was tested."""
+    pytest.skip(f"unenforced for an ordinary user: {what}")
+
+
+def without_groups() -> bool:
+    """Is this an ordinary user to whom no control groups were handed over?"""
+    return ordinary() and usable().version == 0
+
+
+def require_groups(what: str) -> None:
+    """Nothing that only control groups contain is started by an ordinary user to whom none were handed over."""
+    if without_groups():
+        unenforced(f"{what}, without control groups")
+
+
 def make_root(root: Path) -> Path:
     """A tree as an unpacked layer is: the image's ids, root-owned, below a folder that only root can enter."""
     for folder in ("bin", "etc", "root", "usr", "var/lib/server", "run/server", "srv"):
@@ -125,15 +150,27 @@ def make_root(root: Path) -> Path:
 
 
 def processes_of(first: int, count: int = 65536) -> list[int]:
-    """Living processes (no zombies) whose user is in a range of ids."""
+    """Living processes (no zombies) whose user is in a range of ids. All sandboxes of an ordinary user have the same
+    ids as the tests: then, those that are in another process namespace."""
     found = []
+    own = _process_namespace(Path("/proc/self"))
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
+            # Before its state: of what is dead or gone it cannot be told.
+            inside = not ordinary() or _process_namespace(path) != own
             try:
                 owner = path.stat().st_uid
                 state = (path / "stat").read_text().rpartition(") ")[2][:1]
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if state != "Z" and first <= owner < first + count:
+            if state != "Z" and inside and first <= owner < first + count:
                 found.append(int(path.name))
     return found
+
+
+def _process_namespace(path: Path) -> str:
+    """Empty if it may not be seen, which counts as another than the tests' own."""
+    try:
+        return str((path / "ns" / "pid").readlink())
+    except OSError:
+        return ""

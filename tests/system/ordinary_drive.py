@@ -1,0 +1,40 @@
+"""What test_as_ordinary_user.py runs as an ordinary user: pytest in that user's namespace, on the sandbox's own tests.
+argv is a folder for what tests write, and pytest's arguments. Prints one JSON object; what pytest says goes to
+stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.sandbox import rootless
+
+SAID: dict[str, list[str]] = {"passed": [], "failed": []}
+SKIPPED: dict[str, str] = {}
+
+
+class Outcomes:
+    """Collects how each test ended."""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        name = report.nodeid.removeprefix("tests/system/")
+        if report.failed:
+            SAID["failed"].append(f"{name} ({report.when})")
+        elif report.skipped:
+            assert isinstance(report.longrepr, tuple)
+            SKIPPED[name] = report.longrepr[2].removeprefix("Skipped: ")
+        elif report.when == "call":
+            SAID["passed"].append(name)
+
+
+rootless.enter()
+os.environ["TMPDIR"] = sys.argv[1]
+os.chdir(Path(__file__).parents[2])
+with contextlib.redirect_stdout(sys.stderr):
+    status = pytest.main(["-q", "-p", "no:cacheprovider", "--tb=short", *sys.argv[2:]], plugins=[Outcomes()])
+print(json.dumps({"status": int(status), **SAID, "skipped": SKIPPED}))
