@@ -35,6 +35,10 @@ ANSWER_LIMIT = 1 << 20
 """Bytes kept of a probe's stdout and of its stderr."""
 
 
+_LAST_WORDS = 1.0
+"""Seconds that the last output of an ended instance may take to be read: more than a busy machine needs."""
+
+
 @dataclass(slots=True)
 class Instance:
     """Made by `pipeline.sandbox.launch`. `plan` is its own process, as whom commands run too unless told
@@ -75,9 +79,13 @@ class Instance:
         return self._running.poll()
 
     def wait(self, timeout: float) -> int | None:
-        """Wait up to `timeout` seconds for its end; the exit code, or None."""
+        """Wait up to `timeout` seconds for its end; the exit code, or None. Once it has ended, all that it printed
+        is in `log`."""
         wait(self._running, timeout)
-        return self.exit_code
+        code = self.exit_code
+        if code is not None:
+            self._output.catch_up(_LAST_WORDS)
+        return code
 
     @property
     def log(self) -> bytes:

@@ -64,6 +64,10 @@ class Capture:
         """Wait until all that was printed is here. Ends when the last holder of the write end is gone."""
         self._thread.join()
 
+    def catch_up(self, within: float) -> None:
+        """The same, but for at most `within` seconds: something may still hold the write end."""
+        self._thread.join(within)
+
     @property
     def kept(self) -> bytes:
         """What was printed so far, up to the limit."""
