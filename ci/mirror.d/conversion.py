@@ -148,7 +148,7 @@ def _preamble(conversion: Conversion, control: Control, evr: Evr, license_tag: s
         f"Release: {evr.release}",
         f"Summary: {_escape(control.summary)}",
         f"License: {_escape(license_tag)}",
-        f"URL: {_escape(control.homepage) or 'https://www.debian.org/'}",
+        *([f"URL: {_escape(control.homepage)}"] if control.homepage else []),
     ]
     return "\n".join(tags)
 
