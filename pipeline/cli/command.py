@@ -1,0 +1,143 @@
+"""What every command has: its options by one name each, what the process was started with, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import pipeline
+from pipeline.cli.outcome import report as report_error
+from pipeline.cli.progress import Live, Look, open_progress
+from pipeline.gather import Order, Workshop
+from pipeline.model.image import Compression
+from pipeline.progress import Progress
+from pipeline.recipes import find_recipe
+from pipeline.resolve import Mode
+from pipeline.store import Store
+
+app = typer.Typer(
+    name="relbuild",
+    help="Turns YAML recipes into container images from RPM repositories, and ships only the bytes that were tested.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+store_app = typer.Typer(help="Look after the store.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+
+CHECKOUT = Path(pipeline.__file__).parents[1]
+"""Where recipes/ and templates/ stand when relbuild runs from a checkout."""
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One machine-readable result on stdout.")]
+ProgressOption = Annotated[Look, typer.Option("--progress", help="How progress is shown, on stderr.")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help="Where content is kept (default: the user's cache directory).")
+]
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe's file, or its name in recipes/.", show_default=False)]
+PlatformOption = Annotated[str | None, typer.Option("--platform", help="Another platform than the recipe's.")]
+ArchOption = Annotated[list[str] | None, typer.Option("--arch", help="Another architecture than the recipe's.")]
+RepositoriesOption = Annotated[
+    Path | None,
+    typer.Option("--repositories", help="The file that defines platforms (default: beside the recipe)."),
+]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Use what the store holds and nothing else.")]
+RuntimeOption = Annotated[
+    str | None,
+    typer.Option("--runtime", help="An OCI runtime with runc's command line (default: runc, else crun)."),
+]
+
+FullOption = Annotated[bool, typer.Option("--full", help="Also ask what takes long: `smoke.neighbours`.")]
+SubjectArgument = Annotated[
+    str, typer.Argument(help="An image's OCI layout, or a recipe: its file, or its name.", show_default=False)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the process was started with, read here and nowhere else."""
+
+    progress: Progress
+    as_json: bool
+
+    def workshop(self, store: Path | None, *, offline: bool = False, runtime: str | None = None) -> Workshop:
+        """Where the command works, its store opened."""
+        environment = dict(os.environ)
+        home = Path(environment.get("HOME", "/root"))
+        cache = Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "relbuild"
+        return Workshop(
+            store=Store.open(store or cache / "store"),
+            progress=self.progress,
+            environment=environment,
+            clock=time.time,
+            offline=offline,
+            runtime=runtime,
+        )
+
+
+def perform(act: Callable[[Surroundings], int], look: Look, as_json: bool) -> None:
+    """Run a command's body with live progress around it, and exit with its status."""
+    progress = open_progress(look)
+    try:
+        status = act(Surroundings(progress, as_json))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except Exception as error:
+        if isinstance(progress, Live):
+            progress.close()
+        status = report_error(error, as_json=as_json)
+    finally:
+        if isinstance(progress, Live):
+            progress.close()
+    sys.exit(status)
+
+
+def say(*lines: str) -> None:
+    """Lines for people, on stderr."""
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def answer(value: object) -> None:
+    """The one machine-readable result, on stdout."""
+    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
+
+
+def order(
+    name: str,
+    platform: str | None,
+    arch: list[str] | None,
+    repositories: Path | None,
+    *,
+    mode: Mode = Mode.DEFAULT,
+    smoke: bool = True,
+    retest: bool = False,
+    compression: Compression = Compression.GZIP,
+    output: Path = Path("output"),
+    full: bool = False,
+) -> Order:
+    """What a person asks for, with the recipe and the file of platforms found."""
+    path = find_recipe(name, [Path("recipes"), CHECKOUT / "recipes"])
+    beside = [path.parent / "repositories.yaml", CHECKOUT / "recipes" / "repositories.yaml"]
+    chosen = repositories or next((file for file in beside if file.exists()), beside[0])
+    return Order(
+        recipe=path,
+        repositories=chosen,
+        platform=platform,
+        architectures=tuple(arch or ()),
+        mode=mode,
+        smoke=smoke,
+        retest=retest,
+        compression=compression,
+        output=output,
+        full=full,
+    )

@@ -1,0 +1,125 @@
+"""Commands about the machine, the store and relbuild itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import pipeline
+from pipeline.cli.command import (
+    JsonOption,
+    StoreOption,
+    Surroundings,
+    answer,
+    app,
+    perform,
+    say,
+    store_app,
+)
+from pipeline.cli.progress import Look, size_text
+from pipeline.cli.summary import environment_as_lines
+from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.gather import locked_packages
+from pipeline.packages import library_version
+from pipeline.recipes import json_schema
+from pipeline.sandbox import check_environment
+
+
+@app.command("doctor")
+def doctor_command(as_json: JsonOption = False) -> None:
+    """Say what this machine has of what relbuild needs."""
+
+    def act(around: Surroundings) -> int:
+        findings = check_environment()
+        if around.as_json:
+            answer([{"name": f.name, "ok": f.ok, "detail": f.detail, "needed_for": f.needed_for} for f in findings])
+        else:
+            print("\n".join(environment_as_lines(findings)))
+        return 0 if all(finding.ok for finding in findings) else EnvironmentLacking.exit_code
+
+    perform(act, Look.NONE, as_json)
+
+
+@app.command("schema")
+def schema_command() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+
+    def act(around: Surroundings) -> int:
+        answer(json_schema())
+        return 0
+
+    perform(act, Look.NONE, False)
+
+
+@app.command("version")
+def version_command(as_json: JsonOption = False) -> None:
+    """Print relbuild's version and that of the rpm library."""
+
+    def act(around: Surroundings) -> int:
+        if around.as_json:
+            answer({"relbuild": pipeline.__version__, "rpm": library_version(), "format": pipeline.FORMAT})
+        else:
+            print(f"relbuild {pipeline.__version__} (rpm {library_version()}, format {pipeline.FORMAT})")
+        return 0
+
+    perform(act, Look.NONE, as_json)
+
+
+@store_app.command("du")
+def store_du_command(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Say what the store holds and how much of the disk it takes."""
+
+    def act(around: Surroundings) -> int:
+        usage = around.workshop(store).store.usage()
+        if around.as_json:
+            answer(usage)
+        else:
+            print("\n".join(f"{size_text(count):>10}  {name}" for name, count in sorted(usage.items())))
+        return 0
+
+    perform(act, Look.NONE, as_json)
+
+
+@store_app.command("gc")
+def store_gc_command(
+    older_than: Annotated[int, typer.Option("--older-than", min=0, help="Days since the last use.")] = 30,
+    locks: Annotated[Path, typer.Option("--locks", help="Packages named by locks below here are kept.")] = Path(),
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what was not used for some days. Packages that a lock names are kept: a repository may have
+    dropped them."""
+
+    def act(around: Surroundings) -> int:
+        workshop = around.workshop(store)
+        keep = locked_packages(locks)
+        freed = workshop.store.collect(workshop.clock() - older_than * 86400, keep)
+        if around.as_json:
+            answer({"freed": freed, "kept_packages": len(keep)})
+        else:
+            say(f"freed {size_text(sum(freed.values()))}; {len(keep)} packages are kept for locks below {locks}")
+        return 0
+
+    perform(act, Look.NONE, as_json)
+
+
+@store_app.command("fsck")
+def store_fsck_command(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Recompute every blob's digest; what is damaged is removed, so that the next build makes it anew."""
+
+    def act(around: Surroundings) -> int:
+        damaged = around.workshop(store).store.check()
+        if around.as_json:
+            answer({"damaged": [str(digest) for digest in damaged]})
+        if damaged:
+            raise VerificationError(
+                "blob-damaged",
+                f"{len(damaged)} damaged blobs were removed: {', '.join(str(d) for d in damaged[:5])}",
+                hint="build again: what is missing is made or fetched anew",
+            )
+        say("every blob is whole")
+        return 0
+
+    perform(act, Look.NONE, as_json)
