@@ -12,11 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from pipeline.model.image import ImageConfig
 from pipeline.model.smoke import Limits
-from tests.system.tiny import make_root, require_root
+from tests.system.tiny import make_root
 
 _BOMB = r"""
 #define _GNU_SOURCE
@@ -138,14 +136,6 @@ int main(int count, char **words) {
 
 
 LIMITS = Limits(milli_cpus=1000, memory=64 << 20, pids=40, bandwidth=10**8, tmpfs=8 << 20, volume=16 << 20)
-
-
-def closed_folder(factory: pytest.TempPathFactory) -> Path:
-    """A folder that only root can enter, as a store is."""
-    require_root()
-    folder = factory.mktemp("limits")
-    folder.chmod(0o700)
-    return folder
 
 
 def make_bomb_root(closed: Path) -> Path:

@@ -13,7 +13,9 @@ import pytest
 from pipeline.build import Built, build
 from pipeline.gather import Order, Workshop
 from pipeline.progress import QUIET
+from pipeline.sandbox import Station, find_runtime, open_station
 from pipeline.store import Store
+from tests.system.tiny import require_root
 
 ROOT = Path(__file__).parents[2]
 PRODUCTS = ("mysql", "nginx", "postgresql", "redis")
@@ -30,6 +32,21 @@ def mirror() -> Path:
 
 def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relbuild"
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that only root can enter, as a store is."""
+    require_root()
+    folder = tmp_path_factory.mktemp("store")
+    folder.chmod(0o700)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def station(closed: Path) -> Station:
+    """Where a module's sandboxes are made."""
+    return open_station(closed / "sandbox", find_runtime())
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,11 @@ from tests.system.test_rootless import ROOT, Person, handed_over, person
 
 __all__ = ["person"]  # a fixture
 
-MODULES = ("test_probes.py", "test_life.py", "test_sandbox.py", "test_limits.py", "test_network.py", "test_volumes.py")
-WITHOUT_GROUPS = ("test_probes.py", "test_life.py", "test_sandbox.py", "test_limits.py", "test_volumes.py")
+MODULES = (
+    "test_probes.py", "test_life.py", "test_build_session.py", "test_instance.py", "test_leftovers.py",
+    "test_limits.py", "test_network.py", "test_volumes.py",
+)  # fmt: skip
+WITHOUT_GROUPS = tuple(name for name in MODULES if name != "test_network.py")
 """All but the one in which control groups play no part, and which takes longest."""
 
 LONGEST = 240

@@ -26,29 +26,18 @@ from tests.system.bombs import (
     blocks,
     bomb,
     cables,
-    closed_folder,
     echo,
     eventually,
     holders,
     make_bomb_root,
 )
-from tests.system.test_sandbox import left_behind, until_logged
+from tests.system.sandboxed import left_behind, until_logged
 from tests.system.tiny import ordinary, processes_of, require_groups, unenforced, without_groups
-
-
-@pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return closed_folder(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def root(closed: Path) -> Path:
     return make_bomb_root(closed)
-
-
-@pytest.fixture(scope="module")
-def station(closed: Path) -> Station:
-    return open_station(closed / "sandbox", find_runtime())
 
 
 BOMBS: dict[str, tuple[tuple[str, ...], dict[str, object], str]] = {

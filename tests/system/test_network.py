@@ -18,38 +18,25 @@ from pipeline.model.smoke import Limits
 from pipeline.sandbox import (
     Instance,
     Station,
-    find_runtime,
     launch,
     open_network,
-    open_station,
     publish,
 )
 from pipeline.sandbox.network import ADDRESSES
 from tests.system.bombs import (
     LIMITS,
     bomb,
-    closed_folder,
     drain,
     echo,
     make_bomb_root,
     pour,
 )
-from tests.system.test_sandbox import until_logged
-
-
-@pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return closed_folder(tmp_path_factory)
+from tests.system.sandboxed import until_logged
 
 
 @pytest.fixture(scope="module")
 def root(closed: Path) -> Path:
     return make_bomb_root(closed)
-
-
-@pytest.fixture(scope="module")
-def station(closed: Path) -> Station:
-    return open_station(closed / "sandbox", find_runtime())
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from pipeline.model.image import Image, ImageConfig
 from pipeline.model.probes import Rule
 from pipeline.model.smoke import Check, CheckKind, Expectation, LimitReading, Limits, SmokePlan, SmokeReport
 from pipeline.oci import make_image
-from pipeline.sandbox import Instance, Station, find_runtime, open_station
+from pipeline.sandbox import Instance, Station, find_runtime
 from pipeline.sandbox.cgroups import groups_named
 from pipeline.smoke import junit, report_lines, smoke
-from tests.system.tiny import make_root, require_root
+from tests.system.tiny import make_root
 
 SERVER = "sleep 0.2; httpd -p 80 -h /srv; echo serving; trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done"
 
@@ -50,21 +50,8 @@ class Silent:
 
 
 @pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    require_root()
-    folder = tmp_path_factory.mktemp("store")
-    folder.chmod(0o700)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def root(closed: Path) -> Path:
     return make_root(closed / "root")
-
-
-@pytest.fixture(scope="module")
-def station(closed: Path) -> Station:
-    return open_station(closed / "sandbox", find_runtime())
 
 
 def image(command: str = SERVER, **changes: object) -> Image:

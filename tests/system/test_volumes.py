@@ -11,36 +11,23 @@ from pipeline.model.smoke import Limits
 from pipeline.sandbox import (
     Binding,
     Station,
-    find_runtime,
     kept_volumes,
     launch,
-    open_station,
 )
 from tests.system.bombs import (
     LIMITS,
     blocks,
     bomb,
-    closed_folder,
     eventually,
     make_bomb_root,
 )
-from tests.system.test_sandbox import left_behind, until_logged
+from tests.system.sandboxed import left_behind, until_logged
 from tests.system.tiny import ordinary, unenforced
-
-
-@pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return closed_folder(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def root(closed: Path) -> Path:
     return make_bomb_root(closed)
-
-
-@pytest.fixture(scope="module")
-def station(closed: Path) -> Station:
-    return open_station(closed / "sandbox", find_runtime())
 
 
 class TestVolumes:
