@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from pipeline.gather import Order, Workshop
 from pipeline.progress import QUIET
 from pipeline.sandbox import Station, find_runtime, open_station
 from pipeline.store import Store
+from tests.system.rpm_factory import Forge, forge
 from tests.system.tiny import require_root
 
 ROOT = Path(__file__).parents[2]
@@ -83,3 +84,29 @@ def built(recipes: Path, workshop: Workshop, tmp_path_factory: pytest.TempPathFa
         return made[name]
 
     return get
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
+    """Makes RPMs of a test's own, signed by a throw-away key."""
+    with forge(tmp_path_factory.mktemp("forge")) as it:
+        yield it
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store of the test's own."""
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def three(made: Forge) -> list[Path]:
+    """Three packages of some megabytes, in directories of their own."""
+    return [
+        made.package(
+            name,
+            install=f"mkdir -p usr/lib/{name}; seq 1 400000 >usr/lib/{name}/numbers; echo {name} >usr/lib/{name}/id",
+            files=[f"/usr/lib/{name}"],
+        )
+        for name in ("one", "two", "three")
+    ]

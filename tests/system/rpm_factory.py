@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
+from pipeline.digest import digest_file
+from pipeline.model.header import PackageHeader
+from pipeline.packages import read_header
+
 _SECONDS = 120
 
 
@@ -144,3 +148,8 @@ def forge(folder: Path) -> Iterator[Forge]:
         yield made
     finally:
         made.close()
+
+
+def header_of(package: Path) -> PackageHeader:
+    """A package's header."""
+    return read_header(package, digest_file(package))

@@ -1,4 +1,4 @@
-"""RPM packages as rpm made them: signatures, headers, payloads, the database."""
+"""RPM packages as rpm made them: signatures, headers, payloads."""
 
 from __future__ import annotations
 
@@ -6,33 +6,22 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline.digest import Digest, digest_file
+from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, VerificationError
-from pipeline.model.header import Dependency, FileFlag, Moment, PackageHeader, TriggerKind
+from pipeline.model.header import Dependency, FileFlag, Moment, TriggerKind
 from pipeline.packages import (
-    DatabaseRecord,
     compare_evr,
     read_files,
-    read_header,
     read_payload,
     verify_package,
-    write_database,
 )
-from tests.system.rpm_factory import Forge, Signed, forge
+from tests.system.rpm_factory import Forge, Signed, header_of
 
-DBPATH = "usr/lib/sysimage/rpm"
 FOUR_GIB = 4 << 30
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
-    with forge(tmp_path_factory.mktemp("forge")) as it:
-        yield it
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +33,6 @@ def plain(made: Forge) -> Path:
         install="mkdir -p usr/share/plain; head -c 300000 /dev/urandom >usr/share/plain/data",
         files=["/usr/share/plain"],
     )
-
-
-def header_of(package: Path) -> PackageHeader:
-    return read_header(package, digest_file(package))
 
 
 # --- signatures ------------------------------------------------------------------------------------------
@@ -415,103 +400,3 @@ def test_chosen_files_are_read_by_name(made: Forge) -> None:
     with pytest.raises(RelbuildError) as caught:
         read_files(package, ["/usr/lib/2"], limit=1)
     assert caught.value.code == "file-too-large"
-
-
-# --- the database ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def two(made: Forge) -> list[Path]:
-    return [
-        made.package(
-            "doc",
-            install="mkdir -p usr/share/doc/doc; echo 1 >usr/share/doc/doc/README; echo 2 >usr/there",
-            files=["%doc /usr/share/doc/doc", "/usr/there"],
-        ),
-        made.package("second", epoch=2, install="mkdir usr; echo 3 >usr/second", files=["/usr/second"]),
-    ]
-
-
-def write(root: Path, packages: list[Path]) -> Path:
-    records = []
-    for package in packages:
-        header = header_of(package)
-        states = tuple(2 if file.flags & FileFlag.DOC else 0 for file in header.files)
-        records.append(DatabaseRecord(package, header.nevra, states, 1_700_000_000, 3))
-    folder = root / DBPATH
-    folder.mkdir(parents=True)
-    write_database(folder, records)
-    return folder
-
-
-def rpm(root: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["rpm", "--root", root, "--dbpath", f"/{DBPATH}", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"},
-    )
-    assert not done.stderr, done.stderr
-    return done.stdout
-
-
-def test_rpm_reads_the_database_that_was_written(two: list[Path], tmp_path: Path) -> None:
-    write(tmp_path, two)
-    assert rpm(tmp_path, "-qa", "--qf", "%{nevra} %{installtime} %{installcolor}\n").splitlines() == [
-        "doc-1-1.noarch 1700000000 3",
-        "second-2:1-1.noarch 1700000000 3",
-    ]
-    assert rpm(tmp_path, "-qf", "/usr/there") == "doc-1-1.noarch\n"
-    assert rpm(tmp_path, "-q", "--whatprovides", "second") == "second-1-1.noarch\n"
-
-
-def test_what_was_left_out_is_recorded_as_not_installed(two: list[Path], tmp_path: Path) -> None:
-    write(tmp_path, two)
-    states = dict(reversed(line.rsplit(None, 1)) for line in rpm(tmp_path, "-qs", "doc").splitlines())
-    assert states == {
-        "/usr/share/doc/doc": "normal",
-        "/usr/share/doc/doc/README": "not installed",
-        "/usr/there": "normal",
-    }
-
-
-def test_rpm_verify_misses_what_is_missing_and_nothing_that_was_left_out(two: list[Path], tmp_path: Path) -> None:
-    write(tmp_path, two)
-    (tmp_path / "usr/share/doc/doc").mkdir(parents=True)
-    assert [line.split()[-1] for line in rpm(tmp_path, "-Va", "--nouser", "--nogroup").splitlines()] == [
-        "/usr/there",
-        "/usr/second",
-    ]
-
-
-def test_the_database_is_one_file_and_the_same_twice(two: list[Path], tmp_path: Path) -> None:
-    first, second = (write(tmp_path / name, two) for name in ("one", "two"))
-    assert [path.name for path in first.iterdir()] == ["rpmdb.sqlite"]
-    assert (first / "rpmdb.sqlite").read_bytes() == (second / "rpmdb.sqlite").read_bytes()
-    assert stat.S_IMODE((first / "rpmdb.sqlite").stat().st_mode) == 0o644
-
-
-def test_the_database_does_not_say_which_sqlite_wrote_it(two: list[Path], tmp_path: Path) -> None:
-    data = (write(tmp_path, two) / "rpmdb.sqlite").read_bytes()
-    assert int.from_bytes(data[96:100], "big") == 3_034_001
-
-
-def test_the_database_is_read_on_a_read_only_file_system(two: list[Path], tmp_path: Path) -> None:
-    """A write-ahead log would need a file beside it that cannot be made there."""
-    write(tmp_path, two)
-    script = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && rpm --root "$1" --dbpath "$2" -qa'
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", script, "-", tmp_path, f"/{DBPATH}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == ["doc-1-1.noarch", "second-1-1.noarch"]
-    assert not done.stderr
-
-
-def test_the_signature_of_an_installed_package_is_kept(made: Forge, two: list[Path], tmp_path: Path) -> None:
-    """Scanners and `rpm -qi` show who signed a package."""
-    write(tmp_path, two)
-    assert verify_package(two[0], [made.key])[-8:] in rpm(tmp_path, "-q", "doc", "--qf", "%{rsaheader:pgpsig}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,18 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import EnvironmentLacking, SmokeError
-from pipeline.model.smoke import LimitReading, Limits
-from pipeline.sandbox import cgroups, loop, network, seccomp
+from pipeline.errors import SmokeError
+from pipeline.sandbox import loop, network, seccomp
 from pipeline.sandbox.bundle import BUILD_CAPABILITIES, ContainerPlan, Mount, ProcessPlan, spec
-from pipeline.sandbox.cgroups import Group, Hierarchies
 from pipeline.sandbox.idmap import FIRST_BASE, IDS, SLOTS, base_of
 from pipeline.sandbox.instance import merge_environment, signal_number
-from pipeline.sandbox.keeper import inodes_of
-from pipeline.sandbox.limits import Space, Wire, read_limits
 from pipeline.sandbox.output import Capture
 from pipeline.sandbox.runtime import last_message
-from pipeline.sandbox.usage import Usage, transferred
+from pipeline.sandbox.usage import Usage
 from pipeline.sandbox.users import Identity, resolve_user
 from pipeline.sandbox.verdict import what_happened
 
@@ -236,218 +231,6 @@ class TestBundle:
         assert {"nosuid", "nodev", "ro", "noexec"} <= set(second["options"])
         assert all({"nosuid"} <= set(mount["options"]) for mount in said["mounts"])
         assert "/sys" not in {mount["destination"] for mount in said["mounts"]}
-
-
-V1 = """24 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-30 24 0:25 / /sys/fs/cgroup rw - tmpfs tmpfs rw
-31 30 0:26 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:1 - cgroup cgroup rw,cpu,cpuacct
-32 30 0:27 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
-33 30 0:28 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
-34 30 0:29 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
-"""
-HYBRID = V1 + "35 30 0:30 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n"
-V2 = "30 24 0:25 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
-
-
-class TestHierarchies:
-    def test_version_1(self) -> None:
-        found = cgroups.locate(V1)
-        assert found.version == 1
-        assert found.root_of("cpu") == found.root_of("cpuacct") == Path("/sys/fs/cgroup/cpu,cpuacct")
-        assert [found.has(name) for name in ("memory", "pids", "freezer")] == [True, True, False]
-        assert [root.name for root in found.roots()] == ["cpu,cpuacct", "memory", "pids", "systemd"]
-
-    def test_hybrid_uses_version_1_and_cleans_version_2(self) -> None:
-        found = cgroups.locate(HYBRID)
-        assert found.version == 1
-        assert Path("/sys/fs/cgroup/unified") in found.roots()
-
-    def test_version_2(self) -> None:
-        found = cgroups.locate(V2)
-        assert found.version == 2
-        assert found.roots() == (Path("/sys/fs/cgroup"),)
-        assert found.root_of("memory") == Path("/sys/fs/cgroup")
-
-    def test_none_is_said(self) -> None:
-        with pytest.raises(EnvironmentLacking):
-            cgroups.locate(V1.splitlines()[0])
-
-
-def written(root: Path, files: Mapping[str, str]) -> None:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-
-
-@pytest.fixture
-def v2(tmp_path: Path) -> Group:
-    """A group as a version 2 kernel shows it."""
-    written(tmp_path, {"cgroup.controllers": "cpuset cpu io memory pids\n"})
-    files = {
-        "memory.max": "67108864\n",
-        "memory.swap.max": "0\n",
-        "memory.peak": "12345678\n",
-        "memory.events": "low 0\nhigh 0\nmax 5\noom 2\noom_kill 1\noom_group_kill 0\n",
-        "cpu.max": "50000 100000\n",
-        "cpu.stat": "usage_usec 1500000\nuser_usec 1\nsystem_usec 2\nnr_throttled 3\nthrottled_usec 250000\n",
-        "pids.max": "20\n",
-        "pids.peak": "7\n",
-        "pids.events": "max 312\n",
-        "io.stat": "254:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n7:0 rbytes=512 wbytes=12288\n",
-        "io.bfq.weight": "default 250\n",
-    }
-    written(tmp_path / "relbuild" / "x", files)
-    return Group(Hierarchies({}, tmp_path), "x")
-
-
-@pytest.fixture
-def v1(tmp_path: Path) -> Group:
-    """A group as a version 1 kernel shows it."""
-    names = ("cpu", "cpuacct", "memory", "pids", "freezer", "blkio")
-    files = {
-        "memory/relbuild/x/memory.limit_in_bytes": "67108864\n",
-        "memory/relbuild/x/memory.memsw.limit_in_bytes": "67108864\n",
-        "memory/memory.memsw.limit_in_bytes": "9223372036854771712\n",
-        "memory/relbuild/x/memory.max_usage_in_bytes": "12345678\n",
-        "memory/relbuild/x/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
-        "cpu/relbuild/x/cpu.cfs_quota_us": "50000\n",
-        "cpu/relbuild/x/cpu.cfs_period_us": "100000\n",
-        "cpu/relbuild/x/cpu.stat": "nr_periods 4\nnr_throttled 3\nthrottled_time 250000000\n",
-        "cpuacct/relbuild/x/cpuacct.usage": "1500000000\n",
-        "pids/relbuild/x/pids.max": "20\n",
-        "pids/relbuild/x/pids.events": "max 312\n",
-        "blkio/relbuild/x/blkio.throttle.io_service_bytes_recursive": (
-            "254:0 Read 4096\n254:0 Write 8192\n254:0 Sync 1\n254:0 Total 12288\n7:0 Read 512\n7:0 Write 12288\n"
-            "Total 25088\n"
-        ),
-        "blkio/relbuild/x/blkio.bfq.weight": "250\n",
-    }
-    written(tmp_path, files)
-    return Group(Hierarchies({name: tmp_path / name for name in names}), "x")
-
-
-ASKED = Limits(milli_cpus=500, memory=64 << 20, pids=20)
-SCRATCH = Space("/tmp", ASKED.tmpfs, inodes_of(ASKED.tmpfs))
-
-
-class TestLimits:
-    @pytest.mark.parametrize("version", ["v1", "v2"])
-    def test_what_the_kernel_took_is_read_back(self, version: str, request: pytest.FixtureRequest) -> None:
-        group: Group = request.getfixturevalue(version)
-        readings = read_limits(ASKED, group, pid=1, scratch=SCRATCH)
-        assert {reading.name: (reading.read, reading.enforced) for reading in readings} == {
-            "cpus": (500, True),
-            "memory": (64 << 20, True),
-            "pids": (20, True),
-            "tmpfs": (64 << 20, True),
-            "tmpfs_inodes": (4096, True),
-        }
-
-    @pytest.mark.parametrize("version", ["v1", "v2"])
-    def test_what_it_did_not_take_is_never_passed_over(self, version: str, request: pytest.FixtureRequest) -> None:
-        group: Group = request.getfixturevalue(version)
-        more = Limits(milli_cpus=1500, memory=128 << 20, pids=21, bandwidth=1, open_files=10**9, tmpfs=1)
-        readings = read_limits(more, group, pid=1, scratch=None)
-        assert [reading.name for reading in readings] == [
-            "cpus",
-            "memory",
-            "pids",
-            "open_files",
-            "bandwidth",
-            "tmpfs",
-            "tmpfs_inodes",
-        ]
-        assert not any(reading.enforced for reading in readings)
-        assert all(reading.reason for reading in readings)
-
-    def test_swap_on_top_of_memory_is_not_enforcement(self, v1: Group, v2: Group) -> None:
-        folder = v1.folder("memory")
-        assert folder is not None
-        (folder / "memory.memsw.limit_in_bytes").write_text("9223372036854771712\n")
-        other = v2.folder("memory")
-        assert other is not None
-        (other / "memory.swap.max").write_text("1048576\n")
-        for group in (v1, v2):
-            memory = read_limits(ASKED, group, pid=1, scratch=SCRATCH)[1]
-            assert not memory.enforced
-            assert "swap" in memory.reason
-
-    def test_no_limit_is_not_mistaken_for_one(self, v1: Group, v2: Group) -> None:
-        for group, files in (
-            (v1, {"cpu": ("cpu.cfs_quota_us", "-1"), "pids": ("pids.max", "max")}),
-            (
-                v2,
-                {
-                    "cpu": ("cpu.max", "max 100000"),
-                    "pids": ("pids.max", "max"),
-                    "memory": ("memory.max", "max"),
-                },
-            ),
-        ):
-            for controller, (name, text) in files.items():
-                folder = group.folder(controller)
-                assert folder is not None
-                (folder / name).write_text(f"{text}\n")
-            readings = {r.name: r for r in read_limits(ASKED, group, pid=1, scratch=SCRATCH)}
-            assert (readings["cpus"].read, readings["cpus"].enforced) == (None, False)
-            assert (readings["pids"].read, readings["pids"].enforced) == (None, False)
-        assert not readings["memory"].enforced
-
-    def test_a_missing_controller_is_the_reason(self, tmp_path: Path) -> None:
-        group = Group(Hierarchies({"pids": tmp_path}), "x")
-        readings = read_limits(ASKED, group, pid=1, scratch=SCRATCH)
-        assert "cpu controller is not available" in readings[0].reason
-        assert "memory controller is not available" in readings[1].reason
-
-    def test_usage_is_the_same_in_both_versions(self, v1: Group, v2: Group) -> None:
-        assert v2.usage() == Usage(12345678, 1_500_000, 250_000, 7, 1, 312, 4096, 12288)
-        assert v1.usage() == Usage(12345678, 1_500_000, 250_000, None, 1, 312, 4096, 12288)
-
-    def test_bandwidth_is_enforced_only_where_both_ends_are_limited(self, v1: Group) -> None:
-        def reading(wire: Wire | None) -> LimitReading:
-            limits = Limits(bandwidth=10_000_001)
-            return read_limits(limits, v1, pid=1, scratch=SCRATCH, wire=wire)[0]
-
-        assert reading(Wire(10_000_000, 10_000_000, why="")).enforced
-        assert not reading(Wire(10_000_000, None, why="")).enforced
-        assert not reading(Wire(10_000_000, 20_000_000, why="")).enforced
-        assert reading(Wire(None, None, why="no tbf")).reason == "no tbf"
-        assert "no link" in reading(None).reason
-
-    def test_a_share_of_the_disk_counts_only_where_its_scheduler_knows_shares(
-        self, v1: Group, v2: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def reading(group: Group, asked: int, disk: Path | None) -> LimitReading:
-            return read_limits(Limits(io_weight=asked), group, pid=1, scratch=SCRATCH, disk=disk)[0]
-
-        for group in (v1, v2):
-            assert reading(group, 250, None).read == 250
-            assert "not known" in reading(group, 250, None).reason
-            group.set_io_weight(300)
-            assert group.io_weight() == 300
-            monkeypatch.setattr("pipeline.sandbox.limits._weightless", lambda group, disk: "")
-            assert reading(group, 300, tmp_path).enforced
-            assert not reading(group, 301, tmp_path).enforced
-            monkeypatch.undo()
-
-    def test_a_volume_may_be_smaller_than_asked_but_not_larger(self, v1: Group) -> None:
-        spaces = [Space("/a", 90), Space("/b", 101), Space("/c", None, why="no loop devices")]
-        readings = read_limits(Limits(volume=100), v1, pid=1, scratch=SCRATCH, volumes=spaces)[2:]
-        assert [(one.name, one.enforced) for one in readings] == [
-            ("volume /a", True),
-            ("volume /b", False),
-            ("volume /c", False),
-        ]
-        assert readings[2].reason == "no loop devices"
-
-    def test_usage_of_a_group_that_is_gone_is_unknown(self, tmp_path: Path) -> None:
-        for hierarchies in (Hierarchies({}, tmp_path), Hierarchies({"memory": tmp_path})):
-            assert Group(hierarchies, "gone").usage() == Usage(None, None, None, None, None)
-
-
-def test_a_kernel_that_counts_no_transfers_is_not_taken_for_one_that_saw_none() -> None:
-    assert transferred("Total 0\n") == (None, None)
-    assert transferred("7:0 Read 0\n7:0 Write 0\nTotal 0\n") == (0, 0)
 
 
 class TestVerdict:
