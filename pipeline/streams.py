@@ -124,7 +124,8 @@ def decompressed(file: BinaryIO, *, limit: int, name: str, workers: int = 0) -> 
 
 def open_compressed(path: Path, *, limit: int = METADATA_LIMIT) -> BinaryIO:
     """The decompressed content of a file, as a file. Closing it closes `path`. Errors as `decompressed`."""
-    return io.BufferedReader(_Pieces(path.open("rb"), limit, path.name), _READ)
+    file = path.open("rb")
+    return io.BufferedReader(Pieces(decompressed(file, limit=limit, name=path.name), file.close), _READ)
 
 
 def ahead(pieces: Iterator[T], *, depth: int = 4) -> Iterator[T]:
@@ -165,18 +166,20 @@ def ahead(pieces: Iterator[T], *, depth: int = 4) -> Iterator[T]:
         worker.join()
 
 
-class _Pieces(io.RawIOBase):
-    """Decompressed pieces as a raw file."""
+class Pieces(io.RawIOBase):
+    """Pieces, made when they are asked for, as a raw file. Closing it calls `at_end`."""
 
-    def __init__(self, file: BinaryIO, limit: int, name: str) -> None:
-        self._file = file
-        self._pieces = decompressed(file, limit=limit, name=name)
+    def __init__(self, pieces: Iterator[bytes], at_end: Callable[[], object] | None = None) -> None:
+        self._pieces = pieces
+        self._at_end = at_end
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
+        """Always."""
         return True
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        """As many bytes as fit, 0 at the end."""
         while not self._rest:
             piece = next(self._pieces, None)
             if piece is None:
@@ -188,7 +191,9 @@ class _Pieces(io.RawIOBase):
         return size
 
     def close(self) -> None:
-        self._file.close()
+        """Call `at_end`, once."""
+        if self._at_end is not None and not self.closed:
+            self._at_end()
         super().close()
 
 

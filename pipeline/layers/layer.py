@@ -22,7 +22,7 @@ from pipeline.model.image import Compression, Descriptor, Layer
 from pipeline.oci.media_types import LAYERS
 from pipeline.progress import QUIET, Progress, Task, task
 from pipeline.store import BlobWriter, Store
-from pipeline.streams import CODECS, VERSIONS, ahead, decompressed
+from pipeline.streams import CODECS, VERSIONS, Pieces, ahead, decompressed
 from pipeline.trees import ComposedLayer, Part
 
 FORMAT = 1
@@ -146,7 +146,7 @@ def _end(store: Store, compression: Compression) -> Segment:
 
 def _assemble(segments: Sequence[Segment], blob: BlobWriter, store: Store) -> tuple[DiffId, int]:
     """Copy segments into `blob`; returns the digest and size of the tar bytes that they decompress to."""
-    source = cast("BinaryIO", io.BufferedReader(_Copy(_chunks(segments, blob, store)), CHUNK))
+    source = cast("BinaryIO", io.BufferedReader(Pieces(_chunks(segments, blob, store)), CHUNK))
     found, size = hashlib.sha256(), 0
     expected = sum(segment.tar_size for segment in segments)
     try:
@@ -172,25 +172,3 @@ def _chunks(segments: Sequence[Segment], blob: BlobWriter, store: Store) -> Iter
                 yield data
         if found.hexdigest() != segment.digest.hex:
             raise VerificationError("blob-damaged", f"{segment.digest} in the store is damaged")
-
-
-class _Copy(io.RawIOBase):
-    """Chunks as a raw file."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size

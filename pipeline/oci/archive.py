@@ -16,7 +16,7 @@ from pipeline.errors import VerificationError
 from pipeline.model.image import Image, Layer
 from pipeline.oci.image import tag_of
 from pipeline.oci.layout import blob_path, read_layout
-from pipeline.streams import LAYER_LIMIT, decompressed
+from pipeline.streams import LAYER_LIMIT, Pieces, decompressed
 
 ArchiveKind = Literal["oci", "docker"]
 
@@ -67,40 +67,25 @@ def _docker(layout: Path, image: Image, tar: tarfile.TarFile) -> None:
     _add(tar, "manifest.json", canonical_json([{"Config": config, "RepoTags": tags, "Layers": names}]))
 
 
-class _LayerTar(io.RawIOBase):
+class _LayerTar(Pieces):
     """A layer's tar bytes as a file that knows whether they were the right ones."""
 
     def __init__(self, layout: Path, layer: Layer) -> None:
         self._layer = layer
-        self._file = blob_path(layout, layer.blob.digest).open("rb")
-        self._pieces = _pieces(self._file, layer)
-        self._rest = memoryview(b"")
         self._seen = HashingWriter()
+        file = blob_path(layout, layer.blob.digest).open("rb")
+        super().__init__(self._counted(_pieces(file, layer)), file.close)
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
+    def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
             self._seen.write(piece)
-            self._rest = memoryview(piece)
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
+            yield piece
 
     def check(self, size: int) -> None:
         """Raises VerificationError `diff-id-mismatch`."""
         if self.read(1) or self._seen.size != size or self._seen.diff_id != self._layer.diff_id:
             name, diff_id = self._layer.name, self._layer.diff_id
             raise VerificationError("diff-id-mismatch", f"layer {name} is not the tar {diff_id}")
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 def _pieces(file: BinaryIO, layer: Layer) -> Iterator[bytes]:

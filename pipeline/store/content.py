@@ -205,10 +205,6 @@ class Store:
         """Folder for repository metadata."""
         return self.root / "metadata"
 
-    def replace_file(self, path: Path, data: bytes) -> None:
-        """Write a file below the store's root, whole or not at all."""
-        self._replace(path, data)
-
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Hold the lock called `name` (any text) against other processes and threads."""

@@ -19,20 +19,18 @@ from tests.system.rpm_factory import Forge, forge
 from tests.system.tiny import require_root
 
 ROOT = Path(__file__).parents[2]
+MIRROR = Path(
+    os.environ.get("RELBUILD_MIRROR")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relbuild" / "mirror"
+)
 PRODUCTS = ("mysql", "nginx", "postgresql", "redis")
 
 
 @pytest.fixture(scope="session")
 def mirror() -> Path:
     """The development mirror that `ci/mirror` made."""
-    given = os.environ.get("RELBUILD_MIRROR")
-    path = Path(given) if given else _cache() / "mirror"
-    assert (path / "base" / "repodata" / "repomd.xml").exists(), f"no mirror in {path}: run ci/mirror"
-    return path
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relbuild"
+    assert (MIRROR / "base" / "repodata" / "repomd.xml").exists(), f"no mirror in {MIRROR}: run ci/mirror"
+    return MIRROR
 
 
 @pytest.fixture(scope="module")

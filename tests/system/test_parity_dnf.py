@@ -27,16 +27,12 @@ from pipeline.repos import OpenRepository, open_repositories
 from pipeline.resolve import solve
 from pipeline.resolve.universe import Universe
 from pipeline.store import Store
+from tests.system.conftest import MIRROR, ROOT
 from tests.unit.rpmmd import Rpm, write_repository
 
-ROOT = Path(__file__).parents[2]
-MIRROR = Path(os.environ.get("RELBUILD_MIRROR") or "~/.cache/relbuild/mirror").expanduser()
 SEED = int(os.environ.get("RELBUILD_PARITY_SEED", "20261124"))
 ARCH = "x86_64"
 
-needs_mirror = pytest.mark.skipif(
-    not (MIRROR / "base/repodata/repomd.xml").exists(), reason="there is no development mirror: run ci/mirror"
-)
 Sets = Sequence[Sequence[str]]
 
 
@@ -113,7 +109,6 @@ def mirror(tmp_path: Path) -> Ours:
 MIRRORED = {name: {"url": (MIRROR / name).as_uri()} for name in ("base", "updates")}
 
 
-@needs_mirror
 def test_every_recipe_comes_to_what_dnf_would_install(mirror: Ours, tmp_path: Path) -> None:
     recipes = [load_recipe(path) for path in sorted((ROOT / "recipes").glob("*.yaml")) if path.stem not in NO_RECIPES]
     recipes = [recipe for recipe in recipes if recipe.platform == "local"]
@@ -126,7 +121,6 @@ def test_every_recipe_comes_to_what_dnf_would_install(mirror: Ours, tmp_path: Pa
 NO_RECIPES = ("repositories", "base")
 
 
-@needs_mirror
 def test_the_command_line_of_dnf_says_the_same_as_its_library(mirror: Ours, tmp_path: Path) -> None:
     asked = ["bash", "nginx", "/usr/bin/redis-server"]
     command = ["dnf", f"--installroot={tmp_path / 'root'}", "--setopt=reposdir=/dev/null", "--releasever=1"]
@@ -147,7 +141,6 @@ def test_the_command_line_of_dnf_says_the_same_as_its_library(mirror: Ours, tmp_
     assert theirs == mirror.choose(asked), told.stderr
 
 
-@needs_mirror
 @pytest.mark.parametrize("weak", [False, True])
 def test_random_names_provides_and_paths_of_the_mirror(mirror: Ours, tmp_path: Path, weak: bool) -> None:
     seed = SEED + weak
@@ -158,7 +151,6 @@ def test_random_names_provides_and_paths_of_the_mirror(mirror: Ours, tmp_path: P
     assert compared(sets, dnf(tmp_path, MIRRORED, sets, weak=weak), ours) >= 60
 
 
-@needs_mirror
 def test_a_package_by_path_brings_what_it_brings_with_dnf(mirror: Ours, tmp_path: Path) -> None:
     (path,) = (MIRROR / "base").glob("redis-*.rpm")  # `updates` has a newer one
     checksum = digest_file(path)
