@@ -107,8 +107,6 @@ def compose_layers(locked: Locked) -> Composition:
         plans,
         locked.accounts,
         ComposeOptions(
-            order=resolution.order,
-            arch=resolution.arch,
             languages=locked.recipe.languages,
             docs={plan.name: plan.docs for plan in locked.recipe.layers},
             man={plan.name: plan.man for plan in locked.recipe.layers},

@@ -19,18 +19,12 @@ from pipeline.digest import DiffId, Digest, chunks, digest_file
 from pipeline.errors import BuildError
 from pipeline.layers.pieces import WORKERS, PieceWriter
 from pipeline.model.image import Compression, Descriptor, Layer
-from pipeline.model.tree import Entry, Kind, Tree
+from pipeline.model.tree import Entry, Kind, Tree, kind_of
 from pipeline.oci.media_types import LAYERS
 from pipeline.store import Store
 from pipeline.trees.paths import WHITEOUT
 from pipeline.trees.scan import DEPTH_LIMIT, is_opaque, read_xattrs
 
-_KINDS = {
-    stat.S_IFREG: Kind.FILE,
-    stat.S_IFDIR: Kind.DIRECTORY,
-    stat.S_IFLNK: Kind.SYMLINK,
-    stat.S_IFIFO: Kind.FIFO,
-}
 _EMPTY = Tree.of({})
 
 
@@ -199,8 +193,8 @@ class _Changes:
             if self.lower.get(path) is not None:
                 self._remove(path)
             return
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
-        if kind is None:
+        kind = kind_of(status.st_mode)
+        if kind is None or kind in (Kind.CHARACTER, Kind.BLOCK):
             raise BuildError("device-node", f"/{path} is a device node, which an image cannot hold")
         entry = Entry(
             path=path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +23,21 @@ class Kind(StrEnum):
     BLOCK = "block"
     WHITEOUT = "whiteout"
     OPAQUE = "opaque"
+
+
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFIFO: Kind.FIFO,
+    stat.S_IFCHR: Kind.CHARACTER,
+    stat.S_IFBLK: Kind.BLOCK,
+}
+
+
+def kind_of(mode: int) -> Kind | None:
+    """What a st_mode says that something is; None for what no image holds (a socket)."""
+    return _KINDS.get(stat.S_IFMT(mode))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from pipeline.errors import BuildError, Problem
 from pipeline.model.accounts import AccountTable
 from pipeline.model.header import FileFlag, FileRecord, PackageHeader
-from pipeline.model.tree import Entry, Kind, Tree
+from pipeline.model.tree import Entry, Kind, Tree, kind_of
 from pipeline.trees.capabilities import ATTRIBUTE, capability_attribute
 from pipeline.trees.composition import (
     STATE_NORMAL,
@@ -33,16 +33,9 @@ from pipeline.trees.paths import Canonical, split_path
 ENTRIES_LIMIT = 4_000_000
 """Files in all packages together: ten times a full desktop installation."""
 
-_KINDS = {
-    stat.S_IFREG: Kind.FILE,
-    stat.S_IFDIR: Kind.DIRECTORY,
-    stat.S_IFLNK: Kind.SYMLINK,
-    stat.S_IFIFO: Kind.FIFO,
-    stat.S_IFCHR: Kind.CHARACTER,
-    stat.S_IFBLK: Kind.BLOCK,
-}
 _PERMISSIONS = 0o7777
-_PREFERRED = {"x86_64": 2, "s390x": 2, "ppc64": 2, "sparc64": 2}
+_PREFERRED = 2
+"""The colour of 64 bit ELF: rpm's `_prefer_color` where both may stand side by side."""
 
 
 @dataclass(slots=True)
@@ -162,13 +155,12 @@ def _settle(path: str, claims: list[_Claim], work: _Work) -> _Claim | None:
     real = [claim for claim in claims if not claim.file.flags & FileFlag.GHOST]
     if not real:
         return None
-    preferred = _PREFERRED.get(work.options.arch, 2)
     colors = {claim.file.color for claim in real}
-    if preferred in colors and len(colors) > 1 and 0 not in colors:
+    if _PREFERRED in colors and len(colors) > 1 and 0 not in colors:
         for claim in real:
-            if claim.file.color != preferred:
+            if claim.file.color != _PREFERRED:
                 work.states[str(claim.package.nevra)][claim.index] = STATE_WRONG_COLOR
-        real = [claim for claim in real if claim.file.color == preferred]
+        real = [claim for claim in real if claim.file.color == _PREFERRED]
     first = real[0]
     for other in real[1:]:
         if why := _difference(first.file, other.file):
@@ -256,7 +248,7 @@ def _lay(
 
 def _entry(path: str, claim: _Claim, work: _Work) -> Entry:
     file, nevra = claim.file, str(claim.package.nevra)
-    kind = _KINDS.get(stat.S_IFMT(file.mode))
+    kind = kind_of(file.mode)
     if kind is None or kind in (Kind.CHARACTER, Kind.BLOCK):
         work.refuse(
             "device-node",

@@ -30,15 +30,12 @@ def install_color(arch: str) -> int:
 @dataclass(frozen=True, slots=True)
 class ComposeOptions:
     """`docs`, `man`: layer name → are they installed? (missing: yes). `languages`: the locales to install, none
-    for all. `arch` decides which colour of two ELF files wins. `order`: NEVRAs in the order of the transaction;
-    it decides nothing about the layers, whose content must not depend on the layers above, and is accepted so
-    that callers need not know. `below`: the tree of a parent image."""
+    for all. `below`: the tree of a parent image. The order of the
+    transaction is no option: what is in a layer must not depend on the layers above."""
 
     docs: Mapping[str, bool] = field(default_factory=dict)
     man: Mapping[str, bool] = field(default_factory=dict)
     languages: tuple[str, ...] = ()
-    arch: str = "x86_64"
-    order: tuple[str, ...] = ()
     below: Tree = field(default_factory=lambda: _EMPTY)
 
 

@@ -10,20 +10,12 @@ from pathlib import Path
 
 from pipeline.digest import digest_file
 from pipeline.errors import BuildError
-from pipeline.model.tree import Entry, Kind, Tree
+from pipeline.model.tree import Entry, Kind, Tree, kind_of
 from pipeline.trees.capabilities import ATTRIBUTE, as_revision_2
 
 DEPTH_LIMIT = 512
 """Directories within one another: PATH_MAX allows four times as many, of one letter each."""
 
-_KINDS = {
-    stat.S_IFREG: Kind.FILE,
-    stat.S_IFDIR: Kind.DIRECTORY,
-    stat.S_IFLNK: Kind.SYMLINK,
-    stat.S_IFIFO: Kind.FIFO,
-    stat.S_IFCHR: Kind.CHARACTER,
-    stat.S_IFBLK: Kind.BLOCK,
-}
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 _FOREIGN = ("security.selinux", "security.ima", "security.evm", "security.apparmor", "system.", "trusted.")
 
@@ -86,7 +78,7 @@ class _Scan:
 
     def _entry(self, path: str, item: os.DirEntry[str]) -> Entry:
         status = item.stat(follow_symlinks=False)
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        kind = kind_of(status.st_mode)
         if kind is None:
             raise BuildError("socket", f"/{path} is a socket, which an image cannot hold", place=path)
         device = (os.major(status.st_rdev), os.minor(status.st_rdev))
