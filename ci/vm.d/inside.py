@@ -29,7 +29,7 @@ from pipeline.sandbox import (
 )
 from pipeline.sandbox.cgroups import groups_named, locate
 
-PLACE = Path("/work/store")
+PLACE = Path("/lab/store")
 LIMITS = Limits(milli_cpus=500, memory=64 << 20, pids=30, open_files=100, tmpfs=3 << 20, bandwidth=10**7, io_weight=200)
 
 
@@ -42,7 +42,7 @@ def tree() -> Path:
     for folder in ("bin", "etc", "root", "usr", "srv", "var"):
         (root / folder).mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin/busybox")
-    shutil.copy("/work/probes", root / "bin/probes")
+    shutil.copy("/lab/probes", root / "bin/probes")
     for applet in ("sh", "cat", "echo", "head", "sleep", "tail", "true"):
         (root / "bin" / applet).symlink_to("busybox")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
@@ -117,12 +117,12 @@ def main() -> dict[str, object]:
 
 def probes(root: Path, station: Station) -> dict[str, str]:
     """tests/system/isolation on this kernel, which has modules, kexec and sysrq."""
-    victim = process.start(["/work/probes", "victim", "/work/inside.py"], stdin=process.PIPE, stdout=process.PIPE)
+    victim = process.start(["/lab/probes", "victim", "/lab/inside.py"], stdin=process.PIPE, stdout=process.PIPE)
     assert victim.stdin is not None
     assert victim.stdout is not None
     told = victim.stdout.readline().decode().split()
-    words = ["all", "marker=/work/inside.py", "trial=/tmp/trial", *told]
-    control = process.run(["/work/probes", "control", *words], timeout=120).stdout.decode()
+    words = ["all", "marker=/lab/inside.py", "trial=/tmp/trial", *told]
+    control = process.run(["/lab/probes", "control", *words], timeout=120).stdout.decode()
     command = ["/bin/probes", "contained", *words]
     with launch(image("sleep 1000"), [root], Limits(), station=station, name="probes") as instance:
         contained = instance.execute(command, timeout=120).stdout.decode()
@@ -155,7 +155,7 @@ def rootless_act(root: Path) -> object:
     Path("/sys/fs/cgroup/cgroup.subtree_control").write_text("+cpu +memory +pids +io")
     for path in (group, *(group / f"cgroup.{name}" for name in ("procs", "subtree_control", "threads"))):
         os.chown(path, 1000, 1000)
-    home = Path("/work/home")
+    home = Path("/lab/home")
     home.mkdir(mode=0o700)
     shutil.copytree(root, home / "root", symlinks=True)
     for path in [home, *home.rglob("*")]:

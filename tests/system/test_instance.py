@@ -107,13 +107,13 @@ class TestRunning:
         image = config(
             'echo "$PATH|$HOME|$HOSTNAME|$A"; pwd; cat /etc/hostname; grep localhost /etc/hosts',
             environment=("A=b",),
-            working_directory="/work/here",
+            working_directory="/srv/here",
         )
         with launch(image, [root], Limits(), station=station, name="tiny-1") as instance:
             assert instance.wait(10) == 0
             lines = instance.log.decode().splitlines()
         assert lines[0] == "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin|/var/lib/server|tiny-1|b"
-        assert lines[1:3] == ["/work/here", "tiny-1"]
+        assert lines[1:3] == ["/srv/here", "tiny-1"]
         assert len(lines) > 3
 
     def test_a_port_below_1024_can_be_served_and_reached_from_outside_only_through_the_instance(

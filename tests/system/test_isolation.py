@@ -264,14 +264,14 @@ class TestTheRuntime:
                 assert error.code == "not-started", error
         assert Machine.look() == before
 
-    @pytest.mark.parametrize("place", [*(f"/proc/self/fd/{number}" for number in (3, 7, 8, 9)), "/work"])
+    @pytest.mark.parametrize("place", [*(f"/proc/self/fd/{number}" for number in (3, 7, 8, 9)), "/elsewhere"])
     def test_a_working_directory_behind_a_descriptor_is_refused(
         self, image: Path, station: Station, tmp_path: Path, place: str
     ) -> None:
         """CVE-2024-21626: a descriptor that the runtime had open leads to the machine's directories."""
         layer = tmp_path / "layer"
         layer.mkdir()
-        (layer / "work").symlink_to("/proc/self/fd/7")
+        (layer / "elsewhere").symlink_to("/proc/self/fd/7")
         entry = ImageConfig(
             "amd64", 0, entrypoint=("/bin/ls", "-la", "../../../../.."), user="root", working_directory=place
         )
