@@ -1,0 +1,139 @@
+"""One repository of a mirror, as everything else in this room sees it: the three kinds of mirror are three
+implementations of `Repository`.
+
+Nothing here decides whether something may be published. Tags by which people pull are moved by `point` alone, which
+wants what the gate has cleared; all other tags have names of their own (`is_auxiliary`), which nobody pulls.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pipeline.digest import Digest
+from pipeline.model.artifact import Manifest, Referrer
+from pipeline.model.image import Descriptor
+from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.mirror.gate import Cleared
+
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+"""distribution-spec 1.1, "Pulling manifests"."""
+
+NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+"""A repository's name (distribution-spec 1.1)."""
+
+_AUXILIARY = re.compile(r"sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?|move\..+|sources-[0-9a-f]{12}")
+
+
+def is_auxiliary(tag: str) -> bool:
+    """Is it a tag that speaks of images and names none: a fallback index of referrers (`sha256-HEX`), a cosign
+    signature (`sha256-HEX.sig`), the record of a move (`move.…`), an image's sources (`sources-…`)?"""
+    return _AUXILIARY.fullmatch(tag) is not None
+
+
+class Arrival(StrEnum):
+    """How a blob came to be where it is wanted."""
+
+    PRESENT = "present"
+    MOUNTED = "mounted"
+    UPLOADED = "uploaded"
+
+
+class Overtaken(Exception):
+    """A tag is not (or did not stay) what the one who moves it takes it for: somebody else moved it. `found` is what
+    it points to."""
+
+    def __init__(self, tag: str, found: Digest | None) -> None:
+        super().__init__(f"tag {tag} points to {found} by now")
+        self.tag = tag
+        self.found = found
+
+
+class Repository(Protocol):
+    """One repository. All raise EnvironmentLacking when the mirror cannot be reached or forbids it, and
+    VerificationError when it gives other bytes than a digest promises."""
+
+    @property
+    def url(self) -> str:
+        """As a person names it: `registry://HOST/NAMESPACE/NAME`, `dir:PATH/NAME`, `oci:PATH`."""
+
+    @property
+    def identity(self) -> str:
+        """`HOST/NAMESPACE/NAME` as those who pull name it, which simple signing puts into what is signed."""
+
+    # --- reading
+
+    def manifest(self, reference: Digest | str) -> Manifest | None:
+        """The manifest or index with a digest (verified), or that a tag points to; None if there is none."""
+
+    def resolve(self, tag: str) -> Digest | None:
+        """What a tag points to now; None if it does not exist."""
+
+    def tags(self) -> tuple[str, ...]:
+        """All tags, sorted, auxiliary ones too."""
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Is the blob here?"""
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """A small blob (config, attestation; at most 64 MiB), verified."""
+
+    def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
+        """Bring a blob of any size into the store, verified; nothing happens if it is there."""
+
+    def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
+        """What speaks of `subject`, sorted by digest: from the referrers API or the fallback tag."""
+
+    # --- writing
+
+    def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
+        """Make sure that a blob is here. `elsewhere`: names of repositories of the same mirror that may have it."""
+
+    def put_manifest(self, manifest: Manifest) -> bool:
+        """Put a manifest or index by its digest; False if it was there. What it refers to must be here already."""
+
+    def attach(self, manifest: Manifest) -> bool:
+        """Put a manifest that has a `subject` by its digest, and make sure that `referrers` lists it, also when
+        others attach at the same time; False if that was so before."""
+
+    def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
+        """Point an auxiliary tag, which must point to `expected` now (None: not exist), at a manifest.
+
+        Raises ValueError if `tag` is not auxiliary, Overtaken."""
+
+    def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
+        """Point a tag, which must point to `expected` now (None: not exist), at the image or index that was cleared
+        and whose manifest is here already. Where the mirror cannot compare and swap, the tag is read back.
+
+        Raises ValueError if `tag` is auxiliary, Overtaken."""
+
+    # --- removing
+
+    def remove_tag(self, tag: str, expected: Digest) -> None:
+        """Remove a tag that points to `expected`. Raises Overtaken."""
+
+    def remove_manifest(self, digest: Digest) -> None:
+        """Remove a manifest or index, and with it what points to it."""
+
+
+class Mirror(Protocol):
+    """A mirror: repositories by name."""
+
+    @property
+    def url(self) -> str:
+        """As a person names it."""
+
+    def repository(self, name: str) -> Repository:
+        """The repository with a name, which need not exist yet. Raises UsageError `repository-name`."""
+
+    def repositories(self) -> tuple[str, ...]:
+        """The names of all repositories of this mirror, sorted, as far as it tells."""
+
+    def writing(self) -> AbstractContextManager[None]:
+        """To be held while something is published: prune spares what arrives meanwhile."""

@@ -1,0 +1,50 @@
+"""What a mirror holds beside blobs: manifests and indexes, and how those that speak of others refer to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.digest import Digest
+from pipeline.model.image import Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest or index, exactly as its bytes are: byte-exact is what its digest, and so every signature, is of."""
+
+    media_type: str
+    data: bytes
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of its bytes: its name."""
+        return Digest.of(self.data)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What an index or a subject says of it."""
+        return Descriptor(self.media_type, self.digest, len(self.data))
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """A manifest that speaks of another one, its subject (image-spec 1.1, manifest.md, `subject`).
+
+    `artifact_type` says what it is. `descriptor` has the manifest's own annotations, as the referrers API and the
+    fallback tag list them (distribution-spec 1.1).
+    """
+
+    descriptor: Descriptor
+    artifact_type: str
+
+    def annotation(self, name: str) -> str:
+        """An annotation's value, or an empty text."""
+        return dict(self.descriptor.annotations).get(name, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A manifest with the small blobs that it needs, not yet anywhere. `blobs`: descriptor → bytes."""
+
+    manifest: Manifest
+    blobs: tuple[tuple[Descriptor, bytes], ...] = ()

@@ -1,0 +1,58 @@
+"""What the keeper of a mirror demands of what is published there, and what is kept. Read by `pipeline.recipes`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class GateRule:
+    """Demands on images of repositories that match `repositories` when a tag that matches `tags` is moved (globs, as
+    fnmatch has them). Of several rules that match, all must hold. None or empty: nothing is demanded.
+
+    `size`: bytes of config and compressed layers, at most. `setuid`: globs of paths; any other setuid or setgid
+    program is refused (None: not looked at). `labels`: names that the image's config must have. `licenses`: globs; a
+    package whose licence matches none is refused. `forbidden_packages`: globs of names or NEVRAs. `runtimes`: globs
+    of what the report must have been made under (`runc *`). `same_versions`: all architectures of an index have the
+    same version. `refuse_older`: what the tag points to now must not be newer.
+    """
+
+    repositories: str = "*"
+    tags: str = "*"
+    size: int | None = None
+    setuid: tuple[str, ...] | None = None
+    labels: tuple[str, ...] = ()
+    licenses: tuple[str, ...] = ()
+    forbidden_packages: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()
+    same_versions: bool = True
+    refuse_older: bool = True
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRule:
+    """What is kept of tags that match `tags` in repositories that match `repositories` (globs). The first rule that
+    matches a tag decides; a tag that no rule matches is kept. A rule without any of the below keeps all.
+
+    `keep`: the newest N by when they were published. `younger_than`, `pulled_within`: seconds; the second only where
+    the server knows. A tag that any of the given ones speaks for is kept.
+    """
+
+    repositories: str = "*"
+    tags: str = "*"
+    keep: int | None = None
+    younger_than: int | None = None
+    pulled_within: int | None = None
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorRules:
+    """All that a keeper has written down. `grace`: seconds for which what nothing refers to is spared, because a
+    publication may be under way; `quarantine`: seconds for which what was pruned can be brought back."""
+
+    gate: tuple[GateRule, ...] = (GateRule(),)
+    retention: tuple[RetentionRule, ...] = ()
+    grace: int = 86_400
+    quarantine: int = 7 * 86_400
