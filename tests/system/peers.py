@@ -1,0 +1,99 @@
+"""Registries, web servers and clients that are not relbuild's: from `ci/peers`, started on the loopback, and ended with
+the test."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+STARTING = 20.0
+"""Seconds that a server gets to listen."""
+
+
+@functools.cache
+def program(name: str) -> Path:
+    """One of `ci/peers`' programs: docker-registry, crane, nginx, cosign (2), cosign3, oras."""
+    done = subprocess.run([ROOT / "ci" / "peers"], check=True, capture_output=True, text=True)
+    folder = done.stdout.strip()
+    found = Path(folder) / name
+    assert folder and found.exists(), f"ci/peers brought no {name}"
+    return found
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def served(argv: list[str | Path], port: int, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[None]:
+    """A server for as long as the block lasts; its output goes into `log`."""
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            argv,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
+        )
+    try:
+        deadline = time.monotonic() + STARTING
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text(errors="replace")[-4000:]
+            time.sleep(0.02)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def docker_registry(folder: Path, **http: object) -> Iterator[str]:
+    """Debian's docker-registry, which has no referrers API, with deletion allowed; yields `127.0.0.1:PORT`. Keyword
+    arguments go into the `http` section of its configuration, but for `auth`, which is a section of its own."""
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    auth = http.pop("auth", None)
+    value: dict[str, object] = {
+        "version": "0.1",
+        "log": {"level": "info", "accesslog": {"disabled": False}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(folder / "data")},
+            "delete": {"enabled": True},
+            "maintenance": {"uploadpurging": {"enabled": False}},
+        },
+        "http": {"addr": f"127.0.0.1:{port}", "secret": "of a test", **http},
+    }
+    if auth:
+        value["auth"] = auth
+    config = folder / "config.yml"
+    config.write_text(json.dumps(value))
+    with served([program("docker-registry"), "serve", config], port, folder / "log"):
+        yield f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def crane_registry(folder: Path) -> Iterator[str]:
+    """A registry of distribution-spec 1.1 with the referrers API; yields `127.0.0.1:PORT`."""
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    with served([program("crane"), "registry", "serve", "--address", f"127.0.0.1:{port}"], port, folder / "log"):
+        yield f"127.0.0.1:{port}"
