@@ -38,7 +38,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(argv: list[str | Path], port: int, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[None]:
+def served(
+    argv: list[str | Path], port: int, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """A server for as long as the block lasts; its output goes into `log`."""
     with log.open("ab") as out:
         process = subprocess.Popen(
