@@ -47,12 +47,13 @@ class Arrival(StrEnum):
 
 class Overtaken(Exception):
     """A tag is not (or did not stay) what the one who moves it takes it for: somebody else moved it. `found` is what
-    it points to."""
+    it points to; `written`: it was moved, and moved on by another (only where nothing can compare and swap)."""
 
-    def __init__(self, tag: str, found: Digest | None) -> None:
+    def __init__(self, tag: str, found: Digest | None, *, written: bool = False) -> None:
         super().__init__(f"tag {tag} points to {found} by now")
         self.tag = tag
         self.found = found
+        self.written = written
 
 
 class Repository(Protocol):
@@ -86,6 +87,10 @@ class Repository(Protocol):
 
     def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
         """Bring a blob of any size into the store, verified; nothing happens if it is there."""
+
+    def check_blob(self, descriptor: Descriptor) -> None:
+        """Read a blob of any size from its beginning to its end, keep nothing, and hold size and digest against what
+        is promised. Raises VerificationError `blob-missing`, `blob-damaged`."""
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
         """What speaks of `subject`, sorted by digest: from the referrers API or the fallback tag."""

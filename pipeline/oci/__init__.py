@@ -7,7 +7,7 @@ size and diff_id and reports all that does not match.
 from pipeline.oci import media_types
 from pipeline.oci.adoption import adopt_layout
 from pipeline.oci.archive import ArchiveKind, write_archive
-from pipeline.oci.image import make_image, parse_config, parse_image, timestamp
+from pipeline.oci.image import make_image, make_index, parse_config, parse_image, parse_index, timestamp
 from pipeline.oci.layout import blob_path, index_bytes, read_layout, write_layout
 from pipeline.oci.validation import validate
 
@@ -17,9 +17,11 @@ __all__ = [
     "blob_path",
     "index_bytes",
     "make_image",
+    "make_index",
     "media_types",
     "parse_config",
     "parse_image",
+    "parse_index",
     "read_layout",
     "timestamp",
     "validate",

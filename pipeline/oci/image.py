@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from pipeline.digest import DiffId, Digest, canonical_json
 from pipeline.errors import VerificationError
+from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image, ImageConfig, Layer
 from pipeline.oci import media_types
 
@@ -57,6 +58,44 @@ def make_image(
     )
     manifest = Descriptor(media_types.MANIFEST, Digest.of(manifest_bytes), len(manifest_bytes))
     return Image(name, reference, config, tuple(layers), config_descriptor, config_bytes, manifest, manifest_bytes)
+
+
+INDEX_LIMIT = 100
+"""Manifests in an index that is read: far more than there are architectures."""
+
+
+def make_index(images: Sequence[Image], annotations: Mapping[str, str] | None = None) -> Manifest:
+    """An index over images of several architectures (image-index.md), sorted by architecture: pure, like `make_image`.
+    It carries the annotations that all its images have in common besides `annotations`, which win."""
+    ordered = sorted(images, key=lambda image: (image.config.architecture, image.config.variant))
+    common = set.intersection(*(set(_notes(image).items()) for image in ordered)) if ordered else set()
+    return Manifest(
+        media_types.INDEX,
+        canonical_json(
+            {
+                "schemaVersion": 2,
+                "mediaType": media_types.INDEX,
+                "manifests": [
+                    {**descriptor_json(image.manifest_descriptor), "platform": platform_json(image.config)}
+                    for image in ordered
+                ],
+                "annotations": {**dict(common), **(annotations or {})},
+            }
+        ),
+    )
+
+
+def parse_index(data: bytes, place: str = "index") -> tuple[Descriptor, ...]:
+    """The manifests that an index lists. Raises VerificationError `document-malformed`, `index-too-long`."""
+    items = Reader.parse(data, place).get("manifests").items()
+    if len(items) > INDEX_LIMIT:
+        raise VerificationError("index-too-long", f"{place} lists {len(items)} manifests, more than {INDEX_LIMIT}")
+    return tuple(item.descriptor() for item in items)
+
+
+def _notes(image: Image) -> dict[str, str]:
+    notes = Reader.parse(image.manifest_bytes, "manifest").get("annotations").members()
+    return {key: value.text() for key, value in notes.items()}
 
 
 def tag_of(reference: str) -> str:

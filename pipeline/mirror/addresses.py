@@ -1,0 +1,110 @@
+"""How people name mirrors and what is on them.
+
+    registry://HOST[:PORT]/NAMESPACE/NAME[:TAG][@sha256:…]     a registry, encrypted
+    registry+http://HOST:PORT/NAMESPACE/NAME[:TAG][@sha256:…]  a registry, in plain text
+    dir:PATH/NAME[:TAG][@sha256:…]                             a directory that a web server serves
+    oci:PATH[:TAG][@sha256:…]                                  a layout, as skopeo names it
+
+A mirror itself is named by the same without NAME, TAG and digest.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from pipeline.digest import Digest
+from pipeline.errors import UsageError, VerificationError
+from pipeline.mirror.repository import NAME, TAG
+
+
+class MirrorKind(StrEnum):
+    """What a mirror is; the value is how its address begins."""
+
+    REGISTRY = "registry://"
+    PLAIN_REGISTRY = "registry+http://"
+    DIRECTORY = "dir:"
+    LAYOUT = "oci:"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A place on a mirror. `rest` is what follows the kind, without tag and digest: host and path, or a path."""
+
+    kind: MirrorKind
+    rest: str
+    tag: str = ""
+    digest: Digest | None = None
+
+    @property
+    def url(self) -> str:
+        """Without tag and digest."""
+        return f"{self.kind}{self.rest}"
+
+    def __str__(self) -> str:
+        return f"{self.url}{f':{self.tag}' if self.tag else ''}{f'@{self.digest}' if self.digest else ''}"
+
+    @property
+    def reference(self) -> Digest | str:
+        """What is named there: the digest if one is given, else the tag, else `latest`."""
+        return self.digest or self.tag or "latest"
+
+    @property
+    def path(self) -> Path:
+        """For a directory or layout: where it is."""
+        return Path(self.rest)
+
+    @property
+    def host(self) -> str:
+        """For a registry: host and port."""
+        return self.rest.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """For a registry: what follows the host."""
+        return self.rest.partition("/")[2]
+
+
+def is_address(text: str) -> bool:
+    """Does it name a place on a mirror, and not a file or a recipe?"""
+    return text.startswith(tuple(MirrorKind))
+
+
+def parse_address(text: str) -> Address:
+    """An address. Raises UsageError `address-malformed`."""
+    kind = next((kind for kind in MirrorKind if text.startswith(kind)), None)
+    if kind is None:
+        raise _malformed(text, "it does not begin with registry://, registry+http://, dir: or oci:")
+    rest, _, stated = text.removeprefix(kind).partition("@")
+    try:
+        digest = Digest.parse(stated) if stated else None
+    except VerificationError as error:
+        raise _malformed(text, str(error.problems[0].message)) from None
+    head, slash, last = rest.rpartition("/")
+    last, colon, tag = (
+        last.partition(":") if "/" in rest or kind in (MirrorKind.LAYOUT, MirrorKind.DIRECTORY) else (last, "", "")
+    )
+    if colon and not TAG.fullmatch(tag):
+        raise _malformed(text, f"'{tag[:140]}' is no tag: letters, digits, _ . - and at most 128 of them")
+    rest = f"{head}{slash}{last}".rstrip("/")
+    if not rest:
+        raise _malformed(text, "it names no place")
+    if kind in (MirrorKind.REGISTRY, MirrorKind.PLAIN_REGISTRY):
+        host, _, name = rest.partition("/")
+        if not re.fullmatch(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", host):
+            raise _malformed(text, f"'{host[:100]}' is no host")
+        if name and not NAME.fullmatch(name):
+            raise _malformed(
+                text, f"'{name[:100]}' is no name of a repository: lower-case letters, digits, . _ - and /"
+            )
+    return Address(kind, rest, tag, digest)
+
+
+def _malformed(text: str, why: str) -> UsageError:
+    return UsageError(
+        "address-malformed",
+        f"'{text[:200]}' names no place on a mirror: {why}",
+        hint="write registry://HOST/NAMESPACE/NAME:TAG, dir:PATH/NAME:TAG or oci:PATH:TAG",
+    )

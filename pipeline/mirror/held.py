@@ -1,0 +1,91 @@
+"""What a mirror holds under a reference: an image, or an index with its images, with their exact documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.digest import Digest
+from pipeline.errors import UsageError, VerificationError
+from pipeline.mirror.repository import Repository
+from pipeline.model.artifact import Manifest
+from pipeline.model.image import Descriptor, Image
+from pipeline.oci import media_types, parse_image, parse_index
+from pipeline.oci.image import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """`manifest` is what the reference names; `images` is that one image, or those that the index lists."""
+
+    manifest: Manifest
+    images: tuple[Image, ...]
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of what the reference names."""
+        return self.manifest.digest
+
+    @property
+    def manifests(self) -> tuple[Manifest, ...]:
+        """All manifests, those of the images first and the index (if it is one) last."""
+        own = tuple(Manifest(image.manifest_descriptor.media_type, image.manifest_bytes) for image in self.images)
+        return own if self.manifest.media_type == media_types.MANIFEST else (*own, self.manifest)
+
+    @property
+    def version(self) -> str:
+        """The product's version, as its first image's labels say it ("": they do not)."""
+        return dict(self.images[0].config.labels).get(media_types.VERSION, "") if self.images else ""
+
+    @property
+    def created(self) -> int:
+        """Seconds since the epoch, of the newest of its images."""
+        return max((image.config.created for image in self.images), default=0)
+
+
+def read_held(repository: Repository, reference: Digest | str) -> Held:
+    """Read what a repository holds under a tag or digest, with each document verified.
+
+    Raises UsageError `reference-missing`, VerificationError if a part of it is missing or wrong.
+    """
+    manifest = repository.manifest(reference)
+    if manifest is None:
+        raise UsageError(
+            "reference-missing",
+            f"{repository.url} has no {reference}",
+            place=repository.url,
+            hint=f"see `relbuild history {repository.url}` for what it has",
+        )
+    if manifest.media_type == media_types.MANIFEST:
+        return Held(manifest, (_image(repository, manifest, str(reference)),))
+    if manifest.media_type != media_types.INDEX:
+        raise VerificationError(
+            "media-type",
+            f"{reference} is neither an image nor an index: {manifest.media_type[:80]}",
+            place=repository.url,
+        )
+    images = []
+    for descriptor in parse_index(manifest.data, f"index {reference}"):
+        one = repository.manifest(descriptor.digest)
+        if one is None:
+            raise VerificationError(
+                "manifest-missing", f"{reference} lists {descriptor.digest}, which is not there", place=repository.url
+            )
+        if (one.media_type, len(one.data)) != (descriptor.media_type, descriptor.size):
+            raise VerificationError(
+                "index-mismatch",
+                f"{reference} describes {descriptor.digest} otherwise than it is",
+                place=repository.url,
+            )
+        images.append(_image(repository, one, str(reference)))
+    return Held(manifest, tuple(images))
+
+
+def _image(repository: Repository, manifest: Manifest, reference: str) -> Image:
+    document = Reader.parse(manifest.data, f"manifest {manifest.digest.short}")
+    config: Descriptor = document.get("config").descriptor()
+    if config.media_type != media_types.CONFIG:
+        raise VerificationError(
+            "media-type", f"{reference} is no image: its config is {config.media_type[:80]}", place=repository.url
+        )
+    title = document.get("annotations").members().get(media_types.TITLE)
+    return parse_image(title.text() if title else "", reference, manifest.data, repository.read_blob(config))

@@ -1,0 +1,37 @@
+"""What tags an image gets: one that never moves, and those that follow the product's version."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from pipeline.digest import Digest
+
+LATEST = "latest"
+
+_LONGEST = 128
+"""Characters of a tag (distribution-spec 1.1)."""
+
+
+def version_tag(version: str) -> str:
+    """A tag that says the version: what a tag cannot hold becomes `-`. `latest` where nothing is left."""
+    cleaned = re.sub(r"[^A-Za-z0-9_.-]", "-", version)[:_LONGEST]
+    return cleaned if re.match(r"[A-Za-z0-9_]", cleaned) else LATEST
+
+
+def immutable_tag(version: str, created: int, digest: Digest) -> str:
+    """`9.7.4-20261124-`, then twelve hex digits of the digest. `created` (seconds since the epoch) is the image's own
+    time and not today's, so that each digest has one such tag: publishing again finds it and changes nothing."""
+    ending = f"-{datetime.fromtimestamp(created, UTC):%Y%m%d}-{digest.short}"
+    return version_tag(version)[: _LONGEST - len(ending)] + ending
+
+
+def floating_tags(version: str) -> tuple[str, ...]:
+    """`9.7.4` → `9.7.4`, `9.7`, `9`, `latest`. A pre-release (rpm's `~`) moves the tag of its own version only."""
+    whole = version_tag(version)
+    numbers = re.match(r"\d+(?:\.\d+)*", version)
+    if "~" in version or not numbers:
+        return (whole,)
+    parts = numbers[0].split(".")
+    shorter = [".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
+    return tuple(dict.fromkeys((whole, *shorter, LATEST)))
