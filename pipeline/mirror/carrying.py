@@ -1,0 +1,143 @@
+"""Carrying what is published from one mirror to another: every byte of it, so that every digest, signature and referrer
+is there what it was here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.digest import Digest
+from pipeline.errors import PublicationRefused, VerificationError
+from pipeline.mirror.held import Held
+from pipeline.mirror.repository import Arrival, Overtaken, Repository
+from pipeline.model.artifact import Manifest
+from pipeline.model.image import Descriptor
+from pipeline.oci.image import Reader
+from pipeline.progress import Progress, task
+from pipeline.store import Store
+
+PARALLEL = 4
+"""Blobs on their way at the same time."""
+
+REFERRER_DEPTH = 4
+"""Referrers of referrers of …: a signature on an attestation is two deep."""
+
+REFERRER_LIMIT = 1000
+"""Referrers of one subject that are carried: a subject that is attested each night for a year has a few hundred."""
+
+
+@dataclass(slots=True)
+class Carried:
+    """What came over: digests with bytes of what was sent, digests of what was there."""
+
+    uploaded: list[tuple[Digest, int]] = field(default_factory=list)
+    present: list[Digest] = field(default_factory=list)
+    referrers: list[Digest] = field(default_factory=list)
+
+
+def carry(held: Held, source: Repository, target: Repository, *, store: Store, progress: Progress) -> Carried:
+    """Bring an image or index with its signatures and referrers from `source` to `target`, without any tag by which
+    people pull. Blobs go through the store, which verifies them.
+
+    Raises VerificationError if anything is not what its digest promises.
+    """
+    carried = Carried()
+    with task(progress, "copy", f"{source.url} → {target.url}", total=_size(held), unit="bytes") as running:
+        carrier = _Carrier(source, target, store, carried, running.advance)
+        for manifest in held.manifests:
+            carrier.manifest(manifest)
+        for manifest in held.manifests:
+            carrier.signatures(manifest.digest)
+            carrier.referrers(manifest.digest, REFERRER_DEPTH)
+    return carried
+
+
+def _size(held: Held) -> int:
+    return sum(layer.blob.size for image in held.images for layer in image.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Carrier:
+    source: Repository
+    target: Repository
+    store: Store
+    carried: Carried
+    advance: Callable[[int], None]
+
+    def manifest(self, manifest: Manifest) -> None:
+        """A manifest with its blobs, those first."""
+        with ThreadPoolExecutor(PARALLEL, "copy") as pool:
+            for descriptor, arrival in pool.map(self._blob, dict.fromkeys(_blobs(manifest))):
+                if arrival is Arrival.UPLOADED:
+                    self.carried.uploaded.append((descriptor.digest, descriptor.size))
+                else:
+                    self.carried.present.append(descriptor.digest)
+        if self.target.put_manifest(manifest):
+            self.carried.uploaded.append((manifest.digest, len(manifest.data)))
+        else:
+            self.carried.present.append(manifest.digest)
+
+    def signatures(self, subject: Digest) -> None:
+        """cosign's signature, under its tag. One that others have made on the target meanwhile is not overwritten."""
+        tag = f"sha256-{subject.hex}.sig"
+        manifest = self.source.manifest(tag)
+        if manifest is None:
+            return
+        there = self.target.resolve(tag)
+        if there == manifest.digest:
+            return
+        if there is not None:
+            raise PublicationRefused(
+                "signature-differs",
+                f"{subject} is signed otherwise on {self.target.url} than on {self.source.url}",
+                place=self.target.url,
+                hint=f"remove {tag} there if its signatures are not wanted, or publish there with a key of its own",
+            )
+        self.manifest(manifest)
+        try:
+            self.target.put_auxiliary(tag, manifest, None)
+        except Overtaken as error:
+            if error.found != manifest.digest:
+                raise VerificationError(
+                    "signature-differs", f"somebody signed {subject} on {self.target.url} meanwhile: copy again"
+                ) from None
+
+    def referrers(self, subject: Digest, depth: int) -> None:
+        """What speaks of `subject`, and what speaks of that."""
+        found = self.source.referrers(subject)
+        if len(found) > REFERRER_LIMIT:
+            raise VerificationError(
+                "too-many-referrers", f"{subject} has {len(found)} referrers, more than {REFERRER_LIMIT}"
+            )
+        listed = {one.descriptor.digest for one in self.target.referrers(subject)}
+        for one in found:
+            manifest = self.source.manifest(one.descriptor.digest)
+            if manifest is None:
+                raise VerificationError(
+                    "referrer-missing", f"{one.descriptor.digest} is listed and not there", place=self.source.url
+                )
+            if manifest.digest not in listed:
+                self.manifest(manifest)
+                self.target.attach(manifest)
+                self.carried.referrers.append(manifest.digest)
+            if depth > 1:
+                self.referrers(manifest.digest, depth - 1)
+
+    def _blob(self, descriptor: Descriptor) -> tuple[Descriptor, Arrival]:
+        arrival = Arrival.PRESENT
+        if not self.target.has_blob(descriptor.digest):
+            self.source.fetch_blob(descriptor, self.store)
+            arrival = self.target.put_blob(descriptor, Path(self.store.blob(descriptor.digest)))
+        self.advance(descriptor.size)
+        return descriptor, arrival
+
+
+def _blobs(manifest: Manifest) -> Iterator[Descriptor]:
+    """Config and layers of a manifest; an index has none."""
+    document = Reader.parse(manifest.data, f"manifest {manifest.digest.short}")
+    config = document.get("config")
+    if not config.missing:
+        yield config.descriptor()
+    yield from (item.descriptor() for item in document.get("layers").items())
