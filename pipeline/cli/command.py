@@ -68,9 +68,14 @@ class Surroundings:
     progress: Progress
     as_json: bool
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The process's environment variables."""
+        return dict(os.environ)
+
     def workshop(self, store: Path | None, *, offline: bool = False, runtime: str | None = None) -> Workshop:
         """Where the command works, its store opened."""
-        environment = dict(os.environ)
+        environment = self.environment
         home = Path(environment.get("HOME", "/root"))
         cache = Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "relbuild"
         return Workshop(

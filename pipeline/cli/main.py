@@ -6,12 +6,12 @@ import contextlib
 import os
 import sys
 
-from pipeline.cli import building, launching, upkeep
+from pipeline.cli import building, launching, mirroring, publishing, upkeep
 from pipeline.cli.command import app
 from pipeline.errors import EnvironmentLacking
 from pipeline.sandbox import rootless
 
-COMMANDS = (building, launching, upkeep)
+COMMANDS = (building, launching, publishing, mirroring, upkeep)
 """Imported for the commands that they put into the app, in the order that `--help` shows."""
 
 IN_A_NAMESPACE = ("build", "smoke", "run", "doctor", "store")

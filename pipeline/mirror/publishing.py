@@ -87,7 +87,7 @@ def publish(
     with task(progress, "check", repository.url):
         delivery.read_back(consignment)
     immutable = immutable_tag(consignment.version, consignment.created, consignment.digest)
-    _set_for_ever(repository, immutable, consignment.cleared)
+    set_for_ever(repository, immutable, consignment.cleared)
     mover = Mover(repository, consignment.version, Why.PUBLISH, clear_again, clock)
     moved, unmoved = mover.move(consignment.floating, consignment.cleared)
     return Publication(
@@ -234,7 +234,8 @@ class _Delivery:
 # --- tags ----------------------------------------------------------------------------------------------
 
 
-def _set_for_ever(repository: Repository, tag: str, cleared: Cleared) -> None:
+def set_for_ever(repository: Repository, tag: str, cleared: Cleared) -> None:
+    """Set an immutable tag, or find it set to the same. Raises PublicationRefused `tag-immutable`."""
     found = repository.resolve(tag)
     if found is None:
         try:

@@ -1,0 +1,54 @@
+"""Keys on the command line: where their passwords come from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import EnvironmentLacking
+from pipeline.oci import SigningKey, VerifyingKey, load_signing_key, load_verifying_key
+from pipeline.progress import Progress
+
+PASSWORD_VARIABLES = ("RELBUILD_KEY_PASSWORD", "COSIGN_PASSWORD")
+"""Environment variables that may hold the password of a key, in this order."""
+
+KeyOption = Annotated[
+    Path, typer.Option("--key", help="The key that signs: PKCS#8, or in cosign's encrypted form.", show_default=False)
+]
+VerifyOption = Annotated[
+    Path,
+    typer.Option("--key", help="The public key that must have signed (a private one will do).", show_default=False),
+]
+
+
+def password(path: Path, environment: Mapping[str, str]) -> Callable[[], bytes]:
+    """Asks for the password of the key at `path`: in the environment, else at the terminal."""
+
+    def ask() -> bytes:
+        for name in PASSWORD_VARIABLES:
+            if name in environment:
+                return environment[name].encode()
+        if not sys.stdin.isatty():
+            raise EnvironmentLacking(
+                "key-password-missing",
+                "the key has a password, and there is no terminal to ask for it",
+                place=str(path),
+                hint=f"give it in the environment variable {PASSWORD_VARIABLES[0]}",
+            )
+        return str(typer.prompt(f"password of {path}", hide_input=True, err=True)).encode()
+
+    return ask
+
+
+def signing_key(path: Path, environment: Mapping[str, str], progress: Progress) -> SigningKey:
+    """A private key file. Raises UsageError, EnvironmentLacking."""
+    return load_signing_key(path, password(path, environment), progress=progress)
+
+
+def verifying_key(path: Path, environment: Mapping[str, str], progress: Progress) -> VerifyingKey:
+    """A public key file, or the public half of a private one. Raises UsageError, EnvironmentLacking."""
+    return load_verifying_key(path, password(path, environment), progress=progress)

@@ -1,0 +1,60 @@
+"""Commands that look at mirrors, and look after them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.command import JsonOption, ProgressOption, StoreOption, Surroundings, answer, app, perform, say
+from pipeline.cli.keys import VerifyOption, verifying_key
+from pipeline.cli.progress import Look
+from pipeline.cli.publishing import ReferenceArgument
+from pipeline.cli.released import history_as_json, history_as_lines, verified_as_json, verified_as_lines
+from pipeline.mirror.addresses import parse_address
+from pipeline.release import history, verify
+
+
+@app.command("verify")
+def verify_command(
+    reference: ReferenceArgument,
+    key: VerifyOption,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not read the layers, only ask whether they are there.")
+    ] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    progress: ProgressOption = Look.AUTO,
+) -> None:
+    """Verify what a mirror holds: every byte, every signature, every attestation, and the tests' answers once more."""
+
+    def act(around: Surroundings) -> int:
+        workshop = around.workshop(store)
+        verifying = verifying_key(key, workshop.environment, workshop.progress)
+        found = verify(parse_address(reference), verifying, workshop, contents=not quick)
+        say(*verified_as_lines(found))
+        if around.as_json:
+            answer(verified_as_json(found))
+        return 0
+
+    perform(act, progress, as_json)
+
+
+@app.command("history")
+def history_command(
+    reference: ReferenceArgument,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    progress: ProgressOption = Look.NONE,
+) -> None:
+    """Tell what a tag pointed to and when, and what changed each time."""
+
+    def act(around: Surroundings) -> int:
+        steps = history(parse_address(reference), around.workshop(store))
+        if around.as_json:
+            answer({"history": history_as_json(steps)})
+        else:
+            print("\n".join(history_as_lines(steps)) if steps else "no move of this tag is written down")
+        return 0
+
+    perform(act, progress, as_json)

@@ -1,0 +1,181 @@
+"""What was published, moved, copied, verified or found in the history: as lines for people and as values for `--json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from pipeline.cli.progress import size_text
+from pipeline.mirror.differences import Difference
+from pipeline.mirror.verifying import Verified
+from pipeline.model.publication import Move, Publication
+from pipeline.release import Copied, Moved, Step
+
+_SHOWN = 12
+"""Packages of a change that a terminal shows."""
+
+
+def published_as_lines(done: Publication) -> tuple[str, ...]:
+    """What a publication came to."""
+    return tuple(_published(done))
+
+
+def _published(done: Publication) -> Iterator[str]:
+    yield f"{done.repository}:{done.immutable}  {done.digest}"
+    if not done.uploaded and not done.moved:
+        yield "  nothing changed: all of it was there, and no tag was moved"
+        return
+    sent = f"{len(done.uploaded)} sent ({size_text(done.bytes_uploaded)})"
+    yield f"  {sent}, {len(done.mounted)} mounted, {len(done.present)} there before"
+    yield from (f"  {_move(move)}" for move in done.moved)
+    if done.unmoved:
+        yield f"  not moved, for they point there: {', '.join(done.unmoved)}"
+
+
+def _move(move: Move) -> str:
+    return f"{move.tag}: {move.before.short if move.before else 'new'} → {move.after.short}"
+
+
+def published_as_json(done: Publication) -> dict[str, object]:
+    """The same as a value."""
+    return {
+        "repository": done.repository,
+        "digest": str(done.digest),
+        "immutable_tag": done.immutable,
+        "moved": [move_as_json(move) for move in done.moved],
+        "unmoved": list(done.unmoved),
+        "uploaded": [{"digest": str(digest), "size": size} for digest, size in done.uploaded],
+        "bytes_uploaded": done.bytes_uploaded,
+        "mounted": [str(digest) for digest in done.mounted],
+        "present": [str(digest) for digest in done.present],
+        "attached": [str(digest) for digest in done.attached],
+    }
+
+
+def move_as_json(move: Move) -> dict[str, object]:
+    """A move of a tag; `at` in milliseconds since the epoch."""
+    return {
+        "tag": move.tag,
+        "from": str(move.before) if move.before else None,
+        "to": str(move.after),
+        "at": move.at,
+        "why": str(move.why),
+        "version": move.version,
+    }
+
+
+def moved_as_lines(moved: Moved) -> tuple[str, ...]:
+    """What promoting or rolling back came to."""
+    what = f"{moved.repository}:{moved.tag}"
+    if moved.moved is None:
+        return (f"{what} points to {moved.digest} already",)
+    before = moved.moved.before
+    return (f"{what}: {before or 'new'} → {moved.digest}" + (f" ({moved.version})" if moved.version else ""),)
+
+
+def moved_as_json(moved: Moved) -> dict[str, object]:
+    """The same as a value."""
+    return {
+        "repository": moved.repository,
+        "tag": moved.tag,
+        "digest": str(moved.digest),
+        "version": moved.version,
+        "moved": move_as_json(moved.moved) if moved.moved else None,
+    }
+
+
+def copied_as_lines(done: Copied) -> tuple[str, ...]:
+    """What was carried."""
+    carried = done.carried
+    sent = sum(size for _, size in carried.uploaded)
+    return (
+        f"{done.digest}  {', '.join(done.tags)}",
+        f"  {len(carried.uploaded)} sent ({size_text(sent)}), {len(carried.present)} there before, "
+        f"{len(carried.referrers)} referrers new",
+        *(f"  {_move(move)}" for move in done.moved),
+    )
+
+
+def copied_as_json(done: Copied) -> dict[str, object]:
+    """The same as a value."""
+    return {
+        "digest": str(done.digest),
+        "tags": list(done.tags),
+        "moved": [move_as_json(move) for move in done.moved],
+        "uploaded": [{"digest": str(digest), "size": size} for digest, size in done.carried.uploaded],
+        "referrers": [str(digest) for digest in done.carried.referrers],
+    }
+
+
+def verified_as_lines(found: Verified) -> tuple[str, ...]:
+    """What was found to hold."""
+    return tuple(_verified(found))
+
+
+def _verified(found: Verified) -> Iterator[str]:
+    yield f"{found.held.digest}: every digest, signature and attestation holds, and the tests' answers are right"
+    yield f"  signed as {', '.join(found.identities)}; {size_text(found.bytes_read)} of blobs read"
+    for digest, types in found.attested:
+        yield f"  {digest.short}  {', '.join(sorted(one.removeprefix('https://') for one in types))}"
+
+
+def verified_as_json(found: Verified) -> dict[str, object]:
+    """The same as a value."""
+    return {
+        "digest": str(found.held.digest),
+        "images": [str(image.digest) for image in found.held.images],
+        "identities": list(found.identities),
+        "attested": {str(digest): list(types) for digest, types in found.attested},
+        "bytes_read": found.bytes_read,
+    }
+
+
+def history_as_lines(steps: tuple[Step, ...]) -> tuple[str, ...]:
+    """A tag's history, the newest last."""
+    return tuple(line for step in steps for line in _step(step))
+
+
+def _step(step: Step) -> Iterator[str]:
+    move = step.past.move
+    when = datetime.fromtimestamp(move.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    yield f"{when}  {move.why:<8}  {move.version or '':<12}  {move.after}" + (
+        "" if step.past.happened else "  (written down, not made)"
+    )
+    if step.changes is not None:
+        yield from (f"    {line}" for line in _changes(step.changes))
+
+
+def _changes(changes: Difference) -> Iterator[str]:
+    lines = [
+        *(f"~ {name} {before} → {after}" for name, before, after in changes.changed),
+        *(f"+ {package}" for package in changes.added),
+        *(f"- {package}" for package in changes.removed),
+    ]
+    yield from lines[:_SHOWN]
+    if len(lines) > _SHOWN:
+        yield f"… and {len(lines) - _SHOWN} packages more (--json has all)"
+    if changes.fixed:
+        yield f"fixes: {', '.join(changes.fixed[:_SHOWN])}" + (" …" if len(changes.fixed) > _SHOWN else "")
+    if changes.grew:
+        yield f"{'+' if changes.grew > 0 else '-'}{size_text(abs(changes.grew))} compressed"
+
+
+def history_as_json(steps: tuple[Step, ...]) -> list[dict[str, object]]:
+    """The same as values."""
+    return [
+        {
+            **move_as_json(step.past.move),
+            "happened": step.past.happened,
+            "record": step.past.record,
+            "changes": None
+            if step.changes is None
+            else {
+                "added": list(step.changes.added),
+                "removed": list(step.changes.removed),
+                "changed": [list(one) for one in step.changes.changed],
+                "fixed": list(step.changes.fixed),
+                "grew": step.changes.grew,
+            },
+        }
+        for step in steps
+    ]

@@ -1,0 +1,156 @@
+"""What accompanies an image on a mirror: its signature in both forms, and what is attested of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.digest import Digest
+from pipeline.errors import VerificationError
+from pipeline.mirror.repository import Repository
+from pipeline.model.evidence import read_evidence
+from pipeline.model.artifact import Artifact, Manifest, Referrer
+from pipeline.model.image import Descriptor
+from pipeline.oci import (
+    PREDICATE_TYPE,
+    SigningKey,
+    Statement,
+    Subject,
+    VerifyingKey,
+    attest,
+    bundle_layer,
+    media_types,
+    read_artifact,
+    sign_simply,
+    verify_bundle,
+)
+from pipeline.oci.statements import CYCLONEDX, PROVENANCE, SIGN, SMOKE, SPDX
+
+OF_EACH_IMAGE = (SIGN, PROVENANCE, SPDX, CYCLONEDX, SMOKE)
+"""Predicate types of what is attested of every image."""
+
+OF_EACH_INDEX = (SIGN, PROVENANCE)
+"""And of an index: what is in it is attested of its images."""
+
+EXAMINED = 50
+"""Bundles of one predicate type that are read: the same image tested again each night gets one each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What a signed statement says, and the referrer that it stands in."""
+
+    referrer: Referrer
+    statement: Statement
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCompanions:
+    """Signature and attestations of one image or index. `about` is its descriptor, `name` the product's; `predicates`
+    are what is attested besides the signature: predicate type → JSON. `created` is the image's own time, in seconds
+    since the epoch."""
+
+    about: Descriptor
+    name: str
+    created: int
+    predicates: Mapping[str, bytes]
+    key: SigningKey
+
+    @property
+    def subject(self) -> Digest:
+        """What it speaks of."""
+        return self.about.digest
+
+    def signature(self, repository: Repository, present: Manifest | None) -> Artifact | None:
+        """The signature for the `.sig` tag, beside those of others that are `present`; None: ours is among them."""
+        artifact = sign_simply(self.about.digest, repository.identity, self.key, present)
+        return None if artifact.manifest == present else artifact
+
+    def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
+        """Those that the repository has none of yet that verifies under this key. What was attested once stays: a
+        verdict that is given again is no news."""
+        listed = bundles(repository, self.about.digest)
+        known = {referrer.descriptor.digest for referrer in listed}
+        missing = []
+        for predicate_type, predicate in {SIGN: b"{}", **self.predicates}.items():
+            statement = Statement(predicate_type, (Subject(self.about.digest, self.name),), predicate)
+            artifact = attest(statement, self.about, self.key, self.created)
+            if artifact.manifest.digest in known:
+                continue
+            if not find_attested(repository, self.about.digest, predicate_type, self.key.public, listed=listed)[0]:
+                missing.append(artifact)
+        return tuple(missing)
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceOf:
+    """Finds the evidence on images of a repository in what `key` attests there: a `Verifier` of the gate."""
+
+    repository: Repository
+    key: VerifyingKey
+
+    def verify(self, subject: Digest) -> bytes:
+        """The newest evidence on `subject` that verifies. Raises VerificationError."""
+        good, bad = find_attested(self.repository, subject, SMOKE, self.key)
+        if not good:
+            raise (
+                bad[0]
+                if bad
+                else VerificationError(
+                    "attestation-missing", f"{subject} has no smoke report attested", place=self.repository.url
+                )
+            )
+        return max((one.statement.predicate for one in good), key=lambda data: read_evidence(data).report.started)
+
+
+def bundles(repository: Repository, subject: Digest) -> tuple[Referrer, ...]:
+    """The referrers of `subject` that are sigstore bundles."""
+    found = repository.referrers(subject)
+    return tuple(one for one in found if one.artifact_type == media_types.SIGSTORE_BUNDLE)
+
+
+def find_attested(
+    repository: Repository,
+    subject: Digest,
+    predicate_type: str,
+    key: VerifyingKey,
+    *,
+    listed: Sequence[Referrer] | None = None,
+) -> tuple[tuple[Attestation, ...], tuple[VerificationError, ...]]:
+    """What `key` attests of `subject` by statements of a type, and why others of that type do not hold."""
+    good: list[Attestation] = []
+    bad: list[VerificationError] = []
+    of_type = [
+        one
+        for one in (bundles(repository, subject) if listed is None else listed)
+        if one.annotation(PREDICATE_TYPE) in (predicate_type, "")
+    ]
+    for referrer in of_type[-EXAMINED:]:
+        try:
+            statement = _verified(repository, referrer, subject, key)
+        except VerificationError as error:
+            bad.append(error)
+            continue
+        if statement.predicate_type == predicate_type:
+            good.append(Attestation(referrer, statement))
+    return tuple(good), tuple(bad)
+
+
+def _verified(repository: Repository, referrer: Referrer, subject: Digest, key: VerifyingKey) -> Statement:
+    manifest = repository.manifest(referrer.descriptor.digest)
+    if manifest is None:
+        raise VerificationError(
+            "referrer-missing", f"{referrer.descriptor.digest} is listed and not there", place=repository.url
+        )
+    return verify_bundle(manifest, repository.read_blob(bundle_layer(manifest)), subject, key)
+
+
+def signature_payloads(repository: Repository, manifest: Manifest) -> dict[Digest, bytes]:
+    """The payloads of a `.sig` manifest, by digest; those that are missing or damaged are left out."""
+    found = {}
+    for layer in read_artifact(manifest).layers:
+        try:
+            found[layer.digest] = repository.read_blob(Descriptor(layer.media_type, layer.digest, layer.size))
+        except VerificationError:
+            continue
+    return found

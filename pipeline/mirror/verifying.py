@@ -1,0 +1,130 @@
+"""Verifying what a mirror holds: every byte, every signature, every attestation, and the answers once more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pipeline.digest import Digest
+from pipeline.errors import Problem, RelbuildError, VerificationError
+from pipeline.mirror.attesting import OF_EACH_IMAGE, OF_EACH_INDEX, Attestation, find_attested, signature_payloads
+from pipeline.mirror.held import Held, read_held
+from pipeline.mirror.repository import Repository
+from pipeline.model.artifact import Manifest
+from pipeline.model.image import Descriptor
+from pipeline.oci import VerifyingKey, media_types, signature_tag, verify_signatures
+from pipeline.progress import Progress, task
+
+PARALLEL = 4
+"""Blobs that are read at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found to hold. `identities`: the names under which it was signed; `attested`: for each manifest, the
+    predicate types that are attested; `bytes_read`: of blobs."""
+
+    held: Held
+    identities: tuple[str, ...]
+    attested: tuple[tuple[Digest, tuple[str, ...]], ...]
+    bytes_read: int
+
+
+def verify(
+    repository: Repository,
+    reference: Digest | str,
+    key: VerifyingKey,
+    *,
+    judge: Callable[[Held], object],
+    progress: Progress,
+    contents: bool = True,
+) -> Verified:
+    """Verify an image or index with all that belongs to it. `judge` asks the gate whether the
+    attested evidence carries it, and raises if not; `contents` reads every layer from beginning to end (without it, layers need only be there).
+
+    Raises UsageError `reference-missing`; VerificationError of all problems at once; what `judge` raises.
+    """
+    held = read_held(repository, reference)
+    problems: list[Problem] = []
+    identities: set[str] = set()
+    attested: list[tuple[Digest, tuple[str, ...]]] = []
+    read = 0
+    with task(progress, "verify", f"{repository.url} {reference}"):
+        for problem, size in _contents(repository, held, contents):
+            problems += problem
+            read += size
+        for manifest in held.manifests:
+            names, found = _signed(repository, manifest, key)
+            identities |= set(names)
+            problems += found
+            said, found = _attested(repository, manifest, key)
+            attested.append((manifest.digest, tuple(said)))
+            problems += found
+    if problems:
+        raise VerificationError.of(problems)
+    judge(held)
+    return Verified(held, tuple(sorted(identities)), tuple(attested), read)
+
+
+def _contents(repository: Repository, held: Held, contents: bool) -> Iterator[tuple[tuple[Problem, ...], int]]:
+    """Every config and layer: what is wrong with it, and how many bytes were read."""
+    wanted: dict[Digest, Descriptor] = {}
+    for image in held.images:
+        for descriptor in (image.config_descriptor, *(layer.blob for layer in image.layers)):
+            wanted[descriptor.digest] = descriptor
+
+    def look(descriptor: Descriptor) -> tuple[tuple[Problem, ...], int]:
+        try:
+            if contents:
+                repository.check_blob(descriptor)
+            elif not repository.has_blob(descriptor.digest):
+                raise VerificationError("blob-missing", f"{descriptor.digest} is not there", place=repository.url)
+        except VerificationError as error:
+            return error.problems, 0
+        return (), descriptor.size if contents else 0
+
+    with ThreadPoolExecutor(PARALLEL, "verify") as pool:
+        yield from pool.map(look, wanted.values())
+
+
+def _signed(repository: Repository, manifest: Manifest, key: VerifyingKey) -> tuple[list[str], tuple[Problem, ...]]:
+    """The names under which a manifest is signed in cosign's first form, and what is wrong."""
+    tag = signature_tag(manifest.digest)
+    try:
+        signature = repository.manifest(tag)
+        if signature is None:
+            raise VerificationError(
+                "signature-missing",
+                f"{manifest.digest} is not signed: there is no {tag}",
+                place=repository.url,
+                hint="publish it with relbuild, or copy it with `relbuild copy`, which carries signatures along",
+            )
+        payloads = signature_payloads(repository, signature)
+        good = verify_signatures(signature, payloads, manifest.digest, key)
+    except RelbuildError as error:
+        return [], error.problems
+    return [one.identity for one in good if one.identity], ()
+
+
+def _attested(
+    repository: Repository, manifest: Manifest, key: VerifyingKey
+) -> tuple[dict[str, tuple[Attestation, ...]], tuple[Problem, ...]]:
+    """What is attested of a manifest, by predicate type, and what is wrong."""
+    wanted = OF_EACH_INDEX if manifest.media_type == media_types.INDEX else OF_EACH_IMAGE
+    said: dict[str, tuple[Attestation, ...]] = {}
+    problems: list[Problem] = []
+    for predicate_type in wanted:
+        good, bad = find_attested(repository, manifest.digest, predicate_type, key)
+        if good:
+            said[predicate_type] = good
+            continue
+        problems += [problem for error in bad for problem in error.problems] or [
+            Problem(
+                "attestation-missing",
+                f"{manifest.digest} has no attestation {predicate_type}",
+                repository.url,
+                "publish it with relbuild, or copy it with `relbuild copy`, which carries attestations along",
+            )
+        ]
+    return said, tuple(problems)
