@@ -33,9 +33,9 @@ from pipeline.model.image import Image
 from pipeline.model.provenance import Material, MaterialKind
 from pipeline.model.publication import Move, Past, Publication, Why
 from pipeline.model.rules import MirrorRules
-from pipeline.oci import SigningKey, VerifyingKey, adopt_layout, make_index, media_types, provenance_predicate
+from pipeline.oci import SigningKey, VerifyingKey, adopt_layout, make_index, provenance_predicate
+from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.oci.sbom import SbomForm
-from pipeline.oci.statements import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 
 
 def way(workshop: Workshop) -> Way:
@@ -79,7 +79,9 @@ def publish(order: PublishOrder, workshop: Workshop) -> tuple[Publication, ...]:
     Raises PublicationRefused, UsageError, VerificationError, EnvironmentLacking.
     """
     parcels = [open_parcel(layout, workshop) for layout in order.layouts]
-    products = {parcel.image.name: [one for one in parcels if one.image.name == parcel.image.name] for parcel in parcels}
+    products = {
+        parcel.image.name: [one for one in parcels if one.image.name == parcel.image.name] for parcel in parcels
+    }
     publications = []
     with way(workshop).mirror(order.to, create=True, name=order.known_as) as mirror, mirror.writing():
         for name, members in products.items():

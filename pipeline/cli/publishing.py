@@ -10,8 +10,14 @@ import typer
 from pipeline.cli.command import JsonOption, ProgressOption, StoreOption, Surroundings, answer, app, perform, say
 from pipeline.cli.keys import KeyOption, VerifyOption, password, signing_key, verifying_key
 from pipeline.cli.progress import Look
-from pipeline.cli.released import copied_as_json, copied_as_lines, moved_as_json, moved_as_lines
-from pipeline.cli.released import published_as_json, published_as_lines
+from pipeline.cli.released import (
+    copied_as_json,
+    copied_as_lines,
+    moved_as_json,
+    moved_as_lines,
+    published_as_json,
+    published_as_lines,
+)
 from pipeline.errors import UsageError
 from pipeline.mirror.addresses import Address, MirrorKind, is_address, parse_address
 from pipeline.model.rules import MirrorRules
@@ -23,7 +29,8 @@ RULES_FILE = "rules.yaml"
 """The keeper's rules in the root of a directory mirror."""
 
 ReferenceArgument = Annotated[
-    str, typer.Argument(help="registry://HOST/NAMESPACE/NAME:TAG, dir:PATH/NAME:TAG or oci:PATH:TAG", show_default=False)
+    str,
+    typer.Argument(help="registry://HOST/NAMESPACE/NAME:TAG, dir:PATH/NAME:TAG or oci:PATH:TAG", show_default=False),
 ]
 RulesOption = Annotated[
     Path | None,
@@ -159,9 +166,7 @@ def rollback_command(
 @app.command("copy")
 def copy_command(
     source: ReferenceArgument,
-    target: Annotated[
-        str, typer.Argument(help="Where to: a repository on a mirror, or oci:PATH.", show_default=False)
-    ],
+    target: Annotated[str, typer.Argument(help="Where to: a repository on a mirror, or oci:PATH.", show_default=False)],
     key: VerifyOption,
     rules: RulesOption = None,
     store: StoreOption = None,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.mirror.repository import Repository
-from pipeline.model.evidence import read_evidence
 from pipeline.model.artifact import Artifact, Manifest, Referrer
+from pipeline.model.evidence import read_evidence
 from pipeline.model.image import Descriptor
 from pipeline.oci import (
     PREDICATE_TYPE,
@@ -24,7 +24,7 @@ from pipeline.oci import (
     sign_simply,
     verify_bundle,
 )
-from pipeline.oci.statements import CYCLONEDX, PROVENANCE, SIGN, SMOKE, SPDX
+from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SIGN, SMOKE, SPDX
 
 OF_EACH_IMAGE = (SIGN, PROVENANCE, SPDX, CYCLONEDX, SMOKE)
 """Predicate types of what is attested of every image."""

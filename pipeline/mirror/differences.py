@@ -14,7 +14,7 @@ from pipeline.mirror.held import Held, read_held
 from pipeline.mirror.repository import Repository
 from pipeline.oci import PREDICATE_TYPE, bundle_layer
 from pipeline.oci.image import Reader
-from pipeline.oci.statements import CYCLONEDX
+from pipeline.oci.predicates import CYCLONEDX
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,9 @@ def read_known(repository: Repository, digest: Digest) -> Known | None:
             if found is None:
                 return None
             for component in found:
-                packages.add((image.config.architecture, component.get("name").text(), component.get("version").text("")))
+                packages.add(
+                    (image.config.architecture, component.get("name").text(), component.get("version").text(""))
+                )
                 fixes |= _fixes(component)
     except (UsageError, VerificationError):
         return None

@@ -1,30 +1,66 @@
-"""OCI images (image-spec 1.1): from layers to manifest and config, to a layout or an archive on disk, and back.
+"""OCI images (image-spec 1.1): from layers to manifest and config, to a layout or an archive on disk, and back; and
+what is said of images: signatures and attestations.
 
 Everything is derived from an image's values, and `validate` trusts none of it: it recomputes every digest,
 size and diff_id and reports all that does not match.
 """
 
-from pipeline.oci import media_types
+from pipeline.oci import media_types, predicates
 from pipeline.oci.adoption import adopt_layout
 from pipeline.oci.archive import ArchiveKind, write_archive
+from pipeline.oci.artifacts import ArtifactManifest, make_referrer, read_artifact, referrer_of
+from pipeline.oci.bundle import PREDICATE_TYPE, attest, bundle_layer, verify_bundle
 from pipeline.oci.image import make_image, make_index, parse_config, parse_image, parse_index, timestamp
+from pipeline.oci.keys import SigningKey, VerifyingKey, generate_key, load_signing_key, load_verifying_key
 from pipeline.oci.layout import blob_path, index_bytes, read_layout, write_layout
+from pipeline.oci.simple_signing import (
+    SimpleSignature,
+    check_signatures,
+    sign_simply,
+    signature_payload,
+    signature_tag,
+    verify_signatures,
+)
+from pipeline.oci.statements import Statement, Subject, provenance_predicate
 from pipeline.oci.validation import validate
 
 __all__ = [
+    "PREDICATE_TYPE",
     "ArchiveKind",
+    "ArtifactManifest",
+    "SigningKey",
+    "SimpleSignature",
+    "Statement",
+    "Subject",
+    "VerifyingKey",
     "adopt_layout",
+    "attest",
     "blob_path",
+    "bundle_layer",
+    "check_signatures",
+    "generate_key",
     "index_bytes",
+    "load_signing_key",
+    "load_verifying_key",
     "make_image",
     "make_index",
+    "make_referrer",
     "media_types",
     "parse_config",
     "parse_image",
     "parse_index",
+    "predicates",
+    "provenance_predicate",
+    "read_artifact",
     "read_layout",
+    "referrer_of",
+    "sign_simply",
+    "signature_payload",
+    "signature_tag",
     "timestamp",
     "validate",
+    "verify_bundle",
+    "verify_signatures",
     "write_archive",
     "write_layout",
 ]

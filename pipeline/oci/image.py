@@ -217,6 +217,17 @@ class Reader:
             raise self._wrong("an object")
         return {str(key): Reader(value, f"{self._place}: {key}") for key, value in self._value.items()}
 
+    def json(self) -> bytes:
+        """The object as JSON text with sorted keys and no white space; a missing one is `{}`."""
+        value = {} if self._value is None else self._value
+        if not isinstance(value, dict):
+            raise self._wrong("an object")
+        try:
+            text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            return text.encode()
+        except (ValueError, RecursionError) as error:  # NaN, and halves of surrogate pairs, are not JSON in UTF-8
+            raise self._wrong("an object that JSON can hold") from error
+
     def texts(self) -> tuple[str, ...]:
         """An array of strings."""
         return tuple(item.text() for item in self.items())

@@ -10,6 +10,7 @@ from pipeline.model.image import Compression
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
+EMPTY = "application/vnd.oci.empty.v1+json"
 
 LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
 LAYERS: Mapping[Compression, str] = MappingProxyType(
@@ -29,6 +30,11 @@ ARCHITECTURES: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 """RPM's architecture → architecture and variant in Go's words (config.md)."""
+
+SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
+"""What a signature in cosign's first form signs."""
+SIGSTORE_BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+IN_TOTO = "application/vnd.in-toto+json"
 
 REF_NAME = "org.opencontainers.image.ref.name"
 TITLE = "org.opencontainers.image.title"

@@ -1,0 +1,88 @@
+"""Manifests that carry something else than an image (image-spec 1.1, manifest.md, "Guidelines for Artifact Usage"):
+made, and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import VerificationError
+from pipeline.model.artifact import Artifact, Manifest, Referrer
+from pipeline.model.image import Descriptor
+from pipeline.oci import media_types
+from pipeline.oci.image import DOCUMENT_LIMIT, LAYER_LIMIT, Reader, descriptor_json
+
+EMPTY_DATA = b"{}"
+"""The blob that stands where an artifact has no config (manifest.md)."""
+
+EMPTY = Descriptor(media_types.EMPTY, Digest.of(EMPTY_DATA), len(EMPTY_DATA))
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactManifest:
+    """What an artifact's manifest says. `artifact_type` is that of its config where it has none of its own
+    (distribution-spec 1.1, "Listing Referrers"); `annotations` are sorted."""
+
+    artifact_type: str
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    subject: Descriptor | None
+    annotations: tuple[tuple[str, str], ...]
+
+    def annotation(self, name: str) -> str:
+        """An annotation's value, or an empty text."""
+        return dict(self.annotations).get(name, "")
+
+
+def make_referrer(
+    artifact_type: str,
+    layers: Sequence[tuple[str, bytes]],
+    subject: Descriptor,
+    annotations: Mapping[str, str] | None = None,
+) -> Artifact:
+    """An artifact that speaks of `subject`, with the empty config. `layers`: media type and bytes.
+
+    Pure: the same values always give the same manifest.
+    """
+    blobs = [(Descriptor(media_type, Digest.of(data), len(data)), data) for media_type, data in layers]
+    plain = Descriptor(subject.media_type, subject.digest, subject.size)
+    data = canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_types.MANIFEST,
+            "artifactType": artifact_type,
+            "config": descriptor_json(EMPTY),
+            "layers": [descriptor_json(descriptor) for descriptor, _ in blobs],
+            "subject": descriptor_json(plain),
+            **({"annotations": dict(annotations)} if annotations else {}),
+        }
+    )
+    return Artifact(Manifest(media_types.MANIFEST, data), ((EMPTY, EMPTY_DATA), *blobs))
+
+
+def read_artifact(manifest: Manifest) -> ArtifactManifest:
+    """What a manifest says as an artifact. Raises VerificationError `document-malformed`, `digest-malformed`."""
+    if len(manifest.data) > DOCUMENT_LIMIT:
+        raise VerificationError("document-malformed", f"a manifest has more than {DOCUMENT_LIMIT >> 20} MiB")
+    document = Reader.parse(manifest.data, "manifest")
+    layers = tuple(layer.descriptor() for layer in document.get("layers").items())
+    if len(layers) > LAYER_LIMIT:
+        raise VerificationError("document-malformed", f"the manifest has {len(layers)} layers (at most {LAYER_LIMIT})")
+    config = document.get("config").descriptor()
+    subject = document.get("subject")
+    notes = {key: value.text() for key, value in document.get("annotations").members().items()}
+    return ArtifactManifest(
+        document.get("artifactType").text("") or config.media_type,
+        config,
+        layers,
+        None if subject.missing else subject.descriptor(),
+        tuple(sorted(notes.items())),
+    )
+
+
+def referrer_of(manifest: Manifest) -> Referrer:
+    """How a list of referrers names an artifact: its descriptor with its own annotations, and its type."""
+    said = read_artifact(manifest)
+    plain = manifest.descriptor
+    return Referrer(Descriptor(plain.media_type, plain.digest, plain.size, said.annotations), said.artifact_type)

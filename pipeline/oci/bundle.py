@@ -1,0 +1,169 @@
+"""Sigstore bundles (protobuf-specs, sigstore_bundle.proto, v0.3) with a statement signed by a key: what newer cosign
+and other sigstore clients read, attached to an image as a referrer.
+
+A bundle made here has no certificate and no entry of a transparency log, only a hint of which key it needs; verifiers
+are told so (`--insecure-ignore-tlog`).
+"""
+
+from __future__ import annotations
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import VerificationError
+from pipeline.model.artifact import Artifact, Manifest
+from pipeline.model.image import Descriptor
+from pipeline.oci import media_types
+from pipeline.oci.artifacts import make_referrer, read_artifact
+from pipeline.oci.envelope import Envelope, envelope_json, read_envelope, seal
+from pipeline.oci.image import Reader, timestamp
+from pipeline.oci.keys import SigningKey, VerifyingKey
+from pipeline.oci.statements import Statement, read_statement, statement_bytes
+
+CONTENT = "dev.sigstore.bundle.content"
+PREDICATE_TYPE = "dev.sigstore.bundle.predicateType"
+"""Annotations by which cosign tells bundles apart without reading them."""
+
+BUNDLE_TYPES = (media_types.SIGSTORE_BUNDLE, "application/vnd.dev.sigstore.bundle+json;version=0.3")
+"""How a bundle of v0.3 may call itself (the specification gives both)."""
+
+BUNDLE_LIMIT = 64 << 20
+"""Bytes of a bundle. It holds the statement in base64, so SBOMs of 48 MiB fit: those of some 20,000 packages."""
+
+NODE_LIMIT = 10_000
+"""Values in a bundle, which is parsed before anything about it is verified: it has ten, with entries of logs and
+certificates some hundred. What is attested stands in it as one text."""
+
+
+def make_bundle(statement: Statement, key: SigningKey) -> bytes:
+    """A statement, signed, as a bundle. Pure: the same statement and key always give the same bytes."""
+    envelope = seal(media_types.IN_TOTO, statement_bytes(statement), key)
+    return canonical_json(
+        {
+            "mediaType": media_types.SIGSTORE_BUNDLE,
+            "verificationMaterial": {"publicKey": {"hint": key.public.hint}},
+            "dsseEnvelope": envelope_json(envelope),
+        }
+    )
+
+
+def attest(statement: Statement, subject: Descriptor, key: SigningKey, created: int | None = None) -> Artifact:
+    """A signed statement as a referrer of `subject`. `created`: the image's, in seconds since the epoch; never the
+    clock, which would give another manifest each time.
+
+    Raises VerificationError `bundle-too-large`; ValueError if the statement is not about `subject`.
+    """
+    if subject.digest not in {named.digest for named in statement.subjects}:
+        raise ValueError(f"the statement is not about {subject.digest}")
+    data = make_bundle(statement, key)
+    if len(data) > BUNDLE_LIMIT:
+        raise VerificationError(
+            "bundle-too-large",
+            f"the attestation {statement.predicate_type} comes to {len(data) >> 20} MiB; verifiers read "
+            f"{BUNDLE_LIMIT >> 20} MiB at most",
+            place=str(subject.digest),
+        )
+    notes = {CONTENT: "dsse-envelope", PREDICATE_TYPE: statement.predicate_type}
+    if created is not None:
+        notes[media_types.CREATED] = timestamp(created)
+    return make_referrer(media_types.SIGSTORE_BUNDLE, [(media_types.SIGSTORE_BUNDLE, data)], subject, notes)
+
+
+def bundle_layer(manifest: Manifest) -> Descriptor:
+    """Where the bundle of a referrer is. Raises VerificationError `bundle-malformed` if it is no referrer with one
+    bundle that can be read."""
+    try:
+        said = read_artifact(manifest)
+    except VerificationError as error:
+        raise _malformed(manifest, error.problems[0].message) from error
+    if said.artifact_type not in BUNDLE_TYPES or len(said.layers) != 1 or said.layers[0].media_type not in BUNDLE_TYPES:
+        raise _malformed(manifest, f"an artifact {said.artifact_type[:80]} with {len(said.layers)} layers is no bundle")
+    if said.layers[0].size > BUNDLE_LIMIT:
+        raise _malformed(manifest, f"a bundle of more than {BUNDLE_LIMIT >> 20} MiB is not read")
+    return said.layers[0]
+
+
+def verify_bundle(manifest: Manifest, blob: bytes, subject: Digest, key: VerifyingKey) -> Statement:
+    """A referrer, its bundle and the image that it is said to be of → what was signed by `key`.
+
+    Raises VerificationError: `bundle-malformed`, `signature-of-another` (made for another image and moved here),
+    `signature-wrong-key`, `signature-altered` (by the key's own word it signed something else, or the bytes are not
+    those of the manifest), `predicate-mismatch` (the manifest says that it attests what it does not).
+    """
+    layer = bundle_layer(manifest)
+    said = read_artifact(manifest)
+    place = f"attestation {manifest.digest.short}"
+    if said.subject is None or said.subject.digest != subject:
+        other = "nothing" if said.subject is None else str(said.subject.digest)
+        raise _moved(f"the manifest speaks of {other}, not of {subject}", place)
+    if len(blob) != layer.size or Digest.of(blob) != layer.digest:
+        raise VerificationError("signature-altered", "the bundle is not the one that the manifest names", place=place)
+    try:
+        envelope, hint = _read_bundle(blob)
+    except VerificationError as error:
+        raise _malformed(manifest, error.problems[0].message) from error
+    _refuse_signature(envelope, hint, key, place)
+    try:
+        statement = read_statement(envelope.payload)
+    except VerificationError as error:
+        raise _malformed(manifest, error.problems[0].message) from error
+    if subject not in {named.digest for named in statement.subjects}:
+        named = ", ".join(str(one.digest) for one in statement.subjects[:3]) or "nothing"
+        raise _moved(f"what was signed speaks of {named}, not of {subject}", place)
+    annotated = said.annotation(PREDICATE_TYPE)
+    if annotated and annotated != statement.predicate_type:
+        raise VerificationError(
+            "predicate-mismatch",
+            f"the manifest says that it holds {annotated[:80]}, and {statement.predicate_type[:80]} was signed",
+            place=place,
+            hint="somebody changed what the attestation is listed as; publish it again",
+        )
+    return statement
+
+
+def _read_bundle(blob: bytes) -> tuple[Envelope, str]:
+    """The envelope and the hint; an empty hint where the key is said in another way."""
+    if blob.count(b"[") + blob.count(b"{") + blob.count(b",") > NODE_LIMIT:
+        raise VerificationError("bundle-malformed", f"a bundle of more than {NODE_LIMIT} values is not read")
+    document = Reader.parse(blob, "bundle")
+    kind = document.get("mediaType").text()
+    if kind not in BUNDLE_TYPES:
+        raise VerificationError("bundle-malformed", f"'{kind[:80]}' is not a bundle of v0.3")
+    sealed = document.get("dsseEnvelope")
+    if sealed.missing:
+        raise VerificationError("bundle-malformed", "the bundle holds no DSSE envelope")
+    envelope = read_envelope(sealed)
+    if envelope.payload_type != media_types.IN_TOTO or len(envelope.signatures) != 1:
+        raise VerificationError(
+            "bundle-malformed",
+            f"an envelope of {envelope.payload_type[:80]} with {len(envelope.signatures)} signatures is not a "
+            "statement with one",
+        )
+    public = document.get("verificationMaterial").get("publicKey")
+    return envelope, "" if public.missing else public.get("hint").text("")
+
+
+def _refuse_signature(envelope: Envelope, hint: str, key: VerifyingKey, place: str) -> None:
+    if envelope.signed_by(key):
+        return
+    if hint == key.hint:
+        raise VerificationError(
+            "signature-altered",
+            f"the bundle says that the key {key.fingerprint.short} signed it, and it did not sign this",
+            place=place,
+            hint="what was signed, or the signature, was changed; publish it again",
+        )
+    raise VerificationError(
+        "signature-wrong-key",
+        f"the bundle is not signed by the key {key.fingerprint.short}",
+        place=place,
+        hint="give the public key of the one who published the image",
+    )
+
+
+def _malformed(manifest: Manifest, message: str) -> VerificationError:
+    return VerificationError("bundle-malformed", message, place=f"attestation {manifest.digest.short}")
+
+
+def _moved(message: str, place: str) -> VerificationError:
+    return VerificationError(
+        "signature-of-another", f"{message}: it was moved here", place=place, hint="pull from where it was published"
+    )

@@ -1,0 +1,74 @@
+"""Envelopes that hold what is signed and its signature (DSSE 1.0, protocol.md and envelope.md).
+
+Not the payload's JSON is signed but its bytes with their type before them, so nobody has to agree on how JSON is
+written."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass, field
+
+from pipeline.errors import VerificationError
+from pipeline.oci.image import Reader
+from pipeline.oci.keys import SigningKey, VerifyingKey
+
+SIGNATURES_LIMIT = 16
+"""Signatures in one envelope; a bundle has exactly one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A payload, what kind it is of, and signatures of both. Nothing in it is to be believed before `signed_by`."""
+
+    payload_type: str
+    payload: bytes = field(repr=False)
+    signatures: tuple[bytes, ...]
+
+    def signed_by(self, key: VerifyingKey) -> bool:
+        """Is one of the signatures by `key`?"""
+        data = pre_authentication(self.payload_type, self.payload)
+        return any(key.verifies(signature, data) for signature in self.signatures)
+
+
+def pre_authentication(payload_type: str, payload: bytes) -> bytes:
+    """The bytes that are signed (PAE, protocol.md)."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def seal(payload_type: str, payload: bytes, key: SigningKey) -> Envelope:
+    """Payload → envelope with one signature."""
+    return Envelope(payload_type, payload, (key.sign(pre_authentication(payload_type, payload)),))
+
+
+def envelope_json(envelope: Envelope) -> dict[str, object]:
+    """The envelope's JSON. Without `keyid`, which nobody may rely on: a bundle has a hint of its own."""
+    return {
+        "payload": base64.b64encode(envelope.payload).decode(),
+        "payloadType": envelope.payload_type,
+        "signatures": [{"sig": base64.b64encode(signature).decode()} for signature in envelope.signatures],
+    }
+
+
+def read_envelope(document: Reader) -> Envelope:
+    """JSON → envelope. Raises VerificationError `document-malformed`."""
+    signatures = document.get("signatures").items()
+    if not 0 < len(signatures) <= SIGNATURES_LIMIT:
+        raise VerificationError(
+            "document-malformed", f"an envelope with {len(signatures)} signatures (1 to {SIGNATURES_LIMIT})"
+        )
+    return Envelope(
+        document.get("payloadType").text(),
+        _decoded(document.get("payload")),
+        tuple(_decoded(signature.get("sig")) for signature in signatures),
+    )
+
+
+def _decoded(part: Reader) -> bytes:
+    """Base64 with either alphabet (envelope.md)."""
+    text = part.text()
+    try:
+        return base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise VerificationError("document-malformed", f"an envelope's base64 is broken: {error}") from error

@@ -1,0 +1,12 @@
+"""Names of what is attested of images: the types of predicates, as verifiers know them (`cosign verify-attestation
+--type`)."""
+
+from __future__ import annotations
+
+SIGN = "https://sigstore.dev/cosign/sign/v1"
+"""Says nothing but that the image is signed (cosign 3); its predicate is empty."""
+PROVENANCE = "https://slsa.dev/provenance/v1"
+SPDX = "https://spdx.dev/Document"
+CYCLONEDX = "https://cyclonedx.org/bom"
+SMOKE = "https://relbuild.org/smoke/v1"
+"""The evidence of a smoke test: what was asked, what was answered."""

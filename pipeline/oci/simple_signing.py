@@ -1,0 +1,219 @@
+"""cosign's first form of signature, the only one that podman and older cosign read: a manifest under the tag
+`sha256-HEX.sig` with one layer for each signature.
+
+A layer's bytes are what is signed (containers/image, "atomic container signature", with sigstore's type): the digest of
+the image, and the name under which it was signed. The signature itself stands in the layer's annotation. An image that
+is copied to another mirror keeps the signatures with its former names; one with the new name may stand beside them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import Problem, VerificationError
+from pipeline.model.artifact import Artifact, Manifest
+from pipeline.model.image import Descriptor
+from pipeline.oci import media_types
+from pipeline.oci.artifacts import read_artifact
+from pipeline.oci.image import Reader, descriptor_json
+from pipeline.oci.keys import SigningKey, VerifyingKey
+
+SIGNATURE = "dev.cosignproject.cosign/signature"
+"""The annotation that holds the signature, in base64."""
+
+SIGNATURE_TYPE = "cosign container image signature"
+
+SIGNATURES_LIMIT = 200
+"""Signatures of one image that are looked at: one for each signer and mirror is what people have."""
+
+PAYLOAD_LIMIT = 64 << 10
+"""Bytes of a payload: it has some 250, and whatever its signer put under `optional`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimpleSignature:
+    """What one layer claims. `digest`: the image; `identity`: the name under which it was signed; both None where the
+    payload cannot be read. `problem`: why it does not hold, or None."""
+
+    layer: Descriptor
+    digest: Digest | None
+    identity: str | None
+    problem: Problem | None
+
+
+def signature_tag(digest: Digest) -> str:
+    """Where the signatures of an image or index stand: `sha256-HEX.sig`."""
+    return f"sha256-{digest.hex}.sig"
+
+
+def signature_payload(digest: Digest, identity: str) -> bytes:
+    """What is signed, exactly in cosign's bytes. `identity` is `HOST/NAME` as those who pull name it."""
+    value = {
+        "critical": {
+            "identity": {"docker-reference": identity},
+            "image": {"docker-manifest-digest": str(digest)},
+            "type": SIGNATURE_TYPE,
+        },
+        "optional": None,
+    }
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def sign_simply(digest: Digest, identity: str, key: SigningKey, existing: Manifest | None = None) -> Artifact:
+    """The signature manifest of an image, for the tag `signature_tag(digest)`.
+
+    `existing` is the one that stands there now, whose signatures are kept. If it holds this key's signature of the same
+    payload already, it is returned as it is, without blobs. Otherwise the blobs are the config and the payload that is
+    new. Raises VerificationError `document-malformed`, `signatures-too-many`.
+    """
+    payload = signature_payload(digest, identity)
+    layers = list(read_artifact(existing).layers) if existing else []
+    wanted = Digest.of(payload)
+    if existing and any(
+        layer.digest == wanted and key.public.verifies(_signature(layer) or b"", payload) for layer in layers
+    ):
+        return Artifact(existing)
+    if len(layers) >= SIGNATURES_LIMIT:
+        raise VerificationError(
+            "signatures-too-many",
+            f"{digest} has {len(layers)} signatures already, more than are looked at",
+            hint=f"remove the tag {signature_tag(digest)}, and sign again",
+        )
+    notes = ((SIGNATURE, base64.b64encode(key.sign(payload)).decode()),)
+    own = Descriptor(media_types.SIMPLE_SIGNING, wanted, len(payload), notes)
+    layers.append(own)
+    config = _config(layers)
+    config_descriptor = Descriptor(media_types.CONFIG, Digest.of(config), len(config))
+    manifest = canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_types.MANIFEST,
+            "config": descriptor_json(config_descriptor),
+            "layers": [descriptor_json(layer) for layer in layers],
+        }
+    )
+    plain = Descriptor(own.media_type, own.digest, own.size)
+    return Artifact(Manifest(media_types.MANIFEST, manifest), ((config_descriptor, config), (plain, payload)))
+
+
+def check_signatures(
+    manifest: Manifest,
+    payloads: Mapping[Digest, bytes],
+    subject: Digest,
+    key: VerifyingKey,
+    identity: str | None = None,
+) -> tuple[SimpleSignature, ...]:
+    """Every signature in a signature manifest, with what is wrong with it as a signature of `subject` by `key`, and, if
+    `identity` is given, under that name (with or without a tag).
+
+    `payloads`: the layers' bytes by the digest that the manifest gives. Raises VerificationError `document-malformed`,
+    `signatures-too-many`. The problems' codes: `signature-malformed`, `signature-altered`, `signature-wrong-key`,
+    `signature-of-another`, `signature-other-identity`.
+    """
+    layers = read_artifact(manifest).layers
+    if len(layers) > SIGNATURES_LIMIT:
+        raise VerificationError(
+            "signatures-too-many", f"{subject} has {len(layers)} signatures (at most {SIGNATURES_LIMIT})"
+        )
+    return tuple(_checked(layer, payloads.get(layer.digest), subject, key, identity) for layer in layers)
+
+
+def verify_signatures(
+    manifest: Manifest,
+    payloads: Mapping[Digest, bytes],
+    subject: Digest,
+    key: VerifyingKey,
+    identity: str | None = None,
+) -> tuple[SimpleSignature, ...]:
+    """Those signatures of `check_signatures` that hold. Raises VerificationError with all problems if none does:
+    `signature-missing` if there are none at all, else the codes given there."""
+    checked = check_signatures(manifest, payloads, subject, key, identity)
+    good = tuple(signature for signature in checked if signature.problem is None)
+    if good:
+        return good
+    problems = _nearest([signature.problem for signature in checked if signature.problem])
+    if not problems:
+        raise VerificationError(
+            "signature-missing", "the signature manifest holds no signature", place=signature_tag(subject)
+        )
+    raise VerificationError.of(problems)
+
+
+def _nearest(problems: Sequence[Problem]) -> list[Problem]:
+    """Other people's keys are no news when a signature by ours is there and fails: what says most comes first."""
+    return sorted(problems, key=lambda problem: problem.code == "signature-wrong-key")
+
+
+def _checked(
+    layer: Descriptor, payload: bytes | None, subject: Digest, key: VerifyingKey, identity: str | None
+) -> SimpleSignature:
+    place = f"{signature_tag(subject)}: layer {layer.digest.short}"
+
+    def bad(code: str, message: str, hint: str | None = None) -> SimpleSignature:
+        return SimpleSignature(layer, *said, Problem(code, message, place, hint))
+
+    said: tuple[Digest | None, str | None] = (None, None)
+    signature = _signature(layer)
+    if layer.media_type != media_types.SIMPLE_SIGNING or signature is None or layer.size > PAYLOAD_LIMIT:
+        return bad("signature-malformed", "the layer is not a signature in cosign's form")
+    if payload is None or len(payload) != layer.size or Digest.of(payload) != layer.digest:
+        return bad("signature-altered", "the signed bytes are not those that the signature manifest names")
+    try:
+        said = _claims(payload, place)
+    except VerificationError as error:
+        return bad("signature-malformed", str(error.problems[0].message))
+    if not key.verifies(signature, payload):
+        return bad(
+            "signature-wrong-key",
+            f"the signature is not by the key {key.fingerprint.short}, or what it signs was altered",
+            "give the public key of the one who published the image",
+        )
+    digest, name = said
+    if digest != subject:
+        return bad("signature-of-another", f"the signature is of {digest}, not of {subject}: it was moved here")
+    if identity is not None and name is not None and _without_tag(name) != _without_tag(identity):
+        return bad(
+            "signature-other-identity",
+            f"the image was signed as {name}, not as {identity}",
+            "a copy keeps the name of the mirror that it came from; sign it under its new name, or expect the old one",
+        )
+    return SimpleSignature(layer, digest, name, None)
+
+
+def _claims(payload: bytes, place: str) -> tuple[Digest, str]:
+    critical = Reader.parse(payload, place).get("critical")
+    if critical.get("type").text() != SIGNATURE_TYPE:
+        raise VerificationError("signature-malformed", f"the payload is not a {SIGNATURE_TYPE}", place=place)
+    digest = Digest.parse(critical.get("image").get("docker-manifest-digest").text())
+    return digest, critical.get("identity").get("docker-reference").text()
+
+
+def _signature(layer: Descriptor) -> bytes | None:
+    try:
+        return base64.b64decode(dict(layer.annotations).get(SIGNATURE, ""), validate=True) or None
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _without_tag(name: str) -> str:
+    """`HOST:PORT/NAME:TAG@sha256:…` → `HOST:PORT/NAME`."""
+    name = name.partition("@")[0]
+    head, slash, last = name.rpartition("/")
+    return head + slash + last.partition(":")[0] if slash else name
+
+
+def _config(layers: Sequence[Descriptor]) -> bytes:
+    """A config as cosign writes it: the payloads are not compressed, so their digests are their diff_ids."""
+    return canonical_json(
+        {
+            "architecture": "",
+            "os": "",
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [str(layer.digest) for layer in layers]},
+        }
+    )

@@ -1,0 +1,134 @@
+"""What is attested: in-toto statements (in-toto attestation framework, statement.md v1), and the provenance of an image
+as one of their predicates (SLSA v1.0, provenance.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import VerificationError
+from pipeline.model.provenance import Material, Provenance
+from pipeline.oci.image import Reader, timestamp
+
+STATEMENT_V1 = "https://in-toto.io/Statement/v1"
+STATEMENT_TYPES = (STATEMENT_V1, "https://in-toto.io/Statement/v0.1")
+"""What is read: `cosign attest` still writes the older, which differs in nothing that is read here."""
+
+BUILD_TYPE = "https://relbuild.org/build/v1"
+"""How a recipe becomes an image; says what the parameters mean."""
+
+BUILDER = "https://relbuild.org/builder/workstation/v1"
+"""relbuild on somebody's machine: whoever has the key could have written anything, so what it says of itself is level 1
+of SLSA's build track and no more (provenance exists; nothing keeps the builder from forging it)."""
+
+SUBJECT_LIMIT = 1000
+"""Subjects of a statement that is read: one image, or the images of an index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a statement is about. `name` is for people, and may be empty."""
+
+    digest: Digest
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A claim about subjects. `predicate` is JSON text: of what shape, `predicate_type` says."""
+
+    predicate_type: str
+    subjects: tuple[Subject, ...]
+    predicate: bytes = field(default=b"{}", repr=False)
+
+
+def statement_bytes(statement: Statement) -> bytes:
+    """Statement → the bytes to sign. The predicate goes in byte for byte, since an SBOM may have tens of MiB.
+
+    Raises ValueError if the predicate is not a JSON object.
+    """
+    if not isinstance(json.loads(statement.predicate, parse_constant=_no_constant), dict):
+        raise ValueError("a predicate is a JSON object")
+    subjects = [
+        {"digest": {"sha256": subject.digest.hex}, **({"name": subject.name} if subject.name else {})}
+        for subject in statement.subjects
+    ]
+    head = canonical_json({"_type": STATEMENT_V1})
+    tail = canonical_json({"predicateType": statement.predicate_type, "subject": subjects})
+    return head[:-1] + b',"predicate":' + statement.predicate + b"," + tail[1:]
+
+
+def read_statement(data: bytes, place: str = "statement") -> Statement:
+    """Signed bytes → statement; its predicate as canonical JSON, which for one that was made here are the same bytes.
+
+    Subjects without a sha256 are left out. Raises VerificationError `document-malformed`.
+    """
+    document = Reader.parse(data, place)
+    kind = document.get("_type").text()
+    if kind not in STATEMENT_TYPES:
+        raise VerificationError("document-malformed", f"'{kind[:80]}' is not an in-toto statement", place=place)
+    subjects = document.get("subject").items()
+    if len(subjects) > SUBJECT_LIMIT:
+        raise VerificationError("document-malformed", f"more than {SUBJECT_LIMIT} subjects", place=place)
+    found = []
+    for subject in subjects:
+        text = subject.get("digest").get("sha256").text("")
+        if text:
+            found.append(Subject(Digest(text), subject.get("name").text("")))
+    return Statement(document.get("predicateType").text(), tuple(found), document.get("predicate").json())
+
+
+def provenance_predicate(provenance: Provenance) -> bytes:
+    """Provenance → SLSA's predicate, canonical JSON. Pure: without times unless the provenance has them.
+
+    Parameters name what was asked for; by digest it stands among the dependencies, as the specification wants it.
+    """
+    dependencies = (provenance.recipe, *provenance.materials)
+    metadata = {
+        "invocationId": provenance.invocation,
+        "startedOn": None if provenance.started is None else timestamp(provenance.started),
+        "finishedOn": None if provenance.finished is None else timestamp(provenance.finished),
+    }
+    said = {name: value for name, value in metadata.items() if value}
+    return canonical_json(
+        {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {
+                    "recipe": provenance.recipe.uri or provenance.recipe.name,
+                    "platform": provenance.platform,
+                    "architecture": provenance.architecture,
+                    "options": dict(provenance.options),
+                },
+                "internalParameters": {"versions": dict(provenance.versions)},
+                "resolvedDependencies": [_resource(material) for material in _sorted(dependencies)],
+            },
+            "runDetails": {
+                "builder": {
+                    "id": BUILDER,
+                    "version": {"relbuild": provenance.builder_version},
+                },
+                **({"metadata": said} if said else {}),
+            },
+        }
+    )
+
+
+def _sorted(materials: Sequence[Material]) -> list[Material]:
+    return sorted(materials, key=lambda material: (material.kind, material.name, material.uri, material.sha256.hex))
+
+
+def _resource(material: Material) -> dict[str, object]:
+    """in-toto's ResourceDescriptor (resource_descriptor.md)."""
+    return {
+        "name": material.name,
+        **({"uri": material.uri} if material.uri else {}),
+        "digest": {"sha256": material.sha256.hex},
+        "annotations": {"kind": material.kind.value},
+    }
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
