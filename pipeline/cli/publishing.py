@@ -19,7 +19,7 @@ from pipeline.cli.released import (
     published_as_lines,
 )
 from pipeline.errors import UsageError
-from pipeline.mirror.addresses import Address, MirrorKind, is_address, parse_address
+from pipeline.mirror.addresses import Address, MirrorKind, parse_address
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import generate_key
 from pipeline.recipes import load_rules
@@ -176,9 +176,6 @@ def copy_command(
     """Carry an image, or without a tag all images of a repository, with signatures and attestations. Verified first."""
 
     def act(around: Surroundings) -> int:
-        for one in (source, target):
-            if not is_address(one):
-                parse_address(one)
         workshop = around.workshop(store)
         there = parse_address(target)
         verifying = verifying_key(key, workshop.environment, workshop.progress)

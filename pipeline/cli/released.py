@@ -1,4 +1,4 @@
-"""What was published, moved, copied, verified or found in the history: as lines for people and as values for `--json`."""
+"""What was published, moved, copied, verified or found in the history: as lines for people, and as values."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What changed between two images on a mirror: packages, size, and the vulnerabilities that the new packages' changelogs
-name. Read from the SBOM that was published with each."""
+"""What changed between two images on a mirror: packages, size, and the vulnerabilities that changelogs name now and did
+not before. Read from the SBOM that was published with each."""
 
 from __future__ import annotations
 

@@ -40,8 +40,9 @@ def verify(
     progress: Progress,
     contents: bool = True,
 ) -> Verified:
-    """Verify an image or index with all that belongs to it. `judge` asks the gate whether the
-    attested evidence carries it, and raises if not; `contents` reads every layer from beginning to end (without it, layers need only be there).
+    """Verify an image or index with all that belongs to it. `judge` asks the gate whether the attested evidence carries
+    it, and raises if not; `contents` reads every layer from its beginning to its end (without it, layers need only be
+    there).
 
     Raises UsageError `reference-missing`; VerificationError of all problems at once; what `judge` raises.
     """

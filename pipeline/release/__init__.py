@@ -1,0 +1,14 @@
+"""The narratives of publishing: what was tested here goes to a mirror; what is on a mirror is verified, carried on,
+promoted, rolled back, and its history told. Start reading at `publish`.
+
+Whatever moves a tag here has what the gate cleared: from the evidence that this machine sealed when it tested the
+image, or from the evidence that the keeper's key attests on the mirror.
+"""
+
+from pipeline.release.copy import Copied, copy
+from pipeline.release.history import Step, history
+from pipeline.release.move import Moved, promote, rollback
+from pipeline.release.publish import PublishOrder, publish
+from pipeline.release.verify import verify
+
+__all__ = ["Copied", "Moved", "PublishOrder", "Step", "copy", "history", "promote", "publish", "rollback", "verify"]

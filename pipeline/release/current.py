@@ -1,0 +1,42 @@
+"""How mirrors are reached, and what their tags point to now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.digest import Digest
+from pipeline.errors import UsageError, VerificationError
+from pipeline.gather import Workshop
+from pipeline.mirror.demands import CurrentImage
+from pipeline.mirror.held import Held, read_held
+from pipeline.mirror.opening import Way
+from pipeline.mirror.repository import Repository
+
+
+def way_of(workshop: Workshop) -> Way:
+    """How mirrors are reached from a workshop."""
+    return Way(workshop.environment, workshop.progress, workshop.clock)
+
+
+def current_images(repository: Repository, tags: Sequence[str], wanted: Digest) -> tuple[CurrentImage, ...]:
+    """What tags point to now, but for those that point to `wanted`. What cannot be read as an image there is passed
+    over: a tag that somebody else broke must not keep the next publication from mending it."""
+    known: dict[Digest, Held | None] = {}
+    found = []
+    for tag in tags:
+        digest = repository.resolve(tag)
+        if digest is None or digest == wanted:
+            continue
+        if digest not in known:
+            known[digest] = _readable(repository, digest)
+        held = known[digest]
+        if held is not None:
+            found.append(CurrentImage(tag, held.version, held.created))
+    return tuple(found)
+
+
+def _readable(repository: Repository, digest: Digest) -> Held | None:
+    try:
+        return read_held(repository, digest)
+    except (UsageError, VerificationError):
+        return None

@@ -1,0 +1,39 @@
+"""What a tag pointed to and when, with what changed each time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.digest import Digest
+from pipeline.gather import Workshop
+from pipeline.mirror.addresses import Address
+from pipeline.mirror.differences import Difference, Known, difference, read_known
+from pipeline.mirror.history import read_history
+from pipeline.model.publication import Past
+from pipeline.release.current import way_of
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A move of a tag, and what changed with it: None where either image is not there any more, or has no SBOM."""
+
+    past: Past
+    changes: Difference | None
+
+
+def history(reference: Address, workshop: Workshop) -> tuple[Step, ...]:
+    """All moves of a tag, oldest first, with what changed between neighbours."""
+    with way_of(workshop).repository(reference) as repository:
+        known: dict[Digest, Known | None] = {}
+
+        def look(digest: Digest | None) -> Known | None:
+            if digest is not None and digest not in known:
+                known[digest] = read_known(repository, digest)
+            return known[digest] if digest is not None else None
+
+        steps = []
+        for past in read_history(repository, reference.tag or "latest"):
+            before, after = look(past.move.before), look(past.move.after)
+            changes = difference(before, after) if before is not None and after is not None else None
+            steps.append(Step(past, changes))
+        return tuple(steps)

@@ -1,0 +1,206 @@
+"""What was built and tested here goes to a mirror. Start reading at `publish`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.errors import PublicationRefused, UsageError
+from pipeline.gather import Workshop
+from pipeline.materials import read_bill, read_materials, read_sbom, report_folder
+from pipeline.mirror.addresses import Address
+from pipeline.mirror.attesting import OF_EACH_INDEX, SignedCompanions
+from pipeline.mirror.gate import Candidate, Cleared, Sealed
+from pipeline.mirror.publishing import Consignment
+from pipeline.mirror.publishing import publish as deliver
+from pipeline.mirror.repository import Repository
+from pipeline.mirror.tags import floating_tags, immutable_tag
+from pipeline.model.artifact import Manifest
+from pipeline.model.bill import Bill, BuildRecord
+from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_LIMIT, EVIDENCE_SEAL
+from pipeline.model.image import Image
+from pipeline.model.provenance import Material, MaterialKind
+from pipeline.model.publication import Publication
+from pipeline.model.rules import MirrorRules
+from pipeline.oci import SigningKey, adopt_layout, make_index, provenance_predicate
+from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
+from pipeline.oci.sbom import SbomForm
+from pipeline.release.current import current_images, way_of
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOrder:
+    """What is to be published: `layouts` as builds left them, with their reports beside them. Those of one name become
+    one index. `to` is a mirror; `known_as` is `HOST/NAMESPACE` for those who pull from a directory. `tags` replace the
+    tags that follow the version."""
+
+    layouts: tuple[Path, ...]
+    to: Address
+    key: SigningKey
+    rules: MirrorRules = MirrorRules()
+    tags: tuple[str, ...] | None = None
+    known_as: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """An image as a build left it: what was answered, what it is made of, what from."""
+
+    image: Image
+    evidence: bytes
+    seal: str
+    bill: Bill
+    record: BuildRecord
+    sboms: tuple[tuple[str, bytes], ...]
+
+
+def publish(order: PublishOrder, workshop: Workshop) -> tuple[Publication, ...]:
+    """Publish what was built and tested here. Each product is a publication of its own; those before one that is
+    refused are published.
+
+    Raises PublicationRefused, UsageError, VerificationError, EnvironmentLacking.
+    """
+    parcels = [open_parcel(layout, workshop) for layout in order.layouts]
+    products: dict[str, list[Parcel]] = {}
+    for parcel in parcels:
+        products.setdefault(parcel.image.name, []).append(parcel)
+    publications = []
+    with way_of(workshop).mirror(order.to, create=True, name=order.known_as) as mirror, mirror.writing():
+        for name, members in products.items():
+            repository = mirror.repository(name)
+            consignment, clear_again = consign(members, repository, order, workshop)
+            publications.append(
+                deliver(
+                    consignment,
+                    repository,
+                    clear_again=clear_again,
+                    clock=workshop.clock,
+                    progress=workshop.progress,
+                )
+            )
+    return tuple(publications)
+
+
+def open_parcel(layout: Path, workshop: Workshop) -> Parcel:
+    """An image from its layout, its layers taken into the store, with what its report's folder says of it.
+
+    Raises UsageError `report-missing`, PublicationRefused `gate-report-missing`, VerificationError.
+    """
+    image = adopt_layout(layout, store=workshop.store)
+    folder = report_folder(layout)
+    evidence, seal = _evidence(folder, image)
+    forms = {SPDX: SbomForm.SPDX, CYCLONEDX: SbomForm.CYCLONEDX}
+    return Parcel(
+        image=image,
+        evidence=evidence,
+        seal=seal,
+        bill=read_bill(folder),
+        record=read_materials(folder),
+        sboms=tuple((kind, read_sbom(folder, form, image.digest)) for kind, form in forms.items()),
+    )
+
+
+def _evidence(folder: Path, image: Image) -> tuple[bytes, str]:
+    try:
+        with (folder / EVIDENCE_FILE).open("rb") as file:
+            evidence = file.read(EVIDENCE_LIMIT + 1)
+        return evidence, (folder / EVIDENCE_SEAL).read_text(errors="replace")[:1000]
+    except FileNotFoundError:
+        raise PublicationRefused(
+            "gate-report-missing",
+            f"{image.name} {image.digest} has no passing smoke report in {folder}",
+            place=str(folder),
+            hint="test it: `relbuild build`, or `relbuild smoke RECIPE` for an image that was built before",
+        ) from None
+
+
+def consign(
+    members: Sequence[Parcel], repository: Repository, order: PublishOrder, workshop: Workshop
+) -> tuple[Consignment, Callable[[], Cleared]]:
+    """Everything that goes to the mirror for one product, cleared; and how to ask the gate anew."""
+    images = tuple(member.image for member in members)
+    _refuse_doubles(images)
+    top = _manifest(images[0]) if len(images) == 1 else make_index(images)
+    version = members[0].bill.version
+    created = max(image.config.created for image in images)
+    floating = order.tags if order.tags is not None else floating_tags(version)
+    candidates = tuple(
+        Candidate(
+            member.image.manifest_bytes,
+            member.image.config_bytes,
+            member.evidence,
+            Sealed(member.seal, workshop.store),
+        )
+        for member in members
+    )
+
+    def clear() -> Cleared:
+        tags = (*floating, immutable_tag(version, created, top.digest))
+        current = current_images(repository, floating, top.digest)
+        return Cleared(images[0].name, tags, top, candidates, order.rules, current)
+
+    companions = [_companions(member, order.key) for member in members]
+    if len(images) > 1:
+        companions.append(_index_companions(top, members, created, order.key))
+    consignment = Consignment(
+        cleared=clear(),
+        images=images,
+        companions=tuple(companions),
+        version=version,
+        created=created,
+        floating=floating,
+        source=workshop.store.blob,
+    )
+    return consignment, clear
+
+
+def _refuse_doubles(images: Sequence[Image]) -> None:
+    platforms = [(image.config.architecture, image.config.variant) for image in images]
+    for platform in platforms:
+        if platforms.count(platform) > 1:
+            raise UsageError(
+                "platform-twice",
+                f"{images[0].name} is named twice for {'/'.join(filter(None, platform))}",
+                hint="name one layout for each architecture",
+            )
+
+
+def _manifest(image: Image) -> Manifest:
+    return Manifest(image.manifest_descriptor.media_type, image.manifest_bytes)
+
+
+def _companions(member: Parcel, key: SigningKey) -> SignedCompanions:
+    image = member.image
+    return SignedCompanions(
+        about=image.manifest_descriptor,
+        name=image.name,
+        created=image.config.created,
+        predicates={
+            PROVENANCE: provenance_predicate(member.record.provenance),
+            **dict(member.sboms),
+            SMOKE: member.evidence,
+        },
+        key=key,
+    )
+
+
+def _index_companions(top: Manifest, members: Sequence[Parcel], created: int, key: SigningKey) -> SignedCompanions:
+    """Of an index: its signature, and that it was made of these images."""
+    first = members[0].record.provenance
+    images = tuple(
+        Material(
+            f"{member.image.name} for {member.image.config.architecture}", "", member.image.digest, MaterialKind.IMAGE
+        )
+        for member in members
+    )
+    architectures = ", ".join(sorted(member.record.provenance.architecture for member in members))
+    provenance = replace(first, materials=images, architecture=architectures, invocation="")
+    assert set(OF_EACH_INDEX) >= {PROVENANCE}
+    return SignedCompanions(
+        about=top.descriptor,
+        name=members[0].image.name,
+        created=created,
+        predicates={PROVENANCE: provenance_predicate(provenance)},
+        key=key,
+    )

@@ -1,0 +1,51 @@
+"""What a mirror holds, verified to the last byte and cleared by what is attested there."""
+
+from __future__ import annotations
+
+from pipeline.digest import Digest
+from pipeline.gather import Workshop
+from pipeline.mirror.addresses import Address
+from pipeline.mirror.attesting import EvidenceOf
+from pipeline.mirror.gate import Attested, Candidate, Cleared
+from pipeline.mirror.held import Held
+from pipeline.mirror.repository import Repository
+from pipeline.mirror.verifying import Verified
+from pipeline.mirror.verifying import verify as verify_held
+from pipeline.model.rules import MirrorRules
+from pipeline.oci import VerifyingKey
+from pipeline.release.current import way_of
+
+
+def verify(reference: Address, key: VerifyingKey, workshop: Workshop, *, contents: bool = True) -> Verified:
+    """Verify what a reference names: every byte (without `contents`, of layers only that they are there), signatures,
+    attestations, and the recorded answers once more."""
+    with way_of(workshop).repository(reference) as repository:
+        return verified(repository, reference.reference, key, workshop, contents=contents)
+
+
+def verified(
+    repository: Repository, reference: Digest | str, key: VerifyingKey, workshop: Workshop, *, contents: bool
+) -> Verified:
+    """The same, of a repository that is open."""
+    return verify_held(
+        repository,
+        reference,
+        key,
+        judge=lambda held: clear_held(held, (), repository, key, MirrorRules()),
+        progress=workshop.progress,
+        contents=contents,
+    )
+
+
+def clear_held(
+    held: Held, tags: tuple[str, ...], repository: Repository, key: VerifyingKey, rules: MirrorRules
+) -> Cleared:
+    """What a mirror holds, cleared by the evidence that `key` attests there. Going back is what a person wants who
+    names an older image, so what `tags` point to now is not asked about."""
+    verifier = EvidenceOf(repository, key)
+    warrants = [Attested(image.digest, verifier) for image in held.images]
+    candidates = tuple(
+        Candidate(image.manifest_bytes, image.config_bytes, warrant.evidence, warrant)
+        for image, warrant in zip(held.images, warrants, strict=True)
+    )
+    return Cleared(held.images[0].name, tags, held.manifest, candidates, rules)
