@@ -94,7 +94,7 @@ def docker_registry(folder: Path, **http: object) -> Iterator[str]:
 
 @contextlib.contextmanager
 def crane_registry(folder: Path) -> Iterator[str]:
-    """A registry of distribution-spec 1.1 with the referrers API; yields `127.0.0.1:PORT`."""
+    """go-containerregistry's registry, which keeps nothing, and has no referrers API either; yields `127.0.0.1:PORT`."""
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     with served([program("crane"), "registry", "serve", "--address", f"127.0.0.1:{port}"], port, folder / "log"):
