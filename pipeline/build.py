@@ -17,13 +17,16 @@ from pipeline.launch import Tested, run_tests
 from pipeline.layers import Made, build_layer
 from pipeline.layers.state import ImageFile, State, StateInputs, build_state
 from pipeline.layers.watch import Change
+from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, Evidence, evidence_json
 from pipeline.model.image import Image, ImageConfig, Layer
 from pipeline.model.recipe import FileKind, FilePlan, Recipe
-from pipeline.model.smoke import SmokePlan, SmokeReport
+from pipeline.model.report import SmokeReport
+from pipeline.model.smoke import SmokePlan
 from pipeline.oci import adopt_layout, make_image, write_layout
 from pipeline.recipes import load_recipe, scope
 from pipeline.render import Templates, evaluate
 from pipeline.smoke import Holding, junit, report_json
+from pipeline.store import Store
 from pipeline.transfer import Download, Network, fetch
 from pipeline.trees import Canonical, ComposeOptions, Composition, compose, install_color, split_path
 
@@ -53,6 +56,7 @@ class Built:
     changes: tuple[Change, ...]
     reused: tuple[str, ...]
     report: SmokeReport | None
+    evidence: Evidence | None
     verdict_reused: bool
     report_folder: Path
     took: float
@@ -84,11 +88,12 @@ def build(order: Order, workshop: Workshop) -> Built:
             *((STATE_LAYER,) if state.reused else ()),
         ),
         report=tested.report if tested else None,
+        evidence=tested.evidence if tested else None,
         verdict_reused=tested.reused if tested else False,
         report_folder=order.output / f"{image.name}.report",
         took=workshop.clock() - started,
     )
-    write_report(built)
+    write_report(built, workshop.store)
     return built
 
 
@@ -279,8 +284,9 @@ def test(image: Image, recipe: Recipe, order: Order, workshop: Workshop, holding
 # --- the report --------------------------------------------------------------------------------------------
 
 
-def write_report(built: Built) -> None:
-    """`NAME.report/` beside the layout: `report.json`, `junit.xml`, the containers' logs. Whole or not at all."""
+def write_report(built: Built, store: Store) -> None:
+    """`NAME.report/` beside the layout: `report.json`, `junit.xml`, the containers' logs, and of an image that passed
+    the evidence. Whole or not at all."""
     folder = built.report_folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
@@ -291,6 +297,7 @@ def write_report(built: Built) -> None:
             (made / "junit.xml").write_bytes(junit(built.report, built.image.name))
             for instance in built.report.instances:
                 (made / f"{instance.name}.log").write_text(instance.log)
+        keep_evidence(made, built.evidence, store)
         shutil.rmtree(folder, ignore_errors=True)
         made.rename(folder)
     finally:
@@ -339,6 +346,17 @@ def report_value(built: Built) -> dict[str, object]:
     }
 
 
+def keep_evidence(folder: Path, evidence: Evidence | None, store: Store) -> None:
+    """`evidence.json` and the store's seal on it (`evidence.seal`) in `folder`; without evidence none are there."""
+    for name in (EVIDENCE_SEAL, EVIDENCE_FILE):
+        (folder / name).unlink(missing_ok=True)
+    if evidence is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        data = evidence_json(evidence)
+        (folder / EVIDENCE_FILE).write_bytes(data)
+        (folder / EVIDENCE_SEAL).write_text(f"{store.seal(data)}\n")
+
+
 def smoke_image(
     order: Order, workshop: Workshop, layout: Path | None, holding: Holding | None = None
 ) -> tuple[str, SmokeReport]:
@@ -346,7 +364,10 @@ def smoke_image(
     layout into the store, digest by digest. Returns the product's name and the verdict."""
     recipe = load_recipe(order.recipe)
     image = adopt_layout(layout or order.output / recipe.name, store=workshop.store)
-    return recipe.name, test(image, recipe, replace(order, retest=True), workshop, holding).report
+    tested = test(image, recipe, replace(order, retest=True), workshop, holding)
+    if layout is None:
+        keep_evidence(order.output / f"{recipe.name}.report", tested.evidence, workshop.store)
+    return recipe.name, tested.report
 
 
 def launchable(order: Order, workshop: Workshop) -> tuple[Image, SmokePlan]:

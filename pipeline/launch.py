@@ -13,18 +13,24 @@ from pathlib import Path
 
 from pipeline.digest import identity
 from pipeline.errors import UsageError
-from pipeline.layers import unpack
+from pipeline.layers import read_contents, unpack
+from pipeline.model.evidence import Contents, Evidence
 from pipeline.model.image import Image
+from pipeline.model.json_form import from_json, to_json
 from pipeline.model.probes import ListeningFacts
-from pipeline.model.smoke import Check, CheckKind, Expectation, Limits, SmokePlan, SmokeReport
+from pipeline.model.report import SmokeReport
+from pipeline.model.smoke import Check, CheckKind, Expectation, Limits, SmokePlan
 from pipeline.oci import adopt_layout
 from pipeline.progress import Progress
 from pipeline.sandbox import Binding, Instance, RootFs, Station, launch, open_network, publish
 from pipeline.smoke import Holding, draft_checks, plan_digest, read_report, report_json, smoke
 from pipeline.store import Store
 
-FORMAT = 2
+FORMAT = 3
 """Raise it when the same image, checks and runtime may come to another verdict."""
+
+CONTENTS_FORMAT = 1
+"""Raise it when the same image may come to other contents."""
 
 STOPPING = 10.0
 """Seconds that an instance gets to end after its stop signal when a person stops it, as `docker stop` gives."""
@@ -40,10 +46,11 @@ _BUT_FILES = ("--net", "--pid", "--ipc", "--uts")
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """A verdict, and whether it is from before."""
+    """A verdict, whether it is from before, and where it is good what a publication can rest on."""
 
     report: SmokeReport
     reused: bool
+    evidence: Evidence | None
 
 
 def run_tests(
@@ -67,27 +74,45 @@ def run_tests(
 
     Raises UsageError `upgrade-from-missing`, EnvironmentLacking.
     """
-    plan = plan if full else replace(plan, neighbours=None)
+    whole, plan = plan, plan if full else replace(plan, neighbours=None)
+    checks, runtime = plan_digest(plan), str(station.runtime)
     older = _older(plan, folder, store) if plan.upgrade_from else None
     name = identity(
         "smoke",
         FORMAT,
         image=image.digest,
-        plan=plan_digest(plan),
-        runtime=station.runtime,
+        plan=checks,
+        runtime=runtime,
         older=older.digest if older else None,
     )
     known = None if again else store.recall(name)
     if isinstance(known, dict):
         report = read_report(known)
         if report.passed and report.image == image.digest:
-            return Tested(report, reused=True)
+            contents = _contents(image, store, progress)
+            evidence = Evidence(image.digest, checks, runtime, plan == whole, report, contents)
+            return Tested(report, reused=True, evidence=evidence)
     lowers = unpacked(image, store, progress)
     before = (older, unpacked(older, store, progress)) if older else None
     report = smoke(image, lowers, plan, station=station, progress=progress, clock=clock, older=before, holding=holding)
-    if report.passed:
-        store.remember(name, report_json(report))
-    return Tested(report, reused=False)
+    if not report.passed:
+        return Tested(report, reused=False, evidence=None)
+    store.remember(name, report_json(report))
+    contents = _contents(image, store, progress)
+    evidence = Evidence(image.digest, checks, runtime, plan == whole, report, contents)
+    return Tested(report, reused=False, evidence=evidence)
+
+
+def _contents(image: Image, store: Store, progress: Progress) -> Contents:
+    """What is in the image, looked at once per image."""
+    name = identity("contents", CONTENTS_FORMAT, image=image.digest)
+    known = store.recall(name)
+    if known is not None:
+        with contextlib.suppress(ValueError):
+            return replace(from_json(Contents, known), name=image.name)
+    contents = read_contents(image, unpacked(image, store, progress))
+    store.remember(name, to_json(contents))
+    return contents
 
 
 def unpacked(image: Image, store: Store, progress: Progress) -> tuple[Path, ...]:

@@ -17,7 +17,8 @@ from types import FrameType
 from pipeline import process
 from pipeline.errors import UsageError
 from pipeline.launch import Mounted, Published, Run, RunOrder, enter_command, shell_of
-from pipeline.model.smoke import CheckResult, Limits
+from pipeline.model.report import CheckResult
+from pipeline.model.smoke import Limits
 from pipeline.progress import Progress
 from pipeline.recipes.quantities import Malformed, parse_bandwidth, parse_cpus, parse_size
 from pipeline.sandbox import Instance

@@ -5,6 +5,7 @@ system is needed to make one; `unpack` makes the tree, from the very bytes that 
 to run.
 """
 
+from pipeline.layers.contents import read_contents
 from pipeline.layers.layer import Made, build_layer
 from pipeline.layers.packing import layer_from_json, layer_to_json, pack_directory, pack_entries
 from pipeline.layers.unpacking import tree_is_whole, unpack
@@ -16,6 +17,7 @@ __all__ = [
     "layer_to_json",
     "pack_directory",
     "pack_entries",
+    "read_contents",
     "tree_is_whole",
     "unpack",
 ]

@@ -1,14 +1,277 @@
-"""The gate: what may be published. To be filled."""
+"""The gate: nothing is published but what was tested, and what the keeper's rules allow.
+
+The one idea: a tag is moved with a `Cleared`, and to have one its constructor must have found everything right, from
+the exact bytes of manifests, configs and evidence. What a report says of itself is not believed: the recorded answers
+are judged again. There is no other way in, and no switch that turns it off. Code that runs inside the publisher's own
+process could do without all this, and is out of scope; so is whoever can read the store's key or the keeper's.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Protocol
 
+from pipeline.digest import Digest
+from pipeline.errors import Problem, PublicationRefused, VerificationError
+from pipeline.mirror.demands import CurrentImage, TestedImage, broken, broken_by_all
 from pipeline.model.artifact import Manifest
+from pipeline.model.evidence import Evidence, read_evidence
+from pipeline.model.image import Descriptor, Image
+from pipeline.model.plan_form import plan_digest
+from pipeline.model.rules import MirrorRules
+from pipeline.oci import media_types, parse_image
+from pipeline.oci.image import DOCUMENT_LIMIT, Reader
+from pipeline.store import Store
+
+IMAGES_MOST = 64
+"""Manifests in an index: there are a dozen architectures."""
+
+_TEST = "test the very image that is to be published: `relbuild build`, or `relbuild smoke` for one that was built"
+_AGAIN = "test the image again, on this machine: `relbuild smoke RECIPE`"
+
+
+# --- how evidence is known to be genuine -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What was tested here: the seal that the store put on the evidence's bytes."""
+
+    seal: str
+    store: Store
+
+    def doubt(self, image: Digest, evidence: bytes) -> Problem | None:
+        """Why the evidence on `image` cannot be believed, if it cannot."""
+        if self.store.sealed(evidence, self.seal.strip()):
+            return None
+        return Problem(
+            "gate-report-edited",
+            "the evidence does not carry this store's seal: it was edited, or is from another machine",
+            str(image),
+            _AGAIN,
+        )
+
+
+class Verifier(Protocol):
+    """Finds the evidence on an image in an attestation that the keeper's key signed."""
+
+    def verify(self, subject: Digest) -> bytes:
+        """The predicate of the attestation on `subject`, as canonical JSON. Raises VerificationError if there is none,
+        if it was signed by another key or altered, or if it speaks of another image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """What was tested elsewhere, or before: `verifier` is asked when this is made, and what it gives is what counts.
+    Raises VerificationError as it does."""
+
+    image: Digest
+    verifier: Verifier
+    evidence: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "evidence", self.verifier.verify(self.image))
+
+    def doubt(self, image: Digest, evidence: bytes) -> Problem | None:
+        """Why the evidence on `image` cannot be believed, if it cannot."""
+        if self.image != image:
+            message = f"the attestation is on another image, {self.image}"
+            return Problem("gate-report-of-another-image", message, str(image), _TEST)
+        if self.evidence != evidence:
+            message = "the evidence is not what was signed"
+            return Problem("gate-report-edited", message, str(image), "take the evidence from the attestation")
+        return None
+
+
+# --- what is to be cleared ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One image: the exact bytes of its manifest, of its config and of the evidence on it (empty: there is none), and
+    how that is known to be genuine. `checks`: the digest of what has to have been asked, where whoever publishes
+    knows (the recipe is at hand); None: what the evidence says that the recipe asked for."""
+
+    manifest: bytes
+    config: bytes
+    evidence: bytes
+    warrant: Sealed | Attested
+    checks: Digest | None = None
+
+    @property
+    def digest(self) -> Digest:
+        """The manifest's."""
+        return Digest.of(self.manifest)
 
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """An image or index that may be published under a name."""
+    """An image or index that `tags` of `repository` may be pointed at. Making one is what decides.
 
+    `images` are candidates for every manifest of the index, or the one for the image itself. `rules` are the keeper's;
+    those that match the repository and any of the tags apply, and all that match where there are no tags. `current` is
+    what the tags point to now, as far as they exist and going back is not what is wanted.
+
+    Raises PublicationRefused with all that is wrong: `gate-image`, `gate-architecture-untested`,
+    `gate-report-missing`, `gate-report-failed`, `gate-report-of-another-image`, `gate-other-checks`,
+    `gate-other-runtime`, `gate-report-edited`, and for the keeper's rules `gate-size`, `gate-setuid`, `gate-labels`,
+    `gate-license`, `gate-package`, `gate-runtime`, `gate-versions-differ`, `gate-older`.
+    """
+
+    repository: str
+    tags: tuple[str, ...]
     manifest: Manifest
+    images: tuple[Candidate, ...]
+    rules: MirrorRules
+    current: tuple[CurrentImage, ...] = ()
+
+    def __post_init__(self) -> None:
+        problems = tuple(dict.fromkeys(_problems(self)))
+        if problems:
+            raise PublicationRefused.of(problems)
+
+    @property
+    def digest(self) -> Digest:
+        """What the tags will point to."""
+        return self.manifest.digest
+
+
+def _problems(wanted: Cleared) -> Iterator[Problem]:
+    try:
+        described = _described(wanted.manifest)
+    except VerificationError as error:
+        yield Problem("gate-image", error.problems[0].message, str(wanted.digest), "build it again")
+        return
+    candidates = {candidate.digest: candidate for candidate in wanted.images}
+    if len(candidates) != len(wanted.images):
+        yield Problem("gate-image", "an image stands twice among the candidates", str(wanted.digest), "name each once")
+    for descriptor in described:
+        if descriptor.digest not in candidates:
+            platform = dict(descriptor.annotations).get(_PLATFORM, "an unknown platform")
+            message = f"the index has an image for {platform} that nobody tested"
+            yield Problem("gate-architecture-untested", message, str(descriptor.digest), _TEST)
+    tested = []
+    for digest, candidate in candidates.items():
+        named = next((descriptor for descriptor in described if descriptor.digest == digest), None)
+        if named is None:
+            message = f"the evidence is on an image that {wanted.digest} does not have"
+            yield Problem("gate-report-of-another-image", message, str(digest), _TEST)
+            continue
+        image, evidence = None, None
+        try:
+            image = _image(candidate, named)
+        except VerificationError as error:
+            yield Problem("gate-image", error.problems[0].message, str(digest), "build it again")
+        if not candidate.evidence:
+            yield Problem("gate-report-missing", "there is no smoke report on this image", str(digest), _TEST)
+        else:
+            try:
+                evidence = read_evidence(candidate.evidence)
+            except VerificationError as error:
+                yield Problem("gate-report-edited", error.problems[0].message, str(digest), _AGAIN)
+        if image is not None and evidence is not None:
+            yield from _doubts(candidate, image, evidence)
+            tested.append(TestedImage(image, evidence))
+    rules = [rule for rule in wanted.rules.gate if _applies(rule.repositories, rule.tags, wanted)]
+    for rule in rules:
+        for one in tested:
+            yield from broken(rule, one)
+        yield from broken_by_all(rule, tested, [now for now in wanted.current if now.tag in wanted.tags])
+
+
+def _applies(repositories: str, tags: str, wanted: Cleared) -> bool:
+    return fnmatchcase(wanted.repository, repositories) and (
+        not wanted.tags or any(fnmatchcase(tag, tags) for tag in wanted.tags)
+    )
+
+
+# --- the image and its index -------------------------------------------------------------------------------
+
+_PLATFORM = "platform"
+
+
+def _described(manifest: Manifest) -> tuple[Descriptor, ...]:
+    """Every image that whoever pulls `manifest` may get, with its platform as an annotation. Raises VerificationError
+    `document-malformed`."""
+    place = "index" if manifest.media_type == media_types.INDEX else "manifest"
+    if len(manifest.data) > DOCUMENT_LIMIT:
+        raise VerificationError("document-malformed", f"the {place} has more than {DOCUMENT_LIMIT} bytes")
+    document = Reader.parse(manifest.data, place)
+    if document.get("mediaType").text(manifest.media_type) != manifest.media_type:
+        raise VerificationError("document-malformed", f"the {place} says that it is something else")
+    # One text that is an index to some and an image to others is tested by some and pulled by others.
+    foreign = ("layers", "config") if place == "index" else ("manifests",)
+    if any(not document.get(key).missing for key in foreign):
+        raise VerificationError("document-malformed", f"the {place} is one of an image and one of an index as well")
+    if place == "manifest":
+        if manifest.media_type != media_types.MANIFEST:
+            raise VerificationError("document-malformed", f"'{manifest.media_type}' is neither image nor index")
+        return (manifest.descriptor,)
+    found = []
+    for item in document.get("manifests").items():
+        descriptor = item.descriptor()
+        if descriptor.media_type != media_types.MANIFEST:
+            raise VerificationError("document-malformed", f"the index holds a {descriptor.media_type}, no image")
+        platform = item.get("platform")
+        keys = () if platform.missing else ("os", "architecture", "variant")
+        spelled = "/".join(filter(None, (platform.get(key).text("") for key in keys)))
+        found.append(Descriptor(descriptor.media_type, descriptor.digest, descriptor.size, ((_PLATFORM, spelled),)))
+    if not 0 < len(found) <= IMAGES_MOST:
+        raise VerificationError("document-malformed", f"the index has {len(found)} images, not 1 to {IMAGES_MOST}")
+    return tuple(found)
+
+
+def _image(candidate: Candidate, named: Descriptor) -> Image:
+    """The image from its bytes. Raises VerificationError."""
+    if len(candidate.manifest) != named.size:
+        raise VerificationError("digest-mismatch", f"the manifest has not the {named.size} bytes that the index says")
+    document = Reader.parse(candidate.manifest, "manifest")
+    said = document.get("mediaType").text(media_types.MANIFEST)
+    if said != media_types.MANIFEST or not document.get("manifests").missing:
+        raise VerificationError("document-malformed", "the manifest is not, or not only, one of an image")
+    image = parse_image("", "", candidate.manifest, candidate.config)
+    if image.config_descriptor.size != len(candidate.config):
+        raise VerificationError("digest-mismatch", "the config has not the size that the manifest says")
+    platform = dict(named.annotations).get(_PLATFORM)
+    config = image.config
+    if platform is not None and platform != "/".join(filter(None, (config.os, config.architecture, config.variant))):
+        message = f"the index has it for '{platform}', it is for {config.os}/{config.architecture}"
+        raise VerificationError("document-malformed", message)
+    return image
+
+
+# --- the evidence ------------------------------------------------------------------------------------------
+
+
+def _doubts(candidate: Candidate, image: Image, evidence: Evidence) -> Iterator[Problem]:
+    """Why the evidence is not that this image passed what it had to pass."""
+    place, report = str(image.digest), evidence.report
+    doubt = candidate.warrant.doubt(image.digest, candidate.evidence)
+    if doubt is not None:
+        # Nothing more is made of it: the patterns in it, which judging searches with, may be anybody's.
+        yield doubt
+        return
+    others = sorted({str(digest) for digest in (evidence.image, report.image) if digest != image.digest})
+    if others:
+        message = f"the smoke report is on another image, {', '.join(others)}"
+        yield Problem("gate-report-of-another-image", message, place, _TEST)
+    elif report.config != image.config or evidence.contents.architecture != image.config.architecture:
+        message = "the smoke report is on an image of another configuration"
+        yield Problem("gate-report-of-another-image", message, place, _TEST)
+    asked = {plan_digest(report.asked), report.plan, evidence.checks, candidate.checks or evidence.checks}
+    if len(asked) > 1:
+        wanted = candidate.checks or evidence.checks
+        message = f"other checks were asked than {wanted}, which the recipe asks for"
+        yield Problem("gate-other-checks", message, place, _AGAIN)
+    if report.runtime != evidence.runtime or not report.runtime:
+        message = f"the smoke report was made under '{report.runtime}', not under '{evidence.runtime}'"
+        yield Problem("gate-other-runtime", message, place, _AGAIN)
+    problems = report.problems
+    if problems:
+        code = "gate-report-edited" if report.claimed else "gate-report-failed"
+        told = "says that it passed, and its answers are wrong" if report.claimed else "did not pass"
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        hint = _AGAIN if report.claimed else "correct the image or its checks, and test it again"
+        yield Problem(code, f"the smoke report {told}: {problems[0]}{more}", place, hint)

@@ -1,11 +1,10 @@
-"""What is asked of a running image, and what it answered."""
+"""What is asked of a running image. What it answered is in `pipeline.model.report`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pipeline.digest import Digest
 from pipeline.model.probes import Rules, Subject
 
 
@@ -142,82 +141,3 @@ class LimitReading:
     read: int | None
     enforced: bool
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """What one check of one instance came to. `took` in milliseconds."""
-
-    name: str
-    passed: bool
-    took: int
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceReport:
-    """One launched instance: its answers, its limits as read back, and what it used.
-
-    `peak_memory` bytes, `cpu_time` microseconds, `throttled_time` microseconds, `peak_pids` a count or
-    None where the kernel does not tell, `oom_kills` a count, `exit_code` None if it was still running.
-    `role` says what was special about it ("": nothing), `happened` which limits it ran into and whether a signal
-    ended it. `measured` is every figure that there is, by name.
-    """
-
-    name: str
-    checks: tuple[CheckResult, ...]
-    limits: tuple[LimitReading, ...]
-    ready_after: int | None
-    exit_code: int | None
-    peak_memory: int | None
-    cpu_time: int | None
-    throttled_time: int | None
-    peak_pids: int | None
-    oom_kills: int | None
-    log: str = ""
-    role: str = ""
-    happened: str = ""
-    measured: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NeighbourFigures:
-    """What the neighbours of one that misbehaves (`misbehaviour`) noticed. Latencies in microseconds: the median
-    and the 99th percentile, before (`quiet_…`) and meanwhile. `asked` answers, of which `failed` did not come or
-    were wrong. `effect` is what the one that misbehaved is known to have done; `detail` says why it did not pass."""
-
-    misbehaviour: str
-    passed: bool
-    asked: int
-    failed: int
-    quiet_p50: int
-    quiet_p99: int
-    p50: int
-    p99: int
-    effect: str = ""
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SmokeReport:
-    """The verdict on one image, by digest. `plan` is the digest of what was asked, `runtime` e.g.
-    `runc 1.1.5`, `started` seconds since the epoch, `took` milliseconds."""
-
-    image: Digest
-    plan: Digest
-    runtime: str
-    instances: tuple[InstanceReport, ...]
-    started: int
-    took: int
-    failure: str = ""
-    neighbours: tuple[NeighbourFigures, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Did every check of every instance pass, and was there something to check?"""
-        return (
-            not self.failure
-            and bool(self.instances)
-            and all(figures.passed for figures in self.neighbours)
-            and all(instance.checks and all(check.passed for check in instance.checks) for instance in self.instances)
-        )

@@ -28,7 +28,7 @@ _STEPS = 100_000
 """Seconds that reading may take (it takes a tenth of one), looked at after so many steps of sqlite's machine."""
 
 _INDEX_LIMIT = 1 << 16
-_NAME, _VERSION, _RELEASE, _EPOCH, _ARCH = 1000, 1001, 1002, 1003, 1022
+_NAME, _VERSION, _RELEASE, _EPOCH, _LICENSE, _ARCH = 1000, 1001, 1002, 1003, 1014, 1022
 _FILE_STATES, _FILE_FLAGS, _DIRECTORY_INDEXES, _BASE_NAMES, _DIRECTORY_NAMES = 1029, 1037, 1116, 1117, 1118
 _CHAR, _INT32, _STRING, _STRING_ARRAY, _I18N = 1, 4, 6, 8, 9
 _LICENSE_FLAG = 1 << 7
@@ -39,10 +39,12 @@ _Tags = Mapping[int, tuple[int, int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """An installed package, and those of its files that the package marks as its licence and that were installed."""
+    """An installed package, those of its files that the package marks as its licence and that were installed, and the
+    licence as its header names it (`license`; empty: it names none)."""
 
     nevra: Nevra
     licenses: tuple[str, ...]
+    license: str = ""
 
 
 def read_installed(database: bytes) -> tuple[Installed, ...]:
@@ -77,7 +79,8 @@ def _installed(blob: bytes) -> Installed:
     epoch, arch = _integers(blob, tags, _EPOCH), _strings(blob, tags, _ARCH)
     # A key that was imported counts as a package, and has no architecture.
     nevra = Nevra(name, epoch[0] if epoch else 0, version, release, arch[0] if arch else "")
-    return Installed(nevra, tuple(_licenses(blob, tags)))
+    said = _strings(blob, tags, _LICENSE)
+    return Installed(nevra, tuple(_licenses(blob, tags)), said[0] if said else "")
 
 
 def _licenses(blob: bytes, tags: _Tags) -> list[str]:

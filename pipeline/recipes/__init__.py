@@ -8,7 +8,8 @@ the line that it stands in, its path in the document, and what to write instead.
 
 from pipeline.recipes.assembly import load_recipe, scope
 from pipeline.recipes.platforms import Platforms, load_platforms
-from pipeline.recipes.reference import json_schema, platforms_schema, reference
+from pipeline.recipes.reference import json_schema, platforms_schema, reference, rules_reference, rules_schema
+from pipeline.recipes.rules import load_rules
 from pipeline.recipes.sources import find_recipe
 
 __all__ = [
@@ -17,7 +18,10 @@ __all__ = [
     "json_schema",
     "load_platforms",
     "load_recipe",
+    "load_rules",
     "platforms_schema",
     "reference",
+    "rules_reference",
+    "rules_schema",
     "scope",
 ]

@@ -331,6 +331,12 @@ Duration = Annotated[
     checked(quantities.parse_duration),
     WithJsonSchema({"type": "string"}),
 ]
+Age = Annotated[
+    int,
+    Named("age", quantities.write_age),
+    checked(quantities.parse_age),
+    WithJsonSchema({"type": "string"}),
+]
 Bandwidth = Annotated[int, Named("bandwidth"), checked(quantities.parse_bandwidth), WithJsonSchema({"type": "string"})]
 Cpus = Annotated[int, Named("number of processors"), checked(quantities.parse_cpus), WithJsonSchema(_QUANTITY)]
 Port = Annotated[str, Named("port"), checked(_port), WithJsonSchema({"type": ["integer", "string"]})]

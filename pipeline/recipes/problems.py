@@ -82,8 +82,13 @@ def path_text(path: DocumentPath) -> str:
     return text
 
 
-def validate(model: type[Model], document: Document, problems: Problems) -> Model | None:
-    """The document as a `model`, or None after writing down everything that keeps it from being one."""
+REFERENCE = "docs/recipe.md shows the form of every key"
+"""The way out where nothing more particular is known."""
+
+
+def validate(model: type[Model], document: Document, problems: Problems, *, reference: str = REFERENCE) -> Model | None:
+    """The document as a `model`, or None after writing down everything that keeps it from being one. `reference` says
+    where the form is described."""
     if document.value is None:
         problems.add("document-empty", "the document is empty", document, (), "write `name:` and `layers:`")
         return None
@@ -91,7 +96,7 @@ def validate(model: type[Model], document: Document, problems: Problems) -> Mode
         return model.model_validate(document.value)
     except ValidationError as error:
         for details in error.errors(include_url=False):
-            _translate(details, model, document, problems)
+            _translate(details, model, document, problems, reference)
         return None
 
 
@@ -102,11 +107,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return plain[near[0]] if near else None
 
 
-REFERENCE = "docs/recipe.md shows the form of every key"
-"""The way out where nothing more particular is known."""
-
-
-def _translate(details: ErrorDetails, model: type[Strict], document: Document, problems: Problems) -> None:
+def _translate(
+    details: ErrorDetails, model: type[Strict], document: Document, problems: Problems, reference: str
+) -> None:
     """Turn what pydantic says into a problem in the words of a recipe."""
     path = _document_path(details["loc"], document)
     context = details.get("ctx", {})
@@ -122,7 +125,7 @@ def _translate(details: ErrorDetails, model: type[Strict], document: Document, p
         problems.add("key-missing", f"the key '{key}' is missing", document, path, f"add '{key}:'")
     elif found in _EXPECTED:
         given = kind(details["input"])
-        hint = "remove the key, or give it a value" if given == "nothing" else REFERENCE
+        hint = "remove the key, or give it a value" if given == "nothing" else reference
         problems.add("type-wrong", f"{_EXPECTED[found]} is expected here, not {given}", document, path, hint)
     elif found == "too_short":
         problems.add("list-empty", "the list is empty", document, path, "put something into it, or remove it")
@@ -130,7 +133,7 @@ def _translate(details: ErrorDetails, model: type[Strict], document: Document, p
         problems.add(found, details["msg"], document, path, context["hint"])
     else:
         message = details["msg"].replace("Input should be", "the value should be")
-        problems.add("value-out-of-range", message, document, path, REFERENCE)
+        problems.add("value-out-of-range", message, document, path, reference)
 
 
 def _document_path(location: Sequence[str | int], document: Document) -> DocumentPath:

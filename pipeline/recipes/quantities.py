@@ -12,11 +12,14 @@ SIZE_UNITS = {"": 0, "B": 0, "K": 10, "KiB": 10, "M": 20, "MiB": 20, "G": 30, "G
 """Unit → power of two. One letter means the binary unit, as in the configuration files of the products."""
 DURATION_UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 """Unit → milliseconds."""
+AGE_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
+"""Unit → seconds."""
 RATE_UNITS = {"bit": 1, "kbit": 1_000, "mbit": 1_000_000, "gbit": 1_000_000_000}
 """Unit → bits per second, decimal as in tc(8)."""
 
 LARGEST_SIZE = 1 << 50
 LONGEST_DURATION = 24 * 3_600_000
+LONGEST_AGE = 100 * 366 * 86_400
 LARGEST_RATE = 1_000_000_000_000
 MOST_CPUS = 4096
 SMALLEST_SHARE = 10
@@ -54,6 +57,21 @@ def parse_duration(value: object) -> int:
     if unit not in DURATION_UNITS:
         raise Malformed("duration-malformed", f"'{unit}' is not a unit of time", hint)
     return _whole(number * DURATION_UNITS[unit], "duration", LONGEST_DURATION, hint)
+
+
+def parse_age(value: object) -> int:
+    """`7d`, `12h`, `2w` → seconds. Raises Malformed `age-malformed`."""
+    hint = "write a number with s, m, h, d or w, such as 7d"
+    number, unit = _split(value, "age", hint)
+    if unit not in AGE_UNITS:
+        raise Malformed("age-malformed", f"'{unit}' is not a unit of age", hint)
+    return _whole(number * AGE_UNITS[unit], "age", LONGEST_AGE, hint)
+
+
+def write_age(seconds: int) -> str:
+    """Seconds in the largest unit up to days that they are a whole number of; `parse_age` reads it back."""
+    unit = next((unit for unit in ("d", "h", "m") if seconds and seconds % AGE_UNITS[unit] == 0), "s")
+    return f"{seconds // AGE_UNITS[unit]}{unit}"
 
 
 def parse_bandwidth(value: object) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.model.answers import Answer
+
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """`detail` says why it is not right. `cut_off`: its time was over before it could tell. `settled`: asking again
+class Seen:
+    """An answer that is yet to be judged. `cut_off`: its time was over before it could tell. `settled`: asking again
     would not change it."""
 
-    right: bool
-    detail: str = ""
+    answer: Answer
     cut_off: bool = False
     settled: bool = False

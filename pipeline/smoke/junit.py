@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from xml.sax.saxutils import escape, quoteattr
 
-from pipeline.model.smoke import InstanceReport, SmokeReport
+from pipeline.model.report import InstanceReport, SmokeReport
 from pipeline.smoke.report import neighbours_line
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -19,15 +19,16 @@ def junit(report: SmokeReport, name: str) -> bytes:
     suites = [_suite(report, instance, name) for instance in report.instances]
     if report.neighbours:
         suites.append(_neighbours(report, name))
-    if report.failure:
-        suites.append(_verdict(report, name))
-    tests = sum(len(instance.checks) for instance in report.instances) + bool(report.failure) + len(report.neighbours)
+    whole = report.failure or (f"judged again: {'; '.join(report.problems)}" if _misjudged(report) else "")
+    if whole:
+        suites.append(_verdict(whole, name))
+    tests = sum(len(instance.checks) for instance in report.instances) + bool(whole) + len(report.neighbours)
     failures = sum(not check.passed for instance in report.instances for check in instance.checks)
     failures += sum(not figures.passed for figures in report.neighbours)
     body = "\n".join(suites)
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
-        f"<testsuites{_attributes(name=name, tests=tests, failures=failures + bool(report.failure), errors=0)}"
+        f"<testsuites{_attributes(name=name, tests=tests, failures=failures + bool(whole), errors=0)}"
         f"{_attributes(time=_seconds(report.took))}>\n{body}\n</testsuites>\n"
     ).encode()
 
@@ -67,10 +68,15 @@ def _neighbours(report: SmokeReport, name: str) -> str:
     return "\n".join([*lines, " </testsuite>"])
 
 
-def _verdict(report: SmokeReport, name: str) -> str:
+def _misjudged(report: SmokeReport) -> bool:
+    """Does it not pass, though nothing in it says so?"""
+    return report.claimed and not report.passed
+
+
+def _verdict(whole: str, name: str) -> str:
     opening = _attributes(name=f"{name} as a whole", tests=1, failures=1, errors=0, time="0.000")
     case = _attributes(classname=name, name="the run as a whole", time="0.000")
-    failure = f"<failure{_attributes(message=report.failure)}>{_text(report.failure)}</failure>"
+    failure = f"<failure{_attributes(message=whole)}>{_text(whole)}</failure>"
     return f" <testsuite{opening}>\n  <testcase{case}>{failure}</testcase>\n </testsuite>"
 
 

@@ -6,16 +6,19 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking, RelbuildError
+from pipeline.model.answers import Answer, MountsAnswer, NoAnswer, RestartAnswer, StopAnswer
 from pipeline.model.image import Image
+from pipeline.model.judging import judge, judge_mounts
 from pipeline.model.probes import Restart
-from pipeline.model.smoke import Check, CheckKind, CheckResult, InstanceReport, LimitReading, SmokePlan, Variant
+from pipeline.model.report import CheckResult, InstanceReport
+from pipeline.model.sequence import MOUNTS, UPGRADING, Stage, stages
+from pipeline.model.smoke import Check, CheckKind, LimitReading, SmokePlan, Variant
 from pipeline.sandbox import Instance, Station, Volumes, kept_volumes, launch, what_happened
-from pipeline.smoke.answer import Answer
 from pipeline.smoke.questions import ask, how_it_ended, stop
 from pipeline.smoke.sight import writable_mounts
 
@@ -25,12 +28,6 @@ has failed is killed: nothing would be learnt from waiting."""
 
 LOG_SHOWN = 256 << 10
 """Characters of an instance's log that go into the report: a quarter from its beginning, the rest its end."""
-
-UPGRADING = Check("becomes the new image", CheckKind.RESTART, 30_000, subject=Restart.SAME_DATA)
-"""What is done to the old image when no check restarts it."""
-
-_SCRATCH = ("/dev", "/proc", "/run", "/tmp")  # noqa: S108 - in the container
-"""Where every instance may write."""
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -64,14 +61,6 @@ class Surroundings:
     hold: Callable[[Instance, Sequence[CheckResult]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Stage:
-    """One start: the check that restarts (None: the first start), and what is asked then."""
-
-    restart: Check | None
-    checks: tuple[Check, ...]
-
-
 @dataclass(slots=True)
 class Life:
     """One role played from beginning to end."""
@@ -86,21 +75,22 @@ class Life:
     _happened: list[str] = field(default_factory=list)
     _logs: list[str] = field(default_factory=list)
     _unasked: str = ""
+    _ended: int | None = None
 
     def play(self) -> InstanceReport:
         """Launch the instance, ask it everything, and tell. Raises EnvironmentLacking."""
-        stages = _stages(self.around.plan.checks, upgrade=len(self.role.images) > 1)
+        starts = stages(self.around.plan.checks, upgrade=len(self.role.images) > 1)
         with contextlib.ExitStack() as closing:
             volumes = None
-            if len(stages) > 1:
+            if len(starts) > 1:
                 volumes = closing.enter_context(kept_volumes(self.around.station, self.role.name))
-            for number, stage in enumerate(stages):
-                self._stage(number, stage, stages[number + 1 :], volumes)
+            for number, stage in enumerate(starts):
+                self._stage(number, stage, starts[number + 1 :], volumes)
         return self._report()
 
     # --- one start -----------------------------------------------------------------------------
 
-    def _stage(self, number: int, stage: _Stage, later: Sequence[_Stage], volumes: Volumes | None) -> None:
+    def _stage(self, number: int, stage: Stage, later: Sequence[Stage], volumes: Volumes | None) -> None:
         if self._unasked:
             self._skip(stage)
             return
@@ -118,11 +108,11 @@ class Life:
             raise
         except RelbuildError as error:
             name = stage.restart.name if stage.restart else "starts"
-            self._answered(CheckResult(name, False, _milliseconds(begun), str(error)))
+            self._answered(_unanswered(name, str(error), _milliseconds(begun)))
             self._unasked = "not asked: the instance did not start"
             self._skip(replace(stage, restart=None), quietly=stage.restart is None)
 
-    def _lived(self, instance: Instance, image: Image, stage: _Stage, later: Sequence[_Stage], begun: float) -> None:
+    def _lived(self, instance: Instance, image: Image, stage: Stage, later: Sequence[Stage], begun: float) -> None:
         self._limits = self._limits or instance.readings()
         self._wait_until_ready(instance, image, stage.restart, begun)
         for check in stage.checks:
@@ -133,25 +123,23 @@ class Life:
 
     def _wait_until_ready(self, instance: Instance, image: Image, restart: Check | None, begun: float) -> None:
         ready = self.around.plan.ready
-        result = CheckResult("ready", True, 0)
-        if ready is not None:
-            result = self._asked(ready, instance, image)
+        result = self._asked(ready, instance, image) if ready is not None else None
         took = _milliseconds(begun)
+        back = result is None or result.passed
         if restart is not None:
-            detail = "" if result.passed else f"not ready when started again: {result.detail}"
-            self._answered(CheckResult(restart.name, result.passed, took, detail))
+            self._answered(self._restarted(restart, result, image, took))
             self._measured.setdefault("ready_again_after_ms", took)
-        elif ready is not None:
+        elif result is not None:
             self._answered(result)
             self._ready_after = took if result.passed else None
-        if not result.passed:
+        if not back:
             self._unasked = "not asked: the instance was not ready"
         elif self.role.variant is Variant.READ_ONLY and restart is None:
             self._answered(_read_only(instance, image))
 
     def _ask(self, check: Check, instance: Instance, image: Image) -> None:
         if self._unasked:
-            self._answered(CheckResult(check.name, False, 0, self._unasked))
+            self._answered(_unanswered(check.name, self._unasked))
             return
         self._answered(self._asked(check, instance, image))
         if check.kind is CheckKind.STOP:
@@ -163,24 +151,31 @@ class Life:
         except EnvironmentLacking:
             raise
         except RelbuildError as error:
-            return CheckResult(check.name, False, 0, str(error))
+            return _unanswered(check.name, str(error))
+
+    def _restarted(self, restart: Check, ready: CheckResult | None, image: Image, took: int) -> CheckResult:
+        assert isinstance(restart.subject, Restart)
+        answer = RestartAnswer(restart.subject, self._ended, ready.answer if ready else None)
+        wrong = judge(restart, answer, image.config, self.around.plan.ready)
+        if ready is not None and not ready.passed:
+            wrong = f"not ready when started again: {ready.detail}"
+        return CheckResult(restart.name, not wrong, took, wrong, answer)
 
     def _end_for(self, restart: Check, instance: Instance, image: Image) -> None:
         """End the instance as the check that restarts it wants."""
         begun = time.monotonic()
-        answer = Answer(True)
-        if not instance.alive:
-            answer = Answer(False, f"the instance had ended before, with {how_it_ended(instance)}")
-        elif restart.subject is Restart.AFTER_KILL:
-            instance.kill()
+        answer: Answer
+        if restart.subject is Restart.AFTER_KILL and instance.alive:
+            answer = StopAnswer("SIGKILL", instance.kill())
         else:
-            # How it ends is another question; here it only has to.
-            answer = stop(
-                replace(restart, expect=replace(restart.expect, exit_code=None)), instance, image.config.stop_signal
-            )
+            answer = stop(restart, instance, image.config.stop_signal)
         self._measured.setdefault("stopped_after_ms", _milliseconds(begun))
-        if not answer.right:
-            self._answered(CheckResult(restart.name, False, _milliseconds(begun), answer.detail))
+        # How it ends is another question; here it only has to.
+        self._ended = answer.exit_code if isinstance(answer, StopAnswer) else None
+        if self._ended is None:
+            asked = Check(restart.name, CheckKind.STOP, restart.within, signal=image.config.stop_signal)
+            wrong = judge(asked, answer, image.config)
+            self._answered(CheckResult(restart.name, False, _milliseconds(begun), wrong, answer))
             self._unasked = "not asked: the instance was not started again"
 
     def _finish(self, instance: Instance, image: Image, *, last: bool) -> None:
@@ -210,13 +205,13 @@ class Life:
         self._results.append(result)
         self.around.asked()
 
-    def _skip(self, stage: _Stage, *, quietly: bool = False) -> None:
+    def _skip(self, stage: Stage, *, quietly: bool = False) -> None:
         """Write down what is not asked any more; nothing (`quietly`) where the image has not started at all."""
         if not quietly:
             told = {result.name for result in self._results}
             restart = (stage.restart,) if stage.restart and stage.restart.name not in told else ()
             for check in (*restart, *stage.checks):
-                self._answered(CheckResult(check.name, False, 0, self._unasked))
+                self._answered(_unanswered(check.name, self._unasked))
 
     def _report(self) -> InstanceReport:
         measured = self._measured.get
@@ -235,40 +230,23 @@ class Life:
             role=self.role.label,
             happened="; ".join(self._happened),
             measured=tuple(sorted(self._measured.items())),
+            variant=self.role.variant,
+            user=self.role.user,
+            upgraded_from=self.role.images[0][0].digest if len(self.role.images) > 1 else None,
         )
-
-
-def _stages(checks: Sequence[Check], *, upgrade: bool) -> tuple[_Stage, ...]:
-    """The checks, cut where one restarts the instance. An upgrade has a restart in any case: before all."""
-    if upgrade and all(check.kind is not CheckKind.RESTART for check in checks):
-        return (_Stage(None, ()), _Stage(UPGRADING, tuple(checks)))
-    return tuple(_cut(checks))
-
-
-def _cut(checks: Sequence[Check]) -> Iterator[_Stage]:
-    restart: Check | None = None
-    asked: list[Check] = []
-    for check in checks:
-        if check.kind is CheckKind.RESTART:
-            yield _Stage(restart, tuple(asked))
-            restart, asked = check, []
-        else:
-            asked.append(check)
-    yield _Stage(restart, tuple(asked))
 
 
 def _read_only(instance: Instance, image: Image) -> CheckResult:
     """Can nothing be written but the volumes and the scratch file systems?"""
-    name = "nothing but volumes and scratch space can be written"
     if not instance.alive:
-        return CheckResult(name, False, 0, f"the instance ended with {how_it_ended(instance)}")
-    allowed = (*_SCRATCH, *image.config.volumes)
-    wrong = [
-        where
-        for where in writable_mounts(instance)
-        if not any(f"{where}/".startswith(f"{place.rstrip('/')}/") for place in allowed)
-    ]
-    return CheckResult(name, not wrong, 0, f"can be written: {', '.join(wrong)}" if wrong else "")
+        return _unanswered(MOUNTS, f"the instance ended with {how_it_ended(instance)}")
+    answer = MountsAnswer(writable_mounts(instance))
+    wrong = judge_mounts(answer, image.config)
+    return CheckResult(MOUNTS, not wrong, 0, wrong, answer)
+
+
+def _unanswered(name: str, why: str, took: int = 0) -> CheckResult:
+    return CheckResult(name, False, took, why, NoAnswer(why))
 
 
 def escaped(text: str) -> str:

@@ -11,17 +11,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import EnvironmentLacking
 from pipeline.model.image import Image
-from pipeline.model.smoke import Check, CheckKind, Misbehaviour, NeighbourFigures, Neighbours, SmokePlan
+from pipeline.model.judging import judge
+from pipeline.model.report import NeighbourFigures
+from pipeline.model.sequence import measured_by
+from pipeline.model.smoke import Check, CheckKind, Misbehaviour, Neighbours, SmokePlan
+from pipeline.model.values import readable
+from pipeline.model.verdict import judge_neighbours
 from pipeline.progress import Progress, task
 from pipeline.sandbox import Instance, Station, launch, open_network
 from pipeline.sandbox.usage import Usage
-from pipeline.smoke.answer import Answer
+from pipeline.smoke.answer import Seen
 from pipeline.smoke.questions import ask
 from pipeline.smoke.talking import request, talk
 
@@ -37,8 +42,6 @@ _NEEDED = {Misbehaviour.SPIN: "cpus", Misbehaviour.ALLOCATE: "memory", Misbehavi
 
 _NOTABLE = 100_000
 """Microseconds of processor time, or bytes: less is what a quiet instance does too."""
-
-_TALKING = (CheckKind.HTTP, CheckKind.PORT, CheckKind.SOCKET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +80,15 @@ def watch(
             instances.append(closing.enter_context(launched))
             running.advance(1)
         _wait_until_ready(plan.ready, instances, image)
-        quiet = _measure(question, instances[1:], wanted.lasting)
+        quiet = _measure(question, image, instances[1:], wanted.lasting)
         running.advance(1)
         figures = []
         for misbehaviour in wanted.misbehave:
-            figures.append(_disturbed(misbehaviour, instances, question, quiet, wanted))
+            figures.append(
+                _disturbed(misbehaviour, instances, image=image, question=question, quiet=quiet, wanted=wanted)
+            )
             running.advance(1)
         return tuple(figures)
-
-
-def measured_by(plan: SmokePlan) -> Check | None:
-    """The question by which neighbours are measured: the first by HTTP, else the first to a port or socket, else
-    `ready` if it is one of these."""
-    known = [check for kind in _TALKING for check in plan.checks if check.kind is kind]
-    if not known and plan.ready is not None and plan.ready.kind in _TALKING:
-        known = [plan.ready]
-    return known[0] if known else None
 
 
 def _wait_until_ready(ready: Check | None, instances: Sequence[Instance], image: Image) -> None:
@@ -102,7 +98,7 @@ def _wait_until_ready(ready: Check | None, instances: Sequence[Instance], image:
         list(pool.map(lambda instance: ask(ready, instance, image), instances))
 
 
-def _measure(question: Check, instances: Sequence[Instance], lasting: int) -> _Measured:
+def _measure(question: Check, image: Image, instances: Sequence[Instance], lasting: int) -> _Measured:
     """Ask one after the other, round and round, for `lasting` milliseconds, and each at least once."""
     latencies, failed, reason = [], 0, ""
     until = time.monotonic() + lasting / 1000
@@ -111,27 +107,33 @@ def _measure(question: Check, instances: Sequence[Instance], lasting: int) -> _M
         instance = instances[count % len(instances)]
         count += 1
         begun = time.monotonic()
-        answer = _asked(question, instance, begun + QUESTION)
-        if answer.right:
+        wrong = _asked(question, image, instance, begun + QUESTION)
+        if not wrong:
             latencies.append(round((time.monotonic() - begun) * 1_000_000))
         else:
             failed += 1
-            reason = reason or f"{instance.name}: {answer.detail}"
+            reason = reason or f"{instance.name}: {wrong}"
             if failed > len(instances):
                 break
         time.sleep(_PAUSE)
     return _Measured(tuple(sorted(latencies)), failed, reason)
 
 
-def _asked(question: Check, instance: Instance, deadline: float) -> Answer:
-    """One question, from outside over the limited link where the instance has one."""
-    attempt: Callable[[Check, Instance, float, str | None], Answer]
+def _asked(question: Check, image: Image, instance: Instance, deadline: float) -> str:
+    """One question, from outside over the limited link where the instance has one. What is wrong with the answer."""
+    attempt: Callable[[Check, Instance, float, str | None], Seen]
     attempt = request if question.kind is CheckKind.HTTP else talk
-    return attempt(question, instance, deadline, instance.address)
+    return judge(question, attempt(question, instance, deadline, instance.address).answer, image.config)
 
 
 def _disturbed(
-    misbehaviour: Misbehaviour, instances: Sequence[Instance], question: Check, quiet: _Measured, wanted: Neighbours
+    misbehaviour: Misbehaviour,
+    instances: Sequence[Instance],
+    *,
+    image: Image,
+    question: Check,
+    quiet: _Measured,
+    wanted: Neighbours,
 ) -> NeighbourFigures:
     bad, others = instances[0], instances[1:]
     impossible = _impossible(misbehaviour, bad)
@@ -140,16 +142,15 @@ def _disturbed(
     if not impossible:
         try:
             with _misbehaving(misbehaviour, bad, [other.address for other in others if other.address]):
-                meanwhile = _measure(question, others, wanted.lasting)
+                meanwhile = _measure(question, image, others, wanted.lasting)
                 effect = _effect(misbehaviour, before, bad.usage())
         except EnvironmentLacking as error:
             impossible = str(error)
     if not impossible and not effect:
         impossible = f"it showed no effect in {time.monotonic() - begun:.1f} s, so nothing was measured"
-    detail = impossible or _verdict(quiet, meanwhile, wanted)
-    return NeighbourFigures(
+    figures = NeighbourFigures(
         misbehaviour=str(misbehaviour),
-        passed=not detail,
+        passed=True,
         asked=len(meanwhile.latencies) + meanwhile.failed,
         failed=meanwhile.failed,
         quiet_p50=quiet.percentile(0.5),
@@ -157,8 +158,13 @@ def _disturbed(
         p50=meanwhile.percentile(0.5),
         p99=meanwhile.percentile(0.99),
         effect=effect,
-        detail=detail,
+        quiet_asked=len(quiet.latencies) + quiet.failed,
+        quiet_failed=quiet.failed,
     )
+    wrong = judge_neighbours(figures, wanted)
+    told = "; ".join(text for text in (wrong, quiet.reason or meanwhile.reason) if text)
+    detail = impossible or (told if wrong else "")
+    return replace(figures, passed=not detail, detail=readable(detail))
 
 
 def _effect(misbehaviour: Misbehaviour, before: Usage, after: Usage) -> str:
@@ -176,21 +182,6 @@ def _effect(misbehaviour: Misbehaviour, before: Usage, after: Usage) -> str:
     if misbehaviour in (Misbehaviour.FORK, Misbehaviour.ALLOCATE):
         return text.format(done) if done else ""
     return text.format(done / 1_000_000) if done >= _NOTABLE else ""
-
-
-def _verdict(quiet: _Measured, meanwhile: _Measured, wanted: Neighbours) -> str:
-    if quiet.failed:
-        return f"{quiet.failed} answers were wrong before anybody misbehaved: {quiet.reason}"
-    if meanwhile.failed:
-        return f"{meanwhile.failed} answers did not come or were wrong: {meanwhile.reason}"
-    for share, what in ((0.5, "median"), (0.99, "99th percentile")):
-        allowed = wanted.factor * max(quiet.percentile(share), wanted.floor)
-        if meanwhile.percentile(share) > allowed:
-            return (
-                f"the {what} of the others' latency rose from {quiet.percentile(share) / 1000:.1f} ms to "
-                f"{meanwhile.percentile(share) / 1000:.1f} ms, more than {allowed / 1000:.1f} ms"
-            )
-    return ""
 
 
 def _impossible(misbehaviour: Misbehaviour, bad: Instance) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pipeline.model.image import Image
-from pipeline.model.smoke import Check, CheckKind, CheckResult, Expectation
-from pipeline.sandbox import Instance, Outcome
-from pipeline.smoke.answer import Answer
+from pipeline.model.answers import Answer, CommandAnswer, LogAnswer, NoAnswer, StopAnswer
+from pipeline.model.image import Image, ImageConfig
+from pipeline.model.judging import DEFAULT_SIGNAL, judge, recordable
+from pipeline.model.report import CheckResult
+from pipeline.model.smoke import Check, CheckKind
+from pipeline.model.values import SHOWN, Said, final, readable
+from pipeline.sandbox import Instance
+from pipeline.smoke.answer import Seen
 from pipeline.smoke.facts import look
 from pipeline.smoke.talking import request, talk
-from pipeline.smoke.values import SHOWN, differs, final, shown
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.5
 """Seconds between attempts: short at first, because most servers are up in less than a second."""
@@ -19,14 +22,19 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.5
 
 def ask(check: Check, instance: Instance, image: Image) -> CheckResult:
     """Ask until the answer is right, `check.within` milliseconds have passed, or the instance has ended. For every
-    kind but RESTART, which is more than a question."""
+    kind but RESTART, which is more than a question. What is judged in the end is what is recorded."""
     begun = time.monotonic()
     deadline = begun + check.within / 1000
+    why = ""
     if check.kind is CheckKind.STOP:
         answer = stop(check, instance, check.signal or image.config.stop_signal)
     else:
-        answer = _until(_attempt(check, instance, image), check, instance, deadline)
-    return CheckResult(check.name, answer.right, round((time.monotonic() - begun) * 1000), answer.detail)
+        attempt = _attempt(check, instance, image)
+        answer, why = asked_until_right(attempt, check, instance, image.config, deadline)
+    kept = recordable(check, answer)
+    wrong = judge(check, kept, image.config)
+    took = round((time.monotonic() - begun) * 1000)
+    return CheckResult(check.name, not wrong, took, readable(why or wrong) if wrong else "", kept)
 
 
 def last_lines(log: bytes, limit: int = SHOWN) -> str:
@@ -42,44 +50,40 @@ def how_it_ended(instance: Instance) -> str:
 
 
 def stop(check: Check, instance: Instance, stop_signal: str) -> Answer:
-    """Send the signal; right if the instance ends in time with the expected exit code."""
+    """Send the signal and see how the instance ends."""
     if not instance.alive:
-        return Answer(False, f"the instance had ended before, with {how_it_ended(instance)}")
-    name = stop_signal or "SIGTERM"
+        return NoAnswer(f"the instance had ended before, with {how_it_ended(instance)}")
+    name = stop_signal or DEFAULT_SIGNAL
     code = instance.stop(name, check.within / 1000)
-    if code is None:
-        return Answer(False, f"it still runs {check.within} ms after {name}; {last_lines(instance.log)}")
-    if check.expect.exit_code is not None and code != check.expect.exit_code:
-        return Answer(
-            False,
-            f"exit code {code} after {name}, not {check.expect.exit_code}; {last_lines(instance.log)}",
-        )
-    return Answer(True)
+    return StopAnswer(name, code, last_lines(instance.log))
 
 
-def _until(attempt: Callable[[float], Answer], check: Check, instance: Instance, deadline: float) -> Answer:
+def asked_until_right(
+    attempt: Callable[[float], Seen], check: Check, instance: Instance, config: ImageConfig, deadline: float
+) -> tuple[Answer, str]:
+    """The answer that was right, or the last one that tells something, and why it was not asked for any longer."""
     pause = _FIRST_PAUSE
-    told = Answer(False)
+    told: tuple[Answer, str] | None = None
     while True:
         # Before the attempt: what an instance printed before it ended still counts.
         ended = not instance.alive
-        answer = attempt(deadline)
-        if answer.right:
-            return answer
-        if answer.settled:
-            return Answer(False, answer.detail)
+        seen = attempt(deadline)
+        wrong = judge(check, seen.answer, config)
+        if not wrong or seen.settled:
+            return seen.answer, wrong
         if ended:
-            return Answer(False, f"the instance ended with {how_it_ended(instance)}")
+            why = f"the instance ended with {how_it_ended(instance)}"
+            return NoAnswer(why), why
         # An attempt that the deadline cuts off tells less than the one before it.
-        told = told if answer.cut_off and told.detail else answer
+        told = told if seen.cut_off and told is not None else (seen.answer, wrong)
         left = deadline - time.monotonic()
         if left <= 0:
-            return Answer(False, f"not within {check.within} ms: {told.detail}")
+            return told[0], f"not within {check.within} ms: {told[1]}"
         instance.wait(min(pause, left))
         pause = min(pause * 1.5, _LAST_PAUSE)
 
 
-def _attempt(check: Check, instance: Instance, image: Image) -> Callable[[float], Answer]:
+def _attempt(check: Check, instance: Instance, image: Image) -> Callable[[float], Seen]:
     match check.kind:
         case CheckKind.COMMAND:
             return lambda deadline: _command(check, instance, deadline)
@@ -93,38 +97,18 @@ def _attempt(check: Check, instance: Instance, image: Image) -> Callable[[float]
             return lambda _: look(check.subject, instance, image)
 
 
-def _command(check: Check, instance: Instance, deadline: float) -> Answer:
+def _command(check: Check, instance: Instance, deadline: float) -> Seen:
     outcome = instance.execute(
         check.command,
         stdin=check.stdin.encode(),
         user=check.user,
         timeout=max(0.001, deadline - time.monotonic()),
     )
-    if outcome.timed_out:
-        return Answer(False, f"the command did not end; {_printed(outcome)}", cut_off=True)
-    wrong = _differs(check.expect, outcome)
-    return Answer(not wrong, f"{wrong}; {_printed(outcome)}" if wrong else "")
+    status = None if outcome.timed_out else outcome.status
+    answer = CommandAnswer(status, Said.of(outcome.stdout), Said.of(outcome.stderr))
+    return Seen(answer, cut_off=outcome.timed_out)
 
 
-def _differs(expect: Expectation, outcome: Outcome) -> str:
-    if expect.exit_code is not None and outcome.status != expect.exit_code:
-        return f"exit code {outcome.status}, not {expect.exit_code}"
-    stdout, stderr = (text.decode(errors="replace") for text in (outcome.stdout, outcome.stderr))
-    return differs(expect.stdout, stdout, "stdout") or differs(expect.stderr, stderr, "stderr")
-
-
-def _log(check: Check, instance: Instance) -> Answer:
-    log = instance.log.decode(errors="replace")
-    wrong = differs(check.log, log, "the log")
-    if not wrong:
-        return Answer(True)
-    return Answer(False, f"{wrong}; it ends with: {last_lines(instance.log)}", settled=final(check.log, log))
-
-
-def _printed(outcome: Outcome) -> str:
-    parts = [
-        f"{name}: {shown(data)}"
-        for name, data in (("stdout", outcome.stdout), ("stderr", outcome.stderr))
-        if data.strip()
-    ]
-    return "; ".join(parts) or "it printed nothing"
+def _log(check: Check, instance: Instance) -> Seen:
+    log = Said.of(instance.log)
+    return Seen(LogAnswer(log), settled=final(check.log, log.text))

@@ -13,20 +13,14 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.model.image import Image
-from pipeline.model.smoke import (
-    Check,
-    CheckResult,
-    InstanceReport,
-    NeighbourFigures,
-    SmokePlan,
-    SmokeReport,
-    Variant,
-)
+from pipeline.model.plan_form import plan_digest
+from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures, Older, SmokeReport
+from pipeline.model.smoke import Check, SmokePlan, Variant
+from pipeline.model.verdict import NOTHING_ASKED, NOTHING_LAUNCHED
 from pipeline.progress import QUIET, Progress, Task, task
 from pipeline.sandbox import Instance, Station
 from pipeline.smoke.life import Life, Role, Surroundings, Unpacked
 from pipeline.smoke.neighbours import watch
-from pipeline.smoke.report import plan_digest
 
 _ARBITRARY = range(10_000, 60_000)
 """Numbers of users that no image has an account for, in what a container has of ids."""
@@ -78,6 +72,9 @@ def smoke(
         took=round((time.monotonic() - begun) * 1000),
         failure=_failure(plan, questions, instances),
         neighbours=neighbours,
+        asked=plan,
+        config=image.config,
+        older=Older(older[0].digest, older[0].config) if older is not None else None,
     )
 
 
@@ -117,9 +114,9 @@ def _results(futures: Sequence[Future[InstanceReport]]) -> tuple[InstanceReport,
 
 def _failure(plan: SmokePlan, questions: Sequence[Check], instances: Sequence[InstanceReport]) -> str:
     if not questions:
-        return "nothing was asked: the recipe has neither `smoke.ready` nor `smoke.checks`"
+        return NOTHING_ASKED
     if not instances:
-        return "nothing was launched: the recipe asks for no instance"
+        return NOTHING_LAUNCHED
     if plan.limits.enforce:
         loose = sorted(
             {

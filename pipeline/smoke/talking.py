@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Iterator
 
+from pipeline.model.answers import HttpAnswer, NoAnswer, TalkAnswer
+from pipeline.model.judging import place_of
 from pipeline.model.probes import HttpRequest
-from pipeline.model.smoke import Check, CheckKind
+from pipeline.model.smoke import Check
+from pipeline.model.values import Said, differs, final, readable, shown
 from pipeline.sandbox import Instance
-from pipeline.smoke.answer import Answer
+from pipeline.smoke.answer import Seen
 from pipeline.smoke.sight import connect_socket
-from pipeline.smoke.values import differs, final, shown
 
 ANSWER_LIMIT = 1 << 20
 """Bytes read of an answer."""
@@ -28,20 +30,16 @@ _SILENCE = 1.0
 quarter of the time that is left where that is more, because some answer in parts."""
 
 
-def talk(check: Check, instance: Instance, deadline: float, address: str | None = None) -> Answer:
-    """Send to a port or socket and hold what comes back against `expect.stdout`, until it fits or the other side
-    ends. `address` is where the port is; None: the instance's loopback."""
-    where = f"port {check.port}" if check.kind is CheckKind.PORT else f"socket {check.socket}"
+def talk(check: Check, instance: Instance, deadline: float, address: str | None = None) -> Seen:
+    """Send to a port or socket and take what comes back, until it fits `expect.stdout` or the other side ends.
+    `address` is where the port is; None: the instance's loopback."""
     rules = check.expect.stdout
     answer = b""
-    wrong = ""
     try:
         with _connected(instance, check.port, check.socket, deadline, address) as connection:
             if check.send:
                 connection.sendall(check.send.encode())
-            if not rules:
-                return Answer(True)
-            while len(answer) < ANSWER_LIMIT:
+            while rules and len(answer) < ANSWER_LIMIT:
                 left = _left(deadline)
                 patience = min(left, max(_SILENCE, left / 4)) if answer else left
                 connection.settimeout(patience)
@@ -55,41 +53,34 @@ def talk(check: Check, instance: Instance, deadline: float, address: str | None 
                     break
                 answer += piece
                 text = answer.decode(errors="replace")
-                wrong = differs(rules, text, "the answer")
                 # A rule that forbids something is settled only by the whole answer.
-                if not wrong and all(rule.lacks is None for rule in rules):
-                    return Answer(True)
+                if not differs(rules, text, "") and all(rule.lacks is None for rule in rules):
+                    break
                 if final(rules, text):
                     break
     except OSError as error:
-        if isinstance(error, TimeoutError) and answer and not differs(rules, answer.decode(errors="replace"), ""):
-            return Answer(True)
+        cut_off = isinstance(error, TimeoutError)
+        if cut_off and answer and not differs(rules, answer.decode(errors="replace"), ""):
+            return Seen(TalkAnswer(Said.of(answer)))
         said = f", after {shown(answer)}" if answer else ""
-        return Answer(False, f"{where}: {reason(error)}{said}", cut_off=isinstance(error, TimeoutError))
-    wrong = differs(rules, answer.decode(errors="replace"), "the answer")
-    return Answer(not wrong, f"{where}: {wrong}: {shown(answer)}" if wrong else "")
+        return Seen(NoAnswer(f"{place_of(check)}: {reason(error)}{said}"), cut_off=cut_off)
+    return Seen(TalkAnswer(Said.of(answer)))
 
 
-def request(check: Check, instance: Instance, deadline: float, address: str | None = None) -> Answer:
-    """Ask by HTTP and hold status, headers and body against `expect`. `address` as for `talk`."""
+def request(check: Check, instance: Instance, deadline: float, address: str | None = None) -> Seen:
+    """Ask by HTTP; status, body, and the headers that `expect` names. `address` as for `talk`."""
     asked = check.subject
     assert isinstance(asked, HttpRequest)
-    where = f"{asked.method} {asked.path} at {asked.socket or asked.port}"
     try:
         status, headers, body = exchange(asked, instance, deadline, address)
     except (OSError, http.client.HTTPException) as error:
-        return Answer(False, f"{where}: {reason(error)}", cut_off=isinstance(error, TimeoutError))
-    text = body.decode(errors="replace")
-    wrong = differs(check.expect.status, str(status), "the status", tell=True)
-    for name, rules in check.expect.headers:
+        why = f"{place_of(check)}: {readable(reason(error))}"
+        return Seen(NoAnswer(why), cut_off=isinstance(error, TimeoutError))
+    found = []
+    for name in dict.fromkeys(name for name, _ in check.expect.headers):
         values = headers.get_all(name)
-        wrong = wrong or (
-            f"there is no header '{name}'"
-            if values is None
-            else differs(rules, ", ".join(values), f"header '{name}'", tell=True)
-        )
-    wrong = wrong or differs(check.expect.body, text, "the body")
-    return Answer(not wrong, f"{where}: {wrong}; it said {status}: {shown(text)}" if wrong else "")
+        found.append((name, None if values is None else Said.of(", ".join(values))))
+    return Seen(HttpAnswer(status, tuple(found), Said.of(body)))
 
 
 def exchange(
@@ -101,27 +92,32 @@ def exchange(
         _hung_up_at(deadline, plain),
         contextlib.ExitStack() as closing,
     ):
-        stream = closing.enter_context(_encrypted(asked, instance, plain)) if asked.tls else plain
-        connection = http.client.HTTPConnection(asked.host)
-        connection.sock = stream
-        given = {name.lower() for name, _ in asked.headers}
-        connection.putrequest(asked.method, asked.path, skip_host=True, skip_accept_encoding=True)
-        standard = [("Host", asked.host), ("User-Agent", "relbuild"), ("Connection", "close")]
-        if asked.body:
-            standard.append(("Content-Length", str(len(asked.body.encode()))))
-        for name, value in (*((name, value) for name, value in standard if name.lower() not in given), *asked.headers):
-            connection.putheader(name, value)
-        connection.endheaders(asked.body.encode() or None)
         try:
-            with connection.getresponse() as response:
-                body = response.read(ANSWER_LIMIT)
-                if response.length and len(body) < ANSWER_LIMIT:
-                    raise http.client.IncompleteRead(body, response.length)
-                return response.status, response.headers, body
+            stream = closing.enter_context(_encrypted(asked, instance, plain)) if asked.tls else plain
+            return _exchanged(asked, stream)
         except (http.client.HTTPException, OSError) as error:
+            # Hung up on by ourselves, whatever it looks like from here: a broken pipe, a reset, an early end.
             if time.monotonic() >= deadline:
                 raise TimeoutError("the answer did not come to its end") from error
             raise
+
+
+def _exchanged(asked: HttpRequest, stream: socket.socket) -> tuple[int, http.client.HTTPMessage, bytes]:
+    connection = http.client.HTTPConnection(asked.host)
+    connection.sock = stream
+    given = {name.lower() for name, _ in asked.headers}
+    connection.putrequest(asked.method, asked.path, skip_host=True, skip_accept_encoding=True)
+    standard = [("Host", asked.host), ("User-Agent", "relbuild"), ("Connection", "close")]
+    if asked.body:
+        standard.append(("Content-Length", str(len(asked.body.encode()))))
+    for name, value in (*((name, value) for name, value in standard if name.lower() not in given), *asked.headers):
+        connection.putheader(name, value)
+    connection.endheaders(asked.body.encode() or None)
+    with connection.getresponse() as response:
+        body = response.read(ANSWER_LIMIT)
+        if response.length and len(body) < ANSWER_LIMIT:
+            raise http.client.IncompleteRead(body, response.length)
+        return response.status, response.headers, body
 
 
 def reason(error: Exception) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import hmac
 import json
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Collection, Iterator
@@ -21,6 +24,12 @@ from pipeline.errors import EnvironmentLacking, VerificationError
 
 _SWEEP_AGE = 30.0
 """Seconds: far more than passes between making a temporary file and locking it."""
+
+KEY_FILE = "key"
+"""The key that the store seals with, in its root, readable by its owner only."""
+
+KEY_SIZE = 32
+"""Bytes: as many as SHA-256 has (RFC 2104, section 3)."""
 
 _FOLDERS = ("blobs", "results", "trees", "metadata", "locks", "tmp")
 
@@ -180,6 +189,47 @@ class Store:
             file.write(data)
             file.flush()
             Path(name).replace(path)
+
+    # --- seals -------------------------------------------------------------------------------
+
+    def seal(self, data: bytes) -> str:
+        """What only this store says of `data`: HMAC-SHA256 (RFC 2104), 64 hex digits, under a key that is made when it
+        is first needed. Whoever can read the store can make one too."""
+        return hmac.new(self._key(), data, hashlib.sha256).hexdigest()
+
+    def sealed(self, data: bytes, seal: str) -> bool:
+        """Was `seal` made by this store, of this very data?"""
+        return hmac.compare_digest(self.seal(data).encode(), seal.encode(errors="replace"))
+
+    def _key(self) -> bytes:
+        path = self.root / KEY_FILE
+        for _ in range(2):
+            try:
+                key = path.read_bytes()
+            except FileNotFoundError:
+                self._make_key(path)
+                continue
+            if len(key) == KEY_SIZE and stat.S_IMODE(path.stat().st_mode) == 0o600:
+                return key
+            break
+        raise VerificationError(
+            "store-key",
+            "the store's key is not as relbuild made it, so nothing that was sealed with it can be trusted",
+            place=str(path),
+            hint="remove it and test again what is to be published",
+        )
+
+    def _make_key(self, path: Path) -> None:
+        """Of several that make one at the same time the first wins."""
+        handle, name = tempfile.mkstemp(dir=self.root / "tmp", prefix="key-")
+        with os.fdopen(handle, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(secrets.token_bytes(KEY_SIZE))
+            file.flush()
+            os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(name)
+            Path(name).unlink()
 
     # --- trees -------------------------------------------------------------------------------
 

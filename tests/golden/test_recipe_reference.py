@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import jsonschema
 
-from pipeline.recipes import json_schema, platforms_schema, reference
+from pipeline.recipes import json_schema, load_rules, platforms_schema, reference, rules_reference, rules_schema
 from pipeline.recipes.schema import RecipeDocument
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "recipe.md"
+DOCS = Path(__file__).parents[2] / "docs"
+REFERENCE = DOCS / "recipe.md"
+RULES = DOCS / "rules.md"
 
 
 def test_the_reference_is_not_stale() -> None:
     if os.environ.get("RELBUILD_REGENERATE"):
         REFERENCE.write_text(reference())
     assert REFERENCE.read_text() == reference(), "run this test with RELBUILD_REGENERATE=1"
+
+
+def test_the_reference_of_the_rules_is_not_stale() -> None:
+    if os.environ.get("RELBUILD_REGENERATE"):
+        RULES.write_text(rules_reference())
+    assert RULES.read_text() == rules_reference(), "run this test with RELBUILD_REGENERATE=1"
+
+
+def test_the_example_in_the_reference_of_the_rules_is_one(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", rules_reference(), re.DOTALL)
+    path = tmp_path / "rules.yaml"
+    path.write_text(example)
+    rules = load_rules(path)
+    assert len(rules.gate) == 2 and rules.retention[0].younger_than == 30 * 86_400
 
 
 def test_every_key_has_a_meaning_in_the_reference() -> None:
@@ -27,5 +44,5 @@ def test_every_key_has_a_meaning_in_the_reference() -> None:
 
 
 def test_the_schemas_are_schemas() -> None:
-    for schema in (json_schema(), platforms_schema()):
+    for schema in (json_schema(), platforms_schema(), rules_schema()):
         jsonschema.Draft202012Validator.check_schema(schema)

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.model.image import Image, ImageConfig
 from pipeline.model.probes import FileFacts, HttpRequest, ProcessFacts, Restart, Rule
+from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import (
     Check,
     CheckKind,
@@ -20,7 +21,6 @@ from pipeline.model.smoke import (
     Misbehaviour,
     Neighbours,
     SmokePlan,
-    SmokeReport,
     Variant,
 )
 from pipeline.oci import make_image
@@ -140,7 +140,8 @@ def test_an_image_for_one_user_only_fails_as_another(examine: Callable[..., Smok
 
 def test_an_upgrade_starts_the_new_image_on_the_old_ones_data(examine: Callable[..., SmokeReport], root: Path) -> None:
     older = (version("1"), [root])
-    plan = SmokePlan(READY, (log("version"), restart(), started(2), log("version 2, start 2"), STOP), instances=1)
+    checks = (log("version"), restart(), started(2), log("version 2, start 2"), STOP)
+    plan = SmokePlan(READY, checks, upgrade_from="older")
     report = examine(plan, version("2"), older)
     assert report.passed, report_lines(report)
     upgraded = report.instances[1]
@@ -149,7 +150,8 @@ def test_an_upgrade_starts_the_new_image_on_the_old_ones_data(examine: Callable[
 
 
 def test_an_upgrade_without_a_restart_comes_before_all_checks(examine: Callable[..., SmokeReport], root: Path) -> None:
-    report = examine(SmokePlan(READY, (log("version 2"), STOP)), version("2"), (version("1"), [root]))
+    plan = SmokePlan(READY, (log("version 2"), STOP), upgrade_from="older")
+    report = examine(plan, version("2"), (version("1"), [root]))
     assert report.passed, report_lines(report)
     assert names(report, 1) == ["+ready", "+becomes the new image", "+log version 2", "+stops"]
 

@@ -13,7 +13,8 @@ import pytest
 from pipeline.digest import DiffId, Digest
 from pipeline.documents import load
 from pipeline.model.image import Descriptor, Image, ImageConfig, Layer
-from pipeline.model.smoke import Check, CheckKind, CheckResult, Limits
+from pipeline.model.report import CheckResult
+from pipeline.model.smoke import Check, CheckKind, Limits
 from pipeline.oci import make_image
 from pipeline.recipes.checks import plan_smoke
 from pipeline.recipes.problems import Problems, validate

@@ -14,7 +14,8 @@ import pytest
 
 from pipeline.model.image import Image, ImageConfig
 from pipeline.model.probes import Rule
-from pipeline.model.smoke import Check, CheckKind, Expectation, LimitReading, Limits, SmokePlan, SmokeReport
+from pipeline.model.report import SmokeReport
+from pipeline.model.smoke import Check, CheckKind, Expectation, LimitReading, Limits, SmokePlan
 from pipeline.oci import make_image
 from pipeline.sandbox import Instance, Station, find_runtime
 from pipeline.sandbox.cgroups import groups_named

@@ -12,19 +12,17 @@ from hypothesis import strategies as st
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
+from pipeline.model.answers import StopAnswer
 from pipeline.model.probes import Rule
+from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures, SmokeReport
 from pipeline.model.smoke import (
     Check,
     CheckKind,
-    CheckResult,
     Expectation,
-    InstanceReport,
     LimitReading,
     Limits,
-    NeighbourFigures,
     Neighbours,
     SmokePlan,
-    SmokeReport,
     Variant,
 )
 from pipeline.smoke import junit, plan_digest, read_report, report_json, report_lines
@@ -187,7 +185,7 @@ class TestJunit:
         failures = list(document.iter("failure"))
         assert len(cases) == int(document.attrib["tests"])
         assert len(failures) == int(document.attrib["failures"])
-        assert bool(failures) or not report.instances or report.passed or not all(i.checks for i in report.instances)
+        assert bool(failures) is not report.passed
 
     def test_a_run_that_failed_as_a_whole_has_a_case_of_its_own(self) -> None:
         document = ElementTree.fromstring(junit(replace(REPORT, instances=(), failure="nothing was asked"), "tiny"))
@@ -222,6 +220,15 @@ class TestLines:
         assert (document.attrib["tests"], document.attrib["failures"]) == ("3", "2")
         facts = {found.attrib["name"]: found.attrib["value"] for found in document.iter("property")}
         assert facts["measured.io_read"] == "5" and facts["happened"] == "/data is full (bytes)"
+
+    def test_one_that_only_says_that_it_passed_is_found_out_and_says_why(self) -> None:
+        answered = replace(INSTANCE, checks=(CheckResult("ready", True, 250, "", StopAnswer("SIGTERM", 0)),))
+        check = Check("ready", CheckKind.PORT, 1000, port=80)
+        report = replace(REPORT, plan=plan_digest(SmokePlan(check)), asked=SmokePlan(check), instances=(answered,))
+        lines = report_lines(report)
+        told = "tiny-1: ready: what was recorded is no answer to a question of kind 'port'"
+        assert f"✗ judged again: {told}" in lines and lines[-1].startswith("DID NOT PASS")
+        assert told in (ElementTree.fromstring(junit(report, "tiny")).findtext("testsuite/testcase/failure") or "")
 
     def test_a_failure_as_a_whole_is_said(self) -> None:
         lines = report_lines(replace(REPORT, instances=(), failure="nothing was asked"))

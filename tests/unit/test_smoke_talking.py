@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
+from pipeline.model.image import ImageConfig
+from pipeline.model.judging import judge
 from pipeline.model.probes import Rule
 from pipeline.model.smoke import Check, CheckKind, Expectation
 from pipeline.sandbox import Instance
-from pipeline.smoke.questions import _until
+from pipeline.smoke.questions import asked_until_right
 from pipeline.smoke.talking import talk
+
+CONFIG = ImageConfig("amd64", 0)
 
 
 class Server:
@@ -61,8 +65,9 @@ def ask(instance: Instance, pattern: str, within: int) -> tuple[bool, str]:
     expect = Expectation(exit_code=None, stdout=(Rule(matches=pattern),))
     check = Check("pings", CheckKind.PORT, within, expect, port=1, send="PING\r\n")
     deadline = time.monotonic() + within / 1000
-    answer = _until(lambda until: talk(check, instance, until), check, instance, deadline)
-    return answer.right, answer.detail
+    answer, _ = asked_until_right(lambda until: talk(check, instance, until), check, instance, CONFIG, deadline)
+    wrong = judge(check, answer, CONFIG)
+    return not wrong, wrong
 
 
 def test_a_server_that_is_still_loading_and_keeps_the_connection_is_asked_anew() -> None:

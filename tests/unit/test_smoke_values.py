@@ -23,9 +23,9 @@ from pipeline.model.probes import (
     Rule,
 )
 from pipeline.model.smoke import CheckKind, Misbehaviour, Neighbours, Variant
+from pipeline.model.values import differs
 from pipeline.recipes import load_recipe
 from pipeline.smoke.sight import is_loopback
-from pipeline.smoke.values import differs
 from tests.unit.recipe_folder import good, only_problem
 
 DOCUMENT = json.dumps({"a": [1, {"b c": "x"}, None], "empty": {}, "yes": True})

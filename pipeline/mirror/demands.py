@@ -1,0 +1,125 @@
+"""What a mirror's keeper demands of an image, rule by rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from pipeline.errors import Problem
+from pipeline.model.evidence import Evidence
+from pipeline.model.image import Image
+from pipeline.model.judging import package_is
+from pipeline.model.rules import GateRule
+from pipeline.oci import media_types
+from pipeline.packages import compare_evr
+
+_NAMED = 8
+"""How many things a refusal names of a longer list."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentImage:
+    """What a tag points to now: the version that its config's label says ("": none), and `created`, seconds since the
+    epoch."""
+
+    tag: str
+    version: str
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class TestedImage:
+    """An image, and what is known of it."""
+
+    image: Image
+    evidence: Evidence
+
+    @property
+    def version(self) -> str:
+        """What its label says, or nothing."""
+        return dict(self.image.config.labels).get(media_types.VERSION, "")
+
+
+def broken(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
+    """How one image breaks a rule."""
+    image, contents = tested.image, tested.evidence.contents
+    said = f" (rule: {rule.place})" if rule.place else ""
+    where = f"{image.config.os}/{image.config.architecture} {image.digest}"
+
+    def refuse(code: str, message: str, hint: str) -> Problem:
+        return Problem(code, f"{message}{said}", where, hint)
+
+    size = image.config_descriptor.size + sum(layer.blob.size for layer in image.layers)
+    if rule.size is not None and size > rule.size:
+        yield refuse("gate-size", f"it has {size} bytes, more than {rule.size}", "leave packages out, or raise `size`")
+    if rule.setuid is not None:
+        allowed = rule.setuid
+        extra = [
+            f"{file.path} ({file.mode:04o})"
+            for file in contents.privileged
+            if not any(fnmatchcase(file.path, glob) for glob in allowed)
+        ]
+        if extra:
+            hint = "take the bits off in the recipe, remove the files, or add them to `setuid`"
+            yield refuse("gate-setuid", f"it holds setuid or setgid programs that are not listed: {_some(extra)}", hint)
+    labels = dict(image.config.labels)
+    missing = [name for name in rule.labels if not labels.get(name, "").strip()]
+    if missing:
+        yield refuse("gate-labels", f"it lacks the labels {_some(missing)}", "add them to `image.labels` in the recipe")
+    if (rule.licenses or rule.forbidden_packages) and not contents.packages:
+        hint = "build it with relbuild, which writes an RPM database"
+        yield refuse("gate-package", "it does not say which packages it holds", hint)
+    if rule.licenses:
+        others = [
+            f"{package.nevra} ({package.license or 'none'})"
+            for package in contents.packages
+            # A key that was imported counts as a package, and has no architecture.
+            if not package.nevra.endswith(".") and not any(fnmatchcase(package.license, glob) for glob in rule.licenses)
+        ]
+        if others:
+            hint = "leave the packages out, or add their licences to `licenses`"
+            yield refuse("gate-license", f"these have a licence that is not listed: {_some(others)}", hint)
+    forbidden = [
+        package.nevra
+        for package in contents.packages
+        if any(package_is(package.nevra, glob) for glob in rule.forbidden_packages)
+    ]
+    if forbidden:
+        yield refuse("gate-package", f"it holds what must not ship: {_some(forbidden)}", "leave these packages out")
+    runtime = tested.evidence.runtime
+    if rule.runtimes and not any(fnmatchcase(runtime, glob) for glob in rule.runtimes):
+        hint = f"test it under one of {', '.join(rule.runtimes)} (--runtime)"
+        yield refuse("gate-runtime", f"it was tested under {runtime}", hint)
+
+
+def broken_by_all(rule: GateRule, tested: Sequence[TestedImage], current: Sequence[CurrentImage]) -> Iterator[Problem]:
+    """How all images of an index together, and the tags' present state, break a rule."""
+    said = f" (rule: {rule.place})" if rule.place else ""
+    versions = {one.image.config.architecture: one.version for one in tested}
+    if rule.same_versions and len(set(versions.values())) > 1:
+        told = ", ".join(f"{arch}: {version or 'none'}" for arch, version in sorted(versions.items()))
+        message = f"the versions differ from architecture to architecture: {told}{said}"
+        yield Problem("gate-versions-differ", message, None, "build all of them from the same repositories")
+    if not rule.refuse_older or not tested:
+        return
+    for now in current:
+        if fnmatchcase(now.tag, rule.tags) and (older := _older(tested, now)):
+            hint = "publish under another tag; to go back on purpose, use `relbuild rollback`"
+            yield Problem("gate-older", f"{now.tag} has something newer: {older}{said}", now.tag, hint)
+
+
+def _older(tested: Sequence[TestedImage], now: CurrentImage) -> str:
+    """In what the images are older than what a tag has, if they are."""
+    version = tested[0].version
+    order = compare_evr(version, now.version) if version and now.version else 0
+    if order < 0:
+        return f"{now.version}, this is {version}"
+    created = max(one.image.config.created for one in tested)
+    if order == 0 and created < now.created:
+        return f"it was made {now.created - created} seconds later"
+    return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

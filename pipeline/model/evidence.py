@@ -1,0 +1,96 @@
+"""What a publication rests on: one image, what was asked of it, under which runtime, what it answered, and what is in
+it. Canonical JSON both ways: of one evidence there is one text."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import VerificationError
+from pipeline.model.json_form import from_json, to_json
+from pipeline.model.report import SmokeReport
+
+EVIDENCE_SCHEMA = 1
+
+EVIDENCE_LIMIT = 32 << 20
+"""Bytes of an evidence: in base64 inside an attestation it must stay below the 64 MiB that a small blob may have."""
+
+EVIDENCE_TYPE = "https://relbuild.org/smoke/v1"
+"""The predicate type of an attestation that carries one (in-toto Statement v1)."""
+
+EVIDENCE_FILE, EVIDENCE_SEAL = "evidence.json", "evidence.seal"
+"""Its files in `NAME.report/`: the bytes, and the seal of the store that tested the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPackage:
+    """A package in the image: its NEVRA, and its licence as its header has it ("": it says none)."""
+
+    nevra: str
+    license: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrivilegedFile:
+    """A setuid or setgid program in the image, with its permission bits."""
+
+    path: str
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in an image that its manifest and config do not tell, read from the tree that was launched. `packages`
+    sorted by NEVRA (empty: it has no RPM database), `privileged` by path."""
+
+    name: str
+    version: str
+    architecture: str
+    packages: tuple[HeldPackage, ...] = ()
+    privileged: tuple[PrivilegedFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """`image`: the manifest's digest; `checks`: the digest of the plan that the recipe asks for; `runtime`: what it was
+    to be launched by; `full`: nothing that the recipe asks for was left out (neighbours are, unless asked for)."""
+
+    image: Digest
+    checks: Digest
+    runtime: str
+    full: bool
+    report: SmokeReport
+    contents: Contents
+
+
+def evidence_json(evidence: Evidence) -> bytes:
+    """Canonical JSON. Raises VerificationError `evidence-too-large`."""
+    value = to_json(evidence)
+    assert isinstance(value, dict)
+    data = canonical_json({"schema": EVIDENCE_SCHEMA, **value})
+    if len(data) > EVIDENCE_LIMIT:
+        raise VerificationError(
+            "evidence-too-large",
+            f"the answers of {evidence.image} come to {len(data) >> 20} MiB, more than {EVIDENCE_LIMIT >> 20} MiB",
+            hint="let checks look at shorter answers, or launch fewer instances",
+        )
+    return data
+
+
+def read_evidence(data: bytes) -> Evidence:
+    """What `evidence_json` wrote, and nothing else: other white space, another order of keys, a key that is there twice
+    are refused too. Raises VerificationError `evidence-malformed`, `evidence-too-large`."""
+    if len(data) > EVIDENCE_LIMIT:
+        raise VerificationError("evidence-too-large", f"an evidence of {len(data)} bytes is not read")
+    try:
+        value = json.loads(data)
+        if not isinstance(value, dict) or value.get("schema") != EVIDENCE_SCHEMA:
+            raise ValueError(f"it is not of schema {EVIDENCE_SCHEMA}")
+        evidence = from_json(Evidence, {key: member for key, member in value.items() if key != "schema"})
+        same = evidence_json(evidence) == data
+    except (ValueError, RecursionError) as error:
+        raise VerificationError("evidence-malformed", f"this is no evidence: {error}") from error
+    if not same:
+        raise VerificationError("evidence-malformed", "this is an evidence, but not as relbuild writes one")
+    return evidence

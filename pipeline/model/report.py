@@ -1,0 +1,124 @@
+"""What running images answered, and whether that is what was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.digest import Digest
+from pipeline.model.answers import Answer, NoAnswer
+from pipeline.model.image import ImageConfig
+from pipeline.model.smoke import LimitReading, SmokePlan, Variant
+
+UNRECORDED = NoAnswer("no answer was recorded")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What one check of one instance came to. `took` in milliseconds. `passed` and `detail` are what was found when it
+    was asked; `answer` is what that was found from, and can be found again."""
+
+    name: str
+    passed: bool
+    took: int
+    detail: str = ""
+    answer: Answer = UNRECORDED
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceReport:
+    """One launched instance: its answers, its limits as read back, and what it used.
+
+    `peak_memory` bytes, `cpu_time` microseconds, `throttled_time` microseconds, `peak_pids` a count or
+    None where the kernel does not tell, `oom_kills` a count, `exit_code` None if it was still running.
+    `role` says what was special about it ("": nothing), `happened` which limits it ran into and whether a signal
+    ended it. `measured` is every figure that there is, by name. `variant`, `user` and `upgraded_from` are its role as
+    values: how it was launched, as whom ("": the image's user), and which image it was at first.
+    """
+
+    name: str
+    checks: tuple[CheckResult, ...]
+    limits: tuple[LimitReading, ...]
+    ready_after: int | None
+    exit_code: int | None
+    peak_memory: int | None
+    cpu_time: int | None
+    throttled_time: int | None
+    peak_pids: int | None
+    oom_kills: int | None
+    log: str = ""
+    role: str = ""
+    happened: str = ""
+    measured: tuple[tuple[str, int], ...] = ()
+    variant: Variant | None = None
+    user: str = ""
+    upgraded_from: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourFigures:
+    """What the neighbours of one that misbehaves (`misbehaviour`) noticed. Latencies in microseconds: the median
+    and the 99th percentile, before (`quiet_…`) and meanwhile. `asked` answers, of which `failed` did not come or
+    were wrong. `effect` is what the one that misbehaved is known to have done; `detail` says why it did not pass."""
+
+    misbehaviour: str
+    passed: bool
+    asked: int
+    failed: int
+    quiet_p50: int
+    quiet_p99: int
+    p50: int
+    p99: int
+    effect: str = ""
+    detail: str = ""
+    quiet_asked: int = 0
+    quiet_failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Older:
+    """The image that upgrading started from."""
+
+    digest: Digest
+    config: ImageConfig
+
+
+@dataclass(frozen=True, slots=True)
+class SmokeReport:
+    """The verdict on one image, by digest. `plan` is the digest of what was asked (`asked`), `config` what the image
+    says of itself, `older` the image that upgrading started from. `runtime` e.g. `runc 1.1.5`, `started` seconds since
+    the epoch, `took` milliseconds."""
+
+    image: Digest
+    plan: Digest
+    runtime: str
+    instances: tuple[InstanceReport, ...]
+    started: int
+    took: int
+    failure: str = ""
+    neighbours: tuple[NeighbourFigures, ...] = ()
+    asked: SmokePlan = field(default_factory=SmokePlan)
+    config: ImageConfig = field(default_factory=lambda: ImageConfig("", 0))
+    older: Older | None = None
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why it does not pass: the recorded answers, judged again (`pipeline.model.verdict`)."""
+        # Here and not above, because judging needs the types of this module.
+        from pipeline.model.verdict import problems_of
+
+        return problems_of(self)
+
+    @property
+    def passed(self) -> bool:
+        """Was all asked that the plan asks, and is every recorded answer right?"""
+        return not self.problems
+
+    @property
+    def claimed(self) -> bool:
+        """Is nothing written in it that did not pass when it was asked? If it does not pass all the same, it was
+        edited."""
+        return (
+            not self.failure
+            and all(figures.passed for figures in self.neighbours)
+            and all(check.passed for instance in self.instances for check in instance.checks)
+        )

@@ -1,0 +1,46 @@
+"""A smoke report as JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.errors import VerificationError
+from pipeline.model.json_form import from_json, to_json
+from pipeline.model.report import SmokeReport
+
+REPORT_SCHEMA = 3
+
+_ADDED = ("schema", "passed")
+"""Members that are for those who read the JSON by themselves."""
+
+
+def report_json(report: SmokeReport) -> dict[str, object]:
+    """JSON values that `read_report` makes the same report of."""
+    value = to_json(report)
+    assert isinstance(value, dict)
+    for instance in value["instances"]:
+        instance["measured"] = dict(instance["measured"])
+    return {"schema": REPORT_SCHEMA, "passed": report.passed, **value}
+
+
+def read_report(value: Mapping[str, object]) -> SmokeReport:
+    """What `report_json` wrote. `passed` is not believed but found out again.
+
+    Raises VerificationError `report-malformed`.
+    """
+    try:
+        if value["schema"] != REPORT_SCHEMA:
+            raise ValueError(f"schema {value['schema']!r} is unknown, this relbuild reads {REPORT_SCHEMA}")
+        instances = value["instances"]
+        if not isinstance(instances, list):
+            raise ValueError("instances is no array")
+        inner = {key: member for key, member in value.items() if key not in _ADDED}
+        return from_json(SmokeReport, {**inner, "instances": [_instance(instance) for instance in instances]})
+    except (KeyError, ValueError, RecursionError) as error:
+        raise VerificationError("report-malformed", f"this is no smoke report: {error}") from error
+
+
+def _instance(value: object) -> dict[str, object]:
+    if not isinstance(value, dict) or not isinstance(value.get("measured"), dict):
+        raise ValueError("an instance is no object, or what was measured is none")
+    return {**value, "measured": [[key, figure] for key, figure in sorted(value["measured"].items())]}

@@ -1,0 +1,138 @@
+"""`rules.yaml`: what a mirror's keeper demands of what is published, and what is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from pipeline.documents import Document, load
+from pipeline.model.rules import GateRule, MirrorRules, RetentionRule
+from pipeline.recipes.fields import Age, Line, Size, Strict
+from pipeline.recipes.problems import Problems, place, validate
+
+_DEFAULTS = MirrorRules()
+
+REFERENCE = "docs/rules.md shows the form of every key"
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class GateDocument(Strict):
+    """Demands on images when tags are moved. All rules hold whose globs match the repository and one of the tags."""
+
+    repositories: Line = Field(
+        default="*", description="names of repositories, as a glob (`*` matches `/` too)", examples=["prod/*"]
+    )
+    tags: Line = Field(default="*", description="tags, as a glob", examples=["stable*"])
+    size: Size | None = Field(
+        default=None, description="bytes of config and compressed layers, at most", examples=["500MiB"]
+    )
+    setuid: list[Line] | None = Field(
+        default=None,
+        description="setuid and setgid programs that may be there, as globs of paths; `[]`: none; left out: any",
+        examples=[["/usr/bin/su"]],
+    )
+    labels: list[Line] = Field(
+        default=[],
+        description="labels that the image must have, not empty",
+        examples=[["org.opencontainers.image.licenses"]],
+    )
+    licenses: list[Line] = Field(
+        default=[],
+        description="licences that packages may have, as globs of what their headers say; left out: any",
+        examples=[["GPL*", "MIT", "BSD*"]],
+    )
+    forbidden_packages: list[Line] = Field(
+        default=[],
+        alias="forbidden-packages",
+        description="packages that must not ship, as globs of names or NEVRAs",
+        examples=[["gcc", "*-devel"]],
+    )
+    runtimes: list[Line] = Field(
+        default=[],
+        description="runtimes that the image must have been tested under, as globs; left out: any",
+        examples=[["runc *"]],
+    )
+    same_versions: bool = Field(
+        default=True, alias="same-versions", description="all architectures of an index have the same version"
+    )
+    refuse_older: bool = Field(
+        default=True, alias="refuse-older", description="a tag is not moved to an older version than it has"
+    )
+
+
+class RetentionDocument(Strict):
+    """What is kept of the tags that it matches. The first rule that matches a tag decides; a tag that none matches is
+    kept. A tag is kept if any of the keys below speaks for it; without any, all are."""
+
+    repositories: Line = Field(default="*", description="names of repositories, as a glob", examples=["nightly/*"])
+    tags: Line = Field(default="*", description="tags, as a glob", examples=["*-20*"])
+    keep: Count | None = Field(default=None, description="the newest, by when they were published", examples=[10])
+    younger_than: Age | None = Field(
+        default=None, alias="younger-than", description="what was published since", examples=["30d"]
+    )
+    pulled_within: Age | None = Field(
+        default=None,
+        alias="pulled-within",
+        description="what was pulled since, where the server knows",
+        examples=["90d"],
+    )
+
+
+class RulesDocument(Strict):
+    """The file `rules.yaml` of a mirror's keeper."""
+
+    gate: list[GateDocument] | None = Field(
+        default=None, description="what is demanded; left out: one rule with the defaults below"
+    )
+    retention: list[RetentionDocument] = Field(default=[], description="what is kept")
+    grace: Age = Field(
+        default=_DEFAULTS.grace,
+        description="how long what nothing refers to is spared, because a publication may be under way",
+    )
+    quarantine: Age = Field(default=_DEFAULTS.quarantine, description="how long what was pruned can be brought back")
+
+
+def load_rules(path: Path) -> MirrorRules:
+    """The rules in the file at `path`; an empty file says nothing, so the defaults hold. Raises RecipeError with every
+    problem at once."""
+    document = load(path)
+    if document.value is None:
+        return _DEFAULTS
+    problems = Problems()
+    parsed = validate(RulesDocument, document, problems, reference=REFERENCE)
+    problems.stop_if_any()
+    if parsed is None:
+        raise AssertionError("a document without problems has a value")
+    gate = _DEFAULTS.gate if parsed.gate is None else tuple(_gate(document, *one) for one in enumerate(parsed.gate))
+    retention = tuple(_retention(document, *one) for one in enumerate(parsed.retention))
+    return MirrorRules(gate, retention, parsed.grace, parsed.quarantine)
+
+
+def _gate(document: Document, number: int, rule: GateDocument) -> GateRule:
+    return GateRule(
+        repositories=rule.repositories,
+        tags=rule.tags,
+        size=rule.size,
+        setuid=None if rule.setuid is None else tuple(rule.setuid),
+        labels=tuple(rule.labels),
+        licenses=tuple(rule.licenses),
+        forbidden_packages=tuple(rule.forbidden_packages),
+        runtimes=tuple(rule.runtimes),
+        same_versions=rule.same_versions,
+        refuse_older=rule.refuse_older,
+        place=place(document, ("gate", number)),
+    )
+
+
+def _retention(document: Document, number: int, rule: RetentionDocument) -> RetentionRule:
+    return RetentionRule(
+        repositories=rule.repositories,
+        tags=rule.tags,
+        keep=rule.keep,
+        younger_than=rule.younger_than,
+        pulled_within=rule.pulled_within,
+        place=place(document, ("retention", number)),
+    )
