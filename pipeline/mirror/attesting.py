@@ -82,25 +82,22 @@ class SignedCompanions:
         return tuple(missing)
 
 
-@dataclass(frozen=True, slots=True)
-class EvidenceOf:
-    """Finds the evidence on images of a repository in what `key` attests there: a `Verifier` of the gate."""
-
-    repository: Repository
-    key: VerifyingKey
-
-    def verify(self, subject: Digest) -> bytes:
-        """The newest evidence on `subject` that verifies. Raises VerificationError."""
-        good, bad = find_attested(self.repository, subject, SMOKE, self.key)
-        if not good:
-            raise (
-                bad[0]
-                if bad
-                else VerificationError(
-                    "attestation-missing", f"{subject} has no smoke report attested", place=self.repository.url
-                )
-            )
+def attested_evidence(repository: Repository, image: Digest, key: VerifyingKey) -> bytes:
+    """The newest evidence on `image` that `key` attests. Raises VerificationError if there is none, or none that
+    holds."""
+    good, bad = find_attested(repository, image, SMOKE, key)
+    if good:
         return max((one.statement.predicate for one in good), key=lambda data: read_evidence(data).report.started)
+    raise (
+        bad[0]
+        if bad
+        else VerificationError(
+            "attestation-missing",
+            f"no smoke report on {image} is attested",
+            place=repository.url,
+            hint="publish it with relbuild, or copy it with `relbuild copy`, which carries attestations along",
+        )
+    )
 
 
 def bundles(repository: Repository, subject: Digest) -> tuple[Referrer, ...]:

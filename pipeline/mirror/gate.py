@@ -11,17 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Protocol
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused, VerificationError
+from pipeline.mirror.attesting import attested_evidence
 from pipeline.mirror.demands import CurrentImage, TestedImage, broken, broken_by_all
+from pipeline.mirror.repository import Repository
 from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import Evidence, read_evidence
 from pipeline.model.image import Descriptor, Image
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.rules import MirrorRules
-from pipeline.oci import media_types, parse_image
+from pipeline.oci import VerifyingKey, media_types, parse_image
 from pipeline.oci.image import DOCUMENT_LIMIT, Reader
 from pipeline.store import Store
 
@@ -54,25 +55,18 @@ class Sealed:
         )
 
 
-class Verifier(Protocol):
-    """Finds the evidence on an image in an attestation that the keeper's key signed."""
-
-    def verify(self, subject: Digest) -> bytes:
-        """The predicate of the attestation on `subject`, as canonical JSON. Raises VerificationError if there is none,
-        if it was signed by another key or altered, or if it speaks of another image."""
-
-
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """What was tested elsewhere, or before: `verifier` is asked when this is made, and what it gives is what counts.
-    Raises VerificationError as it does."""
+    """What was tested elsewhere, or before: the newest evidence on `image` that `key` attests in `repository`. It is
+    looked for, and verified, when this is made. Raises VerificationError if none is there, or none that holds."""
 
     image: Digest
-    verifier: Verifier
+    repository: Repository
+    key: VerifyingKey
     evidence: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "evidence", self.verifier.verify(self.image))
+        object.__setattr__(self, "evidence", attested_evidence(self.repository, self.image, self.key))
 
     def doubt(self, image: Digest, evidence: bytes) -> Problem | None:
         """Why the evidence on `image` cannot be believed, if it cannot."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pipeline.digest import Digest
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address
-from pipeline.mirror.attesting import EvidenceOf
 from pipeline.mirror.gate import Attested, Candidate, Cleared
 from pipeline.mirror.held import Held
 from pipeline.mirror.repository import Repository
@@ -42,8 +41,7 @@ def clear_held(
 ) -> Cleared:
     """What a mirror holds, cleared by the evidence that `key` attests there. Going back is what a person wants who
     names an older image, so what `tags` point to now is not asked about."""
-    verifier = EvidenceOf(repository, key)
-    warrants = [Attested(image.digest, verifier) for image in held.images]
+    warrants = [Attested(image.digest, repository, key) for image in held.images]
     candidates = tuple(
         Candidate(image.manifest_bytes, image.config_bytes, warrant.evidence, warrant)
         for image, warrant in zip(held.images, warrants, strict=True)
