@@ -9,65 +9,33 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from pipeline.model.probes import HttpRequest
 from pipeline.model.smoke import Check, CheckKind
 from pipeline.sandbox import Instance
 from pipeline.smoke.answer import Answer
+from pipeline.smoke.asking import ANSWER_LIMIT, Asking
 from pipeline.smoke.sight import connect_socket
-from pipeline.smoke.values import differs, final, shown
-
-ANSWER_LIMIT = 1 << 20
-"""Bytes read of an answer."""
+from pipeline.smoke.values import differs, shown
 
 _TRUST_LIMIT = 4 << 20
 """Bytes of a file of certificates: Mozilla's bundle has 0.2 MiB."""
-
-_SILENCE = 1.0
-"""Seconds without another byte after which an answer that does not fit is taken as a whole answer, at the least; a
-quarter of the time that is left where that is more, because some answer in parts."""
 
 
 def talk(check: Check, instance: Instance, deadline: float, address: str | None = None) -> Answer:
     """Send to a port or socket and hold what comes back against `expect.stdout`, until it fits or the other side
     ends. `address` is where the port is; None: the instance's loopback."""
     where = f"port {check.port}" if check.kind is CheckKind.PORT else f"socket {check.socket}"
-    rules = check.expect.stdout
-    answer = b""
-    wrong = ""
+
+    def connect(within: float) -> socket.socket:
+        return _connection(instance, check.port, check.socket, within, address)
+
     try:
-        with _connected(instance, check.port, check.socket, deadline, address) as connection:
-            if check.send:
-                connection.sendall(check.send.encode())
-            if not rules:
-                return Answer(True)
-            while len(answer) < ANSWER_LIMIT:
-                left = _left(deadline)
-                patience = min(left, max(_SILENCE, left / 4)) if answer else left
-                connection.settimeout(patience)
-                try:
-                    piece = connection.recv(65536)
-                except TimeoutError:
-                    if patience >= left:
-                        raise
-                    break  # It has said something else and fallen silent ("still loading"): to be asked anew.
-                if not piece:
-                    break
-                answer += piece
-                text = answer.decode(errors="replace")
-                wrong = differs(rules, text, "the answer")
-                # A rule that forbids something is settled only by the whole answer.
-                if not wrong and all(rule.lacks is None for rule in rules):
-                    return Answer(True)
-                if final(rules, text):
-                    break
+        answer = Asking(connect, check.send.encode(), check.expect.stdout, deadline).answer()
     except OSError as error:
-        if isinstance(error, TimeoutError) and answer and not differs(rules, answer.decode(errors="replace"), ""):
-            return Answer(True)
-        said = f", after {shown(answer)}" if answer else ""
-        return Answer(False, f"{where}: {reason(error)}{said}", cut_off=isinstance(error, TimeoutError))
-    wrong = differs(rules, answer.decode(errors="replace"), "the answer")
-    return Answer(not wrong, f"{where}: {wrong}: {shown(answer)}" if wrong else "")
+        return Answer(False, f"{where}: {reason(error)}", cut_off=isinstance(error, TimeoutError))
+    return answer if answer.right else replace(answer, detail=f"{where}: {answer.detail}")
 
 
 def request(check: Check, instance: Instance, deadline: float, address: str | None = None) -> Answer:
@@ -78,7 +46,9 @@ def request(check: Check, instance: Instance, deadline: float, address: str | No
     try:
         status, headers, body = exchange(asked, instance, deadline, address)
     except (OSError, http.client.HTTPException) as error:
-        return Answer(False, f"{where}: {reason(error)}", cut_off=isinstance(error, TimeoutError))
+        # Hanging up at the deadline may look like anything.
+        late = isinstance(error, TimeoutError) or time.monotonic() >= deadline
+        return Answer(False, f"{where}: {reason(error)}", cut_off=late)
     text = body.decode(errors="replace")
     wrong = differs(check.expect.status, str(status), "the status", tell=True)
     for name, rules in check.expect.headers:
@@ -137,14 +107,14 @@ def reason(error: Exception) -> str:
 def _connected(
     instance: Instance, port: int, path: str, deadline: float, address: str | None
 ) -> Iterator[socket.socket]:
-    timeout = _left(deadline)
-    connection = (
-        connect_socket(instance, path, timeout=timeout)
-        if path
-        else instance.connect(port, timeout=timeout, address=address)
-    )
-    with connection:
+    with _connection(instance, port, path, _left(deadline), address) as connection:
         yield connection
+
+
+def _connection(instance: Instance, port: int, path: str, within: float, address: str | None) -> socket.socket:
+    if path:
+        return connect_socket(instance, path, timeout=within)
+    return instance.connect(port, timeout=within, address=address)
 
 
 @contextlib.contextmanager
