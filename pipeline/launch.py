@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +20,7 @@ from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import Check, CheckKind, Expectation, Limits, SmokePlan
 from pipeline.oci import adopt_layout
 from pipeline.progress import Progress
-from pipeline.sandbox import Binding, Instance, RootFs, Station, launch, open_network, publish
+from pipeline.sandbox import Binding, Instance, Station, launch, open_network, publish
 from pipeline.smoke import Holding, draft_checks, plan_digest, read_report, report_json, smoke
 from pipeline.store import Store
 
@@ -219,7 +217,6 @@ def run_image(
     """Instances of `image` for as long as the block lasts, reaching one another. `follow` gets what each prints, by
     its name, in a thread of its own. Raises SmokeError, UsageError, EnvironmentLacking."""
     lowers = unpacked(image, store, progress)
-    _make_volumes(order, lowers, store)
     with contextlib.ExitStack() as closing:
         network = closing.enter_context(open_network(talk=True))
         instances, ports = [], []
@@ -257,36 +254,13 @@ def _volume_folder(mount: Mounted, number: int, store: Store) -> Path:
 
 
 def _binding(mount: Mounted, number: int, store: Store) -> Binding:
-    source = _volume_folder(mount, number, store) if mount.named else Path(mount.source).absolute()
+    if mount.named:
+        # One that is new is filled when the image's root is there: all its layers, one over the other.
+        return Binding(_volume_folder(mount, number, store), mount.path, read_only=mount.read_only, begun=True)
+    source = Path(mount.source).absolute()
     if not source.exists():
         raise UsageError("file-missing", f"there is no {source} to show at {mount.path}", hint="check the path")
     return Binding(source, mount.path, read_only=mount.read_only)
-
-
-def _make_volumes(order: RunOrder, lowers: Sequence[Path], store: Store) -> None:
-    """Folders for named volumes that are new, with the owner and mode that the image's directory has."""
-    for mount in order.mounts:
-        for number in range(order.instances if mount.named else 0):
-            folder = _volume_folder(mount, number, store)
-            if folder.exists():
-                continue
-            folder.parent.mkdir(mode=0o700, exist_ok=True)
-            folder.mkdir()
-            for lower in reversed(lowers):
-                status = _seen(lower, mount.path)
-                if status is not None and stat.S_ISDIR(status.st_mode):
-                    folder.chmod(stat.S_IMODE(status.st_mode))
-                    os.chown(folder, status.st_uid, status.st_gid)
-                    break
-
-
-def _seen(lower: Path, path: str) -> os.stat_result | None:
-    """What an unpacked layer has at a path; its links lead nowhere else."""
-    handle = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return RootFs(handle, 0).stat(path)
-    finally:
-        os.close(handle)
 
 
 def shell_of(instance: Instance) -> str | None:

@@ -3,6 +3,7 @@ JSON object what the kernel took and what was measured."""
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import os
@@ -39,11 +40,11 @@ def image(command: str) -> ImageConfig:
 
 def tree() -> Path:
     root = PLACE / "root"
-    for folder in ("bin", "etc", "root", "usr", "srv", "var"):
+    for folder in ("bin", "etc", "root", "usr", "srv", "var", "data"):
         (root / folder).mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin/busybox")
     shutil.copy("/lab/probes", root / "bin/probes")
-    for applet in ("sh", "cat", "echo", "head", "sleep", "tail", "true"):
+    for applet in ("sh", "cat", "dd", "echo", "head", "sleep", "tail", "true"):
         (root / "bin" / applet).symlink_to("busybox")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")
@@ -107,11 +108,38 @@ def main() -> dict[str, object]:
             ).out_of_memory,
         }
 
+    said["throughput"] = throughput(root, station)
     said["probes"] = probes(root, station)
     said["crun"] = with_crun(root)
     said["rootless"] = rootless_act(root)
     said["left_groups"] = list(groups_named(hierarchies, station.mark))
     said["left_files"] = [path.name for path in (station.state / "live").iterdir()]
+    return said
+
+
+def throughput(root: Path, station: Station) -> dict[str, object]:
+    """Bytes per second to and from a volume: direct, synced, and written back by the kernel in its own time."""
+    limits = Limits(volume=64 << 20, io_bandwidth=2 << 20)
+    with_volume = dataclasses.replace(image("sleep 1000"), volumes=("/data",))
+    said: dict[str, object] = {}
+    with launch(with_volume, [root], limits, station=station, name="flow") as instance:
+        said["readings"] = [dataclasses.asdict(reading) for reading in instance.readings()]
+        device = instance.places.devices()[0]
+        counted = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
+        for name, words in {
+            "direct_write": ("if=/dev/zero", "of=/data/a", "oflag=direct"),
+            "direct_read": ("if=/data/a", "of=/dev/null", "iflag=direct"),
+            "synced_write": ("if=/dev/zero", "of=/data/b", "conv=fsync"),
+        }.items():
+            # Entering the container takes long on an emulated processor; that is no time of the disk's.
+            entering = instance.execute(["/bin/true"], timeout=60).took
+            done = instance.execute(["/bin/dd", "bs=1M", "count=8", *words], timeout=120)
+            said[name] = round((8 << 20) / max(0.1, done.took - entering)) if done.ok else done.stderr.decode()
+        instance.execute(["/bin/dd", "bs=1M", "count=8", "if=/dev/zero", "of=/data/c"], timeout=60)
+        begun, before = time.monotonic(), int(counted.read_text().split()[6])
+        ctypes.CDLL(None).syncfs(instance.places.handles["/data"])
+        took = time.monotonic() - begun
+        said["written_back"] = round((int(counted.read_text().split()[6]) - before) * 512 / took)
     return said
 
 

@@ -132,6 +132,9 @@ def run_command(
     bandwidth: Annotated[
         str | None, typer.Option("--bandwidth", help="Network of each, each way, such as 100mbit.")
     ] = None,
+    io_bandwidth: Annotated[
+        str | None, typer.Option("--io-bandwidth", help="Bytes to and from each volume, each way, such as 20MiB/s.")
+    ] = None,
     publish: Annotated[
         list[str] | None,
         typer.Option(
@@ -164,7 +167,9 @@ def run_command(
     def act(around: Surroundings) -> int:
         workshop = around.workshop(store, runtime=runtime)
         image, plan = _subject(subject, workshop, None, output)
-        limits = limits_of(plan.limits, cpus=cpus, memory=memory, pids=pids, bandwidth=bandwidth)
+        limits = limits_of(
+            plan.limits, cpus=cpus, memory=memory, pids=pids, bandwidth=bandwidth, io_bandwidth=io_bandwidth
+        )
         wanted = order_of(
             instances, limits, publish=publish or (), volume=volume or (), env=env or (), config=config or ()
         )

@@ -20,7 +20,7 @@ from pipeline.launch import Mounted, Published, Run, RunOrder, enter_command, sh
 from pipeline.model.report import CheckResult
 from pipeline.model.smoke import Limits
 from pipeline.progress import Progress
-from pipeline.recipes.quantities import Malformed, parse_bandwidth, parse_cpus, parse_size
+from pipeline.recipes.quantities import Malformed, parse_bandwidth, parse_cpus, parse_size, parse_throughput
 from pipeline.sandbox import Instance
 from pipeline.smoke import escaped
 
@@ -34,7 +34,13 @@ _PORT_MOST = 65535
 
 
 def limits_of(
-    limits: Limits, *, cpus: str | None, memory: str | None, pids: int | None, bandwidth: str | None
+    limits: Limits,
+    *,
+    cpus: str | None,
+    memory: str | None,
+    pids: int | None,
+    bandwidth: str | None,
+    io_bandwidth: str | None,
 ) -> Limits:
     """The recipe's limits with a person's instead, where they say something. Raises UsageError."""
     try:
@@ -44,6 +50,7 @@ def limits_of(
             memory=limits.memory if memory is None else parse_size(memory),
             pids=limits.pids if pids is None else pids,
             bandwidth=limits.bandwidth if bandwidth is None else parse_bandwidth(bandwidth),
+            io_bandwidth=limits.io_bandwidth if io_bandwidth is None else parse_throughput(io_bandwidth),
             enforce=False,
         )
     except Malformed as error:

@@ -13,8 +13,8 @@ class Limits:
     """What one instance may use. `milli_cpus`: thousandths of a core; `memory`: bytes, swap included;
     `pids`: processes and threads; `bandwidth`: bits per second each way; `open_files`: descriptors per
     process; `tmpfs`: bytes of each scratch file system; `volume`: bytes of each volume; `io_weight`: share of
-    the disk when others want it too, 10 to 1000. None: no limit was asked for. `enforce`: a limit that the
-    kernel did not take fails the run."""
+    the disk when others want it too, 10 to 1000; `io_bandwidth`: bytes per second to and from each volume.
+    None: no limit was asked for. `enforce`: a limit that the kernel did not take fails the run."""
 
     milli_cpus: int | None = None
     memory: int | None = None
@@ -25,6 +25,7 @@ class Limits:
     enforce: bool = False
     volume: int = 4 << 30
     io_weight: int | None = None
+    io_bandwidth: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,7 @@ def plan_limits(document: LimitsDocument) -> Limits:
         enforce=document.enforce,
         volume=document.volume,
         io_weight=document.io_weight,
+        io_bandwidth=document.io_bandwidth,
     )
 
 

@@ -338,6 +338,12 @@ Age = Annotated[
     WithJsonSchema({"type": "string"}),
 ]
 Bandwidth = Annotated[int, Named("bandwidth"), checked(quantities.parse_bandwidth), WithJsonSchema({"type": "string"})]
+Throughput = Annotated[
+    int,
+    Named("bytes per second", quantities.write_throughput),
+    checked(quantities.parse_throughput),
+    WithJsonSchema({"type": "string"}),
+]
 Cpus = Annotated[int, Named("number of processors"), checked(quantities.parse_cpus), WithJsonSchema(_QUANTITY)]
 Port = Annotated[str, Named("port"), checked(_port), WithJsonSchema({"type": ["integer", "string"]})]
 ExposedPort = Annotated[

@@ -22,6 +22,8 @@ LONGEST_DURATION = 24 * 3_600_000
 LONGEST_AGE = 100 * 366 * 86_400
 LARGEST_RATE = 1_000_000_000_000
 MOST_CPUS = 4096
+SMALLEST_THROUGHPUT = 64 << 10
+"""Bytes per second: the kernel shares a limit out in tenths of a second, and a file system's block is 4 KiB."""
 SMALLEST_SHARE = 10
 """Thousandths of a processor: the kernel's shortest quota is 1 ms in a period of 100 ms."""
 
@@ -83,6 +85,21 @@ def parse_bandwidth(value: object) -> int:
     return _whole(number * RATE_UNITS[unit], "bandwidth", LARGEST_RATE, hint)
 
 
+def parse_throughput(value: object) -> int:
+    """`20MiB/s`, `512K/s`, also without the `/s` → bytes per second. Raises Malformed `throughput-malformed`."""
+    hint = "write a number with K, M or G (or KiB, MiB, GiB) and /s, such as 20MiB/s"
+    number, unit = _split(value.removesuffix("/s") if isinstance(value, str) else value, "throughput", hint)
+    if not unit or unit not in SIZE_UNITS:
+        if "bit" in unit:
+            hint = "a disk is counted in bytes: write such as 20MiB/s"
+        raise Malformed("throughput-malformed", f"'{unit}' is not a unit of throughput", hint)
+    rate = _whole(number * (1 << SIZE_UNITS[unit]), "throughput", LARGEST_RATE, hint)
+    if rate < SMALLEST_THROUGHPUT:
+        least = write_throughput(SMALLEST_THROUGHPUT)
+        raise Malformed("throughput-malformed", f"less than {least} is no throughput that can be kept", hint)
+    return rate
+
+
 def parse_cpus(value: object) -> int:
     """`0.5`, `2` → thousandths of a processor. Raises Malformed `cpus-malformed`."""
     hint = "write a number of processors, such as 0.5 or 2"
@@ -117,6 +134,11 @@ def write_size(size: int) -> str:
         if size and size % (1 << SIZE_UNITS[unit]) == 0:
             return f"{size >> SIZE_UNITS[unit]}{unit}"
     return str(size)
+
+
+def write_throughput(rate: int) -> str:
+    """Bytes per second; `parse_throughput` reads it back."""
+    return f"{write_size(rate)}{'B' if rate % 1024 else ''}/s"
 
 
 def write_duration(milliseconds: int) -> str:

@@ -34,7 +34,8 @@ How an image is asked, with an example of every kind of check, is in [smoke.md](
 
 Quantities: sizes are bytes, or a number with `K`, `M`, `G`, `T` or `KiB` … `TiB`, all powers of 1024 (`MB` is
 refused, because people disagree about it). Durations are a number with `ms`, `s`, `m` or `h`. Bandwidths are a
-number with `bit`, `kbit`, `mbit` or `gbit`, per second, powers of 1000. Modes are octal in quotes, `"0644"`.
+number with `bit`, `kbit`, `mbit` or `gbit`, per second, powers of 1000; throughput of
+a disk is a size and `/s`, `20MiB/s`. Modes are octal in quotes, `"0644"`.
 
 ## Templates
 

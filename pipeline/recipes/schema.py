@@ -32,6 +32,7 @@ from pipeline.recipes.fields import (
     Strict,
     Target,
     Text,
+    Throughput,
     Url,
     VariableName,
 )
@@ -182,6 +183,9 @@ class LimitsDocument(Strict):
     volume: Size = Field(default=4 << 30, description="size of each volume", examples=["4GiB"])
     io_weight: Annotated[int, Field(ge=10, le=1000)] | None = Field(
         default=None, description="share of the disk beside others, of whom each has 100", examples=[100]
+    )
+    io_bandwidth: Throughput | None = Field(
+        default=None, description="bytes per second to and from each volume, each way", examples=["20MiB/s"]
     )
     enforce: bool = Field(default=False, description="fail when the kernel does not take a limit")
 

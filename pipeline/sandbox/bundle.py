@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipeline.sandbox import seccomp
 from pipeline.sandbox.idmap import mapping
+from pipeline.sandbox.keeper import inodes_of
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -58,6 +59,8 @@ _MASKED = (
 """What tells of the machine or its kernel and of nothing in the container: more than the usual list."""
 
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
+_DEVICES = 64 << 20
+"""Bytes of /dev, where the image's root can make files: it owns the directory."""
 _CPU_PERIOD = 100_000
 _SMALLEST_QUOTA = 1_000
 """Microseconds: less is refused by the kernel (sched-bwc.rst)."""
@@ -176,7 +179,7 @@ def _system_mounts(shm: int) -> list[dict[str, object]]:
             "destination": "/dev",
             "type": "tmpfs",
             "source": "tmpfs",
-            "options": ["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"],
+            "options": ["nosuid", "noexec", "strictatime", "mode=755", *_sizes(_DEVICES)],
         },
         {
             "destination": "/dev/pts",
@@ -188,9 +191,14 @@ def _system_mounts(shm: int) -> list[dict[str, object]]:
             "destination": "/dev/shm",  # noqa: S108 - in the container
             "type": "tmpfs",
             "source": "shm",
-            "options": ["nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"],
+            "options": ["nosuid", "noexec", "nodev", "mode=1777", *_sizes(shm)],
         },
     ]
+
+
+def _sizes(size: int) -> tuple[str, str]:
+    """Options of a tmpfs of `size` bytes: its files are counted too."""
+    return f"size={size}", f"nr_inodes={inodes_of(size)}"
 
 
 def _bind(mount: Mount) -> dict[str, object]:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -210,18 +210,6 @@ class Group:
                 with contextlib.suppress(OSError):
                     (folder / file).write_text(str(weight))
                 return
-
-    def count_io(self, devices: Iterable[int]) -> None:
-        """Let v1 count what goes to and comes from `devices` (as `st_dev`). Since Linux 6.10 it only counts
-        where it throttles: so it does, at a petabyte a second. v2 counts by itself."""
-        folder = self.folder("blkio")
-        if folder is None or self.hierarchies.version == 2:
-            return
-        for device in devices:
-            for kind in ("read", "write"):
-                with contextlib.suppress(OSError):
-                    file = folder / f"blkio.throttle.{kind}_bps_device"
-                    file.write_text(f"{os.major(device)}:{os.minor(device)} {10**15}")
 
     # --- usage ---------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from pipeline.sandbox.runtime import last_message
 from pipeline.sandbox.session import Outcome
 from pipeline.sandbox.stage import Places
 from pipeline.sandbox.station import Berth, Station
+from pipeline.sandbox.throttling import flow, hold, let_go
 from pipeline.sandbox.usage import Usage
 from pipeline.sandbox.users import ACCOUNTS_LIMIT, Identity, resolve_user
 
@@ -149,8 +150,9 @@ class Instance:
                 timed_out = not _command_ended(running, pid, begun + timeout)
             finally:
                 # The runtime waits for whatever holds the pipes, and then gives the command's status.
-                end(running, group)
-                group.remove()
+                with self._flowing():
+                    end(running, group)
+                    group.remove()
         status, stderr = running.returncode, err.kept
         if not pid.exists() and not timed_out:
             status, stderr = 127, last_message(log).encode() or stderr
@@ -165,6 +167,18 @@ class Instance:
             timed_out,
             dropped=out.dropped + err.dropped,
         )
+
+    @contextlib.contextmanager
+    def _flowing(self) -> Iterator[None]:
+        """A command that is killed cannot end before its last I/O has: for that long it is not held back."""
+        limit = self.limits.io_bandwidth
+        if limit is not None:
+            let_go(self.berth.group, self.berth.folder)
+        try:
+            yield
+        finally:
+            if limit is not None and self.alive:
+                hold(self.berth.group, self.berth.folder, self.places.devices(), limit)
 
     @property
     def address(self) -> str | None:
@@ -212,6 +226,7 @@ class Instance:
     def kill(self) -> int:
         """End it at once, with everything in it; the exit code (137 if it was running)."""
         self._last_usage = self.usage()
+        let_go(self.berth.group, self.berth.folder)
         end(self._running, self.berth.group)
         self._output.finish()
         return self._running.returncode
@@ -238,6 +253,7 @@ class Instance:
             wire=wire,
             volumes=[self.places.space(path) for path in self.places.volumes],
             disk=self.station.state,
+            flow=flow(self.berth.group, self.places.devices()),
         )
 
     def usage(self) -> Usage:

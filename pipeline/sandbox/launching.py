@@ -24,6 +24,7 @@ from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.runtime import last_message
 from pipeline.sandbox.stage import SYSTEM, Binding, Stage
 from pipeline.sandbox.station import Berth, Station
+from pipeline.sandbox.throttling import hold
 from pipeline.sandbox.users import Identity
 from pipeline.sandbox.volumes import Volumes
 
@@ -177,7 +178,7 @@ def _start(
         lambda: last_message(log) or output.kept.decode(errors="replace").strip()[-2000:] or "no reason given",
         within=_STARTING,
     )
-    berth.group.count_io(os.fstat(stage.places.handles[path]).st_dev for path in stage.places.limited())
+    hold(berth.group, berth.folder, stage.places.devices(), limits.io_bandwidth)
     if limits.io_weight is not None:
         berth.group.set_io_weight(limits.io_weight)
     pidfd, namespace = _handles(pid, stage)

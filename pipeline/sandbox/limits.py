@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.model.smoke import LimitReading, Limits
 from pipeline.sandbox.cgroups import Group
 from pipeline.sandbox.keeper import inodes_of
+from pipeline.sandbox.throttling import Flow
 
 _PAGE = 4096
 
@@ -44,11 +45,12 @@ def read_limits(
     wire: Wire | None = None,
     volumes: Sequence[Space] = (),
     disk: Path | None = None,
+    flow: Flow | None = None,
 ) -> tuple[LimitReading, ...]:
     """One reading for each limit that was asked for.
 
     `pid` is the instance's first process, `scratch` its tmpfs, `wire` its link, `disk` a folder on the disk that
-    it writes to; None where there is none.
+    it writes to, `flow` what goes to and comes from its volumes; None where there is none.
     """
     readings = []
     if limits.milli_cpus is not None:
@@ -65,6 +67,8 @@ def read_limits(
         readings.append(_bandwidth(limits.bandwidth, wire or Wire()))
     if limits.io_weight is not None:
         readings.append(_io_weight(limits.io_weight, group, disk))
+    if limits.io_bandwidth is not None:
+        readings.append(_io_bandwidth(limits.io_bandwidth, group, flow or Flow(), volumes))
     size, inodes = (scratch.size, scratch.inodes) if scratch is not None else (None, None)
     other = "the kernel took another size"
     readings.append(_compare("tmpfs", limits.tmpfs, size, slack=_PAGE, why=other))
@@ -90,6 +94,15 @@ def _bandwidth(asked: int, wire: Wire) -> LimitReading:
         return LimitReading("bandwidth", asked, None, False, why)
     # The kernel counts bytes per second.
     return _compare("bandwidth", asked, max(wire.into, wire.out), slack=8, why="see `tc qdisc`")
+
+
+def _io_bandwidth(asked: int, group: Group, flow: Flow, volumes: Sequence[Space]) -> LimitReading:
+    controller = "io" if group.hierarchies.version == 2 else "blkio"
+    loose = next((space for space in volumes if space.size is None), None)
+    if flow.why or loose is not None:
+        why = flow.why if loose is None else f"{loose.path} is no file system of its own: {loose.why}"
+        return LimitReading("io_bandwidth", asked, flow.rate, False, why)
+    return _compare("io_bandwidth", asked, flow.rate, slack=0, why=_why(group, controller))
 
 
 def _io_weight(asked: int, group: Group, disk: Path | None) -> LimitReading:

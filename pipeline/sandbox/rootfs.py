@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline.digest import CHUNK
 from pipeline.errors import BuildError
 from pipeline.sandbox import kernel
 
@@ -235,64 +234,6 @@ class RootFs:
             yield handle, pure.name
         finally:
             os.close(handle)
-
-
-def copy_tree(source: int, target: int, *, limit: int, shift: int = 0) -> int:
-    """Copy what is in the directory `source` into the directory `target` (descriptors), with owner, mode and
-    times; links stay links, devices and sockets are left out. `shift` is taken off the owners. Returns the bytes
-    copied.
-
-    Raises BuildError `volume-too-large` beyond `limit` bytes.
-    """
-    copied = 0
-    with os.scandir(f"/proc/self/fd/{source}") as entries:
-        for entry in sorted(entries, key=lambda found: found.name):
-            status = entry.stat(follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                os.mkdir(entry.name, 0o700, dir_fd=target)
-                inner = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=source)
-                outer = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=target)
-                try:
-                    copied += copy_tree(inner, outer, limit=limit - copied, shift=shift)
-                    keep_attributes(outer, status, shift)
-                finally:
-                    os.close(inner)
-                    os.close(outer)
-            elif stat.S_ISLNK(status.st_mode):
-                os.symlink(os.readlink(entry.name, dir_fd=source), entry.name, dir_fd=target)
-                os.chown(entry.name, *_owner(status, shift), dir_fd=target, follow_symlinks=False)
-            elif stat.S_ISREG(status.st_mode):
-                copied += _copy_file(entry.name, source, target, status, limit=limit - copied, shift=shift)
-            elif stat.S_ISFIFO(status.st_mode):
-                os.mkfifo(entry.name, stat.S_IMODE(status.st_mode), dir_fd=target)
-                os.chown(entry.name, *_owner(status, shift), dir_fd=target, follow_symlinks=False)
-    return copied
-
-
-def keep_attributes(handle: int, status: os.stat_result, shift: int = 0) -> None:
-    """Give an open file or directory the owner (less `shift`), mode and times of `status`."""
-    os.fchown(handle, *_owner(status, shift))
-    os.fchmod(handle, stat.S_IMODE(status.st_mode))
-    os.utime(handle, ns=(status.st_mtime_ns, status.st_mtime_ns))
-
-
-def _owner(status: os.stat_result, shift: int) -> tuple[int, int]:
-    return status.st_uid - shift, status.st_gid - shift
-
-
-def _copy_file(name: str, source: int, target: int, status: os.stat_result, *, limit: int, shift: int) -> int:
-    if status.st_size > limit:
-        raise BuildError("volume-too-large", f"the image's content of a volume is too large at {name}")
-    inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=source)
-    outer = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=target)
-    try:
-        while os.sendfile(outer, inner, None, CHUNK):
-            pass
-        keep_attributes(outer, status, shift)
-    finally:
-        os.close(inner)
-        os.close(outer)
-    return status.st_size
 
 
 def _failed(path: str, error: OSError) -> BuildError:

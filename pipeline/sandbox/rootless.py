@@ -3,8 +3,9 @@
 An ordinary user gets a namespace in which it is root over its own id and the subordinate ids that /etc/subuid and
 /etc/subgid give it (subuid(5)). There layers are unpacked with their owners, overlays mounted and containers made
 as root makes them, but for what the kernel keeps for the machine's own root: idmapped mounts, loop devices, and
-control groups that nobody has handed over. Relbuild also becomes the first process of a process namespace, so that
-nothing that it has started outlives it, even when it is killed.
+control groups that nobody has handed over. Relbuild also gets a process namespace, whose first process does nothing
+but wait: for relbuild, with which it ends, so that nothing that relbuild has started outlives it, even when it is
+killed; and for whatever has lost its parent, so that none of it stays a zombie.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def nested() -> bool:
 
 def enter() -> None:
     """Become root in a new user namespace. Must be called before there are threads; the caller goes on as another
-    process, whose exit status becomes this one's.
+    process, the second one of a process namespace, whose exit status becomes this one's.
 
     Raises EnvironmentLacking `no-sub-ids`, `no-user-namespace`.
     """
@@ -73,10 +74,12 @@ def enter() -> None:
     os.setresuid(0, 0, 0)
     _leave_group()
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWPID)
-    child = os.fork()
-    if child:
-        _follow(child)
-    kernel.die_with_parent()
+    # Twice: the outer one stays with whoever called, the inner one is the first process of the namespace.
+    for _ in range(2):
+        child = os.fork()
+        if child:
+            _follow(child)
+        kernel.die_with_parent()
     kernel.set_dumpable()
     signal.signal(signal.SIGTERM, _terminated)
     nested.cache_clear()
@@ -177,13 +180,16 @@ def _mount() -> None:
 
 
 def _follow(child: int) -> NoReturn:
-    """Outside: hand signals on, and end as the child does."""
+    """Hand signals on, wait for all that ends, and end as the child does."""
     watched = {signal.SIGCHLD, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+        while True:
+            ended, status = os.waitpid(-1, os.WNOHANG)
+            if ended == child:
+                os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+            if not ended:
+                break
         got = signal.sigwaitinfo(watched)
         # What comes from a terminal comes from the kernel, and to both.
         if got.si_signo != signal.SIGCHLD and got.si_code <= 0:
@@ -191,5 +197,5 @@ def _follow(child: int) -> NoReturn:
 
 
 def _terminated(number: int, _: FrameType | None) -> NoReturn:
-    """The first process of a namespace gets no signal that it does not ask for."""
+    """Ends as an interrupt does, so that what is open is closed."""
     raise SystemExit(128 + number)

@@ -32,12 +32,10 @@ from pipeline.sandbox.idmap import user_namespace
 from pipeline.sandbox.keeper import Keeper, keep
 from pipeline.sandbox.output import Capture, wait
 from pipeline.sandbox.overlay import Overlay, mount_overlay
+from pipeline.sandbox.room import Room, open_room
 from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.runtime import last_message
 from pipeline.sandbox.station import Berth, Station
-
-_TICK = 1.0
-"""Seconds between looks at how much has been written."""
 
 _SCRATCH = ("run", "tmp")
 
@@ -80,7 +78,8 @@ class Outcome:
 class BuildSession:
     """Made by `build_session`.
 
-    `upper` is the directory where changes land; its owners are the image's numbers plus `shift`. `root` is
+    `upper` is the directory where changes land, for this process: what its file system is goes with the session (and
+    cannot be mounted elsewhere); its owners are the image's numbers plus `shift`. `root` is
     the merged tree, for this process and for commands that it starts. `files` writes and reads in it safely.
     """
 
@@ -90,6 +89,7 @@ class BuildSession:
     files: RootFs
     _keeper: Keeper
     _overlay: Overlay
+    _room: Room
     _userns: int
     _mounts: list[Mount]
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -192,11 +192,12 @@ class BuildSession:
             err.started()
             timed_out = out_of_disk = False
             try:
-                while not wait(running, min(_TICK, begun + timeout - time.monotonic())):
+                while not wait(running, min(self._room.pause, begun + timeout - time.monotonic())):
                     timed_out = time.monotonic() >= begun + timeout
-                    out_of_disk = _written(self.upper, self.limits.disk) > self.limits.disk
+                    out_of_disk = self._room.full()
                     if timed_out or out_of_disk:
                         break
+                out_of_disk = out_of_disk or (running.returncode not in (0, None) and self._room.full())
                 kills = group.usage().oom_kills
             finally:
                 # Also when the command has ended by itself: a killed runtime leaves the rest behind.
@@ -242,11 +243,12 @@ def build_session(
         station.berth(label) as berth,
         user_namespace(berth.base) as userns,
         keep() as keeper,
+        open_room(berth.folder, limits.disk, keeper) as room,
     ):
         overlay = mount_overlay(
             keeper,
             lowers,
-            folder=berth.folder,
+            folder=room.folder,
             userns=userns,
             base=berth.base,
             mount_points=("/proc", "/dev", *(f"/{name}" for name in _SCRATCH)),
@@ -260,18 +262,6 @@ def build_session(
                 for name, mode in zip(_SCRATCH, (0o755, 0o1777), strict=True)
             ]
             files = RootFs(overlay.handle, berth.base)
-            yield BuildSession(station, berth, limits, files, keeper, overlay, userns, mounts)
+            yield BuildSession(station, berth, limits, files, keeper, overlay, room, userns, mounts)
         finally:
             os.close(overlay.handle)
-
-
-def _written(folder: Path, enough: int) -> int:
-    """Bytes on disk below `folder`, counted until it is more than enough."""
-    total = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(f"{path}/{name}").st_blocks * 512
-        if total > enough:
-            break
-    return total

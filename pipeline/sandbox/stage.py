@@ -12,10 +12,11 @@ from pathlib import Path
 from pipeline.errors import BuildError, SmokeError, UsageError
 from pipeline.sandbox import kernel
 from pipeline.sandbox.bundle import Mount
+from pipeline.sandbox.copying import copy_tree, fill_anew, keep_attributes
 from pipeline.sandbox.keeper import Keeper
 from pipeline.sandbox.limits import Space
 from pipeline.sandbox.overlay import Overlay
-from pipeline.sandbox.rootfs import RootFs, copy_tree, keep_attributes
+from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.station import Berth
 from pipeline.sandbox.users import Identity
 from pipeline.sandbox.volumes import Volume, Volumes, mount
@@ -29,11 +30,13 @@ SYSTEM = ("/proc", "/dev", "/run", "/tmp")  # noqa: S108 - in the container
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """The machine's file or directory `source`, seen at `target`; owners appear as they are on the machine."""
+    """The machine's file or directory `source`, seen at `target`; owners appear as they are on the machine. `begun`:
+    a directory; if it is not there, it is made with what the image has at `target`."""
 
     source: Path
     target: str
     read_only: bool = True
+    begun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,10 @@ class Places:
     def limited(self) -> list[str]:
         """Volumes that are file systems of their own."""
         return [path for path in self.volumes if path not in self.loose]
+
+    def devices(self) -> list[int]:
+        """The block devices of `limited`, as `st_dev`."""
+        return [os.fstat(self.handles[path]).st_dev for path in self.limited()]
 
     def full(self) -> tuple[str, ...]:
         """Those with less than a hundredth left: `/tmp (bytes)`, `/data (inodes)`."""
@@ -156,7 +163,7 @@ class Stage:
                     place=volume.path,
                     hint="raise the limit `volume`",
                 ) from error
-            keep_attributes(handle, os.fstat(source), self.berth.base)
+            keep_attributes(handle, source, self.berth.base)
             volume.fresh = False
         return seen
 
@@ -164,7 +171,7 @@ class Stage:
         """Files and directories from the machine. Before `scratch` and `volumes`, which copy the mount points."""
         mounts = []
         for number, binding in enumerate(bindings):
-            if binding.source.is_dir():
+            if binding.begun or binding.source.is_dir():
                 self.ensure_directory(binding.target)
             elif self.files.stat(binding.target) is None:
                 self.ensure_directory(binding.target.rpartition("/")[0] or "/")
@@ -181,10 +188,31 @@ class Stage:
                 os.close(handle)
             if place in ("/", *SYSTEM) or place.startswith(("/proc/", "/dev/")):
                 raise UsageError("bind-elsewhere", f"nothing can be bound at {binding.target}")
+            if binding.begun:
+                self._begin(binding)
             name = f"bound{number}"
             seen = self.keeper.bind(binding.source.resolve(), name, read_only=binding.read_only, userns=self.userns)
             mounts.append(Mount(seen, place, read_only=binding.read_only))
         return mounts
+
+    def _begin(self, binding: Binding) -> None:
+        """Fill the directory of a binding, if it is new, as a volume is filled."""
+        try:
+            with self.files.folder(binding.target) as source:
+                fill_anew(binding.source, source, limit=VOLUME_COPIED, shift=self.berth.base)
+        except NotADirectoryError as error:
+            raise SmokeError(
+                "volume-impossible",
+                f"{binding.target} is not a directory in the image, so no volume can be there",
+                place=binding.target,
+            ) from error
+        except (OSError, BuildError) as error:
+            raise SmokeError(
+                "volume-not-filled",
+                f"what the image has at {binding.target} cannot be put into the volume: {error}",
+                place=binding.target,
+                hint="is there room on the store's disk?",
+            ) from error
 
     def know(self, root: int, *paths: str) -> None:
         """Count file systems that the runtime has made among the places. `root` is what the container sees."""

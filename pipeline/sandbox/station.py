@@ -23,6 +23,7 @@ from pipeline.sandbox.idmap import SLOTS, base_of
 from pipeline.sandbox.keeper import STAGE
 from pipeline.sandbox.rootless import nested, obstacle
 from pipeline.sandbox.runtime import Runtime
+from pipeline.sandbox.throttling import let_go
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,9 @@ class Station:
 
     def _clear(self, name: str) -> None:
         folder = self.state / "live" / name
-        Group(self.hierarchies, name, folder).remove()
+        group = Group(self.hierarchies, name, folder)
+        let_go(group, folder)
+        group.remove()
         if folder.exists():
             shutil.rmtree(folder)
         (self.state / "live" / f"{name}.lock").unlink(missing_ok=True)

@@ -28,7 +28,7 @@ _FEATURES = "none,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_
 
 _BYTES_PER_INODE = 32768
 _LEAST_INODES = 1024
-_OPTIONS = "barrier=0,noinit_itable,errors=remount-ro"
+MOUNT_OPTIONS = "barrier=0,noinit_itable,errors=remount-ro"
 _MAKING = 60.0
 _DATA = "data"
 """The volume is a folder of its file system, because servers refuse a data directory with `lost+found` in it."""
@@ -87,7 +87,7 @@ def mount(volume: Volume, keeper: Keeper, userns: int) -> tuple[Path, int]:
     if volume.device is not None:
         disk = keeper.folder(f"disk{volume.number}", mode=0o700)
         flags = kernel.MS_NOSUID | kernel.MS_NODEV
-        keeper.do(kernel.mount, str(volume.device), str(disk), "ext4", flags, _OPTIONS)
+        keeper.do(kernel.mount, str(volume.device), str(disk), "ext4", flags, MOUNT_OPTIONS)
         source = disk / _DATA
         if volume.fresh:
             keeper.do(source.mkdir)

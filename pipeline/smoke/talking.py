@@ -14,57 +14,30 @@ from pipeline.model.answers import HttpAnswer, NoAnswer, TalkAnswer
 from pipeline.model.judging import place_of
 from pipeline.model.probes import HttpRequest
 from pipeline.model.smoke import Check
-from pipeline.model.values import Said, differs, final, readable, shown
+from pipeline.model.values import Said, readable, shown
 from pipeline.sandbox import Instance
 from pipeline.smoke.answer import Seen
+from pipeline.smoke.asking import ANSWER_LIMIT, TIMED_OUT, Asking
 from pipeline.smoke.sight import connect_socket
-
-ANSWER_LIMIT = 1 << 20
-"""Bytes read of an answer."""
 
 _TRUST_LIMIT = 4 << 20
 """Bytes of a file of certificates: Mozilla's bundle has 0.2 MiB."""
-
-_SILENCE = 1.0
-"""Seconds without another byte after which an answer that does not fit is taken as a whole answer, at the least; a
-quarter of the time that is left where that is more, because some answer in parts."""
 
 
 def talk(check: Check, instance: Instance, deadline: float, address: str | None = None) -> Seen:
     """Send to a port or socket and take what comes back, until it fits `expect.stdout` or the other side ends.
     `address` is where the port is; None: the instance's loopback."""
-    rules = check.expect.stdout
-    answer = b""
+
+    def connect(within: float) -> socket.socket:
+        return _connection(instance, check.port, check.socket, within, address)
+
     try:
-        with _connected(instance, check.port, check.socket, deadline, address) as connection:
-            if check.send:
-                connection.sendall(check.send.encode())
-            while rules and len(answer) < ANSWER_LIMIT:
-                left = _left(deadline)
-                patience = min(left, max(_SILENCE, left / 4)) if answer else left
-                connection.settimeout(patience)
-                try:
-                    piece = connection.recv(65536)
-                except TimeoutError:
-                    if patience >= left:
-                        raise
-                    break  # It has said something else and fallen silent ("still loading"): to be asked anew.
-                if not piece:
-                    break
-                answer += piece
-                text = answer.decode(errors="replace")
-                # A rule that forbids something is settled only by the whole answer.
-                if not differs(rules, text, "") and all(rule.lacks is None for rule in rules):
-                    break
-                if final(rules, text):
-                    break
+        answer = Asking(connect, check.send.encode(), check.expect.stdout, deadline).answer()
     except OSError as error:
-        cut_off = isinstance(error, TimeoutError)
-        if cut_off and answer and not differs(rules, answer.decode(errors="replace"), ""):
-            return Seen(TalkAnswer(Said.of(answer)))
-        said = f", after {shown(answer)}" if answer else ""
-        return Seen(NoAnswer(f"{place_of(check)}: {reason(error)}{said}"), cut_off=cut_off)
-    return Seen(TalkAnswer(Said.of(answer)))
+        return Seen(NoAnswer(f"{place_of(check)}: {reason(error)}"), cut_off=isinstance(error, TimeoutError))
+    if isinstance(answer, bytes):
+        return Seen(TalkAnswer(Said.of(answer)))
+    return Seen(NoAnswer(f"{place_of(check)}: {answer}"), cut_off=answer == TIMED_OUT)
 
 
 def request(check: Check, instance: Instance, deadline: float, address: str | None = None) -> Seen:
@@ -74,8 +47,9 @@ def request(check: Check, instance: Instance, deadline: float, address: str | No
     try:
         status, headers, body = exchange(asked, instance, deadline, address)
     except (OSError, http.client.HTTPException) as error:
-        why = f"{place_of(check)}: {readable(reason(error))}"
-        return Seen(NoAnswer(why), cut_off=isinstance(error, TimeoutError))
+        # Hanging up at the deadline may look like anything.
+        late = isinstance(error, TimeoutError) or time.monotonic() >= deadline
+        return Seen(NoAnswer(f"{place_of(check)}: {readable(reason(error))}"), cut_off=late)
     found = []
     for name in dict.fromkeys(name for name, _ in check.expect.headers):
         values = headers.get_all(name)
@@ -133,14 +107,14 @@ def reason(error: Exception) -> str:
 def _connected(
     instance: Instance, port: int, path: str, deadline: float, address: str | None
 ) -> Iterator[socket.socket]:
-    timeout = _left(deadline)
-    connection = (
-        connect_socket(instance, path, timeout=timeout)
-        if path
-        else instance.connect(port, timeout=timeout, address=address)
-    )
-    with connection:
+    with _connection(instance, port, path, _left(deadline), address) as connection:
         yield connection
+
+
+def _connection(instance: Instance, port: int, path: str, within: float, address: str | None) -> socket.socket:
+    if path:
+        return connect_socket(instance, path, timeout=within)
+    return instance.connect(port, timeout=within, address=address)
 
 
 @contextlib.contextmanager

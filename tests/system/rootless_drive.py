@@ -3,9 +3,11 @@ arguments for the probes. Prints one JSON object. With `wait` it launches, says 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -40,6 +42,17 @@ if sys.argv[2:] == ["wait"]:
         print("up", flush=True)
         time.sleep(1000)
 
+
+def zombies() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            text = path.read_text()
+            if text.rpartition(") ")[2].startswith("Z"):
+                found.append(text)
+    return found
+
+
 SERVER = "httpd -p 80 -h /srv; id; cat /var/lib/server/seed; stat -c %u:%g /var/lib/server; touch /etc/x; sleep 1000"
 said: dict[str, object] = {"ids": Path("/proc/self/uid_map").read_text().split(), "pid": os.getpid()}
 with launch(image(SERVER), [root], LIMITS, station=station, name="one") as instance:
@@ -70,5 +83,12 @@ with build_session([root], station=station) as session:
         for path in sorted(session.upper.rglob("*"))
     }
     said["probes_build"] = session.run(["/bin/probes", "contained", "all", *sys.argv[2:]], timeout=60).stdout.decode()
+# Ends after its parent has: whose child is it then?
+subprocess.run(["/bin/sh", "-c", "sleep 0.2 & echo $!"], check=True, stdout=subprocess.DEVNULL)
+deadline = time.monotonic() + 5
+while (said_zombies := zombies()) and time.monotonic() < deadline:
+    time.sleep(0.05)
+time.sleep(0.4)
+said["zombies"] = [*said_zombies, *zombies()]
 said["left"] = [path.name for path in (station.state / "live").iterdir()]
 print(json.dumps(said))

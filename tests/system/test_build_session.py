@@ -19,6 +19,8 @@ from pipeline.sandbox import (
     Station,
     build_session,
 )
+from tests.system.bombs import blocks, eventually
+from tests.system.sandboxed import left_behind
 from tests.system.tiny import (
     make_root,
     ordinary,
@@ -195,6 +197,36 @@ class TestBuilding:
             flood = session.run(["/bin/sh", "-c", many], timeout=60)
             assert flood.out_of_disk
             assert not flood.timed_out
+
+    def test_what_is_allocated_at_once_is_limited_too(self, root: Path, station: Station) -> None:
+        with build_session([root], station=station, limits=BuildLimits(disk=16 << 20)) as session:
+            if ordinary():
+                unenforced("a hard limit on what a build writes")
+            # Each file is less than the limit on files, and none of them is written to.
+            script = "for i in 1 2 3 4 5 6; do fallocate -l 6000000 /srv/$i || echo refused $i; done"
+            done = session.run(["/bin/sh", "-c", script])
+            assert b"refused 3" in done.stdout
+            assert sum(path.lstat().st_blocks * 512 for path in (session.upper / "srv").iterdir()) <= 16 << 20
+            files = "i=0; while touch /srv/f$i; do i=$((i+1)); done; exit 1"
+            made = session.run(["/bin/sh", "-c", files], timeout=60)
+            assert made.out_of_disk and not made.timed_out
+            assert len(list((session.upper / "srv").iterdir())) <= 1100
+        assert left_behind(station) == []
+        eventually(lambda: not blocks(station.mark))
+
+    def test_without_block_devices_what_is_written_is_watched(
+        self, root: Path, station: Station, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(file: Path) -> tuple[Path, int]:
+            raise PermissionError(1, "Operation not permitted", str(file))
+
+        monkeypatch.setattr("pipeline.sandbox.loop.attach", refuse)
+        with build_session([root], station=station, limits=BuildLimits(disk=32 << 20)) as session:
+            many = "i=0; while :; do i=$((i+1)); dd if=/dev/zero of=/srv/$i bs=1M count=1; sleep 0.01; done"
+            flood = session.run(["/bin/sh", "-c", many], timeout=60)
+            assert flood.out_of_disk and not flood.timed_out
+            written = sum(path.lstat().st_blocks * 512 for path in (session.upper / "srv").iterdir())
+            assert 32 << 20 < written < 64 << 20
 
     def test_writing_from_outside_never_follows_the_image_outside(self, session: BuildSession, tmp_path: Path) -> None:
         victim = tmp_path / "victim"

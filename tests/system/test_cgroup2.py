@@ -69,6 +69,14 @@ def test_what_goes_beyond_is_stopped_and_counted(said: dict[str, object]) -> Non
     assert half["throttled_time"] > 0
 
 
+def test_throughput_of_a_volume_is_limited_each_way_and_when_it_is_written_back(said: dict[str, object]) -> None:
+    flow = said["throughput"]
+    assert isinstance(flow, dict)
+    assert enforced(flow["readings"])["io_bandwidth"] == (2 << 20, True)
+    for name in ("direct_write", "direct_read", "synced_write", "written_back"):
+        assert 0.8 < flow[name] / (2 << 20) < 1.2, (name, flow)
+
+
 def test_no_probe_gets_out_on_this_kernel_either(said: dict[str, object]) -> None:
     texts = said["probes"]
     assert isinstance(texts, dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -270,7 +271,7 @@ class TestRunning:
             pytest.fail("it was launched")
         assert raised.value.code == "mount-point-odd"
 
-    def test_a_volume_behind_a_link_is_mounted_where_it_leads(self, root: Path, station: Station) -> None:
+    def test_a_volume_behind_a_link_is_mounted_where_it_leads(self, root: Path, station: Station, closed: Path) -> None:
         image = config(
             "readlink /var/run; touch /var/run/server/x && ls /run/server",
             volumes=("/var/link/data",),
@@ -279,8 +280,10 @@ class TestRunning:
             session.files.symlink("/var/run", "/run")
             session.files.symlink("/var/link", "/srv")
             session.files.make_directory("/srv/data", uid=27, gid=28)
-            layer = session.upper
-            # The upper directory has shifted owners; as a layer it would have the image's.
+            # The upper directory is in a file system that goes with the session.
+            layer = closed / "behind"
+            subprocess.run(["cp", "-a", session.upper, layer], check=True)
+            # It has shifted owners; as a layer it would have the image's.
             for found in [layer, *layer.rglob("*")]:
                 status = found.lstat()
                 os.lchown(found, status.st_uid - session.shift, status.st_gid - session.shift)

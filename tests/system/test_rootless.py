@@ -242,6 +242,24 @@ def test_nothing_is_left(plain: dict[str, object], person: Person) -> None:
     assert person.processes() == []
 
 
+def test_what_has_lost_its_parent_is_waited_for(plain: dict[str, object]) -> None:
+    assert plain["pid"] == 2, "the first process does nothing but wait"
+    assert plain["zombies"] == []
+
+
+def test_nothing_is_left_after_a_kill_of_relbuild_itself(plain: dict[str, object], person: Person) -> None:
+    running = person.start(person.folder / "code" / "rootless_drive.py", person.folder / "home", "wait")
+    assert running.stdout is not None
+    assert running.stdout.readline() == "up\n"
+    inner = running.pid
+    for _ in range(2):
+        inner = int(Path(f"/proc/{inner}/task/{inner}/children").read_text().split()[0])
+    os.kill(inner, signal.SIGKILL)
+    running.communicate(timeout=20)
+    assert running.returncode == 128 + signal.SIGKILL
+    assert person.processes() == []
+
+
 def test_nothing_is_left_after_a_kill(plain: dict[str, object], person: Person) -> None:
     running = person.start(person.folder / "code" / "rootless_drive.py", person.folder / "home", "wait")
     assert running.stdout is not None

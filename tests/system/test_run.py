@@ -161,6 +161,17 @@ def test_the_images_stop_signal_and_exit_code_are_those_of_run(start: Callable[.
     assert "with SIGINT" in run.said and "tiny-1 | got it" in run.said
 
 
+def test_throughput_of_its_volumes_can_be_limited(start: Callable[..., Started]) -> None:
+    run = start("run", "silent", "--io-bandwidth", "8MiB/s")
+    run.until("ready")
+    assert run.end() == 0
+    assert "not enforced" not in run.said
+    run = start("run", "tiny", "--io-bandwidth", "8MiB/s")
+    run.until(r"tiny-1 \| word=")
+    assert run.end() == 3
+    assert "limit io_bandwidth is not enforced: the instance has no volume" in run.said
+
+
 def test_one_that_ends_by_itself_ends_run_with_its_exit_code(start: Callable[..., Started]) -> None:
     run = start("run", "tiny", "--json", "--memory", "1MiB")
     code = run.rest()
@@ -176,6 +187,34 @@ def test_named_volumes_are_kept_from_run_to_run_and_each_instance_has_its_own(st
         run.until(rf"silent-2 \| version 1, start {times}, uid 27")
         run.until("silent-1.*ready")
         assert run.end() == 0
+
+
+def test_a_new_named_volume_begins_with_the_images_content_and_is_then_used_as_it_is(
+    start: Callable[..., Started], folder: Path
+) -> None:
+    volumes = folder / "store" / "volumes"
+    left = volumes / ".half-0123"
+    left.mkdir(parents=True)
+    (left / "old").write_text("of a relbuild that was killed")
+    for text in ("from the image\n", "changed\n"):
+        run = start("run", "tiny", "--volume", "seeds:/var/lib/server", "--volume", "fresh:/nowhere")
+        run.until(r"tiny-1 \| word=")
+        place = volumes / "seeds-1"
+        assert (place / "seed").read_text() == text
+        status = place.stat()
+        assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (27, 28, 0o750)
+        assert ((place / "seed").stat().st_uid, (place / "seed").stat().st_gid) == (27, 28)
+        assert list((volumes / "fresh-1").iterdir()) == []
+        assert not left.exists()
+        (place / "seed").write_text("changed\n")
+        assert run.end() == 3
+
+
+def test_a_named_volume_where_the_image_has_a_file_is_explained(start: Callable[..., Started], folder: Path) -> None:
+    run = start("run", "tiny", "--volume", "odd:/srv/page")
+    assert run.rest() == 6
+    assert "volume-impossible" in run.said and "/srv/page" in run.said
+    assert not (folder / "store" / "volumes" / "odd-1").exists()
 
 
 def test_a_folder_of_the_host_can_be_a_volume(start: Callable[..., Started], folder: Path) -> None:
@@ -199,6 +238,7 @@ def test_a_folder_of_the_host_can_be_a_volume(start: Callable[..., Started], fol
         (["--config", "silent:x"], "--config FILE:/path"),
         (["--cpus", "many"], "'many' is not a cpus"),
         (["--memory", "1GB"], "powers of 1024"),
+        (["--io-bandwidth", "8mbit"], "counted in bytes"),
     ],
 )
 def test_options_that_make_no_sense_are_explained(start: Callable[..., Started], words: list[str], said: str) -> None:

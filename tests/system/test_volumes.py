@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +18,10 @@ from pipeline.model.smoke import Limits
 from pipeline.sandbox import (
     Binding,
     Station,
+    find_runtime,
     kept_volumes,
     launch,
+    open_station,
 )
 from tests.system.bombs import (
     LIMITS,
@@ -23,6 +32,18 @@ from tests.system.bombs import (
 )
 from tests.system.sandboxed import left_behind, until_logged
 from tests.system.tiny import ordinary, unenforced
+
+RATE = 8 << 20
+
+CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
+"""cap_net_bind_service=ep, as an image has it."""
+
+SYNC = ctypes.CDLL(None, use_errno=True)
+
+
+def sectors_written(device: int) -> int:
+    """By a block device so far (the kernel's Documentation/block/stat.rst)."""
+    return int(Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat").read_text().split()[6])
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +74,59 @@ class TestVolumes:
         if ordinary():
             unenforced("ids that no other sandbox has")
 
+    @pytest.mark.parametrize("kind", ["of the image", "named"])
+    def test_it_begins_with_what_all_layers_together_have_there(
+        self, root: Path, station: Station, closed: Path, kind: str
+    ) -> None:
+        upper = closed / f"upper {kind}"
+        place, below = upper / "var/lib/server", root / "var/lib/server"
+        place.mkdir(parents=True)
+        (below / "hidden").write_text("x")
+        (below / "replaced").mkdir(exist_ok=True)
+        (below / "replaced" / "old").write_text("x")
+        (below / "tool").write_text("x")
+        if not (below / "again").exists():
+            (below / "again").hardlink_to(below / "tool")
+        os.setxattr(below / "tool", "security.capability", CAPABILITY)
+        os.setxattr(below / "tool", "user.note", b"kept")
+        # As unpacked layers have them: a whiteout, and a directory that hides what is beneath.
+        os.mknod(place / "hidden", stat.S_IFCHR, 0)
+        (place / "replaced").mkdir()
+        os.setxattr(place / "replaced", "user.overlay.opaque" if ordinary() else "trusted.overlay.opaque", b"y")
+        (place / "replaced" / "new").write_text("y")
+        (place / "replaced" / "new").chmod(0o604)
+        (place / "link").symlink_to("/srv/page")
+        os.chown(place / "link", 5, 6, follow_symlinks=False)
+        os.chown(place, 27, 28)
+        place.chmod(0o750)
+        volume = closed / f"volume {kind}"
+        image = bomb(entrypoint=("/bin/sh", "-c", "cat /var/lib/server/link; touch /var/lib/server/mine; sleep 100"))
+        binding = Binding(volume, "/var/lib/server", read_only=False, begun=True)
+        named = kind == "named"
+        with launch(
+            image if named else replace(image, volumes=("/var/lib/server",)),
+            [root, upper],
+            replace(LIMITS, memory=None),
+            station=station,
+            name="begins",
+            bindings=[binding] if named else [],
+        ) as instance:
+            until_logged(instance, b"a page")
+            handle = None if named else instance.places.handles["/var/lib/server"]
+            seen = volume if named else Path(f"/proc/self/fd/{handle}")
+            eventually((seen / "mine").exists)
+            names = {path.name for path in seen.iterdir()}
+            assert names == {"seed", "again", "tool", "replaced", "link", "mine"}
+            status = seen.stat()
+            assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (27, 28, 0o750)
+            assert [path.name for path in (seen / "replaced").iterdir()] == ["new"]
+            assert stat.S_IMODE((seen / "replaced" / "new").stat().st_mode) == 0o604
+            link = (seen / "link").lstat()
+            assert ((seen / "link").readlink(), link.st_uid, link.st_gid) == (Path("/srv/page"), 5, 6)
+            assert (seen / "tool").stat().st_ino == (seen / "again").stat().st_ino
+            assert os.getxattr(seen / "tool", "security.capability")[4:20] == CAPABILITY[4:]
+            assert os.getxattr(seen / "tool", "user.note") == b"kept"
+
     def test_its_size_is_read_back(self, root: Path, station: Station) -> None:
         with launch(
             bomb("serve", "80", volumes=("/data",)), [root], Limits(), station=station, name="size"
@@ -80,6 +154,80 @@ class TestVolumes:
             unenforced("counting what is written to volumes")
         assert written is not None
         assert 4 << 20 <= written < 5 << 20
+
+    def test_its_throughput_is_limited_each_way(self, root: Path, station: Station) -> None:
+        limits = replace(LIMITS, io_bandwidth=RATE, volume=64 << 20)
+        with launch(bomb("serve", "80", volumes=("/data",)), [root], limits, station=station, name="slow") as instance:
+            reading = next(one for one in instance.readings() if one.name == "io_bandwidth")
+            if ordinary():
+                assert (reading.read, reading.enforced) == (None, False)
+                assert reading.reason
+                unenforced("throughput of volumes")
+            assert (reading.read, reading.enforced, reading.reason) == (RATE, True, "")
+            for words in (
+                ("if=/dev/zero", "of=/data/direct", "oflag=direct"),
+                ("if=/data/direct", "of=/dev/null", "iflag=direct"),
+                ("if=/dev/zero", "of=/data/synced", "conv=fsync"),
+            ):
+                begun = time.monotonic()
+                done = instance.execute(["dd", "bs=1M", "count=16", *words])
+                took = time.monotonic() - begun
+                assert done.status == 0, done.stderr
+                assert abs((16 << 20) / took / RATE - 1) < 0.2, (words, took)
+            # Written back by the kernel, in its own time: told to, and looked at where it arrives.
+            device = instance.places.devices()[0]
+            written = instance.execute(["dd", "bs=1M", "count=16", "if=/dev/zero", "of=/data/later"])
+            assert written.took < 1, "nobody waits for what is written back later"
+            begun = time.monotonic()
+            before = sectors_written(device)
+            handle = instance.places.handles["/data"]
+            assert SYNC.syncfs(handle) == 0
+            rate = (sectors_written(device) - before) * 512 / (time.monotonic() - begun)
+            assert 0.8 < rate / RATE < 1.2
+
+    def test_a_program_that_waits_for_held_writing_is_killed_at_once(self, root: Path, station: Station) -> None:
+        limits = replace(LIMITS, io_bandwidth=256 << 10, volume=64 << 20)
+        writing = "dd if=/dev/zero of=/data/a bs=1M count=30; echo written; dd if=/data/a of=/data/b conv=fsync"
+        image = replace(bomb(entrypoint=("/bin/sh", "-c", writing)), volumes=("/data",))
+        with launch(image, [root], limits, station=station, name="waits") as instance:
+            until_logged(instance, b"written")
+            command = ["dd", "bs=16M", "count=1", "if=/dev/zero", "of=/data/c", "conv=fsync"]
+            slow = instance.execute(command, timeout=0.5)
+            assert slow.timed_out or ordinary()
+            begun = time.monotonic()
+            instance.kill()
+            assert time.monotonic() - begun < 3
+        assert left_behind(station) == []
+
+    def test_a_killed_relbuild_leaves_no_limit_on_the_device(self, root: Path, closed: Path) -> None:
+        if ordinary():
+            unenforced("throughput of volumes")
+        state = closed / "held"
+        program = f"""
+import sys
+from pathlib import Path
+from pipeline.model.image import ImageConfig
+from pipeline.model.smoke import Limits
+from pipeline.sandbox import find_runtime, launch, open_station
+image = ImageConfig("amd64", 0, entrypoint=("/bin/bomb", "spin"), user="server", volumes=("/data",))
+station = open_station(Path({str(state)!r}), find_runtime())
+limits = Limits(milli_cpus=200, volume=16 << 20, io_bandwidth={RATE})
+with launch(image, [Path({str(root)!r})], limits, station=station, name="held") as instance:
+    print(instance.readings()[1].enforced, flush=True)
+    sys.stdin.read()
+"""
+        child = subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == "True\n"
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        station = open_station(state, find_runtime())
+        root_group = station.hierarchies.controllers.get("blkio")
+        if root_group is not None:
+            assert (root_group / "blkio.throttle.write_bps_device").read_text() == ""
+        assert left_behind(station) == []
 
     def test_without_block_devices_it_is_a_directory_and_said_to_be_unlimited(
         self, root: Path, station: Station, monkeypatch: pytest.MonkeyPatch

@@ -14,8 +14,8 @@ from pipeline.sandbox.cgroups import usable
 from pipeline.sandbox.rootless import nested
 
 _APPLETS = """
-sh cat chmod chown dd echo env false grep head httpd id kill ls mkdir mount nc ps readlink rm sed seq sleep stat
-tail tar test touch true umount unshare wget yes
+sh cat chmod chown dd echo env fallocate false grep head httpd id kill ls mkdir mount nc ps readlink rm sed seq sleep
+stat tail tar test touch true umount unshare wget yes
 """
 
 _PASSWD = "root:x:0:0:root:/root:/bin/sh\nserver:x:27:28:Server:/var/lib/server:/bin/sh\n"

@@ -10,17 +10,21 @@ from hypothesis import strategies as st
 
 from pipeline.recipes.quantities import (
     DURATION_UNITS,
+    LARGEST_RATE,
     LARGEST_SIZE,
     LONGEST_DURATION,
     SIZE_UNITS,
+    SMALLEST_THROUGHPUT,
     Malformed,
     parse_bandwidth,
     parse_cpus,
     parse_duration,
     parse_mode,
     parse_size,
+    parse_throughput,
     write_duration,
     write_size,
+    write_throughput,
 )
 
 
@@ -40,6 +44,10 @@ from pipeline.recipes.quantities import (
         (parse_bandwidth, "100mbit", 100_000_000),
         (parse_bandwidth, "1gbit", 1_000_000_000),
         (parse_bandwidth, "64kbit", 64_000),
+        (parse_throughput, "20MiB/s", 20 << 20),
+        (parse_throughput, "20MiB", 20 << 20),
+        (parse_throughput, "512K/s", 512 << 10),
+        (parse_throughput, "1.5 GiB/s", 3 << 29),
         (parse_cpus, 0.5, 500),
         (parse_cpus, 0.1, 100),
         (parse_cpus, 2, 2000),
@@ -74,6 +82,12 @@ def test_what_people_write_becomes_a_number(parse: Callable[[object], int], writ
         (parse_bandwidth, 100, "bandwidth-malformed", "100mbit"),
         (parse_bandwidth, "100Mbit", "bandwidth-malformed", "100mbit"),
         (parse_bandwidth, "100MB", "bandwidth-malformed", "100mbit"),
+        (parse_throughput, 20_000_000, "throughput-malformed", "20MiB/s"),
+        (parse_throughput, "20000000", "throughput-malformed", "20MiB/s"),
+        (parse_throughput, "20MB/s", "throughput-malformed", "20MiB/s"),
+        (parse_throughput, "100mbit", "throughput-malformed", "in bytes"),
+        (parse_throughput, "1KiB/s", "throughput-malformed", "20MiB/s"),
+        (parse_throughput, "/s", "throughput-malformed", "20MiB/s"),
         (parse_cpus, "500m", "cpus-malformed", "0.5"),
         (parse_cpus, 0.0001, "cpus-malformed", "three decimals"),
         (parse_cpus, 0.005, "cpus-malformed", "0.5"),
@@ -110,6 +124,11 @@ def test_a_size_is_read_back_as_it_was_written(size: int) -> None:
     assert parse_size(write_size(size)) == size
 
 
+@given(st.integers(SMALLEST_THROUGHPUT, LARGEST_RATE))
+def test_a_throughput_is_read_back_as_it_was_written(rate: int) -> None:
+    assert parse_throughput(write_throughput(rate)) == rate
+
+
 @given(st.integers(1, LONGEST_DURATION))
 def test_a_duration_is_read_back_as_it_was_written(milliseconds: int) -> None:
     assert parse_duration(write_duration(milliseconds)) == milliseconds
@@ -128,7 +147,7 @@ def test_thousandths_of_a_processor_are_exact(milli: int) -> None:
 
 @given(st.text(max_size=30))
 def test_any_text_is_a_positive_number_or_refused(text: str) -> None:
-    for parse in (parse_size, parse_duration, parse_bandwidth, parse_cpus):
+    for parse in (parse_size, parse_duration, parse_bandwidth, parse_throughput, parse_cpus):
         try:
             assert parse(text) > 0
         except Malformed as error:

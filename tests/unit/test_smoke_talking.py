@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import cast
 
 from pipeline.model.image import ImageConfig
@@ -36,21 +36,36 @@ class Server:
 
 
 @contextmanager
-def serving(serve: Callable[[socket.socket, int], None]) -> Iterator[tuple[Instance, list[int]]]:
-    """A server that treats its connections, numbered from 0, with `serve`; gives the numbers that were served."""
+def serving(
+    serve: Callable[[socket.socket, int], None], *, at_once: bool = False
+) -> Iterator[tuple[Instance, list[int]]]:
+    """A server that treats its connections, numbered from 0, with `serve`, one after the other or all `at_once`; gives
+    the numbers that were served."""
     served: list[int] = []
+    threads: list[threading.Thread] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
+        def treat(connection: socket.socket, number: int) -> None:
+            # Whoever asked may have gone.
+            with suppress(OSError):
+                serve(connection, number)
+            served.append(number)
+
         def work() -> None:
-            kept = []
+            kept: list[socket.socket] = []
             while True:
                 try:
                     connection, _ = listener.accept()
                 except OSError:
                     break
                 kept.append(connection)
-                serve(connection, len(served))
-                served.append(len(served))
+                if at_once:
+                    threads.append(threading.Thread(target=treat, args=(connection, len(kept) - 1)))
+                    threads[-1].start()
+                else:
+                    treat(connection, len(kept) - 1)
+            for one in threads:
+                one.join()
             for connection in kept:
                 connection.close()
 
@@ -61,8 +76,8 @@ def serving(serve: Callable[[socket.socket, int], None]) -> Iterator[tuple[Insta
         thread.join()
 
 
-def ask(instance: Instance, pattern: str, within: int) -> tuple[bool, str]:
-    expect = Expectation(exit_code=None, stdout=(Rule(matches=pattern),))
+def ask(instance: Instance, rule: str | Rule, within: int) -> tuple[bool, str]:
+    expect = Expectation(exit_code=None, stdout=(Rule(matches=rule) if isinstance(rule, str) else rule,))
     check = Check("pings", CheckKind.PORT, within, expect, port=1, send="PING\r\n")
     deadline = time.monotonic() + within / 1000
     answer, _ = asked_until_right(lambda until: talk(check, instance, until), check, instance, CONFIG, deadline)
@@ -98,3 +113,75 @@ def test_what_never_fits_fails_with_what_was_said() -> None:
         right, detail = ask(instance, r"^\+PONG", 1500)
         assert not right and "-ERR no" in detail
         assert served
+
+
+def test_it_is_asked_anew_soon_whatever_time_there_is() -> None:
+    begun = time.monotonic()
+
+    def serve(connection: socket.socket, number: int) -> None:
+        connection.sendall(b"+PONG\r\n" if time.monotonic() > begun + 0.5 else b"-LOADING the data\r\n")
+
+    with serving(serve, at_once=True) as (instance, _):
+        assert ask(instance, r"^\+PONG", 600_000) == (True, "")
+        assert time.monotonic() - begun < 1.5
+
+
+def test_one_that_is_loading_for_long_is_not_asked_without_end() -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        connection.sendall(b"-LOADING the data\r\n")
+
+    with serving(serve, at_once=True) as (instance, served):
+        right, detail = ask(instance, r"^\+PONG", 3000)
+        assert not right and "-LOADING" in detail
+        assert 4 <= len(served) <= 12
+
+
+def test_a_beginning_that_takes_its_time_is_heard_out_while_it_is_asked_anew() -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        connection.sendall(b"+PO")
+        time.sleep(1.8)
+        # Only the first one comes to its end.
+        connection.sendall(b"" if number else b"NG\r\n")
+
+    with serving(serve, at_once=True) as (instance, _):
+        assert ask(instance, r"^\+PONG", 20_000) == (True, "")
+
+
+def test_a_long_silence_is_waited_for_on_the_first_connection() -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        time.sleep(1.5)
+        connection.sendall(b"+PONG\r\n")
+
+    with serving(serve, at_once=True) as (instance, served):
+        assert ask(instance, r"^\+PONG", 3000) == (True, "")
+        assert served == [0]
+
+
+def test_one_that_hangs_up_or_goes_away_meanwhile_is_asked_anew() -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        if number < 3:
+            connection.sendall(b"-ERR starting\r\n" if number else b"")
+            connection.shutdown(socket.SHUT_RDWR)
+        else:
+            connection.sendall(b"+PONG\r\n")
+
+    with serving(serve) as (instance, _):
+        assert ask(instance, r"^\+PONG", 20_000) == (True, "")
+
+
+def test_what_must_not_be_said_is_waited_for_until_nothing_more_comes() -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        connection.sendall(b"fine\r\n")
+        time.sleep(0.3)
+        connection.sendall(b"ERROR\r\n" if number < 2 else b"fine\r\n")
+
+    with serving(serve) as (instance, served):
+        assert ask(instance, Rule(lacks="ERROR"), 8000) == (True, "")
+        assert served[:3] == [0, 1, 2]
+
+
+def test_a_port_where_nobody_listens_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    right, detail = ask(cast("Instance", Server(port)), r"^\+PONG", 200)
+    assert not right and "refused" in detail
