@@ -8,17 +8,17 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from pipeline.digest import Digest, chunks
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.progress import Progress, Task, task
 from pipeline.transfer.network import Network
-from pipeline.transfer.places import PlaceFailed, ask
+from pipeline.transfer.places import PlaceFailed, Stream, ask
 from pipeline.transfer.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -44,6 +44,19 @@ class Download:
     label: str
 
 
+class Source(Protocol):
+    """Asks one place for its bytes from `offset` on, as `places.ask` does."""
+
+    def __call__(self, url: str, *, offset: int, validator: str) -> AbstractContextManager[Stream]: ...
+
+
+def _plainly(client: httpx.Client | None) -> Source:
+    def source(url: str, *, offset: int, validator: str) -> AbstractContextManager[Stream]:
+        return ask(client, url, offset=offset, validator=validator)
+
+    return source
+
+
 class _Stopped(Exception):
     """Another download failed first."""
 
@@ -56,6 +69,7 @@ def fetch(
     parallel: int = 4,
     offline: bool = False,
     network: Network | None = None,
+    source: Source | None = None,
     label: str = "files",
 ) -> tuple[Digest, ...]:
     """Put every download into the store and return the digests, in the order of `downloads`.
@@ -63,7 +77,8 @@ def fetch(
     What is in the store already is not asked for. A partial download survives a kill and is resumed by the
     next run. Raises EnvironmentLacking `network-unreachable`, `download-missing` or (with `offline`, which
     leaves only `file://`) `offline-miss`; VerificationError `download-mismatch` when a place gave other bytes
-    than the digest or size promise and no other place gave the right ones.
+    than the digest or size promise and no other place gave the right ones. `source` asks a place instead of a
+    client of `network`: one that may ask of a registry what it tells not everybody.
     """
     wanted = tuple(dict.fromkeys(one for one in downloads if one.target is None or not store.has(one.target)))
     got: dict[Download, Digest] = {}
@@ -71,9 +86,13 @@ def fetch(
         total = sum(one.size or 0 for one in wanted)
         with task(progress, "fetch", label, total=total or None, unit="bytes") as running, ExitStack() as stack:
             client = None
-            if not offline and any(not url.startswith("file:") for one in wanted for url in one.urls):
+            if (
+                source is None
+                and not offline
+                and any(not url.startswith("file:") for one in wanted for url in one.urls)
+            ):
                 client = stack.enter_context((network or Network()).client(parallel))
-            fetcher = _Fetcher(store, client, network or Network(), running)
+            fetcher = _Fetcher(store, source or _plainly(client), network or Network(), running)
             got = dict(zip(wanted, _all(fetcher, wanted, parallel), strict=True))
             running.note(f"{len(wanted)} fetched, {len(downloads) - len(wanted)} reused")
     return tuple(got[one] if one in got else _target(one) for one in downloads)
@@ -135,10 +154,10 @@ def _all(fetcher: _Fetcher, wanted: Sequence[Download], parallel: int) -> list[D
 class _Fetcher:
     """What the threads of one `fetch` share."""
 
-    def __init__(self, store: Shelf, client: httpx.Client | None, network: Network, running: Task) -> None:
+    def __init__(self, store: Shelf, source: Source, network: Network, running: Task) -> None:
         self.stop = threading.Event()
         self._store = store
-        self._client = client
+        self._source = source
         self._network = network
         self._task = running
         self._failures: Counter[str] = Counter()
@@ -171,7 +190,7 @@ class _Fetcher:
     def _unnamed(self, one: Download, url: str) -> Digest:
         """Bytes whose digest nobody knows yet."""
         limit = SIZE_LIMIT if one.size is None else one.size
-        with self._store.writer() as blob, ask(self._client, url) as stream:
+        with self._store.writer() as blob, self._source(url, offset=0, validator="") as stream:
             for piece in stream.pieces:
                 self._go_on()
                 if blob.size + len(piece) > limit:
@@ -214,7 +233,7 @@ class _Fetcher:
         if partial.size and (partial.size == limit or partial.digest == _target(one).hex):
             return  # killed between the last byte and the rename
         offset = partial.size
-        with ask(self._client, url, offset=offset, validator=partial.validator(url)) as stream:
+        with self._source(url, offset=offset, validator=partial.validator(url)) as stream:
             partial.begin(stream.offset, url, stream.validator)
             with partial.path.open("ab") as file:
                 for piece in stream.pieces:

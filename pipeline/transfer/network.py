@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.transfer.certificates import load_certificates
 
 if TYPE_CHECKING:
     import httpx
@@ -59,8 +60,8 @@ class Network:
         )
 
     @contextlib.contextmanager
-    def client(self, parallel: int = 1) -> Iterator[httpx.Client]:
-        """A client that knows nothing but what this value says."""
+    def client(self, parallel: int = 1, *, certificates: Path | None = None) -> Iterator[httpx.Client]:
+        """A client that knows nothing but what this value says, and the `certificates` of a folder, for one host."""
         import httpx  # only here: a build whose lock and packages are at hand does without, 40 ms sooner
 
         try:
@@ -71,6 +72,8 @@ class Network:
                 f"the file of trusted certificates cannot be read: {error}",
                 place=str(self.ca_file),
             ) from error
+        if certificates is not None:
+            load_certificates(trust, certificates)
         with httpx.Client(
             trust_env=False,
             verify=trust,

@@ -77,20 +77,26 @@ def ask(client: httpx.Client | None, url: str, *, offset: int = 0, validator: st
         headers["If-Range"] = validator
     try:
         with request(client, url, headers) as response:
-            _refuse_status(response)
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise PlaceFailed("the server encodes what was asked for plainly")
-            resumed = response.status_code == 206
-            start = response.headers.get("content-range", "")
-            if resumed and not (offset and start.startswith(f"bytes {offset}-")):
-                raise PlaceFailed("the server sent another range than was asked for")
-            tag = response.headers.get("etag", "")
-            known = response.headers.get("last-modified", "") if tag.startswith("W/") or not tag else tag
-            yield Stream(offset if resumed else 0, known, _body(response))
+            yield stream_of(response, offset)
     except (httpx.HTTPError, httpx.StreamError) as error:
         raise PlaceFailed(str(error) or type(error).__name__, again=True) from error
     except httpx.InvalidURL as error:
         raise PlaceFailed(str(error)) from error
+
+
+def stream_of(response: httpx.Response, offset: int) -> Stream:
+    """The answer to a request for the bytes from `offset` on. Raises PlaceFailed here or while the pieces are read,
+    and then httpx's own errors."""
+    _refuse_status(response)
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise PlaceFailed("the server encodes what was asked for plainly")
+    resumed = response.status_code == 206
+    start = response.headers.get("content-range", "")
+    if resumed and not (offset and start.startswith(f"bytes {offset}-")):
+        raise PlaceFailed("the server sent another range than was asked for")
+    tag = response.headers.get("etag", "")
+    known = response.headers.get("last-modified", "") if tag.startswith("W/") or not tag else tag
+    return Stream(offset if resumed else 0, known, _body(response))
 
 
 def _body(response: httpx.Response) -> Iterator[bytes]:

@@ -56,7 +56,7 @@ class SmallProducts:
     def build(
         self, version: str, *, name: str = "small", note: str = "", expected: str = "", output: str = "output"
     ) -> Built:
-        """A version of a product, built and tested; `expected`: what the test expects it to say (default: the truth)."""
+        """A version of a product, built and tested; `expected`: what its check wants it to say (default: the truth)."""
         place = self.folder / f"{name}.yaml"
         expected = expected or version.replace(".", "\\\\.")
         place.write_text(_RECIPE % {"name": name, "version": version, "note": note, "expected": expected})

@@ -68,9 +68,9 @@ def served(
 
 
 @contextlib.contextmanager
-def docker_registry(folder: Path, **http: object) -> Iterator[str]:
-    """Debian's docker-registry, which has no referrers API, with deletion allowed; yields `127.0.0.1:PORT`. Keyword
-    arguments go into the `http` section of its configuration, but for `auth`, which is a section of its own."""
+def docker_registry(folder: Path, *, delete: bool = True, **http: object) -> Iterator[str]:
+    """Debian's docker-registry, which has no referrers API, with deletion allowed or not; yields `127.0.0.1:PORT`.
+    Other keyword arguments go into the `http` section of its configuration, but for `auth`, which has its own."""
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     auth = http.pop("auth", None)
@@ -79,7 +79,7 @@ def docker_registry(folder: Path, **http: object) -> Iterator[str]:
         "log": {"level": "info", "accesslog": {"disabled": False}},
         "storage": {
             "filesystem": {"rootdirectory": str(folder / "data")},
-            "delete": {"enabled": True},
+            "delete": {"enabled": delete},
             "maintenance": {"uploadpurging": {"enabled": False}},
         },
         "http": {"addr": f"127.0.0.1:{port}", "secret": "of a test", **http},
@@ -94,7 +94,7 @@ def docker_registry(folder: Path, **http: object) -> Iterator[str]:
 
 @contextlib.contextmanager
 def crane_registry(folder: Path) -> Iterator[str]:
-    """go-containerregistry's registry, which keeps nothing, and has no referrers API either; yields `127.0.0.1:PORT`."""
+    """crane's registry, another implementation, which has no referrers API either; yields `127.0.0.1:PORT`."""
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     with served([program("crane"), "registry", "serve", "--address", f"127.0.0.1:{port}"], port, folder / "log"):

@@ -1,0 +1,109 @@
+"""What registries answer: errors in their own words, pages, manifests (distribution-spec 1.1)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from urllib.parse import urljoin
+
+from pipeline.digest import Digest
+from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.model.artifact import Manifest
+from pipeline.oci import media_types
+from pipeline.transfer import Answer
+
+MANIFEST_TYPES = (
+    media_types.INDEX,
+    media_types.MANIFEST,
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+"""What is asked for: a registry may give only what is named."""
+
+WORDS_LIMIT = 300
+"""Characters of a registry's own words that an error repeats."""
+
+_NEXT = re.compile(r'<([^<>]{1,4096})>\s*;\s*rel="?next"?')
+
+
+def error_code(answer: Answer) -> str:
+    """The code of the first error of an answer (`MANIFEST_UNKNOWN` …), or an empty text."""
+    return _first_error(answer)[0]
+
+
+def words(answer: Answer) -> str:
+    """The status of an answer and what the registry says to it: bounded, on one line."""
+    code, message = _first_error(answer)
+    text = " ".join(word for word in (str(answer.status), code, message) if word)
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:WORDS_LIMIT])
+
+
+def _first_error(answer: Answer) -> tuple[str, str]:
+    try:
+        first = json.loads(answer.body)["errors"][0]
+        code, message = first.get("code"), first.get("message")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return "", ""
+    return code if isinstance(code, str) else "", message if isinstance(message, str) else ""
+
+
+def refused(answer: Answer, what: str, place: str) -> EnvironmentLacking:
+    """The error for an answer that is not what was asked for. `what`: the thing that was to be done."""
+    return EnvironmentLacking(
+        "registry-refused",
+        f"the registry does not {what}: it answers {words(answer)}",
+        place=place,
+        hint="if these words do not say what to do, ask the registry's keeper",
+    )
+
+
+def promised_digest(answer: Answer) -> Digest | None:
+    """The digest that Docker-Content-Digest names; None if there is none, or one of another algorithm."""
+    try:
+        return Digest.parse(answer.header("docker-content-digest"))
+    except VerificationError:
+        return None
+
+
+def compare(answer: Answer, digest: Digest, place: str) -> None:
+    """Raises VerificationError `registry-digest` if an answer names another digest than the bytes have."""
+    named = promised_digest(answer)
+    if named not in {None, digest}:
+        raise VerificationError(
+            "registry-digest", f"the registry calls {digest} by another digest, {named}", place=place
+        )
+
+
+def manifest_of(answer: Answer, wanted: Digest | None, place: str) -> Manifest:
+    """The manifest that an answer carries. Raises VerificationError when its bytes have another digest than was
+    asked for or is promised, or its media type is not the one that it names itself."""
+    manifest = Manifest(answer.header("content-type").partition(";")[0].strip().lower(), answer.body)
+    if wanted is not None and manifest.digest != wanted:
+        raise VerificationError(
+            "registry-digest", f"the registry gives {manifest.digest} when it is asked for {wanted}", place=place
+        )
+    compare(answer, manifest.digest, place)
+    try:
+        own = json.loads(manifest.data).get("mediaType")
+    except (ValueError, AttributeError, RecursionError):
+        raise VerificationError("manifest-malformed", "what the registry gives is no manifest", place=place) from None
+    if own is not None and own != manifest.media_type:
+        raise VerificationError(
+            "manifest-type",
+            f"the registry gives a manifest of type {own!r:.200} as {manifest.media_type!r:.200}",
+            place=place,
+        )
+    return manifest
+
+
+def next_page(answer: Answer, seen: Collection[str], place: str) -> str | None:
+    """The URL of the next page (RFC 8288), or None. Raises VerificationError `registry-pages` when it was `seen`
+    or is somewhere else than the registry."""
+    link = _NEXT.search(answer.header("link"))
+    if link is None:
+        return None
+    target: str = urljoin(answer.url, str(link[1]))
+    if target in seen or target.split("/")[:3] != answer.url.split("/")[:3]:
+        raise VerificationError("registry-pages", f"the registry's pages lead to {target[:200]!r}", place=place)
+    return target

@@ -1,0 +1,168 @@
+"""What speaks of an image on a registry: asked of its referrers API, or kept by its clients under a fallback tag
+(distribution-spec 1.1, "Listing Referrers" and "Referrers Tag Schema")."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from pipeline.digest import Digest
+from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.mirror.answers import error_code, next_page
+from pipeline.mirror.fallback import fallback_tag, listed, merge, referrer_of, subject_of
+from pipeline.model.artifact import Manifest, Referrer
+from pipeline.oci import media_types
+from pipeline.transfer import Answer
+
+ATTEMPTS = 60
+"""How often a fallback index is looked at and written because others write at the same time. Each round one of them
+is through at least."""
+
+LOOKS = 4
+"""How often a change must be found in place, each time a little later, where others were seen to write."""
+
+SHORTEST_PAUSE = 0.02
+"""Seconds. What others read before this one wrote they have written back after a few round trips: the pause before
+the last look is at least this, and at least what reading and writing took here."""
+
+LONGEST_PAUSE = 2.0
+
+PAGES = 1000
+"""Pages of referrers of one image."""
+
+PAGE_LIMIT = 32 << 20
+"""Bytes of one of them."""
+
+_NO_API = frozenset({404, 405, 501})
+
+
+class Manifests(Protocol):
+    """What is needed of a repository."""
+
+    @property
+    def url(self) -> str: ...
+
+    def manifest(self, reference: Digest | str) -> Manifest | None: ...
+
+    def has_manifest(self, digest: Digest) -> bool: ...
+
+    def ask(self, method: str, target: str, *, accept: tuple[str, ...] = (), limit: int = PAGE_LIMIT) -> Answer: ...
+
+    def expect(self, answer: Answer, statuses: set[int], what: str) -> None: ...
+
+    def put(self, reference: str, manifest: Manifest) -> Answer: ...
+
+
+class Listing:
+    """The referrers of one repository. Which of the two ways its registry knows is learned once."""
+
+    def __init__(self, repository: Manifests) -> None:
+        self._repository = repository
+        self._native: bool | None = None
+        self._writing = threading.Lock()
+        """Threads of this process do not need to meet on the registry to find each other."""
+
+    def of(self, subject: Digest) -> tuple[Referrer, ...]:
+        """What speaks of `subject`, sorted by digest."""
+        if self._native is not False:
+            found = self._asked(subject)
+            if found is not None:
+                return found
+        index = self._repository.manifest(fallback_tag(subject))
+        return () if index is None else listed(index.data, f"{self._repository.url}: referrers of {subject.short}")
+
+    def attach(self, manifest: Manifest) -> bool:
+        """Put `manifest`, and list it as a referrer of its subject; False if all that was so before. Raises ValueError
+        if it has no subject, EnvironmentLacking `referrers-contended`."""
+        subject = subject_of(manifest)
+        if subject is None:
+            raise ValueError(f"{manifest.digest} has no subject")
+        ours = manifest.digest
+        there = self._repository.has_manifest(ours)
+        if there and any(one.descriptor.digest == ours for one in self.of(subject)):
+            return False
+        answer = self._repository.put(str(ours), manifest)
+        if answer.header("oci-subject"):
+            self._native = True
+            return True
+        if self._native:  # it has the API and does not say that it took note: it must show it
+            if any(one.descriptor.digest == ours for one in self.of(subject)):
+                return True
+            self._native = False
+        entry = referrer_of(manifest)
+
+        def holds(index: Manifest | None) -> bool:
+            return index is not None and any(one.descriptor.digest == ours for one in listed(index.data, "referrers"))
+
+        self._write(subject, lambda index: merge(index, add=[entry]), holds)
+        return True
+
+    def drop(self, subject: Digest, referrer: Digest) -> None:
+        """Take a referrer that was removed off the fallback index, if there is one that lists it."""
+
+        def holds(index: Manifest | None) -> bool:
+            return index is None or all(one.descriptor.digest != referrer for one in listed(index.data, "referrers"))
+
+        self._write(subject, lambda index: merge(index, drop=[referrer]), holds)
+
+    def _write(
+        self, subject: Digest, change: Callable[[Manifest | None], Manifest], holds: Callable[[Manifest | None], bool]
+    ) -> None:
+        """Read, change and write, until the change `holds` and stays.
+
+        A registry cannot compare and swap. Somebody who read before we wrote and writes after it takes our change
+        away without noticing; he does so within the time of a few round trips. So after a write it is read back a
+        random pause later that is longer than our own reading and writing took, and is written again if need be. Where
+        that shows that others write, one look is not enough: LOOKS must agree.
+        """
+        tag = fallback_tag(subject)
+        pause, wrote, contended, looks = SHORTEST_PAUSE, None, False, 0
+        with self._writing:
+            for _ in range(ATTEMPTS):
+                began = time.monotonic()
+                index = self._repository.manifest(tag)
+                if holds(index):
+                    contended = contended or (index is not None and index.digest != wrote)
+                    looks += 1
+                    if wrote is None or not contended or looks >= LOOKS:
+                        return
+                else:
+                    contended, looks = wrote is not None, 0
+                    changed = change(index)
+                    self._repository.put(tag, changed)
+                    wrote = changed.digest
+                pause = min(LONGEST_PAUSE, max(pause, 2 * (time.monotonic() - began)))
+                time.sleep(pause * (1 + secrets.randbelow(1000) / 1000))
+                pause *= 1.3
+        raise EnvironmentLacking(
+            "referrers-contended",
+            f"the list of what speaks of {subject.short} could not be kept in {ATTEMPTS} attempts: others write it",
+            place=self._repository.url,
+            hint="run the command again; a registry with the referrers API keeps the list itself",
+        )
+
+    # --- the API ---------------------------------------------------------------------------------
+
+    def _asked(self, subject: Digest) -> tuple[Referrer, ...] | None:
+        """From the API; None if the registry has none."""
+        place = f"{self._repository.url}: referrers of {subject.short}"
+        url: str | None = f"referrers/{subject}"
+        seen: set[str] = set()
+        found: dict[Digest, Referrer] = {}
+        while url is not None:
+            if len(seen) >= PAGES:
+                raise VerificationError("registry-pages", f"more than {PAGES} pages of referrers", place=place)
+            answer = self._repository.ask("GET", url, accept=(media_types.INDEX,), limit=PAGE_LIMIT)
+            seen.add(answer.url)
+            if answer.status in _NO_API and not found:
+                if self._native is None and error_code(answer) != "NAME_UNKNOWN":
+                    self._native = False
+                return None
+            self._repository.expect(answer, {200}, "list referrers")
+            self._native = True
+            found |= {one.descriptor.digest: one for one in listed(answer.body, place)}
+            url = next_page(answer, seen, place)
+        return tuple(found[digest] for digest in sorted(found))

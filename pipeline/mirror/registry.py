@@ -1,0 +1,413 @@
+"""A mirror that is a registry: the OCI distribution specification 1.1, spoken to any of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.digest import Digest
+from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
+from pipeline.mirror.address import Address
+from pipeline.mirror.answers import (
+    MANIFEST_TYPES,
+    compare,
+    error_code,
+    manifest_of,
+    next_page,
+    promised_digest,
+    refused,
+    words,
+)
+from pipeline.mirror.fallback import subject_of
+from pipeline.mirror.listing import Listing
+from pipeline.mirror.removal import Removal
+from pipeline.mirror.repository import NAME, TAG, Arrival, Mirror, Overtaken, Repository, is_auxiliary
+from pipeline.mirror.upload import Upload, known_digest
+from pipeline.model.artifact import Manifest, Referrer
+from pipeline.model.image import Descriptor
+from pipeline.oci.image import DOCUMENT_LIMIT, Reader
+from pipeline.progress import Progress, task
+from pipeline.store import Store
+from pipeline.transfer import (
+    CATALOG,
+    Answer,
+    Download,
+    Exchange,
+    FileRange,
+    Network,
+    Scope,
+    Traffic,
+    Wallet,
+    certificate_roots,
+    fetch,
+)
+from pipeline.transfer.places import Stream
+
+if TYPE_CHECKING:
+    from pipeline.mirror.gate import Cleared
+
+BLOB_LIMIT = 64 << 20
+"""Bytes of a blob that is read into memory (`Repository.read_blob`)."""
+
+PAGE = 1000
+"""Tags or repositories that are asked for at a time."""
+
+PAGES = 2000
+"""Pages of a list: two million tags are more than anybody keeps."""
+
+PAGE_LIMIT = 32 << 20
+"""Bytes of a page; some registries send all at once."""
+
+_LISTS_NOTHING = frozenset({401, 403, 404, 405, 501})
+"""How registries refuse to list all their repositories."""
+
+
+def open_registry(
+    url: str, *, environment: Mapping[str, str], progress: Progress, network: Network | None = None
+) -> RegistryMirror:
+    """The registry at `registry://HOST[:PORT]/NAMESPACE` or `registry+http://…`; nothing is asked of it yet.
+
+    `environment` says where credentials and certificates are kept, and how the network is reached (unless `network`
+    does). Raises UsageError `mirror-url`. Close it at the end, or use it in a `with` block.
+    """
+    address = Address.parse(url)
+    exchange = Exchange(
+        address.base,
+        network=network or Network.of(environment),
+        wallet=Wallet.of(environment),
+        namespace=address.namespace,
+        certificates=certificate_roots(environment),
+    )
+    return RegistryMirror(address, exchange, progress)
+
+
+class RegistryMirror(Mirror):
+    """A namespace of a registry."""
+
+    def __init__(self, address: Address, exchange: Exchange, progress: Progress) -> None:
+        self._address = address
+        self._exchange = exchange
+        self._progress = progress
+        self._repositories: dict[str, RegistryRepository] = {}
+
+    def __enter__(self) -> RegistryMirror:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connections."""
+        self._exchange.close()
+
+    @property
+    def url(self) -> str:
+        """As a person names it."""
+        return str(self._address)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was asked of the registry, and the bytes that went there and back, until now."""
+        return self._exchange.traffic
+
+    def repository(self, name: str) -> RegistryRepository:
+        """The repository with a name, which need not exist yet. Raises UsageError `repository-name`."""
+        if not NAME.fullmatch(name) or len(self._address.full(name)) > 255:
+            raise UsageError(
+                "repository-name",
+                f"'{name[:80]}' cannot be a repository's name",
+                place=self.url,
+                hint="use small letters and digits, with . _ - / between them, 255 characters in all",
+            )
+        made = RegistryRepository(self._address, name, self._exchange, self._progress)
+        return self._repositories.setdefault(name, made)  # one, which all threads share: it has learned and locks
+
+    def repositories(self) -> tuple[str, ...]:
+        """The names of all repositories of the namespace, sorted; none if the registry does not list them."""
+        try:
+            names = list(_listed(self._exchange, "/v2/_catalog", (CATALOG,), "repositories", self.url))
+        except EnvironmentLacking as error:
+            if error.code in {"registry-denied", "registry-refused"}:
+                return ()
+            raise
+        start = f"{self._address.namespace}/" if self._address.namespace else ""
+        return tuple(sorted({name.removeprefix(start) for name in names if name.startswith(start)}))
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Nothing to hold: what a registry collects, and when, is its keeper's."""
+        return contextlib.nullcontext()
+
+
+class RegistryRepository(Repository):
+    """A repository of a registry, for use from several threads."""
+
+    def __init__(self, address: Address, name: str, exchange: Exchange, progress: Progress) -> None:
+        self._address = address
+        self._name = name
+        self._full = address.full(name)
+        self._exchange = exchange
+        self._progress = progress
+        self._reading = (Scope.repository(self._full, "pull"),)
+        self._push = (Scope.repository(self._full, "pull", "push"),)
+        self._delete = (Scope.repository(self._full, "delete", "pull", "push"),)
+        self._listing = Listing(self)
+        self._removal = Removal(self)
+
+    @property
+    def url(self) -> str:
+        """As a person names it."""
+        return f"{self._address}/{self._name}"
+
+    @property
+    def identity(self) -> str:
+        """As those who pull name it."""
+        return f"{self._address.host}/{self._full}"
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def manifest(self, reference: Digest | str) -> Manifest | None:
+        """The manifest or index with a digest, or that a tag points to; None if there is none."""
+        answer = self.ask("GET", f"manifests/{_reference(reference)}", accept=MANIFEST_TYPES, limit=DOCUMENT_LIMIT)
+        if answer.status == 404:
+            return None
+        self.expect(answer, {200}, f"give the manifest {reference}")
+        return manifest_of(answer, reference if isinstance(reference, Digest) else None, f"{self.url}: {reference}")
+
+    def resolve(self, tag: str) -> Digest | None:
+        """What a tag points to now; None if it does not exist. A registry that does not say it is asked for the
+        manifest, whose digest is computed."""
+        return self._head(tag)
+
+    def tags(self) -> tuple[str, ...]:
+        """All tags, sorted, auxiliary ones too."""
+        found = set(_listed(self._exchange, f"/v2/{self._full}/tags/list", self._reading, "tags", self.url))
+        strange = next((tag for tag in found if not TAG.fullmatch(tag)), None)
+        if strange is not None:
+            raise VerificationError("tag-malformed", f"the registry lists a tag {strange[:200]!r}", place=self.url)
+        return tuple(sorted(found))
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Is the blob here?"""
+        return self._blob_size(digest) is not None
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """A small blob, verified."""
+        if descriptor.size > BLOB_LIMIT:
+            raise VerificationError(
+                "blob-too-large",
+                f"{descriptor.digest} has {descriptor.size} bytes, more than {BLOB_LIMIT}",
+                place=self.url,
+            )
+        answer = self.ask("GET", f"blobs/{descriptor.digest}", limit=descriptor.size)
+        if answer.status == 404:
+            raise self._no_blob(descriptor.digest)
+        self.expect(answer, {200}, f"give the blob {descriptor.digest}")
+        if Digest.of(answer.body) != descriptor.digest:
+            raise VerificationError(
+                "registry-digest", f"the registry gives other bytes than those of {descriptor.digest}", place=self.url
+            )
+        return answer.body
+
+    def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
+        """Bring a blob of any size into the store, verified, from where the last attempt stopped."""
+        url = f"{self._address.base}/v2/{self._full}/blobs/{descriptor.digest}"
+
+        def source(url: str, *, offset: int, validator: str) -> AbstractContextManager[Stream]:
+            return self._exchange.stream(url, scopes=self._reading, offset=offset, validator=validator)
+
+        label = f"{self._name} {descriptor.digest.short}"
+        wanted = Download((url,), descriptor.digest, descriptor.size, label)
+        try:
+            fetch(store, [wanted], progress=self._progress, network=self._exchange.network, source=source, label=label)
+        except RelbuildError as error:
+            if error.code == "download-missing":
+                raise self._no_blob(descriptor.digest) from error
+            if error.code == "download-mismatch":
+                raise VerificationError("registry-digest", error.args[0], place=self.url) from error
+            if error.code == "network-unreachable":
+                raise EnvironmentLacking("registry-unreachable", error.args[0], place=self.url) from error
+            raise
+
+    def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
+        """What speaks of `subject`, sorted by digest."""
+        return self._listing.of(subject)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
+        """Make sure that a blob is here: looked for, else mounted from one of `elsewhere`, else uploaded."""
+        known_digest(content, descriptor)
+        self._write()
+        size = self._blob_size(descriptor.digest)
+        if size is not None:
+            if size not in {-1, descriptor.size}:
+                raise VerificationError(
+                    "blob-mismatch",
+                    f"the registry's {descriptor.digest} has {size} bytes and not {descriptor.size}",
+                    place=self.url,
+                )
+            return Arrival.PRESENT
+        upload = Upload(self._exchange, self._full, descriptor, content)
+        if upload.mount([self._address.full(name) for name in elsewhere if name != self._name]):
+            return Arrival.MOUNTED
+        label = f"{self._name} {descriptor.digest.short}"
+        with task(self._progress, "publish", label, total=descriptor.size, unit="bytes") as running:
+            upload.send(running)
+        return Arrival.UPLOADED
+
+    def put_manifest(self, manifest: Manifest) -> bool:
+        """Put a manifest or index by its digest; False if it was there."""
+        self._write()
+        if self.has_manifest(manifest.digest):
+            return False
+        self.put(str(manifest.digest), manifest)
+        return True
+
+    def attach(self, manifest: Manifest) -> bool:
+        """Put a manifest with a `subject`, and make sure that `referrers` lists it."""
+        self._write()
+        return self._listing.attach(manifest)
+
+    def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
+        """Point an auxiliary tag at a manifest. The last writer wins, and the other is told."""
+        if not is_auxiliary(tag):
+            raise ValueError(f"{tag} is not an auxiliary tag")
+        self._move(tag, manifest, expected)
+
+    def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
+        """Point a tag at what was cleared. Registries cannot compare and swap: the last writer wins, and the other
+        is told when the tag is read back."""
+        if is_auxiliary(tag):
+            raise ValueError(f"{tag} is an auxiliary tag")
+        self._move(tag, cleared.manifest, expected)
+
+    # --- removing --------------------------------------------------------------------------------
+
+    def remove_tag(self, tag: str, expected: Digest) -> None:
+        """Remove a tag and nothing else, where the registry can delete at all (see `Removal.tag`)."""
+        self._removal.tag(tag, expected)
+
+    def remove_manifest(self, digest: Digest) -> None:
+        """Remove a manifest or index, the tags that point to it, and its entry in a list of referrers."""
+        held = self.manifest(digest)
+        if held is None:
+            return
+        self._removal.manifest(digest)
+        subject = subject_of(held)
+        if subject is not None:
+            self._listing.drop(subject, digest)
+
+    # --- what the parts of this repository share -------------------------------------------------
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        *,
+        limit: int = PAGE_LIMIT,
+        accept: Sequence[str] = (),
+        media_type: str = "",
+        body: bytes | FileRange = b"",
+    ) -> Answer:
+        """A request below `/v2/NAME/` (or to an absolute URL)."""
+        headers = {"Accept": ", ".join(accept)} if accept else {}
+        headers |= {"Content-Type": media_type} if media_type else {}
+        scopes = {"GET": self._reading, "HEAD": self._reading, "DELETE": self._delete}.get(method, self._push)
+        url = target if "://" in target else f"/v2/{self._full}/{target}"
+        return self._exchange.ask(method, url, scopes=scopes, limit=limit, headers=headers, body=body)
+
+    def expect(self, answer: Answer, statuses: set[int], what: str) -> None:
+        """Raises EnvironmentLacking `registry-denied` or `registry-refused` for another status."""
+        if answer.status in {401, 403}:
+            raise self._exchange.denied(self._reading, f"asked to {what}, it answers {words(answer)}")
+        if answer.status not in statuses:
+            raise refused(answer, what, self.url)
+
+    def put(self, reference: str, manifest: Manifest) -> Answer:
+        """Put a manifest under a digest or a tag."""
+        answer = self.ask("PUT", f"manifests/{reference}", media_type=manifest.media_type, body=manifest.data)
+        self.expect(answer, {200, 201, 202}, f"take the manifest {manifest.digest.short} as {reference}")
+        compare(answer, manifest.digest, self.url)
+        return answer
+
+    def has_manifest(self, digest: Digest) -> bool:
+        """Is a manifest or index here?"""
+        return self._head(digest) is not None
+
+    def _head(self, reference: Digest | str) -> Digest | None:
+        answer = self.ask("HEAD", f"manifests/{_reference(reference)}", accept=MANIFEST_TYPES)
+        if answer.status == 404:
+            return None
+        found = promised_digest(answer) if answer.status == 200 else None
+        if found is None:
+            given = self.manifest(reference)
+            return given.digest if given else None
+        if isinstance(reference, Digest) and found != reference:
+            raise VerificationError("registry-digest", f"the registry answers {found} to {reference}", place=self.url)
+        return found
+
+    def _write(self) -> None:
+        """From now on tokens are for reading and writing: one serves all, and registries that tell nothing of what
+        does not exist yet to who may only read tell it to who may make it."""
+        self._reading = self._push
+
+    def _move(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
+        self._write()
+        found = self.resolve(tag)
+        if found != expected:
+            raise Overtaken(tag, found)
+        if found == manifest.digest:
+            return
+        self.put(tag, manifest)
+        found = self.resolve(tag)
+        if found != manifest.digest:
+            raise Overtaken(tag, found)
+
+    def _blob_size(self, digest: Digest) -> int | None:
+        """A blob's size, -1 if the registry does not tell it, None if it is not here."""
+        answer = self.ask("HEAD", f"blobs/{digest}")
+        if answer.status == 404:
+            return None
+        self.expect(answer, {200}, f"say whether it has the blob {digest}")
+        compare(answer, digest, self.url)
+        size = answer.header("content-length")
+        return int(size) if size.isascii() and size.isdecimal() and len(size) < 19 else -1
+
+    def _no_blob(self, digest: Digest) -> VerificationError:
+        return VerificationError(
+            "blob-missing",
+            f"the registry does not have the blob {digest}",
+            place=self.url,
+            hint="the image there is incomplete: publish or copy it again",
+        )
+
+
+def _reference(reference: Digest | str) -> str:
+    """For a URL. Raises UsageError `tag-malformed`."""
+    if isinstance(reference, str) and not TAG.fullmatch(reference):
+        raise UsageError(
+            "tag-malformed", f"'{reference[:200]}' cannot be a tag", hint="letters, digits, . _ -, 128 at most"
+        )
+    return str(reference)
+
+
+def _listed(exchange: Exchange, path: str, scopes: Sequence[Scope], key: str, place: str) -> Iterator[str]:
+    """All names of a list, page by page. A list that does not exist is empty."""
+    url: str | None = f"{path}?n={PAGE}"
+    seen: set[str] = set()
+    while url is not None:
+        if len(seen) >= PAGES:
+            raise VerificationError("registry-pages", f"the registry lists more than {PAGES} pages", place=place)
+        answer = exchange.ask("GET", url, scopes=scopes, limit=PAGE_LIMIT)
+        seen.add(answer.url)
+        if answer.status == 404 and error_code(answer) in {"NAME_UNKNOWN", ""}:
+            return
+        if answer.status in {401, 403}:
+            raise exchange.denied(scopes, words(answer))
+        if answer.status != 200:
+            raise refused(answer, f"list its {key}", place)
+        yield from Reader.parse(answer.body, f"{place}: {key}").get(key).texts()
+        url = next_page(answer, seen, place)

@@ -1,0 +1,133 @@
+"""Taking things off a registry: manifests by digest, and tags alone."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Protocol
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import EnvironmentLacking
+from pipeline.mirror.answers import error_code, words
+from pipeline.mirror.repository import Arrival, Overtaken
+from pipeline.model.artifact import Manifest
+from pipeline.model.image import Descriptor
+from pipeline.oci import media_types
+from pipeline.oci.image import descriptor_json
+from pipeline.transfer import Answer
+
+ANSWER = 1 << 20
+"""Bytes of an answer to a deletion."""
+
+REMOVED = "application/vnd.relbuild.removed.v1"
+"""The artifactType of what stands under a tag for the moment before it goes."""
+
+_EMPTY = b"{}"
+_EMPTY_BLOB = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(_EMPTY), len(_EMPTY))
+"""image-spec 1.1, manifest.md, "Guidance for an Empty Descriptor"."""
+
+_DONE = frozenset({200, 202, 204})
+
+
+class Holder(Protocol):
+    """What is needed of a repository."""
+
+    @property
+    def url(self) -> str: ...
+
+    def resolve(self, tag: str) -> Digest | None: ...
+
+    def manifest(self, reference: Digest | str) -> Manifest | None: ...
+
+    def ask(self, method: str, target: str, *, limit: int = ANSWER) -> Answer: ...
+
+    def expect(self, answer: Answer, statuses: set[int], what: str) -> None: ...
+
+    def put(self, reference: str, manifest: Manifest) -> Answer: ...
+
+    def put_blob(self, descriptor: Descriptor, content: bytes) -> Arrival: ...
+
+
+class Removal:
+    """Removes from one repository."""
+
+    def __init__(self, repository: Holder) -> None:
+        self._repository = repository
+        self._by_tag = True
+
+    def manifest(self, digest: Digest) -> None:
+        """Remove a manifest; it is no error if it is gone. Raises EnvironmentLacking `delete-unsupported`."""
+        answer = self._repository.ask("DELETE", f"manifests/{digest}")
+        if answer.status == 404:
+            return
+        self._unless_unsupported(answer)
+        self._repository.expect(answer, set(_DONE), f"remove the manifest {digest}")
+
+    def tag(self, tag: str, expected: Digest) -> None:
+        """Remove a tag that points to `expected`, and nothing else.
+
+        Registries of distribution-spec 1.1 delete tags. Older ones (docker-registry 2.8) delete manifests only, with
+        all their tags. There the tag is first pointed at a manifest made for this, which no client takes for an
+        image, and that is deleted: the tag goes with it, what it pointed to stays, and so does a tag that somebody
+        moves meanwhile. Whether the registry deletes at all is tried before, on one that has no tag.
+
+        Raises Overtaken, EnvironmentLacking `delete-unsupported`.
+        """
+        found = self._repository.resolve(tag)
+        if found != expected:
+            raise Overtaken(tag, found)
+        if self._by_tag:
+            answer = self._repository.ask("DELETE", f"manifests/{tag}")
+            if answer.status in {401, 403}:
+                self._repository.expect(answer, set(_DONE), f"remove the tag {tag}")
+            self._by_tag = answer.status in _DONE
+        if not self._by_tag:
+            self._with_its_manifest(tag, expected)
+        left = self._repository.resolve(tag)
+        if left == expected:
+            raise self._unsupported("it answers that the tag is removed, and keeps it")
+        if left is not None:
+            raise Overtaken(tag, left)
+
+    def _with_its_manifest(self, tag: str, expected: Digest) -> None:
+        self._repository.put_blob(_EMPTY_BLOB, _EMPTY)
+        trial = _placeholder()
+        self._repository.put(str(trial.digest), trial)
+        self.manifest(trial.digest)
+        held = self._repository.manifest(expected)
+        if held is None or self._repository.resolve(tag) != expected:
+            raise Overtaken(tag, self._repository.resolve(tag))
+        stand_in = _placeholder()
+        try:
+            self._repository.put(tag, stand_in)
+            self.manifest(stand_in.digest)
+        except BaseException:
+            if self._repository.resolve(tag) == stand_in.digest:
+                self._repository.put(tag, held)
+            raise
+
+    def _unless_unsupported(self, answer: Answer) -> None:
+        if answer.status in {405, 501} or error_code(answer) == "UNSUPPORTED":
+            raise self._unsupported(f"it answers {words(answer)}")
+
+    def _unsupported(self, text: str) -> EnvironmentLacking:
+        return EnvironmentLacking(
+            "delete-unsupported",
+            f"this registry does not allow to delete: {text}",
+            place=self._repository.url,
+            hint="its keeper must switch that on (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true), and run its "
+            "garbage collection to free space",
+        )
+
+
+def _placeholder() -> Manifest:
+    """A manifest that is nobody's: random, so that no other tag points to it."""
+    empty = descriptor_json(_EMPTY_BLOB)
+    document = {
+        "schemaVersion": 2,
+        "mediaType": media_types.MANIFEST,
+        "artifactType": REMOVED,
+        "config": empty,
+        "layers": [empty],
+        "annotations": {"org.relbuild.removal": secrets.token_hex(16)},
+    }
+    return Manifest(media_types.MANIFEST, canonical_json(document))

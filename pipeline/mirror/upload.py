@@ -1,0 +1,237 @@
+"""One blob brought to a registry: mounted from another repository, or uploaded, taken up again where a connection
+broke (distribution-spec 1.1, "Pushing blobs")."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from pipeline.digest import Digest
+from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.mirror.answers import compare, error_code, refused, words
+from pipeline.model.image import Descriptor
+from pipeline.progress import Task
+from pipeline.transfer import Answer, Exchange, FileRange, Interrupted, Patience, Scope
+
+AT_ONCE = 8 << 20
+"""Bytes up to which a blob is sent with one request: less than that is lost when it breaks."""
+
+PIECE = 64 << 20
+"""Bytes per request of a larger one: below the limits that proxies in front of registries have (100 MB is common),
+and large enough that the requests between do not count."""
+
+SESSIONS = 8
+"""How often an upload is begun because the registry forgot the one before. docker-registry 2.8 does whenever a
+connection breaks within a request: it knows how much has arrived and takes that for an error ("upload resumed at wrong
+offset"). Others say how much they have, and are sent the rest."""
+
+MOUNTS = 3
+"""Repositories that are asked for a blob before it is uploaded."""
+
+ANSWER = 1 << 20
+"""Bytes of an answer to an upload, which says little."""
+
+_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
+
+
+class _Forgotten(Exception):
+    """The registry does not know this upload any more. `answer`: how it says so."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+
+class Upload:
+    """Brings one blob to the repository `name` (with its namespace)."""
+
+    def __init__(self, exchange: Exchange, name: str, descriptor: Descriptor, content: bytes | Path) -> None:
+        self._exchange = exchange
+        self._path = f"/v2/{name}/blobs"
+        self._scopes = (Scope.repository(name, "pull", "push"),)
+        self._descriptor = descriptor
+        self._content = content
+        self._place = f"{exchange.host}/{name}"
+        self._location = ""
+        self._offset = 0
+        self._reported = 0
+        self._piece = PIECE
+
+    def mount(self, sources: Sequence[str]) -> bool:
+        """Have it mounted from the first of `sources` (full names, MOUNTS at most) that has it. What a registry
+        begins instead is the upload's session."""
+        for source in sources[:MOUNTS]:
+            query = f"?mount={self._descriptor.digest}&from={quote(source, safe='')}"
+            scopes = (*self._scopes, Scope.repository(source, "pull"))
+            try:
+                answer = self._exchange.ask("POST", f"{self._path}/uploads/{query}", scopes=scopes, limit=ANSWER)
+            except EnvironmentLacking as error:
+                if error.code == "registry-denied":  # of the source: what is wrong with the target, the upload says
+                    continue
+                raise
+            if answer.status == 201:
+                compare(answer, self._descriptor.digest, self._place)
+                self._cancel()
+                return True
+            if answer.status == 202 and answer.location():
+                self._cancel()
+                self._begun(answer)
+        return False
+
+    def send(self, task: Task) -> None:
+        """Upload it. Raises VerificationError `blob-mismatch` if the bytes are not the descriptor's, and what
+        `Exchange.ask` raises."""
+        patience = self._exchange.patience()
+        for left in reversed(range(SESSIONS)):
+            try:
+                if not self._location:
+                    self._begin()
+                self._transfer(task, patience)
+                return
+            except _Forgotten as gone:
+                self._location, self._offset = "", 0
+                if not left:
+                    raise refused(gone.answer, "keep an upload until it is whole", self._place) from None
+
+    # --- the session -----------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        answer = self._exchange.ask("POST", f"{self._path}/uploads/", scopes=self._scopes, limit=ANSWER)
+        if answer.status != 202 or not answer.location():
+            raise self._refused(answer)
+        self._begun(answer)
+
+    def _begun(self, answer: Answer) -> None:
+        self._location, self._offset = answer.location(), 0
+        least = answer.header("oci-chunk-min-length")
+        if least.isascii() and least.isdecimal() and len(least) < 12:
+            self._piece = max(PIECE, int(least))
+
+    def _cancel(self) -> None:
+        """Give back a session that is not needed. Where that is not possible or allowed, it is forgotten in time."""
+        if self._location:
+            with contextlib.suppress(EnvironmentLacking):
+                self._exchange.ask("DELETE", self._location, scopes=self._scopes, limit=ANSWER)
+            self._location = ""
+
+    def _transfer(self, task: Task, patience: Patience) -> None:
+        size = self._descriptor.size
+        while True:
+            try:
+                if size <= AT_ONCE or self._offset == size:
+                    self._finish()
+                    self._report(task)
+                    return
+                self._patch()
+                self._report(task)
+                patience.renew()
+            except Interrupted as failure:
+                patience.spend(failure)
+                if self._arrived():
+                    self._offset = size
+                    self._report(task)
+                    return
+                before = self._offset
+                self._take_up()
+                if self._offset > before:
+                    patience.renew()
+
+    def _patch(self) -> None:
+        end = min(self._descriptor.size, self._offset + self._piece)
+        headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{self._offset}-{end - 1}"}
+        answer = self._exchange.ask(
+            "PATCH",
+            self._location,
+            scopes=self._scopes,
+            limit=ANSWER,
+            headers=headers,
+            body=self._body(self._offset, end),
+            once=True,
+        )
+        if answer.status in {404, 416}:
+            raise _Forgotten(answer)
+        if answer.status not in {200, 201, 202, 204}:
+            raise self._refused(answer)
+        got = _received(answer, end)
+        if not self._offset < got <= end:
+            raise Interrupted(f"it has {got} bytes after {end} were sent")
+        self._location, self._offset = answer.location() or self._location, got
+
+    def _finish(self) -> None:
+        """Send what is left (all of a small one) and close the upload."""
+        size = self._descriptor.size
+        headers = {"Content-Type": "application/octet-stream"}
+        if 0 < self._offset < size:
+            headers["Content-Range"] = f"{self._offset}-{size - 1}"
+        sign = "&" if "?" in self._location else "?"
+        answer = self._exchange.ask(
+            "PUT",
+            f"{self._location}{sign}digest={quote(str(self._descriptor.digest), safe='')}",
+            scopes=self._scopes,
+            limit=ANSWER,
+            headers=headers,
+            body=self._body(self._offset, size),
+            once=True,
+        )
+        if answer.status == 404 or (answer.status == 416 and self._offset < size):
+            raise _Forgotten(answer)
+        if answer.status not in {200, 201, 204}:
+            raise self._refused(answer)
+        compare(answer, self._descriptor.digest, self._place)
+        self._offset = size
+
+    def _report(self, task: Task) -> None:
+        """Tell how far it is; what is sent twice is told once."""
+        task.advance(max(0, self._offset - self._reported))
+        self._reported = max(self._reported, self._offset)
+
+    def _take_up(self) -> None:
+        """Ask how much of it has arrived. Raises _Forgotten when that cannot be said, which costs what arrived."""
+        answer = self._exchange.ask("GET", self._location, scopes=self._scopes, limit=ANSWER)
+        if answer.status not in {200, 202, 204}:
+            raise _Forgotten(answer)
+        got = _received(answer, 0)
+        if got == 1:  # `0-0` is what registries say of nothing, too
+            got = 0
+        if got > self._descriptor.size:
+            raise _Forgotten(answer)
+        self._location, self._offset = answer.location() or self._location, got
+
+    def _arrived(self) -> bool:
+        """The answer to the last request may be all that was lost."""
+        target = f"{self._path}/{self._descriptor.digest}"
+        return self._exchange.ask("HEAD", target, scopes=self._scopes, limit=0).status == 200
+
+    def _body(self, start: int, end: int) -> bytes | FileRange:
+        if isinstance(self._content, bytes):
+            return self._content[start:end]
+        return FileRange(self._content, start, end - start)
+
+    def _refused(self, answer: Answer) -> EnvironmentLacking | VerificationError:
+        if answer.status in {401, 403}:
+            return self._exchange.denied(self._scopes, words(answer))
+        if error_code(answer) in {"DIGEST_INVALID", "SIZE_INVALID"}:
+            return VerificationError(
+                "blob-mismatch",
+                f"what was sent as {self._descriptor.digest} arrived as something else: {words(answer)}",
+                place=str(self._content) if isinstance(self._content, Path) else self._place,
+                hint="the file was damaged or changed, or a proxy alters uploads: `relbuild store fsck`, then again",
+            )
+        return refused(answer, f"take the blob {self._descriptor.digest}", self._place)
+
+
+def _received(answer: Answer, otherwise: int) -> int:
+    """How many bytes a Range header says have arrived."""
+    match = _RANGE.fullmatch(answer.header("range").strip())
+    return int(match[1]) + 1 if match else otherwise
+
+
+def known_digest(content: bytes | Path, descriptor: Descriptor) -> None:
+    """Raises VerificationError `blob-mismatch` if `content` cannot be what `descriptor` says. A file's bytes are
+    not read for that: the registry computes their digest, and so does whoever reads them."""
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    same = size == descriptor.size and (isinstance(content, Path) or Digest.of(content) == descriptor.digest)
+    if not same:
+        raise VerificationError("blob-mismatch", f"what is to be uploaded as {descriptor.digest} has other bytes")

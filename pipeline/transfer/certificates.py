@@ -1,0 +1,52 @@
+"""Certificates that are particular to one host, where podman and docker keep them (containers-certs.d(5))."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipeline.errors import EnvironmentLacking
+
+SYSTEM = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+"""The machine's own folders, asked after the person's."""
+
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+")
+"""What may be a folder's name: a registry chooses where it sends us."""
+
+
+def certificate_roots(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """The folders that may hold a folder `HOST[:PORT]`, the person's own first."""
+    home = environment.get("HOME")
+    config = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else None)
+    return (Path(config, "containers", "certs.d"), *SYSTEM) if config else SYSTEM
+
+
+def host_certificates(roots: Sequence[Path], url: str) -> Path | None:
+    """The first folder of certificates for the host (and port, if it is named) of `url`, or None."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if not _HOST.fullmatch(host):
+        return None
+    name = f"{host}:{parts.port}" if parts.port else host
+    return next((root / name for root in roots if (root / name).is_dir()), None)
+
+
+def load_certificates(context: ssl.SSLContext, folder: Path) -> None:
+    """Trust every `*.crt` of `folder` as an authority, and show every `*.cert` with its `*.key` to who asks.
+
+    Raises EnvironmentLacking `certificates-unreadable`.
+    """
+    place = folder
+    try:
+        for place in sorted(folder.iterdir()):
+            if place.suffix == ".crt":
+                context.load_verify_locations(cafile=str(place))
+            elif place.suffix == ".cert":
+                context.load_cert_chain(str(place), str(place.with_suffix(".key")))
+    except OSError as error:
+        raise EnvironmentLacking(
+            "certificates-unreadable", f"certificates for this registry cannot be read: {error}", place=str(place)
+        ) from error

@@ -1,0 +1,184 @@
+"""Where people keep what they log in with: the files of podman and docker (containers-auth.json(5), docker's
+`config.json`) and the credential helpers that these name."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import EnvironmentLacking
+from pipeline.process import run
+
+FILE_LIMIT = 1 << 20
+"""Bytes of a file of credentials; one with some hundred registries has far fewer."""
+
+HELPER_PATIENCE = 60.0
+"""Seconds for a credential helper: some ask a person to unlock a key ring, or a server."""
+
+_HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NOT_FOUND = "credentials not found"
+"""What helpers print when they know nothing of a server (docker-credential-helpers, `errCredentialsNotFound`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A user and a password, or (`identity_token`) what an earlier login was given instead of a password."""
+
+    user: str
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+
+    @property
+    def basic(self) -> str:
+        """The value of an Authorization header (RFC 7617)."""
+        return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+
+class Wallet:
+    """Finds credentials. Files are read when somebody asks, and each answer is remembered."""
+
+    def __init__(self, files: Sequence[Path], environment: Mapping[str, str]) -> None:
+        self.files = tuple(files)
+        self._environment = dict(environment)
+        self._known: dict[str, Credentials | None] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Wallet:
+        """The files that podman and docker read: `$REGISTRY_AUTH_FILE` alone if it is named, else podman's of this
+        session, podman's and docker's of the person."""
+        named = environment.get("REGISTRY_AUTH_FILE")
+        if named:
+            return cls([Path(named)], environment)
+        home, session = environment.get("HOME"), environment.get("XDG_RUNTIME_DIR")
+        config = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else None)
+        docker = environment.get("DOCKER_CONFIG") or (f"{home}/.docker" if home else None)
+        files = [Path(folder, "containers", "auth.json") for folder in (session, config) if folder]
+        files += [Path(docker, "config.json")] if docker else []
+        return cls(files, environment)
+
+    def find(self, host: str, repository: str = "") -> Credentials | None:
+        """What to log in with at `HOST[:PORT]` for a repository or a namespace; None if nothing is kept for it.
+
+        In each file: the host's own helper (`credHelpers`), the entry with the longest key that is the repository,
+        a namespace above it, or the host, and the helper for all (`credsStore`). Raises EnvironmentLacking
+        `credentials-unreadable` or `credential-helper-failed`.
+        """
+        place = f"{host}/{repository}".rstrip("/")
+        with self._lock:
+            if place not in self._known:
+                found = (self._in_file(path, host, place) for path in self.files)
+                self._known[place] = next((one for one in found if one is not None), None)
+            return self._known[place]
+
+    def _in_file(self, path: Path, host: str, place: str) -> Credentials | None:
+        document = _document(path)
+        helper = _object(document.get("credHelpers")).get(host)
+        if isinstance(helper, str) and helper:
+            return self._from_helper(helper, host, path)
+        entries = {_normal(key): value for key, value in _object(document.get("auths")).items()}
+        for key in _keys(place):
+            found = _entry(_object(entries.get(key)), path, key)
+            if found is not None:
+                return found
+        store = document.get("credsStore")
+        return self._from_helper(store, host, path) if isinstance(store, str) and store else None
+
+    def _from_helper(self, name: str, host: str, path: Path) -> Credentials | None:
+        """`docker-credential-NAME get`: the server on its standard input, JSON on its standard output."""
+        program = f"docker-credential-{name}"
+        if not _HELPER.fullmatch(name):
+            raise _unreadable(path, f"'{name[:80]!r}' is not a credential helper's name")
+        done = run(
+            [program, "get"],
+            timeout=HELPER_PATIENCE,
+            stdin=host.encode(),
+            environment=self._environment,
+            check=False,
+            output_limit=FILE_LIMIT,
+        )
+        if done.status == 0 and not done.timed_out:
+            try:
+                answer = _object(json.loads(done.stdout))
+            except (ValueError, RecursionError):
+                answer = {}
+            user, secret = answer.get("Username"), answer.get("Secret")
+            if isinstance(user, str) and isinstance(secret, str):
+                return Credentials("", identity_token=secret) if user == "<token>" else Credentials(user, secret)
+        elif _NOT_FOUND in done.stdout.decode(errors="replace").lower():
+            return None
+        how = "did not end in time" if done.timed_out else f"ended with status {done.status}"
+        raise EnvironmentLacking(
+            "credential-helper-failed",
+            f"'{program} get', which {path} names, gave no credentials for {host}: it {how}",
+            place=host,
+            hint=f"run `echo {host} | {program} get` yourself, or log in again",
+        )
+
+
+def _keys(place: str) -> Iterator[str]:
+    """The place itself, then every namespace above it, at last the host."""
+    while place:
+        yield place
+        place = place.rpartition("/")[0]
+
+
+def _normal(key: str) -> str:
+    """A key of `auths`: docker's old ones are URLs with a path of the API's version."""
+    key, url = re.subn(r"^https?://", "", key)
+    return re.sub(r"/v[12]$", "", key.rstrip("/")) if url else key.rstrip("/")
+
+
+def _entry(entry: Mapping[str, object], path: Path, key: str) -> Credentials | None:
+    """An entry of `auths`; an empty one says that a helper has the credentials."""
+    token, packed = entry.get("identitytoken"), entry.get("auth")
+    user, password = entry.get("username"), entry.get("password")
+    if isinstance(packed, str) and packed:
+        try:
+            user, colon, secret = base64.b64decode(packed, validate=True).decode().partition(":")
+        except (binascii.Error, ValueError):
+            colon, secret = "", ""
+        if not colon:
+            raise _unreadable(path, f"the `auth` of '{key}' is not base64 of USER:PASSWORD")
+        password = secret.rstrip("\0")  # docker pads it so
+    if isinstance(token, str) and token:
+        return Credentials(user if isinstance(user, str) else "", identity_token=token)
+    return Credentials(user, password) if isinstance(user, str) and isinstance(password, str) else None
+
+
+def _document(path: Path) -> Mapping[str, object]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_LIMIT + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise _unreadable(path, str(error)) from error
+    if len(data) > FILE_LIMIT:
+        raise _unreadable(path, f"it has more than {FILE_LIMIT} bytes")
+    try:
+        value = json.loads(data) if data.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, f"it is not JSON: {type(error).__name__}") from error
+    if not isinstance(value, dict):
+        raise _unreadable(path, "it is not a JSON object")
+    return value
+
+
+def _object(value: object) -> Mapping[str, object]:
+    return {str(key): inner for key, inner in value.items()} if isinstance(value, dict) else {}
+
+
+def _unreadable(path: Path, text: str) -> EnvironmentLacking:
+    return EnvironmentLacking(
+        "credentials-unreadable",
+        f"the file of credentials {path} cannot be used: {text}",
+        place=str(path),
+        hint="log in again with `podman login` or `skopeo login`, or name another file with REGISTRY_AUTH_FILE",
+    )

@@ -1,0 +1,342 @@
+"""Requests to one registry: authenticated, bounded, repeated where that helps, counted; from many threads at once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from pipeline.digest import CHUNK
+from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.transfer.authority import ANSWER_LIMIT, Authority, TokenRequest, origin
+from pipeline.transfer.certificates import host_certificates
+from pipeline.transfer.challenge import Scope, parse_challenges
+from pipeline.transfer.credentials import Wallet
+from pipeline.transfer.network import REDIRECTS, Network
+from pipeline.transfer.patience import TRANSIENT, Interrupted, Pace, Patience, retry_after, unreachable
+from pipeline.transfer.places import PATIENCE, SLOWEST, PlaceFailed, Stream, stream_of
+from pipeline.transfer.traffic import UNANSWERED, Meter, Traffic
+
+if TYPE_CHECKING:
+    import httpx
+
+UPLOAD_ANSWER = 300.0
+"""Seconds that a registry gets to answer when it was sent something: it may hash and move gigabytes first."""
+
+ERROR_LIMIT = 64 << 10
+"""Bytes of an error that are read: enough for a registry's words, whatever a proxy puts into a page of its own."""
+
+HOSTS = 16
+"""Hosts that one registry may send us to: its token server and its storage are two or three."""
+
+_METHOD_IS_KEPT = frozenset({307, 308})
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """Bytes of a file: `size` of them from `offset` on."""
+
+    path: Path
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer. `headers`: names in small letters. `url`: who gave it, after redirections."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    url: str
+
+    def header(self, name: str) -> str:
+        """A header's value, or an empty text."""
+        return dict(self.headers).get(name.lower(), "")
+
+    def location(self) -> str:
+        """The absolute URL that its Location names, or an empty text."""
+        return urljoin(self.url, self.header("location")) if self.header("location") else ""
+
+
+class Exchange:
+    """Speaks with the registry at `base` (scheme, host and port). Authorization goes to that origin and to the token
+    server that it names, and nowhere else: not along a redirection, not to an upload's Location on another host.
+
+    Close it at the end; it is a context manager.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        *,
+        network: Network,
+        wallet: Wallet,
+        namespace: str = "",
+        certificates: Sequence[Path] = (),
+        parallel: int = 8,
+    ) -> None:
+        self.base = base
+        self.host = urlsplit(base).netloc
+        self.network = network
+        self._origin = origin(base)
+        self._certificates = tuple(certificates)
+        self._parallel = parallel
+        self._authority = Authority(base, namespace, wallet, self._token)
+        self._meter = Meter()
+        self._pace = Pace()
+        self._stack = ExitStack()
+        self._clients: dict[tuple[str, str, int], httpx.Client] = {}
+        self._lock = threading.Lock()
+        self._finalizer = weakref.finalize(self, self._stack.close)
+
+    def __enter__(self) -> Exchange:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all connections; threads that wait for a pause to pass stop waiting."""
+        self._pace.close()
+        self._finalizer()
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was asked, sent and received until now."""
+        return self._meter.read()
+
+    def patience(self) -> Patience:
+        """For somebody who repeats a thing of several requests (an upload): `spend` an Interrupted, and try again."""
+        return Patience(self.host, self.network.attempts, self.network.backoff, self._pace)
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        *,
+        scopes: Sequence[Scope],
+        limit: int,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | FileRange = b"",
+        once: bool = False,
+    ) -> Answer:
+        """Ask `target` (a path at the registry, or an absolute URL) and return the answer, whatever its status, with
+        at most `limit` bytes of body (of an error: its first ERROR_LIMIT bytes). 401 and 403 are given to the caller
+        when logging in does not help: `denied` makes the error.
+
+        Failures that pass (lost connections, 429, 503 …) are waited out; with `once`, for requests that must not be
+        repeated blindly, they raise Interrupted. Raises EnvironmentLacking `registry-unreachable`, `registry-busy`,
+        `registry-denied` (no way to log in); VerificationError `answer-too-large`, `redirect-refused`.
+        """
+        url = urljoin(self.base, target)
+
+        def attempt() -> Answer:
+            with self._answered(method, url, scopes, headers or {}, body) as response:
+                data = self._read(response, 0 if method == "HEAD" else limit)
+                seen = tuple((name.lower(), value) for name, value in response.headers.items())
+                return Answer(response.status_code, seen, data, str(response.url))
+
+        return self._patiently(attempt, once=once)
+
+    @contextlib.contextmanager
+    def stream(self, target: str, *, scopes: Sequence[Scope], offset: int = 0, validator: str = "") -> Iterator[Stream]:
+        """The bytes of `target` from `offset` on, as `places.ask` gives them: raises PlaceFailed here or while the
+        pieces are read, and what `ask` raises."""
+        import httpx
+
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        if offset and validator:
+            headers["If-Range"] = validator
+        with ExitStack() as stack:
+
+            def attempt() -> httpx.Response:
+                with ExitStack() as opening:
+                    way = self._answered("GET", urljoin(self.base, target), scopes, headers, b"")
+                    response = opening.enter_context(way)
+                    stack.push(opening.pop_all())
+                return response
+
+            response = self._patiently(attempt, once=False)
+            if response.status_code in {401, 403}:
+                raise self.denied(scopes, _status(response))
+            try:
+                given = stream_of(response, offset)
+                yield Stream(given.offset, given.validator, self._counted(given.pieces))
+            except (httpx.HTTPError, httpx.StreamError) as error:
+                raise PlaceFailed(str(error) or type(error).__name__, again=True) from error
+
+    def denied(self, scopes: Sequence[Scope], why: str) -> EnvironmentLacking:
+        """The error `registry-denied`, with where credentials were looked for. `why`: the registry's words."""
+        return self._authority.denied(scopes, why)
+
+    # --- one request ---------------------------------------------------------------------------
+
+    def _patiently(self, attempt: Callable[[], _T], *, once: bool) -> _T:
+        patience = self.patience()
+        while True:
+            self._pace.wait()
+            try:
+                return attempt()
+            except Interrupted as failure:
+                if once:
+                    raise
+                patience.spend(failure)
+
+    @contextlib.contextmanager
+    def _answered(
+        self, method: str, url: str, scopes: Sequence[Scope], headers: Mapping[str, str], body: bytes | FileRange
+    ) -> Iterator[httpx.Response]:
+        """The answer after at most REDIRECTS redirections, its body unread. A body is only sent along where the
+        status says that the method is kept."""
+        for _ in range(REDIRECTS + 1):
+            if self._origin[0] == "https" and urlsplit(url).scheme != "https":
+                raise VerificationError(
+                    "redirect-refused",
+                    f"{self.host} sends us on to {url[:200]!r}, without TLS",
+                    place=self.host,
+                    hint="behind a proxy a registry must be told how it is spoken to (X-Forwarded-Proto, or its own "
+                    "setting for its address)",
+                )
+            with self._authorised(method, url, scopes, headers, body) as response:
+                followed = method in {"GET", "HEAD"} or response.status_code in _METHOD_IS_KEPT
+                if not (response.has_redirect_location and followed):
+                    if response.status_code in TRANSIENT:
+                        raise Interrupted(_status(response), retry_after(response.headers))
+                    yield response
+                    return
+                target = urljoin(url, response.headers["location"])
+            if urlsplit(target).scheme not in {"http", "https"}:
+                text = f"{self.host} redirects to {target[:200]!r}, which is not followed"
+                raise VerificationError("redirect-refused", text, place=self.host)
+            url = target
+        raise VerificationError("redirect-refused", f"more than {REDIRECTS} redirections", place=self.host)
+
+    @contextlib.contextmanager
+    def _authorised(
+        self, method: str, url: str, scopes: Sequence[Scope], headers: Mapping[str, str], body: bytes | FileRange
+    ) -> Iterator[httpx.Response]:
+        ours = origin(url) == self._origin
+        shown = self._authority.header(scopes) if ours else ""
+        with self._sent(method, url, {**headers, **_authorization(shown)}, body) as response:
+            if not (ours and response.status_code == 401):
+                yield response
+                return
+            challenges = parse_challenges(response.headers.get_list("www-authenticate"))
+            self._read(response, ANSWER_LIMIT)
+        shown = self._authority.answer(challenges, scopes, shown)
+        with self._sent(method, url, {**headers, **_authorization(shown)}, body) as response:
+            yield response
+
+    @contextlib.contextmanager
+    def _sent(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | FileRange
+    ) -> Iterator[httpx.Response]:
+        """Send exactly this. What fails before or while the answer is read is Interrupted."""
+        import httpx
+
+        size = body.size if isinstance(body, FileRange) else len(body)
+        wanted = dict(headers)
+        if method in {"POST", "PUT", "PATCH"}:
+            wanted["Content-Length"] = str(size)
+        slow = UPLOAD_ANSWER if method in {"PUT", "PATCH"} else self.network.timeout
+        # No limit to the wait for a free connection: others may send large pieces over all there are.
+        wait = httpx.Timeout(self.network.timeout, read=slow, pool=None)
+        answered = False
+        try:
+            content = self._pieces(body) if size else None
+            with self._client(url).stream(method, url, headers=wanted, content=content, timeout=wait) as response:
+                answered = True
+                self._meter.request(method, response.status_code)
+                yield response
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            if not answered:
+                self._meter.request(method, UNANSWERED)
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise unreachable(urlsplit(url).netloc, str(error)) from error
+            raise Interrupted(str(error) or type(error).__name__) from error
+        except httpx.InvalidURL as error:
+            raise unreachable(self.host, f"{url[:200]!r}: {error}") from error
+
+    def _pieces(self, body: bytes | FileRange) -> Iterator[bytes]:
+        if isinstance(body, bytes):
+            for start in range(0, len(body), CHUNK):
+                piece = body[start : start + CHUNK]
+                yield piece
+                self._meter.sent(len(piece))
+            return
+        with body.path.open("rb") as file:
+            file.seek(body.offset)
+            left = body.size
+            while left and (piece := file.read(min(left, CHUNK))):
+                yield piece
+                self._meter.sent(len(piece))
+                left -= len(piece)
+        if left:
+            raise VerificationError(
+                "file-changed", f"{body.path} became shorter while it was sent", place=str(body.path)
+            )
+
+    def _read(self, response: httpx.Response, limit: int) -> bytes:
+        began = time.monotonic()
+        data = bytearray()
+        for piece in self._counted(response.iter_raw()):
+            data += piece
+            if response.is_error and len(data) > ERROR_LIMIT:
+                break
+            if not response.is_error and len(data) > limit:
+                raise VerificationError(
+                    "answer-too-large", f"{self.host} answers with more than {limit} bytes", place=str(response.url)
+                )
+            if time.monotonic() - began > PATIENCE + len(data) / SLOWEST:
+                raise Interrupted("the transfer is too slow")
+        return bytes(data[:ERROR_LIMIT] if response.is_error else data)
+
+    def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self._meter.received(len(piece))
+            yield piece
+
+    def _token(self, wanted: TokenRequest) -> tuple[int, bytes]:
+        """Ask a token server, which is not followed elsewhere."""
+        form = {"Content-Type": "application/x-www-form-urlencoded"} if wanted.form is not None else {}
+        headers = {**form, **_authorization(wanted.authorization)}
+
+        def attempt() -> tuple[int, bytes]:
+            method = "GET" if wanted.form is None else "POST"
+            with self._sent(method, wanted.url, headers, wanted.form or b"") as response:
+                if response.status_code in TRANSIENT:
+                    raise Interrupted(f"its token server: {_status(response)}", retry_after(response.headers))
+                return response.status_code, self._read(response, ANSWER_LIMIT)
+
+        return self._patiently(attempt, once=False)
+
+    def _client(self, url: str) -> httpx.Client:
+        """A pool of connections for each origin, so that a host's certificates are for that host alone."""
+        key = origin(url)
+        with self._lock:
+            if key not in self._clients:
+                if len(self._clients) >= HOSTS:
+                    raise EnvironmentLacking(
+                        "registry-unreachable", f"{self.host} sends us to more than {HOSTS} hosts", place=self.host
+                    )
+                own = host_certificates(self._certificates, url) if key[0] == "https" else None
+                way: AbstractContextManager[httpx.Client] = self.network.client(self._parallel, certificates=own)
+                self._clients[key] = self._stack.enter_context(way)
+            return self._clients[key]
+
+
+def _authorization(value: str) -> dict[str, str]:
+    return {"Authorization": value} if value else {}
+
+
+def _status(response: httpx.Response) -> str:
+    return f"the answer is {response.status_code} {response.reason_phrase[:80]}".rstrip()
