@@ -92,13 +92,7 @@ def parse_address(text: str) -> Address:
     if not rest:
         raise _malformed(text, "it names no place")
     if kind in (MirrorKind.REGISTRY, MirrorKind.PLAIN_REGISTRY):
-        host, _, name = rest.partition("/")
-        if not re.fullmatch(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", host):
-            raise _malformed(text, f"'{host[:100]}' is no host")
-        if name and not NAME.fullmatch(name):
-            raise _malformed(
-                text, f"'{name[:100]}' is no name of a repository: lower-case letters, digits, . _ - and /"
-            )
+        RegistryRoot.parse(f"{kind}{rest}")
     return Address(kind, rest, tag, digest)
 
 
@@ -108,3 +102,52 @@ def _malformed(text: str, why: str) -> UsageError:
         f"'{text[:200]}' names no place on a mirror: {why}",
         hint="write registry://HOST/NAMESPACE/NAME:TAG, dir:PATH/NAME:TAG or oci:PATH:TAG",
     )
+
+
+# --- a registry as where requests go ---------------------------------------------------------------
+
+SCHEMES = {"registry": "https", "registry+http": "http"}
+"""The scheme that people write → what is spoken."""
+
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryRoot:
+    """A registry and the namespace in it (an empty text: all of it). `scheme` is one of SCHEMES."""
+
+    scheme: str
+    host: str
+    namespace: str
+
+    @classmethod
+    def parse(cls, url: str) -> RegistryRoot:
+        """Raises UsageError `mirror-url`."""
+        scheme, _, rest = url.partition("://")
+        host, _, namespace = rest.partition("/")
+        namespace = namespace.rstrip("/")
+        if "@" in rest:
+            raise _wrong(
+                url.rpartition("@")[2], "names and passwords do not belong into an address: use `podman login`"
+            )
+        if scheme not in SCHEMES or not _HOST.fullmatch(host):
+            raise _wrong(url, "write it as registry://HOST[:PORT]/NAMESPACE")
+        if namespace and not NAME.fullmatch(namespace):
+            raise _wrong(url, "a namespace has small letters, digits, and . _ - / between them")
+        return cls(scheme, host.lower(), namespace)
+
+    @property
+    def base(self) -> str:
+        """Where requests go."""
+        return f"{SCHEMES[self.scheme]}://{self.host}"
+
+    def full(self, name: str) -> str:
+        """A repository's name with the namespace, as the registry knows it."""
+        return f"{self.namespace}/{name}" if self.namespace else name
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}/{self.namespace}".rstrip("/")
+
+
+def _wrong(url: str, hint: str) -> UsageError:
+    return UsageError("mirror-url", f"'{url[:200]}' is not the address of a registry", place=url[:200], hint=hint)

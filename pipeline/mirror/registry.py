@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
-from pipeline.mirror.address import Address
+from pipeline.mirror.addresses import RegistryRoot
 from pipeline.mirror.answers import (
     MANIFEST_TYPES,
     compare,
@@ -73,7 +73,7 @@ def open_registry(
     `environment` says where credentials and certificates are kept, and how the network is reached (unless `network`
     does). Raises UsageError `mirror-url`. Close it at the end, or use it in a `with` block.
     """
-    address = Address.parse(url)
+    address = RegistryRoot.parse(url)
     exchange = Exchange(
         address.base,
         network=network or Network.of(environment),
@@ -87,7 +87,7 @@ def open_registry(
 class RegistryMirror(Mirror):
     """A namespace of a registry."""
 
-    def __init__(self, address: Address, exchange: Exchange, progress: Progress) -> None:
+    def __init__(self, address: RegistryRoot, exchange: Exchange, progress: Progress) -> None:
         self._address = address
         self._exchange = exchange
         self._progress = progress
@@ -144,7 +144,7 @@ class RegistryMirror(Mirror):
 class RegistryRepository(Repository):
     """A repository of a registry, for use from several threads."""
 
-    def __init__(self, address: Address, name: str, exchange: Exchange, progress: Progress) -> None:
+    def __init__(self, address: RegistryRoot, name: str, exchange: Exchange, progress: Progress) -> None:
         self._address = address
         self._name = name
         self._full = address.full(name)
