@@ -1,0 +1,68 @@
+"""What an image was made from, and how: the values of an attestation of provenance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.digest import Digest
+
+
+class MaterialKind(StrEnum):
+    """What a material is to the build."""
+
+    RECIPE = "recipe"
+    """The recipe, or one that it includes."""
+    LOCK = "lock"
+    REPOSITORIES = "repositories"
+    """The file that defines the repositories."""
+    REPOMD = "repomd"
+    """A repository's index, as it was when the lock was made."""
+    KEY = "key"
+    """A key that packages are trusted by."""
+    PACKAGE = "package"
+    TEMPLATE = "template"
+    FILE = "file"
+    """A static file of the recipe, or one that it names by URL."""
+    PARENT = "parent"
+    """The image that this one is built from."""
+    BUILDER = "builder"
+    """relbuild's own code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Something that went into a build, by digest.
+
+    `name` is what people call it (a NEVRA, a path relative to the recipe's folder); `uri` is where it is from or what
+    it is called everywhere (a PURL for a package, a URL without credentials), empty if it has no such name; `sha256` is
+    of its bytes.
+    """
+
+    name: str
+    uri: str
+    sha256: Digest
+    kind: MaterialKind
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How one image came to be. Two builds of the same inputs give equal provenances, unless times are given.
+
+    `recipe` is the recipe's file; `materials` is everything else that decides on bytes: packages, repomd, included
+    recipes, templates, files, keys, the lock, the parent, relbuild's own source. `options` are those that the person
+    gave and that decide on bytes (`compression`: `zstd`, …). `versions` are those of the libraries that decide on bytes
+    (`rpm`, `solv`, `zstandard`, …). `builder_version` is relbuild's. `invocation` is a deterministic name of the build
+    (its identity), or empty. `started`, `finished`: seconds since the epoch, None if they are not said.
+    """
+
+    recipe: Material
+    materials: tuple[Material, ...]
+    platform: str
+    architecture: str
+    builder_version: str
+    options: tuple[tuple[str, str], ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
+    invocation: str = ""
+    started: int | None = None
+    finished: int | None = None
