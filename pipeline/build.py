@@ -17,6 +17,8 @@ from pipeline.launch import Tested, run_tests
 from pipeline.layers import Made, build_layer
 from pipeline.layers.state import ImageFile, State, StateInputs, build_state
 from pipeline.layers.watch import Change
+from pipeline.materials import Inputs, make_bill, make_record, report_documents, report_folder
+from pipeline.model.bill import Bill, BuildRecord
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, Evidence, evidence_json
 from pipeline.model.image import Image, ImageConfig, Layer
 from pipeline.model.recipe import FileKind, FilePlan, Recipe
@@ -48,7 +50,8 @@ _ARCHITECTURES = {
 @dataclass(frozen=True, slots=True)
 class Built:
     """An image that stands in `layout`, its verdict, and what it took. `reused` names the layers that were not
-    made anew; `changes` is package content that scriptlets or the recipe altered; times are seconds."""
+    made anew; `changes` is package content that scriptlets or the recipe altered; `documents` are (name, content) of
+    what the report says of the image's making, from `bill` and `record`; times are seconds."""
 
     image: Image
     layout: Path
@@ -59,6 +62,9 @@ class Built:
     evidence: Evidence | None
     verdict_reused: bool
     report_folder: Path
+    bill: Bill
+    record: BuildRecord
+    documents: tuple[tuple[str, bytes], ...]
     took: float
 
 
@@ -72,11 +78,14 @@ def build(order: Order, workshop: Workshop) -> Built:
         build_layer(layer, store=workshop.store, compression=order.compression, progress=workshop.progress)
         for layer in composition.layers
     ]
-    files = render_files(locked, workshop)
+    files, templates = render_files(locked, workshop)
     state = add_state(locked, composition, layers, files, order=order, workshop=workshop)
     image = pack_image(locked, [*(made.layer for made in layers), state.layer])
     layout = order.output / image.name
     write_layout(image, store=workshop.store, target=layout)
+    bill = make_bill(image, locked.section, locked.headers, composition.tree, store=workshop.store)
+    record = make_record(image, taken_in(locked, templates, order))
+    documents = report_documents(bill, record, store=workshop.store)
     tested = test(image, locked.recipe, order, workshop) if order.smoke else None
     built = Built(
         image=image,
@@ -90,7 +99,10 @@ def build(order: Order, workshop: Workshop) -> Built:
         report=tested.report if tested else None,
         evidence=tested.evidence if tested else None,
         verdict_reused=tested.reused if tested else False,
-        report_folder=order.output / f"{image.name}.report",
+        report_folder=report_folder(layout),
+        bill=bill,
+        record=record,
+        documents=documents,
         took=workshop.clock() - started,
     )
     write_report(built, workshop.store)
@@ -136,22 +148,25 @@ def facts(locked: Locked) -> dict[str, object]:
     return {**scope(locked.recipe), "packages": packages}
 
 
-def render_files(locked: Locked, workshop: Workshop) -> tuple[ImageFile, ...]:
-    """The recipe's files with their final content."""
+def render_files(locked: Locked, workshop: Workshop) -> tuple[tuple[ImageFile, ...], tuple[Path, ...]]:
+    """The recipe's files with their final content, and every template file that took part."""
     seen = facts(locked)
     templates = Templates(locked.recipe.template_folders)
     folder = locked.recipe.path.parent
-    return tuple(_render(plan, folder, templates, seen, workshop) for plan in locked.recipe.files)
+    made = [_render(plan, folder, templates, seen, workshop) for plan in locked.recipe.files]
+    return tuple(file for file, _ in made), tuple(path for _, paths in made for path in paths)
 
 
 def _render(
     plan: FilePlan, folder: Path, templates: Templates, seen: Mapping[str, object], workshop: Workshop
-) -> ImageFile:
+) -> tuple[ImageFile, tuple[Path, ...]]:
     content: bytes | None = None
     link = ""
+    read: tuple[Path, ...] = ()
     match plan.kind:
         case FileKind.TEMPLATE:
-            content = templates.render(plan.origin, seen, place=plan.place).text.encode()
+            rendered = templates.render(plan.origin, seen, place=plan.place)
+            content, read = rendered.text.encode(), rendered.sources
         case FileKind.CONTENT:
             content = plan.origin.encode()
         case FileKind.SOURCE:
@@ -169,7 +184,8 @@ def _render(
             link = plan.origin
         case FileKind.DIRECTORY:
             pass
-    return ImageFile(plan.path, plan.kind, content, link, plan.mode or 0, plan.owner, plan.group, plan.place)
+    file = ImageFile(plan.path, plan.kind, content, link, plan.mode or 0, plan.owner, plan.group, plan.place)
+    return file, read
 
 
 def read_source(path: Path, plan: FilePlan) -> bytes:
@@ -191,6 +207,21 @@ def read_source(path: Path, plan: FilePlan) -> bytes:
             place=plan.place,
             hint="correct `source:`; it is relative to the recipe",
         ) from error
+
+
+def taken_in(locked: Locked, templates: tuple[Path, ...], order: Order) -> Inputs:
+    """What the build takes in, for the record of it."""
+    return Inputs(
+        recipe=locked.recipe,
+        repositories=order.repositories,
+        platform=locked.platform,
+        section=locked.section,
+        lock=locked.path,
+        headers=locked.headers,
+        keys=locked.keys,
+        templates=templates,
+        compression=order.compression,
+    )
 
 
 def add_state(
@@ -285,14 +316,16 @@ def test(image: Image, recipe: Recipe, order: Order, workshop: Workshop, holding
 
 
 def write_report(built: Built, store: Store) -> None:
-    """`NAME.report/` beside the layout: `report.json`, `junit.xml`, the containers' logs, and of an image that passed
-    the evidence. Whole or not at all."""
+    """`NAME.report/` beside the layout: `report.json`, `junit.xml`, the containers' logs, what the image was made of,
+    and of an image that passed the evidence. Whole or not at all."""
     folder = built.report_folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         made.chmod(0o755)
         (made / "report.json").write_text(json.dumps(report_value(built), indent=2, sort_keys=True) + "\n")
+        for name, content in built.documents:
+            (made / name).write_bytes(content)
         if built.report is not None:
             (made / "junit.xml").write_bytes(junit(built.report, built.image.name))
             for instance in built.report.instances:

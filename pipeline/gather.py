@@ -13,13 +13,21 @@ from pipeline.model.accounts import AccountTable
 from pipeline.model.header import PackageHeader
 from pipeline.model.image import Compression
 from pipeline.model.lock import Lock, LockSection
-from pipeline.model.package import Package
+from pipeline.model.package import Nevra, Package
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
-from pipeline.packages import read_files, read_header, verify_package
+from pipeline.packages import read_files, read_header, read_source_nevra, verify_package
 from pipeline.progress import Progress, task
 from pipeline.recipes import load_platforms, load_recipe
-from pipeline.repos import LOCAL_REPOSITORY, Key, OpenRepository, fetch_packages, load_keys, open_repositories
+from pipeline.repos import (
+    LOCAL_REPOSITORY,
+    Key,
+    OpenRepository,
+    fetch_packages,
+    load_keys,
+    open_repositories,
+    source_packages,
+)
 from pipeline.resolve import (
     Action,
     Mode,
@@ -77,7 +85,8 @@ class Workshop:
 @dataclass(frozen=True, slots=True)
 class Locked:
     """A recipe with its resolution. `wrote`: the lock file was written, `first` for the first time, `why` says for
-    which reasons; `changes` say what differs from before. `headers` are in the order of the transaction."""
+    which reasons; `changes` say what differs from before. `headers` are in the order of the transaction;
+    `keys` are those of every repository of the platform."""
 
     recipe: Recipe
     platform: Platform
@@ -89,6 +98,7 @@ class Locked:
     first: bool
     why: tuple[str, ...]
     changes: tuple[str, ...]
+    keys: tuple[Key, ...]
 
 
 def lock_recipe(order: Order, workshop: Workshop) -> Locked:
@@ -126,6 +136,8 @@ def lock_recipe(order: Order, workshop: Workshop) -> Locked:
         kept=fresh.accounts,
     )
     fresh = replace(fresh, accounts=allocated)
+    if section is not None and section.metadata and replace(fresh, metadata=section.metadata) == section:
+        fresh = section  # The repositories moved on, and offer the same: the lock says already where that came from.
     changes = compare(section, fresh)
     wrote = fresh != section
     if wrote and order.mode is Mode.LOCKED:
@@ -149,6 +161,7 @@ def lock_recipe(order: Order, workshop: Workshop) -> Locked:
         first=section is None,
         why=tuple(why) if wrote else (),
         changes=changes,
+        keys=keys,
     )
 
 
@@ -288,6 +301,13 @@ def verify_and_read(
 
 def _verified(package: Package, keys: Sequence[bytes], store: Store) -> PackageHeader:
     """One package's header; that its signature is good is remembered per package and keys."""
+    path = _verified_file(package, keys, store)
+    header = read_header(path, package.checksum)
+    _demand(header.nevra, package)
+    return header
+
+
+def _verified_file(package: Package, keys: Sequence[bytes], store: Store) -> Path:
     path = store.blob(package.checksum)
     name = identity("verify", 1, package=package.checksum, keys=[Digest.of(key) for key in keys])
     if store.recall(name) is None:
@@ -297,21 +317,84 @@ def _verified(package: Package, keys: Sequence[bytes], store: Store) -> PackageH
         except VerificationError as error:
             raise VerificationError.of([_about(problem, package, path) for problem in error.problems]) from error
         store.remember(name, True)
-    header = read_header(path, package.checksum)
-    if header.nevra != package.nevra:
+    return path
+
+
+def _demand(nevra: Nevra, package: Package) -> None:
+    if nevra != package.nevra:
         raise VerificationError(
             "package-not-as-described",
-            f"the repository says {package.nevra}, the package says {header.nevra}",
+            f"the repository says {package.nevra}, the package says {nevra}",
             place=package.location,
             hint="the repository's metadata is wrong or stale: refresh it, or tell its keeper",
         )
-    return header
 
 
 def _about(problem: Problem, package: Package, path: Path) -> Problem:
     """The same problem, told of the package and not of its file in the store."""
     message = problem.message.replace(path.name, str(package.nevra))
     return replace(problem, message=message, place=f"{package.nevra} of repository '{package.repository}'")
+
+
+# --- sources ---------------------------------------------------------------------------------------------
+
+
+def obtain_sources(locked: Locked, workshop: Workshop) -> tuple[Package, ...]:
+    """The source package of every package, in the store, verified as packages are, sorted; each once.
+
+    Raises ResolutionError `sources-missing` for all that no repository of sources has, or `sources-unknown` if the
+    platform names none; VerificationError and EnvironmentLacking as for packages.
+    """
+    platform = locked.platform
+    if not platform.sources:
+        raise ResolutionError(
+            "sources-unknown",
+            f"the platform '{platform.name}' does not say where its source packages are",
+            place=platform.name,
+            hint="name repositories of source packages under 'sources:' of the platform in repositories.yaml",
+        )
+    wanted: dict[str, list[str]] = {}
+    for header in locked.headers:
+        wanted.setdefault(header.source_rpm, []).append(str(header.nevra))
+    listed = replace(platform, repositories=platform.sources)
+    arch = locked.section.resolution.arch
+    keys = load_keys(listed, arch, variables=workshop.environment, store=workshop.store, offline=workshop.offline)
+    opened = _Offer(listed, arch, workshop).repositories()
+    found: dict[str, Package] = {}
+    for one in opened:
+        found |= source_packages(one, wanted.keys() - found.keys(), store=workshop.store, progress=workshop.progress)
+    lacking = sorted(wanted.keys() - found.keys())
+    if lacking:
+        raise ResolutionError.of([_no_source(name, wanted[name], platform) for name in lacking])
+    packages = sorted(found.values())
+    fetch_packages(packages, opened, store=workshop.store, progress=workshop.progress, offline=workshop.offline)
+    _verify_sources(packages, keys, workshop)
+    return tuple(packages)
+
+
+def _verify_sources(packages: Sequence[Package], keys: Sequence[Key], workshop: Workshop) -> None:
+    problems: list[Problem] = []
+    with task(workshop.progress, "verify", "source packages", total=len(packages)) as running:
+        for package in packages:
+            trusted = sorted({key.armored for key in keys if key.repository == package.repository})
+            try:
+                _demand(read_source_nevra(_verified_file(package, trusted, workshop.store)), package)
+            except VerificationError as error:
+                problems.extend(error.problems)
+            running.advance(1)
+    if problems:
+        raise VerificationError.of(problems)
+
+
+def _no_source(name: str, made: Sequence[str], platform: Platform) -> Problem:
+    """`name` is empty for packages whose header names no source package."""
+    where = ", ".join(one.id for one in platform.sources)
+    return Problem(
+        "sources-missing",
+        f"none of the source repositories ({where}) has {name}" if name else "its header names no source package",
+        ", ".join(made),
+        "add the repository that has it under 'sources:' of the platform, or publish without sources",
+    )
 
 
 def locked_packages(folder: Path) -> frozenset[Digest]:

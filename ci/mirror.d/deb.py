@@ -22,8 +22,8 @@ Kind = Literal["file", "directory", "symlink"]
 MERGED_DIRECTORIES = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
 _CHANGELOG_HEAD = re.compile(r"^[a-z0-9][a-z0-9+.-]* \((?P<version>[^)]+)\)")
 _CHANGELOG_FOOT = re.compile(r"^ -- (?P<who>.+?)  (?P<when>.+)$")
-CHANGELOG_ENTRIES = 3
-CHANGELOG_LINES = 12
+CHANGELOG_ENTRIES = 20
+CHANGELOG_LINES = 60
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from catalogue import Catalogue, Conversion, Update
 from conversion import Origin, Parts, prepare
-from rpmbuild import Build, BuildFailed, PackageCache, Work, identity
+from rpmbuild import SOURCE_SUFFIX, Build, BuildFailed, PackageCache, Work, identity
 from signing import Signer
 
 PARTS = Parts(Path(__file__).resolve().parent)
@@ -34,6 +35,10 @@ _CONVERSION_SOURCES = (
 _OWN = (("base", "base"), ("hardcases", "base"), ("updates", "updates"), ("bad", "bad"), ("large", "large"))
 _OWN_SHARED = ("specs/preamble", "setup", "filesystem.directories", "filesystem.symlinks", "tiny_elf.py")
 _TARGET_MARK = "# Target:"
+_PART = re.compile(r"%\{mirror_parts\}/([\w./*-]+)")
+# Source packages of these repositories stand in one of their own.
+_WITH_SOURCES = frozenset({"base", "updates"})
+SOURCES = "sources"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,19 +151,39 @@ class Builder:
         if failures:
             raise BuildFailed("\n\n".join(failures))
         packages: dict[str, list[Path]] = {}
+        sources: dict[str, Path] = {}
         for job in jobs:
-            packages.setdefault(job.repository, []).extend(self.cache.find(job.key) or [])
-        return packages, len(missing)
+            for file in self.cache.find(job.key) or []:
+                if not file.name.endswith(SOURCE_SUFFIX):
+                    packages.setdefault(job.repository, []).append(file)
+                elif job.repository in _WITH_SOURCES:
+                    # Specs of one name and version differ in the architecture alone.
+                    sources.setdefault(file.name, file)
+        return {**packages, SOURCES: [sources[name] for name in sorted(sources)]}, len(missing)
 
     def _build_one(self, job: Job) -> None:
         def prepared(work: Work) -> Build:
             if job.conversion is not None:
                 spec = prepare(job.conversion, self.origin, PARTS, work.payload, job.update)
-                return Build(spec.text, spec.build_time, job.conversion.payload)
+                return Build(
+                    job.conversion.name,
+                    spec.text,
+                    spec.build_time,
+                    job.conversion.payload,
+                    sources=_conversion_sources(job.conversion, self.origin),
+                )
             assert job.spec is not None, f"{job.label} has neither conversion nor spec"
             return _own_build(job.spec)
 
         self.cache.make(job.key, prepared, self.keys.sign)
+
+
+def _conversion_sources(conversion: Conversion, origin: Origin) -> dict[str, Path]:
+    """Return what a conversion is made from besides its spec: the debs, and files of our own."""
+    overlay = PARTS.overlay(conversion.name)
+    ours = {file.relative_to(overlay).as_posix(): file for file in sorted(overlay.rglob("*")) if file.is_file()}
+    debs = {f"{name}.deb": origin.debs[name] for name in conversion.debs}
+    return debs | {path.replace("/", "_"): file for path, file in ours.items()}
 
 
 def _own_build(spec: Path) -> Build:
@@ -166,4 +191,5 @@ def _own_build(spec: Path) -> Build:
     targets = [line.removeprefix(_TARGET_MARK).strip() for line in lines if line.startswith(_TARGET_MARK)]
     preamble = (PARTS.folder / "specs/preamble").read_text(encoding="utf-8")
     text = preamble + "\n".join(lines) + "\n"
-    return Build(text, None, target=targets[0] if targets else None)
+    parts = {file.name: file for name in _PART.findall(text) for file in sorted(PARTS.folder.glob(name))}
+    return Build(spec.stem, text, None, target=targets[0] if targets else None, sources=parts)

@@ -12,16 +12,21 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 # Raise it when a change here must rebuild every package.
-FORMAT = 3
+FORMAT = 5
 
 VENDOR = "relbuild development mirror"
 BUILD_HOST = "mirror.relbuild.invalid"
 DEFAULT_PAYLOAD = "w3.zstdio"
+# Debian has compressed what goes into a source package already.
+SOURCE_PAYLOAD = "w1.zstdio"
+# The time of sources whose spec has a changelog of our own: the date in specs/preamble.
+OWN_TIME = 1_767_225_600
+SOURCE_SUFFIX = ".src.rpm"
 
 
 class BuildFailed(Exception):
@@ -42,12 +47,17 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A spec's text, its build time (None: the date of its own changelog) and what differs."""
+    """A spec's name and text, its build time (None: the date of its own changelog) and what differs.
 
+    ``sources`` are what the package is made from, by their names in its source package.
+    """
+
+    name: str
     spec: str
     build_time: int | None
     payload: str | None = None
     target: str | None = None
+    sources: Mapping[str, Path] = field(default_factory=dict)
 
 
 def identity(*inputs: object) -> str:
@@ -94,59 +104,92 @@ class PackageCache:
                 shutil.rmtree(folder)
 
     def _run(self, build: Build, work: Work) -> Path:
-        spec = work.folder / "package.spec"
-        spec.write_text(build.spec, encoding="utf-8")
+        spec, sources = _write_sources(build, work)
         result = work.folder / "result"
-        defines = {
-            "_topdir": str(work.folder / "top"),
-            "_tmppath": str(work.folder / "tmp"),
-            "_builddir": str(work.folder / "build"),
-            "_rpmdir": str(result),
-            "_rpmfilename": "%%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm",
-            "mirror_parts": str(self._parts),
-            "mirror_payload": str(work.payload),
-            # The same header wherever and whenever it is built.
-            "_buildhost": BUILD_HOST,
-            "vendor": VENDOR,
-            "use_source_date_epoch_as_buildtime": "1",
-            "source_date_epoch_from_changelog": "1" if build.build_time is None else "0",
-            "clamp_mtime_to_source_date_epoch": "1" if build.build_time is None else "0",
-            "_binary_payload": build.payload or DEFAULT_PAYLOAD,
-            "_binary_filedigest_algorithm": "8",
-            # Else rpmbuild marks what is below /usr/share/doc as documents, licences too.
-            "__docdir_path": "/nowhere",
-            # Debian has stripped, compressed and checked everything already.
-            "debug_package": "%{nil}",
-            "_build_id_links": "none",
-            "__os_install_post": "%{nil}",
-            "__spec_install_post": "%{nil}",
-            "_missing_build_ids_terminate_build": "0",
-            "__brp_mangle_shebangs": "%{nil}",
-        }
         for name in ("tmp", "build"):
             (work.folder / name).mkdir()
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(work.folder),  # no ~/.rpmmacros
-            "LC_ALL": "C.UTF-8",
-            "TZ": "UTC",
+        here = {
+            "_topdir": str(work.folder / "top"),
+            "mirror_parts": str(self._parts),
+            "mirror_payload": str(work.payload),
         }
-        if build.build_time is not None:
-            environment["SOURCE_DATE_EPOCH"] = str(build.build_time)
-        command = ["rpmbuild", "-bb", "--quiet"]
-        command += ["--target", build.target or "x86_64-linux"]
-        for name, value in defines.items():
-            command += ["--define", f"{name} {value}"]
-        done = subprocess.run(
-            [*command, str(spec)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            umask=0o022,
-            check=False,
-        )
-        if done.returncode != 0 or not any(result.glob("*.rpm")):
-            tail = "\n".join((done.stdout + done.stderr).splitlines()[-30:])
-            raise BuildFailed(tail)
+        _rpmbuild(["-bb"], spec, {**_defines(build, work, sources, result), **here}, build, work)
+        # By itself, for its header holds the spec with every macro expanded, and so every path.
+        nowhere = {"_topdir": "/top", "mirror_parts": "/parts", "mirror_payload": "/payload"}
+        _rpmbuild(["-bs"], spec, {**_defines(build, work, sources, result), **nowhere}, build, work)
         return result
+
+
+def _defines(build: Build, work: Work, sources: Path, result: Path) -> dict[str, str]:
+    """Return the macros of both kinds of package: the same header wherever and whenever it is built."""
+    return {
+        "_tmppath": str(work.folder / "tmp"),
+        "_builddir": str(work.folder / "build"),
+        "_rpmdir": str(result),
+        "_srcrpmdir": str(result),
+        "_sourcedir": str(sources),
+        "_rpmfilename": "%%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm",
+        "_buildhost": BUILD_HOST,
+        "vendor": VENDOR,
+        "use_source_date_epoch_as_buildtime": "1",
+        "source_date_epoch_from_changelog": "1" if build.build_time is None else "0",
+        "clamp_mtime_to_source_date_epoch": "1" if build.build_time is None else "0",
+        "_binary_payload": build.payload or DEFAULT_PAYLOAD,
+        "_source_payload": SOURCE_PAYLOAD,
+        "_binary_filedigest_algorithm": "8",
+        "_source_filedigest_algorithm": "8",
+        # Else rpmbuild marks what is below /usr/share/doc as documents, licences too.
+        "__docdir_path": "/nowhere",
+        # Debian has stripped, compressed and checked everything already.
+        "debug_package": "%{nil}",
+        "_build_id_links": "none",
+        "__os_install_post": "%{nil}",
+        "__spec_install_post": "%{nil}",
+        "_missing_build_ids_terminate_build": "0",
+        "__brp_mangle_shebangs": "%{nil}",
+    }
+
+
+def _rpmbuild(stage: list[str], spec: Path, defines: Mapping[str, str], build: Build, work: Work) -> None:
+    """Run one stage of rpmbuild. Raises ``BuildFailed`` with the end of what it said."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(work.folder),  # no ~/.rpmmacros
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+    }
+    if build.build_time is not None:
+        environment["SOURCE_DATE_EPOCH"] = str(build.build_time)
+    command = ["rpmbuild", *stage, "--quiet", "--target", build.target or "x86_64-linux"]
+    for name, value in defines.items():
+        command += ["--define", f"{name} {value}"]
+    done = subprocess.run(
+        [*command, str(spec)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        umask=0o022,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BuildFailed("\n".join((done.stdout + done.stderr).splitlines()[-30:]))
+
+
+def _write_sources(build: Build, work: Work) -> tuple[Path, Path]:
+    """Write the spec and put beside it what it names as sources; return the spec and their folder.
+
+    Modes and times are fixed, for they go into the source package.
+    """
+    folder = work.folder / "sources"
+    folder.mkdir()
+    spec = folder / f"{build.name}.spec"
+    named = "".join(f"Source{number}: {name}\n" for number, name in enumerate(build.sources))
+    spec.write_text(named + build.spec, encoding="utf-8")
+    for name, source in build.sources.items():
+        shutil.copyfile(source, folder / name)
+    time = OWN_TIME if build.build_time is None else build.build_time
+    for file in folder.iterdir():
+        file.chmod(0o644)
+        os.utime(file, (time, time))
+    return spec, folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -35,10 +36,12 @@ from pipeline.cli.summary import (
     locked_as_json,
     locked_as_lines,
 )
-from pipeline.errors import SmokeError, UsageError, VerificationError
+from pipeline.errors import Problem, SmokeError, UsageError, VerificationError
 from pipeline.gather import explain_package, lock_recipe
+from pipeline.materials import read_sbom, report_folder
 from pipeline.model.image import Compression
 from pipeline.oci import ArchiveKind, read_layout, validate, write_archive
+from pipeline.oci.sbom import SbomForm, sbom_problems
 from pipeline.resolve import Mode
 
 
@@ -198,6 +201,28 @@ def validate_command(
         say(f"{image}: every digest, size and diff_id holds")
         if around.as_json:
             answer({"valid": True})
+        return 0
+
+    perform(act, Look.NONE, as_json)
+
+
+@app.command("sbom")
+def sbom_command(
+    image: Annotated[Path, typer.Argument(help="An OCI layout that was built here.", show_default=False)],
+    form: Annotated[SbomForm, typer.Option("--format", help="SPDX 2.3 or CycloneDX 1.6, as JSON.")] = SbomForm.SPDX,
+    check: Annotated[
+        bool, typer.Option("--validate", help="Hold it against the form's own validator first (a second or so).")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print an image's software bill of materials."""
+
+    def act(around: Surroundings) -> int:
+        document = read_sbom(report_folder(image), form, read_layout(image).digest)
+        problems = sbom_problems(document, form) if check else []
+        if problems:
+            raise VerificationError.of([Problem("sbom-invalid", text, place=form.file_name) for text in problems])
+        sys.stdout.buffer.write(document)
         return 0
 
     perform(act, Look.NONE, as_json)

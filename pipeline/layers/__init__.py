@@ -8,11 +8,12 @@ to run.
 from pipeline.layers.contents import read_contents
 from pipeline.layers.layer import Made, build_layer
 from pipeline.layers.packing import layer_from_json, layer_to_json, pack_directory, pack_entries
-from pipeline.layers.unpacking import tree_is_whole, unpack
+from pipeline.layers.unpacking import layer_entries, tree_is_whole, unpack
 
 __all__ = [
     "Made",
     "build_layer",
+    "layer_entries",
     "layer_from_json",
     "layer_to_json",
     "pack_directory",

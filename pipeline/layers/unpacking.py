@@ -75,6 +75,14 @@ def unpack(layer: Layer, *, store: Store, progress: Progress = QUIET) -> Path:
             return store.keep_tree(made, layer.diff_id) / ROOT
 
 
+def layer_entries(layer: Layer, *, store: Store) -> Iterator[Entry]:
+    """What stands in the layer, in its order, whiteouts as the kinds WHITEOUT and OPAQUE; no tree is made. Digest
+    and diff_id are checked as it is read, so what was given is good only when the end is reached. Raises as
+    `unpack`."""
+    for member in read_tar(_verified(layer, store), layer.name):
+        yield member.entry
+
+
 def tree_is_whole(folder: Path) -> bool:
     """Is a kept tree as it was when it was unpacked? Names, inodes, modes, owners, sizes and change times are
     compared; the kernel sets a change time with every change of content or attributes and nobody else can."""

@@ -103,6 +103,16 @@ class Trigger:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangelogEntry:
+    """One entry of a changelog: `time` is seconds since the epoch (rpm: noon of the day), `name` who and usually
+    which EVR, `text` the lines."""
+
+    time: int
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class PackageHeader:
     """One package's header. `checksum` is the sha256 of the RPM file it was read from (a blob in the store)."""
 

@@ -16,7 +16,9 @@ class LockSection:
     `flags`, …) to its digest, so that a stale lock can say which one differs. `build_time` is the newest
     BUILDTIME among the packages, in seconds since the epoch. `accounts` holds the numbers that were allocated
     for owners that nothing else numbers, (kind, name, number) with kind `user` or `group`. `keys` are the
-    fingerprints of the keys that sign packages in this section.
+    fingerprints of the keys that sign packages in this section. `metadata` is repository id → digest of its
+    repomd.xml as it was when the packages were resolved, sorted: it says where they come from, and a repomd.xml
+    that is another today makes no lock stale. A lock of format 1 has none.
     """
 
     resolution: Resolution
@@ -25,6 +27,7 @@ class LockSection:
     accounts: tuple[tuple[str, str, int], ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
     keys: tuple[str, ...] = ()
+    metadata: tuple[tuple[str, Digest], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from pipeline.digest import Digest
 from pipeline.errors import RecipeError
 
+SOURCE_ARCH = "src"
+"""The architecture of source packages in file names and metadata; their headers say the builder's."""
+
+NO_SOURCE_ARCH = "nosrc"
+"""The same of source packages that may not bring all of their sources."""
+
 
 @dataclass(frozen=True, slots=True)
 class Nevra:

@@ -32,7 +32,8 @@ class Platform:
 
     `rpm_database` is the directory in the image where the platform's own rpm reads its database.
     `architectures` are RPM base architectures (`x86_64`, `aarch64`). `variables` values may name
-    environment variables of the form `${NAME:-default}`; they are expanded by `pipeline.repos`.
+    environment variables of the form `${NAME:-default}`; they are expanded by `pipeline.repos`. `sources` are the
+    repositories of source packages; nothing is resolved from them.
     """
 
     name: str
@@ -41,3 +42,4 @@ class Platform:
     rpm_database: str = "/usr/lib/sysimage/rpm"
     architectures: tuple[str, ...] = ("x86_64",)
     description: str = field(default="", compare=False)
+    sources: tuple[Repository, ...] = ()

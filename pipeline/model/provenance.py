@@ -26,6 +26,8 @@ class MaterialKind(StrEnum):
     """A static file of the recipe, or one that it names by URL."""
     PARENT = "parent"
     """The image that this one is built from."""
+    IMAGE = "image"
+    """One of the images that an index lists."""
     BUILDER = "builder"
     """relbuild's own code."""
 

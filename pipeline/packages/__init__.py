@@ -6,8 +6,9 @@ only then do `read_header`, `read_payload` and `read_files` open it, and each fi
 with the digest that the header gives for them. The only door to rpm.
 """
 
+from pipeline.packages.changelog import named_fixes, read_changelog
 from pipeline.packages.database import DatabaseRecord, write_database
-from pipeline.packages.header import read_header
+from pipeline.packages.header import read_header, read_source_nevra
 from pipeline.packages.installed import DATABASE_LIMIT, DATABASE_PATHS, Installed, read_installed
 from pipeline.packages.lua import lua_command, lua_runtime
 from pipeline.packages.payload import PayloadFile, read_files, read_payload
@@ -24,10 +25,13 @@ __all__ = [
     "library_version",
     "lua_command",
     "lua_runtime",
+    "named_fixes",
+    "read_changelog",
     "read_files",
     "read_header",
     "read_installed",
     "read_payload",
+    "read_source_nevra",
     "verify_package",
     "write_database",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import rpm
@@ -20,7 +21,7 @@ from pipeline.model.header import (
     Trigger,
     TriggerKind,
 )
-from pipeline.model.package import Nevra
+from pipeline.model.package import NO_SOURCE_ARCH, SOURCE_ARCH, Nevra
 from pipeline.packages.layout import damaged
 from pipeline.packages.verify import SHA256
 
@@ -72,6 +73,16 @@ def read_header(path: Path, checksum: Digest) -> PackageHeader:
         recommends=_dependencies(header, "RECOMMEND"),
         supplements=_dependencies(header, "SUPPLEMENT"),
     )
+
+
+def read_source_nevra(path: Path) -> Nevra:
+    """What the source RPM at `path` is called, its architecture `src` or `nosrc` as in its file's name; the signature
+    is not looked at. Raises VerificationError `package-damaged`, also if it is no source package."""
+    header = open_header(path)
+    if not header[rpm.RPMTAG_SOURCEPACKAGE]:
+        raise damaged(path, "it is no source package")
+    lacking = header[rpm.RPMTAG_NOSOURCE] or header[rpm.RPMTAG_NOPATCH]
+    return replace(_nevra(header), arch=NO_SOURCE_ARCH if lacking else SOURCE_ARCH)
 
 
 def open_header(path: Path) -> rpm.hdr:

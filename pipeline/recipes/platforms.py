@@ -103,6 +103,9 @@ class PlatformDocument(Strict):
         description=f"where its own rpm has its database; default: {DEFAULT_DATABASE}",
     )
     repositories: list[RepositoryDocument] = Field(default=[], description="what it is made of")
+    sources: list[RepositoryDocument] = Field(
+        default=[], description="where its source packages are, for licences that demand them; never resolved from"
+    )
 
 
 class PlatformsDocument(Strict):
@@ -184,13 +187,18 @@ class _Reader:
         base = self._base(name, document, path, below)
         variables = {**(dict(base.variables) if base else {}), **document.variables}
         repositories = {repository.id: repository for repository in (base.repositories if base else ())}
-        for index, repository in enumerate(document.repositories):
-            inner = (*path, "repositories", index)
-            if repository.id in repositories:
-                message = f"there is already a repository '{repository.id}' in this platform"
-                self._refuse("repository-duplicate", message, (*inner, "id"), "give it another id", below)
-            repositories[repository.id] = self._repository(repository, inner, below)
-            self._check_variables(repository, variables, inner, below)
+        sources = {repository.id: repository for repository in (base.sources if base else ())}
+        for key, listed, target in (
+            ("repositories", document.repositories, repositories),
+            ("sources", document.sources, sources),
+        ):
+            for index, repository in enumerate(listed):
+                inner = (*path, key, index)
+                if repository.id in repositories or repository.id in sources:
+                    message = f"there is already a repository '{repository.id}' in this platform"
+                    self._refuse("repository-duplicate", message, (*inner, "id"), "give it another id", below)
+                target[repository.id] = self._repository(repository, inner, below)
+                self._check_variables(repository, variables, inner, below)
         for key, text in document.variables.items():
             if "$" in _ENVIRONMENT.sub("", text):
                 hint = "the environment is written ${NAME:-default}"
@@ -206,6 +214,7 @@ class _Reader:
             rpm_database=document.rpm_database or (base.rpm_database if base else DEFAULT_DATABASE),
             architectures=tuple(document.architectures or (base.architectures if base else ("x86_64",))),
             description=document.description,
+            sources=tuple(sources.values()),
         )
 
     def _base(

@@ -14,6 +14,7 @@ from pipeline.repos.repository import (
     fetch_packages,
     open_repositories,
 )
+from pipeline.repos.sources import source_packages
 from pipeline.repos.variables import expand_environment
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "metadata_file",
     "open_repositories",
     "read_keys",
+    "source_packages",
     "verify_detached",
 ]

@@ -23,8 +23,11 @@ from pipeline.model.lock import Lock, LockSection
 from pipeline.model.package import Nevra, Package
 from pipeline.model.resolution import Chosen, Reason, Resolution
 
-LOCK_FORMAT = 1
+LOCK_FORMAT = 2
 """Raised when the file's form changes; a newer form is refused."""
+
+_WITHOUT_METADATA = 1
+"""The form before locks said which repomd.xml their packages come from. It is still read."""
 
 LOCK_LIMIT = 64 << 20
 """Bytes: ten thousand packages come to about ten million."""
@@ -81,6 +84,7 @@ def _section_lines(section: LockSection) -> Iterator[str]:
     yield from _array("order", [_text(shorter.short(nevra)) for nevra in resolution.order])
     for name, pairs in (
         ("inputs", [(key, str(digest)) for key, digest in section.inputs]),
+        ("metadata", [(key, str(digest)) for key, digest in section.metadata]),
         ("versions", list(section.versions)),
     ):
         yield ""
@@ -193,17 +197,17 @@ def parse_lock(text: str, name: str) -> Lock:
             place=name,
             hint="use the relbuild that wrote it, or a newer one",
         )
-    if version != LOCK_FORMAT:
+    if version not in (LOCK_FORMAT, _WITHOUT_METADATA):
         raise _malformed(f"format {version} has never been written", name)
     recipe = document.text("recipe")
-    sections = tuple(_section(table) for table in document.tables("section"))
+    sections = tuple(_section(table, version) for table in document.tables("section"))
     document.done()
     if len({(s.resolution.platform, s.resolution.arch) for s in sections}) != len(sections):
         raise _malformed("a platform and architecture has two sections", name)
     return Lock(recipe, sections)
 
 
-def _section(table: _Table) -> LockSection:
+def _section(table: _Table, version: int) -> LockSection:
     packages = table.tables("packages")
     nevras = [one.parsed("nevra", Nevra.parse) for one in packages]
     shorter = _Shorter(nevras)
@@ -228,6 +232,11 @@ def _section(table: _Table) -> LockSection:
         tuple(_account(one) for one in table.tables("accounts")),
         tuple(table.pairs("versions")),
         tuple(table.texts("keys")),
+        (
+            tuple((key, table.digest(value)) for key, value in table.pairs("metadata"))
+            if version > _WITHOUT_METADATA
+            else ()
+        ),
     )
     table.done()
     return section

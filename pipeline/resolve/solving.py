@@ -79,6 +79,7 @@ def solve(
         tuple(inputs),
         max((one.package.build_time for one in resolution.chosen), default=0),
         versions=versions(),
+        metadata=tuple(sorted((one.repository.id, one.repomd) for one in repositories)),
         keys=tuple(sorted({k.fingerprint for o in repositories for k in o.keys if k.repository in from_ids})),
     )
 

@@ -5,7 +5,7 @@ what each layer holds, which conflicts there are and what rpm's database must re
 nor root. `scan` reads a real directory into the same form, so that the two can be compared, with `diff`.
 """
 
-from pipeline.trees.capabilities import as_revision_2, capability_attribute
+from pipeline.trees.capabilities import ATTRIBUTE, as_revision_2, capability_attribute, capability_text
 from pipeline.trees.compose import compose
 from pipeline.trees.composition import (
     STATE_NORMAL,
@@ -22,6 +22,7 @@ from pipeline.trees.paths import Canonical, canonical_path, split_path
 from pipeline.trees.scan import scan
 
 __all__ = [
+    "ATTRIBUTE",
     "STATE_NORMAL",
     "STATE_NOT_INSTALLED",
     "STATE_WRONG_COLOR",
@@ -34,6 +35,7 @@ __all__ = [
     "as_revision_2",
     "canonical_path",
     "capability_attribute",
+    "capability_text",
     "compose",
     "diff",
     "install_color",

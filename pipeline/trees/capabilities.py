@@ -102,6 +102,25 @@ def capability_attribute(text: str) -> bytes:
     )
 
 
+def capability_text(value: bytes) -> str:
+    """The attribute's value → text that `capability_attribute` turns into the same value (`cap_net_raw=ep`); names
+    with the same flags stand together, in the order of their numbers. Raises BuildError `capability-unknown`."""
+    value = as_revision_2(value)
+    if len(value) != _V2.size or int.from_bytes(value[:4], "little") & _REVISION_MASK != _REVISION_2:
+        raise BuildError("capability-unknown", f"{value.hex()[:80]} is no set of capabilities of a file")
+    magic, permitted, inheritable, high_permitted, high_inheritable = _V2.unpack(value)
+    permitted |= high_permitted << 32
+    inheritable |= high_inheritable << 32
+    effective = bool(magic & _EFFECTIVE)
+    named: dict[str, list[str]] = {}
+    for number in range(64):
+        flags = f"{'i' * (inheritable >> number & 1)}{'p' * (permitted >> number & 1)}"
+        if flags:
+            name = f"cap_{NAMES[number]}" if number < len(NAMES) else str(number)
+            named.setdefault(f"{'e' * effective}{flags}", []).append(name)
+    return " ".join(f"{','.join(names)}={flags}" for flags, names in named.items())
+
+
 def as_revision_2(value: bytes) -> bytes:
     """An attribute as a user namespace writes it (revision 3, with its root's id) → revision 2, as an image
     holds it. Other values come back as they are."""

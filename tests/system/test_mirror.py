@@ -69,7 +69,7 @@ def listed(package: Path, form: str) -> dict[str, str]:
     return dict(line.split("\t") for line in lines)
 
 
-@pytest.mark.parametrize("repository", ["base", "updates"])
+@pytest.mark.parametrize("repository", ["base", "updates", "sources"])
 def test_every_package_is_signed_with_the_mirrors_key(mirror: Path, keyring: Keyring, repository: str) -> None:
     done = keyring.check(*sorted((mirror / repository).glob("*.rpm")))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -81,7 +81,7 @@ def test_the_bad_repository_has_packages_that_do_not_verify(mirror: Path, keyrin
     assert keyring.check(hardcase(mirror, "signed", "bad")).returncode == 0
 
 
-@pytest.mark.parametrize("repository", ["base", "updates", "bad"])
+@pytest.mark.parametrize("repository", ["base", "updates", "bad", "sources"])
 def test_repository_metadata_is_signed(mirror: Path, tmp_path: Path, repository: str) -> None:
     keyring = tmp_path / "key.gpg"
     run("gpg", "--batch", "--homedir", tmp_path, "--dearmor", "--output", keyring, mirror / "RPM-GPG-KEY-local")
@@ -100,8 +100,33 @@ def test_payloads_come_in_every_compression(mirror: Path) -> None:
 
 
 def test_headers_say_nothing_of_the_machine_that_built_them(mirror: Path) -> None:
-    packages = list((mirror / "base").glob("*.rpm"))
+    packages = [*(mirror / "base").glob("*.rpm"), *(mirror / "sources").glob("*.rpm")]
     assert set(query("%{BUILDHOST}|%{VENDOR}\n", *packages)) == {"mirror.relbuild.invalid|relbuild development mirror"}
+
+
+def test_every_package_has_the_source_package_that_its_header_names(mirror: Path) -> None:
+    packages = [*(mirror / "base").glob("*.rpm"), *(mirror / "updates").glob("*.rpm")]
+    assert set(query("%{SOURCERPM}\n", *packages)) == {file.name for file in (mirror / "sources").glob("*.rpm")}
+
+
+def test_source_packages_hold_the_spec_and_what_it_was_made_from(mirror: Path) -> None:
+    (nginx,) = (mirror / "sources").glob("nginx-*local1.src.rpm")
+    assert set(query("[%{FILENAMES}\n]", nginx)) >= {"nginx.spec", "nginx.deb", "nginx-common.deb"}
+    (setup,) = (mirror / "sources").glob("setup-*.src.rpm")
+    assert set(query("[%{FILENAMES}\n]", setup)) >= {"setup.spec", "passwd", "group", "hosts"}
+    assert set(query("[%{FILEMTIMES} %{=BUILDTIME}\n]", setup)) == {"1767225600 1767225600"}
+
+
+def test_headers_of_source_packages_name_no_path_of_the_machine(mirror: Path) -> None:
+    packages = list((mirror / "sources").glob("*.rpm"))
+    assert not [line for line in query("%{SPEC}\n", *packages) if str(mirror) in line or str(ROOT) in line]
+
+
+def test_changelogs_go_back_some_years(mirror: Path) -> None:
+    curl = next((mirror / "base").glob("libcurl-[0-9]*.rpm"))
+    times = [int(text) for text in query("[%{CHANGELOGTIME}\n]", curl)]
+    assert len(times) == 20 and times == sorted(times, reverse=True)
+    assert "CVE-" in "".join(query("[%{CHANGELOGTEXT}\n]", curl))
 
 
 def test_identical_files_are_identical_to_the_header(mirror: Path) -> None:

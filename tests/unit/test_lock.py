@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def sections(draw: st.DrawFn) -> LockSection:
         tuple(accounts),
         tuple(draw(st.dictionaries(texts, texts, max_size=2)).items()),
         tuple(draw(st.lists(texts, max_size=2))),
+        tuple(draw(st.dictionaries(words, digests, max_size=2)).items()),
     )  # fmt: skip
 
 
@@ -135,8 +137,8 @@ GOOD = format_lock(Lock("r", (section(chosen("a-1-1.noarch"), inputs=(("requests
         ('recipe = "r"', ""),
         ('recipe = "r"', "recipe = 3"),
         ('recipe = "r"', 'recipe = "r"\nextra = 1'),
-        ("format = 1", "format = 0"),
-        ("format = 1", "format = true"),
+        ("format = 2", "format = 0"),
+        ("format = 2", "format = true"),
         ("size = 10", "size = -10"),
         ("size = 10", "size = 1.5"),
         ("size = 10", "size = 10, colour = 3"),
@@ -169,6 +171,16 @@ def test_a_newer_format_is_named() -> None:
     with pytest.raises(ResolutionError) as caught:
         parse_lock("format = 999", "l")
     assert caught.value.code == "lock-newer-format"
+
+
+def test_a_lock_of_the_first_format_is_read_and_says_nothing_of_metadata() -> None:
+    known = section(chosen("a-1-1.noarch"), metadata=(("base", Digest("7" * 64)),))
+    text = format_lock(Lock("r", (known,)))
+    older = re.sub(r"\n\[section.metadata\]\n.*\n", "", text).replace("format = 2", "format = 1")
+    assert "metadata" in text and "metadata" not in older
+    assert parse_lock(older, "l") == Lock("r", (replace(known, metadata=()),))
+    with pytest.raises(ResolutionError, match="'metadata' is missing"):
+        parse_lock(older.replace("format = 1", "format = 2"), "l")
 
 
 @given(st.text(max_size=200))
@@ -267,6 +279,13 @@ def test_other_versions_are_reported_and_do_not_make_a_lock_stale() -> None:
     old = section(versions=(("solv", "0.1"),))
     assert stale(old, ()) == ()
     assert [line.split()[:3] for line in other_versions(old)] == [["solv", "was", "0.1"]]
+
+
+def test_other_metadata_makes_no_lock_stale(tmp_path: Path) -> None:
+    now = inputs(recipe(tmp_path), PLATFORM, "x86_64", KEYS)
+    assert stale(section(inputs=now, metadata=(("base", Digest("7" * 64)),)), now) == ()
+    elsewhere = replace(PLATFORM, sources=PLATFORM.repositories)
+    assert inputs(recipe(tmp_path), elsewhere, "x86_64", KEYS) == now, "nothing is resolved from sources"
 
 
 # --- what is done about it -----------------------------------------------------------------------

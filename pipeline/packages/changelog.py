@@ -1,0 +1,53 @@
+"""A package's changelog, and which vulnerabilities it names. Read where it is asked for and not with the header:
+a build has no use for it, and a distribution's largest changelogs have more bytes than the rest of the header."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import rpm
+
+from pipeline.model.header import ChangelogEntry
+from pipeline.packages.header import open_header
+
+ENTRIES_MOST = 200
+"""The newest entries that are read: ten years of most packages."""
+
+TEXT_MOST = 64 << 10
+"""Characters of text that are read, over all entries."""
+
+_IDENTIFIER = re.compile(
+    r"\b(?:CVE-\d{4}-\d{4,9}|GHSA(?:-[23456789cfghjmpqrvwx]{4}){3})\b",
+    re.IGNORECASE,
+)
+"""CVE's numbers (cve.org, ID syntax since 2014) and GitHub's advisories. Numbers of bugs mean nothing without
+knowing whose they are."""
+
+
+def read_changelog(path: Path) -> tuple[ChangelogEntry, ...]:
+    """The newest entries of the RPM at `path`, as its header orders them (newest first), up to ENTRIES_MOST and
+    TEXT_MOST; the last one may be cut. Raises VerificationError `package-damaged`."""
+    header = open_header(path)
+    times, names, texts = (
+        header[tag] or [] for tag in (rpm.RPMTAG_CHANGELOGTIME, rpm.RPMTAG_CHANGELOGNAME, rpm.RPMTAG_CHANGELOGTEXT)
+    )
+    found = []
+    left = TEXT_MOST
+    for time, name, text in list(zip(times, names, texts, strict=False))[:ENTRIES_MOST]:
+        found.append(ChangelogEntry(time, name, text[:left]))
+        left -= len(text)
+        if left <= 0:
+            break
+    return tuple(found)
+
+
+def named_fixes(entries: Sequence[ChangelogEntry]) -> tuple[str, ...]:
+    """The vulnerabilities that entries name, each once, sorted: `CVE-2024-0001`, `GHSA-xxxx-xxxx-xxxx`."""
+    return tuple(sorted({_spelled(found) for entry in entries for found in _IDENTIFIER.findall(entry.text)}))
+
+
+def _spelled(identifier: str) -> str:
+    kind, _, number = identifier.partition("-")
+    return f"{kind.upper()}-{number.lower()}"
