@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.digest import Digest
+from pipeline.digest import Digest, HashingWriter
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
 from pipeline.mirror.addresses import RegistryRoot
 from pipeline.mirror.answers import (
@@ -44,7 +44,7 @@ from pipeline.transfer import (
     certificate_roots,
     fetch,
 )
-from pipeline.transfer.places import Stream
+from pipeline.transfer.places import PlaceFailed, Stream
 
 if TYPE_CHECKING:
     from pipeline.mirror.gate import Cleared
@@ -57,6 +57,9 @@ PAGE = 1000
 
 PAGES = 2000
 """Pages of a list: two million tags are more than anybody keeps."""
+
+CHECKS = 3
+"""How often a blob is begun to be read back when the connection breaks."""
 
 PAGE_LIMIT = 32 << 20
 """Bytes of a page; some registries send all at once."""
@@ -230,6 +233,33 @@ class RegistryRepository(Repository):
             if error.code == "network-unreachable":
                 raise EnvironmentLacking("registry-unreachable", error.args[0], place=self.url) from error
             raise
+
+    def check_blob(self, descriptor: Descriptor) -> None:
+        """Read a blob of any size to its end, keep nothing, and hold it against its digest and size; a transfer that
+        breaks off is begun anew. Raises VerificationError `blob-missing`, `blob-damaged`."""
+        for left in reversed(range(CHECKS)):
+            try:
+                self._read_through(descriptor)
+            except PlaceFailed as failure:
+                if failure.missing:
+                    raise self._no_blob(descriptor.digest) from failure
+                if not failure.again or not left:
+                    what = f"{descriptor.digest} cannot be read back: {failure}"
+                    raise EnvironmentLacking("registry-unreachable", what, place=self.url) from failure
+            else:
+                return
+
+    def _read_through(self, descriptor: Descriptor) -> None:
+        seen = HashingWriter()
+        url = f"{self._address.base}/v2/{self._full}/blobs/{descriptor.digest}"
+        with self._exchange.stream(url, scopes=self._reading) as stream:
+            for piece in stream.pieces:
+                if seen.size + len(piece) > descriptor.size:
+                    break
+                seen.write(piece)
+        if (seen.digest, seen.size) != (descriptor.digest, descriptor.size):
+            what = f"the registry's {descriptor.digest} has other bytes than it was given"
+            raise VerificationError("blob-damaged", what, place=self.url)
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
         """What speaks of `subject`, sorted by digest."""
