@@ -1,0 +1,328 @@
+"""Where things stand in a mirror that is a directory.
+
+    relbuild-mirror.json                    what this is, and as which host it is pulled from
+    nginx.conf, rsync.sh                    how it is served and copied
+    catalog.json                            what `/v2/_catalog` answers
+    blobs/sha256/HEX                        every blob, once for all repositories
+    repositories/NAME/_manifests/HEX.KIND   a manifest; its kind is a word for its media type (`references.KINDS`)
+    repositories/NAME/_tags/TAG             a symbolic link to ../_manifests/HEX.KIND
+    repositories/NAME/_tags.json            what `/v2/NAME/tags/list` answers
+    repositories/NAME/_lock                 held by whoever moves a tag of the repository
+    .lock/                                  held by whoever publishes, prunes or adds a repository
+    .incoming/                              drafts
+    .quarantine/STAMP/                      what was pruned and can be brought back
+
+No part of a repository's name begins with `_` or `.` (distribution-spec 1.1), so `a` and `a/b` can both be
+repositories. A tag tells digest and media type by its link's text alone, so it is moved by one rename. The list of
+referrers of an image is what the tag `sha256-HEX` points to, for clients with the API and for those without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from pipeline.digest import Digest
+from pipeline.errors import UsageError, VerificationError
+from pipeline.mirror.references import (
+    KINDS,
+    fallback_tag,
+    listed_referrers,
+    listed_repositories,
+    listed_tags,
+    references,
+    referrer_of,
+    referrers_index,
+)
+from pipeline.mirror.repository import TAG
+from pipeline.mirror.whole import locked, make_folder, point_whole, sync_folder, write_whole
+from pipeline.model.artifact import Manifest, Referrer
+from pipeline.model.image import Descriptor
+from pipeline.oci.image import DOCUMENT_LIMIT
+
+MARKER = "relbuild-mirror.json"
+
+_MEDIA_TYPES = MappingProxyType({kind: media_type for media_type, kind in KINDS.items()})
+_FILE = re.compile(r"([0-9a-f]{64})\.([a-z-]+)")
+
+_STALE_DRAFT = 86_400.0
+"""Seconds after which a draft that is not written to any more is taken for a killed process's."""
+
+_ATTEMPTS = 5
+"""How often a tag is followed again when what it pointed to was pruned meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The folders of one mirror. `clock` tells seconds since the epoch."""
+
+    root: Path
+    clock: Callable[[], float]
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of all blobs."""
+        return self.root / "blobs" / "sha256"
+
+    @property
+    def drafts(self) -> Path:
+        """The folder of what is not whole yet."""
+        return self.root / ".incoming"
+
+    @property
+    def repositories(self) -> Path:
+        """The folder of all repositories."""
+        return self.root / "repositories"
+
+    def blob(self, digest: Digest) -> Path:
+        """Where a blob stands, or would."""
+        return self.blobs / digest.hex
+
+    def shelf(self, name: str) -> Shelf:
+        """A repository's folders. `name` was checked."""
+        return Shelf(self, name)
+
+    def make(self) -> None:
+        """Make the folders that are missing."""
+        for folder in (self.blobs, self.drafts, self.repositories, self.root / ".lock"):
+            make_folder(folder)
+
+    def publishing(self) -> contextlib.AbstractContextManager[None]:
+        """Held, together with others, by whoever adds something: nothing is pruned meanwhile."""
+        make_folder(self.root / ".lock")
+        return locked(self.root / ".lock" / "prune", shared=True)
+
+    def pruning(self, patience: float) -> contextlib.AbstractContextManager[None]:
+        """Held by whoever prunes, alone. Raises TimeoutError after `patience` seconds."""
+        make_folder(self.root / ".lock")
+        return locked(self.root / ".lock" / "prune", patience=patience)
+
+    def names(self) -> tuple[str, ...]:
+        """All repositories, sorted."""
+        found = []
+        for folder, inner, _ in os.walk(self.repositories):
+            if "_tags" in inner:
+                found.append(Path(folder).relative_to(self.repositories).as_posix())
+            inner[:] = [name for name in inner if not name.startswith(("_", "."))]
+        return tuple(sorted(found))
+
+    def sweep(self) -> None:
+        """Remove drafts that killed processes left."""
+        before = self.clock() - _STALE_DRAFT
+        with contextlib.suppress(FileNotFoundError):
+            for path in self.drafts.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if path.lstat().st_mtime < before:
+                        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The folders of one repository. What changes a tag here wants `locked` held."""
+
+    place: Place
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """The repository's folder."""
+        return self.place.repositories / self.name
+
+    @property
+    def manifests(self) -> Path:
+        """The folder of its manifests."""
+        return self.folder / "_manifests"
+
+    @property
+    def tags(self) -> Path:
+        """The folder of its tags."""
+        return self.folder / "_tags"
+
+    def make(self) -> None:
+        """Make the repository. Its lock comes last: where there is one, the catalogue names the repository."""
+        if (self.folder / "_lock").exists():
+            return
+        with locked(self.place.root / ".lock" / "catalog"):
+            make_folder(self.manifests)
+            make_folder(self.tags)
+            write_whole(listed_repositories(self.place.names()), self.place.root / "catalog.json", self.place.drafts)
+            self.list_tags()
+            (self.folder / "_lock").touch(0o600)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else moves a tag of this repository meanwhile."""
+        with locked(self.folder / "_lock"):
+            yield
+
+    # --- manifests
+
+    def manifest_file(self, descriptor: Descriptor) -> Path:
+        """Where a manifest stands, or would."""
+        return self.manifests / _file_name(descriptor)
+
+    def find(self, digest: Digest) -> Path | None:
+        """The file of a manifest that is here."""
+        for kind in _MEDIA_TYPES:
+            path = self.manifests / f"{digest.hex}.{kind}"
+            if path.exists():
+                return path
+        return None
+
+    def read(self, digest: Digest) -> Manifest | None:
+        """A manifest, verified. Raises VerificationError `digest-mismatch`."""
+        path = self.find(digest)
+        if path is None:
+            return None
+        try:
+            with path.open("rb") as file:
+                data = file.read(DOCUMENT_LIMIT + 1)
+        except FileNotFoundError:
+            return None
+        manifest = Manifest(_MEDIA_TYPES[path.suffix[1:]], data)
+        if manifest.digest != digest:
+            raise VerificationError("digest-mismatch", f"{digest} has other bytes", place=str(path))
+        return manifest
+
+    def put(self, manifest: Manifest) -> bool:
+        """Put a manifest; False if it was here. Raises VerificationError when it is too large, of a media type that
+        cannot be served, or refers to what is not here."""
+        if self.manifest_file(manifest.descriptor).exists():
+            return False
+        if len(manifest.data) > DOCUMENT_LIMIT:
+            raise VerificationError("document-too-large", f"{manifest.digest} has more than {DOCUMENT_LIMIT} bytes")
+        self.require_whole(manifest)
+        write_whole(manifest.data, self.manifest_file(manifest.descriptor), self.place.drafts)
+        return True
+
+    def require(self, manifest: Manifest) -> None:
+        """Raises VerificationError `manifest-missing` or `blob-missing` if a manifest, or anything that a client would
+        pull with it, is not here."""
+        if not self.manifest_file(manifest.descriptor).exists():
+            raise VerificationError("manifest-missing", f"{manifest.digest} is not here", place=self.name)
+        self.require_whole(manifest)
+
+    def require_whole(self, manifest: Manifest) -> None:
+        """Raises VerificationError `blob-missing` or `manifest-missing` if anything that a client would pull with
+        this manifest is not here."""
+        said = references(manifest)
+        for blob in said.blobs:
+            if not self.place.blob(blob.digest).exists():
+                raise VerificationError("blob-missing", f"{manifest.digest} needs {blob.digest}", place=self.name)
+        for entry in said.manifests:
+            inner = self.read(entry.digest)
+            if inner is None:
+                raise VerificationError("manifest-missing", f"{manifest.digest} needs {entry.digest}", place=self.name)
+            self.require_whole(inner)
+
+    # --- tags
+
+    def target(self, tag: str) -> Digest | None:
+        """What a tag points to."""
+        try:
+            found = _FILE.fullmatch((self.tags / tag).readlink().name)
+        except FileNotFoundError:
+            return None
+        return Digest(found[1]) if found else None
+
+    def tagged(self, tag: str) -> Manifest | None:
+        """The manifest that a tag points to, also while the tag moves and what it pointed to is pruned."""
+        for _ in range(_ATTEMPTS):
+            digest = self.target(tag)
+            manifest = self.read(digest) if digest else None
+            if digest is None or manifest is not None:
+                return manifest
+        return None
+
+    def tag_names(self) -> tuple[str, ...]:
+        """All tags, sorted."""
+        try:
+            return tuple(sorted(path.name for path in self.tags.iterdir() if TAG.fullmatch(path.name)))
+        except FileNotFoundError:
+            return ()
+
+    def move(self, tag: str, descriptor: Descriptor) -> None:
+        """Point a tag at a manifest that is here, in one step, after all that it needs has reached the disk. A tag
+        that points there already is not touched."""
+        destination = f"../_manifests/{_file_name(descriptor)}"
+        path = self.tags / tag
+        if not path.is_symlink() or str(path.readlink()) != destination:
+            sync_folder(self.place.blobs)
+            sync_folder(self.manifests)
+            point_whole(destination, path, self.place.drafts, self.place.clock())
+            sync_folder(self.tags)
+        self.list_tags()
+
+    def drop(self, tag: str) -> None:
+        """Remove a tag."""
+        (self.tags / tag).unlink(missing_ok=True)
+        self.list_tags()
+
+    def list_tags(self) -> None:
+        """Bring the list of tags up to date, also one that a killed process left behind."""
+        wanted = listed_tags(self.name, self.tag_names())
+        path = self.folder / "_tags.json"
+        if not path.exists() or path.read_bytes() != wanted:
+            write_whole(wanted, path, self.place.drafts)
+
+    # --- referrers
+
+    def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
+        """What speaks of `subject`, sorted by digest."""
+        index = self.tagged(fallback_tag(subject))
+        return listed_referrers(index) if index else ()
+
+    def attach(self, manifest: Manifest) -> bool:
+        """List a manifest that is here among the referrers of its subject; False if it was."""
+        said = references(manifest)
+        if said.subject is None:
+            raise ValueError(f"{manifest.digest} has no subject")
+        listed = self.referrers(said.subject)
+        if any(one.descriptor.digest == manifest.digest for one in listed):
+            self.list_tags()
+            return False
+        self._point_referrers(said.subject, (*listed, referrer_of(manifest)))
+        return True
+
+    def detach(self, manifest: Manifest) -> None:
+        """The opposite of `attach`; without its last entry a list goes."""
+        subject = references(manifest).subject
+        listed = self.referrers(subject) if subject else ()
+        rest = tuple(one for one in listed if one.descriptor.digest != manifest.digest)
+        if subject is None or rest == listed:
+            return
+        if rest:
+            self._point_referrers(subject, rest)
+        else:
+            self.drop(fallback_tag(subject))
+
+    def _point_referrers(self, subject: Digest, listed: tuple[Referrer, ...]) -> None:
+        index = referrers_index(listed)
+        path = self.manifest_file(index.descriptor)
+        if not path.exists():
+            write_whole(index.data, path, self.place.drafts)
+        self.move(fallback_tag(subject), index.descriptor)
+
+
+def manifest_of(path: Path) -> tuple[Digest, str] | None:
+    """A file among manifests → digest and media type; None if it is none."""
+    found = _FILE.fullmatch(path.name)
+    if found is None or found[2] not in _MEDIA_TYPES:
+        return None
+    return Digest(found[1]), _MEDIA_TYPES[found[2]]
+
+
+def _file_name(descriptor: Descriptor) -> str:
+    if descriptor.media_type not in KINDS:
+        raise UsageError(
+            "media-type-unservable",
+            f"{descriptor.digest} is a {descriptor.media_type[:100]}, which a directory cannot serve",
+            hint="publish OCI images and indexes; convert others first",
+        )
+    return f"{descriptor.digest.hex}.{KINDS[descriptor.media_type]}"

@@ -1,0 +1,241 @@
+"""What is pruned from a directory mirror is first moved aside, with a list of where it was, and can be brought back.
+
+    .quarantine/STAMP/list.json     tags, manifests and blobs of one pruning, written before anything moves
+    .quarantine/STAMP/blobs/…       the files, under the paths that they had
+    .quarantine/STAMP/repositories/…
+
+The web server has no way in (`nginx.conf` names what it serves), and only the owner may enter. Every step can be
+repeated: killed half-way, a pruning leaves whole files in one of two places and a list that names both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import UsageError, VerificationError
+from pipeline.mirror.inventory import Inventory, take_inventory
+from pipeline.mirror.place import Place, Shelf
+from pipeline.mirror.references import references
+from pipeline.mirror.whole import make_folder, sync_folder, write_whole
+from pipeline.model.artifact import Manifest
+from pipeline.oci.image import Reader
+
+_STAMP = re.compile(r"(\d{8}T\d{6}Z)\.[0-9a-f]{8}")
+_TIME = "%Y%m%dT%H%M%SZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """What is to go: tags as (repository, tag, what it points to), manifests as (repository, digest), blobs."""
+
+    tags: tuple[tuple[str, str, Digest], ...] = ()
+    manifests: tuple[tuple[str, Digest], ...] = ()
+    blobs: tuple[Digest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """One pruning that can be undone. `at`: seconds since the epoch, whole; `size`: bytes of its blobs and
+    manifests that are there."""
+
+    stamp: str
+    at: float
+    leaving: Leaving
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was brought back, and tags that were not, because they point elsewhere by now."""
+
+    tags: tuple[tuple[str, str], ...]
+    manifests: int
+    blobs: int
+    kept_tags: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """To be had from `DirectoryMirror.pruning` alone, which keeps publishers out."""
+
+    place: Place
+
+    def inventory(self) -> Inventory:
+        """All that is here; nothing changes it while the pruning is held."""
+        return take_inventory(self.place)
+
+    def quarantine(self, leaving: Leaving, at: float) -> str:
+        """Move things aside: tags, entries among referrers, manifests, blobs, in this order, so that whatever can
+        still be found is whole. What is not there (any more) is passed over, also a tag that points elsewhere.
+        `at`: seconds since the epoch. Returns the stamp by which they can be brought back."""
+        stamp = f"{datetime.fromtimestamp(at, UTC).strftime(_TIME)}.{secrets.token_hex(4)}"
+        aside = self._folder / stamp
+        if not self._folder.is_dir():
+            self._folder.mkdir()
+            self._folder.chmod(0o700)
+        aside.mkdir()
+        write_whole(_written(leaving), aside / "list.json", self.place.drafts)
+        sync_folder(aside)
+        sync_folder(self._folder)
+        for name, tag, digest in leaving.tags:
+            shelf = self.place.shelf(name)
+            if shelf.target(tag) == digest:
+                shelf.drop(tag)
+        going = list(self._manifests(leaving))
+        for shelf, manifest in going:
+            shelf.detach(manifest)
+        for name in {name for name, *_ in leaving.tags}:
+            self.place.shelf(name).list_tags()
+        for shelf, manifest in going:
+            self._aside(shelf.manifest_file(manifest.descriptor), aside)
+        for digest in leaving.blobs:
+            self._aside(self.place.blob(digest), aside)
+        return stamp
+
+    def restore(self, stamp: str) -> Restored:
+        """Bring back all of one pruning: blobs, manifests, entries among referrers, tags. A tag that exists again is
+        left as it is. Can be run again if it was killed. Raises UsageError `quarantine-unknown`."""
+        aside = self._aside_of(stamp)
+        leaving = _read(aside)
+        blobs = sum(self._back(self.place.blob(digest), aside) for digest in leaving.blobs)
+        manifests = 0
+        for name, digest in leaving.manifests:
+            shelf = self.place.shelf(name)
+            for path in sorted((aside / shelf.manifests.relative_to(self.place.root)).glob(f"{digest.hex}.*")):
+                shelf.make()
+                manifests += self._back(self.place.root / path.relative_to(aside), aside)
+        for shelf, manifest in self._manifests(leaving):
+            if references(manifest).subject is not None:
+                shelf.attach(manifest)
+        tags: list[tuple[str, str]] = []
+        kept: list[tuple[str, str]] = []
+        for name, tag, digest in leaving.tags:
+            shelf = self.place.shelf(name)
+            found, wanted = shelf.target(tag), shelf.read(digest)
+            if found not in (None, digest) or wanted is None:
+                kept.append((name, tag))
+            else:
+                shelf.move(tag, wanted.descriptor)
+                tags.append((name, tag))
+        self._remove(aside)
+        return Restored(tuple(tags), manifests, blobs, tuple(kept))
+
+    def quarantined(self) -> tuple[Quarantined, ...]:
+        """All prunings that can be undone, oldest first."""
+        return tuple(
+            Quarantined(path.name, _at(path.name), _read(path), _bytes(path)) for path in sorted(self._stamps())
+        )
+
+    def empty_quarantine(self, before: float) -> int:
+        """Delete prunings of before `before` (seconds since the epoch) for good; returns the bytes of their files.
+        (A blob that a store links to frees nothing.) Also finishes what a killed call began."""
+        freed = 0
+        for path in list(self._stamps()):
+            if _at(path.name) < before:
+                freed += _bytes(path)
+                self._remove(path)
+        with contextlib.suppress(FileNotFoundError):
+            for path in self._folder.glob("gone-*"):
+                shutil.rmtree(path)
+        return freed
+
+    # --- where things are
+
+    @property
+    def _folder(self) -> Path:
+        return self.place.root / ".quarantine"
+
+    def _stamps(self) -> Iterator[Path]:
+        with contextlib.suppress(FileNotFoundError):
+            # Without a list nothing was moved: killed while the list was written.
+            yield from (path for path in self._folder.iterdir() if _STAMP.fullmatch(path.name) and _listed(path))
+
+    def _aside_of(self, stamp: str) -> Path:
+        path = self._folder / stamp
+        if not _STAMP.fullmatch(stamp) or not _listed(path):
+            raise UsageError(
+                "quarantine-unknown",
+                f"nothing was pruned as '{stamp[:60]}', or it was deleted or brought back",
+                place=str(self._folder),
+                hint="the stamps are the names of the folders there",
+            )
+        return path
+
+    def _manifests(self, leaving: Leaving) -> Iterator[tuple[Shelf, Manifest]]:
+        """Those that are in their places."""
+        for name, digest in leaving.manifests:
+            shelf = self.place.shelf(name)
+            manifest = shelf.read(digest)
+            if manifest is not None:
+                yield shelf, manifest
+
+    def _aside(self, path: Path, aside: Path) -> None:
+        target = aside / path.relative_to(self.place.root)
+        make_folder(target.parent)
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(target)
+
+    def _back(self, path: Path, aside: Path) -> bool:
+        """False if it is not aside. What came anew meanwhile has the same bytes."""
+        try:
+            (aside / path.relative_to(self.place.root)).rename(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _remove(self, aside: Path) -> None:
+        """In one step out of sight, then bit by bit."""
+        gone = self._folder / f"gone-{aside.name}"
+        aside.rename(gone)
+        shutil.rmtree(gone)
+
+
+def _written(leaving: Leaving) -> bytes:
+    return canonical_json(
+        {
+            "tags": [[name, tag, str(digest)] for name, tag, digest in leaving.tags],
+            "manifests": [[name, str(digest)] for name, digest in leaving.manifests],
+            "blobs": [str(digest) for digest in leaving.blobs],
+        }
+    )
+
+
+def _read(aside: Path) -> Leaving:
+    place = str(aside / "list.json")
+    document = Reader.parse((aside / "list.json").read_bytes(), place)
+    tags = _rows(document.get("tags"), 3, place)
+    manifests = _rows(document.get("manifests"), 2, place)
+    return Leaving(
+        tuple((name, tag, Digest.parse(digest)) for name, tag, digest in tags),
+        tuple((name, Digest.parse(digest)) for name, digest in manifests),
+        tuple(Digest.parse(text) for text in document.get("blobs").texts()),
+    )
+
+
+def _rows(reader: Reader, columns: int, place: str) -> Sequence[tuple[str, ...]]:
+    rows = [row.texts() for row in reader.items()]
+    if any(len(row) != columns for row in rows):
+        raise VerificationError("document-malformed", f"{place} is damaged", place=place)
+    return rows
+
+
+def _listed(path: Path) -> bool:
+    return (path / "list.json").is_file()
+
+
+def _at(stamp: str) -> float:
+    found = _STAMP.fullmatch(stamp)
+    assert found is not None
+    return datetime.strptime(found[1], _TIME).replace(tzinfo=UTC).timestamp()
+
+
+def _bytes(aside: Path) -> int:
+    return sum(path.lstat().st_size for path in aside.rglob("*") if path.is_file() and path.name != "list.json")

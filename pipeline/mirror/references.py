@@ -1,0 +1,133 @@
+"""What a manifest or index refers to, and how what refers to it is listed. Pure: bytes in, values out.
+
+image-spec 1.1, manifest.md, image-index.md; distribution-spec 1.1, "Listing Referrers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import VerificationError
+from pipeline.model.artifact import Manifest, Referrer
+from pipeline.model.image import Descriptor
+from pipeline.oci import media_types
+from pipeline.oci.image import Reader, descriptor_json
+
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+
+KINDS = MappingProxyType(
+    {
+        media_types.MANIFEST: "oci-image",
+        media_types.INDEX: "oci-index",
+        DOCKER_MANIFEST: "docker-image",
+        DOCKER_INDEX: "docker-index",
+    }
+)
+"""Media types of manifests that a mirror of files holds → a short name of each."""
+
+_INDEXES = frozenset({media_types.INDEX, DOCKER_INDEX})
+
+_ELSEWHERE = ("nondistributable", "foreign")
+"""In the media type of a layer that its maker forbids to pass on: no mirror has it (image-spec, layer.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """What a manifest says of others. `manifests`: an index's entries; `blobs`: config and layers that must be beside
+    it; `subject`: what it speaks of; `artifact_type` and `annotations`: as `referrers` list it."""
+
+    manifests: tuple[Descriptor, ...]
+    blobs: tuple[Descriptor, ...]
+    subject: Digest | None
+    artifact_type: str
+    annotations: tuple[tuple[str, str], ...]
+
+
+def references(manifest: Manifest) -> References:
+    """A manifest's bytes → what they refer to. Raises VerificationError `document-malformed`, `digest-malformed`."""
+    document = Reader.parse(manifest.data, f"manifest {manifest.digest}")
+    entries: tuple[Descriptor, ...] = ()
+    blobs: tuple[Descriptor, ...] = ()
+    artifact_type = document.get("artifactType").text("")
+    if manifest.media_type in _INDEXES:
+        entries = tuple(item.descriptor() for item in document.get("manifests").items())
+    else:
+        config = document.get("config").descriptor()
+        layers = tuple(item.descriptor() for item in document.get("layers").items())
+        blobs = (config, *(one for one in layers if not any(word in one.media_type for word in _ELSEWHERE)))
+        artifact_type = artifact_type or config.media_type
+    subject = document.get("subject")
+    notes = {key: value.text() for key, value in document.get("annotations").members().items()}
+    return References(
+        tuple(one for one in entries if one.media_type in KINDS),
+        blobs + tuple(one for one in entries if one.media_type not in KINDS),
+        None if subject.missing else subject.descriptor().digest,
+        artifact_type,
+        tuple(sorted(notes.items())),
+    )
+
+
+def media_type_of(data: bytes) -> str | None:
+    """Bytes of anything → the media type of the manifest that they are, by what they say themselves; None if they
+    are none. (`mediaType` may be missing in OCI's own.)"""
+    try:
+        document = Reader.parse(data, "manifest")
+        if document.get("schemaVersion").missing:
+            return None
+        said = document.get("mediaType").text("")
+        if said:
+            return said if said in KINDS else None
+        if not document.get("manifests").missing:
+            return media_types.INDEX
+        return None if document.get("layers").missing else media_types.MANIFEST
+    except VerificationError:
+        return None
+
+
+def referrer_of(manifest: Manifest) -> Referrer:
+    """How `referrers` list a manifest that speaks of another."""
+    said = references(manifest)
+    plain = manifest.descriptor
+    return Referrer(Descriptor(plain.media_type, plain.digest, plain.size, said.annotations), said.artifact_type)
+
+
+def referrers_index(referrers: Iterable[Referrer]) -> Manifest:
+    """The index that lists referrers, sorted by digest: what the referrers API answers and what the fallback tag
+    points to."""
+    entries = [
+        {**descriptor_json(one.descriptor), **({"artifactType": one.artifact_type} if one.artifact_type else {})}
+        for one in sorted(referrers, key=lambda one: one.descriptor.digest)
+    ]
+    return Manifest(
+        media_types.INDEX,
+        canonical_json({"schemaVersion": 2, "mediaType": media_types.INDEX, "manifests": entries}),
+    )
+
+
+def listed_referrers(index: Manifest) -> tuple[Referrer, ...]:
+    """Back from `referrers_index`. Raises VerificationError."""
+    document = Reader.parse(index.data, "list of referrers")
+    found = (
+        Referrer(item.descriptor(), item.get("artifactType").text("")) for item in document.get("manifests").items()
+    )
+    return tuple(sorted(found, key=lambda one: one.descriptor.digest))
+
+
+def fallback_tag(subject: Digest) -> str:
+    """The tag under which `referrers_index` stands for clients without the API (distribution-spec 1.1, "Referrers Tag
+    Schema")."""
+    return f"sha256-{subject.hex}"
+
+
+def listed_tags(name: str, tags: Iterable[str]) -> bytes:
+    """What `/v2/NAME/tags/list` answers."""
+    return canonical_json({"name": name, "tags": sorted(tags)})
+
+
+def listed_repositories(names: Iterable[str]) -> bytes:
+    """What `/v2/_catalog` answers."""
+    return canonical_json({"repositories": sorted(names)})

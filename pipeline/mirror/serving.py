@@ -1,0 +1,263 @@
+"""`relbuild serve`: a directory mirror or a layout as a registry to pull from, on a developer's machine and in tests.
+
+The same answers as those of a web server with the mirror's configuration (distribution-spec 1.1, "Pull"), and besides
+pages of tags and referrers by type. Not for the internet: no TLS, no access rules, no limits per client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError
+from pipeline.mirror.directory import NAME_LIMIT, DirectoryMirror, find_root, open_directory
+from pipeline.mirror.layout import is_layout, open_layout
+from pipeline.mirror.references import listed_repositories, listed_tags, referrers_index
+from pipeline.mirror.repository import NAME, TAG
+from pipeline.model.artifact import Manifest, Referrer
+from pipeline.oci import media_types
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+AT_ONCE = 64
+"""Requests that are answered at once; more are told to come again (503)."""
+
+_FAREWELL = 3
+"""Seconds that requests under way get when the server is told to stop."""
+
+WARNING = "not for the internet: no TLS, no access rules; put a web server in front of a mirror that others use"
+
+_PATH = re.compile(
+    rf"/v2/(?P<name>{NAME.pattern})/(?:"
+    r"manifests/sha256:(?P<manifest>[0-9a-f]{64})"
+    rf"|manifests/(?P<tag>{TAG.pattern})"
+    r"|blobs/sha256:(?P<blob>[0-9a-f]{64})"
+    r"|referrers/sha256:(?P<subject>[0-9a-f]{64})"
+    r"|(?P<tags>tags/list))"
+)
+
+
+class Readable(Protocol):
+    """What is served of a repository."""
+
+    def manifest(self, reference: Digest | str) -> Manifest | None: ...
+
+    def tags(self) -> tuple[str, ...]: ...
+
+    def referrers(self, subject: Digest) -> tuple[Referrer, ...]: ...
+
+    def blob_file(self, digest: Digest) -> Path | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is served: the names of all repositories, and one by its name (None if there is none)."""
+
+    names: Callable[[], tuple[str, ...]]
+    repository: Callable[[str], Readable | None]
+
+
+def shown(path: Path, *, clock: Callable[[], float]) -> Shown:
+    """A directory mirror, or a layout as one repository that is called as its folder. Raises UsageError
+    `not-a-mirror`."""
+    found = find_root(path)
+    if found is not None and not found[1]:
+        mirror = open_directory(path, create=False, clock=clock)
+        return Shown(mirror.repositories, lambda name: _existing(mirror, name))
+    if is_layout(path):
+        layout = open_layout(path, create=False)
+        name = "-".join(re.findall(r"[a-z0-9]+", path.absolute().name.lower())) or "layout"
+        return Shown(lambda: (name,), lambda asked: layout.repository(asked) if asked == name else None)
+    raise UsageError(
+        "not-a-mirror",
+        f"{path} is neither a mirror nor an image layout",
+        place=str(path),
+        hint="name the directory that was published to",
+    )
+
+
+def serve(
+    path: Path,
+    host: str,
+    port: int,
+    *,
+    clock: Callable[[], float],
+    ready: Callable[[str], None],
+    anywhere: bool = False,
+) -> None:
+    """Serve what is at `path` until the process is interrupted. `port` 0: any free one. `ready` is told the URL as soon
+    as it answers; whoever shows it should show `WARNING` too. `clock`: seconds since the epoch.
+
+    Only on the loopback unless `anywhere`. Raises UsageError `not-for-the-internet`, `not-a-mirror`,
+    EnvironmentLacking `port-unavailable`.
+    """
+    import uvicorn
+
+    what = shown(path, clock=clock)
+    listener = _listen(host, port, anywhere)
+    try:
+        config = uvicorn.Config(
+            application(what),
+            log_config=None,
+            log_level="error",  # Clients that try TLS first are not worth a warning each.
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=AT_ONCE,
+            timeout_graceful_shutdown=_FAREWELL,
+        )
+        address, number = listener.getsockname()[:2]
+        ready(f"http://{f'[{address}]' if ':' in address else address}:{number}")
+        # uvicorn ends by itself on an interrupt, and raises it again when it has ended.
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        listener.close()
+
+
+def application(what: Shown) -> Starlette:
+    """The ASGI application that answers."""
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+
+    def answer(request: Request) -> Response:
+        try:
+            return _answer(what, request)
+        except RelbuildError as error:
+            # Damaged, or not readable: what is not right is not given away, and who asked may ask another mirror.
+            return _error(500, "UNKNOWN", str(error.problems[0].message))
+
+    def read_only(request: Request, error: Exception) -> Response:
+        refused = _error(405, "UNSUPPORTED", "this mirror is read only")
+        refused.headers["Allow"] = "GET, HEAD"
+        return refused
+
+    return Starlette(
+        routes=[Route("/{path:path}", answer, methods=["GET", "HEAD"])], exception_handlers={405: read_only}
+    )
+
+
+def _existing(mirror: DirectoryMirror, name: str) -> Readable | None:
+    if len(name) > NAME_LIMIT:
+        return None
+    repository = mirror.repository(name)
+    return repository if repository.exists() else None
+
+
+def _answer(what: Shown, request: Request) -> Response:
+    path = str(request.scope["path"])
+    if path in ("/v2/", "/v2"):
+        return _document(b"{}", "application/json")
+    if path == "/v2/_catalog":
+        return _document(listed_repositories(what.names()), "application/json")
+    found = _PATH.fullmatch(path)
+    if found is None:
+        return _error(404, "UNSUPPORTED", "there is nothing by this name")
+    name = found["name"]
+    repository = what.repository(name)
+    if repository is None:
+        return _error(404, "NAME_UNKNOWN", "repository unknown")
+    if found["blob"]:
+        return _blob(repository, Digest(found["blob"]))
+    if found["subject"]:
+        return _referrers(repository, Digest(found["subject"]), request)
+    if found["tags"]:
+        return _tags(repository, name, request)
+    manifest = repository.manifest(Digest(found["manifest"]) if found["manifest"] else found["tag"])
+    if manifest is None:
+        return _error(404, "MANIFEST_UNKNOWN", "manifest unknown")
+    return _document(manifest.data, manifest.media_type, manifest.digest)
+
+
+def _blob(repository: Readable, digest: Digest) -> Response:
+    from starlette.responses import FileResponse
+
+    file = repository.blob_file(digest)
+    if file is None:
+        return _error(404, "BLOB_UNKNOWN", "blob unknown")
+    headers = {"Docker-Content-Digest": str(digest), "ETag": f'"{digest}"'}
+    return FileResponse(file, media_type="application/octet-stream", headers=headers)
+
+
+def _referrers(repository: Readable, subject: Digest, request: Request) -> Response:
+    wanted = request.query_params.get("artifactType")
+    listed = repository.referrers(subject)
+    if wanted:
+        listed = tuple(one for one in listed if one.artifact_type == wanted)
+    response = _document(referrers_index(listed).data, media_types.INDEX)
+    if wanted:
+        response.headers["OCI-Filters-Applied"] = "artifactType"
+    return response
+
+
+def _tags(repository: Readable, name: str, request: Request) -> Response:
+    """All, or `n` of them after `last` (distribution-spec 1.1, "Listing Tags")."""
+    last = request.query_params.get("last", "")
+    tags = tuple(tag for tag in repository.tags() if tag > last)
+    count = request.query_params.get("n")
+    if count is None:
+        return _document(listed_tags(name, tags), "application/json")
+    if not re.fullmatch(r"\d{1,9}", count):
+        return _error(400, "PAGINATION_NUMBER_INVALID", "n is not a number")
+    page = tags[: int(count)]
+    response = _document(listed_tags(name, page), "application/json")
+    if page and len(page) < len(tags):
+        response.headers["Link"] = f'</v2/{name}/tags/list?n={count}&last={page[-1]}>; rel="next"'
+    return response
+
+
+def _document(data: bytes, media_type: str, digest: Digest | None = None) -> Response:
+    from starlette.responses import Response
+
+    headers = {"Docker-Distribution-API-Version": "registry/2.0", "Cache-Control": "no-cache"}
+    if digest is not None:
+        headers |= {"Docker-Content-Digest": str(digest), "ETag": f'"{digest}"'}
+    return Response(data, headers={"Content-Type": media_type, **headers})
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    from starlette.responses import Response
+
+    body = canonical_json({"errors": [{"code": code, "message": message}]})
+    return Response(body, status, headers={"Content-Type": "application/json"})
+
+
+def _listen(host: str, port: int, anywhere: bool) -> socket.socket:
+    """A listening socket."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        if not anywhere and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+            raise UsageError(
+                "not-for-the-internet",
+                f"{host} is not this machine's loopback: {WARNING}",
+                place=host,
+                hint="use 127.0.0.1, or say that it may be reached from anywhere",
+            )
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(AT_ONCE)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise EnvironmentLacking(
+            "port-unavailable",
+            f"cannot listen on {host}:{port}: {error}",
+            place=f"{host}:{port}",
+            hint="use another port",
+        ) from error
+    return listener

@@ -1,0 +1,715 @@
+"""A mirror in a directory: nothing half-done is visible, tags are moved exactly, and what is pruned can come back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
+from pipeline.mirror.directory import DirectoryMirror, find_root, open_directory
+from pipeline.mirror.quarantine import Leaving
+from pipeline.mirror.references import fallback_tag, references
+from pipeline.mirror.repository import Arrival, Overtaken
+from pipeline.model.artifact import Manifest
+from pipeline.model.image import Descriptor
+from pipeline.store import Store
+from tests.unit import mirrored
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> DirectoryMirror:
+    return open_directory(tmp_path / "mirror", create=True, clock=mirrored.ticking(), host="images.example/team")
+
+
+def whole(mirror: DirectoryMirror) -> None:
+    """Every tag's manifest, and all that it refers to, is there with the right bytes."""
+    for name in mirror.repositories():
+        repository = mirror.repository(name)
+        for tag in repository.tags():
+            manifest = repository.manifest(tag)
+            assert manifest is not None, f"{name}:{tag} leads nowhere"
+            todo = [manifest]
+            while todo:
+                one = todo.pop()
+                said = references(one)
+                for blob in said.blobs:
+                    assert Digest.of(repository.read_blob(blob)) == blob.digest
+                for entry in said.manifests:
+                    inner = repository.manifest(entry.digest)
+                    assert inner is not None
+                    todo.append(inner)
+        listed = json.loads((mirror.place.repositories / name / "_tags.json").read_bytes())
+        assert listed == {"name": name, "tags": list(repository.tags())}
+    assert json.loads((mirror.place.root / "catalog.json").read_bytes()) == {
+        "repositories": list(mirror.repositories())
+    }
+
+
+# --- reading and writing
+
+
+def test_what_is_published_is_read_back(mirror: DirectoryMirror, store: Store) -> None:
+    repository = mirror.repository("base/tiny")
+    made = mirrored.image(store, 1)
+    put = mirrored.publish(repository, store, made, "1.0")
+    note = mirrored.attach(repository, put.descriptor, "first")
+    assert repository.manifest("1.0") == repository.manifest(put.digest) == put
+    assert repository.resolve("1.0") == put.digest
+    assert repository.tags() == ("1.0", fallback_tag(put.digest))
+    assert repository.read_blob(made.config_descriptor) == made.config_bytes
+    assert all(repository.has_blob(digest) for digest in mirrored.blobs_of(made))
+    (referrer,) = repository.referrers(put.digest)
+    assert referrer.descriptor.digest == note.digest
+    assert referrer.artifact_type == "application/vnd.example.note"
+    assert referrer.annotation("org.example.text") == "first"
+    assert repository.url == f"dir:{mirror.place.root}/base/tiny"
+    assert repository.identity == "images.example/team/base/tiny"
+    assert mirror.repositories() == ("base/tiny",)
+    whole(mirror)
+
+
+def test_what_is_not_there_is_none(mirror: DirectoryMirror) -> None:
+    repository = mirror.repository("tiny")
+    unknown = Digest.of(b"nothing")
+    assert repository.manifest("1.0") is repository.manifest(unknown) is repository.resolve("1.0") is None
+    assert repository.manifest("../../relbuild-mirror.json") is None
+    assert repository.tags() == repository.referrers(unknown) == mirror.repositories() == ()
+    with pytest.raises(VerificationError, match="not there"):
+        repository.read_blob(Descriptor("text/plain", unknown, 7))
+
+
+def test_an_index_and_a_repository_within_another(mirror: DirectoryMirror, store: Store) -> None:
+    outer, inner = mirror.repository("a"), mirror.repository("a/b")
+    one, two = mirrored.image(store, 1), mirrored.image(store, 2)
+    for made in (one, two):
+        mirrored.put(outer, store, made)
+    both = mirrored.index(one, two)
+    assert outer.put_manifest(both)
+    assert not outer.put_manifest(both)
+    outer.point("1", mirrored.cleared(both), None)
+    mirrored.publish(inner, store, two, "1")
+    assert outer.manifest("1") == both
+    assert mirror.repositories() == ("a", "a/b")
+    assert inner.manifest(both.digest) is None
+    whole(mirror)
+
+
+def test_a_blob_goes_into_the_store_verified(mirror: DirectoryMirror, store: Store, tmp_path: Path) -> None:
+    repository = mirror.repository("tiny")
+    made = mirrored.image(store, 1)
+    mirrored.put(repository, store, made)
+    other = Store.open(tmp_path / "other")
+    blob = made.layers[0].blob
+    repository.fetch_blob(blob, other)
+    assert other.read(blob.digest, limit=blob.size) == store.read(blob.digest, limit=blob.size)
+    mirror.place.blob(made.layers[1].blob.digest).unlink()
+    mirror.place.blob(made.layers[1].blob.digest).write_bytes(b"x" * made.layers[1].blob.size)
+    with pytest.raises(VerificationError):
+        repository.fetch_blob(made.layers[1].blob, other)
+    assert not other.has(made.layers[1].blob.digest)
+
+
+def test_a_publication_that_changes_nothing_touches_nothing(mirror: DirectoryMirror, store: Store) -> None:
+    repository = mirror.repository("tiny")
+    made = mirrored.image(store, 1)
+    put = mirrored.publish(repository, store, made, "1.0")
+    mirrored.attach(repository, put.descriptor, "first")
+
+    def seen() -> dict[Path, tuple[int, int, int]]:
+        found = ((path, path.lstat()) for path in mirror.place.root.rglob("*"))
+        return {path: (one.st_ino, one.st_mtime_ns, one.st_ctime_ns) for path, one in found if path.name != ".incoming"}
+
+    before = seen()
+    assert repository.put_blob(made.layers[0].blob, store.blob(made.layers[0].blob.digest)) is Arrival.PRESENT
+    mirrored.publish(repository, store, made, "1.0")
+    assert not repository.attach(mirrored.speaks_of(put.descriptor, "first"))
+    assert seen() == before
+
+
+def test_the_same_blob_is_kept_once_for_all_repositories(mirror: DirectoryMirror, store: Store) -> None:
+    made = mirrored.image(store, 1)
+    mirrored.publish(mirror.repository("a"), store, made, "1.0")
+    blob = made.layers[0].blob
+    assert mirror.repository("b").put_blob(blob, store.blob(blob.digest)) is Arrival.PRESENT
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/../b", "a//b", "/a", "a/", "A", "_tags", "a/_tags", "a b", "a:b", "a" * 201]
+)
+def test_a_name_that_is_none_is_refused(mirror: DirectoryMirror, name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        mirror.repository(name)
+    assert caught.value.code == "repository-name"
+
+
+def test_a_tag_is_moved_only_from_what_it_is_taken_to_point_to(mirror: DirectoryMirror, store: Store) -> None:
+    repository = mirror.repository("tiny")
+    one = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
+    two = mirrored.put(repository, store, mirrored.image(store, 2))
+    for expected in (None, two.digest):
+        with pytest.raises(Overtaken) as caught:
+            repository.point("1", mirrored.cleared(two), expected)
+        assert caught.value.found == one.digest
+    with pytest.raises(Overtaken):
+        repository.remove_tag("1", two.digest)
+    with pytest.raises(Overtaken):
+        repository.put_auxiliary("move.1.x", two, one.digest)
+    assert repository.resolve("1") == one.digest
+    repository.point("1", mirrored.cleared(two), one.digest)
+    assert repository.resolve("1") == two.digest
+
+
+def test_tags_to_pull_by_and_auxiliary_tags_are_not_mixed(mirror: DirectoryMirror, store: Store) -> None:
+    repository = mirror.repository("tiny")
+    put = mirrored.put(repository, store, mirrored.image(store, 1))
+    for tag in ("sha256-" + "0" * 64 + ".sig", "move.1.2", "../x", ""):
+        with pytest.raises(ValueError, match="no tag to pull by"):
+            repository.point(tag, mirrored.cleared(put), None)
+    for tag in ("1.0", "latest", "../../move.x"):
+        with pytest.raises(ValueError, match="not an auxiliary tag"):
+            repository.put_auxiliary(tag, put, None)
+    repository.put_auxiliary("move.1.2", put, None)
+    assert repository.manifest("move.1.2") == put
+
+
+def test_nothing_incomplete_gets_a_name(mirror: DirectoryMirror, store: Store) -> None:
+    repository = mirror.repository("tiny")
+    made = mirrored.image(store, 1)
+    alone = mirrored.manifest(made)
+    with pytest.raises(VerificationError) as caught:
+        repository.put_manifest(alone)
+    assert caught.value.code == "blob-missing"
+    with pytest.raises(VerificationError) as caught:
+        repository.put_manifest(mirrored.index(made))
+    assert caught.value.code == "manifest-missing"
+    with pytest.raises(VerificationError) as caught:
+        repository.point("1", mirrored.cleared(alone), None)
+    assert caught.value.code == "manifest-missing"
+    put = mirrored.put(repository, store, made)
+    mirror.place.blob(made.layers[1].blob.digest).unlink()  # As a pruning before a rollback would.
+    with pytest.raises(VerificationError) as caught:
+        repository.point("1", mirrored.cleared(put), None)
+    assert caught.value.code == "blob-missing"
+    assert repository.tags() == ()
+
+
+def test_a_manifest_that_cannot_be_served_is_refused(mirror: DirectoryMirror) -> None:
+    with pytest.raises(UsageError) as caught:
+        mirror.repository("tiny").put_manifest(Manifest("application/vnd.docker.distribution.manifest.v1+json", b"{}"))
+    assert caught.value.code == "media-type-unservable"
+
+
+@pytest.mark.parametrize("kind", ["bytes", "linked", "copied"])
+def test_other_bytes_than_the_digest_promises_are_refused(mirror: DirectoryMirror, tmp_path: Path, kind: str) -> None:
+    promised = Descriptor("text/plain", Digest.of(b"right"), 5)
+    file = tmp_path / (promised.digest.hex if kind == "linked" else "file")
+    file.write_bytes(b"wrong")
+    with pytest.raises(VerificationError) as caught:
+        mirror.repository("tiny").put_blob(promised, b"wrong" if kind == "bytes" else file)
+    assert caught.value.code == "digest-mismatch"
+    assert not list(mirror.place.blobs.iterdir())
+    assert not list(mirror.place.drafts.iterdir())
+
+
+def test_a_blob_whose_file_is_gone_is_told(mirror: DirectoryMirror, tmp_path: Path) -> None:
+    with pytest.raises(VerificationError) as caught:
+        mirror.repository("tiny").put_blob(Descriptor("text/plain", Digest.of(b"x"), 1), tmp_path / "gone")
+    assert caught.value.code == "blob-missing"
+
+
+def test_a_short_blob_that_others_left_is_replaced(mirror: DirectoryMirror) -> None:
+    repository = mirror.repository("tiny")
+    right = Descriptor("text/plain", Digest.of(b"right"), 5)
+    mirror.place.make()
+    mirror.place.blob(right.digest).write_bytes(b"ri")
+    assert repository.put_blob(right, b"right") is Arrival.UPLOADED
+    assert repository.read_blob(right) == b"right"
+
+
+def test_a_damaged_manifest_is_told(mirror: DirectoryMirror, store: Store) -> None:
+    repository = mirror.repository("tiny")
+    put = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
+    file = mirror.place.shelf("tiny").manifest_file(put.descriptor)
+    file.write_bytes(put.data.replace(b"tiny", b"tinY"))
+    with pytest.raises(VerificationError) as caught:
+        repository.manifest("1")
+    assert caught.value.code == "digest-mismatch"
+
+
+# --- files
+
+
+def test_a_stores_file_is_linked_and_any_other_copied(mirror: DirectoryMirror, store: Store, tmp_path: Path) -> None:
+    repository = mirror.repository("tiny")
+    blobs = [Descriptor("text/plain", store.put(text), len(text)) for text in (b"one", b"two", b"three")]
+    repository.put_blob(blobs[0], store.blob(blobs[0].digest))
+    assert mirror.place.blob(blobs[0].digest).samefile(store.blob(blobs[0].digest))
+    mutable = tmp_path / "two"
+    mutable.write_bytes(b"two")
+    repository.put_blob(blobs[1], mutable)
+    assert not mirror.place.blob(blobs[1].digest).samefile(mutable)
+    store.blob(blobs[2].digest).chmod(0o600)
+    repository.put_blob(blobs[2], store.blob(blobs[2].digest))
+    assert not mirror.place.blob(blobs[2].digest).samefile(store.blob(blobs[2].digest))
+
+
+def test_everything_is_readable_by_whoever_serves_it_but_locks(tmp_path: Path, store: Store) -> None:
+    before = os.umask(0o077)
+    try:
+        mirror = open_directory(tmp_path / "closed", create=True, clock=time.time)
+        mirrored.publish(mirror.repository("a/b"), store, mirrored.image(store, 1), "1")
+    finally:
+        os.umask(before)
+    for path in mirror.place.root.rglob("*"):
+        if path.name == "_lock" or path.parent.name == ".lock":
+            assert path.stat().st_mode & 0o077 == 0, path  # Whoever can read it could keep everybody waiting.
+        elif not path.is_symlink():
+            wanted = 0o755 if path.is_dir() else 0o444
+            assert path.stat().st_mode & wanted == wanted, path
+
+
+def test_a_hard_linked_copy_is_a_snapshot(mirror: DirectoryMirror, store: Store, tmp_path: Path) -> None:
+    repository = mirror.repository("tiny")
+    one = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
+    mirrored.attach(repository, one.descriptor, "first")
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-al", mirror.place.root, copy], check=True)
+    before = mirrored.all_files(copy)
+    mirrored.attach(repository, one.descriptor, "second")
+    mirrored.publish(repository, store, mirrored.image(store, 2), "1")
+    mirrored.publish(mirror.repository("other"), store, mirrored.image(store, 2), "1")
+    assert mirrored.all_files(copy) == before
+    assert open_directory(copy, create=False, clock=time.time).repository("tiny").manifest("1") == one
+
+
+def test_a_folder_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("somebody's")
+    for create in (True, False):
+        with pytest.raises(UsageError) as caught:
+            open_directory(tmp_path, create=create, clock=time.time)
+        assert caught.value.code == "not-a-mirror"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_creation_that_was_killed_is_finished(tmp_path: Path) -> None:
+    open_directory(tmp_path / "m", create=True, clock=time.time, host="a.example")
+    (tmp_path / "m" / "relbuild-mirror.json").unlink()
+    assert open_directory(tmp_path / "m", create=True, clock=time.time, host="b.example").host == "b.example"
+
+
+def test_the_host_is_remembered_and_another_refused(tmp_path: Path) -> None:
+    assert open_directory(tmp_path / "m", create=True, clock=time.time).host == "localhost"
+    open_directory(tmp_path / "n", create=True, clock=time.time, host="a.example:5000/team")
+    assert open_directory(tmp_path / "n", create=True, clock=time.time).host == "a.example:5000/team"
+    for host in ("b.example", "http://a.example", "a b", ""):
+        with pytest.raises(UsageError) as caught:
+            open_directory(tmp_path / "n", create=True, clock=time.time, host=host)
+        assert caught.value.code == "mirror-host"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format":2,"host":"x"}', '{"format":1,"host":7}', '{"format":1}'])
+def test_another_format_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "relbuild-mirror.json").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        open_directory(tmp_path, create=True, clock=time.time)
+    assert caught.value.code == "mirror-format"
+
+
+def test_the_root_is_found_from_a_path_in_it(mirror: DirectoryMirror, tmp_path: Path) -> None:
+    root = mirror.place.root
+    assert find_root(root) == (root, "")
+    assert find_root(root / "team" / "tiny") == (root, "team/tiny")
+    assert find_root(tmp_path / "elsewhere") is None
+
+
+def test_a_file_system_that_refuses_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentLacking) as caught:
+        open_directory(tmp_path / "file" / "mirror", create=True, clock=time.time)
+    assert caught.value.code == "mirror-unreachable"
+
+
+def test_what_killed_processes_left_is_swept(mirror: DirectoryMirror) -> None:
+    old, young = mirror.place.drafts / "old", mirror.place.drafts / "young"
+    for path, age in ((old, 200_000), (young, 100)):
+        path.write_text("half")
+        os.utime(path, (1_800_000_000 - age, 1_800_000_000 - age))
+    with mirror.writing():
+        assert young.exists()
+        assert not old.exists()
+
+
+# --- many at once
+
+_PROGRAM = """
+import sys, time
+from pathlib import Path
+from pipeline.mirror.directory import open_directory
+from pipeline.mirror.repository import Overtaken
+from pipeline.store import Store
+from tests.unit import mirrored
+folder, which, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+store = Store.open(folder / f"store{which}")
+repository = open_directory(folder / "mirror", create=True, clock=time.time).repository("tiny")
+"""
+
+
+def start(folder: Path, body: str, which: int, count: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM + body, str(folder), str(which), str(count)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> list[str]:
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    return out.splitlines()
+
+
+_MOVE = """
+for number in range(which * count, (which + 1) * count):
+    put = mirrored.put(repository, store, mirrored.image(store, number))
+    while True:
+        seen = repository.resolve("1")
+        try:
+            repository.point("1", mirrored.cleared(put), seen)
+            print(seen, put.digest)
+            break
+        except Overtaken:
+            pass
+"""
+
+
+def test_two_processes_on_one_tag_lose_no_move(tmp_path: Path) -> None:
+    processes = [start(tmp_path, _MOVE, which, 40) for which in range(2)]
+    moves = dict(line.split() for process in processes for line in ended(process))
+    mirror = open_directory(tmp_path / "mirror", create=False, clock=time.time)
+    assert len(moves) == 80  # No two moved it from the same.
+    at, steps = "None", 0
+    while at in moves:
+        at, steps = moves[at], steps + 1
+    assert steps == 80
+    assert str(mirror.repository("tiny").resolve("1")) == at
+    whole(mirror)
+
+
+_ATTACH = """
+put = mirrored.publish(repository, store, mirrored.image(store, 0), "1") if repository.resolve("1") is None else None
+subject = repository.manifest("1").descriptor
+for number in range(count):
+    mirrored.attach(repository, subject, f"{which} {number}")
+"""
+
+
+def test_two_processes_attach_and_nothing_is_lost(tmp_path: Path, store: Store) -> None:
+    mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
+    put = mirrored.publish(mirror.repository("tiny"), store, mirrored.image(store, 0), "1")
+    for process in [start(tmp_path, _ATTACH, which, 30) for which in range(2)]:
+        ended(process)
+    listed = mirror.repository("tiny").referrers(put.digest)
+    texts = sorted(one.annotation("org.example.text") for one in listed)
+    assert texts == sorted(f"{which} {number}" for which in range(2) for number in range(30))
+    assert [one.descriptor.digest for one in listed] == sorted(one.descriptor.digest for one in listed)
+    whole(mirror)
+
+
+def test_a_reader_never_finds_a_tag_that_leads_nowhere(tmp_path: Path, store: Store) -> None:
+    mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
+    repository = mirror.repository("tiny")
+    mirrored.publish(repository, store, mirrored.image(store, 0), "1")
+    process = start(tmp_path, _MOVE, 1, 60)
+    seen = set()
+    while process.poll() is None:
+        manifest = repository.manifest("1")
+        assert manifest is not None
+        assert all(repository.has_blob(blob.digest) for blob in references(manifest).blobs)
+        seen.add(manifest.digest)
+    ended(process)
+    assert len(seen) > 10
+
+
+_FOR_EVER = """
+print("ready", flush=True)
+for number in range(100000):
+    put = mirrored.publish(repository, store, mirrored.image(store, number, 50000), "1")
+    mirrored.attach(repository, put.descriptor, "of " + str(number))
+    mirrored.publish(open_directory(folder / "mirror", create=False, clock=time.time).repository(f"r{which}-{number}"),
+                     store, mirrored.image(store, number), "1")
+"""
+
+
+def test_killed_at_any_time_and_run_again_as_if_never_killed(tmp_path: Path, store: Store) -> None:
+    for attempt in range(12):
+        process = start(tmp_path, _FOR_EVER, attempt, 0)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.01 + 0.013 * attempt)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
+        # The lists are brought up to date by the next one who publishes; everything else is right at once.
+        for name in mirror.repositories():
+            repository = mirror.repository(name)
+            assert all(repository.manifest(tag) is not None for tag in repository.tags())
+            mirrored.publish(repository, store, mirrored.image(store, 7), "again")
+        mirrored.publish(mirror.repository(f"after-{attempt}"), store, mirrored.image(store, 7), "again")
+        whole(mirror)
+
+
+# --- removing
+
+
+def test_a_removed_manifest_takes_its_names_with_it(mirror: DirectoryMirror, store: Store) -> None:
+    repository = mirror.repository("tiny")
+    put = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
+    mirrored.publish(repository, store, mirrored.image(store, 1), "latest")
+    notes = [mirrored.attach(repository, put.descriptor, text) for text in ("first", "second")]
+    repository.remove_manifest(notes[0].digest)
+    assert [one.descriptor.digest for one in repository.referrers(put.digest)] == [notes[1].digest]
+    repository.remove_manifest(notes[1].digest)
+    assert repository.tags() == ("1", "latest")
+    repository.remove_tag("latest", put.digest)
+    assert repository.tags() == ("1",)
+    repository.remove_manifest(put.digest)
+    assert repository.tags() == ()
+    assert repository.manifest(put.digest) is None
+    repository.remove_manifest(put.digest)
+    whole(mirror)
+
+
+def test_an_inventory_knows_when_things_came(tmp_path: Path, store: Store) -> None:
+    mirror = open_directory(tmp_path / "mirror", create=True, clock=mirrored.ticking(1_700_000_000))
+    made = mirrored.image(store, 1)
+    for digest in mirrored.blobs_of(made):
+        if store.has(digest):
+            os.utime(store.blob(digest), (1_000_000_000, 1_000_000_000))
+    began = time.time() - 1
+    put = mirrored.publish(mirror.repository("a/b"), store, made, "1")
+    found = mirror.inventory()
+    assert {blob.digest for blob in found.blobs} == mirrored.blobs_of(made)
+    # Linked from a store where it is years old: it is young here.
+    assert all(blob.arrived >= began for blob in found.blobs)
+    assert [(one.repository, one.manifest) for one in found.manifests] == [("a/b", put)]
+    (tag,) = found.tags
+    assert (tag.repository, tag.tag, tag.digest) == ("a/b", "1", put.digest)
+    assert 1_700_000_000 <= tag.moved < 1_700_000_100
+
+
+@pytest.fixture
+def full(mirror: DirectoryMirror, store: Store) -> tuple[DirectoryMirror, Leaving]:
+    """A mirror of two images with notes, and the first image with all that is its own."""
+    repository = mirror.repository("tiny")
+    made = mirrored.image(store, 1)
+    one = mirrored.publish(repository, store, made, "1")
+    note = mirrored.attach(repository, one.descriptor, "first")
+    other = mirrored.image(store, 2)
+    two = mirrored.publish(repository, store, other, "2")
+    mirrored.attach(repository, two.descriptor, "second")
+    tags = (("tiny", "1", one.digest),)
+    manifests = (("tiny", one.digest), ("tiny", note.digest))
+    return mirror, Leaving(tags, manifests, tuple(mirrored.blobs_of(made) - mirrored.blobs_of(other)))
+
+
+def content(mirror: DirectoryMirror) -> dict[str, bytes | str]:
+    """All that is not aside, but for lists of referrers that nothing points to any more."""
+    return {name: data for name, data in mirrored.all_files(mirror.place.root).items() if not name.startswith(".")}
+
+
+def test_what_goes_into_quarantine_comes_back(full: tuple[DirectoryMirror, Leaving]) -> None:
+    mirror, leaving = full
+    before = content(mirror)
+    with mirror.pruning(1) as pruning:
+        stamp = pruning.quarantine(leaving, 1_800_000_000.0)
+    repository = mirror.repository("tiny")
+    assert repository.manifest("1") is None
+    assert "1" not in repository.tags()
+    assert not any(repository.has_blob(digest) for digest in leaving.blobs)
+    assert not any(repository.manifest(digest) for _, digest in leaving.manifests)
+    assert repository.referrers(leaving.tags[0][2]) == ()
+    assert (mirror.place.root / ".quarantine").stat().st_mode & 0o777 == 0o700
+    whole(mirror)
+    with mirror.pruning(1) as pruning:
+        (kept,) = pruning.quarantined()
+        assert (kept.stamp, kept.at, kept.leaving) == (stamp, 1_800_000_000.0, leaving)
+        restored = pruning.restore(stamp)
+        assert (restored.tags, restored.kept_tags) == ((("tiny", "1"),), ())
+        assert (restored.manifests, restored.blobs) == (2, len(leaving.blobs))
+        assert pruning.quarantined() == ()
+        with pytest.raises(UsageError) as caught:
+            pruning.restore(stamp)
+        assert caught.value.code == "quarantine-unknown"
+    assert content(mirror) == before
+    whole(mirror)
+
+
+def test_a_list_of_referrers_goes_and_comes_back_with_its_image(full: tuple[DirectoryMirror, Leaving]) -> None:
+    mirror, leaving = full
+    repository = mirror.repository("tiny")
+    subject = leaving.tags[0][2]
+    two = repository.manifest(subject)
+    assert two is not None
+    notes = [mirrored.attach(repository, two.descriptor, text).digest for text in ("a", "b", "c")]
+    tag = fallback_tag(subject)
+    listed = repository.resolve(tag)
+    assert listed is not None
+    more = Leaving(
+        (*leaving.tags, ("tiny", tag, listed)),
+        (*leaving.manifests, *(("tiny", digest) for digest in (*notes, listed))),
+        leaving.blobs,
+    )
+    before = content(mirror)
+    with mirror.pruning(1) as pruning:
+        stamp = pruning.quarantine(more, 1_800_000_000.0)
+        assert not {"1", tag} & set(repository.tags())
+        assert pruning.restore(stamp).kept_tags == ()
+    after = content(mirror)
+    assert {name: after[name] for name in before} == before
+    assert len(repository.referrers(subject)) == 4
+    whole(mirror)
+
+
+def test_a_tag_that_was_made_again_is_not_taken_back(full: tuple[DirectoryMirror, Leaving]) -> None:
+    mirror, leaving = full
+    with mirror.pruning(1) as pruning:
+        stamp = pruning.quarantine(leaving, 1_800_000_000.0)
+    repository = mirror.repository("tiny")
+    two = repository.manifest("2")
+    assert two is not None
+    repository.point("1", mirrored.cleared(two), None)
+    with mirror.pruning(1) as pruning:
+        assert pruning.restore(stamp).kept_tags == (("tiny", "1"),)
+    assert repository.resolve("1") == two.digest
+    whole(mirror)
+
+
+def test_quarantine_is_emptied_by_age(full: tuple[DirectoryMirror, Leaving]) -> None:
+    mirror, leaving = full
+    size = sum(mirror.place.blob(digest).stat().st_size for digest in leaving.blobs)
+    with mirror.pruning(1) as pruning:
+        pruning.quarantine(leaving, 1_800_000_000.0)
+        assert pruning.empty_quarantine(1_800_000_000.0) == 0
+        (kept,) = pruning.quarantined()
+        assert kept.size > size
+        assert pruning.empty_quarantine(1_800_000_001.0) == kept.size
+        assert pruning.quarantined() == ()
+    assert not list((mirror.place.root / ".quarantine").iterdir())
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+@pytest.fixture
+def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Kills at the Nth change of a name; N is the list's only item, 0 for never."""
+    left = [0]
+    for name in ("rename", "replace", "unlink", "mkdir"):
+        original = getattr(Path, name)
+
+        def dies(self: Path, *words: object, _original: object = original, **more: object) -> object:
+            if left[0]:
+                left[0] -= 1
+                if not left[0]:
+                    raise Killed
+            return _original(self, *words, **more)  # type: ignore[operator]
+
+        monkeypatch.setattr(Path, name, dies)
+    yield left
+    left[0] = 0
+
+
+def test_a_pruning_killed_at_any_step_can_be_undone(full: tuple[DirectoryMirror, Leaving], dying: list[int]) -> None:
+    mirror, leaving = full
+    before = content(mirror)
+    for step in range(1, 200):
+        dying[0] = step
+        try:
+            with mirror.pruning(1) as pruning:
+                pruning.quarantine(leaving, 1_800_000_000.0)
+            died = False
+        except Killed:
+            died = True
+        dying[0] = 0
+        with mirror.pruning(1) as pruning:
+            for kept in pruning.quarantined():
+                pruning.restore(kept.stamp)
+        assert content(mirror) == before, step
+        whole(mirror)
+        if not died:
+            break
+    assert 15 < step < 199
+
+
+def test_an_undoing_killed_at_any_step_is_finished_by_the_next(
+    full: tuple[DirectoryMirror, Leaving], dying: list[int]
+) -> None:
+    mirror, leaving = full
+    before = content(mirror)
+    for step in range(1, 200):
+        with mirror.pruning(1) as pruning:
+            stamp = pruning.quarantine(leaving, 1_800_000_000.0)
+        dying[0] = step
+        try:
+            with mirror.pruning(1) as pruning:
+                pruning.restore(stamp)
+            died = False
+        except Killed:
+            died = True
+        dying[0] = 0
+        with mirror.pruning(1) as pruning:
+            for kept in pruning.quarantined():
+                pruning.restore(kept.stamp)
+            pruning.empty_quarantine(0)
+        assert content(mirror) == before, step
+        if not died:
+            break
+    assert 5 < step < 199
+
+
+def test_nothing_is_pruned_while_others_publish(mirror: DirectoryMirror) -> None:
+    with mirror.writing(), mirror.writing():
+        with pytest.raises(EnvironmentLacking) as caught, mirror.pruning(0.2):
+            raise AssertionError("pruned")
+        assert caught.value.code == "mirror-busy"
+    entered = threading.Event()
+
+    def publish() -> None:
+        with mirror.writing():
+            entered.set()
+
+    with mirror.pruning(0.2):
+        other = threading.Thread(target=publish)
+        other.start()
+        assert not entered.wait(0.2)
+    other.join(5)
+    assert entered.is_set()
+
+
+def test_errors_are_the_projects_own(mirror: DirectoryMirror) -> None:
+    with mirror.pruning(1) as pruning:
+        for stamp in ("", "..", "../..", "20260101T000000Z.0000000g", "gone-20260101T000000Z.00000000"):
+            with pytest.raises(RelbuildError):
+                pruning.restore(stamp)
