@@ -3,7 +3,7 @@ is there what it was here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +11,10 @@ from pathlib import Path
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, VerificationError
 from pipeline.mirror.held import Held
+from pipeline.mirror.references import references
 from pipeline.mirror.repository import Arrival, Overtaken, Repository
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
-from pipeline.oci.image import Reader
 from pipeline.progress import Progress, task
 from pipeline.store import Store
 
@@ -69,7 +69,7 @@ class _Carrier:
     def manifest(self, manifest: Manifest) -> None:
         """A manifest with its blobs, those first."""
         with ThreadPoolExecutor(PARALLEL, "copy") as pool:
-            for descriptor, arrival in pool.map(self._blob, dict.fromkeys(_blobs(manifest))):
+            for descriptor, arrival in pool.map(self._blob, dict.fromkeys(references(manifest).blobs)):
                 if arrival is Arrival.UPLOADED:
                     self.carried.uploaded.append((descriptor.digest, descriptor.size))
                 else:
@@ -132,12 +132,3 @@ class _Carrier:
             arrival = self.target.put_blob(descriptor, Path(self.store.blob(descriptor.digest)))
         self.advance(descriptor.size)
         return descriptor, arrival
-
-
-def _blobs(manifest: Manifest) -> Iterator[Descriptor]:
-    """Config and layers of a manifest; an index has none."""
-    document = Reader.parse(manifest.data, f"manifest {manifest.digest.short}")
-    config = document.get("config")
-    if not config.missing:
-        yield config.descriptor()
-    yield from (item.descriptor() for item in document.get("layers").items())

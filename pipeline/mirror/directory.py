@@ -22,7 +22,7 @@ from pipeline.mirror.place import MARKER, Place, Shelf
 from pipeline.mirror.quarantine import Pruning
 from pipeline.mirror.references import references
 from pipeline.mirror.repository import NAME, TAG, Arrival, Overtaken, is_auxiliary
-from pipeline.mirror.whole import bring_blob, fetch_verified, reaching, read_verified, write_whole
+from pipeline.mirror.whole import bring_blob, check_verified, fetch_verified, reaching, read_verified, write_whole
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
@@ -168,6 +168,11 @@ class DirectoryRepository:
         """Bring a blob into the store, verified. Raises VerificationError."""
         with reaching(self.url):
             fetch_verified(self.shelf.place.blob(descriptor.digest), descriptor, store)
+
+    def check_blob(self, descriptor: Descriptor) -> None:
+        """Read a blob to its end and keep nothing. Raises VerificationError."""
+        with reaching(self.url):
+            check_verified(self.shelf.place.blob(descriptor.digest), descriptor)
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
         """What speaks of `subject`, sorted by digest."""

@@ -21,6 +21,7 @@ from pipeline.mirror.references import fallback_tag, media_type_of, references, 
 from pipeline.mirror.repository import NAME, TAG, Arrival, Overtaken, is_auxiliary
 from pipeline.mirror.whole import (
     bring_blob,
+    check_verified,
     fetch_verified,
     locked,
     make_folder,
@@ -143,6 +144,11 @@ class LayoutRepository:
         """Bring a blob into the store, verified. Raises VerificationError."""
         with reaching(self.url):
             fetch_verified(blob_path(self.path, descriptor.digest), descriptor, store)
+
+    def check_blob(self, descriptor: Descriptor) -> None:
+        """Read a blob to its end and keep nothing. Raises VerificationError."""
+        with reaching(self.url):
+            check_verified(blob_path(self.path, descriptor.digest), descriptor)
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
         """What speaks of `subject`, sorted by digest: of what is listed in index.json, and in a fallback index that

@@ -12,7 +12,8 @@ from typing import Protocol
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.mirror.answers import error_code, next_page
-from pipeline.mirror.fallback import fallback_tag, listed, merge, referrer_of, subject_of
+from pipeline.mirror.fallback import merge
+from pipeline.mirror.references import fallback_tag, listed_referrers, referrer_of, subject_of
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.oci import media_types
 from pipeline.transfer import Answer
@@ -72,7 +73,7 @@ class Listing:
             if found is not None:
                 return found
         index = self._repository.manifest(fallback_tag(subject))
-        return () if index is None else listed(index.data, f"{self._repository.url}: referrers of {subject.short}")
+        return () if index is None else listed_referrers(index)
 
     def attach(self, manifest: Manifest) -> bool:
         """Put `manifest`, and list it as a referrer of its subject; False if all that was so before. Raises ValueError
@@ -95,7 +96,7 @@ class Listing:
         entry = referrer_of(manifest)
 
         def holds(index: Manifest | None) -> bool:
-            return index is not None and any(one.descriptor.digest == ours for one in listed(index.data, "referrers"))
+            return index is not None and any(one.descriptor.digest == ours for one in listed_referrers(index))
 
         self._write(subject, lambda index: merge(index, add=[entry]), holds)
         return True
@@ -104,7 +105,7 @@ class Listing:
         """Take a referrer that was removed off the fallback index, if there is one that lists it."""
 
         def holds(index: Manifest | None) -> bool:
-            return index is None or all(one.descriptor.digest != referrer for one in listed(index.data, "referrers"))
+            return index is None or all(one.descriptor.digest != referrer for one in listed_referrers(index))
 
         self._write(subject, lambda index: merge(index, drop=[referrer]), holds)
 
@@ -163,6 +164,6 @@ class Listing:
                 return None
             self._repository.expect(answer, {200}, "list referrers")
             self._native = True
-            found |= {one.descriptor.digest: one for one in listed(answer.body, place)}
+            found |= {one.descriptor.digest: one for one in listed_referrers(Manifest(media_types.INDEX, answer.body))}
             url = next_page(answer, seen, place)
         return tuple(found[digest] for digest in sorted(found))

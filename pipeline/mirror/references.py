@@ -71,6 +71,12 @@ def references(manifest: Manifest) -> References:
     )
 
 
+def subject_of(manifest: Manifest) -> Digest | None:
+    """The digest that a manifest or index speaks of; None if it speaks of none."""
+    subject = Reader.parse(manifest.data, "manifest").get("subject")
+    return None if subject.missing else subject.descriptor().digest
+
+
 def media_type_of(data: bytes) -> str | None:
     """Bytes of anything → the media type of the manifest that they are, by what they say themselves; None if they
     are none. (`mediaType` may be missing in OCI's own.)"""
@@ -109,12 +115,13 @@ def referrers_index(referrers: Iterable[Referrer]) -> Manifest:
 
 
 def listed_referrers(index: Manifest) -> tuple[Referrer, ...]:
-    """Back from `referrers_index`. Raises VerificationError."""
+    """The referrers that such an index lists, each once, sorted by digest. Raises VerificationError."""
     document = Reader.parse(index.data, "list of referrers")
-    found = (
-        Referrer(item.descriptor(), item.get("artifactType").text("")) for item in document.get("manifests").items()
-    )
-    return tuple(sorted(found, key=lambda one: one.descriptor.digest))
+    found: dict[Digest, Referrer] = {}
+    for item in document.get("manifests").items():
+        descriptor = item.descriptor()
+        found[descriptor.digest] = Referrer(descriptor, item.get("artifactType").text(""))
+    return tuple(found[digest] for digest in sorted(found))
 
 
 def fallback_tag(subject: Digest) -> str:

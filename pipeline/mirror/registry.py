@@ -21,8 +21,8 @@ from pipeline.mirror.answers import (
     refused,
     words,
 )
-from pipeline.mirror.fallback import subject_of
 from pipeline.mirror.listing import Listing
+from pipeline.mirror.references import subject_of
 from pipeline.mirror.removal import Removal
 from pipeline.mirror.repository import NAME, TAG, Arrival, Mirror, Overtaken, Repository, is_auxiliary
 from pipeline.mirror.upload import Upload, known_digest
@@ -394,7 +394,7 @@ class RegistryRepository(Repository):
         self.put(tag, manifest)
         found = self.resolve(tag)
         if found != manifest.digest:
-            raise Overtaken(tag, found)
+            raise Overtaken(tag, found, written=True)
 
     def _blob_size(self, digest: Digest) -> int | None:
         """A blob's size, -1 if the registry does not tell it, None if it is not here."""

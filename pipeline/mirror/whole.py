@@ -126,6 +126,18 @@ def read_verified(path: Path, descriptor: Descriptor, limit: int = SMALL_BLOB) -
     return data
 
 
+def check_verified(path: Path, descriptor: Descriptor) -> None:
+    """Read a blob to its end and keep nothing. Raises VerificationError `blob-missing`, `digest-mismatch`."""
+    seen = HashingWriter()
+    try:
+        with path.open("rb") as file:
+            for piece in chunks(file):
+                seen.write(piece)
+    except FileNotFoundError:
+        raise _missing(descriptor, path) from None
+    _check(descriptor, seen.digest, seen.size, path)
+
+
 def fetch_verified(path: Path, descriptor: Descriptor, store: Store) -> None:
     """Copy a blob of any size into the store. Raises VerificationError `blob-missing`, `digest-mismatch`."""
     if store.has(descriptor.digest):

@@ -8,7 +8,7 @@ size and diff_id and reports all that does not match.
 from pipeline.oci import media_types, predicates
 from pipeline.oci.adoption import adopt_layout
 from pipeline.oci.archive import ArchiveKind, write_archive
-from pipeline.oci.artifacts import ArtifactManifest, make_referrer, read_artifact, referrer_of
+from pipeline.oci.artifacts import ArtifactManifest, make_referrer, read_artifact
 from pipeline.oci.bundle import PREDICATE_TYPE, attest, bundle_layer, verify_bundle
 from pipeline.oci.image import make_image, make_index, parse_config, parse_image, parse_index, timestamp
 from pipeline.oci.keys import SigningKey, VerifyingKey, generate_key, load_signing_key, load_verifying_key
@@ -53,7 +53,6 @@ __all__ = [
     "provenance_predicate",
     "read_artifact",
     "read_layout",
-    "referrer_of",
     "sign_simply",
     "signature_payload",
     "signature_tag",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
-from pipeline.model.artifact import Artifact, Manifest, Referrer
+from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor
 from pipeline.oci import media_types
 from pipeline.oci.image import DOCUMENT_LIMIT, LAYER_LIMIT, Reader, descriptor_json
@@ -79,10 +79,3 @@ def read_artifact(manifest: Manifest) -> ArtifactManifest:
         None if subject.missing else subject.descriptor(),
         tuple(sorted(notes.items())),
     )
-
-
-def referrer_of(manifest: Manifest) -> Referrer:
-    """How a list of referrers names an artifact: its descriptor with its own annotations, and its type."""
-    said = read_artifact(manifest)
-    plain = manifest.descriptor
-    return Referrer(Descriptor(plain.media_type, plain.digest, plain.size, said.annotations), said.artifact_type)

@@ -17,8 +17,7 @@ import pytest
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.mirror.fallback import fallback_tag
-from pipeline.mirror.gate import Cleared
+from pipeline.mirror.references import fallback_tag
 from pipeline.mirror.registry import RegistryMirror, RegistryRepository, open_registry
 from pipeline.mirror.repository import Arrival, Overtaken
 from pipeline.model.artifact import Manifest
@@ -32,6 +31,7 @@ from tests.system import peers
 from tests.system.cutting import cutting
 from tests.system.tokens import Identity, token_server
 from tests.unit.registry_fake import fake_registry
+from tests.unit.tested import stand_in
 from tests.unit.tiny_image import tiny
 
 NETWORK = Network(backoff=0.05)
@@ -105,7 +105,7 @@ def test_what_is_pushed_is_what_skopeo_and_oras_read(mirror: RegistryMirror, sto
     app = mirror.repository("app")
     assert set(push(app, image, store)) == {Arrival.UPLOADED}
     manifest = Manifest(media_types.MANIFEST, image.manifest_bytes)
-    app.point("1.0", Cleared(manifest), None)
+    app.point("1.0", stand_in(manifest), None)
     assert (app.resolve("1.0"), app.tags(), mirror.repositories()) == (manifest.digest, ("1.0",), ("app",))
     reference = f"docker://{app.identity}:1.0"
     assert json.loads(clients("skopeo", "inspect", "--tls-verify=false", reference))["Digest"] == str(manifest.digest)
@@ -118,7 +118,7 @@ def test_what_is_pushed_is_what_skopeo_and_oras_read(mirror: RegistryMirror, sto
 def test_a_push_that_changes_nothing_asks_and_sends_nothing(mirror: RegistryMirror, store: Store) -> None:
     image, app = tiny(store), mirror.repository("app")
     push(app, image, store)
-    cleared = Cleared(Manifest(media_types.MANIFEST, image.manifest_bytes))
+    cleared = stand_in(Manifest(media_types.MANIFEST, image.manifest_bytes))
     app.point("1.0", cleared, None)
     before = mirror.traffic
     assert set(push(app, image, store)) == {Arrival.PRESENT}
@@ -170,7 +170,7 @@ def test_another_registry_is_spoken_to_as_well(tmp_path: Path, store: Store) -> 
         assert app.put_blob(big, data) is Arrival.UPLOADED
         app.fetch_blob(big, store)
         subject = Manifest(media_types.MANIFEST, image.manifest_bytes)
-        app.point("1.0", Cleared(subject), None)
+        app.point("1.0", stand_in(subject), None)
         app.put_blob(EMPTY, b"{}")
         assert app.attach(note(1, subject))
         assert not app.attach(note(1, subject))
@@ -323,7 +323,7 @@ def test_twenty_who_attach_at_the_same_time_are_all_listed(mirror: RegistryMirro
     push(app, image, store)
     app.put_blob(EMPTY, b"{}")
     subject = Manifest(media_types.MANIFEST, image.manifest_bytes)
-    app.point("1.0", Cleared(subject), None)
+    app.point("1.0", stand_in(subject), None)
     notes = [note(number, subject) for number in range(20)]
     namespace = mirror.url.rpartition("/")[2]
 
@@ -383,7 +383,7 @@ def test_a_tag_is_removed_and_its_manifest_stays(mirror: RegistryMirror, store: 
     push(app, image, store)
     manifest = Manifest(media_types.MANIFEST, image.manifest_bytes)
     for tag in ("1.0", "latest"):
-        app.point(tag, Cleared(manifest), None)
+        app.point(tag, stand_in(manifest), None)
     app.remove_tag("1.0", manifest.digest)
     assert app.tags() == ("latest",)
     assert app.resolve("latest") == manifest.digest
@@ -398,7 +398,7 @@ def test_a_manifest_is_removed_with_its_tags_and_its_entry_among_the_referrers(
     push(app, image, store)
     app.put_blob(EMPTY, b"{}")
     subject = Manifest(media_types.MANIFEST, image.manifest_bytes)
-    app.point("1.0", Cleared(subject), None)
+    app.point("1.0", stand_in(subject), None)
     notes = [note(number, subject) for number in range(2)]
     for one in notes:
         app.attach(one)
@@ -414,7 +414,7 @@ def test_a_registry_that_forbids_deletion_is_left_as_it_was(tmp_path: Path, stor
         image, app = tiny(store), mirror.repository("app")
         push(app, image, store)
         manifest = Manifest(media_types.MANIFEST, image.manifest_bytes)
-        app.point("1.0", Cleared(manifest), None)
+        app.point("1.0", stand_in(manifest), None)
         for remove in (lambda: app.remove_tag("1.0", manifest.digest), lambda: app.remove_manifest(manifest.digest)):
             with pytest.raises(EnvironmentLacking) as caught:
                 remove()

@@ -17,6 +17,7 @@ import pytest
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
+from pipeline.mirror.references import referrer_of
 from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor, Image
 from pipeline.oci import (
@@ -33,7 +34,6 @@ from pipeline.oci import (
     media_types,
     provenance_predicate,
     read_artifact,
-    referrer_of,
     sign_simply,
     signature_tag,
     verify_bundle,

@@ -13,6 +13,7 @@ import pytest
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import PublicationRefused, VerificationError
 from pipeline.mirror.demands import CurrentImage
+from pipeline.mirror.directory import open_directory
 from pipeline.mirror.gate import Attested, Candidate, Cleared, Sealed
 from pipeline.model.answers import (
     CommandAnswer,
@@ -32,9 +33,10 @@ from pipeline.model.report import CheckResult
 from pipeline.model.rules import GateRule, MirrorRules
 from pipeline.model.smoke import LimitReading, Misbehaviour, Neighbours, SmokePlan
 from pipeline.model.values import Said
-from pipeline.oci import media_types
+from pipeline.oci import SigningKey, Statement, Subject, attest, generate_key, load_signing_key, media_types, predicates
 from pipeline.store import Store
 from tests.unit import tested
+from tests.unit.signed import signing_key
 from tests.unit.tested import PLAN, candidate, clear, evidence, image, with_instance, with_plan, with_result
 from tests.unit.tiny_image import tiny
 
@@ -74,10 +76,12 @@ class TestWhatPasses:
         given = [candidate(one, store, tested.simple_evidence(one))]
         assert clear(one, store=store, candidates=given).digest == one.digest
 
-    def test_evidence_that_an_attestation_carries(self, store: Store) -> None:
+    def test_evidence_that_an_attestation_carries(self, store: Store, tmp_path: Path) -> None:
         one = image()
         data = evidence_json(evidence(one))
-        given = Candidate(one.manifest_bytes, one.config_bytes, data, Attested(one.digest, Keeper({one.digest: data})))
+        keeper = Keeper(tmp_path / "mirror")
+        keeper.attests(one, data)
+        given = Candidate(one.manifest_bytes, one.config_bytes, data, keeper.found(one))
         assert clear(one, store=store, candidates=[given]).digest == one.digest
 
     def test_what_was_cleared_stays_cleared_when_it_is_copied_with_changes(self, store: Store) -> None:
@@ -88,15 +92,23 @@ class TestWhatPasses:
 
 
 class Keeper:
-    """Stands for the verification of attestations: knows what was signed of which image."""
+    """A mirror in a folder, and the key of whoever keeps it."""
 
-    def __init__(self, signed: dict[Digest, bytes]) -> None:
-        self._signed = signed
+    def __init__(self, folder: Path) -> None:
+        self.repository = open_directory(folder, create=True, clock=lambda: 1.0).repository("tiny")
+        self.key = signing_key()
 
-    def verify(self, subject: Digest) -> bytes:
-        if subject not in self._signed:
-            raise VerificationError("signature-of-another", "there is no attestation on it")
-        return self._signed[subject]
+    def attests(self, made: Image, evidence: bytes, *, by: SigningKey | None = None) -> None:
+        """Put an attestation of what was tested there."""
+        statement = Statement(predicates.SMOKE, (Subject(made.digest),), evidence)
+        artifact = attest(statement, made.manifest_descriptor, by or self.key)
+        for descriptor, content in artifact.blobs:
+            self.repository.put_blob(descriptor, content)
+        self.repository.attach(artifact.manifest)
+
+    def found(self, made: Image) -> Attested:
+        """What the gate finds there."""
+        return Attested(made.digest, self.repository, self.key.public)
 
 
 LONGER = Said.of("serving\nERROR")
@@ -263,16 +275,27 @@ class TestSeals:
                 "gate-report-edited"
             }
 
-    def test_an_attestation_on_another_image_or_of_other_evidence(self, store: Store) -> None:
+    def test_an_attestation_on_another_image_or_of_other_evidence(self, store: Store, tmp_path: Path) -> None:
         one, other = image(), image("2.0")
         data = evidence_json(evidence(one))
-        keeper = Keeper({one.digest: data, other.digest: data})
-        with pytest.raises(VerificationError):
-            Attested(image("3.0").digest, keeper)
-        moved = Candidate(one.manifest_bytes, one.config_bytes, data, Attested(other.digest, keeper))
+        keeper = Keeper(tmp_path / "mirror")
+        keeper.attests(one, data)
+        keeper.attests(other, data)
+        with pytest.raises(VerificationError) as nothing:
+            keeper.found(image("3.0"))
+        assert nothing.value.code == "attestation-missing"
+        moved = Candidate(one.manifest_bytes, one.config_bytes, data, keeper.found(other))
         assert set(refusal(lambda: clear(one, store=store, candidates=[moved]))) == {"gate-report-of-another-image"}
-        swapped = replace(moved, warrant=Attested(one.digest, Keeper({one.digest: data + b" "})))
-        assert set(refusal(lambda: clear(one, store=store, candidates=[swapped]))) == {"gate-report-edited"}
+        edited = Candidate(one.manifest_bytes, one.config_bytes, data + b" ", keeper.found(one))
+        assert set(refusal(lambda: clear(one, store=store, candidates=[edited]))) == {"gate-report-edited"}
+
+    def test_an_attestation_by_another_key(self, store: Store, tmp_path: Path) -> None:
+        one = image()
+        keeper = Keeper(tmp_path / "mirror")
+        keeper.attests(one, evidence_json(evidence(one)), by=load_signing_key(generate_key(b"x")[0], lambda: b"x"))
+        with pytest.raises(VerificationError) as wrong:
+            keeper.found(one)
+        assert wrong.value.code == "signature-wrong-key"
 
 
 class TestImages:

@@ -15,8 +15,8 @@ from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
 from pipeline.mirror import listing as listing_module
 from pipeline.mirror import upload as upload_module
-from pipeline.mirror.fallback import fallback_tag, listed, merge, referrer_of
-from pipeline.mirror.gate import Cleared
+from pipeline.mirror.fallback import merge
+from pipeline.mirror.references import fallback_tag, listed_referrers, referrer_of
 from pipeline.mirror.registry import RegistryMirror, RegistryRepository, open_registry
 from pipeline.mirror.repository import Arrival, Overtaken
 from pipeline.model.artifact import Manifest
@@ -27,6 +27,7 @@ from pipeline.progress import QUIET
 from pipeline.store import Store
 from pipeline.transfer import Network
 from tests.unit.registry_fake import FakeRegistry, Fault, Held, Request, fake_registry
+from tests.unit.tested import stand_in
 
 NETWORK = Network(timeout=5.0, backoff=0.001, attempts=3)
 EMPTY = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(b"{}"), 2)
@@ -333,19 +334,19 @@ def test_a_head_without_a_digest_is_not_trusted(registry: FakeRegistry, app: Reg
 def test_a_tag_is_moved_from_where_it_is_expected(registry: FakeRegistry, app: RegistryRepository) -> None:
     held = registry.held(IMAGE)
     one, two = put(held, manifest("one")), put(held, manifest("two"))
-    app.point("latest", Cleared(one), None)
-    app.point("latest", Cleared(two), one.digest)
+    app.point("latest", stand_in(one), None)
+    app.point("latest", stand_in(two), one.digest)
     assert held.tags == {"latest": str(two.digest)}
     with pytest.raises(Overtaken) as caught:
-        app.point("latest", Cleared(one), one.digest)
+        app.point("latest", stand_in(one), one.digest)
     assert caught.value.found == two.digest
     with pytest.raises(Overtaken):
-        app.point("latest", Cleared(one), None)
+        app.point("latest", stand_in(one), None)
     puts = registry.count("PUT")
-    app.point("latest", Cleared(two), two.digest)
+    app.point("latest", stand_in(two), two.digest)
     assert registry.count("PUT") == puts
     with pytest.raises(ValueError, match="auxiliary"):
-        app.point(fallback_tag(one.digest), Cleared(one), None)
+        app.point(fallback_tag(one.digest), stand_in(one), None)
     with pytest.raises(ValueError, match="auxiliary"):
         app.put_auxiliary("latest", one, two.digest)
     app.put_auxiliary("move.latest.1.a", one, None)
@@ -363,7 +364,7 @@ def test_the_loser_of_a_race_for_a_tag_is_told(registry: FakeRegistry, app: Regi
 
     registry.faults = [Fault("PUT", "/manifests/latest", overtaken)]
     with pytest.raises(Overtaken) as caught:
-        app.point("latest", Cleared(one), None)
+        app.point("latest", stand_in(one), None)
     assert (caught.value.tag, caught.value.found) == ("latest", two.digest)
 
 
@@ -501,7 +502,7 @@ def test_what_others_wrote_into_the_index_is_carried_as_it_is() -> None:
     assert theirs in document["manifests"]
     assert document["new"] is True
     assert merge(merged, add=[referrer_of(note)]) == merged
-    assert [one.artifact_type for one in listed(merge(merged, drop=[Digest("f" * 64)]).data, "x")] == ["test/note"]
+    assert [one.artifact_type for one in listed_referrers(merge(merged, drop=[Digest("f" * 64)]))] == ["test/note"]
 
 
 def test_an_image_is_listed_with_its_configs_type() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as some
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
+from pipeline.mirror.references import referrer_of
 from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor
 from pipeline.model.provenance import MaterialKind
@@ -30,7 +31,6 @@ from pipeline.oci import (
     media_types,
     provenance_predicate,
     read_artifact,
-    referrer_of,
     sign_simply,
     signature_payload,
     signature_tag,
