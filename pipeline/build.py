@@ -17,7 +17,7 @@ from pipeline.launch import Tested, run_tests
 from pipeline.layers import Made, build_layer
 from pipeline.layers.state import ImageFile, State, StateInputs, build_state
 from pipeline.layers.watch import Change
-from pipeline.materials import Inputs, make_bill, make_record, report_documents, report_folder
+from pipeline.materials import Inputs, make_bill, make_record, report_documents, report_folder, seal_documents
 from pipeline.model.bill import Bill, BuildRecord
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, Evidence, evidence_json
 from pipeline.model.image import Image, ImageConfig, Layer
@@ -326,6 +326,7 @@ def write_report(built: Built, store: Store) -> None:
         (made / "report.json").write_text(json.dumps(report_value(built), indent=2, sort_keys=True) + "\n")
         for name, content in built.documents:
             (made / name).write_bytes(content)
+        seal_documents(made, built.documents, store)
         if built.report is not None:
             (made / "junit.xml").write_bytes(junit(built.report, built.image.name))
             for instance in built.report.instances:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pipeline
 from pipeline.digest import Digest, canonical_json, digest_file, identity
-from pipeline.errors import UsageError, VerificationError
+from pipeline.errors import PublicationRefused, UsageError, VerificationError
 from pipeline.layers import layer_entries
 from pipeline.model.bill import Bill, BilledLayer, BilledPackage, BuildRecord, Privileged
 from pipeline.model.header import PackageHeader
@@ -29,6 +29,7 @@ from pipeline.model.recipe import FileKind, Recipe
 from pipeline.model.tree import Entry, Kind, Tree
 from pipeline.oci import media_types
 from pipeline.oci.bill import BILL_LIMIT, bill_bytes, parse_bill
+from pipeline.oci.image import Reader
 from pipeline.oci.purl import package_url
 from pipeline.oci.record import RECORD_LIMIT, parse_record, record_bytes
 from pipeline.oci.sbom import SbomForm, sbom_bytes, sbom_versions
@@ -37,6 +38,12 @@ from pipeline.repos import Key
 from pipeline.resolve import versions
 from pipeline.store import Store
 from pipeline.trees import ATTRIBUTE, capability_text
+
+SEALS = "seals.json"
+"""What the store says of the other documents in a report's folder."""
+
+SEALS_LIMIT = 64 << 10
+"""Bytes of the seals: a few hundred."""
 
 BILL = "bill.json"
 RECORD = "materials.json"
@@ -285,6 +292,31 @@ def _sbom(bill: Bill, form: SbomForm, store: Store) -> bytes:
     data = sbom_bytes(bill, form)
     store.remember(name, str(store.put(data)))
     return data
+
+
+def seal_documents(folder: Path, documents: Sequence[tuple[str, bytes]], store: Store) -> None:
+    """Write down in `folder` what `store` says of the documents there, so that none is published that was edited."""
+    seals = {name: store.seal(_named(name, data)) for name, data in documents}
+    (folder / SEALS).write_bytes(canonical_json(seals))
+
+
+def refuse_edited(folder: Path, store: Store) -> None:
+    """Are the documents in a report's folder those that this store wrote? Raises UsageError `report-missing`,
+    PublicationRefused `gate-report-edited`."""
+    seals = Reader.parse(_read(folder / SEALS, SEALS_LIMIT), str(folder / SEALS))
+    for name in (BILL, RECORD, *(form.file_name for form in SbomForm)):
+        if not store.sealed(_named(name, _read(folder / name, SBOM_LIMIT)), seals.get(name).text("")):
+            raise PublicationRefused(
+                "gate-report-edited",
+                f"{name} does not carry this store's seal: it was edited, or is from another machine",
+                place=str(folder / name),
+                hint="build the image again, on this machine: what is the same is not made again",
+            )
+
+
+def _named(name: str, data: bytes) -> bytes:
+    """What is sealed of a document: its name too, so that none can stand in for another."""
+    return name.encode() + b"\n" + data
 
 
 def report_folder(layout: Path) -> Path:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.digest import Digest, identity
 from pipeline.errors import PublicationRefused, UsageError
 from pipeline.gather import Workshop
-from pipeline.materials import read_bill, read_materials, read_sbom, report_folder
+from pipeline.materials import read_bill, read_materials, read_sbom, refuse_edited, report_folder
 from pipeline.mirror.addresses import Address
 from pipeline.mirror.attesting import OF_EACH_INDEX, SignedCompanions
 from pipeline.mirror.gate import Candidate, Cleared, Sealed
@@ -27,6 +28,10 @@ from pipeline.oci import SigningKey, adopt_layout, make_index, provenance_predic
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.oci.sbom import SbomForm
 from pipeline.release.current import current_images, way_of
+from pipeline.store import Store
+
+PLACES = 3
+"""Repositories that are remembered of a layer: each that has lost it costs a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,11 @@ def publish(order: PublishOrder, workshop: Workshop) -> tuple[Publication, ...]:
         products.setdefault(parcel.image.name, []).append(parcel)
     publications = []
     with way_of(workshop).mirror(order.to, create=True, name=order.known_as) as mirror, mirror.writing():
+        known = KnownPlaces(workshop.store, mirror.url)
         for name, members in products.items():
             repository = mirror.repository(name)
             consignment, clear_again = consign(members, repository, order, workshop)
+            consignment = replace(consignment, elsewhere=known.of(consignment.images))
             publications.append(
                 deliver(
                     consignment,
@@ -79,17 +86,48 @@ def publish(order: PublishOrder, workshop: Workshop) -> tuple[Publication, ...]:
                     progress=workshop.progress,
                 )
             )
+            known.remember(consignment.images, name)
     return tuple(publications)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPlaces:
+    """In which repositories of a mirror this store's layers were put: a layer that products share is then mounted and
+    not sent. What is remembered may be out of date, which costs a request and no more."""
+
+    store: Store
+    mirror: str
+
+    def of(self, images: Sequence[Image]) -> dict[Digest, tuple[str, ...]]:
+        """Layer → names of repositories."""
+        digests = {layer.blob.digest for image in images for layer in image.layers}
+        return {digest: self._names(digest) for digest in digests}
+
+    def remember(self, images: Sequence[Image], name: str) -> None:
+        """The images' layers are in the repository `name`."""
+        for digest in {layer.blob.digest for image in images for layer in image.layers}:
+            names = self._names(digest)
+            if name not in names:
+                self.store.remember(self._key(digest), [name, *names][:PLACES])
+
+    def _names(self, digest: Digest) -> tuple[str, ...]:
+        known = self.store.recall(self._key(digest))
+        return tuple(str(name) for name in known) if isinstance(known, list) else ()
+
+    def _key(self, digest: Digest) -> Digest:
+        return identity("blob-at", 1, mirror=self.mirror, digest=digest)
 
 
 def open_parcel(layout: Path, workshop: Workshop) -> Parcel:
     """An image from its layout, its layers taken into the store, with what its report's folder says of it.
 
-    Raises UsageError `report-missing`, PublicationRefused `gate-report-missing`, VerificationError.
+    Raises UsageError `report-missing`, PublicationRefused `gate-report-missing`, `gate-report-edited`,
+    VerificationError.
     """
     image = adopt_layout(layout, store=workshop.store)
     folder = report_folder(layout)
     evidence, seal = _evidence(folder, image)
+    refuse_edited(folder, workshop.store)
     forms = {SPDX: SbomForm.SPDX, CYCLONEDX: SbomForm.CYCLONEDX}
     return Parcel(
         image=image,
