@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -31,17 +30,13 @@ from pipeline.cli.progress import Look, size_text
 from pipeline.cli.summary import (
     built_as_json,
     built_as_lines,
-    image_as_json,
-    image_as_lines,
     locked_as_json,
     locked_as_lines,
 )
-from pipeline.errors import Problem, SmokeError, UsageError, VerificationError
+from pipeline.errors import SmokeError, UsageError
 from pipeline.gather import explain_package, lock_recipe
-from pipeline.materials import read_sbom, report_folder
 from pipeline.model.image import Compression
-from pipeline.oci import ArchiveKind, read_layout, validate, write_archive
-from pipeline.oci.sbom import SbomForm, sbom_problems
+from pipeline.oci import ArchiveKind, write_archive
 from pipeline.resolve import Mode
 
 
@@ -167,62 +162,3 @@ def explain_command(
         return 0
 
     perform(act, progress, as_json)
-
-
-@app.command("inspect")
-def inspect_command(
-    image: Annotated[Path, typer.Argument(help="An OCI layout.", show_default=False)],
-    as_json: JsonOption = False,
-) -> None:
-    """Show what an image is made of."""
-
-    def act(around: Surroundings) -> int:
-        found = read_layout(image)
-        if around.as_json:
-            answer(image_as_json(found))
-        else:
-            print("\n".join(image_as_lines(found)))
-        return 0
-
-    perform(act, Look.NONE, as_json)
-
-
-@app.command("validate")
-def validate_command(
-    image: Annotated[Path, typer.Argument(help="An OCI layout.", show_default=False)],
-    as_json: JsonOption = False,
-) -> None:
-    """Recompute every digest, size and diff_id of an image, and report all that does not match."""
-
-    def act(around: Surroundings) -> int:
-        problems = validate(image)
-        if problems:
-            raise VerificationError.of(problems)
-        say(f"{image}: every digest, size and diff_id holds")
-        if around.as_json:
-            answer({"valid": True})
-        return 0
-
-    perform(act, Look.NONE, as_json)
-
-
-@app.command("sbom")
-def sbom_command(
-    image: Annotated[Path, typer.Argument(help="An OCI layout that was built here.", show_default=False)],
-    form: Annotated[SbomForm, typer.Option("--format", help="SPDX 2.3 or CycloneDX 1.6, as JSON.")] = SbomForm.SPDX,
-    check: Annotated[
-        bool, typer.Option("--validate", help="Hold it against the form's own validator first (a second or so).")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Print an image's software bill of materials."""
-
-    def act(around: Surroundings) -> int:
-        document = read_sbom(report_folder(image), form, read_layout(image).digest)
-        problems = sbom_problems(document, form) if check else []
-        if problems:
-            raise VerificationError.of([Problem("sbom-invalid", text, place=form.file_name) for text in problems])
-        sys.stdout.buffer.write(document)
-        return 0
-
-    perform(act, Look.NONE, as_json)

@@ -1,18 +1,29 @@
-"""Where the command line begins. Importing the other files of this room puts their commands into the app."""
+"""Where the command line begins. Importing a file of this room puts its commands into the app."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
+from types import MappingProxyType
 
-from pipeline.cli import building, launching, mirroring, publishing, upkeep
 from pipeline.cli.command import app
 from pipeline.errors import EnvironmentLacking
 from pipeline.sandbox import rootless
 
-COMMANDS = (building, launching, publishing, mirroring, upkeep)
-"""Imported for the commands that they put into the app, in the order that `--help` shows."""
+COMMANDS = MappingProxyType(
+    {
+        "building": ("build", "lock", "explain"),
+        "looking": ("inspect", "validate", "sbom"),
+        "launching": ("smoke", "run"),
+        "publishing": ("publish", "promote", "rollback", "copy", "keygen"),
+        "mirroring": ("verify", "history", "serve"),
+        "upkeep": ("doctor", "schema", "version", "store"),
+    }
+)
+"""Which file has which commands, in the order that `--help` shows. A command imports its own file alone: a build has no
+need of what speaks to mirrors, and starts a tenth of a second sooner without."""
 
 IN_A_NAMESPACE = ("build", "smoke", "run", "doctor", "store")
 """Commands that an ordinary user runs as root of its own user namespace: they make containers, or remove what is
@@ -22,9 +33,12 @@ owned by subordinate ids."""
 def main() -> None:
     """Run the command line. `relbuild RECIPE` is `relbuild build RECIPE`."""
     arguments = sys.argv[1:]
-    commands = {command.name for command in app.registered_commands} | {"store"}
-    if arguments and arguments[0] not in commands and arguments[0] != "--help":
+    known = {command for commands in COMMANDS.values() for command in commands}
+    if arguments and arguments[0] not in known and arguments[0] != "--help":
         arguments = ["build", *arguments]
+    for name, commands in COMMANDS.items():
+        if not arguments or arguments[0] == "--help" or arguments[0] in commands:
+            importlib.import_module(f"pipeline.cli.{name}")
     if os.geteuid() != 0 and arguments and arguments[0] in IN_A_NAMESPACE and "--help" not in arguments:
         # What needs root says so itself, and what does not goes on.
         with contextlib.suppress(EnvironmentLacking):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +14,7 @@ from pipeline.cli.progress import Look
 from pipeline.cli.publishing import ReferenceArgument
 from pipeline.cli.released import history_as_json, history_as_lines, verified_as_json, verified_as_lines
 from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.serving import WARNING, serve
 from pipeline.release import history, verify
 
 
@@ -38,6 +41,27 @@ def verify_command(
         return 0
 
     perform(act, progress, as_json)
+
+
+@app.command("serve")
+def serve_command(
+    path: Annotated[Path, typer.Argument(help="A directory mirror, or an OCI layout.", show_default=False)],
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="The port to listen on; 0 for any free one.")] = 8080,
+    anywhere: Annotated[
+        bool, typer.Option("--anywhere", help="Listen on an address that is not the loopback's, all the same.")
+    ] = False,
+) -> None:
+    """Serve a mirror for pulling, on this machine: for developers and tests, not for the internet."""
+
+    def act(around: Surroundings) -> int:
+        def ready(url: str) -> None:
+            say(f"serving {path} at {url} (Ctrl-C ends it)", WARNING)
+
+        serve(path, host, port, clock=time.time, ready=ready, anywhere=anywhere)
+        return 0
+
+    perform(act, Look.NONE, False)
 
 
 @app.command("history")

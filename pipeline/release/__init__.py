@@ -7,8 +7,23 @@ image, or from the evidence that the keeper's key attests on the mirror.
 
 from pipeline.release.copy import Copied, copy
 from pipeline.release.history import Step, history
+from pipeline.release.look import attested_sbom, look_at, validate_held
 from pipeline.release.move import Moved, promote, rollback
 from pipeline.release.publish import PublishOrder, publish
 from pipeline.release.verify import verify
 
-__all__ = ["Copied", "Moved", "PublishOrder", "Step", "copy", "history", "promote", "publish", "rollback", "verify"]
+__all__ = [
+    "Copied",
+    "Moved",
+    "PublishOrder",
+    "Step",
+    "attested_sbom",
+    "copy",
+    "history",
+    "look_at",
+    "promote",
+    "publish",
+    "rollback",
+    "validate_held",
+    "verify",
+]

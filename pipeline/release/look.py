@@ -1,0 +1,70 @@
+"""Looking at what is on a mirror: what it is made of, and whether every digest, size and diff_id holds."""
+
+from __future__ import annotations
+
+from pipeline.digest import Digest
+from pipeline.errors import Problem, UsageError, VerificationError
+from pipeline.gather import Workshop
+from pipeline.mirror.addresses import Address
+from pipeline.mirror.attesting import find_attested
+from pipeline.mirror.held import Held, read_held
+from pipeline.oci import VerifyingKey, validate, write_layout
+from pipeline.oci.predicates import CYCLONEDX, SPDX
+from pipeline.oci.sbom import SbomForm
+from pipeline.release.current import way_of
+
+_PREDICATES = {SbomForm.SPDX: SPDX, SbomForm.CYCLONEDX: CYCLONEDX}
+
+
+def look_at(reference: Address, workshop: Workshop) -> Held:
+    """What a reference names: its documents, each verified; layers are not read. Raises UsageError
+    `reference-missing`, VerificationError."""
+    with way_of(workshop).repository(reference) as repository:
+        return read_held(repository, reference.reference)
+
+
+def validate_held(reference: Address, workshop: Workshop) -> tuple[Held, tuple[Problem, ...]]:
+    """Fetch an image or index into the store, and recompute every digest, size and diff_id of it as `validate` does
+    of a layout."""
+    with way_of(workshop).repository(reference) as repository:
+        held = read_held(repository, reference.reference)
+        problems: list[Problem] = []
+        for image in held.images:
+            for layer in image.layers:
+                repository.fetch_blob(layer.blob, workshop.store)
+            with workshop.store.temporary("validate") as folder:
+                layout = folder / "layout"
+                write_layout(image, store=workshop.store, target=layout)
+                problems += validate(layout)
+        return held, tuple(problems)
+
+
+def attested_sbom(reference: Address, form: SbomForm, key: VerifyingKey, workshop: Workshop) -> tuple[Digest, bytes]:
+    """The SBOM that `key` attests of an image, and the image's digest.
+
+    Raises UsageError `several-images` for an index (name the digest of one of its images), VerificationError.
+    """
+    with way_of(workshop).repository(reference) as repository:
+        held = read_held(repository, reference.reference)
+        if len(held.images) != 1:
+            digests = ", ".join(f"{image.config.architecture}: {image.digest}" for image in held.images)
+            raise UsageError(
+                "several-images",
+                f"{reference} is an index, and each of its images has an SBOM of its own",
+                place=str(reference),
+                hint=f"name one of them by digest ({digests})",
+            )
+        digest = held.images[0].digest
+        good, bad = find_attested(repository, digest, _PREDICATES[form], key)
+        if good:
+            return digest, good[-1].statement.predicate
+        raise (
+            bad[0]
+            if bad
+            else VerificationError(
+                "attestation-missing",
+                f"no SBOM of {digest} is attested",
+                place=repository.url,
+                hint="publish it with relbuild, or copy it with `relbuild copy`, which carries attestations along",
+            )
+        )
