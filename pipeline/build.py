@@ -12,12 +12,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import RecipeError
-from pipeline.gather import Locked, Order, Workshop, lock_recipe
+from pipeline.gather import Locked, Order, Workshop, lock_recipe, obtain_sources
 from pipeline.launch import Tested, run_tests
 from pipeline.layers import Made, build_layer
 from pipeline.layers.state import ImageFile, State, StateInputs, build_state
 from pipeline.layers.watch import Change
-from pipeline.materials import Inputs, make_bill, make_record, report_documents, report_folder, seal_documents
+from pipeline.materials import (
+    Inputs,
+    make_bill,
+    make_record,
+    report_documents,
+    report_folder,
+    seal_documents,
+    sources_document,
+)
 from pipeline.model.bill import Bill, BuildRecord
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, Evidence, evidence_json
 from pipeline.model.image import Image, ImageConfig, Layer
@@ -86,6 +94,8 @@ def build(order: Order, workshop: Workshop) -> Built:
     bill = make_bill(image, locked.section, locked.headers, composition.tree, store=workshop.store)
     record = make_record(image, taken_in(locked, templates, order))
     documents = report_documents(bill, record, store=workshop.store)
+    if order.sources:
+        documents = (*documents, sources_document(obtain_sources(locked, workshop)))
     tested = test(image, locked.recipe, order, workshop) if order.smoke else None
     built = Built(
         image=image,

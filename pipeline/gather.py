@@ -51,7 +51,7 @@ from pipeline.transfer import Download, Network, fetch
 class Order:
     """What is asked for: a recipe and how to build it. `repositories` is the file that defines platforms;
     `platform` and `architectures` override the recipe's; `output` is where layout and report go; `full`
-    tests also what takes long."""
+    tests also what takes long; `sources` fetches the source packages too."""
 
     recipe: Path
     repositories: Path
@@ -63,6 +63,7 @@ class Order:
     compression: Compression = Compression.GZIP
     output: Path = Path("output")
     full: bool = False
+    sources: bool = False
 
 
 @dataclass(frozen=True, slots=True)

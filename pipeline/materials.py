@@ -23,6 +23,7 @@ from pipeline.model.bill import Bill, BilledLayer, BilledPackage, BuildRecord, P
 from pipeline.model.header import PackageHeader
 from pipeline.model.image import Compression, Image, Layer
 from pipeline.model.lock import LockSection
+from pipeline.model.package import Package
 from pipeline.model.platform import Platform
 from pipeline.model.provenance import Material, MaterialKind, Provenance
 from pipeline.model.recipe import FileKind, Recipe
@@ -33,11 +34,15 @@ from pipeline.oci.image import Reader
 from pipeline.oci.purl import package_url
 from pipeline.oci.record import RECORD_LIMIT, parse_record, record_bytes
 from pipeline.oci.sbom import SbomForm, sbom_bytes, sbom_versions
+from pipeline.oci.sources import SourceFile
 from pipeline.packages import named_fixes, read_changelog
 from pipeline.repos import Key
 from pipeline.resolve import versions
 from pipeline.store import Store
 from pipeline.trees import ATTRIBUTE, capability_text
+
+SOURCES = "sources.json"
+"""The source packages that were fetched for an image, if they were."""
 
 SEALS = "seals.json"
 """What the store says of the other documents in a report's folder."""
@@ -304,7 +309,8 @@ def refuse_edited(folder: Path, store: Store) -> None:
     """Are the documents in a report's folder those that this store wrote? Raises UsageError `report-missing`,
     PublicationRefused `gate-report-edited`."""
     seals = Reader.parse(_read(folder / SEALS, SEALS_LIMIT), str(folder / SEALS))
-    for name in (BILL, RECORD, *(form.file_name for form in SbomForm)):
+    sources = (SOURCES,) if (folder / SOURCES).exists() else ()
+    for name in (BILL, RECORD, *(form.file_name for form in SbomForm), *sources):
         if not store.sealed(_named(name, _read(folder / name, SBOM_LIMIT)), seals.get(name).text("")):
             raise PublicationRefused(
                 "gate-report-edited",
@@ -334,6 +340,42 @@ def read_materials(folder: Path) -> BuildRecord:
     """What the build was made from, as its report's folder says. Raises UsageError `report-missing`,
     VerificationError `record-malformed`, `record-other-format`."""
     return parse_record(_read(folder / RECORD, RECORD_LIMIT), RECORD)
+
+
+def sources_document(packages: Sequence[Package]) -> tuple[str, bytes]:
+    """(file name, content) that names the source packages of an image."""
+    told = [
+        {
+            "name": f"{one.nevra.name}-{one.nevra.version}-{one.nevra.release}.src.rpm",
+            "sha256": one.checksum.hex,
+            "size": one.size,
+        }
+        for one in packages
+    ]
+    return SOURCES, canonical_json(told)
+
+
+def read_sources(folder: Path, store: Store) -> tuple[SourceFile, ...]:
+    """The source packages of an image, which lie in the store. Raises UsageError `sources-missing`."""
+    if not (folder / SOURCES).exists():
+        raise UsageError(
+            "sources-missing",
+            f"no source packages were fetched for the image of {folder}",
+            place=str(folder),
+            hint="build it with --with-sources; what is the same is not made again",
+        )
+    found = []
+    for one in Reader.parse(_read(folder / SOURCES, RECORD_LIMIT), SOURCES).items():
+        digest = Digest(one.get("sha256").text())
+        if not store.has(digest):
+            raise UsageError(
+                "sources-missing",
+                f"{one.get('name').text()} is not in the store any more",
+                place=str(folder),
+                hint="build the image with --with-sources again, which fetches it",
+            )
+        found.append(SourceFile(one.get("name").text(), digest, one.get("size").number(), store.blob(digest)))
+    return tuple(found)
 
 
 def read_sbom(folder: Path, form: SbomForm, image: Digest) -> bytes:

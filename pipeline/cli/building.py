@@ -56,6 +56,9 @@ def build_command(
     retest: Annotated[bool, typer.Option("--retest", help="Launch again even if this image already passed.")] = False,
     compression: Annotated[Compression, typer.Option(help="How layers are compressed.")] = Compression.GZIP,
     output: Annotated[Path, typer.Option(help="Where the layout and the report go.")] = Path("output"),
+    with_sources: Annotated[
+        bool, typer.Option("--with-sources", help="Fetch the source packages too, for `publish --with-sources`.")
+    ] = False,
     archive: Annotated[ArchiveKind | None, typer.Option(help="Also write one file to hand on.")] = None,
     runtime: RuntimeOption = None,
     store: StoreOption = None,
@@ -80,6 +83,7 @@ def build_command(
                 compression=compression,
                 output=output,
                 full=full,
+                sources=with_sources,
             )
             for name in recipes
         ]

@@ -129,6 +129,7 @@ def order(
     compression: Compression = Compression.GZIP,
     output: Path = Path("output"),
     full: bool = False,
+    sources: bool = False,
 ) -> Order:
     """What a person asks for, with the recipe and the file of platforms found."""
     path = find_recipe(name, [Path("recipes"), CHECKOUT / "recipes"])
@@ -145,4 +146,5 @@ def order(
         compression=compression,
         output=output,
         full=full,
+        sources=sources,
     )

@@ -68,6 +68,9 @@ def publish_command(
         typer.Option("--tag", help="Move these tags and not those that follow the version (repeatable)."),
     ] = None,
     rules: RulesOption = None,
+    with_sources: Annotated[
+        bool, typer.Option("--with-sources", help="With the source packages that `build --with-sources` fetched.")
+    ] = False,
     known_as: Annotated[
         str, typer.Option("--as", help="HOST/NAMESPACE by which people pull from a new directory mirror.")
     ] = "",
@@ -87,6 +90,7 @@ def publish_command(
             key=signing_key(key, workshop.environment, workshop.progress),
             rules=rules_for(address, rules),
             tags=tuple(tags) if tags else None,
+            sources=with_sources,
             known_as=known_as,
         )
         done = publish(order, workshop)

@@ -48,13 +48,14 @@ class Attestation:
 class SignedCompanions:
     """Signature and attestations of one image or index. `about` is its descriptor, `name` the product's; `predicates`
     are what is attested besides the signature: predicate type → JSON. `created` is the image's own time, in seconds
-    since the epoch."""
+    since the epoch. `attached` goes with it as it is."""
 
     about: Descriptor
     name: str
     created: int
     predicates: Mapping[str, bytes]
     key: SigningKey
+    attached: tuple[Artifact, ...] = ()
 
     @property
     def subject(self) -> Digest:
@@ -69,9 +70,10 @@ class SignedCompanions:
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
         """Those that the repository has none of yet that verifies under this key. What was attested once stays: a
         verdict that is given again is no news."""
-        listed = bundles(repository, self.about.digest)
-        known = {referrer.descriptor.digest for referrer in listed}
-        missing = []
+        everything = repository.referrers(self.about.digest)
+        known = {referrer.descriptor.digest for referrer in everything}
+        listed = [one for one in everything if one.artifact_type == media_types.SIGSTORE_BUNDLE]
+        missing = [artifact for artifact in self.attached if artifact.manifest.digest not in known]
         for predicate_type, predicate in {SIGN: b"{}", **self.predicates}.items():
             statement = Statement(predicate_type, (Subject(self.about.digest, self.name),), predicate)
             artifact = attest(statement, self.about, self.key, self.created)

@@ -15,6 +15,7 @@ from pipeline.mirror.references import references
 from pipeline.mirror.repository import Arrival, Overtaken, Repository
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
+from pipeline.oci import media_types
 from pipeline.progress import Progress, task
 from pipeline.store import Store
 
@@ -122,6 +123,8 @@ class _Carrier:
                 self.manifest(manifest)
                 self.target.attach(manifest)
                 self.carried.referrers.append(manifest.digest)
+            if one.artifact_type != media_types.SIGSTORE_BUNDLE:  # a bundle carries its signature in itself
+                self.signatures(manifest.digest)
             if depth > 1:
                 self.referrers(manifest.digest, depth - 1)
 

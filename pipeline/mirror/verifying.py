@@ -13,7 +13,8 @@ from pipeline.mirror.held import Held, read_held
 from pipeline.mirror.repository import Repository
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
-from pipeline.oci import VerifyingKey, media_types, signature_tag, verify_signatures
+from pipeline.oci import VerifyingKey, media_types, read_artifact, signature_tag, verify_signatures
+from pipeline.oci.sources import SOURCES_TYPE
 from pipeline.progress import Progress, task
 
 PARALLEL = 4
@@ -59,6 +60,7 @@ def verify(
             names, found = _signed(repository, manifest, key)
             identities |= set(names)
             problems += found
+            problems += _sources(repository, manifest.digest, key)
             said, found = _attested(repository, manifest, key)
             attested.append((manifest.digest, tuple(said)))
             problems += found
@@ -87,6 +89,25 @@ def _contents(repository: Repository, held: Held, contents: bool) -> Iterator[tu
 
     with ThreadPoolExecutor(PARALLEL, "verify") as pool:
         yield from pool.map(look, wanted.values())
+
+
+def _sources(repository: Repository, subject: Digest, key: VerifyingKey) -> tuple[Problem, ...]:
+    """What is wrong with the source packages that go with a manifest, if they do: signature and bytes."""
+    problems: list[Problem] = []
+    for referrer in repository.referrers(subject):
+        if referrer.artifact_type != SOURCES_TYPE:
+            continue
+        manifest = repository.manifest(referrer.descriptor.digest)
+        if manifest is None:
+            problems.append(Problem("referrer-missing", f"{referrer.descriptor.digest} is not there", repository.url))
+            continue
+        problems += _signed(repository, manifest, key)[1]
+        for layer in read_artifact(manifest).layers:
+            try:
+                repository.check_blob(layer)
+            except VerificationError as error:
+                problems += error.problems
+    return tuple(problems)
 
 
 def _signed(repository: Repository, manifest: Manifest, key: VerifyingKey) -> tuple[list[str], tuple[Problem, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.model.image import Descriptor
@@ -44,7 +45,8 @@ class Referrer:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A manifest with the small blobs that it needs, not yet anywhere. `blobs`: descriptor → bytes."""
+    """A manifest with the blobs that it needs, not yet on any mirror. `blobs`: descriptor → bytes, or the file that has
+    them."""
 
     manifest: Manifest
-    blobs: tuple[tuple[Descriptor, bytes], ...] = ()
+    blobs: tuple[tuple[Descriptor, bytes | Path], ...] = ()

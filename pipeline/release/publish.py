@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.digest import Digest, identity
 from pipeline.errors import PublicationRefused, UsageError
 from pipeline.gather import Workshop
-from pipeline.materials import read_bill, read_materials, read_sbom, refuse_edited, report_folder
+from pipeline.materials import read_bill, read_materials, read_sbom, read_sources, refuse_edited, report_folder
 from pipeline.mirror.addresses import Address
 from pipeline.mirror.attesting import OF_EACH_INDEX, SignedCompanions
 from pipeline.mirror.gate import Candidate, Cleared, Sealed
@@ -27,6 +27,7 @@ from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey, adopt_layout, make_index, provenance_predicate
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.oci.sbom import SbomForm
+from pipeline.oci.sources import SourceFile, sources_artifact
 from pipeline.release.current import current_images, way_of
 from pipeline.store import Store
 
@@ -38,13 +39,14 @@ PLACES = 3
 class PublishOrder:
     """What is to be published: `layouts` as builds left them, with their reports beside them. Those of one name become
     one index. `to` is a mirror; `known_as` is `HOST/NAMESPACE` for those who pull from a directory. `tags` replace the
-    tags that follow the version."""
+    tags that follow the version. `sources`: with the source packages, which the builds have fetched."""
 
     layouts: tuple[Path, ...]
     to: Address
     key: SigningKey
     rules: MirrorRules = MirrorRules()
     tags: tuple[str, ...] | None = None
+    sources: bool = False
     known_as: str = ""
 
 
@@ -58,6 +60,7 @@ class Parcel:
     bill: Bill
     record: BuildRecord
     sboms: tuple[tuple[str, bytes], ...]
+    sources: tuple[SourceFile, ...] = ()
 
 
 def publish(order: PublishOrder, workshop: Workshop) -> tuple[Publication, ...]:
@@ -66,7 +69,7 @@ def publish(order: PublishOrder, workshop: Workshop) -> tuple[Publication, ...]:
 
     Raises PublicationRefused, UsageError, VerificationError, EnvironmentLacking.
     """
-    parcels = [open_parcel(layout, workshop) for layout in order.layouts]
+    parcels = [open_parcel(layout, workshop, sources=order.sources) for layout in order.layouts]
     products: dict[str, list[Parcel]] = {}
     for parcel in parcels:
         products.setdefault(parcel.image.name, []).append(parcel)
@@ -118,7 +121,7 @@ class KnownPlaces:
         return identity("blob-at", 1, mirror=self.mirror, digest=digest)
 
 
-def open_parcel(layout: Path, workshop: Workshop) -> Parcel:
+def open_parcel(layout: Path, workshop: Workshop, *, sources: bool = False) -> Parcel:
     """An image from its layout, its layers taken into the store, with what its report's folder says of it.
 
     Raises UsageError `report-missing`, PublicationRefused `gate-report-missing`, `gate-report-edited`,
@@ -136,6 +139,7 @@ def open_parcel(layout: Path, workshop: Workshop) -> Parcel:
         bill=read_bill(folder),
         record=read_materials(folder),
         sboms=tuple((kind, read_sbom(folder, form, image.digest)) for kind, form in forms.items()),
+        sources=read_sources(folder, workshop.store) if sources else (),
     )
 
 
@@ -178,7 +182,7 @@ def consign(
         current = current_images(repository, floating, top.digest)
         return Cleared(images[0].name, tags, top, candidates, order.rules, current)
 
-    companions = [_companions(member, order.key) for member in members]
+    companions = [one for member in members for one in _companions(member, order.key)]
     if len(images) > 1:
         companions.append(_index_companions(top, members, created, order.key))
     consignment = Consignment(
@@ -208,19 +212,27 @@ def _manifest(image: Image) -> Manifest:
     return Manifest(image.manifest_descriptor.media_type, image.manifest_bytes)
 
 
-def _companions(member: Parcel, key: SigningKey) -> SignedCompanions:
+def _companions(member: Parcel, key: SigningKey) -> tuple[SignedCompanions, ...]:
+    """What goes with an image; with its sources, if they do, what goes with these: they are signed as well."""
     image = member.image
-    return SignedCompanions(
+    created = image.config.created
+    sources = (sources_artifact(member.sources, image.manifest_descriptor, created),) if member.sources else ()
+    own = SignedCompanions(
         about=image.manifest_descriptor,
         name=image.name,
-        created=image.config.created,
+        created=created,
         predicates={
             PROVENANCE: provenance_predicate(member.record.provenance),
             **dict(member.sboms),
             SMOKE: member.evidence,
         },
         key=key,
+        attached=sources,
     )
+    of_sources = (
+        SignedCompanions(one.manifest.descriptor, f"sources of {image.name}", created, {}, key) for one in sources
+    )
+    return (own, *of_sources)
 
 
 def _index_companions(top: Manifest, members: Sequence[Parcel], created: int, key: SigningKey) -> SignedCompanions:
