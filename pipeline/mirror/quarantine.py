@@ -11,6 +11,7 @@ repeated: killed half-way, a pruning leaves whole files in one of two places and
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import shutil
@@ -82,7 +83,7 @@ class Pruning:
             self._folder.mkdir()
             self._folder.chmod(0o700)
         aside.mkdir()
-        write_whole(_written(leaving), aside / "list.json", self.place.drafts)
+        write_whole(_written(leaving, self._times(leaving)), aside / "list.json", self.place.drafts)
         sync_folder(aside)
         sync_folder(self._folder)
         for name, tag, digest in leaving.tags:
@@ -104,7 +105,7 @@ class Pruning:
         """Bring back all of one pruning: blobs, manifests, entries among referrers, tags. A tag that exists again is
         left as it is. Can be run again if it was killed. Raises UsageError `quarantine-unknown`."""
         aside = self._aside_of(stamp)
-        leaving = _read(aside)
+        leaving, times = _read(aside), _read_times(aside)
         blobs = sum(self._back(self.place.blob(digest), aside) for digest in leaving.blobs)
         manifests = 0
         for name, digest in leaving.manifests:
@@ -124,6 +125,8 @@ class Pruning:
                 kept.append((name, tag))
             else:
                 shelf.move(tag, wanted.descriptor)
+                if (name, tag) in times:  # rules that keep the newest go by it
+                    os.utime(shelf.tags / tag, ns=(times[name, tag],) * 2, follow_symlinks=False)
                 tags.append((name, tag))
         self._remove(aside)
         return Restored(tuple(tags), manifests, blobs, tuple(kept))
@@ -169,6 +172,14 @@ class Pruning:
             )
         return path
 
+    def _times(self, leaving: Leaving) -> list[list[str]]:
+        """When each tag was set, in nanoseconds since the epoch."""
+        rows = []
+        for name, tag, _ in leaving.tags:
+            with contextlib.suppress(FileNotFoundError):
+                rows.append([name, tag, str((self.place.shelf(name).tags / tag).lstat().st_mtime_ns)])
+        return rows
+
     def _manifests(self, leaving: Leaving) -> Iterator[tuple[Shelf, Manifest]]:
         """Those that are in their places."""
         for name, digest in leaving.manifests:
@@ -198,9 +209,10 @@ class Pruning:
         shutil.rmtree(gone)
 
 
-def _written(leaving: Leaving) -> bytes:
+def _written(leaving: Leaving, times: list[list[str]]) -> bytes:
     return canonical_json(
         {
+            "times": times,
             "tags": [[name, tag, str(digest)] for name, tag, digest in leaving.tags],
             "manifests": [[name, str(digest)] for name, digest in leaving.manifests],
             "blobs": [str(digest) for digest in leaving.blobs],
@@ -218,6 +230,12 @@ def _read(aside: Path) -> Leaving:
         tuple((name, Digest.parse(digest)) for name, digest in manifests),
         tuple(Digest.parse(text) for text in document.get("blobs").texts()),
     )
+
+
+def _read_times(aside: Path) -> dict[tuple[str, str], int]:
+    place = str(aside / "list.json")
+    rows = _rows(Reader.parse((aside / "list.json").read_bytes(), place).get("times"), 3, place)
+    return {(name, tag): int(at) for name, tag, at in rows if re.fullmatch(r"\d{1,20}", at)}
 
 
 def _rows(reader: Reader, columns: int, place: str) -> Sequence[tuple[str, ...]]:

@@ -28,12 +28,13 @@ TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 """A repository's name (distribution-spec 1.1)."""
 
-_AUXILIARY = re.compile(r"sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?|move\..+|sources-[0-9a-f]{12}")
+_AUXILIARY = re.compile(r"sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?|move\..+|sources-[0-9a-f]{12}|prune\.[0-9a-f]{32}")
 
 
 def is_auxiliary(tag: str) -> bool:
     """Is it a tag that speaks of images and names none: a fallback index of referrers (`sha256-HEX`), a cosign
-    signature (`sha256-HEX.sig`), the record of a move (`move.…`), an image's sources (`sources-…`)?"""
+    signature (`sha256-HEX.sig`), the record of a move (`move.…`), an image's sources (`sources-…`), a pruning
+    that is under way (`prune.…`)?"""
     return _AUXILIARY.fullmatch(tag) is not None
 
 

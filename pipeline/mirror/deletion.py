@@ -1,0 +1,248 @@
+"""Carrying out what was decided to go (`pipeline.mirror.retention`): on a registry, through its API.
+
+Only manifests and tags can be deleted there; nothing brings them back, and the space is freed by the registry's own
+garbage collection, which people must run. A registry has no lock that would keep publishers out, so a repository is
+looked at again just before something is deleted from it, and only what is to go by both looks does. What is about to
+go is written down first, as an index under a tag of its own: otherwise, once an index is deleted, nobody could tell
+its images from some that are just being published, and what a killed pruning left would be spared for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import EnvironmentLacking
+from pipeline.mirror.holdings import joined, look_at
+from pipeline.mirror.pruning import with_lists
+from pipeline.mirror.reach import PRUNING, Graph
+from pipeline.mirror.repository import Mirror, Overtaken, Repository
+from pipeline.mirror.retention import plan_pruning
+from pipeline.model.artifact import Manifest
+from pipeline.model.image import Descriptor
+from pipeline.model.retention import HeldRepository, Judged, Plan, Pruned, Relisting
+from pipeline.model.rules import MirrorRules
+from pipeline.oci import media_types
+from pipeline.oci.image import descriptor_json
+
+PRUNING_TYPE = "application/vnd.relbuild.pruning.v1"
+"""The artifactType of an index that lists what is about to be deleted."""
+
+_RECORDED = 10_000
+"""Manifests that are written down in one such index: with 200 bytes each, half of what registries take (4 MiB)."""
+
+UNSUPPORTED = "delete-unsupported"
+"""The code of the error by which a registry says that it does not delete."""
+
+INSTRUCTIONS = (
+    "the registry frees space only when its own garbage collection is run, on its own machine (docker-registry 2.8):",
+    "1. stop the registry, or restart it with `storage: maintenance: readonly: enabled: true`: an image that is pushed "
+    "during the collection loses its blobs",
+    "2. registry garbage-collect --dry-run CONFIG.yml, then without --dry-run (Debian calls it docker-registry)",
+    "3. never with --delete-untagged (-m): it deletes every manifest without a tag of its own, and so the images of "
+    "every index, and every signature, SBOM and provenance that is attached by digest",
+    "4. start the registry again: a running one remembers blobs that the collection took away",
+)
+"""What people must do. Tried with docker-registry 2.8.3 (tests/system/test_prune_registry.py)."""
+
+
+def prune_registry(
+    mirror: Mirror, rules: MirrorRules, now: int, *, dry_run: bool = False, idle: bool = False
+) -> Pruned:
+    """Delete what the rules do not keep. `now` is seconds since the epoch; `idle`: the keeper vouches that nobody
+    publishes, so that what has no known age counts as old. With `dry_run` nothing is changed.
+
+    In the result `size` is bytes of manifests that can no longer be had, `size_after` is what the registry's garbage
+    collection frees of them and of blobs, if no repository elsewhere on that registry needs them.
+
+    Raises EnvironmentLacking if the registry cannot be reached or does not allow it; VerificationError if a manifest
+    cannot be read.
+    """
+    held = tuple(look_at(name, mirror.repository(name)) for name in mirror.repositories())
+    plan, lists = with_lists(plan_pruning(joined(held), rules, now, idle=idle), mirror)
+    done = plan
+    refused: list[Judged] = []
+    if not dry_run:
+        gone: set[tuple[str, Digest]] = set()
+        going = {one.repository for one in (*plan.tags, *plan.manifests)} | {one.repository for one in plan.relisted}
+        for name in sorted(going):
+            repository = mirror.repository(name)
+            now_held = look_at(name, repository)
+            again = plan_pruning(joined((now_held,)), rules, now, idle=idle)
+            common = _common(plan, again, name)
+            own = [(relisting, index) for relisting, index in lists if relisting in common.relisted]
+            deletion = _Deletion(repository, now_held, common, own)
+            deletion.run()
+            gone |= {(name, digest) for digest in deletion.gone}
+            refused += deletion.refused
+        done = _as_done(plan, held, gone)
+    size = sum(one.size for one in done.manifests)
+    sizes = {one.digest: one.size for one in done.manifests}
+    gone_for_all = sizes.keys() - _staying(held, done)
+    return Pruned(
+        mirror.url,
+        dry_run,
+        plan,
+        size,
+        refused=tuple(refused),
+        instructions=() if done.size == 0 else INSTRUCTIONS,
+        size_after=sum(sizes[digest] for digest in gone_for_all) + sum(one.size for one in done.blobs),
+    )
+
+
+def _common(plan: Plan, again: Plan, name: str) -> Plan:
+    """What goes from one repository by both looks."""
+    tags, manifests, lists = frozenset(again.tags), frozenset(again.manifests), frozenset(again.relisted)
+    return Plan(
+        tags=tuple(one for one in plan.tags if one.repository == name and one in tags),
+        manifests=tuple(one for one in plan.manifests if one.repository == name and one in manifests),
+        relisted=tuple(one for one in plan.relisted if one.repository == name and one in lists),
+    )
+
+
+def _staying(held: tuple[HeldRepository, ...], done: Plan) -> set[Digest]:
+    """Manifests that some repository still has: a registry keeps them once for all."""
+    gone = {(one.repository, one.digest) for one in done.manifests}
+    return {
+        one.digest for repository in held for one in repository.manifests if (repository.name, one.digest) not in gone
+    }
+
+
+def _as_done(plan: Plan, held: tuple[HeldRepository, ...], gone: set[tuple[str, Digest]]) -> Plan:
+    """What a plan comes to when of its manifests only those went that did: blobs that one needs which is still there
+    are not free."""
+    still = {
+        blob.digest
+        for repository in held
+        for manifest in repository.manifests
+        if (repository.name, manifest.digest) not in gone
+        for blob in manifest.blobs
+    }
+    return Plan(
+        manifests=tuple(one for one in plan.manifests if (one.repository, one.digest) in gone),
+        blobs=tuple(one for one in plan.blobs if one.digest not in still),
+    )
+
+
+class _Deletion:
+    """Deletes from one repository. `gone`: the manifests that were deleted; `refused`: what could not be, and why."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        held: HeldRepository,
+        plan: Plan,
+        lists: Sequence[tuple[Relisting, Manifest]],
+    ) -> None:
+        self._repository = repository
+        self._held = held
+        self._plan = plan
+        self._lists = lists
+        self.gone: list[Digest] = []
+        self.refused: list[Judged] = []
+        self._forbidden = False
+        self._tags_stay: bool | None = None
+
+    def run(self) -> None:
+        """Lists of referrers first, then each image with what speaks of it, the tags that are left last."""
+        going = {one.digest: one for one in self._plan.manifests}
+        for relisting, index in self._lists:
+            try:
+                self._repository.put_auxiliary(relisting.tag, index, expected=relisting.present)
+            except Overtaken:  # somebody attaches something: the next pruning sees to it
+                going.pop(relisting.present, None)
+        tags = {tag.tag: tag.digest for tag in self._plan.tags}
+        records = self._write_down(going)
+        pointing: dict[Digest, list[str]] = {}
+        for tag, digest in {**tags, **records}.items():
+            pointing.setdefault(digest, []).append(tag)
+        for digest in (*_whole_first(self._held, going), *sorted(set(records.values()))):
+            if self._deleted(functools.partial(self._repository.remove_manifest, digest), going.get(digest)):
+                self.gone.append(digest)
+                self._with_it(pointing.pop(digest, []), digest)
+        left = set(self._repository.tags())
+        known = {tag.tag: tag for tag in self._plan.tags}
+        for digest, names in pointing.items():
+            for tag in names:
+                if tag in left:
+                    self._untag(tag, digest, known.get(tag))
+
+    def _with_it(self, tags: Sequence[str], digest: Digest) -> None:
+        """Most registries remove a manifest's tags with it, as distribution-spec has it; a few keep them."""
+        for tag in tags:
+            if self._tags_stay is None:
+                self._tags_stay = self._repository.resolve(tag) == digest
+            if self._tags_stay:
+                self._untag(tag, digest, None)
+
+    def _untag(self, tag: str, digest: Digest, one: Judged | None) -> None:
+        with contextlib.suppress(Overtaken):  # it points to something else by now, which stays
+            self._deleted(lambda: self._repository.remove_tag(tag, digest), one)
+
+    def _deleted(self, delete: Callable[[], None], one: Judged | None) -> bool:
+        """Delete; False if the registry does not allow it. Then nothing more is tried."""
+        if not self._forbidden:
+            try:
+                delete()
+            except EnvironmentLacking as error:
+                if error.code != UNSUPPORTED:
+                    raise
+                self._forbidden = True
+            else:
+                return True
+        if one is not None:
+            self.refused.append(replace(one, why="cannot be removed by this registry's API"))
+        return False
+
+    def _write_down(self, going: dict[Digest, Judged]) -> dict[str, Digest]:
+        """Write down what is about to go. Returns what was written, by tag, now and by prunings that were killed: it
+        goes last and is taken out of `going`. The same is written under the same tag, so that a registry that deletes
+        nothing does not fill up with it."""
+        records = {
+            tag.tag: tag.digest for tag in self._plan.tags if tag.tag.startswith(PRUNING) and tag.digest in going
+        }
+        for digest in records.values():
+            going.pop(digest, None)
+        types = {one.digest: one.media_type for one in self._held.manifests}
+        rows = [descriptor_json(Descriptor(types[one], one, going[one].size)) for one in sorted(going)]
+        for start in range(0, len(rows), _RECORDED):
+            data = {
+                "schemaVersion": 2,
+                "mediaType": media_types.INDEX,
+                "artifactType": PRUNING_TYPE,
+                "manifests": rows[start : start + _RECORDED],
+            }
+            record = Manifest(media_types.INDEX, canonical_json(data))
+            tag = f"{PRUNING}{record.digest.hex[:32]}"
+            if records.get(tag) != record.digest:
+                with contextlib.suppress(Overtaken):  # another pruning writes the same
+                    self._repository.put_auxiliary(tag, record, None)
+                records[tag] = record.digest
+        return records
+
+
+def _whole_first(held: HeldRepository, going: Mapping[Digest, object]) -> Iterator[Digest]:
+    """An index before what it lists, and something before what speaks of it: whoever finds one of them still finds all
+    that belongs to it. One after the other, so that little is left over when this is killed."""
+    graph = Graph(held)
+    below: dict[Digest, list[Digest]] = {}
+    for digest in sorted(going):
+        manifest = graph.manifests.get(digest)
+        parts = [] if manifest is None else [child.digest for child in manifest.children]
+        parts += [tag.digest for tag in graph.followers[digest]]
+        parts += graph.referrers[digest]
+        below[digest] = [part for part in parts if part in going and part != digest]
+    inner = {part for parts in below.values() for part in parts}
+    seen: set[Digest] = set()
+    # What is left after the first pass hangs in a circle, which only tags with false names can make.
+    for root in (*sorted(going.keys() - inner), *sorted(inner)):
+        waiting = [root]
+        while waiting:
+            digest = waiting.pop()
+            if digest not in seen:
+                seen.add(digest)
+                yield digest
+                waiting += reversed(below[digest])

@@ -1,0 +1,209 @@
+"""What a mirror holds, and what of it goes when it is cleaned up. Times are seconds since the epoch, sizes bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.digest import Digest
+from pipeline.model.image import Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class HeldTag:
+    """A tag. `set_at`: when it was pointed to what it points to now; `pulled_at`: when somebody last pulled by it. None
+    where the mirror does not tell."""
+
+    name: str
+    digest: Digest
+    set_at: int | None = None
+    pulled_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldManifest:
+    """A manifest or index of one repository. `children`: what an index lists; `blobs`: config and layers; `subject`:
+    what it speaks of; `since`: when it came, or when a tag was last known to point to it, None where nobody knows."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    children: tuple[Descriptor, ...] = ()
+    blobs: tuple[Descriptor, ...] = ()
+    subject: Digest | None = None
+    artifact_type: str = ""
+    since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBlob:
+    """A blob of a mirror. `since`: when it came, None where the mirror does not tell."""
+
+    digest: Digest
+    size: int
+    since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRepository:
+    """A repository: its tags by name, its manifests by digest, each once and sorted."""
+
+    name: str
+    tags: tuple[HeldTag, ...]
+    manifests: tuple[HeldManifest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """All that a mirror holds, as far as it tells: repositories by name, and blobs by digest, which all repositories
+    share; each once and sorted."""
+
+    repositories: tuple[HeldRepository, ...]
+    blobs: tuple[HeldBlob, ...]
+
+
+class Kind(StrEnum):
+    """What goes, in the order in which it goes: nothing that still stands refers to what is gone."""
+
+    TAG = "tag"
+    MANIFEST = "manifest"
+    BLOB = "blob"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One thing that goes, or is spared, and why. `repository` is empty for a blob, `tag` for all but a tag; `digest`
+    of a tag is what it points to, and its `size` is 0: what it points to is counted by itself."""
+
+    kind: Kind
+    repository: str
+    tag: str
+    digest: Digest
+    size: int
+    why: str
+
+    def __str__(self) -> str:
+        if self.kind is Kind.TAG:
+            return f"{self.repository}:{self.tag} → {self.digest}: {self.why}"
+        where = f"{self.repository}@" if self.repository else ""
+        return f"{self.kind} {where}{self.digest} ({self.size} bytes): {self.why}"
+
+    def json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "kind": str(self.kind),
+            **({"repository": self.repository} if self.repository else {}),
+            **({"tag": self.tag} if self.tag else {}),
+            "digest": str(self.digest),
+            "size": self.size,
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Relisting:
+    """The list of referrers under a tag that stays, `present`, names what is not there or will not be: `without` is to
+    be taken out."""
+
+    repository: str
+    tag: str
+    present: Digest
+    without: tuple[Digest, ...]
+
+    def json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "repository": self.repository,
+            "tag": self.tag,
+            "present": str(self.present),
+            "without": [str(digest) for digest in self.without],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What goes (`tags`, `manifests`, `blobs`), which lists of referrers are written anew, what nothing refers to and
+    is spared all the same; all sorted. `notes`: what a keeper should know of how this was decided."""
+
+    tags: tuple[Judged, ...] = ()
+    manifests: tuple[Judged, ...] = ()
+    blobs: tuple[Judged, ...] = ()
+    relisted: tuple[Relisting, ...] = ()
+    spared: tuple[Judged, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all manifests and blobs that go."""
+        return sum(one.size for one in (*self.manifests, *self.blobs))
+
+    @property
+    def empty(self) -> bool:
+        """Is there nothing to do?"""
+        return not (self.tags or self.manifests or self.blobs or self.relisted)
+
+    def json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "bytes": self.size,
+            "tags": [one.json() for one in self.tags],
+            "manifests": [one.json() for one in self.manifests],
+            "blobs": [one.json() for one in self.blobs],
+            "relisted": [one.json() for one in self.relisted],
+            "spared": [one.json() for one in self.spared],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What pruning did, or with `dry_run` would do. `size`: bytes that were taken away, counted from what was moved or
+    removed and not from the plan. `stamp`: under which all of it can be brought back; empty where it cannot be, or
+    where there was nothing to do. `refused`: what the plan has and this mirror cannot do, with the reason.
+    `instructions`: what people must do themselves; `size_after`: bytes that it would free then, at most."""
+
+    mirror: str
+    dry_run: bool
+    plan: Plan
+    size: int
+    stamp: str = ""
+    refused: tuple[Judged, ...] = ()
+    instructions: tuple[str, ...] = ()
+    size_after: int = 0
+
+    def json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "mirror": self.mirror,
+            "dry_run": self.dry_run,
+            "bytes": self.size,
+            "stamp": self.stamp,
+            "refused": [one.json() for one in self.refused],
+            "instructions": list(self.instructions),
+            "bytes_after": self.size_after,
+            "plan": self.plan.json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What was brought back. `stamps`: the prunings that were undone, the last first; `tags`: (repository, tag);
+    `left`: those that exist again meanwhile and were left as they are."""
+
+    mirror: str
+    stamps: tuple[str, ...]
+    tags: tuple[tuple[str, str], ...]
+    left: tuple[tuple[str, str], ...]
+    manifests: int
+    blobs: int
+
+    def json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "mirror": self.mirror,
+            "stamps": list(self.stamps),
+            "tags": [f"{repository}:{tag}" for repository, tag in self.tags],
+            "left": [f"{repository}:{tag}" for repository, tag in self.left],
+            "manifests": self.manifests,
+            "blobs": self.blobs,
+        }

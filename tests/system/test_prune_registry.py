@@ -1,0 +1,265 @@
+"""Cleaning up mirrors that are registries, neither of which has the referrers API."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.mirror.deletion import prune_registry
+from pipeline.mirror.history import write_down
+from pipeline.mirror.holdings import take_inventory
+from pipeline.mirror.layout import open_layout
+from pipeline.mirror.registry import RegistryMirror, RegistryRepository, open_registry
+from pipeline.mirror.repository import Repository, is_auxiliary
+from pipeline.model.publication import Move, Why
+from pipeline.model.rules import MirrorRules
+from pipeline.progress import QUIET
+from pipeline.store import Store
+from tests.system.peers import crane_registry, docker_registry, free_port, program, served
+from tests.system.stock import LATER, RULES, Stock, falsely_listed, require_whole, stocked, tagged
+from tests.unit import mirrored
+
+
+@contextlib.contextmanager
+def reached(host: str) -> Iterator[RegistryMirror]:
+    with open_registry(f"registry+http://{host}/ns", environment={}, progress=QUIET) as mirror:
+        yield mirror
+
+
+def stored(folder: Path) -> dict[str, int]:
+    """The blobs of a docker-registry, manifests among them: hex → bytes."""
+    found = (folder / "data" / "docker" / "registry" / "v2" / "blobs").rglob("data")
+    return {path.parent.name: path.stat().st_size for path in found}
+
+
+def collect(folder: Path, *options: str) -> None:
+    """docker-registry's own garbage collection, as the instructions say it."""
+    argv = [program("docker-registry"), "garbage-collect", *options, folder / "config.yml"]
+    subprocess.run(argv, check=True, capture_output=True)
+
+
+def is_there(repository: Repository, digest: Digest) -> bool:
+    return repository.manifest(digest) is not None
+
+
+def test_from_a_registry_without_the_referrers_api_exactly_the_unreachable_goes(tmp_path: Path, store: Store) -> None:
+    folder = tmp_path / "registry"
+    with docker_registry(folder) as host, reached(host) as mirror:
+        stock = stocked(mirror, store)
+        product = mirror.repository("product")
+        before = stored(folder)
+        dry = prune_registry(mirror, RULES, LATER, dry_run=True)
+        assert stored(folder) == before and product.resolve("old-1") is not None
+        pruned = prune_registry(mirror, RULES, LATER)
+        assert pruned.plan == dry.plan and not pruned.refused
+        assert (pruned.size, pruned.size_after) == (dry.size, dry.size_after)
+        assert {tag for tag in product.tags() if not is_auxiliary(tag)} == {"9.7", "stable"}
+        assert mirror.repository("other/product").tags() == ()
+        require_whole(product)
+        assert stock.goes | stock.orphans <= {one.digest for one in (*dry.plan.manifests, *dry.plan.blobs)}
+        assert not [one for one in dry.plan.manifests if is_there(mirror.repository(one.repository), one.digest)]
+        assert prune_registry(mirror, RULES, LATER).plan.empty
+        assert any("garbage-collect" in line for line in pruned.instructions)
+    # Lists that were overwritten by attaching, and an index without a tag, cannot be found by the API: they stay.
+    collect(folder)
+    after = stored(folder)
+    # And so do the bytes (but only those) of manifests that they list.
+    assert {digest.hex for digest in stock.stays | stock.unlisted} <= after.keys()
+    assert not {one.digest.hex for one in pruned.plan.blobs} & after.keys()
+    assert 3000 < sum(size for name, size in before.items() if name not in after) <= pruned.size_after
+    with docker_registry(folder) as host, reached(host) as mirror:
+        require_whole(mirror.repository("product"))
+
+
+def test_the_bytes_that_a_registry_will_free_are_those_that_its_collection_frees(tmp_path: Path, store: Store) -> None:
+    folder = tmp_path / "registry"
+    with docker_registry(folder) as host, reached(host) as mirror:
+        product, other = mirror.repository("product"), mirror.repository("other")
+        first, second, third = (mirrored.image(store, number, 1000 * number) for number in range(3))
+        for made in (first, second, third):
+            mirrored.attach(product, mirrored.put(product, store, made).descriptor, f"SBOM of {made.digest}")
+        tagged(product, "9.7", mirrored.manifest(first))
+        tagged(product, "old-1", mirrored.manifest(second))
+        tagged(product, "old-2", mirrored.manifest(third))
+        mirrored.publish(other, store, third, "9.7")  # the same image stays elsewhere
+        before = stored(folder)
+        dry = prune_registry(mirror, RULES, LATER, dry_run=True)
+        pruned = prune_registry(mirror, RULES, LATER)
+        assert pruned.size_after == dry.size_after > 1000
+    collect(folder)
+    after = stored(folder)
+    assert sum(size for name, size in before.items() if name not in after) == pruned.size_after
+    assert not after.keys() - before.keys()
+
+
+def test_why_the_instructions_warn_of_deleting_untagged_manifests(tmp_path: Path, store: Store) -> None:
+    with docker_registry(tmp_path) as host, reached(host) as mirror:
+        product = mirror.repository("product")
+        made = mirrored.image(store, 1)
+        whole = mirrored.index(made)
+        mirrored.put(product, store, made)
+        product.put_manifest(whole)
+        tagged(product, "9.7", whole)
+        note = mirrored.attach(product, made.manifest_descriptor, "its SBOM")
+    collect(tmp_path, "--delete-untagged")
+    with docker_registry(tmp_path) as host, reached(host) as mirror:
+        product = mirror.repository("product")
+        assert product.manifest("9.7") == whole
+        assert not is_there(product, made.digest) and not is_there(product, note.digest)
+
+
+def test_what_speaks_of_an_image_goes_with_it_where_no_tag_lists_it(tmp_path: Path, store: Store) -> None:
+    """As with the referrers API, which neither registry here has: a layout tells it without a tag as well."""
+    mirror = open_layout(tmp_path / "layout", create=True)
+    repository = mirror.repository("")
+    noted = {}
+    for tag, number in (("9.7", 1), ("old", 2)):
+        whole = mirrored.publish(repository, store, mirrored.image(store, number), tag)
+        noted[tag] = mirrored.attach(repository, whole.descriptor, f"SBOM of {tag}")
+    assert repository.tags() == ("9.7", "old")
+    pruned = prune_registry(mirror, RULES, LATER)
+    assert noted["old"].digest in {one.digest for one in pruned.plan.manifests}
+    assert is_there(repository, noted["9.7"].digest)
+    require_whole(repository)
+
+
+def test_from_a_registry_that_keeps_the_tags_of_what_is_deleted_exactly_the_unreachable_goes(
+    tmp_path: Path, store: Store
+) -> None:
+    with crane_registry(tmp_path) as host, reached(host) as mirror:
+        stock = stocked(mirror, store)
+        product = mirror.repository("product")
+        dry = prune_registry(mirror, RULES, LATER, dry_run=True)
+        pruned = prune_registry(mirror, RULES, LATER)
+        assert (pruned.plan, pruned.size, pruned.size_after) == (dry.plan, dry.size, dry.size_after)
+        assert not pruned.refused
+        assert {tag for tag in product.tags() if not is_auxiliary(tag)} == {"9.7", "stable"}
+        require_whole(product)
+        assert stock.goes <= {one.digest for one in (*dry.plan.manifests, *dry.plan.blobs)}
+        assert not stock.stays & {one.digest for one in dry.plan.manifests if one.repository == "product"}
+        assert not [one for one in dry.plan.manifests if is_there(mirror.repository(one.repository), one.digest)]
+        assert prune_registry(mirror, RULES, LATER).plan.empty
+
+
+def test_a_tag_goes_from_a_registry_while_what_it_points_to_stays(tmp_path: Path, store: Store) -> None:
+    with docker_registry(tmp_path) as host, reached(host) as mirror:
+        product = mirror.repository("product")
+        whole = mirrored.publish(product, store, mirrored.image(store, 1), "9.7")
+        tagged(product, "old", whole)
+        pruned = prune_registry(mirror, RULES, LATER)
+        assert not pruned.refused and pruned.size == 0
+        assert product.tags() == ("9.7",)
+        require_whole(product)
+
+
+def test_what_is_being_published_to_a_registry_is_spared_unless_nobody_publishes(tmp_path: Path, store: Store) -> None:
+    with docker_registry(tmp_path) as host, reached(host) as mirror:
+        product = mirror.repository("product")
+        mirrored.publish(product, store, mirrored.image(store, 1), "9.7")
+        arriving = mirrored.put(product, store, mirrored.image(store, 2))
+        note = mirrored.attach(product, arriving.descriptor, "its signature")
+        signed = mirrored.put(product, store, mirrored.image(store, 3))
+        stock = Stock(store)
+        signature = stock.signature(product, signed.digest, "by its tag alone", True)
+        pruned = prune_registry(mirror, RULES, LATER)
+        assert pruned.plan.empty
+        arrived = {arriving.digest, note.digest, signed.digest, signature.digest}
+        assert arrived <= {one.digest for one in pruned.plan.spared}
+        prune_registry(mirror, RULES, LATER, idle=True)
+        assert not any(is_there(product, digest) for digest in arrived)
+        require_whole(product)
+
+
+def test_what_a_tag_of_a_registry_left_long_ago_is_found_by_the_history(tmp_path: Path, store: Store) -> None:
+    with docker_registry(tmp_path) as host, reached(host) as mirror:
+        product = mirror.repository("product")
+        first = mirrored.publish(product, store, mirrored.image(store, 1), "latest")
+        second = mirrored.put(product, store, mirrored.image(store, 2))
+        for move in (
+            Move("latest", None, first.digest, (LATER - 900_000) * 1000, Why.PUBLISH),
+            Move("latest", first.digest, second.digest, (LATER - 800_000) * 1000, Why.PUBLISH),
+        ):
+            write_down(product, move)
+        tagged(product, "latest", second)
+        early = prune_registry(mirror, MirrorRules(), LATER - 750_000)
+        assert early.plan.empty and first.digest in {one.digest for one in early.plan.spared}
+        prune_registry(mirror, MirrorRules(), LATER)
+        assert not is_there(product, first.digest)
+        require_whole(product)
+
+
+def test_a_registry_that_does_not_delete_is_left_as_it_is_and_that_is_said(tmp_path: Path, store: Store) -> None:
+    with docker_registry(tmp_path) as host, reached(host) as mirror:
+        stocked(mirror, store)
+    config = tmp_path / "config.yml"
+    port = free_port()
+    value = json.loads(config.read_text())
+    value["storage"]["delete"]["enabled"] = False
+    value["http"]["addr"] = f"127.0.0.1:{port}"
+    config.write_text(json.dumps(value))
+    before = stored(tmp_path)
+    server = served([program("docker-registry"), "serve", config], port, tmp_path / "log")
+    with server, reached(f"127.0.0.1:{port}") as mirror:
+        pruned = prune_registry(mirror, RULES, LATER)
+        assert {one.digest for one in pruned.plan.manifests} <= {one.digest for one in pruned.refused}
+        assert pruned.size == pruned.size_after == 0
+        require_whole(mirror.repository("product"))
+        once = stored(tmp_path)
+        prune_registry(mirror, RULES, LATER)
+        require_whole(mirror.repository("product"))
+    assert stored(tmp_path) == once and before.items() <= once.items()
+
+
+class Killed(BaseException):
+    """Stands for a kill between two requests."""
+
+
+def test_killed_at_each_deletion_and_run_again_a_registry_is_as_if_never_killed(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with docker_registry(tmp_path / "first") as host, reached(host) as mirror:
+        stocked(mirror, store)
+        signed = mirror.repository("product").manifest("9.7")
+        assert signed is not None
+        falsely_listed(mirror.repository("product"), signed.digest)
+    shutil.copytree(tmp_path / "first", tmp_path / "model")
+    with docker_registry(tmp_path / "model") as host, reached(host) as mirror:
+        prune_registry(mirror, RULES, LATER)
+        wanted = take_inventory(mirror)
+    left = 0
+
+    def dying(original: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: object, **named: object) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+            original(*arguments, **named)
+
+        return call
+
+    for name in ("remove_manifest", "remove_tag", "put_auxiliary"):
+        monkeypatch.setattr(RegistryRepository, name, dying(getattr(RegistryRepository, name)))
+    step, killed = 0, True
+    while killed:
+        step += 1
+        shutil.copytree(tmp_path / "first", tmp_path / "again")
+        with docker_registry(tmp_path / "again") as host, reached(host) as mirror:
+            left, killed = step, False
+            try:
+                prune_registry(mirror, RULES, LATER)
+            except Killed:
+                killed = True
+            left = 0
+            require_whole(mirror.repository("product"))
+            prune_registry(mirror, RULES, LATER)
+            assert take_inventory(mirror) == wanted, step
+        shutil.rmtree(tmp_path / "again")
+    assert step > 10

@@ -1,0 +1,558 @@
+"""What goes of a mirror and what stays: examples of each promise, and the laws that hold for any mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.digest import Digest
+from pipeline.mirror.reach import tag_subject
+from pipeline.mirror.repository import is_auxiliary
+from pipeline.mirror.retention import plan_pruning
+from pipeline.model.image import Descriptor
+from pipeline.model.retention import (
+    HeldBlob,
+    HeldManifest,
+    HeldRepository,
+    HeldTag,
+    Inventory,
+    Judged,
+    Plan,
+)
+from pipeline.model.rules import MirrorRules, RetentionRule
+from pipeline.oci import media_types
+
+NOW = 1_800_000_000
+DAY = 86_400
+OLD = NOW - 100 * DAY
+YOUNG = NOW - 60
+KEEP_NONE = MirrorRules(retention=(RetentionRule(tags="gone*", keep=0),))
+
+
+def digest(name: str) -> Digest:
+    return Digest.of(name.encode())
+
+
+def descriptor(name: str) -> Descriptor:
+    return Descriptor("application/octet-stream", digest(name), 10)
+
+
+@dataclass
+class Shop:
+    """A repository, made by names: each name is a digest."""
+
+    name: str = "product"
+    tags: list[HeldTag] = field(default_factory=list)
+    manifests: list[HeldManifest] = field(default_factory=list)
+
+    def image(self, name: str, *blobs: str, since: int | None = OLD, subject: str = "") -> Shop:
+        said = digest(subject) if subject else None
+        layers = tuple(descriptor(blob) for blob in blobs)
+        self.manifests.append(HeldManifest(digest(name), media_types.MANIFEST, 100, (), layers, said, since=since))
+        return self
+
+    def index(self, name: str, *children: str, since: int | None = OLD) -> Shop:
+        listed = tuple(descriptor(child) for child in children)
+        self.manifests.append(HeldManifest(digest(name), media_types.INDEX, 50, listed, since=since))
+        return self
+
+    def tag(self, tag: str, name: str, set_at: int | None = OLD, pulled_at: int | None = None) -> Shop:
+        self.tags.append(HeldTag(tag, digest(name), set_at, pulled_at))
+        return self
+
+    def follow(self, of: str, name: str, ending: str = "", set_at: int | None = OLD) -> Shop:
+        """A list of referrers, or with `.sig` a signature, under the tag that speaks of `of`."""
+        return self.tag(f"sha256-{digest(of).hex}{ending}", name, set_at)
+
+    @property
+    def held(self) -> HeldRepository:
+        return HeldRepository(
+            self.name,
+            tuple(sorted(self.tags, key=lambda tag: tag.name)),
+            tuple(sorted(self.manifests, key=lambda one: one.digest)),
+        )
+
+
+def mirror(*shops: Shop, blobs: Iterable[str] = (), young_blobs: Iterable[str] = ()) -> Inventory:
+    """Repositories, with all blobs that their manifests need, and more."""
+    since = {digest(name): YOUNG for name in young_blobs}
+    found = {blob.digest for shop in shops for one in shop.manifests for blob in one.blobs}
+    found |= {digest(name) for name in blobs} | set(since)
+    return Inventory(
+        tuple(shop.held for shop in sorted(shops, key=lambda one: one.name)),
+        tuple(HeldBlob(one, 10, since.get(one, OLD)) for one in sorted(found)),
+    )
+
+
+def names(judged: Iterable[Judged], *known: str) -> set[str]:
+    """Digests back into names."""
+    table = {digest(name): name for name in known}
+    return {one.tag or table.get(one.digest, str(one.digest)) for one in judged}
+
+
+def gone(plan: Plan, *known: str) -> set[str]:
+    return names((*plan.tags, *plan.manifests, *plan.blobs), *known)
+
+
+# --- what stays with what ---------------------------------------------------------------------------------
+
+
+def test_without_rules_every_tag_stays_and_what_no_tag_reaches_goes() -> None:
+    shop = Shop().image("kept", "layer").tag("9.7", "kept").image("lost", "layer", "own")
+    plan = plan_pruning(mirror(shop), MirrorRules(), NOW)
+    assert gone(plan, "lost", "own") == {"lost", "own"}
+    assert plan.size == 100 + 10
+
+
+def test_a_blob_that_another_repository_needs_stays() -> None:
+    one = Shop("a").image("x", "shared", "own").tag("gone", "x")
+    other = Shop("b").image("y", "shared").tag("stays", "y")
+    assert gone(plan_pruning(mirror(one, other), KEEP_NONE, NOW), "x", "own") == {"gone", "x", "own"}
+
+
+def test_the_same_manifest_stays_in_one_repository_and_goes_from_another() -> None:
+    one = Shop("a").image("x", "layer").tag("gone", "x")
+    other = Shop("b").image("x", "layer").tag("stays", "x")
+    plan = plan_pruning(mirror(one, other), KEEP_NONE, NOW)
+    assert [(judged.repository, judged.digest) for judged in plan.manifests] == [("a", digest("x"))]
+    assert not plan.blobs
+
+
+def test_an_index_keeps_its_images_and_takes_along_those_that_nothing_else_has() -> None:
+    shop = Shop().image("amd", "la").image("arm", "lb").image("old", "lc")
+    shop.index("kept", "amd", "arm").tag("stays", "kept").index("left", "arm", "old").tag("gone", "left")
+    assert gone(plan_pruning(mirror(shop), KEEP_NONE, NOW), "left", "old", "lc") == {"gone", "left", "old", "lc"}
+
+
+def test_an_untagged_index_goes_although_it_lists_an_image_that_stays() -> None:
+    shop = Shop().image("amd", "la").image("arm", "lb").index("parent", "amd", "arm").tag("stays", "amd")
+    assert gone(plan_pruning(mirror(shop), MirrorRules(), NOW), "parent", "arm", "lb") == {"parent", "arm", "lb"}
+
+
+def test_what_speaks_of_something_that_stays_stays_and_what_speaks_of_that_too() -> None:
+    shop = Shop().image("x", "l").tag("stays", "x").image("sbom", "s", subject="x").image("seal", "t", subject="sbom")
+    shop.follow("x", "list").index("list", "sbom").follow("x", "sig", ".sig").image("sig", "u")
+    assert plan_pruning(mirror(shop), MirrorRules(), NOW).empty
+
+
+def test_what_speaks_of_something_that_goes_goes() -> None:
+    shop = Shop().image("x", "l").tag("gone", "x").image("sbom", "s", subject="x").image("seal", "t", subject="sbom")
+    shop.follow("x", "list").index("list", "sbom").follow("x", "sig", ".sig").image("sig", "u")
+    plan = plan_pruning(mirror(shop), KEEP_NONE, NOW)
+    assert len(plan.tags) == 3
+    assert names((*plan.manifests, *plan.blobs), *"xlst", "sbom", "seal", "list", "sig", "u") == {
+        *("x", "l", "s", "t", "u", "sbom", "seal", "list", "sig")
+    }
+    assert not plan.relisted
+
+
+def test_a_referrer_that_a_tag_points_to_keeps_its_subject() -> None:
+    shop = Shop().image("x", "l").image("sbom", "s", subject="x").tag("stays", "sbom")
+    assert plan_pruning(mirror(shop), MirrorRules(), NOW).empty
+
+
+def test_a_referrer_whose_subject_is_missing_goes_with_its_tags() -> None:
+    shop = Shop().image("kept").tag("stays", "kept").image("sbom", "s", subject="missing")
+    shop.follow("missing", "list").index("list", "sbom").follow("missing", "sig", ".sig").image("sig", "u")
+    plan = plan_pruning(mirror(shop), MirrorRules(), NOW)
+    assert names((*plan.manifests, *plan.blobs), "sbom", "s", "list", "sig", "u") == {"sbom", "s", "list", "sig", "u"}
+    assert len(plan.tags) == 2
+
+
+def test_a_referrer_whose_subject_is_missing_stays_where_a_tag_points_to_it() -> None:
+    shop = Shop().image("sbom", "s", subject="missing").tag("stays", "sbom")
+    assert plan_pruning(mirror(shop), MirrorRules(), NOW).empty
+
+
+def test_being_listed_among_referrers_keeps_nothing_and_the_list_is_written_anew() -> None:
+    shop = Shop().image("x", "l").tag("stays", "x").image("sbom", "s", subject="x").image("other", "o", subject="gone")
+    shop.follow("x", "list").index("list", "sbom", "other", "nowhere")
+    plan = plan_pruning(mirror(shop), MirrorRules(), NOW)
+    assert gone(plan, "other", "o", "list") == {"other", "o", "list"}
+    (relisting,) = plan.relisted
+    assert relisting.present == digest("list")
+    assert set(relisting.without) == {digest("other"), digest("nowhere")}
+
+
+def test_a_list_that_names_nothing_that_stays_goes() -> None:
+    shop = Shop().image("x", "l").tag("stays", "x").follow("x", "list").index("list", "nowhere")
+    plan = plan_pruning(mirror(shop), MirrorRules(), NOW)
+    assert [judged.tag for judged in plan.tags] == [f"sha256-{digest('x').hex}"]
+    assert names(plan.manifests, "list") == {"list"}
+    assert not plan.relisted
+
+
+def test_sources_stay_and_go_with_the_image_that_they_are_of() -> None:
+    for tag, stays in (("stays", True), ("gone", False)):
+        shop = Shop().image("x", "l").tag(tag, "x").image("rpms", "r").tag(f"sources-{digest('x').short}", "rpms")
+        assert (digest("rpms") in {one.digest for one in plan_pruning(mirror(shop), KEEP_NONE, NOW).manifests}) != stays
+
+
+def test_sources_stay_with_whatever_stays_and_has_them() -> None:
+    """By the digest that their tag names, by what they speak of, by what lists them."""
+    for shop in (
+        Shop().image("x").tag("stays", "x").image("rpms", "r", subject="x"),
+        Shop().image("x").index("i", "x", "rpms").tag("stays", "i").image("rpms", "r"),
+    ):
+        shop.tag("sources-0123456789ab", "rpms")
+        assert plan_pruning(mirror(shop), MirrorRules(), NOW).empty
+
+
+def test_a_list_that_is_young_and_stays_keeps_nothing_either() -> None:
+    shop = Shop().image("x").tag("stays", "x").image("sbom", subject="x").image("other", "o", subject="gone")
+    shop.follow("x", "list").index("list", "sbom", "other", since=YOUNG)
+    plan = plan_pruning(mirror(shop), MirrorRules(), NOW)
+    assert {digest("other"), digest("o")} <= {one.digest for one in (*plan.manifests, *plan.blobs)}
+    assert [one.without for one in plan.relisted] == [(digest("other"),)]
+
+
+def test_a_list_that_people_pull_by_another_tag_is_an_index_like_any_other() -> None:
+    shop = Shop().image("x").tag("stays", "x").image("other", "o", subject="gone")
+    shop.follow("x", "list").index("list", "other", "nowhere").tag("all-of-it", "list")
+    assert plan_pruning(mirror(shop), MirrorRules(), NOW).empty
+
+
+def test_what_a_killed_pruning_had_begun_is_finished_but_for_what_stays() -> None:
+    shop = Shop().image("x", "l", since=None).image("left", "m", since=None).tag("stays", "x")
+    shop.index("record", "x", "left", since=None).tag(f"prune.{digest('record').hex[:32]}", "record", None)
+    plan = plan_pruning(mirror(shop), MirrorRules(), NOW)
+    assert names(plan.manifests, "x", "left", "record") == {"left", "record"}
+    assert len(plan.tags) == 1
+
+
+# --- which tags go ------------------------------------------------------------------------------------------
+
+
+def tags_gone(shop: Shop, *rules: RetentionRule) -> set[str]:
+    return {judged.tag for judged in plan_pruning(mirror(shop), MirrorRules(retention=rules), NOW).tags}
+
+
+def dated(*tags: tuple[str, int]) -> Shop:
+    """Tags, each some days old."""
+    shop = Shop().image("x")
+    for tag, days in tags:
+        shop.tag(tag, "x", NOW - days * DAY)
+    return shop
+
+
+def test_the_newest_are_kept_by_when_they_were_set() -> None:
+    assert tags_gone(dated(("a", 3), ("b", 1), ("c", 2)), RetentionRule(keep=2)) == {"a"}
+
+
+def test_any_clause_that_speaks_for_a_tag_keeps_it() -> None:
+    shop = dated(("a", 30), ("b", 20), ("c", 5), ("d", 4))
+    assert tags_gone(shop, RetentionRule(keep=1, younger_than=10 * DAY)) == {"a", "b"}
+
+
+def test_the_first_rule_that_matches_decides_and_one_without_clauses_keeps_all() -> None:
+    shop = dated(("9.7", 30), ("9.8", 20), ("nightly-1", 20), ("nightly-2", 10), ("else", 99))
+    rules = RetentionRule(tags="9.*"), RetentionRule(tags="nightly-*", keep=1), RetentionRule(tags="n*", keep=0)
+    assert tags_gone(shop, *rules) == {"nightly-1"}
+
+
+def test_a_rule_speaks_of_the_repositories_that_it_names() -> None:
+    assert tags_gone(dated(("a", 3)), RetentionRule(repositories="other*", keep=0)) == set()
+
+
+def test_each_repository_keeps_its_own_newest() -> None:
+    one, other = dated(("a", 3), ("b", 1)), dated(("a", 30), ("b", 10))
+    other.name = "other"
+    plan = plan_pruning(mirror(one, other), MirrorRules(retention=(RetentionRule(keep=1),)), NOW)
+    assert [(judged.repository, judged.tag) for judged in plan.tags] == [("other", "a"), ("product", "a")]
+
+
+def test_records_of_moves_are_neither_counted_nor_removed_but_by_a_rule_that_names_them() -> None:
+    shop = dated(("a", 30), ("move.a.20260101T000000000Z.abcdef", 1), ("move.a.20250101T000000000Z.abcdef", 400))
+    assert tags_gone(shop, RetentionRule(keep=1)) == set()
+    assert tags_gone(shop, RetentionRule(tags="move.*", younger_than=365 * DAY)) == {shop.tags[2].name}
+
+
+def test_pulls_count_where_they_are_known() -> None:
+    shop = Shop().image("x").tag("a", "x", OLD, NOW - DAY).tag("b", "x", OLD, NOW - 50 * DAY)
+    assert tags_gone(shop, RetentionRule(pulled_within=7 * DAY)) == {"b"}
+
+
+def test_where_pulls_are_not_known_the_other_clauses_decide_alone_and_it_is_said() -> None:
+    rule = RetentionRule(keep=1, pulled_within=7 * DAY, place="mirror.yaml:3")
+    plan = plan_pruning(mirror(dated(("a", 3), ("b", 2))), MirrorRules(retention=(rule,)), NOW)
+    assert [judged.tag for judged in plan.tags] == ["a"]
+    assert any("mirror.yaml:3" in note for note in plan.notes)
+
+
+def test_a_rule_that_asks_only_for_pulls_removes_nothing_where_they_are_not_known() -> None:
+    assert tags_gone(dated(("a", 300)), RetentionRule(pulled_within=DAY)) == set()
+
+
+def test_a_tag_of_unknown_age_stays_and_it_is_said() -> None:
+    shop = Shop().image("x").tag("a", "x", None).tag("b", "x", OLD)
+    plan = plan_pruning(mirror(shop), MirrorRules(retention=(RetentionRule(keep=0),)), NOW)
+    assert [judged.tag for judged in plan.tags] == ["b"]
+    assert any("since when 1 tags" in note for note in plan.notes)
+
+
+def test_a_tag_that_goes_says_by_which_rule() -> None:
+    rule = RetentionRule(tags="nightly-*", keep=0, younger_than=2 * DAY, place="mirror.yaml:7")
+    (judged,) = plan_pruning(mirror(dated(("nightly-1", 3))), MirrorRules(retention=(rule,)), NOW).tags
+    assert judged.why == "not among the newest 0, older than 2 days of 'nightly-*' in '*' (mirror.yaml:7)"
+
+
+# --- what is spared -----------------------------------------------------------------------------------------
+
+
+def test_what_is_young_is_spared_with_all_that_it_needs() -> None:
+    shop = Shop().image("new", "old layer", since=YOUNG).image("amd", "la").index("parent", "amd", since=YOUNG)
+    plan = plan_pruning(mirror(shop, young_blobs=["arriving"], blobs=["junk"]), MirrorRules(), NOW)
+    assert gone(plan, "junk") == {"junk"}
+    known = "new", "old layer", "amd", "la", "parent", "arriving"
+    assert names(plan.spared, *known) == set(known)
+
+
+def test_the_signature_of_what_is_spared_is_spared() -> None:
+    shop = Shop().image("new", since=YOUNG).follow("new", "sig", ".sig").image("sig", "s")
+    shop.image("sbom", subject="new").follow("new", "list").index("list", "sbom")
+    assert plan_pruning(mirror(shop), MirrorRules(), NOW).empty
+
+
+def test_a_tag_that_goes_leaves_a_young_image_behind() -> None:
+    plan = plan_pruning(mirror(Shop().image("x", since=YOUNG).tag("gone", "x")), KEEP_NONE, NOW)
+    assert gone(plan) == {"gone"}
+    assert names(plan.spared, "x") == {"x"}
+
+
+def test_where_ages_are_unknown_what_may_just_arrive_is_spared_unless_nobody_publishes() -> None:
+    shop = Shop().image("x", "l", since=None).follow("x", "sig", ".sig", None).image("sig", "s", since=None)
+    assert plan_pruning(mirror(shop), MirrorRules(), NOW).empty
+    plan = plan_pruning(mirror(shop), MirrorRules(), NOW, idle=True)
+    assert names(plan.manifests, "x", "sig") == {"x", "sig"}
+
+
+def test_where_ages_are_unknown_what_a_tag_points_to_had_arrived() -> None:
+    shop = Shop().index("i", "x", since=None).tag("gone", "i").image("x", "l", since=None)
+    shop.follow("x", "sig", ".sig", None).image("sig", "s", since=None)
+    known = "i", "x", "l", "sig", "s"
+    plan = plan_pruning(mirror(shop), KEEP_NONE, NOW)
+    assert names((*plan.manifests, *plan.blobs), *known) == set(known)
+    assert not plan.spared
+
+
+def test_where_ages_are_unknown_what_speaks_of_nothing_had_arrived() -> None:
+    shop = Shop().follow("missing", "sig", ".sig", None).image("sig", "s", since=None)
+    shop.follow("missing", "list", "", None).index("list", "sbom", since=None).image(
+        "sbom", subject="missing", since=None
+    )
+    plan = plan_pruning(mirror(shop), MirrorRules(), NOW)
+    assert names(plan.manifests, "sig", "list", "sbom") == {"sig", "list", "sbom"}
+
+
+def test_what_is_missing_is_said() -> None:
+    shop = Shop().image("x", "l").tag("9.7", "x").tag("lost", "nowhere")
+    inventory = mirror(shop)
+    notes = plan_pruning(replace(inventory, blobs=()), MirrorRules(), NOW).notes
+    assert notes == (
+        f"product:lost points to {digest('nowhere')}, which is not here",
+        f"product@{digest('x')} needs {digest('l')}, which is not here",
+    )
+
+
+# --- laws -----------------------------------------------------------------------------------------------------
+
+TIMES = st.sampled_from([OLD, NOW - 10 * DAY, YOUNG])
+
+
+@st.composite
+def shops(draw: st.DrawFn, name: str) -> Shop:
+    """Any repository: a manifest refers to what was made before it, to blobs that all repositories share, or to what is
+    not there; tags, true and false, point anywhere."""
+    shop = Shop(name)
+    made: list[str] = []
+    some = st.lists(st.sampled_from([f"blob{number}" for number in range(6)]), max_size=3, unique=True)
+    for number in range(draw(st.integers(0, 8))):
+        one = f"m{number}"
+        targets = st.sampled_from([*made, "missing"])
+        kind = draw(st.sampled_from(["image", "index", "referrer"]))
+        if kind == "index":
+            shop.index(one, *draw(st.lists(targets, max_size=3, unique=True)), since=draw(TIMES))
+        else:
+            subject = draw(targets) if kind == "referrer" else ""
+            shop.image(one, *draw(some), since=draw(TIMES), subject=subject)
+        made.append(one)
+    anything = st.sampled_from([*made, "missing"])
+    for number in range(draw(st.integers(0, 4))):
+        shop.tag(f"t{number}", draw(anything), draw(TIMES), draw(st.none() | TIMES))
+    for subject in draw(st.lists(anything, max_size=4, unique=True)):
+        shop.follow(subject, draw(anything), draw(st.sampled_from(["", ".sig", ".att"])), draw(TIMES))
+    if draw(st.booleans()):
+        shop.tag(f"sources-{digest(draw(anything)).short}", draw(anything), draw(TIMES))
+    return shop
+
+
+RULES = st.lists(
+    st.builds(
+        RetentionRule,
+        repositories=st.sampled_from(["*", "a"]),
+        tags=st.sampled_from(["*", "t0", "t[12]"]),
+        keep=st.none() | st.integers(0, 2),
+        younger_than=st.none() | st.just(20 * DAY),
+        pulled_within=st.none() | st.just(20 * DAY),
+    ),
+    max_size=3,
+).map(lambda rules: MirrorRules(retention=tuple(rules)))
+
+INVENTORIES = st.tuples(shops("a"), shops("b")).map(lambda both: mirror(*both, blobs=["junk"], young_blobs=["fresh"]))
+
+
+def reached(repository: HeldRepository, roots: set[Digest], tags: set[str]) -> tuple[set[Digest], set[str]]:
+    """What is reached, by the slowest and plainest way: until nothing is added. Lists of referrers are not looked
+    into. Returns manifests, and tags that follow."""
+    here = {one.digest: one for one in repository.manifests}
+    found, following = set(roots) & here.keys(), set(tags)
+    while True:
+        more: set[Digest] = set()
+        for one in here.values():
+            if one.digest in found:
+                more |= {child.digest for child in one.children} | ({one.subject} if one.subject else set())
+            if one.subject in found:
+                more.add(one.digest)
+        grown = set(following)
+        for tag in repository.tags:
+            subject = tag_subject(tag.name)
+            if subject and subject[0] in found:
+                grown.add(tag.name)
+                more |= set() if subject[1] else {tag.digest}
+            short = tag.name.removeprefix("sources-")
+            if short != tag.name and (tag.digest in found or any(one.short == short for one in found)):
+                grown.add(tag.name)
+                more.add(tag.digest)
+        if more & here.keys() <= found and grown == following:
+            return found, following
+        found |= more & here.keys()
+        following = grown
+
+
+def expected(inventory: Inventory, rules: MirrorRules) -> tuple[set[tuple[str, Digest]], set[Digest]]:
+    """What must stay: manifests by repository, but for lists of referrers, and blobs."""
+    tags_gone = {(judged.repository, judged.tag) for judged in plan_pruning(inventory, rules, NOW).tags}
+    manifests: set[tuple[str, Digest]] = set()
+    blobs = {blob.digest for blob in inventory.blobs if blob.since is not None and NOW - blob.since < rules.grace}
+    for repository in inventory.repositories:
+        kept = {
+            tag.digest
+            for tag in repository.tags
+            if not is_auxiliary(tag.name) and (repository.name, tag.name) not in tags_gone
+        }
+        stays, following = reached(repository, kept, set())
+        lists = {tag.digest for tag in repository.tags if tag.name in following and is_list(tag.name)}
+        young = {
+            one.digest
+            for one in repository.manifests
+            if one.since is not None and NOW - one.since < rules.grace and one.digest not in stays | lists
+        }
+        young |= {
+            tag.digest
+            for tag in repository.tags
+            if is_auxiliary(tag.name)
+            and tag.name not in following
+            and not is_list(tag.name)
+            and tag.set_at is not None
+            and NOW - tag.set_at < rules.grace
+        }
+        more, _ = reached(repository, young | stays, set())
+        manifests |= {(repository.name, one) for one in stays | more}
+        blobs |= {blob.digest for one in repository.manifests if one.digest in stays | more for blob in one.blobs}
+        blobs |= {child.digest for one in repository.manifests if one.digest in stays | more for child in one.children}
+    return manifests, blobs
+
+
+def is_list(tag: str) -> bool:
+    subject = tag_subject(tag)
+    return subject is not None and subject[1]
+
+
+def carried_out(inventory: Inventory, plan: Plan) -> Inventory:
+    """The mirror after a plan was carried out, as time goes on."""
+    tags = {(one.repository, one.tag) for one in plan.tags}
+    manifests = {(one.repository, one.digest) for one in plan.manifests}
+    blobs = {one.digest for one in plan.blobs}
+    anew = {(one.repository, one.tag): one for one in plan.relisted}
+    left = []
+    for repository in inventory.repositories:
+        known = {one.digest: one for one in repository.manifests}
+        held = [one for one in repository.manifests if (repository.name, one.digest) not in manifests]
+        kept = []
+        for tag in repository.tags:
+            relisting = anew.get((repository.name, tag.name))
+            if relisting is not None:
+                rest = [one for one in known[tag.digest].children if one.digest not in relisting.without]
+                index = replace(known[tag.digest], digest=digest(f"{tag.name} anew"), children=tuple(rest), since=NOW)
+                held.append(index)
+                kept.append(replace(tag, digest=index.digest))
+            elif (repository.name, tag.name) not in tags:
+                kept.append(tag)
+        held.sort(key=lambda one: one.digest)
+        left.append(HeldRepository(repository.name, tuple(kept), tuple(held)))
+    return Inventory(tuple(left), tuple(blob for blob in inventory.blobs if blob.digest not in blobs))
+
+
+@settings(max_examples=150, deadline=None)
+@given(INVENTORIES, RULES)
+def test_exactly_the_unreachable_goes(inventory: Inventory, rules: MirrorRules) -> None:
+    plan = plan_pruning(inventory, rules, NOW)
+    manifests, blobs = expected(inventory, rules)
+    after = carried_out(inventory, plan)
+    lists = {(one.name, tag.digest) for one in after.repositories for tag in one.tags if is_list(tag.name)}
+    assert {
+        (one.name, held.digest) for one in after.repositories for held in one.manifests
+    } - lists == manifests - lists
+    known = {blob.digest for blob in inventory.blobs}
+    assert {blob.digest for blob in after.blobs} == blobs & known
+
+
+@settings(max_examples=150, deadline=None)
+@given(INVENTORIES, RULES)
+def test_what_a_tag_reaches_is_as_whole_afterwards_as_before(inventory: Inventory, rules: MirrorRules) -> None:
+    after = carried_out(inventory, plan_pruning(inventory, rules, NOW))
+    blobs = {blob.digest for blob in inventory.blobs} - {blob.digest for blob in after.blobs}
+    for before, repository in zip(inventory.repositories, after.repositories, strict=True):
+        left = {one.digest: one for one in repository.manifests}
+        missing = {one.digest for one in before.manifests} - left.keys()
+        roots = {tag.digest for tag in repository.tags}
+        assert not roots & missing
+        for one in reached(repository, {tag.digest for tag in repository.tags if not is_list(tag.name)}, set())[0]:
+            assert not {child.digest for child in left[one].children} & missing
+            assert not {blob.digest for blob in left[one].blobs} & blobs
+            assert left[one].subject not in missing
+
+
+@settings(max_examples=150, deadline=None)
+@given(INVENTORIES, RULES)
+def test_pruning_again_does_nothing_more(inventory: Inventory, rules: MirrorRules) -> None:
+    after = carried_out(inventory, plan_pruning(inventory, rules, NOW))
+    again = plan_pruning(after, rules, NOW)
+    assert again.empty, again
+
+
+@settings(max_examples=100, deadline=None)
+@given(INVENTORIES, RULES)
+def test_the_bytes_that_are_said_are_those_that_go(inventory: Inventory, rules: MirrorRules) -> None:
+    def size(held: Inventory) -> int:
+        own = sum(one.size for repository in held.repositories for one in repository.manifests)
+        return own + sum(blob.size for blob in held.blobs)
+
+    plan = plan_pruning(inventory, rules, NOW)
+    written = sum(
+        one.size
+        for relisting in plan.relisted
+        for repository in inventory.repositories
+        for one in repository.manifests
+        if repository.name == relisting.repository and one.digest == relisting.present
+    )
+    assert size(inventory) - size(carried_out(inventory, plan)) == plan.size - written
+
+
+@settings(max_examples=100, deadline=None)
+@given(INVENTORIES)
+def test_without_rules_no_tag_that_people_pull_by_goes(inventory: Inventory) -> None:
+    assert all(is_auxiliary(judged.tag) for judged in plan_pruning(inventory, MirrorRules(), NOW).tags)
