@@ -18,7 +18,7 @@ COMMANDS = MappingProxyType(
         "looking": ("inspect", "validate", "sbom"),
         "launching": ("smoke", "run"),
         "publishing": ("publish", "promote", "rollback", "copy", "keygen"),
-        "mirroring": ("verify", "history", "serve"),
+        "mirroring": ("verify", "history", "prune", "serve"),
         "upkeep": ("doctor", "schema", "version", "store"),
     }
 )

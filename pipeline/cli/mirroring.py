@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +12,18 @@ import typer
 from pipeline.cli.command import JsonOption, ProgressOption, StoreOption, Surroundings, answer, app, perform, say
 from pipeline.cli.keys import VerifyOption, verifying_key
 from pipeline.cli.progress import Look
-from pipeline.cli.publishing import ReferenceArgument
-from pipeline.cli.released import history_as_json, history_as_lines, verified_as_json, verified_as_lines
+from pipeline.cli.publishing import ReferenceArgument, RulesOption, rules_for
+from pipeline.cli.released import (
+    history_as_json,
+    history_as_lines,
+    pruned_as_lines,
+    undone_as_lines,
+    verified_as_json,
+    verified_as_lines,
+)
 from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.serving import WARNING, serve
-from pipeline.release import history, verify
+from pipeline.release import history, prune, undo_pruning, verify
 
 
 @app.command("verify")
@@ -41,6 +49,57 @@ def verify_command(
         return 0
 
     perform(act, progress, as_json)
+
+
+@app.command("prune")
+def prune_command(
+    mirror: Annotated[
+        str, typer.Argument(help="The mirror: dir:PATH or registry://HOST/NAMESPACE.", show_default=False)
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and the bytes.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; without a terminal nothing goes without it.")] = False,
+    undo: Annotated[
+        str | None,
+        typer.Option("--undo", help="Bring back what went with that pruning (its stamp) and with those after it."),
+    ] = None,
+    idle: Annotated[
+        bool, typer.Option("--idle", help="Nobody publishes to the registry now: what has no known age may go.")
+    ] = False,
+    rules: RulesOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+    progress: ProgressOption = Look.AUTO,
+) -> None:
+    """Remove what the keeper's rules do not keep: shown first, and on a directory moved aside, not deleted."""
+
+    def act(around: Surroundings) -> int:
+        workshop, address = around.workshop(store), parse_address(mirror)
+        if undo is not None:
+            undone = undo_pruning(address, undo, workshop)
+            say(*undone_as_lines(undone))
+            if around.as_json:
+                answer(undone.json())
+            return 0
+        wanted = rules_for(address, rules)
+        done = prune(address, wanted, workshop, dry_run=True, idle=idle)
+        say(*pruned_as_lines(done))
+        if not dry_run and not done.plan.empty and _agreed(yes):
+            done = prune(address, wanted, workshop, idle=idle)
+            say(*pruned_as_lines(done))
+        if around.as_json:
+            answer(done.json())
+        return 0
+
+    perform(act, progress, as_json)
+
+
+def _agreed(yes: bool) -> bool:
+    if yes:
+        return True
+    if sys.stdin.isatty():
+        return typer.confirm("remove that?", err=True)
+    say("nothing was removed: --yes does it")
+    return False
 
 
 @app.command("serve")

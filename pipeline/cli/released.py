@@ -9,7 +9,11 @@ from pipeline.cli.progress import size_text
 from pipeline.mirror.differences import Difference
 from pipeline.mirror.verifying import Verified
 from pipeline.model.publication import Move, Publication
+from pipeline.model.retention import Pruned, Undone
 from pipeline.release import Copied, Moved, Step
+
+_GOING = 30
+"""Tags and manifests that go that a terminal shows."""
 
 _SHOWN = 12
 """Packages of a change that a terminal shows."""
@@ -179,3 +183,42 @@ def history_as_json(steps: tuple[Step, ...]) -> list[dict[str, object]]:
         }
         for step in steps
     ]
+
+
+def pruned_as_lines(done: Pruned) -> tuple[str, ...]:
+    """What went from a mirror, or would go."""
+    return tuple(_pruned(done))
+
+
+def _pruned(done: Pruned) -> Iterator[str]:
+    plan = done.plan
+    yield from (f"note: {note}" for note in plan.notes)
+    if plan.empty:
+        yield f"{done.mirror}: nothing goes" + (f"; {len(plan.spared)} too young to go" if plan.spared else "")
+        return
+    if done.dry_run:
+        for one in (*plan.tags, *plan.manifests)[:_GOING]:
+            yield f"  {one}"
+        more = len(plan.tags) + len(plan.manifests) - _GOING
+        if more > 0:
+            yield f"  … and {more} more (--json has all)"
+    yield (
+        f"{done.mirror}: {len(plan.tags)} tags, {len(plan.manifests)} manifests and {len(plan.blobs)} blobs "
+        f"{'would go' if done.dry_run else 'are gone'}, {size_text(done.size)}"
+        + (f"; {len(plan.spared)} too young to go" if plan.spared else "")
+    )
+    yield from (f"  cannot be removed here: {one}" for one in done.refused)
+    if done.stamp:
+        yield f"  moved aside: `relbuild prune {done.mirror} --undo {done.stamp}` brings it back"
+    if done.size_after:
+        yield f"  the registry's garbage collection frees {size_text(done.size_after)} of it:"
+        yield from (f"    {line}" for line in done.instructions)
+
+
+def undone_as_lines(done: Undone) -> tuple[str, ...]:
+    """What was brought back."""
+    return (
+        f"{done.mirror}: {len(done.tags)} tags, {done.manifests} manifests and {done.blobs} blobs are back "
+        f"(of {', '.join(done.stamps)})",
+        *(f"  left as it is now: {repository}:{tag}" for repository, tag in done.left),
+    )

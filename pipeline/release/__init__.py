@@ -9,6 +9,7 @@ from pipeline.release.copy import Copied, copy
 from pipeline.release.history import Step, history
 from pipeline.release.look import attested_sbom, look_at, validate_held
 from pipeline.release.move import Moved, promote, rollback
+from pipeline.release.prune import prune, undo_pruning
 from pipeline.release.publish import PublishOrder, publish
 from pipeline.release.verify import verify
 
@@ -22,8 +23,10 @@ __all__ = [
     "history",
     "look_at",
     "promote",
+    "prune",
     "publish",
     "rollback",
+    "undo_pruning",
     "validate_held",
     "verify",
 ]

@@ -1,0 +1,52 @@
+"""Cleaning up: what the keeper's rules do not keep goes, and on a directory can be brought back."""
+
+from __future__ import annotations
+
+from pipeline.errors import UsageError
+from pipeline.gather import Workshop
+from pipeline.mirror.addresses import Address, MirrorKind
+from pipeline.mirror.deletion import prune_registry
+from pipeline.mirror.directory import DirectoryMirror
+from pipeline.mirror.pruning import prune_directory
+from pipeline.mirror.pruning import undo as bring_back
+from pipeline.mirror.registry import RegistryMirror
+from pipeline.model.retention import Pruned, Undone
+from pipeline.model.rules import MirrorRules
+from pipeline.progress import task
+from pipeline.release.current import way_of
+
+
+def prune(
+    mirror: Address, rules: MirrorRules, workshop: Workshop, *, dry_run: bool = False, idle: bool = False
+) -> Pruned:
+    """Remove from a mirror what the rules do not keep, or with `dry_run` say what that would be. `idle`: nobody
+    publishes to the registry meanwhile, the keeper says.
+
+    Raises UsageError `not-a-mirror`; what `prune_directory` and `prune_registry` raise.
+    """
+    now = int(workshop.clock())
+    with way_of(workshop).mirror(mirror) as opened, task(workshop.progress, "prune", opened.url):
+        if isinstance(opened, DirectoryMirror):
+            return prune_directory(opened, rules, now, dry_run=dry_run)
+        if isinstance(opened, RegistryMirror):
+            return prune_registry(opened, rules, now, dry_run=dry_run, idle=idle)
+        raise UsageError(
+            "not-a-mirror",
+            f"{mirror} is a layout, which is carried and not kept",
+            place=str(mirror),
+            hint="make a new one with `relbuild copy`",
+        )
+
+
+def undo_pruning(mirror: Address, stamp: str, workshop: Workshop) -> Undone:
+    """Bring back what went from a directory mirror with the pruning `stamp`, and with those after it.
+
+    Raises UsageError `quarantine-unknown`, `undo-impossible`.
+    """
+    if mirror.kind is not MirrorKind.DIRECTORY:
+        raise UsageError(
+            "undo-impossible", "only a directory has a quarantine to bring things back from", place=str(mirror)
+        )
+    with way_of(workshop).mirror(mirror) as opened:
+        assert isinstance(opened, DirectoryMirror)
+        return bring_back(opened, stamp)
