@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from pipeline.digest import Digest
 from pipeline.errors import Problem
 from pipeline.model.evidence import Evidence
 from pipeline.model.image import Image
@@ -20,12 +21,13 @@ _NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class CurrentImage:
-    """What a tag points to now: the version that its config's label says ("": none), and `created`, seconds since the
-    epoch."""
+    """What a tag points to now: the version that its config's label says ("": none), `created`, seconds since the epoch,
+    and its digest, by which whoever moves the tag knows that this is what was judged."""
 
     tag: str
     version: str
     created: int
+    digest: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)

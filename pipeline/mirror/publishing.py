@@ -178,14 +178,27 @@ class _Delivery:
                     Problem("manifest-not-kept", f"{manifest.digest} was sent and is not there", self.repository.url)
                 )
         for one in consignment.companions:
-            listed = {referrer.descriptor.digest for referrer in self.repository.referrers(one.subject)}
             problems += [
                 Problem("referrer-not-listed", f"{digest} was attached and is not listed", self.repository.url)
-                for subject, digest in self.attached
-                if subject == one.subject and digest not in listed
+                for digest in self._unlisted(one.subject)
             ]
         if problems:
             raise VerificationError.of(problems)
+
+    def _unlisted(self, subject: Digest) -> set[Digest]:
+        """What was attached to `subject` and is not listed, attached once more: where lists of referrers are kept by
+        those who write them, a slow one may have undone it."""
+        ours = {digest for about, digest in self.attached if about == subject}
+        missing = ours
+        for _ in range(ATTEMPTS):
+            listed = {referrer.descriptor.digest for referrer in self.repository.referrers(subject)}
+            missing = ours - listed
+            if not missing:
+                break
+            for manifest in self._documents:
+                if manifest.digest in missing:
+                    self.repository.attach(manifest)
+        return missing
 
     def _sign(self, one: Companions) -> None:
         tag = f"sha256-{one.subject.hex}.sig"
@@ -255,8 +268,8 @@ def set_for_ever(repository: Repository, tag: str, cleared: Cleared) -> None:
 @dataclass(frozen=True, slots=True)
 class Mover:
     """Moves floating tags of a repository, each written down first. `version` is that of what they shall point to,
-    `why` goes into the history; `clear_again` asks the gate anew when somebody else has moved a tag meanwhile; `clock`
-    gives seconds since the epoch."""
+    `why` goes into the history; `clear_again` asks the gate anew when a tag points to something else than it was told;
+    `clock` gives seconds since the epoch."""
 
     repository: Repository
     version: str
@@ -294,6 +307,8 @@ class Mover:
         for _ in range(ATTEMPTS):
             if found == wanted:
                 return None
+            if not self._judged(cleared, tag, found):
+                cleared = self.clear_again()
             move = Move(tag, found, wanted, int(self.clock() * 1000), self.why, self.version)
             write_down(self.repository, move)
             try:
@@ -303,11 +318,17 @@ class Mover:
                     return None
                 if error.written:
                     raise self._overtaken(tag, wanted, error.found) from None
-                # Somebody was quicker. What may follow what they put there is for the gate to say again.
-                cleared, found = self.clear_again(), error.found
+                found = error.found  # somebody was quicker
             else:
                 return move
         raise self._overtaken(tag, wanted, found)
+
+    def _judged(self, cleared: Cleared, tag: str, found: Digest | None) -> bool:
+        """Did the gate know what the tag points to? What may follow something else is for it to say again. Who goes
+        back on purpose is not asked."""
+        if found is None or self.why is Why.ROLLBACK:
+            return True
+        return any((now.tag, now.digest) == (tag, found) for now in cleared.current)
 
     def _overtaken(self, tag: str, wanted: Digest, found: Digest | None) -> PublicationRefused:
         url = self.repository.url
