@@ -21,8 +21,8 @@ _NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class CurrentImage:
-    """What a tag points to now: the version that its config's label says ("": none), `created`, seconds since the epoch,
-    and its digest, by which whoever moves the tag knows that this is what was judged."""
+    """What a tag points to now: the version that its config's label says ("": none), `created` in seconds since the
+    epoch, and its digest, by which whoever moves the tag knows that this is what was judged."""
 
     tag: str
     version: str
