@@ -11,7 +11,7 @@ from pipeline.mirror.addresses import Address, MirrorKind
 from pipeline.mirror.directory import DirectoryMirror, find_root, open_directory
 from pipeline.mirror.layout import LayoutMirror, open_layout
 from pipeline.mirror.registry import RegistryMirror, open_registry
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.repository import Mirror, Repository
 from pipeline.progress import Progress
 
 AnyMirror = RegistryMirror | DirectoryMirror | LayoutMirror
@@ -43,10 +43,11 @@ class Way:
                 yield open_layout(address.path, create=create, identity=name or None)
 
     @contextlib.contextmanager
-    def repository(self, address: Address, *, create: bool = False) -> Iterator[Repository]:
-        """The repository that an address names; of a directory, the mirror that it lies in is found."""
+    def repository(self, address: Address, *, create: bool = False, write: bool = False) -> Iterator[Repository]:
+        """The repository that an address names; of a directory, the mirror that it lies in is found. `write`: something
+        is to be put there, and prune spares what arrives meanwhile."""
         if address.kind is MirrorKind.LAYOUT:
-            with self.mirror(address, create=create) as layout:
+            with self.mirror(address, create=create) as layout, _held(layout, write):
                 yield layout.repository("")
             return
         if address.kind is MirrorKind.DIRECTORY:
@@ -56,15 +57,19 @@ class Way:
             if found is None or not found[1]:
                 raise _names_none(address, "dir:PATH-OF-THE-MIRROR/NAME")
             root, name = found
-            with self.mirror(Address(address.kind, str(root)), create=create) as directory:
+            with self.mirror(Address(address.kind, str(root)), create=create) as directory, _held(directory, write):
                 yield directory.repository(name)
             return
         namespace, _, name = address.name.rpartition("/")
         if not name:
             raise _names_none(address, "registry://HOST/NAMESPACE/NAME")
         above = Address(address.kind, f"{address.host}/{namespace}" if namespace else address.host)
-        with self.mirror(above) as registry:
+        with self.mirror(above) as registry, _held(registry, write):
             yield registry.repository(name)
+
+
+def _held(mirror: Mirror, write: bool) -> contextlib.AbstractContextManager[None]:
+    return mirror.writing() if write else contextlib.nullcontext()
 
 
 def _names_none(address: Address, form: str) -> UsageError:

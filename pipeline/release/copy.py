@@ -39,7 +39,7 @@ def copy(
     Raises UsageError, VerificationError, PublicationRefused.
     """
     reach = way_of(workshop)
-    with reach.repository(source) as here, reach.repository(target, create=True) as there:
+    with reach.repository(source) as here, reach.repository(target, create=True, write=True) as there:
         porter = _Porter(here, there, key, rules, workshop)
         return tuple(porter.carry(digest, tags) for digest, tags in _wanted(here, source, target))
 

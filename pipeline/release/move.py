@@ -33,7 +33,7 @@ class Moved:
 def promote(reference: Address, channel: str, key: VerifyingKey, rules: MirrorRules, workshop: Workshop) -> Moved:
     """Point `channel` at the very digest that `reference` names, verified first, and cleared by that channel's rules.
     Nothing is uploaded but the record of the move."""
-    with way_of(workshop).repository(reference) as repository:
+    with way_of(workshop).repository(reference, write=True) as repository:
         _refuse_name(channel)
         held = verified(repository, reference.reference, key, workshop, contents=False).held
 
@@ -48,7 +48,7 @@ def rollback(reference: Address, to: Digest | None, key: VerifyingKey, rules: Mi
     """Point a tag at what it pointed to before, or at `to`, verified first to its last byte. Nothing is uploaded but
     the record of the move. Raises UsageError `history-empty`, `not-in-history`."""
     tag = reference.tag or "latest"
-    with way_of(workshop).repository(reference) as repository:
+    with way_of(workshop).repository(reference, write=True) as repository:
         before = earlier(read_history(repository, tag))
         if to is None and not before:
             raise UsageError(
