@@ -65,6 +65,10 @@ def prune_command(
     idle: Annotated[
         bool, typer.Option("--idle", help="Nobody publishes to the registry now: what has no known age may go.")
     ] = False,
+    access_log: Annotated[
+        list[Path] | None,
+        typer.Option("--access-log", help="The server's log, for `pulled-within` (repeatable; .gz too)."),
+    ] = None,
     rules: RulesOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -81,10 +85,11 @@ def prune_command(
                 answer(undone.json())
             return 0
         wanted = rules_for(address, rules)
-        done = prune(address, wanted, workshop, dry_run=True, idle=idle)
+        logs = access_log or ()
+        done = prune(address, wanted, workshop, logs=logs, dry_run=True, idle=idle)
         say(*pruned_as_lines(done))
         if not dry_run and not done.plan.empty and _agreed(yes):
-            done = prune(address, wanted, workshop, idle=idle)
+            done = prune(address, wanted, workshop, logs=logs, idle=idle)
             say(*pruned_as_lines(done))
         if around.as_json:
             answer(done.json())

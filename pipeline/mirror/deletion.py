@@ -18,6 +18,7 @@ from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking
 from pipeline.mirror.holdings import joined, look_at
 from pipeline.mirror.pruning import with_lists
+from pipeline.mirror.pulls import Pulls, with_pulls
 from pipeline.mirror.reach import PRUNING, Graph
 from pipeline.mirror.repository import Mirror, Overtaken, Repository
 from pipeline.mirror.retention import plan_pruning
@@ -50,10 +51,17 @@ INSTRUCTIONS = (
 
 
 def prune_registry(
-    mirror: Mirror, rules: MirrorRules, now: int, *, dry_run: bool = False, idle: bool = False
+    mirror: Mirror,
+    rules: MirrorRules,
+    now: int,
+    *,
+    pulls: Pulls | None = None,
+    dry_run: bool = False,
+    idle: bool = False,
 ) -> Pruned:
-    """Delete what the rules do not keep. `now` is seconds since the epoch; `idle`: the keeper vouches that nobody
-    publishes, so that what has no known age counts as old. With `dry_run` nothing is changed.
+    """Delete what the rules do not keep. `now` is seconds since the epoch; `pulls`: when tags were last pulled,
+    where that is known; `idle`: the keeper vouches that nobody publishes, so that what has no known age counts as old.
+    With `dry_run` nothing is changed.
 
     In the result `size` is bytes of manifests that can no longer be had, `size_after` is what the registry's garbage
     collection frees of them and of blobs, if no repository elsewhere on that registry needs them.
@@ -62,7 +70,7 @@ def prune_registry(
     cannot be read.
     """
     held = tuple(look_at(name, mirror.repository(name)) for name in mirror.repositories())
-    plan, lists = with_lists(plan_pruning(joined(held), rules, now, idle=idle), mirror)
+    plan, lists = with_lists(plan_pruning(with_pulls(joined(held), pulls), rules, now, idle=idle), mirror)
     done = plan
     refused: list[Judged] = []
     if not dry_run:
@@ -71,7 +79,7 @@ def prune_registry(
         for name in sorted(going):
             repository = mirror.repository(name)
             now_held = look_at(name, repository)
-            again = plan_pruning(joined((now_held,)), rules, now, idle=idle)
+            again = plan_pruning(with_pulls(joined((now_held,)), pulls), rules, now, idle=idle)
             common = _common(plan, again, name)
             own = [(relisting, index) for relisting, index in lists if relisting in common.relisted]
             deletion = _Deletion(repository, now_held, common, own)

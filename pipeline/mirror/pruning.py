@@ -17,6 +17,7 @@ from pipeline.mirror.directory import DirectoryMirror
 from pipeline.mirror.holdings import inventory_of_files
 from pipeline.mirror.inventory import Inventory
 from pipeline.mirror.place import Place, Shelf
+from pipeline.mirror.pulls import Pulls, with_pulls
 from pipeline.mirror.reach import tag_subject
 from pipeline.mirror.references import listed_referrers, referrers_index
 from pipeline.mirror.repository import Mirror
@@ -35,22 +36,33 @@ _SECOND = 1.0
 
 
 def prune_directory(
-    mirror: DirectoryMirror, rules: MirrorRules, now: int, *, dry_run: bool = False, patience: float = PATIENCE
+    mirror: DirectoryMirror,
+    rules: MirrorRules,
+    now: int,
+    *,
+    pulls: Pulls | None = None,
+    dry_run: bool = False,
+    patience: float = PATIENCE,
 ) -> Pruned:
     """Move what the rules do not keep into quarantine, and empty that of what is there for longer than
-    `rules.quarantine`. `now` is seconds since the epoch. With `dry_run` nothing is changed, and publishers are not kept
+    `rules.quarantine`. `now` is seconds since the epoch, `pulls` when tags were
+    last pulled, where that is known. With `dry_run` nothing is changed, and publishers are not kept
     out: the result is what would go.
 
     Raises EnvironmentLacking `mirror-busy` if others publish for `patience` seconds, `mirror-unreachable`;
     VerificationError if a manifest is damaged: what it needs is not known then.
     """
     if dry_run:
-        plan, _ = with_lists(plan_pruning(inventory_of_files(mirror.inventory()), rules, now), mirror)
+        plan, _ = with_lists(
+            plan_pruning(with_pulls(inventory_of_files(mirror.inventory()), pulls), rules, now), mirror
+        )
         return Pruned(mirror.url, True, plan, plan.size)
     with mirror.pruning(patience) as pruning, reaching(mirror.url):
         _list_again(mirror.place)
         pruning.empty_quarantine(now - rules.quarantine)
-        plan, lists = with_lists(plan_pruning(inventory_of_files(pruning.inventory()), rules, now), mirror)
+        plan, lists = with_lists(
+            plan_pruning(with_pulls(inventory_of_files(pruning.inventory()), pulls), rules, now), mirror
+        )
         if plan.empty:
             return Pruned(mirror.url, False, plan, 0)
         for relisting, index in lists:

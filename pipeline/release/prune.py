@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from pipeline.errors import UsageError
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address, MirrorKind
@@ -9,6 +12,7 @@ from pipeline.mirror.deletion import prune_registry
 from pipeline.mirror.directory import DirectoryMirror
 from pipeline.mirror.pruning import prune_directory
 from pipeline.mirror.pruning import undo as bring_back
+from pipeline.mirror.pulls import read_pulls
 from pipeline.mirror.registry import RegistryMirror
 from pipeline.model.retention import Pruned, Undone
 from pipeline.model.rules import MirrorRules
@@ -17,19 +21,27 @@ from pipeline.release.current import way_of
 
 
 def prune(
-    mirror: Address, rules: MirrorRules, workshop: Workshop, *, dry_run: bool = False, idle: bool = False
+    mirror: Address,
+    rules: MirrorRules,
+    workshop: Workshop,
+    *,
+    logs: Sequence[Path] = (),
+    dry_run: bool = False,
+    idle: bool = False,
 ) -> Pruned:
-    """Remove from a mirror what the rules do not keep, or with `dry_run` say what that would be. `idle`: nobody
-    publishes to the registry meanwhile, the keeper says.
+    """Remove from a mirror what the rules do not keep, or with `dry_run` say what that would be. `logs` are access
+    logs that tell when tags were pulled; `idle`: nobody publishes to the registry meanwhile, the keeper says.
 
     Raises UsageError `not-a-mirror`; what `prune_directory` and `prune_registry` raise.
     """
     now = int(workshop.clock())
+    registry = mirror.kind in (MirrorKind.REGISTRY, MirrorKind.PLAIN_REGISTRY)
+    pulls = read_pulls(logs, mirror.name if registry else "") if logs else None
     with way_of(workshop).mirror(mirror) as opened, task(workshop.progress, "prune", opened.url):
         if isinstance(opened, DirectoryMirror):
-            return prune_directory(opened, rules, now, dry_run=dry_run)
+            return prune_directory(opened, rules, now, pulls=pulls, dry_run=dry_run)
         if isinstance(opened, RegistryMirror):
-            return prune_registry(opened, rules, now, dry_run=dry_run, idle=idle)
+            return prune_registry(opened, rules, now, pulls=pulls, dry_run=dry_run, idle=idle)
         raise UsageError(
             "not-a-mirror",
             f"{mirror} is a layout, which is carried and not kept",
