@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 import pipeline
+from pipeline.cli.outcome import plain
 from pipeline.cli.outcome import report as report_error
 from pipeline.cli.progress import Live, Look, open_progress
 from pipeline.gather import Order, Workshop
@@ -109,7 +110,7 @@ def perform(act: Callable[[Surroundings], int], look: Look, as_json: bool) -> No
 def say(*lines: str) -> None:
     """Lines for people, on stderr."""
     for line in lines:
-        print(line, file=sys.stderr)
+        print(plain(line), file=sys.stderr)
 
 
 def answer(value: object) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from pipeline.cli.command import JsonOption, ProgressOption, StoreOption, Surroundings, answer, app, perform, say
 from pipeline.cli.keys import verifying_key
+from pipeline.cli.outcome import plain
 from pipeline.cli.progress import Look
 from pipeline.cli.summary import image_as_json, image_as_lines
 from pipeline.errors import Problem, UsageError, VerificationError
@@ -47,7 +48,7 @@ def inspect_command(
         else:
             if len(found) > 1:
                 print(f"index {digest}")
-            print("\n".join(line for one in found for line in image_as_lines(one)))
+            print(plain("\n".join(line for one in found for line in image_as_lines(one))))
         return 0
 
     perform(act, Look.NONE, as_json)

@@ -11,6 +11,7 @@ import typer
 
 from pipeline.cli.command import JsonOption, ProgressOption, StoreOption, Surroundings, answer, app, perform, say
 from pipeline.cli.keys import VerifyOption, verifying_key
+from pipeline.cli.outcome import plain
 from pipeline.cli.progress import Look
 from pipeline.cli.publishing import ReferenceArgument, RulesOption, rules_for
 from pipeline.cli.released import (
@@ -142,7 +143,7 @@ def history_command(
         if around.as_json:
             answer({"history": history_as_json(steps)})
         else:
-            print("\n".join(history_as_lines(steps)) if steps else "no move of this tag is written down")
+            print(plain("\n".join(history_as_lines(steps))) if steps else "no move of this tag is written down")
         return 0
 
     perform(act, progress, as_json)

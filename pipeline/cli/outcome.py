@@ -37,6 +37,14 @@ def as_error(error: BaseException) -> RelbuildError | None:
     return None
 
 
+def plain(text: str) -> str:
+    """A text for a terminal: what would move the cursor, change colours or hide text is written out as an escape. Much
+    of what is printed was read from mirrors and packages, and is whatever their makers liked."""
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode("ascii") for one in text
+    )
+
+
 def report(error: BaseException, *, as_json: bool) -> int:
     """Print what happened and return the exit status. A traceback is only printed for a defect."""
     known = as_error(error)
@@ -48,9 +56,9 @@ def report(error: BaseException, *, as_json: bool) -> int:
         return INTERNAL_ERROR
     for problem in known.problems:
         where = f"{problem.place}: " if problem.place else ""
-        print(f"error[{problem.code}] {where}{problem.message}", file=sys.stderr)
+        print(plain(f"error[{problem.code}] {where}{problem.message}"), file=sys.stderr)
         if problem.hint:
-            print(f"  → {problem.hint}", file=sys.stderr)
+            print(plain(f"  → {problem.hint}"), file=sys.stderr)
     if as_json:
         print(
             json.dumps(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from pipeline.digest import Digest
-from pipeline.errors import UsageError, VerificationError
-from pipeline.mirror.repository import Repository
+from pipeline.errors import RelbuildError, UsageError, VerificationError
+from pipeline.mirror.repository import Repository, is_auxiliary
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image
 from pipeline.oci import media_types, parse_image, parse_index
 from pipeline.oci.image import Reader
+
+SHOWN = 12
+"""Tags that are named to whoever names one that is not there: the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,9 @@ def read_held(repository: Repository, reference: Digest | str) -> Held:
     if manifest is None:
         raise UsageError(
             "reference-missing",
-            f"{repository.url} has no {reference}",
+            f"nothing stands there under '{reference}'",
             place=repository.url,
-            hint=f"see `relbuild history {repository.url}` for what it has",
+            hint=_what_is_there(repository),
         )
     if manifest.media_type == media_types.MANIFEST:
         return Held(manifest, (_image(repository, manifest, str(reference)),))
@@ -78,6 +82,15 @@ def read_held(repository: Repository, reference: Digest | str) -> Held:
             )
         images.append(_image(repository, one, str(reference)))
     return Held(manifest, tuple(images))
+
+
+def _what_is_there(repository: Repository) -> str:
+    tags: list[str] = []
+    with contextlib.suppress(RelbuildError):  # that a registry lists no tags is not what the person asked
+        tags = [tag for tag in repository.tags() if not is_auxiliary(tag)]
+    if not tags:
+        return "no tags are there: check the mirror's address and the image's name"
+    return f"name a tag that is there: {', '.join(tags[-SHOWN:])}" + (" …" if len(tags) > SHOWN else "")
 
 
 def _image(repository: Repository, manifest: Manifest, reference: str) -> Image:

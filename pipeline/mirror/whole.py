@@ -127,7 +127,7 @@ def read_verified(path: Path, descriptor: Descriptor, limit: int = SMALL_BLOB) -
 
 
 def check_verified(path: Path, descriptor: Descriptor) -> None:
-    """Read a blob to its end and keep nothing. Raises VerificationError `blob-missing`, `digest-mismatch`."""
+    """Read a blob to its end and keep nothing. Raises VerificationError `blob-missing`, `blob-damaged`."""
     seen = HashingWriter()
     try:
         with path.open("rb") as file:
@@ -135,7 +135,7 @@ def check_verified(path: Path, descriptor: Descriptor) -> None:
                 seen.write(piece)
     except FileNotFoundError:
         raise _missing(descriptor, path) from None
-    _check(descriptor, seen.digest, seen.size, path)
+    _check(descriptor, seen.digest, seen.size, path, "blob-damaged")
 
 
 def fetch_verified(path: Path, descriptor: Descriptor, store: Store) -> None:
@@ -227,10 +227,12 @@ def _settle(handle: int) -> None:
     os.fsync(handle)
 
 
-def _check(descriptor: Descriptor, digest: Digest, size: int, place: Path | None = None) -> None:
+def _check(
+    descriptor: Descriptor, digest: Digest, size: int, place: Path | None = None, code: str = "digest-mismatch"
+) -> None:
     if digest != descriptor.digest or size != descriptor.size:
         raise VerificationError(
-            "digest-mismatch",
+            code,
             f"expected {descriptor.digest} ({descriptor.size} bytes), got {digest} ({size} bytes)",
             place=str(place) if place else None,
         )
