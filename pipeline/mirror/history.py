@@ -50,7 +50,7 @@ def read_history(repository: Repository, tag: str) -> tuple[Past, ...]:
         manifest = repository.manifest(record)
         if manifest is None:  # pruned since the tags were listed
             continue
-        move = _read(manifest, record)
+        move = read_move(manifest, record)
         if move.tag == tag:
             found.append((move, record))
     found.sort(key=lambda one: (one[0].at, one[1]))
@@ -127,7 +127,8 @@ def _manifest(move: Move) -> Manifest:
     )
 
 
-def _read(manifest: Manifest, record: str) -> Move:
+def read_move(manifest: Manifest, record: str) -> Move:
+    """A record → the move that it tells of. Raises VerificationError `move-malformed`."""
     place = f"record {record}"
     notes = Reader.parse(manifest.data, place).get("annotations")
     before = notes.get(f"{_NOTE}from").text("")

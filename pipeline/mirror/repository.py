@@ -8,7 +8,7 @@ wants what the gate has cleared; all other tags have names of their own (`is_aux
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
@@ -28,12 +28,13 @@ TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 """A repository's name (distribution-spec 1.1)."""
 
-_AUXILIARY = re.compile(r"sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?|move\..+|sources-[0-9a-f]{12}")
+_AUXILIARY = re.compile(r"sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?|move\..+|sources-[0-9a-f]{12}|prune\.[0-9a-f]{32}")
 
 
 def is_auxiliary(tag: str) -> bool:
     """Is it a tag that speaks of images and names none: a fallback index of referrers (`sha256-HEX`), a cosign
-    signature (`sha256-HEX.sig`), the record of a move (`move.…`), an image's sources (`sources-…`)?"""
+    signature (`sha256-HEX.sig`), the record of a move (`move.…`), an image's sources (`sources-…`), a pruning
+    that is under way (`prune.…`)?"""
     return _AUXILIARY.fullmatch(tag) is not None
 
 
@@ -117,6 +118,11 @@ class Repository(Protocol):
         and whose manifest is here already. Where the mirror cannot compare and swap, the tag is read back.
 
         Raises ValueError if `tag` is auxiliary, Overtaken."""
+
+    def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
+        """Which tags, of some that were just moved to these digests, point elsewhere by now. Where a mirror cannot
+        compare and swap, somebody who looked before they were moved may write after that, and take them away: they are
+        looked at when that has had its time. Elsewhere it cannot be, and nothing is looked at."""
 
     # --- removing
 
