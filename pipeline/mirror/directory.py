@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -218,6 +218,10 @@ class DirectoryRepository:
             self._expect(tag, expected)
             self.shelf.require(cleared.manifest)
             self.shelf.move(tag, cleared.manifest.descriptor)
+
+    def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
+        """None: whoever moves a tag holds the lock and looks what it points to."""
+        return ()
 
     # --- removing
 

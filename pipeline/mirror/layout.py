@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -210,6 +210,10 @@ class LayoutRepository:
                 raise VerificationError("manifest-missing", f"{cleared.manifest.digest} is not here", place=self.url)
             self._require_whole(cleared.manifest)
             self._move(tag, cleared.manifest.descriptor)
+
+    def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
+        """None: whoever moves a tag holds the lock and looks what it points to."""
+        return ()
 
     # --- removing
 

@@ -213,7 +213,8 @@ class _Delivery:
                 self.repository.put_auxiliary(tag, artifact.manifest, present.digest if present else None)
             except Overtaken:  # another publisher signs the same: its signature is kept beside ours
                 continue
-            return
+            if not self.repository.overtaken({tag: artifact.manifest.digest}):
+                return
         raise PublicationRefused(
             "tag-overtaken",
             f"others sign {one.subject} at the same time, again and again",
@@ -250,9 +251,9 @@ class _Delivery:
 def set_for_ever(repository: Repository, tag: str, cleared: Cleared) -> None:
     """Set an immutable tag, or find it set to the same. Raises PublicationRefused `tag-immutable`."""
     found = repository.resolve(tag)
-    if found is None:
+    if found in (None, cleared.manifest.digest):
         try:
-            repository.point(tag, cleared, None)
+            repository.point(tag, cleared, found)  # also where it points there already: see `Mover`
             return
         except Overtaken as error:
             found = error.found
@@ -297,6 +298,9 @@ class Mover:
                 unmoved.append(tag)
             else:
                 moved.append(move)
+        wanted = cleared.manifest.digest
+        lost = self.repository.overtaken({move.tag: move.after for move in moved})
+        problems += (problem for tag in lost for problem in self._overtaken(tag, wanted, None).problems)
         if problems:
             raise PublicationRefused.of(problems)
         return tuple(moved), tuple(unmoved)
@@ -305,13 +309,15 @@ class Mover:
         wanted = cleared.manifest.digest
         found = self.repository.resolve(tag)
         for _ in range(ATTEMPTS):
-            if found == wanted:
-                return None
-            if not self._judged(cleared, tag, found):
-                cleared = self.clear_again()
-            move = Move(tag, found, wanted, int(self.clock() * 1000), self.why, self.version)
-            write_down(self.repository, move)
+            move = None
+            if found != wanted:
+                if not self._judged(cleared, tag, found):
+                    cleared = self.clear_again()
+                move = Move(tag, found, wanted, int(self.clock() * 1000), self.why, self.version)
+                write_down(self.repository, move)
             try:
+                # Also where it points there already: one who was killed just after he moved it may have left it out of
+                # the list of tags that a mirror of files keeps, and nothing is written if all is in order.
                 self.repository.point(tag, cleared, found)
             except Overtaken as error:
                 if error.found == wanted:
@@ -332,9 +338,10 @@ class Mover:
 
     def _overtaken(self, tag: str, wanted: Digest, found: Digest | None) -> PublicationRefused:
         url = self.repository.url
+        elsewhere = f"to {found} " if found else ""
         return PublicationRefused(
             "tag-overtaken",
-            f"somebody else moved '{tag}' to {found} at the same time; {wanted} is there, but not under that tag",
+            f"somebody else moved '{tag}' {elsewhere}at the same time; {wanted} is there, but not under that tag",
             place=url,
             hint=f"look at `relbuild history {url}:{tag}`, then promote the one that shall stand",
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,7 +23,7 @@ from pipeline.mirror.answers import (
     refused,
     words,
 )
-from pipeline.mirror.listing import Listing
+from pipeline.mirror.listing import LONGEST_PAUSE, SHORTEST_PAUSE, Listing
 from pipeline.mirror.references import subject_of
 from pipeline.mirror.removal import Removal
 from pipeline.mirror.repository import NAME, TAG, Arrival, Mirror, Overtaken, Repository, is_auxiliary
@@ -158,6 +160,8 @@ class RegistryRepository(Repository):
         self._delete = (Scope.repository(self._full, "delete", "pull", "push"),)
         self._listing = Listing(self)
         self._removal = Removal(self)
+        self._moving = 0.0
+        """Seconds that moving a tag took, at most: how long others may need for it as well."""
 
     @property
     def url(self) -> str:
@@ -314,6 +318,14 @@ class RegistryRepository(Repository):
             raise ValueError(f"{tag} is an auxiliary tag")
         self._move(tag, cleared.manifest, expected)
 
+    def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
+        """Which tags point elsewhere, some time after they were moved to these digests: whoever looked before that and
+        writes after it does so within the time of a few round trips, so the pause is at least what moving took here."""
+        if not moved:
+            return ()
+        time.sleep(min(LONGEST_PAUSE, max(SHORTEST_PAUSE, 2 * self._moving)) * (1 + secrets.randbelow(1000) / 1000))
+        return tuple(tag for tag, digest in moved.items() if self.resolve(tag) != digest)
+
     # --- removing --------------------------------------------------------------------------------
 
     def remove_tag(self, tag: str, expected: Digest) -> None:
@@ -386,6 +398,7 @@ class RegistryRepository(Repository):
 
     def _move(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
         self._write()
+        began = time.monotonic()
         found = self.resolve(tag)
         if found != expected:
             raise Overtaken(tag, found)
@@ -393,6 +406,7 @@ class RegistryRepository(Repository):
             return
         self.put(tag, manifest)
         found = self.resolve(tag)
+        self._moving = max(self._moving, time.monotonic() - began)
         if found != manifest.digest:
             raise Overtaken(tag, found, written=True)
 

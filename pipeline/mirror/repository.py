@@ -8,7 +8,7 @@ wants what the gate has cleared; all other tags have names of their own (`is_aux
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
@@ -118,6 +118,11 @@ class Repository(Protocol):
         and whose manifest is here already. Where the mirror cannot compare and swap, the tag is read back.
 
         Raises ValueError if `tag` is auxiliary, Overtaken."""
+
+    def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
+        """Which tags, of some that were just moved to these digests, point elsewhere by now. Where a mirror cannot
+        compare and swap, somebody who looked before they were moved may write after that, and take them away: they are
+        looked at when that has had its time. Elsewhere it cannot be, and nothing is looked at."""
 
     # --- removing
 
