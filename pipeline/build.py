@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.errors import RecipeError
 from pipeline.gather import Locked, Order, Workshop, lock_recipe, obtain_sources
-from pipeline.launch import Tested, run_tests
+from pipeline.launch import Tested, plan_asked, run_tests
 from pipeline.layers import Made, build_layer
 from pipeline.layers.state import ImageFile, State, StateInputs, build_state
 from pipeline.layers.watch import Change
@@ -23,6 +23,7 @@ from pipeline.materials import (
     make_record,
     report_documents,
     report_folder,
+    restate_checks,
     seal_documents,
     sources_document,
 )
@@ -35,7 +36,7 @@ from pipeline.model.smoke import SmokePlan
 from pipeline.oci import adopt_layout, make_image, write_layout
 from pipeline.recipes import load_recipe, scope
 from pipeline.render import Templates, evaluate
-from pipeline.smoke import Holding, junit, report_json
+from pipeline.smoke import Holding, junit, plan_digest, report_json
 from pipeline.store import Store
 from pipeline.transfer import Download, Network, fetch
 from pipeline.trees import Canonical, ComposeOptions, Composition, compose, install_color, split_path
@@ -231,6 +232,7 @@ def taken_in(locked: Locked, templates: tuple[Path, ...], order: Order) -> Input
         keys=locked.keys,
         templates=templates,
         compression=order.compression,
+        checks=plan_digest(plan_asked(locked.recipe.smoke, full=order.full)),
     )
 
 
@@ -336,7 +338,7 @@ def write_report(built: Built, store: Store) -> None:
         (made / "report.json").write_text(json.dumps(report_value(built), indent=2, sort_keys=True) + "\n")
         for name, content in built.documents:
             (made / name).write_bytes(content)
-        seal_documents(made, built.documents, store)
+        seal_documents(made, built.image.digest, built.documents, store)
         if built.report is not None:
             (made / "junit.xml").write_bytes(junit(built.report, built.image.name))
             for instance in built.report.instances:
@@ -410,7 +412,10 @@ def smoke_image(
     image = adopt_layout(layout or order.output / recipe.name, store=workshop.store)
     tested = test(image, recipe, replace(order, retest=True), workshop, holding)
     if layout is None:
-        keep_evidence(order.output / f"{recipe.name}.report", tested.evidence, workshop.store)
+        folder = report_folder(order.output / recipe.name)
+        checks = plan_digest(plan_asked(recipe.smoke, full=order.full))
+        restate_checks(folder, image.digest, checks, workshop.store)
+        keep_evidence(folder, tested.evidence, workshop.store)
     return recipe.name, tested.report
 
 

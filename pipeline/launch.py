@@ -72,7 +72,7 @@ def run_tests(
 
     Raises UsageError `upgrade-from-missing`, EnvironmentLacking.
     """
-    whole, plan = plan, plan if full else replace(plan, neighbours=None)
+    whole, plan = plan, plan_asked(plan, full=full)
     checks, runtime = plan_digest(plan), str(station.runtime)
     older = _older(plan, folder, store) if plan.upgrade_from else None
     name = identity(
@@ -99,6 +99,11 @@ def run_tests(
     contents = _contents(image, store, progress)
     evidence = Evidence(image.digest, checks, runtime, plan == whole, report, contents)
     return Tested(report, reused=False, evidence=evidence)
+
+
+def plan_asked(plan: SmokePlan, *, full: bool) -> SmokePlan:
+    """What is asked of what a recipe wants: its neighbours only if `full`."""
+    return plan if full else replace(plan, neighbours=None)
 
 
 def _contents(image: Image, store: Store, progress: Progress) -> Contents:

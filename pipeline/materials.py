@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pipeline
 from pipeline.digest import Digest, canonical_json, digest_file, identity
-from pipeline.errors import PublicationRefused, UsageError, VerificationError
+from pipeline.errors import PublicationRefused, RelbuildError, UsageError, VerificationError
 from pipeline.layers import layer_entries
 from pipeline.model.bill import Bill, BilledLayer, BilledPackage, BuildRecord, Privileged
 from pipeline.model.header import PackageHeader
@@ -169,7 +169,7 @@ def _beneath(path: str, entries: Mapping[str, Entry]) -> list[str]:
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """What a build took in: `repositories` is the file that defines platforms, `lock` the lock's, `templates` every
-    template file that took part."""
+    template file that took part; `checks` is the digest of the plan of what is asked of the image."""
 
     recipe: Recipe
     repositories: Path
@@ -180,6 +180,7 @@ class Inputs:
     keys: tuple[Key, ...]
     templates: tuple[Path, ...]
     compression: Compression
+    checks: Digest
 
 
 def make_record(image: Image, inputs: Inputs) -> BuildRecord:
@@ -219,7 +220,7 @@ def make_record(image: Image, inputs: Inputs) -> BuildRecord:
     unknown = sorted(
         f"repomd.xml of {one.id}" for one in inputs.platform.repositories if one.id in used and one.id not in known
     )
-    return BuildRecord(image.digest, replace(told, invocation=str(name)), tuple(unknown))
+    return BuildRecord(image.digest, replace(told, invocation=str(name)), inputs.checks, tuple(unknown))
 
 
 def _file(path: Path, folder: Path, kind: MaterialKind) -> Material:
@@ -299,30 +300,52 @@ def _sbom(bill: Bill, form: SbomForm, store: Store) -> bytes:
     return data
 
 
-def seal_documents(folder: Path, documents: Sequence[tuple[str, bytes]], store: Store) -> None:
-    """Write down in `folder` what `store` says of the documents there, so that none is published that was edited."""
-    seals = {name: store.seal(_named(name, data)) for name, data in documents}
+def seal_documents(folder: Path, image: Digest, documents: Sequence[tuple[str, bytes]], store: Store) -> None:
+    """Write down in `folder` what `store` says of the documents on `image` there, so that none is published that was
+    edited, or that is about another image."""
+    seals = {name: store.seal(_named(name, image, data)) for name, data in documents}
     (folder / SEALS).write_bytes(canonical_json(seals))
 
 
-def refuse_edited(folder: Path, store: Store) -> None:
-    """Are the documents in a report's folder those that this store wrote? Raises UsageError `report-missing`,
-    PublicationRefused `gate-report-edited`."""
+def refuse_edited(folder: Path, image: Digest, store: Store) -> None:
+    """Are the documents in a report's folder those that this store wrote of `image`? Raises UsageError
+    `report-missing`, VerificationError `report-of-another-image`, PublicationRefused `gate-report-edited`."""
+    refuse_another(folder, image)
     seals = Reader.parse(_read(folder / SEALS, SEALS_LIMIT), str(folder / SEALS))
-    sources = (SOURCES,) if (folder / SOURCES).exists() else ()
-    for name in (BILL, RECORD, *(form.file_name for form in SbomForm), *sources):
-        if not store.sealed(_named(name, _read(folder / name, SBOM_LIMIT)), seals.get(name).text("")):
+    for name in _sealed_in(folder):
+        if not store.sealed(_named(name, image, _read(folder / name, SBOM_LIMIT)), seals.get(name).text("")):
             raise PublicationRefused(
                 "gate-report-edited",
-                f"{name} does not carry this store's seal: it was edited, or is from another machine",
+                f"{name} does not carry this store's seal: it was edited, or is from another image or machine",
                 place=str(folder / name),
                 hint="build the image again, on this machine: what is the same is not made again",
             )
 
 
-def _named(name: str, data: bytes) -> bytes:
-    """What is sealed of a document: its name too, so that none can stand in for another."""
-    return name.encode() + b"\n" + data
+def restate_checks(folder: Path, image: Digest, checks: Digest, store: Store) -> None:
+    """`image` was asked other checks than when it was built: the record in its report's folder says so from now on. A
+    record that is missing or edited is left as it is, and publishing refuses it."""
+    try:
+        refuse_edited(folder, image, store)
+        documents = {name: _read(folder / name, SBOM_LIMIT) for name in _sealed_in(folder)}
+        record = parse_record(documents[RECORD], RECORD)
+    except RelbuildError:
+        return
+    if record.checks != checks:
+        documents[RECORD] = record_bytes(replace(record, checks=checks))
+        (folder / RECORD).write_bytes(documents[RECORD])
+        seal_documents(folder, image, tuple(documents.items()), store)
+
+
+def _sealed_in(folder: Path) -> tuple[str, ...]:
+    """Names of the documents in a report's folder that have a seal."""
+    sources = (SOURCES,) if (folder / SOURCES).exists() else ()
+    return (BILL, RECORD, *(form.file_name for form in SbomForm), *sources)
+
+
+def _named(name: str, image: Digest, data: bytes) -> bytes:
+    """What is sealed of a document: its name and its image too, so that none can stand in for another."""
+    return f"{name}\n{image}\n".encode() + data
 
 
 def report_folder(layout: Path) -> Path:
@@ -381,6 +404,12 @@ def read_sources(folder: Path, store: Store) -> tuple[SourceFile, ...]:
 def read_sbom(folder: Path, form: SbomForm, image: Digest) -> bytes:
     """The SBOM in a report's folder, which has to be about `image`. Raises UsageError `report-missing`,
     VerificationError `report-of-another-image`."""
+    refuse_another(folder, image)
+    return _read(folder / form.file_name, SBOM_LIMIT)
+
+
+def refuse_another(folder: Path, image: Digest) -> None:
+    """Is the report in a folder about `image`? Raises VerificationError `report-of-another-image`."""
     bill = read_bill(folder)
     if bill.digest != image:
         raise VerificationError(
@@ -389,7 +418,6 @@ def read_sbom(folder: Path, form: SbomForm, image: Digest) -> bytes:
             place=str(folder),
             hint="build the image again with `relbuild build`",
         )
-    return _read(folder / form.file_name, SBOM_LIMIT)
 
 
 def _read(path: Path, limit: int) -> bytes:

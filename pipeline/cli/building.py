@@ -25,6 +25,7 @@ from pipeline.cli.command import (
     order,
     perform,
     say,
+    tell,
 )
 from pipeline.cli.progress import Look, size_text
 from pipeline.cli.summary import (
@@ -101,11 +102,9 @@ def build_command(
             answer({"built": [built_as_json(built) for built in results]})
         failed = [built for built in results if built.report is not None and not built.report.passed]
         if failed:
-            raise SmokeError(
-                "smoke-failed",
-                "did not pass: " + ", ".join(built.image.name for built in failed),
-                hint=f"see {failed[0].report_folder}/ for the answers and the containers' logs",
-            )
+            names = ", ".join(built.image.name for built in failed)
+            hint = f"see {failed[0].report_folder}/ for the answers and the containers' logs"
+            return tell(SmokeError("smoke-failed", f"did not pass: {names}", hint=hint))
         return 0
 
     perform(act, progress, as_json)

@@ -17,6 +17,7 @@ import pipeline
 from pipeline.cli.outcome import plain
 from pipeline.cli.outcome import report as report_error
 from pipeline.cli.progress import Live, Look, open_progress
+from pipeline.errors import RelbuildError
 from pipeline.gather import Order, Workshop
 from pipeline.model.image import Compression
 from pipeline.progress import Progress
@@ -105,6 +106,12 @@ def perform(act: Callable[[Surroundings], int], look: Look, as_json: bool) -> No
         if isinstance(progress, Live):
             progress.close()
     sys.exit(status)
+
+
+def tell(error: RelbuildError) -> int:
+    """Tell people of an error after the answer was given, which says it in its own way: stdout has one JSON value. The
+    status to exit with."""
+    return report_error(error, as_json=False)
 
 
 def say(*lines: str) -> None:

@@ -22,6 +22,7 @@ from pipeline.cli.command import (
     order,
     perform,
     say,
+    tell,
 )
 from pipeline.cli.progress import Live, Look
 from pipeline.cli.running import (
@@ -107,7 +108,7 @@ def smoke_command(
         if around.as_json:
             answer(report_json(report))
         if not report.passed:
-            raise SmokeError("smoke-failed", f"{name} did not pass", hint="see the lines above")
+            return tell(SmokeError("smoke-failed", f"{name} did not pass", hint="see the lines above"))
         return 0
 
     perform(act, progress, as_json)

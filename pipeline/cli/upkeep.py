@@ -17,6 +17,7 @@ from pipeline.cli.command import (
     perform,
     say,
     store_app,
+    tell,
 )
 from pipeline.cli.progress import Look, size_text
 from pipeline.cli.summary import environment_as_lines
@@ -114,11 +115,9 @@ def store_fsck_command(store: StoreOption = None, as_json: JsonOption = False) -
         if around.as_json:
             answer({"damaged": [str(digest) for digest in damaged]})
         if damaged:
-            raise VerificationError(
-                "blob-damaged",
-                f"{len(damaged)} damaged blobs were removed: {', '.join(str(d) for d in damaged[:5])}",
-                hint="build again: what is missing is made or fetched anew",
-            )
+            message = f"{len(damaged)} damaged blobs were removed: {', '.join(str(d) for d in damaged[:5])}"
+            hint = "build again: what is missing is made or fetched anew"
+            return tell(VerificationError("blob-damaged", message, hint=hint))
         say("every blob is whole")
         return 0
 

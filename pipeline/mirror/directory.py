@@ -22,7 +22,15 @@ from pipeline.mirror.place import MARKER, Place, Shelf
 from pipeline.mirror.quarantine import Pruning
 from pipeline.mirror.references import references
 from pipeline.mirror.repository import NAME, TAG, Arrival, Overtaken, is_auxiliary
-from pipeline.mirror.whole import bring_blob, check_verified, fetch_verified, reaching, read_verified, write_whole
+from pipeline.mirror.whole import (
+    bring_blob,
+    check_verified,
+    fetch_verified,
+    locked,
+    reaching,
+    read_verified,
+    write_whole,
+)
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
@@ -112,6 +120,11 @@ class DirectoryRepository:
 
     mirror: DirectoryMirror
     shelf: Shelf
+
+    @property
+    def name(self) -> str:
+        """Below the mirror's root."""
+        return self.shelf.name
 
     @property
     def url(self) -> str:
@@ -214,6 +227,7 @@ class DirectoryRepository:
         Overtaken; VerificationError `manifest-missing`, `blob-missing` if anything of it is not here (any more)."""
         if not TAG.fullmatch(tag) or is_auxiliary(tag):
             raise ValueError(f"{tag} is no tag to pull by")
+        cleared.refuse_other(tag)
         with self._changing():
             self._expect(tag, expected)
             self.shelf.require(cleared.manifest)
@@ -301,9 +315,10 @@ def find_root(path: Path) -> tuple[Path, str] | None:
 
 
 def _make(place: Place, host: str) -> None:
-    """The marker comes last: with it, the mirror is whole."""
+    """The marker comes last: with it, the mirror is whole. Of several that make one at the same time the first does:
+    who came later must not write over what was published meanwhile."""
     root = place.root
-    if root.exists() and (not root.is_dir() or set(_names(root)) - _BEGUN):
+    if root.exists() and (not root.is_dir() or set(_names(root)) - _BEGUN) and not (root / MARKER).exists():
         raise UsageError(
             "not-a-mirror",
             f"{root} is neither empty nor a mirror",
@@ -312,11 +327,14 @@ def _make(place: Place, host: str) -> None:
         )
     place.make()
     drafts = place.drafts
-    write_whole(nginx_configuration(root).encode(), root / "nginx.conf", drafts)
-    write_whole(rsync_script().encode(), root / "rsync.sh", drafts)
-    (root / "rsync.sh").chmod(0o755)
-    write_whole(canonical_json({"repositories": []}), root / "catalog.json", drafts)
-    write_whole(canonical_json({"format": FORMAT, "host": host}), root / MARKER, drafts)
+    with locked(root / ".lock" / "catalog"):
+        if (root / MARKER).exists():
+            return
+        write_whole(nginx_configuration(root).encode(), root / "nginx.conf", drafts)
+        write_whole(rsync_script().encode(), root / "rsync.sh", drafts)
+        (root / "rsync.sh").chmod(0o755)
+        write_whole(canonical_json({"repositories": []}), root / "catalog.json", drafts)
+        write_whole(canonical_json({"format": FORMAT, "host": host}), root / MARKER, drafts)
 
 
 def _names(folder: Path) -> Iterator[str]:

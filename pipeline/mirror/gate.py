@@ -131,6 +131,12 @@ class Cleared:
         """What the tags will point to."""
         return self.manifest.digest
 
+    def refuse_other(self, tag: str) -> None:
+        """Whoever moves a tag asks this: the keeper's rules for one tag say nothing of another. What was cleared
+        without tags has passed all rules, and may have any. Raises ValueError."""
+        if self.tags and tag not in self.tags:
+            raise ValueError(f"{self.digest} was cleared for {', '.join(self.tags)}, not for {tag}")
+
 
 def _problems(wanted: Cleared) -> Iterator[Problem]:
     try:

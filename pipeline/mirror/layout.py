@@ -103,6 +103,11 @@ class LayoutRepository:
     identity: str
 
     @property
+    def name(self) -> str:
+        """None: there is but one."""
+        return ""
+
+    @property
     def url(self) -> str:
         """`oci:PATH`."""
         return f"oci:{self.path}"
@@ -204,6 +209,7 @@ class LayoutRepository:
         Overtaken; VerificationError `manifest-missing`, `blob-missing` if anything of it is not here."""
         if not TAG.fullmatch(tag) or is_auxiliary(tag):
             raise ValueError(f"{tag} is no tag to pull by")
+        cleared.refuse_other(tag)
         with self._changing():
             self._expect(tag, expected)
             if not blob_path(self.path, cleared.manifest.digest).is_file():

@@ -54,14 +54,14 @@ class Manifests(Protocol):
 
     def expect(self, answer: Answer, statuses: set[int], what: str) -> None: ...
 
-    def put(self, reference: str, manifest: Manifest) -> Answer: ...
-
 
 class Listing:
     """The referrers of one repository. Which of the two ways its registry knows is learned once."""
 
-    def __init__(self, repository: Manifests) -> None:
+    def __init__(self, repository: Manifests, put: Callable[[str, Manifest], Answer]) -> None:
+        """`put` puts a manifest under a digest or a tag: not for everybody, because people pull by tags."""
         self._repository = repository
+        self._put = put
         self._native: bool | None = None
         self._writing = threading.Lock()
         """Threads of this process do not need to meet on the registry to find each other."""
@@ -85,7 +85,7 @@ class Listing:
         there = self._repository.has_manifest(ours)
         if there and any(one.descriptor.digest == ours for one in self.of(subject)):
             return False
-        answer = self._repository.put(str(ours), manifest)
+        answer = self._put(str(ours), manifest)
         if answer.header("oci-subject"):
             self._native = True
             return True
@@ -133,7 +133,7 @@ class Listing:
                 else:
                     contended, looks = wrote is not None, 0
                     changed = change(index)
-                    self._repository.put(tag, changed)
+                    self._put(tag, changed)
                     wrote = changed.digest
                 pause = min(LONGEST_PAUSE, max(pause, 2 * (time.monotonic() - began)))
                 time.sleep(pause * (1 + secrets.randbelow(1000) / 1000))

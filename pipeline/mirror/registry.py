@@ -38,7 +38,6 @@ from pipeline.transfer import (
     Answer,
     Download,
     Exchange,
-    FileRange,
     Network,
     Scope,
     Traffic,
@@ -158,10 +157,15 @@ class RegistryRepository(Repository):
         self._reading = (Scope.repository(self._full, "pull"),)
         self._push = (Scope.repository(self._full, "pull", "push"),)
         self._delete = (Scope.repository(self._full, "delete", "pull", "push"),)
-        self._listing = Listing(self)
-        self._removal = Removal(self)
+        self._listing = Listing(self, self._put)
+        self._removal = Removal(self, self._put)
         self._moving = 0.0
         """Seconds that moving a tag took, at most: how long others may need for it as well."""
+
+    @property
+    def name(self) -> str:
+        """Below the mirror's namespace."""
+        return self._name
 
     @property
     def url(self) -> str:
@@ -297,7 +301,7 @@ class RegistryRepository(Repository):
         self._write()
         if self.has_manifest(manifest.digest):
             return False
-        self.put(str(manifest.digest), manifest)
+        self._put(str(manifest.digest), manifest)
         return True
 
     def attach(self, manifest: Manifest) -> bool:
@@ -316,6 +320,7 @@ class RegistryRepository(Repository):
         is told when the tag is read back."""
         if is_auxiliary(tag):
             raise ValueError(f"{tag} is an auxiliary tag")
+        cleared.refuse_other(tag)
         self._move(tag, cleared.manifest, expected)
 
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
@@ -351,15 +356,14 @@ class RegistryRepository(Repository):
         *,
         limit: int = PAGE_LIMIT,
         accept: Sequence[str] = (),
-        media_type: str = "",
-        body: bytes | FileRange = b"",
     ) -> Answer:
-        """A request below `/v2/NAME/` (or to an absolute URL)."""
+        """A GET, HEAD or DELETE below `/v2/NAME/` (or of an absolute URL). Nothing can be put with it."""
         headers = {"Accept": ", ".join(accept)} if accept else {}
-        headers |= {"Content-Type": media_type} if media_type else {}
-        scopes = {"GET": self._reading, "HEAD": self._reading, "DELETE": self._delete}.get(method, self._push)
-        url = target if "://" in target else f"/v2/{self._full}/{target}"
-        return self._exchange.ask(method, url, scopes=scopes, limit=limit, headers=headers, body=body)
+        scopes = {"GET": self._reading, "HEAD": self._reading, "DELETE": self._delete}[method]
+        return self._exchange.ask(method, self._below(target), scopes=scopes, limit=limit, headers=headers)
+
+    def _below(self, target: str) -> str:
+        return target if "://" in target else f"/v2/{self._full}/{target}"
 
     def expect(self, answer: Answer, statuses: set[int], what: str) -> None:
         """Raises EnvironmentLacking `registry-denied` or `registry-refused` for another status."""
@@ -368,9 +372,16 @@ class RegistryRepository(Repository):
         if answer.status not in statuses:
             raise refused(answer, what, self.url)
 
-    def put(self, reference: str, manifest: Manifest) -> Answer:
-        """Put a manifest under a digest or a tag."""
-        answer = self.ask("PUT", f"manifests/{reference}", media_type=manifest.media_type, body=manifest.data)
+    def _put(self, reference: str, manifest: Manifest) -> Answer:
+        """Put a manifest under a digest or a tag; whoever calls this knows that it may be this tag."""
+        answer = self._exchange.ask(
+            "PUT",
+            self._below(f"manifests/{reference}"),
+            scopes=self._push,
+            limit=PAGE_LIMIT,
+            headers={"Content-Type": manifest.media_type},
+            body=manifest.data,
+        )
         self.expect(answer, {200, 201, 202}, f"take the manifest {manifest.digest.short} as {reference}")
         compare(answer, manifest.digest, self.url)
         return answer
@@ -404,7 +415,7 @@ class RegistryRepository(Repository):
             raise Overtaken(tag, found)
         if found == manifest.digest:
             return
-        self.put(tag, manifest)
+        self._put(tag, manifest)
         found = self.resolve(tag)
         self._moving = max(self._moving, time.monotonic() - began)
         if found != manifest.digest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Protocol
 
 from pipeline.digest import Digest, canonical_json
@@ -42,16 +43,16 @@ class Holder(Protocol):
 
     def expect(self, answer: Answer, statuses: set[int], what: str) -> None: ...
 
-    def put(self, reference: str, manifest: Manifest) -> Answer: ...
-
     def put_blob(self, descriptor: Descriptor, content: bytes) -> Arrival: ...
 
 
 class Removal:
     """Removes from one repository."""
 
-    def __init__(self, repository: Holder) -> None:
+    def __init__(self, repository: Holder, put: Callable[[str, Manifest], Answer]) -> None:
+        """`put` puts a manifest under a digest or a tag: not for everybody, because people pull by tags."""
         self._repository = repository
+        self._put = put
         self._by_tag = True
 
     def manifest(self, digest: Digest) -> None:
@@ -91,18 +92,18 @@ class Removal:
     def _with_its_manifest(self, tag: str, expected: Digest) -> None:
         self._repository.put_blob(_EMPTY_BLOB, _EMPTY)
         trial = _placeholder()
-        self._repository.put(str(trial.digest), trial)
+        self._put(str(trial.digest), trial)
         self.manifest(trial.digest)
         held = self._repository.manifest(expected)
         if held is None or self._repository.resolve(tag) != expected:
             raise Overtaken(tag, self._repository.resolve(tag))
         stand_in = _placeholder()
         try:
-            self._repository.put(tag, stand_in)
+            self._put(tag, stand_in)
             self.manifest(stand_in.digest)
         except BaseException:
             if self._repository.resolve(tag) == stand_in.digest:
-                self._repository.put(tag, held)
+                self._put(tag, held)
             raise
 
     def _unless_unsupported(self, answer: Answer) -> None:

@@ -62,6 +62,10 @@ class Repository(Protocol):
     VerificationError when it gives other bytes than a digest promises."""
 
     @property
+    def name(self) -> str:
+        """As the mirror names it, which the keeper's rules speak of; empty for a layout, which has but one."""
+
+    @property
     def url(self) -> str:
         """As a person names it: `registry://HOST/NAMESPACE/NAME`, `dir:PATH/NAME`, `oci:PATH`."""
 
@@ -117,7 +121,7 @@ class Repository(Protocol):
         """Point a tag, which must point to `expected` now (None: not exist), at the image or index that was cleared
         and whose manifest is here already. Where the mirror cannot compare and swap, the tag is read back.
 
-        Raises ValueError if `tag` is auxiliary, Overtaken."""
+        Raises ValueError if `tag` is auxiliary or not one of those that were cleared, Overtaken."""
 
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
         """Which tags, of some that were just moved to these digests, point elsewhere by now. Where a mirror cannot

@@ -77,8 +77,10 @@ class Bill:
 @dataclass(frozen=True, slots=True)
 class BuildRecord:
     """What the image `image` was made from. `unknown` names inputs whose digest nobody kept (`repomd.xml of base`,
-    where a lock is older than that record), sorted."""
+    where a lock is older than that record), sorted. `checks` is the digest of the plan that its recipe asked for when
+    it was last built or tested: evidence on other checks does not carry it."""
 
     image: Digest
     provenance: Provenance
+    checks: Digest
     unknown: tuple[str, ...] = ()

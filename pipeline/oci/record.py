@@ -27,6 +27,7 @@ def record_bytes(record: BuildRecord) -> bytes:
         {
             "format": FORMAT,
             "image": str(record.image),
+            "checks": str(record.checks),
             "recipe": _material_json(told.recipe),
             "materials": [_material_json(one) for one in told.materials],
             "unknown": list(record.unknown),
@@ -84,6 +85,7 @@ def _record(document: Reader) -> BuildRecord:
             started=_time(document.get("started")),
             finished=_time(document.get("finished")),
         ),
+        checks=Digest.parse(document.get("checks").text()),
         unknown=document.get("unknown").texts(),
     )
 

@@ -16,7 +16,7 @@ from pipeline.mirror.tags import immutable_tag
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import VerifyingKey
-from pipeline.release.current import current_images, way_of
+from pipeline.release.current import current_images, refuse_name, way_of
 from pipeline.release.verify import clear_held, verified
 
 
@@ -46,6 +46,8 @@ def copy(
 
 def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Digest, tuple[str, ...]]]:
     """What is to be carried, with the tags that it is to have there."""
+    if target.tag:
+        refuse_name(target.tag)
     if source.digest is not None:
         return [(source.digest, (target.tag,) if target.tag else ())]
     by_digest: dict[Digest, list[str]] = {}
@@ -80,7 +82,7 @@ class _Porter:
 
         def clear() -> Cleared:
             current = current_images(self.there, floating, held.digest)
-            return replace(clear_held(held, tags, self.there, self.key, self.rules), current=current)
+            return replace(clear_held(held, (*floating, own), self.there, self.key, self.rules), current=current)
 
         cleared = clear()
         set_for_ever(self.there, own, cleared)

@@ -10,12 +10,22 @@ from pipeline.gather import Workshop
 from pipeline.mirror.demands import CurrentImage
 from pipeline.mirror.held import Held, read_held
 from pipeline.mirror.opening import Way
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.repository import TAG, Repository, is_auxiliary
 
 
 def way_of(workshop: Workshop) -> Way:
     """How mirrors are reached from a workshop."""
     return Way(workshop.environment, workshop.progress, workshop.clock)
+
+
+def refuse_name(tag: str) -> None:
+    """May people pull by a tag? Raises UsageError `tag-reserved`, `tag-malformed`."""
+    if is_auxiliary(tag) or not TAG.fullmatch(tag):
+        raise UsageError(
+            "tag-reserved" if is_auxiliary(tag) else "tag-malformed",
+            f"'{tag[:140]}' cannot be a tag that people pull by",
+            hint="take a name like 'stable': letters, digits, _ . and -, not beginning with 'move.' or 'sha256-'",
+        )
 
 
 def current_images(repository: Repository, tags: Sequence[str], wanted: Digest) -> tuple[CurrentImage, ...]:

@@ -11,11 +11,10 @@ from pipeline.mirror.addresses import Address
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.history import earlier, read_history
 from pipeline.mirror.publishing import Mover
-from pipeline.mirror.repository import TAG, is_auxiliary
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import VerifyingKey
-from pipeline.release.current import current_images, way_of
+from pipeline.release.current import current_images, refuse_name, way_of
 from pipeline.release.verify import clear_held, verified
 
 
@@ -34,7 +33,7 @@ def promote(reference: Address, channel: str, key: VerifyingKey, rules: MirrorRu
     """Point `channel` at the very digest that `reference` names, verified first, and cleared by that channel's rules.
     Nothing is uploaded but the record of the move."""
     with way_of(workshop).repository(reference, write=True) as repository:
-        _refuse_name(channel)
+        refuse_name(channel)
         held = verified(repository, reference.reference, key, workshop, contents=False).held
 
         def clear() -> Cleared:
@@ -48,6 +47,7 @@ def rollback(reference: Address, to: Digest | None, key: VerifyingKey, rules: Mi
     """Point a tag at what it pointed to before, or at `to`, verified first to its last byte. Nothing is uploaded but
     the record of the move. Raises UsageError `history-empty`, `not-in-history`."""
     tag = reference.tag or "latest"
+    refuse_name(tag)
     with way_of(workshop).repository(reference, write=True) as repository:
         before = earlier(read_history(repository, tag))
         if to is None and not before:
@@ -69,12 +69,3 @@ def rollback(reference: Address, to: Digest | None, key: VerifyingKey, rules: Mi
 def _moved(mover: Mover, tag: str, cleared: Cleared) -> Moved:
     moves, _ = mover.move((tag,), cleared)
     return Moved(mover.repository.url, tag, cleared.digest, mover.version, moves[0] if moves else None)
-
-
-def _refuse_name(tag: str) -> None:
-    if is_auxiliary(tag) or not TAG.fullmatch(tag):
-        raise UsageError(
-            "tag-reserved" if is_auxiliary(tag) else "tag-malformed",
-            f"'{tag}' cannot be a channel",
-            hint="take a name like 'stable': letters, digits, _ . and -, not beginning with 'move.' or 'sha256-'",
-        )

@@ -28,7 +28,7 @@ from pipeline.oci import SigningKey, adopt_layout, make_index, provenance_predic
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.oci.sbom import SbomForm
 from pipeline.oci.sources import SourceFile, sources_artifact
-from pipeline.release.current import current_images, way_of
+from pipeline.release.current import current_images, refuse_name, way_of
 from pipeline.store import Store
 
 PLACES = 3
@@ -69,6 +69,8 @@ def publish(order: PublishOrder, workshop: Workshop) -> tuple[Publication, ...]:
 
     Raises PublicationRefused, UsageError, VerificationError, EnvironmentLacking.
     """
+    for tag in order.tags or ():
+        refuse_name(tag)
     parcels = [open_parcel(layout, workshop, sources=order.sources) for layout in order.layouts]
     products: dict[str, list[Parcel]] = {}
     for parcel in parcels:
@@ -130,7 +132,7 @@ def open_parcel(layout: Path, workshop: Workshop, *, sources: bool = False) -> P
     image = adopt_layout(layout, store=workshop.store)
     folder = report_folder(layout)
     evidence, seal = _evidence(folder, image)
-    refuse_edited(folder, workshop.store)
+    refuse_edited(folder, image.digest, workshop.store)
     forms = {SPDX: SbomForm.SPDX, CYCLONEDX: SbomForm.CYCLONEDX}
     return Parcel(
         image=image,
@@ -173,6 +175,7 @@ def consign(
             member.image.config_bytes,
             member.evidence,
             Sealed(member.seal, workshop.store),
+            member.record.checks,
         )
         for member in members
     )

@@ -46,4 +46,5 @@ def clear_held(
         Candidate(image.manifest_bytes, image.config_bytes, warrant.evidence, warrant)
         for image, warrant in zip(held.images, warrants, strict=True)
     )
-    return Cleared(held.images[0].name, tags, held.manifest, candidates, rules)
+    # The keeper's rules are on repositories; a layout has no name, and there the product's is taken.
+    return Cleared(repository.name or held.images[0].name, tags, held.manifest, candidates, rules)

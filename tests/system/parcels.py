@@ -32,7 +32,7 @@ layers:
   - {name: base, packages: [small-base]}
   - {name: product, packages: [small]}
 files:
-  - {content: "%(version)s %(note)s", path: /etc/version}
+  - {content: "%(version)s %(note)s", path: /etc/version, mode: "%(mode)s"}
 image:
   entrypoint: [/usr/bin/busybox, sh, -c, "trap 'exit 0' TERM; /usr/bin/busybox httpd -f -p 8080 -h /etc & wait"]
   exposed_ports: [8080]
@@ -41,7 +41,7 @@ smoke:
   limits: {memory: 64MiB, pids: 20}
   ready: {port: 8080, within: 20s}
   checks:
-    - {name: says its version, http: {port: 8080, path: /version}, expect: {body: "%(expected)s"}}
+    - {name: says its version, within: 3s, http: {port: 8080, path: /version}, expect: {body: "%(expected)s"}}
     - {name: is what it says, file: {path: /etc/version, text: "%(version)s"}}
 """
 
@@ -54,12 +54,21 @@ class SmallProducts:
     workshop: Workshop
 
     def build(
-        self, version: str, *, name: str = "small", note: str = "", expected: str = "", output: str = "output"
+        self,
+        version: str,
+        *,
+        name: str = "small",
+        note: str = "",
+        expected: str = "",
+        output: str = "output",
+        mode: str = "0644",
     ) -> Built:
-        """A version of a product, built and tested; `expected`: what its check wants it to say (default: the truth)."""
+        """A version of a product, built and tested; `expected`: what its check wants it to say (default: the truth);
+        `mode`: of /etc/version."""
         place = self.folder / f"{name}.yaml"
         expected = expected or version.replace(".", "\\\\.")
-        place.write_text(_RECIPE % {"name": name, "version": version, "note": note, "expected": expected})
+        words = {"name": name, "version": version, "note": note, "expected": expected, "mode": mode}
+        place.write_text(_RECIPE % words)
         order = Order(place, self.folder / "repositories.yaml", output=self.folder / output / version)
         return build(order, self.workshop)
 

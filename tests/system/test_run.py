@@ -65,7 +65,9 @@ class Started:
     """A command of relbuild that runs."""
 
     def __init__(self, folder: Path, *words: str, stdin: int = subprocess.DEVNULL) -> None:
-        command = [sys.executable, "-m", "pipeline", *words, "--store", str(folder / "store"), "--progress", "plain"]
+        # Who starts the tests in the background has SIGINT ignored, and that would be inherited.
+        command = ["env", "--default-signal=INT", sys.executable, "-m", "pipeline", *words]
+        command += ["--store", str(folder / "store"), "--progress", "plain"]
         environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
             command,
@@ -143,6 +145,8 @@ def test_instances_run_on_consecutive_ports_until_ctrl_c(start: Callable[..., St
     run = start("run", "silent", "--instances", "2", "-p", f"{port}:80", "--cpus", "0.5", "--memory", "64MiB")
     run.until(r"silent-1 \| ready[^|]*")
     run.until(r"silent-2 \| ready")
+    # An instance may say that it is ready before its port is.
+    run.until(rf"127\.0\.0\.1:{port + 1} → 80")
     assert "green" in page(port) and "green" in page(port + 1)
     run.until(r"silent-2 \| request")
     assert run.end() == 0

@@ -62,6 +62,7 @@ def inputs(folder: Path) -> Inputs:
         keys=(Key("base", "F" * 40, b"armored"),),
         templates=(),
         compression=Compression.ZSTD,
+        checks=Digest("7" * 64),
     )
 
 

@@ -17,6 +17,7 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
 from pipeline.mirror.directory import DirectoryMirror, find_root, open_directory
+from pipeline.mirror.place import Place
 from pipeline.mirror.quarantine import Leaving
 from pipeline.mirror.references import fallback_tag, references
 from pipeline.mirror.repository import Arrival, Overtaken
@@ -413,6 +414,23 @@ def test_two_processes_on_one_tag_lose_no_move(tmp_path: Path) -> None:
         at, steps = moves[at], steps + 1
     assert steps == 80
     assert str(mirror.repository("tiny").resolve("1")) == at
+    whole(mirror)
+
+
+def test_a_mirror_that_another_makes_meanwhile_keeps_what_was_published(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Place.make
+
+    def late(place: Place) -> None:
+        monkeypatch.setattr(Place, "make", make)
+        other = open_directory(tmp_path / "mirror", create=True, clock=time.time)
+        mirrored.publish(other.repository("tiny"), store, mirrored.image(store, 0), "1")
+        make(place)
+
+    monkeypatch.setattr(Place, "make", late)
+    mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
+    assert mirror.repositories() == ("tiny",)
     whole(mirror)
 
 

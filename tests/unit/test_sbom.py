@@ -63,6 +63,7 @@ records = st.builds(
         st.none() | numbers,
         st.none() | numbers,
     ),
+    digests,
     st.lists(texts, max_size=2).map(tuple),
 )
 
