@@ -192,6 +192,7 @@ def test_no_other_verb_of_a_repository_moves_a_tag_to_pull_by(repository: Reposi
         "statuses": ({200, 404},),
         "what": ("look",),
         "answer": (),
+        "moved": ({"1.0": new.digest, "latest": new.digest},),
     }
     verbs = {
         name: getattr(repository, name)
