@@ -58,6 +58,7 @@ class Catalogue:
 
     stable: tuple[str, ...]
     mysql: tuple[str, ...]
+    rivals: frozenset[str]
     without: frozenset[str]
     conversions: Mapping[str, Conversion]
     updates: Mapping[str, Update]
@@ -87,6 +88,7 @@ def load(file: Path) -> Catalogue:
     return Catalogue(
         stable=tuple(data["requests"]["stable"]),
         mysql=tuple(data["requests"]["mysql"]),
+        rivals=frozenset(data["requests"]["rivals"]),
         without=frozenset(data["requests"]["without"]),
         conversions={name: Conversion(name=name, **_hashable(entry)) for name, entry in data["package"].items()},
         updates={name: Update(**_hashable(entry)) for name, entry in data["update"].items()},

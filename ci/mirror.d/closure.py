@@ -117,16 +117,19 @@ class Suites:
         return self._parsed[name]
 
 
-def close(suites: Suites, requests: Iterable[str], without: frozenset[str]) -> dict[str, DebianPackage]:
+def close(
+    suites: Suites, requests: Iterable[str], without: frozenset[str], rivals: frozenset[str]
+) -> dict[str, DebianPackage]:
     """Return the chosen package per name: the requests and all that they depend on.
 
+    ``rivals`` are never installed together: they may break one another and be chosen all the same.
     Raises ``Unresolvable`` when a request or a dependency cannot be met from any suite.
     """
     wanted = list(requests)
     floor: dict[str, int] = {}  # how many of the preferred versions are ruled out, by name
     while True:
         chosen = _walk(suites, wanted, without, floor)
-        if not _raise_one_floor(suites, chosen, floor):
+        if not _raise_one_floor(suites, chosen, rivals, floor):
             return chosen
 
 
@@ -170,7 +173,9 @@ def _pick(
     return None
 
 
-def _raise_one_floor(suites: Suites, chosen: Mapping[str, DebianPackage], floor: dict[str, int]) -> bool:
+def _raise_one_floor(
+    suites: Suites, chosen: Mapping[str, DebianPackage], rivals: frozenset[str], floor: dict[str, int]
+) -> bool:
     """Rule out one version that a chosen package does not accept; say whether there was any."""
     for package in chosen.values():
         for clause in package.depends:
@@ -182,7 +187,9 @@ def _raise_one_floor(suites: Suites, chosen: Mapping[str, DebianPackage], floor:
                 return True
         for relation in package.breaks:
             broken = chosen.get(relation.name)
-            if broken and broken is not package and relation.admits(broken.version):
+            if broken is None or broken is package or {package.name, broken.name} <= rivals:
+                continue
+            if relation.admits(broken.version):
                 _advance(suites, broken, package, f"breaks {relation}", floor)
                 return True
     return False

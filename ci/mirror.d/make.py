@@ -127,10 +127,10 @@ def select(suites: Suites, catalogue: Catalogue, unstable_problem: str | None = 
     if unstable_problem is None:
         try:
             requests = [*catalogue.stable, *catalogue.mysql]
-            return Selection(close(suites, requests, catalogue.without), None)
+            return Selection(close(suites, requests, catalogue.without, catalogue.rivals), None)
         except Unresolvable as problem:
             unstable_problem = str(problem)
-    return Selection(close(suites, catalogue.stable, catalogue.without), unstable_problem)
+    return Selection(close(suites, catalogue.stable, catalogue.without, catalogue.rivals), unstable_problem)
 
 
 def publish(output: Path, packages: dict[str, list[Path]], catalogue: Catalogue, key: Signer) -> None:

@@ -24,6 +24,8 @@ MIRROR = Path(
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relbuild" / "mirror"
 )
 PRODUCTS = ("mysql", "nginx", "postgresql", "redis")
+# Built, asked and built again like those; what takes long (peers, clients, rpm's own installation) is left out.
+MORE_PRODUCTS = ("haproxy", "httpd", "mariadb", "memcached", "python", "valkey")
 
 
 @pytest.fixture(scope="session")

@@ -261,6 +261,23 @@ def test_the_license_of_a_package_is_marked(mirror: Path) -> None:
     assert flags["/usr/share/man/man1/bash.1.gz"] == "d"
 
 
+def test_mysql_and_mariadb_are_both_there_and_are_never_installed_together(mirror: Path) -> None:
+    mariadb, client = (next((mirror / "base").glob(f"{name}-[0-9]*.rpm")) for name in ("mariadb-server", "mariadb"))
+    assert query("[%{CONFLICTNEVRS}\n]", mariadb, client) == ["mysql-server", "mysql"]
+    without = json.loads((mirror / "state.json").read_text())["without_mysql_because"]
+    if without:
+        pytest.skip(f"this mirror is without MySQL: {without}")
+    assert list((mirror / "base").glob("mysql-server-[0-9]*.rpm"))
+
+
+@pytest.mark.parametrize("name", ["python3-libs", "httpd", "mariadb-connector-c"])
+def test_what_is_loaded_by_path_satisfies_nobody(mirror: Path, name: str) -> None:
+    (package,) = (mirror / "base").glob(f"{name}-[0-9]*.rpm")
+    offered = [line for line in query("[%{PROVIDENEVRS}\n]", package) if ".so" in line]
+    assert all(line.startswith("libmariadb.so.3") for line in offered), offered
+    assert any(path.endswith(".so") for path in query("[%{FILENAMES}\n]", package))
+
+
 def test_a_second_run_rebuilds_nothing(mirror: Path, tmp_path: Path) -> None:
     copy = tmp_path / "mirror"
     shutil.copytree(mirror, copy, symlinks=True, ignore=shutil.ignore_patterns(".stamp", "S.gpg-agent*"))

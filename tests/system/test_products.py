@@ -15,10 +15,17 @@ import pytest
 
 from pipeline.build import Built, build
 from pipeline.gather import Order, Workshop
-from tests.system.conftest import PRODUCTS, ROOT
+from tests.system.conftest import MORE_PRODUCTS, PRODUCTS, ROOT
+
+CATALOGUE = (*PRODUCTS, *MORE_PRODUCTS)
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
+def test_every_recipe_is_among_the_products() -> None:
+    recipes = {path.stem for path in (ROOT / "recipes").glob("*.yaml")} - {"base", "repositories"}
+    assert recipes == set(CATALOGUE)
+
+
+@pytest.mark.parametrize("product", CATALOGUE)
 def test_the_product_answers_under_its_limits(product: str, built: Callable[[str], Built]) -> None:
     result = built(product)
     report = result.report
@@ -34,7 +41,7 @@ def test_the_product_answers_under_its_limits(product: str, built: Callable[[str
         assert instance.exit_code == 0
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("product", CATALOGUE)
 def test_the_report_holds_the_answers(product: str, built: Callable[[str], Built]) -> None:
     folder = built(product).report_folder
     value = json.loads((folder / "report.json").read_text())
@@ -50,12 +57,12 @@ def test_the_report_holds_the_answers(product: str, built: Callable[[str], Built
 
 
 def test_the_base_layer_is_the_same_in_all_products(built: Callable[[str], Built]) -> None:
-    bases = {product: built(product).image.layers[0] for product in PRODUCTS}
+    bases = {product: built(product).image.layers[0] for product in CATALOGUE}
     assert len({layer.blob.digest for layer in bases.values()}) == 1, bases
     assert len({layer.diff_id for layer in bases.values()}) == 1
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("product", CATALOGUE)
 def test_again_nothing_is_made_anew(
     product: str, built: Callable[[str], Built], recipes: Path, workshop: Workshop
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import jsonschema
@@ -54,12 +55,16 @@ def test_every_template_of_a_product_is_rendered(name: str) -> None:
     recipe = load_recipe(RECIPES / f"{name}.yaml")
     templates = Templates(recipe.template_folders)
     for plan in recipe.files:
+        if plan.kind is FileKind.DIRECTORY:
+            continue
         assert plan.kind is FileKind.TEMPLATE
         text = templates.render(plan.origin, scope(recipe), place=plan.place).text
         if text.startswith("#!/bin/bash"):
             assert plan.mode == 0o755
             assert "\nset -euo pipefail\n" in text
             run(["bash", "-n"], stdin=text.encode(), timeout=10)
+        if plan.path.endswith(".py"):
+            ast.parse(text, plan.path)
     for _, text in recipe.image.labels + recipe.image.environment:
         assert "{{" not in evaluate(text, scope(recipe), place=name)
 
@@ -68,8 +73,10 @@ def test_every_template_of_a_product_is_rendered(name: str) -> None:
     ("product", "template", "line"),
     [
         ("mysql", "my.cnf.j2", "sort_buffer_size = 1M"),
+        ("mariadb", "mariadb.cnf.j2", "sort_buffer_size = 1M"),
         ("postgresql", "postgresql.conf.j2", "sort_buffer_size = '1M'"),
         ("redis", "redis.conf.j2", "sort_buffer_size 1M"),
+        ("valkey", "valkey.conf.j2", "sort_buffer_size 1M"),
     ],
 )
 def test_settings_are_written_into_the_configuration(product: str, template: str, line: str) -> None:
@@ -77,6 +84,15 @@ def test_settings_are_written_into_the_configuration(product: str, template: str
     values = scope(recipe) | {"settings": {"sort_buffer_size": "1M"}}
     rendered = Templates(recipe.template_folders).render(template, values, place=product)
     assert line in rendered.text.splitlines()
+
+
+def test_haproxy_hands_requests_on_to_the_servers_it_is_given_and_has_none_of_its_own_then() -> None:
+    recipe = load_recipe(RECIPES / "haproxy.yaml")
+    values = scope(recipe) | {"servers": {"two": "192.0.2.2:80", "one": "192.0.2.1:80"}}
+    text = Templates(recipe.template_folders).render("haproxy.cfg.j2", values, place="haproxy").text
+    servers = [line.strip() for line in text.splitlines() if line.startswith("    server ")]
+    assert servers == ["server one 192.0.2.1:80 check", "server two 192.0.2.2:80 check"]
+    assert "welcome" not in text
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
