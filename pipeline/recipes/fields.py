@@ -311,6 +311,12 @@ Target = Annotated[
     checked(paths.parse_target),
     WithJsonSchema({"type": "string", "pattern": "^/."}),
 ]
+Folder = Annotated[
+    str,
+    Named("absolute path"),
+    checked(paths.parse_folder),
+    WithJsonSchema({"type": "string", "pattern": "^/"}),
+]
 FileTarget = Annotated[
     str,
     Named("absolute path"),

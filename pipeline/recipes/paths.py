@@ -15,6 +15,11 @@ SCRATCH = ("/run", "/tmp")  # noqa: S108
 """What is a scratch file system when the image runs: files of the image are not seen there."""
 
 
+def parse_folder(value: object) -> str:
+    """A folder in the image, which may be its root. Raises Malformed as `parse_target` does."""
+    return "/" if value == "/" else parse_target(value)
+
+
 def parse_target(value: object) -> str:
     """An absolute, plain path in the image. Raises Malformed `path-malformed` or `path-unsafe`."""
     if not isinstance(value, str) or not value:

@@ -17,6 +17,7 @@ from pipeline.model.smoke import Misbehaviour, Variant
 from pipeline.recipes.fields import (
     Duration,
     ExposedPort,
+    Folder,
     ImageUser,
     Line,
     Mode,
@@ -219,7 +220,7 @@ class ImageCheckDocument(Strict):
     entrypoint: list[Text] | None = Field(default=None, description="the whole entrypoint")
     command: list[Text] | None = Field(default=None, description="the whole command")
     user: ImageUser | None = Field(default=None, description="who it runs as", examples=["nginx"])
-    working_directory: Target | None = Field(default=None, description="where it starts")
+    working_directory: Folder | None = Field(default=None, description="where it starts")
     environment: dict[VariableName, ExactRules] = Field(
         default={}, description="these variables, among others", examples=[{"LANG": "C.UTF-8"}]
     )

@@ -20,6 +20,7 @@ from pipeline.recipes.fields import (
     Cpus,
     ExposedPort,
     FileTarget,
+    Folder,
     ImageUser,
     LeftOut,
     Line,
@@ -87,7 +88,7 @@ class UserDocument(Strict):
         default=None,
         description="the number of the user's group; default: the uid, in a group of the same name",
     )
-    home: Target = Field(default="/", description="the home directory", examples=["/var/lib/mysql"])
+    home: Folder = Field(default="/", description="the home directory", examples=["/var/lib/mysql"])
     shell: Target = Field(default="/sbin/nologin", description="the login shell")
     comment: Text = Field(default="", description="the full name (GECOS)")
 
@@ -151,7 +152,7 @@ class ImageDocument(Strict):
         default=None, description="arguments that a user may replace", examples=[["--verbose"]]
     )
     user: ImageUser | None = Field(default=None, description="who it runs as", examples=["mysql"])
-    working_directory: Target | None = Field(default=None, description="where it starts", examples=["/srv"])
+    working_directory: Folder | None = Field(default=None, description="where it starts", examples=["/srv"])
     environment: dict[VariableName, Text] = Field(
         default={}, description="environment variables", examples=[{"LANG": "C.UTF-8"}]
     )

@@ -117,9 +117,10 @@ class Life:
         self._wait_until_ready(instance, image, stage.restart, begun)
         for check in stage.checks:
             self._ask(check, instance, image)
-        if later and not self._unasked:
+        told = bool(later) and not self._unasked
+        if told:
             self._end_for(later[0].restart or UPGRADING, instance, image)
-        self._finish(instance, image, last=not later)
+        self._finish(instance, image, last=not later, told=told)
 
     def _wait_until_ready(self, instance: Instance, image: Image, restart: Check | None, begun: float) -> None:
         ready = self.around.plan.ready
@@ -178,7 +179,7 @@ class Life:
             self._answered(CheckResult(restart.name, False, _milliseconds(begun), wrong, answer))
             self._unasked = "not asked: the instance was not started again"
 
-    def _finish(self, instance: Instance, image: Image, *, last: bool) -> None:
+    def _finish(self, instance: Instance, image: Image, *, last: bool, told: bool) -> None:
         good = all(result.passed for result in self._results)
         if not good and instance.alive:
             self.around.hold(instance, self._results)
@@ -193,8 +194,8 @@ class Life:
             if isinstance(value, int):
                 before = self._measured.get(key, 0)
                 self._measured[key] = max(before, value) if key in _PEAKS else before + value
-        # How it ends when it is told to is for the checks to say.
-        happened = what_happened(usage, self._exit_code if ended and not good else None)
+        # How it ends when it is told to, or killed to be started again, is for the checks to say.
+        happened = what_happened(usage, self._exit_code if ended and not good and not told else None)
         if happened and happened not in self._happened:
             self._happened.append(happened)
         self._logs.append(instance.log.decode(errors="replace"))

@@ -101,6 +101,15 @@ def test_data_survives_a_restart_of_each_of_two(examine: Callable[..., SmokeRepo
     assert {"cpu_time", "peak_memory"} <= measured.keys()
 
 
+def test_a_kill_that_the_plan_asks_for_is_not_named_as_what_went_wrong(examine: Callable[..., SmokeReport]) -> None:
+    wrong = replace(started(7), within=50)
+    report = examine(SmokePlan(READY, (wrong, restart(Restart.AFTER_KILL), STOP)))
+    assert not report.passed
+    assert names(report) == ["+ready", "-start 7", "+restarts", "+stops"]
+    assert "SIGKILL" not in report.failure
+    assert not report.instances[0].happened
+
+
 def test_data_that_is_not_in_a_volume_does_not_survive(examine: Callable[..., SmokeReport], root: Path) -> None:
     image = version("1", volumes=(), working_directory="/")
     report = examine(SmokePlan(READY, (started(1), restart(), started(2))), image)

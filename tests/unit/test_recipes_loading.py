@@ -331,6 +331,11 @@ def test_a_mistake_in_what_must_be_there(tmp_path: Path, old: str, new: str, cod
     assert hint in (problem.hint or "")
 
 
+def test_it_may_start_in_the_root(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD.replace("image:\n", "image:\n  working_directory: /\n", 1)))
+    assert recipe.image.working_directory == "/"
+
+
 @pytest.mark.parametrize(
     ("line", "code", "place", "hint"),
     [
