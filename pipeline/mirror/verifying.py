@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline.digest import Digest
-from pipeline.errors import Problem, PublicationRefused, RelbuildError, VerificationError
+from pipeline.errors import Problem, RelbuildError, VerificationError
 from pipeline.mirror.attesting import OF_EACH_IMAGE, OF_EACH_INDEX, Attestation, find_attested, signature_payloads
 from pipeline.mirror.held import Held, read_held
 from pipeline.mirror.repository import Repository
@@ -45,7 +45,7 @@ def verify(
     it, and raises PublicationRefused if not; `contents` reads every layer from its beginning to its end (without it,
     layers need only be there).
 
-    Raises UsageError `reference-missing`; VerificationError of all problems at once, also of those that `judge` finds.
+    Raises UsageError `reference-missing`; VerificationError of all problems at once; what `judge` raises.
     """
     held = read_held(repository, reference)
     problems: list[Problem] = []
@@ -66,10 +66,7 @@ def verify(
             problems += found
     if problems:
         raise VerificationError.of(problems)
-    try:
-        judge(held)
-    except PublicationRefused as refused:  # nobody wants to publish here: it is what stands there that does not hold
-        raise VerificationError.of(refused.problems) from refused
+    judge(held)
     return Verified(held, tuple(sorted(identities)), tuple(attested), read)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.digest import Digest
+from pipeline.errors import PublicationRefused, VerificationError
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address
 from pipeline.mirror.gate import Attested, Candidate, Cleared
@@ -17,15 +18,19 @@ from pipeline.release.current import way_of
 
 def verify(reference: Address, key: VerifyingKey, workshop: Workshop, *, contents: bool = True) -> Verified:
     """Verify what a reference names: every byte (without `contents`, of layers only that they are there), signatures,
-    attestations, and the recorded answers once more."""
+    attestations, and the recorded answers once more. Raises UsageError `reference-missing`, VerificationError."""
     with way_of(workshop).repository(reference) as repository:
-        return verified(repository, reference.reference, key, workshop, contents=contents)
+        try:
+            return verified(repository, reference.reference, key, workshop, contents=contents)
+        except PublicationRefused as refused:  # nobody wants to publish here: what stands there does not hold
+            raise VerificationError.of(refused.problems) from refused
 
 
 def verified(
     repository: Repository, reference: Digest | str, key: VerifyingKey, workshop: Workshop, *, contents: bool
 ) -> Verified:
-    """The same, of a repository that is open."""
+    """The same, of a repository that is open, by one who wants to move a tag to it: PublicationRefused is raised if the
+    recorded answers do not carry that."""
     return verify_held(
         repository,
         reference,

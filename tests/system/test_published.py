@@ -315,9 +315,9 @@ def test_evidence_that_the_right_key_signed_is_judged_all_the_same(scene: Scene,
         if read_artifact(one.manifest).annotation(PREDICATE_TYPE) != SMOKE
     ]
     with site.attested("small", mine.digest, [*kept, attest(signed, mine.manifest_descriptor, scene.ours)]):
-        edited = (5, {"gate-report-edited"})
-        assert shipped.refused("verify", site.address("small", "1.0")) == edited
-        assert shipped.refused("promote", site.address("small", "1.0"), "--to", "stable") == edited
+        edited = {"gate-report-edited"}
+        assert shipped.refused("verify", site.address("small", "1.0")) == (5, edited)
+        assert shipped.refused("promote", site.address("small", "1.0"), "--to", "stable") == (7, edited)
 
 
 def test_what_others_wrote_into_a_mirror_does_not_steer_the_terminal(scene: Scene, shipped: Shipped) -> None:
