@@ -3,64 +3,66 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.errors import RecipeError
-from pipeline.gather import Locked, Order, Workshop, lock_recipe, obtain_sources
+from pipeline.errors import SmokeError
+from pipeline.gather import Locked, Order, Workshop, as_parent, lock_recipe, obtain_sources
 from pipeline.launch import Tested, plan_asked, run_tests
 from pipeline.layers import Made, build_layer
-from pipeline.layers.state import ImageFile, State, StateInputs, build_state
-from pipeline.layers.watch import Change
-from pipeline.materials import (
-    Inputs,
-    make_bill,
-    make_record,
+from pipeline.layers.files import FILE_LIMIT, ImageFile, render_files
+from pipeline.layers.state import State, StateInputs, build_state
+from pipeline.materials import Inputs, make_bill, make_record
+from pipeline.model.bill import Bill, BuildRecord
+from pipeline.model.change import Change
+from pipeline.model.configuration import BASE_DIGEST, image_config, inherited
+from pipeline.model.evidence import Evidence
+from pipeline.model.image import Image, Layer
+from pipeline.model.parent import ParentImage
+from pipeline.model.recipe import Recipe
+from pipeline.model.report import SmokeReport
+from pipeline.model.smoke import SmokePlan
+from pipeline.model.tree import Tree
+from pipeline.oci import adopt_layout, make_image, write_layout
+from pipeline.recipes import load_recipe, scope
+from pipeline.render import evaluate
+from pipeline.reports import (
+    keep_evidence,
     report_documents,
     report_folder,
     restate_checks,
-    seal_documents,
     sources_document,
+    write_report,
 )
-from pipeline.model.bill import Bill, BuildRecord
-from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, Evidence, evidence_json
-from pipeline.model.image import Image, ImageConfig, Layer
-from pipeline.model.recipe import FileKind, FilePlan, Recipe
-from pipeline.model.report import SmokeReport
-from pipeline.model.smoke import SmokePlan
-from pipeline.oci import adopt_layout, make_image, write_layout
-from pipeline.recipes import load_recipe, scope
-from pipeline.render import Templates, evaluate
-from pipeline.smoke import Holding, junit, plan_digest, report_json
-from pipeline.store import Store
+from pipeline.resolve import explain
+from pipeline.smoke import Holding, plan_digest, report_json
 from pipeline.transfer import Download, Network, fetch
 from pipeline.trees import Canonical, ComposeOptions, Composition, compose, install_color, split_path
 
 STATE_LAYER = "state"
 
-FILE_LIMIT = 256 << 20
-"""Bytes of a file that a recipe brings itself: configuration and plugins, not data sets."""
 
-_ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "ppc64le": "ppc64le",
-    "s390x": "s390x",
-    "riscv64": "riscv64",
-}
-"""RPM's names of architectures → OCI's (Go's GOARCH)."""
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """An image whose layers are in the store. `composition` is what all but the last come to, and `states` are rpm's of
+    all files, by NEVRA, as its database has them. `reused` names the layers that were not made anew; `changes` is
+    package content that scriptlets or recipes altered, in the parent too; `templates` are the files that took part."""
+
+    image: Image
+    locked: Locked
+    composition: Composition
+    states: Mapping[str, tuple[int, ...]]
+    changes: tuple[Change, ...]
+    reused: tuple[str, ...]
+    templates: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An image that stands in `layout`, its verdict, and what it took. `reused` names the layers that were not
-    made anew; `changes` is package content that scriptlets or the recipe altered; `documents` are (name, content) of
-    what the report says of the image's making, from `bill` and `record`; times are seconds."""
+    """An image that stands in `layout`, its verdict, and what it took. `documents` are (name, content) of what the
+    report says of the image's making, from `bill` and `record`; times are seconds."""
 
     image: Image
     layout: Path
@@ -74,26 +76,27 @@ class Built:
     bill: Bill
     record: BuildRecord
     documents: tuple[tuple[str, bytes], ...]
+    assembled: Assembled
     took: float
 
 
 def build(order: Order, workshop: Workshop) -> Built:
-    """Build, launch and test one recipe. Raises RelbuildError; an image that was launched and failed is no error
-    here: `Built.report` says so."""
+    """Build, launch and test one recipe, after what it is built from. Raises RelbuildError; an image that was launched
+    and failed is no error here: `Built.report` says so."""
     started = workshop.clock()
-    locked = lock_recipe(order, workshop)
-    composition = compose_layers(locked)
-    layers = [
-        build_layer(layer, store=workshop.store, compression=order.compression, progress=workshop.progress)
-        for layer in composition.layers
-    ]
-    files, templates = render_files(locked, workshop)
-    state = add_state(locked, composition, layers, files, order=order, workshop=workshop)
-    image = pack_image(locked, [*(made.layer for made in layers), state.layer])
-    layout = order.output / image.name
+    made = assemble(order, workshop)
+    layout = order.output / made.image.name
+    # Children that are built side by side come here for the same parent: the second finds it tested.
+    with workshop.store.locked(f"output-{layout.resolve()}"):
+        return hand_over(made, layout, order, workshop, started)
+
+
+def hand_over(made: Assembled, layout: Path, order: Order, workshop: Workshop, started: float) -> Built:
+    """Write an image's layout, test it, and write its report. `started` is seconds since the epoch."""
+    locked, image = made.locked, made.image
     write_layout(image, store=workshop.store, target=layout)
-    bill = make_bill(image, locked.section, locked.headers, composition.tree, store=workshop.store)
-    record = make_record(image, taken_in(locked, templates, order))
+    bill = make_bill(image, locked.all_chosen, locked.all_headers, made.composition.tree, store=workshop.store)
+    record = make_record(image, taken_in(locked, made.templates, order))
     documents = report_documents(bill, record, store=workshop.store)
     if order.sources:
         documents = (*documents, sources_document(obtain_sources(locked, workshop)))
@@ -102,11 +105,8 @@ def build(order: Order, workshop: Workshop) -> Built:
         image=image,
         layout=layout,
         locked=locked,
-        changes=state.changes,
-        reused=(
-            *(made.layer.name for made in layers if made.reused),
-            *((STATE_LAYER,) if state.reused else ()),
-        ),
+        changes=made.changes,
+        reused=made.reused,
         report=tested.report if tested else None,
         evidence=tested.evidence if tested else None,
         verdict_reused=tested.reused if tested else False,
@@ -114,10 +114,107 @@ def build(order: Order, workshop: Workshop) -> Built:
         bill=bill,
         record=record,
         documents=documents,
+        assembled=made,
         took=workshop.clock() - started,
     )
-    write_report(built, workshop.store)
+    write_report(
+        built.report_folder,
+        report_value(built),
+        documents,
+        report=built.report,
+        evidence=built.evidence,
+        image=image,
+        store=workshop.store,
+    )
     return built
+
+
+def assemble(order: Order, workshop: Workshop) -> Assembled:
+    """A recipe's image, not written anywhere but into the store."""
+    locked = lock(order, workshop)
+    composition = compose_layers(locked)
+    layers = [
+        build_layer(layer, store=workshop.store, compression=order.compression, progress=workshop.progress)
+        for layer in composition.layers
+    ]
+    files, templates = render_files(locked.recipe, facts(locked), getting(workshop))
+    state = add_state(locked, composition, layers, files, order=order, workshop=workshop)
+    below = layers_below(locked)
+    return Assembled(
+        image=pack_image(locked, [*below, *(made.layer for made in layers), state.layer]),
+        locked=locked,
+        composition=composition,
+        states=state.states,
+        changes=all_changes(locked, state.changes),
+        reused=(
+            *(layer.name for layer in below),
+            *(made.layer.name for made in layers if made.reused),
+            *((STATE_LAYER,) if state.reused else ()),
+        ),
+        templates=templates,
+    )
+
+
+# --- what it is built from -------------------------------------------------------------------------------
+
+
+def lock(order: Order, workshop: Workshop) -> Locked:
+    """A recipe with its packages, after the image that it is built from was built, if there is one."""
+    return lock_recipe(order, workshop, build_parent(order, workshop))
+
+
+def explain_package(order: Order, workshop: Workshop, package: str) -> str:
+    """Why a package is in the image, as text."""
+    return explain(lock(replace(order, smoke=False), workshop).all_chosen, package)
+
+
+def build_parent(order: Order, workshop: Workshop) -> ParentImage | None:
+    """The image that the recipe of `order` is built from: with its own lock, for the same platform and architecture.
+    Where the child is to be tested, it is tested too and stands in the output; what is unchanged is recalled, the
+    verdict as well. Raises SmokeError `parent-failed`: nothing is built on an image that did not pass."""
+    recipe = load_recipe(order.recipe)
+    if recipe.parent is None:
+        return None
+    below = replace(
+        order,
+        recipe=recipe.parent.path,
+        platform=order.platform or recipe.platform,
+        architectures=order.architectures or recipe.architectures,
+        retest=False,
+        sources=False,
+    )
+    if not order.smoke:
+        made = assemble(below, workshop)
+    else:
+        built = build(below, workshop)
+        made = built.assembled
+        if built.report is not None and not built.report.passed:
+            raise SmokeError(
+                "parent-failed",
+                f"'{recipe.parent.name}', which '{recipe.name}' is built from, did not pass its tests",
+                place=str(recipe.parent.path),
+                hint=f"see {built.report_folder}/; `relbuild build {recipe.parent.path.name} --retest` asks again",
+            )
+    return as_parent(
+        made.image,
+        made.locked,
+        made.composition.tree,
+        states=made.states,
+        changes=made.changes,
+        store=workshop.store,
+    )
+
+
+def all_changes(locked: Locked, own: Sequence[Change]) -> tuple[Change, ...]:
+    """What in the whole image is not as packages brought it: also what was done in the parent and is still so."""
+    below = locked.parent.changes if locked.parent else ()
+    again = {change.path for change in own}
+    return (*(change for change in below if change.path not in again), *own)
+
+
+def layers_below(locked: Locked) -> tuple[Layer, ...]:
+    """The parent's layers, the lowest first."""
+    return locked.parent.image.layers if locked.parent else ()
 
 
 # --- compose, render, pack -------------------------------------------------------------------------------
@@ -138,6 +235,8 @@ def compose_layers(locked: Locked) -> Composition:
             languages=locked.recipe.languages,
             docs={plan.name: plan.docs for plan in locked.recipe.layers},
             man={plan.name: plan.man for plan in locked.recipe.layers},
+            below=locked.parent.tree if locked.parent else Tree.of({}),
+            installed=locked.parent.packages if locked.parent else (),
         ),
     )
 
@@ -154,70 +253,25 @@ def facts(locked: Locked) -> dict[str, object]:
             "arch": header.nevra.arch,
             "nevra": str(header.nevra),
         }
-        for header in locked.headers
+        for header in locked.all_headers
     }
     return {**scope(locked.recipe), "packages": packages}
 
 
-def render_files(locked: Locked, workshop: Workshop) -> tuple[tuple[ImageFile, ...], tuple[Path, ...]]:
-    """The recipe's files with their final content, and every template file that took part."""
-    seen = facts(locked)
-    templates = Templates(locked.recipe.template_folders)
-    folder = locked.recipe.path.parent
-    made = [_render(plan, folder, templates, seen, workshop) for plan in locked.recipe.files]
-    return tuple(file for file, _ in made), tuple(path for _, paths in made for path in paths)
+def getting(workshop: Workshop) -> Callable[[Download], bytes]:
+    """Fetches a file that has a URL, or has it in the store."""
 
+    def get(wanted: Download) -> bytes:
+        (digest,) = fetch(
+            workshop.store,
+            [wanted],
+            progress=workshop.progress,
+            offline=workshop.offline,
+            network=Network.of(workshop.environment),
+        )
+        return workshop.store.read(digest, limit=FILE_LIMIT)
 
-def _render(
-    plan: FilePlan, folder: Path, templates: Templates, seen: Mapping[str, object], workshop: Workshop
-) -> tuple[ImageFile, tuple[Path, ...]]:
-    content: bytes | None = None
-    link = ""
-    read: tuple[Path, ...] = ()
-    match plan.kind:
-        case FileKind.TEMPLATE:
-            rendered = templates.render(plan.origin, seen, place=plan.place)
-            content, read = rendered.text.encode(), rendered.sources
-        case FileKind.CONTENT:
-            content = plan.origin.encode()
-        case FileKind.SOURCE:
-            content = read_source(folder / plan.origin, plan)
-        case FileKind.URL:
-            (digest,) = fetch(
-                workshop.store,
-                [Download((plan.origin,), plan.sha256, None, plan.path)],
-                progress=workshop.progress,
-                offline=workshop.offline,
-                network=Network.of(workshop.environment),
-            )
-            content = workshop.store.read(digest, limit=FILE_LIMIT)
-        case FileKind.SYMLINK:
-            link = plan.origin
-        case FileKind.DIRECTORY:
-            pass
-    file = ImageFile(plan.path, plan.kind, content, link, plan.mode or 0, plan.owner, plan.group, plan.place)
-    return file, read
-
-
-def read_source(path: Path, plan: FilePlan) -> bytes:
-    """A file that stands beside the recipe. Raises RecipeError `source-missing`, `source-too-large`."""
-    try:
-        size = path.stat().st_size
-        if size > FILE_LIMIT:
-            raise RecipeError(
-                "source-too-large",
-                f"{path} has {size} bytes, more than {FILE_LIMIT}",
-                place=plan.place,
-                hint="put it into a package",
-            )
-        return path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise RecipeError(
-            "source-missing",
-            f"{plan.path} is to be made from {path}, which is no file: {error.strerror}",
-            place=plan.place,
-            hint="correct `source:`; it is relative to the recipe",
-        ) from error
+    return get
 
 
 def taken_in(locked: Locked, templates: tuple[Path, ...], order: Order) -> Inputs:
@@ -233,6 +287,7 @@ def taken_in(locked: Locked, templates: tuple[Path, ...], order: Order) -> Input
         templates=templates,
         compression=order.compression,
         checks=plan_digest(plan_asked(locked.recipe.smoke, full=order.full)),
+        parent=locked.parent,
     )
 
 
@@ -249,10 +304,10 @@ def add_state(
     canonical = Canonical.in_tree(composition.tree)
     return build_state(
         StateInputs(
-            layers=tuple(made.layer for made in layers),
+            layers=(*layers_below(locked), *(made.layer for made in layers)),
             paths={
                 str(header.nevra): tuple(canonical.path(split_path(file.path)) for file in header.files)
-                for header in locked.headers
+                for header in locked.all_headers
             },
             headers=locked.headers,
             states=composition.states,
@@ -263,6 +318,7 @@ def add_state(
             rpm_database=locked.platform.rpm_database,
             install_color=install_color(locked.section.resolution.arch),
             build_time=locked.section.build_time,
+            below=locked.parent.packages if locked.parent else (),
         ),
         store=workshop.store,
         station=workshop.station,
@@ -273,33 +329,19 @@ def add_state(
 
 def pack_image(locked: Locked, layers: Sequence[Layer]) -> Image:
     """Config and manifest around the layers."""
-    recipe, section, plan = locked.recipe, locked.section, locked.recipe.image
+    recipe, section = locked.recipe, locked.section
     seen = facts(locked)
-    place = str(recipe.path)
 
     def said(text: str) -> str:
-        return evaluate(text, seen, place=place)
+        return evaluate(text, seen, place=str(recipe.path))
 
     version = said(recipe.version)
-    labels = {
-        "org.opencontainers.image.title": recipe.name,
-        "org.opencontainers.image.version": version,
-        **{key: said(value) for key, value in plan.labels},
-    }
-    config = ImageConfig(
-        architecture=_ARCHITECTURES.get(section.resolution.arch, section.resolution.arch),
-        created=section.build_time,
-        entrypoint=tuple(map(said, plan.entrypoint)),
-        command=tuple(map(said, plan.command)),
-        user=plan.user,
-        working_directory=plan.working_directory,
-        environment=tuple(f"{key}={said(value)}" for key, value in plan.environment),
-        exposed_ports=plan.exposed_ports,
-        volumes=plan.volumes,
-        stop_signal=plan.stop_signal,
-        labels=tuple(sorted(labels.items())),
-    )
-    return make_image(recipe.name, tag_of(version), config, layers)
+    config = image_config(recipe, version, said, arch=section.resolution.arch, created=section.build_time)
+    notes = {}
+    if locked.parent is not None:
+        config = inherited(config, recipe.image.given, locked.parent.image.config)
+        notes[BASE_DIGEST] = str(locked.parent.digest)
+    return make_image(recipe.name, tag_of(version), config, layers, notes)
 
 
 def tag_of(version: str) -> str:
@@ -327,32 +369,9 @@ def test(image: Image, recipe: Recipe, order: Order, workshop: Workshop, holding
 # --- the report --------------------------------------------------------------------------------------------
 
 
-def write_report(built: Built, store: Store) -> None:
-    """`NAME.report/` beside the layout: `report.json`, `junit.xml`, the containers' logs, what the image was made of,
-    and of an image that passed the evidence. Whole or not at all."""
-    folder = built.report_folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        made.chmod(0o755)
-        (made / "report.json").write_text(json.dumps(report_value(built), indent=2, sort_keys=True) + "\n")
-        for name, content in built.documents:
-            (made / name).write_bytes(content)
-        seal_documents(made, built.image.digest, built.documents, store)
-        if built.report is not None:
-            (made / "junit.xml").write_bytes(junit(built.report, built.image.name))
-            for instance in built.report.instances:
-                (made / f"{instance.name}.log").write_text(instance.log)
-        keep_evidence(made, built.evidence, store)
-        shutil.rmtree(folder, ignore_errors=True)
-        made.rename(folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
 def report_value(built: Built) -> dict[str, object]:
     """All that is known of a build, as JSON."""
-    section = built.locked.section
+    section, parent = built.locked.section, built.locked.parent
     return {
         "image": {
             "name": built.image.name,
@@ -378,8 +397,9 @@ def report_value(built: Built) -> dict[str, object]:
                 "sha256": chosen.package.checksum.hex,
                 "size": chosen.package.size,
             }
-            for chosen in section.resolution.chosen
+            for chosen in built.locked.all_chosen
         ],
+        "parent": {"recipe": parent.name, "digest": str(parent.digest)} if parent else None,
         "build_time": section.build_time,
         "assumed_installed": list(section.resolution.assumed),
         "changed_package_files": [
@@ -390,17 +410,6 @@ def report_value(built: Built) -> dict[str, object]:
         "smoke": report_json(built.report) if built.report is not None else None,
         "verdict_reused": built.verdict_reused,
     }
-
-
-def keep_evidence(folder: Path, evidence: Evidence | None, store: Store) -> None:
-    """`evidence.json` and the store's seal on it (`evidence.seal`) in `folder`; without evidence none are there."""
-    for name in (EVIDENCE_SEAL, EVIDENCE_FILE):
-        (folder / name).unlink(missing_ok=True)
-    if evidence is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        data = evidence_json(evidence)
-        (folder / EVIDENCE_FILE).write_bytes(data)
-        (folder / EVIDENCE_SEAL).write_text(f"{store.seal(data)}\n")
 
 
 def smoke_image(

@@ -1,8 +1,7 @@
 """What a build was made of, written down beside it: the bill that SBOMs and the gate's rules are read from, and the
 record of every input by digest that provenance is made from.
 
-`NAME.report/` holds `bill.json`, `materials.json`, `sbom.spdx.json` and `sbom.cyclonedx.json`. All of it is a
-function of the image and its inputs, so it is made once for each and recalled from the store.
+All of it is a function of the image and its inputs.
 """
 
 from __future__ import annotations
@@ -17,44 +16,24 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pipeline
 from pipeline.digest import Digest, canonical_json, digest_file, identity
-from pipeline.errors import PublicationRefused, RelbuildError, UsageError, VerificationError
 from pipeline.layers import layer_entries
 from pipeline.model.bill import Bill, BilledLayer, BilledPackage, BuildRecord, Privileged
 from pipeline.model.header import PackageHeader
 from pipeline.model.image import Compression, Image, Layer
 from pipeline.model.lock import LockSection
-from pipeline.model.package import Package
+from pipeline.model.parent import ParentImage
 from pipeline.model.platform import Platform
 from pipeline.model.provenance import Material, MaterialKind, Provenance
 from pipeline.model.recipe import FileKind, Recipe
+from pipeline.model.resolution import Chosen
 from pipeline.model.tree import Entry, Kind, Tree
 from pipeline.oci import media_types
-from pipeline.oci.bill import BILL_LIMIT, bill_bytes, parse_bill
-from pipeline.oci.image import Reader
 from pipeline.oci.purl import package_url
-from pipeline.oci.record import RECORD_LIMIT, parse_record, record_bytes
-from pipeline.oci.sbom import SbomForm, sbom_bytes, sbom_versions
-from pipeline.oci.sources import SourceFile
 from pipeline.packages import named_fixes, read_changelog
 from pipeline.repos import Key
 from pipeline.resolve import versions
 from pipeline.store import Store
-from pipeline.trees import ATTRIBUTE, capability_text
-
-SOURCES = "sources.json"
-"""The source packages that were fetched for an image, if they were."""
-
-SEALS = "seals.json"
-"""What the store says of the other documents in a report's folder."""
-
-SEALS_LIMIT = 64 << 10
-"""Bytes of the seals: a few hundred."""
-
-BILL = "bill.json"
-RECORD = "materials.json"
-
-SBOM_LIMIT = 256 << 20
-"""Bytes of an SBOM: ten thousand packages come to about forty million."""
+from pipeline.trees import ATTRIBUTE, capability_text, stacked
 
 _SET_ID = 0o6000
 """Set-user-id and set-group-id, of st_mode."""
@@ -64,13 +43,14 @@ _SET_ID = 0o6000
 
 
 def make_bill(
-    image: Image, section: LockSection, headers: Sequence[PackageHeader], tree: Tree, *, store: Store
+    image: Image, every: Sequence[Chosen], headers: Sequence[PackageHeader], tree: Tree, *, store: Store
 ) -> Bill:
-    """All that `image` is made of. `tree` is what its package layers come to together; the last layer is read from
-    the store, and so are the packages' changelogs, each once. Raises VerificationError for what is damaged there."""
+    """All that `image` is made of: `every` package in it, the parent's too, with its header. `tree` is what its layers
+    but the last come to together; the last layer is read from the store, and so are the packages' changelogs, each
+    once. Raises VerificationError for what is damaged there."""
     by_nevra = {str(header.nevra): header for header in headers}
     packages = []
-    for chosen in section.resolution.chosen:
+    for chosen in every:
         header = by_nevra[str(chosen.package.nevra)]
         packages.append(
             BilledPackage(
@@ -131,19 +111,9 @@ def _privileged(layers: Sequence[Layer], tree: Tree, store: Store) -> tuple[Priv
 def privileged_paths(lower: Tree, upper: Iterator[Entry]) -> tuple[Privileged, ...]:
     """What lends rights in an image, sorted by path: `lower` is the tree below the last layer, `upper` what stands in
     that layer. A file that the last layer replaces is as it is there."""
-    entries = dict(lower.entries)
-    added = {}
-    for entry in upper:
-        if entry.kind is not Kind.DIRECTORY:
-            for gone in _beneath(entry.path, entries):
-                del entries[gone]
-        if entry.kind is Kind.WHITEOUT:
-            entries.pop(entry.path, None)
-        elif entry.kind is not Kind.OPAQUE:
-            added[entry.path] = entry
-    entries |= added
+    entries = stacked(lower, upper).entries
     found = []
-    for path, entry in sorted(entries.items()):
+    for path, entry in entries.items():
         file = entries.get(entry.link, entry) if entry.kind is Kind.HARDLINK else entry
         attribute = dict(file.xattrs).get(ATTRIBUTE)
         if file.kind is Kind.FILE and (file.mode & _SET_ID or attribute is not None):
@@ -153,14 +123,6 @@ def privileged_paths(lower: Tree, upper: Iterator[Entry]) -> tuple[Privileged, .
             text = capability_text(attribute) if attribute is not None else ""
             found.append(Privileged(f"/{shown}", file.mode, package, text))
     return tuple(found)
-
-
-def _beneath(path: str, entries: Mapping[str, Entry]) -> list[str]:
-    """Paths below `path`; none for what was no directory."""
-    below = entries.get(path)
-    if path and (below is None or below.kind is not Kind.DIRECTORY):
-        return []
-    return [one for one in entries if one.startswith(f"{path}/" if path else "") and one != path]
 
 
 # --- the record ------------------------------------------------------------------------------------------
@@ -181,6 +143,7 @@ class Inputs:
     templates: tuple[Path, ...]
     compression: Compression
     checks: Digest
+    parent: ParentImage | None = None
 
 
 def make_record(image: Image, inputs: Inputs) -> BuildRecord:
@@ -199,6 +162,7 @@ def make_record(image: Image, inputs: Inputs) -> BuildRecord:
         *_repositories(inputs.platform, known),
         *_keys(inputs.keys),
         *_packages(section, inputs.headers),
+        *([_parent(inputs.parent)] if inputs.parent else []),
         _own_code(),
     ]
     told = Provenance(
@@ -266,6 +230,12 @@ def _packages(section: LockSection, headers: Sequence[PackageHeader]) -> Iterato
         yield Material(str(header.nevra), url.to_string(), chosen.package.checksum, MaterialKind.PACKAGE)
 
 
+def _parent(parent: ParentImage) -> Material:
+    """The image below, whose own provenance says what it was made from."""
+    url = f"pkg:oci/{parent.name.lower()}@sha256%3A{parent.digest.hex}"
+    return Material(parent.name, url, Digest(parent.digest.hex), MaterialKind.PARENT)
+
+
 @cache
 def _own_code() -> Material:
     """relbuild's own source: a digest over the names and digests of its files, in order."""
@@ -279,158 +249,3 @@ def _own_code() -> Material:
 
 _CODE = (".py", ".json", ".yaml", ".lua")
 """What decides on bytes in relbuild's package (pyproject.toml, package-data)."""
-
-
-# --- the report's folder ---------------------------------------------------------------------------------
-
-
-def report_documents(bill: Bill, record: BuildRecord, *, store: Store) -> tuple[tuple[str, bytes], ...]:
-    """(file name, content) of what is written into a report's folder. SBOMs are recalled where the store has them."""
-    sboms = tuple((form.file_name, _sbom(bill, form, store)) for form in SbomForm)
-    return ((BILL, bill_bytes(bill)), (RECORD, record_bytes(record)), *sboms)
-
-
-def _sbom(bill: Bill, form: SbomForm, store: Store) -> bytes:
-    name = identity("sbom", 1, form=form, bill=Digest.of(bill_bytes(bill)), versions=sbom_versions())
-    known = store.recall(name)
-    if isinstance(known, str) and store.has(Digest.parse(known)):
-        return store.read(Digest.parse(known), limit=SBOM_LIMIT)
-    data = sbom_bytes(bill, form)
-    store.remember(name, str(store.put(data)))
-    return data
-
-
-def seal_documents(folder: Path, image: Digest, documents: Sequence[tuple[str, bytes]], store: Store) -> None:
-    """Write down in `folder` what `store` says of the documents on `image` there, so that none is published that was
-    edited, or that is about another image."""
-    seals = {name: store.seal(_named(name, image, data)) for name, data in documents}
-    (folder / SEALS).write_bytes(canonical_json(seals))
-
-
-def refuse_edited(folder: Path, image: Digest, store: Store) -> None:
-    """Are the documents in a report's folder those that this store wrote of `image`? Raises UsageError
-    `report-missing`, VerificationError `report-of-another-image`, PublicationRefused `gate-report-edited`."""
-    refuse_another(folder, image)
-    seals = Reader.parse(_read(folder / SEALS, SEALS_LIMIT), str(folder / SEALS))
-    for name in _sealed_in(folder):
-        if not store.sealed(_named(name, image, _read(folder / name, SBOM_LIMIT)), seals.get(name).text("")):
-            raise PublicationRefused(
-                "gate-report-edited",
-                f"{name} does not carry this store's seal: it was edited, or is from another image or machine",
-                place=str(folder / name),
-                hint="build the image again, on this machine: what is the same is not made again",
-            )
-
-
-def restate_checks(folder: Path, image: Digest, checks: Digest, store: Store) -> None:
-    """`image` was asked other checks than when it was built: the record in its report's folder says so from now on. A
-    record that is missing or edited is left as it is, and publishing refuses it."""
-    try:
-        refuse_edited(folder, image, store)
-        documents = {name: _read(folder / name, SBOM_LIMIT) for name in _sealed_in(folder)}
-        record = parse_record(documents[RECORD], RECORD)
-    except RelbuildError:
-        return
-    if record.checks != checks:
-        documents[RECORD] = record_bytes(replace(record, checks=checks))
-        (folder / RECORD).write_bytes(documents[RECORD])
-        seal_documents(folder, image, tuple(documents.items()), store)
-
-
-def _sealed_in(folder: Path) -> tuple[str, ...]:
-    """Names of the documents in a report's folder that have a seal."""
-    sources = (SOURCES,) if (folder / SOURCES).exists() else ()
-    return (BILL, RECORD, *(form.file_name for form in SbomForm), *sources)
-
-
-def _named(name: str, image: Digest, data: bytes) -> bytes:
-    """What is sealed of a document: its name and its image too, so that none can stand in for another."""
-    return f"{name}\n{image}\n".encode() + data
-
-
-def report_folder(layout: Path) -> Path:
-    """Where the report of a layout that was built here stands."""
-    return layout.parent / f"{layout.name}.report"
-
-
-def read_bill(folder: Path) -> Bill:
-    """The bill in a report's folder. Raises UsageError `report-missing`, VerificationError `bill-malformed`,
-    `bill-other-format`."""
-    return parse_bill(_read(folder / BILL, BILL_LIMIT), BILL)
-
-
-def read_materials(folder: Path) -> BuildRecord:
-    """What the build was made from, as its report's folder says. Raises UsageError `report-missing`,
-    VerificationError `record-malformed`, `record-other-format`."""
-    return parse_record(_read(folder / RECORD, RECORD_LIMIT), RECORD)
-
-
-def sources_document(packages: Sequence[Package]) -> tuple[str, bytes]:
-    """(file name, content) that names the source packages of an image."""
-    told = [
-        {
-            "name": f"{one.nevra.name}-{one.nevra.version}-{one.nevra.release}.src.rpm",
-            "sha256": one.checksum.hex,
-            "size": one.size,
-        }
-        for one in packages
-    ]
-    return SOURCES, canonical_json(told)
-
-
-def read_sources(folder: Path, store: Store) -> tuple[SourceFile, ...]:
-    """The source packages of an image, which lie in the store. Raises UsageError `sources-missing`."""
-    if not (folder / SOURCES).exists():
-        raise UsageError(
-            "sources-missing",
-            f"no source packages were fetched for the image of {folder}",
-            place=str(folder),
-            hint="build it with --with-sources; what is the same is not made again",
-        )
-    found = []
-    for one in Reader.parse(_read(folder / SOURCES, RECORD_LIMIT), SOURCES).items():
-        digest = Digest(one.get("sha256").text())
-        if not store.has(digest):
-            raise UsageError(
-                "sources-missing",
-                f"{one.get('name').text()} is not in the store any more",
-                place=str(folder),
-                hint="build the image with --with-sources again, which fetches it",
-            )
-        found.append(SourceFile(one.get("name").text(), digest, one.get("size").number(), store.blob(digest)))
-    return tuple(found)
-
-
-def read_sbom(folder: Path, form: SbomForm, image: Digest) -> bytes:
-    """The SBOM in a report's folder, which has to be about `image`. Raises UsageError `report-missing`,
-    VerificationError `report-of-another-image`."""
-    refuse_another(folder, image)
-    return _read(folder / form.file_name, SBOM_LIMIT)
-
-
-def refuse_another(folder: Path, image: Digest) -> None:
-    """Is the report in a folder about `image`? Raises VerificationError `report-of-another-image`."""
-    bill = read_bill(folder)
-    if bill.digest != image:
-        raise VerificationError(
-            "report-of-another-image",
-            f"the report is about {bill.digest}, the layout holds {image}",
-            place=str(folder),
-            hint="build the image again with `relbuild build`",
-        )
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(
-            "report-missing",
-            f"there is no {path.name} in {path.parent}: the image was not built here, or by an older relbuild",
-            place=str(path.parent),
-            hint="build it with `relbuild build`, which writes its report beside the layout",
-        ) from None
-    if len(data) > limit:
-        raise VerificationError("document-too-large", f"{path} has more than {limit} bytes", place=str(path))
-    return data

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.build import Built, build
+from pipeline.build import Built, build, explain_package, lock
 from pipeline.cli.command import (
     ArchOption,
     FullOption,
@@ -35,7 +35,6 @@ from pipeline.cli.summary import (
     locked_as_lines,
 )
 from pipeline.errors import SmokeError, UsageError
-from pipeline.gather import explain_package, lock_recipe
 from pipeline.model.image import Compression
 from pipeline.oci import ArchiveKind, write_archive
 from pipeline.resolve import Mode
@@ -129,8 +128,8 @@ def lock_command(
 
     def act(around: Surroundings) -> int:
         mode = Mode.LOCKED if check else Mode.UPGRADE if upgrade else Mode.DEFAULT
-        locked = lock_recipe(
-            order(recipe, platform, arch, repositories, mode=mode), around.workshop(store, offline=offline)
+        locked = lock(
+            order(recipe, platform, arch, repositories, mode=mode, smoke=False), around.workshop(store, offline=offline)
         )
         say(*locked_as_lines(locked))
         if around.as_json:

@@ -14,11 +14,11 @@ from pipeline.cli.outcome import plain
 from pipeline.cli.progress import Look
 from pipeline.cli.summary import image_as_json, image_as_lines
 from pipeline.errors import Problem, UsageError, VerificationError
-from pipeline.materials import read_sbom, report_folder
 from pipeline.mirror.addresses import is_address, parse_address
 from pipeline.oci import read_layout, validate
 from pipeline.oci.sbom import SbomForm, sbom_problems
 from pipeline.release import attested_sbom, look_at, validate_held
+from pipeline.reports import read_sbom, report_folder
 
 ImageArgument = Annotated[
     str,

@@ -8,6 +8,7 @@ from pipeline.build import Built
 from pipeline.cli.progress import size_text
 from pipeline.gather import Locked
 from pipeline.model.image import Image
+from pipeline.model.parent import ParentImage
 from pipeline.sandbox import Finding
 from pipeline.smoke import report_lines
 
@@ -26,9 +27,11 @@ def _built(built: Built) -> Iterator[str]:
     yield ""
     yield f"{image.name} {image.reference}  {image.digest}"
     yield (
-        f"  {len(built.locked.section.resolution.chosen)} packages in {len(image.layers)} layers, "
+        f"  {len(built.locked.all_chosen)} packages in {len(image.layers)} layers, "
         f"{size_text(compressed)} compressed, {size_text(unpacked)} unpacked, in {built.took:.1f} s"
     )
+    if built.locked.parent is not None:
+        yield f"  from {_parent(built.locked.parent)}"
     for layer in image.layers:
         mark = "reused" if layer.name in built.reused else "made"
         yield f"    {layer.name:<10} {size_text(layer.blob.size):>9}  {layer.diff_id.short}  {mark}"
@@ -51,11 +54,22 @@ def _built(built: Built) -> Iterator[str]:
     yield from (f"  {line}" for line in report_lines(report))
 
 
+def _parent(parent: ParentImage) -> str:
+    return f"{parent.name} {parent.digest}, whose {len(parent.packages)} packages are fixed"
+
+
+def _parent_as_json(locked: Locked) -> dict[str, object]:
+    if locked.parent is None:
+        return {}
+    return {"parent": {"recipe": locked.parent.name, "digest": str(locked.parent.digest)}}
+
+
 def built_as_json(built: Built) -> dict[str, object]:
     """The outcome of a build."""
     report = built.report
     return {
         **image_as_json(built.image),
+        **_parent_as_json(built.locked),
         "layout": str(built.layout),
         "report": str(built.report_folder),
         "lock": {
@@ -114,7 +128,9 @@ def image_as_json(image: Image) -> dict[str, object]:
 
 def locked_as_lines(locked: Locked) -> tuple[str, ...]:
     """What `relbuild lock` says."""
-    count = len(locked.section.resolution.chosen)
+    count = str(len(locked.section.resolution.chosen))
+    if locked.parent is not None:
+        count = f"besides the {len(locked.parent.packages)} of the parent image '{locked.parent.name}', {count}"
     if not locked.wrote:
         return (f"{locked.path} is fresh: {count} packages",)
     return (
@@ -131,6 +147,7 @@ def locked_as_json(locked: Locked) -> dict[str, object]:
         "why": list(locked.why),
         "changes": list(locked.changes),
         "packages": [str(chosen.package.nevra) for chosen in locked.section.resolution.chosen],
+        **_parent_as_json(locked),
     }
 
 

@@ -5,6 +5,7 @@ system is needed to make one; `unpack` makes the tree, from the very bytes that 
 to run.
 """
 
+from pipeline.layers.below import stand_on
 from pipeline.layers.contents import read_contents
 from pipeline.layers.layer import Made, build_layer
 from pipeline.layers.packing import layer_from_json, layer_to_json, pack_directory, pack_entries
@@ -19,6 +20,7 @@ __all__ = [
     "pack_directory",
     "pack_entries",
     "read_contents",
+    "stand_on",
     "tree_is_whole",
     "unpack",
 ]

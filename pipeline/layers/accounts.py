@@ -27,6 +27,8 @@ _ACCOUNT_FILES = re.compile(r"/(etc/(passwd|group)|usr/lib/sysusers\.d/[^/]+\.co
 
 NOLOGIN = "/sbin/nologin"
 
+_PARENT = "the parent image"
+
 
 def account_files(header: PackageHeader) -> tuple[str, ...]:
     """The paths in a package that tell of accounts, which must be read from its payload."""
@@ -83,14 +85,20 @@ def number_accounts(
     groups: Sequence[Group],
     read: Callable[[PackageHeader, Sequence[str]], Mapping[str, bytes]],
     kept: Sequence[tuple[str, str, int]],
+    parent: AccountTable | None = None,
 ) -> tuple[AccountTable, tuple[tuple[str, str, int], ...]]:
     """The account table of an image, and the allocated numbers that the lock must keep.
 
+    `parent` is that of the image below: its numbers hold, and `headers` are what is added to it.
+
     `users` and `groups` are the recipe's. `read` gives the content of the named files of a package. `kept` is
     what the lock holds from before: (`user` or `group`, name, number). The order of `headers` does not matter.
-    Raises BuildError `account-number-taken` if two names claim one number.
+    Raises BuildError `account-number-taken` if two names claim one number, `account-differs` if the recipe gives one
+    of the parent's accounts another number.
     """
     wishes = _Wishes()
+    if parent is not None:
+        _from_parent(parent, users, groups, wishes)
     for group in groups:
         wishes.group(_Wish(group.name, group.gid, "recipe"))
     for user in users:
@@ -115,6 +123,45 @@ def number_accounts(
     wishes.user(_Wish("root", 0, "always", 0, "/root", "/bin/bash", "root"))
     wishes.group(_Wish("root", 0, "always"))
     return _settle(wishes, kept)
+
+
+def _from_parent(parent: AccountTable, users: Sequence[User], groups: Sequence[Group], wishes: _Wishes) -> None:
+    """What stands in the parent image is settled: files there belong to these numbers."""
+    for group in parent.groups:
+        wishes.group(_Wish(group.name, group.gid, _PARENT))
+    for user in parent.users:
+        wishes.user(_Wish(user.name, user.uid, _PARENT, user.gid, user.home, user.shell, user.comment))
+    wishes.members.update(parent.members)
+    wanted = [("user", user.name, user.uid, parent.uid(user.name)) for user in users]
+    gids = {user.name: user.gid for user in parent.users}
+    stated = [(user.name, user.gid) for user in users if user.gid is not None]
+    wanted += [("group of the user", name, gid, gids.get(name)) for name, gid in stated]
+    wanted += [("group", group.name, group.gid, parent.gid(group.name)) for group in groups]
+    problems = [
+        Problem(
+            "account-differs",
+            f"the recipe gives the {kind} '{name}' number {number}, and in the parent image it has {has}",
+            hint="leave it out under 'accounts:', or rebuild the parent with that number",
+        )
+        for kind, name, number, has in wanted
+        if has is not None and has != number
+    ]
+    if problems:
+        raise BuildError.of(problems)
+
+
+def final_accounts(table: AccountTable, passwd: str | None, group: str | None) -> AccountTable:
+    """The accounts of an image whose layers are made: those in its final `/etc/passwd` and `/etc/group` (None: as they
+    were written from the table, or there is none), then those of the table that are not there."""
+    wishes = _Wishes()
+    for path, text in (("/etc/group", group), ("/etc/passwd", passwd)):
+        _from_file(path, text or "", _PARENT, wishes)
+    for one in table.groups:
+        wishes.group(_Wish(one.name, one.gid, _PARENT))
+    for user in table.users:
+        wishes.user(_Wish(user.name, user.uid, _PARENT, user.gid, user.home, user.shell, user.comment))
+    wishes.members.update(table.members)
+    return _settle(wishes, ())[0]
 
 
 def _settle(

@@ -10,23 +10,28 @@ import fnmatch
 import os
 import posixpath
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.digest import Digest, identity
 from pipeline.errors import BuildError
 from pipeline.layers.accounts import changed_numbers, complete_group, complete_passwd, complete_shadow
+from pipeline.layers.files import ImageFile
+from pipeline.layers.installed import matching, record_packages, states_in_the_end
 from pipeline.layers.packing import layer_from_json, layer_to_json, pack_directory
+from pipeline.layers.scripts import BOUND, run_step
 from pipeline.layers.transaction import Step, plan
 from pipeline.layers.unpacking import unpack
-from pipeline.layers.watch import Change, Watch
+from pipeline.layers.watch import Watch
 from pipeline.model.accounts import AccountTable
+from pipeline.model.change import Change
 from pipeline.model.header import PackageHeader
 from pipeline.model.image import Compression, Layer
+from pipeline.model.parent import InstalledPackage
 from pipeline.model.recipe import FileKind
 from pipeline.model.tree import Tree
-from pipeline.packages import DatabaseRecord, compare_evr, lua_command, lua_runtime, write_database
+from pipeline.packages import compare_evr, lua_runtime
 from pipeline.packages.lua import runtime_digest
 from pipeline.progress import Progress, task
 from pipeline.sandbox import BuildLimits, BuildSession, Station, build_session
@@ -35,14 +40,8 @@ from pipeline.store import Store
 FORMAT = 1
 """Raise it when the same inputs give another state layer."""
 
-SCRIPT_SECONDS = 300.0
-"""How long one script may run: the slowest real ones (font and certificate caches) take seconds."""
-
 _ACCOUNT_FILE_LIMIT = 4 << 20
 """Bytes of /etc/passwd and its like that are read: thousands of accounts."""
-
-_BOUND = "/run/relbuild"
-_PATH = "/sbin:/bin:/usr/sbin:/usr/bin"
 
 UNREPRODUCIBLE = (
     "etc/passwd-",  # copies that shadow-utils leaves; what they say depends on the order of scriptlets alone
@@ -65,32 +64,17 @@ UNREPRODUCIBLE = (
 )
 """Paths that scriptlets leave and that are no function of the inputs: never part of an image."""
 
-
 LOGS = "var/log"
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFile:
-    """A file of the recipe with its final content: bytes for a file, None for a directory, the target as text
-    for a symlink. `owner`, `group` are names."""
-
-    path: str
-    kind: FileKind
-    content: bytes | None
-    link: str
-    mode: int
-    owner: str
-    group: str
-    place: str
 
 
 @dataclass(frozen=True, slots=True)
 class StateInputs:
     """All that the state layer is a function of.
 
-    `layers` are the package layers, lowest first, `tree` what they come to together. `headers` are in the order
-    of the transaction; by NEVRA, in the header's order of files, `states` holds rpm's file states and `paths`
-    the canonical paths. `install_color` is rpm's transaction colour. `build_time` is seconds since the epoch.
+    `layers` are those of the parent image and the package layers, lowest first, `tree` what they come to together.
+    `headers` are in the order of the transaction, and `below` are the parent's packages; by NEVRA, in the header's
+    order of files, `states` holds rpm's file states and `paths` the canonical paths, of both. `install_color` is rpm's
+    transaction colour. `build_time` is seconds since the epoch.
     """
 
     layers: tuple[Layer, ...]
@@ -104,14 +88,17 @@ class StateInputs:
     rpm_database: str
     install_color: int
     build_time: int
+    below: tuple[InstalledPackage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The last layer, and what in it differs from what packages brought."""
+    """The last layer, what in it differs from what packages brought, and the states of all packages' files as rpm's
+    database has them."""
 
     layer: Layer
     changes: tuple[Change, ...]
+    states: Mapping[str, tuple[int, ...]]
     reused: bool
 
 
@@ -129,8 +116,10 @@ def build_state(
     Raises BuildError: `scriptlet-failed`, `scriptlet-timed-out`, `scriptlet-renumbers`, `owner-unknown`,
     `remove-missing`; EnvironmentLacking when the machine cannot run the sandbox.
     """
-    present = {str(header.nevra): _trigger_paths(header) for header in inputs.headers}
-    steps = plan(inputs.headers, present=present, compare=compare_evr)
+    below = [one.header for one in inputs.below]
+    present = {str(header.nevra): _trigger_paths(header) for header in (*below, *inputs.headers)}
+    steps = plan(inputs.headers, present=present, compare=compare_evr, below=below)
+    states = states_in_the_end(inputs.states, inputs.paths, inputs.remove, inputs.tree)
     lua = lua_runtime(store) if any(step.interpreter[:1] == ("<lua>",) for step in steps) else None
     name = _identity(inputs, steps, lua, compression)
     with store.locked(f"state-{name.hex}"):
@@ -138,9 +127,9 @@ def build_state(
         if isinstance(known, dict):
             layer = layer_from_json(known["layer"])
             if store.has(layer.blob.digest):
-                return State(layer, tuple(Change(**change) for change in known["changes"]), reused=True)
+                return State(layer, tuple(Change(**change) for change in known["changes"]), states, reused=True)
         layer, changes = _make(
-            inputs, steps, lua, store=store, station=station(), compression=compression, progress=progress
+            inputs, steps, lua, states, store=store, station=station(), compression=compression, progress=progress
         )
         store.remember(
             name,
@@ -149,7 +138,7 @@ def build_state(
                 "changes": [{"path": c.path, "package": c.package, "cause": c.cause} for c in changes],
             },
         )
-    return State(layer, changes, reused=False)
+    return State(layer, changes, states, reused=False)
 
 
 def _trigger_paths(header: PackageHeader) -> tuple[str, ...]:
@@ -173,6 +162,10 @@ def _identity(inputs: StateInputs, steps: Sequence[Step], lua: Path | None, comp
         remove=inputs.remove,
         database=[inputs.rpm_database, inputs.install_color],
         packages=[[str(h.nevra), str(h.checksum), list(inputs.states[str(h.nevra)])] for h in inputs.headers],
+        below=[
+            [str(one.header.checksum), list(inputs.states[str(one.header.nevra)]), one.install_time]
+            for one in inputs.below
+        ],
         build_time=inputs.build_time,
         compression=compression,
     )
@@ -182,6 +175,7 @@ def _make(
     inputs: StateInputs,
     steps: Sequence[Step],
     lua: Path | None,
+    states: Mapping[str, tuple[int, ...]],
     *,
     store: Store,
     station: Station,
@@ -196,14 +190,14 @@ def _make(
         bound.mkdir(mode=0o755)
         lowers = [unpack(layer, store=store, progress=progress) for layer in inputs.layers]
         with build_session(lowers, station=station, label="state", limits=BuildLimits()) as session:
-            session.bind(bound, _BOUND)
+            session.bind(bound, BOUND)
             if lua is not None:
-                session.bind(lua, f"{_BOUND}-lua")
+                session.bind(lua, f"{BOUND}-lua")
             watch = Watch(session)
             _write_accounts(session, inputs.accounts, inputs.build_time)
             watch.saw("the account table")
             for step in steps:
-                _run(step, session, bound, inputs.build_time)
+                run_step(step, session, bound, inputs.build_time)
                 watch.saw(step.label)
                 running.advance(1)
             running.note(f"{len(steps)} scripts")
@@ -213,9 +207,12 @@ def _make(
             for file in inputs.files:
                 _place(file, session, table, inputs.build_time)
             watch.saw("files of the recipe")
-            removed = tuple(_remove(inputs.remove, session, inputs.tree))
+            _remove(inputs.remove, session, inputs.tree)
             watch.saw("remove in the recipe")
-            _write_database(inputs, session, store, folder, removed)
+            installed = [(one.header, one.install_time) for one in inputs.below]
+            installed += [(header, inputs.build_time) for header in inputs.headers]
+            made = record_packages(installed, states, inputs.install_color, store=store, folder=folder)
+            _place_database(made, inputs.rpm_database.strip("/"), session, inputs.build_time)
             changes = watch.changes(inputs.tree)
             layer = pack_directory(
                 session.upper,
@@ -282,54 +279,6 @@ def _check_accounts(session: BuildSession, before: AccountTable) -> dict[tuple[s
     return numbers
 
 
-# --- scripts -------------------------------------------------------------------------------------
-
-
-def _run(step: Step, session: BuildSession, bound: Path, build_time: int) -> None:
-    if step.expand and "%" in step.body:
-        raise BuildError(
-            "scriptlet-macros",
-            f"{step.label} asks for macros to be expanded at installation, which depends on the machine",
-            place=step.package,
-            hint="leave the package out with 'exclude', or ask its maintainer to drop -e from the scriptlet",
-        )
-    environment = {
-        "PATH": _PATH,
-        "HOME": "/root",
-        "LANG": "C.UTF-8",
-        "TZ": "UTC",
-        "SOURCE_DATE_EPOCH": str(build_time),
-    }
-    script = bound / "script"
-    argv: tuple[str, ...]
-    if step.interpreter[0] == "<lua>":
-        script.write_text(step.body, errors="surrogateescape")
-        argv, extra = lua_command(f"{_BOUND}-lua", f"{_BOUND}/script", step.arguments)
-        environment |= extra
-    elif step.body:
-        script.write_text(step.body, errors="surrogateescape")
-        argv = (*step.interpreter, f"{_BOUND}/script", *step.arguments)
-    else:
-        argv = step.interpreter
-    ended = session.run(argv, stdin=step.input, environment=environment, timeout=SCRIPT_SECONDS)
-    if not ended.ok:
-        said = (ended.stdout + ended.stderr).decode(errors="replace").strip()[-2000:]
-        what = f"ended with status {ended.status}"
-        if ended.timed_out:
-            what = f"ran longer than {SCRIPT_SECONDS:.0f} s"
-        elif ended.out_of_memory:
-            what = "needed more memory than the sandbox gives scripts"
-        elif ended.out_of_disk:
-            what = "wrote more than the sandbox gives scripts"
-        raise BuildError(
-            "scriptlet-timed-out" if ended.timed_out else "scriptlet-failed",
-            f"{step.label} {what}" + (f": {said}" if said else " and said nothing"),
-            place=step.package,
-            hint="every scriptlet must succeed; leave the package out with 'exclude', pin another version with "
-            "'pins', or give the scriptlet what it lacks by adding a package",
-        )
-
-
 # --- files, removals, database ----------------------------------------------------------------------
 
 
@@ -367,22 +316,19 @@ def _number(kind: str, name: str, numbers: Mapping[tuple[str, str], int], place:
         ) from None
 
 
-def _remove(paths: Sequence[str], session: BuildSession, tree: Tree) -> Iterator[str]:
-    """Remove what matches; yields the canonical paths of package content that is gone."""
+def _remove(paths: Sequence[str], session: BuildSession, tree: Tree) -> None:
+    """Remove what matches, with all below."""
     for pattern in paths:
         wanted = pattern.strip("/")
-        matching = [path for path in tree.entries if fnmatch.fnmatchcase(path, wanted)]
-        matching = matching or ([wanted] if session.files.stat(wanted, follow=False) else [])
-        if not matching:
+        found = matching(pattern, tree) or ([wanted] if session.files.stat(wanted, follow=False) else [])
+        if not found:
             raise BuildError(
                 "remove-missing",
                 f"'{pattern}' matches nothing in the image",
                 hint="correct or drop it under 'remove:'",
             )
-        for path in matching:
+        for path in found:
             session.files.remove(path)
-            yield path
-            yield from (below for below in tree.entries if below.startswith(f"{path}/"))
 
 
 def _clean(session: BuildSession, inputs: StateInputs) -> None:
@@ -398,7 +344,7 @@ def _clean(session: BuildSession, inputs: StateInputs) -> None:
                 _discard(entry)
     for path in sorted((session.upper / LOGS).rglob("*")):
         owned = inputs.tree.get(str(path.relative_to(session.upper)))
-        if owned is None and path.is_file() and not path.is_symlink():
+        if (owned is None or not owned.owner) and path.is_file() and not path.is_symlink():
             os.truncate(path, 0)
 
 
@@ -410,33 +356,8 @@ def _discard(path: Path) -> None:
         path.unlink()
 
 
-def _write_database(
-    inputs: StateInputs, session: BuildSession, store: Store, folder: Path, removed: Sequence[str]
-) -> None:
-    gone = set(removed)
-    records = []
-    for header in inputs.headers:
-        states = list(inputs.states[str(header.nevra)])
-        for index, path in enumerate(inputs.paths[str(header.nevra)]):
-            if path in gone:
-                states[index] = _NOT_INSTALLED
-        records.append(
-            DatabaseRecord(
-                rpm=store.blob(header.checksum),
-                nevra=header.nevra,
-                states=tuple(states),
-                install_time=inputs.build_time,
-                install_color=inputs.install_color,
-            )
-        )
-    made = folder / "rpmdb"
-    made.mkdir()
-    write_database(made, records)
-    target = inputs.rpm_database.strip("/")
+def _place_database(made: Path, target: str, session: BuildSession, build_time: int) -> None:
+    """Where the platform's own rpm reads it."""
     _need_directory(session, target)
     for file in sorted(made.iterdir()):
-        session.files.write_file(f"{target}/{file.name}", file.read_bytes(), mode=0o644, mtime=inputs.build_time)
-
-
-_NOT_INSTALLED = 2
-"""RPMFILE_STATE_NOTINSTALLED."""
+        session.files.write_file(f"{target}/{file.name}", file.read_bytes(), mode=0o644, mtime=build_time)

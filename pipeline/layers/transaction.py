@@ -1,15 +1,17 @@
-"""Which scripts a first installation runs, in which order, with which arguments and input.
+"""Which scripts an installation runs, in which order, with which arguments and input.
 
-Follows rpm 4.18 (lib/psm.c, lib/rpmtriggers.c, lib/transaction.c) for a transaction into an empty root:
+Follows rpm 4.18 (lib/psm.c, lib/rpmtriggers.c, lib/transaction.c) for a transaction that installs packages into an
+empty root, or beside those of a parent image:
 
     every %pretrans
     per package: %triggerprein, %pre, file triggers of priority ≥ 10000, %post, %triggerin,
                  file triggers of lower priority
     every %posttrans
-    every %transfiletriggerin
+    every %transfiletriggerin: those of the parent image's packages that the new files set off, then the new packages'
 
 with one difference that is documented: the files of *all* packages exist before the first script runs.
-Which triggers a package sets off is still decided by what rpm would have installed up to then.
+Which triggers a package sets off is still decided by what rpm would have installed up to then. The parent's packages
+run no scriptlet of their own again; their triggers run when a new package sets them off.
 """
 
 from __future__ import annotations
@@ -47,40 +49,75 @@ def plan(
     *,
     present: Mapping[str, Sequence[str]],
     compare: type_compare,
+    below: Sequence[PackageHeader] = (),
 ) -> tuple[Step, ...]:
-    """The steps of installing `headers`, given in the order of the transaction, into an empty root.
+    """The steps of installing `headers`, given in the order of the transaction, beside the packages `below`.
 
     `present` maps each NEVRA to the absolute paths that file triggers see: rpm's own file list of the package.
     `compare` orders two EVRs as rpm does.
     """
-    return tuple(_steps(headers, present, compare))
+    return tuple(_Plan(tuple(headers), tuple(below), present, compare).steps())
 
 
-def _steps(
-    headers: Sequence[PackageHeader], present: Mapping[str, Sequence[str]], compare: type_compare
-) -> Iterator[Step]:
-    for header in headers:
-        yield from _scriptlets(header, Moment.PRETRANS)
-    for index, header in enumerate(headers):
-        installed = headers[: index + 1]
-        before = headers[:index]
-        yield from _package_triggers(header, before, TriggerKind.PREIN, compare)
-        yield from _scriptlets(header, Moment.PRE)
-        yield from _file_triggers(header, installed, present, early=True)
-        yield from _scriptlets(header, Moment.POST)
-        yield from _package_triggers(header, installed, TriggerKind.IN, compare)
-        yield from _file_triggers(header, installed, present, early=False)
-    for header in headers:
-        yield from _scriptlets(header, Moment.POSTTRANS)
-    for header in headers:
-        for trigger in _by_priority(header, TriggerKind.TRANSACTION_FILE_IN):
-            yield from _file_step(header, trigger, headers, present)
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What decides on the steps, as `plan` takes it."""
 
+    headers: tuple[PackageHeader, ...]
+    below: tuple[PackageHeader, ...]
+    present: Mapping[str, Sequence[str]]
+    compare: type_compare
 
-def _scriptlets(header: PackageHeader, moment: Moment) -> Iterator[Step]:
-    for scriptlet in header.scriptlets:
-        if scriptlet.moment is moment:
-            yield _step(header, f"%{moment}", scriptlet, ("1",))
+    def steps(self) -> Iterator[Step]:
+        """All of them, in order."""
+        for header in self.headers:
+            yield from self._scriptlets(header, Moment.PRETRANS)
+        for index, header in enumerate(self.headers):
+            before = (*self.below, *self.headers[:index])
+            installed = (*before, header)
+            yield from self._package_triggers(header, before, TriggerKind.PREIN)
+            yield from self._scriptlets(header, Moment.PRE)
+            yield from _file_triggers(header, installed, self.present, early=True)
+            yield from self._scriptlets(header, Moment.POST)
+            yield from self._package_triggers(header, installed, TriggerKind.IN)
+            yield from _file_triggers(header, installed, self.present, early=False)
+        for header in self.headers:
+            yield from self._scriptlets(header, Moment.POSTTRANS)
+        for owner, trigger in _ranked(self.below, TriggerKind.TRANSACTION_FILE_IN):
+            yield from _file_step(owner, trigger, self.headers, self.present)
+        for header in self.headers:
+            for trigger in _by_priority(header, TriggerKind.TRANSACTION_FILE_IN):
+                yield from _file_step(header, trigger, (*self.below, *self.headers), self.present)
+
+    def _instances(self, header: PackageHeader) -> str:
+        """How many packages of this name there are, as scriptlets are told: those of the parent image and, of all that
+        are new, one."""
+        new = 0 if any(other is header for other in self.below) else 1
+        return str(new + sum(other.nevra.name == header.nevra.name for other in self.below))
+
+    def _scriptlets(self, header: PackageHeader, moment: Moment) -> Iterator[Step]:
+        for scriptlet in header.scriptlets:
+            if scriptlet.moment is moment:
+                yield _step(header, f"%{moment}", scriptlet, (self._instances(header),))
+
+    def _package_triggers(
+        self, header: PackageHeader, installed: Sequence[PackageHeader], kind: TriggerKind
+    ) -> Iterator[Step]:
+        """Triggers of others that `header` sets off, then its own that the installed set off."""
+        for other in sorted(installed, key=lambda other: str(other.nevra)):
+            for trigger in other.triggers:
+                if trigger.kind is kind and any(_matches(on, header, self.compare) for on in trigger.on):
+                    yield self._triggered(other, trigger, header)
+        for trigger in header.triggers:
+            if trigger.kind is not kind:
+                continue
+            for other in installed:
+                if other is not header and any(_matches(on, other, self.compare) for on in trigger.on):
+                    yield self._triggered(header, trigger, other)
+
+    def _triggered(self, owner: PackageHeader, trigger: Trigger, by: PackageHeader) -> Step:
+        counts = (self._instances(owner), self._instances(by))
+        return _step(owner, f"%{trigger.kind} on {by.nevra.name}", trigger, counts)
 
 
 def _step(
@@ -95,22 +132,6 @@ def _step(
         input=fed,
         expand=isinstance(script, Scriptlet) and script.expand,
     )
-
-
-def _package_triggers(
-    header: PackageHeader, installed: Sequence[PackageHeader], kind: TriggerKind, compare: type_compare
-) -> Iterator[Step]:
-    """Triggers of others that `header` sets off, then its own that the installed set off."""
-    for other in sorted(installed, key=lambda other: str(other.nevra)):
-        for trigger in other.triggers:
-            if trigger.kind is kind and any(_matches(condition, header, compare) for condition in trigger.on):
-                yield _step(other, f"%{kind} on {header.nevra.name}", trigger, ("1", "1"))
-    for trigger in header.triggers:
-        if trigger.kind is not kind:
-            continue
-        for other in installed:
-            if other is not header and any(_matches(condition, other, compare) for condition in trigger.on):
-                yield _step(header, f"%{kind} on {other.nevra.name}", trigger, ("1", "1"))
 
 
 def _matches(condition: Dependency, header: PackageHeader, compare: type_compare) -> bool:
@@ -130,18 +151,21 @@ def _file_triggers(
     *,
     early: bool,
 ) -> Iterator[Step]:
-    """What the files of `header` set off in the installed packages, then its own triggers over all files."""
-    found = [
-        (-trigger.priority, index, position, other, trigger)
-        for index, other in enumerate(installed)
-        for position, trigger in enumerate(other.triggers)
-        if trigger.kind is TriggerKind.FILE_IN and (trigger.priority >= _EARLY_PRIORITY) is early
-    ]
-    for _, _, _, other, trigger in sorted(found, key=lambda row: row[:3]):
-        yield from _file_step(other, trigger, [header], present)
+    """What the files of `header` set off in the installed packages, itself among them, then its own triggers over the
+    files of the others."""
+    for other, trigger in _ranked(installed, TriggerKind.FILE_IN):
+        if (trigger.priority >= _EARLY_PRIORITY) is early:
+            yield from _file_step(other, trigger, [header], present)
+    others = [other for other in installed if other is not header]
     for trigger in _by_priority(header, TriggerKind.FILE_IN):
         if (trigger.priority >= _EARLY_PRIORITY) is early:
-            yield from _file_step(header, trigger, installed, present)
+            yield from _file_step(header, trigger, others, present)
+
+
+def _ranked(installed: Sequence[PackageHeader], kind: TriggerKind) -> list[tuple[PackageHeader, Trigger]]:
+    """File triggers of several packages: by priority, then in the order of installation."""
+    found = [(owner, trigger) for owner in installed for trigger in owner.triggers if trigger.kind is kind]
+    return sorted(found, key=lambda one: -one[1].priority)
 
 
 def _by_priority(header: PackageHeader, kind: TriggerKind) -> list[Trigger]:

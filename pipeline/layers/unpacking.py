@@ -79,8 +79,13 @@ def layer_entries(layer: Layer, *, store: Store) -> Iterator[Entry]:
     """What stands in the layer, in its order, whiteouts as the kinds WHITEOUT and OPAQUE; no tree is made. Digest
     and diff_id are checked as it is read, so what was given is good only when the end is reached. Raises as
     `unpack`."""
-    for member in read_tar(_verified(layer, store), layer.name):
+    for member in layer_members(layer, store=store):
         yield member.entry
+
+
+def layer_members(layer: Layer, *, store: Store) -> Iterator[Member]:
+    """The same with the content of files."""
+    return read_tar(_verified(layer, store), layer.name)
 
 
 def tree_is_whole(folder: Path) -> bool:

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.model.change import Change
 from pipeline.model.tree import Kind, Tree
 from pipeline.sandbox import BuildSession
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Package content that is not as the package brought it, and what did it."""
-
-    path: str
-    package: str
-    cause: str
 
 
 class Watch:

@@ -9,12 +9,23 @@ from pipeline.model.resolution import Resolution
 
 
 @dataclass(frozen=True, slots=True)
+class LockedParent:
+    """The image that the packages of a section are added to: its recipe's name, its manifest's digest, and its
+    config's, which is the same however layers are compressed and by which another image is told."""
+
+    recipe: str
+    digest: Digest
+    config: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class LockSection:
     """What one platform and architecture came to.
 
+    Where there is a `parent` the resolution is what is added to it, and the parent's own lock says what is in it.
     `inputs` maps the name of every input that the resolution depends on (`requests`, `repositories`, `keys`,
-    `flags`, …) to its digest, so that a stale lock can say which one differs. `build_time` is the newest
-    BUILDTIME among the packages, in seconds since the epoch. `accounts` holds the numbers that were allocated
+    `flags`, …) to its digest, so that a stale lock can say which one differs. `build_time` is the newest BUILDTIME
+    among the packages and the parent, in seconds since the epoch. `accounts` holds the numbers that were allocated
     for owners that nothing else numbers, (kind, name, number) with kind `user` or `group`. `keys` are the
     fingerprints of the keys that sign packages in this section. `metadata` is repository id → digest of its
     repomd.xml as it was when the packages were resolved, sorted: it says where they come from, and a repomd.xml
@@ -28,6 +39,7 @@ class LockSection:
     versions: tuple[tuple[str, str], ...] = ()
     keys: tuple[str, ...] = ()
     metadata: tuple[tuple[str, Digest], ...] = ()
+    parent: LockedParent | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,8 @@ class FilePlan:
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """What the image config will say (OCI image-spec config.md). Strings may hold `{{ packages[…] }}`."""
+    """What the image config will say (OCI image-spec config.md). Strings may hold `{{ packages[…] }}`. `given` are the
+    keys that the recipe has, so that one that is empty can be told from one that is left to the parent image."""
 
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
@@ -109,6 +110,7 @@ class ImagePlan:
     volumes: tuple[str, ...] = ()
     stop_signal: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    given: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,8 @@ class Recipe:
 
     `path` is the recipe's file, `version` a template evaluated after the lock, `values` what templates see,
     `excludes` package globs that are never chosen, `pins` name → version text that must hold, `sources` every
-    file that took part (recipe, includes), in order, `template_folders` where templates are looked for.
+    file that took part (recipe, includes), in order, `template_folders` where templates are looked for, `parent` the
+    recipe whose image this one is built from.
     """
 
     name: str
@@ -141,3 +144,4 @@ class Recipe:
     modules: tuple[str, ...] = ()
     sources: tuple[Path, ...] = ()
     template_folders: tuple[Path, ...] = ()
+    parent: Recipe | None = None

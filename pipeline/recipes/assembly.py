@@ -7,8 +7,8 @@ Included recipes come first, in order, then the recipe itself on top of them:
 - `accounts`, `files`, `remove`, `exclude`, `modules` and `assume-installed` are put one after the other. A file
   at a path that is made already needs `override: true`.
 - `values`, `pins`, `environment` and `labels` are merged, mappings inside `values` too; the upper one wins.
-- `platform`, `architectures`, `languages`, `weak-dependencies`, each other key of `image`, and `smoke` as a
-  whole are replaced where the upper one gives them.
+- `platform`, `architectures`, `languages`, `weak-dependencies`, `from`, each other key of `image`, and `smoke` as
+  a whole are replaced where the upper one gives them.
 - `name` and `version` are the recipe's own.
 """
 
@@ -38,7 +38,7 @@ from pipeline.recipes.requests import (
     plan_pins,
 )
 from pipeline.recipes.schema import ImageDocument, is_given
-from pipeline.recipes.sources import Source, read_sources
+from pipeline.recipes.sources import Source, parent_path, read_sources
 from pipeline.render import Templates, check, evaluate
 
 RESERVED = frozenset({"arch", "name", "packages", "platform", "values", "range", "dict", "namespace", "loop"})
@@ -46,18 +46,63 @@ RESERVED = frozenset({"arch", "name", "packages", "platform", "values", "range",
 
 DEFAULT_ARCHITECTURES = ("x86_64",)
 
+FROM_DEPTH = 8
+"""Recipes that are built from one another, as deep as includes may go."""
+
 Value = TypeVar("Value")
 
 
 def load_recipe(path: Path) -> Recipe:
-    """The recipe at `path` with all that it includes. Raises RecipeError with every problem at once."""
+    """The recipe at `path` with all that it includes, and the recipes that it is built from. Raises RecipeError with
+    every problem at once."""
     top = Path(os.path.abspath(path))  # noqa: PTH100  not resolved: a link to a recipe stands where it stands
+    return _load(top, None, ())
+
+
+def _load(top: Path, shown: str | None, stack: tuple[Path, ...]) -> Recipe:
+    """`stack` are the recipes that are built from this one, the uppermost first."""
     problems = Problems()
-    sources = read_sources(top, problems)
+    sources = read_sources(top, problems, shown)
     problems.stop_if_any()
-    recipe = _assemble(sources, top, problems)
+    recipe = _assemble(sources, top, stack, problems)
     problems.stop_if_any()
     return recipe
+
+
+def _load_parent(source: Source, top: Path, stack: tuple[Path, ...], problems: Problems) -> Recipe | None:
+    """The recipe that `source` is built from; None after writing down `from-cycle`, `from-too-deep`, what
+    `parent_path` finds wrong, and all that is wrong with the parent itself."""
+    path = parent_path(source, source.recipe.from_ or "", problems)
+    if path is None:
+        return None
+    below = (*stack, top)
+    real = [one.resolve() for one in below]
+    if path.resolve() in real:
+        circle = " → ".join([*(one.name for one in below[real.index(path.resolve()) :]), path.name])
+        message = f"recipes are built from one another: {circle}"
+        problems.add("from-cycle", message, source.document, ("from",), "break the circle")
+        return None
+    if len(below) > FROM_DEPTH:
+        message = f"recipes are built from one another more than {FROM_DEPTH} deep"
+        problems.add("from-too-deep", message, source.document, ("from",), "join some of them")
+        return None
+    try:
+        return _load(path, os.path.relpath(path, below[0].parent), below)
+    except RecipeError as error:
+        problems.take(error)
+        return None
+
+
+def _line(recipe: Recipe) -> tuple[str, ...]:
+    """The names of a recipe and of all that it is built from."""
+    return (recipe.name, *(_line(recipe.parent) if recipe.parent else ()))
+
+
+def _runs_something(recipe: Recipe) -> bool:
+    """Does the image of a recipe have a program, its own or its parent's?"""
+    if recipe.image.entrypoint or recipe.image.command:
+        return True
+    return recipe.parent is not None and _runs_something(recipe.parent)
 
 
 def scope(recipe: Recipe) -> dict[str, object]:
@@ -70,15 +115,20 @@ def _scope(values: Mapping[str, object], name: str) -> dict[str, object]:
     return {**values, "values": dict(values), "name": name}
 
 
-def _assemble(sources: Sequence[Source], top: Path, problems: Problems) -> Recipe:
+def _assemble(sources: Sequence[Source], top: Path, stack: tuple[Path, ...], problems: Problems) -> Recipe:
     own = sources[-1]
     for key in ("name", "version"):
         if getattr(own.recipe, key) is None:
             problems.add("key-missing", f"the key '{key}' is missing", own.document, (), f"add '{key}:'")
-    platform = _upper(sources, "platform", "")
-    if not platform:
+    alone = not _upper_source(sources, "from_")
+    parent = None if alone else _load_parent(_upper_source(sources, "from_")[0], top, stack, problems)
+    platform = _upper(sources, "platform", parent.platform if parent else "")
+    if not platform and (alone or parent):
         hint = "add 'platform:' with a platform of repositories.yaml"
         problems.add("key-missing", "the key 'platform' is missing", own.document, (), hint)
+    architectures = _upper(sources, "architectures", parent.architectures if parent else DEFAULT_ARCHITECTURES)
+    if parent is not None:
+        _agree(sources, platform, architectures, parent, problems)
     name = own.recipe.name or ""
     _check_template(own.recipe.version or "", own, ("version",), problems)
     folders = _template_folders(sources)
@@ -88,7 +138,8 @@ def _assemble(sources: Sequence[Source], top: Path, problems: Problems) -> Recip
     image = _image(sources, seen, problems)
     tested = next((source for source in reversed(sources) if source.recipe.smoke is not None), own)
     smoke = plan_smoke(tested, seen, problems)
-    if tested.recipe.smoke is not None and not image.entrypoint and not image.command:
+    runs = image.entrypoint or image.command or (not alone and (parent is None or _runs_something(parent)))
+    if tested.recipe.smoke is not None and not runs:
         path: DocumentPath = ("image",) if is_given(own.recipe, "image") else ()
         message = "the image is to be tested, but nothing says what it runs"
         problems.add("image-without-program", message, own.document, path, "add image.entrypoint")
@@ -99,8 +150,8 @@ def _assemble(sources: Sequence[Source], top: Path, problems: Problems) -> Recip
         path=top,
         version=own.recipe.version or "",
         platform=platform,
-        architectures=tuple(dict.fromkeys(_upper(sources, "architectures", DEFAULT_ARCHITECTURES))),
-        layers=plan_layers(sources, weak, top.parent, problems),
+        architectures=tuple(dict.fromkeys(architectures)),
+        layers=plan_layers(sources, weak, top.parent, problems, alone=alone),
         users=users,
         groups=groups,
         files=files,
@@ -116,7 +167,30 @@ def _assemble(sources: Sequence[Source], top: Path, problems: Problems) -> Recip
         modules=plan_names(sources, "modules", MODULE, problems),
         sources=tuple(source.path for source in (own, *sources[:-1])),
         template_folders=folders,
+        parent=parent,
     )
+
+
+def _agree(
+    sources: Sequence[Source], platform: str, architectures: Sequence[str], parent: Recipe, problems: Problems
+) -> None:
+    """An image is of one platform and one architecture, and so is what it is built from; and each has its own name, by
+    which it stands in the output."""
+    own = sources[-1]
+    if own.recipe.name in _line(parent):
+        message = f"'{own.recipe.name}' is also the name of what this is built from"
+        problems.add("name-of-parent", message, own.document, ("name",), "give this recipe a name of its own")
+    if platform != parent.platform:
+        source = _upper_source(sources, "platform")[0]
+        message = f"the platform is '{platform}', and '{parent.name}', which this is built from, is for"
+        hint = "leave the key out, or name the parent's platform"
+        problems.add("platform-differs", f"{message} '{parent.platform}'", source.document, ("platform",), hint)
+    lacking = [one for one in architectures if one not in parent.architectures]
+    if lacking:
+        source = _upper_source(sources, "architectures")[0]
+        message = f"'{parent.name}', which this is built from, is not built for {', '.join(lacking)}"
+        hint = f"it is built for {', '.join(parent.architectures)}; leave the key out, or add to the parent's"
+        problems.add("architectures-differ", message, source.document, ("architectures",), hint)
 
 
 def _upper(sources: Sequence[Source], field: str, default: Value) -> Value:
@@ -185,6 +259,7 @@ def _image(sources: Sequence[Source], seen: Mapping[str, object], problems: Prob
     labels: dict[str, str] = {}
     scalars: dict[str, object] = {}
     ports: tuple[str, ...] = ()
+    given: set[str] = set()
     for source in sources:
         image = source.recipe.image
         environment |= image.environment
@@ -195,12 +270,14 @@ def _image(sources: Sequence[Source], seen: Mapping[str, object], problems: Prob
                 scalars[key] = tuple(value) if isinstance(value, list) else value
         if image.exposed_ports is not None:
             ports = _ports(image.exposed_ports, seen, source, problems)
+        given |= {name for name in ImageDocument.model_fields if is_given(image, name)}
         _check_image(image, source, problems)
     return ImagePlan(
         **scalars,  # type: ignore[arg-type]
         environment=tuple(environment.items()),
         exposed_ports=ports,
         labels=tuple(sorted(labels.items())),
+        given=frozenset(given),
     )
 
 

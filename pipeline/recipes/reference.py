@@ -60,6 +60,34 @@ folder; then likewise for each recipe that it includes.
 
 MERGING
 A recipe that is reached twice is taken once. Paths in an included recipe are relative to that recipe.
+
+## Building from another recipe's image
+
+With `from: base`, `relbuild build` first builds the image of `base.yaml`, unless it is there and unchanged, and then
+adds to it:
+
+- The parent is built with its own lock, under the same options (`--locked`, `--upgrade`, `--offline`, …), for the same
+  platform and architecture, and is tested like any image; nothing is built on one that fails. It stands in the output
+  beside the child. Where nothing is tested (`--no-smoke`, `relbuild lock`, `relbuild explain`) it is made in the store
+  alone, for its digest stands in the child's lock.
+- The child's lock holds what the child adds, and the parent by its recipe's name and the digests of its manifest and
+  config. A parent that comes out as another image (not only compressed otherwise) makes the lock stale, and `--locked`
+  refuses it.
+- The parent's packages are fixed. A request that one of them satisfies is met by it, however old; whatever would
+  upgrade, replace or remove one is refused, with the request to rebuild the parent with. Its accounts keep their
+  numbers.
+- The image has the parent's layers, byte for byte, called `base/…`, then the child's. Files that the parent has are not
+  there again. Scripts of the child's packages run, and triggers of the parent's that they set off; rpm lists all.
+- Of `image`, environment and labels are merged; every other key is the child's where it is given (an empty list says
+  "none"), else the parent's. A `command` belongs to its entrypoint, so the parent's goes when the child gives an
+  entrypoint. The manifest's annotation `org.opencontainers.image.base.digest` names the parent.
+- `platform` and `architectures` are the parent's if they are not given, and must agree if they are. Nothing else of the
+  parent's recipe holds for the child: `values`, `accounts`, `exclude`, `pins`, `languages` and `smoke` are its own.
+  `packages['NAME']` knows the parent's packages too. `files` may replace the parent's files, `remove` removes them.
+
+`include` makes one image of several recipes, and shares a package layer; `from` shares the whole image below, with its
+scripts run and its configuration, and can be used beside `include`. An image that no recipe here describes cannot be
+built from.
 """
 
 _RULES = """\

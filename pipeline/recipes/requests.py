@@ -42,9 +42,10 @@ _VERSION = re.compile(r"(\d+:)?[A-Za-z0-9_.+~^]+(-[A-Za-z0-9_.+~^]+)?")
 
 
 def plan_layers(
-    sources: Sequence[Source], weak_dependencies: bool, top: Path, problems: Problems
+    sources: Sequence[Source], weak_dependencies: bool, top: Path, problems: Problems, *, alone: bool = True
 ) -> tuple[LayerPlan, ...]:
-    """The layers of all `sources`, the lowest first; local packages are relative to `top`.
+    """The layers of all `sources`, the lowest first; local packages are relative to `top`. `alone`: there is no parent
+    image, so there must be a layer.
 
     Problems: `layer-duplicate`, `request-duplicate`, `request-template`, `request-malformed`,
     `weak-dependencies-contradiction`, `key-missing`.
@@ -73,9 +74,11 @@ def plan_layers(
                     "they are one switch for the whole recipe: remove one of the two",
                 )
             layers.append(_layer(layer, source, path, top, problems))
-    if not layers:
+    if not layers and alone:
         own = sources[-1].document
-        problems.add("key-missing", "the recipe has no layers", own, (), "add 'layers:', or include a recipe")
+        problems.add(
+            "key-missing", "the recipe has no layers", own, (), "add 'layers:', include a recipe, or 'from:' one"
+        )
     return tuple(layers)
 
 

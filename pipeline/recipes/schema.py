@@ -219,7 +219,8 @@ class SmokeDocument(Strict):
 
 class RecipeDocument(Strict):
     """A recipe file. `name`, `version`, `platform` and at least one layer must come from it or, except for
-    `name` and `version`, from recipes that it includes."""
+    `name` and `version`, from recipes that it includes. With `from`, the platform may come from there and there need
+    be no layer."""
 
     name: Name | None = Field(default=None, description="the product's name, and the image's", examples=["mysql"])
     version: Line | None = Field(
@@ -239,6 +240,12 @@ class RecipeDocument(Strict):
         default=[],
         description="recipes that this one builds on, relative to its folder",
         examples=[["base.yaml"]],
+    )
+    from_: Line | None = Field(
+        default=None,
+        alias="from",
+        description="the recipe whose image this one adds to, by its name beside this recipe or its path from there",
+        examples=["base"],
     )
     layers: list[LayerDocument] = Field(default=[], description="layers of packages, the lowest first")
     weak_dependencies: bool | None = Field(

@@ -37,6 +37,28 @@ class Source:
         return self.path.parent
 
 
+def parent_path(source: Source, name: str, problems: Problems) -> Path | None:
+    """The recipe that `from: NAME` in `source` means: a path from there, or a name without its ending. None after
+    writing down `from-absolute` or `from-missing`."""
+
+    def refuse(code: str, message: str, hint: str) -> None:
+        problems.add(code, message, source.document, ("from",), hint)
+
+    if PurePosixPath(name).is_absolute() or "\0" in name:
+        refuse("from-absolute", f"'{name}' is an absolute path", "write it relative to this recipe")
+        return None
+    endings = ("",) if name.endswith((".yaml", ".yml")) else (".yaml", ".yml")
+    for ending in endings:
+        candidate = Path(os.path.normpath(source.folder / (name + ending)))
+        if candidate.is_file():
+            return candidate
+    known = sorted(found.stem for found in source.folder.glob("*.yaml") if found != source.path)
+    near = difflib.get_close_matches(Path(name).stem, known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else "write a recipe's name, or its path relative to this one"
+    refuse("from-missing", f"there is no recipe '{name}' to build from", hint)
+    return None
+
+
 def find_recipe(name: str, folders: Sequence[Path]) -> Path:
     """The recipe that a person means by `name`: a path, or a name without its ending in the working directory
     or in one of `folders`. Raises RecipeError `recipe-missing`."""
@@ -67,10 +89,11 @@ def find_recipe(name: str, folders: Sequence[Path]) -> Path:
     raise RecipeError("recipe-missing", f"there is no recipe '{name}'", hint=hint)
 
 
-def read_sources(path: Path, problems: Problems) -> tuple[Source, ...]:
-    """The recipe at `path` (the last) and what it includes. Raises RecipeError if it cannot be read itself."""
+def read_sources(path: Path, problems: Problems, shown: str | None = None) -> tuple[Source, ...]:
+    """The recipe at `path` (the last) and what it includes; `shown`: what places call it, if not its file's name.
+    Raises RecipeError if it cannot be read itself."""
     reader = _Reader(path, problems)
-    document = load(path)
+    document = load(path, shown)
     reader.read(path, document, ())
     return tuple(reader.sources)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from pipeline.digest import Digest, identity
 from pipeline.errors import PublicationRefused, UsageError
 from pipeline.gather import Workshop
-from pipeline.materials import read_bill, read_materials, read_sbom, read_sources, refuse_edited, report_folder
 from pipeline.mirror.addresses import Address
 from pipeline.mirror.attesting import OF_EACH_INDEX, SignedCompanions
 from pipeline.mirror.gate import Candidate, Cleared, Sealed
@@ -29,6 +28,7 @@ from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.oci.sbom import SbomForm
 from pipeline.oci.sources import SourceFile, sources_artifact
 from pipeline.release.current import current_images, refuse_name, way_of
+from pipeline.reports import read_bill, read_materials, read_sbom, read_sources, refuse_edited, report_folder
 from pipeline.store import Store
 
 PLACES = 3

@@ -84,6 +84,7 @@ class Description:
         needs = self._list(solvable, solv.SOLVABLE_REQUIRES, _ALL, "requires")
         needs += self._weak(solvable, solv.SOLVABLE_RECOMMENDS, "recommends")
         mine = self._names[solvable]
+        needs = [need for need in needs if not need.below]
         needs = [need for need in needs if need.providers and mine not in need.providers]
         return sorted(needs, key=lambda need: (need.kind, need.text))
 
@@ -105,7 +106,7 @@ class Description:
             for dependency in pool.id2solvable(solvable).lookup_deparray(solv.SOLVABLE_REQUIRES, _ALL)
             if (providers := {int(one.id) for one in pool.whatprovides(dependency)})
             and assumed in providers
-            and not providers & self._names.keys()
+            and not providers & (self._names.keys() | self._universe.installed)
         }
 
     def _weak(self, solvable: int, key: int, kind: str) -> list[Need]:
@@ -114,9 +115,12 @@ class Description:
     def _list(self, solvable: int, key: int, part: int, kind: str) -> list[Need]:
         found = []
         for dependency in self._universe.pool.id2solvable(solvable).lookup_deparray(key, part):
-            providers = (self._names[one] for one in self._universe.providers(dependency) if one in self._names)
+            able = self._universe.providers(dependency)
+            providers = (self._names[one] for one in able if one in self._names)
             text = dependency.str()
-            found.append(Need(kind, text, tuple(sorted(providers)), every=text.startswith("(")))
+            rich = text.startswith("(")
+            below = not rich and not self._universe.installed.isdisjoint(able)
+            found.append(Need(kind, text, tuple(sorted(providers)), every=rich, below=below))
         return found
 
     def _unused(self, assumed: Iterable[str]) -> list[str]:

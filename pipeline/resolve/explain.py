@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipeline.errors import UsageError
-from pipeline.model.resolution import Chosen, Reason, Resolution
+from pipeline.model.parent import recipe_of_layer
+from pipeline.model.resolution import Chosen, Reason
 
 
-def explain(resolution: Resolution, name: str) -> str:
-    """For every package called `name` (a name or a NEVRA): its layer, its reasons, and behind each the chain
-    back to a request. Raises UsageError `package-not-chosen`."""
-    by_nevra = {str(one.package.nevra): one for one in resolution.chosen}
+def explain(chosen: Sequence[Chosen], name: str) -> str:
+    """For every package called `name` (a name or a NEVRA) of those in an image: its layer, its reasons, and behind
+    each the chain back to a request; and from which parent it comes, if from one. Raises UsageError
+    `package-not-chosen`."""
+    by_nevra = {str(one.package.nevra): one for one in chosen}
     found = [one for key, one in by_nevra.items() if name in {key, one.package.nevra.name}]
     if not found:
-        names = sorted({one.package.nevra.name for one in resolution.chosen})
+        names = sorted({one.package.nevra.name for one in chosen})
         close = difflib.get_close_matches(name, names, 3, 0.6)
         raise UsageError(
             "package-not-chosen",
@@ -27,8 +29,11 @@ def explain(resolution: Resolution, name: str) -> str:
 
 def _tell(chosen: Chosen, by_nevra: Mapping[str, Chosen]) -> str:
     lines = [f"{chosen.package.nevra} (layer {chosen.layer}, repository {chosen.package.repository})"]
+    parent = recipe_of_layer(chosen.layer)
+    if parent is not None:
+        lines.append(f"  comes with the parent image '{parent}', where")
     for reason in chosen.reasons:
-        lines.append(f"  {_sentence(reason)}")
+        lines.append(f"  {_sentence(reason, chosen)}")
         lines += [f"    {line}" for line in _chain(reason, by_nevra, {str(chosen.package.nevra)})]
     return "\n".join(lines)
 
@@ -43,17 +48,19 @@ def _chain(reason: Reason, by_nevra: Mapping[str, Chosen], seen: set[str]) -> li
         following = next((one for one in behind if one.by not in seen), None)
         if following is None:
             break
-        lines.append(f"{by_nevra[reason.by].package.nevra.name}: {_sentence(following)}")
+        lines.append(f"{by_nevra[reason.by].package.nevra.name}: {_sentence(following, by_nevra[reason.by])}")
         reason = following
     return lines
 
 
-def _sentence(reason: Reason) -> str:
+def _sentence(reason: Reason, chosen: Chosen) -> str:
+    parent = recipe_of_layer(chosen.layer)
+    who = f"the recipe '{parent}'" if parent is not None else "the recipe"
     match reason.kind:
         case "requested":
-            return f"the recipe asks for '{reason.by}'"
+            return f"{who} asks for '{reason.by}'"
         case "local":
-            return f"the recipe names it by path, in layer {reason.by}"
+            return f"{who} names it by path, in layer {reason.by}"
         case "supplements":
             return f"supplements {reason.by} ({reason.what})"
         case _:

@@ -19,12 +19,14 @@ REASONS = 4
 @dataclass(frozen=True, slots=True)
 class Need:
     """One requirement of a package: its text, and which of the chosen packages satisfy it, sorted. `every`: all
-    of them count (rich dependencies), else one is enough. `kind` is `requires` or `recommends`."""
+    of them count (rich dependencies), else one is enough. `kind` is `requires` or `recommends`. `below`: the parent
+    image satisfies it."""
 
     kind: str
     text: str
     providers: tuple[str, ...]
     every: bool = False
+    below: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,15 @@ from typing import TypeVar
 
 from pipeline.digest import Digest
 from pipeline.errors import RecipeError, ResolutionError, VerificationError
-from pipeline.model.lock import Lock, LockSection
+from pipeline.model.lock import Lock, LockedParent, LockSection
 from pipeline.model.package import Nevra, Package
 from pipeline.model.resolution import Chosen, Reason, Resolution
 
-LOCK_FORMAT = 2
-"""Raised when the file's form changes; a newer form is refused."""
+LOCK_FORMAT = 3
+"""Raised when the file's form changes; a newer form is refused. A lock has the lowest form that can say it."""
+
+_WITHOUT_PARENT = 2
+"""The form of a lock in which no section has a parent."""
 
 _WITHOUT_METADATA = 1
 """The form before locks said which repomd.xml their packages come from. It is still read."""
@@ -64,7 +67,8 @@ def write_lock(path: Path, lock: Lock) -> None:
 
 def format_lock(lock: Lock) -> str:
     """The lock's text."""
-    lines = [_HEAD, f"format = {LOCK_FORMAT}", f"recipe = {_text(lock.recipe)}"]
+    form = LOCK_FORMAT if any(section.parent for section in lock.sections) else _WITHOUT_PARENT
+    lines = [_HEAD, f"format = {form}", f"recipe = {_text(lock.recipe)}"]
     for section in sorted(lock.sections, key=lambda one: (one.resolution.platform, one.resolution.arch)):
         lines += ["", "[[section]]", *_section_lines(section)]
     return "\n".join(lines) + "\n"
@@ -82,7 +86,13 @@ def _section_lines(section: LockSection) -> Iterator[str]:
     yield from _array("accounts", [_table(kind=k, name=n, number=i) for k, n, i in section.accounts])
     yield from _array("packages", [_package(chosen, shorter) for chosen in resolution.chosen])
     yield from _array("order", [_text(shorter.short(nevra)) for nevra in resolution.order])
+    parent = section.parent
     for name, pairs in (
+        *(
+            [("parent", [("recipe", parent.recipe), ("digest", str(parent.digest)), ("config", str(parent.config))])]
+            if parent
+            else []
+        ),
         ("inputs", [(key, str(digest)) for key, digest in section.inputs]),
         ("metadata", [(key, str(digest)) for key, digest in section.metadata]),
         ("versions", list(section.versions)),
@@ -197,7 +207,7 @@ def parse_lock(text: str, name: str) -> Lock:
             place=name,
             hint="use the relbuild that wrote it, or a newer one",
         )
-    if version not in (LOCK_FORMAT, _WITHOUT_METADATA):
+    if version not in (LOCK_FORMAT, _WITHOUT_PARENT, _WITHOUT_METADATA):
         raise _malformed(f"format {version} has never been written", name)
     recipe = document.text("recipe")
     sections = tuple(_section(table, version) for table in document.tables("section"))
@@ -237,6 +247,7 @@ def _section(table: _Table, version: int) -> LockSection:
             if version > _WITHOUT_METADATA
             else ()
         ),
+        _parent(table) if version > _WITHOUT_PARENT else None,
     )
     table.done()
     return section
@@ -262,6 +273,17 @@ def _chosen(table: _Table, nevra: Nevra, shorter: _Shorter) -> Chosen:
     chosen = Chosen(package, table.text("layer"), tuple(reasons))
     table.done()
     return chosen
+
+
+def _parent(table: _Table) -> LockedParent | None:
+    inner = table.table("parent")
+    if inner is None:
+        return None
+    parent = LockedParent(
+        inner.text("recipe"), inner.parsed("digest", Digest.parse), inner.parsed("config", Digest.parse)
+    )
+    inner.done()
+    return parent
 
 
 def _account(table: _Table) -> tuple[str, str, int]:
@@ -332,6 +354,12 @@ class _Table:
                 raise self.error(f"'{key}' holds something that is no table")
             found.append(_Table(one, f"{self._place}, {key} {number}"))
         return found
+
+    def table(self, key: str) -> _Table | None:
+        value = self._values.pop(key, None)
+        if value is None or isinstance(value, dict):
+            return None if value is None else _Table(value, f"{self._place}, {key}")
+        raise self.error(f"'{key}' is no table")
 
     def pairs(self, key: str) -> list[tuple[str, str]]:
         value = self._take(key)

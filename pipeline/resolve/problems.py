@@ -9,11 +9,20 @@ from dataclasses import dataclass
 import solv
 
 from pipeline.errors import Problem
-from pipeline.model.recipe import Request
+from pipeline.model.recipe import Recipe, Request
 from pipeline.resolve.universe import Universe
 
 SENTENCES = 12
 """Sentences told of one problem: the first ones hold the cause, a hundred would hide it."""
+
+
+_EXCLUDING = (
+    solv.Solver.SOLVER_RULE_PKG_CONFLICTS,
+    solv.Solver.SOLVER_RULE_PKG_SAME_NAME,
+    solv.Solver.SOLVER_RULE_PKG_OBSOLETES,
+    solv.Solver.SOLVER_RULE_PKG_IMPLICIT_OBSOLETES,
+)
+"""Rules by which two packages cannot stand side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +58,38 @@ def missing(universe: Universe, request: Request, *, disabled: Sequence[str]) ->
     )
 
 
-def explain_problems(universe: Universe, problems: Sequence[solv.Problem], asked: Sequence[Asked]) -> list[Problem]:
-    """One Problem per problem of the solver."""
-    return [_explain(universe, problem, asked) for problem in problems]
+def pinned_otherwise(universe: Universe, name: str, version: str, has: Sequence[str], recipe: Recipe) -> Problem:
+    """A pin wants another version than the parent image has."""
+    below = recipe.parent.name if recipe.parent else ""
+    return Problem(
+        "parent-fixed",
+        f"pins: {name} is to have version {version}, and the parent image '{below}' has {', '.join(has)}",
+        recipe.path.name,
+        f"what the parent has is fixed: put the pin into its recipe, or change this one; {_offered(universe, name)}",
+    )
 
 
-def _explain(universe: Universe, problem: solv.Problem, asked: Sequence[Asked]) -> Problem:
+def _offered(universe: Universe, name: str) -> str:
+    found = sorted({universe.nevra(one.id).evr for one in universe.solvables() if one.name == name})
+    return f"there is {', '.join(found)}"
+
+
+def explain_problems(
+    universe: Universe, problems: Sequence[solv.Problem], asked: Sequence[Asked], parent: Recipe | None = None
+) -> list[Problem]:
+    """One Problem per problem of the solver. `parent` is the recipe of the image whose packages are installed."""
+    return [_explain(universe, problem, asked, parent) for problem in problems]
+
+
+def _explain(universe: Universe, problem: solv.Problem, asked: Sequence[Asked], parent: Recipe | None) -> Problem:
     requests = _requests(problem, asked)
     infos = [info for rule in problem.findallproblemrules() for info in rule.allinfos()]
     told = sorted({(_rank(info), _sentence(universe, info)) for info in infos})
     sentences = list(dict.fromkeys(sentence for _, sentence in told if sentence))[:SENTENCES]
-    code, hint = _verdict(universe, infos)
+    code, hint = _fixed(universe, infos, parent) or _verdict(universe, infos)
     texts = ", ".join(f"'{request.text}'" for request in requests) or "the requests"
-    message = f"{texts} cannot be installed" + "".join(f"\n    {sentence}" for sentence in sentences)
+    beyond = f" on top of the parent image '{parent.name}'" if code == "parent-fixed" and parent else ""
+    message = f"{texts} cannot be installed{beyond}" + "".join(f"\n    {sentence}" for sentence in sentences)
     more = [f"{request.place} ('{request.text}')" for request in requests[1:]]
     if more:
         message += f"\n    also asked for at {', '.join(more)}"
@@ -118,6 +146,39 @@ def _sentence(universe: Universe, info: solv.Ruleinfo) -> str:
         case rule.SOLVER_RULE_JOB_NOTHING_PROVIDES_DEP | rule.SOLVER_RULE_JOB_UNKNOWN_PACKAGE:
             return f"nothing provides {what}" if what else "something that was asked for does not exist"
     return ""
+
+
+def _fixed(universe: Universe, infos: Sequence[solv.Ruleinfo], parent: Recipe | None) -> tuple[str, str] | None:
+    """Code and way out where one of the parent's packages would have to be another, or go; else None."""
+    if parent is None:
+        return None
+    replacing: dict[str, None] = {}
+    against: dict[str, None] = {}
+    for info in infos:
+        pair = [one.id for one in (info.solvable, info.othersolvable) if one]
+        if info.type not in _EXCLUDING or len(pair) != 2 or universe.installed.isdisjoint(pair):
+            continue
+        here, new = pair if pair[0] in universe.installed else reversed(pair)
+        if new in universe.installed:
+            continue
+        if universe.nevra(here).name == universe.nevra(new).name:
+            nevra = universe.nevra(new)
+            replacing[f"'{nevra.name} >= {nevra.evr}'" if _newer(universe, new, here) else f"'{nevra}'"] = None
+        else:
+            against[str(universe.nevra(here))] = None
+    if not replacing and not against:
+        return None
+    how = f"`relbuild lock {parent.path.name} --upgrade`, or name it under 'layers:' in {parent.path.name}"
+    if replacing:
+        return "parent-fixed", f"the parent's packages are fixed: rebuild it with {', '.join(replacing)} ({how})"
+    return "parent-fixed", (
+        f"the parent's packages are fixed: rebuild '{parent.name}' without {', '.join(against)}, or ask for less here"
+    )
+
+
+def _newer(universe: Universe, new: int, old: int) -> bool:
+    first, second = universe.pool.id2solvable(new), universe.pool.id2solvable(old)
+    return bool(first.evrcmp(second) > 0)
 
 
 def _verdict(universe: Universe, infos: Sequence[solv.Ruleinfo]) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """Solving: the requests of a recipe become packages. What `dnf install` with best=1 would install into an
-empty root is what is chosen (libdnf, goal/Goal.cpp)."""
+empty root is what is chosen (libdnf, goal/Goal.cpp). Where there is a parent image, its packages are installed and
+locked: a request that they satisfy asks for nothing more, and whatever would change one of them is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ import solv
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, ResolutionError
-from pipeline.model.lock import LockSection
+from pipeline.model.lock import LockedParent, LockSection
+from pipeline.model.parent import ParentImage
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import LocalPackage, Recipe, Request
 from pipeline.packages import read_header
@@ -18,7 +20,7 @@ from pipeline.progress import QUIET, Progress
 from pipeline.repos import OpenRepository
 from pipeline.resolve.describing import Description, Line
 from pipeline.resolve.modules import apply_modules
-from pipeline.resolve.problems import Asked, explain_problems, missing
+from pipeline.resolve.problems import Asked, explain_problems, missing, pinned_otherwise
 from pipeline.resolve.subject import Match, is_glob, match, match_nevra
 from pipeline.resolve.universe import Universe
 from pipeline.resolve.versions import versions
@@ -46,21 +48,24 @@ def solve(
     *,
     store: Store,
     inputs: Sequence[tuple[str, Digest]] = (),
+    parent: ParentImage | None = None,
     progress: Progress = QUIET,
 ) -> LockSection:
-    """Choose the packages of a recipe for one platform and architecture.
+    """Choose the packages of a recipe for one platform and architecture: those that it adds to `parent`.
 
     `inputs` are kept in the section as they are. Local packages are read and put into the store, metadata
     that is needed is fetched; packages are not. The result depends on nothing but the recipe, the metadata and
     the version of libsolv. Raises ResolutionError: `package-missing`, `requirement-missing`,
-    `packages-conflict`, `resolution-impossible`, `pin-unsatisfied`, `module-refused`, all that can be told at
-    once.
+    `packages-conflict`, `resolution-impossible`, `pin-unsatisfied`, `module-refused`,
+    `parent-fixed`, all that can be told at once.
     """
     universe = Universe(arch, store=store, progress=progress)
     # dnf's order (RepoDict.items): where all else is equal, libsolv prefers what was loaded first.
     for opened in sorted(repositories, key=lambda one: (one.repository.priority, one.repository.cost)):
         universe.add_repository(opened)
     local = _add_local(universe, recipe, store, progress)
+    if parent is not None:
+        universe.add_installed(one.header for one in parent.packages)
     if recipe.assume_installed:
         universe.assume(recipe.assume_installed)
     universe.index()
@@ -71,16 +76,17 @@ def solve(
     if universe.has_filelists or universe.needs_filelists(reachable, weak=recipe.weak_dependencies):
         universe.load_filelists()  # which may have been done by one request, after others were matched
         lines = _match_all(universe, recipe, local)
-    chosen = _solve(universe, lines, weak=recipe.weak_dependencies)
+    chosen = _solve(universe, lines, weak=recipe.weak_dependencies, parent=recipe.parent)
     resolution = Description(universe, recipe, chosen).resolution(platform.name, lines, warnings)
     from_ids = {one.package.repository for one in resolution.chosen}
     return LockSection(
         resolution,
         tuple(inputs),
-        max((one.package.build_time for one in resolution.chosen), default=0),
+        max([one.package.build_time for one in resolution.chosen] + [parent.build_time if parent else 0]),
         versions=versions(),
         metadata=tuple(sorted((one.repository.id, one.repomd) for one in repositories)),
         keys=tuple(sorted({k.fingerprint for o in repositories for k in o.keys if k.repository in from_ids})),
+        parent=LockedParent(parent.name, parent.digest, parent.config) if parent else None,
     )
 
 
@@ -129,6 +135,10 @@ def _exclude(
         fitting, others = _pinned(universe, name, version)
         if not fitting | others:
             idle.append(f"pins: no repository has a package called '{name}', so the line does nothing")
+        fixed = sorted(str(universe.nevra(one)) for one in others & universe.installed)
+        if fixed:
+            problems.append(pinned_otherwise(universe, name, version, fixed, recipe))
+            continue
         out |= others
         if others and not fitting - out:
             have = ", ".join(sorted({universe.nevra(one).evr for one in others}))
@@ -172,6 +182,7 @@ def _match_all(universe: Universe, recipe: Recipe, local: dict[Digest, int]) -> 
             lines.append(Line(layer.name, Request(str(item.path), item.place), found, local=True))
         for request in layer.requests:
             found = match(universe, request.text)
+            found = _satisfied_below(found, universe)
             if found.groups and (found.everything or found.rich):
                 lines.append(Line(layer.name, request, found))
             else:
@@ -179,6 +190,14 @@ def _match_all(universe: Universe, recipe: Recipe, local: dict[Digest, int]) -> 
     if problems:
         raise ResolutionError.of(problems)
     return lines
+
+
+def _satisfied_below(found: Match, universe: Universe) -> Match:
+    """What the parent image has of the packages that a request asks for is what it gets, however old."""
+    if found.rich is not None:
+        return found
+    groups = (tuple(one for one in group if one in universe.installed) or group for group in found.groups)
+    return Match(tuple(groups))
 
 
 def _disabled_for(universe: Universe, request: Request) -> list[str]:
@@ -192,7 +211,7 @@ def _disabled_for(universe: Universe, request: Request) -> list[str]:
 # --- choosing ------------------------------------------------------------------------------------
 
 
-def _solve(universe: Universe, lines: Sequence[Line], *, weak: bool) -> list[int]:
+def _solve(universe: Universe, lines: Sequence[Line], *, weak: bool, parent: Recipe | None) -> list[int]:
     """Numbers of the chosen solvables, sorted. Raises ResolutionError."""
     pool = universe.pool
     asked: list[Asked] = []
@@ -205,6 +224,7 @@ def _solve(universe: Universe, lines: Sequence[Line], *, weak: bool) -> list[int
                 job = pool.Job(_INSTALL | solv.Job.SOLVER_FORCEBEST, pool.towhatprovides(list(group)))
             asked.append(Asked(line.request, job))
     jobs = [one.job for one in asked]
+    jobs += [pool.Job(solv.Job.SOLVER_LOCK | solv.Job.SOLVER_SOLVABLE, one) for one in sorted(universe.installed)]
     jobs += [
         pool.Job(solv.Job.SOLVER_MULTIVERSION | solv.Job.SOLVER_SOLVABLE_PROVIDES, pool.Dep(name).id)
         for name in INSTALLONLY
@@ -220,5 +240,5 @@ def _solve(universe: Universe, lines: Sequence[Line], *, weak: bool) -> list[int
         solver.set_flag(solv.Solver.SOLVER_FLAG_IGNORE_RECOMMENDED, 1)
     problems = solver.solve(jobs)
     if problems:
-        raise ResolutionError.of(explain_problems(universe, problems, asked))
+        raise ResolutionError.of(explain_problems(universe, problems, asked, parent))
     return sorted(int(one.id) for one in solver.transaction().newsolvables())

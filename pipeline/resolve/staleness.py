@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum, StrEnum
 from pathlib import Path
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import RecipeError, ResolutionError
-from pipeline.model.lock import LockSection
+from pipeline.model.lock import LockedParent, LockSection
 from pipeline.model.package import Nevra
 from pipeline.model.platform import Platform, Repository
 from pipeline.model.recipe import Recipe
@@ -41,7 +41,10 @@ class Action(Enum):
     RESOLVE = "resolve"
 
 
+_PARENT = "parent"
+
 _NAMES = {
+    _PARENT: "the parent image",
     "requests": "what the recipe asks for",
     "includes": "a recipe that is included",
     "repositories": "the definition of the repositories",
@@ -50,11 +53,14 @@ _NAMES = {
 }
 
 
-def inputs(recipe: Recipe, platform: Platform, arch: str, keys: Sequence[Key]) -> tuple[tuple[str, Digest], ...]:
+def inputs(
+    recipe: Recipe, platform: Platform, arch: str, keys: Sequence[Key], *, parent: Digest | None = None
+) -> tuple[tuple[str, Digest], ...]:
     """Everything that a resolution depends on besides what the repositories offer, as (name, digest), sorted.
 
-    Definitions are taken as they are written, before variables are replaced, so that another home directory
-    or mirror makes no difference. What the recipe says about files, images and tests is no part of it.
+    Definitions are taken as they are written, before variables are replaced, so that another home directory or
+    mirror makes no difference. `parent` is the config's digest of the image that the recipe is built from. What
+    the recipe says about files, images and tests is no part of it.
     """
     return tuple(
         sorted(
@@ -74,6 +80,7 @@ def inputs(recipe: Recipe, platform: Platform, arch: str, keys: Sequence[Key]) -
                         "modules": sorted(recipe.modules),
                     }
                 ),
+                **({_PARENT: parent} if parent else {}),
             }.items()
         )
     )
@@ -128,10 +135,15 @@ def stale(section: LockSection, now: Sequence[tuple[str, Digest]]) -> tuple[str,
     """Why the section does not fit any more, as sentences; empty when it does."""
     old, new = dict(section.inputs), dict(now)
     return tuple(
-        f"{_NAMES.get(name, name)} has changed"
+        f"{_NAMES.get(name, name)} has changed" + (_digests(old, new) if name == _PARENT else "")
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     )
+
+
+def _digests(old: Mapping[str, Digest], new: Mapping[str, Digest]) -> str:
+    """A parent is known by its config's digest, so the two can be told."""
+    return f" (its config from {old.get(_PARENT, 'none')} to {new.get(_PARENT, 'none')})"
 
 
 def other_versions(section: LockSection) -> tuple[str, ...]:
@@ -177,7 +189,7 @@ def compare(old: LockSection | None, new: LockSection) -> tuple[str, ...]:
     """What is different, a line for each package, for people."""
     before = _by_name(old)
     after = _by_name(new)
-    lines = []
+    lines = _changed_parent(old.parent if old else None, new.parent)
     for key in sorted(before.keys() | after.keys()):
         name = ".".join(key) if key[1] else key[0]
         if key not in before:
@@ -187,6 +199,13 @@ def compare(old: LockSection | None, new: LockSection) -> tuple[str, ...]:
         else:
             lines += _changed(name, before[key], after[key])
     return tuple(lines)
+
+
+def _changed_parent(old: LockedParent | None, new: LockedParent | None) -> list[str]:
+    if old == new:
+        return []
+    told = [f"{one.recipe} {one.digest}" if one else "none" for one in (old, new)]
+    return [f"~ parent {told[0]} → {told[1]}" if old else f"+ parent {told[1]}"]
 
 
 _Told = tuple[Nevra, str, str]

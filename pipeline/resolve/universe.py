@@ -24,6 +24,9 @@ from pipeline.store import Store
 ASSUMED = "@assumed"
 """Name of the repository, and of the one package in it, that provides what `assume-installed` lists."""
 
+INSTALLED = "@parent"
+"""Name of the repository of what stands in the parent image. Like what is assumed it counts as installed."""
+
 _PREREQ = (1 << 6) | (1 << 8) | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 12)
 """RPMSENSE_PREREQ and the SCRIPT_* bits (rpmds.h): needed while scriptlets run."""
 
@@ -49,6 +52,7 @@ class Universe:
         self._opened: list[tuple[solv.Repo, OpenRepository]] = []
         self._local: dict[int, Package] = {}
         self._disabled: set[int] = set()
+        self.installed: frozenset[int] = frozenset()
         self.assumed: int | None = None
         self.has_filelists = False
 
@@ -75,7 +79,27 @@ class Universe:
 
     def add_local(self, header: PackageHeader, size: int, location: str) -> int:
         """A package by path. It takes the place of those of the same name and architecture in repositories."""
-        repo = self._repo(LOCAL_REPOSITORY)
+        solvable = self._add(self._repo(LOCAL_REPOSITORY), header)
+        self._local[solvable] = Package(
+            header.nevra,
+            header.checksum,
+            size,
+            LOCAL_REPOSITORY,
+            location,
+            header.build_time,
+            header.source_rpm,
+            sum(file.size for file in header.files),
+        )
+        return solvable
+
+    def add_installed(self, headers: Iterable[PackageHeader]) -> None:
+        """Packages that are there already, and stay as they are."""
+        repo = self._repo(INSTALLED)
+        self.pool.installed = repo
+        self.installed = frozenset(self._add(repo, header) for header in headers)
+
+    def _add(self, repo: solv.Repo, header: PackageHeader) -> int:
+        """A package as its header says it is."""
         solvable = repo.add_solvable()
         nevra = header.nevra
         solvable.name, solvable.evr, solvable.arch = nevra.name, nevra.evr, nevra.arch
@@ -93,23 +117,13 @@ class Universe:
                     continue
                 marker = 1 if key == solv.SOLVABLE_REQUIRES and dependency.flags & _PREREQ else -1
                 solvable.add_deparray(key, self._dependency(dependency), marker)
-        for file in header.files:  # a local package's own paths satisfy file requirements
+        for file in header.files:  # its own paths satisfy file requirements
             solvable.add_provides(self.pool.Dep(file.path))
-        self._local[solvable.id] = Package(
-            nevra,
-            header.checksum,
-            size,
-            LOCAL_REPOSITORY,
-            location,
-            header.build_time,
-            header.source_rpm,
-            sum(file.size for file in header.files),
-        )
         return int(solvable.id)
 
     def assume(self, texts: Sequence[str]) -> None:
         """Act as if an installed package provided `texts`."""
-        repo = self._repo(ASSUMED)
+        repo = self._repo(INSTALLED if self.installed else ASSUMED)
         self.pool.installed = repo
         solvable = repo.add_solvable()
         solvable.name, solvable.evr, solvable.arch = ASSUMED, "1-1", "noarch"
@@ -121,8 +135,8 @@ class Universe:
         return next((repo for repo in self.pool.repos if repo.name == name), None) or self.pool.add_repo(name)
 
     def disable(self, solvables: Iterable[int]) -> None:
-        """Take solvables out of consideration, besides those that are out already."""
-        self._disabled.update(solvables)
+        """Take solvables out of consideration, besides those that are out already. What is installed stays."""
+        self._disabled.update(set(solvables) - self.installed)
         self.pool.set_disabled_list(sorted(self._disabled))
 
     def index(self) -> None:
@@ -133,8 +147,8 @@ class Universe:
     # --- asking ----------------------------------------------------------------------------------
 
     def solvables(self) -> Iterator[solv.XSolvable]:
-        """All packages of repositories and local ones, disabled ones too."""
-        return (one for one in self.pool.solvables if one.repo.name != ASSUMED)
+        """All packages of repositories, local and installed ones, disabled ones too."""
+        return (one for one in self.pool.solvables if one.id != self.assumed)
 
     def dependency(self, text: str) -> solv.Dep:
         """`name`, `name >= evr` or a rich dependency in brackets. Raises ResolutionError
@@ -226,8 +240,8 @@ class Universe:
         keys += [solv.SOLVABLE_RECOMMENDS, solv.SOLVABLE_SUPPLEMENTS] if weak else []
         if weak:  # anything may supplement anything
             start = [int(one.id) for one in self.pool.solvables]
-        seen = set(start)
-        waiting = sorted(seen)
+        seen = set(start) | self.installed  # which have what they need, or do without
+        waiting = sorted(seen - self.installed)
         asked: set[int] = set()
         while waiting:
             solvable = self.pool.id2solvable(waiting.pop())

@@ -20,6 +20,7 @@ from pipeline.trees.composition import (
 from pipeline.trees.diff import Change, diff
 from pipeline.trees.paths import Canonical, canonical_path, split_path
 from pipeline.trees.scan import scan
+from pipeline.trees.stacking import stacked
 
 __all__ = [
     "ATTRIBUTE",
@@ -41,4 +42,5 @@ __all__ = [
     "install_color",
     "scan",
     "split_path",
+    "stacked",
 ]

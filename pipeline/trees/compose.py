@@ -38,9 +38,13 @@ _PREFERRED = 2
 """The colour of 64 bit ELF: rpm's `_prefer_color` where both may stand side by side."""
 
 
+_BELOW = -1
+"""The layer of what a parent image has."""
+
+
 @dataclass(slots=True)
 class _Claim:
-    """One package's file at a canonical path."""
+    """One package's file at a canonical path; `layer` is _BELOW for a package of the parent image."""
 
     layer: int
     package: PackageHeader
@@ -111,6 +115,7 @@ def _claim_all(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Wor
     if count > ENTRIES_LIMIT:
         raise BuildError("too-many-files", f"the packages hold {count} files, more than {ENTRIES_LIMIT}")
     canonical = _canonical(layers, work)
+    _claim_below(canonical, work)
     for number, (name, packages) in enumerate(layers):
         for package in packages:
             out = excluded(
@@ -129,6 +134,18 @@ def _claim_all(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Wor
                     continue
                 if states[index] == STATE_NORMAL:
                     work.claims.setdefault(path, []).append(_Claim(number, package, index, file))
+
+
+def _claim_below(canonical: Canonical, work: _Work) -> None:
+    """What the parent image's packages have there. A file that is gone is claimed no more: who brings it again emits
+    it."""
+    for one in work.options.installed:
+        work.states[str(one.header.nevra)] = list(one.states)
+        for index, file in enumerate(one.header.files):
+            if one.states[index] == STATE_NORMAL:
+                path = canonical.path(split_path(file.path))
+                if work.options.below.get(path) is not None:
+                    work.claims.setdefault(path, []).append(_Claim(_BELOW, one.header, index, file))
 
 
 def _canonical(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Work) -> Canonical:
@@ -184,11 +201,15 @@ def _difference(a: FileRecord, b: FileRecord) -> str | None:
 
 
 def _conflict(path: str, first: _Claim, other: _Claim, why: str, work: _Work) -> None:
+    below = first.layer == _BELOW
     work.refuse(
         "file-conflict",
-        f"/{path} is in {first.package.nevra} and in {other.package.nevra} with {why}",
+        f"/{path} is in {first.package.nevra}{' of the parent image' if below else ''} and in {other.package.nevra}"
+        f" with {why}",
         f"/{path}",
-        "leave one of the packages out, or exclude it in the recipe",
+        "rebuild the parent with a package that agrees, or leave the other one out"
+        if below
+        else "leave one of the packages out, or exclude it in the recipe",
     )
 
 
@@ -199,7 +220,6 @@ def _lay(
     layers: Sequence[tuple[str, Sequence[PackageHeader]]], winners: dict[str, _Claim | None], work: _Work
 ) -> tuple[list[ComposedLayer], dict[str, Entry]]:
     tree = dict(work.options.below.entries)
-    below = work.options.below
     of_layer: dict[int, list[tuple[str, _Claim]]] = {}
     for path, claim in winners.items():
         if claim is not None:
@@ -211,7 +231,8 @@ def _lay(
         directories: dict[str, Entry] = {}
         for path, claim in of_layer.get(number, ()):
             entry = _entry(path, claim, work)
-            if _stands_below(entry, claim, below, work):
+            if _stands_below(entry, path, work):
+                tree[path] = replace(tree[path], owner=tree[path].owner or entry.owner)
                 continue
             if entry.kind is Kind.DIRECTORY:
                 directories[path] = replace(entry, mtime=build_time)
@@ -301,9 +322,11 @@ def _linked(package: PackageHeader, entries: list[tuple[int, Entry]]) -> tuple[t
     return tuple(linked)
 
 
-def _stands_below(entry: Entry, claim: _Claim, below: Tree, work: _Work) -> bool:
-    """Is the same thing in the parent image already? A different thing of a package there is a conflict."""
-    there = below.get(entry.path)
+def _stands_below(entry: Entry, path: str, work: _Work) -> bool:
+    """Is the same thing in the parent image already, though no package of it claims it? A different thing of a package
+    there is a conflict, and so is a directory that would take the place of something else or the other way round."""
+    below = work.options.below
+    there = below.get(path)
     if there is None:
         return False
     if there.kind is Kind.HARDLINK and (named := below.get(there.link)):
@@ -313,10 +336,13 @@ def _stands_below(entry: Entry, claim: _Claim, below: Tree, work: _Work) -> bool
         and entry.link == there.link
         and (entry.kind is not Kind.FILE or entry.content == there.content)
     )
-    if not same and there.owner:
+    settled = any(claim.layer == _BELOW for claim in work.claims[path])
+    turned = (entry.kind is Kind.DIRECTORY) != (there.kind is Kind.DIRECTORY)
+    if not same and (turned or (there.owner and not settled)):
         work.refuse(
             "file-conflict",
-            f"/{entry.path} is in {entry.owner} and, different, in {there.owner} of the parent image",
+            f"/{entry.path} is a {entry.kind.value} in {entry.owner} and, different, a {there.kind.value} in "
+            f"{f'{there.owner} of ' if there.owner else ''}the parent image",
             f"/{entry.path}",
             "rebuild the parent with a package that agrees",
         )

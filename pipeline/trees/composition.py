@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline.digest import Digest
 from pipeline.model.package import Nevra
+from pipeline.model.parent import InstalledPackage
 from pipeline.model.tree import Entry, Tree
 
 STATE_NORMAL = 0
@@ -30,13 +31,15 @@ def install_color(arch: str) -> int:
 @dataclass(frozen=True, slots=True)
 class ComposeOptions:
     """`docs`, `man`: layer name → are they installed? (missing: yes). `languages`: the locales to install, none
-    for all. `below`: the tree of a parent image. The order of the
-    transaction is no option: what is in a layer must not depend on the layers above."""
+    for all. `below`: the tree of a parent image, as its state layer left it. `installed`: its packages,
+    which claim their files as those of a layer below all others would. The order of the transaction is no option:
+    what is in a layer must not depend on the layers above."""
 
     docs: Mapping[str, bool] = field(default_factory=dict)
     man: Mapping[str, bool] = field(default_factory=dict)
     languages: tuple[str, ...] = ()
     below: Tree = field(default_factory=lambda: _EMPTY)
+    installed: tuple[InstalledPackage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class ComposedLayer:
 @dataclass(frozen=True, slots=True)
 class Composition:
     """All layers, the tree that they come to together (with what is `below`), rpm's state of every file by
-    NEVRA, and the newest build time."""
+    NEVRA (those of `installed` too), and the newest build time."""
 
     layers: tuple[ComposedLayer, ...]
     tree: Tree

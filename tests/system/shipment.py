@@ -13,10 +13,10 @@ from pipeline.build import Built, write_report
 from pipeline.digest import Digest
 from pipeline.gather import Workshop
 from pipeline.launch import run_tests
-from pipeline.materials import report_documents, report_folder
 from pipeline.model.artifact import Manifest
 from pipeline.oci import make_image, make_index, write_layout
 from pipeline.progress import QUIET
+from pipeline.reports import report_documents, report_folder
 from pipeline.store import Store
 from tests.system.parcels import SmallProducts
 from tests.system.sites import Site, relbuild, relbuild_at_once

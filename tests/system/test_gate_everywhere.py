@@ -13,7 +13,6 @@ import pytest
 
 from pipeline.build import Built
 from pipeline.digest import Digest, canonical_json
-from pipeline.materials import report_documents, seal_documents
 from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.carrying import carry
 from pipeline.mirror.directory import DirectoryRepository
@@ -26,6 +25,7 @@ from pipeline.model.image import Image
 from pipeline.oci import SigningKey, Statement, Subject, attest, load_signing_key, make_image, media_types, write_layout
 from pipeline.oci.predicates import SMOKE
 from pipeline.progress import QUIET
+from pipeline.reports import report_documents, seal_documents
 from pipeline.store import Store
 from tests.system.keeper import Keeper, copied, keeper, tags_of
 from tests.system.peers import docker_registry

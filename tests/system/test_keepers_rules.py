@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.build import Built
-from pipeline.materials import report_documents, seal_documents
 from pipeline.model.evidence import evidence_json
 from pipeline.oci import make_image, write_layout
+from pipeline.reports import report_documents, seal_documents
 from tests.system.keeper import Keeper, keeper, tags_of
 from tests.system.peers import docker_registry
 from tests.system.rpm_factory import Forge

@@ -21,11 +21,11 @@ from pipeline.digest import digest_file
 from pipeline.errors import ResolutionError, UsageError, VerificationError
 from pipeline.gather import Locked, Order, Workshop, lock_recipe, obtain_sources
 from pipeline.layers import unpack
-from pipeline.materials import BILL, read_bill, read_materials, read_sbom, report_folder
 from pipeline.model.provenance import MaterialKind
 from pipeline.oci.sbom import SbomForm, sbom_bytes, sbom_problems
 from pipeline.packages import named_fixes, read_changelog
 from pipeline.packages.changelog import ENTRIES_MOST, TEXT_MOST
+from pipeline.reports import BILL, read_bill, read_materials, read_sbom, report_folder
 from pipeline.resolve import Mode, read_lock
 from pipeline.store import Store
 from tests.system.conftest import PRODUCTS, ROOT

@@ -371,15 +371,15 @@ def test_explain_tells_chains_from_the_recipe(world: World) -> None:
         Rpm("glibc", provides=("libc.so",)),
     )
     resolution = world.solve(["app"]).resolution
-    assert explain(resolution, "glibc").splitlines() == [
+    assert explain(resolution.chosen, "glibc").splitlines() == [
         "glibc-1-1.noarch (layer layer0, repository r)",
         "  lib-1-1.noarch requires libc.so",
         "    lib: app-1-1.noarch requires lib",
         "    app: the recipe asks for 'app'",
     ]
-    assert "the recipe asks for 'app'" in explain(resolution, "app-1-1.noarch")
+    assert "the recipe asks for 'app'" in explain(resolution.chosen, "app-1-1.noarch")
     with pytest.raises(UsageError, match="not in the image") as caught:
-        explain(resolution, "glib")
+        explain(resolution.chosen, "glib")
     assert "glibc" in str(caught.value)
 
 

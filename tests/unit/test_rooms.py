@@ -15,7 +15,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("model", "store", "render", "transfer"), 1),
     **dict.fromkeys(("recipes", "repos", "packages", "trees", "oci", "sandbox"), 2),
     **dict.fromkeys(("resolve", "layers", "smoke", "mirror"), 3),
-    **dict.fromkeys(("gather", "launch", "materials"), 4),
+    **dict.fromkeys(("gather", "launch", "materials", "reports"), 4),
     **dict.fromkeys(("build", "release"), 5),
     "nightly": 6,
     "cli": 7,

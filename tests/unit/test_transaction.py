@@ -72,6 +72,12 @@ def test_file_triggers_of_high_priority_run_before_post_and_the_others_after() -
     assert {step.arguments for step in steps if "trigger" in step.label} == {("0", "0")}
 
 
+def test_a_packages_own_files_set_its_file_trigger_off_before_those_of_the_others() -> None:
+    owner = package("owner", triggers=(trigger(TriggerKind.FILE_IN, Dependency("/usr/lib")),))
+    steps = run(package("early"), owner, files={"early": ("/usr/lib/a",), "owner": ("/usr/lib/b",)})
+    assert [step.input for step in steps] == [b"/usr/lib/b\n", b"/usr/lib/a\n"]
+
+
 def test_a_file_trigger_sees_what_was_installed_before_its_own_package() -> None:
     owner = package("owner", triggers=(trigger(TriggerKind.FILE_IN, Dependency("/usr/lib")),))
     steps = run(package("early"), owner, files={"early": ("/usr/lib/a",), "owner": ("/etc/b",)})

@@ -1,0 +1,74 @@
+"""What is asked for, where the work is done, and what is on offer there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.model.image import Compression
+from pipeline.model.platform import Platform
+from pipeline.progress import Progress
+from pipeline.repos import OpenRepository, open_repositories
+from pipeline.resolve import Mode
+from pipeline.sandbox import Station, find_runtime, open_station
+from pipeline.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked for: a recipe and how to build it. `repositories` is the file that defines platforms;
+    `platform` and `architectures` override the recipe's; `output` is where layout and report go; `full`
+    tests also what takes long; `sources` fetches the source packages too."""
+
+    recipe: Path
+    repositories: Path
+    platform: str | None = None
+    architectures: tuple[str, ...] = ()
+    mode: Mode = Mode.DEFAULT
+    smoke: bool = True
+    retest: bool = False
+    compression: Compression = Compression.GZIP
+    output: Path = Path("output")
+    full: bool = False
+    sources: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Where the work is done: the store, where progress goes, and what the process was started with.
+    `clock` gives seconds since the epoch; `runtime` names an OCI runtime, or None for the machine's."""
+
+    store: Store
+    progress: Progress
+    environment: Mapping[str, str]
+    clock: Callable[[], float]
+    offline: bool = False
+    runtime: str | None = None
+
+    def station(self) -> Station:
+        """Where sandboxes are made; what a killed relbuild left there is removed first."""
+        return open_station(self.store.root / "sandbox", find_runtime(self.runtime))
+
+
+@dataclass(slots=True)
+class Offer:
+    """What a platform's repositories offer, opened when it is first asked for: a fresh lock needs none of it."""
+
+    platform: Platform
+    arch: str
+    workshop: Workshop
+    _opened: tuple[OpenRepository, ...] | None = None
+
+    def repositories(self) -> tuple[OpenRepository, ...]:
+        """The open repositories."""
+        if self._opened is None:
+            self._opened = open_repositories(
+                self.platform,
+                self.arch,
+                variables=self.workshop.environment,
+                store=self.workshop.store,
+                offline=self.workshop.offline,
+                progress=self.workshop.progress,
+            )
+        return self._opened

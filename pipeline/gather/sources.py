@@ -1,0 +1,74 @@
+"""The source packages of an image, for licences that demand them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipeline.errors import Problem, ResolutionError, VerificationError
+from pipeline.gather.locking import Locked
+from pipeline.gather.order import Offer, Workshop
+from pipeline.gather.verifying import demand_nevra, verified_file
+from pipeline.model.package import Package
+from pipeline.model.platform import Platform
+from pipeline.packages import read_source_nevra
+from pipeline.progress import task
+from pipeline.repos import Key, fetch_packages, load_keys, source_packages
+
+
+def obtain_sources(locked: Locked, workshop: Workshop) -> tuple[Package, ...]:
+    """The source package of every package, in the store, verified as packages are, sorted; each once.
+
+    Raises ResolutionError `sources-missing` for all that no repository of sources has, or `sources-unknown` if the
+    platform names none; VerificationError and EnvironmentLacking as for packages.
+    """
+    platform = locked.platform
+    if not platform.sources:
+        raise ResolutionError(
+            "sources-unknown",
+            f"the platform '{platform.name}' does not say where its source packages are",
+            place=platform.name,
+            hint="name repositories of source packages under 'sources:' of the platform in repositories.yaml",
+        )
+    wanted: dict[str, list[str]] = {}
+    for header in locked.all_headers:
+        wanted.setdefault(header.source_rpm, []).append(str(header.nevra))
+    listed = replace(platform, repositories=platform.sources)
+    arch = locked.section.resolution.arch
+    keys = load_keys(listed, arch, variables=workshop.environment, store=workshop.store, offline=workshop.offline)
+    opened = Offer(listed, arch, workshop).repositories()
+    found: dict[str, Package] = {}
+    for one in opened:
+        found |= source_packages(one, wanted.keys() - found.keys(), store=workshop.store, progress=workshop.progress)
+    lacking = sorted(wanted.keys() - found.keys())
+    if lacking:
+        raise ResolutionError.of([_no_source(name, wanted[name], platform) for name in lacking])
+    packages = sorted(found.values())
+    fetch_packages(packages, opened, store=workshop.store, progress=workshop.progress, offline=workshop.offline)
+    _verify_sources(packages, keys, workshop)
+    return tuple(packages)
+
+
+def _verify_sources(packages: Sequence[Package], keys: Sequence[Key], workshop: Workshop) -> None:
+    problems: list[Problem] = []
+    with task(workshop.progress, "verify", "source packages", total=len(packages)) as running:
+        for package in packages:
+            trusted = sorted({key.armored for key in keys if key.repository == package.repository})
+            try:
+                demand_nevra(read_source_nevra(verified_file(package, trusted, workshop.store)), package)
+            except VerificationError as error:
+                problems.extend(error.problems)
+            running.advance(1)
+    if problems:
+        raise VerificationError.of(problems)
+
+
+def _no_source(name: str, made: Sequence[str], platform: Platform) -> Problem:
+    """`name` is empty for packages whose header names no source package."""
+    where = ", ".join(one.id for one in platform.sources)
+    return Problem(
+        "sources-missing",
+        f"none of the source repositories ({where}) has {name}" if name else "its header names no source package",
+        ", ".join(made),
+        "add the repository that has it under 'sources:' of the platform, or publish without sources",
+    )

@@ -1,0 +1,113 @@
+"""Packages that are in the store, whose bytes and signatures are what was promised: fetched, verified, read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.digest import Digest, identity
+from pipeline.errors import Problem, VerificationError
+from pipeline.gather.order import Offer, Workshop
+from pipeline.model.header import PackageHeader
+from pipeline.model.lock import LockSection
+from pipeline.model.package import Nevra, Package
+from pipeline.model.recipe import Recipe
+from pipeline.packages import read_header, verify_package
+from pipeline.progress import task
+from pipeline.repos import LOCAL_REPOSITORY, Key, fetch_packages
+from pipeline.store import Store
+from pipeline.transfer import Download, Network, fetch
+
+
+def obtain(packages: Sequence[Package], recipe: Recipe, offer: Offer) -> None:
+    """Have every package in the store. Repositories are opened only when one is missing."""
+    workshop = offer.workshop
+    missing = [package for package in packages if not workshop.store.has(package.checksum)]
+    local = {item.sha256: item for layer in recipe.layers for item in layer.local}
+    named = [
+        Download(
+            ((recipe.path.parent / local[package.checksum].path).resolve().as_uri(),),
+            package.checksum,
+            package.size,
+            str(package.nevra),
+        )
+        for package in missing
+        if package.repository == LOCAL_REPOSITORY and package.checksum in local
+    ]
+    if named:
+        fetch(
+            workshop.store, named, progress=workshop.progress, network=Network.of(workshop.environment), label="files"
+        )
+    offered = [package for package in missing if package.repository != LOCAL_REPOSITORY]
+    if offered:
+        fetch_packages(
+            offered,
+            offer.repositories(),
+            store=workshop.store,
+            progress=workshop.progress,
+            offline=workshop.offline,
+        )
+
+
+def verify_and_read(
+    packages: Sequence[Package], keys: Sequence[Key], section: LockSection, workshop: Workshop
+) -> tuple[PackageHeader, ...]:
+    """Every package's header, in the order of the transaction, its signature checked against the keys of the
+    repository that it comes from. All that fail are reported at once."""
+    by_repository: dict[str, list[bytes]] = {}
+    for key in keys:
+        blocks = by_repository.setdefault(key.repository, [])
+        if key.armored not in blocks:
+            blocks.append(key.armored)
+    everyone = sorted({key.armored for key in keys})
+    problems: list[Problem] = []
+    headers: dict[str, PackageHeader] = {}
+    with task(workshop.progress, "verify", "signatures and checksums", total=len(packages)) as running:
+        for package in packages:
+            trusted = by_repository.get(package.repository, everyone if package.repository == LOCAL_REPOSITORY else [])
+            try:
+                headers[str(package.nevra)] = _verified(package, trusted, workshop.store)
+            except VerificationError as error:
+                problems.extend(error.problems)
+            running.advance(1)
+    if problems:
+        raise VerificationError.of(problems)
+    return tuple(headers[nevra] for nevra in section.resolution.order)
+
+
+def _verified(package: Package, keys: Sequence[bytes], store: Store) -> PackageHeader:
+    """One package's header; that its signature is good is remembered per package and keys."""
+    path = verified_file(package, keys, store)
+    header = read_header(path, package.checksum)
+    demand_nevra(header.nevra, package)
+    return header
+
+
+def verified_file(package: Package, keys: Sequence[bytes], store: Store) -> Path:
+    path = store.blob(package.checksum)
+    name = identity("verify", 1, package=package.checksum, keys=[Digest.of(key) for key in keys])
+    if store.recall(name) is None:
+        store.verify(package.checksum)
+        try:
+            verify_package(path, keys)
+        except VerificationError as error:
+            raise VerificationError.of([_about(problem, package, path) for problem in error.problems]) from error
+        store.remember(name, True)
+    return path
+
+
+def demand_nevra(nevra: Nevra, package: Package) -> None:
+    if nevra != package.nevra:
+        raise VerificationError(
+            "package-not-as-described",
+            f"the repository says {package.nevra}, the package says {nevra}",
+            place=package.location,
+            hint="the repository's metadata is wrong or stale: refresh it, or tell its keeper",
+        )
+
+
+def _about(problem: Problem, package: Package, path: Path) -> Problem:
+    """The same problem, told of the package and not of its file in the store."""
+    message = problem.message.replace(path.name, str(package.nevra))
+    return replace(problem, message=message, place=f"{package.nevra} of repository '{package.repository}'")

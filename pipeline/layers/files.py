@@ -1,0 +1,90 @@
+"""The files that a recipe brings itself, with their final content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import RecipeError
+from pipeline.model.recipe import FileKind, FilePlan, Recipe
+from pipeline.render import Templates
+from pipeline.transfer import Download
+
+FILE_LIMIT = 256 << 20
+"""Bytes of a file that a recipe brings itself: configuration and plugins, not data sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A file of the recipe with its final content: bytes for a file, None for a directory, the target as text
+    for a symlink. `owner`, `group` are names."""
+
+    path: str
+    kind: FileKind
+    content: bytes | None
+    link: str
+    mode: int
+    owner: str
+    group: str
+    place: str
+
+
+def render_files(
+    recipe: Recipe, seen: Mapping[str, object], get: Callable[[Download], bytes]
+) -> tuple[tuple[ImageFile, ...], tuple[Path, ...]]:
+    """The files of `recipe` with their final content, and every template file that took part. Templates see `seen`;
+    `get` fetches what has a URL. Raises RecipeError `source-missing`, `source-too-large`, and what
+    templates raise."""
+    templates = Templates(recipe.template_folders)
+    made = [_render(plan, recipe.path.parent, templates, seen, get) for plan in recipe.files]
+    return tuple(file for file, _ in made), tuple(path for _, paths in made for path in paths)
+
+
+def _render(
+    plan: FilePlan,
+    folder: Path,
+    templates: Templates,
+    seen: Mapping[str, object],
+    get: Callable[[Download], bytes],
+) -> tuple[ImageFile, tuple[Path, ...]]:
+    content: bytes | None = None
+    link = ""
+    read: tuple[Path, ...] = ()
+    match plan.kind:
+        case FileKind.TEMPLATE:
+            rendered = templates.render(plan.origin, seen, place=plan.place)
+            content, read = rendered.text.encode(), rendered.sources
+        case FileKind.CONTENT:
+            content = plan.origin.encode()
+        case FileKind.SOURCE:
+            content = _read_source(folder / plan.origin, plan)
+        case FileKind.URL:
+            content = get(Download((plan.origin,), plan.sha256, None, plan.path))
+        case FileKind.SYMLINK:
+            link = plan.origin
+        case FileKind.DIRECTORY:
+            pass
+    file = ImageFile(plan.path, plan.kind, content, link, plan.mode or 0, plan.owner, plan.group, plan.place)
+    return file, read
+
+
+def _read_source(path: Path, plan: FilePlan) -> bytes:
+    """A file that stands beside the recipe. Raises RecipeError `source-missing`, `source-too-large`."""
+    try:
+        size = path.stat().st_size
+        if size > FILE_LIMIT:
+            raise RecipeError(
+                "source-too-large",
+                f"{path} has {size} bytes, more than {FILE_LIMIT}",
+                place=plan.place,
+                hint="put it into a package",
+            )
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise RecipeError(
+            "source-missing",
+            f"{plan.path} is to be made from {path}, which is no file: {error.strerror}",
+            place=plan.place,
+            hint="correct `source:`; it is relative to the recipe",
+        ) from error

@@ -1,0 +1,68 @@
+"""What rpm's database says of an image in the end."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+
+from pipeline.model.header import PackageHeader
+from pipeline.model.tree import Tree
+from pipeline.packages import DatabaseRecord, write_database
+from pipeline.store import Store
+from pipeline.trees import STATE_NOT_INSTALLED
+
+
+def matching(pattern: str, tree: Tree) -> list[str]:
+    """The canonical paths in `tree` that a line under `remove` means."""
+    wanted = pattern.strip("/")
+    return [path for path in tree.entries if fnmatch.fnmatchcase(path, wanted)]
+
+
+def states_in_the_end(
+    states: Mapping[str, tuple[int, ...]], paths: Mapping[str, tuple[str, ...]], remove: Sequence[str], tree: Tree
+) -> dict[str, tuple[int, ...]]:
+    """rpm's states of all files by NEVRA, with what lies at or below `remove` as not installed. `paths` are the
+    canonical paths of the files of each package."""
+    gone = {path for pattern in remove for path in matching(pattern, tree)}
+    return {
+        nevra: tuple(
+            STATE_NOT_INSTALLED if gone and _beneath(path, gone) else state
+            for path, state in zip(paths[nevra], known, strict=True)
+        )
+        for nevra, known in states.items()
+    }
+
+
+def _beneath(path: str, gone: Set[str]) -> bool:
+    while path not in gone:
+        path = path.rpartition("/")[0]
+        if not path:
+            return False
+    return True
+
+
+def record_packages(
+    installed: Sequence[tuple[PackageHeader, int]],
+    states: Mapping[str, tuple[int, ...]],
+    color: int,
+    *,
+    store: Store,
+    folder: Path,
+) -> Path:
+    """rpm's database in a new directory in `folder`. `installed` are the packages with the times of their installation,
+    in its order; `states` is by NEVRA, `color` is rpm's transaction colour."""
+    records = [
+        DatabaseRecord(
+            rpm=store.blob(header.checksum),
+            nevra=header.nevra,
+            states=states[str(header.nevra)],
+            install_time=when,
+            install_color=color,
+        )
+        for header, when in installed
+    ]
+    made = folder / "rpmdb"
+    made.mkdir()
+    write_database(made, records)
+    return made

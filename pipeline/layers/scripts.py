@@ -1,0 +1,66 @@
+"""One script of a transaction, run in a build session: its environment, its input, its bounds, and what is said when it
+fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.errors import BuildError
+from pipeline.layers.transaction import Step
+from pipeline.packages import lua_command
+from pipeline.sandbox import BuildSession
+
+SCRIPT_SECONDS = 300.0
+"""How long one script may run: the slowest real ones (font and certificate caches) take seconds."""
+
+BOUND = "/run/relbuild"
+"""Where a script stands while it runs; rpm's Lua stands beside it."""
+
+_PATH = "/sbin:/bin:/usr/sbin:/usr/bin"
+
+
+def run_step(step: Step, session: BuildSession, bound: Path, build_time: int) -> None:
+    """Run `step`; `bound` is the folder that the session shows at BOUND. Raises BuildError `scriptlet-failed`,
+    `scriptlet-timed-out`, `scriptlet-macros`."""
+    if step.expand and "%" in step.body:
+        raise BuildError(
+            "scriptlet-macros",
+            f"{step.label} asks for macros to be expanded at installation, which depends on the machine",
+            place=step.package,
+            hint="leave the package out with 'exclude', or ask its maintainer to drop -e from the scriptlet",
+        )
+    environment = {
+        "PATH": _PATH,
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "SOURCE_DATE_EPOCH": str(build_time),
+    }
+    script = bound / "script"
+    argv: tuple[str, ...]
+    if step.interpreter[0] == "<lua>":
+        script.write_text(step.body, errors="surrogateescape")
+        argv, extra = lua_command(f"{BOUND}-lua", f"{BOUND}/script", step.arguments)
+        environment |= extra
+    elif step.body:
+        script.write_text(step.body, errors="surrogateescape")
+        argv = (*step.interpreter, f"{BOUND}/script", *step.arguments)
+    else:
+        argv = step.interpreter
+    ended = session.run(argv, stdin=step.input, environment=environment, timeout=SCRIPT_SECONDS)
+    if not ended.ok:
+        said = (ended.stdout + ended.stderr).decode(errors="replace").strip()[-2000:]
+        what = f"ended with status {ended.status}"
+        if ended.timed_out:
+            what = f"ran longer than {SCRIPT_SECONDS:.0f} s"
+        elif ended.out_of_memory:
+            what = "needed more memory than the sandbox gives scripts"
+        elif ended.out_of_disk:
+            what = "wrote more than the sandbox gives scripts"
+        raise BuildError(
+            "scriptlet-timed-out" if ended.timed_out else "scriptlet-failed",
+            f"{step.label} {what}" + (f": {said}" if said else " and said nothing"),
+            place=step.package,
+            hint="every scriptlet must succeed; leave the package out with 'exclude', pin another version with "
+            "'pins', or give the scriptlet what it lacks by adding a package",
+        )

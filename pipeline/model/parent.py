@@ -1,0 +1,74 @@
+"""The image that another one is built `from`, as far as its child needs to know it. Made by `pipeline.build`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.digest import Digest
+from pipeline.model.accounts import AccountTable
+from pipeline.model.change import Change
+from pipeline.model.header import PackageHeader
+from pipeline.model.image import Image
+from pipeline.model.resolution import Chosen
+from pipeline.model.tree import Tree
+
+FROM_PARENT = "/"
+"""What stands in the names of layers that come from a parent, after the recipe's name: `base/state`. A recipe's own
+layer cannot be called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledPackage:
+    """A package of a parent image: its header, why it is there (the layer by its name in the child), rpm's states of
+    its files as its database has them, and the time of its installation in seconds since the epoch."""
+
+    header: PackageHeader
+    chosen: Chosen
+    states: tuple[int, ...]
+    install_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParentImage:
+    """A built image and what stands in it.
+
+    `image` has its layers by the names that they have in a child. `packages` are all of it, those of its own parent
+    too, in the order of their installation. `tree` is what all layers come to together, with the packages that own the
+    entries, and `accounts` the names and numbers that its passwd and group have in the end. `build_time` is in seconds
+    since the epoch. `changes` are the packages' content that its scripts or
+    recipes changed.
+    """
+
+    image: Image
+    packages: tuple[InstalledPackage, ...]
+    tree: Tree
+    accounts: AccountTable
+    build_time: int
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return self.image.name
+
+    @property
+    def digest(self) -> Digest:
+        """The manifest's digest."""
+        return self.image.digest
+
+    @property
+    def config(self) -> Digest:
+        """The config's digest."""
+        return self.image.config_descriptor.digest
+
+
+def layer_in_child(layer: str, recipe: str) -> str:
+    """What a layer of the image of `recipe` is called in an image that is built from it; one that came from its own
+    parent keeps its name."""
+    return layer if FROM_PARENT in layer else f"{recipe}{FROM_PARENT}{layer}"
+
+
+def recipe_of_layer(layer: str) -> str | None:
+    """The recipe that a layer comes from, by its name; None: from the image's own."""
+    recipe, found, _ = layer.partition(FROM_PARENT)
+    return recipe if found else None

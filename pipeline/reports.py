@@ -1,0 +1,243 @@
+"""The folder that stands beside an image's layout and says how it was made and tested.
+
+`NAME.report/` holds `report.json`, `junit.xml`, the containers' logs, the evidence of an image that passed, and
+`bill.json`, `materials.json`, `sbom.spdx.json` and `sbom.cyclonedx.json`, which are a function of the image and its
+inputs, so they are made once for each and recalled from the store.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.digest import Digest, canonical_json, identity
+from pipeline.errors import PublicationRefused, RelbuildError, UsageError, VerificationError
+from pipeline.model.bill import Bill, BuildRecord
+from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, Evidence, evidence_json
+from pipeline.model.image import Image
+from pipeline.model.package import Package
+from pipeline.model.report import SmokeReport
+from pipeline.oci.bill import BILL_LIMIT, bill_bytes, parse_bill
+from pipeline.oci.image import Reader
+from pipeline.oci.record import RECORD_LIMIT, parse_record, record_bytes
+from pipeline.oci.sbom import SbomForm, sbom_bytes, sbom_versions
+from pipeline.oci.sources import SourceFile
+from pipeline.smoke import junit
+from pipeline.store import Store
+
+SOURCES = "sources.json"
+"""The source packages that were fetched for an image, if they were."""
+
+SEALS = "seals.json"
+"""What the store says of the other documents in a report's folder."""
+
+SEALS_LIMIT = 64 << 10
+"""Bytes of the seals: a few hundred."""
+
+BILL = "bill.json"
+RECORD = "materials.json"
+
+SBOM_LIMIT = 256 << 20
+"""Bytes of an SBOM: ten thousand packages come to about forty million."""
+
+
+def write_report(
+    folder: Path,
+    value: dict[str, object],
+    documents: Sequence[tuple[str, bytes]],
+    *,
+    report: SmokeReport | None,
+    evidence: Evidence | None,
+    image: Image,
+    store: Store,
+) -> None:
+    """`NAME.report/` beside the layout: `report.json`, `junit.xml`, the containers' logs, what the image was made of,
+    and of an image that passed the evidence. Whole or not at all. `value` is what `report.json` says, `documents`
+    are (file name, content)."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        made.chmod(0o755)
+        (made / "report.json").write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+        for document, content in documents:
+            (made / document).write_bytes(content)
+        seal_documents(made, image.digest, documents, store)
+        if report is not None:
+            (made / "junit.xml").write_bytes(junit(report, image.name))
+            for instance in report.instances:
+                (made / f"{instance.name}.log").write_text(instance.log)
+        keep_evidence(made, evidence, store)
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def keep_evidence(folder: Path, evidence: Evidence | None, store: Store) -> None:
+    """`evidence.json` and the store's seal on it (`evidence.seal`) in `folder`; without evidence none are there."""
+    for name in (EVIDENCE_SEAL, EVIDENCE_FILE):
+        (folder / name).unlink(missing_ok=True)
+    if evidence is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        data = evidence_json(evidence)
+        (folder / EVIDENCE_FILE).write_bytes(data)
+        (folder / EVIDENCE_SEAL).write_text(f"{store.seal(data)}\n")
+
+
+# --- the documents in it ---------------------------------------------------------------------------------
+
+
+def report_documents(bill: Bill, record: BuildRecord, *, store: Store) -> tuple[tuple[str, bytes], ...]:
+    """(file name, content) of what is written into a report's folder. SBOMs are recalled where the store has them."""
+    sboms = tuple((form.file_name, _sbom(bill, form, store)) for form in SbomForm)
+    return ((BILL, bill_bytes(bill)), (RECORD, record_bytes(record)), *sboms)
+
+
+def _sbom(bill: Bill, form: SbomForm, store: Store) -> bytes:
+    name = identity("sbom", 1, form=form, bill=Digest.of(bill_bytes(bill)), versions=sbom_versions())
+    known = store.recall(name)
+    if isinstance(known, str) and store.has(Digest.parse(known)):
+        return store.read(Digest.parse(known), limit=SBOM_LIMIT)
+    data = sbom_bytes(bill, form)
+    store.remember(name, str(store.put(data)))
+    return data
+
+
+def seal_documents(folder: Path, image: Digest, documents: Sequence[tuple[str, bytes]], store: Store) -> None:
+    """Write down in `folder` what `store` says of the documents on `image` there, so that none is published that was
+    edited, or that is about another image."""
+    seals = {name: store.seal(_named(name, image, data)) for name, data in documents}
+    (folder / SEALS).write_bytes(canonical_json(seals))
+
+
+def refuse_edited(folder: Path, image: Digest, store: Store) -> None:
+    """Are the documents in a report's folder those that this store wrote of `image`? Raises UsageError
+    `report-missing`, VerificationError `report-of-another-image`, PublicationRefused `gate-report-edited`."""
+    refuse_another(folder, image)
+    seals = Reader.parse(_read(folder / SEALS, SEALS_LIMIT), str(folder / SEALS))
+    for name in _sealed_in(folder):
+        if not store.sealed(_named(name, image, _read(folder / name, SBOM_LIMIT)), seals.get(name).text("")):
+            raise PublicationRefused(
+                "gate-report-edited",
+                f"{name} does not carry this store's seal: it was edited, or is from another image or machine",
+                place=str(folder / name),
+                hint="build the image again, on this machine: what is the same is not made again",
+            )
+
+
+def restate_checks(folder: Path, image: Digest, checks: Digest, store: Store) -> None:
+    """`image` was asked other checks than when it was built: the record in its report's folder says so from now on. A
+    record that is missing or edited is left as it is, and publishing refuses it."""
+    try:
+        refuse_edited(folder, image, store)
+        documents = {name: _read(folder / name, SBOM_LIMIT) for name in _sealed_in(folder)}
+        record = parse_record(documents[RECORD], RECORD)
+    except RelbuildError:
+        return
+    if record.checks != checks:
+        documents[RECORD] = record_bytes(replace(record, checks=checks))
+        (folder / RECORD).write_bytes(documents[RECORD])
+        seal_documents(folder, image, tuple(documents.items()), store)
+
+
+def _sealed_in(folder: Path) -> tuple[str, ...]:
+    """Names of the documents in a report's folder that have a seal."""
+    sources = (SOURCES,) if (folder / SOURCES).exists() else ()
+    return (BILL, RECORD, *(form.file_name for form in SbomForm), *sources)
+
+
+def _named(name: str, image: Digest, data: bytes) -> bytes:
+    """What is sealed of a document: its name and its image too, so that none can stand in for another."""
+    return f"{name}\n{image}\n".encode() + data
+
+
+def report_folder(layout: Path) -> Path:
+    """Where the report of a layout that was built here stands."""
+    return layout.parent / f"{layout.name}.report"
+
+
+def read_bill(folder: Path) -> Bill:
+    """The bill in a report's folder. Raises UsageError `report-missing`, VerificationError `bill-malformed`,
+    `bill-other-format`."""
+    return parse_bill(_read(folder / BILL, BILL_LIMIT), BILL)
+
+
+def read_materials(folder: Path) -> BuildRecord:
+    """What the build was made from, as its report's folder says. Raises UsageError `report-missing`,
+    VerificationError `record-malformed`, `record-other-format`."""
+    return parse_record(_read(folder / RECORD, RECORD_LIMIT), RECORD)
+
+
+def sources_document(packages: Sequence[Package]) -> tuple[str, bytes]:
+    """(file name, content) that names the source packages of an image."""
+    told = [
+        {
+            "name": f"{one.nevra.name}-{one.nevra.version}-{one.nevra.release}.src.rpm",
+            "sha256": one.checksum.hex,
+            "size": one.size,
+        }
+        for one in packages
+    ]
+    return SOURCES, canonical_json(told)
+
+
+def read_sources(folder: Path, store: Store) -> tuple[SourceFile, ...]:
+    """The source packages of an image, which lie in the store. Raises UsageError `sources-missing`."""
+    if not (folder / SOURCES).exists():
+        raise UsageError(
+            "sources-missing",
+            f"no source packages were fetched for the image of {folder}",
+            place=str(folder),
+            hint="build it with --with-sources; what is the same is not made again",
+        )
+    found = []
+    for one in Reader.parse(_read(folder / SOURCES, RECORD_LIMIT), SOURCES).items():
+        digest = Digest(one.get("sha256").text())
+        if not store.has(digest):
+            raise UsageError(
+                "sources-missing",
+                f"{one.get('name').text()} is not in the store any more",
+                place=str(folder),
+                hint="build the image with --with-sources again, which fetches it",
+            )
+        found.append(SourceFile(one.get("name").text(), digest, one.get("size").number(), store.blob(digest)))
+    return tuple(found)
+
+
+def read_sbom(folder: Path, form: SbomForm, image: Digest) -> bytes:
+    """The SBOM in a report's folder, which has to be about `image`. Raises UsageError `report-missing`,
+    VerificationError `report-of-another-image`."""
+    refuse_another(folder, image)
+    return _read(folder / form.file_name, SBOM_LIMIT)
+
+
+def refuse_another(folder: Path, image: Digest) -> None:
+    """Is the report in a folder about `image`? Raises VerificationError `report-of-another-image`."""
+    bill = read_bill(folder)
+    if bill.digest != image:
+        raise VerificationError(
+            "report-of-another-image",
+            f"the report is about {bill.digest}, the layout holds {image}",
+            place=str(folder),
+            hint="build the image again with `relbuild build`",
+        )
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(
+            "report-missing",
+            f"there is no {path.name} in {path.parent}: the image was not built here, or by an older relbuild",
+            place=str(path.parent),
+            hint="build it with `relbuild build`, which writes its report beside the layout",
+        ) from None
+    if len(data) > limit:
+        raise VerificationError("document-too-large", f"{path} has more than {limit} bytes", place=str(path))
+    return data

@@ -1,0 +1,539 @@
+"""Recipes that are built from another recipe's image, with real packages and what rpm itself makes of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.build import Built, build, explain_package, lock
+from pipeline.cli.summary import locked_as_lines
+from pipeline.errors import BuildError, RelbuildError, ResolutionError, SmokeError
+from pipeline.gather import Order, Workshop
+from pipeline.launch import unpacked
+from pipeline.model.header import FileFlag
+from pipeline.model.image import Compression
+from pipeline.model.provenance import MaterialKind
+from pipeline.oci import validate
+from pipeline.oci.sbom import SbomForm
+from pipeline.progress import QUIET
+from pipeline.reports import read_bill, read_materials, read_sbom
+from pipeline.resolve import Mode, read_lock
+from pipeline.store import Store
+from tests.system.explained import Context, explained
+from tests.system.parcels import SmallProducts, small_products
+from tests.system.rpm_factory import Forge
+from tests.system.test_rpm_parity import DATABASE, canonical, install_with_rpm, open_numbers, rpm
+from tests.system.trees import Found, differences, merged, read_tree
+
+NEVRA = "%{NEVRA}\n"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Recipes in one folder, built with one store."""
+
+    folder: Path
+    workshop: Workshop
+
+    def write(self, name: str, text: str) -> Order:
+        """A recipe, as an order to build it untested."""
+        path = self.folder / f"{name}.yaml"
+        path.write_text(f"name: {name}\nversion: '1'\n{text}")
+        return Order(path, self.folder / "repositories.yaml", smoke=False, output=self.folder / "output")
+
+    def build(self, name: str, text: str) -> Built:
+        """The same, built."""
+        return build(self.write(name, text), self.workshop)
+
+    def tree(self, built: Built) -> dict[str, Found]:
+        """All that stands in an image."""
+        return merged(unpacked(built.image, self.workshop.store, QUIET))
+
+
+def unpack(built: Built, folder: Path) -> Path:
+    """An image's root file system, as umoci unpacks it."""
+    bundle = folder / built.image.digest.hex
+    subprocess.run(["umoci", "unpack", "--image", f"{built.layout}:{built.image.reference}", bundle], check=True)
+    return bundle / "rootfs"
+
+
+def packages(built: Built) -> list[str]:
+    """All packages of an image, as its report says."""
+    report = json.loads((built.report_folder / "report.json").read_text())
+    return sorted(package["nevra"] for package in report["packages"])
+
+
+# --- real packages -----------------------------------------------------------------------------------------
+
+BASE = "layers: [{name: base, packages: [setup, filesystem, glibc, bash, coreutils, shadow-utils%s]}]\n"
+PLATFORM = "platform: local\narchitectures: [x86_64]\n"
+
+
+@pytest.fixture(scope="module")
+def real(recipes: Path, workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """The product recipes and those that tests write, beside one another."""
+    folder = tmp_path_factory.mktemp("family")
+    shutil.copytree(recipes, folder / "recipes", ignore=shutil.ignore_patterns("*.lock"))
+    shutil.copytree(recipes.parent / "templates", folder / "templates")
+    return Family(folder / "recipes", workshop)
+
+
+@pytest.fixture(scope="module")
+def twins(real: Family) -> tuple[Built, Built]:
+    """nginx with its base included, and nginx from the image of its base, in a folder beside; both tested."""
+    text = re.sub(r"(?m)^(include|platform|architectures): .*\n", "", (real.folder / "nginx.yaml").read_text())
+    beside = real.folder.parent / "from"
+    beside.mkdir()
+    (beside / "nginx.yaml").write_text(f"from: ../recipes/base\n{text}")
+    order = replace(real.write("other", ""), smoke=True)
+    included = build(replace(order, recipe=real.folder / "nginx.yaml"), real.workshop)
+    return included, build(replace(order, recipe=beside / "nginx.yaml", output=beside / "output"), real.workshop)
+
+
+def test_a_product_from_its_base_passes_the_tests_that_it_passes_with_its_base_included(
+    twins: tuple[Built, Built],
+) -> None:
+    for built in twins:
+        assert built.report is not None and built.report.passed, built.report
+    assert validate(twins[1].layout) == ()
+
+
+def test_the_parents_layers_come_first_byte_for_byte_and_the_childs_package_layer_is_the_shared_one(
+    real: Family, twins: tuple[Built, Built]
+) -> None:
+    included, child = twins
+    base = build(replace(real.write("other", ""), recipe=real.folder / "base.yaml"), real.workshop)
+    blobs = [layer.blob.digest for layer in child.image.layers]
+    assert blobs[:2] == [layer.blob.digest for layer in base.image.layers]
+    assert blobs[2] == included.image.layers[1].blob.digest
+    assert [layer.name for layer in child.image.layers] == ["base/base", "base/state", "product", "state"]
+
+
+def test_the_two_images_differ_in_nothing_but_what_two_transactions_explain(
+    real: Family, twins: tuple[Built, Built]
+) -> None:
+    """What the parent's scripts wrote has the parent's build time, and the child's state layer its own; accounts stand
+    in the order in which they came; the RPM database has two times of installation."""
+    included, child = twins
+    found = differences(real.tree(child), real.tree(included), ("from", "include"))
+    accounts = ("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow")
+    database = f"{DATABASE.lstrip('/')}/rpmdb.sqlite"
+    scripted = set(read_tree(unpacked(child.image, real.workshop.store, QUIET)[1]))
+    left = [
+        str(one)
+        for one in found
+        if not (one.field == "mtime" and (one.kind == "d" or one.path in scripted))
+        and not (one.field == "content" and one.path in (*accounts, database))
+    ]
+    assert not left, "\n".join(left)
+    mine, theirs = (sorted(lines(real, built, "etc/passwd")) for built in (child, included))
+    assert mine == theirs
+
+
+def lines(family: Family, built: Built, path: str) -> list[str]:
+    """The lines of a file in the uppermost layer that has it."""
+    for root in reversed(unpacked(built.image, family.workshop.store, QUIET)):
+        if (root / path).exists():
+            return (root / path).read_text().splitlines()
+    raise AssertionError(path)
+
+
+def test_rpm_lists_all_packages_and_verifies_them_but_for_what_the_report_explains(
+    twins: tuple[Built, Built], tmp_path: Path
+) -> None:
+    included, child = (unpack(built, tmp_path) for built in twins)
+    assert sorted(rpm(child, "-qa", "--qf", NEVRA).split()) == sorted(rpm(included, "-qa", "--qf", NEVRA).split())
+    report = json.loads((twins[1].report_folder / "report.json").read_text())
+    causes = {change["path"]: change["cause"] for change in report["changed_package_files"]}
+    for line in rpm(child, "-Va", "--nodeps", check=False).splitlines():
+        path = line[9:].split()[-1]
+        assert canonical(child, path) in causes, line
+
+
+def test_what_the_child_does_not_say_is_as_in_the_parent(twins: tuple[Built, Built]) -> None:
+    included, child = (built.image.config for built in twins)
+    assert (child.environment, child.entrypoint, child.stop_signal) == (
+        included.environment,
+        included.entrypoint,
+        included.stop_signal,
+    )
+    manifest = json.loads(twins[1].image.manifest_bytes)
+    assert twins[1].locked.parent is not None
+    assert manifest["annotations"]["org.opencontainers.image.base.digest"] == str(twins[1].locked.parent.digest)
+
+
+SCRIPTS = "hardcase-scriptlets"
+FILES = "hardcase-lua, hardcase-identical, hardcase-hardlinks, hardcase-config, hardcase-account"
+
+
+@pytest.mark.parametrize(("below", "above"), [(SCRIPTS, FILES), (FILES, SCRIPTS)])
+def test_two_transactions_of_rpm_make_the_same(
+    below: str, above: str, real: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scripts with their arguments and input, triggers of the parent's packages that the child sets off and of the
+    child's that the parent's files set off, and the whole tree; rpm installs the parent's packages, then the child's,
+    into one root."""
+    monkeypatch.setattr("pipeline.layers.state.LOGS", "no/logs/are/emptied")
+    number = len(below)
+    parent = real.build(f"below-{number}", PLATFORM + BASE % f", {below}")
+    child = real.build(f"above-{number}", f"from: below-{number}\nlayers: [{{name: more, packages: [{above}]}}]\n")
+    root = tmp_path / "root"
+    root.mkdir()
+    install_with_rpm(root, parent, real.workshop)
+    install_with_rpm(root, child, real.workshop)
+    theirs = (root / "var/log/hardcase-scriptlets.log").read_text().splitlines()
+    assert lines(real, child, "var/log/hardcase-scriptlets.log") == theirs
+    assert any(line.startswith("transfiletriggerin ") for line in theirs)
+    context = Context(
+        changed=frozenset(change.path for change in child.changes),
+        recipe=frozenset(),
+        owned=frozenset(
+            canonical(root, file.path).lstrip("/")
+            for header in child.locked.all_headers
+            for file in header.files
+            if not file.flags & FileFlag.GHOST
+        ),
+        accounts=frozenset(open_numbers(root, child)),
+    )
+    found = differences(real.tree(child), read_tree(root), ("relbuild", "rpm"))
+    left = [str(difference) for difference in found if not explained(difference, context)]
+    assert not left, "\n".join(left)
+
+
+def test_a_conflict_with_a_file_of_the_parent_is_refused(real: Family) -> None:
+    real.write("conflict-a", PLATFORM + BASE % ", hardcase-fileconflict-a")
+    child = real.write("conflict-b", "from: conflict-a\nlayers: [{name: more, packages: [hardcase-fileconflict-b]}]\n")
+    with pytest.raises(BuildError) as caught:
+        build(child, real.workshop)
+    assert caught.value.code == "file-conflict"
+    assert "hardcase-fileconflict-a-1.0-1.local1.noarch of the parent image" in str(caught.value)
+    assert "rebuild the parent" in (caught.value.problems[0].hint or "")
+
+
+# --- small packages ----------------------------------------------------------------------------------------
+
+SMALL = "platform: small\narchitectures: [x86_64]\nlayers: [{name: base, packages: [small-base, small, watcher]}]\n"
+RUNS = (
+    "image:\n  entrypoint: [/usr/bin/busybox, sh, -c, \"trap 'exit 0' TERM; echo up; while :; do sleep 1; done\"]\n"
+    "  environment: {A: parent, B: parent}\n  exposed_ports: [80]\n  labels: {kept: parent, said: parent}\n"
+)
+CHECKS = "smoke: {ready: {log: up, within: 20s}, checks: [{name: runs, file: {path: %s}}]}\n"
+CHILD = (
+    "from: base\nlayers: [{name: more, packages: [addon]}]\n"
+    "files: [{content: 'mine', path: /etc/mine}]\n"
+    "image: {environment: {B: child, C: child}, labels: {said: child}, user: addon}\n"
+)
+
+
+@pytest.fixture(scope="module")
+def small(made: Forge, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """A signed repository in which a watcher has triggers on what others bring, and an addon brings it."""
+    products: SmallProducts = small_products(tmp_path_factory.mktemp("small") / "it", made)
+    log = "var/lib/watcher/log"
+    found = [
+        made.package(
+            "watcher",
+            install=(
+                "mkdir -p var/lib/watcher usr/lib/shared usr/bin; echo same >usr/lib/shared/file;"
+                f" touch {log} -d @1700000000; touch -d @1700000000 usr/lib/shared/file; ln -s busybox usr/bin/sh"
+            ),
+            files=["/var/lib/watcher", "/usr/lib/shared", "/usr/bin/sh"],
+            header="Requires: small\nProvides: user(watcher)",
+            sections=(
+                f"%post -p /usr/bin/sh\necho watcher post $1 >>/{log}\n"
+                f"%triggerin -p /usr/bin/sh -- addon\necho watcher triggerin $1 $2 >>/{log}\n"
+                f"%filetriggerin -p /usr/bin/sh -- /usr/lib\n"
+                f'while read -r path; do echo "watcher file $path" >>/{log}; done\n'
+                f"%transfiletriggerin -p /usr/bin/sh -- /usr/lib/shared\n"
+                f'while read -r path; do echo "watcher transfile $path" >>/{log}; done\n'
+            ),
+        ),
+        made.package(
+            "addon",
+            install="mkdir -p usr/lib/shared; echo same >usr/lib/shared/file; echo own >usr/lib/shared/own;"
+            " touch -d @1700000000 usr/lib/shared/file usr/lib/shared/own",
+            files=["/usr/lib/shared/file", "%attr(0640, root, addon) /usr/lib/shared/own"],
+            header="Requires: /usr/bin/sh\nProvides: user(addon)\nProvides: group(addon)",
+            sections=(
+                f"%pre -p /usr/bin/sh\necho addon pre $1 >>/{log}\n%post -p /usr/bin/sh\necho addon post $1 >>/{log}\n"
+            ),
+        ),
+        made.package("modern", header="Requires: watcher >= 2"),
+        made.package("enemy", header="Conflicts: watcher"),
+    ]
+    for package in found:
+        shutil.copy(package, products.folder / "repository")
+    subprocess.run(["createrepo_c", "--quiet", products.folder / "repository"], check=True)
+    return Family(products.folder, products.workshop)
+
+
+@pytest.fixture(scope="module")
+def pair(small: Family) -> tuple[Built, Built]:
+    """The small parent and its child, both tested."""
+    small.write("base", SMALL + RUNS + CHECKS % "/usr/bin/sh")
+    order = small.write("child", CHILD + CHECKS % "/etc/mine")
+    child = build(replace(order, smoke=True), small.workshop)
+    return build(replace(order, recipe=small.folder / "base.yaml", smoke=True), small.workshop), child
+
+
+def test_the_parent_is_built_tested_and_left_in_the_output_with_the_child(
+    small: Family, pair: tuple[Built, Built]
+) -> None:
+    parent, child = pair
+    assert parent.verdict_reused and parent.report is not None and parent.report.passed
+    assert child.report is not None and child.report.passed
+    assert (small.folder / "output" / "base" / "index.json").exists()
+    assert (small.folder / "output" / "base.report" / "evidence.json").exists()
+
+
+def test_a_child_that_is_not_tested_leaves_the_evidence_of_its_parent_alone(
+    small: Family, pair: tuple[Built, Built]
+) -> None:
+    order = replace(small.write("child", CHILD + CHECKS % "/etc/mine"), smoke=False)
+    (told,) = locked_as_lines(lock(order, small.workshop))
+    assert told.endswith("child.lock is fresh: besides the 3 of the parent image 'base', 1 packages")
+    explain_package(order, small.workshop, "addon")
+    assert build(order, small.workshop).image.digest == pair[1].image.digest
+    assert (small.folder / "output" / "base.report" / "evidence.json").exists()
+
+
+def test_only_the_childs_scripts_run_and_what_they_set_off(
+    small: Family, pair: tuple[Built, Built], tmp_path: Path
+) -> None:
+    """rpm's own log of two transactions is the expectation."""
+    parent, child = pair
+    root = tmp_path / "root"
+    root.mkdir()
+    logs = []
+    for built in pair:
+        install_with_rpm(root, built, small.workshop)
+        logs.append((root / "var/lib/watcher/log").read_text().splitlines())
+    assert logs == [lines(small, built, "var/lib/watcher/log") for built in (parent, child)]
+    assert [line for line in logs[1][len(logs[0]) :] if line.startswith("addon")] == ["addon pre 1", "addon post 1"]
+    for line in ("triggerin 1 1", "file /usr/lib/shared/own", "transfile /usr/lib/shared/own"):
+        assert f"watcher {line}" in logs[1]
+
+
+def test_a_file_that_the_parent_has_is_not_there_again(small: Family, pair: tuple[Built, Built]) -> None:
+    own = unpacked(pair[1].image, small.workshop.store, QUIET)[-2]
+    held = sorted(str(path.relative_to(own)) for path in own.rglob("*") if not path.is_dir())
+    assert held == ["usr/lib/shared/own"]
+
+
+def test_accounts_of_the_parent_keep_their_numbers_and_new_ones_get_others(
+    small: Family, pair: tuple[Built, Built]
+) -> None:
+    parent, child = (built.locked.accounts for built in pair)
+    watcher, addon = parent.uid("watcher"), child.uid("addon")
+    assert watcher is not None and child.uid("watcher") == watcher
+    assert addon is not None and addon != watcher
+    assert small.tree(pair[1])["usr/lib/shared/own"].gid == child.gid("addon")
+    assert {line.split(":")[0] for line in lines(small, pair[1], "etc/passwd")} >= {"root", "watcher", "addon"}
+    order = small.write("renumbers", CHILD + "accounts: {users: [{name: watcher, uid: 77}]}\n")
+    with pytest.raises(BuildError) as caught:
+        build(order, small.workshop)
+    assert caught.value.code == "account-differs" and "'watcher' number 77" in str(caught.value)
+
+
+def test_the_configuration_is_merged_as_the_reference_says(pair: tuple[Built, Built]) -> None:
+    parent, child = (built.image.config for built in pair)
+    assert child.entrypoint == parent.entrypoint and child.exposed_ports == ("80/tcp",)
+    assert child.environment == ("A=parent", "B=child", "C=child")
+    assert child.user == "addon"
+    labels = dict(child.labels)
+    assert (labels["kept"], labels["said"]) == ("parent", "child")
+    assert labels["org.opencontainers.image.title"] == "child"
+
+
+def test_the_lock_holds_what_the_child_adds_and_its_parent_by_digest(small: Family, pair: tuple[Built, Built]) -> None:
+    read = read_lock(small.folder / "child.lock")
+    assert read is not None
+    (section,) = read.sections
+    assert [one.package.nevra.name for one in section.resolution.chosen] == ["addon"]
+    assert section.parent is not None
+    assert (section.parent.recipe, section.parent.digest) == ("base", pair[0].image.digest)
+    assert section.build_time == pair[1].image.config.created
+
+
+def test_report_bill_sboms_and_materials_tell_of_all(pair: tuple[Built, Built]) -> None:
+    parent, child = pair
+    everything = ["addon-1-1.noarch", "small-1-1.x86_64", "small-base-1-1.noarch", "watcher-1-1.noarch"]
+    assert packages(child) == everything
+    bill = read_bill(child.report_folder)
+    assert {str(one.nevra): one.layer for one in bill.packages} == {
+        "addon-1-1.noarch": "more",
+        **dict.fromkeys(everything[1:], "base/base"),
+    }
+    assert [layer.name for layer in bill.layers] == ["base/base", "base/state", "more", "state"]
+    for form in SbomForm:
+        document = read_sbom(child.report_folder, form, child.image.digest).decode()
+        assert all(name.rsplit("-", 2)[0] in document for name in everything)
+    materials = read_materials(child.report_folder).provenance.materials
+    (below,) = [one for one in materials if one.kind is MaterialKind.PARENT]
+    assert (below.name, str(below.sha256)) == ("base", str(parent.image.digest))
+    assert [one.name for one in materials if one.kind is MaterialKind.PACKAGE] == ["addon-1-1.noarch"]
+
+
+def test_explain_says_what_comes_from_the_parent(small: Family, pair: tuple[Built, Built]) -> None:
+    order = replace(small.write("child", CHILD + CHECKS % "/etc/mine"), smoke=False)
+    told = explain_package(order, small.workshop, "small")
+    assert "comes with the parent image 'base'" in told and "the recipe 'base' asks for 'small'" in told
+    assert "the recipe asks for 'addon'" in explain_package(order, small.workshop, "addon")
+
+
+def test_nothing_unchanged_is_redone(small: Family, pair: tuple[Built, Built]) -> None:
+    again = build(replace(small.write("child", CHILD + CHECKS % "/etc/mine"), smoke=True), small.workshop)
+    assert again.image == pair[1].image and again.verdict_reused and not again.locked.wrote
+    assert set(again.reused) == {layer.name for layer in again.image.layers}
+
+
+def test_the_same_digest_comes_from_an_empty_store_and_offline_from_locks_and_packages_alone(
+    small: Family, pair: tuple[Built, Built], tmp_path: Path
+) -> None:
+    order = replace(small.write("child", CHILD + CHECKS % "/etc/mine"), mode=Mode.LOCKED, output=tmp_path / "out")
+    digests = []
+    for name, offline in (("empty", False), ("packages", True)):
+        (tmp_path / name).mkdir(mode=0o700)
+        store = Store.open(tmp_path / name)
+        if offline:
+            for header in pair[1].locked.all_headers:
+                store.put(small.workshop.store.read(header.checksum, limit=1 << 30))
+        digests.append(build(order, Workshop(store, QUIET, {"HOME": "/"}, time.time, offline=offline)).image.digest)
+    assert digests == [pair[1].image.digest] * 2
+
+
+def test_another_compression_is_the_same_parent_to_the_lock(small: Family, pair: tuple[Built, Built]) -> None:
+    order = replace(small.write("child", CHILD + CHECKS % "/etc/mine"), mode=Mode.LOCKED, compression=Compression.ZSTD)
+    zstd = build(replace(order, output=small.folder / "zstd"), small.workshop)
+    assert zstd.image.config_descriptor == pair[1].image.config_descriptor
+    assert zstd.image.digest != pair[1].image.digest and not zstd.locked.wrote
+    assert {layer.blob.media_type.rpartition("+")[2] for layer in zstd.image.layers} == {"zstd"}
+
+
+def test_another_parent_makes_the_lock_stale(small: Family) -> None:
+    small.write("changing", SMALL + RUNS)
+    order = small.write("follower", CHILD.replace("from: base", "from: changing"))
+    first = build(order, small.workshop)
+    small.write("changing", SMALL + RUNS.replace("kept: parent", "kept: differently"))
+    with pytest.raises(ResolutionError) as caught:
+        build(replace(order, mode=Mode.LOCKED), small.workshop)
+    assert caught.value.code == "lock-stale"
+    assert first.locked.parent is not None
+    assert f"the parent image has changed (its config from {first.locked.parent.config} to sha256:" in str(caught.value)
+    second = build(order, small.workshop)
+    assert second.locked.wrote and "~ parent changing" in second.locked.changes[0]
+    assert [layer.diff_id for layer in second.image.layers] == [layer.diff_id for layer in first.image.layers]
+
+
+def test_nothing_is_built_on_a_parent_that_fails(small: Family) -> None:
+    small.write("broken", SMALL + RUNS + CHECKS % "/not/there")
+    order = replace(small.write("hopeful", CHILD.replace("from: base", "from: broken")), smoke=True)
+    with pytest.raises(SmokeError) as caught:
+        build(order, small.workshop)
+    assert caught.value.code == "parent-failed" and "'broken'" in str(caught.value)
+    assert not (small.folder / "output" / "hopeful").exists()
+
+
+def test_children_that_are_built_side_by_side_share_their_parent(small: Family) -> None:
+    small.write("shared", SMALL + RUNS + CHECKS % "/usr/bin/sh")
+    for number in range(3):
+        small.write(f"beside-{number}", CHILD.replace("from: base", "from: shared") + CHECKS % "/etc/mine")
+    running = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pipeline", "build", str(small.folder / f"beside-{number}.yaml"), "--json"),
+                *("--output", str(small.folder / "together"), "--store", str(small.workshop.store.root)),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        )
+        for number in range(3)
+    ]
+    told = [process.communicate(timeout=120) for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], told
+    parents = [json.loads(out)["built"][0]["parent"] for out, _ in told]
+    assert {parent["recipe"] for parent in parents} == {"shared"} and len({p["digest"] for p in parents}) == 1
+    assert all(b"from shared sha256:" in err for _, err in told)
+    assert validate(small.folder / "together" / "shared") == ()
+    assert (small.folder / "together" / "shared.report" / "evidence.json").exists()
+
+
+REFUSED: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "modern": ("requirement-missing", ("watcher >= 2",)),
+    "enemy": ("parent-fixed", ("enemy-1-1.noarch conflicts with watcher", "rebuild 'base' without watcher-1-1.noarch")),
+    "watcher >= 2": ("package-missing", ("watcher >= 2",)),
+}
+
+
+@pytest.mark.parametrize("wanted", REFUSED)
+def test_what_would_change_the_parents_packages_is_refused(
+    wanted: str, small: Family, pair: tuple[Built, Built]
+) -> None:
+    code, said = REFUSED[wanted]
+    order = small.write("greedy", f"from: base\nlayers: [{{name: more, packages: ['{wanted}']}}]\n")
+    with pytest.raises(RelbuildError) as caught:
+        build(order, small.workshop)
+    told = f"{caught.value} {caught.value.problems[0].hint}"
+    assert caught.value.code == code
+    assert all(words in told for words in said), told
+
+
+def test_a_newer_package_in_the_repository_asks_for_a_new_parent(
+    small: Family, pair: tuple[Built, Built], made: Forge, tmp_path: Path
+) -> None:
+    """The requests to rebuild it with do what they promise."""
+    folder = tmp_path / "moved"
+    shutil.copytree(small.folder, folder, ignore=shutil.ignore_patterns("store", "output"))
+    text = (folder / "repositories.yaml").read_text().replace(str(small.folder), str(folder))
+    (folder / "repositories.yaml").write_text(text)
+    moved = Family(folder, small.workshop)
+    moved.build("base", SMALL + RUNS)
+    newer = made.package("watcher", version="2", header="Requires: small", files=[])
+    other = made.package("replacer", header="Obsoletes: small-base < 5\nProvides: small-base = 5")
+    for package in (newer, other):
+        shutil.copy(package, folder / "repository")
+    subprocess.run(["createrepo_c", "--quiet", folder / "repository"], check=True)
+    order = moved.write("greedy", "from: base\nlayers: [{name: more, packages: [modern]}]\n")
+    with pytest.raises(ResolutionError) as caught:
+        build(order, small.workshop)
+    assert caught.value.code == "parent-fixed"
+    assert "modern-1-1.noarch requires watcher >= 2" in str(caught.value)
+    assert "rebuild it with 'watcher >= 2-1'" in (caught.value.problems[0].hint or "")
+    replacing = moved.write("replacing", "from: base\nlayers: [{name: more, packages: [replacer]}]\n")
+    with pytest.raises(
+        ResolutionError, match=r"replacer-1-1\.noarch obsoletes small-base < 5, which is small-base-1-1"
+    ):
+        build(replacing, small.workshop)
+    lock(replace(order, recipe=folder / "base.yaml", mode=Mode.UPGRADE), small.workshop)
+    assert packages(build(order, small.workshop))[0] == "modern-1-1.noarch"
+
+
+def test_a_grandchild_without_packages_stands_on_two_images(
+    small: Family, pair: tuple[Built, Built], tmp_path: Path
+) -> None:
+    text = (
+        "from: child\nfiles: [{content: 'third', path: /etc/third}]\n"
+        "remove: [/usr/lib/shared/own]\nimage: {command: [], environment: {C: third}}\n"
+    )
+    third = small.build("third", text)
+    names = [layer.name for layer in third.image.layers]
+    assert names == ["base/base", "base/state", "child/more", "child/state", "state"]
+    assert [layer.diff_id for layer in third.image.layers[:-1]] == [layer.diff_id for layer in pair[1].image.layers]
+    assert third.image.config.environment == ("A=parent", "B=child", "C=third")
+    root = unpack(third, tmp_path)
+    assert (root / "etc/mine").read_text() == "mine" and (root / "etc/third").read_text() == "third"
+    assert not (root / "usr/lib/shared/own").exists()
+    assert len(rpm(root, "-qa").split()) == 4
+    assert "shared/own" not in rpm(root, "-V", "--nodeps", "addon", check=False)
+    assert {change.cause.partition(", ")[2] for change in third.changes} == {"in the image 'child'", ""}
+    assert lines(small, third, "var/lib/watcher/log") == lines(small, pair[1], "var/lib/watcher/log")
