@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.build import Built, write_report
+from pipeline.build import Built, report_value
 from pipeline.digest import Digest
 from pipeline.gather import Workshop
 from pipeline.launch import run_tests
 from pipeline.model.artifact import Manifest
 from pipeline.oci import make_image, make_index, write_layout
 from pipeline.progress import QUIET
-from pipeline.reports import report_documents, report_folder
+from pipeline.reports import report_documents, report_folder, write_report
 from pipeline.store import Store
 from tests.system.parcels import SmallProducts
 from tests.system.sites import Site, relbuild, relbuild_at_once
@@ -116,7 +116,15 @@ def other_architecture(built: Built, small: SmallProducts, architecture: str) ->
         record=record,
         documents=report_documents(bill, record, store=store),
     )
-    write_report(made, store)
+    write_report(
+        made.report_folder,
+        report_value(made),
+        made.documents,
+        report=made.report,
+        evidence=made.evidence,
+        image=image,
+        store=store,
+    )
     return made
 
 
