@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.digest import Digest, canonical_json
+from pipeline.mirror.directory import DirectoryMirror
 from pipeline.mirror.gate import Cleared
+from pipeline.mirror.references import references
 from pipeline.mirror.repository import Repository
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image
@@ -112,4 +115,28 @@ def all_files(root: Path) -> dict[str, bytes | str]:
         path.relative_to(root).as_posix(): str(path.readlink()) if path.is_symlink() else path.read_bytes()
         for path in sorted(root.rglob("*"))
         if (path.is_file() or path.is_symlink()) and ".lock" not in path.parts and path.name != "_lock"
+    }
+
+
+def whole(mirror: DirectoryMirror) -> None:
+    """Every tag's manifest, and all that it refers to, is there with the right bytes."""
+    for name in mirror.repositories():
+        repository = mirror.repository(name)
+        for tag in repository.tags():
+            manifest = repository.manifest(tag)
+            assert manifest is not None, f"{name}:{tag} leads nowhere"
+            todo = [manifest]
+            while todo:
+                one = todo.pop()
+                said = references(one)
+                for blob in said.blobs:
+                    assert Digest.of(repository.read_blob(blob)) == blob.digest
+                for entry in said.manifests:
+                    inner = repository.manifest(entry.digest)
+                    assert inner is not None
+                    todo.append(inner)
+        listed = json.loads((mirror.place.repositories / name / "_tags.json").read_bytes())
+        assert listed == {"name": name, "tags": list(repository.tags())}
+    assert json.loads((mirror.place.root / "catalog.json").read_bytes()) == {
+        "repositories": list(mirror.repositories())
     }

@@ -1,103 +1,14 @@
-"""What goes of a mirror and what stays: examples of each promise, and the laws that hold for any mirror."""
+"""What goes of a mirror and what stays: examples of each promise."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from pipeline.digest import Digest
-from pipeline.mirror.reach import tag_subject
-from pipeline.mirror.repository import is_auxiliary
 from pipeline.mirror.retention import plan_pruning
-from pipeline.model.image import Descriptor
-from pipeline.model.retention import (
-    HeldBlob,
-    HeldManifest,
-    HeldRepository,
-    HeldTag,
-    Inventory,
-    Judged,
-    Plan,
-)
 from pipeline.model.rules import MirrorRules, RetentionRule
-from pipeline.oci import media_types
+from tests.unit.shops import DAY, KEEP_NONE, NOW, OLD, YOUNG, Shop, digest, gone, mirror, names
 
-NOW = 1_800_000_000
-DAY = 86_400
-OLD = NOW - 100 * DAY
-YOUNG = NOW - 60
-KEEP_NONE = MirrorRules(retention=(RetentionRule(tags="gone*", keep=0),))
-
-
-def digest(name: str) -> Digest:
-    return Digest.of(name.encode())
-
-
-def descriptor(name: str) -> Descriptor:
-    return Descriptor("application/octet-stream", digest(name), 10)
-
-
-@dataclass
-class Shop:
-    """A repository, made by names: each name is a digest."""
-
-    name: str = "product"
-    tags: list[HeldTag] = field(default_factory=list)
-    manifests: list[HeldManifest] = field(default_factory=list)
-
-    def image(self, name: str, *blobs: str, since: int | None = OLD, subject: str = "") -> Shop:
-        said = digest(subject) if subject else None
-        layers = tuple(descriptor(blob) for blob in blobs)
-        self.manifests.append(HeldManifest(digest(name), media_types.MANIFEST, 100, (), layers, said, since=since))
-        return self
-
-    def index(self, name: str, *children: str, since: int | None = OLD) -> Shop:
-        listed = tuple(descriptor(child) for child in children)
-        self.manifests.append(HeldManifest(digest(name), media_types.INDEX, 50, listed, since=since))
-        return self
-
-    def tag(self, tag: str, name: str, set_at: int | None = OLD, pulled_at: int | None = None) -> Shop:
-        self.tags.append(HeldTag(tag, digest(name), set_at, pulled_at))
-        return self
-
-    def follow(self, of: str, name: str, ending: str = "", set_at: int | None = OLD) -> Shop:
-        """A list of referrers, or with `.sig` a signature, under the tag that speaks of `of`."""
-        return self.tag(f"sha256-{digest(of).hex}{ending}", name, set_at)
-
-    @property
-    def held(self) -> HeldRepository:
-        return HeldRepository(
-            self.name,
-            tuple(sorted(self.tags, key=lambda tag: tag.name)),
-            tuple(sorted(self.manifests, key=lambda one: one.digest)),
-        )
-
-
-def mirror(*shops: Shop, blobs: Iterable[str] = (), young_blobs: Iterable[str] = ()) -> Inventory:
-    """Repositories, with all blobs that their manifests need, and more."""
-    since = {digest(name): YOUNG for name in young_blobs}
-    found = {blob.digest for shop in shops for one in shop.manifests for blob in one.blobs}
-    found |= {digest(name) for name in blobs} | set(since)
-    return Inventory(
-        tuple(shop.held for shop in sorted(shops, key=lambda one: one.name)),
-        tuple(HeldBlob(one, 10, since.get(one, OLD)) for one in sorted(found)),
-    )
-
-
-def names(judged: Iterable[Judged], *known: str) -> set[str]:
-    """Digests back into names."""
-    table = {digest(name): name for name in known}
-    return {one.tag or table.get(one.digest, str(one.digest)) for one in judged}
-
-
-def gone(plan: Plan, *known: str) -> set[str]:
-    return names((*plan.tags, *plan.manifests, *plan.blobs), *known)
-
-
-# --- what stays with what ---------------------------------------------------------------------------------
+# --- what stays with what
 
 
 def test_without_rules_every_tag_stays_and_what_no_tag_reaches_goes() -> None:
@@ -223,7 +134,7 @@ def test_what_a_killed_pruning_had_begun_is_finished_but_for_what_stays() -> Non
     assert len(plan.tags) == 1
 
 
-# --- which tags go ------------------------------------------------------------------------------------------
+# --- which tags go
 
 
 def tags_gone(shop: Shop, *rules: RetentionRule) -> set[str]:
@@ -299,7 +210,7 @@ def test_a_tag_that_goes_says_by_which_rule() -> None:
     assert judged.why == "not among the newest 0, older than 2 days of 'nightly-*' in '*' (mirror.yaml:7)"
 
 
-# --- what is spared -----------------------------------------------------------------------------------------
+# --- what is spared
 
 
 def test_what_is_young_is_spared_with_all_that_it_needs() -> None:
@@ -355,204 +266,3 @@ def test_what_is_missing_is_said() -> None:
         f"product:lost points to {digest('nowhere')}, which is not here",
         f"product@{digest('x')} needs {digest('l')}, which is not here",
     )
-
-
-# --- laws -----------------------------------------------------------------------------------------------------
-
-TIMES = st.sampled_from([OLD, NOW - 10 * DAY, YOUNG])
-
-
-@st.composite
-def shops(draw: st.DrawFn, name: str) -> Shop:
-    """Any repository: a manifest refers to what was made before it, to blobs that all repositories share, or to what is
-    not there; tags, true and false, point anywhere."""
-    shop = Shop(name)
-    made: list[str] = []
-    some = st.lists(st.sampled_from([f"blob{number}" for number in range(6)]), max_size=3, unique=True)
-    for number in range(draw(st.integers(0, 8))):
-        one = f"m{number}"
-        targets = st.sampled_from([*made, "missing"])
-        kind = draw(st.sampled_from(["image", "index", "referrer"]))
-        if kind == "index":
-            shop.index(one, *draw(st.lists(targets, max_size=3, unique=True)), since=draw(TIMES))
-        else:
-            subject = draw(targets) if kind == "referrer" else ""
-            shop.image(one, *draw(some), since=draw(TIMES), subject=subject)
-        made.append(one)
-    anything = st.sampled_from([*made, "missing"])
-    for number in range(draw(st.integers(0, 4))):
-        shop.tag(f"t{number}", draw(anything), draw(TIMES), draw(st.none() | TIMES))
-    for subject in draw(st.lists(anything, max_size=4, unique=True)):
-        shop.follow(subject, draw(anything), draw(st.sampled_from(["", ".sig", ".att"])), draw(TIMES))
-    if draw(st.booleans()):
-        shop.tag(f"sources-{digest(draw(anything)).short}", draw(anything), draw(TIMES))
-    return shop
-
-
-RULES = st.lists(
-    st.builds(
-        RetentionRule,
-        repositories=st.sampled_from(["*", "a"]),
-        tags=st.sampled_from(["*", "t0", "t[12]"]),
-        keep=st.none() | st.integers(0, 2),
-        younger_than=st.none() | st.just(20 * DAY),
-        pulled_within=st.none() | st.just(20 * DAY),
-    ),
-    max_size=3,
-).map(lambda rules: MirrorRules(retention=tuple(rules)))
-
-INVENTORIES = st.tuples(shops("a"), shops("b")).map(lambda both: mirror(*both, blobs=["junk"], young_blobs=["fresh"]))
-
-
-def reached(repository: HeldRepository, roots: set[Digest], tags: set[str]) -> tuple[set[Digest], set[str]]:
-    """What is reached, by the slowest and plainest way: until nothing is added. Lists of referrers are not looked
-    into. Returns manifests, and tags that follow."""
-    here = {one.digest: one for one in repository.manifests}
-    found, following = set(roots) & here.keys(), set(tags)
-    while True:
-        more: set[Digest] = set()
-        for one in here.values():
-            if one.digest in found:
-                more |= {child.digest for child in one.children} | ({one.subject} if one.subject else set())
-            if one.subject in found:
-                more.add(one.digest)
-        grown = set(following)
-        for tag in repository.tags:
-            subject = tag_subject(tag.name)
-            if subject and subject[0] in found:
-                grown.add(tag.name)
-                more |= set() if subject[1] else {tag.digest}
-            short = tag.name.removeprefix("sources-")
-            if short != tag.name and (tag.digest in found or any(one.short == short for one in found)):
-                grown.add(tag.name)
-                more.add(tag.digest)
-        if more & here.keys() <= found and grown == following:
-            return found, following
-        found |= more & here.keys()
-        following = grown
-
-
-def expected(inventory: Inventory, rules: MirrorRules) -> tuple[set[tuple[str, Digest]], set[Digest]]:
-    """What must stay: manifests by repository, but for lists of referrers, and blobs."""
-    tags_gone = {(judged.repository, judged.tag) for judged in plan_pruning(inventory, rules, NOW).tags}
-    manifests: set[tuple[str, Digest]] = set()
-    blobs = {blob.digest for blob in inventory.blobs if blob.since is not None and NOW - blob.since < rules.grace}
-    for repository in inventory.repositories:
-        kept = {
-            tag.digest
-            for tag in repository.tags
-            if not is_auxiliary(tag.name) and (repository.name, tag.name) not in tags_gone
-        }
-        stays, following = reached(repository, kept, set())
-        lists = {tag.digest for tag in repository.tags if tag.name in following and is_list(tag.name)}
-        young = {
-            one.digest
-            for one in repository.manifests
-            if one.since is not None and NOW - one.since < rules.grace and one.digest not in stays | lists
-        }
-        young |= {
-            tag.digest
-            for tag in repository.tags
-            if is_auxiliary(tag.name)
-            and tag.name not in following
-            and not is_list(tag.name)
-            and tag.set_at is not None
-            and NOW - tag.set_at < rules.grace
-        }
-        more, _ = reached(repository, young | stays, set())
-        manifests |= {(repository.name, one) for one in stays | more}
-        blobs |= {blob.digest for one in repository.manifests if one.digest in stays | more for blob in one.blobs}
-        blobs |= {child.digest for one in repository.manifests if one.digest in stays | more for child in one.children}
-    return manifests, blobs
-
-
-def is_list(tag: str) -> bool:
-    subject = tag_subject(tag)
-    return subject is not None and subject[1]
-
-
-def carried_out(inventory: Inventory, plan: Plan) -> Inventory:
-    """The mirror after a plan was carried out, as time goes on."""
-    tags = {(one.repository, one.tag) for one in plan.tags}
-    manifests = {(one.repository, one.digest) for one in plan.manifests}
-    blobs = {one.digest for one in plan.blobs}
-    anew = {(one.repository, one.tag): one for one in plan.relisted}
-    left = []
-    for repository in inventory.repositories:
-        known = {one.digest: one for one in repository.manifests}
-        held = [one for one in repository.manifests if (repository.name, one.digest) not in manifests]
-        kept = []
-        for tag in repository.tags:
-            relisting = anew.get((repository.name, tag.name))
-            if relisting is not None:
-                rest = [one for one in known[tag.digest].children if one.digest not in relisting.without]
-                index = replace(known[tag.digest], digest=digest(f"{tag.name} anew"), children=tuple(rest), since=NOW)
-                held.append(index)
-                kept.append(replace(tag, digest=index.digest))
-            elif (repository.name, tag.name) not in tags:
-                kept.append(tag)
-        held.sort(key=lambda one: one.digest)
-        left.append(HeldRepository(repository.name, tuple(kept), tuple(held)))
-    return Inventory(tuple(left), tuple(blob for blob in inventory.blobs if blob.digest not in blobs))
-
-
-@settings(max_examples=150, deadline=None)
-@given(INVENTORIES, RULES)
-def test_exactly_the_unreachable_goes(inventory: Inventory, rules: MirrorRules) -> None:
-    plan = plan_pruning(inventory, rules, NOW)
-    manifests, blobs = expected(inventory, rules)
-    after = carried_out(inventory, plan)
-    lists = {(one.name, tag.digest) for one in after.repositories for tag in one.tags if is_list(tag.name)}
-    assert {
-        (one.name, held.digest) for one in after.repositories for held in one.manifests
-    } - lists == manifests - lists
-    known = {blob.digest for blob in inventory.blobs}
-    assert {blob.digest for blob in after.blobs} == blobs & known
-
-
-@settings(max_examples=150, deadline=None)
-@given(INVENTORIES, RULES)
-def test_what_a_tag_reaches_is_as_whole_afterwards_as_before(inventory: Inventory, rules: MirrorRules) -> None:
-    after = carried_out(inventory, plan_pruning(inventory, rules, NOW))
-    blobs = {blob.digest for blob in inventory.blobs} - {blob.digest for blob in after.blobs}
-    for before, repository in zip(inventory.repositories, after.repositories, strict=True):
-        left = {one.digest: one for one in repository.manifests}
-        missing = {one.digest for one in before.manifests} - left.keys()
-        roots = {tag.digest for tag in repository.tags}
-        assert not roots & missing
-        for one in reached(repository, {tag.digest for tag in repository.tags if not is_list(tag.name)}, set())[0]:
-            assert not {child.digest for child in left[one].children} & missing
-            assert not {blob.digest for blob in left[one].blobs} & blobs
-            assert left[one].subject not in missing
-
-
-@settings(max_examples=150, deadline=None)
-@given(INVENTORIES, RULES)
-def test_pruning_again_does_nothing_more(inventory: Inventory, rules: MirrorRules) -> None:
-    after = carried_out(inventory, plan_pruning(inventory, rules, NOW))
-    again = plan_pruning(after, rules, NOW)
-    assert again.empty, again
-
-
-@settings(max_examples=100, deadline=None)
-@given(INVENTORIES, RULES)
-def test_the_bytes_that_are_said_are_those_that_go(inventory: Inventory, rules: MirrorRules) -> None:
-    def size(held: Inventory) -> int:
-        own = sum(one.size for repository in held.repositories for one in repository.manifests)
-        return own + sum(blob.size for blob in held.blobs)
-
-    plan = plan_pruning(inventory, rules, NOW)
-    written = sum(
-        one.size
-        for relisting in plan.relisted
-        for repository in inventory.repositories
-        for one in repository.manifests
-        if repository.name == relisting.repository and one.digest == relisting.present
-    )
-    assert size(inventory) - size(carried_out(inventory, plan)) == plan.size - written
-
-
-@settings(max_examples=100, deadline=None)
-@given(INVENTORIES)
-def test_without_rules_no_tag_that_people_pull_by_goes(inventory: Inventory) -> None:
-    assert all(is_auxiliary(judged.tag) for judged in plan_pruning(inventory, MirrorRules(), NOW).tags)

@@ -1,0 +1,187 @@
+"""What stands on a mirror without right evidence is moved nowhere by any command."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.carrying import carry
+from pipeline.mirror.directory import DirectoryRepository
+from pipeline.mirror.held import Held, read_held
+from pipeline.mirror.opening import Way
+from pipeline.mirror.repository import Repository, is_auxiliary
+from pipeline.model.artifact import Manifest
+from pipeline.model.evidence import Evidence, evidence_json
+from pipeline.model.image import Image
+from pipeline.oci import SigningKey, Statement, Subject, attest, load_signing_key, make_image, media_types
+from pipeline.oci.predicates import SMOKE
+from pipeline.progress import QUIET
+from tests.system.gate.shop import Shop
+from tests.system.keeper import tags_of
+from tests.unit.mirrored import ticking
+from tests.unit.tested import index, stand_in
+
+
+def statements(shop: Shop, image: Image) -> dict[str, tuple[Evidence | None, Path, int, str]]:
+    """What is wrong with a mirror's attestation of the tests → the evidence that is attested (None: none is), the key
+    that signs it, the exit status, the code."""
+    ours, evidence = shop.keeper.key, shop.next.evidence
+    assert evidence is not None and shop.good.evidence is not None
+    (first, *rest) = evidence.report.instances
+    failed = tuple(replace(one, passed=False) for one in first.checks)
+    fewer = replace(evidence.report, instances=(replace(first, checks=first.checks[:-1]), *rest))
+    said = replace(evidence.report, instances=(replace(first, checks=failed), *rest))
+    return {
+        "none is attested": (None, ours, 5, "attestation-missing"),
+        "it says that it failed": (replace(evidence, report=said), ours, 7, "gate-report-failed"),
+        "it lacks an answer": (replace(evidence, report=fewer), ours, 7, "gate-report-edited"),
+        "it is of another image": (shop.good.evidence, ours, 7, "gate-report-of-another-image"),
+        "another runtime": (replace(evidence, runtime="kata 3"), ours, 7, "gate-other-runtime"),
+        "other checks": (replace(evidence, checks=shop.good.record.checks), ours, 7, "gate-other-checks"),
+        "another key signed it": (evidence, shop.keeper.other_key, 5, "signature-wrong-key"),
+    }
+
+
+WRONG = (
+    "none is attested",
+    "it says that it failed",
+    "it lacks an answer",
+    "it is of another image",
+    "another runtime",
+    "other checks",
+    "another key signed it",
+)
+
+
+@pytest.fixture(scope="module")
+def published(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A mirror with both versions, well published: what others are made from."""
+    mirror = f"dir:{tmp_path_factory.mktemp('published')}/mirror"
+    for built in (shop.good, shop.next):
+        assert shop.keeper.publish([built.layout], mirror).status == 0
+    return mirror
+
+
+def signing(path: Path) -> SigningKey:
+    return load_signing_key(path, lambda: b"", progress=QUIET)
+
+
+def bring(shop: Shop, source: Repository, target: Repository, digest: Digest, wrong: str | None) -> Held:
+    """An image with all that is attested of it, as somebody could who has no gate; with `wrong`, another evidence."""
+    held = read_held(source, digest)
+    carry(held, source, target, store=shop.store, progress=QUIET)
+    if wrong is not None:
+        for referrer in target.referrers(digest):
+            if referrer.annotation("dev.sigstore.bundle.predicateType") == SMOKE:
+                target.remove_manifest(referrer.descriptor.digest)
+        evidence, key, _, _ = statements(shop, held.images[0])[wrong]
+        if evidence is not None:
+            statement = Statement(SMOKE, (Subject(digest, "small"),), evidence_json(evidence))
+            artifact = attest(statement, held.manifest.descriptor, signing(key))
+            for descriptor, content in artifact.blobs:
+                target.put_blob(descriptor, content)
+            target.attach(artifact.manifest)
+    return held
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        *(("directory", wrong) for wrong in WRONG),
+        *(
+            (kind, wrong)
+            for kind in ("registry", "layout")
+            for wrong in ("it lacks an answer", "another key signed it")
+        ),
+    ],
+)
+def test_nothing_moves_to_what_is_not_rightly_attested(
+    shop: Shop, mirrors: dict[str, str], published: str, kind: str, wrong: str
+) -> None:
+    """1.0 stands there rightly, 2.0 was brought past the gate: it goes nowhere from there."""
+    base = mirrors[kind] if kind == "layout" else f"{mirrors[kind]}/small"
+    way = Way({}, QUIET, ticking())
+    with (
+        way.repository(parse_address(f"{published}/small")) as source,
+        way.repository(parse_address(base), create=True) as target,
+    ):
+        old = bring(shop, source, target, shop.good.image.digest, None)
+        new = bring(shop, source, target, shop.next.image.digest, wrong)
+        target.point("latest", stand_in(old.manifest), None)
+        target.point("candidate", stand_in(new.manifest), None)
+        before = pulled(target)
+        status, code = statements(shop, new.images[0])[wrong][2:]
+        elsewhere = {name: address for name, address in mirrors.items() if name != kind}
+        commands: list[tuple[str, ...]] = [
+            ("promote", f"{base}:candidate", "--to", "stable"),
+            ("promote", f"{base}@{new.digest}", "--to", "latest"),
+            ("rollback", f"{base}:latest", "--to", str(new.digest)),
+            *(("copy", f"{base}:candidate", place(name, one)) for name, one in elsewhere.items()),
+            ("verify", f"{base}:candidate"),
+        ]
+        for command in commands:
+            said = shop.keeper.relbuild(*command, "--key", shop.keeper.public)
+            # Who only verifies has nothing refused: what stands there does not hold.
+            wanted = 5 if command[0] == "verify" else status
+            assert (said.status, set(said.codes)) == (wanted, {code}), (command, said.errors)
+            assert pulled(target) == before, command
+        assert not any(tags_of(address) for address in elsewhere.values())
+        # And what is right there is not kept from moving by what is wrong beside it.
+        said = shop.keeper.relbuild("promote", f"{base}:latest", "--to", "stable", "--key", shop.keeper.public)
+        assert said.status == 0, said.errors
+        assert pulled(target) == before | {"stable": old.digest}
+
+
+def place(kind: str, address: str) -> str:
+    return address if kind == "layout" else f"{address}/small"
+
+
+def pulled(repository: Repository) -> dict[str, Digest | None]:
+    return {tag: repository.resolve(tag) for tag in repository.tags() if not is_auxiliary(tag)}
+
+
+def test_an_index_with_an_image_that_nobody_attests_goes_nowhere(
+    shop: Shop, mirrors: dict[str, str], published: str
+) -> None:
+    way = Way({}, QUIET, ticking())
+    base = f"{mirrors['directory']}/small"
+    with (
+        way.repository(parse_address(f"{published}/small")) as source,
+        way.repository(parse_address(base), create=True) as target,
+    ):
+        held = bring(shop, source, target, shop.good.image.digest, None)
+        image = held.images[0]
+        other = make_image("small", "1.0", replace(image.config, architecture="arm64"), image.layers)
+        target.put_blob(other.config_descriptor, other.config_bytes)
+        target.put_manifest(Manifest(media_types.MANIFEST, other.manifest_bytes))
+        both = index(image, other)
+        target.put_manifest(both)
+        assert isinstance(target, DirectoryRepository)
+        target.shelf.move("candidate", both.descriptor)
+        for command in (
+            ("promote", f"{base}:candidate", "--to", "stable"),
+            ("copy", f"{base}:candidate", mirrors["layout"]),
+        ):
+            said = shop.keeper.relbuild(*command, "--key", shop.keeper.public)
+            assert said.status == 5 and {"signature-missing", "attestation-missing"} <= set(said.codes), said.errors
+        assert set(pulled(target)) == {"candidate"} and tags_of(mirrors["layout"]) == {}
+
+
+@pytest.mark.parametrize("tag", ["move.latest", f"sha256-{'0' * 64}", f"sha256-{'0' * 64}.sig"])
+def test_tags_that_nobody_pulls_by_are_not_moved_by_commands(
+    shop: Shop, mirrors: dict[str, str], published: str, tag: str
+) -> None:
+    public, good = shop.keeper.public, str(shop.good.image.digest)
+    for command in (
+        ("publish", shop.good.layout, "--to", mirrors["directory"], "--tag", tag, "--key", shop.keeper.key),
+        ("copy", f"{published}/small:1.0", f"{mirrors['directory']}/small:{tag}", "--key", public),
+        ("promote", f"{published}/small:1.0", "--to", tag, "--key", public),
+        ("rollback", f"{published}/small:{tag}", "--to", good, "--key", public),
+    ):
+        said = shop.keeper.relbuild(*command)
+        assert (said.status, said.codes) == (2, ("tag-reserved",)), said.errors
+    assert tags_of(mirrors["directory"]) == {}

@@ -1,0 +1,150 @@
+"""A directory mirror is copied by rsync while others publish: no tag ever leads to something that is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.mirror.directory import DirectoryMirror, open_directory
+from pipeline.mirror.quarantine import Leaving
+from pipeline.mirror.references import references
+from pipeline.store import Store
+from tests.system.moving import moving
+from tests.unit import mirrored
+from tests.unit.mirrored import whole
+
+
+def rsync(mirror: Path, source: Path | str, target: Path | str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", mirror / "rsync.sh", *options, source, target], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def copied(target: Path) -> DirectoryMirror:
+    return open_directory(target, create=False, clock=time.time)
+
+
+def right_tags(mirror: DirectoryMirror) -> int:
+    """All tags lead to something whole, also while they are moved and removed; returns how many there are."""
+    repository = mirror.repository("tiny")
+    tags = repository.tags()
+    for tag in tags:
+        manifest = repository.manifest(tag)
+        if manifest is None:
+            assert repository.resolve(tag) is None, f"{tag} leads nowhere"
+            continue
+        missing = [blob.digest for blob in references(manifest).blobs if not repository.has_blob(blob.digest)]
+        assert not missing or repository.resolve(tag) != manifest.digest, f"{tag} lacks {missing}"
+    return len(tags)
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> tuple[DirectoryMirror, Store]:
+    store = Store.open(tmp_path / "store")
+    mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
+    for number in range(3):
+        put = mirrored.publish(mirror.repository("tiny"), store, mirrored.image(store, number), f"v{number}")
+        mirrored.attach(mirror.repository("tiny"), put.descriptor, "a note")
+    return mirror, store
+
+
+def test_rsync_makes_the_same_mirror_and_deletes_last(original: tuple[DirectoryMirror, Store], tmp_path: Path) -> None:
+    mirror, store = original
+    root, target = mirror.place.root, tmp_path / "copy"
+    done = rsync(root, root, target)
+    assert done.returncode == 0, done.stderr
+    assert mirrored.all_files(target) == mirrored.all_files(root)
+    whole(copied(target))
+    # Again: nothing is written.
+    before = {path: path.lstat().st_ino for path in target.rglob("*")}
+    assert rsync(root, root, target).returncode == 0
+    assert {path: path.lstat().st_ino for path in target.rglob("*")} == before
+    # A tag moves, and what it pointed to goes.
+    repository = mirror.repository("tiny")
+    gone = repository.resolve("v0")
+    assert gone is not None
+    blob = mirrored.image(store, 0).layers[1].blob.digest
+    repository.point("v0", mirrored.cleared(mirrored.put(repository, store, mirrored.image(store, 9))), gone)
+    repository.remove_tag("v2", repository.resolve("v2") or gone)
+    with mirror.pruning(1) as pruning:
+        pruning.quarantine(Leaving((), (("tiny", gone),), (blob,)), time.time())
+    assert rsync(root, root, target, "--keep").returncode == 0
+    assert copied(target).repository("tiny").has_blob(blob)
+    assert copied(target).repository("tiny").resolve("v0") == repository.resolve("v0")
+    done = rsync(root, root, target)
+    assert done.returncode == 0, done.stderr
+    assert not copied(target).repository("tiny").has_blob(blob)
+    assert copied(target).repository("tiny").manifest(gone) is None
+    assert {name: data for name, data in mirrored.all_files(root).items() if not name.startswith(".")} == (
+        mirrored.all_files(target)
+    )
+    whole(copied(target))
+
+
+@pytest.mark.parametrize("remote", ["source", "destination"])
+def test_rsync_from_and_to_another_machine(
+    original: tuple[DirectoryMirror, Store], tmp_path: Path, remote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell that drops the host's name and stays here stands for ssh."""
+    root, target = original[0].place.root, tmp_path / "copy"
+    shell = tmp_path / "shell"
+    shell.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
+    shell.chmod(0o755)
+    monkeypatch.setenv("RSYNC", f"rsync -e {shell}")
+    ends = {"source": str(root), "destination": str(target)}
+    ends[remote] = f"elsewhere:{ends[remote]}"
+    for _ in range(2):
+        done = rsync(root, ends["source"], ends["destination"])
+        assert done.returncode == 0, done.stderr
+        assert mirrored.all_files(target) == mirrored.all_files(root)
+        original[0].repository("tiny").remove_tag("v2", original[0].repository("tiny").resolve("v2") or Digest.of(b""))
+        mirrored.publish(original[0].repository("tiny"), original[1], mirrored.image(original[1], 2), "v2")
+    assert rsync(root, "a:/b", "c:/d").returncode == 2
+
+
+def test_rsync_while_others_publish_and_prune(tmp_path: Path) -> None:
+    target = tmp_path / "copy"
+    looks = copies = 0
+    with moving(tmp_path, 12, prune=True) as process:
+        while process.poll() is None:
+            with subprocess.Popen(["sh", tmp_path / "mirror" / "rsync.sh", tmp_path / "mirror", target]) as copy:
+                while copy.poll() is None:
+                    if (target / "relbuild-mirror.json").exists():
+                        right_tags(copied(target))
+                        looks += 1
+            assert copy.returncode == 0
+            copies += 1
+    assert looks > 20
+    assert copies > 1
+    assert rsync(tmp_path / "mirror", tmp_path / "mirror", target).returncode == 0
+    assert right_tags(copied(target)) > 1
+    whole(copied(target))
+    live = {name for name in mirrored.all_files(tmp_path / "mirror") if not name.startswith(".")}
+    assert set(mirrored.all_files(target)) == live
+
+
+def test_rsync_interrupted_at_any_time_leaves_whole_tags(tmp_path: Path) -> None:
+    target = tmp_path / "copy"
+    with moving(tmp_path, 8, prune=True) as process:
+        for attempt in range(100):
+            if process.poll() is not None:
+                break
+            copy = subprocess.Popen(
+                ["sh", tmp_path / "mirror" / "rsync.sh", tmp_path / "mirror", target],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+            time.sleep(0.05 + 0.04 * attempt)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(copy.pid, signal.SIGKILL)  # This test's own session.
+            copy.wait()
+            if (target / "relbuild-mirror.json").exists():
+                right_tags(copied(target))
+    assert rsync(tmp_path / "mirror", tmp_path / "mirror", target).returncode == 0
+    whole(copied(target))

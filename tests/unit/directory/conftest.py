@@ -1,0 +1,21 @@
+"""A mirror in a directory of the test's own, and a store beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.mirror.directory import DirectoryMirror, open_directory
+from pipeline.store import Store
+from tests.unit import mirrored
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> DirectoryMirror:
+    return open_directory(tmp_path / "mirror", create=True, clock=mirrored.ticking(), host="images.example/team")

@@ -1,0 +1,189 @@
+"""What speaks of an image on a registry, with and without the referrers API, and what is removed there."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import EnvironmentLacking, RelbuildError
+from pipeline.mirror import listing as listing_module
+from pipeline.mirror.fallback import merge
+from pipeline.mirror.references import fallback_tag, listed_referrers, referrer_of
+from pipeline.mirror.repository import Overtaken
+from pipeline.model.artifact import Manifest
+from pipeline.oci import media_types
+from tests.unit.registry.contents import EMPTY, IMAGE, manifest, open_mirror, put
+from tests.unit.registry_fake import FakeRegistry, Fault, Request, fake_registry
+
+# --- referrers
+
+
+def test_the_referrers_api_lists_what_is_attached_page_by_page() -> None:
+    with fake_registry(page=2) as registry, open_mirror(registry) as mirror:
+        app, subject = mirror.repository("app"), manifest("subject")
+        assert app.referrers(subject.digest) == ()
+        notes = [manifest(str(number), subject) for number in range(5)]
+        assert [app.attach(note) for note in notes] == [True] * 5
+        assert [app.attach(note) for note in notes] == [False] * 5
+        found = app.referrers(subject.digest)
+        assert found == tuple(sorted((referrer_of(note) for note in notes), key=lambda one: one.descriptor.digest))
+        assert {one.annotation("note") for one in found} == set("01234")
+        assert registry.held(IMAGE).tags == {}
+
+
+def test_without_the_api_it_is_asked_for_once_and_an_index_is_kept(old: FakeRegistry) -> None:
+    with open_mirror(old) as mirror:
+        app, subject = mirror.repository("app"), manifest("subject")
+        notes = [manifest(str(number), subject) for number in range(3)]
+        assert [app.attach(note) for note in notes] == [True] * 3
+        assert [app.attach(note) for note in notes] == [False] * 3
+        assert {one.descriptor.digest for one in app.referrers(subject.digest)} == {note.digest for note in notes}
+        assert old.count("GET", "/referrers/") <= 1
+        assert set(old.held(IMAGE).tags) == {fallback_tag(subject.digest)}
+
+
+def test_a_referrer_that_was_put_and_not_listed_is_listed_by_the_next_run(old: FakeRegistry) -> None:
+    subject = manifest("subject")
+    note = put(old.held(IMAGE), manifest("note", subject))
+    with open_mirror(old) as mirror:
+        assert mirror.repository("app").attach(note) is True
+        assert len(mirror.repository("app").referrers(subject.digest)) == 1
+
+
+def test_who_attaches_at_the_same_time_is_listed(old: FakeRegistry) -> None:
+    """Each in a process of its own, as far as the registry can tell: with a mirror and locks of its own."""
+    subject = manifest("subject")
+    notes = [manifest(str(number), subject) for number in range(12)]
+
+    def attach(note: Manifest) -> bool:
+        with open_mirror(old) as mirror:
+            return mirror.repository("app").attach(note)
+
+    with ThreadPoolExecutor(12) as pool:
+        assert all(pool.map(attach, notes))
+    with open_mirror(old) as mirror:
+        assert {one.descriptor.digest for one in mirror.repository("app").referrers(subject.digest)} == {
+            note.digest for note in notes
+        }
+
+
+def test_what_a_writer_took_away_unknowingly_is_put_back(old: FakeRegistry) -> None:
+    """He read before we wrote, and writes after it."""
+    subject = manifest("subject")
+    ours, his = manifest("ours", subject), manifest("his", subject)
+    tag = fallback_tag(subject.digest)
+
+    def overwritten(request: Request) -> None:
+        old.serve(request)
+        put(old.held(IMAGE), merge(None, add=[referrer_of(his)]), tag)
+
+    old.faults = [Fault("PUT", tag, overwritten)]
+    with open_mirror(old) as mirror:
+        assert mirror.repository("app").attach(ours)
+        found = mirror.repository("app").referrers(subject.digest)
+    assert {one.descriptor.digest for one in found} == {ours.digest, his.digest}
+
+
+def test_a_list_that_others_never_leave_alone_is_given_up(old: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing_module, "ATTEMPTS", 5)
+    monkeypatch.setattr(listing_module, "SHORTEST_PAUSE", 0.001)
+    subject = manifest("subject")
+    tag = fallback_tag(subject.digest)
+
+    def overwritten(request: Request) -> None:
+        old.serve(request)
+        put(old.held(IMAGE), merge(None), tag)
+
+    old.faults = [Fault("PUT", tag, overwritten, 99)]
+    with open_mirror(old) as mirror, pytest.raises(EnvironmentLacking) as caught:
+        mirror.repository("app").attach(manifest("ours", subject))
+    assert caught.value.code == "referrers-contended"
+
+
+def test_what_others_wrote_into_the_index_is_carried_as_it_is() -> None:
+    theirs = {"mediaType": "a/b", "digest": f"sha256:{'f' * 64}", "size": 1, "platform": {"os": "x"}, "future": [1]}
+    index = Manifest(media_types.INDEX, json.dumps({"schemaVersion": 2, "manifests": [theirs], "new": True}).encode())
+    note = manifest("note", manifest("subject"))
+    merged = merge(index, add=[referrer_of(note)])
+    document = json.loads(merged.data)
+    assert theirs in document["manifests"]
+    assert document["new"] is True
+    assert merge(merged, add=[referrer_of(note)]) == merged
+    assert [one.artifact_type for one in listed_referrers(merge(merged, drop=[Digest("f" * 64)]))] == ["test/note"]
+
+
+def test_an_image_is_listed_with_its_configs_type() -> None:
+    document = json.loads(manifest("x", manifest("subject")).data)
+    del document["artifactType"]
+    assert referrer_of(Manifest(media_types.MANIFEST, canonical_json(document))).artifact_type == EMPTY.media_type
+
+
+# --- removing
+
+
+@pytest.mark.parametrize("tag_deletion", [True, False])
+def test_a_tag_goes_and_the_manifest_and_its_other_tags_stay(tag_deletion: bool) -> None:
+    with fake_registry(tag_deletion=tag_deletion) as registry, open_mirror(registry) as mirror:
+        held = registry.held(IMAGE)
+        one = put(held, manifest("one"), "1.0", "latest")
+        mirror.repository("app").remove_tag("1.0", one.digest)
+        assert held.tags == {"latest": str(one.digest)}
+        assert set(held.manifests) == {str(one.digest)}
+        with pytest.raises(Overtaken):
+            mirror.repository("app").remove_tag("latest", manifest("other").digest)
+
+
+def test_a_tag_that_moves_while_it_is_removed_stays(old: FakeRegistry) -> None:
+    held = old.held(IMAGE)
+    one, two = put(held, manifest("one"), "1.0"), put(held, manifest("two"))
+
+    def moved(request: Request) -> None:
+        old.serve(request)
+        held.tags["1.0"] = str(two.digest)
+
+    old.faults = [Fault("PUT", r"/manifests/1\.0", moved)]
+    with open_mirror(old) as mirror, pytest.raises(Overtaken) as caught:
+        mirror.repository("app").remove_tag("1.0", one.digest)
+    assert caught.value.found == two.digest
+    assert held.tags == {"1.0": str(two.digest)}
+
+
+@pytest.mark.parametrize("allowed", [0, 2])
+def test_where_nothing_can_be_deleted_a_tag_stays_as_it_is(old: FakeRegistry, allowed: int) -> None:
+    """`allowed`: the registry changes its mind after so many deletions."""
+    held = old.held(IMAGE)
+    one = put(held, manifest("one"), "1.0")
+    seen = 0
+
+    def guard(request: Request) -> bool:
+        nonlocal seen
+        seen += request.command == "DELETE"
+        if request.command == "DELETE" and seen > allowed:
+            request.refuse(405, "UNSUPPORTED")
+            return False
+        return True
+
+    old.guard = guard
+    with open_mirror(old) as mirror:
+        with pytest.raises(RelbuildError) as caught:
+            mirror.repository("app").remove_tag("1.0", one.digest)
+        assert caught.value.code == "delete-unsupported"
+        assert "REGISTRY_STORAGE_DELETE_ENABLED" in str(caught.value)
+        assert held.tags == {"1.0": str(one.digest)}
+        with pytest.raises(EnvironmentLacking) as caught:
+            mirror.repository("app").remove_manifest(one.digest)
+        assert caught.value.code == "delete-unsupported"
+
+
+def test_a_referrer_that_is_removed_leaves_the_list(old: FakeRegistry) -> None:
+    with open_mirror(old) as mirror:
+        app, subject = mirror.repository("app"), manifest("subject")
+        notes = [manifest(str(number), subject) for number in range(3)]
+        for note in notes:
+            app.attach(note)
+        app.remove_manifest(notes[0].digest)
+        app.remove_manifest(notes[0].digest)
+        assert {one.descriptor.digest for one in app.referrers(subject.digest)} == {note.digest for note in notes[1:]}
