@@ -310,7 +310,7 @@ def test_no_permission_to_write_the_store(bench: Bench) -> None:
     assert json.loads(ended.stdout)["error"][0]["place"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="root is missing, which alone can become another user")
 def test_an_ordinary_user_is_told_what_is_missing(bench: Bench) -> None:
     """The user may read everything, so that the tools and the mirror are found, and may do nothing else."""
     bench.plain()
@@ -322,7 +322,7 @@ def test_an_ordinary_user_is_told_what_is_missing(bench: Bench) -> None:
     bench.build(prefix=nobody).refused("root-needed", 8)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+@pytest.mark.skipif(os.geteuid() != 0, reason="root is missing, which alone can mount a small file system")
 def test_a_full_disk(bench: Bench) -> None:
     small = bench.folder / "small"
     small.mkdir()

@@ -102,7 +102,7 @@ int main(int count, char **words) {
 def require_root() -> None:
     """Sandboxes need root until they run rootless."""
     if os.geteuid() != 0:
-        pytest.skip("needs root: mounts layers and limits processes")
+        pytest.skip("root is missing, which it takes to mount layers and limit processes")
 
 
 def ordinary() -> bool:
