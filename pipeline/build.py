@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from pipeline.layers import Made, build_layer
 from pipeline.layers.files import FILE_LIMIT, ImageFile, render_files
 from pipeline.layers.state import State, StateInputs, build_state
 from pipeline.materials import Inputs, make_bill, make_record
+from pipeline.mirror.tags import version_tag
 from pipeline.model.bill import Bill, BuildRecord
 from pipeline.model.change import Change
 from pipeline.model.configuration import BASE_DIGEST, image_config, inherited
@@ -341,13 +341,7 @@ def pack_image(locked: Locked, layers: Sequence[Layer]) -> Image:
     if locked.parent is not None:
         config = inherited(config, recipe.image.given, locked.parent.image.config)
         notes[BASE_DIGEST] = str(locked.parent.digest)
-    return make_image(recipe.name, tag_of(version), config, layers, notes)
-
-
-def tag_of(version: str) -> str:
-    """A tag that says the version: what a tag cannot hold becomes `-` (distribution-spec, 128 characters)."""
-    cleaned = re.sub(r"[^A-Za-z0-9_.-]", "-", version)[:128]
-    return cleaned if re.match(r"[A-Za-z0-9_]", cleaned) else "latest"
+    return make_image(recipe.name, version_tag(version), config, layers, notes)
 
 
 def test(image: Image, recipe: Recipe, order: Order, workshop: Workshop, holding: Holding | None = None) -> Tested:

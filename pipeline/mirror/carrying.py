@@ -15,7 +15,7 @@ from pipeline.mirror.references import references
 from pipeline.mirror.repository import Arrival, Overtaken, Repository
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
-from pipeline.oci import media_types
+from pipeline.oci import media_types, signature_tag
 from pipeline.progress import Progress, task
 from pipeline.store import Store
 
@@ -82,7 +82,7 @@ class _Carrier:
 
     def signatures(self, subject: Digest) -> None:
         """cosign's signature, under its tag. One that others have made on the target meanwhile is not overwritten."""
-        tag = f"sha256-{subject.hex}.sig"
+        tag = signature_tag(subject)
         manifest = self.source.manifest(tag)
         if manifest is None:
             return

@@ -16,15 +16,13 @@ from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
 from pipeline.mirror.repository import Repository
 from pipeline.model.artifact import Manifest
-from pipeline.model.image import Descriptor
 from pipeline.model.publication import Move, Past, Why
 from pipeline.oci import media_types
-from pipeline.oci.image import Reader
+from pipeline.oci.artifacts import EMPTY, EMPTY_DATA
+from pipeline.oci.image import Reader, descriptor_json
 
 MOVE_TYPE = "application/vnd.relbuild.move.v1+json"
 
-_EMPTY = b"{}"
-_EMPTY_DESCRIPTOR = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(_EMPTY), len(_EMPTY))
 _NOTE = "org.relbuild.move."
 _RECORD = re.compile(r"move\.(?P<tag>.+)\.(?P<at>\d{8}T\d{9}Z)\.[0-9a-f]{6}")
 _LONGEST_NAME = 90
@@ -36,7 +34,7 @@ def write_down(repository: Repository, move: Move) -> str:
     at = datetime.fromtimestamp(move.at / 1000, UTC)
     stamp = f"{at:%Y%m%dT%H%M%S}{move.at % 1000:03d}Z"
     record = f"move.{move.tag[:_LONGEST_NAME]}.{stamp}.{secrets.token_hex(3)}"
-    repository.put_blob(_EMPTY_DESCRIPTOR, _EMPTY)
+    repository.put_blob(EMPTY, EMPTY_DATA)
     manifest = _manifest(move)
     repository.put_manifest(manifest)
     repository.put_auxiliary(record, manifest, None)
@@ -107,11 +105,7 @@ def _manifest(move: Move) -> Manifest:
         f"{_NOTE}version": move.version,
         **({f"{_NOTE}from": str(move.before)} if move.before else {}),
     }
-    empty = {
-        "mediaType": _EMPTY_DESCRIPTOR.media_type,
-        "digest": str(_EMPTY_DESCRIPTOR.digest),
-        "size": _EMPTY_DESCRIPTOR.size,
-    }
+    empty = descriptor_json(EMPTY)
     return Manifest(
         media_types.MANIFEST,
         canonical_json(

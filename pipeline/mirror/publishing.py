@@ -21,6 +21,7 @@ from pipeline.mirror.tags import immutable_tag
 from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor, Image
 from pipeline.model.publication import Move, Publication, Why
+from pipeline.oci import signature_tag
 from pipeline.progress import Progress, task
 
 PARALLEL = 4
@@ -201,7 +202,7 @@ class _Delivery:
         return missing
 
     def _sign(self, one: Companions) -> None:
-        tag = f"sha256-{one.subject.hex}.sig"
+        tag = signature_tag(one.subject)
         for _ in range(ATTEMPTS):
             present = self.repository.manifest(tag)
             artifact = one.signature(self.repository, present)
