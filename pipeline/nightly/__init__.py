@@ -1,0 +1,1 @@
+"""A catalogue, every night. Start reading at `pipeline.nightly.narrative`."""

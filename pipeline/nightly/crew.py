@@ -1,0 +1,151 @@
+"""Who does the work of a night: processes of this machine, or workers of a cluster. A crew is given one task at a time
+and says which ended; what the tasks are it does not know."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from typing import Protocol
+
+from pipeline.nightly.relaying import Event, Listener, Relay
+from pipeline.progress import Progress
+
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a task needs of its worker: the architecture (rpm's name), bytes of memory, and whether it has to be able
+    to make containers."""
+
+    arch: str
+    memory: int = 0
+    containers: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A task that ended. `result` is what its function returned; else `lost` says what became of its worker, or what
+    the function raised. `worker` names who did it, "" for this machine."""
+
+    name: str
+    result: object = None
+    lost: str = ""
+    worker: str = ""
+
+
+Act = Callable[[object, Progress], object]
+"""A function of a module, so that it can be named to another process: what to do, and where to report progress."""
+
+
+class Crew(Protocol):
+    """Does tasks. Not called from two threads."""
+
+    @property
+    def size(self) -> int:
+        """How many tasks are worth giving at a time."""
+
+    def start(self, name: str, act: Act, work: object, needs: Needs) -> None:
+        """Give a task. Returns at once. `name` tells it from all others that are under way."""
+
+    def next_ended(self) -> Ended:
+        """Wait until a task ends. A task whose worker was lost may have been tried again meanwhile."""
+
+    def close(self) -> None:
+        """End what is under way, and let the workers go."""
+
+
+@dataclass(slots=True)
+class _Hand:
+    process: BaseProcess
+    pipe: Connection
+    listener: Listener
+
+
+@dataclass(slots=True)
+class LocalCrew:
+    """Processes of this machine: each task has one of its own, so that one that is killed costs its task only."""
+
+    progress: Progress
+    jobs: int
+    _context: ForkServerContext = field(default_factory=lambda: multiprocessing.get_context("forkserver"))
+    _hands: dict[str, _Hand] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Let the process that all others are forked from read the program once."""
+        self._context.set_forkserver_preload(["pipeline.nightly.working"])
+
+    @property
+    def size(self) -> int:
+        """See `Crew`."""
+        return self.jobs
+
+    def start(self, name: str, act: Act, work: object, needs: Needs) -> None:
+        """See `Crew`. What the task needs, this machine has, or the task says what is missing."""
+        mine, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_perform, args=(theirs, act, work), name=f"relbuild {name}", daemon=False)
+        process.start()
+        theirs.close()
+        self._hands[name] = _Hand(process, mine, Listener(self.progress, name))
+
+    def next_ended(self) -> Ended:
+        """See `Crew`."""
+        while True:
+            ready = wait([hand.pipe for hand in self._hands.values()])
+            for name, hand in list(self._hands.items()):
+                if hand.pipe in ready:
+                    ended = self._hear(name, hand)
+                    if ended is not None:
+                        return ended
+
+    def _hear(self, name: str, hand: _Hand) -> Ended | None:
+        try:
+            said = hand.pipe.recv()
+        except (EOFError, OSError):
+            said = None
+        if isinstance(said, Event):
+            hand.listener.hear(said)
+            return None
+        hand.listener.end()
+        hand.process.join()
+        hand.pipe.close()
+        del self._hands[name]
+        if isinstance(said, Ended):
+            return Ended(name, said.result, said.lost)
+        code = hand.process.exitcode or 0
+        how = f"by signal {-code}" if code < 0 else f"with status {code}"
+        return Ended(name, lost=f"its process ended {how} before the work was done")
+
+    def close(self) -> None:
+        """See `Crew`."""
+        for hand in self._hands.values():
+            hand.process.terminate()
+        for hand in self._hands.values():
+            hand.process.join()
+            hand.pipe.close()
+        self._hands.clear()
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _perform(pipe: Connection, act: Act, work: object) -> None:
+    one_at_a_time = threading.Lock()
+
+    def tell(said: Event) -> None:
+        with one_at_a_time:
+            pipe.send(said)
+
+    try:
+        ended = Ended("", act(work, Relay(tell)))
+    except Exception as error:  # What it was is told where people watch.
+        ended = Ended("", lost=f"{type(error).__name__}: {error}")
+    pipe.send(ended)
+    pipe.close()

@@ -1,0 +1,143 @@
+"""Progress that crosses a process: what a worker reports is told as plain events, and heard where people watch."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from pipeline.progress import Progress, Task
+
+PAUSE = 0.25
+"""Seconds between two tellings of how far one task is: a task may advance a thousand times a second."""
+
+
+class Kind(StrEnum):
+    """What happened."""
+
+    START = "start"
+    ADVANCE = "advance"
+    FINISH = "finish"
+    WARN = "warn"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to one task, which `number` tells from others of the same worker. `text` is the label,
+    the note or the warning; `amount` how much was done in all, or at START the total."""
+
+    kind: Kind
+    number: int = 0
+    stage: str = ""
+    text: str = ""
+    amount: int | None = None
+    unit: str = ""
+    failed: bool = False
+
+
+@dataclass(slots=True)
+class _Told:
+    number: int
+    tell: Callable[[Event], None]
+    done: int = 0
+    text: str = ""
+    last: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def advance(self, amount: int) -> None:
+        with self.lock:
+            self.done += amount
+            now = time.monotonic()
+            due = now - self.last >= PAUSE
+            if due:
+                self.last = now
+        if due:
+            self.tell(Event(Kind.ADVANCE, self.number, amount=self.done))
+
+    def note(self, text: str) -> None:
+        self.text = text
+
+
+class Relay:
+    """A Progress that tells every event to `tell`, which is called from any thread."""
+
+    def __init__(self, tell: Callable[[Event], None]) -> None:
+        self._tell = tell
+        self._numbers = itertools.count(1)
+
+    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+        """See `pipeline.progress.Progress`."""
+        running = _Told(next(self._numbers), self._tell)
+        self._tell(Event(Kind.START, running.number, stage, label, total, unit))
+        return running
+
+    def finish(self, task: Task, *, failed: bool = False) -> None:
+        """See `pipeline.progress.Progress`."""
+        assert isinstance(task, _Told)
+        self._tell(Event(Kind.FINISH, task.number, text=task.text, amount=task.done, failed=failed))
+
+    def warn(self, text: str) -> None:
+        """See `pipeline.progress.Progress`."""
+        self._tell(Event(Kind.WARN, text=text))
+
+
+@dataclass(slots=True)
+class Listener:
+    """Hears the events of one worker's work and reports them to `progress`, labels preceded by `name`."""
+
+    progress: Progress
+    name: str
+    _running: dict[int, tuple[Task, int]] = field(default_factory=dict)
+
+    def hear(self, event: Event) -> None:
+        """One event, in the order in which they were told."""
+        if event.kind is Kind.WARN:
+            self.progress.warn(f"{self.name}: {event.text}")
+        elif event.kind is Kind.START:
+            label = event.text if event.text.startswith(self.name) else f"{self.name}: {event.text}"
+            task = self.progress.start(event.stage, label, total=event.amount, unit=event.unit)
+            self._running[event.number] = (task, 0)
+        elif event.number in self._running:
+            task, done = self._running.pop(event.number)
+            if event.amount is not None and event.amount > done:
+                task.advance(event.amount - done)
+                done = event.amount
+            if event.kind is Kind.ADVANCE:
+                self._running[event.number] = (task, done)
+            else:
+                if event.text:
+                    task.note(event.text)
+                self.progress.finish(task, failed=event.failed)
+
+    def end(self) -> None:
+        """Nothing more comes: what is under way was lost with its worker."""
+        for task, _ in self._running.values():
+            self.progress.finish(task, failed=True)
+        self._running.clear()
+
+
+@dataclass(slots=True)
+class Log:
+    """The last `limit` lines of what was told, as people would have read them, to be shown beside a failure."""
+
+    limit: int = 40
+    lines: list[str] = field(default_factory=list)
+    _labels: dict[int, Event] = field(default_factory=dict)
+
+    def hear(self, event: Event) -> None:
+        """One event."""
+        if event.kind is Kind.START:
+            self._labels[event.number] = event
+        elif event.kind is Kind.WARN:
+            self._add(f"warning: {event.text}")
+        elif event.kind is Kind.FINISH:
+            began = self._labels.pop(event.number, replace(event, stage="?"))
+            end = "failed" if event.failed else event.text
+            self._add(f"{began.stage} {began.text}" + (f": {end}" if end else ""))
+
+    def _add(self, line: str) -> None:
+        self.lines.append(line)
+        del self.lines[: -self.limit]
