@@ -28,7 +28,6 @@ from pipeline.resolve import (
     compare,
     decide,
     inputs,
-    lock_path,
     other_versions,
     read_lock,
     solve,
@@ -80,7 +79,7 @@ def lock_recipe(order: Order, workshop: Workshop, parent: ParentImage | None = N
     recipe = load_recipe(order.recipe)
     platform = choose_platform(recipe, order)
     arch = choose_architecture(recipe, platform, order)
-    path = lock_path(order.recipe)
+    path = order.lock_file(recipe)
     lock = read_lock(path)
     offer = Offer(platform, arch, workshop)
     section = lock.section(platform.name, arch) if lock else None

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from pipeline.model.image import Compression
 from pipeline.model.platform import Platform
+from pipeline.model.recipe import Recipe
 from pipeline.progress import Progress
 from pipeline.repos import OpenRepository, open_repositories
-from pipeline.resolve import Mode
+from pipeline.resolve import Mode, lock_path
 from pipeline.sandbox import Station, find_runtime, open_station
 from pipeline.store import Store
 
@@ -19,7 +20,8 @@ from pipeline.store import Store
 class Order:
     """What is asked for: a recipe and how to build it. `repositories` is the file that defines platforms;
     `platform` and `architectures` override the recipe's; `output` is where layout and report go; `full`
-    tests also what takes long; `sources` fetches the source packages too."""
+    tests also what takes long; `sources` fetches the source packages too; `locks` is a folder for the locks, by the
+    recipes' names, where they are not to stand beside the recipes."""
 
     recipe: Path
     repositories: Path
@@ -32,6 +34,11 @@ class Order:
     output: Path = Path("output")
     full: bool = False
     sources: bool = False
+    locks: Path | None = None
+
+    def lock_file(self, recipe: Recipe) -> Path:
+        """Where the lock of `recipe` is read and written."""
+        return self.locks / f"{recipe.name}.lock" if self.locks else lock_path(self.recipe)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from pipeline.oci import (
     sign_simply,
     verify_bundle,
 )
-from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SIGN, SMOKE, SPDX
+from pipeline.oci.predicates import CYCLONEDX, LOCK, PROVENANCE, SIGN, SMOKE, SPDX
 
 OF_EACH_IMAGE = (SIGN, PROVENANCE, SPDX, CYCLONEDX, SMOKE)
 """Predicate types of what is attested of every image."""
@@ -69,7 +69,7 @@ class SignedCompanions:
 
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
         """Those that the repository has none of yet that verifies under this key. What was attested once stays: a
-        verdict that is given again is no news."""
+        verdict that is given again is no news, one on other checks or under another runtime is."""
         everything = repository.referrers(self.about.digest)
         known = {referrer.descriptor.digest for referrer in everything}
         listed = [one for one in everything if one.artifact_type == media_types.SIGSTORE_BUNDLE]
@@ -79,9 +79,20 @@ class SignedCompanions:
             artifact = attest(statement, self.about, self.key, self.created)
             if artifact.manifest.digest in known:
                 continue
-            if not find_attested(repository, self.about.digest, predicate_type, self.key.public, listed=listed)[0]:
+            good, _ = find_attested(repository, self.about.digest, predicate_type, self.key.public, listed=listed)
+            if not any(_says_the_same(predicate_type, one.statement.predicate, predicate) for one in good):
                 missing.append(artifact)
         return tuple(missing)
+
+
+def _says_the_same(predicate_type: str, known: bytes, new: bytes) -> bool:
+    """Does what is attested make `new` needless? An image has one bill and one origin, but many verdicts and locks."""
+    if predicate_type == LOCK:
+        return known == new
+    if predicate_type != SMOKE:
+        return True
+    before, now = read_evidence(known), read_evidence(new)
+    return (before.checks, before.runtime, before.full) == (now.checks, now.runtime, now.full)
 
 
 def attested_evidence(repository: Repository, image: Digest, key: VerifyingKey) -> bytes:

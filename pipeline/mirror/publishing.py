@@ -84,9 +84,9 @@ def publish(
     with task(progress, "publish", repository.url, total=_size(consignment), unit="bytes") as running:
         delivery.blobs(consignment, running.advance)
         delivery.manifests(consignment)
-        delivery.companions(consignment)
+        delivery.companions(consignment.companions)
     with task(progress, "check", repository.url):
-        delivery.read_back(consignment)
+        delivery.read_back(consignment.companions)
     immutable = immutable_tag(consignment.version, consignment.created, consignment.digest)
     set_for_ever(repository, immutable, consignment.cleared)
     mover = Mover(repository, consignment.version, Why.PUBLISH, clear_again, clock)
@@ -102,6 +102,19 @@ def publish(
         present=tuple(delivery.present),
         attached=tuple(digest for _, digest in delivery.attached),
     )
+
+
+def accompany(
+    companions: Sequence[Companions], repository: Repository, *, progress: Progress
+) -> tuple[tuple[tuple[Digest, int], ...], tuple[Digest, ...]]:
+    """Bring what accompanies images that are there already: the (digest, bytes) that were sent, and the new referrers.
+    No tag moves. Raises VerificationError if what is read back is not what was sent."""
+    delivery = _Delivery(repository)
+    with task(progress, "publish", repository.url):
+        delivery.companions(companions)
+    with task(progress, "check", repository.url):
+        delivery.read_back(companions)
+    return tuple(delivery.uploaded), tuple(digest for _, digest in delivery.attached)
 
 
 def _size(consignment: Consignment) -> int:
@@ -147,9 +160,9 @@ class _Delivery:
         for manifest in [*own, *([] if any(one.digest == top.digest for one in own) else [top])]:
             self._manifest(manifest)
 
-    def companions(self, consignment: Consignment) -> None:
+    def companions(self, companions: Sequence[Companions]) -> None:
         """Signature and attestations of each."""
-        for one in consignment.companions:
+        for one in companions:
             self._sign(one)
             for artifact in one.attestations(self.repository):
                 self._blobs_of(artifact)
@@ -158,7 +171,7 @@ class _Delivery:
                     self.uploaded.append((artifact.manifest.digest, len(artifact.manifest.data)))
                 self._documents.append(artifact.manifest)
 
-    def read_back(self, consignment: Consignment) -> None:
+    def read_back(self, companions: Sequence[Companions]) -> None:
         """What was sent is read from the mirror and held against its digests, before any tag points to it. What had
         been there was checked when it came, and is only asked for. Raises VerificationError, of all at once."""
         problems: list[Problem] = []
@@ -178,7 +191,7 @@ class _Delivery:
                 problems.append(
                     Problem("manifest-not-kept", f"{manifest.digest} was sent and is not there", self.repository.url)
                 )
-        for one in consignment.companions:
+        for one in companions:
             problems += [
                 Problem("referrer-not-listed", f"{digest} was attached and is not listed", self.repository.url)
                 for digest in self._unlisted(one.subject)

@@ -17,7 +17,6 @@ from pipeline.nightly.relaying import Event, Listener, Relay
 from pipeline.progress import Progress
 
 
-
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What a task needs of its worker: the architecture (rpm's name), bytes of memory, and whether it has to be able
@@ -88,7 +87,9 @@ class LocalCrew:
     def start(self, name: str, act: Act, work: object, needs: Needs) -> None:
         """See `Crew`. What the task needs, this machine has, or the task says what is missing."""
         mine, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_perform, args=(theirs, act, work), name=f"relbuild {name}", daemon=False)
+        process = self._context.Process(
+            target=_perform, args=(theirs, act, work), name=f"relbuild {name}", daemon=False
+        )
         process.start()
         theirs.close()
         self._hands[name] = _Hand(process, mine, Listener(self.progress, name))

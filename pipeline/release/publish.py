@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.digest import Digest, identity
@@ -39,7 +39,8 @@ PLACES = 3
 class PublishOrder:
     """What is to be published: `layouts` as builds left them, with their reports beside them. Those of one name become
     one index. `to` is a mirror; `known_as` is `HOST/NAMESPACE` for those who pull from a directory. `tags` replace the
-    tags that follow the version. `sources`: with the source packages, which the builds have fetched."""
+    tags that follow the version. `sources`: with the source packages, which the builds have fetched. `attested`: what
+    is attested of each image besides, predicate type → JSON."""
 
     layouts: tuple[Path, ...]
     to: Address
@@ -48,6 +49,7 @@ class PublishOrder:
     tags: tuple[str, ...] | None = None
     sources: bool = False
     known_as: str = ""
+    attested: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,7 @@ def consign(
         current = current_images(repository, floating, top.digest)
         return Cleared(images[0].name, tags, top, candidates, order.rules, current)
 
-    companions = [one for member in members for one in _companions(member, order.key)]
+    companions = [one for member in members for one in _companions(member, order.key, order.attested)]
     if len(images) > 1:
         companions.append(_index_companions(top, members, created, order.key))
     consignment = Consignment(
@@ -215,7 +217,7 @@ def _manifest(image: Image) -> Manifest:
     return Manifest(image.manifest_descriptor.media_type, image.manifest_bytes)
 
 
-def _companions(member: Parcel, key: SigningKey) -> tuple[SignedCompanions, ...]:
+def _companions(member: Parcel, key: SigningKey, further: Mapping[str, bytes]) -> tuple[SignedCompanions, ...]:
     """What goes with an image; with its sources, if they do, what goes with these: they are signed as well."""
     image = member.image
     created = image.config.created
@@ -228,6 +230,7 @@ def _companions(member: Parcel, key: SigningKey) -> tuple[SignedCompanions, ...]
             PROVENANCE: provenance_predicate(member.record.provenance),
             **dict(member.sboms),
             SMOKE: member.evidence,
+            **further,
         },
         key=key,
         attached=sources,

@@ -8,20 +8,23 @@ depends on has changed: given a fresh lock, no repository is opened.
 
 from pipeline.resolve.explain import explain
 from pipeline.resolve.lockfile import format_lock, lock_path, parse_lock, read_lock, write_lock
-from pipeline.resolve.solving import solve
+from pipeline.resolve.solving import open_universe, solve
 from pipeline.resolve.staleness import Action, Mode, State, compare, decide, inputs, other_versions, stale
+from pipeline.resolve.universe import Universe
 from pipeline.resolve.versions import versions
 
 __all__ = [
     "Action",
     "Mode",
     "State",
+    "Universe",
     "compare",
     "decide",
     "explain",
     "format_lock",
     "inputs",
     "lock_path",
+    "open_universe",
     "other_versions",
     "parse_lock",
     "read_lock",

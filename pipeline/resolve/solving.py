@@ -50,25 +50,29 @@ def solve(
     inputs: Sequence[tuple[str, Digest]] = (),
     parent: ParentImage | None = None,
     progress: Progress = QUIET,
+    universe: Universe | None = None,
 ) -> LockSection:
     """Choose the packages of a recipe for one platform and architecture: those that it adds to `parent`.
 
-    `inputs` are kept in the section as they are. Local packages are read and put into the store, metadata
-    that is needed is fetched; packages are not. The result depends on nothing but the recipe, the metadata and
-    the version of libsolv. Raises ResolutionError: `package-missing`, `requirement-missing`,
+    `universe` is what `open_universe` made of the same repositories, if several recipes are solved in it: what a recipe
+    adds to it, it must not see. `inputs` are kept in the section as they are. Local packages are read and put into the
+    store, metadata that is needed is fetched; packages are not. The result depends on nothing but the recipe, the
+    metadata and the version of libsolv. Raises ResolutionError: `package-missing`, `requirement-missing`,
     `packages-conflict`, `resolution-impossible`, `pin-unsatisfied`, `module-refused`,
     `parent-fixed`, all that can be told at once.
     """
-    universe = Universe(arch, store=store, progress=progress)
-    # dnf's order (RepoDict.items): where all else is equal, libsolv prefers what was loaded first.
-    for opened in sorted(repositories, key=lambda one: (one.repository.priority, one.repository.cost)):
-        universe.add_repository(opened)
+    own = bool(parent or recipe.assume_installed or any(layer.local for layer in recipe.layers))
+    if universe is None or own:
+        universe = open_universe(arch, repositories, store=store, progress=progress)
+    else:
+        universe.enable_all()
     local = _add_local(universe, recipe, store, progress)
     if parent is not None:
         universe.add_installed(one.header for one in parent.packages)
     if recipe.assume_installed:
         universe.assume(recipe.assume_installed)
-    universe.index()
+    if own:
+        universe.index()
     warnings = list(apply_modules(universe, recipe, repositories, store=store, progress=progress))
     warnings += _exclude(universe, recipe, repositories, local)
     lines = _match_all(universe, recipe, local)
@@ -88,6 +92,18 @@ def solve(
         keys=tuple(sorted({k.fingerprint for o in repositories for k in o.keys if k.repository in from_ids})),
         parent=LockedParent(parent.name, parent.digest, parent.config) if parent else None,
     )
+
+
+def open_universe(
+    arch: str, repositories: Sequence[OpenRepository], *, store: Store, progress: Progress = QUIET
+) -> Universe:
+    """All that the repositories offer, in which one recipe after the other can be solved."""
+    universe = Universe(arch, store=store, progress=progress)
+    # dnf's order (RepoDict.items): where all else is equal, libsolv prefers what was loaded first.
+    for opened in sorted(repositories, key=lambda one: (one.repository.priority, one.repository.cost)):
+        universe.add_repository(opened)
+    universe.index()
+    return universe
 
 
 # --- what there is to choose from ----------------------------------------------------------------

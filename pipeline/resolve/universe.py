@@ -139,6 +139,11 @@ class Universe:
         self._disabled.update(set(solvables) - self.installed)
         self.pool.set_disabled_list(sorted(self._disabled))
 
+    def enable_all(self) -> None:
+        """Take everything into consideration again."""
+        self._disabled.clear()
+        self.pool.set_disabled_list([])
+
     def index(self) -> None:
         """Make provides; to be called after filling and before asking."""
         self.pool.addfileprovides()

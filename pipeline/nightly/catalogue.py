@@ -1,0 +1,255 @@
+"""The recipes of a night as a graph: what is built from what, and which of it is wanted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.documents import load
+from pipeline.errors import RecipeError, RelbuildError, UsageError
+from pipeline.model.recipe import FileKind, Recipe
+from pipeline.recipes import load_recipe
+from pipeline.resolve import lock_path
+
+PLATFORMS_FILE = "repositories.yaml"
+
+NOT_RECIPES = (PLATFORMS_FILE, "rules.yaml")
+"""Files that stand beside recipes."""
+
+_QUOTED = re.compile(r"""["']([^"'\n]{1,200})["']""")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A recipe of the catalogue, or what is wrong with it. `name` is the product's; of one that cannot be read the
+    file's, without its ending."""
+
+    path: Path
+    name: str
+    recipe: Recipe | None
+    error: RelbuildError | None = None
+
+    @property
+    def parent(self) -> str:
+        """The product that it is built from, "" if none."""
+        return self.recipe.parent.name if self.recipe and self.recipe.parent else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which products: those that fit all that is given. `names`, `labels` (key and value, of `image.labels`), `changed`
+    (files; None: not asked) and `containing` (packages: those whose image has one of them)."""
+
+    names: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    changed: tuple[Path, ...] | None = None
+    containing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Recipes, each after the one that it is built from."""
+
+    entries: tuple[Entry, ...]
+
+    def find(self, name: str) -> Entry | None:
+        """The product of that name."""
+        return next((entry for entry in self.entries if entry.name == name), None)
+
+    def below(self, name: str) -> Iterator[Entry]:
+        """All that a product is built from, the nearest first."""
+        entry = self.find(name)
+        while entry is not None and entry.parent:
+            entry = self.find(entry.parent)
+            if entry is not None:
+                yield entry
+
+    def above(self, name: str) -> frozenset[str]:
+        """The names of all that is built from a product, at any distance."""
+        return frozenset(
+            entry.name for entry in self.entries if any(one.name == name for one in self.below(entry.name))
+        )
+
+
+def load_catalogue(places: Sequence[Path]) -> Catalogue:
+    """All recipes in folders, or those that are named as files, and what they are built from. A recipe that is wrong is
+    in the catalogue with its error. Raises UsageError `catalogue-empty`, `path-missing`."""
+    entries: dict[Path, Entry] = {}
+    for place in places:
+        if not place.exists():
+            raise UsageError("path-missing", f"there is no {place}", hint="name a folder of recipes, or recipes")
+        for path in _files(place):
+            entries[path.resolve()] = _read(path)
+    included = {source.resolve() for entry in entries.values() if entry.recipe for source in entry.recipe.sources} - {
+        entry.path.resolve() for entry in entries.values() if entry.recipe
+    }
+    kept = [entry for path, entry in entries.items() if path not in included or entry.recipe]
+    if not kept:
+        raise UsageError(
+            "catalogue-empty",
+            f"there is no recipe in {', '.join(map(str, places))}",
+            hint="name a folder with recipes: files that end in .yaml",
+        )
+    return Catalogue(tuple(_in_order(_refuse_doubles(_with_parents(kept)))))
+
+
+def _files(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return [place]
+    return sorted(path for path in place.glob("*.yaml") if path.name not in NOT_RECIPES)
+
+
+def _read(path: Path) -> Entry:
+    try:
+        recipe = load_recipe(path)
+    except RelbuildError as error:
+        return Entry(path, _name_in(path), None, error)
+    return Entry(path, recipe.name, recipe)
+
+
+def _name_in(path: Path) -> str:
+    """The name in a recipe that is wrong elsewhere, so that it stands in the night under its name."""
+    try:
+        value = load(path).value
+    except RelbuildError:
+        return path.stem
+    name = value.get("name") if isinstance(value, Mapping) else None
+    return name if isinstance(name, str) and name else path.stem
+
+
+def _with_parents(entries: Sequence[Entry]) -> list[Entry]:
+    known = {entry.path.resolve() for entry in entries}
+    added = list(entries)
+    for entry in entries:
+        below = entry.recipe.parent if entry.recipe else None
+        while below is not None:
+            if below.path.resolve() not in known:
+                known.add(below.path.resolve())
+                added.append(Entry(below.path, below.name, below))
+            below = below.parent
+    return added
+
+
+def _refuse_doubles(entries: Sequence[Entry]) -> list[Entry]:
+    """Two recipes of one name would overwrite each other on the mirror: both are wrong."""
+    by_name: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_name.setdefault(entry.name, []).append(entry)
+    checked = []
+    for name, same in by_name.items():
+        if len(same) == 1:
+            checked += same
+            continue
+        files = ", ".join(sorted(str(entry.path) for entry in same))
+        error = RecipeError(
+            "name-twice", f"several recipes are called '{name}': {files}", place=str(same[1].path), hint="rename one"
+        )
+        checked.append(Entry(same[0].path, name, None, error))
+    return checked
+
+
+def _in_order(entries: Sequence[Entry]) -> Iterator[Entry]:
+    waiting = sorted(entries, key=lambda entry: entry.name)
+    names = {entry.name for entry in entries}
+    out: set[str] = set()
+    while waiting:
+        ready = [entry for entry in waiting if not entry.parent or entry.parent in out or entry.parent not in names]
+        # No circle is left: a recipe in one cannot be loaded.
+        for entry in ready:
+            out.add(entry.name)
+            yield entry
+        waiting = [entry for entry in waiting if entry.name not in out]
+
+
+# --- which of it ---------------------------------------------------------------------------------
+
+
+def select(catalogue: Catalogue, wanted: Wanted, held: Callable[[Entry], Collection[str] | None]) -> Catalogue:
+    """The products that are wanted, and what they are built from. Of a changed file all that is built from its product
+    is wanted too: its image will be another. `held` says which packages an entry's image has, None if nobody knows:
+    then it is wanted, rather too much than too little.
+
+    Raises UsageError `product-unknown`, `label-unknown`, `package-unknown`.
+    """
+    chosen = {entry.name for entry in catalogue.entries}
+    if wanted.names:
+        for name in wanted.names:
+            if catalogue.find(name) is None:
+                known = ", ".join(sorted(chosen))
+                raise UsageError("product-unknown", f"no recipe is called '{name}'", hint=f"there are {known}")
+        chosen &= set(wanted.names)
+    if wanted.labels:
+        labelled = {entry.name for entry in catalogue.entries if entry.recipe and _has(entry.recipe, wanted.labels)}
+        if not labelled:
+            text = ", ".join(f"{key}={value}" for key, value in wanted.labels)
+            raise UsageError("label-unknown", f"no recipe has the label {text}", hint="look at image.labels")
+        chosen &= labelled
+    if wanted.changed is not None:
+        touched = {entry.name for entry in catalogue.entries if _touches(entry, wanted.changed)}
+        chosen &= touched.union(*(catalogue.above(name) for name in touched))
+    if wanted.containing:
+        chosen &= _containing(catalogue, wanted.containing, held)
+    needed = chosen | {below.name for name in chosen for below in catalogue.below(name)}
+    return Catalogue(tuple(entry for entry in catalogue.entries if entry.name in needed))
+
+
+def _has(recipe: Recipe, labels: Sequence[tuple[str, str]]) -> bool:
+    return all(label in recipe.image.labels for label in labels)
+
+
+def _containing(
+    catalogue: Catalogue, packages: Sequence[str], held: Callable[[Entry], Collection[str] | None]
+) -> set[str]:
+    found = {entry.name: held(entry) for entry in catalogue.entries}
+    for package in packages:
+        if not any(names is None or package in names for names in found.values()):
+            raise UsageError(
+                "package-unknown", f"no image of the catalogue has the package '{package}'", hint="check its name"
+            )
+    return {name for name, names in found.items() if names is None or not set(packages).isdisjoint(names)}
+
+
+def _touches(entry: Entry, changed: Sequence[Path]) -> bool:
+    """Has one of the files a part in the recipe? Of one that cannot be read nobody knows."""
+    if entry.recipe is None:
+        return True
+    files = {path.resolve() for path in changed}
+    shared = entry.recipe.path.parent.resolve() / PLATFORMS_FILE
+    return (
+        shared in files
+        or not files.isdisjoint(files_of(entry.recipe))
+        or not files.isdisjoint(_templates(entry.recipe, files))
+    )
+
+
+def _templates(recipe: Recipe, files: Collection[Path]) -> set[Path]:
+    """Which of `files` are templates of the recipe: it names them, or a template of its names them."""
+    named = {
+        path: path.relative_to(folder.resolve()).as_posix()
+        for folder in recipe.template_folders
+        for path in files
+        if folder.resolve() in path.parents
+    }
+    waiting = [plan.origin for plan in recipe.files if plan.kind is FileKind.TEMPLATE]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for folder in recipe.template_folders:
+            if (folder / name).is_file():
+                text = (folder / name).read_text(errors="replace")
+                waiting += _QUOTED.findall(text)
+    return {path for path, name in named.items() if name in seen}
+
+
+def files_of(recipe: Recipe) -> frozenset[Path]:
+    """Every file that a recipe names, resolved: itself, what it includes, what it copies, its lock; templates are not
+    among them. Not its parent's."""
+    copied = [recipe.path.parent / plan.origin for plan in recipe.files if plan.kind is FileKind.SOURCE]
+    local = [recipe.path.parent / item.path for layer in recipe.layers for item in layer.local]
+    upgrade = [recipe.path.parent / recipe.smoke.upgrade_from] if recipe.smoke.upgrade_from else []
+    return frozenset(path.resolve() for path in (*recipe.sources, *copied, *local, *upgrade, lock_path(recipe.path)))

@@ -1,0 +1,137 @@
+"""What an image is made from and tested with, as named digests: so that a night can say whether anything of it changed,
+and what."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+
+from pipeline import FORMAT as RELBUILD_FORMAT
+from pipeline.digest import Digest, canonical_json, digest_file
+from pipeline.launch import CONTENTS_FORMAT, plan_asked
+from pipeline.launch import FORMAT as SMOKE_FORMAT
+from pipeline.layers.layer import FORMAT as LAYER_FORMAT
+from pipeline.layers.segments import FORMAT as SEGMENT_FORMAT
+from pipeline.layers.state import FORMAT as STATE_FORMAT
+from pipeline.model.image import Compression
+from pipeline.model.recipe import FileKind, Recipe
+from pipeline.resolve import versions
+from pipeline.smoke import plan_digest
+from pipeline.streams import VERSIONS
+
+Facts = Mapping[str, str]
+"""Name of an input → its digest, or a word where there is none."""
+
+WORDS = {
+    "recipe": "the recipe",
+    "files": "a file that the recipe copies",
+    "templates": "a template",
+    "repositories": "the definition of the repositories",
+    "keys": "the keys of the repositories",
+    "offer": "what the repositories offer",
+    "parent": "the image that it is built from",
+    "formats": "relbuild, or a library that makes layers",
+    "compression": "how layers are compressed",
+    "key": "the key that signs",
+    "checks": "the checks",
+    "older": "the image that upgrading is tested from",
+    "runtime": "the runtime that it is tested with",
+}
+"""What people call the inputs."""
+
+TESTING = frozenset({"checks", "older", "runtime"})
+"""Inputs that an image is tested with. All others it is made from."""
+
+OFFER = "offer"
+"""The one input that may differ without any effect: the repositories changed, but for this image nothing."""
+
+_SAYS_NOTHING = frozenset({"place", "sources", "template_folders", "parent", "smoke"})
+"""Fields of a recipe that no byte of the image depends on, or that are inputs of their own."""
+
+
+def making(recipe: Recipe, compression: Compression, key: Digest) -> dict[str, str]:
+    """What `recipe` and relbuild bring to the image, but for templates and packages. `key`: of the file that signs."""
+    formats = [RELBUILD_FORMAT, LAYER_FORMAT, SEGMENT_FORMAT, STATE_FORMAT, CONTENTS_FORMAT, VERSIONS, versions()]
+    return {
+        "recipe": _digest(_form(recipe)),
+        "files": _digest([_content(path) for path in _copied(recipe)]),
+        "formats": _digest(_form(formats)),
+        "compression": compression.value,
+        "key": str(key),
+    }
+
+
+def testing(recipe: Recipe, runtime: str, *, full: bool) -> dict[str, str]:
+    """What the image of `recipe` is tested with."""
+    older = recipe.path.parent / recipe.smoke.upgrade_from / "index.json" if recipe.smoke.upgrade_from else None
+    return {
+        "checks": f"{SMOKE_FORMAT} {plan_digest(plan_asked(recipe.smoke, full=full))}",
+        "runtime": runtime,
+        "older": _content(older) if older else "none",
+    }
+
+
+def template_names(recipe: Recipe, used: Iterable[Path]) -> tuple[str, ...]:
+    """The names by which templates were found in the recipe's folders, sorted."""
+    names = set()
+    for path in used:
+        for folder in recipe.template_folders:
+            if path.is_relative_to(folder):
+                names.add(path.relative_to(folder).as_posix())
+                break
+    return tuple(sorted(names))
+
+
+def templates(recipe: Recipe, names: Sequence[str]) -> str:
+    """The digest of what templates of these names are now: the first that is found in the recipe's folders counts."""
+    found = []
+    for name in names:
+        path = next((folder / name for folder in recipe.template_folders if (folder / name).is_file()), None)
+        found.append([name, _content(path) if path else "missing"])
+    return _digest(found)
+
+
+def differing(before: Facts, now: Facts) -> tuple[str, ...]:
+    """Names of inputs that are not the same, sorted."""
+    return tuple(sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)))
+
+
+def in_words(names: Iterable[str]) -> str:
+    """What changed, as a sentence's part: `the recipe and a template`."""
+    words = [WORDS.get(name, name) for name in names]
+    return " and ".join(", ".join(words).rsplit(", ", 1))
+
+
+def _copied(recipe: Recipe) -> list[Path]:
+    return [recipe.path.parent / plan.origin for plan in recipe.files if plan.kind is FileKind.SOURCE]
+
+
+def _content(path: Path) -> str:
+    try:
+        return str(digest_file(path))
+    except OSError:
+        return "missing"
+
+
+def _digest(value: object) -> str:
+    return str(Digest.of(canonical_json(value)))
+
+
+def _form(value: object) -> object:
+    """A value as JSON, without what says nothing."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [field.name for field in dataclasses.fields(value) if field.name not in _SAYS_NOTHING]
+        return {name: _form(getattr(value, name)) for name in fields}
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, Enum):
+        return _form(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): _form(inner) for key, inner in value.items()}
+    if isinstance(value, frozenset | set):
+        return sorted(str(inner) for inner in value)
+    if isinstance(value, list | tuple):
+        return [_form(inner) for inner in value]
+    return value if value is None or isinstance(value, bool | int | str) else repr(value)

@@ -1,0 +1,256 @@
+"""The narrative of a night: a catalogue is planned, what changed is built, tested and published in the order in which
+it is built from one another, and what became of all of it is told. Start reading at `nightly`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pipeline.errors import RelbuildError
+from pipeline.gather import Workshop
+from pipeline.mirror.addresses import MirrorKind
+from pipeline.mirror.repository import Mirror
+from pipeline.model.lock import Lock
+from pipeline.model.night import Failure, Night, Outcome, Product, Stage
+from pipeline.nightly.catalogue import Catalogue, Entry, Wanted, load_catalogue, select
+from pipeline.nightly.crew import Crew, Ended, Needs
+from pipeline.nightly.planning import Planner
+from pipeline.nightly.record import remember
+from pipeline.nightly.working import Job, Making, Worked, command_for, failed, work
+from pipeline.release.current import way_of
+from pipeline.resolve import lock_path, parse_lock, read_lock, write_lock
+
+FAILED_EXIT = 1
+"""The exit code of a night in which something failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class NightOrder:
+    """What is asked for: the catalogue's folders or recipes, which products of it, and how they are made.
+    `write_locks`: put the locks of tonight beside the recipes."""
+
+    catalogue: tuple[Path, ...]
+    making: Making
+    wanted: Wanted = Wanted()
+    write_locks: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a night would do about a product: `action` is `build`, `test`, `nothing`, `failed`, or `after NAME` where
+    that depends on what it is built from."""
+
+    product: Product
+    action: str
+
+
+def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], former: Mapping[str, Product]) -> Night:
+    """Plan, build, test and publish a catalogue. `crew_of` calls the crew when there is something to do; `former` is
+    what the last night said of each product. What fails is told in the night, and keeps only what is built from it."""
+    began = workshop.clock()
+    with _mirror(order, workshop, create=True) as mirror:
+        catalogue = _wanted(order, load_catalogue(order.catalogue), former)
+        planner = Planner(catalogue, order.making, workshop, mirror, former)
+        shift = _Shift(order, catalogue, planner, workshop, crew_of)
+        products = shift.run()
+    bad = any(one.outcome in (Outcome.FAILED, Outcome.BLOCKED) for one in products)
+    return Night(
+        began=int(began * 1000),
+        ended=int(workshop.clock() * 1000),
+        catalogue=" ".join(str(place) for place in order.catalogue),
+        destination=str(order.making.to),
+        known_as=order.making.known_as,
+        products=products,
+        repositories=planner.states,
+        exit_code=FAILED_EXIT if bad else 0,
+    )
+
+
+def plan(order: NightOrder, workshop: Workshop, former: Mapping[str, Product]) -> tuple[Planned, ...]:
+    """What a night would do, in the order in which it would. Nothing is built and nothing published."""
+    with _mirror(order, workshop, create=False) as mirror:
+        catalogue = _wanted(order, load_catalogue(order.catalogue), former)
+        planner = Planner(catalogue, order.making, workshop, mirror, former)
+        planned: dict[str, Planned] = {}
+        locks: dict[str, str] = {}
+        for entry in catalogue.entries:
+            planned[entry.name] = _planned(entry, planner, planned, locks)
+        return tuple(planned.values())
+
+
+def _planned(entry: Entry, planner: Planner, planned: Mapping[str, Planned], locks: dict[str, str]) -> Planned:
+    product = None
+    try:
+        product = planner.plan(entry)
+        below = planned.get(entry.parent)
+        if below is not None and below.action == "failed":
+            return Planned(replace(product, outcome=Outcome.BLOCKED, why=f"'{entry.parent}' failed"), "failed")
+        if below is not None and below.action != "nothing":
+            return Planned(replace(product, why=f"it is built from '{entry.parent}'"), f"after {entry.parent}")
+        decision = planner.decide(entry, product, below.product if below else None, locks)
+    except RelbuildError as error:
+        return Planned(failed(planner.as_known(entry, product), error, planner.making), "failed")
+    if decision.job is None:
+        if decision.standing is not None:
+            locks[entry.name] = decision.standing.record.lock
+        return Planned(decision.product, "nothing")
+    locks.update(dict(decision.job.locks))
+    return Planned(replace(decision.product, why=decision.job.why), "test" if decision.job.test_only else "build")
+
+
+@contextlib.contextmanager
+def _mirror(order: NightOrder, workshop: Workshop, *, create: bool) -> Iterator[Mirror | None]:
+    to = order.making.to
+    if not create and to.kind is MirrorKind.DIRECTORY and not to.path.exists():
+        yield None
+        return
+    with way_of(workshop).mirror(to, create=create, name=order.making.known_as) as mirror:
+        yield mirror
+
+
+def _wanted(order: NightOrder, catalogue: Catalogue, former: Mapping[str, Product]) -> Catalogue:
+    def held(entry: Entry) -> Collection[str] | None:
+        """The packages of an entry's image: as the last night said, else as its lock and those below it say."""
+        known = former.get(entry.name)
+        if known is not None and known.packages:
+            return {package.name for package in known.packages}
+        names: set[str] = set()
+        for path in (entry.path, *(one.path for one in catalogue.below(entry.name))):
+            lock = read_lock(lock_path(path))
+            if lock is None:
+                return None
+            names |= {one.package.nevra.name for section in lock.sections for one in section.resolution.chosen}
+        return names
+
+    return select(catalogue, order.wanted, held)
+
+
+@dataclass(slots=True)
+class _Shift:
+    """The night's work while it is under way."""
+
+    order: NightOrder
+    catalogue: Catalogue
+    planner: Planner
+    workshop: Workshop
+    crew_of: Callable[[], Crew]
+    _done: dict[str, Product] = field(default_factory=dict)
+    _locks: dict[str, str] = field(default_factory=dict)
+    _jobs: dict[str, Job] = field(default_factory=dict)
+    _crew: Crew | None = None
+
+    def run(self) -> tuple[Product, ...]:
+        """All products, in the catalogue's order."""
+        waiting = list(self.catalogue.entries)
+        ready: list[Job] = []
+        try:
+            while waiting or ready or self._jobs:
+                entry = self._next(waiting)
+                if entry is not None:
+                    waiting.remove(entry)
+                    job = self._decide(entry)
+                    ready += [job] if job else []
+                self._start(ready)
+                if entry is None and self._jobs:
+                    self._take(self._called().next_ended())
+        finally:
+            if self._crew is not None:
+                self._crew.close()
+        return tuple(self._done[entry.name] for entry in self.catalogue.entries)
+
+    def _called(self) -> Crew:
+        if self._crew is None:
+            self._crew = self.crew_of()
+        return self._crew
+
+    def _next(self, waiting: list[Entry]) -> Entry | None:
+        """The first whose parent is done with, or has none in the catalogue."""
+        names = {entry.name for entry in self.catalogue.entries}
+        return next(
+            (one for one in waiting if not one.parent or one.parent in self._done or one.parent not in names), None
+        )
+
+    def _decide(self, entry: Entry) -> Job | None:
+        product = None
+        try:
+            product = self.planner.plan(entry)
+            parent = self._done.get(entry.parent)
+            if parent is not None and parent.outcome in (Outcome.FAILED, Outcome.BLOCKED):
+                known = self.planner.as_known(entry, product)
+                self._done[entry.name] = _blocked(known, parent, self.order.making)
+                return None
+            decision = self.planner.decide(entry, product, parent, self._locks)
+        except RelbuildError as error:
+            known = self.planner.as_known(entry, product)
+            self._done[entry.name] = failed(known, error, self.order.making)
+            return None
+        if decision.job is None:
+            self._settle(entry.name, Worked(decision.product, decision.standing))
+            return None
+        return decision.job
+
+    def _start(self, ready: list[Job]) -> None:
+        while ready and len(self._jobs) < self._called().size:
+            job = ready.pop(0)
+            self._jobs[job.product.name] = job
+            self._called().start(job.product.name, work, job, Needs(job.product.arch))
+
+    def _take(self, ended: Ended) -> None:
+        job = self._jobs.pop(ended.name)
+        if isinstance(ended.result, Worked):
+            product = replace(ended.result.product, worker=ended.worker)
+            self._settle(ended.name, replace(ended.result, product=product))
+            return
+        failure = Failure(
+            Stage.WORKER,
+            "worker-lost",
+            ended.lost or "the worker gave no answer",
+            hint="look at its log and the kernel's (memory?); what it left behind is removed by the next start",
+            command=command_for(job.product, self.order.making),
+        )
+        self._done[ended.name] = replace(job.product, outcome=Outcome.FAILED, why=failure.message, failure=failure)
+
+    def _settle(self, name: str, worked: Worked) -> None:
+        """A product is done with: keep what the next night needs."""
+        self._done[name] = worked.product
+        if worked.standing is None:
+            return
+        self._locks[name] = worked.lock or worked.standing.record.lock
+        standing = replace(worked.standing, product=worked.product)
+        remember(self.workshop.store, self._mirror_url, worked.product, standing)
+        if self.order.write_locks:
+            self._write_lock(name)
+
+    @property
+    def _mirror_url(self) -> str:
+        return self.planner.mirror.url if self.planner.mirror else ""
+
+    def _write_lock(self, name: str) -> None:
+        """Put tonight's section into the lock beside the recipe, if it says something else."""
+        entry = self.catalogue.find(name)
+        assert entry is not None
+        path = lock_path(entry.path)
+        lock = read_lock(path)
+        new = parse_lock(self._locks[name], name)
+        ours = {(one.resolution.platform, one.resolution.arch) for one in new.sections}
+        others = (
+            [one for one in lock.sections if (one.resolution.platform, one.resolution.arch) not in ours] if lock else []
+        )
+        whole = Lock(new.recipe, (*others, *new.sections))
+        if lock is None or set(lock.sections) != set(whole.sections):
+            write_lock(path, whole)
+
+
+def _blocked(product: Product, parent: Product, making: Making) -> Product:
+    why = f"'{parent.name}', which it is built from, failed"
+    failure = Failure(
+        Stage.PARENT,
+        "parent-failed",
+        why,
+        place=product.recipe,
+        hint=f"mend '{parent.name}' first: {parent.why}",
+        command=command_for(parent, making),
+    )
+    return replace(product, outcome=Outcome.BLOCKED, why=why, failure=failure)

@@ -1,0 +1,332 @@
+"""What is to be done about each product: nothing, where what it is made from and tested with is what it was; else a
+job. One state of a platform's repositories is opened once and shared by all recipes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from pipeline.digest import Digest, canonical_json, digest_file
+from pipeline.errors import RelbuildError, UsageError, VerificationError
+from pipeline.gather import Order, Workshop
+from pipeline.gather.locking import choose_architecture, choose_platform
+from pipeline.mirror.held import read_held
+from pipeline.mirror.repository import Mirror, Repository
+from pipeline.mirror.tags import immutable_tag
+from pipeline.model.lock import Lock, LockSection
+from pipeline.model.night import Outcome, Product, RepositoryState
+from pipeline.model.platform import Platform
+from pipeline.model.recipe import Recipe
+from pipeline.nightly.catalogue import Catalogue, Entry
+from pipeline.nightly.inputs import OFFER, TESTING, differing, in_words, making, templates, testing
+from pipeline.nightly.record import Standing, attested_record, recall
+from pipeline.nightly.settling import same_packages
+from pipeline.nightly.working import Job, Making, signing_key, why_built
+from pipeline.oci import VerifyingKey
+from pipeline.progress import task
+from pipeline.repos import Key, OpenRepository, load_keys, open_repositories
+from pipeline.resolve import (
+    Mode,
+    Universe,
+    decide,
+    format_lock,
+    inputs,
+    lock_path,
+    open_universe,
+    parse_lock,
+    read_lock,
+    solve,
+    stale,
+)
+from pipeline.sandbox import find_runtime
+
+__all__ = ["Decision", "Planner"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be done about a product: `job` if something is; else `product` as it stands, and `standing` to be
+    remembered of it."""
+
+    product: Product
+    job: Job | None = None
+    standing: Standing | None = None
+
+
+@dataclass(slots=True)
+class _Offer:
+    """A platform for one architecture, as it is tonight; or why it cannot be read."""
+
+    platform: Platform
+    arch: str
+    keys: tuple[Key, ...] = ()
+    repositories: tuple[OpenRepository, ...] = ()
+    universe: Universe | None = None
+    error: RelbuildError | None = None
+
+    @property
+    def digest(self) -> str:
+        """The digest of all that the repositories offer."""
+        return str(Digest.of(canonical_json([[one.repository.id, str(one.repomd)] for one in self.repositories])))
+
+
+@dataclass(slots=True)
+class Planner:
+    """Decides about one product after the other. `former` is what the last night said, by product; `mirror` is None
+    where there is none yet."""
+
+    catalogue: Catalogue
+    making: Making
+    workshop: Workshop
+    mirror: Mirror | None
+    former: Mapping[str, Product]
+    _offers: dict[tuple[str, str], _Offer] = field(default_factory=dict)
+    _key: VerifyingKey | None = None
+    _runtime: str = ""
+
+    @property
+    def states(self) -> tuple[RepositoryState, ...]:
+        """What the repositories offered that were looked at."""
+        found = []
+        for offer in self._offers.values():
+            opened = {one.repository.id: one.repomd for one in offer.repositories}
+            problem = str(offer.error) if offer.error else ""
+            found += [
+                RepositoryState(offer.platform.name, offer.arch, one.id, opened.get(one.id), problem)
+                for one in offer.platform.repositories
+            ]
+        return tuple(found)
+
+    def plan(self, entry: Entry) -> Product:
+        """The product as it stands before anything is done. Raises RelbuildError if the recipe is wrong, or its
+        platform cannot be used."""
+        if entry.recipe is None:
+            assert entry.error is not None
+            raise entry.error
+        order = self._order(entry)
+        platform = choose_platform(entry.recipe, order)
+        arch = choose_architecture(entry.recipe, platform, order)
+        return Product(
+            entry.name,
+            str(entry.path),
+            platform.name,
+            arch,
+            Outcome.UNCHANGED,
+            "",
+            labels=entry.recipe.image.labels,
+            parent=entry.parent,
+            began=int(self.workshop.clock() * 1000),
+        )
+
+    def as_known(self, entry: Entry, product: Product | None) -> Product:
+        """A product of which nothing can be done tonight, with all that is known of what stands there. `product` is
+        None where not even its platform is known."""
+        last = self.former.get(entry.name)
+        if product is None:
+            return replace(last or Product(entry.name, str(entry.path), "", "", Outcome.FAILED, ""), **_NO_DEEDS)
+        if last is None or (last.platform, last.arch) != (product.platform, product.arch):
+            return product
+        return replace(last, **{name: getattr(product, name) for name in _OF_TONIGHT})
+
+    def decide(self, entry: Entry, product: Product, parent: Product | None, locks: Mapping[str, str]) -> Decision:
+        """What is to be done about a product. `parent` is what became tonight of what it is built from, `locks` the
+        texts of the locks of all that was decided before. Raises RelbuildError."""
+        recipe = entry.recipe
+        assert recipe is not None
+        offer = self._offer(entry, product)
+        facts = self._facts(entry, recipe, offer, parent)
+        standing = self._standing(product)
+        changed: frozenset[str] = frozenset()
+        if standing is not None:
+            facts["templates"] = templates(recipe, standing.record.templates)
+            product = _as_it_stands(product, standing)
+            changed = frozenset(differing(standing.record.inputs, facts))
+        job = Job(
+            product=product,
+            recipe=entry.path,
+            making=self.making,
+            facts=tuple(sorted(facts.items())),
+            locks=self._locks(entry, standing, locks),
+            why="it was not published yet" if standing is None else f"{in_words(sorted(changed))} changed",
+            standing=standing,
+            parent=parent.digest if parent else None,
+            resolve=bool(entry.parent),
+        )
+        if standing is not None and OFFER not in changed and changed <= TESTING and not self.making.retest:
+            return _only_tests(job, standing, changed, "nothing that it is made from or tested with changed")
+        if entry.parent:
+            return Decision(product, job, standing)
+        text = self._resolved(entry, recipe, offer, standing)
+        job = replace(job, locks=((entry.name, text),), why=why_built(standing, text, facts))
+        if standing is not None and same_packages(standing.record.lock, text) and not self.making.retest:
+            changed -= {OFFER}
+            if changed <= TESTING:
+                return _only_tests(job, standing, changed, "the repositories changed, and for this product nothing")
+        return Decision(product, job, standing)
+
+    def _locks(self, entry: Entry, standing: Standing | None, locks: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        """The locks of what a product is built from, and its own former one: its account numbers stay."""
+        below = [(one.name, locks[one.name]) for one in self.catalogue.below(entry.name) if locks.get(one.name)]
+        return (*([(entry.name, standing.record.lock)] if standing else []), *below)
+
+    # --- what it is made from ---------------------------------------------------------------------
+
+    def _order(self, entry: Entry) -> Order:
+        making = self.making
+        return Order(
+            recipe=entry.path,
+            repositories=making.repositories,
+            platform=making.platform,
+            architectures=making.architectures,
+        )
+
+    def _facts(self, entry: Entry, recipe: Recipe, offer: _Offer, parent: Product | None) -> dict[str, str]:
+        given = dict(inputs(recipe, offer.platform, offer.arch, offer.keys))
+        return {
+            **making(recipe, self.making.compression, digest_file(self.making.key)),
+            **testing(recipe, self._tested_with(), full=self.making.full),
+            "repositories": str(given["repositories"]),
+            "keys": str(given["keys"]),
+            "parent": str(parent.digest) if parent else "none",
+            "templates": "none",
+            OFFER: self._locked_offer(entry) if self.making.locked else offer.digest,
+        }
+
+    def _locked_offer(self, entry: Entry) -> str:
+        """With --locked the locks are what is offered: its own, and those of what it is built from."""
+        paths = [entry.path, *(one.path for one in self.catalogue.below(entry.name))]
+        return " ".join(str(digest_file(lock_path(path))) if lock_path(path).exists() else "none" for path in paths)
+
+    def _tested_with(self) -> str:
+        if not self._runtime:
+            self._runtime = str(find_runtime(self.workshop.runtime))
+        return self._runtime
+
+    def _offer(self, entry: Entry, product: Product) -> _Offer:
+        """The platform as it is tonight, read once. Raises what reading it raises, for each product anew."""
+        name = (product.platform, product.arch)
+        if name not in self._offers:
+            assert entry.recipe is not None
+            offer = _Offer(choose_platform(entry.recipe, self._order(entry)), product.arch)
+            self._offers[name] = offer
+            try:
+                self._read(offer)
+            except RelbuildError as error:
+                offer.error = error
+        offer = self._offers[name]
+        if offer.error is not None:
+            raise offer.error
+        return offer
+
+    def _read(self, offer: _Offer) -> None:
+        workshop = self.workshop
+        offer.keys = load_keys(
+            offer.platform,
+            offer.arch,
+            variables=workshop.environment,
+            store=workshop.store,
+            offline=workshop.offline,
+        )
+        if not self.making.locked:
+            offer.repositories = open_repositories(
+                offer.platform,
+                offer.arch,
+                variables=workshop.environment,
+                store=workshop.store,
+                offline=workshop.offline,
+                progress=workshop.progress,
+            )
+
+    def _resolved(self, entry: Entry, recipe: Recipe, offer: _Offer, standing: Standing | None) -> str:
+        """The lock of tonight, as text: resolved anew with the account numbers that were, or the committed one."""
+        now = inputs(recipe, offer.platform, offer.arch, offer.keys)
+        path = lock_path(entry.path)
+        lock = read_lock(path)
+        committed = lock.section(offer.platform.name, offer.arch) if lock else None
+        if self.making.locked:
+            why = stale(committed, now) if committed else ("there is no lock",)
+            decide(committed, why, Mode.LOCKED, path)
+            assert committed is not None
+            return format_lock(Lock(recipe.name, (committed,)))
+        with task(self.workshop.progress, "resolve", recipe.name) as running:
+            if offer.universe is None:
+                offer.universe = open_universe(
+                    offer.arch, offer.repositories, store=self.workshop.store, progress=self.workshop.progress
+                )
+            section = solve(
+                recipe,
+                offer.platform,
+                offer.arch,
+                offer.repositories,
+                store=self.workshop.store,
+                inputs=now,
+                progress=self.workshop.progress,
+                universe=offer.universe,
+            )
+            running.note(f"{len(section.resolution.chosen)} packages")
+        before = _section(standing, offer) or committed
+        if before is not None:
+            section = replace(section, accounts=before.accounts)
+        return format_lock(Lock(recipe.name, (section,)))
+
+    # --- what stands on the mirror ----------------------------------------------------------------
+
+    def _standing(self, product: Product) -> Standing | None:
+        """What stands on the mirror, from the store's memory if the mirror still has it, else from what is attested
+        there. None: nothing, or nothing that can be compared with."""
+        if self.mirror is None:
+            return None
+        repository = self.mirror.repository(product.name)
+        known = recall(self.workshop.store, self.mirror.url, product.name, product.platform, product.arch)
+        if known is not None and repository.resolve(known.immutable) == known.digest:
+            return known
+        with contextlib.suppress(UsageError, VerificationError):
+            return self._attested(repository, product)
+        return None
+
+    def _attested(self, repository: Repository, product: Product) -> Standing | None:
+        last = self.former.get(product.name)
+        reference = (last.digest if last else None) or repository.resolve("latest")
+        if reference is None:
+            return None
+        held = read_held(repository, reference)
+        if len(held.images) != 1:
+            return None
+        if self._key is None:
+            self._key = signing_key(self.making, self.workshop.progress).public
+        record = attested_record(repository, held.digest, self._key)
+        immutable = immutable_tag(held.version, held.created, held.digest)
+        if record is None or repository.resolve(immutable) != held.digest:
+            return None
+        known = last if last and last.digest == held.digest else replace(product, tags=(immutable,))
+        return Standing(record, held.digest, immutable, replace(known, version=held.version))
+
+
+def _only_tests(job: Job, standing: Standing, changed: frozenset[str], nothing: str) -> Decision:
+    """What is to be done where the image would be the same: test it again if its checks are others, else `nothing`."""
+    if changed:
+        again = replace(job, test_only=True, why=f"{in_words(sorted(changed))} changed")
+        return Decision(job.product, again, standing)
+    record = replace(standing.record, facts=job.facts)
+    return Decision(replace(job.product, why=nothing), None, replace(standing, record=record))
+
+
+def _section(standing: Standing | None, offer: _Offer) -> LockSection | None:
+    if standing is None or not standing.record.lock:
+        return None
+    return parse_lock(standing.record.lock, "the lock on the mirror").section(offer.platform.name, offer.arch)
+
+
+_NO_DEEDS: Mapping[str, Any] = MappingProxyType({"uploaded": 0, "moved": (), "steps": (), "took": 0, "worker": ""})
+
+_OF_TONIGHT = ("recipe", "outcome", "why", "labels", "parent", "began", "took", "steps", "uploaded", "moved", "worker")
+
+
+def _as_it_stands(product: Product, standing: Standing) -> Product:
+    """All that was known of the image that stands there, with what is of tonight."""
+    known = standing.product or product
+    tonight: dict[str, Any] = {name: getattr(product, name) for name in _OF_TONIGHT}
+    return replace(known, **tonight, digest=standing.digest, immutable=standing.immutable, failure=None)

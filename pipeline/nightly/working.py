@@ -1,0 +1,397 @@
+"""One product of a night, made by one worker: resolved if need be, built, tested, published. Start at `work`."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.build import Built, build
+from pipeline.build import lock as lock_here
+from pipeline.digest import Digest
+from pipeline.errors import (
+    EnvironmentLacking,
+    PublicationRefused,
+    RecipeError,
+    RelbuildError,
+    ResolutionError,
+    SmokeError,
+    VerificationError,
+)
+from pipeline.gather import Locked, Order, Workshop
+from pipeline.mirror.addresses import Address
+from pipeline.model.image import Compression
+from pipeline.model.lock import Lock
+from pipeline.model.night import Failure, Outcome, Product, Stage
+from pipeline.model.publication import Publication
+from pipeline.model.recipe import Recipe
+from pipeline.model.report import SmokeReport
+from pipeline.model.rules import MirrorRules
+from pipeline.nightly.figures import (
+    attached_to,
+    changed_packages,
+    check_figures,
+    layer_sizes,
+    package_sizes,
+    packages_of,
+    resources,
+)
+from pipeline.nightly.inputs import OFFER, TESTING, differing, in_words, template_names, templates
+from pipeline.nightly.record import Record, Standing, predicate
+from pipeline.nightly.relaying import Logged
+from pipeline.nightly.settling import same_packages
+from pipeline.oci import SigningKey, load_signing_key
+from pipeline.oci.predicates import LOCK
+from pipeline.progress import Progress
+from pipeline.recipes import load_recipe
+from pipeline.release import PublishOrder, publish
+from pipeline.release.current import way_of
+from pipeline.release.retest import retest
+from pipeline.resolve import Mode, format_lock
+from pipeline.store import Store
+
+PASSWORDS = ("RELBUILD_KEY_PASSWORD", "COSIGN_PASSWORD")
+"""Environment variables that may hold the password of the key that signs. Nobody is there to be asked for it."""
+
+LOG_LINES = 60
+"""Last lines of a container's output that are kept of a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How all products of a night are made: what does not differ between them. `key` is the file of the key that signs,
+    on the worker."""
+
+    repositories: Path
+    to: Address
+    key: Path
+    store: Path
+    output: Path
+    environment: Mapping[str, str]
+    platform: str | None = None
+    architectures: tuple[str, ...] = ()
+    known_as: str = ""
+    rules: MirrorRules = MirrorRules()
+    compression: Compression = Compression.GZIP
+    locked: bool = False
+    offline: bool = False
+    full: bool = False
+    retest: bool = False
+    runtime: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One product to be made. `locks` are (product, text): its own, "" if it is to be resolved here, and those of what
+    it is built from; `parent` is the digest of the image that it is built from, as it was published. `facts` are its
+    inputs, `standing` what is on the mirror. `test_only`: only its checks are others."""
+
+    product: Product
+    recipe: Path
+    making: Making
+    facts: tuple[tuple[str, str], ...]
+    locks: tuple[tuple[str, str], ...]
+    why: str
+    standing: Standing | None = None
+    parent: Digest | None = None
+    resolve: bool = False
+    test_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What came of a job, and what is to be kept of it: None where it failed."""
+
+    product: Product
+    standing: Standing | None
+    lock: str = ""
+
+
+def work(job: object, progress: Progress) -> object:
+    """Do one job: a function of its own process. What fails is told in the product, never raised."""
+    assert isinstance(job, Job)
+    logged = Logged(progress, time.time)
+    began = time.time()
+    try:
+        worked = _Worker(job, logged, _workshop(job.making, logged)).do()
+    except RelbuildError as error:
+        worked = Worked(failed(job.product, error, job.making, log=tuple(logged.lines)), None)
+    except Exception as error:  # A defect of relbuild fails one product, and the page shows where it is.
+        lines = tuple(line for part in traceback.format_exception(error) for line in part.rstrip().split("\n"))
+        failure = Failure(
+            Stage.WORKER,
+            "internal-error",
+            f"{type(error).__name__}: {error}",
+            hint="this is a defect of relbuild: report it with these lines",
+            log=(*logged.lines, *lines)[-LOG_LINES:],
+            command=command_for(job.product, job.making),
+        )
+        worked = Worked(replace(job.product, outcome=Outcome.FAILED, why=failure.message, failure=failure), None)
+    timed = replace(worked.product, began=int(began * 1000), took=int((time.time() - began) * 1000), steps=logged.steps)
+    if timed.outcome is Outcome.BUILT:
+        timed = replace(timed, built=timed.began, build_took=timed.took)
+    standing = replace(worked.standing, product=timed) if worked.standing else None
+    return replace(worked, product=timed, standing=standing)
+
+
+def failed(product: Product, error: RelbuildError, making: Making, *, log: tuple[str, ...] = ()) -> Product:
+    """The product with what kept it from being made. What stands on the mirror is left as it is."""
+    first = error.problems[0]
+    message = "\n".join(problem.message for problem in error.problems)
+    failure = Failure(
+        _stage(error), first.code, message, first.place or "", first.hint or "", log, command_for(product, making)
+    )
+    return replace(product, outcome=Outcome.FAILED, why=message.split("\n")[0], failure=failure)
+
+
+def _stage(error: RelbuildError) -> Stage:
+    stages = {
+        RecipeError: Stage.RECIPE,
+        ResolutionError: Stage.RESOLVE,
+        SmokeError: Stage.SMOKE,
+        PublicationRefused: Stage.PUBLISH,
+    }
+    return next((stage for kind, stage in stages.items() if isinstance(error, kind)), Stage.BUILD)
+
+
+def command_for(product: Product, making: Making) -> str:
+    """What a person types to see a failure again."""
+    mode = "--locked" if making.locked else "--upgrade"
+    words = ["relbuild", "build", product.recipe, mode, "--retest"]
+    words += ["--platform", making.platform] if making.platform else []
+    words += [word for arch in making.architectures for word in ("--arch", arch)]
+    words += ["--full"] if making.full else []
+    words += ["--compression", making.compression.value] if making.compression is not Compression.GZIP else []
+    return " ".join(words)
+
+
+def signing_key(making: Making, progress: Progress) -> SigningKey:
+    """The key that signs, its password from the environment. Raises UsageError, EnvironmentLacking."""
+
+    def ask() -> bytes:
+        for name in PASSWORDS:
+            if name in making.environment:
+                return making.environment[name].encode()
+        raise EnvironmentLacking(
+            "key-password-missing",
+            "the key has a password, and a night has nobody to ask for it",
+            place=str(making.key),
+            hint=f"give it in the environment variable {PASSWORDS[0]}",
+        )
+
+    return load_signing_key(making.key, ask, progress=progress)
+
+
+def _workshop(making: Making, progress: Progress) -> Workshop:
+    return Workshop(Store.open(making.store), progress, making.environment, time.time, making.offline, making.runtime)
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    job: Job
+    logged: Logged
+    workshop: Workshop
+
+    def do(self) -> Worked:
+        """Whatever the job asks for."""
+        with self.workshop.store.temporary("locks") as folder:
+            job, order = self.job, self._order(folder)
+            recipe = load_recipe(job.recipe)
+            if job.test_only and job.standing is not None:
+                return self._retest(recipe, job.standing, job.standing.record.lock, job.why)
+            why = job.why
+            if job.resolve:
+                locked = lock_here(order, self.workshop)
+                self._demand_parent(locked)
+                found = self._unchanged(recipe, locked)
+                if found is not None:
+                    return found
+                why = why_built(job.standing, _lock_text(locked), dict(job.facts))
+            built = build(order, self.workshop)
+            self._demand_parent(built.locked)
+            return self._publish(recipe, built, why)
+
+    def _order(self, folder: Path) -> Order:
+        job, making = self.job, self.job.making
+        mode = Mode.LOCKED if making.locked else Mode.UPGRADE if job.resolve else Mode.DEFAULT
+        if not making.locked:
+            for name, text in job.locks:
+                (folder / f"{name}.lock").write_text(text)
+        return Order(
+            recipe=job.recipe,
+            repositories=making.repositories,
+            platform=making.platform,
+            architectures=making.architectures,
+            mode=mode,
+            retest=making.retest,
+            compression=making.compression,
+            output=making.output,
+            full=making.full,
+            locks=None if making.locked else folder,
+        )
+
+    def _demand_parent(self, locked: Locked) -> None:
+        """Is the child built on the very image that was published tonight?"""
+        if self.job.parent is not None and locked.parent is not None and locked.parent.digest != self.job.parent:
+            raise VerificationError(
+                "parent-differs",
+                f"'{locked.parent.name}' came out as {locked.parent.digest}, and was published as {self.job.parent}",
+                place=str(self.job.recipe),
+                hint="the worker has other libraries or files than the one that built it; compare `relbuild version`",
+            )
+
+    # --- nothing new, or only the checks ----------------------------------------------------------
+
+    def _unchanged(self, recipe: Recipe, locked: Locked) -> Worked | None:
+        """What is to be said where the resolution is the former one: nothing changed, or the checks did."""
+        standing, facts = self.job.standing, dict(self.job.facts)
+        if standing is None or self.job.making.retest:
+            return None
+        text = _lock_text(locked)
+        others = set(differing(standing.record.inputs, facts)) - {OFFER}
+        if not same_packages(standing.record.lock, text) or others - TESTING:
+            return None
+        if others:
+            return self._retest(recipe, standing, text, f"{in_words(sorted(others))} changed")
+        record = replace(standing.record, facts=self.job.facts)
+        product = replace(self.job.product, outcome=Outcome.UNCHANGED, why="it came to the same packages")
+        return Worked(product, replace(standing, record=record), text)
+
+    def _retest(self, recipe: Recipe, standing: Standing, text: str, why: str) -> Worked:
+        job, making = self.job, self.job.making
+        record = replace(standing.record, facts=job.facts)
+        with way_of(self.workshop).repository(_at(making.to, recipe.name), write=True) as repository:
+            done = retest(
+                repository,
+                standing.digest,
+                recipe.smoke,
+                signing_key(making, self.logged),
+                self.workshop,
+                full=making.full,
+                folder=recipe.path.parent,
+                also=lambda image: {LOCK: predicate(record)},
+            )
+            attached = attached_to(repository, standing.digest, recipe.name, making.to)
+        report = done.tested.report
+        product = replace(job.product, checks=check_figures(report), resources=resources(report))
+        if not report.passed:
+            return Worked(self._not_passed(product, report), None)
+        product = replace(
+            product,
+            outcome=Outcome.RETESTED,
+            why=why,
+            digest=standing.digest,
+            immutable=standing.immutable,
+            uploaded=sum(size for _, size in done.uploaded),
+            attached=attached,
+        )
+        return Worked(product, replace(standing, record=record), text)
+
+    # --- built ------------------------------------------------------------------------------------
+
+    def _publish(self, recipe: Recipe, built: Built, why: str) -> Worked:
+        job, making = self.job, self.job.making
+        product = self._product(built, why)
+        if built.report is None or not built.report.passed:
+            return Worked(self._not_passed(product, built.report), None)
+        names = template_names(recipe, built.assembled.templates)
+        facts = {**dict(job.facts), "templates": templates(recipe, names)}
+        text = _lock_text(built.locked)
+        record = Record(tuple(sorted(facts.items())), names, text)
+        order = PublishOrder(
+            layouts=(built.layout,),
+            to=making.to,
+            key=signing_key(making, self.logged),
+            rules=making.rules,
+            known_as=making.known_as,
+            attested={LOCK: predicate(record)},
+        )
+        (publication,) = publish(order, self.workshop)
+        with way_of(self.workshop).repository(_at(making.to, recipe.name)) as repository:
+            attached = attached_to(repository, publication.digest, recipe.name, making.to)
+        product = self._published(product, publication)
+        product = replace(product, attached=attached)
+        return Worked(product, Standing(record, publication.digest, publication.immutable), text)
+
+    def _product(self, built: Built, why: str) -> Product:
+        before = self.job.standing
+        packages = package_sizes(built.locked)
+        had = packages_of(before) if before else None
+        return replace(
+            self.job.product,
+            outcome=Outcome.BUILT,
+            why=why,
+            version=built.bill.version,
+            packages=packages,
+            layers=layer_sizes(built.image),
+            changes=changed_packages(had, packages) if had is not None else (),
+            checks=check_figures(built.report) if built.report else (),
+            resources=resources(built.report) if built.report else resources(None),
+        )
+
+    def _published(self, product: Product, publication: Publication) -> Product:
+        before = self.job.standing.digest if self.job.standing else None
+        same = before == publication.digest
+        return replace(
+            product,
+            outcome=Outcome.UNCHANGED if same and not publication.moved else Outcome.BUILT,
+            why=f"{product.why}; it came out the same" if same else product.why,
+            digest=publication.digest,
+            previous=self.job.product.previous if same else before,
+            changes=self.job.product.changes if same else product.changes,
+            immutable=publication.immutable,
+            tags=(*(move.tag for move in publication.moved), *publication.unmoved),
+            uploaded=publication.bytes_uploaded,
+            moved=tuple(move.tag for move in publication.moved),
+        )
+
+    def _not_passed(self, product: Product, report: SmokeReport | None) -> Product:
+        problems = report.problems if report else ("it was not launched",)
+        output = [
+            f"{instance.name}: {line}"
+            for instance in (report.instances if report else ())
+            for line in instance.log.rstrip().split("\n")
+            if line
+        ]
+        failure = Failure(
+            Stage.SMOKE,
+            "smoke-failed",
+            "\n".join(problems),
+            place=str(self.job.recipe),
+            hint=f"see {self.job.making.output / product.name}.report/ for the answers and the containers' logs",
+            log=tuple(output[-LOG_LINES:]) or tuple(self.logged.lines),
+            command=command_for(product, self.job.making),
+        )
+        before = self.job.product  # What stands on the mirror is what it was.
+        return replace(
+            before,
+            outcome=Outcome.FAILED,
+            why=problems[0],
+            checks=product.checks,
+            resources=product.resources,
+            failure=failure,
+        )
+
+
+def why_built(standing: Standing | None, lock: str, facts: Mapping[str, str]) -> str:
+    """Why a product is built, in words."""
+    if standing is None:
+        return "it was not published yet"
+    changed = [name for name in differing(standing.record.inputs, facts) if name != OFFER]
+    reasons = []
+    if not same_packages(standing.record.lock, lock):
+        reasons.append("packages changed")
+    if changed:
+        reasons.append(f"{in_words(changed)} changed")
+    return " and ".join(reasons) or "it was asked for"
+
+
+def _lock_text(locked: Locked) -> str:
+    return format_lock(Lock(locked.recipe.name, (locked.section,)))
+
+
+def _at(to: Address, name: str) -> Address:
+    """A product's repository on a mirror."""
+    return Address(to.kind, f"{to.rest.rstrip('/')}/{name}")

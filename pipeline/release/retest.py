@@ -1,0 +1,83 @@
+"""An image that is published is tested again, with other checks or another runtime than before, and is not built again:
+the new verdict is attested beside the former ones. No tag moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.digest import Digest
+from pipeline.errors import VerificationError
+from pipeline.gather import Workshop
+from pipeline.launch import Tested, run_tests
+from pipeline.mirror.attesting import SignedCompanions
+from pipeline.mirror.held import Held, read_held
+from pipeline.mirror.publishing import accompany
+from pipeline.mirror.repository import Repository
+from pipeline.model.evidence import evidence_json
+from pipeline.model.image import Image
+from pipeline.model.smoke import SmokePlan
+from pipeline.oci import SigningKey
+from pipeline.oci.predicates import SMOKE
+
+
+@dataclass(frozen=True, slots=True)
+class Retested:
+    """The verdict on an image of a mirror, and what was sent: (digest, bytes), and the new referrers."""
+
+    image: Image
+    tested: Tested
+    uploaded: tuple[tuple[Digest, int], ...] = ()
+    attached: tuple[Digest, ...] = ()
+
+
+def retest(
+    repository: Repository,
+    digest: Digest,
+    plan: SmokePlan,
+    key: SigningKey,
+    workshop: Workshop,
+    *,
+    full: bool = False,
+    folder: Path = Path(),
+    also: Callable[[Image], Mapping[str, bytes]] = lambda image: {},
+) -> Retested:
+    """Fetch the image `digest` from its repository, launch it, ask the checks of `plan`, and if it passes attest that
+    there, and with it what `also` says of it. `folder` is the recipe's.
+
+    Raises UsageError `reference-missing`, VerificationError `image-missing` for an index.
+    """
+    image = _one(read_held(repository, digest), repository)
+    for layer in image.layers:
+        if not workshop.store.has(layer.blob.digest):
+            repository.fetch_blob(layer.blob, workshop.store)
+    tested = run_tests(
+        image,
+        plan,
+        store=workshop.store,
+        station=workshop.station(),
+        progress=workshop.progress,
+        clock=workshop.clock,
+        full=full,
+        folder=folder,
+    )
+    if tested.evidence is None:
+        return Retested(image, tested)
+    companions = SignedCompanions(
+        about=image.manifest_descriptor,
+        name=image.name,
+        created=image.config.created,
+        predicates={SMOKE: evidence_json(tested.evidence), **also(image)},
+        key=key,
+    )
+    uploaded, attached = accompany((companions,), repository, progress=workshop.progress)
+    return Retested(image, tested, uploaded, attached)
+
+
+def _one(held: Held, repository: Repository) -> Image:
+    if len(held.images) != 1:
+        raise VerificationError(
+            "image-missing", f"{held.digest} is an index, and one image is to be tested", place=repository.url
+        )
+    return held.images[0]
