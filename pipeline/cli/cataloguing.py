@@ -110,6 +110,7 @@ def nightly_command(
             store=workshop.store.root,
             output=output,
             environment=environment,
+            clock=workshop.clock,
             platform=platform,
             architectures=tuple(arch or ()),
             known_as=known_as,

@@ -4,7 +4,7 @@ it is built from one another, and what became of all of it is told. Start readin
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,8 +51,8 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
     what the last night said of each product. What fails is told in the night, and keeps only what is built from it."""
     began = workshop.clock()
     with _mirror(order, workshop, create=True) as mirror:
-        catalogue = _wanted(order, load_catalogue(order.catalogue), former)
-        planner = Planner(catalogue, order.making, workshop, mirror, former)
+        planner = Planner(load_catalogue(order.catalogue), order.making, workshop, mirror, former)
+        catalogue = planner.catalogue = select(planner.catalogue, order.wanted, planner.packages)
         shift = _Shift(order, catalogue, planner, workshop, crew_of)
         products = shift.run()
     bad = any(one.outcome in (Outcome.FAILED, Outcome.BLOCKED) for one in products)
@@ -71,8 +71,8 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
 def plan(order: NightOrder, workshop: Workshop, former: Mapping[str, Product]) -> tuple[Planned, ...]:
     """What a night would do, in the order in which it would. Nothing is built and nothing published."""
     with _mirror(order, workshop, create=False) as mirror:
-        catalogue = _wanted(order, load_catalogue(order.catalogue), former)
-        planner = Planner(catalogue, order.making, workshop, mirror, former)
+        planner = Planner(load_catalogue(order.catalogue), order.making, workshop, mirror, former)
+        catalogue = planner.catalogue = select(planner.catalogue, order.wanted, planner.packages)
         planned: dict[str, Planned] = {}
         locks: dict[str, str] = {}
         for entry in catalogue.entries:
@@ -108,23 +108,6 @@ def _mirror(order: NightOrder, workshop: Workshop, *, create: bool) -> Iterator[
         return
     with way_of(workshop).mirror(to, create=create, name=order.making.known_as) as mirror:
         yield mirror
-
-
-def _wanted(order: NightOrder, catalogue: Catalogue, former: Mapping[str, Product]) -> Catalogue:
-    def held(entry: Entry) -> Collection[str] | None:
-        """The packages of an entry's image: as the last night said, else as its lock and those below it say."""
-        known = former.get(entry.name)
-        if known is not None and known.packages:
-            return {package.name for package in known.packages}
-        names: set[str] = set()
-        for path in (entry.path, *(one.path for one in catalogue.below(entry.name))):
-            lock = read_lock(lock_path(path))
-            if lock is None:
-                return None
-            names |= {one.package.nevra.name for section in lock.sections for one in section.resolution.chosen}
-        return names
-
-    return select(catalogue, order.wanted, held)
 
 
 @dataclass(slots=True)
@@ -218,14 +201,11 @@ class _Shift:
         if worked.standing is None:
             return
         self._locks[name] = worked.lock or worked.standing.record.lock
-        standing = replace(worked.standing, product=worked.product)
-        remember(self.workshop.store, self._mirror_url, worked.product, standing)
+        if worked.standing is not self.planner.remembered.get(name):
+            standing = replace(worked.standing, product=worked.product)
+            remember(self.workshop.store, str(self.order.making.to), worked.product, standing)
         if self.order.write_locks:
             self._write_lock(name)
-
-    @property
-    def _mirror_url(self) -> str:
-        return self.planner.mirror.url if self.planner.mirror else ""
 
     def _write_lock(self, name: str) -> None:
         """Put tonight's section into the lock beside the recipe, if it says something else."""

@@ -4,7 +4,7 @@ job. One state of a platform's repositories is opened once and shared by all rec
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,7 @@ from pipeline.gather import Order, Workshop
 from pipeline.gather.locking import choose_architecture, choose_platform
 from pipeline.mirror.held import read_held
 from pipeline.mirror.repository import Mirror, Repository
-from pipeline.mirror.tags import immutable_tag
+from pipeline.mirror.tags import floating_tags, immutable_tag
 from pipeline.model.lock import Lock, LockSection
 from pipeline.model.night import Outcome, Product, RepositoryState
 from pipeline.model.platform import Platform
@@ -76,13 +76,14 @@ class _Offer:
 @dataclass(slots=True)
 class Planner:
     """Decides about one product after the other. `former` is what the last night said, by product; `mirror` is None
-    where there is none yet."""
+    where there is none yet; `remembered` is what the store knew, by product."""
 
     catalogue: Catalogue
     making: Making
     workshop: Workshop
     mirror: Mirror | None
     former: Mapping[str, Product]
+    remembered: dict[str, Standing] = field(default_factory=dict)
     _offers: dict[tuple[str, str], _Offer] = field(default_factory=dict)
     _key: VerifyingKey | None = None
     _runtime: str = ""
@@ -121,10 +122,29 @@ class Planner:
             began=int(self.workshop.clock() * 1000),
         )
 
+    def last(self, name: str) -> Product | None:
+        """What the night before said of a product."""
+        known = recall(self.workshop.store, str(self.making.to), name) if self.mirror else None
+        return known.product if known is not None and known.product is not None else self.former.get(name)
+
+    def packages(self, entry: Entry) -> Collection[str] | None:
+        """The names of the packages of an entry's image: as the last night said, else as its lock and those of what it
+        is built from say; None if nobody knows."""
+        known = self.last(entry.name)
+        if known is not None and known.packages:
+            return {package.name for package in known.packages}
+        names: set[str] = set()
+        for path in (entry.path, *(one.path for one in self.catalogue.below(entry.name))):
+            lock = read_lock(lock_path(path))
+            if lock is None:
+                return None
+            names |= {one.package.nevra.name for section in lock.sections for one in section.resolution.chosen}
+        return names
+
     def as_known(self, entry: Entry, product: Product | None) -> Product:
         """A product of which nothing can be done tonight, with all that is known of what stands there. `product` is
         None where not even its platform is known."""
-        last = self.former.get(entry.name)
+        last = self.last(entry.name)
         if product is None:
             return replace(last or Product(entry.name, str(entry.path), "", "", Outcome.FAILED, ""), **_NO_DEEDS)
         if last is None or (last.platform, last.arch) != (product.platform, product.arch):
@@ -280,15 +300,18 @@ class Planner:
         if self.mirror is None:
             return None
         repository = self.mirror.repository(product.name)
-        known = recall(self.workshop.store, self.mirror.url, product.name, product.platform, product.arch)
+        known = recall(self.workshop.store, str(self.making.to), product.name)
+        if known is not None and not _is_of(known, product):
+            known = None
         if known is not None and repository.resolve(known.immutable) == known.digest:
+            self.remembered[product.name] = known
             return known
         with contextlib.suppress(UsageError, VerificationError):
             return self._attested(repository, product)
         return None
 
     def _attested(self, repository: Repository, product: Product) -> Standing | None:
-        last = self.former.get(product.name)
+        last = self.last(product.name)
         reference = (last.digest if last else None) or repository.resolve("latest")
         if reference is None:
             return None
@@ -301,8 +324,9 @@ class Planner:
         immutable = immutable_tag(held.version, held.created, held.digest)
         if record is None or repository.resolve(immutable) != held.digest:
             return None
-        known = last if last and last.digest == held.digest else replace(product, tags=(immutable,))
-        return Standing(record, held.digest, immutable, replace(known, version=held.version))
+        known = last if last and last.digest == held.digest else product
+        tags = tuple(tag for tag in floating_tags(held.version) if repository.resolve(tag) == held.digest)
+        return Standing(record, held.digest, immutable, replace(known, version=held.version, tags=tags))
 
 
 def _only_tests(job: Job, standing: Standing, changed: frozenset[str], nothing: str) -> Decision:
@@ -310,8 +334,14 @@ def _only_tests(job: Job, standing: Standing, changed: frozenset[str], nothing: 
     if changed:
         again = replace(job, test_only=True, why=f"{in_words(sorted(changed))} changed")
         return Decision(job.product, again, standing)
-    record = replace(standing.record, facts=job.facts)
-    return Decision(replace(job.product, why=nothing), None, replace(standing, record=record))
+    if standing.record.facts != job.facts:
+        standing = replace(standing, record=replace(standing.record, facts=job.facts))
+    return Decision(replace(job.product, why=nothing), None, standing)
+
+
+def _is_of(standing: Standing, product: Product) -> bool:
+    known = standing.product
+    return known is not None and (known.platform, known.arch) == (product.platform, product.arch)
 
 
 def _section(standing: Standing | None, offer: _Offer) -> LockSection | None:

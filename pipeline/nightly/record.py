@@ -67,13 +67,13 @@ def attested_record(repository: Repository, image: Digest, key: VerifyingKey) ->
     return None
 
 
-def _name(destination: str, product: str, platform: str, arch: str) -> Digest:
-    return identity("nightly", FORMAT, to=destination, product=product, platform=platform, arch=arch)
+def _name(destination: str, product: str) -> Digest:
+    return identity("nightly", FORMAT, to=destination, product=product)
 
 
-def recall(store: Store, destination: str, product: str, platform: str, arch: str) -> Standing | None:
-    """What the store remembers of a product on a mirror."""
-    known = store.recall(_name(destination, product, platform, arch))
+def recall(store: Store, destination: str, product: str) -> Standing | None:
+    """What the store remembers of a product on a mirror, whatever platform it was built for."""
+    known = store.recall(_name(destination, product))
     try:
         return None if known is None else from_json(Standing, known)
     except (ValueError, VerificationError):
@@ -82,4 +82,4 @@ def recall(store: Store, destination: str, product: str, platform: str, arch: st
 
 def remember(store: Store, destination: str, product: Product, standing: Standing) -> None:
     """Let the store remember it."""
-    store.remember(_name(destination, product.name, product.platform, product.arch), to_json(standing))
+    store.remember(_name(destination, product.name), to_json(standing))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,7 +61,7 @@ LOG_LINES = 60
 @dataclass(frozen=True, slots=True)
 class Making:
     """How all products of a night are made: what does not differ between them. `key` is the file of the key that signs,
-    on the worker."""
+    on the worker; `clock` gives seconds since the epoch."""
 
     repositories: Path
     to: Address
@@ -70,6 +69,7 @@ class Making:
     store: Path
     output: Path
     environment: Mapping[str, str]
+    clock: Callable[[], float]
     platform: str | None = None
     architectures: tuple[str, ...] = ()
     known_as: str = ""
@@ -112,8 +112,8 @@ class Worked:
 def work(job: object, progress: Progress) -> object:
     """Do one job: a function of its own process. What fails is told in the product, never raised."""
     assert isinstance(job, Job)
-    logged = Logged(progress, time.time)
-    began = time.time()
+    clock = job.making.clock
+    logged, began = Logged(progress, clock), clock()
     try:
         worked = _Worker(job, logged, _workshop(job.making, logged)).do()
     except RelbuildError as error:
@@ -129,7 +129,7 @@ def work(job: object, progress: Progress) -> object:
             command=command_for(job.product, job.making),
         )
         worked = Worked(replace(job.product, outcome=Outcome.FAILED, why=failure.message, failure=failure), None)
-    timed = replace(worked.product, began=int(began * 1000), took=int((time.time() - began) * 1000), steps=logged.steps)
+    timed = replace(worked.product, began=int(began * 1000), took=int((clock() - began) * 1000), steps=logged.steps)
     if timed.outcome is Outcome.BUILT:
         timed = replace(timed, built=timed.began, build_took=timed.took)
     standing = replace(worked.standing, product=timed) if worked.standing else None
@@ -185,7 +185,9 @@ def signing_key(making: Making, progress: Progress) -> SigningKey:
 
 
 def _workshop(making: Making, progress: Progress) -> Workshop:
-    return Workshop(Store.open(making.store), progress, making.environment, time.time, making.offline, making.runtime)
+    return Workshop(
+        Store.open(making.store), progress, making.environment, making.clock, making.offline, making.runtime
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,453 @@
+"""Nights over a small catalogue, as a person or a CI job runs them: real packages, real images, a real mirror."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.attesting import find_attested
+from pipeline.mirror.opening import Way
+from pipeline.mirror.repository import is_auxiliary
+from pipeline.oci import VerifyingKey, load_verifying_key
+from pipeline.oci.predicates import LOCK, SMOKE
+from pipeline.progress import QUIET
+from pipeline.recipes import load_platforms, load_recipe
+from pipeline.repos import open_repositories
+from pipeline.resolve import open_universe, read_lock, solve
+from pipeline.store import Store
+from tests.system.catalogue import PASSWORD, SmallCatalogue, small_catalogue
+from tests.system.rpm_factory import Forge
+from tests.system.tiny import require_root
+
+pytestmark = pytest.mark.usefixtures("root")
+
+
+@pytest.fixture(scope="module")
+def root() -> None:
+    require_root()
+
+
+@pytest.fixture(scope="module")
+def published(made: Forge, tmp_path_factory: pytest.TempPathFactory) -> tuple[SmallCatalogue, Any]:
+    """A catalogue after its first night, and what that night said. Tests copy it."""
+    small = small_catalogue(tmp_path_factory.mktemp("night") / "it", made)
+    code, night = small.nightly()
+    assert code == 0, json.dumps(night, indent=1)
+    return small, night
+
+
+@pytest.fixture
+def small(published: tuple[SmallCatalogue, Any], tmp_path: Path) -> SmallCatalogue:
+    """A copy of it, with its store and its mirror."""
+    first, _ = published
+    folder = tmp_path / "it"
+    shutil.copytree(first.folder, folder, symlinks=True)
+    return SmallCatalogue(folder, first.forge, first.packages)
+
+
+def outcomes(night: Any) -> dict[str, str]:
+    return {product["name"]: product["outcome"] for product in night["products"]}
+
+
+def product(night: Any, name: str) -> Any:
+    return next(one for one in night["products"] if one["name"] == name)
+
+
+def tags(small: SmallCatalogue) -> dict[str, str]:
+    """Every tag of the mirror that people pull by, and what it points to."""
+    folder = small.mirror / "repositories"
+    return {
+        str(path.relative_to(folder)): str(path.readlink())
+        for path in folder.rglob("_tags/*")
+        if path.is_symlink() and not is_auxiliary(path.name)
+    }
+
+
+class TestFirstNight:
+    def test_all_is_published_in_order(self, published: tuple[SmallCatalogue, Any]) -> None:
+        _, night = published
+        assert set(outcomes(night).values()) == {"built"}
+        assert [one["name"] for one in night["products"]].index("base") < [
+            one["name"] for one in night["products"]
+        ].index("child")
+        assert product(night, "child")["parent"] == "base"
+        for one in night["products"]:
+            assert one["digest"] and one["uploaded"] > 0 and "latest" in one["tags"] and one["packages"]
+            assert all(check["passed"] for check in one["checks"]) and one["checks"]
+
+    def test_what_is_published_verifies(self, published: tuple[SmallCatalogue, Any]) -> None:
+        small, night = published
+        for one in night["products"]:
+            done = small.relbuild("verify", f"dir:mirror/{one['name']}:latest", "--key", "night.pub")
+            assert done.returncode == 0, done.stderr
+
+    def test_the_lock_is_attested(self, published: tuple[SmallCatalogue, Any]) -> None:
+        small, night = published
+        for one in night["products"]:
+            (record,) = attested(small, one["name"], Digest.parse(one["digest"]), LOCK)
+            assert f'recipe = "{one["name"]}"' in record["lock"]
+            assert record["facts"]
+
+
+class TestNothingChanged:
+    def test_nothing_is_done(self, small: SmallCatalogue) -> None:
+        before, pointed = small.contents(), tags(small)
+        code, night = small.nightly()
+        assert code == 0
+        assert set(outcomes(night).values()) == {"unchanged"}
+        assert sum(one["uploaded"] for one in night["products"]) == 0
+        assert small.contents() == before
+        assert tags(small) == pointed
+
+    def test_what_was_known_is_still_told(self, small: SmallCatalogue, published: tuple[SmallCatalogue, Any]) -> None:
+        _, first = published
+        _, night = small.nightly()
+        for one in night["products"]:
+            before = product(first, one["name"])
+            for key in ("digest", "tags", "immutable", "version", "packages", "layers", "checks", "built", "attached"):
+                assert one[key] == before[key], key
+
+    def test_a_new_store_learns_it_from_the_mirror(self, small: SmallCatalogue) -> None:
+        before = small.contents()
+        code, night = small.nightly(store="another")
+        assert code == 0
+        assert outcomes(night)["base"] == "unchanged"
+        assert set(outcomes(night).values()) == {"unchanged"}
+        assert small.contents() == before
+
+    def test_an_image_that_is_gone_from_the_mirror_is_published_again(self, small: SmallCatalogue) -> None:
+        shutil.rmtree(small.mirror / "repositories" / "lone")
+        code, night = small.nightly()
+        assert (code, outcomes(night)["lone"], outcomes(night)["third"]) == (0, "built", "unchanged")
+
+    def test_a_tag_that_a_person_moved_back_stays(self, small: SmallCatalogue) -> None:
+        small.package("lone", "2")
+        small.index()
+        small.nightly()
+        back = small.relbuild("rollback", "dir:mirror/lone:latest", "--key", "night.pub")
+        assert back.returncode == 0, back.stderr
+        pointed = tags(small)
+        _, night = small.nightly()
+        assert outcomes(night)["lone"] == "unchanged"
+        assert tags(small) == pointed
+
+
+class TestOneThingChanged:
+    def test_a_package_rebuilds_only_what_contains_it(self, small: SmallCatalogue) -> None:
+        small.package("lone", "2")
+        small.index()
+        before = tags(small)
+        code, night = small.nightly()
+        assert code == 0
+        changed = {name for name, outcome in outcomes(night).items() if outcome != "unchanged"}
+        assert changed == {"lone"}
+        lone = product(night, "lone")
+        assert [(one["name"], one["before"], one["after"]) for one in lone["changes"]] == [("lone", "1-1", "2-1")]
+        assert "packages changed" in lone["why"]
+        moved = {name for name, target in tags(small).items() if before.get(name) not in (None, target)}
+        assert moved == {"lone/_tags/latest"}
+        assert "for this product nothing" in product(night, "third")["why"]
+
+    def test_a_package_of_a_base_rebuilds_what_is_built_on_it(self, small: SmallCatalogue) -> None:
+        small.package("busybox", "2")
+        small.index("small")
+        code, night = small.nightly()
+        assert code == 0
+        assert outcomes(night) == {
+            "base": "built", "child": "built", "lone": "built", "third": "built", "away": "unchanged"
+        }  # fmt: skip
+        child = product(night, "child")
+        assert ("busybox", "1-1", "2-1") in [(one["name"], one["before"], one["after"]) for one in child["changes"]]
+
+    def test_a_package_of_a_child_leaves_its_base_alone(self, small: SmallCatalogue) -> None:
+        small.package("addon", "2")
+        small.index("small")
+        _, night = small.nightly()
+        assert {name for name, outcome in outcomes(night).items() if outcome == "built"} == {"child"}
+
+    def test_a_check_alone_tests_again_and_builds_nothing(self, small: SmallCatalogue) -> None:
+        for name in ("lone", "child"):
+            small.edit(name, "  checks:\n", f"  checks:\n    - {{name: once more, file: {{path: /etc/{name}}}}}\n")
+        pointed = tags(small)
+        code, night = small.nightly()
+        assert code == 0
+        assert outcomes(night) == {
+            "base": "unchanged", "child": "retested", "lone": "retested", "third": "unchanged", "away": "unchanged"
+        }  # fmt: skip
+        for name in ("lone", "child"):
+            one = product(night, name)
+            assert "the checks changed" in one["why"]
+            assert {check["name"] for check in one["checks"]} >= {"once more", "is what it says"}
+            assert not {step for step, _ in one["steps"]} & {"layer", "state", "fetch"}
+            assert len(attested(small, name, Digest.parse(one["digest"]), SMOKE)) == 2
+        assert tags(small) == pointed
+        _, again = small.nightly()
+        assert set(outcomes(again).values()) == {"unchanged"}
+
+    def test_a_check_alone_with_a_new_store_fetches_the_image(self, small: SmallCatalogue) -> None:
+        small.edit("lone", "  checks:\n", "  checks:\n    - {name: once more, file: {path: /etc/lone}}\n")
+        code, night = small.nightly("--only", "lone", store="another")
+        assert (code, outcomes(night)) == (0, {"lone": "retested"})
+        assert not {step for step, _ in product(night, "lone")["steps"]} & {"layer", "state"}
+
+    def test_a_comment_changes_nothing(self, small: SmallCatalogue) -> None:
+        small.edit("lone", "smoke:\n", "# said in passing\nsmoke:\n")
+        _, night = small.nightly()
+        assert set(outcomes(night).values()) == {"unchanged"}
+
+    def test_a_file_in_a_recipe_is_built_in(self, small: SmallCatalogue) -> None:
+        small.edit("lone", 'mode: "0644"}', 'mode: "0600"}')
+        _, night = small.nightly()
+        assert {name for name, outcome in outcomes(night).items() if outcome == "built"} == {"lone"}
+        assert "the recipe changed" in product(night, "lone")["why"]
+
+
+class TestFailures:
+    def test_the_rest_is_published_and_all_is_told(self, small: SmallCatalogue) -> None:
+        """One recipe broken, one scriptlet failing, one check failing, one repository down, in one night."""
+        small.edit("third", "platform: small", "platfrom: small")
+        small.package("lone", "2", script="echo what went wrong >&2\nexit 3")
+        small.edit("child", "text: child", "text: something else")
+        small.package("busybox", "2")
+        small.index("small")
+        shutil.rmtree(small.folder / "other" / "repodata")
+        pointed = tags(small)
+        code, night = small.nightly()
+        assert code == 1 == night["exit_code"]
+        assert outcomes(night) == {
+            "base": "built", "child": "failed", "lone": "failed", "third": "failed", "away": "failed"
+        }  # fmt: skip
+        failures = {one["name"]: one["failure"] for one in night["products"] if one["failure"]}
+        assert (failures["third"]["stage"], failures["third"]["code"]) == ("recipe", "key-unknown")
+        assert "third.yaml:" in failures["third"]["place"]
+        assert failures["lone"]["stage"] == "build"
+        assert "what went wrong" in failures["lone"]["message"] + "\n".join(failures["lone"]["log"])
+        assert failures["child"]["stage"] == "smoke"
+        assert any("ready" in line for line in failures["child"]["log"])
+        assert failures["away"]["code"] and "repomd.xml" in failures["away"]["message"]
+        assert any(state["problem"] for state in night["repositories"] if state["platform"] == "other")
+        for name, failure in failures.items():
+            assert failure["command"].startswith("relbuild build ")
+            assert f"{name}.yaml" in failure["command"]
+        moved = {name for name, target in tags(small).items() if pointed.get(name) not in (None, target)}
+        assert {name.split("/")[0] for name in moved} == {"base"}
+        # What stands on the mirror is still told of what failed.
+        assert all(one["digest"] and one["packages"] for one in night["products"])
+
+    def test_the_command_shows_the_failure_again(self, small: SmallCatalogue) -> None:
+        small.edit("child", "text: child", "text: something else")
+        _, night = small.nightly()
+        command = product(night, "child")["failure"]["command"].split()
+        assert command.pop(0) == "relbuild"
+        done = small.relbuild(*command)
+        assert done.returncode == 6
+        assert "child" in done.stderr
+
+    def test_nothing_is_published_on_a_base_that_failed(self, small: SmallCatalogue) -> None:
+        small.package("addon", "2")
+        small.edit("base", "text: base", "text: something else")
+        small.index("small")
+        before = tags(small)
+        code, night = small.nightly()
+        assert (code, outcomes(night)["base"], outcomes(night)["child"]) == (1, "failed", "blocked")
+        assert product(night, "child")["failure"]["stage"] == "parent"
+        assert "base" in product(night, "child")["failure"]["hint"]
+        assert tags(small) == before
+
+    def test_a_killed_worker_costs_its_product_only(self, small: SmallCatalogue) -> None:
+        small.package("busybox", "2")
+        small.edit("lone", "echo ready;", "sleep 600; echo ready;")
+        small.edit("lone", "within: 20s", "within: 550s")
+        small.index("small")
+        command = [sys.executable, "-m", "pipeline", "nightly", "recipes", "--json", "--to", "dir:mirror"]
+        command += ["--key", "night.key", "--jobs", "2", "--store", "store"]
+        with subprocess.Popen(
+            command,
+            env={**small.environment, "RELBUILD_KEY_PASSWORD": PASSWORD},
+            cwd=small.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as night:
+            os.kill(_worker_of(night.pid), signal.SIGKILL)
+            answer, _ = night.communicate(timeout=120)
+        told = json.loads(answer)
+        assert night.returncode == 1
+        assert outcomes(told) == {
+            "base": "built", "child": "built", "lone": "failed", "third": "built", "away": "unchanged"
+        }  # fmt: skip
+        failure = product(told, "lone")["failure"]
+        assert (failure["stage"], failure["code"]) == ("worker", "worker-lost")
+        assert "signal 9" in failure["message"]
+
+    def test_two_recipes_of_one_name_are_refused(self, small: SmallCatalogue) -> None:
+        shutil.copy(small.recipe("lone"), small.recipe("lone-again"))
+        code, night = small.nightly()
+        assert (code, product(night, "lone")["failure"]["code"]) == (1, "name-twice")
+
+    def test_a_wrong_password_stops_the_night_at_once(self, small: SmallCatalogue) -> None:
+        small.package("lone", "2")
+        small.index("small")
+        before = small.contents()
+        done = small.relbuild("nightly", "recipes", "--to", "dir:mirror", "--key", "night.key", password="another")
+        assert done.returncode == 2
+        assert "password" in done.stderr
+        assert small.contents() == before
+
+
+class TestSelection:
+    def plan(self, small: SmallCatalogue, *words: str) -> dict[str, tuple[str, str]]:
+        code, answer = small.nightly("--plan", *words)
+        assert code == 0
+        return {one["product"]: (one["action"], one["why"]) for one in answer["plan"]}
+
+    def test_a_plan_says_what_and_why_and_does_nothing(self, small: SmallCatalogue) -> None:
+        small.package("busybox", "2")
+        small.edit("away", "  checks:\n", "  checks:\n    - {name: once more, file: {path: /etc/away}}\n")
+        small.index("small")
+        before = small.contents()
+        plan = self.plan(small)
+        assert plan["base"] == ("build", "packages changed")
+        assert plan["child"][0] == "after base"
+        assert plan["away"] == ("test", "the checks changed")
+        assert small.contents() == before
+
+    def test_by_name_with_what_it_is_built_from(self, small: SmallCatalogue) -> None:
+        assert set(self.plan(small, "--only", "child")) == {"base", "child"}
+
+    def test_by_label(self, small: SmallCatalogue) -> None:
+        assert set(self.plan(small, "--label", "team=data")) == {"third", "away"}
+
+    def test_by_package(self, small: SmallCatalogue) -> None:
+        assert set(self.plan(small, "--containing", "addon")) == {"base", "child"}
+        assert set(self.plan(small, "--containing", "busybox")) == {"base", "child", "lone", "third", "away"}
+
+    def test_by_changed_files(self, small: SmallCatalogue) -> None:
+        git(small, "init", "-q")
+        git(small, "add", "recipes")
+        git(small, "commit", "-qm", "before")
+        assert self.changed(small) == set()
+        small.recipe("base").write_text(small.recipe("base").read_text() + "# changed\n")
+        assert self.changed(small) == {"base", "child"}
+        small.recipe("new").write_text(small.recipe("lone").read_text().replace("name: lone", "name: new", 1))
+        assert self.changed(small) == {"base", "child", "new"}
+
+    def changed(self, small: SmallCatalogue) -> set[str]:
+        return set(self.plan(small, "--changed-since", "HEAD"))
+
+    @pytest.mark.parametrize(
+        ("words", "code"),
+        [
+            (("--only", "nobody"), "product-unknown"),
+            (("--label", "team=nobody"), "label-unknown"),
+            (("--label", "team"), "label-malformed"),
+            (("--containing", "nothing"), "package-unknown"),
+            (("--changed-since", "HEAD"), "revision-unknown"),
+            (("--locked", "--write-locks"), "options-contradict"),
+        ],
+    )
+    def test_what_is_not_there_is_said(self, small: SmallCatalogue, words: tuple[str, ...], code: str) -> None:
+        done = small.run(*words)
+        assert done.returncode == 2
+        assert f"error[{code}]" in done.stderr
+        assert "→" in done.stderr
+
+
+class TestLocks:
+    def test_locks_are_written_back_and_built(self, small: SmallCatalogue) -> None:
+        assert not list((small.folder / "recipes").glob("*.lock"))
+        small.nightly("--write-locks")
+        locks = {path.stem: read_lock(path) for path in (small.folder / "recipes").glob("*.lock")}
+        assert set(locks) == {"base", "child", "lone", "third", "away"}
+        small.package("lone", "2")
+        small.index("small")
+        code, night = small.nightly("--locked")
+        assert code == 0
+        assert set(outcomes(night).values()) == {"unchanged"}
+        code, night = small.nightly("--write-locks")
+        assert outcomes(night)["lone"] == "built"
+        lock = read_lock(small.folder / "recipes" / "lone.lock")
+        assert lock is not None
+        assert "2" in {one.package.nevra.version for one in lock.sections[0].resolution.chosen}
+
+    def test_a_stale_lock_fails_its_product(self, small: SmallCatalogue) -> None:
+        small.nightly("--write-locks")
+        small.edit("lone", "packages: [lone]", "packages: [lone, third]")
+        code, night = small.nightly("--locked")
+        assert code == 1
+        assert product(night, "lone")["failure"]["code"] == "lock-stale"
+        assert outcomes(night)["third"] == "unchanged"
+
+
+def test_one_universe_gives_what_each_alone_gives(mirror: Path, tmp_path: Path) -> None:
+    """All products of the project, resolved in one universe one after the other, forwards and backwards."""
+    store = Store.open(tmp_path / "store")
+    platform = load_platforms(Path("recipes/repositories.yaml")).find("local", place="here")
+    variables = {"RELBUILD_MIRROR": str(mirror), "HOME": str(tmp_path)}
+    opened = open_repositories(platform, "x86_64", variables=variables, store=store)
+    recipes = [load_recipe(path) for path in sorted(Path("recipes").glob("*.yaml")) if path.stem != "repositories"]
+    alone = {one.name: solve(one, platform, "x86_64", opened, store=store) for one in recipes}
+    for order in (recipes, recipes[::-1]):
+        universe = open_universe("x86_64", opened, store=store)
+        for one in order:
+            assert solve(one, platform, "x86_64", opened, store=store, universe=universe) == alone[one.name]
+
+
+# --- helpers --------------------------------------------------------------------------------------
+
+
+def attested(small: SmallCatalogue, name: str, image: Digest, kind: str) -> list[Any]:
+    """What is attested of an image, decoded."""
+    way = Way({}, QUIET, time.time)
+    with way.repository(parse_address(f"dir:{small.mirror}/{name}")) as repository:
+        good, bad = find_attested(repository, image, kind, public_key(small))
+        assert not bad
+        return [json.loads(one.statement.predicate) for one in good]
+
+
+def public_key(small: SmallCatalogue) -> VerifyingKey:
+    return load_verifying_key(small.folder / "night.pub", None, progress=QUIET)
+
+
+def git(small: SmallCatalogue, *words: str) -> None:
+    who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.invalid")
+    subprocess.run(["git", "-C", small.folder, *who, *words], check=True, env=small.environment)
+
+
+def _worker_of(driver: int) -> int:
+    """The process that works at the product that waits: one below the night's own, with a container that sleeps."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        for pid in _below(driver):
+            if any("sleep 600" in _command(child) for child in _below(pid)) and "forkserver" in _command(pid):
+                parents = [one for one in _below(driver) if pid in _below(one)]
+                if parents:
+                    return pid
+        time.sleep(0.1)
+    raise AssertionError("no worker was seen")
+
+
+def _below(pid: int) -> Iterator[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
+    for child in map(int, found.split()):
+        yield child
+        yield from _below(child)
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
