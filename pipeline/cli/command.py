@@ -9,21 +9,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import pipeline
 from pipeline.cli.outcome import plain
 from pipeline.cli.outcome import report as report_error
-from pipeline.cli.progress import Live, Look, open_progress
+from pipeline.cli.progress import Look, close, open_progress
 from pipeline.errors import RelbuildError
-from pipeline.gather import Order, Workshop
 from pipeline.model.image import Compression
+from pipeline.model.lock import Mode
 from pipeline.progress import Progress
-from pipeline.recipes import find_recipe
-from pipeline.resolve import Mode
 from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.gather import Order, Workshop
 
 app = typer.Typer(
     name="relbuild",
@@ -75,15 +76,22 @@ class Surroundings:
         """The process's environment variables."""
         return dict(os.environ)
 
-    def workshop(self, store: Path | None, *, offline: bool = False, runtime: str | None = None) -> Workshop:
-        """Where the command works, its store opened."""
+    def open_store(self, store: Path | None) -> Store:
+        """The store, by default in the user's cache directory."""
         environment = self.environment
         home = Path(environment.get("HOME", "/root"))
         cache = Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "relbuild"
+        return Store.open(store or cache / "store")
+
+    def workshop(self, store: Path | None, *, offline: bool = False, runtime: str | None = None) -> Workshop:
+        """Where the command works, its store opened."""
+        # Here and not above, as in `order`: what is needed to build takes longer to load than many commands to run.
+        from pipeline.gather import Workshop
+
         return Workshop(
-            store=Store.open(store or cache / "store"),
+            store=self.open_store(store),
             progress=self.progress,
-            environment=environment,
+            environment=self.environment,
             clock=time.time,
             offline=offline,
             runtime=runtime,
@@ -99,12 +107,10 @@ def perform(act: Callable[[Surroundings], int], look: Look, as_json: bool) -> No
         print("interrupted", file=sys.stderr)
         status = 130
     except Exception as error:
-        if isinstance(progress, Live):
-            progress.close()
+        close(progress)
         status = report_error(error, as_json=as_json)
     finally:
-        if isinstance(progress, Live):
-            progress.close()
+        close(progress)
     sys.exit(status)
 
 
@@ -140,6 +146,9 @@ def order(
     sources: bool = False,
 ) -> Order:
     """What a person asks for, with the recipe and the file of platforms found."""
+    from pipeline.gather import Order
+    from pipeline.recipes import find_recipe
+
     path = find_recipe(name, [Path("recipes"), CHECKOUT / "recipes"])
     beside = [path.parent / "repositories.yaml", CHECKOUT / "recipes" / "repositories.yaml"]
     chosen = repositories or next((file for file in beside if file.exists()), beside[0])

@@ -24,7 +24,7 @@ from pipeline.cli.command import (
     say,
     tell,
 )
-from pipeline.cli.progress import Live, Look
+from pipeline.cli.progress import Look, close
 from pipeline.cli.running import (
     Follower,
     Keeping,
@@ -186,8 +186,7 @@ def run_command(
                 follow=follower,
             ) as run,
         ):
-            if isinstance(workshop.progress, Live):
-                workshop.progress.close()
+            close(workshop.progress)
             say(*describe(run))
             code = attend(run, shell=shell, stopping=stopping)
         if around.as_json:

@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 from pipeline.cli.command import app
 from pipeline.errors import EnvironmentLacking
-from pipeline.sandbox import rootless
 
 COMMANDS = MappingProxyType(
     {
@@ -41,7 +40,9 @@ def main() -> None:
         if not arguments or arguments[0] == "--help" or arguments[0] in commands:
             importlib.import_module(f"pipeline.cli.{name}")
     if os.geteuid() != 0 and arguments and arguments[0] in IN_A_NAMESPACE and "--help" not in arguments:
-        # What needs root says so itself, and what does not goes on.
+        # Here and not above: root needs none of it. What needs root says so itself, and what does not goes on.
+        from pipeline.sandbox import rootless
+
         with contextlib.suppress(EnvironmentLacking):
             rootless.enter()
     app(arguments)

@@ -9,22 +9,6 @@ import time
 from enum import StrEnum
 from typing import IO
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TransferSpeedColumn,
-)
-from rich.progress import Progress as Bars
-from rich.progress import Task as Bar
-from rich.text import Text
-
 from pipeline.progress import QUIET, Progress, Task
 
 
@@ -50,7 +34,7 @@ def size_text(count: float) -> str:
     return ""
 
 
-class _Running:
+class Running:
     def __init__(self, stage: str, label: str, total: int | None, unit: str, bar: int | None = None) -> None:
         self.stage, self.label, self.total, self.unit, self.bar = stage, label, total, unit, bar
         self.done = 0
@@ -85,10 +69,10 @@ class _Lines:
         self._lock = threading.Lock()
 
     def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
-        return _Running(stage, label, total, unit)
+        return Running(stage, label, total, unit)
 
     def finish(self, task: Task, *, failed: bool = False) -> None:
-        assert isinstance(task, _Running)
+        assert isinstance(task, Running)
         self._say(f"{task.stage:>8}  {task.label}: {'failed, ' if failed else ''}{task.summary()}")
 
     def warn(self, text: str) -> None:
@@ -107,7 +91,7 @@ class _JsonLines(_Lines):
         return super().start(stage, label, total=total, unit=unit)
 
     def finish(self, task: Task, *, failed: bool = False) -> None:
-        assert isinstance(task, _Running)
+        assert isinstance(task, Running)
         took = round((time.monotonic() - task.started) * 1000)
         event = {"event": "finish", "stage": task.stage, "label": task.label, "failed": failed}
         self._say(json.dumps({**event, "done": task.done, "unit": task.unit, "note": task.text, "took_ms": took}))
@@ -116,66 +100,11 @@ class _JsonLines(_Lines):
         self._say(json.dumps({"event": "warning", "text": text}))
 
 
-class _Figures(ProgressColumn):
-    """Sizes and rates for tasks in bytes, counts for the others."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._size, self._rate, self._count = DownloadColumn(), TransferSpeedColumn(), MofNCompleteColumn()
-
-    def render(self, task: Bar) -> Text:
-        if task.fields.get("unit") == "bytes":
-            return Text.assemble(self._size.render(task), " ", self._rate.render(task))
-        return self._count.render(task) if task.total else Text("")
-
-
-class _LiveRunning(_Running):
-    def __init__(self, bars: Bars, stage: str, label: str, total: int | None, unit: str) -> None:
-        bar = bars.add_task(f"{stage:>8}  {escape(label)}", total=total, unit=unit)
-        super().__init__(stage, label, total, unit, bar)
-        self._bars = bars
-
-    def advance(self, amount: int) -> None:
-        super().advance(amount)
-        assert self.bar is not None
-        self._bars.advance(self.bar, amount)  # type: ignore[arg-type]
-
-
-class Live:
-    """Live bars on a terminal; a finished task leaves one line behind."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bars = Bars(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            _Figures(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
-        self._bars.start()
-
-    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
-        return _LiveRunning(self._bars, stage, label, total, unit)
-
-    def finish(self, task: Task, *, failed: bool = False) -> None:
-        assert isinstance(task, _LiveRunning)
-        assert task.bar is not None
-        self._bars.remove_task(task.bar)  # type: ignore[arg-type]
-        self._bars.refresh()  # Or the bar would be drawn again under everything that is printed afterwards.
-        mark = "[red]✗[/]" if failed else "[green]✓[/]"
-        self._console.print(
-            f"{mark} {task.stage:>8}  {escape(task.label)}  [dim]{escape(task.summary())}[/]", highlight=False
-        )
-
-    def warn(self, text: str) -> None:
-        self._console.print(f"[yellow]! warning[/]  {escape(text)}", highlight=False)
-
-    def close(self) -> None:
-        """Take the bars off the screen."""
-        self._bars.stop()
+def close(progress: Progress) -> None:
+    """Take progress off the screen, if it is there. May be called twice."""
+    end = getattr(progress, "close", None)
+    if end is not None:
+        end()
 
 
 def open_progress(look: Look) -> Progress:
@@ -185,5 +114,8 @@ def open_progress(look: Look) -> Progress:
     if look is Look.JSON:
         return _JsonLines(sys.stderr)
     if look is Look.AUTO and sys.stderr.isatty():
-        return Live(Console(stderr=True))
+        # Here and not above: what draws on terminals takes longer to load than many commands to run.
+        from pipeline.cli.live import open_live
+
+        return open_live()
     return _Lines(sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from pipeline.digest import Digest
 from pipeline.model.resolution import Resolution
@@ -55,3 +56,11 @@ class Lock:
             if (section.resolution.platform, section.resolution.arch) == (platform, arch):
                 return section
         return None
+
+
+class Mode(StrEnum):
+    """How a build treats the lock: use it or renew it as needed, insist on it, or renew it."""
+
+    DEFAULT = "default"
+    LOCKED = "locked"
+    UPGRADE = "upgrade"

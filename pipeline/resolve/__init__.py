@@ -6,10 +6,11 @@ result is a section of a lock, which stands beside the recipe and is used for as
 depends on has changed: given a fresh lock, no repository is opened.
 """
 
+from pipeline.model.lock import Mode
 from pipeline.resolve.explain import explain
 from pipeline.resolve.lockfile import format_lock, lock_path, parse_lock, read_lock, write_lock
 from pipeline.resolve.solving import open_universe, solve
-from pipeline.resolve.staleness import Action, Mode, State, compare, decide, inputs, other_versions, stale
+from pipeline.resolve.staleness import Action, State, compare, decide, inputs, other_versions, stale
 from pipeline.resolve.universe import Universe
 from pipeline.resolve.versions import versions
 

@@ -9,21 +9,13 @@ from pathlib import Path
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import RecipeError, ResolutionError
-from pipeline.model.lock import LockedParent, LockSection
+from pipeline.model.lock import LockedParent, LockSection, Mode
 from pipeline.model.package import Nevra
 from pipeline.model.platform import Platform, Repository
 from pipeline.model.recipe import Recipe
 from pipeline.packages import compare_evr
 from pipeline.repos import Key
 from pipeline.resolve.versions import versions
-
-
-class Mode(StrEnum):
-    """How a build treats the lock: use it or renew it as needed, insist on it, or renew it."""
-
-    DEFAULT = "default"
-    LOCKED = "locked"
-    UPGRADE = "upgrade"
 
 
 class State(StrEnum):
