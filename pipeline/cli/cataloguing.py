@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-import pipeline.process as processes
 from pipeline.cli.command import (
-    CHECKOUT,
     ArchOption,
     FullOption,
     JsonOption,
+    KeyOption,
     OfflineOption,
     PlatformOption,
     ProgressOption,
     RepositoriesOption,
+    RulesOption,
     RuntimeOption,
     StoreOption,
     Surroundings,
@@ -26,24 +28,19 @@ from pipeline.cli.command import (
     perform,
     say,
 )
-from pipeline.cli.keys import PASSWORD_VARIABLES, KeyOption, password
 from pipeline.cli.progress import Look, size_text
-from pipeline.cli.publishing import RulesOption, rules_for
+from pipeline.cli.request import Request
 from pipeline.errors import UsageError
-from pipeline.gather import Workshop
-from pipeline.mirror.addresses import MirrorKind, parse_address
+from pipeline.mirror.addresses import Address, MirrorKind, parse_address
+from pipeline.mirror.place import Place
 from pipeline.model.image import Compression
 from pipeline.model.json_form import to_json
 from pipeline.model.night import Night, Outcome, Product
-from pipeline.nightly.catalogue import PLATFORMS_FILE, Wanted
-from pipeline.nightly.crew import Crew, LocalCrew, processors
-from pipeline.nightly.former import FormerNight
-from pipeline.nightly.narrative import NightOrder, Planned, nightly, plan
-from pipeline.nightly.working import Making
-from pipeline.oci import load_signing_key
+from pipeline.nightly.quiet import Resolve, again, asked
+from pipeline.transfer import Network, fetch_document
 
-GIT_TIMEOUT = 60.0
-"""Seconds that git may take to say what changed."""
+if TYPE_CHECKING:
+    from pipeline.nightly.narrative import Planned
 
 
 @app.command("nightly")
@@ -101,48 +98,42 @@ def nightly_command(
     def act(around: Surroundings) -> int:
         if locked and write_locks:
             raise UsageError("options-contradict", "--locked and --write-locks contradict each other", hint="give one")
-        workshop = around.workshop(store, offline=offline, runtime=runtime)
-        address, environment = parse_address(to), around.environment
-        making = Making(
-            repositories=repositories or _platforms(catalogue),
+        address = parse_address(to)
+        request = Request(
+            catalogue=tuple(catalogue),
             to=address,
             key=key,
-            store=workshop.store.root,
-            output=output,
-            environment=environment,
-            clock=workshop.clock,
+            pages=site or (address.path / "nightly" if address.kind is MirrorKind.DIRECTORY else None),
+            only=tuple(only or ()),
+            labels=tuple(labels or ()),
+            changed_since=changed_since,
+            containing=tuple(containing or ()),
+            locked=locked,
+            write_locks=write_locks,
+            jobs=jobs,
             platform=platform,
             architectures=tuple(arch or ()),
+            repositories=repositories,
+            rules=rules,
             known_as=known_as,
-            rules=rules_for(address, rules),
-            compression=compression,
-            locked=locked,
-            offline=offline,
             full=full,
             retest=retest,
+            compression=compression,
+            output=output,
+            offline=offline,
             runtime=runtime,
+            store=store,
         )
-        wanted = Wanted(
-            names=tuple(only or ()),
-            labels=tuple(_label(text) for text in labels or ()),
-            changed=_changed(catalogue, changed_since) if changed_since is not None else None,
-            containing=tuple(containing or ()),
-        )
-        order = NightOrder(tuple(catalogue), making, wanted, write_locks)
-        pages = site or (address.path / "nightly" if address.kind is MirrorKind.DIRECTORY else None)
-        former = FormerNight(pages / "nightly.json" if pages else Path())
         if plan_only:
-            planned = plan(order, workshop, former)
+            # Here and not above, as below: on most nights nothing changed, and then none of it is needed.
+            from pipeline.cli.nights import planned_night
+
+            planned = planned_night(request, around)
             say(*_planned_lines(planned))
             if around.as_json:
                 answer({"plan": [_planned_as_json(one) for one in planned]})
             return 0
-
-        def crew() -> Crew:
-            _unlock(key, environment, workshop)
-            return LocalCrew(workshop.progress, jobs or processors())
-
-        night = nightly(order, workshop, crew, former)
+        night = _night(request, around)
         say(*_night_lines(night))
         if around.as_json:
             answer(to_json(night))
@@ -151,54 +142,47 @@ def nightly_command(
     perform(act, progress, as_json)
 
 
-def _unlock(key: Path, environment: dict[str, str], workshop: Workshop) -> None:
-    """Read the key before anything is built. A password that a person types is for all workers of this night. Raises
-    UsageError, EnvironmentLacking."""
+def _night(request: Request, around: Surroundings) -> Night:
+    """Tonight: at once if nothing changed at all, else the whole of it."""
+    environment = around.environment
 
-    def ask() -> bytes:
-        given = password(key, environment)()
-        environment[PASSWORD_VARIABLES[0]] = given.decode()
-        return given
+    def get(url: str, limit: int) -> bytes:
+        return fetch_document([url], limit=limit, network=Network.of(environment))
 
-    load_signing_key(key, ask, progress=workshop.progress)
+    made = None
+    if not request.retest and not request.offline and request.changed_since is None:
+        made = asked(_words(request))
+        store = around.open_store(request.store)
+        with _tags(request.to, around) as resolve:
+            night = again(store, made, environment=environment, clock=around.clock, get=get, resolve=resolve)
+        if night is not None:
+            return night
+    from pipeline.cli.nights import whole_night
 
-
-def _platforms(catalogue: list[Path]) -> Path:
-    folders = [place if place.is_dir() else place.parent for place in catalogue]
-    beside = [folder / PLATFORMS_FILE for folder in folders] + [CHECKOUT / "recipes" / PLATFORMS_FILE]
-    return next((path for path in beside if path.exists()), beside[0])
-
-
-def _label(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UsageError("label-malformed", f"'{text}' is not KEY=VALUE", hint="write --label team=databases")
-    return key, value
+    return whole_night(request, around, made, get)
 
 
-def _changed(catalogue: list[Path], revision: str) -> tuple[Path, ...]:
-    """The files that differ from a git revision, also those that git does not know yet."""
-    folder = catalogue[0] if catalogue[0].is_dir() else catalogue[0].parent
-    if revision.startswith("-"):
-        raise UsageError("revision-unknown", f"'{revision}' is no revision", hint="name a commit, branch or tag")
+def _words(request: Request) -> dict[str, object]:
+    """All that is asked for, but how many products are made at a time; and from where, because paths are relative."""
+    given = {
+        field.name: str(getattr(request, field.name))
+        for field in dataclasses.fields(request)
+        if field.name not in {"jobs", "store", "output"}
+    }
+    return {**given, "folder": str(Path.cwd())}
 
-    def git(*words: str) -> list[str]:
-        done = processes.run(["git", "-C", folder, *words], timeout=GIT_TIMEOUT, check=False)
-        if done.status != 0:
-            raise UsageError(
-                "revision-unknown",
-                f"git cannot tell what changed since '{revision}': {done.stderr.decode(errors='replace').strip()}",
-                place=str(folder),
-                hint="name a revision that is in this clone: a shallow one lacks most of them",
-            )
-        return [name for name in done.stdout.decode(errors="surrogateescape").split("\0") if name]
 
-    top = Path(git("rev-parse", "--show-toplevel")[0].rstrip("\n"))
-    names = [
-        *git("diff", "--name-only", "-z", revision, "--"),
-        *git("ls-files", "-z", "--others", "--exclude-standard", "--full-name"),
-    ]
-    return tuple(Path(os.path.normpath(top / name)) for name in names)
+@contextlib.contextmanager
+def _tags(to: Address, around: Surroundings) -> Iterator[Resolve]:
+    """What tags of the mirror point to."""
+    if to.kind is MirrorKind.DIRECTORY:
+        place = Place(to.path, around.clock)
+        yield lambda product, tag: place.shelf(product).target(tag)
+        return
+    from pipeline.mirror.opening import Way
+
+    with Way(around.environment, around.progress, around.clock).mirror(to) as mirror:
+        yield lambda product, tag: mirror.repository(product).resolve(tag)
 
 
 # --- said ----------------------------------------------------------------------------------------

@@ -58,6 +58,18 @@ RuntimeOption = Annotated[
     typer.Option("--runtime", help="An OCI runtime with runc's command line (default: runc, else crun)."),
 ]
 
+KeyOption = Annotated[
+    Path, typer.Option("--key", help="The key that signs: PKCS#8, or in cosign's encrypted form.", show_default=False)
+]
+VerifyOption = Annotated[
+    Path,
+    typer.Option("--key", help="The public key that must have signed (a private one will do).", show_default=False),
+]
+RulesOption = Annotated[
+    Path | None,
+    typer.Option("--rules", help="The keeper's rules (default: rules.yaml in a directory mirror's root, if there)."),
+]
+
 FullOption = Annotated[bool, typer.Option("--full", help="Also ask what takes long: `smoke.neighbours`.")]
 SubjectArgument = Annotated[
     str, typer.Argument(help="An image's OCI layout, or a recipe: its file, or its name.", show_default=False)
@@ -70,6 +82,11 @@ class Surroundings:
 
     progress: Progress
     as_json: bool
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Tells seconds since the epoch."""
+        return time.time
 
     @property
     def environment(self) -> dict[str, str]:
@@ -92,7 +109,7 @@ class Surroundings:
             store=self.open_store(store),
             progress=self.progress,
             environment=self.environment,
-            clock=time.time,
+            clock=self.clock,
             offline=offline,
             runtime=runtime,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -15,14 +14,6 @@ from pipeline.progress import Progress
 
 PASSWORD_VARIABLES = ("RELBUILD_KEY_PASSWORD", "COSIGN_PASSWORD")
 """Environment variables that may hold the password of a key, in this order."""
-
-KeyOption = Annotated[
-    Path, typer.Option("--key", help="The key that signs: PKCS#8, or in cosign's encrypted form.", show_default=False)
-]
-VerifyOption = Annotated[
-    Path,
-    typer.Option("--key", help="The public key that must have signed (a private one will do).", show_default=False),
-]
 
 
 def password(path: Path, environment: Mapping[str, str]) -> Callable[[], bytes]:

@@ -9,11 +9,22 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.command import JsonOption, ProgressOption, StoreOption, Surroundings, answer, app, perform, say
-from pipeline.cli.keys import VerifyOption, verifying_key
+from pipeline.cli.command import (
+    JsonOption,
+    ProgressOption,
+    RulesOption,
+    StoreOption,
+    Surroundings,
+    VerifyOption,
+    answer,
+    app,
+    perform,
+    say,
+)
+from pipeline.cli.keys import verifying_key
 from pipeline.cli.outcome import plain
 from pipeline.cli.progress import Look
-from pipeline.cli.publishing import ReferenceArgument, RulesOption, rules_for
+from pipeline.cli.publishing import ReferenceArgument, rules_for
 from pipeline.cli.released import (
     history_as_json,
     history_as_lines,

@@ -7,8 +7,20 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.command import JsonOption, ProgressOption, StoreOption, Surroundings, answer, app, perform, say
-from pipeline.cli.keys import KeyOption, VerifyOption, password, signing_key, verifying_key
+from pipeline.cli.command import (
+    JsonOption,
+    KeyOption,
+    ProgressOption,
+    RulesOption,
+    StoreOption,
+    Surroundings,
+    VerifyOption,
+    answer,
+    app,
+    perform,
+    say,
+)
+from pipeline.cli.keys import password, signing_key, verifying_key
 from pipeline.cli.progress import Look
 from pipeline.cli.released import (
     copied_as_json,
@@ -31,10 +43,6 @@ RULES_FILE = "rules.yaml"
 ReferenceArgument = Annotated[
     str,
     typer.Argument(help="registry://HOST/NAMESPACE/NAME:TAG, dir:PATH/NAME:TAG or oci:PATH:TAG", show_default=False),
-]
-RulesOption = Annotated[
-    Path | None,
-    typer.Option("--rules", help="The keeper's rules (default: rules.yaml in a directory mirror's root, if there)."),
 ]
 
 

@@ -220,30 +220,26 @@ def _touches(entry: Entry, changed: Sequence[Path]) -> bool:
     return (
         shared in files
         or not files.isdisjoint(files_of(entry.recipe))
-        or not files.isdisjoint(_templates(entry.recipe, files))
+        or not files.isdisjoint(templates_of(entry.recipe))
     )
 
 
-def _templates(recipe: Recipe, files: Collection[Path]) -> set[Path]:
-    """Which of `files` are templates of the recipe: it names them, or a template of its names them."""
-    named = {
-        path: path.relative_to(folder.resolve()).as_posix()
-        for folder in recipe.template_folders
-        for path in files
-        if folder.resolve() in path.parents
-    }
+def templates_of(recipe: Recipe) -> frozenset[Path]:
+    """The templates of a recipe, resolved: those that it names, and those that they name. A name that is put together
+    in a template is not seen."""
     waiting = [plan.origin for plan in recipe.files if plan.kind is FileKind.TEMPLATE]
     seen: set[str] = set()
+    found: set[Path] = set()
     while waiting:
         name = waiting.pop()
         if name in seen:
             continue
         seen.add(name)
-        for folder in recipe.template_folders:
-            if (folder / name).is_file():
-                text = (folder / name).read_text(errors="replace")
-                waiting += _QUOTED.findall(text)
-    return {path for path, name in named.items() if name in seen}
+        for path in (folder / name for folder in recipe.template_folders):
+            if path.is_file():
+                found.add(path.resolve())
+                waiting += _QUOTED.findall(path.read_text(errors="replace"))
+    return frozenset(found)
 
 
 def files_of(recipe: Recipe) -> frozenset[Path]:

@@ -46,7 +46,15 @@ class Planned:
     action: str
 
 
-def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], former: Mapping[str, Product]) -> Night:
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A night, and who planned it: who knows what it read."""
+
+    night: Night
+    planner: Planner
+
+
+def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], former: Mapping[str, Product]) -> Done:
     """Plan, build, test and publish a catalogue. `crew_of` calls the crew when there is something to do; `former` is
     what the last night said of each product. What fails is told in the night, and keeps only what is built from it."""
     began = workshop.clock()
@@ -56,7 +64,7 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
         shift = _Shift(order, catalogue, planner, workshop, crew_of)
         products = shift.run()
     bad = any(one.outcome in (Outcome.FAILED, Outcome.BLOCKED) for one in products)
-    return Night(
+    night = Night(
         began=int(began * 1000),
         ended=int(workshop.clock() * 1000),
         catalogue=" ".join(str(place) for place in order.catalogue),
@@ -66,6 +74,7 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
         repositories=planner.states,
         exit_code=FAILED_EXIT if bad else 0,
     )
+    return Done(night, planner)
 
 
 def plan(order: NightOrder, workshop: Workshop, former: Mapping[str, Product]) -> tuple[Planned, ...]:

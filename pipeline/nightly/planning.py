@@ -22,6 +22,7 @@ from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
 from pipeline.nightly.catalogue import Catalogue, Entry
 from pipeline.nightly.inputs import OFFER, TESTING, differing, in_words, making, templates, testing
+from pipeline.nightly.quiet import NOTHING_NEW
 from pipeline.nightly.record import Standing, attested_record, recall
 from pipeline.nightly.settling import same_packages
 from pipeline.nightly.working import Job, Making, signing_key, why_built
@@ -43,8 +44,6 @@ from pipeline.resolve import (
 )
 from pipeline.sandbox import find_runtime
 
-__all__ = ["Decision", "Planner"]
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -57,7 +56,7 @@ class Decision:
 
 
 @dataclass(slots=True)
-class _Offer:
+class Offer:
     """A platform for one architecture, as it is tonight; or why it cannot be read."""
 
     platform: Platform
@@ -84,9 +83,14 @@ class Planner:
     mirror: Mirror | None
     former: Mapping[str, Product]
     remembered: dict[str, Standing] = field(default_factory=dict)
-    _offers: dict[tuple[str, str], _Offer] = field(default_factory=dict)
+    _offers: dict[tuple[str, str], Offer] = field(default_factory=dict)
     _key: VerifyingKey | None = None
     _runtime: str = ""
+
+    @property
+    def offers(self) -> tuple[Offer, ...]:
+        """The platforms that were looked at."""
+        return tuple(self._offers.values())
 
     @property
     def states(self) -> tuple[RepositoryState, ...]:
@@ -176,7 +180,7 @@ class Planner:
             resolve=bool(entry.parent),
         )
         if standing is not None and OFFER not in changed and changed <= TESTING and not self.making.retest:
-            return _only_tests(job, standing, changed, "nothing that it is made from or tested with changed")
+            return _only_tests(job, standing, changed, NOTHING_NEW)
         if entry.parent:
             return Decision(product, job, standing)
         text = self._resolved(entry, recipe, offer, standing)
@@ -203,7 +207,7 @@ class Planner:
             architectures=making.architectures,
         )
 
-    def _facts(self, entry: Entry, recipe: Recipe, offer: _Offer, parent: Product | None) -> dict[str, str]:
+    def _facts(self, entry: Entry, recipe: Recipe, offer: Offer, parent: Product | None) -> dict[str, str]:
         given = dict(inputs(recipe, offer.platform, offer.arch, offer.keys))
         return {
             **making(recipe, self.making.compression, digest_file(self.making.key)),
@@ -225,12 +229,12 @@ class Planner:
             self._runtime = str(find_runtime(self.workshop.runtime))
         return self._runtime
 
-    def _offer(self, entry: Entry, product: Product) -> _Offer:
+    def _offer(self, entry: Entry, product: Product) -> Offer:
         """The platform as it is tonight, read once. Raises what reading it raises, for each product anew."""
         name = (product.platform, product.arch)
         if name not in self._offers:
             assert entry.recipe is not None
-            offer = _Offer(choose_platform(entry.recipe, self._order(entry)), product.arch)
+            offer = Offer(choose_platform(entry.recipe, self._order(entry)), product.arch)
             self._offers[name] = offer
             try:
                 self._read(offer)
@@ -241,7 +245,7 @@ class Planner:
             raise offer.error
         return offer
 
-    def _read(self, offer: _Offer) -> None:
+    def _read(self, offer: Offer) -> None:
         workshop = self.workshop
         offer.keys = load_keys(
             offer.platform,
@@ -260,7 +264,7 @@ class Planner:
                 progress=workshop.progress,
             )
 
-    def _resolved(self, entry: Entry, recipe: Recipe, offer: _Offer, standing: Standing | None) -> str:
+    def _resolved(self, entry: Entry, recipe: Recipe, offer: Offer, standing: Standing | None) -> str:
         """The lock of tonight, as text: resolved anew with the account numbers that were, or the committed one."""
         now = inputs(recipe, offer.platform, offer.arch, offer.keys)
         path = lock_path(entry.path)
@@ -344,7 +348,7 @@ def _is_of(standing: Standing, product: Product) -> bool:
     return known is not None and (known.platform, known.arch) == (product.platform, product.arch)
 
 
-def _section(standing: Standing | None, offer: _Offer) -> LockSection | None:
+def _section(standing: Standing | None, offer: Offer) -> LockSection | None:
     if standing is None or not standing.record.lock:
         return None
     return parse_lock(standing.record.lock, "the lock on the mirror").section(offer.platform.name, offer.arch)

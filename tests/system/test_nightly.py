@@ -144,6 +144,74 @@ class TestNothingChanged:
         assert tags(small) == pointed
 
 
+class TestQuiet:
+    """What a night that is told at once must not miss. Each test has one whole night before."""
+
+    def test_it_is_told_at_once(self, small: SmallCatalogue) -> None:
+        _, whole = small.nightly()
+        before = small.contents()
+        done = small.run("--json", "--progress", "json")
+        night = json.loads(done.stdout)
+        assert set(outcomes(night).values()) == {"unchanged"}
+        assert not done.stderr.count('"event": "start"'), "nothing is opened, resolved or read"
+        assert small.contents() == before
+        for one in night["products"]:
+            last = product(whole, one["name"])
+            assert {key: value for key, value in one.items() if key not in {"why", "began", "took", "steps"}} == {
+                key: value for key, value in last.items() if key not in {"why", "began", "took", "steps"}
+            }
+
+    @pytest.mark.parametrize("change", ["package", "recipe", "check", "new recipe", "lost tag", "lost recipe"])
+    def test_a_change_is_seen(self, small: SmallCatalogue, change: str) -> None:
+        small.nightly()
+        match change:
+            case "package":
+                small.package("lone", "2")
+                small.index("small")
+            case "recipe":
+                small.edit("lone", 'mode: "0644"}', 'mode: "0600"}')
+            case "check":
+                small.edit("lone", "  checks:\n", "  checks:\n    - {name: once more, file: {path: /etc/lone}}\n")
+            case "new recipe":
+                text = small.recipe("lone").read_text()
+                small.recipe("new").write_text(text.replace("name: lone", "name: new", 1))
+            case "lost tag":
+                for path in (small.mirror / "repositories" / "lone" / "_tags").glob("1-*"):
+                    path.unlink()
+            case "lost recipe":
+                small.recipe("lone").unlink()
+        _, night = small.nightly()
+        found = {name: outcome for name, outcome in outcomes(night).items() if outcome != "unchanged"}
+        assert (
+            found
+            == {
+                "package": {"lone": "built"},
+                "recipe": {"lone": "built"},
+                "check": {"lone": "retested"},
+                "new recipe": {"new": "built"},
+                "lost tag": {"lone": "built"},
+                "lost recipe": {},
+            }[change]
+        )
+        assert ("lone" in outcomes(night)) == (change != "lost recipe")
+
+    def test_a_repository_that_is_down_is_told(self, small: SmallCatalogue) -> None:
+        small.nightly()
+        shutil.rmtree(small.folder / "other" / "repodata")
+        code, night = small.nightly()
+        assert (code, outcomes(night)["away"], outcomes(night)["lone"]) == (1, "failed", "unchanged")
+
+    def test_another_place_of_the_repositories_is_seen(self, small: SmallCatalogue) -> None:
+        small.nightly()
+        (small.folder / "small").rename(small.folder / "elsewhere")
+        code, night = small.nightly()
+        assert (code, outcomes(night)["lone"]) == (1, "failed")
+
+    def test_a_failed_night_is_never_told_again(self, small: SmallCatalogue) -> None:
+        small.edit("lone", "text: lone", "text: something else")
+        assert [small.nightly()[0] for _ in range(2)] == [1, 1]
+
+
 class TestOneThingChanged:
     def test_a_package_rebuilds_only_what_contains_it(self, small: SmallCatalogue) -> None:
         small.package("lone", "2")

@@ -1,0 +1,133 @@
+"""What a night needs where something may have changed: loaded by `cataloguing` when it is not told at once that nothing
+has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pipeline.process as processes
+from pipeline.cli.command import CHECKOUT, Surroundings
+from pipeline.cli.keys import PASSWORD_VARIABLES, password
+from pipeline.cli.publishing import rules_for
+from pipeline.cli.request import Request
+from pipeline.digest import Digest
+from pipeline.errors import UsageError
+from pipeline.gather import Workshop
+from pipeline.model.night import Night
+from pipeline.nightly.catalogue import PLATFORMS_FILE, Wanted
+from pipeline.nightly.crew import Crew, LocalCrew, processors
+from pipeline.nightly.former import FormerNight
+from pipeline.nightly.narrative import NightOrder, Planned, nightly, plan
+from pipeline.nightly.quiet import Get, keep
+from pipeline.nightly.watching import watched
+from pipeline.nightly.working import Making
+from pipeline.oci import load_signing_key
+
+GIT_TIMEOUT = 60.0
+"""Seconds that git may take to say what changed."""
+
+
+def whole_night(request: Request, around: Surroundings, made: Digest | None, get: Get) -> Night:
+    """The night itself. One of which nothing failed is kept under `made`, so that the next may be told at once."""
+    workshop, order, environment = _prepared(request, around)
+
+    def crew() -> Crew:
+        _unlock(request.key, environment, workshop)
+        return LocalCrew(workshop.progress, request.jobs or processors())
+
+    done = nightly(order, workshop, crew, _former(request))
+    if made is not None and done.night.exit_code == 0:
+        seen = watched(done.planner, done.night.products, request.catalogue, made, get)
+        if seen is not None:
+            keep(workshop.store, seen, done.night)
+    return done.night
+
+
+def planned_night(request: Request, around: Surroundings) -> tuple[Planned, ...]:
+    """What it would do."""
+    workshop, order, _ = _prepared(request, around)
+    return plan(order, workshop, _former(request))
+
+
+def _former(request: Request) -> FormerNight:
+    return FormerNight(request.pages / "nightly.json" if request.pages else Path())
+
+
+def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOrder, dict[str, str]]:
+    workshop = around.workshop(request.store, offline=request.offline, runtime=request.runtime)
+    environment = around.environment
+    making = Making(
+        repositories=request.repositories or _platforms(request.catalogue),
+        to=request.to,
+        key=request.key,
+        store=workshop.store.root,
+        output=request.output,
+        environment=environment,
+        clock=workshop.clock,
+        platform=request.platform,
+        architectures=request.architectures,
+        known_as=request.known_as,
+        rules=rules_for(request.to, request.rules),
+        compression=request.compression,
+        locked=request.locked,
+        offline=request.offline,
+        full=request.full,
+        retest=request.retest,
+        runtime=request.runtime,
+    )
+    wanted = Wanted(
+        names=request.only,
+        labels=tuple(_label(text) for text in request.labels),
+        changed=None if request.changed_since is None else _changed(request.catalogue, request.changed_since),
+        containing=request.containing,
+    )
+    return workshop, NightOrder(request.catalogue, making, wanted, request.write_locks), environment
+
+
+def _unlock(key: Path, environment: dict[str, str], workshop: Workshop) -> None:
+    """Read the key before anything is built. A password that a person types is for all workers of this night. Raises
+    UsageError, EnvironmentLacking."""
+
+    def ask() -> bytes:
+        given = password(key, environment)()
+        environment[PASSWORD_VARIABLES[0]] = given.decode()
+        return given
+
+    load_signing_key(key, ask, progress=workshop.progress)
+
+
+def _platforms(catalogue: tuple[Path, ...]) -> Path:
+    folders = [place if place.is_dir() else place.parent for place in catalogue]
+    beside = [folder / PLATFORMS_FILE for folder in folders] + [CHECKOUT / "recipes" / PLATFORMS_FILE]
+    return next((path for path in beside if path.exists()), beside[0])
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError("label-malformed", f"'{text}' is not KEY=VALUE", hint="write --label team=databases")
+    return key, value
+
+
+def _changed(catalogue: tuple[Path, ...], revision: str) -> tuple[Path, ...]:
+    """The files that differ from a git revision, also those that git does not know yet."""
+    folder = catalogue[0] if catalogue[0].is_dir() else catalogue[0].parent
+    if revision.startswith("-"):
+        raise UsageError("revision-unknown", f"'{revision}' is no revision", hint="name a commit, branch or tag")
+
+    def git(*words: str) -> list[str]:
+        done = processes.run(["git", "-C", folder, *words], timeout=GIT_TIMEOUT, check=False)
+        if done.status != 0:
+            raise UsageError(
+                "revision-unknown",
+                f"git cannot tell what changed since '{revision}': {done.stderr.decode(errors='replace').strip()}",
+                place=str(folder),
+                hint="name a revision that is in this clone: a shallow one lacks most of them",
+            )
+        return [name for name in done.stdout.decode(errors="surrogateescape").split("\0") if name]
+
+    top = Path(git("rev-parse", "--show-toplevel")[0].rstrip("\n"))
+    new = git("ls-files", "-z", "--others", "--exclude-standard", "--full-name")
+    names = [*git("diff", "--name-only", "-z", revision, "--"), *new]
+    return tuple(Path(os.path.normpath(top / name)) for name in names)

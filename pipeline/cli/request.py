@@ -1,0 +1,38 @@
+"""What a night is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.mirror.addresses import Address
+from pipeline.model.image import Compression
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person asks a night for, as the options of `relbuild nightly` give it. `pages` is where the pages go."""
+
+    catalogue: tuple[Path, ...]
+    to: Address
+    key: Path
+    pages: Path | None
+    only: tuple[str, ...]
+    labels: tuple[str, ...]
+    changed_since: str | None
+    containing: tuple[str, ...]
+    locked: bool
+    write_locks: bool
+    jobs: int | None
+    platform: str | None
+    architectures: tuple[str, ...]
+    repositories: Path | None
+    rules: Path | None
+    known_as: str
+    full: bool
+    retest: bool
+    compression: Compression
+    output: Path
+    offline: bool
+    runtime: str | None
+    store: Path | None

@@ -1,0 +1,65 @@
+"""What a night read, so that the next one can tell at once whether any of it is another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.digest import Digest
+from pipeline.model.night import Product
+from pipeline.nightly.catalogue import files_of, templates_of
+from pipeline.nightly.planning import Planner
+from pipeline.nightly.quiet import DOCUMENT_LIMIT, Get, Watch, watch
+from pipeline.repos.variables import expand_repository, platform_variables
+from pipeline.sandbox import find_runtime
+
+REMOTE = ("http:", "https:", "file:")
+
+TEMPLATES = "templates"
+
+
+def watched(
+    planner: Planner, products: tuple[Product, ...], places: tuple[Path, ...], made: Digest, get: Get
+) -> Watch | None:
+    """Everything that a night has read of which nothing failed; None if it cannot be told by bytes: a metalink's differ
+    from hour to hour."""
+    making = planner.making
+    files = {making.repositories, making.key}
+    folders = {place for place in places if place.is_dir()}
+    for entry in planner.catalogue.entries:
+        if entry.recipe is not None:
+            files |= files_of(entry.recipe)
+            files.add(entry.path.absolute())
+            folders |= set(_template_folders(entry.recipe.sources))
+            files |= templates_of(entry.recipe)
+            for folder in entry.recipe.template_folders:
+                if folder.name == TEMPLATES:
+                    files |= {path for path in folder.rglob("*") if path.is_file()}
+    documents: list[tuple[str, Digest]] = []
+    for offer in planner.offers:
+        own = platform_variables(offer.platform, offer.arch, planner.workshop.environment)
+        for repository in offer.platform.repositories:
+            expanded = expand_repository(repository, own, planner.workshop.environment)
+            if not making.locked and (expanded.metalink or expanded.mirrorlist):
+                return None
+            for key in expanded.keys:
+                if key.startswith(REMOTE):
+                    documents.append((key, Digest.of(get(key, DOCUMENT_LIMIT))))
+                else:
+                    files.add(Path(key))
+        documents += [(f"{one.base_urls[0]}/repodata/repomd.xml", one.repomd) for one in offer.repositories]
+    return watch(
+        made,
+        files=files,
+        folders=folders,
+        documents=documents,
+        programs=(find_runtime(making.runtime).path,),
+        environment=planner.workshop.environment,
+        tags=[(one.name, one.immutable, one.digest) for one in products if one.digest is not None],
+    )
+
+
+def _template_folders(sources: tuple[Path, ...]) -> Iterator[Path]:
+    """Where templates are looked for, also where there is no such folder yet."""
+    for source in sources:
+        yield from (source.parent, source.parent / TEMPLATES, source.parent.parent / TEMPLATES)
