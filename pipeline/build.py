@@ -25,7 +25,7 @@ from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import SmokePlan
 from pipeline.model.tree import Tree
-from pipeline.oci import adopt_layout, make_image, write_layout
+from pipeline.oci import adopt_layout, make_image, media_types, write_layout
 from pipeline.recipes import load_recipe, scope
 from pipeline.render import evaluate
 from pipeline.reports import (
@@ -337,7 +337,7 @@ def pack_image(locked: Locked, layers: Sequence[Layer]) -> Image:
 
     version = said(recipe.version)
     config = image_config(recipe, version, said, arch=section.resolution.arch, created=section.build_time)
-    notes = {}
+    notes = {media_types.END_OF_LIFE: recipe.end_of_life} if recipe.end_of_life else {}
     if locked.parent is not None:
         config = inherited(config, recipe.image.given, locked.parent.image.config)
         notes[BASE_DIGEST] = str(locked.parent.digest)

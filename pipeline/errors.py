@@ -8,7 +8,8 @@
     ├── BuildError                 1   a package, scriptlet or file cannot be put into the image
     ├── SmokeError                 6   the image was launched and did not pass
     ├── PublicationRefused         7   the gate refused
-    └── EnvironmentLacking         8   this machine lacks something; `relbuild doctor` says what
+    ├── EnvironmentLacking         8   this machine lacks something; `relbuild doctor` says what
+    └── FixesLacking               9   an image lacks fixes beyond the threshold that was set
 
 The library raises; only `pipeline.cli` prints and exits. An error carries a kebab-case code that stays
 the same for ever, what happened to which input, the place in the input, and the way out. Several
@@ -111,3 +112,9 @@ class EnvironmentLacking(RelbuildError):
     """This machine lacks something that the work needs."""
 
     exit_code = 8
+
+
+class FixesLacking(RelbuildError):
+    """An image lacks security fixes that are as bad and as old as the threshold says, or nobody can tell."""
+
+    exit_code = 9

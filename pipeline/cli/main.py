@@ -17,6 +17,7 @@ COMMANDS = MappingProxyType(
         "looking": ("inspect", "validate", "sbom"),
         "launching": ("smoke", "run"),
         "publishing": ("publish", "promote", "rollback", "copy", "keygen"),
+        "auditing": ("audit",),
         "mirroring": ("verify", "history", "prune", "serve"),
         "cataloguing": ("nightly",),
         "upkeep": ("doctor", "schema", "version", "store"),

@@ -119,6 +119,8 @@ def verified_as_lines(found: Verified) -> tuple[str, ...]:
 def _verified(found: Verified) -> Iterator[str]:
     yield f"{found.held.digest}: every digest, signature and attestation holds, and the tests' answers are right"
     yield f"  signed as {', '.join(found.identities)}; {size_text(found.bytes_read)} of blobs read"
+    if found.held.end_of_life:
+        yield f"  end of life: {found.held.end_of_life}"
     for digest, types in found.attested:
         yield f"  {digest.short}  {', '.join(sorted(one.removeprefix('https://') for one in types))}"
 
@@ -128,6 +130,7 @@ def verified_as_json(found: Verified) -> dict[str, object]:
     return {
         "digest": str(found.held.digest),
         "images": [str(image.digest) for image in found.held.images],
+        "end_of_life": found.held.end_of_life or None,
         "identities": list(found.identities),
         "attested": {str(digest): list(types) for digest, types in found.attested},
         "bytes_read": found.bytes_read,

@@ -9,6 +9,7 @@ from pipeline.cli.progress import size_text
 from pipeline.gather import Locked
 from pipeline.model.image import Image
 from pipeline.model.parent import ParentImage
+from pipeline.oci import end_of_life
 from pipeline.sandbox import Finding
 from pipeline.smoke import report_lines
 
@@ -100,6 +101,8 @@ def image_as_lines(image: Image) -> tuple[str, ...]:
         f"  stop signal  {config.stop_signal or 'SIGTERM'}",
     ]
     lines += [f"  label        {key}={value}" for key, value in config.labels]
+    if ends := end_of_life(image.manifest_bytes):
+        lines.append(f"  end of life  {ends}")
     for layer in image.layers:
         lines.append(f"  layer        {layer.blob.digest} {size_text(layer.blob.size)} {layer.name}")
     return tuple(lines)
@@ -112,6 +115,7 @@ def image_as_json(image: Image) -> dict[str, object]:
         "reference": image.reference,
         "digest": str(image.digest),
         "architecture": image.config.architecture,
+        "end_of_life": end_of_life(image.manifest_bytes) or None,
         "layers": [
             {
                 "name": layer.name,

@@ -10,7 +10,7 @@ from pipeline.errors import RelbuildError, UsageError, VerificationError
 from pipeline.mirror.repository import Repository, is_auxiliary
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image
-from pipeline.oci import media_types, parse_image, parse_index
+from pipeline.oci import end_of_life, media_types, parse_image, parse_index
 from pipeline.oci.image import Reader
 
 SHOWN = 12
@@ -39,6 +39,11 @@ class Held:
     def version(self) -> str:
         """The product's version, as its first image's labels say it ("": they do not)."""
         return dict(self.images[0].config.labels).get(media_types.VERSION, "") if self.images else ""
+
+    @property
+    def end_of_life(self) -> str:
+        """The day until which the product is kept up (`2027-04-30`), or ""."""
+        return end_of_life(self.manifest.data)
 
     @property
     def created(self) -> int:

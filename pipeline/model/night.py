@@ -105,7 +105,8 @@ class Resources:
 class MissingFix:
     """A package in the image for which the repositories offer a security fix. `severity` is a word of updateinfo in
     lower case (`critical`, `important`, `moderate`, `low`, or "" where the advisory gives none), `issued` when the
-    advisory came out, `has` and `fixed_in` are versions."""
+    advisory came out (0: it has no date), `has` and `fixed_in` are versions, `kind` the advisory's type: where other
+    fixes were asked for as well, `bugfix` and the like."""
 
     advisory: str
     severity: str
@@ -116,6 +117,7 @@ class MissingFix:
     has: str
     fixed_in: str
     repository: str
+    kind: str = "security"
 
 
 @dataclass(frozen=True, slots=True)

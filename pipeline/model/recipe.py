@@ -120,7 +120,8 @@ class Recipe:
     `path` is the recipe's file, `version` a template evaluated after the lock, `values` what templates see,
     `excludes` package globs that are never chosen, `pins` name → version text that must hold, `sources` every
     file that took part (recipe, includes), in order, `template_folders` where templates are looked for, `parent` the
-    recipe whose image this one is built from.
+    recipe whose image this one is built from, `end_of_life` the last day (`2027-04-30`) on which the product is kept
+    up, or "".
     """
 
     name: str
@@ -145,3 +146,4 @@ class Recipe:
     sources: tuple[Path, ...] = ()
     template_folders: tuple[Path, ...] = ()
     parent: Recipe | None = None
+    end_of_life: str = ""

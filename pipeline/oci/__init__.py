@@ -9,8 +9,16 @@ from pipeline.oci import media_types, predicates
 from pipeline.oci.adoption import adopt_layout
 from pipeline.oci.archive import ArchiveKind, write_archive
 from pipeline.oci.artifacts import ArtifactManifest, make_referrer, read_artifact
-from pipeline.oci.bundle import PREDICATE_TYPE, attest, bundle_layer, verify_bundle
-from pipeline.oci.image import make_image, make_index, parse_config, parse_image, parse_index, timestamp
+from pipeline.oci.bundle import PREDICATE_TYPE, attest, bundle_layer, unverified_statement, verify_bundle
+from pipeline.oci.image import (
+    end_of_life,
+    make_image,
+    make_index,
+    parse_config,
+    parse_image,
+    parse_index,
+    timestamp,
+)
 from pipeline.oci.keys import SigningKey, VerifyingKey, generate_key, load_signing_key, load_verifying_key
 from pipeline.oci.layout import blob_path, index_bytes, read_layout, write_layout
 from pipeline.oci.simple_signing import (
@@ -38,6 +46,7 @@ __all__ = [
     "blob_path",
     "bundle_layer",
     "check_signatures",
+    "end_of_life",
     "generate_key",
     "index_bytes",
     "load_signing_key",
@@ -57,6 +66,7 @@ __all__ = [
     "signature_payload",
     "signature_tag",
     "timestamp",
+    "unverified_statement",
     "validate",
     "verify_bundle",
     "verify_signatures",

@@ -119,6 +119,12 @@ def verify_bundle(manifest: Manifest, blob: bytes, subject: Digest, key: Verifyi
     return statement
 
 
+def unverified_statement(blob: bytes) -> Statement:
+    """What a bundle says, whoever signed it: for those who have no key, and say so. Raises VerificationError
+    `bundle-malformed`, `document-malformed`."""
+    return read_statement(_read_bundle(blob)[0].payload)
+
+
 def _read_bundle(blob: bytes) -> tuple[Envelope, str]:
     """The envelope and the hint; an empty hint where the key is said in another way."""
     if blob.count(b"[") + blob.count(b"{") + blob.count(b",") > NODE_LIMIT:

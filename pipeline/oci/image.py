@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from pipeline.digest import DiffId, Digest, canonical_json
 from pipeline.errors import VerificationError
@@ -91,6 +91,17 @@ def parse_index(data: bytes, place: str = "index") -> tuple[Descriptor, ...]:
     if len(items) > INDEX_LIMIT:
         raise VerificationError("index-too-long", f"{place} lists {len(items)} manifests, more than {INDEX_LIMIT}")
     return tuple(item.descriptor() for item in items)
+
+
+def end_of_life(manifest: bytes) -> str:
+    """The day (`2027-04-30`) until which the product of an image or index is kept up, as its manifest says; "" if it
+    says none, or what is no date. Raises VerificationError `document-malformed`."""
+    notes = Reader.parse(manifest, "manifest").get("annotations").members()
+    text = notes[media_types.END_OF_LIFE].text() if media_types.END_OF_LIFE in notes else ""
+    try:
+        return date.fromisoformat(text).isoformat() if text else ""
+    except ValueError:
+        return ""
 
 
 def _notes(image: Image) -> dict[str, str]:

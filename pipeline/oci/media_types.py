@@ -40,6 +40,9 @@ REF_NAME = "org.opencontainers.image.ref.name"
 TITLE = "org.opencontainers.image.title"
 VERSION = "org.opencontainers.image.version"
 CREATED = "org.opencontainers.image.created"
+END_OF_LIFE = "org.relbuild.end-of-life"
+"""On a manifest or index: the day until which the product is kept up. image-spec (annotations.md) has no name for it,
+and keeps `org.opencontainers` for itself."""
 
 LAYER_NAME = "org.relbuild.layer.name"
 """On a layer's descriptor: what the recipe calls it."""

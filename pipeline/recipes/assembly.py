@@ -9,7 +9,7 @@ Included recipes come first, in order, then the recipe itself on top of them:
 - `values`, `pins`, `environment` and `labels` are merged, mappings inside `values` too; the upper one wins.
 - `platform`, `architectures`, `languages`, `weak-dependencies`, `from`, each other key of `image`, and `smoke` as
   a whole are replaced where the upper one gives them.
-- `name` and `version` are the recipe's own.
+- `name`, `version` and `end-of-life` are the recipe's own.
 """
 
 from __future__ import annotations
@@ -168,6 +168,7 @@ def _assemble(sources: Sequence[Source], top: Path, stack: tuple[Path, ...], pro
         sources=tuple(source.path for source in (own, *sources[:-1])),
         template_folders=folders,
         parent=parent,
+        end_of_life=own.recipe.end_of_life or "",
     )
 
 

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 from typing import Annotated
 
@@ -231,6 +232,19 @@ def pattern_of(text: str) -> str:
     return text
 
 
+def _date(value: object) -> object:
+    hint = "write a day as YYYY-MM-DD, such as 2027-04-30"
+    if not isinstance(value, str):
+        raise Malformed("date-malformed", f"a date is expected here, not {kind(value)}", hint)
+    try:
+        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+            raise ValueError("another form")
+        date.fromisoformat(value)
+    except ValueError:
+        raise Malformed("date-malformed", f"'{value[:40]}' is not a date", hint) from None
+    return value
+
+
 def _url(value: object) -> object:
     return matching(
         r"https?://[^\s/]+/\S+", "url-malformed", "a URL", "write a URL that begins with https:// or http://"
@@ -368,5 +382,6 @@ Sha256 = Annotated[
 Owner = Annotated[
     str, Named("account, by name or number"), checked(_owner), WithJsonSchema({"type": ["string", "integer"]})
 ]
+Date = Annotated[str, Named("date"), checked(_date), WithJsonSchema({"type": "string", "format": "date"})]
 Pattern = Annotated[str, Named("pattern"), checked(_pattern), WithJsonSchema({"type": "string", "format": "regex"})]
 Url = Annotated[str, Named("URL"), checked(_url), WithJsonSchema({"type": "string", "format": "uri"})]

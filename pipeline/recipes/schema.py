@@ -18,6 +18,7 @@ from pipeline.recipes.fields import (
     Bandwidth,
     Beside,
     Cpus,
+    Date,
     ExposedPort,
     FileTarget,
     Folder,
@@ -227,6 +228,12 @@ class RecipeDocument(Strict):
         default=None,
         description="the image's version, usually taken from a package after resolving",
         examples=["{{ packages['mysql-server'].version }}"],
+    )
+    end_of_life: Date | None = Field(
+        default=None,
+        alias="end-of-life",
+        description="the last day on which the product is kept up; the image carries it, `audit` says when it is near",
+        examples=["2027-04-30"],
     )
     platform: Name | None = Field(
         default=None, description="a platform of `repositories.yaml`", examples=["centos-stream-9"]

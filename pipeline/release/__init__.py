@@ -5,6 +5,17 @@ Whatever moves a tag here has what the gate cleared: from the evidence that this
 image, or from the evidence that the keeper's key attests on the mirror.
 """
 
+from pipeline.release.auditing import (
+    Audit,
+    AuditedImage,
+    AuditOrder,
+    Contents,
+    audit,
+    audited,
+    open_bulletin,
+    read_contents,
+    require_below,
+)
 from pipeline.release.copy import Copied, copy
 from pipeline.release.history import Step, history
 from pipeline.release.look import attested_sbom, look_at, validate_held
@@ -14,17 +25,26 @@ from pipeline.release.publish import PublishOrder, publish
 from pipeline.release.verify import verify
 
 __all__ = [
+    "Audit",
+    "AuditOrder",
+    "AuditedImage",
+    "Contents",
     "Copied",
     "Moved",
     "PublishOrder",
     "Step",
     "attested_sbom",
+    "audit",
+    "audited",
     "copy",
     "history",
     "look_at",
+    "open_bulletin",
     "promote",
     "prune",
     "publish",
+    "read_contents",
+    "require_below",
     "rollback",
     "undo_pruning",
     "validate_held",

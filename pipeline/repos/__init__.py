@@ -6,6 +6,7 @@ repomd.xml states, and kept in the store; nothing is parsed before it is verifie
 was kept the last time.
 """
 
+from pipeline.repos.advisories import read_advisories
 from pipeline.repos.keys import Key, load_keys, read_keys, verify_detached
 from pipeline.repos.metadata import metadata_file
 from pipeline.repos.repository import (
@@ -26,6 +27,7 @@ __all__ = [
     "load_keys",
     "metadata_file",
     "open_repositories",
+    "read_advisories",
     "read_keys",
     "source_packages",
     "verify_detached",

@@ -8,6 +8,15 @@ depends on has changed: given a fresh lock, no repository is opened.
 
 from pipeline.model.lock import Mode
 from pipeline.resolve.explain import explain
+from pipeline.resolve.fixes import (
+    Bulletin,
+    exceeding,
+    fixes_taken,
+    full_nevra,
+    missing_fixes,
+    read_bulletin,
+    streams_in_use,
+)
 from pipeline.resolve.lockfile import format_lock, lock_path, parse_lock, read_lock, write_lock
 from pipeline.resolve.solving import open_universe, solve
 from pipeline.resolve.staleness import Action, State, compare, decide, inputs, other_versions, stale
@@ -16,21 +25,28 @@ from pipeline.resolve.versions import versions
 
 __all__ = [
     "Action",
+    "Bulletin",
     "Mode",
     "State",
     "Universe",
     "compare",
     "decide",
+    "exceeding",
     "explain",
+    "fixes_taken",
     "format_lock",
+    "full_nevra",
     "inputs",
     "lock_path",
+    "missing_fixes",
     "open_universe",
     "other_versions",
     "parse_lock",
+    "read_bulletin",
     "read_lock",
     "solve",
     "stale",
+    "streams_in_use",
     "versions",
     "write_lock",
 ]

@@ -55,16 +55,7 @@ def apply_modules(
 ) -> tuple[str, ...]:
     """Take out of the universe what modules forbid; returns sentences for people. Raises ResolutionError
     `module-refused`."""
-    streams: list[_Stream] = []
-    defaults: dict[str, str] = {}
-    for opened in repositories:
-        found = metadata_file(opened, "modules", store=store, progress=progress)
-        if found is None:
-            continue
-        if found[0].stat().st_size > MODULES_LIMIT:
-            raise _refused("modules.yaml is too large", f"repository {opened.repository.id}")
-        for value in _documents(found[0].read_text(), f"modules.yaml of {opened.repository.id}"):
-            _take(value, streams, defaults)
+    streams, defaults = _read(repositories, store, progress)
     if not streams and not recipe.modules:
         return ()
     active = _activate(recipe, streams, defaults)
@@ -80,6 +71,34 @@ def apply_modules(
             out.append(int(solvable.id))
     universe.disable(out)
     return ()
+
+
+def stream_packages(
+    repositories: Sequence[OpenRepository], *, store: Store, progress: Progress = QUIET
+) -> dict[str, frozenset[str]]:
+    """Each module stream (`nodejs:20`) → the packages of all of its builds, as `name-epoch:version-release.arch`.
+    Raises ResolutionError `module-refused`."""
+    found: dict[str, frozenset[str]] = {}
+    for one in _read(repositories, store, progress)[0]:
+        found[one.name] = found.get(one.name, frozenset()) | one.packages
+    return found
+
+
+def _read(
+    repositories: Sequence[OpenRepository], store: Store, progress: Progress
+) -> tuple[list[_Stream], dict[str, str]]:
+    """Every stream's builds, and the default stream of each module that has one."""
+    streams: list[_Stream] = []
+    defaults: dict[str, str] = {}
+    for opened in repositories:
+        found = metadata_file(opened, "modules", store=store, progress=progress)
+        if found is None:
+            continue
+        if found[0].stat().st_size > MODULES_LIMIT:
+            raise _refused("modules.yaml is too large", f"repository {opened.repository.id}")
+        for value in _documents(found[0].read_text(), f"modules.yaml of {opened.repository.id}"):
+            _take(value, streams, defaults)
+    return streams, defaults
 
 
 def _documents(text: str, name: str) -> Iterator[Mapping[str, object]]:

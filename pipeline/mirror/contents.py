@@ -1,0 +1,40 @@
+"""What is attested of an image on a mirror, read with a key that must have signed it, or as the mirror says it."""
+
+from __future__ import annotations
+
+from pipeline.digest import Digest
+from pipeline.errors import VerificationError
+from pipeline.mirror.attesting import bundles, find_attested
+from pipeline.mirror.repository import Repository
+from pipeline.oci import PREDICATE_TYPE, VerifyingKey, bundle_layer, unverified_statement
+
+
+def attested_predicate(repository: Repository, image: Digest, predicate_type: str, key: VerifyingKey | None) -> bytes:
+    """A predicate of a type on `image` (JSON): signed by `key`, or where there is no key by whomever.
+
+    Raises VerificationError `attestation-missing`, or why those that are there do not hold.
+    """
+    if key is not None:
+        good, bad = find_attested(repository, image, predicate_type, key)
+        if good:
+            return good[-1].statement.predicate
+        raise bad[0] if bad else _missing(repository, image, predicate_type)
+    for referrer in reversed(bundles(repository, image)):
+        if referrer.annotation(PREDICATE_TYPE) not in (predicate_type, ""):
+            continue
+        manifest = repository.manifest(referrer.descriptor.digest)
+        if manifest is None:
+            continue
+        said = unverified_statement(repository.read_blob(bundle_layer(manifest)))
+        if said.predicate_type == predicate_type and image in {one.digest for one in said.subjects}:
+            return said.predicate
+    raise _missing(repository, image, predicate_type)
+
+
+def _missing(repository: Repository, image: Digest, predicate_type: str) -> VerificationError:
+    return VerificationError(
+        "attestation-missing",
+        f"nothing of the type {predicate_type} is attested of {image}",
+        place=repository.url,
+        hint="publish it with relbuild, or copy it with `relbuild copy`, which carries attestations along",
+    )

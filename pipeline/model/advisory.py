@@ -1,0 +1,109 @@
+"""What repositories say of the fixes that they offer, and how much of that may be lacking. Values without I/O; times
+are milliseconds since the epoch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pipeline.errors import UsageError
+from pipeline.model.package import Nevra
+
+SECURITY = "security"
+"""The kind of advisory that fixes vulnerabilities."""
+
+SEVERITIES = ("critical", "important", "moderate", "low", "")
+"""The words of updateinfo, the worst first; "" where an advisory gives none."""
+
+DAY = 86_400_000
+"""Milliseconds."""
+
+_LONGEST = 36_500
+"""Days."""
+
+_EVR = re.compile(r"(?:(\d{1,9}):)?([^-:\s]+)-([^-\s]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPackage:
+    """A package in an advisory: in `evr` (`[epoch:]version-release`) it is fixed. `module` is the stream that it
+    belongs to (`nodejs:20`), "" if none; for whom that stream is off, it fixes nothing."""
+
+    name: str
+    arch: str
+    evr: str
+    module: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Advisory:
+    """One `update` of a repository's updateinfo. `kind` is its type in lower case (`security`, `bugfix`, …), `severity`
+    one of SEVERITIES, `issued` 0 where that cannot be read, `repository` the id of who gives it."""
+
+    id: str
+    kind: str
+    severity: str
+    title: str
+    issued: int
+    cves: tuple[str, ...]
+    packages: tuple[FixedPackage, ...]
+    repository: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advisories:
+    """All that a platform's repositories say. `heard` are the ids of those that have an updateinfo, `silent` of those
+    that have none, which says nothing good of their packages. `notes` are sentences about what was not understood."""
+
+    given: tuple[Advisory, ...]
+    heard: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePackage:
+    """A package in an image: `source` is the file name of its source package, `repository` the id of where it came from
+    ("": not told)."""
+
+    nevra: Nevra
+    source: str = ""
+    repository: str = ""
+
+    @classmethod
+    def of(cls, name: str, evr: str, arch: str, source: str = "", repository: str = "") -> ImagePackage:
+        """From the `[epoch:]version-release` that bills and reports have. Raises ValueError for another form."""
+        found = _EVR.fullmatch(evr)
+        if found is None:
+            raise ValueError(f"'{evr[:80]}' is not [epoch:]version-release")
+        epoch, version, release = found.groups()
+        return cls(Nevra(name, int(epoch or 0), version, release, arch), source, repository)
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """From which severity on, and from which age in days on, a missing fix is too much."""
+
+    severity: str
+    days: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Threshold:
+        """`important`, `important:7`; `none` for any severity. Raises UsageError `threshold-malformed`."""
+        word, colon, number = text.strip().lower().partition(":")
+        severity = "" if word == "none" else word
+        if not word or severity not in SEVERITIES or (colon and not re.fullmatch(r"[0-9]{1,6}", number)):
+            raise UsageError(
+                "threshold-malformed",
+                f"'{text[:60]}' is no severity with an age",
+                hint="write critical, important, moderate, low or none, and days if you like: important:7",
+            )
+        return cls(severity, min(int(number or 0), _LONGEST))
+
+    def __str__(self) -> str:
+        return f"{self.severity or 'none'}:{self.days}"
+
+
+def age_in_days(issued: int, now: int) -> int | None:
+    """Whole days from `issued` to `now`; None if it is not known when that was."""
+    return max(0, now - issued) // DAY if issued else None

@@ -1,0 +1,61 @@
+"""What the documents that are attested of an image say of it, read back: its packages, and what it was built for."""
+
+from __future__ import annotations
+
+from packageurl import PackageURL
+
+from pipeline.errors import VerificationError
+from pipeline.model.advisory import ImagePackage
+from pipeline.oci.image import Reader
+
+PACKAGES_MOST = 100_000
+"""Of a document that is read: more than the largest distribution has."""
+
+_PROPERTY = "relbuild:"
+
+
+def listed_packages(document: bytes, place: str) -> tuple[ImagePackage, ...]:
+    """The RPMs in a CycloneDX document, sorted. Raises VerificationError `document-malformed` for one that does not say
+    of an RPM which it is."""
+    components = Reader.parse(document, place).get("components").items()
+    if len(components) > PACKAGES_MOST:
+        raise _malformed(f"lists more than {PACKAGES_MOST} components", place)
+    found = []
+    for component in components:
+        url = component.get("purl").text("")
+        if not url.startswith("pkg:rpm/"):
+            continue
+        try:
+            said = PackageURL.from_string(url)
+        except ValueError as error:
+            raise _malformed(f"has the package URL '{url[:200]}', which cannot be read", place) from error
+        qualifiers = said.qualifiers if isinstance(said.qualifiers, dict) else {}
+        arch = str(qualifiers.get("arch", ""))
+        if not arch:
+            raise _malformed(f"does not say which architecture '{url[:200]}' is for", place)
+        properties = {
+            one.get("name").text(""): one.get("value").text("") for one in component.get("properties").items()
+        }
+        try:
+            package = ImagePackage.of(
+                component.get("name").text(),
+                component.get("version").text(""),
+                arch,
+                properties.get(f"{_PROPERTY}source-rpm", str(qualifiers.get("upstream", ""))),
+                properties.get(f"{_PROPERTY}repository", ""),
+            )
+        except ValueError as error:
+            raise _malformed(f"names '{url[:200]}', of which {error}", place) from error
+        found.append(package)
+    return tuple(sorted(found, key=lambda one: one.nevra))
+
+
+def built_for(predicate: bytes, place: str) -> tuple[str, str]:
+    """Platform and RPM architecture that an image was built for, from SLSA's predicate. Raises VerificationError
+    `document-malformed`."""
+    parameters = Reader.parse(predicate, place).get("buildDefinition").get("externalParameters")
+    return parameters.get("platform").text(), parameters.get("architecture").text()
+
+
+def _malformed(what: str, place: str) -> VerificationError:
+    return VerificationError("document-malformed", f"{place} {what}", place=place)
