@@ -29,11 +29,10 @@ from pipeline.cli.outcome import plain
 from pipeline.cli.progress import Look
 from pipeline.errors import FixesLacking
 from pipeline.mirror.addresses import is_address, parse_address
-from pipeline.model.advisory import SECURITY, Threshold, age_in_days
+from pipeline.model.advisory import SECURITY, Threshold, age_in_days, exceeding
 from pipeline.model.lifetime import days_text, lifetime_warning
 from pipeline.model.night import MissingFix
 from pipeline.release import Audit, AuditedImage, AuditOrder, audit, require_below
-from pipeline.resolve import exceeding
 
 _SHOWN = 6
 """Names of packages or CVEs that a line shows."""

@@ -33,10 +33,12 @@ from pipeline.cli.request import Request
 from pipeline.errors import UsageError
 from pipeline.mirror.addresses import Address, MirrorKind, parse_address
 from pipeline.mirror.place import Place
+from pipeline.model.advisory import Threshold
 from pipeline.model.image import Compression
 from pipeline.model.json_form import to_json
 from pipeline.model.night import Night, Outcome, Product
 from pipeline.nightly.quiet import Resolve, again, asked
+from pipeline.nightly.verdict import judged
 from pipeline.transfer import Network, fetch_document
 
 if TYPE_CHECKING:
@@ -75,6 +77,10 @@ def nightly_command(
     ] = None,
     site: Annotated[
         Path | None, typer.Option("--site", help="Where the pages go (default: nightly/ in a directory mirror).")
+    ] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option("--threshold", help="Fail (9) if a security fix is missing, SEVERITY[:DAYS], e.g. important:7."),
     ] = None,
     platform: PlatformOption = None,
     arch: ArchOption = None,
@@ -133,7 +139,8 @@ def nightly_command(
             if around.as_json:
                 answer({"plan": [_planned_as_json(one) for one in planned]})
             return 0
-        night = _night(request, around)
+        limit = Threshold.parse(threshold) if threshold is not None else None
+        night = judged(_night(request, around), limit)
         say(*_night_lines(night))
         if around.as_json:
             answer(to_json(night))
@@ -210,6 +217,7 @@ def _night_lines(night: Night) -> list[str]:
     sent = sum(product.uploaded for product in night.products)
     took = (night.ended - night.began) / 1000
     lines = [_product_line(product) for product in night.products]
+    lines += [f"too long  {text}" for text in night.exceeded]
     return [*lines, f"{len(night.products)} products in {took:.1f} s: {counts}; {size_text(sent)} uploaded"]
 
 

@@ -20,6 +20,7 @@ from pipeline.nightly.crew import Crew, LocalCrew, processors
 from pipeline.nightly.former import FormerNight
 from pipeline.nightly.narrative import NightOrder, Planned, nightly, plan
 from pipeline.nightly.quiet import Get, keep
+from pipeline.nightly.verdict import something_failed
 from pipeline.nightly.watching import watched
 from pipeline.nightly.working import Making
 from pipeline.oci import load_signing_key
@@ -37,7 +38,7 @@ def whole_night(request: Request, around: Surroundings, made: Digest | None, get
         return LocalCrew(workshop.progress, request.jobs or processors())
 
     done = nightly(order, workshop, crew, _former(request))
-    if made is not None and done.night.exit_code == 0:
+    if made is not None and not something_failed(done.night):
         seen = watched(done.planner, done.night.products, request.catalogue, made, get)
         if seen is not None:
             keep(workshop.store, seen, done.night)

@@ -4,9 +4,11 @@ are milliseconds since the epoch."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
+from pipeline.model.night import MissingFix
 from pipeline.model.package import Nevra
 
 SECURITY = "security"
@@ -107,3 +109,20 @@ class Threshold:
 def age_in_days(issued: int, now: int) -> int | None:
     """Whole days from `issued` to `now`; None if it is not known when that was."""
     return max(0, now - issued) // DAY if issued else None
+
+
+def rank(severity: str) -> int:
+    """Where a severity stands among SEVERITIES: the worst is 0."""
+    return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)
+
+
+def exceeding(threshold: Threshold, missing: Iterable[MissingFix], now: int) -> tuple[MissingFix, ...]:
+    """Those of `missing` that are as bad and as old as `threshold` says, `now` in milliseconds since the epoch. What
+    has no date counts as old; what is no security fix never counts."""
+    found = []
+    for fix in missing:
+        age = age_in_days(fix.issued, now)
+        bad = fix.kind == SECURITY and rank(fix.severity) <= rank(threshold.severity)
+        if bad and (age is None or age >= threshold.days):
+            found.append(fix)
+    return tuple(found)

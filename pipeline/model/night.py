@@ -194,13 +194,15 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryState:
-    """What a repository offered: the digest of its repomd.xml, None if it could not be read, and then why."""
+    """What a repository offered: the digest of its repomd.xml, None if it could not be read, and then why.
+    `advisories`: it tells of security fixes; of the packages of one that does not, nothing is known."""
 
     platform: str
     arch: str
     repository: str
     digest: Digest | None
     problem: str = ""
+    advisories: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,10 +120,12 @@ def _digest(value: object) -> str:
 
 
 def _form(value: object) -> object:
-    """A value as JSON, without what says nothing."""
+    """A value as JSON, without what says nothing, and without what is as it is where nobody says otherwise: a key that
+    relbuild learns changes no recipe that lacks it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [field.name for field in dataclasses.fields(value) if field.name not in _SAYS_NOTHING]
-        return {name: _form(getattr(value, name)) for name in fields}
+        fields = {field.name: field.default for field in dataclasses.fields(value) if field.name not in _SAYS_NOTHING}
+        given = {name: getattr(value, name) for name in fields}
+        return {name: _form(inner) for name, inner in given.items() if inner != fields[name]}
     if isinstance(value, Path):
         return value.name
     if isinstance(value, Enum):

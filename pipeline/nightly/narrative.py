@@ -14,6 +14,7 @@ from pipeline.mirror.addresses import MirrorKind
 from pipeline.mirror.repository import Mirror
 from pipeline.model.lock import Lock
 from pipeline.model.night import Failure, Night, Outcome, Product, Stage
+from pipeline.nightly.auditing import audited, read_bulletins
 from pipeline.nightly.catalogue import Catalogue, Entry, Wanted, load_catalogue, select
 from pipeline.nightly.crew import Crew, Ended, Needs
 from pipeline.nightly.planning import Planner
@@ -21,9 +22,6 @@ from pipeline.nightly.record import remember
 from pipeline.nightly.working import Job, Making, Worked, command_for, failed, work
 from pipeline.release.current import way_of
 from pipeline.resolve import lock_path, parse_lock, read_lock, write_lock
-
-FAILED_EXIT = 1
-"""The exit code of a night in which something failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,8 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
         catalogue = planner.catalogue = select(planner.catalogue, order.wanted, planner.packages)
         shift = _Shift(order, catalogue, planner, workshop, crew_of)
         products = shift.run()
-    bad = any(one.outcome in (Outcome.FAILED, Outcome.BLOCKED) for one in products)
+        read_bulletins(planner.offers, workshop)
+        products = tuple(audited(product, planner.offers, shift.before) for product in products)
     night = Night(
         began=int(began * 1000),
         ended=int(workshop.clock() * 1000),
@@ -72,7 +71,6 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
         known_as=order.making.known_as,
         products=products,
         repositories=planner.states,
-        exit_code=FAILED_EXIT if bad else 0,
     )
     return Done(night, planner)
 
@@ -121,13 +119,14 @@ def _mirror(order: NightOrder, workshop: Workshop, *, create: bool) -> Iterator[
 
 @dataclass(slots=True)
 class _Shift:
-    """The night's work while it is under way."""
+    """The night's work while it is under way. `before` is what stood on the mirror of what is made anew."""
 
     order: NightOrder
     catalogue: Catalogue
     planner: Planner
     workshop: Workshop
     crew_of: Callable[[], Crew]
+    before: dict[str, Product] = field(default_factory=dict)
     _done: dict[str, Product] = field(default_factory=dict)
     _locks: dict[str, str] = field(default_factory=dict)
     _jobs: dict[str, Job] = field(default_factory=dict)
@@ -181,6 +180,8 @@ class _Shift:
         if decision.job is None:
             self._settle(entry.name, Worked(decision.product, decision.standing))
             return None
+        if decision.standing is not None and decision.standing.product is not None:
+            self.before[entry.name] = decision.standing.product
         return decision.job
 
     def _start(self, ready: list[Job]) -> None:

@@ -30,6 +30,7 @@ from pipeline.oci import VerifyingKey
 from pipeline.progress import task
 from pipeline.repos import Key, OpenRepository, load_keys, open_repositories
 from pipeline.resolve import (
+    Bulletin,
     Mode,
     Universe,
     decide,
@@ -65,6 +66,7 @@ class Offer:
     repositories: tuple[OpenRepository, ...] = ()
     universe: Universe | None = None
     error: RelbuildError | None = None
+    bulletin: Bulletin | None = None
 
     @property
     def digest(self) -> str:
@@ -100,7 +102,14 @@ class Planner:
             opened = {one.repository.id: one.repomd for one in offer.repositories}
             problem = str(offer.error) if offer.error else ""
             found += [
-                RepositoryState(offer.platform.name, offer.arch, one.id, opened.get(one.id), problem)
+                RepositoryState(
+                    offer.platform.name,
+                    offer.arch,
+                    one.id,
+                    opened.get(one.id),
+                    problem,
+                    advisories=offer.bulletin is not None and one.id in offer.bulletin.advisories.heard,
+                )
                 for one in offer.platform.repositories
             ]
         return tuple(found)
@@ -122,6 +131,8 @@ class Planner:
             Outcome.UNCHANGED,
             "",
             labels=entry.recipe.image.labels,
+            description=dict(entry.recipe.image.labels).get(DESCRIPTION, ""),
+            end_of_life=entry.recipe.end_of_life,
             parent=entry.parent,
             began=int(self.workshop.clock() * 1000),
         )
@@ -354,9 +365,25 @@ def _section(standing: Standing | None, offer: Offer) -> LockSection | None:
     return parse_lock(standing.record.lock, "the lock on the mirror").section(offer.platform.name, offer.arch)
 
 
+DESCRIPTION = "org.opencontainers.image.description"
+
 _NO_DEEDS: Mapping[str, Any] = MappingProxyType({"uploaded": 0, "moved": (), "steps": (), "took": 0, "worker": ""})
 
-_OF_TONIGHT = ("recipe", "outcome", "why", "labels", "parent", "began", "took", "steps", "uploaded", "moved", "worker")
+_OF_TONIGHT = (
+    "description",
+    "end_of_life",
+    "recipe",
+    "outcome",
+    "why",
+    "labels",
+    "parent",
+    "began",
+    "took",
+    "steps",
+    "uploaded",
+    "moved",
+    "worker",
+)
 
 
 def _as_it_stands(product: Product, standing: Standing) -> Product:

@@ -15,7 +15,7 @@ from pipeline.mirror.addresses import Address
 from pipeline.mirror.contents import attested_predicate
 from pipeline.mirror.held import read_held
 from pipeline.mirror.repository import Repository
-from pipeline.model.advisory import SECURITY, ImagePackage, Threshold
+from pipeline.model.advisory import SECURITY, ImagePackage, Threshold, exceeding
 from pipeline.model.image import Image, ImageConfig
 from pipeline.model.night import MissingFix
 from pipeline.model.platform import Platform
@@ -28,7 +28,7 @@ from pipeline.recipes import load_platforms
 from pipeline.release.current import way_of
 from pipeline.reports import read_bill, read_materials, refuse_another, report_folder
 from pipeline.repos import open_repositories
-from pipeline.resolve import Bulletin, exceeding, full_nevra, missing_fixes, read_bulletin, streams_in_use
+from pipeline.resolve import Bulletin, full_nevra, missing_fixes, read_bulletin, streams_in_use
 
 _MODULAR = ".module"
 """In the release of what is built as part of a module (`3.module_el9`, `1.module+el8.4.0`)."""

@@ -10,7 +10,6 @@ from pipeline.model.lock import Mode
 from pipeline.resolve.explain import explain
 from pipeline.resolve.fixes import (
     Bulletin,
-    exceeding,
     fixes_taken,
     full_nevra,
     missing_fixes,
@@ -31,7 +30,6 @@ __all__ = [
     "Universe",
     "compare",
     "decide",
-    "exceeding",
     "explain",
     "fixes_taken",
     "format_lock",

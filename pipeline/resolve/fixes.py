@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 from pipeline.model.advisory import (
     SECURITY,
-    SEVERITIES,
     Advisories,
     Advisory,
     FixedPackage,
     ImagePackage,
-    Threshold,
-    age_in_days,
+    rank,
 )
 from pipeline.model.night import FixTaken, MissingFix
 from pipeline.model.package import Nevra
@@ -103,25 +101,13 @@ def fixes_taken(
                 key = (advisory.id, fixed.name, own)
                 taken = FixTaken(advisory.id, advisory.severity, advisory.title, advisory.cves, fixed.name, own)
                 found.setdefault(key, (advisory, taken))
-    ordered = sorted(found.values(), key=lambda one: (_rank(one[0].severity), one[0].issued, one[0].id, one[1].package))
+    ordered = sorted(found.values(), key=lambda one: (rank(one[0].severity), one[0].issued, one[0].id, one[1].package))
     return tuple(taken for _, taken in ordered)
 
 
 def full_nevra(nevra: Nevra) -> str:
     """`name-epoch:version-release.arch`, as modules.yaml lists packages."""
     return f"{nevra.name}-{nevra.epoch}:{nevra.version}-{nevra.release}.{nevra.arch}"
-
-
-def exceeding(threshold: Threshold, missing: Iterable[MissingFix], now: int) -> tuple[MissingFix, ...]:
-    """Those of `missing` that are as bad and as old as `threshold` says, `now` in milliseconds since the epoch. What
-    has no date counts as old; what is no security fix never counts."""
-    found = []
-    for fix in missing:
-        age = age_in_days(fix.issued, now)
-        bad = fix.kind == SECURITY and _rank(fix.severity) <= _rank(threshold.severity)
-        if bad and (age is None or age >= threshold.days):
-            found.append(fix)
-    return tuple(found)
 
 
 def newest(packages: Iterable[ImagePackage]) -> Versions:
@@ -167,9 +153,5 @@ def _missing(advisory: Advisory, fixed: FixedPackage, own: str) -> MissingFix:
     )
 
 
-def _rank(severity: str) -> int:
-    return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)
-
-
 def _worst_first(fix: MissingFix) -> tuple[bool, int, int, str, str, str]:
-    return fix.kind != SECURITY, _rank(fix.severity), fix.issued, fix.advisory, fix.package, fix.has
+    return fix.kind != SECURITY, rank(fix.severity), fix.issued, fix.advisory, fix.package, fix.has

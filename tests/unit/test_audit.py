@@ -18,6 +18,7 @@ from pipeline.model.advisory import (
     ImagePackage,
     Threshold,
     age_in_days,
+    exceeding,
 )
 from pipeline.model.lifetime import days_left, lifetime_warning
 from pipeline.model.night import MissingFix
@@ -25,7 +26,7 @@ from pipeline.model.package import Nevra
 from pipeline.repos import advisories as reading
 from pipeline.repos import read_advisories
 from pipeline.repos.advisories import parse_issued, read_updateinfo
-from pipeline.resolve import exceeding, fixes_taken, missing_fixes, read_bulletin, streams_in_use
+from pipeline.resolve import fixes_taken, missing_fixes, read_bulletin, streams_in_use
 from tests.unit.rpmmd import Rpm, write_document
 from tests.unit.test_resolve import World
 from tests.unit.test_resolve_modules import stream
