@@ -29,7 +29,10 @@ from pipeline.resolve import open_universe, read_lock, solve
 from pipeline.store import Store
 from tests.system.catalogue import PASSWORD, SmallCatalogue, small_catalogue
 from tests.system.rpm_factory import Forge
+from tests.system.sites import open_site
 from tests.system.tiny import require_root
+from tests.system.updating import add_updateinfo
+from tests.unit.updateinfo import Fixed, Update
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -457,6 +460,53 @@ class TestLocks:
         assert code == 1
         assert product(night, "lone")["failure"]["code"] == "lock-stale"
         assert outcomes(night)["third"] == "unchanged"
+
+
+def test_a_missing_fix_fails_the_night_until_it_came_in(small: SmallCatalogue) -> None:
+    issued = str(int(time.time()) - 9 * 86400)
+    fixed = (Fixed("lone", "2-1"), Fixed("busybox", "1-1"))
+    advisory = Update("FIX-1", severity="Important", title="what it is", issued=issued, fixed=fixed)
+    add_updateinfo(small.folder / "small", advisory)
+    code, night = small.nightly("--threshold", "important:7")
+    assert (code, night["exit_code"]) == (9, 9)
+    assert set(outcomes(night).values()) == {"unchanged"}
+    assert [fix["advisory"] for fix in product(night, "lone")["missing"]] == ["FIX-1"]
+    assert not product(night, "third")["missing"]
+    (sentence,) = night["exceeded"]
+    assert "lone lacks FIX-1" in sentence and "9 days" in sentence
+    states = {state["repository"]: state["advisories"] for state in night["repositories"]}
+    assert states == {"small": True, "other": False}
+    for words, expected in (((), 0), (("--threshold", "important:10"), 0), (("--threshold", "important:7"), 9)):
+        for _ in range(2):  # a night that is told at once says the same
+            assert small.nightly(*words)[0] == expected
+    small.package("lone", "2")
+    small.index("small")
+    add_updateinfo(small.folder / "small", advisory)
+    code, night = small.nightly("--threshold", "important:7")
+    assert (code, outcomes(night)["lone"]) == (0, "built")
+    assert not product(night, "lone")["missing"]
+    assert [(fix["advisory"], fix["version"]) for fix in product(night, "lone")["fixes"]] == [("FIX-1", "2-1")]
+    assert [fix["advisory"] for fix in product(small.nightly()[1], "lone")["fixes"]] == ["FIX-1"]
+
+
+def test_a_registry_is_as_good(small: SmallCatalogue, tmp_path: Path) -> None:
+    """The whole round on a real registry: built, nothing, one package, a check, a new store."""
+    with open_site("registry", tmp_path / "site") as site:
+        code, night = small.nightly(to=site.to)
+        assert (code, set(outcomes(night).values())) == (0, {"built"})
+        for store in ("store", "another"):
+            _, night = small.nightly(to=site.to, store=store)
+            assert set(outcomes(night).values()) == {"unchanged"}
+            assert sum(one["uploaded"] for one in night["products"]) == 0
+        small.package("addon", "2")
+        small.index("small")
+        small.edit("third", "  checks:\n", "  checks:\n    - {name: once more, file: {path: /etc/third}}\n")
+        code, night = small.nightly(to=site.to)
+        assert code == 0
+        assert {name: outcome for name, outcome in outcomes(night).items() if outcome != "unchanged"} == {
+            "child": "built",
+            "third": "retested",
+        }
 
 
 def test_one_universe_gives_what_each_alone_gives(mirror: Path, tmp_path: Path) -> None:
