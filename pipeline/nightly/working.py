@@ -313,7 +313,7 @@ class _Worker:
         (publication,) = publish(order, self.workshop)
         with way_of(self.workshop).repository(_at(making.to, recipe.name)) as repository:
             attached = attached_to(repository, publication.digest, recipe.name, making.to)
-        product = self._published(product, publication)
+        product = self._published(product, publication, tested=not built.verdict_reused)
         product = replace(product, attached=attached)
         return Worked(product, Standing(record, publication.digest, publication.immutable), text)
 
@@ -333,12 +333,13 @@ class _Worker:
             resources=resources(built.report) if built.report else resources(None),
         )
 
-    def _published(self, product: Product, publication: Publication) -> Product:
+    def _published(self, product: Product, publication: Publication, *, tested: bool) -> Product:
         before = self.job.standing.digest if self.job.standing else None
         same = before == publication.digest
+        outcome = Outcome.BUILT if not same or publication.moved else Outcome.RETESTED if tested else Outcome.UNCHANGED
         return replace(
             product,
-            outcome=Outcome.UNCHANGED if same and not publication.moved else Outcome.BUILT,
+            outcome=outcome,
             why=f"{product.why}; it came out the same" if same else product.why,
             digest=publication.digest,
             previous=self.job.product.previous if same else before,
