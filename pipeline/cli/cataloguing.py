@@ -39,7 +39,11 @@ from pipeline.model.json_form import to_json
 from pipeline.model.night import Night, Outcome, Product
 from pipeline.nightly.quiet import Resolve, again, asked
 from pipeline.nightly.verdict import judged
+from pipeline.site import write_site
 from pipeline.transfer import Network, fetch_document
+
+PAGES = "nightly"
+"""Where in a directory mirror the pages are."""
 
 if TYPE_CHECKING:
     from pipeline.nightly.narrative import Planned
@@ -76,7 +80,7 @@ def nightly_command(
         int | None, typer.Option("--jobs", min=1, help="Products at a time (default: one for each processor).")
     ] = None,
     site: Annotated[
-        Path | None, typer.Option("--site", help="Where the pages go (default: nightly/ in a directory mirror).")
+        Path | None, typer.Option("--site", help="Where the pages go (default: nightly/ in a directory mirror, for whole nights).")
     ] = None,
     threshold: Annotated[
         str | None,
@@ -109,7 +113,7 @@ def nightly_command(
             catalogue=tuple(catalogue),
             to=address,
             key=key,
-            pages=site or (address.path / "nightly" if address.kind is MirrorKind.DIRECTORY else None),
+            pages=site or (address.path / PAGES if address.kind is MirrorKind.DIRECTORY else None),
             only=tuple(only or ()),
             labels=tuple(labels or ()),
             changed_since=changed_since,
@@ -141,6 +145,8 @@ def nightly_command(
             return 0
         limit = Threshold.parse(threshold) if threshold is not None else None
         night = judged(_night(request, around), limit)
+        if request.pages is not None and (site is not None or not request.partial):
+            write_site(night, request.pages, mirror="../" if site is None else "")
         say(*_night_lines(night))
         if around.as_json:
             answer(to_json(night))

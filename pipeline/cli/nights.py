@@ -4,8 +4,10 @@ has."""
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import pipeline
 import pipeline.process as processes
 from pipeline.cli.command import CHECKOUT, Surroundings
 from pipeline.cli.keys import PASSWORD_VARIABLES, password
@@ -23,7 +25,7 @@ from pipeline.nightly.quiet import Get, keep
 from pipeline.nightly.verdict import something_failed
 from pipeline.nightly.watching import watched
 from pipeline.nightly.working import Making
-from pipeline.oci import load_signing_key
+from pipeline.oci import SigningKey, load_signing_key
 
 GIT_TIMEOUT = 60.0
 """Seconds that git may take to say what changed."""
@@ -33,16 +35,21 @@ def whole_night(request: Request, around: Surroundings, made: Digest | None, get
     """The night itself. One of which nothing failed is kept under `made`, so that the next may be told at once."""
     workshop, order, environment = _prepared(request, around)
 
+    former = _former(request)
+    public = ""
+
     def crew() -> Crew:
-        _unlock(request.key, environment, workshop)
+        nonlocal public
+        public = _unlock(request.key, environment, workshop).public.pem.decode()
         return LocalCrew(workshop.progress, request.jobs or processors())
 
-    done = nightly(order, workshop, crew, _former(request))
-    if made is not None and not something_failed(done.night):
-        seen = watched(done.planner, done.night.products, request.catalogue, made, get)
+    done = nightly(order, workshop, crew, former)
+    night = replace(done.night, key=public or former.key, relbuild=pipeline.__version__)
+    if made is not None and not something_failed(night):
+        seen = watched(done.planner, night.products, request.catalogue, made, get)
         if seen is not None:
-            keep(workshop.store, seen, done.night)
-    return done.night
+            keep(workshop.store, seen, night)
+    return night
 
 
 def planned_night(request: Request, around: Surroundings) -> tuple[Planned, ...]:
@@ -86,7 +93,7 @@ def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOr
     return workshop, NightOrder(request.catalogue, making, wanted, request.write_locks), environment
 
 
-def _unlock(key: Path, environment: dict[str, str], workshop: Workshop) -> None:
+def _unlock(key: Path, environment: dict[str, str], workshop: Workshop) -> SigningKey:
     """Read the key before anything is built. A password that a person types is for all workers of this night. Raises
     UsageError, EnvironmentLacking."""
 
@@ -95,7 +102,7 @@ def _unlock(key: Path, environment: dict[str, str], workshop: Workshop) -> None:
         environment[PASSWORD_VARIABLES[0]] = given.decode()
         return given
 
-    load_signing_key(key, ask, progress=workshop.progress)
+    return load_signing_key(key, ask, progress=workshop.progress)
 
 
 def _platforms(catalogue: tuple[Path, ...]) -> Path:

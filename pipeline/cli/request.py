@@ -36,3 +36,8 @@ class Request:
     offline: bool
     runtime: str | None
     store: Path | None
+
+    @property
+    def partial(self) -> bool:
+        """Is only a part of the catalogue asked for?"""
+        return bool(self.only or self.labels or self.containing or self.changed_since is not None)

@@ -108,6 +108,6 @@ def attached_to(repository: Repository, image: Digest, name: str, to: Address) -
         if manifest is None:
             continue
         blob = bundle_layer(manifest)
-        path = f"v2/{name}/blobs/{blob.digest}" if to.kind is MirrorKind.DIRECTORY else ""
+        path = f"blobs/sha256/{blob.digest.hex}" if to.kind is MirrorKind.DIRECTORY else ""
         found[kind] = Attached(NAMES[kind], blob.digest, blob.media_type, blob.size, path)
     return tuple(found[kind] for kind in NAMES if kind in found)

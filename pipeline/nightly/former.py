@@ -22,6 +22,13 @@ class FormerNight(Mapping[str, Product]):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._raw: dict[str, object] | None = None
+        self._key = ""
+
+    @property
+    def key(self) -> str:
+        """The public key, in PEM, that what was published is verified with; "" if nobody knows."""
+        self._read()
+        return self._key
 
     def __getitem__(self, name: str) -> Product:
         raw = self._read()[name]
@@ -44,4 +51,5 @@ class FormerNight(Mapping[str, Product]):
                     night = json.loads(file.read(LIMIT))
                 if night["format"] == NIGHT_FORMAT:
                     self._raw = {one["name"]: one for one in night["products"]}
+                    self._key = str(night["key"])
         return self._raw
