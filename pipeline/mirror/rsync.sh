@@ -73,6 +73,9 @@ while :; do
   LC_ALL=C comm -12 "$work/before.list" "$work/after.list" | cut -f1 >"$work/same"
   copy --files-from="$work/same" "$work/before/" "$destination"
   copy --include=/catalog.json --include=/relbuild-mirror.json --exclude='*' "$source" "$destination"
+  # Pages of the nights, if there are any; what its writer has to itself stays where it is.
+  if [ $keep = no ]; then pages=--delete-after; else pages=--recursive; fi
+  copy "$pages" --exclude='.*' --include='/nightly/***' --exclude='*' "$source" "$destination"
   # The first copy is what the keeper of the destination then changes: it names paths.
   copy --ignore-existing --include=/nginx.conf --include=/rsync.sh --exclude='*' "$source" "$destination"
   if cmp -s "$work/before.list" "$work/after.list"; then

@@ -1,0 +1,70 @@
+"""Files of a site: whole or as they were, and not touched when nothing in them changes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import EnvironmentLacking
+
+
+class Files:
+    """Writes below `folder`, and remembers what it wrote. One process at a time has `held` it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.written: list[Path] = []
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else writes meanwhile. Raises EnvironmentLacking `site-unwritable` for what the file system forbids in
+        this block."""
+        try:
+            self._make(self.folder)
+            handle = os.open(self.folder / ".lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise EnvironmentLacking(
+                "site-unwritable",
+                f"the site cannot be written: {error}",
+                place=str(self.folder),
+                hint="look at its permissions and at the space that is left",
+            ) from error
+
+    def put(self, name: str, data: bytes, *, keep: bool = False) -> bool:
+        """Make `data` what the file has; False if it was so. `keep`: it survives a power cut, because it cannot be made
+        again."""
+        target = self.folder / name
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if target.stat().st_size == len(data) and target.read_bytes() == data:
+                return False
+        self._make(target.parent)
+        draft = target.with_name(f".{target.name}.draft")
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            if keep:
+                os.fsync(file.fileno())
+        draft.replace(target)
+        self.written.append(target)
+        return True
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        (self.folder / name).unlink(missing_ok=True)
+
+    def _make(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        self._make(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            folder.chmod(0o755)

@@ -1,0 +1,234 @@
+"""What a site remembers from night to night: figures of each product, and what came of the last nights.
+
+    data/NAME.json    the figures of a product (`History`), a point for each night in which something was measured
+    data/site.json    the last nights in short, and from what each product's page was made (`State`)
+
+Both are bounded. A file that cannot be read is put aside (`.damaged`) and begun anew: a page without its past is better
+than none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.digest import Digest
+from pipeline.model.json_form import from_json, to_json
+from pipeline.model.night import Night, Outcome, Product
+from pipeline.site.markup import json_bytes
+from pipeline.site.words import stamp_text
+
+POINTS_LIMIT = 400
+"""Points of one product on one platform: more than a year of nights."""
+NIGHTS_LIMIT = 60
+"""Past nights that are kept whole, with a page each: two months."""
+DATA_LIMIT = 16 << 20
+"""Bytes of a file of figures: 400 points on twenty platforms come to four million."""
+
+HISTORY_FORMAT = 1
+STATE_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a night measured of a product. `at` is when the night began, which names it. `took`: the build, or the
+    test where nothing was built. Sizes in bytes, `cpu_time` in microseconds; None where it was not measured."""
+
+    at: int
+    outcome: Outcome
+    version: str
+    digest: Digest | None
+    download: int | None
+    unpacked: int | None
+    packages: int | None
+    took: int
+    steps: tuple[tuple[str, int], ...]
+    peak_memory: int | None
+    cpu_time: int | None
+    peak_pids: int | None
+    ready_after: int | None
+    checks: int
+    uploaded: int
+    moved: tuple[str, ...]
+    worker: str
+    failure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The points of one platform and architecture, oldest first."""
+
+    platform: str
+    arch: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The series of one product."""
+
+    format: int
+    series: tuple[Series, ...]
+
+    def of(self, product: Product) -> tuple[Point, ...]:
+        """The points of the product on its platform."""
+        return next((one.points for one in self.series if _is_of(one, product)), ())
+
+    def with_point(self, product: Product, night: Night) -> History:
+        """With what this night measured, in place of what was noted of the same night before."""
+        point = _measured(product, night)
+        if point is None:
+            return self
+        points = (*(one for one in self.of(product) if one.at != point.at), point)
+        points = tuple(sorted(points, key=lambda one: one.at))[-POINTS_LIMIT:]
+        others = [one for one in self.series if not _is_of(one, product)]
+        series = sorted(
+            [*others, Series(product.platform, product.arch, points)], key=lambda one: (one.platform, one.arch)
+        )
+        return History(self.format, tuple(series))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a night has to tell of one product: `said` is the failure's message, or the version that is new."""
+
+    name: str
+    platform: str
+    arch: str
+    outcome: Outcome
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class NightNote:
+    """A night in short. `results` has each product's outcome by `name platform arch`; `items` what is worth telling."""
+
+    began: int
+    ended: int
+    exit_code: int
+    headline: str
+    exceeded: int
+    results: tuple[tuple[str, str], ...]
+    items: tuple[Item, ...]
+
+    @property
+    def stamp(self) -> str:
+        """The night's name in files."""
+        return stamp_text(self.began)
+
+    def count(self, outcome: Outcome) -> int:
+        """How many products came to that."""
+        return sum(result == outcome for _, result in self.results)
+
+    @property
+    def outcomes(self) -> Mapping[str, str]:
+        """Product's key → outcome."""
+        return dict(self.results)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`nights` oldest first; `pages` has for each product the digest of that from which its page was made."""
+
+    format: int
+    nights: tuple[NightNote, ...]
+    pages: tuple[tuple[str, Digest], ...]
+
+
+NO_HISTORY = History(HISTORY_FORMAT, ())
+NO_STATE = State(STATE_FORMAT, (), ())
+
+Noun = TypeVar("Noun", History, State)
+
+
+def key_of(product: Product) -> str:
+    """What tells a product on a platform from all others of a night."""
+    return f"{product.name} {product.platform} {product.arch}"
+
+
+def noted(night: Night, headline: str) -> NightNote:
+    """A night in short."""
+    return NightNote(
+        began=night.began,
+        ended=night.ended,
+        exit_code=night.exit_code,
+        headline=headline,
+        exceeded=len(night.exceeded),
+        results=tuple((key_of(product), str(product.outcome)) for product in night.products),
+        items=tuple(
+            Item(product.name, product.platform, product.arch, product.outcome, _said(product))
+            for product in night.products
+            if product.outcome in (Outcome.FAILED, Outcome.BLOCKED, Outcome.BUILT)
+        ),
+    )
+
+
+def with_night(nights: tuple[NightNote, ...], note: NightNote) -> tuple[tuple[NightNote, ...], tuple[NightNote, ...]]:
+    """The nights that are kept, with this one in place of one of the same name, and those that go."""
+    every = sorted([*(one for one in nights if one.stamp != note.stamp), note], key=lambda one: one.began)
+    return tuple(every[-NIGHTS_LIMIT:]), tuple(every[:-NIGHTS_LIMIT])
+
+
+def written(value: History | State) -> bytes:
+    """What `read` reads."""
+    return json_bytes(to_json(value))
+
+
+def read(path: Path, empty: Noun) -> Noun:
+    """What stands at `path`; `empty` if nothing does, or nothing of this format that can be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(DATA_LIMIT + 1)
+    except FileNotFoundError:
+        return empty
+    try:
+        if len(data) > DATA_LIMIT:
+            raise ValueError(f"{path} is too large")
+        value = from_json(type(empty), json.loads(data))
+        if value.format != empty.format:
+            raise ValueError(f"{path} has format {value.format}")
+    except (ValueError, RecursionError):
+        path.replace(path.with_name(f"{path.name}.damaged"))
+        return empty
+    return value
+
+
+def _is_of(series: Series, product: Product) -> bool:
+    return (series.platform, series.arch) == (product.platform, product.arch)
+
+
+def _measured(product: Product, night: Night) -> Point | None:
+    """What a night measured; None where it did nothing. Of a product that failed, only that: its other figures are of
+    the image that stands there."""
+    if product.outcome is Outcome.UNCHANGED:
+        return None
+    new = product.outcome in (Outcome.BUILT, Outcome.RETESTED)
+    return Point(
+        at=night.began,
+        outcome=product.outcome,
+        version=product.version,
+        digest=product.digest if new else None,
+        download=sum(layer.size for layer in product.layers) if new and product.layers else None,
+        unpacked=sum(layer.tar_size for layer in product.layers) if new and product.layers else None,
+        packages=len(product.packages) if new and product.packages else None,
+        took=product.build_took if product.outcome is Outcome.BUILT else product.took,
+        steps=product.steps,
+        peak_memory=product.resources.peak_memory if new else None,
+        cpu_time=product.resources.cpu_time if new else None,
+        peak_pids=product.resources.peak_pids if new else None,
+        ready_after=product.resources.ready_after if new else None,
+        checks=len(product.checks) if new else 0,
+        uploaded=product.uploaded,
+        moved=product.moved,
+        worker=product.worker,
+        failure=product.failure.code if product.failure else "",
+    )
+
+
+def _said(product: Product) -> str:
+    if product.failure is not None:
+        return product.failure.message
+    return product.version if product.outcome is Outcome.BUILT else product.why

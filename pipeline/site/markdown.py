@@ -1,0 +1,105 @@
+"""A night in GitHub-flavoured Markdown, for the summary of a CI run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pipeline.model.night import Night, Outcome, Product
+from pipeline.site.judgements import ORDER, STAGES, headline, missing_fixes, ordered
+from pipeline.site.words import count_text, day_text, legal, size_text, span_text
+
+LIMIT = 900_000
+"""Characters: GitHub refuses a summary of more than 1 MiB."""
+_LOG_SHOWN = 20
+"""Lines of a failure's log."""
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~&@:$])")
+
+
+def summary_markdown(night: Night) -> str:
+    """The night's headline, its products in a table, and what failed."""
+    written: list[str] = []
+    size = 0
+    for block in _blocks(night):
+        size += len(block)
+        if size > LIMIT:
+            written.append("There is more than fits here: see the site.\n")
+            break
+        written.append(block)
+    return "\n".join(written)
+
+
+def _blocks(night: Night) -> Iterator[str]:
+    tally = ", ".join(f"{night.count(outcome)} {outcome}" for outcome in ORDER if night.count(outcome))
+    yield f"## {_plain(headline(night))}\n"
+    yield (
+        f"{day_text(night.began)}: {tally or 'no products'} in {span_text(night.ended - night.began)}, "
+        f"exit code {night.exit_code}.\n"
+    )
+    if night.exceeded:
+        yield f"### Fixes past the threshold {_plain(night.threshold)}\n"
+        yield "".join(f"- {_plain(said)}\n" for said in night.exceeded)
+    problems = [state for state in night.repositories if state.problem]
+    if problems:
+        yield "### Repositories that could not be read\n"
+        yield "".join(f"- {_plain(state.repository)}: {_plain(state.problem)}\n" for state in problems)
+    products = ordered(night.products)
+    for product in products:
+        if product.outcome in (Outcome.FAILED, Outcome.BLOCKED):
+            yield _trouble(product)
+    yield "### Products\n"
+    yield (
+        "| Product | Platform | Outcome | Why | Version | Size | Took | Missing fixes |\n"
+        "|---|---|---|---|---|---:|---:|---|\n" + "".join(_row(product, night.ended) for product in products)
+    )
+
+
+def _row(product: Product, now: int) -> str:
+    missing = missing_fixes(product, now)
+    size = size_text(sum(layer.size for layer in product.layers)) if product.layers else "–"
+    cells = (
+        product.name,
+        f"{product.platform} {product.arch}",
+        product.outcome,
+        product.why,
+        product.version or "–",
+        size,
+        span_text(product.took) if product.took else "–",
+        f"{len(missing)}, worst {missing[0].severity}" if missing else "none",
+    )
+    return f"| {' | '.join(_plain(cell) for cell in cells)} |\n"
+
+
+def _trouble(product: Product) -> str:
+    failure = product.failure
+    title = f"### {_plain(product.name)} ({_plain(f'{product.platform} {product.arch}')}) {product.outcome}\n"
+    if failure is None:
+        return f"{title}\n{_plain(product.why)}\n"
+    lines = [title, f"{_plain(failure.message)} \\[{_plain(failure.code)}\\], {STAGES[failure.stage]}.\n"]
+    if failure.place:
+        lines.append(f"At {_plain(failure.place)}.\n")
+    if failure.hint:
+        lines.append(f"{_plain(failure.hint)}\n")
+    if failure.command:
+        lines.append(_fenced(failure.command, "sh"))
+    if failure.log:
+        shown = failure.log[-_LOG_SHOWN:]
+        lines.append(
+            f"<details><summary>Last {count_text(len(shown), 'line')} of the log</summary>\n\n"
+            f"{_fenced(chr(10).join(shown), 'text')}\n</details>\n"
+        )
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """A text in which nothing is markup, a mention or a reference, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(legal(text).split()))
+
+
+def _fenced(text: str, language: str) -> str:
+    """A block of code, its fence longer than any in it."""
+    text = legal(text)
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}\n"

@@ -1,0 +1,180 @@
+"""What stands on the page of a night."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from pipeline.model.night import Failure, MissingFix, Night, Outcome, Product
+from pipeline.site.history import NIGHTS_LIMIT, NightNote, key_of
+from pipeline.site.judgements import (
+    ORDER,
+    STAGES,
+    EndOfLife,
+    Overdue,
+    end_of_life,
+    headline,
+    missing_fixes,
+    ordered,
+    rank,
+)
+from pipeline.site.paths import product_folder, up
+from pipeline.site.words import clock_text, count_text
+
+FIXES_SHOWN = 100
+"""Missing fixes in the night's own table; all are on the products' pages."""
+_STRIP = 14
+"""Nights in the strip of a product."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A product in one of the last nights. `outcome` is "" when it was not there."""
+
+    began: int
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A product of the night. `variant` tells its platforms apart where it has several, else it is ""."""
+
+    product: Product
+    variant: str
+    link: str
+    size: int | None
+    missing: tuple[Overdue, ...]
+    end: EndOfLife | None
+    strip: tuple[Tick, ...]
+
+    @property
+    def strip_words(self) -> str:
+        """The strip, said: the latest night first, so often as it was the same."""
+        told = [tick.outcome for tick in reversed(self.strip) if tick.outcome]
+        counted = [f"{len(list(same))} × {outcome}" for outcome, same in groupby(told)]
+        return f"{count_text(len(told), 'night')}, latest first: {', '.join(counted)}"
+
+    @property
+    def worst(self) -> str:
+        """The severity of the worst fix that is missing."""
+        return self.missing[0].severity if self.missing else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A product that failed or is blocked."""
+
+    row: Row
+    failure: Failure | None
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class FixGroup:
+    """A fix that is missing, in one package, and the products that lack it."""
+
+    fix: MissingFix
+    severity: str
+    age: int
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """When a product was worked on, in per cent of the night; its steps likewise."""
+
+    row: Row
+    x: str
+    width: str
+    label_x: str
+    anchor: str
+    steps: tuple[tuple[str, str, str, int], ...]
+    """Name, x, width, duration."""
+
+
+def night_values(night: Night, nights: Sequence[NightNote], name: str) -> Mapping[str, object]:
+    """What the template of the night's page `name` is given. `nights`: those that are kept, oldest first."""
+    root = up(name)
+    names = Counter(product.name for product in night.products)
+    rows = tuple(
+        _row(product, nights, root, night.ended, names[product.name] > 1) for product in ordered(night.products)
+    )
+    fixes = _fixes(rows)
+    return {
+        "night": night,
+        "root": root,
+        "latest": not root,
+        "headline": headline(night),
+        "counts": tuple((outcome, night.count(outcome)) for outcome in ORDER),
+        "rows": rows,
+        "troubles": tuple(
+            Trouble(row, row.product.failure, STAGES[row.product.failure.stage] if row.product.failure else "")
+            for row in rows
+            if row.product.outcome in (Outcome.FAILED, Outcome.BLOCKED)
+        ),
+        "ends": tuple(row for row in rows if row.end and row.end.state != "far"),
+        "unread": tuple(state for state in night.repositories if state.problem),
+        "fixes": fixes[:FIXES_SHOWN],
+        "fixes_left": max(0, len(fixes) - FIXES_SHOWN),
+        "bars": _bars(rows, night),
+        "axis": (
+            ("0", "start", clock_text(night.began)),
+            ("50%", "middle", clock_text((night.began + night.ended) // 2)),
+            ("100%", "end", clock_text(night.ended)),
+        ),
+        "nights_kept": NIGHTS_LIMIT,
+        # A page that stays as it is must not link to nights that go.
+        "nights": () if root else tuple(reversed(nights)),
+    }
+
+
+def _row(product: Product, nights: Sequence[NightNote], root: str, now: int, several: bool) -> Row:
+    key = key_of(product)
+    return Row(
+        product=product,
+        variant=f"{product.platform} {product.arch}" if several else "",
+        link=f"{root}{product_folder(product.name)}/index.html",
+        size=sum(layer.size for layer in product.layers) if product.layers else None,
+        missing=missing_fixes(product, now),
+        end=end_of_life(product, now),
+        strip=tuple(Tick(note.began, note.outcomes.get(key, "")) for note in nights[-_STRIP:]),
+    )
+
+
+def _fixes(rows: Sequence[Row]) -> list[FixGroup]:
+    groups: dict[tuple[str, str, str, str], list[tuple[Overdue, Row]]] = {}
+    for row in rows:
+        for one in row.missing:
+            key = one.fix.advisory, one.fix.package, one.fix.has, one.fix.fixed_in
+            groups.setdefault(key, []).append((one, row))
+    made = [
+        FixGroup(found[0][0].fix, found[0][0].severity, found[0][0].age, tuple(dict.fromkeys(row for _, row in found)))
+        for found in groups.values()
+    ]
+    return sorted(made, key=lambda one: (rank(one.fix.severity), -one.age, one.fix.advisory, one.fix.package))
+
+
+def _bars(rows: Sequence[Row], night: Night) -> tuple[Bar, ...]:
+    whole = max(1, night.ended - night.began)
+
+    def percent(milliseconds: int) -> str:
+        return f"{min(1.0, max(0.0, milliseconds / whole)) * 100:.2f}%"
+
+    bars = []
+    worked = (row for row in rows if row.product.took > 0 and row.product.began >= night.began)
+    for row in sorted(worked, key=lambda one: (one.product.began, one.product.name)):
+        at = row.product.began - night.began
+        steps = []
+        for step, took in row.product.steps:
+            steps.append((step, percent(at), percent(took), took))
+            at += took
+        start = row.product.began - night.began
+        # A name stands above its bar, from its beginning or to its end, wherever there is more room.
+        end = start + row.product.took
+        early = whole - start >= end
+        label = percent(start if early else end)
+        width = percent(max(row.product.took, whole // 250))
+        bars.append(Bar(row, percent(start), width, label, "start" if early else "end", tuple(steps)))
+    return tuple(bars)

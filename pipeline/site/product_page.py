@@ -1,0 +1,177 @@
+"""What stands on the page of a product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.model.night import Attached, CheckFigure, Night, Outcome, PackageChange, PackageSize, Product
+from pipeline.site.history import History, Point
+from pipeline.site.judgements import STAGES, EndOfLife, Overdue, end_of_life, missing_fixes, ordered
+from pipeline.site.paths import KEY, blob_link, data_file, product_folder, up
+from pipeline.site.plots import HEIGHT as PLOT_HEIGHT
+from pipeline.site.plots import Plot, plots
+from pipeline.site.treemap import HEIGHT as MAP_HEIGHT
+from pipeline.site.treemap import LayerArea, treemap
+
+POINTS_SHOWN = 60
+"""Nights in a page's table of figures; all are in the file that it links to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A package that changed, and how in a word."""
+
+    change: PackageChange
+    word: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """The checks of one launched instance."""
+
+    name: str
+    checks: tuple[CheckFigure, ...]
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document that goes with an image: where it is linked to, or else what fetches it."""
+
+    attached: Attached
+    link: str
+    file: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A product on one platform. `id` tells it apart in links on the page. `tag` is the one to pull by; `pull` and
+    `verify` are commands. `refused`: the checks are not of the image that stands, but of one that
+    did not pass them. `last` is the point of the last build, `points` are the latest first."""
+
+    id: str
+    variant: str
+    product: Product
+    where: str
+    failing: tuple[Point, ...]
+    end: EndOfLife | None
+    tag: str
+    pull: tuple[str, ...]
+    verify: tuple[str, ...]
+    parent: str
+    download: int
+    unpacked: int
+    changes: tuple[Change, ...]
+    missing: tuple[Overdue, ...]
+    instances: tuple[Instance, ...]
+    refused: bool
+    areas: tuple[LayerArea, ...]
+    packages: tuple[PackageSize, ...]
+    documents: tuple[Document, ...]
+    last: Point | None
+    points: tuple[Point, ...]
+    points_left: int
+    plots: tuple[Plot, ...]
+
+
+def product_values(products: Sequence[Product], night: Night, history: History, mirror: str) -> Mapping[str, object]:
+    """What the template of a product's page is given. `products`: the same product on its platforms. It says nothing
+    of this night that would be another the next night if nothing happened to the product."""
+    name = products[0].name
+    root = up(f"{product_folder(name)}/index.html")
+    sections = tuple(_section(product, night, history, root, mirror) for product in ordered(tuple(products)))
+    return {
+        "name": name,
+        "root": root,
+        "description": next((one.description for one in products if one.description), ""),
+        "sections": sections,
+        "several": len(sections) > 1,
+        "data": f"{root}{data_file(name)}",
+        "key": f"{root}{KEY}" if night.key else "",
+        "MAP_HEIGHT": round(MAP_HEIGHT),
+        "PLOT_HEIGHT": PLOT_HEIGHT,
+    }
+
+
+def _section(product: Product, night: Night, history: History, root: str, mirror: str) -> Section:
+    points = history.of(product)
+    tag = "latest" if "latest" in product.tags else next(iter((*product.tags, product.immutable)), "")
+    reference = f"{night.known_as}/{product.name}".lstrip("/")
+    return Section(
+        id=f"{product.platform}-{product.arch}".replace(" ", "-"),
+        variant=f"{product.platform} {product.arch}".strip(),
+        product=product,
+        where=STAGES[product.failure.stage] if product.failure else "",
+        failing=_failing(points),
+        end=end_of_life(product, night.ended),
+        tag=tag,
+        pull=_pull(product, reference, tag),
+        verify=_verify(product, reference, tag, night),
+        parent=_parent(product, night, root),
+        download=sum(layer.size for layer in product.layers),
+        unpacked=sum(layer.tar_size for layer in product.layers),
+        changes=tuple(Change(change, _word(change)) for change in product.changes),
+        missing=missing_fixes(product, night.ended),
+        instances=_instances(product),
+        refused=product.failure is not None and not all(check.passed for check in product.checks),
+        areas=treemap(product.packages, [layer.name for layer in product.layers]),
+        packages=tuple(sorted(product.packages, key=lambda package: (-package.size, package.name))),
+        documents=tuple(_document(one, product, reference, root, mirror) for one in product.attached),
+        last=next((point for point in reversed(points) if point.outcome is Outcome.BUILT), None),
+        points=tuple(reversed(points[-POINTS_SHOWN:])),
+        points_left=max(0, len(points) - POINTS_SHOWN),
+        plots=plots(points),
+    )
+
+
+def _failing(points: Sequence[Point]) -> tuple[Point, ...]:
+    """The nights without a new image up to the last one, oldest first."""
+    count = 0
+    while count < len(points) and points[-1 - count].outcome in (Outcome.FAILED, Outcome.BLOCKED):
+        count += 1
+    return tuple(points[len(points) - count :])
+
+
+def _pull(product: Product, reference: str, tag: str) -> tuple[str, ...]:
+    if product.digest is None:
+        return ()
+    by_tag = (f"podman pull {reference}:{tag}", f"docker pull {reference}:{tag}") if tag else ()
+    return (*by_tag, f"podman pull {reference}@{product.digest}")
+
+
+def _verify(product: Product, reference: str, tag: str, night: Night) -> tuple[str, ...]:
+    if product.digest is None:
+        return ()
+    return (
+        f"cosign verify --key {KEY} --insecure-ignore-tlog=true {reference}@{product.digest}",
+        f"relbuild verify {night.destination}/{product.name}{f':{tag}' if tag else f'@{product.digest}'} --key {KEY}",
+    )
+
+
+def _parent(product: Product, night: Night, root: str) -> str:
+    """The link to the parent's page, if it has one."""
+    known = product.parent in {other.name for other in night.products}
+    return f"{root}{product_folder(product.parent)}/index.html" if known else ""
+
+
+def _word(change: PackageChange) -> str:
+    if not change.before:
+        return "added"
+    return "changed" if change.after else "removed"
+
+
+def _instances(product: Product) -> tuple[Instance, ...]:
+    names = dict.fromkeys(check.instance for check in product.checks)
+    grouped = {name: tuple(check for check in product.checks if check.instance == name) for name in names}
+    return tuple(Instance(name, checks, sum(not check.passed for check in checks)) for name, checks in grouped.items())
+
+
+def _document(attached: Attached, product: Product, reference: str, root: str, mirror: str) -> Document:
+    word = "-".join("".join(char if char.isalnum() else " " for char in attached.name.lower()).split())
+    ending = ".json" if attached.media_type.endswith("json") else ""
+    file = f"{product.name.replace('/', '-')}-{word or 'document'}{ending}"
+    link = blob_link(root, mirror, attached.path)
+    command = "" if link else f"oras blob fetch --output {file} {reference}@{attached.digest}"
+    return Document(attached, link, file, command)

@@ -1,0 +1,168 @@
+"""An image's packages as areas: squarified treemaps (Bruls, Huizing, van Wijk, 2000), a layer at a time.
+
+A map is `WIDTH` × `HEIGHT` pixels on a wide screen. Across it is measured in per cent, so that it fits any screen while
+its texts keep their size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.model.night import PackageSize
+
+WIDTH = 1040.0
+HEIGHT = 440.0
+NARROW = 330.0
+"""Pixels across on a phone."""
+
+_HEADING = 18.0
+"""Pixels of the strip that names a layer."""
+_SMALLEST = 60.0
+"""Square pixels below which packages of a layer are put together."""
+_LETTER = 6.8
+"""Pixels of a letter on average, in the map's texts."""
+HUES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """In pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def area(self) -> float:
+        return self.width * self.height
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A package, or several small ones together, and where it is drawn. `label` is shown where it fits: on any screen
+    (`all`), on wide ones (`wide`), or nowhere (""). `x` and `width` in per cent."""
+
+    label: str
+    size: int
+    place: Rectangle
+    fits: str
+
+    @property
+    def x(self) -> str:
+        return _percent(self.place.x)
+
+    @property
+    def width(self) -> str:
+        return _percent(self.place.width)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerArea:
+    """A layer: all of its place, and the packages in it. `hue` 0 to HUES - 1."""
+
+    name: str
+    size: int
+    place: Rectangle
+    fits: str
+    hue: int
+    cells: tuple[Cell, ...]
+
+    @property
+    def x(self) -> str:
+        return _percent(self.place.x)
+
+    @property
+    def width(self) -> str:
+        return _percent(self.place.width)
+
+
+def squarified(sizes: Sequence[int], place: Rectangle) -> tuple[Rectangle, ...]:
+    """A rectangle for each size, in the order given (largest first gives the best shapes), that fill `place` without a
+    gap and have areas in proportion. Sizes are above 0."""
+    total = sum(sizes)
+    scale = place.area / total if total else 0.0
+    areas = [size * scale for size in sizes]
+    done: list[Rectangle] = []
+    rest = place
+    first = 0
+    while first < len(areas):
+        side = min(rest.width, rest.height)
+        end = first + 1
+        while end < len(areas) and _worst(areas[first : end + 1], side) <= _worst(areas[first:end], side):
+            end += 1
+        row, rest = _row(areas[first:end], rest)
+        done += row
+        first = end
+    return tuple(done)
+
+
+def treemap(packages: Sequence[PackageSize], layers: Sequence[str]) -> tuple[LayerArea, ...]:
+    """The packages that have any bytes, by layer. `layers`: the names of the image's layers, lowest first."""
+    held: dict[str, list[PackageSize]] = {}
+    for package in packages:
+        if package.size > 0:
+            held.setdefault(package.layer, []).append(package)
+    order = sorted(held, key=lambda name: (-sum(package.size for package in held[name]), name))
+    hues = {name: index % HUES for index, name in enumerate(dict.fromkeys([*layers, *sorted(held)]))}
+    sizes = [sum(package.size for package in held[name]) for name in order]
+    places = squarified(sizes, Rectangle(0, 0, WIDTH, HEIGHT))
+    return tuple(
+        _layer(name, size, place, hues[name], held[name])
+        for name, size, place in zip(order, sizes, places, strict=True)
+    )
+
+
+def _layer(name: str, size: int, place: Rectangle, hue: int, packages: list[PackageSize]) -> LayerArea:
+    headed = place.height > 3 * _HEADING and place.width > 40
+    inner = Rectangle(place.x, place.y + _HEADING, place.width, place.height - _HEADING) if headed else place
+    ordered = sorted(packages, key=lambda package: (-package.size, package.name))
+    scale = inner.area / size
+    named = [(package.name, package.size) for package in ordered if package.size * scale >= _SMALLEST]
+    small = ordered[len(named) :]
+    if small:
+        together = sum(package.size for package in small)
+        label = small[0].name if len(small) == 1 else f"{len(small)} smaller packages"
+        named.append((label, together))
+    places = squarified([one for _, one in named], inner)
+    cells = tuple(
+        Cell(label, one, where, _fitting(label, where)) for (label, one), where in zip(named, places, strict=True)
+    )
+    return LayerArea(name, size, place, _fitting(name, place) if headed else "", hue, cells)
+
+
+def _fitting(label: str, place: Rectangle) -> str:
+    wanted = len(label) * _LETTER + 8
+    if place.height < 16 or wanted > place.width:
+        return ""
+    return "all" if wanted <= place.width * NARROW / WIDTH else "wide"
+
+
+def _worst(row: Sequence[float], side: float) -> float:
+    """The worst ratio of sides in a row of areas along a side."""
+    total = sum(row)
+    return max(side * side * max(row) / (total * total), total * total / (side * side * min(row)))
+
+
+def _row(row: Sequence[float], place: Rectangle) -> tuple[list[Rectangle], Rectangle]:
+    """Areas laid along the shorter side of `place`, and what is left of it."""
+    total = sum(row)
+    laid = []
+    if place.width >= place.height:
+        across = total / place.height
+        y = place.y
+        for area in row:
+            laid.append(Rectangle(place.x, y, across, area / across))
+            y += area / across
+        return laid, Rectangle(place.x + across, place.y, max(0.0, place.width - across), place.height)
+    down = total / place.width
+    x = place.x
+    for area in row:
+        laid.append(Rectangle(x, place.y, area / down, down))
+        x += area / down
+    return laid, Rectangle(place.x, place.y + down, place.width, max(0.0, place.height - down))
+
+
+def _percent(pixels: float) -> str:
+    return f"{pixels / WIDTH * 100:.3f}%"

@@ -1,0 +1,150 @@
+"""Figures, times and texts as people read them. Times are UTC, in milliseconds since the epoch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+
+DAY = 86_400_000
+"""Milliseconds."""
+LINES_LIMIT = 400
+LINE_LIMIT = 2000
+"""Lines of a log that a page shows, and characters of one."""
+
+_SEQUENCE = re.compile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[@-Z\\\\-_])")
+"""What programs write to colour a terminal (ECMA-48)."""
+_CONTROL = re.compile(
+    "[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010fffd]|[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+"""Neither shown nor legal in XML; and those that turn the reading direction, which make a text look like another."""
+
+
+def legal(text: str) -> str:
+    """A text without what no page shows and no XML may hold: terminal sequences, control characters, halves of
+    surrogate pairs, and marks that turn the reading direction. Tab and line feed stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _CONTROL.sub("", _SEQUENCE.sub("", text).replace("\r\n", "\n"))
+
+
+def size_text(size: int | None) -> str:
+    """Bytes in decimal units, as registries show them: `482 B`, `12.4 MB`."""
+    return _scaled(size, 1000, ("kB", "MB", "GB", "TB"))
+
+
+def memory_text(size: int | None) -> str:
+    """Bytes in binary units, as limits of memory are given: `12.4 MiB`."""
+    return _scaled(size, 1024, ("KiB", "MiB", "GiB", "TiB"))
+
+
+def _scaled(size: int | None, base: int, units: tuple[str, ...]) -> str:
+    if size is None:
+        return "–"
+    if size < base:
+        return f"{size} B"
+    value = float(size)
+    for unit in units:
+        value /= base
+        if value < base - 0.05 or unit == units[-1]:
+            break
+    return f"{value:.1f} {unit}"
+
+
+def span_text(milliseconds: int | None) -> str:
+    """A duration in its two largest units: `340 ms`, `4.2 s`, `3 min 7 s`, `2 h 5 min`."""
+    if milliseconds is None:
+        return "–"
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    if milliseconds < 59_950:
+        return f"{milliseconds / 1000:.1f} s"
+    seconds = round(milliseconds / 1000)
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def cpu_text(microseconds: int | None) -> str:
+    """Time of a processor."""
+    return span_text(None if microseconds is None else round(microseconds / 1000))
+
+
+def moment(at: int) -> datetime:
+    """A time as a datetime in UTC."""
+    return datetime.fromtimestamp(at / 1000, UTC)
+
+
+def iso_text(at: int) -> str:
+    """`2026-11-25T03:30:12Z`: RFC 3339."""
+    return moment(at).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def stamp_text(at: int) -> str:
+    """`2026-11-25T033012Z`: a night's name, which sorts and is a file's name everywhere."""
+    return moment(at).strftime("%Y-%m-%dT%H%M%SZ")
+
+
+def day_text(at: int) -> str:
+    """`25 November 2026`."""
+    when = moment(at)
+    return f"{when.day} {when:%B %Y}"
+
+
+def weekday_text(at: int) -> str:
+    """`Wednesday, 25 November 2026`."""
+    return f"{moment(at):%A}, {day_text(at)}"
+
+
+def minute_text(at: int) -> str:
+    """`25 Nov 2026, 03:30`."""
+    when = moment(at)
+    return f"{when.day} {when:%b %Y, %H:%M}"
+
+
+def clock_text(at: int) -> str:
+    """`03:30`."""
+    return f"{moment(at):%H:%M}"
+
+
+def short_day_text(at: int) -> str:
+    """`25 Nov`."""
+    when = moment(at)
+    return f"{when.day} {when:%b}"
+
+
+def count_text(number: int, noun: str) -> str:
+    """`1 product`, `2 products`, `2 fixes`, `2 repositories`."""
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{number} {noun[:-1]}ies"
+    return f"{number} {noun}{'es' if noun.endswith('x') else 's'}"
+
+
+def log_lines(log: Sequence[str]) -> list[str]:
+    """The last lines of a log, as many and as long as a page should have."""
+    return [f"{line[:LINE_LIMIT]}…" if len(line) > LINE_LIMIT else line for line in log[-LINES_LIMIT:]]
+
+
+def pixel_text(pixels: float) -> str:
+    """A length in a drawing."""
+    return f"{pixels:.2f}"
+
+
+def age_in_days(issued: int, now: int) -> int:
+    """Whole days from one time to another, never below 0."""
+    return max(0, (now - issued) // DAY)
+
+
+def days_until(day: str, now: int) -> int | None:
+    """Days from `now` to a date such as `2027-04-30`, negative when it has passed; None if that is no date."""
+    try:
+        return (date.fromisoformat(day) - moment(now).date()).days
+    except ValueError:
+        return None
+
+
+def listed(names: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

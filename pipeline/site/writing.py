@@ -1,0 +1,153 @@
+"""Writing a site: what is remembered is brought up to date, then every page is made from which something changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline import __version__
+from pipeline.digest import Digest
+from pipeline.model.json_form import to_json
+from pipeline.model.night import Night, Outcome, Product
+from pipeline.site import paths
+from pipeline.site.feed import atom_xml
+from pipeline.site.files import Files
+from pipeline.site.history import (
+    NO_HISTORY,
+    NO_STATE,
+    STATE_FORMAT,
+    History,
+    NightNote,
+    State,
+    noted,
+    read,
+    with_night,
+    written,
+)
+from pipeline.site.judgements import ages, headline
+from pipeline.site.junit import junit_xml
+from pipeline.site.markdown import summary_markdown
+from pipeline.site.markup import json_bytes
+
+PAGE_FORMAT = 1
+"""Version of what the code makes of a product's page. Raise it when a page would be another from the same night."""
+
+_OF_THE_NIGHT = frozenset({"outcome", "why", "began", "took", "steps", "worker", "uploaded", "moved"})
+"""What is told of a product on the night's page alone: the product's own page is the same as long as nothing happened
+to the product."""
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+def write_site(night: Night, folder: Path, *, mirror: str = "../", address: str = "") -> tuple[Path, ...]:
+    """Write what the night came to into `folder`, which is made if it is missing. Returns the files that changed.
+
+    `mirror` leads from the folder to the root of the directory mirror that was published to (`../` from `nightly/` in
+    it); "" if no link leads there, as to a registry: then pages say what command fetches a document. `address` is the
+    URL of the folder, for feed readers that do not know relative links; "" if it is not known.
+
+    A night of the same beginning is replaced; one from before the last only gets a page of its own. Raises
+    EnvironmentLacking `site-unwritable`, UsageError `product-name`.
+    """
+    files = Files(folder)
+    products = _by_name(night)
+    with files.held():
+        state = read(folder / "data" / "site.json", NO_STATE)
+        nights, gone = with_night(state.nights, noted(night, headline(night)))
+        value = _json(night)
+        pages = dict(state.pages)
+        inputs = _inputs(night, products, value, mirror)
+        latest = nights[-1].began == night.began
+        for name, group in products.items():
+            if not _is_made(folder, name, group, inputs[name], pages):
+                history = _brought_up(files, name, group, night)
+                if latest:
+                    _write_product(files, name, group, night=night, history=history, mirror=mirror)
+                    pages[name] = inputs[name]
+        _write_night(files, night, nights, value, address)
+        for note in gone:
+            files.remove(f"nights/{note.stamp}.html")
+            files.remove(f"nights/{note.stamp}.json")
+        # Last: a page is noted as made only when it stands there.
+        files.put("data/site.json", written(State(STATE_FORMAT, nights, tuple(sorted(pages.items())))), keep=True)
+    return tuple(files.written)
+
+
+def _by_name(night: Night) -> Mapping[str, list[Product]]:
+    grouped: dict[str, list[Product]] = {}
+    for product in night.products:
+        paths.product_folder(product.name)
+        grouped.setdefault(product.name, []).append(product)
+    return grouped
+
+
+def _json(night: Night) -> dict[str, object]:
+    value = to_json(night)
+    assert isinstance(value, dict)
+    return value
+
+
+def _inputs(
+    night: Night, products: Mapping[str, Sequence[Product]], value: Mapping[str, object], mirror: str
+) -> Mapping[str, Digest]:
+    """For each product, the digest of all that its page is made from, but the history."""
+    listed = value["products"]
+    assert isinstance(listed, list)
+    kept: dict[str, list[object]] = {name: [] for name in products}
+    for product, one in zip(night.products, listed, strict=True):
+        lasting = {key: inner for key, inner in one.items() if key not in _OF_THE_NIGHT}
+        kept[product.name] += [lasting, ages(product, night.ended), product.parent in products]
+    templates = [Digest.of((_TEMPLATES / name).read_bytes()).hex for name in _PRODUCT_TEMPLATES]
+    common = [PAGE_FORMAT, __version__, night.known_as, night.destination, bool(night.key), mirror, templates]
+    return {name: Digest.of(json_bytes([common, inner])) for name, inner in kept.items()}
+
+
+_PRODUCT_TEMPLATES = ("frame.html.j2", "parts.html.j2", "product.html.j2")
+
+
+def _is_made(folder: Path, name: str, group: Sequence[Product], inputs: Digest, pages: Mapping[str, Digest]) -> bool:
+    """Does the page that stands there say just what it would say now?"""
+    return (
+        all(product.outcome is Outcome.UNCHANGED for product in group)
+        and pages.get(name) == inputs
+        and (folder / paths.product_folder(name) / "index.html").exists()
+    )
+
+
+def _brought_up(files: Files, name: str, group: Sequence[Product], night: Night) -> History:
+    """A product's history with what this night measured."""
+    file = paths.data_file(name)
+    history = read(files.folder / file, NO_HISTORY)
+    for product in group:
+        history = history.with_point(product, night)
+    files.put(file, written(history), keep=True)
+    return history
+
+
+def _write_product(
+    files: Files, name: str, group: Sequence[Product], *, night: Night, history: History, mirror: str
+) -> None:
+    from pipeline.site.rendering import product_page
+
+    files.put(f"{paths.product_folder(name)}/index.html", product_page(group, night, history, mirror))
+
+
+def _write_night(
+    files: Files, night: Night, nights: tuple[NightNote, ...], value: Mapping[str, object], address: str
+) -> None:
+    from pipeline.site.rendering import night_page
+
+    for name in (paths.STYLE, paths.ICON):
+        files.put(name, (_TEMPLATES / name).read_bytes())
+    if night.key:
+        files.put(paths.KEY, night.key.encode(errors="replace"))
+    data = json_bytes(value)
+    note = next(one for one in nights if one.began == night.began)
+    files.put(f"nights/{note.stamp}.json", data)
+    files.put(f"nights/{note.stamp}.html", night_page(night, nights, f"nights/{note.stamp}.html"))
+    if note is nights[-1]:
+        files.put(paths.NIGHT_JSON, data)
+        files.put(paths.JUNIT, junit_xml(night))
+        files.put(paths.SUMMARY, summary_markdown(night).encode())
+        files.put("index.html", night_page(night, nights, "index.html"))
+    files.put(paths.FEED, atom_xml(nights, night.catalogue, night.known_as, address))

@@ -1,0 +1,234 @@
+"""The morning page in a real browser, served by a real web server with the mirror's own configuration."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import urldefrag, urljoin, urlsplit
+
+import pytest
+
+from pipeline.mirror.directory import open_directory
+from pipeline.site import write_site
+from tests.system import nights
+from tests.system.webserver import nginx
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("index.html", "mysql/index.html", "base/index.html", "nginx/index.html")
+"""One of each kind, besides a past night's: the latest night, a product that failed, one that lacks fixes, one with two
+platforms."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site that is served. `url` ends in `/nightly/`; `pages` has one page of each kind."""
+
+    url: str
+    folder: Path
+    pages: tuple[str, ...]
+    pictures: Path
+
+    def browse(self, what: str, pages: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
+        """What the browser saw."""
+        job = {"do": what, "base": self.url, "pages": pages or self.pages, "folder": str(self.pictures)}
+        done = subprocess.run(
+            ["node", ROOT / "tests" / "browser" / "look.mjs", modules(), chromium()],
+            input=json.dumps(job),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        seen: list[dict[str, Any]] = json.loads(done.stdout)["pages"]
+        assert seen
+        return seen
+
+
+@functools.cache
+def modules() -> str:
+    """The folder in which playwright-core and axe-core are."""
+    done = subprocess.run([ROOT / "ci" / "browser"], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def chromium() -> str:
+    """Debian's Chromium."""
+    found = shutil.which("chromium")
+    assert found, "no chromium: run ci/setup test"
+    return found
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Twenty nights in a directory mirror, and nginx in front of it."""
+    folder = tmp_path_factory.mktemp("site")
+    mirror = folder / "mirror"
+    open_directory(mirror, create=True, clock=time.time, host=nights.KNOWN_AS)
+    for night in nights.nights():
+        write_site(night, mirror / "nightly")
+        for path, data in nights.blobs(night).items():
+            (mirror / path).write_bytes(data)
+    past = sorted((mirror / "nightly" / "nights").glob("*.html"))[-4]
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    with nginx(mirror, folder / "nginx") as host:
+        pages = (*PAGES, f"nights/{past.name}")
+        yield Site(f"http://{host}/nightly/", mirror / "nightly", pages, pictures)
+
+
+@pytest.fixture(scope="module")
+def looked(site: Site) -> list[dict[str, Any]]:
+    """Every kind of page on a phone and a desk, light and dark."""
+    return site.browse("look")
+
+
+def test_pages_load_whole_from_their_own_place_alone(site: Site, looked: list[dict[str, Any]]) -> None:
+    assert len(looked) == 4 * len(site.pages)
+    for page in looked:
+        where = f"{page['path']} {page['screen']} {page['scheme']}"
+        assert page["console"] == [], where
+        assert page["failed"] == [], where
+        assert page["foreign"] == [], where
+        assert page["requests"] >= 2, f"{where}: a page and its style sheet are asked for"
+
+
+def test_axe_finds_nothing_wrong(looked: list[dict[str, Any]]) -> None:
+    found = [f"{page['path']} {page['screen']} {page['scheme']}: {page['violations']}" for page in looked
+             if page["violations"]]  # fmt: skip
+    assert not found, "\n".join(found)
+    assert all(page["rules"] > 20 for page in looked)
+
+
+def test_pages_are_seen_and_are_dark_where_that_is_wished(looked: list[dict[str, Any]]) -> None:
+    pictures = {(page["path"], page["screen"], page["scheme"]): Path(page["picture"]).read_bytes() for page in looked}
+    for (path, screen, scheme), picture in pictures.items():
+        assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
+        assert scheme == "light" or picture != pictures[path, screen, "light"]
+    light, dark = ({page["background"] for page in looked if page["scheme"] == scheme} for scheme in ("light", "dark"))
+    assert light == {"rgb(253, 252, 249)"} and dark == {"rgb(21, 23, 26)"}
+
+
+def test_no_page_is_wider_than_its_screen(site: Site, looked: list[dict[str, Any]]) -> None:
+    for page in looked:
+        assert page["tooWide"] <= 0 and page["tooWideOpen"] <= 0, f"{page['path']} {page['screen']}"
+    for page in site.browse("reflow"):
+        where = f"{page['path']} at {page['width']} with text of {page['size']}: {page['cut']}"
+        assert page["over"] <= 0 and not page["cut"], where
+
+
+def test_all_can_be_reached_and_done_by_keyboard(site: Site) -> None:
+    for page in site.browse("keys"):
+        walk = page["walk"]
+        assert len(walk) == page["expected"] > 10, f"{page['path']}: {len(walk)} stops of {page['expected']}"
+        assert walk[0]["text"] == "Skip to the content"
+        order = [stop["order"] for stop in walk]
+        assert order == sorted(order), f"{page['path']}: the order is not that of the text"
+        for stop in walk:
+            assert stop["outline"] >= 2 and stop["visible"], f"{page['path']}: {stop}"
+        assert page["skipped"] == "main" and page["inside"], page["path"]
+        assert page["folds"]
+        for fold in page["folds"]:
+            assert fold["after"] is not fold["before"] and fold["again"] is fold["before"]
+
+
+def test_all_is_there_without_javascript(site: Site) -> None:
+    for page in site.browse("plain"):
+        assert page["heading"] and page["length"] > 500
+        assert page["opens"] is True, page["path"]
+        assert page["console"] == [] and page["failed"] == []
+
+
+def test_pages_can_be_printed(site: Site) -> None:
+    for page in site.browse("print", ("index.html", "mysql/index.html")):
+        assert page["navigation"] is False
+        assert page["begins"] == "%PDF-" and page["size"] > 10_000
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: set[str] = set()
+        self.names: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for key, value in attrs:
+            if key in ("href", "src") and value is not None:
+                self.links.add(value)
+            if key == "id" and value is not None:
+                self.names.add(value)
+
+
+def _get(url: str) -> tuple[bytes, str]:
+    with urllib.request.urlopen(url, timeout=10) as answer:  # of our own server
+        return answer.read(), answer.headers["Content-Type"]
+
+
+def test_every_link_leads_somewhere(site: Site) -> None:
+    waiting, seen = {site.url}, {}
+    fragments: list[tuple[str, str]] = []
+    while waiting:
+        url = waiting.pop()
+        data, kind = _get(url)
+        seen[url] = _Links()
+        if not kind.startswith("text/html"):
+            continue
+        seen[url].feed(data.decode())
+        for link in seen[url].links:
+            target, fragment = urldefrag(urljoin(url, link))
+            assert urlsplit(target).netloc == urlsplit(site.url).netloc, f"{url} leads away: {link}"
+            if fragment and link.startswith("#"):
+                fragments.append((target, fragment))
+            if target not in seen:
+                waiting.add(target)
+    assert len(seen) > 11 + 2 * 20
+    for target, fragment in fragments:
+        assert fragment in seen[target].names, f"{target}#{fragment}"
+    assert any("/blobs/sha256/" in url for url in seen)
+
+
+def test_the_web_server_says_what_each_file_is(site: Site) -> None:
+    kinds = {
+        "": "text/html; charset=utf-8",
+        "mysql/": "text/html; charset=utf-8",
+        "style.css": "text/css; charset=utf-8",
+        "icon.svg": "image/svg+xml",
+        "atom.xml": "application/atom+xml",
+        "junit.xml": "application/xml; charset=utf-8",
+        "nightly.json": "application/json; charset=utf-8",
+        "summary.md": "text/markdown; charset=utf-8",
+        "release.pub": "text/plain; charset=utf-8",
+    }
+    assert {path: _get(site.url + path)[1] for path in kinds} == kinds
+    with urllib.request.urlopen(site.url, timeout=10) as answer:
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    root = site.url.removesuffix("nightly/")
+    assert json.loads(_get(f"{root}v2/_catalog")[0]) == {"repositories": []}
+    with urllib.request.urlopen(f"{root}nightly", timeout=10) as answer:
+        assert answer.url == site.url
+    hidden_ones = ("nightly/.lock", "nightly/missing.html", "nightly/../relbuild-mirror.json", "relbuild-mirror.json",
+                   "nightly/%2e%2e/nginx.conf", "blobs/sha256/", "blobs/")  # fmt: skip
+    for hidden in hidden_ones:
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            _get(root + hidden)
+
+
+def test_rsync_copies_the_pages_and_forgets_those_that_went(site: Site, tmp_path: Path) -> None:
+    mirror, target = site.folder.parent, tmp_path / "copy"
+    for _ in range(2):
+        done = subprocess.run(["sh", mirror / "rsync.sh", mirror, target], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        names = {path.relative_to(site.folder) for path in site.folder.rglob("*") if path.name != ".lock"}
+        assert {path.relative_to(target / "nightly") for path in (target / "nightly").rglob("*")} == names
+        (target / "nightly" / "nights" / "2020-01-01T000000Z.html").write_text("long gone")
