@@ -80,7 +80,8 @@ def nightly_command(
         int | None, typer.Option("--jobs", min=1, help="Products at a time (default: one for each processor).")
     ] = None,
     site: Annotated[
-        Path | None, typer.Option("--site", help="Where the pages go (default: nightly/ in a directory mirror, for whole nights).")
+        Path | None,
+        typer.Option("--site", help="Where pages go (default: nightly/ in a directory mirror, for whole nights)."),
     ] = None,
     threshold: Annotated[
         str | None,

@@ -96,7 +96,7 @@ def resources(report: SmokeReport | None) -> Resources:
     )
 
 
-def attached_to(repository: Repository, image: Digest, name: str, to: Address) -> tuple[Attached, ...]:
+def attached_to(repository: Repository, image: Digest, to: Address) -> tuple[Attached, ...]:
     """What goes with an image on its mirror: of each kind the newest. Where files are served, also the path below the
     mirror's address by which each can be had."""
     found: dict[str, Attached] = {}

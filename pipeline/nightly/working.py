@@ -275,7 +275,7 @@ class _Worker:
                 folder=recipe.path.parent,
                 also=lambda image: {LOCK: predicate(record)},
             )
-            attached = attached_to(repository, standing.digest, recipe.name, making.to)
+            attached = attached_to(repository, standing.digest, making.to)
         report = done.tested.report
         product = replace(job.product, checks=check_figures(report), resources=resources(report))
         if not report.passed:
@@ -312,7 +312,7 @@ class _Worker:
         )
         (publication,) = publish(order, self.workshop)
         with way_of(self.workshop).repository(_at(making.to, recipe.name)) as repository:
-            attached = attached_to(repository, publication.digest, recipe.name, making.to)
+            attached = attached_to(repository, publication.digest, making.to)
         product = self._published(product, publication, tested=not built.verdict_reused)
         product = replace(product, attached=attached)
         return Worked(product, Standing(record, publication.digest, publication.immutable), text)
