@@ -14,7 +14,6 @@ from pipeline.cli.command import (
     ArchOption,
     FullOption,
     JsonOption,
-    KeyOption,
     OfflineOption,
     PlatformOption,
     ProgressOption,
@@ -30,6 +29,7 @@ from pipeline.cli.command import (
 )
 from pipeline.cli.progress import Look, size_text
 from pipeline.cli.request import Request
+from pipeline.digest import digest_file
 from pipeline.errors import UsageError
 from pipeline.mirror.addresses import Address, MirrorKind, parse_address
 from pipeline.mirror.place import Place
@@ -39,7 +39,7 @@ from pipeline.model.json_form import to_json
 from pipeline.model.night import Night, Outcome, Product
 from pipeline.nightly.quiet import Resolve, again, asked
 from pipeline.nightly.verdict import judged
-from pipeline.site import write_site
+from pipeline.site import junit_xml, summary_markdown, write_site
 from pipeline.transfer import Network, fetch_document
 
 PAGES = "nightly"
@@ -57,7 +57,10 @@ def nightly_command(
     to: Annotated[
         str, typer.Option("--to", help="The mirror: registry://HOST/NAMESPACE or dir:PATH.", show_default=False)
     ],
-    key: KeyOption,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", help="The key that signs. A plan needs none, and takes the public one too."),
+    ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Say what would be done and why, and do nothing.")] = False,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="This product, and what it is built from (repeatable).")
@@ -82,6 +85,12 @@ def nightly_command(
     site: Annotated[
         Path | None,
         typer.Option("--site", help="Where pages go (default: nightly/ in a directory mirror, for whole nights)."),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", help="Also write the night's JUnit report into this file.")
+    ] = None,
+    summary: Annotated[
+        Path | None, typer.Option("--summary", help="Also write a summary in Markdown into this file.")
     ] = None,
     threshold: Annotated[
         str | None,
@@ -109,6 +118,8 @@ def nightly_command(
     def act(around: Surroundings) -> int:
         if locked and write_locks:
             raise UsageError("options-contradict", "--locked and --write-locks contradict each other", hint="give one")
+        if key is None and not plan_only:
+            raise UsageError("key-missing", "what is published is signed, and no key is given", hint="give --key FILE")
         address = parse_address(to)
         request = Request(
             catalogue=tuple(catalogue),
@@ -146,6 +157,10 @@ def nightly_command(
             return 0
         limit = Threshold.parse(threshold) if threshold is not None else None
         night = judged(_night(request, around), limit)
+        if junit is not None:
+            junit.write_bytes(junit_xml(night))
+        if summary is not None:
+            summary.write_text(summary_markdown(night))
         if request.pages is not None and (site is not None or not request.partial):
             write_site(night, request.pages, mirror="../" if site is None else "")
         say(*_night_lines(night))
@@ -181,9 +196,10 @@ def _words(request: Request) -> dict[str, object]:
     given = {
         field.name: str(getattr(request, field.name))
         for field in dataclasses.fields(request)
-        if field.name not in {"jobs", "store", "output"}
+        if field.name not in {"key", "jobs", "store", "output"}
     }
-    return {**given, "folder": str(Path.cwd())}
+    key = str(digest_file(request.key)) if request.key is not None and request.key.is_file() else ""
+    return {**given, "key": key, "folder": str(Path.cwd())}
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ def whole_night(request: Request, around: Surroundings, made: Digest | None, get
 
     def crew() -> Crew:
         nonlocal public
+        assert request.key is not None
         public = _unlock(request.key, environment, workshop).public.pem.decode()
         return LocalCrew(workshop.progress, request.jobs or processors())
 

@@ -15,7 +15,7 @@ class Request:
 
     catalogue: tuple[Path, ...]
     to: Address
-    key: Path
+    key: Path | None
     pages: Path | None
     only: tuple[str, ...]
     labels: tuple[str, ...]

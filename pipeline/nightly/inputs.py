@@ -51,15 +51,16 @@ _SAYS_NOTHING = frozenset({"place", "sources", "template_folders", "parent", "sm
 """Fields of a recipe that no byte of the image depends on, or that are inputs of their own."""
 
 
-def making(recipe: Recipe, compression: Compression, key: Digest) -> dict[str, str]:
-    """What `recipe` and relbuild bring to the image, but for templates and packages. `key`: of the file that signs."""
+def making(recipe: Recipe, compression: Compression, key: str) -> dict[str, str]:
+    """What `recipe` and relbuild bring to the image, but for templates and packages. `key`: the fingerprint of the key
+    that signs."""
     formats = [RELBUILD_FORMAT, LAYER_FORMAT, SEGMENT_FORMAT, STATE_FORMAT, CONTENTS_FORMAT, VERSIONS, versions()]
     return {
         "recipe": _digest(_form(recipe)),
         "files": _digest([_content(path) for path in _copied(recipe)]),
         "formats": _digest(_form(formats)),
         "compression": compression.value,
-        "key": str(key),
+        "key": key,
     }
 
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.digest import Digest, canonical_json, digest_file
+from pipeline.digest import Digest, canonical_json, digest_file, identity
 from pipeline.errors import RelbuildError, UsageError, VerificationError
 from pipeline.gather import Order, Workshop
 from pipeline.gather.locking import choose_architecture, choose_platform
@@ -25,8 +26,8 @@ from pipeline.nightly.inputs import OFFER, TESTING, differing, in_words, making,
 from pipeline.nightly.quiet import NOTHING_NEW
 from pipeline.nightly.record import Standing, attested_record, recall
 from pipeline.nightly.settling import same_packages
-from pipeline.nightly.working import Job, Making, signing_key, why_built
-from pipeline.oci import VerifyingKey
+from pipeline.nightly.working import Job, Making, password_of, why_built
+from pipeline.oci import VerifyingKey, load_verifying_key
 from pipeline.progress import task
 from pipeline.repos import Key, OpenRepository, load_keys, open_repositories
 from pipeline.resolve import (
@@ -177,6 +178,8 @@ class Planner:
         changed: frozenset[str] = frozenset()
         if standing is not None:
             facts["templates"] = templates(recipe, standing.record.templates)
+            if self.making.key is None:
+                facts["key"] = standing.record.inputs.get("key", "")
             product = _as_it_stands(product, standing)
             changed = frozenset(differing(standing.record.inputs, facts))
         job = Job(
@@ -221,7 +224,7 @@ class Planner:
     def _facts(self, entry: Entry, recipe: Recipe, offer: Offer, parent: Product | None) -> dict[str, str]:
         given = dict(inputs(recipe, offer.platform, offer.arch, offer.keys))
         return {
-            **making(recipe, self.making.compression, digest_file(self.making.key)),
+            **making(recipe, self.making.compression, self._fingerprint()),
             **testing(recipe, self._tested_with(), full=self.making.full),
             "repositories": str(given["repositories"]),
             "keys": str(given["keys"]),
@@ -234,6 +237,23 @@ class Planner:
         """With --locked the locks are what is offered: its own, and those of what it is built from."""
         paths = [entry.path, *(one.path for one in self.catalogue.below(entry.name))]
         return " ".join(str(digest_file(lock_path(path))) if lock_path(path).exists() else "none" for path in paths)
+
+    def _fingerprint(self) -> str:
+        """Of the key that signs: kept in the store, because opening an encrypted key takes a while and a password."""
+        if self.making.key is None:
+            return ""
+        name = identity("key", 1, file=digest_file(self.making.key))
+        known = self.workshop.store.recall(name)
+        if isinstance(known, str):
+            return known
+        found = str(self._public(self.making.key).fingerprint)
+        self.workshop.store.remember(name, found)
+        return found
+
+    def _public(self, path: Path) -> VerifyingKey:
+        if self._key is None:
+            self._key = load_verifying_key(path, password_of(self.making), progress=self.workshop.progress)
+        return self._key
 
     def _tested_with(self) -> str:
         if not self._runtime:
@@ -328,14 +348,12 @@ class Planner:
     def _attested(self, repository: Repository, product: Product) -> Standing | None:
         last = self.last(product.name)
         reference = (last.digest if last else None) or repository.resolve("latest")
-        if reference is None:
+        if reference is None or self.making.key is None:
             return None
         held = read_held(repository, reference)
         if len(held.images) != 1:
             return None
-        if self._key is None:
-            self._key = signing_key(self.making, self.workshop.progress).public
-        record = attested_record(repository, held.digest, self._key)
+        record = attested_record(repository, held.digest, self._public(self.making.key))
         immutable = immutable_tag(held.version, held.created, held.digest)
         if record is None or repository.resolve(immutable) != held.digest:
             return None

@@ -61,11 +61,11 @@ LOG_LINES = 60
 @dataclass(frozen=True, slots=True)
 class Making:
     """How all products of a night are made: what does not differ between them. `key` is the file of the key that signs,
-    on the worker; `clock` gives seconds since the epoch."""
+    on the worker (None where nothing is to be signed); `clock` gives seconds since the epoch."""
 
     repositories: Path
     to: Address
-    key: Path
+    key: Path | None
     store: Path
     output: Path
     environment: Mapping[str, str]
@@ -169,6 +169,12 @@ def command_for(product: Product, making: Making) -> str:
 
 def signing_key(making: Making, progress: Progress) -> SigningKey:
     """The key that signs, its password from the environment. Raises UsageError, EnvironmentLacking."""
+    assert making.key is not None
+    return load_signing_key(making.key, password_of(making), progress=progress)
+
+
+def password_of(making: Making) -> Callable[[], bytes]:
+    """Takes the password of the key from the environment."""
 
     def ask() -> bytes:
         for name in PASSWORDS:
@@ -181,7 +187,7 @@ def signing_key(making: Making, progress: Progress) -> SigningKey:
             hint=f"give it in the environment variable {PASSWORDS[0]}",
         )
 
-    return load_signing_key(making.key, ask, progress=progress)
+    return ask
 
 
 def _workshop(making: Making, progress: Progress) -> Workshop:
