@@ -15,11 +15,13 @@ COMMANDS = MappingProxyType(
     {
         "building": ("build", "lock", "explain"),
         "looking": ("inspect", "validate", "sbom"),
+        "comparing": ("diff",),
         "launching": ("smoke", "run"),
         "publishing": ("publish", "promote", "rollback", "copy", "keygen"),
         "auditing": ("audit",),
         "mirroring": ("verify", "history", "prune", "serve"),
         "cataloguing": ("nightly",),
+        "starting": ("new",),
         "upkeep": ("doctor", "schema", "version", "store"),
     }
 )

@@ -21,6 +21,7 @@ from pipeline.oci.image import (
 )
 from pipeline.oci.keys import SigningKey, VerifyingKey, generate_key, load_signing_key, load_verifying_key
 from pipeline.oci.layout import blob_path, index_bytes, read_layout, write_layout
+from pipeline.oci.settings import settings
 from pipeline.oci.simple_signing import (
     SimpleSignature,
     check_signatures,
@@ -62,6 +63,7 @@ __all__ = [
     "provenance_predicate",
     "read_artifact",
     "read_layout",
+    "settings",
     "sign_simply",
     "signature_payload",
     "signature_tag",

@@ -9,7 +9,7 @@ with the digest that the header gives for them. The only door to rpm.
 from pipeline.packages.changelog import named_fixes, read_changelog
 from pipeline.packages.database import DatabaseRecord, write_database
 from pipeline.packages.header import read_header, read_source_nevra
-from pipeline.packages.installed import DATABASE_LIMIT, DATABASE_PATHS, Installed, read_installed
+from pipeline.packages.installed import DATABASE_LIMIT, DATABASE_PATHS, Installed, installed_changelogs, read_installed
 from pipeline.packages.lua import lua_command, lua_runtime
 from pipeline.packages.payload import PayloadFile, read_files, read_payload
 from pipeline.packages.verify import verify_package
@@ -22,6 +22,7 @@ __all__ = [
     "Installed",
     "PayloadFile",
     "compare_evr",
+    "installed_changelogs",
     "library_version",
     "lua_command",
     "lua_runtime",

@@ -33,6 +33,12 @@ def read_changelog(path: Path) -> tuple[ChangelogEntry, ...]:
     times, names, texts = (
         header[tag] or [] for tag in (rpm.RPMTAG_CHANGELOGTIME, rpm.RPMTAG_CHANGELOGNAME, rpm.RPMTAG_CHANGELOGTEXT)
     )
+    return newest_entries(times, names, texts)
+
+
+def newest_entries(times: Sequence[int], names: Sequence[str], texts: Sequence[str]) -> tuple[ChangelogEntry, ...]:
+    """The first entries of a changelog as a header holds it, up to ENTRIES_MOST and TEXT_MOST; the last one may be
+    cut."""
     found = []
     left = TEXT_MOST
     for time, name, text in list(zip(times, names, texts, strict=False))[:ENTRIES_MOST]:

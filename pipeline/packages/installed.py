@@ -10,11 +10,14 @@ from __future__ import annotations
 import sqlite3
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pipeline.errors import VerificationError
+from pipeline.model.header import ChangelogEntry
 from pipeline.model.package import Nevra
+from pipeline.packages.changelog import newest_entries
 
 DATABASE_PATHS = ("/usr/lib/sysimage/rpm/rpmdb.sqlite", "/usr/share/rpm/rpmdb.sqlite", "/var/lib/rpm/rpmdb.sqlite")
 """Where platforms have it."""
@@ -29,12 +32,14 @@ _STEPS = 100_000
 
 _INDEX_LIMIT = 1 << 16
 _NAME, _VERSION, _RELEASE, _EPOCH, _LICENSE, _ARCH = 1000, 1001, 1002, 1003, 1014, 1022
+_CHANGELOG_TIME, _CHANGELOG_NAME, _CHANGELOG_TEXT = 1080, 1081, 1082
 _FILE_STATES, _FILE_FLAGS, _DIRECTORY_INDEXES, _BASE_NAMES, _DIRECTORY_NAMES = 1029, 1037, 1116, 1117, 1118
 _CHAR, _INT32, _STRING, _STRING_ARRAY, _I18N = 1, 4, 6, 8, 9
 _LICENSE_FLAG = 1 << 7
 _NORMAL_STATE = 0
 
 _Tags = Mapping[int, tuple[int, int, int]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,26 @@ class Installed:
 
 def read_installed(database: bytes) -> tuple[Installed, ...]:
     """All packages in the bytes of an `rpmdb.sqlite`, sorted by NEVRA. Raises VerificationError `rpmdb-damaged`."""
+    return tuple(sorted(_each(database, _installed), key=lambda package: str(package.nevra)))
+
+
+def installed_changelogs(database: bytes, wanted: Collection[Nevra]) -> Mapping[Nevra, tuple[ChangelogEntry, ...]]:
+    """The newest entries of the changelogs of those packages that are `wanted`, bounded as `read_changelog` bounds
+    them; an image may have been built without. Raises VerificationError `rpmdb-damaged`."""
+
+    def read(blob: bytes) -> tuple[Nevra, tuple[ChangelogEntry, ...]]:
+        tags = _tags(blob)
+        nevra = _nevra(blob, tags)
+        if nevra not in wanted:
+            return nevra, ()
+        names, texts = (_strings(blob, tags, tag) for tag in (_CHANGELOG_NAME, _CHANGELOG_TEXT))
+        return nevra, newest_entries(_integers(blob, tags, _CHANGELOG_TIME), names, texts)
+
+    return {nevra: entries for nevra, entries in _each(database, read) if nevra in wanted}
+
+
+def _each(database: bytes, read: Callable[[bytes], T]) -> list[T]:
+    """What `read` makes of each package's header."""
     connection = sqlite3.connect(":memory:")
     try:
         connection.deserialize(database)
@@ -58,15 +83,14 @@ def read_installed(database: bytes) -> tuple[Installed, ...]:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA query_only = ON")
         rows = connection.execute("SELECT blob FROM Packages LIMIT ?", (_PACKAGES_LIMIT,))
-        found = [_installed(bytes(row[0])) for row in rows]
+        return [read(bytes(row[0])) for row in rows]
     except (sqlite3.Error, struct.error, LookupError, ValueError, TypeError, MemoryError) as error:
         raise VerificationError("rpmdb-damaged", f"the image's RPM database cannot be read: {error}") from error
     finally:
         connection.close()
-    return tuple(sorted(found, key=lambda package: str(package.nevra)))
 
 
-def _installed(blob: bytes) -> Installed:
+def _tags(blob: bytes) -> _Tags:
     count, _size = struct.unpack_from(">II", blob)
     if count > _INDEX_LIMIT:
         raise ValueError(f"a header with {count} entries")
@@ -75,12 +99,20 @@ def _installed(blob: bytes) -> Installed:
     for index in range(count):
         tag, kind, offset, items = struct.unpack_from(">IIII", blob, 8 + 16 * index)
         tags[tag] = (kind, start + offset, items)
+    return tags
+
+
+def _nevra(blob: bytes, tags: _Tags) -> Nevra:
     name, version, release = (_strings(blob, tags, tag)[0] for tag in (_NAME, _VERSION, _RELEASE))
     epoch, arch = _integers(blob, tags, _EPOCH), _strings(blob, tags, _ARCH)
     # A key that was imported counts as a package, and has no architecture.
-    nevra = Nevra(name, epoch[0] if epoch else 0, version, release, arch[0] if arch else "")
+    return Nevra(name, epoch[0] if epoch else 0, version, release, arch[0] if arch else "")
+
+
+def _installed(blob: bytes) -> Installed:
+    tags = _tags(blob)
     said = _strings(blob, tags, _LICENSE)
-    return Installed(nevra, tuple(_licenses(blob, tags)), said[0] if said else "")
+    return Installed(_nevra(blob, tags), tuple(_licenses(blob, tags)), said[0] if said else "")
 
 
 def _licenses(blob: bytes, tags: _Tags) -> list[str]:

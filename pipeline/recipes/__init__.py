@@ -11,9 +11,11 @@ from pipeline.recipes.platforms import Platforms, load_platforms
 from pipeline.recipes.reference import json_schema, platforms_schema, reference, rules_reference, rules_schema
 from pipeline.recipes.rules import load_rules
 from pipeline.recipes.sources import find_recipe
+from pipeline.recipes.starter import Start, start_recipe, starter
 
 __all__ = [
     "Platforms",
+    "Start",
     "find_recipe",
     "json_schema",
     "load_platforms",
@@ -24,4 +26,6 @@ __all__ = [
     "rules_reference",
     "rules_schema",
     "scope",
+    "start_recipe",
+    "starter",
 ]

@@ -16,6 +16,7 @@ from pipeline.release.auditing import (
     read_contents,
     require_below,
 )
+from pipeline.release.compare import compare
 from pipeline.release.copy import Copied, copy
 from pipeline.release.history import Step, history
 from pipeline.release.look import attested_sbom, look_at, validate_held
@@ -36,6 +37,7 @@ __all__ = [
     "attested_sbom",
     "audit",
     "audited",
+    "compare",
     "copy",
     "history",
     "look_at",

@@ -1,0 +1,83 @@
+"""The command that begins a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.command import CHECKOUT, JsonOption, PlatformOption, Surroundings, answer, app, perform, say
+from pipeline.cli.progress import Look
+from pipeline.errors import UsageError
+from pipeline.recipes import Start, load_platforms, start_recipe
+
+BASE = "base.yaml"
+"""A recipe that every new one beside it includes, so that all share its layer."""
+
+
+@app.command("new")
+def new_command(
+    name: Annotated[
+        str, typer.Argument(help="The product's name; the recipe is written to FOLDER/NAME.yaml.", show_default=False)
+    ],
+    package: Annotated[
+        list[str] | None,
+        typer.Option("--package", "-p", help="A package to install (repeatable; default: one of the product's name)."),
+    ] = None,
+    parent: Annotated[
+        str, typer.Option("--from", help="The recipe whose image this one adds to, beside it or by its path.")
+    ] = "",
+    platform: PlatformOption = None,
+    repositories: Annotated[
+        Path | None, typer.Option("--repositories", help="The file that defines platforms (default: in FOLDER).")
+    ] = None,
+    folder: Annotated[Path, typer.Option("--folder", help="Where recipes are.")] = Path("recipes"),
+    as_json: JsonOption = False,
+) -> None:
+    """Begin a recipe: commented, valid at once, to be changed. Nothing that is there is overwritten."""
+
+    def act(around: Surroundings) -> int:
+        path = folder / f"{name}.yaml"
+        include = BASE if not parent and (folder / BASE).is_file() and name != BASE.removesuffix(".yaml") else ""
+        start = Start(
+            name=name,
+            packages=tuple(package or (() if parent else (name,))),
+            parent=parent,
+            include=include,
+            platform=_platform(platform, repositories, folder, given=bool(parent or include)),
+        )
+        start_recipe(path, start)
+        say(
+            f"wrote {path}",
+            f"  next: `relbuild {path}` builds and tests it, `relbuild smoke {path} --record` drafts checks for it",
+        )
+        if around.as_json:
+            answer({"path": str(path)})
+        return 0
+
+    perform(act, Look.NONE, as_json)
+
+
+def _platform(wanted: str | None, repositories: Path | None, folder: Path, *, given: bool) -> str:
+    """The platform that the recipe has to name: the one that is wanted, else the first that there is; "" if another
+    recipe gives it."""
+    if wanted is None and given:
+        return ""
+    beside = (folder / "repositories.yaml", CHECKOUT / "recipes" / "repositories.yaml")
+    file = repositories or next((one for one in beside if one.is_file()), None)
+    if file is None:
+        raise UsageError(
+            "platforms-missing",
+            f"there is no repositories.yaml in {folder}, which says where packages come from",
+            place=str(beside[0]),
+            hint="write one (docs/recipe.md, Platforms), or name it with --repositories",
+        )
+    platforms = load_platforms(file)
+    if wanted is not None:
+        platforms.find(wanted)
+        return wanted
+    first = next(iter(platforms), None)
+    if first is None:
+        raise UsageError("platforms-missing", f"{file} defines no platform", place=str(file), hint="define one there")
+    return first

@@ -1,0 +1,464 @@
+"""`relbuild diff`, held against those who look at images in their own way: umoci and find, rpm, skopeo."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.build import Built, build
+from pipeline.digest import digest_file
+from pipeline.gather import Order
+from pipeline.resolve import Mode
+from tests.system.conftest import ROOT
+from tests.system.parcels import SmallProducts, small_products
+from tests.system.peers import docker_registry
+from tests.system.rpm_factory import Forge
+from tests.system.shipment import other_architecture
+from tests.system.sites import relbuild
+from tests.system.tiny import require_root
+
+PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+"""
+"""Runs a command from a process that is small itself, and says how many KiB of memory the command had at most."""
+
+PROGRAM = "[/usr/bin/busybox, sh, -c, \"trap 'exit 0' TERM; echo up; while :; do sleep 1; done\"]"
+
+RECIPE = """
+name: thing
+version: "{{ packages['thing'].version }}"
+platform: small
+layers:
+  - {name: base, packages: [small-base]}
+  - {name: product, packages: [small, %(packages)s]}
+files:
+  - {content: "%(note)s", path: /etc/note, mode: "%(mode)s"}
+image:
+  entrypoint: %(program)s
+  environment: {KEPT: same, %(environment)s}
+  exposed_ports: [%(ports)s]
+  labels: {note: "%(note)s"}
+smoke: {ready: {log: up, within: 20s}, checks: [{name: has it, file: {path: /usr/lib/thing/kept}}]}
+"""
+
+FIRST = "* Mon Mar 02 2026 Somebody <s@example.invalid> - 1-1\n- first\n"
+SECOND = (
+    "* Tue Mar 03 2026 Somebody <s@example.invalid> - 2-1\n- second, closes CVE-2026-12345\n"
+    "* Tue Mar 03 2026 Somebody <s@example.invalid> - 1.5-1\n- between\n"
+)
+
+OLD_FILES = """
+mkdir -p usr/lib/thing/gone/deep usr/lib/thing/turned; cd usr/lib/thing
+echo kept >kept; echo old >content; echo mode >mode; chmod 644 mode; echo owner >owner; echo gone >gone/deep/file
+ln -s kept link; echo linked >first; ln first second; echo was a directory >turned/file; echo cap >capable
+echo alike >alike-one; echo alike >alike-two
+"""
+NEW_FILES = """
+mkdir -p usr/lib/thing/come; cd usr/lib/thing
+echo kept >kept; echo new >content; echo mode >mode; chmod 4755 mode; echo owner >owner; echo come >come/file
+ln -s content link; echo linked anew >first; ln first second; echo a file now >turned; echo cap >capable
+echo alike >alike-one; ln alike-one alike-two
+printf 'umlaut' >"$(printf 'f\\303\\274r')"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two versions of a product, and where relbuild runs to compare them."""
+
+    old: Built
+    new: Built
+    small: SmallProducts
+
+    def diff(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """The command with this store."""
+        return relbuild(self.small.folder, "diff", *words, "--store", self.small.workshop.store.root)
+
+    def told(self, *words: str | Path) -> dict[str, Any]:
+        """What it says of the only image."""
+        done = self.diff(*words, "--json", "--progress", "none")
+        assert done.returncode == 0, done.stderr
+        (image,) = json.loads(done.stdout)["images"]
+        return dict(image)
+
+
+@pytest.fixture(scope="module")
+def pair(made: Forge, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """A package with a changelog, in two versions that differ in every way that files can."""
+    require_root()
+    small = small_products(tmp_path_factory.mktemp("small") / "it", made)
+
+    def offer(*packages: Path) -> None:
+        for package in packages:
+            shutil.copy(package, small.folder / "repository")
+        subprocess.run(["createrepo_c", "--quiet", small.folder / "repository"], check=True)
+
+    def version(number: int, **words: str) -> Built:
+        recipe = small.folder / "thing.yaml"
+        recipe.write_text(RECIPE % {"program": PROGRAM, **words})
+        order = Order(
+            recipe, small.folder / "repositories.yaml", mode=Mode.UPGRADE, output=small.folder / "output" / str(number)
+        )
+        return build(order, small.workshop)
+
+    offer(
+        made.package(
+            "thing",
+            install=OLD_FILES,
+            files=["/usr/lib/thing", "%attr(644, root, root) /usr/lib/thing/owner"],
+            sections=f"%changelog\n{FIRST}",
+        ),
+        made.package("retired", install="mkdir -p opt; echo >opt/retired", files=["/opt/retired"]),
+    )
+    old = version(
+        1, packages="thing, retired", note="old", mode="0644", environment="GONE: x, OTHER: a", ports="80, 81"
+    )
+    offer(
+        made.package(
+            "thing",
+            version="2",
+            install=NEW_FILES,
+            files=[
+                "/usr/lib/thing",
+                "%attr(644, daemon, daemon) /usr/lib/thing/owner",
+                "%caps(cap_net_raw=ep) /usr/lib/thing/capable",
+            ],
+            header="Provides: user(daemon)\nProvides: group(daemon)",
+            sections=f"%changelog\n{SECOND}{FIRST}",
+        ),
+        made.package("arrived", install="mkdir -p opt; echo >opt/arrived", files=["/opt/arrived"]),
+    )
+    new = version(2, packages="thing, arrived", note="new", mode="0600", environment="COME: x, OTHER: b", ports="80")
+    return Pair(old, new, small)
+
+
+# --- files, as umoci and find see them -------------------------------------------------------------------
+
+
+def unpacked(image: str, bundle: Path) -> Path:
+    """An image's root file system, as umoci unpacks it."""
+    subprocess.run(["umoci", "unpack", "--image", image, bundle], check=True, capture_output=True)
+    return bundle / "rootfs"
+
+
+def walk(root: Path) -> dict[str, tuple[object, ...]]:
+    """What stands at every path: kind, mode, owner, size of files, target, capabilities, content."""
+    form = r"%P\0%y\0%m\0%U\0%G\0%s\0%l\0"
+    told = subprocess.run(["find", root, "-printf", form], check=True, capture_output=True).stdout
+    fields = told.decode(errors="surrogateescape").split("\0")[:-1]
+    found = {}
+    for path, kind, mode, uid, gid, size, link in zip(*(iter(fields),) * 7, strict=True):
+        place = root / path
+        content = str(digest_file(place)) if kind == "f" else ""
+        attributes = {name: os.getxattr(place, name) for name in os.listxattr(place)} if kind == "f" else {}
+        capability = attributes.get("security.capability", b"")
+        found[path] = (kind, mode, uid, gid, size if kind == "f" else "", link, capability, content)
+    return found
+
+
+def changed(old: Path, new: Path) -> dict[str, str]:
+    """Path → `added`, `removed` or `changed`, as two walks see it."""
+    before, after = walk(old), walk(new)
+    return {
+        f"/{path}": "added" if path not in before else "removed" if path not in after else "changed"
+        for path in {*before, *after}
+        if before.get(path) != after.get(path)
+    }
+
+
+def told_files(told: dict[str, Any]) -> dict[str, str]:
+    """The same as relbuild tells it."""
+    return {
+        one["path"]: "added" if one["before"] is None else "removed" if one["after"] is None else "changed"
+        for one in told["files"]
+    }
+
+
+def reference(built: Built) -> str:
+    """As umoci and skopeo name a layout that was built."""
+    return f"{built.layout}:{built.image.reference}"
+
+
+def test_files_are_those_that_two_walks_see(pair: Pair, tmp_path: Path) -> None:
+    old, new = unpacked(reference(pair.old), tmp_path / "old"), unpacked(reference(pair.new), tmp_path / "new")
+    told = pair.told(pair.old.layout, pair.new.layout)
+    seen = changed(old, new)
+    assert told_files(told) == seen
+    thing = {path.removeprefix("/usr/lib/thing/"): what for path, what in seen.items() if "/thing/" in path}
+    assert thing == {
+        **dict.fromkeys(("content", "mode", "owner", "link", "first", "second", "turned", "capable"), "changed"),
+        **dict.fromkeys(("gone", "gone/deep", "gone/deep/file", "turned/file"), "removed"),
+        **dict.fromkeys(("come", "come/file", "für"), "added"),
+    }
+    by_path = {one["path"]: one for one in told["files"]}
+    status = (new / "usr/lib/thing/owner").stat()
+    assert by_path["/usr/lib/thing/mode"]["what"] == ["mode"]
+    assert by_path["/usr/lib/thing/owner"]["after"]["uid"] == status.st_uid != 0
+    assert by_path["/usr/lib/thing/capable"]["after"]["attributes"] == {"security.capability": "cap_net_raw=ep"}
+    assert by_path["/usr/lib/thing/content"]["after"]["digest"] == str(digest_file(new / "usr/lib/thing/content"))
+
+
+def test_whole_products_too(built: Callable[[str], Built], pair: Pair, tmp_path: Path) -> None:
+    one, other = built("nginx"), built("redis")
+    seen = changed(unpacked(reference(one), tmp_path / "one"), unpacked(reference(other), tmp_path / "other"))
+    told = pair.told(one.layout, other.layout)
+    assert told_files(told) == seen and len(seen) > 50
+
+
+def test_whiteouts_of_an_image_that_was_made_elsewhere(pair: Pair, tmp_path: Path) -> None:
+    """umoci writes the layer, and says neither its name nor how large its tar is."""
+    layout = tmp_path / "layout"
+    subprocess.run(["skopeo", "copy", "--quiet", f"oci:{reference(pair.old)}", f"oci:{layout}:old"], check=True)
+    root = unpacked(f"{layout}:old", tmp_path / "bundle")
+    thing = root / "usr/lib/thing"
+    shutil.rmtree(thing / "gone")
+    (thing / "gone").write_text("a file now\n")
+    (thing / "kept").unlink()
+    shutil.rmtree(thing / "turned")
+    (thing / "turned").mkdir()
+    (thing / "turned" / "other").write_text("another\n")
+    (thing / "second").unlink()
+    (thing / "mode").chmod(0o600)
+    argv = ["umoci", "repack", "--image", f"{layout}:new", tmp_path / "bundle"]
+    subprocess.run(argv, check=True, capture_output=True)
+    old, new = unpacked(f"{layout}:old", tmp_path / "old"), unpacked(f"{layout}:new", tmp_path / "new")
+    told = pair.told(f"oci:{layout}:old", f"oci:{layout}:new")
+    seen = changed(old, new)
+    assert told_files(told) == seen and {"/usr/lib/thing/kept", "/usr/lib/thing/second"} <= seen.keys()
+    assert told["packages"] == [] and [layer["shared"] for layer in told["layers"]] == [True, True, True, False]
+
+
+# --- packages, as rpm sees them --------------------------------------------------------------------------
+
+
+def rpm(root: Path, *words: str) -> list[str]:
+    """What rpm answers about an unpacked image."""
+    database = root / "usr/lib/sysimage/rpm"
+    done = subprocess.run(["rpm", "--dbpath", database, *words], check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()
+
+
+def test_packages_are_those_that_rpm_lists(built: Callable[[str], Built], pair: Pair, tmp_path: Path) -> None:
+    for number, (one, other) in enumerate(((built("nginx"), built("redis")), (pair.old, pair.new))):
+        roots = [
+            unpacked(reference(image), tmp_path / f"{number}-{image.image.name}-{n}")
+            for n, image in enumerate((one, other))
+        ]
+        form = r"%{NAME}.%{ARCH} %{EVR}\n"
+        old, new = (set(rpm(root, "-qa", "--qf", form)) for root in roots)
+        told = pair.told(one.layout, other.layout)["packages"]
+        names = [f"{package['name']}.{package['arch']}" for package in told]
+        assert {
+            f"{name} {package['before']}" for name, package in zip(names, told, strict=True) if package["before"]
+        } == (old - new)
+        assert {
+            f"{name} {package['after']}" for name, package in zip(names, told, strict=True) if package["after"]
+        } == (new - old)
+
+
+def test_changelogs_are_what_rpm_has_more_than_before(pair: Pair, tmp_path: Path) -> None:
+    told = {one["name"]: one for one in pair.told(pair.old.layout, pair.new.layout)["packages"]}
+    assert {name: (one["before"], one["after"]) for name, one in told.items()} == {
+        "thing": ("1-1", "2-1"),
+        "retired": ("1-1", None),
+        "arrived": (None, "1-1"),
+    }
+    root = unpacked(reference(pair.new), tmp_path / "new")
+    before = unpacked(reference(pair.old), tmp_path / "old")
+    form = "[%{CHANGELOGTIME} %{CHANGELOGNAME} %{CHANGELOGTEXT}\n]"
+    lines = [
+        line for line in rpm(root, "-q", "--qf", form, "thing") if line not in rpm(before, "-q", "--qf", form, "thing")
+    ]
+    assert [f"{one['time']} {one['name']} {one['text']}" for one in told["thing"]["changelog"]] == lines
+    assert len(lines) == 2 and told["thing"]["fixes"] == ["CVE-2026-12345"]
+
+
+# --- layers, as skopeo carries them ----------------------------------------------------------------------
+
+
+def test_what_is_downloaded_is_what_skopeo_adds(pair: Pair, tmp_path: Path) -> None:
+    def carried(built: Built, name: str) -> dict[str, int]:
+        source = f"oci:{reference(built)}"
+        argv = ["skopeo", "copy", "--quiet", "--preserve-digests", source, f"oci:{tmp_path / 'client'}:{name}"]
+        subprocess.run(argv, check=True)
+        return {path.name: path.stat().st_size for path in (tmp_path / "client" / "blobs" / "sha256").iterdir()}
+
+    before = carried(pair.old, "old")
+    after = carried(pair.new, "new")
+    told = pair.told(pair.old.layout, pair.new.layout)
+    assert told["download"] == sum(after.values()) - sum(before.values())
+    new = {layer["digest"].removeprefix("sha256:") for layer in told["layers"] if not layer["shared"]}
+    assert new == {layer.blob.digest.hex for layer in pair.new.image.layers} - before.keys()
+    assert [layer["shared"] for layer in told["layers"]] == [True, False, False]
+    compressed = [sum(layer.blob.size for layer in built.image.layers) for built in (pair.old, pair.new)]
+    assert [told["size"]["compressed"][side] for side in ("before", "after")] == compressed
+
+
+# --- configuration ---------------------------------------------------------------------------------------
+
+
+def test_configuration_by_the_names_of_the_specification(pair: Pair) -> None:
+    told = {
+        one["name"]: (one["before"], one["after"])
+        for one in pair.told(pair.old.layout, pair.new.layout)["configuration"]
+    }
+    del told["created"]
+    assert told == {
+        "Env.COME": (None, "x"),
+        "Env.GONE": ("x", None),
+        "Env.OTHER": ("a", "b"),
+        "ExposedPorts.81/tcp": ("", None),
+        "Labels.note": ("old", "new"),
+        "Labels.org.opencontainers.image.version": ("1", "2"),
+    }
+
+
+# --- where they are --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def places(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[str, str]]]:
+    """The pair in a directory mirror, in a registry, in one layout, and by name."""
+    folder = tmp_path_factory.mktemp("places")
+    with contextlib.ExitStack() as stack:
+        host = stack.enter_context(docker_registry(folder / "registry"))
+        relbuild(pair.small.folder, "keygen", "ours")
+        store = pair.small.workshop.store.root
+        for built in (pair.old, pair.new):
+            for to in (f"dir:{folder / 'mirror'}", f"registry+http://{host}/ns"):
+                words = [built.layout, "--to", to, "--key", "ours.key", "--store", store]
+                done = relbuild(pair.small.folder, "publish", *words)
+                assert done.returncode == 0, done.stderr
+            tag = f"oci:{folder / 'layout'}:{built.image.reference}"
+            subprocess.run(["skopeo", "copy", "--quiet", f"oci:{reference(built)}", tag], check=True)
+        old, new = (built.image.reference for built in (pair.old, pair.new))
+        yield {
+            "directory": (f"dir:{folder / 'mirror'}/thing:{old}", f"dir:{folder / 'mirror'}/thing:{new}"),
+            "registry": (
+                f"registry+http://{host}/ns/thing:{old}",
+                f"registry+http://{host}/ns/thing@{pair.new.image.digest}",
+            ),
+            "layout": (f"oci:{folder / 'layout'}:{old}", f"oci:{folder / 'layout'}:{new}"),
+            "mixed": (str(pair.old.layout), f"dir:{folder / 'mirror'}/thing:latest"),
+        }
+
+
+@pytest.mark.parametrize("kind", ["directory", "registry", "layout", "mixed"])
+def test_wherever_they_are_it_says_the_same(
+    pair: Pair, places: dict[str, tuple[str, str]], kind: str, tmp_path: Path
+) -> None:
+    expected = pair.told(pair.old.layout, pair.new.layout)
+    # A store that has none of it.
+    done = relbuild(tmp_path, "diff", *places[kind], "--json", "--progress", "none", "--store", tmp_path / "store")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == [expected]
+
+
+def test_images_of_an_index_are_paired_by_platform(pair: Pair, tmp_path: Path) -> None:
+    small, store = pair.small, pair.small.workshop.store.root
+    twin = other_architecture(pair.old, small, "386")
+    relbuild(small.folder, "keygen", tmp_path / "k")
+    words = ["--to", f"dir:{tmp_path / 'mirror'}", "--key", tmp_path / "k.key", "--store", store]
+    for layouts in ((pair.old.layout, twin.layout), (pair.new.layout,)):
+        done = relbuild(small.folder, "publish", *layouts, *words)
+        assert done.returncode == 0, done.stderr
+    old, new = (f"dir:{tmp_path / 'mirror'}/thing:{built.image.reference}" for built in (pair.old, pair.new))
+    done = pair.diff(old, new, "--json")
+    value = json.loads(done.stdout)
+    assert value["images"] == [pair.told(pair.old.layout, pair.new.layout)]
+    assert (value["only_before"], value["only_after"]) == (["linux/386"], [])
+    alone = pair.diff(f"dir:{tmp_path / 'mirror'}/thing@{twin.image.digest}", new, "--json")
+    settings = {one["name"]: one["after"] for one in json.loads(alone.stdout)["images"][0]["configuration"]}
+    assert settings["architecture"] == "amd64" and settings["Env.COME"] == "x"
+
+
+# --- what people see -------------------------------------------------------------------------------------
+
+
+def test_people_read_it(pair: Pair) -> None:
+    done = pair.diff("1/thing", "2/thing", "--output", pair.small.folder / "output")
+    assert done.returncode == 0, done.stderr
+    for line in (
+        "packages: 1 changed, 1 added, 1 removed",
+        "~ thing.noarch 1-1 → 2-1  names CVE-2026-12345",
+        "- second, closes CVE-2026-12345",
+        "~ Labels.note: old → new",
+        "~ /usr/lib/thing/mode  mode 0644 → 4755",
+        "~ /usr/lib/thing/turned  directory 0755 0:0 → file 11 B 0644 0:0",
+        "~ /usr/lib/thing/capable  attributes none → security.capability=cap_net_raw=ep",
+        "+ /usr/lib/thing/für",
+        "who has the earlier one downloads",
+    ):
+        assert line in done.stdout, done.stdout
+
+
+def test_the_same_image_is_the_same_to_the_last_byte(pair: Pair) -> None:
+    for words, status in (((), 0), (("--exit-code",), 0)):
+        done = pair.diff(pair.new.layout, pair.new.layout, *words)
+        assert (done.returncode, done.stdout) == (status, f"the same to the last byte: {pair.new.image.digest}\n")
+    assert pair.diff(pair.old.layout, pair.new.layout, "--exit-code").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "status", "code"),
+    [
+        ("nothing", 2, "not-a-layout"),
+        ("dir:nowhere/thing", 2, "address-malformed"),
+        ("oci:nowhere:1", 2, "not-a-layout"),
+        ("registry://", 2, "address-malformed"),
+    ],
+)
+def test_errors_say_what_is_not_there(pair: Pair, old: str, status: int, code: str) -> None:
+    done = pair.diff(old, pair.new.layout)
+    assert (done.returncode, f"error[{code}]" in done.stderr, "→" in done.stderr) == (status, True, True), done.stderr
+
+
+def test_a_blob_with_other_bytes_is_told(pair: Pair, tmp_path: Path) -> None:
+    shutil.copytree(pair.old.layout, tmp_path / "spoilt")
+    blob = tmp_path / "spoilt" / "blobs" / "sha256" / pair.old.image.layers[1].blob.digest.hex
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.unlink()
+    blob.write_bytes(data)
+    done = relbuild(tmp_path, "diff", "spoilt", pair.new.layout, "--store", tmp_path / "store")
+    assert done.returncode == 5 and "error[" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_memory_does_not_grow_with_files(made: Forge, pair: Pair, tmp_path: Path) -> None:
+    """Files of half a GiB with different content: the command stays below half of one."""
+    size = 512 << 20
+    layouts = []
+    for number in (1, 2):
+        root = unpacked(reference(pair.old), tmp_path / f"bundle{number}")
+        layout = tmp_path / f"layout{number}"
+        subprocess.run(["skopeo", "copy", "--quiet", f"oci:{reference(pair.old)}", f"oci:{layout}:it"], check=True)
+        with (root / "large").open("wb") as file:
+            file.write(str(number).encode())
+            file.truncate(size)
+        argv = ["umoci", "repack", "--image", f"{layout}:it", tmp_path / f"bundle{number}"]
+        subprocess.run(argv, check=True, capture_output=True)
+        layouts.append(layout)
+        shutil.rmtree(tmp_path / f"bundle{number}")
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, sys.executable, "-m", "pipeline", "diff", *layouts, "--json", "--store", "store"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (told,) = json.loads(done.stdout)["images"]
+    assert told_files(told) == {"/large": "changed"}
+    assert int(done.stderr.splitlines()[-1]) * 1024 < size // 2
