@@ -17,7 +17,7 @@ if [ -n "${RELBUILD_STORE:-}" ]; then store=(--store "$RELBUILD_STORE"); fi
 
 # Planning signs nothing, so there is no key. Without a mirror to look at, everything that is affected is built.
 "${relbuild[@]}" nightly "$recipes" --plan --changed-since "$base" --to "${RELBUILD_TO:-dir:$results/no-mirror}" \
-  --key /dev/null --json --progress none "${store[@]}" >"$results/plan.json"
+  --json --progress none "${store[@]}" >"$results/plan.json"
 
 # Pairs of recipe and product, each with a NUL at its end: names are data, never shell.
 pairs='

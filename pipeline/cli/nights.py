@@ -4,6 +4,7 @@ has."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pipeline.cli.command import CHECKOUT, Surroundings
 from pipeline.cli.keys import PASSWORD_VARIABLES, password
 from pipeline.cli.publishing import rules_for
 from pipeline.cli.request import Request
-from pipeline.digest import Digest
+from pipeline.digest import Digest, digest_file, identity
 from pipeline.errors import UsageError
 from pipeline.gather import Workshop
 from pipeline.model.night import Night
@@ -25,7 +26,7 @@ from pipeline.nightly.quiet import Get, keep
 from pipeline.nightly.verdict import something_failed
 from pipeline.nightly.watching import watched
 from pipeline.nightly.working import Making
-from pipeline.oci import SigningKey, load_signing_key
+from pipeline.oci import load_signing_key, load_verifying_key
 
 GIT_TIMEOUT = 60.0
 """Seconds that git may take to say what changed."""
@@ -41,7 +42,9 @@ def whole_night(request: Request, around: Surroundings, made: Digest | None, get
     def crew() -> Crew:
         nonlocal public
         assert request.key is not None
-        public = _unlock(request.key, environment, workshop).public.pem.decode()
+        # A wrong password ends the night here, before anything is built.
+        ask = _asking(request.key, environment)
+        public = load_signing_key(request.key, ask, progress=workshop.progress).public.pem.decode()
         return LocalCrew(workshop.progress, request.jobs or processors())
 
     done = nightly(order, workshop, crew, former)
@@ -76,6 +79,7 @@ def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOr
         clock=workshop.clock,
         platform=request.platform,
         architectures=request.architectures,
+        fingerprint=_fingerprint(request.key, environment, workshop),
         known_as=request.known_as,
         rules=rules_for(request.to, request.rules),
         compression=request.compression,
@@ -94,16 +98,27 @@ def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOr
     return workshop, NightOrder(request.catalogue, making, wanted, request.write_locks), environment
 
 
-def _unlock(key: Path, environment: dict[str, str], workshop: Workshop) -> SigningKey:
-    """Read the key before anything is built. A password that a person types is for all workers of this night. Raises
-    UsageError, EnvironmentLacking."""
+def _fingerprint(key: Path | None, environment: dict[str, str], workshop: Workshop) -> str:
+    """Of the key that signs, public or private. Kept in the store, because an encrypted one takes a password and a
+    while. A password that a person types is for all workers of this night. Raises UsageError, EnvironmentLacking."""
+    if key is None:
+        return ""
+    name = identity("fingerprint", 1, file=digest_file(key))
+    known = workshop.store.recall(name)
+    if isinstance(known, str):
+        return known
+    found = str(load_verifying_key(key, _asking(key, environment), progress=workshop.progress).fingerprint)
+    workshop.store.remember(name, found)
+    return found
 
+
+def _asking(key: Path, environment: dict[str, str]) -> Callable[[], bytes]:
     def ask() -> bytes:
         given = password(key, environment)()
         environment[PASSWORD_VARIABLES[0]] = given.decode()
         return given
 
-    return load_signing_key(key, ask, progress=workshop.progress)
+    return ask
 
 
 def _platforms(catalogue: tuple[Path, ...]) -> Path:

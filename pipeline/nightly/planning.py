@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.digest import Digest, canonical_json, digest_file, identity
+from pipeline.digest import Digest, canonical_json, digest_file
 from pipeline.errors import RelbuildError, UsageError, VerificationError
 from pipeline.gather import Order, Workshop
 from pipeline.gather.locking import choose_architecture, choose_platform
@@ -224,7 +224,7 @@ class Planner:
     def _facts(self, entry: Entry, recipe: Recipe, offer: Offer, parent: Product | None) -> dict[str, str]:
         given = dict(inputs(recipe, offer.platform, offer.arch, offer.keys))
         return {
-            **making(recipe, self.making.compression, self._fingerprint()),
+            **making(recipe, self.making.compression, self.making.fingerprint),
             **testing(recipe, self._tested_with(), full=self.making.full),
             "repositories": str(given["repositories"]),
             "keys": str(given["keys"]),
@@ -237,18 +237,6 @@ class Planner:
         """With --locked the locks are what is offered: its own, and those of what it is built from."""
         paths = [entry.path, *(one.path for one in self.catalogue.below(entry.name))]
         return " ".join(str(digest_file(lock_path(path))) if lock_path(path).exists() else "none" for path in paths)
-
-    def _fingerprint(self) -> str:
-        """Of the key that signs: kept in the store, because opening an encrypted key takes a while and a password."""
-        if self.making.key is None:
-            return ""
-        name = identity("key", 1, file=digest_file(self.making.key))
-        known = self.workshop.store.recall(name)
-        if isinstance(known, str):
-            return known
-        found = str(self._public(self.making.key).fingerprint)
-        self.workshop.store.remember(name, found)
-        return found
 
     def _public(self, path: Path) -> VerifyingKey:
         if self._key is None:

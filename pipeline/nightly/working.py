@@ -61,7 +61,7 @@ LOG_LINES = 60
 @dataclass(frozen=True, slots=True)
 class Making:
     """How all products of a night are made: what does not differ between them. `key` is the file of the key that signs,
-    on the worker (None where nothing is to be signed); `clock` gives seconds since the epoch."""
+    on the worker (None where nothing is to be signed), `fingerprint` is its; `clock` gives seconds since the epoch."""
 
     repositories: Path
     to: Address
@@ -72,6 +72,7 @@ class Making:
     clock: Callable[[], float]
     platform: str | None = None
     architectures: tuple[str, ...] = ()
+    fingerprint: str = ""
     known_as: str = ""
     rules: MirrorRules = MirrorRules()
     compression: Compression = Compression.GZIP
