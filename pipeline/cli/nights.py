@@ -35,6 +35,11 @@ def whole_night(request: Request, around: Surroundings, made: Digest | None, get
 
     def crew() -> Crew:
         _unlock(request.key, environment, workshop)
+        if request.scheduler is not None:
+            # Here and not above: a plain installation lacks what it needs.
+            from pipeline.nightly.cluster import DaskCrew
+
+            return DaskCrew.join(request.scheduler, workshop.progress)
         return LocalCrew(workshop.progress, request.jobs or processors())
 
     done = nightly(order, workshop, crew, _former(request))
