@@ -82,6 +82,10 @@ def nightly_command(
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, help="Products at a time (default: one for each processor).")
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", help="A Dask scheduler, tcp:// or tls://HOST:PORT, whose workers do it."),
+    ] = None,
     site: Annotated[
         Path | None,
         typer.Option("--site", help="Where pages go (default: nightly/ in a directory mirror, for whole nights)."),
@@ -133,6 +137,7 @@ def nightly_command(
             locked=locked,
             write_locks=write_locks,
             jobs=jobs,
+            scheduler=scheduler,
             platform=platform,
             architectures=tuple(arch or ()),
             repositories=repositories,
@@ -192,11 +197,11 @@ def _night(request: Request, around: Surroundings) -> Night:
 
 
 def _words(request: Request) -> dict[str, object]:
-    """All that is asked for, but how many products are made at a time; and from where, because paths are relative."""
+    """All that is asked for, but who makes it and how much at a time; and from where, because paths are relative."""
     given = {
         field.name: str(getattr(request, field.name))
         for field in dataclasses.fields(request)
-        if field.name not in {"key", "jobs", "store", "output"}
+        if field.name not in {"key", "jobs", "scheduler", "store", "output"}
     }
     key = str(digest_file(request.key)) if request.key is not None and request.key.is_file() else ""
     return {**given, "key": key, "folder": str(Path.cwd())}

@@ -22,13 +22,14 @@ COMMANDS = MappingProxyType(
         "mirroring": ("verify", "history", "prune", "serve"),
         "cataloguing": ("nightly",),
         "starting": ("new",),
+        "working": ("worker",),
         "upkeep": ("doctor", "schema", "version", "store"),
     }
 )
 """Which file has which commands, in the order that `--help` shows. A command imports its own file alone: a build has no
 need of what speaks to mirrors, and starts a tenth of a second sooner without."""
 
-IN_A_NAMESPACE = ("build", "smoke", "run", "nightly", "doctor", "store")
+IN_A_NAMESPACE = ("build", "smoke", "run", "nightly", "worker", "doctor", "store")
 """Commands that an ordinary user runs as root of its own user namespace: they make containers, or remove what is
 owned by subordinate ids."""
 

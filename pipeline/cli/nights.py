@@ -35,7 +35,6 @@ GIT_TIMEOUT = 60.0
 def whole_night(request: Request, around: Surroundings, made: Digest | None, get: Get) -> Night:
     """The night itself. One of which nothing failed is kept under `made`, so that the next may be told at once."""
     workshop, order, environment = _prepared(request, around)
-
     former = _former(request)
     public = ""
 
@@ -45,6 +44,11 @@ def whole_night(request: Request, around: Surroundings, made: Digest | None, get
         # A wrong password ends the night here, before anything is built.
         ask = _asking(request.key, environment)
         public = load_signing_key(request.key, ask, progress=workshop.progress).public.pem.decode()
+        if request.scheduler is not None:
+            # Here and not above: a plain installation lacks what it needs.
+            from pipeline.nightly.cluster import DaskCrew
+
+            return DaskCrew.join(request.scheduler, workshop.progress)
         return LocalCrew(workshop.progress, request.jobs or processors())
 
     done = nightly(order, workshop, crew, former)

@@ -24,6 +24,7 @@ class Request:
     locked: bool
     write_locks: bool
     jobs: int | None
+    scheduler: str | None
     platform: str | None
     architectures: tuple[str, ...]
     repositories: Path | None

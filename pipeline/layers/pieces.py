@@ -15,8 +15,8 @@ from pipeline.model.tree import Entry, Kind
 from pipeline.store import BlobWriter
 from pipeline.streams import CODECS, PIECE
 
-WORKERS = max(2, min(8, len(os.sched_getaffinity(0))))
-"""Threads that compress. How many there are does not show in the bytes."""
+WORKERS = max(1, min(8, len(os.sched_getaffinity(0))))
+"""Threads that compress: one for each processor that this process may use. How many there are does not show in the bytes."""
 
 
 class PieceWriter:

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Protocol
 
 from pipeline.nightly.relaying import Event, Listener, Relay
@@ -19,12 +22,13 @@ from pipeline.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a task needs of its worker: the architecture (rpm's name), bytes of memory, and whether it has to be able
-    to make containers."""
+    """What a task needs of its worker: the architecture (rpm's name), bytes of memory, whether it has to be able to
+    make containers, and the files and folders of this machine that it reads."""
 
     arch: str
     memory: int = 0
     containers: bool = True
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,27 @@ class Ended:
 
 Act = Callable[[object, Progress], object]
 """A function of a module, so that it can be named to another process: what to do, and where to report progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a worker of a cluster has of its own: its store, the folder that it builds into, and its name. `files` is
+    where the files that its task reads stand, each below its absolute path; None before there is a task."""
+
+    store: Path
+    output: Path
+    worker: str
+    files: Path | None = None
+
+    def at(self, path: Path) -> Path:
+        """Where a file of the machine that gave the task stands here. A path that is relative stays: the task is done
+        in the folder that stands for the giver's."""
+        assert self.files is not None
+        return self.files / path.relative_to("/") if path.is_absolute() else path
+
+
+HERE: ContextVar[Place | None] = ContextVar("HERE", default=None)
+"""Where a task is done, set in the process that does it; None on the machine that gave it."""
 
 
 class Crew(Protocol):
@@ -122,6 +147,12 @@ class LocalCrew:
         how = f"by signal {-code}" if code < 0 else f"with status {code}"
         return Ended(name, lost=f"its process ended {how} before the work was done")
 
+    def end(self, name: str) -> None:
+        """End a task that is under way: `next_ended` will say that it ended by a signal. Called from any thread."""
+        hand = self._hands.get(name)
+        if hand is not None:
+            hand.process.terminate()
+
     def close(self) -> None:
         """See `Crew`."""
         for hand in self._hands.values():
@@ -138,6 +169,7 @@ def processors() -> int:
 
 
 def _perform(pipe: Connection, act: Act, work: object) -> None:
+    threading.Thread(target=_end_with_parent, name="relbuild parent", daemon=True).start()
     one_at_a_time = threading.Lock()
 
     def tell(said: Event) -> None:
@@ -150,3 +182,12 @@ def _perform(pipe: Connection, act: Act, work: object) -> None:
         ended = Ended("", lost=f"{type(error).__name__}: {error}")
     pipe.send(ended)
     pipe.close()
+
+
+def _end_with_parent() -> None:
+    """A process whose work nobody waits for any more is of no use. The kernel's own notice (PR_SET_PDEATHSIG) will not
+    do: it tells of the process that this one was forked from, not of the one that gave the work."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)

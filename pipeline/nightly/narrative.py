@@ -17,6 +17,7 @@ from pipeline.model.night import Failure, Night, Outcome, Product, Stage
 from pipeline.nightly.auditing import audited, read_bulletins
 from pipeline.nightly.catalogue import Catalogue, Entry, Wanted, load_catalogue, select
 from pipeline.nightly.crew import Crew, Ended, Needs
+from pipeline.nightly.luggage import files_of_recipe
 from pipeline.nightly.planning import Planner
 from pipeline.nightly.record import remember
 from pipeline.nightly.working import Job, Making, Worked, command_for, failed, work
@@ -188,7 +189,15 @@ class _Shift:
         while ready and len(self._jobs) < self._called().size:
             job = ready.pop(0)
             self._jobs[job.product.name] = job
-            self._called().start(job.product.name, work, job, Needs(job.product.arch))
+            needs = Needs(job.product.arch, files=self._files(job))
+            self._called().start(job.product.name, work, job, needs)
+
+    def _files(self, job: Job) -> tuple[Path, ...]:
+        """The files of this machine that a job reads."""
+        entry = self.catalogue.find(job.product.name)
+        assert entry is not None and entry.recipe is not None
+        key = (job.making.key,) if job.making.key else ()
+        return (job.making.repositories, *key, *files_of_recipe(entry.recipe))
 
     def _take(self, ended: Ended) -> None:
         job = self._jobs.pop(ended.name)

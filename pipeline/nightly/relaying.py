@@ -95,10 +95,9 @@ class Listener:
     def hear(self, event: Event) -> None:
         """One event, in the order in which they were told."""
         if event.kind is Kind.WARN:
-            self.progress.warn(f"{self.name}: {event.text}")
+            self.progress.warn(self._named(event.text))
         elif event.kind is Kind.START:
-            label = event.text if event.text.startswith(self.name) else f"{self.name}: {event.text}"
-            task = self.progress.start(event.stage, label, total=event.amount, unit=event.unit)
+            task = self.progress.start(event.stage, self._named(event.text), total=event.amount, unit=event.unit)
             self._running[event.number] = (task, 0)
         elif event.number in self._running:
             task, done = self._running.pop(event.number)
@@ -111,6 +110,9 @@ class Listener:
                 if event.text:
                     task.note(event.text)
                 self.progress.finish(task, failed=event.failed)
+
+    def _named(self, text: str) -> str:
+        return text if text.startswith(self.name) else f"{self.name}: {text}"
 
     def end(self) -> None:
         """Nothing more comes: what is under way was lost with its worker."""

@@ -28,6 +28,7 @@ from pipeline.model.publication import Publication
 from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
 from pipeline.model.rules import MirrorRules
+from pipeline.nightly.crew import HERE
 from pipeline.nightly.figures import (
     attached_to,
     changed_packages,
@@ -113,6 +114,7 @@ class Worked:
 def work(job: object, progress: Progress) -> object:
     """Do one job: a function of its own process. What fails is told in the product, never raised."""
     assert isinstance(job, Job)
+    job = _here(job)
     clock = job.making.clock
     logged, began = Logged(progress, clock), clock()
     try:
@@ -135,6 +137,21 @@ def work(job: object, progress: Progress) -> object:
         timed = replace(timed, built=timed.began, build_took=timed.took)
     standing = replace(worked.standing, product=timed) if worked.standing else None
     return replace(worked, product=timed, standing=standing)
+
+
+def _here(job: Job) -> Job:
+    """The job as a worker of a cluster does it: with its own store, and the giver's files where they stand here."""
+    here, making = HERE.get(), job.making
+    if here is None:
+        return job
+    making = replace(
+        making,
+        repositories=here.at(making.repositories),
+        key=here.at(making.key) if making.key else None,
+        store=here.store,
+        output=here.output,
+    )
+    return replace(job, recipe=here.at(job.recipe), making=making)
 
 
 def failed(product: Product, error: RelbuildError, making: Making, *, log: tuple[str, ...] = ()) -> Product:

@@ -23,7 +23,7 @@ platforms:
       - {id: small, baseurls: ["file://%(folder)s/repository"], keys: ["%(folder)s/key"]}
 """
 
-_RECIPE = """
+RECIPE = """
 name: %(name)s
 version: "%(version)s"
 platform: small
@@ -68,7 +68,7 @@ class SmallProducts:
         place = self.folder / f"{name}.yaml"
         expected = expected or version.replace(".", "\\\\.")
         words = {"name": name, "version": version, "note": note, "expected": expected, "mode": mode}
-        place.write_text(_RECIPE % words)
+        place.write_text(RECIPE % words)
         order = Order(place, self.folder / "repositories.yaml", output=self.folder / output / version)
         return build(order, self.workshop)
 

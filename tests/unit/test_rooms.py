@@ -49,6 +49,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "typer": ("cli",),
     "rich": ("cli",),
     "dask": ("nightly",),
+    "distributed": ("nightly",),
 }
 
 

@@ -1,0 +1,199 @@
+"""The worker's side of a cluster: what it says of itself when it joins, and the one function that it is given."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import pickle
+import platform
+import secrets
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import distributed
+from dask.typing import Key
+from distributed.core import Status
+
+import pipeline
+from pipeline.digest import Digest, canonical_json
+from pipeline.nightly.crew import LocalCrew, Needs, Place
+from pipeline.nightly.ordering import At, Order, do_here
+from pipeline.nightly.relaying import Event, Kind, Relay
+
+TOPIC = "relbuild"
+"""The scheduler keeps the last events of every topic for as long as it lives: one topic for all nights is bounded."""
+
+RESULT_LIMIT = 4 << 20
+"""Bytes of what a task returns. It travels through the scheduler; what is large belongs on the mirror."""
+
+CODE, ARCH, CONTAINERS, MEMORY = "RELBUILD", "ARCH", "CONTAINERS", "MEMORY"
+"""Dask's names of what workers offer and tasks take; the first two are followed by `-` and which."""
+
+_PLUGIN = "relbuild"
+_PAUSE = 0.1
+"""Seconds between two messages of one task, and between two looks whether it is still wanted."""
+
+_DECIDING = ("zstandard", "deflate", "rpm", "solv", "Jinja2", "PyYAML", "cryptography", "distributed")
+"""Distributions whose version decides what a task's bytes are, or how it is handed over."""
+
+
+@functools.cache
+def code() -> str:
+    """Names this relbuild: its version, and the digest of its files, of Python's version and of the versions of what
+    its bytes depend on. Two that are named alike do the same with the same task."""
+    root = Path(pipeline.__file__).parent
+    files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    contents = {str(path.relative_to(root)): str(Digest.of(path.read_bytes())) for path in files}
+    versions = {name: importlib.metadata.version(name) for name in _DECIDING}
+    python = ".".join(map(str, sys.version_info[:2]))
+    whole = Digest.of(canonical_json({"files": contents, "python": python, "versions": versions}))
+    return f"{CODE}-{pipeline.__version__}-{whole.short}"
+
+
+def offered(jobs: int, memory: int, *, containers: bool) -> dict[str, float]:
+    """What a worker on this machine offers, as Dask's resources: its relbuild, its architecture, places for
+    containers, bytes of memory."""
+    offer = {code(): float(jobs), f"{ARCH}-{platform.machine()}": float(jobs), MEMORY: float(memory)}
+    return {**offer, CONTAINERS: float(jobs)} if containers else offer
+
+
+def wanted(needs: Needs) -> dict[str, float]:
+    """What a task takes of its worker while it is done there."""
+    want = {code(): 1.0, f"{ARCH}-{needs.arch}": 1.0}
+    if needs.containers:
+        want[CONTAINERS] = 1.0
+    if needs.memory:
+        want[MEMORY] = float(needs.memory)
+    return want
+
+
+class Settled(distributed.WorkerPlugin):
+    """Tells a worker's tasks where they are."""
+
+    name = _PLUGIN
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A task as it is handed to a worker."""
+
+    night: str
+    name: str
+    order: Order
+    needs: Needs
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a worker tells of a task while it is under way. `attempt` tells one beginning from the next. Plain data on
+    its way: the scheduler keeps it."""
+
+    night: str
+    name: str
+    attempt: str
+    worker: str
+    events: tuple[Event, ...]
+
+    def plain(self) -> list[object]:
+        """As lists, words and numbers."""
+        events = [[_plain(value) for value in astuple(event)] for event in self.events]
+        return [self.night, self.name, self.attempt, self.worker, events]
+
+    @classmethod
+    def parse(cls, said: list[Any]) -> Heard:
+        """The inverse of `plain`."""
+        night, name, attempt, worker, events = said
+        return cls(night, name, attempt, worker, tuple(Event(Kind(kind), *rest) for kind, *rest in events))
+
+
+def _plain(value: object) -> object:
+    """Words are UTF-8 on their way; a file's name need not be."""
+    return str(value).encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+def attend(errand: Errand) -> bytes:
+    """Do a task in a process of its own, on a worker. Returns the pickled (result, lost, worker)."""
+    worker = distributed.get_worker()
+    settled = worker.plugins[_PLUGIN]
+    assert isinstance(settled, Settled)
+    place = settled.place
+    telling = _Telling(worker, worker.get_current_task(), errand, place.worker)
+    crew = LocalCrew(Relay(telling.add), jobs=1)
+    crew.start(errand.name, do_here, At(place, errand.order), errand.needs)
+    with telling.until_ended(crew):
+        ended = crew.next_ended()
+    if telling.unwanted:
+        raise distributed.Reschedule
+    return _bounded(ended.result, ended.lost, place.worker)
+
+
+def _bounded(result: object, lost: str, worker: str) -> bytes:
+    answer = pickle.dumps((result, lost, worker))
+    if len(answer) > RESULT_LIMIT:
+        lost = f"it returned {len(answer)} bytes; what a task returns may have {RESULT_LIMIT}"
+        return pickle.dumps((None, lost, worker))
+    return answer
+
+
+@dataclass(slots=True)
+class _Telling:
+    """Tells the client what happens, in few messages, and looks whether somebody still waits for the task."""
+
+    worker: distributed.Worker
+    key: Key
+    errand: Errand
+    name: str
+    unwanted: bool = False
+    _attempt: str = field(default_factory=lambda: secrets.token_hex(8))
+    _events: list[Event] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def add(self, event: Event) -> None:
+        """Tell that with the next message. Called from any thread."""
+        with self._lock:
+            self._events.append(event)
+
+    @contextmanager
+    def until_ended(self, crew: LocalCrew) -> Iterator[None]:
+        """Tell that the task begins, and then what happens, until the block ends. A task that is not wanted any more is
+        ended."""
+        self._tell()
+        thread = threading.Thread(target=self._watch, args=(crew,), name="relbuild telling", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join()
+            if self._events:
+                self._tell()
+
+    def _watch(self, crew: LocalCrew) -> None:
+        while not self._ended.wait(_PAUSE):
+            if self._events:
+                self._tell()
+            if not self.unwanted and self._is_unwanted():
+                self.unwanted = True
+                crew.end(self.errand.name)
+
+    def _tell(self) -> None:
+        with self._lock:
+            events, self._events = tuple(self._events), []
+        heard = Heard(self.errand.night, self.errand.name, self._attempt, self.name, events)
+        self.worker.log_event(TOPIC, heard.plain())
+
+    def _is_unwanted(self) -> bool:
+        """Has the client taken the task back, or does the worker close? Both go on until their threads end."""
+        state = self.worker.state.tasks.get(self.key)
+        if state is None or state.state == "cancelled":
+            return True
+        return self.worker.status in (Status.closing, Status.closed, Status.failed)

@@ -1,0 +1,322 @@
+"""Workers of a Dask cluster as a crew. Importing this file needs `distributed`, which a plain installation lacks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import queue
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
+from urllib.parse import urlsplit
+
+from pipeline.errors import EnvironmentLacking, UsageError
+
+try:
+    import distributed
+except ImportError as missing:
+    raise EnvironmentLacking(
+        "cluster-missing",
+        f"a cluster's work needs dask and distributed ({missing})",
+        hint="pip install 'relbuild[cluster]'",
+    ) from missing
+
+from pipeline.nightly.attending import ARCH, CODE, CONTAINERS, MEMORY, TOPIC, Errand, Heard, attend, code, wanted
+from pipeline.nightly.crew import Act, Ended, Needs
+from pipeline.nightly.ordering import Order
+from pipeline.nightly.relaying import Listener
+from pipeline.progress import Progress
+
+DEATHS = 3
+"""So many workers may die under a task. Then it is thought to be the reason."""
+
+_GIVEN_AGAIN = 10
+"""So often a task is given anew when a scheduler was lost, or when somebody else took it back."""
+
+_AHEAD = 8
+"""Tasks that are given even to a cluster without workers: so one that grows by itself sees what there is to do."""
+
+_CLOSING = 5.0
+_PAUSE = 0.1
+_TICK = 0.5
+_NAMED = 5
+"""Workers that are named in a message at most."""
+
+_LOOK = 2.0
+"""Seconds between two looks at which workers there are, while nothing happens."""
+
+
+class _Client(distributed.Client):
+    def start(self, **options: float) -> None:
+        """A client that could not start is closed here: its finalizer would wait for a thread that may be its own."""
+        try:
+            super().start(**options)  # type: ignore[no-untyped-call]
+        except BaseException:
+            self.close(timeout=_CLOSING)
+            raise
+
+
+@dataclass(slots=True)
+class _Given:
+    """A task that has not ended. `attempts` are its beginnings on workers as far as they were heard of, `worker` is
+    where the last was, `times` how often it was given and `since` when that was."""
+
+    name: str
+    order: Order
+    needs: Needs
+    listener: Listener
+    future: distributed.Future[bytes] | None = None
+    times: int = 0
+    attempts: list[str] = field(default_factory=list)
+    worker: str = ""
+    since: float = 0.0
+
+
+@dataclass(slots=True)
+class DaskCrew:
+    """See `Crew`. Made by `join`. `patience` is how many seconds a lost scheduler is waited for, `wait` how many a
+    worker that can do a task."""
+
+    address: str
+    progress: Progress
+    patience: float
+    wait: float
+    _client: distributed.Client
+    _night: str = field(default_factory=lambda: secrets.token_hex(8))
+    _given: dict[str, _Given] = field(default_factory=dict)
+    _news: queue.SimpleQueue[Heard | distributed.Future[bytes]] = field(default_factory=queue.SimpleQueue)
+    _ended: list[Ended] = field(default_factory=list)
+    _offers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    _asked: float = float("-inf")
+    _strangers: set[str] = field(default_factory=set)
+    _hopeless: dict[Needs, float] = field(default_factory=dict)
+    _connection: object = None
+
+    @classmethod
+    def join(cls, address: str, progress: Progress, *, patience: float = 60.0, wait: float = 300.0) -> Self:
+        """The workers of the scheduler at `address`, `tcp://HOST:PORT` or `tls://HOST:PORT`.
+
+        Raises EnvironmentLacking `no-scheduler`.
+        """
+        host = urlsplit(address).hostname or ""
+        if not address.startswith("tls://") and not host.startswith("127.") and host != "localhost":
+            progress.warn(
+                f"{address} is not encrypted: tasks, and the key that signs, can be read on the way; use tls://"
+            )
+        # What happens to the connection is told here, once and in words.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        try:
+            client = _Client(address, timeout=patience, set_as_default=False, name="relbuild")
+        except (OSError, ValueError, TypeError) as error:
+            raise EnvironmentLacking(
+                "no-scheduler",
+                f"there is no scheduler to speak to at {address}: {error or type(error).__name__}",
+                hint="start `dask scheduler` there; for tls:// see docs/cluster.md",
+            ) from error
+        return cls(address, progress, patience, wait, client)
+
+    @property
+    def size(self) -> int:
+        """See `Crew`: one task for each place, and one more for each worker, so that none waits for the next."""
+        places = [int(offer.get(code(), 0)) for offer in self._look().values()]
+        return max(_AHEAD, sum(places) + sum(count > 0 for count in places))
+
+    def start(self, name: str, act: Act, work: object, needs: Needs) -> None:
+        """See `Crew`."""
+        try:
+            order = Order.of(act, work, needs.files)
+        except UsageError as error:
+            self._ended.append(Ended(name, lost=str(error)))
+            return
+        given = _Given(name, order, replace(needs, files=()), Listener(self.progress, name))
+        self._given[name] = given
+        if self._client.status == "running" or self._rejoined():
+            self._give(given)
+
+    def next_ended(self) -> Ended:
+        """See `Crew`."""
+        while not self._ended:
+            with contextlib.suppress(queue.Empty):
+                news = self._news.get(timeout=_TICK)
+                if isinstance(news, Heard):
+                    self._hear(news)
+                else:
+                    self._settle(news)
+            self._end_hopeless()
+        return self._ended.pop(0)
+
+    def close(self) -> None:
+        """See `Crew`. Workers end what they do when they hear of it; one that cannot be reached does not."""
+        futures = [given.future for given in self._given.values() if given.future is not None]
+        self._given.clear()
+        if futures and self._client.status == "running":
+            self._client.cancel(futures, force=True)
+        self._client.close(timeout=_CLOSING)
+
+    def _listen(self) -> None:
+        """Hear what workers tell. A scheduler that came back does not know of it."""
+        if self._client.scheduler_comm is self._connection:
+            return
+
+        def hear(event: tuple[float, list[object]]) -> None:
+            if event[1][0] == self._night:
+                self._news.put(Heard.parse(event[1]))
+
+        self._connection = self._client.scheduler_comm
+        self._client.subscribe_topic(TOPIC, hear)
+
+    def _give(self, given: _Given) -> None:
+        self._listen()
+        given.times += 1
+        given.since = time.monotonic()
+        given.future = self._client.submit(
+            attend,
+            Errand(self._night, given.name, given.order, given.needs),
+            key=f"relbuild-{self._night}-{given.name}-{given.times}",
+            resources=wanted(given.needs),
+            pure=False,
+        )
+        given.future.add_done_callback(self._news.put)
+
+    def _hear(self, heard: Heard) -> None:
+        given = self._given.get(heard.name)
+        if given is None:
+            return
+        if heard.attempt not in given.attempts:
+            if given.attempts:
+                given.listener.end()
+                self.progress.warn(f"{given.name}: its worker {given.worker} was lost; {heard.worker} begins it again")
+            given.attempts.append(heard.attempt)
+            given.worker = heard.worker
+            if len(given.attempts) > DEATHS:
+                self._give_up(given)
+                return
+        if heard.attempt == given.attempts[-1]:
+            for event in heard.events:
+                given.listener.hear(event)
+
+    def _settle(self, future: distributed.Future[bytes]) -> None:
+        """A future is done: a result, an error, or it was taken back because the scheduler has gone."""
+        given = next((given for given in self._given.values() if given.future is future), None)
+        if given is None:
+            return
+        if future.status != "cancelled":
+            try:
+                result, lost, worker = pickle.loads(future.result())  # noqa: S301 - of the same relbuild, see `code`
+            except distributed.KilledWorker:
+                # The scheduler also counts the deaths of workers where a task only waited.
+                if len(given.attempts) >= DEATHS:
+                    self._give_up(given)
+                else:
+                    self._again(given)
+            except distributed.CancelledError:
+                self._again(given)
+            except Exception as error:  # What a worker of a wrong kind may raise is anything.
+                self._end(given, lost=f"{type(error).__name__}: {error}")
+            else:
+                self._end(given, result, lost, worker)
+        elif self._client.status == "running" or self._rejoined():
+            given.listener.end()
+            given.attempts.clear()
+            self._again(given)
+
+    def _again(self, given: _Given) -> None:
+        if given.times < _GIVEN_AGAIN:
+            self._give(given)
+        else:
+            self._end(given, lost=f"it was given {given.times} times, and always taken back")
+
+    def _give_up(self, given: _Given) -> None:
+        self._end(given, lost=f"{DEATHS} workers died while they did it, the last was {given.worker}")
+
+    def _end(self, given: _Given, result: object = None, lost: str = "", worker: str = "") -> None:
+        given.listener.end()
+        del self._given[given.name]
+        if given.future is not None and not given.future.done() and self._client.status == "running":
+            given.future.cancel(force=True)
+        self._ended.append(Ended(given.name, result, lost, worker or given.worker))
+
+    def _rejoined(self) -> bool:
+        """The scheduler was lost. Wait for it; if it does not come back, all that was given is lost too."""
+        if self._client.status == "connecting":
+            self.progress.warn(f"the scheduler {self.address} was lost; it is waited for {self.patience:.0f} s")
+        deadline = time.monotonic() + self.patience
+        while self._client.status == "connecting" and time.monotonic() < deadline:
+            time.sleep(_PAUSE)
+        if self._client.status == "running":
+            self.progress.warn(f"the scheduler {self.address} is back; what was under way is given to it again")
+            return True
+        for given in list(self._given.values()):
+            self._end(given, lost=f"the scheduler {self.address} was lost, and did not come back in time")
+        return False
+
+    def _look(self) -> Mapping[str, Mapping[str, float]]:
+        """What the workers offer, by their names, as it was some seconds ago."""
+        now = time.monotonic()
+        if now - self._asked < _LOOK or self._client.status != "running":
+            return self._offers
+        self._asked = now
+        with contextlib.suppress(OSError):  # A scheduler that is lost just now: its futures will tell.
+            workers = self._client.scheduler_info()["workers"].values()
+            self._offers = {str(worker["name"]): worker["resources"] for worker in workers}
+        strangers = {name for name, offer in self._offers.items() if code() not in offer} - self._strangers
+        if strangers:
+            self._strangers |= strangers
+            who = "; ".join(f"{name} has {_relbuild_of(self._offers[name])}" for name in sorted(strangers))
+            self.progress.warn(f"workers get no work because their relbuild is not this one, {_named(code())}: {who}")
+        return self._offers
+
+    def _end_hopeless(self) -> None:
+        """A task that no worker can do is waited with for some time: a cluster grows, and its workers start again."""
+        now = time.monotonic()
+        offers = self._offers
+        for given in list(self._given.values()):
+            if (given.attempts and given.worker in offers) or now - given.since < _LOOK:
+                continue
+            offers = self._look()
+            if any(_can(offer, given.needs) for offer in offers.values()):
+                self._hopeless.pop(given.needs, None)
+            elif given.needs not in self._hopeless:
+                self._hopeless[given.needs] = now
+                self.progress.warn(f"{given.name} waits: {_lacking(given.needs, offers)}")
+            elif now - self._hopeless[given.needs] >= self.wait:
+                self._end(given, lost=_lacking(given.needs, offers))
+
+
+def _can(offer: Mapping[str, float], needs: Needs) -> bool:
+    return all(offer.get(name, 0) >= amount for name, amount in wanted(needs).items())
+
+
+def _named(token: str) -> str:
+    """`RELBUILD-0.1.0-3f2a…` as people say it."""
+    _, version, which = token.split("-", 2)
+    return f"{version} ({which})"
+
+
+def _relbuild_of(offer: Mapping[str, float]) -> str:
+    return next((_named(name) for name in offer if name.startswith(f"{CODE}-")), "none that it tells of")
+
+
+def _lacking(needs: Needs, offers: Mapping[str, Mapping[str, float]]) -> str:
+    """Why nobody can do that, in words."""
+    want = [needs.arch]
+    if needs.containers:
+        want.append("containers")
+    if needs.memory:
+        want.append(f"{needs.memory / 2**20:.0f} MiB of memory")
+    have = [f"{name} has {_had(offer)}" for name, offer in sorted(offers.items())][:_NAMED]
+    more = f"; and {len(offers) - _NAMED} more" if len(offers) > _NAMED else ""
+    return f"no worker of the cluster can do {', '.join(want)}: {'; '.join(have) or 'it has none'}{more}"
+
+
+def _had(offer: Mapping[str, float]) -> str:
+    if code() not in offer:
+        return f"another relbuild: {_relbuild_of(offer)}"
+    words = [name.removeprefix(f"{ARCH}-") for name in offer if name.startswith(f"{ARCH}-")]
+    if CONTAINERS in offer:
+        words.append("containers")
+    words.append(f"{offer.get(MEMORY, 0) / 2**20:.0f} MiB of memory")
+    return ", ".join(words)

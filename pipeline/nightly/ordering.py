@@ -1,0 +1,55 @@
+"""A task on its way to another machine, and how it is done there."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from pipeline.nightly.crew import HERE, Act, Place
+from pipeline.nightly.luggage import pack, unpack
+from pipeline.progress import Progress
+from pipeline.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be done: the pickled (act, work), so that the scheduler, which unpickles what it hands on, need not
+    know what a night is; the packed files that it reads; and the giver's folder, which relative paths begin at."""
+
+    work: bytes
+    files: bytes
+    folder: str
+
+    @classmethod
+    def of(cls, act: Act, work: object, files: Iterable[Path]) -> Self:
+        """Raises UsageError `files-too-large`."""
+        return cls(pickle.dumps((act, work)), pack(files), str(Path.cwd()))
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """An order at the place where it is done."""
+
+    place: Place
+    order: Order
+
+
+def do_here(work: object, progress: Progress) -> object:
+    """An `Act`: does an order at its place, in a process that does nothing else."""
+    assert isinstance(work, At)
+    place, order = work.place, work.order
+    with Store.open(place.store).temporary("files") as files:
+        unpack(order.files, files)
+        folder = files / order.folder.lstrip("/")
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chdir(folder)
+        HERE.set(replace(place, files=files))
+        act, inner = pickle.loads(order.work)  # noqa: S301 - of the same relbuild: its worker has made sure
+        try:
+            return act(inner, progress)
+        finally:
+            os.chdir("/")

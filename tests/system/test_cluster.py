@@ -1,0 +1,399 @@
+"""A night's tasks on many machines: a Dask cluster of real processes, each in a network of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import dask
+import distributed
+import pytest
+
+from pipeline.errors import EnvironmentLacking
+from pipeline.nightly.attending import RESULT_LIMIT
+from pipeline.nightly.cluster import DaskCrew
+from pipeline.nightly.crew import Act, Crew, Ended, LocalCrew, Needs
+from pipeline.oci import generate_key
+from pipeline.progress import Task
+from tests.system import errands
+from tests.system.errands import Parcel, Waiting
+from tests.system.machines import ROOT, Machines, machines
+from tests.system.parcels import RECIPE, small_products
+from tests.system.rpm_factory import Forge
+from tests.system.tiny import require_root
+
+HERE = Needs("x86_64")
+NAMES = tuple(f"small-{number}" for number in range(4))
+
+
+@dataclass(slots=True)
+class Recorder:
+    """A Progress that remembers what was told, as lines."""
+
+    lines: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+        self.lines.append(f"{stage} {label}")
+        return _Recorded(f"{stage} {label}", self.counts)
+
+    def finish(self, task: Task, *, failed: bool = False) -> None:
+        assert isinstance(task, _Recorded)
+        if failed:
+            self.failed.append(task.label)
+
+    def warn(self, text: str) -> None:
+        self.lines.append(f"warning: {text}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    label: str
+    counts: Counter[str]
+
+    def advance(self, amount: int) -> None:
+        self.counts[self.label] += amount
+
+    def note(self, text: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """A scheduler, and two workers that are started again when they end."""
+    require_root()
+    with machines(tmp_path_factory.mktemp("machines")) as net:
+        net.scheduler()
+        for name in ("one", "two"):
+            net.worker(name, again=True)
+        yield net
+
+
+@contextmanager
+def joined(net: Machines, *, patience: float = 20, wait: float = 60) -> Iterator[tuple[DaskCrew, Recorder]]:
+    recorder = Recorder()
+    crew = DaskCrew.join(net.address, recorder, patience=patience, wait=wait)
+    (warned,) = recorder.lines
+    assert f"{net.address} is not encrypted" in warned
+    recorder.lines.clear()
+    try:
+        yield crew, recorder
+    finally:
+        crew.close()
+
+
+def do(crew: Crew, tasks: dict[str, tuple[Act, object]]) -> dict[str, Ended]:
+    """Give all of them at once, as many at a time as the crew wants; how each ended."""
+    waiting, under_way, ended = list(tasks), 0, {}
+    while waiting or under_way:
+        while waiting and under_way < crew.size:
+            name = waiting.pop(0)
+            crew.start(name, *tasks[name], HERE)
+            under_way += 1
+        end = crew.next_ended()
+        under_way -= 1
+        ended[end.name] = end
+    return ended
+
+
+def until(true: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def until_there(net: Machines, *names: str) -> None:
+    """Wait until these workers have joined."""
+    with distributed.Client(net.address, set_as_default=False) as client:
+        until(lambda: set(names) <= {worker["name"] for worker in client.scheduler_info()["workers"].values()})
+
+
+def begun(folder: Path, name: str) -> dict[int, str]:
+    """The processes that began a `wait`, and the workers that they are of."""
+    return {int(path.suffix[1:]): path.read_text() for path in folder.glob(f"{name}.*")}
+
+
+def lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}/exe").exists()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> Path:
+    """Where small products' packages are."""
+    folder = tmp_path_factory.mktemp("shop") / "small"
+    small_products(folder, made)
+    return folder
+
+
+def test_many_machines_make_the_same_images_as_one(net: Machines, shop: Path, tmp_path: Path) -> None:
+    key, _ = generate_key(b"")
+
+    def catalogue(to: Path) -> dict[str, tuple[Act, object]]:
+        return {name: (errands.deliver, Parcel(name, shop, f"dir:{to}", key, tmp_path)) for name in NAMES}
+
+    local = LocalCrew(Recorder(), 2)
+    on_one = do(local, catalogue(tmp_path / "local"))
+    local.close()
+    until_there(net, "one", "two")
+    before = net.made["hub"].carried()
+    with joined(net) as (crew, _):
+        on_many = do(crew, catalogue(tmp_path / "cluster"))
+    passed = net.made["hub"].carried() - before
+    assert not [ended.lost for ended in (*on_one.values(), *on_many.values()) if ended.lost]
+    assert {name: on_many[name].result for name in NAMES} == {name: on_one[name].result for name in NAMES}
+    assert {ended.worker for ended in on_many.values()} == {"one", "two"}
+    assert published(tmp_path / "cluster") == published(tmp_path / "local")
+    # The images' bytes do not pass the scheduler's cable: only orders, events and results do.
+    made = sum(path.stat().st_size for path in (tmp_path / "cluster").rglob("*") if path.is_file())
+    assert passed < 1_000_000 < made
+
+
+def published(mirror: Path) -> set[str]:
+    """The names of all blobs of a directory mirror, but of what is signed anew each time."""
+    return {path.name for path in mirror.rglob("*") if path.is_file() and path.stat().st_size > 100_000}
+
+
+def test_a_night_on_a_cluster_comes_to_what_it_comes_to_here(net: Machines, shop: Path, tmp_path: Path) -> None:
+    (net.own / "recipes").mkdir()
+    shutil.copy(shop / "repositories.yaml", net.own / "recipes")
+    for name in ("anemone", "begonia", "cistus"):
+        words = {"name": name, "version": "1.0", "note": name, "expected": "1\\\\.0", "mode": "0644"}
+        (net.own / "recipes" / f"{name}.yaml").write_text(RECIPE % words)
+    (net.own / "key").write_bytes(generate_key(b"secret")[0])
+    (net.own / "key").chmod(0o600)
+
+    def night(to: str, *words: str) -> dict[str, Any]:
+        argv = [sys.executable, "-m", "pipeline", "nightly", "recipes", "--key", "key", "--to", f"dir:{tmp_path}/{to}"]
+        where = ["--store", f"{tmp_path}/store-{to}", "--output", f"{tmp_path}/output-{to}", "--json", *words]
+        added = {"PYTHONPATH": str(ROOT), "RELBUILD_KEY_PASSWORD": "secret"}
+        done = subprocess.run(
+            [*argv, *where], cwd=net.own, env={**os.environ, **added}, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return {product["name"]: product for product in json.loads(done.stdout)["products"]}
+
+    here, there = night("here"), night("there", "--scheduler", net.address)
+    assert {name: product["digest"] for name, product in here.items()} == {
+        name: product["digest"] for name, product in there.items()
+    }
+    assert {product["outcome"] for product in there.values()} == {"built"} and len(there) == 3
+    assert {product["worker"] for product in here.values()} == {""}
+    assert {product["worker"] for product in there.values()} <= {"one", "two"}
+    again = night("there", "--scheduler", net.address)
+    assert {product["outcome"] for product in again.values()} == {"unchanged"}
+
+
+def test_the_log_of_a_worker_reads_as_one_of_this_machine(net: Machines, shop: Path, tmp_path: Path) -> None:
+    key, _ = generate_key(b"")
+    parcel = Parcel("alone", shop, f"dir:{tmp_path}/cluster", key, tmp_path, store="alone")
+    with joined(net) as (crew, there):
+        do(crew, {"alone": (errands.deliver, parcel)})
+    here = Recorder()
+    local = LocalCrew(here, 1)
+    do(local, {"alone": (errands.deliver, replace(parcel, to=f"dir:{tmp_path}/local"))})
+    local.close()
+    assert len(here.lines) > 10
+    assert [line.replace("/cluster/", "/local/") for line in sorted(there.lines)] == sorted(here.lines)
+    assert sorted(here.counts.values()) == sorted(there.counts.values())
+
+
+def test_a_worker_that_is_killed_costs_its_own_task_and_that_is_done_elsewhere(net: Machines, tmp_path: Path) -> None:
+    with joined(net) as (crew, log):
+        for name in ("first", "second"):
+            crew.start(name, errands.wait, Waiting(name, tmp_path), HERE)
+        until(lambda: bool(begun(tmp_path, "first") and begun(tmp_path, "second")))
+        ((pid, victim),) = begun(tmp_path, "first").items()
+        net.made[victim].commands[0].kill()
+        until(lambda: not lives(pid))
+        until(lambda: len(begun(tmp_path, "first")) == 2)
+        (tmp_path / "go").touch()
+        ended = {end.name: end for end in (crew.next_ended(), crew.next_ended())}
+    assert not [end.lost for end in ended.values() if end.lost]
+    assert len(begun(tmp_path, "second")) == 1
+    assert log.failed == [f"smoke first: waits on {victim}"]
+    assert f"warning: first: begun on {victim}" in log.lines
+    (again,) = [line for line in log.lines if "begins it again" in line]
+    assert again.startswith(f"warning: first: its worker {victim} was lost; ")
+
+
+def test_a_task_that_kills_its_workers_is_given_up_after_three(net: Machines) -> None:
+    with joined(net) as (crew, log):
+        ended = do(crew, {"deadly": (errands.kill_the_worker, None), "good": (errands.say_where, None)})
+    assert ended["deadly"].lost.startswith("3 workers died while they did it, the last was ")
+    assert ended["good"].lost == "" and ended["good"].result in ("one", "two")
+    assert sum("deadly: its worker" in line for line in log.lines) == 3
+
+
+def test_a_scheduler_that_is_started_again_gets_again_what_had_not_ended(net: Machines, tmp_path: Path) -> None:
+    hub = net.made["hub"]
+    with joined(net) as (crew, log):
+        crew.start("long", errands.wait, Waiting("long", tmp_path), HERE)
+        until(lambda: bool(begun(tmp_path, "long")))
+        (pid,) = begun(tmp_path, "long")
+        hub.commands[-1].kill()
+        hub.commands[-1].close()
+        until(lambda: not lives(pid))
+        net.scheduler()
+        ended = threading.Thread(target=lambda: found.append(crew.next_ended()))
+        found: list[Ended] = []
+        ended.start()
+        until(lambda: len(begun(tmp_path, "long")) == 2)
+        (tmp_path / "go").touch()
+        ended.join()
+        after = do(crew, {"after": (errands.say_where, None)})
+    assert found[0].lost == "" and found[0].result == found[0].worker
+    assert after["after"].lost == ""
+    assert [line for line in log.lines if "scheduler" in line] == [
+        f"warning: the scheduler {net.address} was lost; it is waited for 20 s",
+        f"warning: the scheduler {net.address} is back; what was under way is given to it again",
+    ]
+
+
+def test_a_scheduler_that_stays_away_costs_what_had_not_ended(net: Machines, tmp_path: Path) -> None:
+    hub = net.made["hub"]
+    try:
+        with joined(net, patience=2) as (crew, _):
+            for name in ("one", "two"):
+                crew.start(name, errands.wait, Waiting(name, tmp_path), HERE)
+            until(lambda: bool(begun(tmp_path, "one")))
+            hub.commands[-1].close()
+            lost = [crew.next_ended(), crew.next_ended()]
+            crew.start("three", errands.wait, Waiting("three", tmp_path), HERE)
+            lost.append(crew.next_ended())
+    finally:
+        net.scheduler()
+    assert {end.name for end in lost} == {"one", "two", "three"}
+    assert {end.lost for end in lost} == {f"the scheduler {net.address} was lost, and did not come back in time"}
+
+
+def test_what_is_ended_early_ends_on_the_workers_too(net: Machines, tmp_path: Path) -> None:
+    with joined(net) as (crew, _):
+        crew.start("long", errands.wait, Waiting("long", tmp_path), HERE)
+        until(lambda: bool(begun(tmp_path, "long")))
+        (pid,) = begun(tmp_path, "long")
+        assert lives(pid)
+    until(lambda: not lives(pid))
+
+
+def test_what_no_worker_can_do_is_said_and_not_waited_for_for_ever(net: Machines) -> None:
+    until_there(net, "one", "two")
+    with joined(net, wait=1) as (crew, log):
+        crew.start("arm", errands.say_where, None, Needs("aarch64"))
+        crew.start("huge", errands.say_where, None, Needs("x86_64", memory=1 << 50, containers=False))
+        ended = {end.name: end.lost for end in (crew.next_ended(), crew.next_ended())}
+    lack = "no worker of the cluster can do"
+    assert ended["arm"].startswith(f"{lack} aarch64, containers: one has x86_64, containers, ")
+    assert ended["huge"].startswith(f"{lack} x86_64, {1 << 30} MiB of memory: one has x86_64, containers, ")
+    assert {line.partition(":")[2][:30] for line in log.lines} == {f" {name} waits: {lack}"[:30] for name in ended}
+
+
+def test_a_result_that_is_too_large_for_the_scheduler_is_refused(net: Machines) -> None:
+    with joined(net) as (crew, _):
+        sizes = {"fits": RESULT_LIMIT - 1000, "large": RESULT_LIMIT}
+        ended = do(crew, {name: (errands.return_much, size) for name, size in sizes.items()})
+    assert ended["fits"].result == bytes(RESULT_LIMIT - 1000)
+    assert "what a task returns may have" in ended["large"].lost
+
+
+def test_a_worker_with_another_relbuild_gets_no_work(tmp_path: Path) -> None:
+    require_root()
+    shutil.copytree(ROOT / "pipeline", tmp_path / "other" / "pipeline")
+    with (tmp_path / "other" / "pipeline" / "build.py").open("a") as file:
+        file.write("# another relbuild\n")
+    with machines(tmp_path) as net:
+        net.scheduler()
+        net.worker("stranger", environment={"PYTHONPATH": str(tmp_path / "other")})
+        until_there(net, "stranger")
+        with joined(net, wait=1) as (crew, log):
+            crew.start("any", errands.say_where, None, HERE)
+            ended = crew.next_ended()
+    assert "stranger has another relbuild: 0.1.0 (" in ended.lost
+    (warned,) = [line for line in log.lines if "get no work" in line]
+    assert "stranger has 0.1.0 (" in warned
+
+
+@pytest.mark.parametrize(
+    ("words", "environment"),
+    [(["--no-nanny"], {}), (["--nanny"], {"DASK_DISTRIBUTED__WORKER__DAEMON": "False"})],
+    ids=["alone", "nanny"],
+)
+def test_dasks_own_worker_does_the_same(net: Machines, words: list[str], environment: dict[str, str]) -> None:
+    name = f"dasks{words[0]}"
+    argv = ("-m", "dask", "worker", net.address, "--nthreads", "1", "--name", name)
+    command = net.machine(name[-8:]).run(*argv, "--preload", "pipeline.cli.working", *words, environment=environment)
+    try:
+        with joined(net) as (crew, _):
+            where: set[str] = set()
+            deadline = time.monotonic() + 30
+            while name not in where:
+                assert time.monotonic() < deadline, net.made[name[-8:]].said
+                ended = do(crew, {str(number): (errands.say_where, None) for number in range(6)})
+                assert not [end.lost for end in ended.values() if end.lost]
+                where |= {str(end.result) for end in ended.values()}
+    finally:
+        command.close()
+
+
+def test_a_worker_leaves_when_no_scheduler_answers_for_too_long(tmp_path: Path) -> None:
+    require_root()
+    with machines(tmp_path) as net:
+        net.machine("hub")
+        worker = net.worker("one", "--death-timeout", "1", "--nthreads", "1", "--memory-limit", "2GiB")
+        assert worker.process.wait(30) == EnvironmentLacking.exit_code
+        assert f"[no-scheduler] no scheduler answered at {net.address} for 1 s" in net.made["one"].said
+
+
+def test_over_tls_and_with_no_key_not_at_all(tmp_path: Path) -> None:
+    require_root()
+    files = certificates(tmp_path)
+    pairs = {f"distributed.comm.tls.{who}.{what}": str(files[what]) for who in WHO for what in PAIR}
+    settings = {
+        "distributed.comm.require-encryption": True,
+        "distributed.comm.tls.ca-file": str(files["ca"]),
+        **pairs,
+    }
+    tls = {f"DASK_{key.upper().replace('.', '__').replace('-', '_')}": str(text) for key, text in settings.items()}
+    with machines(tmp_path) as net:
+        net.scheduler("--protocol", "tls", environment=tls)
+        address = net.address.replace("tcp://", "tls://")
+        net.worker("one", to=address, environment=tls)
+        for known in (address, net.address):
+            with pytest.raises(
+                EnvironmentLacking, match=f"there is no scheduler to speak to at {known}: .+"
+            ) as refused:
+                DaskCrew.join(known, Recorder(), patience=3)
+            assert refused.value.code == "no-scheduler"
+        with dask.config.set(settings):
+            crew = DaskCrew.join(address, Recorder())
+            ended = do(crew, {"any": (errands.say_where, None)})
+            crew.close()
+    assert ended["any"].result == "one"
+
+
+WHO, PAIR = ("scheduler", "worker", "client"), ("cert", "key")
+
+
+def certificates(folder: Path) -> dict[str, Path]:
+    """An authority and a pair that it has signed."""
+    files = {name: folder / f"{name}.pem" for name in ("ca", "ca-key", "cert", "key", "request")}
+    for words in (
+        f"req -x509 -newkey rsa:2048 -nodes -subj /CN=authority -keyout {files['ca-key']} -out {files['ca']}",
+        f"req -newkey rsa:2048 -nodes -subj /CN=cluster -keyout {files['key']} -out {files['request']}",
+        f"x509 -req -in {files['request']} -CA {files['ca']} -CAkey {files['ca-key']} -CAcreateserial "
+        f"-out {files['cert']}",
+    ):
+        subprocess.run(["openssl", *words.split()], check=True, capture_output=True, timeout=30)
+    return files

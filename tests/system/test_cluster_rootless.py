@@ -1,0 +1,46 @@
+"""A worker of a cluster that an ordinary user runs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from pipeline.digest import Digest
+from pipeline.nightly.cluster import DaskCrew
+from pipeline.nightly.crew import Needs
+from pipeline.oci import generate_key
+from pipeline.progress import QUIET
+from tests.system import errands
+from tests.system.errands import Parcel
+from tests.system.machines import machines
+from tests.system.parcels import small_products
+from tests.system.rpm_factory import Forge
+from tests.system.test_rootless import ROOT, Person, person
+
+__all__ = ["person"]  # a fixture
+
+
+def test_an_ordinary_user_can_work_for_others(person: Person, made: Forge, tmp_path: Path) -> None:
+    shop = person.folder / "shop"
+    small_products(shop, made)
+    shutil.copytree(ROOT / "tests", person.folder / "code" / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["chmod", "-R", "a+rX", shop, person.folder / "code"], check=True)
+    to = person.folder / "home" / "mirror"
+    with machines(tmp_path) as net:
+        net.scheduler()
+        worker = person.start("-m", "pipeline", "worker", net.address, "--name", "ordinary", "--jobs", "1")
+        crew = DaskCrew.join(net.address, QUIET, wait=60)
+        try:
+            parcel = Parcel("small", shop, f"dir:{to}", generate_key(b"")[0], tmp_path)
+            crew.start("small", errands.deliver, parcel, Needs("x86_64"))
+            ended = crew.next_ended()
+        finally:
+            crew.close()
+            worker.terminate()
+            _, said = worker.communicate(timeout=30)
+    assert not ended.lost, said
+    assert ended.worker == "ordinary" and isinstance(ended.result, str)
+    held = list(to.rglob(f"*{Digest.parse(ended.result).hex}*"))
+    assert held and {path.stat().st_uid for path in held} == {person.uid}
+    assert person.processes() == []

@@ -1,0 +1,51 @@
+"""The files that a task reads, taken to another machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.nightly import luggage
+from pipeline.nightly.catalogue import Entry, load_catalogue
+from pipeline.nightly.crew import Place
+from pipeline.nightly.luggage import files_of_recipe, pack, unpack
+from pipeline.recipes import load_recipe
+
+RECIPES = load_catalogue([Path(__file__).parents[2] / "recipes"])
+
+
+def test_files_stand_below_their_absolute_paths(tmp_path: Path) -> None:
+    given, there = tmp_path / "given", tmp_path / "there"
+    (given / "templates" / "deep").mkdir(parents=True)
+    (given / "templates" / "deep" / "one").write_text("one")
+    (given / "tool").write_text("#!/bin/sh\n")
+    (given / "tool").chmod(0o755)
+    (given / "link").symlink_to("tool")
+    unpack(pack([given / "templates", given / "sub" / ".." / "link", given / "link", given / "missing"]), there)
+    place = Place(tmp_path, tmp_path, "worker", there)
+    assert (place.at(given / "templates" / "deep" / "one")).read_text() == "one"
+    assert place.at(given / "link").read_text() == "#!/bin/sh\n" and not place.at(given / "link").is_symlink()
+    assert os.access(place.at(given / "link"), os.X_OK)
+    assert not place.at(given / "missing").exists()
+    assert place.at(Path("recipes/it.yaml")) == Path("recipes/it.yaml")
+
+
+@pytest.mark.parametrize("entry", RECIPES.entries, ids=lambda entry: entry.name)
+def test_a_recipe_can_be_loaded_from_what_was_taken_along(entry: Entry, tmp_path: Path) -> None:
+    recipe = entry.recipe
+    assert recipe is not None
+    unpack(pack(files_of_recipe(recipe)), tmp_path)
+    there = load_recipe(Place(tmp_path, tmp_path, "worker", tmp_path).at(entry.path))
+    assert there.name == recipe.name and there.layers == recipe.layers and there.smoke == recipe.smoke
+    assert [folder.is_dir() for folder in there.template_folders] == [f.is_dir() for f in recipe.template_folders]
+
+
+def test_more_than_the_scheduler_should_carry_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "large").write_bytes(os.urandom(200_000))
+    monkeypatch.setattr(luggage, "LIMIT", 100_000)
+    with pytest.raises(UsageError) as refused:
+        pack([tmp_path / "large"])
+    assert refused.value.code == "files-too-large" and "large" in str(refused.value)
