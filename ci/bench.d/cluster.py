@@ -38,15 +38,16 @@ PERIOD = 10_000
 
 
 @contextmanager
-def group(share: float) -> Iterator[list[str]]:
-    """A control group of v1; the words that start a command in it, for which it is the root of all groups."""
+def group(share: float, processor: int) -> Iterator[list[str]]:
+    """A control group of v1; the words that start a command in it, for which it is the root of all groups, on one
+    processor, and so with one thread that compresses."""
     folder = CPU / f"relbuild-bench-{secrets.token_hex(4)}"
     folder.mkdir()
     (folder / "cpu.cfs_period_us").write_text(str(PERIOD))
     (folder / "cpu.cfs_quota_us").write_text(str(int(PERIOD * share)))
     script = f'echo $$ > {folder}/cgroup.procs && mount --bind {folder} {CPU} && exec "$@"'
     try:
-        yield ["unshare", "--mount", "sh", "-c", script, "-"]
+        yield ["taskset", "--cpu-list", str(processor), "unshare", "--mount", "sh", "-c", script, "-"]
     finally:
         deadline = time.monotonic() + 10
         while folder.exists():
@@ -113,7 +114,11 @@ def main() -> None:
         (folder / "net").mkdir()
         names = [f"worker-{number}" for number in range(WORKERS)]
         with ExitStack() as held:
-            groups = [held.enter_context(group(options.share)) for _ in names]
+            processors = sorted(os.sched_getaffinity(0))
+            groups = [
+                held.enter_context(group(options.share, processors[number % len(processors)]))
+                for number in range(len(names))
+            ]
             net = held.enter_context(machines(folder / "net"))
             print(json.dumps(measure(net, names, groups, folder, options.products), indent=2))
 

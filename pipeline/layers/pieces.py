@@ -16,7 +16,7 @@ from pipeline.store import BlobWriter
 from pipeline.streams import CODECS, PIECE
 
 WORKERS = max(1, min(8, len(os.sched_getaffinity(0))))
-"""Threads that compress: one for each processor that this process may use. How many there are does not show in the bytes."""
+"""Threads that compress: one for each processor that this process may use. Their number does not show in the bytes."""
 
 
 class PieceWriter:
