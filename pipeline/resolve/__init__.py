@@ -6,6 +6,7 @@ result is a section of a lock, which stands beside the recipe and is used for as
 depends on has changed: given a fresh lock, no repository is opened.
 """
 
+from pipeline.resolve.blocks import Former, Resident, block_layers, former_block, image_layers, layer_block, resident
 from pipeline.resolve.explain import explain
 from pipeline.resolve.lockfile import format_lock, lock_path, parse_lock, read_lock, write_lock
 from pipeline.resolve.solving import solve
@@ -14,17 +15,24 @@ from pipeline.resolve.versions import versions
 
 __all__ = [
     "Action",
+    "Former",
     "Mode",
+    "Resident",
     "State",
+    "block_layers",
     "compare",
     "decide",
     "explain",
     "format_lock",
+    "former_block",
+    "image_layers",
     "inputs",
+    "layer_block",
     "lock_path",
     "other_versions",
     "parse_lock",
     "read_lock",
+    "resident",
     "solve",
     "stale",
     "versions",
