@@ -36,7 +36,7 @@ from pipeline.reports import (
     sources_document,
     write_report,
 )
-from pipeline.resolve import explain
+from pipeline.resolve import explain, image_layers
 from pipeline.smoke import Holding, plan_digest, report_json
 from pipeline.transfer import Download, Network, fetch
 from pipeline.trees import Canonical, ComposeOptions, Composition, compose, install_color, split_path
@@ -224,17 +224,15 @@ def compose_layers(locked: Locked) -> Composition:
     """What every layer will contain, from headers alone; conflicts and unsafe paths are refused here."""
     resolution = locked.section.resolution
     by_nevra = {str(header.nevra): header for header in locked.headers}
-    plans = [
-        (plan.name, [by_nevra[str(package.nevra)] for package in resolution.layer(plan.name)])
-        for plan in locked.recipe.layers
-    ]
+    layers = image_layers(locked.recipe, resolution)
+    plans = [(name, [by_nevra[str(package.nevra)] for package in resolution.layer(name)]) for name, _ in layers]
     return compose(
         plans,
         locked.accounts,
         ComposeOptions(
             languages=locked.recipe.languages,
-            docs={plan.name: plan.docs for plan in locked.recipe.layers},
-            man={plan.name: plan.man for plan in locked.recipe.layers},
+            docs={name: plan.docs for name, plan in layers},
+            man={name: plan.man for name, plan in layers},
             below=locked.parent.tree if locked.parent else Tree.of({}),
             installed=locked.parent.packages if locked.parent else (),
         ),

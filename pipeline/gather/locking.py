@@ -16,20 +16,24 @@ from pipeline.model.header import PackageHeader
 from pipeline.model.lock import Lock, LockSection
 from pipeline.model.parent import ParentImage
 from pipeline.model.platform import Platform
-from pipeline.model.recipe import Recipe
+from pipeline.model.recipe import LayerPlan, Recipe
 from pipeline.model.resolution import Chosen
-from pipeline.packages import read_files
+from pipeline.packages import read_change_days, read_files
 from pipeline.progress import task
 from pipeline.recipes import load_platforms, load_recipe
 from pipeline.repos import Key, load_keys
 from pipeline.resolve import (
     Action,
+    Former,
     Mode,
     compare,
     decide,
+    former_block,
     inputs,
+    layer_block,
     other_versions,
     read_lock,
+    resident,
     solve,
     stale,
     write_lock,
@@ -107,6 +111,8 @@ def lock_recipe(order: Order, workshop: Workshop, parent: ParentImage | None = N
         parent=parent.accounts if parent else None,
     )
     fresh = replace(fresh, accounts=allocated)
+    if action is Action.RESOLVE or section is None:
+        fresh = grouped(fresh, recipe, section, order, workshop)
     if section is not None and section.parent and parent and section.parent.config == parent.config:
         fresh = replace(fresh, parent=section.parent)  # The same image, though it may be compressed otherwise.
     if section is not None and section.metadata and replace(fresh, metadata=section.metadata) == section:
@@ -185,6 +191,31 @@ def resolve(recipe: Recipe, offer: Offer, now: Sequence[tuple[str, Digest]], par
     for warning in section.resolution.warnings:
         workshop.progress.warn(warning)
     return section
+
+
+def grouped(
+    fresh: LockSection, recipe: Recipe, section: LockSection | None, order: Order, workshop: Workshop
+) -> LockSection:
+    """The section with the packages of every layer that says `auto` in the layers of the image. How often they change
+    is read from their changelogs, so they have to be in the store. `section` is what the lock says until now."""
+    resolution = fresh.resolution
+    placed: dict[str, str] = {}
+    for plan in recipe.layers:
+        if plan.at_most is not None:
+            residents = [
+                resident(package, read_change_days(workshop.store.blob(package.checksum)))
+                for package in resolution.layer(plan.name)
+            ]
+            placed |= layer_block(plan.name, residents, plan.at_most, _former(plan, fresh, section, order))
+    chosen = tuple(replace(one, layer=placed.get(str(one.package.nevra), one.layer)) for one in resolution.chosen)
+    return replace(fresh, resolution=replace(resolution, chosen=chosen))
+
+
+def _former(plan: LayerPlan, fresh: LockSection, section: LockSection | None, order: Order) -> Former:
+    """The grouping that a layer had: in the lock of the recipe that brings it, else in `section`."""
+    lock = read_lock(order.lock_file_at(plan.brought_by)) if plan.brought_by else None
+    theirs = lock.section(fresh.resolution.platform, fresh.resolution.arch) if lock else None
+    return former_block(plan.name, theirs) or former_block(plan.name, section)
 
 
 def locked_packages(folder: Path) -> frozenset[Digest]:

@@ -40,6 +40,10 @@ class Order:
         """Where the lock of `recipe` is read and written."""
         return self.locks / f"{recipe.name}.lock" if self.locks else lock_path(self.recipe)
 
+    def lock_file_at(self, path: Path) -> Path:
+        """Where the lock of a recipe is read that is included from `path`."""
+        return self.locks / lock_path(path).name if self.locks else lock_path(path)
+
 
 @dataclass(frozen=True, slots=True)
 class Workshop:

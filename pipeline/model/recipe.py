@@ -38,13 +38,17 @@ class LocalPackage:
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """One layer of packages, lowest first in the recipe. `docs`/`man`: are they installed?"""
+    """One layer of packages, lowest first in the recipe. `docs`/`man`: are they installed? `at_most`: its packages are
+    grouped into up to so many layers of the image (None: it is one). Such a layer of an included recipe is
+    `brought_by` that."""
 
     name: str
     requests: tuple[Request, ...]
     local: tuple[LocalPackage, ...] = ()
     docs: bool = True
     man: bool = True
+    at_most: int | None = None
+    brought_by: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,12 @@ class Catalogue:
             if entry is not None:
                 yield entry
 
+    def followed(self, entry: Entry) -> tuple[Entry, ...]:
+        """The products whose groups of packages a product shares, because it includes them."""
+        plans = entry.recipe.layers if entry.recipe else ()
+        paths = {plan.brought_by.resolve() for plan in plans if plan.at_most is not None and plan.brought_by}
+        return tuple(one for one in self.entries if one.path.resolve() in paths and one.name != entry.name)
+
     def above(self, name: str) -> frozenset[str]:
         """The names of all that is built from a product, at any distance."""
         return frozenset(
@@ -240,6 +246,11 @@ def templates_of(recipe: Recipe) -> frozenset[Path]:
                 found.add(path.resolve())
                 waiting += _QUOTED.findall(path.read_text(errors="replace"))
     return frozenset(found)
+
+
+def groups_itself(recipe: Recipe) -> bool:
+    """Has the recipe a layer that says `auto`?"""
+    return any(plan.at_most is not None for plan in recipe.layers)
 
 
 def files_of(recipe: Recipe) -> frozenset[Path]:

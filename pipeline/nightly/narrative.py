@@ -158,11 +158,14 @@ class _Shift:
         return self._crew
 
     def _next(self, waiting: list[Entry]) -> Entry | None:
-        """The first whose parent is done with, or has none in the catalogue."""
+        """The first of which all is done with that it is built from or whose layers it shares."""
         names = {entry.name for entry in self.catalogue.entries}
-        return next(
-            (one for one in waiting if not one.parent or one.parent in self._done or one.parent not in names), None
-        )
+
+        def ready(entry: Entry) -> bool:
+            needed = {entry.parent, *(one.name for one in self.catalogue.followed(entry))} & names
+            return needed <= self._done.keys()
+
+        return next((entry for entry in waiting if ready(entry)), None)
 
     def _decide(self, entry: Entry) -> Job | None:
         product = None

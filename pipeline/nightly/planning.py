@@ -21,7 +21,7 @@ from pipeline.model.lock import Lock, LockSection
 from pipeline.model.night import Outcome, Product, RepositoryState
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
-from pipeline.nightly.catalogue import Catalogue, Entry
+from pipeline.nightly.catalogue import Catalogue, Entry, groups_itself
 from pipeline.nightly.inputs import OFFER, TESTING, differing, in_words, making, templates, testing
 from pipeline.nightly.quiet import NOTHING_NEW
 from pipeline.nightly.record import Standing, attested_record, recall
@@ -182,6 +182,8 @@ class Planner:
                 facts["key"] = standing.record.inputs.get("key", "")
             product = _as_it_stands(product, standing)
             changed = frozenset(differing(standing.record.inputs, facts))
+        # What is built from another needs its packages, and layers that group themselves need the packages' changelogs.
+        on_worker = bool(entry.parent) or (not self.making.locked and groups_itself(recipe))
         job = Job(
             product=product,
             recipe=entry.path,
@@ -191,11 +193,11 @@ class Planner:
             why="it was not published yet" if standing is None else f"{in_words(sorted(changed))} changed",
             standing=standing,
             parent=parent.digest if parent else None,
-            resolve=bool(entry.parent),
+            resolve=on_worker,
         )
         if standing is not None and OFFER not in changed and changed <= TESTING and not self.making.retest:
             return _only_tests(job, standing, changed, NOTHING_NEW)
-        if entry.parent:
+        if on_worker:
             return Decision(product, job, standing)
         text = self._resolved(entry, recipe, offer, standing)
         job = replace(job, locks=((entry.name, text),), why=why_built(standing, text, facts))
@@ -206,9 +208,11 @@ class Planner:
         return Decision(product, job, standing)
 
     def _locks(self, entry: Entry, standing: Standing | None, locks: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-        """The locks of what a product is built from, and its own former one: its account numbers stay."""
+        """The locks of what a product is built from and whose layers it shares, and its own former one: account numbers
+        and groups of packages stay."""
         below = [(one.name, locks[one.name]) for one in self.catalogue.below(entry.name) if locks.get(one.name)]
-        return (*([(entry.name, standing.record.lock)] if standing else []), *below)
+        shared = [(one.path.stem, locks[one.name]) for one in self.catalogue.followed(entry) if locks.get(one.name)]
+        return (*shared, *([(entry.name, standing.record.lock)] if standing else []), *below)
 
     # --- what it is made from ---------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ only then do `read_header`, `read_payload` and `read_files` open it, and each fi
 with the digest that the header gives for them. The only door to rpm.
 """
 
-from pipeline.packages.changelog import named_fixes, read_changelog
+from pipeline.packages.changelog import named_fixes, read_change_days, read_changelog
 from pipeline.packages.database import DatabaseRecord, write_database
 from pipeline.packages.header import read_header, read_source_nevra
 from pipeline.packages.installed import DATABASE_LIMIT, DATABASE_PATHS, Installed, installed_changelogs, read_installed
@@ -27,6 +27,7 @@ __all__ = [
     "lua_command",
     "lua_runtime",
     "named_fixes",
+    "read_change_days",
     "read_changelog",
     "read_files",
     "read_header",

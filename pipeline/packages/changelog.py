@@ -18,6 +18,8 @@ ENTRIES_MOST = 200
 TEXT_MOST = 64 << 10
 """Characters of text that are read, over all entries."""
 
+_SECONDS_OF_DAY = 86_400
+
 _IDENTIFIER = re.compile(
     r"\b(?:CVE-\d{4}-\d{4,9}|GHSA(?:-[23456789cfghjmpqrvwx]{4}){3})\b",
     re.IGNORECASE,
@@ -47,6 +49,14 @@ def newest_entries(times: Sequence[int], names: Sequence[str], texts: Sequence[s
         if left <= 0:
             break
     return tuple(found)
+
+
+def read_change_days(path: Path) -> tuple[int, ...]:
+    """The days, since the epoch, of the newest ENTRIES_MOST entries of the RPM at `path`, each once, sorted; that of
+    its build where it has none. Raises VerificationError `package-damaged`."""
+    header = open_header(path)
+    times = (header[rpm.RPMTAG_CHANGELOGTIME] or [])[:ENTRIES_MOST] or [header[rpm.RPMTAG_BUILDTIME] or 0]
+    return tuple(sorted({time // _SECONDS_OF_DAY for time in times}))
 
 
 def named_fixes(entries: Sequence[ChangelogEntry]) -> tuple[str, ...]:

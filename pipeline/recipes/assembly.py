@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from pipeline.documents import DocumentPath
 from pipeline.errors import RecipeError
-from pipeline.model.recipe import ImagePlan, Recipe
+from pipeline.model.recipe import ImagePlan, LayerPlan, Recipe
 from pipeline.recipes.accounts import plan_accounts
 from pipeline.recipes.checks import plan_smoke
 from pipeline.recipes.fields import PORT_MOST
@@ -45,6 +45,9 @@ RESERVED = frozenset({"arch", "name", "packages", "platform", "values", "range",
 """Names that templates see beside the recipe's values."""
 
 DEFAULT_ARCHITECTURES = ("x86_64",)
+
+LAYERS_MOST = 64
+"""Layers of an image: as many as can be stacked to be launched."""
 
 FROM_DEPTH = 8
 """Recipes that are built from one another, as deep as includes may go."""
@@ -145,13 +148,18 @@ def _assemble(sources: Sequence[Source], top: Path, stack: tuple[Path, ...], pro
         problems.add("image-without-program", message, own.document, path, "add image.entrypoint")
     weak = _upper(sources, "weak_dependencies", False)
     files = plan_files(sources, Templates(folders), top.parent, problems)
+    layers = plan_layers(sources, weak, top.parent, problems, alone=alone)
+    if (most := _most_layers(layers, parent)) > LAYERS_MOST:
+        message = f"the image may come to {most} layers, and can have {LAYERS_MOST}"
+        where: DocumentPath = ("layers",) if own.recipe.layers else ()
+        problems.add("layers-too-many", message, own.document, where, "lower 'at-most' of 'auto', or join layers")
     return Recipe(
         name=name,
         path=top,
         version=own.recipe.version or "",
         platform=platform,
         architectures=tuple(dict.fromkeys(architectures)),
-        layers=plan_layers(sources, weak, top.parent, problems, alone=alone),
+        layers=layers,
         users=users,
         groups=groups,
         files=files,
@@ -170,6 +178,12 @@ def _assemble(sources: Sequence[Source], top: Path, stack: tuple[Path, ...], pro
         parent=parent,
         end_of_life=own.recipe.end_of_life or "",
     )
+
+
+def _most_layers(layers: Sequence[LayerPlan], parent: Recipe | None) -> int:
+    """As many layers as an image may have, the parent's and the state layers counted."""
+    below = _most_layers(parent.layers, parent.parent) if parent else 0
+    return below + sum(plan.at_most or 1 for plan in layers) + 1
 
 
 def _agree(

@@ -61,6 +61,24 @@ folder; then likewise for each recipe that it includes.
 MERGING
 A recipe that is reached twice is taken once. Paths in an included recipe are relative to that recipe.
 
+## Layers that are grouped
+
+A layer of an image with one changed package is downloaded whole. A layer of the recipe with `auto: true` becomes
+several of the image, `NAME-1`, `NAME-2`, …, so that few bytes are downloaded in a year of updates: packages of one
+source stay together, and what is large and seldom changes is kept from what often does. How often is read from the
+changelogs of the packages when the lock is written. The lock says which package is in which layer, and an update leaves
+them there, unless moving them is worth the bytes that have to be downloaded again.
+
+    layers:
+      - name: product
+        packages: [mysql-server]
+        without: [docs, man]
+        auto: {at-most: 8}
+
+Each such layer is grouped by itself. So a base that is included comes out the same in all recipes that include it, and
+follows the lock of its own recipe where it has one. With `from`, what is added is grouped, and the parent stays as it
+is. An image has 64 layers at most. What it brings, measured, is in [layering.md](layering.md).
+
 ## Building from another recipe's image
 
 With `from: base`, `relbuild build` first builds the image of `base.yaml`, unless it is there and unchanged, and then

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from pipeline.digest import Digest
@@ -47,24 +47,25 @@ def plan_layers(
     """The layers of all `sources`, the lowest first; local packages are relative to `top`. `alone`: there is no parent
     image, so there must be a layer.
 
-    Problems: `layer-duplicate`, `request-duplicate`, `request-template`, `request-malformed`,
+    Problems: `layer-duplicate`, `layer-name-of-auto`, `request-duplicate`, `request-template`, `request-malformed`,
     `weak-dependencies-contradiction`, `key-missing`.
     """
     layers: list[LayerPlan] = []
-    first: dict[str, str] = {}
+    first: dict[str, tuple[Source, DocumentPath]] = {}
     for source in sources:
         for index, layer in enumerate(source.recipe.layers):
             path: DocumentPath = ("layers", index)
             if layer.name in first:
+                before, at = first[layer.name]
                 problems.add(
                     "layer-duplicate",
-                    f"there is already a layer '{layer.name}', at {first[layer.name]}",
+                    f"there is already a layer '{layer.name}', at {before.document.place(at)}",
                     source.document,
                     (*path, "name"),
                     "give this layer its own name; a layer that is shared comes out the same everywhere, so "
                     "nothing can be added to it",
                 )
-            first.setdefault(layer.name, source.document.place(path))
+            first.setdefault(layer.name, (source, path))
             if weak_dependencies and Without.WEAK_DEPENDENCIES in layer.without:
                 problems.add(
                     "weak-dependencies-contradiction",
@@ -73,7 +74,8 @@ def plan_layers(
                     (*path, "without", layer.without.index(Without.WEAK_DEPENDENCIES)),
                     "they are one switch for the whole recipe: remove one of the two",
                 )
-            layers.append(_layer(layer, source, path, top, problems))
+            layers.append(_layer(layer, source, path, top, problems, own=source is sources[-1]))
+    _refuse_names(layers, first, problems)
     if not layers and alone:
         own = sources[-1].document
         problems.add(
@@ -82,7 +84,27 @@ def plan_layers(
     return tuple(layers)
 
 
-def _layer(layer: LayerDocument, source: Source, path: DocumentPath, top: Path, problems: Problems) -> LayerPlan:
+def _refuse_names(
+    layers: Sequence[LayerPlan], places: Mapping[str, tuple[Source, DocumentPath]], problems: Problems
+) -> None:
+    """No layer may be called as one that `auto` will make of another."""
+    groups = {layer.name for layer in layers if layer.at_most is not None}
+    for layer in layers:
+        name, _, number = layer.name.rpartition("-")
+        if name in groups and number.isdigit():
+            source, path = places[layer.name]
+            problems.add(
+                "layer-name-of-auto",
+                f"'{layer.name}' is what one of the layers that 'auto' makes of '{name}' may be called",
+                source.document,
+                (*path, "name"),
+                "give this layer another name",
+            )
+
+
+def _layer(
+    layer: LayerDocument, source: Source, path: DocumentPath, top: Path, problems: Problems, *, own: bool
+) -> LayerPlan:
     requests: list[Request] = []
     local: list[LocalPackage] = []
     seen: set[str] = set()
@@ -109,6 +131,8 @@ def _layer(layer: LayerDocument, source: Source, path: DocumentPath, top: Path, 
         local=tuple(local),
         docs=Without.DOCS not in layer.without,
         man=Without.MAN not in layer.without,
+        at_most=layer.auto.at_most if layer.auto else None,
+        brought_by=source.path if layer.auto and not own else None,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from pipeline.recipes.fields import (
     ID_MOST,
@@ -42,6 +42,12 @@ from pipeline.recipes.questions import CheckDocument, NeighboursDocument, ReadyD
 
 Id = Annotated[int, Field(ge=1, le=ID_MOST)]
 
+AUTO_DEFAULT = 16
+"""Layers that `auto` makes: with fewer much more is downloaded, with more not much less (docs/layering.md)."""
+
+AUTO_MOST = 40
+"""As many as leave room for others: one overlay has 64."""
+
 
 class LocalPackageDocument(Strict):
     """A package by path and checksum, in place of a name: a hotfix."""
@@ -63,6 +69,23 @@ PackageItem = Annotated[
 ]
 
 
+def _written_out(value: object) -> object:
+    """`true` stands for an empty mapping, and `false` for no key."""
+    return {} if value is True else None if value is False else value
+
+
+class AutoDocument(Strict):
+    """How the packages of a layer are grouped into several, so that those who follow the image download little: by
+    their sizes, their sources, and how often these changed. See [layering.md](layering.md)."""
+
+    at_most: Annotated[int, Field(ge=2, le=AUTO_MOST)] = Field(
+        default=AUTO_DEFAULT,
+        alias="at-most",
+        description="how many layers of the image they may be; each more saves bytes, and costs a request",
+        examples=[8],
+    )
+
+
 class LayerDocument(Strict):
     """One layer of packages. A package belongs to the lowest layer whose requests reach it."""
 
@@ -77,6 +100,14 @@ class LayerDocument(Strict):
         default=[],
         description="what this layer leaves out; `weak-dependencies` is the default, for the whole recipe",
         examples=[["docs", "man"]],
+    )
+    auto: Annotated[
+        AutoDocument | None, BeforeValidator(_written_out, json_schema_input_type=bool | AutoDocument | None)
+    ] = Field(
+        default=None,
+        description="group the packages into several layers of the image, called `NAME-1`, `NAME-2`, …: `true`, or "
+        "the mapping",
+        examples=[True],
     )
 
 

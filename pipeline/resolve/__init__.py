@@ -7,6 +7,7 @@ depends on has changed: given a fresh lock, no repository is opened.
 """
 
 from pipeline.model.lock import Mode
+from pipeline.resolve.blocks import Former, Resident, block_layers, former_block, image_layers, layer_block, resident
 from pipeline.resolve.explain import explain
 from pipeline.resolve.fixes import (
     Bulletin,
@@ -25,16 +26,22 @@ from pipeline.resolve.versions import versions
 __all__ = [
     "Action",
     "Bulletin",
+    "Former",
     "Mode",
+    "Resident",
     "State",
     "Universe",
+    "block_layers",
     "compare",
     "decide",
     "explain",
     "fixes_taken",
     "format_lock",
+    "former_block",
     "full_nevra",
+    "image_layers",
     "inputs",
+    "layer_block",
     "lock_path",
     "missing_fixes",
     "open_universe",
@@ -42,6 +49,7 @@ __all__ = [
     "parse_lock",
     "read_bulletin",
     "read_lock",
+    "resident",
     "solve",
     "stale",
     "streams_in_use",

@@ -89,6 +89,7 @@ def _layer_requests(recipe: Recipe) -> list[object]:
             layer.name,
             sorted({request.text for request in layer.requests}),
             sorted([item.path.name, str(item.sha256)] for item in layer.local),
+            *([] if layer.at_most is None else [layer.at_most]),
         ]
         for layer in recipe.layers
     ]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jsonschema
 import pytest
 
+from pipeline.documents import load
 from pipeline.model.smoke import CheckKind, Expectation
-from tests.unit.recipe_folder import good, only_problem, write
+from pipeline.recipes import json_schema, load_recipe
+from tests.unit.recipe_folder import GOOD, good, only_problem, refused, write
 
 SHA = "a" * 64
 
@@ -204,3 +207,63 @@ def test_checks_have_sensible_defaults(tmp_path: Path) -> None:
     assert (command.within, command.expect, command.user) == (10_000, Expectation(), "bin")
     assert (stop.within, stop.expect) == (20_000, Expectation(exit_code=0))
     assert recipe.smoke.instances == 1
+
+
+# --- layers that say auto --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("auto", "at_most"), [("true", 16), ("{}", 16), ("{at-most: 4}", 4), ("false", None), ("{at-most: 40}", 40)]
+)
+def test_packages_of_a_layer_may_be_grouped_into_several(tmp_path: Path, auto: str, at_most: int | None) -> None:
+    text = GOOD.replace("    packages: [bash]\n", f"    packages: [bash]\n    auto: {auto}\n")
+    (plan,) = load_recipe(write(tmp_path, text)).layers
+    jsonschema.validate(load(tmp_path / "demo.yaml").value, json_schema())
+    assert (plan.name, plan.at_most, plan.brought_by) == ("base", at_most, None)
+
+
+@pytest.mark.parametrize(
+    ("auto", "code", "place", "words"),
+    [
+        ("{at-most: 1}", "value-out-of-range", ".at-most", "greater than or equal to 2"),
+        ("{at-most: 41}", "value-out-of-range", ".at-most", "less than or equal to 40"),
+        ("{at-most: many}", "type-wrong", ".at-most", "a whole number is expected"),
+        ("{at_most: 8}", "key-unknown", ".at_most", "at_most"),
+        ("16", "type-wrong", "", "a mapping is expected here"),
+        ("{packages: [bash]}", "key-unknown", ".packages", "packages"),
+    ],
+)
+def test_how_packages_cannot_be_grouped(tmp_path: Path, auto: str, code: str, place: str, words: str) -> None:
+    text = GOOD.replace("    packages: [bash]\n", f"    packages: [bash]\n    auto: {auto}\n")
+    (problem,) = refused(write(tmp_path, text))
+    assert (problem.code, problem.place) == (code, f"demo.yaml:7: layers[0].auto{place}")
+    assert words in problem.message
+
+
+def test_no_layer_is_called_as_one_that_auto_makes(tmp_path: Path) -> None:
+    layers = "  - {name: base-2, packages: [zlib]}\n  - {name: base-x, packages: [xz]}\n"
+    text = GOOD.replace("    packages: [bash]\n", f"    packages: [bash]\n    auto: true\n{layers}")
+    (problem,) = refused(write(tmp_path, text))
+    assert (problem.code, problem.place) == ("layer-name-of-auto", "demo.yaml:8: layers[1].name")
+    assert load_recipe(write(tmp_path, text.replace("    auto: true\n", ""))).layers[1].name == "base-2"
+
+
+def test_an_image_has_no_more_layers_than_can_be_launched(tmp_path: Path) -> None:
+    layers = "  - {name: more, packages: [zlib], auto: {at-most: %d}}\n"
+    text = GOOD.replace("    packages: [bash]\n", "    packages: [bash]\n    auto: {at-most: 40}\n" + layers)
+    assert load_recipe(write(tmp_path, text % 23)).layers[1].at_most == 23
+    (problem,) = refused(write(tmp_path, text % 24))
+    assert (problem.code, problem.place) == ("layers-too-many", "demo.yaml:4: layers")
+    assert "65 layers" in problem.message
+    write(tmp_path, text % 10)
+    child = GOOD.replace("name: demo", "name: child\nfrom: demo").replace("[bash]", "[zlib]\n    auto: {at-most: %d}")
+    assert load_recipe(write(tmp_path, child % 12, "child.yaml")).layers[0].at_most == 12
+    (problem,) = refused(write(tmp_path, child % 13, "child.yaml"))
+    assert problem.code == "layers-too-many"
+
+
+def test_a_layer_that_is_included_knows_who_brings_it(tmp_path: Path) -> None:
+    base = write(tmp_path, GOOD.replace("[bash]", "[bash]\n    auto: true"), "base.yaml")
+    text = GOOD.replace("name: base", "name: product").replace("[bash]", "[zlib]\n    auto: true")
+    recipe = load_recipe(write(tmp_path, "include: [base.yaml]\n" + text))
+    assert [(plan.name, plan.brought_by) for plan in recipe.layers] == [("base", base), ("product", None)]

@@ -1,0 +1,141 @@
+"""The layers of a block, which is a layer of the recipe that says `auto`: a name for the layer of each package.
+
+A block is grouped by itself, so one that comes from an included recipe is the same in every image that has it. The
+former grouping is what the lock says, of the recipe that brings the block if that has one of its own: those who
+include it follow it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.model.lock import LockSection
+from pipeline.model.package import Package
+from pipeline.model.recipe import LayerPlan, Recipe
+from pipeline.model.resolution import Resolution
+from pipeline.resolve.grouping import Piece, group
+
+_SECONDS_OF_DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """One package of a block. `key` is its NEVRA, `name` what it is called whatever its version, `source` the name of
+    its source package, `size` bytes to download, `content` its checksum. `days` are those on which it is known to have
+    changed, `built` is the day of its build, all as days since the epoch."""
+
+    key: str
+    name: str
+    source: str
+    size: int
+    content: str
+    days: tuple[int, ...]
+    built: int
+
+
+Former = Mapping[str, tuple[str, str]]
+"""What the packages of a block were in the image that is there: name → (layer, content)."""
+
+
+def resident(package: Package, days: Sequence[int]) -> Resident:
+    """A package of a block, with the days of its changelog."""
+    nevra = package.nevra
+    return Resident(
+        key=str(nevra),
+        name=f"{nevra.name}.{nevra.arch}",
+        # NAME-VERSION-RELEASE.src.rpm
+        source=package.source_rpm.rsplit("-", 2)[0] or nevra.name,
+        size=package.size,
+        content=package.checksum.hex,
+        days=tuple(days),
+        built=package.build_time // _SECONDS_OF_DAY,
+    )
+
+
+def former_block(block: str, section: LockSection | None) -> Former:
+    """What a lock says of a block."""
+    chosen = section.resolution.chosen if section else ()
+    inside = set(block_layers(block, (one.layer for one in chosen)))
+    return {
+        f"{one.package.nevra.name}.{one.package.nevra.arch}": (one.layer, one.package.checksum.hex)
+        for one in chosen
+        if one.layer in inside
+    }
+
+
+def layer_block(
+    block: str, residents: Sequence[Resident], at_most: int, former: Former | None = None
+) -> dict[str, str]:
+    """Package → layer, by key. What is as it was stays where it was. The day that it is, is the newest of all that is
+    known of the packages, so that the clock has no part in it."""
+    held: dict[str, dict[str, str]] = {}
+    for name, (layer, content) in (former or {}).items():
+        held.setdefault(layer, {})[name] = content
+    contents = {layer: frozenset(packages.values()) for layer, packages in held.items()}
+    layer_of = {content: layer for layer, packages in contents.items() for content in packages}
+    if len(held) <= at_most and {one.content for one in residents} == layer_of.keys():
+        return {one.key: layer_of[one.content] for one in residents}
+    by_source: dict[str, list[Resident]] = {}
+    for one in residents:
+        by_source.setdefault(one.source, []).append(one)
+    pieces = [
+        Piece(
+            name=source,
+            size=sum(one.size for one in members),
+            days=tuple(sorted({day for one in members for day in one.days})),
+            packages=frozenset(one.content for one in members),
+            layer=_most(held, members),
+        )
+        for source, members in by_source.items()
+    ]
+    today = max((day for one in residents for day in (one.built, *one.days)), default=0)
+    groups = [
+        [one for source in sources for one in by_source[source]]
+        for sources in group(pieces, at_most, today=today, former=contents)
+    ]
+    return {one.key: name for name, members in zip(_named(block, groups, held), groups, strict=True) for one in members}
+
+
+def _share(members: Sequence[Resident], names: Mapping[str, str]) -> int:
+    """Bytes of the packages that a former layer had too; an empty one counts as well."""
+    return sum(one.size + 1 for one in members if one.name in names)
+
+
+def _most(held: Mapping[str, Mapping[str, str]], members: Sequence[Resident]) -> str | None:
+    """The former layer that has most of the packages of a source."""
+    layer = max(sorted(held), key=lambda layer: _share(members, held[layer]), default=None)
+    return layer if layer is not None and _share(members, held[layer]) else None
+
+
+def _named(block: str, groups: Sequence[Sequence[Resident]], held: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """A name for each group: that of the former layer of which it has most, else the first number that is free."""
+    claims = sorted(
+        (-_share(members, names), layer, number)
+        for number, members in enumerate(groups)
+        for layer, names in held.items()
+    )
+    named: dict[int, str] = {}
+    for share, layer, number in claims:
+        if share and number not in named and layer not in named.values():
+            named[number] = layer
+    free = (name for count in range(1, len(groups) + 1) if (name := f"{block}-{count}") not in set(named.values()))
+    return [named.get(number) or next(free) for number in range(len(groups))]
+
+
+def block_layers(block: str, layers: Iterable[str]) -> tuple[str, ...]:
+    """Of the names of an image's `layers` those of a block, the lowest first."""
+    form = re.compile(re.escape(block) + r"-(\d+)")
+    found = sorted((int(match[1]), layer) for layer in set(layers) if (match := form.fullmatch(layer)))
+    return tuple(layer for _, layer in found)
+
+
+def image_layers(recipe: Recipe, resolution: Resolution) -> tuple[tuple[str, LayerPlan], ...]:
+    """The layers of packages that an image has, the lowest first, each with what the recipe says of it."""
+    names = [one.layer for one in resolution.chosen]
+    return tuple(
+        (name, plan)
+        for plan in recipe.layers
+        for name in ((plan.name,) if plan.at_most is None else block_layers(plan.name, names))
+    )
