@@ -24,6 +24,9 @@ from pipeline.nightly.working import Job, Making, Worked, command_for, failed, w
 from pipeline.release.current import way_of
 from pipeline.resolve import lock_path, parse_lock, read_lock, write_lock
 
+ANY_NAME = "any"
+"""A name of a product that need not be there, to ask by which host and namespace products are pulled."""
+
 
 @dataclass(frozen=True, slots=True)
 class NightOrder:
@@ -62,6 +65,7 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
         catalogue = planner.catalogue = select(planner.catalogue, order.wanted, planner.packages)
         shift = _Shift(order, catalogue, planner, workshop, crew_of)
         products = shift.run()
+        known_as = mirror.repository(ANY_NAME).identity.removesuffix(f"/{ANY_NAME}") if mirror else ""
         read_bulletins(planner.offers, workshop)
         products = tuple(audited(product, planner.offers, shift.before) for product in products)
     night = Night(
@@ -69,7 +73,7 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
         ended=int(workshop.clock() * 1000),
         catalogue=" ".join(str(place) for place in order.catalogue),
         destination=str(order.making.to),
-        known_as=order.making.known_as,
+        known_as=order.making.known_as or known_as,
         products=products,
         repositories=planner.states,
     )

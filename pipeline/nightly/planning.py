@@ -190,7 +190,7 @@ class Planner:
             making=self.making,
             facts=tuple(sorted(facts.items())),
             locks=self._locks(entry, standing, locks),
-            why="it was not published yet" if standing is None else f"{in_words(sorted(changed))} changed",
+            why=_why(standing, changed),
             standing=standing,
             parent=parent.digest if parent else None,
             resolve=on_worker,
@@ -352,6 +352,12 @@ class Planner:
         known = last if last and last.digest == held.digest else product
         tags = tuple(tag for tag in floating_tags(held.version) if repository.resolve(tag) == held.digest)
         return Standing(record, held.digest, immutable, replace(known, version=held.version, tags=tags))
+
+
+def _why(standing: Standing | None, changed: frozenset[str]) -> str:
+    if standing is None:
+        return "it was not published yet"
+    return f"{in_words(sorted(changed))} changed" if changed else "it was asked for"
 
 
 def _only_tests(job: Job, standing: Standing, changed: frozenset[str], nothing: str) -> Decision:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "ci" / "layering.d"
+FOLDER = Path(__file__).parents[3] / "ci" / "layering.d"
 RECIPES = 200 if os.environ.get("RELBUILD_SOAK") else 6
 AT_MOST = 16
 

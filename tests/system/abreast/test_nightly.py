@@ -462,6 +462,26 @@ class TestLocks:
         assert outcomes(night)["third"] == "unchanged"
 
 
+def test_layers_that_group_themselves_stay_from_night_to_night(small: SmallCatalogue) -> None:
+    small.edit("lone", "packages: [lone]}", "packages: [lone, third], auto: true}")
+    _, night = small.nightly()
+    layers = {layer["name"]: layer["digest"] for layer in product(night, "lone")["layers"]}
+    where = {package["name"]: package["layer"] for package in product(night, "lone")["packages"]}
+    assert where["lone"] != where["third"]
+    assert {where["lone"], where["third"]} <= set(layers)
+    small.package("addon", "2")
+    small.index("small")
+    _, night = small.nightly()
+    assert outcomes(night)["lone"] == "unchanged"
+    assert "same packages" in product(night, "lone")["why"]
+    small.package("lone", "2")
+    small.index("small")
+    _, night = small.nightly(store="another")
+    assert outcomes(night)["lone"] == "built"
+    after = {layer["name"]: layer["digest"] for layer in product(night, "lone")["layers"]}
+    assert {name for name in layers if after.get(name) != layers[name]} == {where["lone"], "state"}
+
+
 def test_a_missing_fix_fails_the_night_until_it_came_in(small: SmallCatalogue) -> None:
     issued = str(int(time.time()) - 9 * 86400)
     fixed = (Fixed("lone", "2-1"), Fixed("busybox", "1-1"))

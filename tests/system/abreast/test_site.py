@@ -23,7 +23,7 @@ from pipeline.site import write_site
 from tests.system import nights
 from tests.system.webserver import nginx
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGES = ("index.html", "mysql/index.html", "base/index.html", "nginx/index.html")
 """One of each kind, besides a past night's: the latest night, a product that failed, one that lacks fixes, one with two
 platforms."""
