@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -230,6 +232,8 @@ class TestOneThingChanged:
         moved = {name for name, target in tags(small).items() if before.get(name) not in (None, target)}
         assert moved == {"lone/_tags/latest"}
         assert "for this product nothing" in product(night, "third")["why"]
+        assert "packages changed" in text_of(small)
+        assert all(words in text_of(small, "lone") for words in ("1-1", "2-1"))
 
     def test_a_package_of_a_base_rebuilds_what_is_built_on_it(self, small: SmallCatalogue) -> None:
         small.package("busybox", "2")
@@ -314,6 +318,11 @@ class TestFailures:
             assert f"{name}.yaml" in failure["command"]
         moved = {name for name, target in tags(small).items() if pointed.get(name) not in (None, target)}
         assert {name.split("/")[0] for name in moved} == {"base"}
+        page = text_of(small)
+        for words in ("4 of 5", "what went wrong", "key-unknown", "third.yaml", "repomd.xml", "something else"):
+            assert words in page, words
+        for name, failure in failures.items():
+            assert failure["command"] in page, name
         # What stands on the mirror is still told of what failed.
         assert all(one["digest"] and one["packages"] for one in night["products"])
 
@@ -553,6 +562,12 @@ def attested(small: SmallCatalogue, name: str, image: Digest, kind: str) -> list
         good, bad = find_attested(repository, image, kind, public_key(small))
         assert not bad
         return [json.loads(one.statement.predicate) for one in good]
+
+
+def text_of(small: SmallCatalogue, name: str = "") -> str:
+    """What a page of the night says, without its markup."""
+    page = (small.mirror / "nightly" / name / "index.html").read_text()
+    return html.unescape(re.sub(r"<[^>]*>", " ", page))
 
 
 def public_key(small: SmallCatalogue) -> VerifyingKey:
