@@ -47,7 +47,7 @@ smoke:
   limits: {memory: 64MiB, pids: 20}
   ready: {log: ready, within: 20s}
   checks:
-    - {name: is what it says, file: {path: /etc/%(name)s, text: %(name)s}}
+    - {name: is what it says, within: 2s, file: {path: /etc/%(name)s, text: %(name)s}}
 """
 
 PRODUCTS: Mapping[str, tuple[str, tuple[str, ...], str, str]] = {
