@@ -4,7 +4,7 @@ it is built from one another, and what became of all of it is told. Start readin
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pipeline.nightly.catalogue import Catalogue, Entry, Wanted, load_catalogue,
 from pipeline.nightly.crew import Crew, Ended, Needs
 from pipeline.nightly.luggage import files_of_recipe
 from pipeline.nightly.planning import Planner
-from pipeline.nightly.record import remember
+from pipeline.nightly.record import Standing, remember
 from pipeline.nightly.working import Job, Making, Worked, command_for, failed, work
 from pipeline.release.current import way_of
 from pipeline.resolve import lock_path, parse_lock, read_lock, write_lock
@@ -68,6 +68,7 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
         known_as = mirror.repository(ANY_NAME).identity.removesuffix(f"/{ANY_NAME}") if mirror else ""
         read_bulletins(planner.offers, workshop)
         products = tuple(audited(product, planner.offers, shift.before) for product in products)
+        shift.remember(products)
     night = Night(
         began=int(began * 1000),
         ended=int(workshop.clock() * 1000),
@@ -135,6 +136,7 @@ class _Shift:
     _done: dict[str, Product] = field(default_factory=dict)
     _locks: dict[str, str] = field(default_factory=dict)
     _jobs: dict[str, Job] = field(default_factory=dict)
+    _kept: dict[str, Standing] = field(default_factory=dict)
     _crew: Crew | None = None
 
     def run(self) -> tuple[Product, ...]:
@@ -155,6 +157,13 @@ class _Shift:
             if self._crew is not None:
                 self._crew.close()
         return tuple(self._done[entry.name] for entry in self.catalogue.entries)
+
+    def remember(self, products: Sequence[Product]) -> None:
+        """What was found out about products after they were done with."""
+        for product in products:
+            kept = self._kept.get(product.name)
+            if kept is not None and kept.product != product:
+                remember(self.workshop.store, str(self.order.making.to), product, replace(kept, product=product))
 
     def _called(self) -> Crew:
         if self._crew is None:
@@ -228,8 +237,8 @@ class _Shift:
             return
         self._locks[name] = worked.lock or worked.standing.record.lock
         if worked.standing is not self.planner.remembered.get(name):
-            standing = replace(worked.standing, product=worked.product)
-            remember(self.workshop.store, str(self.order.making.to), worked.product, standing)
+            self._kept[name] = replace(worked.standing, product=worked.product)
+            remember(self.workshop.store, str(self.order.making.to), worked.product, self._kept[name])
         if self.order.write_locks:
             self._write_lock(name)
 

@@ -515,7 +515,8 @@ def test_a_missing_fix_fails_the_night_until_it_came_in(small: SmallCatalogue) -
     assert (code, outcomes(night)["lone"]) == (0, "built")
     assert not product(night, "lone")["missing"]
     assert [(fix["advisory"], fix["version"]) for fix in product(night, "lone")["fixes"]] == [("FIX-1", "2-1")]
-    assert [fix["advisory"] for fix in product(small.nightly()[1], "lone")["fixes"]] == ["FIX-1"]
+    for words in ((), ("--only", "lone"), ("--label", "team=web")):
+        assert [fix["advisory"] for fix in product(small.nightly(*words)[1], "lone")["fixes"]] == ["FIX-1"]
 
 
 def test_a_registry_is_as_good(small: SmallCatalogue, tmp_path: Path) -> None:
