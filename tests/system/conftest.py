@@ -25,7 +25,7 @@ MIRROR = Path(
 )
 PRODUCTS = ("mysql", "nginx", "postgresql", "redis")
 # Built, asked and built again like those; what takes long (peers, clients, rpm's own installation) is left out.
-MORE_PRODUCTS = ("haproxy", "httpd", "mariadb", "memcached", "python", "valkey")
+MORE_PRODUCTS = ("haproxy", "httpd", "mariadb", "memcached", "python", "valkey", "welcome")
 
 
 @pytest.fixture(scope="session")
