@@ -41,8 +41,8 @@ class NightOrder:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a night would do about a product: `action` is `build`, `test`, `nothing`, `failed`, or `after NAME` where
-    that depends on what it is built from."""
+    """What a night would do about a product: `action` is `build`, `test`, `nothing`, `failed`, `resolve` where a worker
+    has to look whether anything changed, or `after NAME` where that depends on what it is built from."""
 
     product: Product
     action: str
@@ -110,7 +110,8 @@ def _planned(entry: Entry, planner: Planner, planned: Mapping[str, Planned], loc
             locks[entry.name] = decision.standing.record.lock
         return Planned(decision.product, "nothing")
     locks.update(dict(decision.job.locks))
-    return Planned(replace(decision.product, why=decision.job.why), "test" if decision.job.test_only else "build")
+    action = "test" if decision.job.test_only else "resolve" if decision.job.may_be_same else "build"
+    return Planned(replace(decision.product, why=decision.job.why), action)
 
 
 @contextlib.contextmanager

@@ -101,6 +101,13 @@ class Job:
     resolve: bool = False
     test_only: bool = False
 
+    @property
+    def may_be_same(self) -> bool:
+        """Has it to be resolved to know whether the image would be another?"""
+        if not self.resolve or self.standing is None or self.making.retest:
+            return False
+        return set(differing(self.standing.record.inputs, dict(self.facts))) <= TESTING | {OFFER}
+
 
 @dataclass(frozen=True, slots=True)
 class Worked:

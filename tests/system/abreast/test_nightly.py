@@ -404,6 +404,14 @@ class TestSelection:
         assert plan["away"] == ("test", "the checks changed")
         assert small.contents() == before
 
+    def test_what_only_a_worker_can_tell_is_planned_as_that(self, small: SmallCatalogue) -> None:
+        small.package("lone", "2")
+        small.index("small")
+        plan = self.plan(small)
+        assert {name: action for name, (action, _) in plan.items()} == {
+            "base": "nothing", "child": "resolve", "lone": "build", "third": "nothing", "away": "nothing"
+        }  # fmt: skip
+
     def test_by_name_with_what_it_is_built_from(self, small: SmallCatalogue) -> None:
         assert set(self.plan(small, "--only", "child")) == {"base", "child"}
 
