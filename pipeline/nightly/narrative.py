@@ -206,8 +206,15 @@ class _Shift:
         while ready and len(self._jobs) < self._called().size:
             job = ready.pop(0)
             self._jobs[job.product.name] = job
-            needs = Needs(job.product.arch, files=self._files(job))
+            needs = Needs(job.product.arch, memory=self._memory(job), files=self._files(job))
             self._called().start(job.product.name, work, job, needs)
+
+    def _memory(self, job: Job) -> int:
+        """The bytes that the instances of its image may use together when it is tested."""
+        entry = self.catalogue.find(job.product.name)
+        assert entry is not None
+        assert entry.recipe is not None
+        return entry.recipe.smoke.instances * (entry.recipe.smoke.limits.memory or 0)
 
     def _files(self, job: Job) -> tuple[Path, ...]:
         """The files of this machine that a job reads."""
