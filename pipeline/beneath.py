@@ -1,0 +1,336 @@
+"""Opening files below a folder, and nothing outside it: the only door to `openat2`.
+
+A name is resolved by the kernel with RESOLVE_BENEATH (openat2(2), Linux 5.6): links are followed as long as they stay
+in the folder, and no `..`, absolute link or link of /proc leads out of it, however the folder changes meanwhile. Where
+the kernel or a filter of system calls does not offer that, the name is resolved here, one component after the other,
+each opened with O_NOFOLLOW, with the same result.
+
+Only regular files (or, where asked for, folders) are opened, without waiting: a FIFO or a device is refused by name.
+Every error is an OSError with its file's path, so that callers turn them into errors of their own as they do others.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import BinaryIO, Final
+
+LINK_LIMIT: Final = 40
+"""Links that one name may lead through, as in the kernel (MAXSYMLINKS)."""
+PART_LIMIT: Final = 1024
+"""Components of one name, with those of the links that it leads through."""
+
+_OPENAT2: Final = 437
+"""Number of the system call, the same on every architecture."""
+_NO_MAGIC_LINKS: Final = 0x02
+_BENEATH: Final = 0x08
+_TRIES: Final = 8
+"""EAGAIN means that something was renamed meanwhile; a folder in which that never ends is refused."""
+_LOOK: Final = os.O_PATH | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+_KINDS: Final = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class Escape(OSError):
+    """A name leads out of the folder. `link` is the link that does, below the folder ("": the name itself), `target`
+    what stands in it."""
+
+    def __init__(self, folder: Path, name: str, link: str, target: str) -> None:
+        self.folder, self.link, self.target = folder, link, target
+        message = (
+            f"the link '{link}' leads to '{target}', outside '{folder}'"
+            if link
+            else f"'{name}' lies outside '{folder}'"
+        )
+        super().__init__(errno.EXDEV, message, str(folder / name))
+
+    @property
+    def way_out(self) -> str:
+        """What to do about it."""
+        if not self.link:
+            return "move the file into that folder"
+        if self.target.startswith("/"):
+            return "put the file itself there; a link has to be relative, and to stay in the folder"
+        return "put the file itself there, or link to one in the folder"
+
+
+class NotRegular(OSError):
+    """What is opened is no regular file."""
+
+    def __init__(self, path: Path, mode: int) -> None:
+        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        super().__init__(code, f"it is {kind}, and a file is wanted", str(path))
+
+
+class TooLarge(OSError):
+    """A file has more than `limit` bytes."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self.limit = limit
+        super().__init__(errno.EFBIG, f"it has more than {limit} bytes", str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder, and all that can be read below it. `path` itself is the caller's word and may lead through links."""
+
+    path: Path
+
+    def open(self, name: str | PurePath) -> BinaryIO:
+        """The regular file `name`, for reading. Raises OSError: Escape, NotRegular, FileNotFoundError …"""
+        handle = self._handle(name, wanted=stat.S_IFREG)
+        return os.fdopen(handle, "rb")
+
+    def read(self, name: str | PurePath, limit: int) -> bytes:
+        """The content of the regular file `name`, which has at most `limit` bytes also while it grows. Raises as
+        `open`, and TooLarge."""
+        with self.open(name) as file:
+            return _bounded(file, self.path / name, limit)
+
+    def open_folder(self, name: str | PurePath) -> int:
+        """A descriptor of the folder `name`, which the caller closes. Raises as `open`."""
+        return self._handle(name, wanted=stat.S_IFDIR)
+
+    def has_file(self, name: str | PurePath) -> bool:
+        """Whether `name` is a regular file that can be reached without leaving the folder. Raises Escape."""
+        return self._has(name, stat.S_IFREG)
+
+    def has_folder(self, name: str | PurePath) -> bool:
+        """Whether `name` is a folder that can be reached without leaving this one. Raises Escape."""
+        return self._has(name, stat.S_IFDIR)
+
+    def check(self, name: str | PurePath) -> None:
+        """Raise Escape where `name` leads out of the folder, whatever it names or whether it is there."""
+        self._has(name, None)
+
+    def _has(self, name: str | PurePath, kind: int | None) -> bool:
+        try:
+            handle = self._look(name)
+        except Escape:
+            raise
+        except OSError:
+            return False
+        try:
+            return kind is None or stat.S_IFMT(os.fstat(handle).st_mode) == kind
+        finally:
+            os.close(handle)
+
+    def _look(self, name: str | PurePath) -> int:
+        top = os.open(self.path, _LOOK | os.O_DIRECTORY)
+        try:
+            return _open(top, self.path, os.fspath(name), _LOOK)
+        finally:
+            os.close(top)
+
+    def _handle(self, name: str | PurePath, *, wanted: int) -> int:
+        """Looked at before it is opened, because opening a device may do something; and again afterwards."""
+        path = self.path / name
+        flags = _READ | (os.O_DIRECTORY if wanted == stat.S_IFDIR else 0)
+        top = os.open(self.path, _LOOK | os.O_DIRECTORY)
+        try:
+            seen = _open(top, self.path, os.fspath(name), _LOOK)
+            try:
+                _demand(seen, path, wanted)
+            finally:
+                os.close(seen)
+            handle = _open(top, self.path, os.fspath(name), flags)
+        finally:
+            os.close(top)
+        try:
+            _demand(handle, path, wanted)
+        except BaseException:
+            os.close(handle)
+            raise
+        return handle
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """The content of a regular file that a person named, links and all; at most `limit` bytes. Raises OSError:
+    NotRegular, TooLarge, FileNotFoundError …"""
+    with open_file(path) as file:
+        return _bounded(file, path, limit)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A regular file that a person named, for reading. Raises OSError: NotRegular, FileNotFoundError …"""
+    if not stat.S_ISREG(mode := path.stat().st_mode):
+        raise NotRegular(path, mode)
+    handle = os.open(path, _READ)
+    try:
+        _demand(handle, path, stat.S_IFREG)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _bounded(file: BinaryIO, path: Path, limit: int) -> bytes:
+    data = file.read(limit + 1)
+    if len(data) > limit:
+        raise TooLarge(path, limit)
+    return data
+
+
+def _demand(handle: int, path: Path, wanted: int) -> None:
+    mode = os.fstat(handle).st_mode
+    if stat.S_IFMT(mode) == wanted:
+        return
+    if wanted == stat.S_IFDIR:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    raise NotRegular(path, mode)
+
+
+# --- by the kernel -------------------------------------------------------------------------------
+
+
+class _How(ctypes.Structure):
+    """`struct open_how` (openat2(2))."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _openat2(folder: int, name: str, flags: int) -> int:
+    how = _How(flags, 0, _BENEATH | _NO_MAGIC_LINKS)
+    handle = _libc.syscall(
+        ctypes.c_long(_OPENAT2),
+        ctypes.c_int(folder),
+        ctypes.c_char_p(os.fsencode(name)),
+        ctypes.byref(how),
+        ctypes.c_size_t(ctypes.sizeof(how)),
+    )
+    if handle < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
+    return int(handle)
+
+
+def kernel_resolves() -> bool:
+    """Whether openat2 works here: an old kernel says ENOSYS, and an old filter of system calls EPERM."""
+    top = os.open("/", _LOOK | os.O_DIRECTORY)
+    try:
+        os.close(_openat2(top, ".", _LOOK))
+    except OSError:
+        return False
+    finally:
+        os.close(top)
+    return True
+
+
+_state: dict[str, bool] = {}
+
+
+def _by_kernel() -> bool:
+    if "kernel" not in _state:
+        _state["kernel"] = kernel_resolves()
+    return _state["kernel"]
+
+
+def _open(top: int, folder: Path, name: str, flags: int) -> int:
+    """Open `name` below the folder `top`, whose path is `folder`."""
+    if not name or "\0" in name:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder / name.replace("\0", "␀")))
+    if not _by_kernel():
+        return _walk(top, folder, name, flags)
+    for _ in range(_TRIES):
+        try:
+            return _openat2(top, name, flags)
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                continue
+            if error.errno in (errno.EXDEV, errno.ELOOP):
+                break
+            raise OSError(error.errno, error.strerror, str(folder / name)) from None
+    # The kernel refused: walked once more, to say which link it was. What passes here was exchanged meanwhile, or is a
+    # link of /proc, and stays refused.
+    os.close(_walk(top, folder, name, _LOOK))
+    raise Escape(folder, name, name, "another place with each look")
+
+
+# --- by hand -------------------------------------------------------------------------------------
+
+
+def _walk(top: int, folder: Path, name: str, flags: int) -> int:
+    """What openat2 does, a component at a time: the folders above the current one are kept open, so that `..` cannot
+    lead elsewhere after a rename."""
+    if name.startswith("/"):
+        raise Escape(folder, name, "", name)
+    waiting = [part for part in reversed(name.split("/")) if part not in ("", ".")]
+    want_folder = name.endswith(("/", "/."))
+    above: list[tuple[int, str]] = [(os.dup(top), "")]
+    links = parts = 0
+    via = ("", "")
+    try:
+        while waiting:
+            parts += 1
+            part = waiting.pop()
+            if parts > PART_LIMIT:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(folder / name))
+            if part == "..":
+                if len(above) == 1:
+                    raise Escape(folder, name, *via)
+                os.close(above.pop()[0])
+                continue
+            here, shown = above[-1]
+            where = f"{shown}{part}"
+            try:
+                handle = os.open(part, _LOOK | os.O_NOFOLLOW, dir_fd=here)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(folder / where)) from None
+            mode = os.fstat(handle).st_mode
+            if stat.S_ISLNK(mode):
+                try:
+                    target = os.readlink("", dir_fd=handle)
+                finally:
+                    os.close(handle)
+                links += 1
+                if links > LINK_LIMIT:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder / name))
+                if target.startswith("/"):
+                    raise Escape(folder, name, where, target)
+                via = (where, target)
+                want_folder = want_folder or (not waiting and target.endswith(("/", "/.")))
+                waiting += [one for one in reversed(target.split("/")) if one not in ("", ".")]
+                continue
+            if not waiting and not (want_folder and not stat.S_ISDIR(mode)):
+                try:
+                    return _last(here, part, handle, flags)
+                except OSError as error:
+                    raise OSError(error.errno, error.strerror, str(folder / where)) from None
+            if not stat.S_ISDIR(mode):
+                os.close(handle)
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder / where))
+            above.append((handle, f"{where}/"))
+        return os.open(".", flags, dir_fd=above[-1][0])
+    finally:
+        for handle, _ in above:
+            os.close(handle)
+
+
+def _last(folder: int, part: str, seen: int, flags: int) -> int:
+    """The last component, which was just `seen` (the descriptor is kept or closed here): opened as asked for."""
+    if flags == _LOOK:
+        return seen
+    try:
+        handle = os.open(part, flags | os.O_NOFOLLOW, dir_fd=folder)
+        if not os.path.samestat(os.fstat(handle), os.fstat(seen)):
+            os.close(handle)
+            raise OSError(errno.EAGAIN, "it was exchanged meanwhile")
+        return handle
+    finally:
+        os.close(seen)
