@@ -17,6 +17,7 @@ from pipeline.cli.request import Request
 from pipeline.digest import Digest, digest_file, identity
 from pipeline.errors import UsageError
 from pipeline.gather import Workshop
+from pipeline.model.absolute_path import absolute
 from pipeline.model.night import Night
 from pipeline.nightly.catalogue import PLATFORMS_FILE, Wanted
 from pipeline.nightly.crew import Crew, LocalCrew, processors
@@ -74,11 +75,11 @@ def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOr
     workshop = around.workshop(request.store, offline=request.offline, runtime=request.runtime)
     environment = around.environment
     making = Making(
-        repositories=request.repositories or _platforms(request.catalogue),
+        repositories=absolute(request.repositories or _platforms(request.catalogue)),
         to=request.to,
-        key=request.key,
-        store=workshop.store.root,
-        output=request.output,
+        key=absolute(request.key) if request.key else None,
+        store=absolute(workshop.store.root),
+        output=absolute(request.output),
         environment=environment,
         clock=workshop.clock,
         platform=request.platform,
@@ -91,7 +92,7 @@ def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOr
         offline=request.offline,
         full=request.full,
         retest=request.retest,
-        runtime=request.runtime,
+        runtime=_runtime(request.runtime),
     )
     wanted = Wanted(
         names=request.only,
@@ -100,6 +101,11 @@ def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOr
         containing=request.containing,
     )
     return workshop, NightOrder(request.catalogue, making, wanted, request.write_locks), environment
+
+
+def _runtime(named: str | None) -> str | None:
+    """A runtime by its name, or by its path from the root."""
+    return str(absolute(Path(named))) if named and "/" in named else named
 
 
 def _fingerprint(key: Path | None, environment: dict[str, str], workshop: Workshop) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from pipeline.cli.command import ProgressOption, StoreOption, Surroundings, app, perform, say
 from pipeline.cli.progress import Look
+from pipeline.model.absolute_path import absolute
 from pipeline.nightly.crew import Place
 from pipeline.progress import QUIET, Progress
 from pipeline.sandbox import check_environment
@@ -57,8 +58,8 @@ def worker_command(
     def act(around: Surroundings) -> int:
         from pipeline.nightly.joining import Offer, join
 
-        mine = around.open_store(store).root
-        place = Place(mine, output or mine / "nightly", name or socket.gethostname())
+        mine = absolute(around.open_store(store).root)
+        place = Place(mine, absolute(output or mine / "nightly"), name or socket.gethostname())
         offer = Offer(jobs, memory, _containers(mine, around.progress))
         say(f"works for {address} as {place.worker}: {offer.threads} at a time, store {mine}")
         join(address, place, offer, around.progress, patience=patience)
@@ -72,6 +73,6 @@ async def dask_setup(worker: DaskWorker) -> None:
     own store, and as many tasks at a time as it has threads."""
     from pipeline.nightly.joining import settle
 
-    mine = Surroundings(QUIET, False).open_store(None).root
-    place = Place(mine, mine / "nightly", str(worker.name))
+    mine = absolute(Surroundings(QUIET, False).open_store(None).root)
+    place = Place(mine, absolute(mine / "nightly"), str(worker.name))
     await settle(worker, place, containers=_containers(mine, QUIET))

@@ -31,12 +31,18 @@ class MirrorKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A place on a mirror. `rest` is what follows the kind, without tag and digest: host and path, or a path."""
+    """A place on a mirror. `rest` is what follows the kind, without tag and digest: host and path, or a path from the
+    root, so that it names the same place in every process."""
 
     kind: MirrorKind
     rest: str
     tag: str = ""
     digest: Digest | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a relative path."""
+        if self.kind in (MirrorKind.DIRECTORY, MirrorKind.LAYOUT) and not self.path.is_absolute():
+            raise ValueError(f"'{self.rest}' is a relative path")
 
     @property
     def url(self) -> str:
@@ -73,7 +79,7 @@ def is_address(text: str) -> bool:
 
 
 def parse_address(text: str) -> Address:
-    """An address. Raises UsageError `address-malformed`."""
+    """An address. A relative path in it begins at the working directory. Raises UsageError `address-malformed`."""
     kind = next((kind for kind in MirrorKind if text.startswith(kind)), None)
     if kind is None:
         raise _malformed(text, "it does not begin with registry://, registry+http://, dir: or oci:")
@@ -93,6 +99,8 @@ def parse_address(text: str) -> Address:
         raise _malformed(text, "it names no place")
     if kind in (MirrorKind.REGISTRY, MirrorKind.PLAIN_REGISTRY):
         RegistryRoot.parse(f"{kind}{rest}")
+    else:
+        rest = str(Path(rest).absolute())
     return Address(kind, rest, tag, digest)
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Protocol
 
+from pipeline.model.absolute_path import AbsolutePath
 from pipeline.nightly.relaying import Event, Listener, Relay
 from pipeline.progress import Progress
 
@@ -28,7 +28,7 @@ class Needs:
     arch: str
     memory: int = 0
     containers: bool = True
-    files: tuple[Path, ...] = ()
+    files: tuple[AbsolutePath, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +51,15 @@ class Place:
     """What a worker of a cluster has of its own: its store, the folder that it builds into, and its name. `files` is
     where the files that its task reads stand, each below its absolute path; None before there is a task."""
 
-    store: Path
-    output: Path
+    store: AbsolutePath
+    output: AbsolutePath
     worker: str
-    files: Path | None = None
+    files: AbsolutePath | None = None
 
-    def at(self, path: Path) -> Path:
-        """Where a file of the machine that gave the task stands here. A path that is relative stays: the task is done
-        in the folder that stands for the giver's."""
+    def at(self, path: AbsolutePath) -> AbsolutePath:
+        """Where a file of the machine that gave the task stands here."""
         assert self.files is not None
-        return self.files / path.relative_to("/") if path.is_absolute() else path
+        return AbsolutePath(self.files / path.relative_to("/"))
 
 
 HERE: ContextVar[Place | None] = ContextVar("HERE", default=None)

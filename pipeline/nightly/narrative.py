@@ -12,10 +12,12 @@ from pipeline.errors import RelbuildError
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import MirrorKind
 from pipeline.mirror.repository import Mirror
+from pipeline.model.absolute_path import AbsolutePath, absolute
 from pipeline.model.lock import Lock
 from pipeline.model.night import Failure, Night, Outcome, Product, Stage
 from pipeline.nightly.auditing import audited, read_bulletins
 from pipeline.nightly.catalogue import Catalogue, Entry, Wanted, load_catalogue, select
+from pipeline.nightly.confirming import demand_published
 from pipeline.nightly.crew import Crew, Ended, Needs
 from pipeline.nightly.luggage import files_of_recipe
 from pipeline.nightly.planning import Planner
@@ -216,18 +218,18 @@ class _Shift:
         assert entry.recipe is not None
         return entry.recipe.smoke.instances * (entry.recipe.smoke.limits.memory or 0)
 
-    def _files(self, job: Job) -> tuple[Path, ...]:
+    def _files(self, job: Job) -> tuple[AbsolutePath, ...]:
         """The files of this machine that a job reads."""
         entry = self.catalogue.find(job.product.name)
         assert entry is not None and entry.recipe is not None
         key = (job.making.key,) if job.making.key else ()
-        return (job.making.repositories, *key, *files_of_recipe(entry.recipe))
+        return (job.making.repositories, *key, *map(absolute, files_of_recipe(entry.recipe)))
 
     def _take(self, ended: Ended) -> None:
         job = self._jobs.pop(ended.name)
         if isinstance(ended.result, Worked):
             product = replace(ended.result.product, worker=ended.worker)
-            self._settle(ended.name, replace(ended.result, product=product))
+            self._settle(ended.name, self._confirmed(job, replace(ended.result, product=product)))
             return
         failure = Failure(
             Stage.WORKER,
@@ -237,6 +239,16 @@ class _Shift:
             command=command_for(job.product, self.order.making),
         )
         self._done[ended.name] = replace(job.product, outcome=Outcome.FAILED, why=failure.message, failure=failure)
+
+    def _confirmed(self, job: Job, worked: Worked) -> Worked:
+        """What a worker reports, once the mirror itself says so; else the failure."""
+        assert self.planner.mirror is not None
+        try:
+            demand_published(worked.product, self.planner.mirror, str(self.order.making.to))
+        except RelbuildError as error:
+            before = replace(job.product, worker=worked.product.worker, took=worked.product.took)
+            return Worked(failed(before, error, self.order.making), None)
+        return worked
 
     def _settle(self, name: str, worked: Worked) -> None:
         """A product is done with: keep what the next night needs."""

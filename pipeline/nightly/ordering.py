@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from pipeline.model.absolute_path import absolute, refuse_relative
 from pipeline.nightly.crew import HERE, Act, Place
 from pipeline.nightly.luggage import pack, unpack
 from pipeline.progress import Progress
@@ -18,16 +19,16 @@ from pipeline.store import Store
 @dataclass(frozen=True, slots=True)
 class Order:
     """What is to be done: the pickled (act, work), so that the scheduler, which unpickles what it hands on, need not
-    know what a night is; the packed files that it reads; and the giver's folder, which relative paths begin at."""
+    know what a night is; and the packed files that it reads."""
 
     work: bytes
     files: bytes
-    folder: str
 
     @classmethod
     def of(cls, act: Act, work: object, files: Iterable[Path]) -> Self:
-        """Raises UsageError `files-too-large`."""
-        return cls(pickle.dumps((act, work)), pack(files), str(Path.cwd()))
+        """Raises UsageError `files-too-large`, and `path-relative` where the work holds a relative path."""
+        refuse_relative(work)
+        return cls(pickle.dumps((act, work)), pack(files))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,9 @@ def do_here(work: object, progress: Progress) -> object:
     place, order = work.place, work.order
     with Store.open(place.store).temporary("files") as files:
         unpack(order.files, files)
-        folder = files / order.folder.lstrip("/")
-        folder.mkdir(parents=True, exist_ok=True)
-        os.chdir(folder)
-        HERE.set(replace(place, files=files))
+        # No path of the work begins at this folder. What a program beneath writes to its own goes with the task.
+        os.chdir(files)
+        HERE.set(replace(place, files=absolute(files)))
         act, inner = pickle.loads(order.work)  # noqa: S301 - of the same relbuild: its worker has made sure
         try:
             return act(inner, progress)

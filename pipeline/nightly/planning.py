@@ -17,6 +17,7 @@ from pipeline.gather.locking import choose_architecture, choose_platform
 from pipeline.mirror.held import read_held
 from pipeline.mirror.repository import Mirror, Repository
 from pipeline.mirror.tags import floating_tags, immutable_tag
+from pipeline.model.absolute_path import absolute
 from pipeline.model.lock import Lock, LockSection
 from pipeline.model.night import Outcome, Product, RepositoryState
 from pipeline.model.platform import Platform
@@ -186,7 +187,7 @@ class Planner:
         on_worker = bool(entry.parent) or (not self.making.locked and groups_itself(recipe))
         job = Job(
             product=product,
-            recipe=entry.path,
+            recipe=absolute(entry.path),
             making=self.making,
             facts=tuple(sorted(facts.items())),
             locks=self._locks(entry, standing, locks),

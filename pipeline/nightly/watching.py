@@ -24,7 +24,7 @@ def watched(
     """Everything that a night has read of which nothing failed; None if it cannot be told by bytes: a metalink's differ
     from hour to hour."""
     making = planner.making
-    files = {making.repositories}
+    files: set[Path] = {making.repositories}
     folders = {place for place in places if place.is_dir()}
     for entry in planner.catalogue.entries:
         if entry.recipe is not None:

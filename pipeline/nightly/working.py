@@ -21,6 +21,7 @@ from pipeline.errors import (
 )
 from pipeline.gather import Locked, Order, Workshop
 from pipeline.mirror.addresses import Address
+from pipeline.model.absolute_path import AbsolutePath
 from pipeline.model.image import Compression
 from pipeline.model.lock import Lock
 from pipeline.model.night import Failure, Outcome, Product, Stage
@@ -61,14 +62,15 @@ LOG_LINES = 60
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """How all products of a night are made: what does not differ between them. `key` is the file of the key that signs,
+    """How all products of a night are made: what does not differ between them. Every path is absolute, because it is
+    done in other processes and on other machines. `key` is the file of the key that signs,
     on the worker (None where nothing is to be signed), `fingerprint` is its; `clock` gives seconds since the epoch."""
 
-    repositories: Path
+    repositories: AbsolutePath
     to: Address
-    key: Path | None
-    store: Path
-    output: Path
+    key: AbsolutePath | None
+    store: AbsolutePath
+    output: AbsolutePath
     environment: Mapping[str, str]
     clock: Callable[[], float]
     platform: str | None = None
@@ -91,7 +93,7 @@ class Job:
     inputs, `standing` what is on the mirror. `test_only`: only its checks are others."""
 
     product: Product
-    recipe: Path
+    recipe: AbsolutePath
     making: Making
     facts: tuple[tuple[str, str], ...]
     locks: tuple[tuple[str, str], ...]
@@ -127,7 +129,7 @@ def work(job: object, progress: Progress) -> object:
     try:
         worked = _Worker(job, logged, _workshop(job.making, logged)).do()
     except RelbuildError as error:
-        worked = Worked(failed(job.product, error, job.making, log=tuple(logged.lines)), None)
+        worked = Worked(_as_given(failed(job.product, error, job.making, log=tuple(logged.lines)), job), None)
     except Exception as error:  # A defect of relbuild fails one product, and the page shows where it is.
         lines = tuple(line for part in traceback.format_exception(error) for line in part.rstrip().split("\n"))
         failure = Failure(
@@ -169,6 +171,27 @@ def failed(product: Product, error: RelbuildError, making: Making, *, log: tuple
         _stage(error), first.code, message, first.place or "", first.hint or "", log, command_for(product, making)
     )
     return replace(product, outcome=Outcome.FAILED, why=message.split("\n")[0], failure=failure)
+
+
+def _as_given(product: Product, job: Job) -> Product:
+    """A failure that names files as whoever asked for the night names them: neither by where the worker keeps them nor
+    by absolute paths where relative ones were given."""
+    here, failure = HERE.get(), product.failure
+    assert failure is not None
+    given = Path(product.recipe).parent
+
+    def named(text: str) -> str:
+        text = text.replace(f"{job.recipe.parent}/", "" if given == Path() else f"{given}/")
+        return text.replace(f"{here.files}/", "/") if here and here.files else text
+
+    failure = replace(
+        failure,
+        message=named(failure.message),
+        place=named(failure.place),
+        hint=named(failure.hint),
+        log=tuple(map(named, failure.log)),
+    )
+    return replace(product, why=named(product.why), failure=failure)
 
 
 def _stage(error: RelbuildError) -> Stage:
@@ -393,7 +416,7 @@ class _Worker:
             Stage.SMOKE,
             "smoke-failed",
             "\n".join(problems),
-            place=str(self.job.recipe),
+            place=self.job.product.recipe,
             hint=f"see {self.job.making.output / product.name}.report/ for the answers and the containers' logs",
             log=tuple(output[-LOG_LINES:]) or tuple(self.logged.lines),
             command=command_for(product, self.job.making),

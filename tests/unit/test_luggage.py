@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
+from pipeline.model.absolute_path import absolute
 from pipeline.nightly import luggage
 from pipeline.nightly.catalogue import Entry, load_catalogue
 from pipeline.nightly.crew import Place
@@ -25,12 +26,15 @@ def test_files_stand_below_their_absolute_paths(tmp_path: Path) -> None:
     (given / "tool").chmod(0o755)
     (given / "link").symlink_to("tool")
     unpack(pack([given / "templates", given / "sub" / ".." / "link", given / "link", given / "missing"]), there)
-    place = Place(tmp_path, tmp_path, "worker", there)
-    assert (place.at(given / "templates" / "deep" / "one")).read_text() == "one"
-    assert place.at(given / "link").read_text() == "#!/bin/sh\n" and not place.at(given / "link").is_symlink()
-    assert os.access(place.at(given / "link"), os.X_OK)
-    assert not place.at(given / "missing").exists()
-    assert place.at(Path("recipes/it.yaml")) == Path("recipes/it.yaml")
+    place = Place(absolute(tmp_path), absolute(tmp_path), "worker", absolute(there))
+
+    def at(path: Path) -> Path:
+        return place.at(absolute(path))
+
+    assert at(given / "templates" / "deep" / "one").read_text() == "one"
+    assert at(given / "link").read_text() == "#!/bin/sh\n" and not at(given / "link").is_symlink()
+    assert os.access(at(given / "link"), os.X_OK)
+    assert not at(given / "missing").exists()
 
 
 @pytest.mark.parametrize("entry", RECIPES.entries, ids=lambda entry: entry.name)
@@ -38,7 +42,8 @@ def test_a_recipe_can_be_loaded_from_what_was_taken_along(entry: Entry, tmp_path
     recipe = entry.recipe
     assert recipe is not None
     unpack(pack(files_of_recipe(recipe)), tmp_path)
-    there = load_recipe(Place(tmp_path, tmp_path, "worker", tmp_path).at(entry.path))
+    here = absolute(tmp_path)
+    there = load_recipe(Place(here, here, "worker", here).at(absolute(entry.path)))
     assert there.name == recipe.name and there.layers == recipe.layers and there.smoke == recipe.smoke
     assert [folder.is_dir() for folder in there.template_folders] == [f.is_dir() for f in recipe.template_folders]
 
