@@ -16,8 +16,11 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path, PurePath
-from typing import BinaryIO, Final
+from typing import Final
+
+from pipeline.errors import RecipeError
 
 LINK_LIMIT: Final = 40
 """Links that one name may lead through, as in the kernel (MAXSYMLINKS)."""
@@ -88,7 +91,7 @@ class Folder:
 
     path: Path
 
-    def open(self, name: str | PurePath) -> BinaryIO:
+    def open(self, name: str | PurePath) -> BufferedReader:
         """The regular file `name`, for reading. Raises OSError: Escape, NotRegular, FileNotFoundError …"""
         handle = self._handle(name, wanted=stat.S_IFREG)
         return os.fdopen(handle, "rb")
@@ -156,6 +159,56 @@ class Folder:
         return handle
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The folder that was given: `folder`, that of the recipe that a person named. What stands in it is opened there.
+    What a recipe names with `..` is opened below the folder above, where `templates/` and recipes that others share
+    may stand (right below the file system's root: `/templates` alone); no name and no link leads further."""
+
+    folder: Path
+
+    def place(self, path: Path) -> tuple[Folder, str]:
+        """The folder below which `path` is opened, and its name there. Raises Escape."""
+        whole = Path(os.path.abspath(path))  # noqa: PTH100  not resolved: links are followed when it is opened
+        inner = Path(os.path.abspath(self.folder))  # noqa: PTH100
+        above = inner.parent
+        outer = above / "templates" if above == Path(above.anchor) else above
+        for folder in (inner, outer):
+            if whole.is_relative_to(folder):
+                return Folder(folder), os.fspath(whole.relative_to(folder))
+        raise Escape(outer, os.path.relpath(whole, inner), "", "")
+
+    def open(self, path: Path) -> BufferedReader:
+        """As `Folder.open`."""
+        folder, name = self.place(path)
+        return folder.open(name)
+
+    def read(self, path: Path, limit: int) -> bytes:
+        """As `Folder.read`."""
+        folder, name = self.place(path)
+        return folder.read(name, limit)
+
+    def has_file(self, path: Path) -> bool:
+        """As `Folder.has_file`."""
+        folder, name = self.place(path)
+        return folder.has_file(name)
+
+    def has_folder(self, path: Path) -> bool:
+        """As `Folder.has_folder`."""
+        folder, name = self.place(path)
+        return folder.has_folder(name)
+
+    def check(self, path: Path) -> None:
+        """As `Folder.check`."""
+        folder, name = self.place(path)
+        folder.check(name)
+
+
+def escape_error(error: Escape, place: str | None) -> RecipeError:
+    """An escape as a person is told of it."""
+    return RecipeError("path-escapes", str(error.strerror), place=place, hint=error.way_out)
+
+
 def read_file(path: Path, limit: int) -> bytes:
     """The content of a regular file that a person named, links and all; at most `limit` bytes. Raises OSError:
     NotRegular, TooLarge, FileNotFoundError …"""
@@ -163,7 +216,7 @@ def read_file(path: Path, limit: int) -> bytes:
         return _bounded(file, path, limit)
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
     """A regular file that a person named, for reading. Raises OSError: NotRegular, FileNotFoundError …"""
     if not stat.S_ISREG(mode := path.stat().st_mode):
         raise NotRegular(path, mode)
@@ -176,7 +229,7 @@ def open_file(path: Path) -> BinaryIO:
         raise
 
 
-def _bounded(file: BinaryIO, path: Path, limit: int) -> bytes:
+def _bounded(file: BufferedReader, path: Path, limit: int) -> bytes:
     data = file.read(limit + 1)
     if len(data) > limit:
         raise TooLarge(path, limit)

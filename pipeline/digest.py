@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self
 
+from pipeline.beneath import open_file
 from pipeline.errors import VerificationError
 
 CHUNK = 1 << 20
@@ -110,8 +111,8 @@ def chunks(file: BinaryIO, size: int = CHUNK) -> Iterator[bytes]:
 
 
 def digest_file(path: Path) -> Digest:
-    """Digest of a file's content."""
-    with path.open("rb") as file:
+    """Digest of a regular file's content. Raises OSError, also for a FIFO or a device, which could be read for ever."""
+    with open_file(path) as file:
         return Digest(hashlib.file_digest(file, "sha256").hexdigest())
 
 

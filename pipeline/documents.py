@@ -17,6 +17,7 @@ from typing import Protocol
 
 import yaml
 
+from pipeline.beneath import Escape, Given, TooLarge, escape_error
 from pipeline.errors import Problem, RecipeError
 
 SIZE_LIMIT = 1 << 20
@@ -61,20 +62,23 @@ class Document:
         return self.name
 
 
-def load(path: Path, name: str | None = None) -> Document:
-    """Read and parse the document at `path`; `name` (default: the file's name) is what places call it.
+def load(path: Path, name: str | None = None, *, given: Given | None = None) -> Document:
+    """Read and parse the document at `path`; `name` (default: the file's name) is what places call it, `given` the
+    folder that it must not lead out of (default: its own).
 
-    Raises RecipeError: `document-missing`, `document-unreadable`, and all that `parse` raises.
+    Raises RecipeError: `document-missing`, `document-unreadable`, `path-escapes`, and all that `parse` raises.
     """
     shown = name or path.name
     try:
-        with path.open("rb") as file:
-            data = file.read(SIZE_LIMIT + 1)
+        data = (given or Given(path.parent)).read(path, SIZE_LIMIT)
     except FileNotFoundError:
         raise RecipeError("document-missing", f"there is no file '{shown}'", place=shown) from None
+    except Escape as error:
+        raise escape_error(error, shown) from None
+    except TooLarge:
+        raise _too_large(shown) from None
     except OSError as error:
         raise RecipeError("document-unreadable", f"'{shown}' cannot be read: {error.strerror}", place=shown) from None
-    _refuse_size(len(data), shown)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -96,10 +100,12 @@ def parse(text: str, name: str) -> Document:
     `yaml-too-large`, `yaml-too-deep`.
     """
     try:
-        _refuse_size(len(text.encode()), name)
+        size = len(text.encode())
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
         raise RecipeError("yaml-encoding", "a character is half of a surrogate pair", place=f"{name}:{line}") from None
+    if size > SIZE_LIMIT:
+        raise _too_large(name)
     builder = _Builder(name)
     value: object = None
     try:
@@ -334,14 +340,13 @@ def _code_point(character: object) -> int:
     return 0
 
 
-def _refuse_size(size: int, name: str) -> None:
-    if size > SIZE_LIMIT:
-        raise RecipeError(
-            "yaml-too-large",
-            f"the document is larger than {SIZE_LIMIT >> 20} MiB",
-            place=name,
-            hint="move long texts into files of their own and name them with 'source' or 'template'",
-        )
+def _too_large(name: str) -> RecipeError:
+    return RecipeError(
+        "yaml-too-large",
+        f"the document is larger than {SIZE_LIMIT >> 20} MiB",
+        place=name,
+        hint="move long texts into files of their own and name them with 'source' or 'template'",
+    )
 
 
 def _syntax_hint(said: str, line: str) -> str:

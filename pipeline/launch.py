@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pipeline.beneath import Escape, Given, escape_error
 from pipeline.digest import identity
 from pipeline.errors import UsageError
 from pipeline.layers import read_contents, unpack
@@ -125,7 +126,11 @@ def unpacked(image: Image, store: Store, progress: Progress) -> tuple[Path, ...]
 
 def _older(plan: SmokePlan, folder: Path, store: Store) -> Image:
     path = folder / plan.upgrade_from
-    if not path.exists():
+    try:
+        there = Given(folder).has_folder(path)
+    except Escape as error:
+        raise escape_error(error, "smoke.upgrade_from") from None
+    if not there:
         raise UsageError(
             "upgrade-from-missing",
             f"there is no image in {path}, from which upgrading is to be tested",

@@ -50,7 +50,9 @@ PlatformOption = Annotated[str | None, typer.Option("--platform", help="Another 
 ArchOption = Annotated[list[str] | None, typer.Option("--arch", help="Another architecture than the recipe's.")]
 RepositoriesOption = Annotated[
     Path | None,
-    typer.Option("--repositories", help="The file that defines platforms (default: beside the recipe)."),
+    typer.Option(
+        "--repositories", help="The file that defines platforms (default: beside the recipe).", resolve_path=True
+    ),
 ]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use what the store holds and nothing else.")]
 RuntimeOption = Annotated[
@@ -67,7 +69,11 @@ VerifyOption = Annotated[
 ]
 RulesOption = Annotated[
     Path | None,
-    typer.Option("--rules", help="The keeper's rules (default: rules.yaml in a directory mirror's root, if there)."),
+    typer.Option(
+        "--rules",
+        help="The keeper's rules (default: rules.yaml in a directory mirror's root, if there).",
+        resolve_path=True,
+    ),
 ]
 
 FullOption = Annotated[bool, typer.Option("--full", help="Also ask what takes long: `smoke.neighbours`.")]

@@ -30,7 +30,8 @@ def new_command(
     ] = "",
     platform: PlatformOption = None,
     repositories: Annotated[
-        Path | None, typer.Option("--repositories", help="The file that defines platforms (default: in FOLDER).")
+        Path | None,
+        typer.Option("--repositories", help="The file that defines platforms (default: in FOLDER).", resolve_path=True),
     ] = None,
     folder: Annotated[Path, typer.Option("--folder", help="Where recipes are.")] = Path("recipes"),
     as_json: JsonOption = False,

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.beneath import Escape, Given, escape_error
 from pipeline.digest import Digest, identity
 from pipeline.errors import Problem, VerificationError
 from pipeline.gather.order import Offer, Workshop
 from pipeline.model.header import PackageHeader
 from pipeline.model.lock import LockSection
 from pipeline.model.package import Nevra, Package
-from pipeline.model.recipe import Recipe
+from pipeline.model.recipe import LocalPackage, Recipe
 from pipeline.packages import read_header, verify_package
 from pipeline.progress import task
 from pipeline.repos import LOCAL_REPOSITORY, Key, fetch_packages
@@ -25,6 +26,9 @@ def obtain(packages: Sequence[Package], recipe: Recipe, offer: Offer) -> None:
     workshop = offer.workshop
     missing = [package for package in packages if not workshop.store.has(package.checksum)]
     local = {item.sha256: item for layer in recipe.layers for item in layer.local}
+    for package in missing:
+        if package.repository == LOCAL_REPOSITORY and package.checksum in local:
+            _refuse_escape(recipe, local[package.checksum])
     named = [
         Download(
             ((recipe.path.parent / local[package.checksum].path).resolve().as_uri(),),
@@ -48,6 +52,15 @@ def obtain(packages: Sequence[Package], recipe: Recipe, offer: Offer) -> None:
             progress=workshop.progress,
             offline=workshop.offline,
         )
+
+
+def _refuse_escape(recipe: Recipe, item: LocalPackage) -> None:
+    """Raise RecipeError `path-escapes`. Looked at and then fetched: what is fetched has the checksum that the recipe
+    gives, so nothing is read that whoever wrote it does not have already."""
+    try:
+        Given(recipe.path.parent).check(recipe.path.parent / item.path)
+    except Escape as error:
+        raise escape_error(error, item.place) from None
 
 
 def verify_and_read(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.beneath import Escape, Given, NotRegular, TooLarge, escape_error
 from pipeline.errors import RecipeError
 from pipeline.model.recipe import FileKind, FilePlan, Recipe
 from pipeline.render import Templates
@@ -36,14 +37,15 @@ def render_files(
     """The files of `recipe` with their final content, and every template file that took part. Templates see `seen`;
     `get` fetches what has a URL. Raises RecipeError `source-missing`, `source-too-large`, and what
     templates raise."""
-    templates = Templates(recipe.template_folders)
-    made = [_render(plan, recipe.path.parent, templates, seen, get) for plan in recipe.files]
+    given = Given(recipe.path.parent)
+    templates = Templates(recipe.template_folders, given)
+    made = [_render(plan, given, templates, seen, get) for plan in recipe.files]
     return tuple(file for file, _ in made), tuple(path for _, paths in made for path in paths)
 
 
 def _render(
     plan: FilePlan,
-    folder: Path,
+    given: Given,
     templates: Templates,
     seen: Mapping[str, object],
     get: Callable[[Download], bytes],
@@ -58,7 +60,7 @@ def _render(
         case FileKind.CONTENT:
             content = plan.origin.encode()
         case FileKind.SOURCE:
-            content = _read_source(folder / plan.origin, plan)
+            content = _read_source(given, plan)
         case FileKind.URL:
             content = get(Download((plan.origin,), plan.sha256, None, plan.path))
         case FileKind.SYMLINK:
@@ -69,19 +71,21 @@ def _render(
     return file, read
 
 
-def _read_source(path: Path, plan: FilePlan) -> bytes:
-    """A file that stands beside the recipe. Raises RecipeError `source-missing`, `source-too-large`."""
+def _read_source(given: Given, plan: FilePlan) -> bytes:
+    """A file that stands beside the recipe. Raises RecipeError `source-missing`, `source-too-large`, `path-escapes`."""
+    path = given.folder / plan.origin
     try:
-        size = path.stat().st_size
-        if size > FILE_LIMIT:
-            raise RecipeError(
-                "source-too-large",
-                f"{path} has {size} bytes, more than {FILE_LIMIT}",
-                place=plan.place,
-                hint="put it into a package",
-            )
-        return path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        return given.read(path, FILE_LIMIT)
+    except Escape as error:
+        raise escape_error(error, plan.place) from None
+    except TooLarge as error:
+        raise RecipeError(
+            "source-too-large",
+            f"{path} has more than {FILE_LIMIT} bytes",
+            place=plan.place,
+            hint="put it into a package",
+        ) from error
+    except (FileNotFoundError, NotADirectoryError, NotRegular) as error:
         raise RecipeError(
             "source-missing",
             f"{plan.path} is to be made from {path}, which is no file: {error.strerror}",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.beneath import Given
 from pipeline.documents import load
 from pipeline.errors import RecipeError, RelbuildError, UsageError
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.recipes import load_recipe
+from pipeline.render import TEMPLATE_LIMIT
 from pipeline.resolve import lock_path
 
 PLATFORMS_FILE = "repositories.yaml"
@@ -234,6 +237,7 @@ def templates_of(recipe: Recipe) -> frozenset[Path]:
     """The templates of a recipe, resolved: those that it names, and those that they name. A name that is put together
     in a template is not seen."""
     waiting = [plan.origin for plan in recipe.files if plan.kind is FileKind.TEMPLATE]
+    given = Given(recipe.path.parent)
     seen: set[str] = set()
     found: set[Path] = set()
     while waiting:
@@ -242,9 +246,9 @@ def templates_of(recipe: Recipe) -> frozenset[Path]:
             continue
         seen.add(name)
         for path in (folder / name for folder in recipe.template_folders):
-            if path.is_file():
+            with contextlib.suppress(OSError):  # What cannot be read, or leads out, is told of when it is rendered.
+                waiting += _QUOTED.findall(given.read(path, TEMPLATE_LIMIT).decode(errors="replace"))
                 found.add(path.resolve())
-                waiting += _QUOTED.findall(path.read_text(errors="replace"))
     return frozenset(found)
 
 

@@ -6,12 +6,16 @@ import io
 import os
 import tarfile
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 
+from pipeline.beneath import Folder, open_file
 from pipeline.errors import UsageError
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.resolve import lock_path
 
+FOLDER_DEPTH = 32
+"""Folders inside one another, more than any catalogue has."""
 LIMIT = 32 << 20
 """Bytes of one task's files, packed. They pass the scheduler, which keeps them until the task has ended."""
 
@@ -42,20 +46,64 @@ def _read_by(recipe: Recipe) -> Iterator[Path]:
 
 
 def pack(files: Iterable[Path]) -> bytes:
-    """Files and folders under their absolute paths; links are followed, and what is not there is left out. Raises
-    UsageError `files-too-large`."""
+    """Files and folders under their absolute paths. Links are followed as long as they stay in their folder; what leads
+    out of it, is no regular file or is not there is left out: the task that wants it says so. Raises UsageError
+    `files-too-large`."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1, dereference=True) as archive:
         for path in files:
-            if path.exists():
-                archive.add(path, os.path.normpath(path.absolute()).lstrip("/"))
-            if packed.tell() > LIMIT:
-                raise UsageError(
-                    "files-too-large",
-                    f"the files that it is made from have more than {LIMIT >> 20} MiB, packed, up to {path}",
-                    hint="put large ones into an RPM package; they would pass the scheduler again for every task",
-                )
+            for file in _add(archive, path):
+                if packed.tell() > LIMIT:
+                    raise UsageError(
+                        "files-too-large",
+                        f"the files that it is made from have more than {LIMIT >> 20} MiB, packed, up to {file}",
+                        hint="put large ones into an RPM package; they would pass the scheduler again for every task",
+                    )
     return packed.getvalue()
+
+
+def _add(archive: tarfile.TarFile, path: Path) -> Iterator[Path]:
+    """Add a file, or a folder with all in it; yields each path that was added."""
+    if path.is_dir():
+        yield from _add_folder(archive, Folder(path), Path(), ())
+        return
+    try:
+        file = open_file(path)
+    except OSError:
+        return
+    with file:
+        _add_file(archive, file, path)
+    yield path
+
+
+def _add_folder(archive: tarfile.TarFile, top: Folder, inner: Path, above: tuple[int, ...]) -> Iterator[Path]:
+    """`inner` is below `top`; `above` are the inodes of the folders around it: a link to one is a circle."""
+    whole = top.path / inner
+    inode = whole.stat().st_ino
+    if inode in above or len(above) > FOLDER_DEPTH:
+        return
+    member = tarfile.TarInfo(_name(whole))
+    member.type, member.mode = tarfile.DIRTYPE, 0o755
+    archive.addfile(member)
+    for name in sorted(child.name for child in whole.iterdir()):
+        try:
+            if top.has_folder(inner / name):
+                yield from _add_folder(archive, top, inner / name, (*above, inode))
+                continue
+            file = top.open(inner / name)
+        except OSError:
+            continue
+        with file:
+            _add_file(archive, file, whole / name)
+        yield whole / name
+
+
+def _add_file(archive: tarfile.TarFile, file: BufferedReader, path: Path) -> None:
+    archive.addfile(archive.gettarinfo(arcname=_name(path), fileobj=file), file)
+
+
+def _name(path: Path) -> str:
+    return os.path.normpath(path.absolute()).lstrip("/")
 
 
 def unpack(packed: bytes, folder: Path) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pipeline
+from pipeline.beneath import read_file
 from pipeline.digest import Digest, canonical_json, digest_file, identity
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.model.json_form import from_json, to_json
@@ -122,7 +123,7 @@ def watch(
     for path in every:
         if path.endswith((".yaml", ".yml")):
             with contextlib.suppress(OSError):
-                named.update(_VARIABLE.findall(Path(path).read_text(errors="replace")))
+                named.update(_VARIABLE.findall(read_file(Path(path), DOCUMENT_LIMIT).decode(errors="replace")))
     return Watch(
         made=made,
         files=tuple((path, _content(path)) for path in every),

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.beneath import Escape, Given
 from pipeline.documents import DocumentPath
 from pipeline.errors import RecipeError
 from pipeline.model.recipe import ImagePlan, LayerPlan, Recipe
@@ -65,7 +66,8 @@ def load_recipe(path: Path) -> Recipe:
 def _load(top: Path, shown: str | None, stack: tuple[Path, ...]) -> Recipe:
     """`stack` are the recipes that are built from this one, the uppermost first."""
     problems = Problems()
-    sources = read_sources(top, problems, shown)
+    # What a recipe is built from lies in the folder that was given with it, too.
+    sources = read_sources(top, problems, Given((stack[0] if stack else top).parent), shown)
     problems.stop_if_any()
     recipe = _assemble(sources, top, stack, problems)
     problems.stop_if_any()
@@ -134,7 +136,7 @@ def _assemble(sources: Sequence[Source], top: Path, stack: tuple[Path, ...], pro
         _agree(sources, platform, architectures, parent, problems)
     name = own.recipe.name or ""
     _check_template(own.recipe.version or "", own, ("version",), problems)
-    folders = _template_folders(sources)
+    folders = _template_folders(sources, problems)
     values = _values(sources, problems)
     seen = _scope(values, name)
     users, groups = plan_accounts(sources, problems)
@@ -147,7 +149,7 @@ def _assemble(sources: Sequence[Source], top: Path, stack: tuple[Path, ...], pro
         message = "the image is to be tested, but nothing says what it runs"
         problems.add("image-without-program", message, own.document, path, "add image.entrypoint")
     weak = _upper(sources, "weak_dependencies", False)
-    files = plan_files(sources, Templates(folders), top.parent, problems)
+    files = plan_files(sources, Templates(folders, own.given), top.parent, problems)
     layers = plan_layers(sources, weak, top.parent, problems, alone=alone)
     if (most := _most_layers(layers, parent)) > LAYERS_MOST:
         message = f"the image may come to {most} layers, and can have {LAYERS_MOST}"
@@ -221,13 +223,17 @@ def _upper_source(sources: Sequence[Source], field: str) -> tuple[Source, ...]:
     return (found[-1],) if found else ()
 
 
-def _template_folders(sources: Sequence[Source]) -> tuple[Path, ...]:
+def _template_folders(sources: Sequence[Source], problems: Problems) -> tuple[Path, ...]:
     """Beside each recipe, `templates/` beside it and `templates/` beside its folder; the upper recipe first."""
     folders: dict[Path, None] = {}
     for source in reversed(sources):
         for folder in (source.folder, source.folder / "templates", source.folder.parent / "templates"):
-            if folder.is_dir():
-                folders[folder] = None
+            try:
+                if source.given.has_folder(folder):
+                    folders[folder] = None
+            except Escape as error:
+                if error.link:  # Without one, it is beyond what was given, where none is looked for.
+                    problems.add("path-escapes", str(error.strerror), source.document, (), error.way_out)
     return tuple(folders)
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipeline.beneath import Escape
 from pipeline.digest import Digest
 from pipeline.documents import DocumentPath
 from pipeline.errors import RecipeError
@@ -97,8 +98,14 @@ def _plan(
         except RecipeError as error:
             problems.take(error)
     if kind is FileKind.SOURCE:
-        if not (source.folder / origin).is_file():
+        try:
+            source.given.open(source.folder / origin).close()
+        except Escape as error:
+            refuse("path-escapes", str(error.strerror), error.way_out, "source")
+        except FileNotFoundError:
             refuse("source-missing", f"there is no file '{origin}' beside the recipe", "add it", "source")
+        except OSError as error:
+            refuse("source-missing", f"'{origin}' cannot be read: {error.strerror}", "name a file", "source")
         origin = os.path.relpath(source.folder / origin, top)
     if len(problems) > before or target is None:
         return None

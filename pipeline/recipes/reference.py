@@ -61,6 +61,16 @@ folder; then likewise for each recipe that it includes.
 MERGING
 A recipe that is reached twice is taken once. Paths in an included recipe are relative to that recipe.
 
+## The folder that was given
+
+A build reads what stands in the recipe's folder, and what a recipe names with `..` in the folder above it (right
+below the file system's root: `/templates` alone), and nothing else of the machine. Links are followed as long as they
+are relative and stay in that folder; a link from the recipe's folder to the one above is one that leads out. What
+leads out is an error that names the link and its target. Only regular files are read: a FIFO or a device is refused.
+This holds for recipes, templates, files, packages by path, locks, `repositories.yaml` and `rules.yaml`. What a person
+names on the command line (`--repositories`, `--rules`) may be a link to anywhere; keys are named by absolute paths in
+`repositories.yaml` ([why](decisions/0020-the-folder-that-was-given.md)).
+
 ## Layers that are grouped
 
 A layer of an image with one changed package is downloaded whole. A layer of the recipe with `auto: true` becomes

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from pipeline.beneath import Escape
 from pipeline.digest import Digest
 from pipeline.documents import DocumentPath
 from pipeline.model.recipe import LayerPlan, LocalPackage, Request, Without
@@ -147,6 +148,11 @@ def _local(
             (*path, "path"),
             "write the path of a .rpm file, relative to the recipe",
         )
+        return None
+    try:
+        source.given.check(source.folder / item.path)
+    except Escape as error:
+        problems.add("path-escapes", str(error.strerror), source.document, (*path, "path"), error.way_out)
         return None
     relative = Path(os.path.relpath(source.folder / item.path, top))
     return LocalPackage(relative, Digest(item.sha256), place(source.document, path))

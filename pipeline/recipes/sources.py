@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pipeline.beneath import Escape, Given
 from pipeline.documents import Document, load
 from pipeline.errors import RecipeError
 from pipeline.recipes.problems import Problems, validate
@@ -25,11 +26,13 @@ INCLUDE_COUNT = 64
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One recipe file: its places, what it says, and the folder that its paths are relative to."""
+    """One recipe file: its places, what it says, and the folder that its paths are relative to; and the folder that was
+    given, out of which none of them leads."""
 
     path: Path
     document: Document
     recipe: RecipeDocument
+    given: Given
 
     @property
     def folder(self) -> Path:
@@ -39,7 +42,7 @@ class Source:
 
 def parent_path(source: Source, name: str, problems: Problems) -> Path | None:
     """The recipe that `from: NAME` in `source` means: a path from there, or a name without its ending. None after
-    writing down `from-absolute` or `from-missing`."""
+    writing down `from-absolute`, `path-escapes` or `from-missing`."""
 
     def refuse(code: str, message: str, hint: str) -> None:
         problems.add(code, message, source.document, ("from",), hint)
@@ -50,8 +53,12 @@ def parent_path(source: Source, name: str, problems: Problems) -> Path | None:
     endings = ("",) if name.endswith((".yaml", ".yml")) else (".yaml", ".yml")
     for ending in endings:
         candidate = Path(os.path.normpath(source.folder / (name + ending)))
-        if candidate.is_file():
-            return candidate
+        try:
+            if source.given.has_file(candidate):
+                return candidate
+        except Escape as error:
+            refuse("path-escapes", str(error.strerror), error.way_out)
+            return None
     known = sorted(found.stem for found in source.folder.glob("*.yaml") if found != source.path)
     near = difflib.get_close_matches(Path(name).stem, known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else "write a recipe's name, or its path relative to this one"
@@ -89,19 +96,20 @@ def find_recipe(name: str, folders: Sequence[Path]) -> Path:
     raise RecipeError("recipe-missing", f"there is no recipe '{name}'", hint=hint)
 
 
-def read_sources(path: Path, problems: Problems, shown: str | None = None) -> tuple[Source, ...]:
-    """The recipe at `path` (the last) and what it includes; `shown`: what places call it, if not its file's name.
-    Raises RecipeError if it cannot be read itself."""
-    reader = _Reader(path, problems)
-    document = load(path, shown)
+def read_sources(path: Path, problems: Problems, given: Given, shown: str | None = None) -> tuple[Source, ...]:
+    """The recipe at `path` (the last) and what it includes; `given`: the folder that was given; `shown`: what places
+    call it, if not its file's name. Raises RecipeError if it cannot be read itself."""
+    reader = _Reader(path, problems, given)
+    document = load(path, shown, given=given)
     reader.read(path, document, ())
     return tuple(reader.sources)
 
 
 class _Reader:
-    def __init__(self, top: Path, problems: Problems) -> None:
+    def __init__(self, top: Path, problems: Problems, given: Given) -> None:
         self.sources: list[Source] = []
         self._top = top
+        self._given = given
         self._problems = problems
         self._seen: set[Path] = set()
 
@@ -113,7 +121,7 @@ class _Reader:
             return
         for index, name in enumerate(recipe.include):
             self._include(name, index, path, document, (*stack, real))
-        self.sources.append(Source(path, document, recipe))
+        self.sources.append(Source(path, document, recipe, self._given))
 
     def _include(self, name: str, index: int, path: Path, document: Document, stack: tuple[Path, ...]) -> None:
         def refuse(code: str, message: str, hint: str) -> None:
@@ -123,6 +131,11 @@ class _Reader:
             refuse("include-absolute", f"'{name}' is an absolute path", "write it relative to this recipe")
             return
         target = Path(os.path.normpath(path.parent / name))
+        try:
+            there = self._given.has_file(target)
+        except Escape as error:
+            refuse("path-escapes", str(error.strerror), error.way_out)
+            return
         real = target.resolve()
         if real in stack:
             round_trip = " → ".join([*(step.name for step in stack[stack.index(real) :]), real.name])
@@ -137,7 +150,7 @@ class _Reader:
                 "join some of them",
             )
             return
-        if not target.is_file():
+        if not there:
             known = sorted(found.name for found in target.parent.glob("*.yaml") if found != path)
             near = difflib.get_close_matches(target.name, known, n=1)
             refuse(
@@ -147,7 +160,7 @@ class _Reader:
             )
             return
         try:
-            included = load(target, os.path.relpath(target, self._top.parent))
+            included = load(target, os.path.relpath(target, self._top.parent), given=self._given)
         except RecipeError as error:
             self._problems.take(error)
             return

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import BaseLoader, Environment, TemplateNotFound, TemplateSyntaxError
 from jinja2.exceptions import SecurityError, TemplateError
 
+from pipeline.beneath import Escape, Given, TooLarge
 from pipeline.errors import RecipeError
 from pipeline.render.bounded import FILTERS, TEXT_LIMIT, BoundedEnvironment, NameMissing, Runaway
 
@@ -35,16 +36,18 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """The templates in `folders`; a name is looked for in the first folder first."""
+    """The templates in `folders`; a name is looked for in the first folder first. `given` is what no link leads out of
+    (default: each of the folders)."""
 
     folders: tuple[Path, ...]
+    given: Given | None = None
 
     def find(self, name: str) -> Path | None:
         """The file that `name` stands for, or None. Raises RecipeError `template-escapes`."""
         try:
-            return _Loader(self.folders).find(name)
+            return _Loader(self.folders, self.given).find(name)
         except _Escapes as error:
-            raise RecipeError("template-escapes", str(error), hint=_ESCAPE_HINT) from None
+            raise RecipeError("template-escapes", str(error), hint=error.way_out) from None
 
     def suggestions(self, name: str) -> tuple[str, ...]:
         """Names of templates that look like `name`, the nearest first."""
@@ -60,7 +63,7 @@ class Templates:
 
     def check(self, name: str, *, place: str) -> None:
         """Parse a template without rendering it. Raises RecipeError `template-missing`, `-syntax`, …"""
-        loader = _Loader(self.folders)
+        loader = _Loader(self.folders, self.given)
         environment = BoundedEnvironment(loader)
         with _explained(loader, place, {}):
             source, filename, _ = loader.get_source(environment, name)
@@ -73,7 +76,7 @@ class Templates:
         `template-missing`, `template-undefined`, `template-syntax`, `template-failed`, `template-escapes`,
         `template-too-large`, `template-runaway`, `template-unreadable`.
         """
-        loader = _Loader(self.folders)
+        loader = _Loader(self.folders, self.given)
         environment = BoundedEnvironment(loader)
         with _explained(loader, place, values):
             template = environment.get_template(name)
@@ -109,6 +112,10 @@ def evaluate(text: str, values: Mapping[str, object], *, place: str) -> str:
 class _Escapes(Exception):
     """A template's name leads out of its folders."""
 
+    def __init__(self, message: str, way_out: str) -> None:
+        super().__init__(message)
+        self.way_out = way_out
+
 
 class _Unreadable(Exception):
     """A template file cannot be read: `code` is the error's code."""
@@ -124,35 +131,40 @@ _ESCAPE_HINT = "name templates relative to the template folder, without '..'"
 class _Loader(BaseLoader):
     """Loads from folders, never from outside them, and remembers what it read."""
 
-    def __init__(self, folders: tuple[Path, ...]) -> None:
+    def __init__(self, folders: tuple[Path, ...], given: Given | None) -> None:
         self.folders = folders
+        self._given = given
         self.sources: list[Path] = []
 
     def find(self, name: str) -> Path | None:
         """The file for `name`. Raises _Escapes for one outside the folders."""
         parts = PurePosixPath(name)
         if not name or parts.is_absolute() or ".." in parts.parts or "\0" in name or "\\" in name:
-            raise _Escapes(f"the template '{name}' lies outside the template folders")
+            raise _Escapes(f"the template '{name}' lies outside the template folders", _ESCAPE_HINT)
         for folder in self.folders:
             candidate = folder / parts
-            if candidate.is_file():
-                if not candidate.resolve().is_relative_to(folder.resolve()):
-                    raise _Escapes(f"the template '{name}' is a link that leads out of its folder")
-                return candidate
+            try:
+                if self.given(folder).has_file(candidate):
+                    return candidate
+            except Escape as error:
+                raise _Escapes(f"the template '{name}': {error.strerror}", error.way_out) from None
         return None
+
+    def given(self, folder: Path) -> Given:
+        """What a link in a template folder must not lead out of."""
+        return self._given or Given(folder)
 
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
         path = self.find(template)
         if path is None:
             raise TemplateNotFound(template)
         try:
-            with path.open("rb") as file:
-                data = file.read(TEMPLATE_LIMIT + 1)
+            data = self.given(self._folder_of(path)).read(path, TEMPLATE_LIMIT)
+        except TooLarge:
+            limit = TEMPLATE_LIMIT >> 20
+            raise _Unreadable("template-too-large", f"'{template}' is larger than {limit} MiB") from None
         except OSError as error:
             raise _Unreadable("template-unreadable", f"'{template}' cannot be read: {error.strerror}") from None
-        if len(data) > TEMPLATE_LIMIT:
-            limit = TEMPLATE_LIMIT >> 20
-            raise _Unreadable("template-too-large", f"'{template}' is larger than {limit} MiB")
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
@@ -162,13 +174,13 @@ class _Loader(BaseLoader):
             self.sources.append(path)
         return text, str(path), lambda: True
 
+    def _folder_of(self, path: Path) -> Path:
+        return next((folder for folder in self.folders if path.is_relative_to(folder)), path.parent)
+
     def shown(self, filename: str) -> str:
         """A template's file as people know it: its name below its folder."""
-        path = Path(filename)
-        for folder in self.folders:
-            if path.is_relative_to(folder):
-                return f"{folder.name}/{path.relative_to(folder).as_posix()}"
-        return path.name
+        folder = self._folder_of(path := Path(filename))
+        return f"{folder.name}/{path.relative_to(folder).as_posix()}" if folder in self.folders else path.name
 
     def files(self) -> set[str]:
         """The file names in compiled code."""
@@ -226,7 +238,7 @@ def _explained(loader: _Loader | None, place: str, values: Mapping[str, object])
     try:
         yield
     except _Escapes as error:
-        raise RecipeError("template-escapes", str(error), place=place, hint=_ESCAPE_HINT) from None
+        raise RecipeError("template-escapes", str(error), place=place, hint=error.way_out) from None
     except _Unreadable as error:
         raise RecipeError(error.code, str(error), place=place) from None
     except TemplateNotFound as error:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipeline.beneath import read_file
 from pipeline.errors import RecipeError, VerificationError
 from pipeline.model.platform import Platform
 from pipeline.process import run
@@ -77,9 +78,9 @@ def _bytes(place: str, repository: str, documents: Documents) -> bytes:
         return documents.get([place], limit=KEYS_LIMIT)
     path = Path(place)
     try:
-        if not path.is_absolute() or path.stat().st_size > KEYS_LIMIT:
-            raise OSError("not an absolute path" if not path.is_absolute() else "too large for a key")
-        return path.read_bytes()
+        if not path.is_absolute():
+            raise OSError("not an absolute path")
+        return read_file(path, KEYS_LIMIT)
     except OSError as error:
         raise RecipeError(
             "key-unreadable",

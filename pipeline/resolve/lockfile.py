@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.beneath import Escape, Folder, NotRegular, TooLarge, escape_error
 from pipeline.digest import Digest
 from pipeline.errors import RecipeError, ResolutionError, VerificationError
 from pipeline.model.lock import Lock, LockedParent, LockSection
@@ -51,7 +52,7 @@ def lock_path(recipe_path: Path) -> Path:
 
 
 def write_lock(path: Path, lock: Lock) -> None:
-    """Write the lock, whole or not at all."""
+    """Write the lock, whole or not at all. A link that stands there is replaced, never followed."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -179,14 +180,17 @@ def _text(text: str) -> str:
 
 def read_lock(path: Path) -> Lock | None:
     """The lock at `path`, or None if there is none. Raises ResolutionError `lock-malformed` or
-    `lock-newer-format`."""
+    `lock-newer-format`, RecipeError `path-escapes`."""
     try:
-        with path.open("rb") as file:
-            data = file.read(LOCK_LIMIT + 1)
+        data = Folder(path.parent).read(path.name, LOCK_LIMIT)
     except FileNotFoundError:
         return None
-    if len(data) > LOCK_LIMIT:
-        raise _malformed(f"it has more than {LOCK_LIMIT} bytes", path.name)
+    except Escape as error:
+        raise escape_error(error, str(path)) from None
+    except TooLarge:
+        raise _malformed(f"it has more than {LOCK_LIMIT} bytes", path.name) from None
+    except NotRegular as error:
+        raise _malformed(str(error.strerror), path.name) from None
     try:
         return parse_lock(data.decode(), path.name)
     except UnicodeDecodeError as error:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, StrEnum
 from pathlib import Path
 
+from pipeline.beneath import Escape, Given, escape_error
 from pipeline.digest import Digest, canonical_json
+from pipeline.documents import SIZE_LIMIT
 from pipeline.errors import RecipeError, ResolutionError
 from pipeline.model.lock import LockedParent, LockSection, Mode
 from pipeline.model.package import Nevra
@@ -103,7 +105,9 @@ def _included(recipe: Recipe) -> list[list[str]]:
         if path.resolve() == own:
             continue
         try:
-            content = Digest.of(path.read_bytes())
+            content = Digest.of(Given(recipe.path.parent).read(path, SIZE_LIMIT))
+        except Escape as error:
+            raise escape_error(error, str(path)) from None
         except OSError as error:
             raise RecipeError("recipe-unreadable", f"{path} cannot be read: {error}", place=str(path)) from error
         found.append([os.path.relpath(path.resolve(), own.parent), str(content)])
