@@ -23,6 +23,7 @@ from pipeline.cli.command import (
     perform,
     tell,
 )
+from pipeline.cli.identity import IdentityOption, identity_for
 from pipeline.cli.keys import verifying_key
 from pipeline.cli.looking import ImageArgument
 from pipeline.cli.outcome import plain
@@ -64,6 +65,7 @@ def audit_command(
     everything: Annotated[
         bool, typer.Option("--all", help="Other fixes than those of security too; no threshold is on them.")
     ] = False,
+    known_as: IdentityOption = "",
     offline: OfflineOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -84,6 +86,7 @@ def audit_command(
                 architectures=tuple(arch or ()),
                 modules=tuple(module or ()),
                 kinds=None if everything else frozenset({SECURITY}),
+                identity=identity_for(known_as),
             ),
             workshop,
         )

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.command import JsonOption, ProgressOption, StoreOption, Surroundings, answer, app, perform, say
+from pipeline.cli.identity import IdentityOption, identity_for
 from pipeline.cli.keys import verifying_key
 from pipeline.cli.outcome import plain
 from pipeline.cli.progress import Look
@@ -89,6 +90,7 @@ def sbom_command(
     check: Annotated[
         bool, typer.Option("--validate", help="Hold it against the form's own validator first (a second or so).")
     ] = False,
+    known_as: IdentityOption = "",
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -102,7 +104,8 @@ def sbom_command(
                 )
             workshop = around.workshop(store)
             verifying = verifying_key(key, workshop.environment, workshop.progress)
-            _, document = attested_sbom(parse_address(image), form, verifying, workshop)
+            identity = identity_for(known_as)
+            _, document = attested_sbom(parse_address(image), form, verifying, workshop, identity=identity)
         else:
             layout = Path(image)
             document = read_sbom(report_folder(layout), form, read_layout(layout).digest)

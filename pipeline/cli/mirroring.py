@@ -21,6 +21,7 @@ from pipeline.cli.command import (
     perform,
     say,
 )
+from pipeline.cli.identity import IdentityOption, identity_for
 from pipeline.cli.keys import verifying_key
 from pipeline.cli.outcome import plain
 from pipeline.cli.progress import Look
@@ -45,6 +46,8 @@ def verify_command(
     quick: Annotated[
         bool, typer.Option("--quick", help="Do not read the layers, only ask whether they are there.")
     ] = False,
+    known_as: IdentityOption = "",
+    rules: RulesOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
     progress: ProgressOption = Look.AUTO,
@@ -54,7 +57,8 @@ def verify_command(
     def act(around: Surroundings) -> int:
         workshop = around.workshop(store)
         verifying = verifying_key(key, workshop.environment, workshop.progress)
-        found = verify(parse_address(reference), verifying, workshop, contents=not quick)
+        identity = identity_for(known_as, rules)
+        found = verify(parse_address(reference), verifying, workshop, contents=not quick, identity=identity)
         say(*verified_as_lines(found))
         if around.as_json:
             answer(verified_as_json(found))

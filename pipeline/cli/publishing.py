@@ -20,6 +20,7 @@ from pipeline.cli.command import (
     perform,
     say,
 )
+from pipeline.cli.identity import IdentityOption, identity_for
 from pipeline.cli.keys import password, signing_key, verifying_key
 from pipeline.cli.progress import Look
 from pipeline.cli.released import (
@@ -127,6 +128,7 @@ def promote_command(
     reference: ReferenceArgument,
     to: Annotated[str, typer.Option("--to", help="The channel: a tag such as 'stable'.", show_default=False)],
     key: VerifyOption,
+    known_as: IdentityOption = "",
     rules: RulesOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -138,7 +140,8 @@ def promote_command(
         workshop = around.workshop(store)
         address = parse_address(reference)
         verifying = verifying_key(key, workshop.environment, workshop.progress)
-        moved = promote(address, to, verifying, rules_for(address, rules), workshop)
+        identity = identity_for(known_as, rules)
+        moved = promote(address, to, verifying, rules_for(address, rules), workshop, identity=identity)
         say(*moved_as_lines(moved))
         if around.as_json:
             answer(moved_as_json(moved))
@@ -154,6 +157,7 @@ def rollback_command(
     to: Annotated[
         str | None, typer.Option("--to", help="A digest (default: what the tag pointed to before).", show_default=False)
     ] = None,
+    known_as: IdentityOption = "",
     rules: RulesOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -166,7 +170,8 @@ def rollback_command(
         address = parse_address(reference)
         target = parse_address(f"{address.url}@{to}").digest if to else None
         verifying = verifying_key(key, workshop.environment, workshop.progress)
-        moved = rollback(address, target, verifying, rules_for(address, rules), workshop)
+        identity = identity_for(known_as, rules)
+        moved = rollback(address, target, verifying, rules_for(address, rules), workshop, identity=identity)
         say(*moved_as_lines(moved))
         if around.as_json:
             answer(moved_as_json(moved))
@@ -180,6 +185,7 @@ def copy_command(
     source: ReferenceArgument,
     target: Annotated[str, typer.Argument(help="Where to: a repository on a mirror, or oci:PATH.", show_default=False)],
     key: VerifyOption,
+    known_as: IdentityOption = "",
     rules: RulesOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -191,7 +197,8 @@ def copy_command(
         workshop = around.workshop(store)
         there = parse_address(target)
         verifying = verifying_key(key, workshop.environment, workshop.progress)
-        done = copy(parse_address(source), there, verifying, rules_for(there, rules), workshop)
+        identity = identity_for(known_as, rules)
+        done = copy(parse_address(source), there, verifying, rules_for(there, rules), workshop, identity=identity)
         for one in done:
             say(*copied_as_lines(one))
         if around.as_json:

@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline.digest import Digest
-from pipeline.errors import Problem, RelbuildError, VerificationError
-from pipeline.mirror.attesting import OF_EACH_IMAGE, OF_EACH_INDEX, Attestation, find_attested, signature_payloads
+from pipeline.errors import Problem, VerificationError
+from pipeline.mirror.attesting import OF_EACH_IMAGE, OF_EACH_INDEX, Attestation, find_attested
 from pipeline.mirror.held import Held, read_held
 from pipeline.mirror.repository import Repository
+from pipeline.mirror.signed_identity import SignedIdentity, find_signed_names
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
-from pipeline.oci import VerifyingKey, media_types, read_artifact, signature_tag, verify_signatures
+from pipeline.oci import VerifyingKey, media_types, read_artifact
 from pipeline.oci.sources import SOURCES_TYPE
 from pipeline.progress import Progress, task
 
@@ -36,14 +37,15 @@ def verify(
     repository: Repository,
     reference: Digest | str,
     key: VerifyingKey,
+    expected: SignedIdentity | None,
     *,
     judge: Callable[[Held], object],
     progress: Progress,
     contents: bool = True,
 ) -> Verified:
-    """Verify an image or index with all that belongs to it. `judge` asks the gate whether the attested evidence carries
-    it, and raises PublicationRefused if not; `contents` reads every layer from its beginning to its end (without it,
-    layers need only be there).
+    """Verify an image or index with all that belongs to it, signed under the name `expected` (None: whichever).
+    `judge` asks the gate whether the attested evidence carries it, and raises PublicationRefused if not; `contents`
+    reads every layer from its beginning to its end (without it, layers need only be there).
 
     Raises UsageError `reference-missing`; VerificationError of all problems at once; what `judge` raises.
     """
@@ -57,10 +59,10 @@ def verify(
             problems += problem
             read += size
         for manifest in held.manifests:
-            names, found = _signed(repository, manifest, key)
+            names, wrong = find_signed_names(repository, manifest, key, expected)
             identities |= set(names)
-            problems += found
-            problems += _sources(repository, manifest.digest, key)
+            problems += wrong
+            problems += _sources(repository, manifest.digest, key, expected)
             said, found = _attested(repository, manifest, key)
             attested.append((manifest.digest, tuple(said)))
             problems += found
@@ -91,7 +93,9 @@ def _contents(repository: Repository, held: Held, contents: bool) -> Iterator[tu
         yield from pool.map(look, wanted.values())
 
 
-def _sources(repository: Repository, subject: Digest, key: VerifyingKey) -> tuple[Problem, ...]:
+def _sources(
+    repository: Repository, subject: Digest, key: VerifyingKey, expected: SignedIdentity | None
+) -> tuple[Problem, ...]:
     """What is wrong with the source packages that go with a manifest, if they do: signature and bytes."""
     problems: list[Problem] = []
     for referrer in repository.referrers(subject):
@@ -101,32 +105,13 @@ def _sources(repository: Repository, subject: Digest, key: VerifyingKey) -> tupl
         if manifest is None:
             problems.append(Problem("referrer-missing", f"{referrer.descriptor.digest} is not there", repository.url))
             continue
-        problems += _signed(repository, manifest, key)[1]
+        problems += find_signed_names(repository, manifest, key, expected)[1]
         for layer in read_artifact(manifest).layers:
             try:
                 repository.check_blob(layer)
             except VerificationError as error:
                 problems += error.problems
     return tuple(problems)
-
-
-def _signed(repository: Repository, manifest: Manifest, key: VerifyingKey) -> tuple[list[str], tuple[Problem, ...]]:
-    """The names under which a manifest is signed in cosign's first form, and what is wrong."""
-    tag = signature_tag(manifest.digest)
-    try:
-        signature = repository.manifest(tag)
-        if signature is None:
-            raise VerificationError(
-                "signature-missing",
-                f"{manifest.digest} is not signed: there is no {tag}",
-                place=repository.url,
-                hint="publish it with relbuild, or copy it with `relbuild copy`, which carries signatures along",
-            )
-        payloads = signature_payloads(repository, signature)
-        good = verify_signatures(signature, payloads, manifest.digest, key)
-    except RelbuildError as error:
-        return [], error.problems
-    return [one.identity for one in good if one.identity], ()
 
 
 def _attested(

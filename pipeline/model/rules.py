@@ -48,6 +48,15 @@ class RetentionRule:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityRule:
+    """What a repository whose name begins with `prefix` holds was signed under the name that begins with
+    `signed_prefix` in its place (containers-policy.json, `remapIdentity`)."""
+
+    prefix: str
+    signed_prefix: str
+
+
+@dataclass(frozen=True, slots=True)
 class MirrorRules:
     """All that a keeper has written down. `grace`: seconds for which what nothing refers to is spared, because a
     publication may be under way; `quarantine`: seconds for which what was pruned can be brought back."""
@@ -56,3 +65,4 @@ class MirrorRules:
     retention: tuple[RetentionRule, ...] = ()
     grace: int = 86_400
     quarantine: int = 7 * 86_400
+    identities: tuple[IdentityRule, ...] = ()

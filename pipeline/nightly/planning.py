@@ -16,6 +16,7 @@ from pipeline.gather import Order, Workshop
 from pipeline.gather.locking import choose_architecture, choose_platform
 from pipeline.mirror.held import read_held
 from pipeline.mirror.repository import Mirror, Repository
+from pipeline.mirror.signed_identity import require_identity
 from pipeline.mirror.tags import floating_tags, immutable_tag
 from pipeline.model.absolute_path import absolute
 from pipeline.model.lock import Lock, LockSection
@@ -346,6 +347,7 @@ class Planner:
         held = read_held(repository, reference)
         if len(held.images) != 1:
             return None
+        require_identity(repository, held.manifest, self._public(self.making.key))
         record = attested_record(repository, held.digest, self._public(self.making.key))
         immutable = immutable_tag(held.version, held.created, held.digest)
         if record is None or repository.resolve(immutable) != held.digest:

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pipeline.documents import Document, load
-from pipeline.model.rules import GateRule, MirrorRules, RetentionRule
+from pipeline.model.rules import GateRule, IdentityRule, MirrorRules, RetentionRule
 from pipeline.recipes.fields import Age, Line, Size, Strict
 from pipeline.recipes.problems import Problems, place, validate
 
@@ -81,6 +81,21 @@ class RetentionDocument(Strict):
     )
 
 
+class IdentityDocument(Strict):
+    """What a mirror that is a copy holds was signed under the name of the one that it is a copy of. The first rule
+    decides that matches. Believed from a file that is named with `--rules` alone, never from the mirror itself."""
+
+    prefix: Line = Field(
+        description="how the repository's name begins here: HOST, HOST/NAMESPACE or all of it",
+        examples=["mirror.example/copies"],
+    )
+    signed_prefix: Line = Field(
+        alias="signed-prefix",
+        description="what stands in its place in the name that was signed",
+        examples=["registry.example/prod"],
+    )
+
+
 class RulesDocument(Strict):
     """The file `rules.yaml` of a mirror's keeper."""
 
@@ -93,6 +108,7 @@ class RulesDocument(Strict):
         description="how long what nothing refers to is spared, because a publication may be under way",
     )
     quarantine: Age = Field(default=_DEFAULTS.quarantine, description="how long what was pruned can be brought back")
+    identities: list[IdentityDocument] = Field(default=[], description="under which names copies were signed")
 
 
 def load_rules(path: Path) -> MirrorRules:
@@ -108,7 +124,8 @@ def load_rules(path: Path) -> MirrorRules:
         raise AssertionError("a document without problems has a value")
     gate = _DEFAULTS.gate if parsed.gate is None else tuple(_gate(document, *one) for one in enumerate(parsed.gate))
     retention = tuple(_retention(document, *one) for one in enumerate(parsed.retention))
-    return MirrorRules(gate, retention, parsed.grace, parsed.quarantine)
+    identities = tuple(IdentityRule(one.prefix.rstrip("/"), one.signed_prefix.rstrip("/")) for one in parsed.identities)
+    return MirrorRules(gate, retention, parsed.grace, parsed.quarantine, identities)
 
 
 def _gate(document: Document, number: int, rule: GateDocument) -> GateRule:

@@ -15,6 +15,7 @@ from pipeline.mirror.addresses import Address
 from pipeline.mirror.contents import attested_predicate
 from pipeline.mirror.held import read_held
 from pipeline.mirror.repository import Repository
+from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, require_identity
 from pipeline.model.advisory import SECURITY, ImagePackage, Threshold, exceeding
 from pipeline.model.image import Image, ImageConfig
 from pipeline.model.night import MissingFix
@@ -44,7 +45,7 @@ class AuditOrder:
     `key` must have signed what is named and attested the packages; None: they are what the mirror says, as those of a
     layout are what its report says. `repositories` is the file that defines platforms, `platform` another one than was
     recorded. `architectures` are RPM's, empty for all that an index has. `modules` are streams that are on besides
-    those that the packages tell of. `kinds` of advisories, None for all.
+    those that the packages tell of. `kinds` of advisories, None for all. `identity`: the name that was signed.
     """
 
     subject: Address | Path
@@ -54,6 +55,7 @@ class AuditOrder:
     architectures: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     kinds: frozenset[str] | None = frozenset({SECURITY})
+    identity: ExpectedIdentity = EXPECT_OWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +212,7 @@ def read_contents(order: AuditOrder, workshop: Workshop) -> tuple[Digest, str, t
         held = read_held(repository, subject.reference)
         if order.key is not None:  # an index says which images it has, and until when they are kept up
             attested_predicate(repository, held.digest, SIGN, order.key)
+            require_identity(repository, held.manifest, order.key, order.identity)
         contents = tuple(_published(repository, image, order) for image in held.images)
         return held.digest, held.end_of_life, contents
 

@@ -12,6 +12,7 @@ from pipeline.mirror.carrying import Carried, carry
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.publishing import Mover, set_for_ever
 from pipeline.mirror.repository import Repository, is_auxiliary
+from pipeline.mirror.signed_identity import EXPECT_OWN, NO_HOST, ExpectedIdentity, SignedIdentity
 from pipeline.mirror.tags import immutable_tag
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules
@@ -31,16 +32,23 @@ class Copied:
 
 
 def copy(
-    source: Address, target: Address, key: VerifyingKey, rules: MirrorRules, workshop: Workshop
+    source: Address,
+    target: Address,
+    key: VerifyingKey,
+    rules: MirrorRules,
+    workshop: Workshop,
+    *,
+    identity: ExpectedIdentity = EXPECT_OWN,
 ) -> tuple[Copied, ...]:
     """Carry an image, or without tag and digest all that a repository's tags name, to another mirror or into a layout,
-    with every signature and referrer; verified first to the last byte.
+    with every signature and referrer; verified first to the last byte. `identity` is the source's; what is in a layout,
+    which has no name, must have been signed under a name whose last part is the target's.
 
     Raises UsageError, VerificationError, PublicationRefused.
     """
     reach = way_of(workshop)
     with reach.repository(source) as here, reach.repository(target, create=True, write=True) as there:
-        porter = _Porter(here, there, key, rules, workshop)
+        porter = _Porter(here, there, key, rules, workshop, _expected(here, there, identity))
         return tuple(porter.carry(digest, tags) for digest, tags in _wanted(here, source, target))
 
 
@@ -64,6 +72,13 @@ def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Di
     return [(digest, tuple(tags)) for digest, tags in sorted(by_digest.items())]
 
 
+def _expected(here: Repository, there: Repository, identity: ExpectedIdentity) -> SignedIdentity | None:
+    expected = identity.of(here)
+    if expected is None and there.name:
+        return SignedIdentity(f"{NO_HOST}/{there.name.rpartition('/')[2]}")
+    return expected
+
+
 @dataclass(frozen=True, slots=True)
 class _Porter:
     here: Repository
@@ -71,11 +86,12 @@ class _Porter:
     key: VerifyingKey
     rules: MirrorRules
     workshop: Workshop
+    expected: SignedIdentity | None
 
     def carry(self, digest: Digest, tags: tuple[str, ...]) -> Copied:
         """One image or index: verified, carried, and what arrived cleared before a tag points to it."""
         work = self.workshop
-        held = verified(self.here, digest, self.key, work, contents=True).held
+        held = verified(self.here, digest, self.key, work, contents=True, expected=self.expected).held
         carried = carry(held, self.here, self.there, store=work.store, progress=work.progress)
         own = immutable_tag(held.version, held.created, held.digest)
         floating = tuple(tag for tag in tags if tag != own)

@@ -8,6 +8,7 @@ from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address
 from pipeline.mirror.attesting import find_attested
 from pipeline.mirror.held import Held, read_held
+from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, require_identity
 from pipeline.oci import VerifyingKey, validate, write_layout
 from pipeline.oci.predicates import CYCLONEDX, SPDX
 from pipeline.oci.sbom import SbomForm
@@ -39,8 +40,15 @@ def validate_held(reference: Address, workshop: Workshop) -> tuple[Held, tuple[P
         return held, tuple(problems)
 
 
-def attested_sbom(reference: Address, form: SbomForm, key: VerifyingKey, workshop: Workshop) -> tuple[Digest, bytes]:
-    """The SBOM that `key` attests of an image, and the image's digest.
+def attested_sbom(
+    reference: Address,
+    form: SbomForm,
+    key: VerifyingKey,
+    workshop: Workshop,
+    *,
+    identity: ExpectedIdentity = EXPECT_OWN,
+) -> tuple[Digest, bytes]:
+    """The SBOM that `key` attests of an image that it signed under this repository's name, and the image's digest.
 
     Raises UsageError `several-images` for an index (name the digest of one of its images), VerificationError.
     """
@@ -54,6 +62,7 @@ def attested_sbom(reference: Address, form: SbomForm, key: VerifyingKey, worksho
                 place=str(reference),
                 hint=f"name one of them by digest ({digests})",
             )
+        require_identity(repository, held.manifest, key, identity)
         digest = held.images[0].digest
         good, bad = find_attested(repository, digest, _PREDICATES[form], key)
         if good:

@@ -11,6 +11,7 @@ from pipeline.mirror.addresses import Address
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.history import earlier, read_history
 from pipeline.mirror.publishing import Mover
+from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import VerifyingKey
@@ -29,12 +30,21 @@ class Moved:
     moved: Move | None
 
 
-def promote(reference: Address, channel: str, key: VerifyingKey, rules: MirrorRules, workshop: Workshop) -> Moved:
+def promote(
+    reference: Address,
+    channel: str,
+    key: VerifyingKey,
+    rules: MirrorRules,
+    workshop: Workshop,
+    *,
+    identity: ExpectedIdentity = EXPECT_OWN,
+) -> Moved:
     """Point `channel` at the very digest that `reference` names, verified first, and cleared by that channel's rules.
     Nothing is uploaded but the record of the move."""
     with way_of(workshop).repository(reference, write=True) as repository:
         refuse_name(channel)
-        held = verified(repository, reference.reference, key, workshop, contents=False).held
+        expected = identity.of(repository)
+        held = verified(repository, reference.reference, key, workshop, contents=False, expected=expected).held
 
         def clear() -> Cleared:
             current = current_images(repository, (channel,), held.digest)
@@ -43,7 +53,15 @@ def promote(reference: Address, channel: str, key: VerifyingKey, rules: MirrorRu
         return _moved(Mover(repository, held.version, Why.PROMOTE, clear, workshop.clock), channel, clear())
 
 
-def rollback(reference: Address, to: Digest | None, key: VerifyingKey, rules: MirrorRules, workshop: Workshop) -> Moved:
+def rollback(
+    reference: Address,
+    to: Digest | None,
+    key: VerifyingKey,
+    rules: MirrorRules,
+    workshop: Workshop,
+    *,
+    identity: ExpectedIdentity = EXPECT_OWN,
+) -> Moved:
     """Point a tag at what it pointed to before, or at `to`, verified first to its last byte. Nothing is uploaded but
     the record of the move. Raises UsageError `history-empty`, `not-in-history`."""
     tag = reference.tag or "latest"
@@ -58,7 +76,8 @@ def rollback(reference: Address, to: Digest | None, key: VerifyingKey, rules: Mi
                 hint="name a digest with --to; `relbuild history` shows what there is",
             )
         target = to or before[0]
-        held = verified(repository, target, key, workshop, contents=True).held
+        expected = identity.of(repository)
+        held = verified(repository, target, key, workshop, contents=True, expected=expected).held
 
         def clear() -> Cleared:
             return clear_held(held, (tag,), repository, key, rules)

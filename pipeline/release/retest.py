@@ -15,6 +15,7 @@ from pipeline.mirror.attesting import SignedCompanions
 from pipeline.mirror.held import Held, read_held
 from pipeline.mirror.publishing import accompany
 from pipeline.mirror.repository import Repository
+from pipeline.mirror.signed_identity import require_identity
 from pipeline.model.evidence import evidence_json
 from pipeline.model.image import Image
 from pipeline.model.smoke import SmokePlan
@@ -46,9 +47,11 @@ def retest(
     """Fetch the image `digest` from its repository, launch it, ask the checks of `plan`, and if it passes attest that
     there, and with it what `also` says of it. `folder` is the recipe's.
 
-    Raises UsageError `reference-missing`, VerificationError `image-missing` for an index.
+    Raises UsageError `reference-missing`, VerificationError `image-missing` for an index, `identity-mismatch`.
     """
-    image = _one(read_held(repository, digest), repository)
+    held = read_held(repository, digest)
+    image = _one(held, repository)
+    require_identity(repository, held.manifest, key.public)
     for layer in image.layers:
         if not workshop.store.has(layer.blob.digest):
             repository.fetch_blob(layer.blob, workshop.store)

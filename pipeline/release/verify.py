@@ -9,6 +9,7 @@ from pipeline.mirror.addresses import Address
 from pipeline.mirror.gate import Attested, Candidate, Cleared
 from pipeline.mirror.held import Held
 from pipeline.mirror.repository import Repository
+from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, SignedIdentity
 from pipeline.mirror.verifying import Verified
 from pipeline.mirror.verifying import verify as verify_held
 from pipeline.model.rules import MirrorRules
@@ -16,18 +17,33 @@ from pipeline.oci import VerifyingKey
 from pipeline.release.current import way_of
 
 
-def verify(reference: Address, key: VerifyingKey, workshop: Workshop, *, contents: bool = True) -> Verified:
-    """Verify what a reference names: every byte (without `contents`, of layers only that they are there), signatures,
-    attestations, and the recorded answers once more. Raises UsageError `reference-missing`, VerificationError."""
+def verify(
+    reference: Address,
+    key: VerifyingKey,
+    workshop: Workshop,
+    *,
+    contents: bool = True,
+    identity: ExpectedIdentity = EXPECT_OWN,
+) -> Verified:
+    """Verify what a reference names: every byte (without `contents`, of layers only that they are there), signatures
+    and the name in them, attestations, and the recorded answers once more. Raises UsageError `reference-missing`,
+    VerificationError."""
     with way_of(workshop).repository(reference) as repository:
         try:
-            return verified(repository, reference.reference, key, workshop, contents=contents)
+            expected = identity.of(repository)
+            return verified(repository, reference.reference, key, workshop, contents=contents, expected=expected)
         except PublicationRefused as refused:  # nobody wants to publish here: what stands there does not hold
             raise VerificationError.of(refused.problems) from refused
 
 
 def verified(
-    repository: Repository, reference: Digest | str, key: VerifyingKey, workshop: Workshop, *, contents: bool
+    repository: Repository,
+    reference: Digest | str,
+    key: VerifyingKey,
+    workshop: Workshop,
+    *,
+    contents: bool,
+    expected: SignedIdentity | None,
 ) -> Verified:
     """The same, of a repository that is open, by one who wants to move a tag to it: PublicationRefused is raised if the
     recorded answers do not carry that."""
@@ -35,6 +51,7 @@ def verified(
         repository,
         reference,
         key,
+        expected,
         judge=lambda held: clear_held(held, (), repository, key, MirrorRules()),
         progress=workshop.progress,
         contents=contents,

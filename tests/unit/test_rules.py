@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import RecipeError
-from pipeline.model.rules import GateRule, MirrorRules, RetentionRule
+from pipeline.model.rules import GateRule, IdentityRule, MirrorRules, RetentionRule
 from pipeline.recipes import load_rules
 from pipeline.recipes.quantities import Malformed, parse_age, write_age
 
@@ -40,6 +40,8 @@ retention:
   - {repositories: "nightly/*", tags: "*-20*", keep: 10, younger-than: 30d, pulled-within: 2w}
 grace: 12h
 quarantine: 90m
+identities:
+  - {prefix: mirror.example/copies/, signed-prefix: registry.example/prod}
 """,
     )
     assert found == MirrorRules(
@@ -62,6 +64,7 @@ quarantine: 90m
         (RetentionRule("nightly/*", "*-20*", 10, 30 * 86_400, 14 * 86_400, "rules.yaml:14: retention[0]"),),
         43_200,
         5_400,
+        (IdentityRule("mirror.example/copies", "registry.example/prod"),),
     )
 
 
