@@ -22,19 +22,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pipeline.urls import redacted
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong.
 
     `code` is kebab-case and stable; `message` says what happened to which input; `place` is
-    `file:line` with the path in the document, or a package or file name; `hint` is the way out.
+    `file:line` with the path in the document, or a package or file name; `hint` is the way out. URLs in them lose
+    what may be secret, here and once for all: an error goes into logs, reports and pages.
     """
 
     code: str
     message: str
     place: str | None = None
     hint: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("message", "place", "hint"):
+            text = getattr(self, name)
+            if text and "://" in text:
+                object.__setattr__(self, name, redacted(text))
 
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place else ""
@@ -49,7 +58,7 @@ class RelbuildError(Exception):
 
     def __init__(self, code: str, message: str, *, place: str | None = None, hint: str | None = None) -> None:
         self.problems: tuple[Problem, ...] = (Problem(code, message, place, hint),)
-        super().__init__(message)
+        super().__init__(self.problems[0].message)
 
     @classmethod
     def of(cls, problems: Sequence[Problem]) -> RelbuildError:

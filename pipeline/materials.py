@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import pipeline
 from pipeline.digest import Digest, canonical_json, digest_file, identity
@@ -34,6 +33,7 @@ from pipeline.repos import Key
 from pipeline.resolve import versions
 from pipeline.store import Store
 from pipeline.trees import ATTRIBUTE, capability_text, stacked
+from pipeline.urls import public
 
 _SET_ID = 0o6000
 """Set-user-id and set-group-id, of st_mode."""
@@ -199,12 +199,7 @@ def _own_files(recipe: Recipe, folder: Path) -> Iterator[Material]:
         if plan.kind is FileKind.SOURCE:
             yield _file(folder / plan.origin, folder, MaterialKind.FILE)
         elif plan.kind is FileKind.URL and plan.sha256 is not None:
-            yield Material(plan.path, _without_credentials(plan.origin), plan.sha256, MaterialKind.FILE)
-
-
-def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+            yield Material(plan.path, public(plan.origin), plan.sha256, MaterialKind.FILE)
 
 
 def _repositories(platform: Platform, known: Mapping[str, Digest]) -> Iterator[Material]:
@@ -212,7 +207,7 @@ def _repositories(platform: Platform, known: Mapping[str, Digest]) -> Iterator[M
     written, before variables are replaced: what they stand for is this machine's."""
     for one in platform.repositories:
         if one.id in known:
-            place = _without_credentials(next(iter(one.baseurls), one.metalink or one.mirrorlist or ""))
+            place = public(next(iter(one.baseurls), one.metalink or one.mirrorlist or ""))
             yield Material(f"{one.id}/repodata/repomd.xml", place, known[one.id], MaterialKind.REPOMD)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from pipeline.digest import Digest
 from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.repository import NAME, TAG
+from pipeline.urls import parse_url, shown
 
 
 class MirrorKind(StrEnum):
@@ -86,8 +87,9 @@ def parse_address(text: str) -> Address:
     rest, _, stated = text.removeprefix(kind).partition("@")
     try:
         digest = Digest.parse(stated) if stated else None
-    except VerificationError as error:
-        raise _malformed(text, str(error.problems[0].message)) from None
+    except VerificationError:
+        why = "what follows an '@' is a sha256 digest; names and passwords belong into `podman login`"
+        raise _malformed(text, why) from None
     head, slash, last = rest.rpartition("/")
     last, colon, tag = (
         last.partition(":") if "/" in rest or kind in (MirrorKind.LAYOUT, MirrorKind.DIRECTORY) else (last, "", "")
@@ -107,7 +109,7 @@ def parse_address(text: str) -> Address:
 def _malformed(text: str, why: str) -> UsageError:
     return UsageError(
         "address-malformed",
-        f"'{text[:200]}' names no place on a mirror: {why}",
+        f"'{shown(text)}' names no place on a mirror: {why}",
         hint="write registry://HOST/NAMESPACE/NAME:TAG, dir:PATH/NAME:TAG or oci:PATH:TAG",
     )
 
@@ -135,10 +137,8 @@ class RegistryRoot:
         host, _, namespace = rest.partition("/")
         namespace = namespace.rstrip("/")
         if "@" in rest:
-            raise _wrong(
-                url.rpartition("@")[2], "names and passwords do not belong into an address: use `podman login`"
-            )
-        if scheme not in SCHEMES or not _HOST.fullmatch(host):
+            raise _wrong(url, "names and passwords do not belong into an address: use `podman login`")
+        if scheme not in SCHEMES or not _HOST.fullmatch(host) or parse_url(f"{SCHEMES[scheme]}://{host}") is None:
             raise _wrong(url, "write it as registry://HOST[:PORT]/NAMESPACE")
         if namespace and not NAME.fullmatch(namespace):
             raise _wrong(url, "a namespace has small letters, digits, and . _ - / between them")
@@ -158,4 +158,4 @@ class RegistryRoot:
 
 
 def _wrong(url: str, hint: str) -> UsageError:
-    return UsageError("mirror-url", f"'{url[:200]}' is not the address of a registry", place=url[:200], hint=hint)
+    return UsageError("mirror-url", f"'{shown(url)}' is not the address of a registry", place=shown(url), hint=hint)

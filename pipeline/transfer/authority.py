@@ -9,23 +9,37 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from pipeline.errors import EnvironmentLacking
 from pipeline.transfer.challenge import Challenge, Scope, merged, parse_scopes
 from pipeline.transfer.credentials import Credentials, Wallet
+from pipeline.transfer.realms import VARIABLE
+from pipeline.urls import Url, parse_url, shown
 
 ANSWER_LIMIT = 1 << 20
 """Bytes of a token server's answer; tokens with many scopes have some ten thousand."""
 
 CLIENT = "relbuild"
 
+TOKEN_LIMIT = 48 << 10
+"""Characters of a token: it goes into a header, and servers refuse much shorter ones than a MiB."""
+
+TOKENS = 256
+"""Tokens that are kept: one for each repository and what is done there. A registry that names another service with each
+answer must not fill the memory."""
+
+LONGEST = 24 * 3600.0
+"""Seconds after which a token is asked for anew, whatever its server says: registries say minutes."""
+
 _SHORTEST = 60.0
-"""Seconds that a token lasts if its server does not say, and the least that a server may say (the protocol)."""
+"""Seconds that a token lasts if its server does not say, or nothing that can be (the protocol's own rule)."""
+_OURS = frozenset({"access_type", "account", "client_id", "grant_type", "offline_token", "scope", "service"})
+"""Parameters of a token request that a realm cannot bring along."""
+_PARAMETERS = 20
 _MARGIN = 0.1
 """The part of its life in which a token is not used any more: a request may be long."""
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +58,21 @@ class _Token:
     until: float
 
 
-def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port: what credentials are kept to (RFC 6454)."""
-    parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
-
-
 class Authority:
-    """Knows how one registry wants to be asked. `call` sends a TokenRequest and returns (status, body)."""
+    """Knows how one registry wants to be asked. `host`: as people write it; `call` sends a TokenRequest and returns
+    (status, body)."""
 
     def __init__(
-        self, base: str, namespace: str, wallet: Wallet, call: Callable[[TokenRequest], tuple[int, bytes]]
+        self, base: Url, host: str, namespace: str, wallet: Wallet, call: Callable[[TokenRequest], tuple[int, bytes]]
     ) -> None:
         self._base = base
-        self._host = urlsplit(base).netloc
+        self._host = host
         self._namespace = namespace
         self._wallet = wallet
         self._call = call
         self._lock = threading.Lock()
         self._way: Challenge | None = None
-        self._wider: dict[tuple[Scope, ...], tuple[Scope, ...]] = {}
+        self._demanded: tuple[Scope, ...] = ()
         self._tokens: dict[tuple[str, str, tuple[Scope, ...]], _Token] = {}
 
     def header(self, scopes: Sequence[Scope]) -> str:
@@ -76,11 +85,13 @@ class Authority:
             if way.scheme == "basic":
                 credentials = self._credentials(scopes)
                 return credentials.basic if credentials else ""
-            return self._bearer(way, self._wider.get(tuple(scopes), merged(scopes)))
+            return self._bearer(way, merged(scopes))
 
     def answer(self, challenges: Sequence[Challenge], scopes: Sequence[Scope], refused: str) -> str:
         """The Authorization for the same request once more, after it was refused with `challenges` although (or
-        because) it had the header `refused`. Raises EnvironmentLacking `registry-denied` when there is none."""
+        because) it had the header `refused`. A token is asked for `scopes` and nothing else, whatever the challenge
+        says: what a registry names is not what is done. Raises EnvironmentLacking `registry-denied` when there is no
+        way in, `token-server-unknown` for a realm that nobody vouches for, `registry-token`."""
         way = next((one for one in challenges if one.scheme == "bearer" and one.parameter("realm")), None)
         way = way or next((one for one in challenges if one.scheme == "basic"), None)
         if way is None:
@@ -93,11 +104,11 @@ class Authority:
                     raise self.denied(scopes, why)
                 self._way = way
                 return credentials.basic
+            self._check_realm(way.parameter("realm"), scopes)
             self._way = way
-            wanted = merged(scopes, parse_scopes(way.parameter("scope")))
-            self._wider[tuple(scopes)] = wanted
+            self._demanded = parse_scopes(way.parameter("scope"))
             self._tokens = {key: token for key, token in self._tokens.items() if token.header != refused}
-            return self._bearer(way, wanted)
+            return self._bearer(way, merged(scopes))
 
     def denied(self, scopes: Sequence[Scope], why: str) -> EnvironmentLacking:
         """The error for a registry that refuses, which says where credentials were looked for."""
@@ -105,9 +116,11 @@ class Authority:
         looked = ", ".join(str(path) for path in self._wallet.files) or "nowhere: neither HOME nor another is set"
         known = self._credentials(scopes)
         who = f"as '{known.user or 'the holder of an identity token'}'" if known else "without credentials"
+        more = [str(one) for one in self._demanded if merged(scopes, (one,)) != merged(scopes)]
+        wider = f"; it wants a token for {shown(' '.join(more))}, which this command has no use for" if more else ""
         return EnvironmentLacking(
             "registry-denied",
-            f"{self._host} refuses to let us into {what} {who}: {why}",
+            f"{self._host} refuses to let us into {what} {who}: {why}{wider}",
             place=self._host,
             hint=f"log in with `podman login {self._host}`, or ask the registry's keeper for the right; credentials "
             f"were looked for in {looked}",
@@ -123,7 +136,11 @@ class Authority:
         key = (realm, service, scopes)
         known = self._tokens.get(key)
         if known is None or known.until <= time.monotonic():
-            known = self._tokens[key] = self._new(realm, service, scopes)
+            known = self._new(realm, service, scopes)
+            self._tokens.pop(key, None)
+            while len(self._tokens) >= TOKENS:
+                del self._tokens[next(iter(self._tokens))]
+            self._tokens[key] = known
         return known.header
 
     def _new(self, realm: str, service: str, scopes: tuple[Scope, ...]) -> _Token:
@@ -131,7 +148,7 @@ class Authority:
         asked = time.monotonic()
         status, data = self._call(self._token_request(realm, service, scopes, credentials))
         if status in {400, 401, 403}:
-            raise self.denied(scopes, f"its token server {_shown(realm)} answers {status}")
+            raise self.denied(scopes, f"its token server {shown(realm)} answers {status}")
         try:
             answer = json.loads(data) if status == 200 else None
         except (ValueError, RecursionError):
@@ -139,38 +156,61 @@ class Authority:
         token, lasts = None, None
         if isinstance(answer, dict):
             token, lasts = answer.get("token") or answer.get("access_token"), answer.get("expires_in")
-        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        if not isinstance(token, str) or len(token) > TOKEN_LIMIT or not _TOKEN.fullmatch(token):
             raise EnvironmentLacking(
                 "registry-token",
-                f"the token server {_shown(realm)} of {self._host} answers {status} and no token",
-                place=_shown(realm),
+                f"the token server {shown(realm)} of {self._host} answers {status} and no token",
+                place=shown(realm),
                 hint="try again later, or tell the registry's keeper",
             )
-        seconds = float(lasts) if isinstance(lasts, int) and not isinstance(lasts, bool) else _SHORTEST
-        return _Token(f"Bearer {token}", asked + seconds * (1 - _MARGIN))
+        return _Token(f"Bearer {token}", asked + _lifetime(lasts) * (1 - _MARGIN))
 
-    def _token_request(
-        self, realm: str, service: str, scopes: Sequence[Scope], credentials: Credentials | None
-    ) -> TokenRequest:
-        parts = urlsplit(realm)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
-            raise self.denied(scopes, f"its token server is said to be at {_shown(realm)}, which is no address")
-        if parts.scheme == "http" and urlsplit(self._base).scheme == "https":
+    def _check_realm(self, realm: str, scopes: Sequence[Scope]) -> None:
+        """Raises EnvironmentLacking for a realm that is no address, or that does not belong to this registry."""
+        url = parse_url(realm)
+        if url is None or url.scheme not in {"http", "https"} or not url.host or url.userinfo:
+            raise self.denied(scopes, f"its token server is said to be at {shown(realm)}, which is no address")
+        if url.scheme == "http" and self._base.scheme == "https":
             raise self.denied(
-                scopes, f"its token server {_shown(realm)} speaks no TLS, and nothing is told to it: the registry does"
+                scopes, f"its token server {shown(realm)} speaks no TLS, and nothing is told to it: the registry does"
             )
+        if not self._wallet.token_servers.admit(self._base, url):
+            raise EnvironmentLacking(
+                "token-server-unknown",
+                f"{self._host} asks to log in at {url.place}, which is not known to belong to it; it was told nothing",
+                place=self._host,
+                hint=f"if {url.place} does give out its tokens, say so: {VARIABLE}={self._base.place}={url.place}; if "
+                "not, the registry or the way to it is not what it was: tell its keeper",
+            )
+
+    @staticmethod
+    def _token_request(
+        realm: str, service: str, scopes: Sequence[Scope], credentials: Credentials | None
+    ) -> TokenRequest:
+        realm, own = _own_query(realm)
         words = [str(scope) for scope in scopes]
         if credentials and credentials.identity_token:
             form = {"grant_type": "refresh_token", "service": service, "client_id": CLIENT, "scope": " ".join(words)}
             form["refresh_token"] = credentials.identity_token
-            return TokenRequest(realm, urlencode(form).encode(), "")
-        query = [("service", service)] if service else []
+            return TokenRequest(f"{realm}?{urlencode(own)}" if own else realm, urlencode(form).encode(), "")
+        query = [*own, ("service", service)] if service else own
         query += [("scope", word) for word in words] + [("client_id", CLIENT)]
         query += [("account", credentials.user)] if credentials else []
-        url = f"{realm}{'&' if parts.query else '?'}{urlencode(query)}"
-        return TokenRequest(url, None, credentials.basic if credentials else "")
+        return TokenRequest(f"{realm}?{urlencode(query)}", None, credentials.basic if credentials else "")
 
 
-def _shown(text: str) -> str:
-    """What a server said, for an error: bounded, on one line."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text[:200])
+def _own_query(realm: str) -> tuple[str, list[tuple[str, str]]]:
+    """A realm without its query, and what may stay of that: nothing that would ask for more than we do."""
+    address, _, query = realm.partition("#")[0].partition("?")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_PARAMETERS)
+    except ValueError:
+        return address, []
+    return address, [(name, value) for name, value in pairs if name.lower() not in _OURS]
+
+
+def _lifetime(said: object) -> float:
+    """Seconds that a token lasts, from what its server says: a number of any size, or anything else."""
+    if isinstance(said, bool) or not isinstance(said, int | float) or not said > 0:  # NaN is not
+        return _SHORTEST
+    return float(min(said, LONGEST))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking
 from pipeline.process import run
+from pipeline.transfer.realms import TokenServers
 
 FILE_LIMIT = 1 << 20
 """Bytes of a file of credentials; one with some hundred registries has far fewer."""
@@ -45,6 +46,7 @@ class Wallet:
 
     def __init__(self, files: Sequence[Path], environment: Mapping[str, str]) -> None:
         self.files = tuple(files)
+        self.token_servers = TokenServers.of(environment)
         self._environment = dict(environment)
         self._known: dict[str, Credentials | None] = {}
         self._lock = threading.Lock()
@@ -52,7 +54,7 @@ class Wallet:
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Wallet:
         """The files that podman and docker read: `$REGISTRY_AUTH_FILE` alone if it is named, else podman's of this
-        session, podman's and docker's of the person."""
+        session, podman's and docker's of the person. Raises UsageError `token-servers-malformed`."""
         named = environment.get("REGISTRY_AUTH_FILE")
         if named:
             return cls([Path(named)], environment)

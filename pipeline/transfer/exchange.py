@@ -11,11 +11,10 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urljoin, urlsplit
 
 from pipeline.digest import CHUNK
-from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.transfer.authority import ANSWER_LIMIT, Authority, TokenRequest, origin
+from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
+from pipeline.transfer.authority import ANSWER_LIMIT, Authority, TokenRequest
 from pipeline.transfer.certificates import host_certificates
 from pipeline.transfer.challenge import Scope, parse_challenges
 from pipeline.transfer.credentials import Wallet
@@ -23,6 +22,7 @@ from pipeline.transfer.network import REDIRECTS, Network
 from pipeline.transfer.patience import TRANSIENT, Interrupted, Pace, Patience, retry_after, unreachable
 from pipeline.transfer.places import PATIENCE, SLOWEST, PlaceFailed, Stream, stream_of
 from pipeline.transfer.traffic import UNANSWERED, Meter, Traffic
+from pipeline.urls import Url, join_url, parse_url, shown
 
 if TYPE_CHECKING:
     import httpx
@@ -63,15 +63,16 @@ class Answer:
         return dict(self.headers).get(name.lower(), "")
 
     def location(self) -> str:
-        """The absolute URL that its Location names, or an empty text."""
-        return urljoin(self.url, self.header("location")) if self.header("location") else ""
+        """The absolute URL that its Location names, or an empty text if it names none."""
+        return join_url(self.url, self.header("location")) if self.header("location") else ""
 
 
 class Exchange:
-    """Speaks with the registry at `base` (scheme, host and port). Authorization goes to that origin and to the token
-    server that it names, and nowhere else: not along a redirection, not to an upload's Location on another host.
+    """Speaks with the registry at `base` (scheme, host and port). Authorization goes to that origin and to a token
+    server that is known to belong to it, and nowhere else: not along a redirection, not to an upload's Location on
+    another host.
 
-    Close it at the end; it is a context manager.
+    Raises UsageError `mirror-url` for a `base` that is none. Close it at the end; it is a context manager.
     """
 
     def __init__(
@@ -84,13 +85,16 @@ class Exchange:
         certificates: Sequence[Path] = (),
         parallel: int = 8,
     ) -> None:
+        root = parse_url(base)
+        if root is None or not root.host:
+            raise UsageError("mirror-url", f"{shown(base)!r} is not the address of a registry", place=shown(base))
         self.base = base
-        self.host = urlsplit(base).netloc
+        self.host = base.partition("://")[2].partition("/")[0]
         self.network = network
-        self._origin = origin(base)
+        self._origin = root.origin
         self._certificates = tuple(certificates)
         self._parallel = parallel
-        self._authority = Authority(base, namespace, wallet, self._token)
+        self._authority = Authority(root, self.host, namespace, wallet, self._token)
         self._meter = Meter()
         self._pace = Pace()
         self._stack = ExitStack()
@@ -137,7 +141,7 @@ class Exchange:
         repeated blindly, they raise Interrupted. Raises EnvironmentLacking `registry-unreachable`, `registry-busy`,
         `registry-denied` (no way to log in); VerificationError `answer-too-large`, `redirect-refused`.
         """
-        url = urljoin(self.base, target)
+        url = join_url(self.base, target)
 
         def attempt() -> Answer:
             with self._answered(method, url, scopes, headers or {}, body) as response:
@@ -160,7 +164,7 @@ class Exchange:
 
             def attempt() -> httpx.Response:
                 with ExitStack() as opening:
-                    way = self._answered("GET", urljoin(self.base, target), scopes, headers, b"")
+                    way = self._answered("GET", join_url(self.base, target), scopes, headers, b"")
                     response = opening.enter_context(way)
                     stack.push(opening.pop_all())
                 return response
@@ -198,10 +202,10 @@ class Exchange:
         """The answer after at most REDIRECTS redirections, its body unread. A body is only sent along where the
         status says that the method is kept."""
         for _ in range(REDIRECTS + 1):
-            if self._origin[0] == "https" and urlsplit(url).scheme != "https":
+            if self._origin[0] == "https" and self._place(url).scheme != "https":
                 raise VerificationError(
                     "redirect-refused",
-                    f"{self.host} sends us on to {url[:200]!r}, without TLS",
+                    f"{self.host} sends us on to {shown(url)!r}, without TLS",
                     place=self.host,
                     hint="behind a proxy a registry must be told how it is spoken to (X-Forwarded-Proto, or its own "
                     "setting for its address)",
@@ -213,18 +217,23 @@ class Exchange:
                         raise Interrupted(_status(response), retry_after(response.headers))
                     yield response
                     return
-                target = urljoin(url, response.headers["location"])
-            if urlsplit(target).scheme not in {"http", "https"}:
-                text = f"{self.host} redirects to {target[:200]!r}, which is not followed"
-                raise VerificationError("redirect-refused", text, place=self.host)
-            url = target
+                url = join_url(url, response.headers["location"])
+            self._place(url)
         raise VerificationError("redirect-refused", f"more than {REDIRECTS} redirections", place=self.host)
+
+    def _place(self, url: str) -> Url:
+        """Where a URL leads. Raises VerificationError `redirect-refused` if that is no server."""
+        place = parse_url(url)
+        if place is None or place.scheme not in {"http", "https"} or not place.host:
+            text = f"{self.host} sends us on to {shown(url)!r}, which is not followed"
+            raise VerificationError("redirect-refused", text, place=self.host)
+        return place
 
     @contextlib.contextmanager
     def _authorised(
         self, method: str, url: str, scopes: Sequence[Scope], headers: Mapping[str, str], body: bytes | FileRange
     ) -> Iterator[httpx.Response]:
-        ours = origin(url) == self._origin
+        ours = self._place(url).origin == self._origin
         shown = self._authority.header(scopes) if ours else ""
         with self._sent(method, url, {**headers, **_authorization(shown)}, body) as response:
             if not (ours and response.status_code == 401):
@@ -261,10 +270,10 @@ class Exchange:
             if not answered:
                 self._meter.request(method, UNANSWERED)
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise unreachable(urlsplit(url).netloc, str(error)) from error
+                raise unreachable(self._place(url).place, str(error)) from error
             raise Interrupted(str(error) or type(error).__name__) from error
         except httpx.InvalidURL as error:
-            raise unreachable(self.host, f"{url[:200]!r}: {error}") from error
+            raise unreachable(self.host, f"{shown(url)!r}: {error}") from error
 
     def _pieces(self, body: bytes | FileRange) -> Iterator[bytes]:
         if isinstance(body, bytes):
@@ -321,7 +330,7 @@ class Exchange:
 
     def _client(self, url: str) -> httpx.Client:
         """A pool of connections for each origin, so that a host's certificates are for that host alone."""
-        key = origin(url)
+        key = self._place(url).origin
         with self._lock:
             if key not in self._clients:
                 if len(self._clients) >= HOSTS:

@@ -270,7 +270,7 @@ def test_tokens_are_for_what_is_done_and_mounts_name_both_repositories(tmp_path:
         with peers.docker_registry(tmp_path / "registry", auth=guard) as host:
             file = login(tmp_path, host)
             image = tiny(store)
-            with opened(host, "ns", REGISTRY_AUTH_FILE=file) as mirror:
+            with opened(host, "ns", REGISTRY_AUTH_FILE=file, RELBUILD_TOKEN_SERVERS=f"{host}={tokens.host}") as mirror:
                 base, app = mirror.repository("base"), mirror.repository("app")
                 push(base, image, store)
                 assert base.tags() == ()
@@ -286,11 +286,14 @@ def test_tokens_are_for_what_is_done_and_mounts_name_both_repositories(tmp_path:
                 base.remove_manifest(Digest.of(image.manifest_bytes))
                 assert not base.has_manifest(Digest.of(image.manifest_bytes))
             tokens.asked.clear()
-            with opened(host, "ns", REGISTRY_AUTH_FILE=file) as mirror:
+            with opened(host, "ns", REGISTRY_AUTH_FILE=file, RELBUILD_TOKEN_SERVERS=f"{host}={tokens.host}") as mirror:
                 assert mirror.repository("app").tags() == (fallback_tag(Digest.of(image.manifest_bytes)),)
                 assert tokens.asked == [["repository:ns/app:pull"]]
             tokens.forbidden = {"ns/base:push"}
-            with opened(host, "ns", REGISTRY_AUTH_FILE=file) as mirror, pytest.raises(EnvironmentLacking) as caught:
+            with (
+                opened(host, "ns", REGISTRY_AUTH_FILE=file, RELBUILD_TOKEN_SERVERS=f"{host}={tokens.host}") as mirror,
+                pytest.raises(EnvironmentLacking) as caught,
+            ):
                 mirror.repository("base").put_blob(Descriptor("a/b", Digest.of(b"new"), 3), b"new")
             assert caught.value.code == "registry-denied"
             assert "ns/base" in str(caught.value)
@@ -303,7 +306,12 @@ def test_a_token_that_expires_between_two_requests_is_renewed(tmp_path: Path, st
         guard = {"token": {"realm": tokens.realm, "service": "registry", "issuer": "it", "rootcertbundle": str(bundle)}}
         with (
             peers.docker_registry(tmp_path / "registry", auth=guard) as host,
-            opened(host, "ns", REGISTRY_AUTH_FILE=login(tmp_path, host)) as mirror,
+            opened(
+                host,
+                "ns",
+                REGISTRY_AUTH_FILE=login(tmp_path, host),
+                RELBUILD_TOKEN_SERVERS=f"{host}={tokens.host}",
+            ) as mirror,
         ):
             app = mirror.repository("app")
             push(app, tiny(store), store)

@@ -76,6 +76,7 @@ class TokenServer:
     forbidden: set[str] = field(default_factory=set)
     asked: list[list[str]] = field(default_factory=list)
     realm: str = ""
+    host: str = ""
 
     def issue(self, scopes: list[str]) -> str:
         access = []
@@ -114,7 +115,8 @@ def token_server() -> Iterator[TokenServer]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    tokens.realm = f"http://127.0.0.1:{server.server_port}/token"
+    tokens.host = f"127.0.0.1:{server.server_port}"
+    tokens.realm = f"http://{tokens.host}/token"
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:
         yield tokens

@@ -83,7 +83,7 @@ def test_every_kind_of_input_is_recorded(tmp_path: Path) -> None:
     assert code.name == f"relbuild {record.provenance.builder_version}"
     assert told(record) == {
         (MaterialKind.FILE, "page.html"): ("", Digest.of(b"a page\n")),
-        (MaterialKind.FILE, "/srv/tool"): ("https://example.invalid/tool?x=1", Digest("5" * 64)),
+        (MaterialKind.FILE, "/srv/tool"): ("https://example.invalid/tool?x=***", Digest("5" * 64)),
         (MaterialKind.KEY, f"base: {'F' * 40}"): (f"openpgp4fpr:{'F' * 40}", Digest.of(b"armored")),
         (MaterialKind.LOCK, "demo.lock"): ("", Digest.of(b"format = 2\n")),
         (MaterialKind.PACKAGE, str(NEVRA)): (

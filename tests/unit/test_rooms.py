@@ -11,7 +11,7 @@ import pytest
 PIPELINE = Path(__file__).parents[2] / "pipeline"
 
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(("errors", "beneath", "digest", "process", "progress", "streams", "documents"), 0),
+    **dict.fromkeys(("urls", "errors", "beneath", "digest", "process", "progress", "streams", "documents"), 0),
     **dict.fromkeys(("model", "store", "render", "transfer"), 1),
     **dict.fromkeys(("recipes", "repos", "packages", "trees", "oci", "sandbox"), 2),
     **dict.fromkeys(("resolve", "layers", "smoke", "mirror"), 3),
@@ -22,7 +22,16 @@ FLOORS: dict[str, int] = {
     "__main__": 8,
 }
 
-GROUND = {"errors": 0, "beneath": 1, "digest": 2, "process": 3, "progress": 3, "streams": 3, "documents": 3}
+GROUND = {
+    "urls": -1,
+    "errors": 0,
+    "beneath": 1,
+    "digest": 2,
+    "process": 3,
+    "progress": 3,
+    "streams": 3,
+    "documents": 3,
+}
 """On the ground floor, in that order, a later room may use an earlier one: everything raises errors."""
 
 DOORS: dict[str, tuple[str, ...]] = {

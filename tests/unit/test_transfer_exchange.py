@@ -49,10 +49,14 @@ class Speaker:
         self._stack = stack
 
     def __call__(
-        self, registry: FakeRegistry, entry: dict[str, str] | None = None, network: Network = NETWORK
+        self,
+        registry: FakeRegistry,
+        entry: dict[str, str] | None = None,
+        network: Network = NETWORK,
+        token_servers: str = "",
     ) -> Exchange:
         self._file.write_text(json.dumps({"auths": {registry.host: entry} if entry else {}}))
-        wallet = Wallet.of({"REGISTRY_AUTH_FILE": str(self._file)})
+        wallet = Wallet.of({"REGISTRY_AUTH_FILE": str(self._file), "RELBUILD_TOKEN_SERVERS": token_servers})
         return self._stack.enter_context(Exchange(f"http://{registry.host}", network=network, wallet=wallet))
 
 
@@ -83,6 +87,7 @@ class Tokens:
         self.lasts = lasts
         self.accept = accept
         self.realm = f"http://{host.host}/token"
+        self.known = f"{registry.host}={host.host}"
         registry.guard = self.check
         host.faults = [Fault("GET", r"^/token", self.issue, 999), Fault("POST", r"^/token", self.issue, 999)]
 
@@ -139,7 +144,7 @@ def test_a_token_is_asked_for_once_by_scope_and_used_until_it_expires(
     registry: FakeRegistry, other: FakeRegistry, speak: Speaker
 ) -> None:
     tokens = Tokens(registry, other)
-    exchange = speak(registry, LOGIN)
+    exchange = speak(registry, LOGIN, token_servers=tokens.known)
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(lambda _: exchange.ask("GET", BLOB, scopes=PULL, limit=1 << 20).status, range(30))) == {200}
     assert exchange.ask("POST", "/v2/app/blobs/uploads/", scopes=PUSH, limit=100).status == 202
@@ -153,7 +158,7 @@ def test_a_token_that_expired_is_renewed_before_it_is_used(
     registry: FakeRegistry, other: FakeRegistry, speak: Speaker
 ) -> None:
     tokens = Tokens(registry, other, lasts=1)
-    exchange = speak(registry, LOGIN)
+    exchange = speak(registry, LOGIN, token_servers=tokens.known)
     exchange.ask("GET", BLOB, scopes=PULL, limit=1 << 20)
     time.sleep(1)
     before = len(registry.requests)
@@ -165,7 +170,7 @@ def test_a_token_that_the_registry_does_not_accept_any_more_is_asked_for_anew(
     registry: FakeRegistry, other: FakeRegistry, speak: Speaker
 ) -> None:
     tokens = Tokens(registry, other)
-    exchange = speak(registry, LOGIN)
+    exchange = speak(registry, LOGIN, token_servers=tokens.known)
     exchange.ask("GET", BLOB, scopes=PULL, limit=1 << 20)
     tokens.issued.clear()
     assert exchange.ask("GET", BLOB, scopes=PULL, limit=1 << 20).status == 200
@@ -174,7 +179,7 @@ def test_a_token_that_the_registry_does_not_accept_any_more_is_asked_for_anew(
 
 def test_a_body_is_sent_again_with_the_new_token(registry: FakeRegistry, other: FakeRegistry, speak: Speaker) -> None:
     tokens = Tokens(registry, other)
-    exchange = speak(registry, LOGIN)
+    exchange = speak(registry, LOGIN, token_servers=tokens.known)
     start = exchange.ask("POST", "/v2/app/blobs/uploads/", scopes=PUSH, limit=100)
     tokens.issued.clear()
     answer = exchange.ask("PATCH", start.location(), scopes=PUSH, limit=100, body=b"x" * 100_000, once=True)
@@ -183,7 +188,7 @@ def test_a_body_is_sent_again_with_the_new_token(registry: FakeRegistry, other: 
 
 def test_an_identity_token_is_exchanged_by_oauth2(registry: FakeRegistry, other: FakeRegistry, speak: Speaker) -> None:
     tokens = Tokens(registry, other)
-    exchange = speak(registry, {"identitytoken": "of the login"})
+    exchange = speak(registry, {"identitytoken": "of the login"}, token_servers=tokens.known)
     assert exchange.ask("GET", BLOB, scopes=PULL, limit=1 << 20).status == 200
     ((method, form, authorization),) = tokens.asked
     assert (method, form["grant_type"], form["refresh_token"]) == ("POST", ["refresh_token"], ["of the login"])
@@ -191,9 +196,9 @@ def test_an_identity_token_is_exchanged_by_oauth2(registry: FakeRegistry, other:
 
 
 def test_a_token_server_that_refuses_is_named(registry: FakeRegistry, other: FakeRegistry, speak: Speaker) -> None:
-    Tokens(registry, other, accept=False)
+    tokens = Tokens(registry, other, accept=False)
     with pytest.raises(EnvironmentLacking, match="token server") as caught:
-        speak(registry, LOGIN).ask("GET", BLOB, scopes=PULL, limit=1 << 20)
+        speak(registry, LOGIN, token_servers=tokens.known).ask("GET", BLOB, scopes=PULL, limit=1 << 20)
     assert caught.value.code == "registry-denied"
 
 
@@ -210,7 +215,7 @@ def test_a_token_with_a_line_break_is_none(registry: FakeRegistry, other: FakeRe
     body = json.dumps({"token": "a\r\nX-Evil: b"}).encode()
     other.faults = [Fault("GET", "^/token", lambda request: request.answer(200, body))]
     with pytest.raises(EnvironmentLacking) as caught:
-        speak(registry, LOGIN).ask("GET", BLOB, scopes=PULL, limit=1 << 20)
+        speak(registry, LOGIN, token_servers=tokens.known).ask("GET", BLOB, scopes=PULL, limit=1 << 20)
     assert caught.value.code == "registry-token"
     assert tokens.asked == []
 

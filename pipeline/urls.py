@@ -1,0 +1,147 @@
+"""URLs from people and from servers: taken apart without surprises, and shown without secrets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import urljoin, urlsplit
+
+URL_LIMIT = 16 << 10
+"""Characters of a URL: servers refuse longer request lines, and presigned addresses have some two thousand."""
+
+HIDDEN = "***"
+"""Stands for what is not shown."""
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_LABEL = re.compile(r"[^\s./\\@:%]{1,63}")
+_HOST_LIMIT = 253
+"""Characters of a host's name, of its labels 63 (RFC 1035); longer ones make the resolver raise UnicodeError."""
+
+_HARMLESS = frozenset(
+    {
+        "arch",
+        "artifactType",
+        "basearch",
+        "cc",
+        "content",
+        "country",
+        "digest",
+        "download",
+        "from",
+        "infra",
+        "ip",
+        "last",
+        "mount",
+        "n",
+        "path",
+        "protocol",
+        "raw",
+        "redirect",
+        "ref",
+        "release",
+        "releasever",
+        "repo",
+        "scope",
+        "service",
+        "time",
+        "version",
+    }
+)
+"""Parameters whose values may be shown: those of mirror lists and of the distribution specification. Of all others
+nobody knows whether they are a token or a signature."""
+
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/?#]*@")
+_TORN = re.compile(r"(?<=://)(?!\[)[^\s/?#@\[]*:(?!PORT)(?!\d{0,5}(?:[/?#\s'\",;:)\]]|$))\S*@(?!sha256:)")
+"""A password with an unencoded `/`, `?` or `#` in it ends the host for a parser; for whoever reads it, it does not."""
+_CUT = re.compile(r"(?<=://)(?!\[)[^\s/?#@\[*]*:(?!PORT)(?!\d{0,5}(?:[/?#\s'\",;:)\]]|$))[^\s/?#'\"]*")
+"""What follows a host's colon and is no port: the rest of such a text that was cut off."""
+_QUERY = re.compile(r"(?<=://)([^\s?#]*\?)([^\s#]*)")
+_PARAMETER = re.compile(r"([^&;=]+)=([^&;]*)")
+
+
+def redacted(text: str) -> str:
+    """`text` with every URL in it without user, password, and the values of parameters that may be secret."""
+    if "://" not in text:
+        return text
+    text = _CREDENTIALS.sub(f"{HIDDEN}@", text)
+    text = _TORN.sub(f"{HIDDEN}@", text)
+    text = _CUT.sub(HIDDEN, text)
+    return _QUERY.sub(lambda found: found[1] + _PARAMETER.sub(_shown_parameter, found[2]), text)
+
+
+def _shown_parameter(found: re.Match[str]) -> str:
+    return found[0] if found[1] in _HARMLESS else f"{found[1]}={HIDDEN}"
+
+
+def public(url: str) -> str:
+    """A URL as it may be published: without user and password, and without the values of parameters that may be
+    secret."""
+    return redacted(_CREDENTIALS.sub("", url))
+
+
+def shown(url: str, limit: int = 200) -> str:
+    """One URL (or what was given for one) for a message: without secrets, on one line, at most `limit` characters."""
+    scheme, separator, rest = url.partition("://")
+    if separator and (at := re.search(r"^.*@(?!sha256:)", rest, re.DOTALL)) and "@" in rest.split("/")[0]:
+        rest = f"{HIDDEN}@{rest[at.end() :]}"
+    text = redacted(f"{scheme}{separator}{rest}")
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:limit])
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """A URL that was taken apart. `scheme` and `host` are in small letters; `port` is the scheme's own if none is named
+    (0 if there is none)."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    query: str
+    userinfo: str = field(default="", repr=False)
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port (RFC 6454): what credentials and connections are kept to."""
+        return self.scheme, self.host, self.port
+
+    @property
+    def place(self) -> str:
+        """The host, and the port where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_PORTS.get(self.scheme, 0) else f"{host}:{self.port}"
+
+
+def parse_url(text: str) -> Url | None:
+    """A URL with a scheme, or None for what is none. Never raises, whatever a server wrote."""
+    if len(text) > URL_LIMIT or not text.isprintable():
+        return None
+    try:
+        parts = urlsplit(text)
+        host, port = (parts.hostname or "").lower(), parts.port
+        host.encode("idna" if not host.isascii() else "ascii")
+    except ValueError:  # brackets, ports that are no number, characters that normalise to delimiters, host names
+        return None
+    if not parts.scheme or len(host) > _HOST_LIMIT:
+        return None
+    if host and ":" not in host and not all(_LABEL.fullmatch(label) for label in host.removesuffix(".").split(".")):
+        return None
+    userinfo = parts.netloc.rpartition("@")[0]
+    port = DEFAULT_PORTS.get(parts.scheme, 0) if port is None else port
+    return Url(parts.scheme, host, port, parts.path, parts.query, userinfo)
+
+
+def is_asked(text: str) -> bool:
+    """Does it name a place that can be asked over HTTP?"""
+    url = parse_url(text)
+    return url is not None and url.scheme in DEFAULT_PORTS and bool(url.host)
+
+
+def join_url(base: str, reference: str) -> str:
+    """The URL that `reference` means at `base` (RFC 3986, 5), or an empty text for what is none. Never raises."""
+    try:
+        joined = urljoin(base, reference)
+    except ValueError:
+        return ""
+    return joined if parse_url(joined) is not None else ""
