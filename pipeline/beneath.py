@@ -77,6 +77,13 @@ class NotRegular(OSError):
         super().__init__(code, f"it is {kind}, and a file is wanted", str(path))
 
 
+class LinkRefused(OSError):
+    """A link stands where none is expected."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(errno.ELOOP, "a link stands where none is expected", str(path))
+
+
 class TooLarge(OSError):
     """A file has more than `limit` bytes."""
 
@@ -95,6 +102,26 @@ class Folder:
         """The regular file `name`, for reading. Raises OSError: Escape, NotRegular, FileNotFoundError …"""
         handle = self._handle(name, wanted=stat.S_IFREG)
         return os.fdopen(handle, "rb")
+
+    def open_unlinked(self, name: str | PurePath) -> BufferedReader:
+        """As `open`, where not even a link that stays in the folder is expected. Raises OSError: LinkRefused,
+        NotRegular, FileNotFoundError …"""
+        *above, last = _plain_parts(self.path, os.fspath(name))
+        here = os.open(self.path, _LOOK | os.O_DIRECTORY)
+        try:
+            for part in above:
+                inner = _open_unlinked(here, part, _LOOK, self.path / name)
+                os.close(here)
+                here = inner
+            handle = _open_unlinked(here, last, _READ, self.path / name)
+        finally:
+            os.close(here)
+        try:
+            _demand(handle, self.path / name, stat.S_IFREG)
+            return os.fdopen(handle, "rb")
+        except BaseException:
+            os.close(handle)
+            raise
 
     def read(self, name: str | PurePath, limit: int) -> bytes:
         """The content of the regular file `name`, which has at most `limit` bytes also while it grows. Raises as
@@ -227,6 +254,29 @@ def open_file(path: Path) -> BufferedReader:
     except BaseException:
         os.close(handle)
         raise
+
+
+def _plain_parts(folder: Path, name: str) -> list[str]:
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or ".." in parts:
+        raise Escape(folder, name, "", name)
+    if not parts or "\0" in name:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+    return parts
+
+
+def _open_unlinked(folder: int, part: str, flags: int, path: Path) -> int:
+    """Open one component that is no link. With O_PATH and O_NOFOLLOW a link would be opened itself."""
+    try:
+        handle = os.open(part, flags | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise LinkRefused(path) from None
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    if stat.S_ISLNK(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise LinkRefused(path)
+    return handle
 
 
 def _bounded(file: BufferedReader, path: Path, limit: int) -> bytes:

@@ -36,7 +36,7 @@ from pipeline.cli.released import (
 )
 from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.serving import WARNING, serve
-from pipeline.release import history, prune, undo_pruning, verify
+from pipeline.release import history, prune, refuse_untested, undo_pruning, verify
 
 
 @app.command("verify")
@@ -131,12 +131,19 @@ def serve_command(
     anywhere: Annotated[
         bool, typer.Option("--anywhere", help="Listen on an address that is not the loopback's, all the same.")
     ] = False,
+    untested: Annotated[
+        bool, typer.Option("--untested", help="Serve an image of output/ that did not pass its tests, all the same.")
+    ] = False,
 ) -> None:
     """Serve a mirror for pulling, on this machine: for developers and tests, not for the internet."""
 
     def act(around: Surroundings) -> int:
+        if not untested:
+            refuse_untested(path)
+
         def ready(url: str) -> None:
-            say(f"serving {path} at {url} (Ctrl-C ends it)", WARNING)
+            notes = ("what is served may have failed its tests: --untested was given",) if untested else ()
+            say(f"serving {path} at {url} (Ctrl-C ends it)", WARNING, *notes)
 
         serve(path, host, port, clock=time.time, ready=ready, anywhere=anywhere)
         return 0

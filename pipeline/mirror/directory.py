@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, UsageError
@@ -27,6 +28,7 @@ from pipeline.mirror.whole import (
     check_verified,
     fetch_verified,
     locked,
+    open_unlinked,
     reaching,
     read_verified,
     write_whole,
@@ -138,9 +140,11 @@ class DirectoryRepository:
         return f"{self.mirror.host}/{self.shelf.name}"
 
     def exists(self) -> bool:
-        """Was anything ever put here?"""
+        """Was anything ever put here? A link to a folder elsewhere is no repository."""
         with reaching(self.url):
-            return self.shelf.tags.is_dir()
+            tags = self.shelf.tags
+            above = (tags, *tags.parents[: len(tags.relative_to(self.mirror.place.root).parts) - 1])
+            return tags.is_dir() and not any(folder.is_symlink() for folder in above)
 
     # --- reading
 
@@ -166,11 +170,10 @@ class DirectoryRepository:
         with reaching(self.url):
             return self.shelf.place.blob(digest).exists()
 
-    def blob_file(self, digest: Digest) -> Path | None:
-        """The file of a blob that is here, to be served and not to be changed."""
-        path = self.shelf.place.blob(digest)
+    def open_blob(self, digest: Digest) -> BinaryIO | None:
+        """A blob that is here, to be served: no link is followed below the mirror's root."""
         with reaching(self.url):
-            return path if path.is_file() else None
+            return open_unlinked(self.shelf.place.root, self.shelf.place.blob(digest))
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """A small blob, verified. Raises VerificationError."""

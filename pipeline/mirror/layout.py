@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import UsageError, VerificationError
@@ -25,6 +26,7 @@ from pipeline.mirror.whole import (
     fetch_verified,
     locked,
     make_folder,
+    open_unlinked,
     reaching,
     read_verified,
     sync_folder,
@@ -132,13 +134,13 @@ class LayoutRepository:
 
     def has_blob(self, digest: Digest) -> bool:
         """Is the blob here?"""
-        return self.blob_file(digest) is not None
-
-    def blob_file(self, digest: Digest) -> Path | None:
-        """The file of a blob that is here, to be served and not to be changed."""
-        path = blob_path(self.path, digest)
         with reaching(self.url):
-            return path if path.is_file() else None
+            return blob_path(self.path, digest).is_file()
+
+    def open_blob(self, digest: Digest) -> BinaryIO | None:
+        """A blob that is here, to be served: no link is followed below the layout's folder."""
+        with reaching(self.url):
+            return open_unlinked(self.path, blob_path(self.path, digest))
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """A small blob, verified. Raises VerificationError."""
@@ -289,11 +291,11 @@ class LayoutRepository:
     def _read(self, digest: Digest) -> Manifest | None:
         """A blob that is a manifest, verified."""
         path = blob_path(self.path, digest)
-        try:
-            with path.open("rb") as file:
-                data = file.read(DOCUMENT_LIMIT + 1)
-        except FileNotFoundError:
+        file = open_unlinked(self.path, path)
+        if file is None:
             return None
+        with file:
+            data = file.read(DOCUMENT_LIMIT + 1)
         media_type = media_type_of(data) if len(data) <= DOCUMENT_LIMIT else None
         if media_type is None:
             return None

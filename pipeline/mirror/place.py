@@ -41,7 +41,7 @@ from pipeline.mirror.references import (
     referrers_index,
 )
 from pipeline.mirror.repository import TAG
-from pipeline.mirror.whole import locked, make_folder, point_whole, sync_folder, write_whole
+from pipeline.mirror.whole import locked, make_folder, open_unlinked, point_whole, sync_folder, write_whole
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
 from pipeline.oci.image import DOCUMENT_LIMIT
@@ -180,11 +180,11 @@ class Shelf:
         path = self.find(digest)
         if path is None:
             return None
-        try:
-            with path.open("rb") as file:
-                data = file.read(DOCUMENT_LIMIT + 1)
-        except FileNotFoundError:
+        file = open_unlinked(self.place.root, path)
+        if file is None:
             return None
+        with file:
+            data = file.read(DOCUMENT_LIMIT + 1)
         manifest = Manifest(_MEDIA_TYPES[path.suffix[1:]], data)
         if manifest.digest != digest:
             raise VerificationError("digest-mismatch", f"{digest} has other bytes", place=str(path))

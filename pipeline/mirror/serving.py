@@ -1,7 +1,8 @@
 """`relbuild serve`: a directory mirror or a layout as a registry to pull from, on a developer's machine and in tests.
 
 The same answers as those of a web server with the mirror's configuration (distribution-spec 1.1, "Pull"), and besides
-pages of tags and referrers by type. Not for the internet: no TLS, no access rules, no limits per client.
+pages of tags and referrers by type. No link below what is served is followed. Not for the internet: no TLS, no access
+rules; connections are bounded (`pipeline.mirror.connections`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import Receive, Scope, Send
 
-AT_ONCE = 64
-"""Requests that are answered at once; more are told to come again (503)."""
+_BACKLOG = 256
+"""Connections that wait to be taken: as many as are open at most."""
 
 _FAREWELL = 3
 """Seconds that requests under way get when the server is told to stop."""
@@ -56,7 +58,7 @@ class Readable(Protocol):
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]: ...
 
-    def blob_file(self, digest: Digest) -> Path | None: ...
+    def open_blob(self, digest: Digest) -> BinaryIO | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,14 @@ def serve(
     """
     import uvicorn
 
+    from pipeline.mirror.connections import BoundedConnection, bounded
+
     what = shown(path, clock=clock)
     listener = _listen(host, port, anywhere)
     try:
         config = uvicorn.Config(
-            application(what),
+            bounded(application(what), _error(503, "TOOMANYREQUESTS", "too many requests at once: ask again")),
+            http=BoundedConnection,
             log_config=None,
             log_level="error",  # Clients that try TLS first are not worth a warning each.
             access_log=False,
@@ -115,7 +120,6 @@ def serve(
             ws="none",
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=AT_ONCE,
             timeout_graceful_shutdown=_FAREWELL,
         )
         address, number = listener.getsockname()[:2]
@@ -135,9 +139,9 @@ def application(what: Shown) -> Starlette:
     def answer(request: Request) -> Response:
         try:
             return _answer(what, request)
-        except RelbuildError as error:
-            # Damaged, or not readable: what is not right is not given away, and who asked may ask another mirror.
-            return _error(500, "UNKNOWN", str(error.problems[0].message))
+        except RelbuildError:
+            # What is not right is not given away, nor is a path of this machine; who asked may ask another mirror.
+            return _error(500, "UNKNOWN", "what is there is damaged or cannot be read")
 
     def read_only(request: Request, error: Exception) -> Response:
         refused = _error(405, "UNSUPPORTED", "this mirror is read only")
@@ -182,13 +186,22 @@ def _answer(what: Shown, request: Request) -> Response:
 
 
 def _blob(repository: Readable, digest: Digest) -> Response:
-    from starlette.responses import FileResponse
-
-    file = repository.blob_file(digest)
+    file = repository.open_blob(digest)
     if file is None:
         return _error(404, "BLOB_UNKNOWN", "blob unknown")
-    headers = {"Docker-Content-Digest": str(digest), "ETag": f'"{digest}"'}
-    return FileResponse(file, media_type="application/octet-stream", headers=headers)
+    return _file(file, {"Docker-Content-Digest": str(digest), "ETag": f'"{digest}"'})
+
+
+def _file(file: BinaryIO, headers: dict[str, str]) -> Response:
+    """An open file, by its descriptor: what stands under its name by now does not matter."""
+    from starlette.responses import FileResponse
+
+    class OpenFileResponse(FileResponse):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            with file:
+                await super().__call__(scope, receive, send)
+
+    return OpenFileResponse(f"/proc/self/fd/{file.fileno()}", media_type="application/octet-stream", headers=headers)
 
 
 def _referrers(repository: Readable, subject: Digest, request: Request) -> Response:
@@ -249,7 +262,7 @@ def _listen(host: str, port: int, anywhere: bool) -> socket.socket:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(AT_ONCE)
+            listener.listen(_BACKLOG)
         except OSError:
             listener.close()
             raise

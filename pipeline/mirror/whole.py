@@ -15,7 +15,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+from pipeline.beneath import Folder, LinkRefused, NotRegular
 from pipeline.digest import CHUNK, Digest, HashingWriter, chunks, digest_file
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.mirror.repository import Arrival
@@ -43,6 +45,14 @@ def reaching(url: str) -> Iterator[None]:
             place=url,
             hint="look at its permissions and at the space that is left",
         ) from error
+
+
+def open_unlinked(root: Path, path: Path) -> BinaryIO | None:
+    """Open a file below `root`; None if it is not there, or if a link stands in the way: no mirror has one there."""
+    try:
+        return Folder(root).open_unlinked(path.relative_to(root))
+    except (FileNotFoundError, NotADirectoryError, LinkRefused, NotRegular):
+        return None
 
 
 def make_folder(path: Path) -> None:

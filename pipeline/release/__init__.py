@@ -23,6 +23,7 @@ from pipeline.release.look import attested_sbom, look_at, validate_held
 from pipeline.release.move import Moved, promote, rollback
 from pipeline.release.prune import prune, undo_pruning
 from pipeline.release.publish import PublishOrder, publish
+from pipeline.release.serving import refuse_untested
 from pipeline.release.verify import verify
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "prune",
     "publish",
     "read_contents",
+    "refuse_untested",
     "require_below",
     "rollback",
     "undo_pruning",

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -327,6 +328,83 @@ def test_no_path_leads_out_of_what_is_served(site: Site, path: str) -> None:
     assert b"schemaVersion" not in answer
 
 
+@pytest.mark.parametrize("kind", ["nginx", "serve"])
+def test_a_planted_link_leads_nowhere(tmp_path: Path, kind: str) -> None:
+    """Whoever can write to a mirror must not read the host's files through its server."""
+    store = Store.open(tmp_path / "store")
+    mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
+    put = mirrored.publish(mirror.repository("tiny"), store, mirrored.image(store, 1), "1.0")
+    mirrored.attach(mirror.repository("tiny"), put.descriptor, "a note")
+    root = mirror.place.root
+    secret = tmp_path / "shadow"
+    secret.write_bytes(b"root:not-for-anybody")
+    hexes = ["a" * 64, "b" * 64]
+    shelf = root / "repositories" / "tiny"
+    (root / "blobs" / "sha256" / hexes[0]).symlink_to(secret)
+    (shelf / "_manifests" / f"{hexes[0]}.oci-image").symlink_to(secret)
+    (shelf / "_tags" / "evil").symlink_to(secret)
+    (shelf / "_tags" / f"sha256-{hexes[0]}").symlink_to(secret)
+    other = tmp_path / "other"
+    (other / "_manifests").mkdir(parents=True)
+    (other / "_tags").mkdir()
+    (other / "_tags.json").symlink_to(secret)
+    (other / "_manifests" / f"{hexes[1]}.oci-index").write_bytes(secret.read_bytes())
+    (root / "repositories" / "linked").symlink_to(other)
+    (root / "nightly").mkdir()
+    (root / "nightly" / "page.html").symlink_to(secret)
+    (root / "nightly" / "deeper").symlink_to(tmp_path)
+    with nginx(root, tmp_path / "nginx") if kind == "nginx" else relbuild_serve(root) as opened:
+        host = opened if isinstance(opened, str) else opened[0]
+        for path in (
+            f"/v2/tiny/blobs/sha256:{hexes[0]}",
+            f"/blobs/sha256/{hexes[0]}",
+            f"/v2/tiny/manifests/sha256:{hexes[0]}",
+            "/v2/tiny/manifests/evil",
+            f"/v2/tiny/referrers/sha256:{hexes[0]}",
+            f"/v2/linked/manifests/sha256:{hexes[1]}",
+            "/v2/linked/tags/list",
+            "/nightly/page.html",
+            "/nightly/deeper/shadow",
+        ):
+            status, _, body = ask(host, path)
+            assert b"not-for-anybody" not in body, path
+            assert status == (200 if "/referrers/" in path else 404), path
+        # What is there for everybody is still given: a tag, the list of referrers, which is a tag as well.
+        status, headers, body = ask(host, f"/v2/tiny/referrers/{put.digest}")
+        assert (status, headers["Content-Type"]) == (200, "application/vnd.oci.image.index.v1+json")
+        assert len(json.loads(body)["manifests"]) == 1
+        assert ask(host, "/v2/tiny/manifests/1.0")[2] == put.data
+
+
+def test_nginx_has_nothing_to_say_about_the_configuration(tmp_path: Path) -> None:
+    """With nothing but this site in it: no `duplicate MIME type`."""
+    mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
+    with nginx(mirror.place.root, tmp_path / "nginx") as host:
+        assert ask(host, "/v2/")[0] == 200
+    assert "[warn]" not in (tmp_path / "nginx" / "error.log").read_text()
+    assert "[warn]" not in (tmp_path / "nginx" / "output").read_text()
+
+
+def test_idle_connections_keep_nobody_out(tmp_path: Path) -> None:
+    mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
+    store = Store.open(tmp_path / "store")
+    put = mirrored.publish(mirror.repository("tiny"), store, mirrored.image(store, 1), "1.0")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = 2000
+    assert hard == resource.RLIM_INFINITY or hard >= count + 200, "this test opens 2,000 connections"
+    with contextlib.ExitStack() as stack:
+        host, _ = stack.enter_context(relbuild_serve(mirror.place.root))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count + 200, hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        address = host.partition(":")[0], int(host.partition(":")[2])
+        for number in range(count):
+            connection = stack.enter_context(socket.create_connection(address, 10))
+            if number % 2:
+                connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n")  # a head that is never finished
+            if number in (200, count - 1):
+                assert ask(host, "/v2/tiny/manifests/1.0")[2] == put.data
+
+
 def test_what_is_in_quarantine_cannot_be_had(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
@@ -406,13 +484,13 @@ def test_publishing_what_the_store_has_is_a_matter_of_links(tmp_path: Path) -> N
     for name, folder in (("linked", tmp_path), ("copied", Path("/dev/shm"))):
         with tempfile.TemporaryDirectory(dir=folder) as place:
             root = Path(place) / "mirror"
-            repository = open_directory(root, create=True, clock=time.time).repository("large")
+            mirror = open_directory(root, create=True, clock=time.time)
+            repository = mirror.repository("large")
             began = time.monotonic()
             for blob in blobs:
                 repository.put_blob(blob, store.blob(blob.digest))
             taken[name] = time.monotonic() - began
-            same = repository.blob_file(blobs[0].digest)
-            assert same is not None
+            same = mirror.place.blob(blobs[0].digest)
             assert same.samefile(store.blob(blobs[0].digest)) == (name == "linked")
     print({name: f"{seconds:.3f} s" for name, seconds in taken.items()})
     assert taken["linked"] < 20

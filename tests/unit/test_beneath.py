@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import beneath
-from pipeline.beneath import Escape, Folder, NotRegular, TooLarge, read_file
+from pipeline.beneath import Escape, Folder, LinkRefused, NotRegular, TooLarge, read_file
 
 
 @pytest.fixture(params=["openat2", "by hand"])
@@ -201,3 +201,24 @@ def test_what_is_exchanged_while_it_is_opened_never_leads_out(folder: Folder) ->
         stop.set()
         other.join()
     assert seen <= {b"deep"}
+
+
+def test_where_no_link_is_expected_none_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "inside" / "deep").mkdir(parents=True)
+    (tmp_path / "inside" / "deep" / "file").write_bytes(b"whole")
+    (tmp_path / "inside" / "link").symlink_to("deep/file")
+    (tmp_path / "inside" / "way").symlink_to("deep")
+    folder = Folder(tmp_path / "inside")
+    with folder.open_unlinked("deep/file") as file:
+        assert file.read() == b"whole"
+    for name in ("link", "way/file"):
+        with folder.open(name) as file:
+            assert file.read() == b"whole"
+        with pytest.raises(LinkRefused):
+            folder.open_unlinked(name)
+    with pytest.raises(Escape):
+        folder.open_unlinked("deep/../link")
+    with pytest.raises(FileNotFoundError):
+        folder.open_unlinked("deep/none")
+    with pytest.raises(NotRegular):
+        folder.open_unlinked("deep")

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.digest import Digest
-from pipeline.errors import EnvironmentLacking, UsageError
+from pipeline.errors import EnvironmentLacking, PublicationRefused, UsageError
+from pipeline.mirror.connections import AT_ONCE, AT_ONCE_EACH, bounded
 from pipeline.mirror.directory import open_directory
 from pipeline.mirror.layout import open_layout
 from pipeline.mirror.references import references
 from pipeline.mirror.repository import Repository
 from pipeline.mirror.serving import application, serve, shown
 from pipeline.model.artifact import Manifest
-from pipeline.oci import media_types
+from pipeline.model.evidence import evidence_json
+from pipeline.oci import media_types, write_layout
+from pipeline.release import refuse_untested
 from pipeline.store import Store
 from tests.unit import mirrored
 from tests.unit.asgi import ask
+from tests.unit.tested import evidence, image
 
 NOTHING = "sha256:" + "0" * 64
 
@@ -212,3 +220,109 @@ def test_what_is_neither_is_refused(tmp_path: Path, never: Callable[[str], None]
 def test_a_digest_is_not_a_tag(served: Served) -> None:
     client, _, _, _ = served
     assert ask(client, f"/v2/tiny/manifests/{Digest.of(b'x').hex}").status == 404
+
+
+# --- links that somebody planted
+
+
+def test_a_planted_link_leads_nowhere(served: Served, tmp_path: Path) -> None:
+    """Whoever can write to a mirror must not read the host's files through it."""
+    client, _, put, path = served
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"root:$6$not for anybody")
+    blobs = path / "blobs" / "sha256"
+    planted = Digest.of(secret.read_bytes())
+    (blobs / planted.hex).symlink_to(secret)
+    assert ask(client, f"/v2/tiny/blobs/{planted}").status == 404
+    (tmp_path / "elsewhere").mkdir()
+    real = references(put).blobs[0].digest
+    (blobs / real.hex).rename(tmp_path / "elsewhere" / real.hex)
+    (blobs / real.hex).symlink_to(tmp_path / "elsewhere" / real.hex)
+    assert ask(client, f"/v2/tiny/blobs/{real}").status == 404
+    blobs.rename(tmp_path / "blobs of another")
+    blobs.symlink_to(tmp_path / "blobs of another")
+    for one in (planted, real, references(put).blobs[1].digest):
+        assert ask(client, f"/v2/tiny/blobs/{one}").status == 404
+
+
+def test_a_manifest_that_is_a_planted_link_is_not_given(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
+    put = mirrored.publish(mirror.repository("tiny"), store, mirrored.image(store, 1), "1.0")
+    file = mirror.place.shelf("tiny").manifest_file(put.descriptor)
+    file.rename(tmp_path / "manifest")
+    file.symlink_to(tmp_path / "manifest")
+    client = application(shown(tmp_path / "mirror", clock=time.time))
+    assert ask(client, f"/v2/tiny/manifests/{put.digest}").status == 404
+    assert ask(client, "/v2/tiny/manifests/1.0").status == 404
+
+
+def test_a_planted_fifo_blocks_nobody(served: Served) -> None:
+    client, _, _, path = served
+    os.mkfifo(path / "blobs" / "sha256" / ("0" * 64))
+    assert ask(client, f"/v2/tiny/blobs/{NOTHING}").status == 404
+
+
+def test_an_answer_names_no_path_of_this_machine(served: Served, tmp_path: Path) -> None:
+    client, _, put, path = served
+    for file in path.rglob(f"{put.digest.hex}*"):
+        file.write_bytes(b"damaged")
+    answer = ask(client, f"/v2/tiny/manifests/{put.digest}")
+    assert answer.status in (404, 500)
+    assert str(tmp_path).encode() not in answer.content
+
+
+# --- images that failed
+
+
+def test_an_image_that_did_not_pass_is_not_served(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    made = mirrored.image(store, 1)
+    write_layout(made, store=store, target=tmp_path / "tiny")
+    refuse_untested(tmp_path / "tiny")  # from elsewhere: no report
+    report = tmp_path / "tiny.report"
+    report.mkdir()
+    with pytest.raises(PublicationRefused, match="did not pass") as refused:
+        refuse_untested(tmp_path / "tiny")
+    assert refused.value.code == "gate-not-passed"
+    assert "--untested" in str(refused.value)
+    (report / "evidence.json").write_bytes(evidence_json(evidence(image())))
+    with pytest.raises(PublicationRefused, match="not tested as it is now"):
+        refuse_untested(tmp_path / "tiny")
+    (report / "evidence.json").write_bytes(evidence_json(replace(evidence(image()), image=made.digest)))
+    refuse_untested(tmp_path / "tiny")
+
+
+# --- who is answered when many ask
+
+
+def test_requests_beyond_the_limits_are_told_to_come_again() -> None:
+    release, refused = asyncio.Event(), []
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await release.wait()
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        refused.append(scope["client"][0])
+
+    async def ask_all() -> None:
+        answer = bounded(slow, refuse)
+        clients = ["10.0.0.1"] * (AT_ONCE_EACH + 3) + ["10.0.0.2"] * (AT_ONCE - AT_ONCE_EACH + 1)
+        tasks = [asyncio.create_task(_called(answer, client)) for client in clients]
+        await asyncio.sleep(0)
+        assert refused == ["10.0.0.1"] * 3 + ["10.0.0.2"]
+        release.set()
+        await asyncio.gather(*tasks)
+        await _called(answer, "10.0.0.1")
+        assert len(refused) == 4
+
+    asyncio.run(ask_all())
+
+
+async def _called(application: ASGIApp, client: str) -> None:
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None: ...
+
+    await application({"type": "http", "client": (client, 1)}, receive, send)
