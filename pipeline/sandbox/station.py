@@ -1,8 +1,9 @@
 """Where sandboxes are kept track of, so that none is left over.
 
 Every sandbox has a folder `live/ID/` and a lock file `live/ID.lock`, which its owner holds. A lock that nobody
-holds belongs to a relbuild that was killed: what is left of that sandbox is removed at the next start. Mounts
-need no removing, because they were made in a namespace that is gone (`keeper`).
+holds belongs to a relbuild that was killed: what is left of that sandbox is ended and removed by relbuild's reaper
+(`supervision`), or, if that was killed too, at the next start. Mounts need no removing, because they were made in a
+namespace that is gone (`keeper`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import signal
+import time
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +27,15 @@ from pipeline.sandbox.idmap import SLOTS, base_of
 from pipeline.sandbox.keeper import STAGE
 from pipeline.sandbox.rootless import nested, obstacle
 from pipeline.sandbox.runtime import Runtime
+from pipeline.sandbox.supervision import supervise
 from pipeline.sandbox.throttling import let_go
+
+_CLEARING = 60.0
+"""Seconds that a reaper tries; it takes well under one unless a process waits for a disk."""
+
+_PAUSE = 0.1
+_AT_ONCE = 8
+"""Sandboxes that are cleared side by side: most of the time is waiting for the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,7 @@ class Station:
                 hint="run relbuild as root, or as a user that can have a user namespace: "
                 + (obstacle() or "`relbuild doctor` says why this one cannot"),
             )
+        supervise(self.state)
         name = f"{self.mark}-{_plain(label)}-{secrets.token_hex(4)}"
         lock = self.state / "live" / f"{name}.lock"
         with _held(lock), _range() as first:
@@ -70,39 +83,87 @@ class Station:
                 self._clear(name)
 
     def sweep(self) -> tuple[str, ...]:
-        """Remove what killed processes have left; returns the names of their sandboxes."""
-        removed = []
-        for lock in sorted((self.state / "live").glob("*.lock")):
+        """End and remove what killed processes have left; returns the names of their sandboxes."""
+        return _sweep(self.state, self.hierarchies, self.mark)
+
+    def _clear(self, name: str) -> None:
+        _clear(self.state, self.hierarchies, name)
+
+
+def clear_left(state: Path) -> None:
+    """What the reaper does: `Station.sweep` until nothing is left, or no more can be done. A sandbox may be locked for
+    a moment by somebody who looks at it, or by a command that is just being started."""
+    if not (state / "mark").exists():
+        return
+    hierarchies, deadline = usable(), time.monotonic() + _CLEARING
+    while True:
+        _sweep(state, hierarchies, _mark(state))
+        with _left(state) as left:
+            if not left or time.monotonic() > deadline:
+                return
+        time.sleep(_PAUSE)
+
+
+def _sweep(state: Path, hierarchies: Hierarchies, mark: str) -> tuple[str, ...]:
+    with _left(state) as left, ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="clear") as pool:
+        # First of all: a runtime that still starts something would put it into a group that was emptied already.
+        _end_runtimes(state, left)
+        done = pool.map(lambda name: _try(state, hierarchies, name), left)
+        cleared = [name for name, well in zip(left, done, strict=True) if well]
+    # A runtime killed while it was starting may have made its group after the sandbox was cleared.
+    for name in groups_named(hierarchies, f"{mark}-"):
+        if not (state / "live" / f"{name}.lock").exists():
+            with contextlib.suppress(EnvironmentLacking):
+                Group(hierarchies, name).remove()
+    return tuple(cleared)
+
+
+@contextlib.contextmanager
+def _left(state: Path) -> Iterator[list[str]]:
+    """The sandboxes that have no owner; for as long as the block lasts, they have one."""
+    with contextlib.ExitStack() as held:
+        names = []
+        for lock in sorted((state / "live").glob("*.lock")):
             try:
                 handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue
-            try:
+            held.callback(os.close, handle)
+            with contextlib.suppress(BlockingIOError):
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            else:
-                # What cannot be ended now (a process that waits for a disk) is left for the next start.
-                with contextlib.suppress(EnvironmentLacking):
-                    self._clear(lock.stem)
-                    removed.append(lock.stem)
-            finally:
-                os.close(handle)
-        # A runtime killed while it was starting may make its group after the sandbox was cleared.
-        for name in groups_named(self.hierarchies, f"{self.mark}-"):
-            if not (self.state / "live" / f"{name}.lock").exists():
-                with contextlib.suppress(EnvironmentLacking):
-                    Group(self.hierarchies, name).remove()
-        return tuple(removed)
+                names.append(lock.stem)
+        yield names
 
-    def _clear(self, name: str) -> None:
-        folder = self.state / "live" / name
-        group = Group(self.hierarchies, name, folder)
-        let_go(group, folder)
-        group.remove()
-        if folder.exists():
-            shutil.rmtree(folder)
-        (self.state / "live" / f"{name}.lock").unlink(missing_ok=True)
+
+def _end_runtimes(state: Path, names: Collection[str]) -> None:
+    """Kill the runtimes of sandboxes. Each is told where it keeps its state, which is nobody else's."""
+    folders = {os.fsencode(state / "live" / name / "runtime") for name in names}
+    if not folders:
+        return
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            with contextlib.suppress(OSError):
+                if not folders.isdisjoint((path / "cmdline").read_bytes().split(b"\0")):
+                    os.kill(int(path.name), signal.SIGKILL)
+
+
+def _try(state: Path, hierarchies: Hierarchies, name: str) -> bool:
+    """Clear a sandbox. What cannot be ended now (a process that waits for a disk) is left for the next time."""
+    try:
+        _clear(state, hierarchies, name)
+    except (EnvironmentLacking, OSError):
+        return False
+    return True
+
+
+def _clear(state: Path, hierarchies: Hierarchies, name: str) -> None:
+    folder = state / "live" / name
+    group = Group(hierarchies, name, folder)
+    let_go(group, folder)
+    group.remove()
+    if folder.exists():
+        shutil.rmtree(folder)
+    (state / "live" / f"{name}.lock").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

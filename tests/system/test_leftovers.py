@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from pipeline.sandbox import (
     launch,
     open_station,
 )
+from tests.system.leftovers import kill_with_reaper
 from tests.system.sandboxed import config, content_of, left_behind
 from tests.system.tiny import (
     make_root,
@@ -80,7 +80,7 @@ else:
         while not any(b"sleep" in content_of(Path(f"/proc/{pid}/cmdline")) for pid in processes_of(base)):
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        child.send_signal(signal.SIGKILL)
+        kill_with_reaper(child.pid, state)
         child.wait()
         child.stdin.close()
         child.stdout.close()

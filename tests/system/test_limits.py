@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from tests.system.bombs import (
     holders,
     make_bomb_root,
 )
+from tests.system.leftovers import kill_with_reaper
 from tests.system.sandboxed import left_behind, until_logged
 from tests.system.tiny import ordinary, processes_of, require_groups, unenforced, without_groups
 
@@ -189,7 +189,7 @@ with kept_volumes(station) as volumes:
     _, mark, base, *namespaces = child.stdout.readline().split()
     assert ordinary() or blocks(mark), "no volume, so nothing is tested"
     assert all(holders(int(number)) for number in namespaces), "no network, so nothing is tested"
-    child.send_signal(signal.SIGKILL)
+    kill_with_reaper(child.pid, state)
     child.wait()
     child.stdin.close()
     child.stdout.close()

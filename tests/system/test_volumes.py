@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from tests.system.bombs import (
     eventually,
     make_bomb_root,
 )
+from tests.system.leftovers import kill_with_reaper
 from tests.system.sandboxed import left_behind, until_logged
 from tests.system.tiny import ordinary, unenforced
 
@@ -221,7 +221,7 @@ with launch(image, [Path({str(root)!r})], limits, station=station, name="held") 
         )
         assert child.stdout is not None
         assert child.stdout.readline() == "True\n"
-        child.send_signal(signal.SIGKILL)
+        kill_with_reaper(child.pid, state)
         child.communicate()
         station = open_station(state, find_runtime())
         root_group = station.hierarchies.controllers.get("blkio")

@@ -1,0 +1,88 @@
+"""A reaper for this process: started with the first sandbox, and started again if it is killed.
+
+The kernel ends nothing by itself when relbuild is killed: a container's first process is the runtime's child, and the
+runtime is in a session of its own. So one small process for each process of relbuild (`reaper`) outlives it just long
+enough to end and remove what is left. It clears sandboxes whose lock nobody holds; what shall outlive relbuild has its
+lock held by another process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline import process
+from pipeline.errors import EnvironmentLacking
+from pipeline.sandbox import reaper
+
+_RESTARTS = 5
+"""How often a reaper that was killed is started again at once. Somebody who kills it more often means it; the next
+sandbox gets one all the same."""
+
+
+@dataclass(slots=True)
+class _Supervised:
+    """This process's reaper for one state folder."""
+
+    state: Path
+    running: process.Process | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ensure(self) -> None:
+        with self.lock:
+            if self.running is not None and self.running.poll() is None:
+                return
+            self.running = _start(self.state)
+            threading.Thread(target=self._watch, args=(self.running,), name="supervision", daemon=True).start()
+
+    def _watch(self, running: process.Process) -> None:
+        """Replace a reaper that ends while this process lives."""
+        for _ in range(_RESTARTS):
+            running.wait()
+            with self.lock:
+                if self.running is not running:
+                    return
+                try:
+                    self.running = running = _start(self.state)
+                except EnvironmentLacking:
+                    return
+
+
+_supervised: dict[tuple[int, Path], _Supervised] = {}
+"""By process and state folder: a forked process has none yet."""
+
+_lock = threading.Lock()
+
+
+def supervise(state: Path) -> None:
+    """See to it that sandboxes of this process in `state` end with it. Raises EnvironmentLacking `no-reaper`."""
+    with _lock:
+        mine = _supervised.setdefault((os.getpid(), state), _Supervised(state))
+    mine.ensure()
+
+
+def _start(state: Path) -> process.Process:
+    owner = os.pidfd_open(os.getpid())
+    try:
+        return process.start(
+            [sys.executable, "-I", "-S", reaper.__file__, str(owner), state, json.dumps(_path())],
+            cwd=Path("/"),
+            pass_fds=(owner,),
+        )
+    except OSError as error:
+        raise EnvironmentLacking(
+            "no-reaper",
+            f"the process that ends containers when relbuild is killed cannot be started: {error}",
+            hint="see `ulimit -u` and free memory",
+        ) from error
+    finally:
+        os.close(owner)
+
+
+def _path() -> list[str]:
+    """Where modules are found, wherever the reaper looks from."""
+    return [str(Path(entry).absolute()) for entry in sys.path]
