@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +18,9 @@ import pipeline
 from pipeline.cli.outcome import plain
 from pipeline.cli.outcome import report as report_error
 from pipeline.cli.progress import Look, close, open_progress
-from pipeline.errors import RelbuildError
+from pipeline.cli.signals import SIGNALS, Interruptible, Terminated
+from pipeline.cli.streams import stdout_is_closed
+from pipeline.errors import RelbuildError, UsageError
 from pipeline.model.image import Compression
 from pipeline.model.lock import Mode
 from pipeline.progress import Progress
@@ -104,7 +107,7 @@ class Surroundings:
         environment = self.environment
         home = Path(environment.get("HOME", "/root"))
         cache = Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "relbuild"
-        return Store.open(store or cache / "store")
+        return Store.open(a_folder(store or cache / "store"))
 
     def workshop(self, store: Path | None, *, offline: bool = False, runtime: str | None = None) -> Workshop:
         """Where the command works, its store opened."""
@@ -124,17 +127,34 @@ class Surroundings:
 def perform(act: Callable[[Surroundings], int], look: Look, as_json: bool) -> None:
     """Run a command's body with live progress around it, and exit with its status."""
     progress = open_progress(look)
-    try:
-        status = act(Surroundings(progress, as_json))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = 130
-    except Exception as error:
-        close(progress)
-        status = report_error(error, as_json=as_json)
-    finally:
-        close(progress)
+    with Interruptible():
+        try:
+            if as_json and stdout_is_closed():
+                raise UsageError("stdout-closed", "--json writes to standard output, which is closed", hint="open it")
+            status = act(Surroundings(progress, as_json))
+            sys.stdout.flush()
+        except (KeyboardInterrupt, Terminated) as ended:
+            number = ended.number if isinstance(ended, Terminated) else signal.SIGINT
+            close(progress)
+            print(SIGNALS[signal.Signals(number)], file=sys.stderr)
+            status = 128 + number
+        except Exception as error:
+            close(progress)
+            status = report_error(error, as_json=as_json)
+        finally:
+            close(progress)
     sys.exit(status)
+
+
+def a_folder(path: Path) -> Path:
+    """`path`, which is a directory, or can become one. Raises UsageError `not-a-directory` before any work is done."""
+    standing = next((one for one in (path, *path.parents) if os.path.lexists(one)), path)
+    if os.path.lexists(standing) and not standing.is_dir():
+        raise UsageError(
+            "not-a-directory", "a directory is wanted here, and something else stands here", place=str(standing),
+            hint="name another, or move it away",
+        )  # fmt: skip
+    return path
 
 
 def tell(error: RelbuildError) -> int:
@@ -184,7 +204,7 @@ def order(
         smoke=smoke,
         retest=retest,
         compression=compression,
-        output=output,
+        output=a_folder(output),
         full=full,
         sources=sources,
     )

@@ -9,6 +9,7 @@ import sys
 from types import MappingProxyType
 
 from pipeline.cli.command import app
+from pipeline.cli.outcome import report
 from pipeline.errors import EnvironmentLacking
 
 COMMANDS = MappingProxyType(
@@ -34,12 +35,20 @@ IN_A_NAMESPACE = ("build", "smoke", "run", "nightly", "worker", "doctor", "store
 owned by subordinate ids."""
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line. `relbuild RECIPE` is `relbuild build RECIPE`."""
     arguments = sys.argv[1:]
+    try:
+        _import_commands(arguments)
+        app(arguments)
+    except Exception as error:  # Outside of a command's body: while it was loaded or its options were read.
+        sys.exit(report(error, as_json=False))
+
+
+def _import_commands(arguments: list[str]) -> None:
     known = {command for commands in COMMANDS.values() for command in commands}
     if arguments and arguments[0] not in known and arguments[0] != "--help":
-        arguments = ["build", *arguments]
+        arguments.insert(0, "build")
     for name, commands in COMMANDS.items():
         if not arguments or arguments[0] == "--help" or arguments[0] in commands:
             importlib.import_module(f"pipeline.cli.{name}")
@@ -49,4 +58,3 @@ def main() -> None:
 
         with contextlib.suppress(EnvironmentLacking):
             rootless.enter()
-    app(arguments)

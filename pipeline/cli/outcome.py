@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import sys
 import traceback
 
-from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError
+from pipeline.cli.streams import BROKEN_PIPE, STDOUT, drop_stdout
+from pipeline.errors import EnvironmentLacking
+from pipeline.system_errors import relbuild_error
 
 INTERNAL_ERROR = 1
-
-
-def as_error(error: BaseException) -> RelbuildError | None:
-    """The relbuild error that an exception stands for, or None for a defect in relbuild itself."""
-    if isinstance(error, RelbuildError):
-        return error
-    if isinstance(error, OSError):
-        where = str(error.filename) if error.filename else None
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return EnvironmentLacking(
-                "disk-full",
-                f"no space is left: {error.strerror}",
-                place=where,
-                hint="free some with `relbuild store gc`, or name another place with --store and --output",
-            )
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return EnvironmentLacking(
-                "no-permission",
-                f"the system refused: {error.strerror}",
-                place=where,
-                hint="run `relbuild doctor` to see what this user may not do, or name folders that it may write",
-            )
-        if error.errno in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR) and where:
-            return UsageError("file-missing", f"{error.strerror}", place=where, hint="check the path")
-    return None
 
 
 def plain(text: str) -> str:
@@ -47,12 +23,21 @@ def plain(text: str) -> str:
 
 def report(error: BaseException, *, as_json: bool) -> int:
     """Print what happened and return the exit status. A traceback is only printed for a defect."""
-    known = as_error(error)
+    if isinstance(error, OSError) and error.filename == STDOUT:
+        drop_stdout()
+        if isinstance(error, BrokenPipeError):
+            return BROKEN_PIPE
+        error = EnvironmentLacking(
+            "stdout-unwritable",
+            f"the answer cannot be written to standard output: {error.strerror}",
+            hint="what the command did is done; run it again with standard output open and space behind it",
+        )
+    known = relbuild_error(error)
     if known is None:
         traceback.print_exception(error)
         print(f"internal error: {error!r}; this is a defect in relbuild, please report it", file=sys.stderr)
         if as_json:
-            print(json.dumps({"error": [{"code": "internal-error", "message": repr(error)}]}))
+            _answer({"error": [{"code": "internal-error", "message": repr(error)}]})
         return INTERNAL_ERROR
     for problem in known.problems:
         where = f"{problem.place}: " if problem.place else ""
@@ -60,15 +45,14 @@ def report(error: BaseException, *, as_json: bool) -> int:
         if problem.hint:
             print(plain(f"  → {problem.hint}"), file=sys.stderr)
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "error": [
-                        {"code": p.code, "message": p.message, "place": p.place, "hint": p.hint} for p in known.problems
-                    ],
-                    "exit_code": known.exit_code,
-                },
-                indent=2,
-            )
-        )
+        problems = [{"code": p.code, "message": p.message, "place": p.place, "hint": p.hint} for p in known.problems]
+        _answer({"error": problems, "exit_code": known.exit_code})
     return known.exit_code
+
+
+def _answer(value: object) -> None:
+    """The error for programs. People were told it already, so that an unwritable stream ends nothing."""
+    try:
+        print(json.dumps(value, indent=2), flush=True)
+    except OSError:
+        drop_stdout()

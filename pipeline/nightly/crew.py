@@ -3,6 +3,7 @@ and says which ended; what the tasks are it does not know."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -114,7 +116,13 @@ class LocalCrew:
         process = self._context.Process(
             target=_perform, args=(theirs, act, work), name=f"relbuild {name}", daemon=False
         )
-        process.start()
+        # Ctrl-C reaches all processes of the terminal. It is this one that ends the others, in one line.
+        resource_tracker.ensure_running()  # First: it lets the signal through again.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._hands[name] = _Hand(process, mine, Listener(self.progress, name))
 
@@ -168,6 +176,9 @@ def processors() -> int:
 
 
 def _perform(pipe: Connection, act: Act, work: object) -> None:
+    # Not ignored and not blocked, which what is started from here would inherit: a container may stop by this signal.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, name="relbuild parent", daemon=True).start()
     one_at_a_time = threading.Lock()
 
@@ -179,7 +190,8 @@ def _perform(pipe: Connection, act: Act, work: object) -> None:
         ended = Ended("", act(work, Relay(tell)))
     except Exception as error:  # What it was is told where people watch.
         ended = Ended("", lost=f"{type(error).__name__}: {error}")
-    pipe.send(ended)
+    with contextlib.suppress(BrokenPipeError):  # Whoever gave the work has ended.
+        pipe.send(ended)
     pipe.close()
 
 

@@ -52,6 +52,7 @@ from pipeline.release.current import way_of
 from pipeline.release.retest import retest
 from pipeline.resolve import Mode, format_lock
 from pipeline.store import Store
+from pipeline.system_errors import relbuild_error
 
 PASSWORDS = ("RELBUILD_KEY_PASSWORD", "COSIGN_PASSWORD")
 """Environment variables that may hold the password of the key that signs. Nobody is there to be asked for it."""
@@ -128,24 +129,30 @@ def work(job: object, progress: Progress) -> object:
     logged, began = Logged(progress, clock), clock()
     try:
         worked = _Worker(job, logged, _workshop(job.making, logged)).do()
-    except RelbuildError as error:
-        worked = Worked(_as_given(failed(job.product, error, job.making, log=tuple(logged.lines)), job), None)
-    except Exception as error:  # A defect of relbuild fails one product, and the page shows where it is.
-        lines = tuple(line for part in traceback.format_exception(error) for line in part.rstrip().split("\n"))
-        failure = Failure(
-            Stage.WORKER,
-            "internal-error",
-            f"{type(error).__name__}: {error}",
-            hint="this is a defect of relbuild: report it with these lines",
-            log=(*logged.lines, *lines)[-LOG_LINES:],
-            command=command_for(job.product, job.making),
-        )
-        worked = Worked(replace(job.product, outcome=Outcome.FAILED, why=failure.message, failure=failure), None)
+    except Exception as error:
+        worked = Worked(_failed(job, error, logged), None)
     timed = replace(worked.product, began=int(began * 1000), took=int((clock() - began) * 1000), steps=logged.steps)
     if timed.outcome is Outcome.BUILT:
         timed = replace(timed, built=timed.began, build_took=timed.took)
     standing = replace(worked.standing, product=timed) if worked.standing else None
     return replace(worked, product=timed, standing=standing)
+
+
+def _failed(job: Job, error: Exception, logged: Logged) -> Product:
+    """The product with what was raised. A defect of relbuild fails one product, and the page shows where it is."""
+    known = relbuild_error(error)
+    if known is not None:
+        return _as_given(failed(job.product, known, job.making, log=tuple(logged.lines)), job)
+    lines = tuple(line for part in traceback.format_exception(error) for line in part.rstrip().split("\n"))
+    failure = Failure(
+        Stage.WORKER,
+        "internal-error",
+        f"{type(error).__name__}: {error}",
+        hint="this is a defect of relbuild: report it with these lines",
+        log=(*logged.lines, *lines)[-LOG_LINES:],
+        command=command_for(job.product, job.making),
+    )
+    return replace(job.product, outcome=Outcome.FAILED, why=failure.message, failure=failure)
 
 
 def _here(job: Job) -> Job:

@@ -7,10 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import rpm
-
 from pipeline.model.header import ChangelogEntry
 from pipeline.packages.header import open_header
+from pipeline.packages.library import rpm
 
 ENTRIES_MOST = 200
 """The newest entries that are read: ten years of most packages."""

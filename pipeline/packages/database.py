@@ -9,18 +9,20 @@ which a database on a read-only file system cannot be read in.
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import rpm
-
 from pipeline.errors import BuildError
 from pipeline.model.package import Nevra
 from pipeline.packages.header import open_header
+from pipeline.packages.library import rpm
 from pipeline.process import CommandFailed, run
+from pipeline.system_errors import naming
 
 DATABASE = "rpmdb.sqlite"
 """Name of the one file that `write_database` leaves."""
@@ -36,6 +38,25 @@ _CHANGES, _VALID_FOR, _WRITER = 24, 92, 96
 version (https://www.sqlite.org/fileformat.html#the_database_header)."""
 _WRITER_VERSION = 3_034_001
 """What is written as SQLite's version: that of the oldest platform whose rpm uses SQLite (EL9)."""
+
+_REASONS = {
+    "database or disk is full": errno.ENOSPC,
+    "disk I/O error": errno.EIO,
+    "readonly database": errno.EROFS,
+    "out of memory": errno.ENOMEM,
+    os.strerror(errno.ENOSPC): errno.ENOSPC,
+    os.strerror(errno.EDQUOT): errno.EDQUOT,
+    os.strerror(errno.EIO): errno.EIO,
+    os.strerror(errno.EROFS): errno.EROFS,
+    os.strerror(errno.EACCES): errno.EACCES,
+    os.strerror(errno.EMFILE): errno.EMFILE,
+}
+"""What SQLite (sqlite3_errstr) and the C library say, and the errors that they stand for. SQLite's words for a write
+that came out short are those for a full disk, a quota included; rpm adds "No such file or directory" to most things,
+which tells nothing."""
+
+_FULL = 1 << 20
+"""Bytes: with fewer left, SQLite's "disk I/O error" means that its shared memory could not grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +75,49 @@ def write_database(folder: Path, records: Sequence[DatabaseRecord]) -> None:
     """Write `rpmdb.sqlite` into `folder`, an empty directory. The order of `records` is the order in which rpm
     lists them (newest last); equal records in equal order give equal bytes under the same SQLite.
 
-    Raises BuildError `rpm-database` if rpm refuses a header, VerificationError `package-damaged`.
+    Raises BuildError `rpm-database` if rpm refuses a header, VerificationError `package-damaged`, and OSError with the
+    database's path where the machine refuses: a full disk, a quota, a defect.
     """
     headers = folder / "headers"
-    with headers.open("wb") as file:
+    with naming(headers), headers.open("wb") as file:
         for record in records:
             file.write(_installed(record))
     with headers.open("rb") as file:
-        try:
-            run(
-                ["rpmdb", "--define", f"_dbpath {folder}", "--define", "_db_backend sqlite", "--importdb"],
-                stdin=file,
-                timeout=_SECONDS,
-            )
-        except CommandFailed as error:
-            raise BuildError("rpm-database", f"rpm cannot write its database: {error}") from error
+        imported = run(
+            ["rpmdb", "--define", f"_dbpath {folder}", "--define", "_db_backend sqlite", "--importdb"],
+            stdin=file,
+            timeout=_SECONDS,
+            check=False,
+        )
     headers.unlink()
     database = folder / DATABASE
-    _settle(database, len(records))
+    # Also where rpmdb ended with 0: a header that it could not write whole is only complained of.
+    _demand_written(imported.stderr.decode(errors="replace"), database)
+    if imported.status != 0:
+        raise BuildError("rpm-database", f"rpm cannot write its database: {CommandFailed(imported)}")
+    with naming(database):
+        try:
+            _settle(database, len(records))
+        except sqlite3.Error as error:
+            _demand_written(str(error), database)
+            raise BuildError("rpm-database", f"SQLite cannot read what rpm wrote into {database}: {error}") from error
     for other in folder.iterdir():
         if other != database:
             other.unlink()
     database.chmod(0o644)
+
+
+def _demand_written(said: str, database: Path) -> None:
+    """Raise the operating system's error where the words of SQLite or rpm tell of one: rpmdb's status is the number of
+    headers that failed, whatever the reason."""
+    number = next((number for words, number in _REASONS.items() if words in said), None)
+    if number is None:
+        return
+    if number == errno.EIO:
+        free = os.statvfs(database.parent)
+        if free.f_bavail * free.f_frsize < _FULL:
+            number = errno.ENOSPC
+    raise OSError(number, os.strerror(number), str(database))
 
 
 def _installed(record: DatabaseRecord) -> bytes:

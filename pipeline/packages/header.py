@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import rpm
-
 from pipeline.digest import Digest
 from pipeline.model.header import (
     Dependency,
@@ -23,6 +21,7 @@ from pipeline.model.header import (
 )
 from pipeline.model.package import NO_SOURCE_ARCH, SOURCE_ARCH, Nevra
 from pipeline.packages.layout import damaged
+from pipeline.packages.library import rpm
 from pipeline.packages.verify import SHA256
 
 _SCRIPT_EXPAND = 1 << 0

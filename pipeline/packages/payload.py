@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import rpm
-
 from pipeline.digest import CHUNK
 from pipeline.errors import BuildError
 from pipeline.model.header import FileFlag
 from pipeline.packages.header import inode_numbers, open_header
 from pipeline.packages.layout import damaged, read_layout
+from pipeline.packages.library import rpm
 from pipeline.packages.verify import SHA256
 
 _IO = {"gzip": "gzdio", "bzip2": "bzdio", "xz": "xzdio", "lzma": "lzdio", "zstd": "zstdio"}

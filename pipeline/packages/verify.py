@@ -17,11 +17,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import rpm
-
 from pipeline.digest import CHUNK
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.packages.layout import Layout, damaged, read_layout
+from pipeline.packages.library import rpm
 
 SHA256 = 8
 """OpenPGP's number of the hash (RFC 4880, 9.4), which rpm uses too."""

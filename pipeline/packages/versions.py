@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import rpm
+from pipeline.packages.library import rpm
 
 
 def compare_evr(a: str, b: str) -> int:

@@ -64,7 +64,10 @@ def enter() -> None:
     Raises EnvironmentLacking `no-sub-ids`, `no-user-namespace`.
     """
     uid, gid = os.getuid(), os.getgid()
-    name = pwd.getpwuid(uid).pw_name
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)  # /etc/subuid may name a user by number (subuid(5)).
     maps = {
         "newuidmap": (uid, _subordinate(Path("/etc/subuid"), name, uid)),
         "newgidmap": (gid, _subordinate(Path("/etc/subgid"), name, uid)),
@@ -81,7 +84,8 @@ def enter() -> None:
             _follow(child)
         kernel.die_with_parent()
     kernel.set_dumpable()
-    signal.signal(signal.SIGTERM, _terminated)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # Which the first process of a namespace does not get.
+        signal.signal(signal.SIGTERM, _terminated)
     nested.cache_clear()
     _mount()
 

@@ -11,7 +11,8 @@ import pytest
 PIPELINE = Path(__file__).parents[2] / "pipeline"
 
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(("urls", "errors", "beneath", "digest", "process", "progress", "streams", "documents"), 0),
+    **dict.fromkeys(("urls", "errors", "system_errors", "beneath", "digest"), 0),
+    **dict.fromkeys(("process", "progress", "streams", "documents"), 0),
     **dict.fromkeys(("model", "store", "render", "transfer"), 1),
     **dict.fromkeys(("recipes", "repos", "packages", "trees", "oci", "sandbox"), 2),
     **dict.fromkeys(("resolve", "layers", "smoke", "mirror"), 3),
@@ -26,6 +27,7 @@ GROUND = {
     "urls": -1,
     "errors": 0,
     "beneath": 1,
+    "system_errors": 1,
     "digest": 2,
     "process": 3,
     "progress": 3,

@@ -1,0 +1,13 @@
+"""rpm's own library, loaded."""
+
+import signal
+
+# The `rpm` of a virtual environment is a shim that asks the system's interpreters where rpm's library is. They stand in
+# the terminal's process group, and Ctrl-C would have each print where it was.
+_before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+try:
+    import rpm
+finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _before)
+
+__all__ = ["rpm"]

@@ -1,0 +1,134 @@
+"""Operating-system errors as relbuild's own: the code, the exit status and the way out of each `errno`.
+
+What the kernel says wrong is never a defect of relbuild, so every OSError has an answer here, the unknown ones too.
+Libraries report some of them in their own types: a thread that cannot be started is a RuntimeError in Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError
+
+_NO_THREAD = "can't start new thread"
+"""RuntimeError's text where the kernel or a limit refuses one more thread (CPython, Modules/_threadmodule.c)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    code: str
+    message: str
+    hint: str
+    kind: type[RelbuildError] = EnvironmentLacking
+
+
+_FULL = _Answer(
+    "disk-full",
+    "no space is left",
+    "free some with `relbuild store gc`, or name another place with --store and --output",
+)
+_REFUSED = _Answer(
+    "no-permission",
+    "the system refused",
+    "run `relbuild doctor` to see what this user may not do, or name folders that it may write",
+)
+_DEFECTIVE = _Answer(
+    "disk-error",
+    "the disk or its file system failed",
+    "look at the kernel's log (`dmesg`); on a sound disk, `relbuild store fsck` finds what was damaged",
+)
+_FILES = _Answer("too-many-open-files", "no more files can be opened", "raise the limit: `ulimit -n 4096`")
+_MEMORY = _Answer("out-of-memory", "memory ran out", "give it more memory, or fewer jobs at once (--jobs)")
+_PROCESSES = _Answer(
+    "too-many-processes",
+    "no more processes or threads can be started",
+    "raise the limit (`ulimit -u`, or the control group's pids.max), or give it fewer jobs at once (--jobs)",
+)
+_NOT_A_FOLDER = _Answer("not-a-directory", "a directory is wanted here", "check the path", UsageError)
+_LOOP = _Answer("path-unusable", "this path cannot be used", "check the path", UsageError)
+
+_ANSWERS: Mapping[int, _Answer] = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _Answer("disk-full", "the quota is used up", _FULL.hint),
+    errno.EFBIG: _Answer("disk-full", "the file is larger than may be", "see `ulimit -f`, or name another file system"),
+    errno.EACCES: _REFUSED,
+    errno.EPERM: _REFUSED,
+    errno.EROFS: _Answer(
+        "read-only", "the file system is read-only", "mount it writable, or name another with --store and --output"
+    ),
+    errno.EIO: _DEFECTIVE,
+    errno.EUCLEAN: _DEFECTIVE,
+    errno.ENXIO: _DEFECTIVE,
+    errno.ENODEV: _DEFECTIVE,
+    errno.EREMOTEIO: _DEFECTIVE,
+    errno.ESTALE: _Answer("disk-error", "the file server forgot this file", "mount it again, then run it again"),
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.ENOMEM: _MEMORY,
+    errno.EAGAIN: _PROCESSES,
+    errno.ENOENT: _Answer("file-missing", "there is no such file or directory", "check the path", UsageError),
+    errno.ENOTDIR: _NOT_A_FOLDER,
+    errno.EEXIST: _Answer(
+        "file-in-the-way", "something stands here already", "name another path, or move it away", UsageError
+    ),
+    errno.EISDIR: _Answer("is-a-directory", "a file is wanted here", "check the path", UsageError),
+    errno.ELOOP: _LOOP,
+    errno.ENAMETOOLONG: _LOOP,
+}
+
+
+def relbuild_error(error: BaseException) -> RelbuildError | None:
+    """The relbuild error that an exception stands for; None for a defect of relbuild itself."""
+    match error:
+        case RelbuildError():
+            return error
+        case MemoryError():
+            return _MEMORY.kind(_MEMORY.code, _MEMORY.message, hint=_MEMORY.hint)
+        case RuntimeError() if str(error) == _NO_THREAD:
+            return _PROCESSES.kind(_PROCESSES.code, _PROCESSES.message, hint=_PROCESSES.hint)
+        case OSError():
+            return _of_system(error)
+    return None
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError of this block the path that it is about: those of reading and writing an open file have none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+def _of_system(error: OSError) -> RelbuildError:
+    number = error.errno
+    where = _path(error.filename)
+    answer = _ANSWERS.get(number or 0)
+    if isinstance(error, FileExistsError) and where and not Path(where).is_dir():
+        answer = _NOT_A_FOLDER  # That a folder is there already stops nothing: something else stands in its place.
+    if answer is None or (answer.kind is UsageError and where is None):
+        said = str(error.strerror or error) or type(error).__name__
+        name = f" ({errno.errorcode[number]})" if number is not None and number in errno.errorcode else ""
+        return EnvironmentLacking(
+            "system-error",
+            f"the operating system refused: {said}{name}",
+            place=where,
+            hint="run `relbuild doctor` to see what this machine lacks, and the command again",
+        )
+    return answer.kind(answer.code, f"{answer.message}: {error.strerror}", place=where, hint=answer.hint)
+
+
+def _path(filename: object) -> str | None:
+    """The path in an OSError, which may be text, bytes, or the number of an open file."""
+    if isinstance(filename, int):
+        with contextlib.suppress(OSError):
+            return str(Path(f"/proc/self/fd/{filename}").readlink())
+        return None
+    return os.fsdecode(filename) if isinstance(filename, str | bytes | os.PathLike) and filename else None
