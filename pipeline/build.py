@@ -260,6 +260,8 @@ def getting(workshop: Workshop) -> Callable[[Download], bytes]:
     """Fetches a file that has a URL, or has it in the store."""
 
     def get(wanted: Download) -> bytes:
+        if wanted.target is not None:
+            workshop.store.sound(wanted.target)  # A damaged one is put aside, and fetched anew.
         (digest,) = fetch(
             workshop.store,
             [wanted],

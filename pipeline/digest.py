@@ -71,6 +71,13 @@ class DiffId(_Sha256):
     __str__ = _Sha256.__str__
 
 
+def digest_json(value: object) -> Digest:
+    """A digest from the JSON text of one. Raises TypeError, VerificationError."""
+    if not isinstance(value, str):
+        raise TypeError("a digest is a text")
+    return Digest.parse(value)
+
+
 class Sink(Protocol):
     """Anything that bytes can be written to."""
 

@@ -84,13 +84,11 @@ def run_tests(
         runtime=runtime,
         older=older.digest if older else None,
     )
-    known = None if again else store.recall(name)
-    if isinstance(known, dict):
-        report = read_report(known)
-        if report.passed and report.image == image.digest:
-            contents = _contents(image, store, progress)
-            evidence = Evidence(image.digest, checks, runtime, plan == whole, report, contents)
-            return Tested(report, reused=True, evidence=evidence)
+    known = None if again else store.recall_as(name, _read_report)
+    if known is not None and known.passed and known.image == image.digest:
+        contents = _contents(image, store, progress)
+        evidence = Evidence(image.digest, checks, runtime, plan == whole, known, contents)
+        return Tested(known, reused=True, evidence=evidence)
     lowers = unpacked(image, store, progress)
     before = (older, unpacked(older, store, progress)) if older else None
     report = smoke(image, lowers, plan, station=station, progress=progress, clock=clock, older=before, holding=holding)
@@ -107,13 +105,18 @@ def plan_asked(plan: SmokePlan, *, full: bool) -> SmokePlan:
     return plan if full else replace(plan, neighbours=None)
 
 
+def _read_report(value: object) -> SmokeReport:
+    if not isinstance(value, dict):
+        raise TypeError("a report is an object")
+    return read_report(value)
+
+
 def _contents(image: Image, store: Store, progress: Progress) -> Contents:
     """What is in the image, looked at once per image."""
     name = identity("contents", CONTENTS_FORMAT, image=image.digest)
-    known = store.recall(name)
+    known = store.recall_as(name, lambda value: from_json(Contents, value))
     if known is not None:
-        with contextlib.suppress(ValueError):
-            return replace(from_json(Contents, known), name=image.name)
+        return replace(known, name=image.name)
     contents = read_contents(image, unpacked(image, store, progress))
     store.remember(name, to_json(contents))
     return contents

@@ -19,6 +19,7 @@ from pipeline.layers import layer_entries
 from pipeline.model.bill import Bill, BilledLayer, BilledPackage, BuildRecord, Privileged
 from pipeline.model.header import PackageHeader
 from pipeline.model.image import Compression, Image, Layer
+from pipeline.model.json_form import from_json, to_json
 from pipeline.model.lock import LockSection
 from pipeline.model.parent import ParentImage
 from pipeline.model.platform import Platform
@@ -88,23 +89,37 @@ def _plain(text: str) -> str:
     return "".join(one if one.isprintable() else " " for one in known).strip()
 
 
+@dataclass(frozen=True, slots=True)
+class _Fixes:
+    """What is remembered of a package's changelog."""
+
+    named: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lending:
+    """What is remembered of the files of an image that lend rights."""
+
+    files: tuple[Privileged, ...]
+
+
 def _fixes(checksum: Digest, store: Store) -> tuple[str, ...]:
-    name = identity("fixes", 1, package=checksum)
-    known = store.recall(name)
-    if isinstance(known, list):
-        return tuple(str(one) for one in known)
+    name = identity("fixes", 2, package=checksum)
+    known = store.recall_as(name, lambda value: from_json(_Fixes, value))
+    if known is not None:
+        return known.named
     found = named_fixes(read_changelog(store.blob(checksum)))
-    store.remember(name, list(found))
+    store.remember(name, to_json(_Fixes(found)))
     return found
 
 
 def _privileged(layers: Sequence[Layer], tree: Tree, store: Store) -> tuple[Privileged, ...]:
-    name = identity("privileged", 1, layers=[layer.diff_id for layer in layers])
-    known = store.recall(name)
-    if isinstance(known, list):
-        return tuple(Privileged(*one) for one in known)
+    name = identity("privileged", 2, layers=[layer.diff_id for layer in layers])
+    known = store.recall_as(name, lambda value: from_json(_Lending, value))
+    if known is not None:
+        return known.files
     found = privileged_paths(tree, layer_entries(layers[-1], store=store))
-    store.remember(name, [[one.path, one.mode, one.package, one.capabilities] for one in found])
+    store.remember(name, to_json(_Lending(found)))
     return found
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.digest import Digest, canonical_json, identity
+from pipeline.digest import Digest, canonical_json, digest_json, identity
 from pipeline.errors import PublicationRefused, RelbuildError, UsageError, VerificationError
 from pipeline.model.bill import Bill, BuildRecord
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, Evidence, evidence_json
@@ -99,9 +99,9 @@ def report_documents(bill: Bill, record: BuildRecord, *, store: Store) -> tuple[
 
 def _sbom(bill: Bill, form: SbomForm, store: Store) -> bytes:
     name = identity("sbom", 1, form=form, bill=Digest.of(bill_bytes(bill)), versions=sbom_versions())
-    known = store.recall(name)
-    if isinstance(known, str) and store.has(Digest.parse(known)):
-        return store.read(Digest.parse(known), limit=SBOM_LIMIT)
+    known = store.recall_as(name, digest_json)
+    if known is not None and store.sound(known):
+        return store.read(known, limit=SBOM_LIMIT)
     data = sbom_bytes(bill, form)
     store.remember(name, str(store.put(data)))
     return data
@@ -197,7 +197,7 @@ def read_sources(folder: Path, store: Store) -> tuple[SourceFile, ...]:
     found = []
     for one in Reader.parse(_read(folder / SOURCES, RECORD_LIMIT), SOURCES).items():
         digest = Digest(one.get("sha256").text())
-        if not store.has(digest):
+        if not store.sound(digest):
             raise UsageError(
                 "sources-missing",
                 f"{one.get('name').text()} is not in the store any more",

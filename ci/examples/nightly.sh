@@ -32,7 +32,11 @@ if [ -n "${RELBUILD_REGISTRY_AUTH:+given}" ]; then
   export REGISTRY_AUTH_FILE=$private/auth.json
   printenv RELBUILD_REGISTRY_AUTH >"$REGISTRY_AUTH_FILE"
 fi
-unset RELBUILD_KEY RELBUILD_REGISTRY_AUTH
+if [ -n "${RELBUILD_STORE_KEY:+given}" ]; then
+  export RELBUILD_STORE_KEY_FILE=$private/store.key
+  printenv RELBUILD_STORE_KEY >"$RELBUILD_STORE_KEY_FILE"
+fi
+unset RELBUILD_KEY RELBUILD_REGISTRY_AUTH RELBUILD_STORE_KEY
 umask 022
 
 relbuild=("$(ci/setup build)/bin/python" -m pipeline)

@@ -24,7 +24,7 @@ from pipeline.errors import RelbuildError, UsageError
 from pipeline.model.image import Compression
 from pipeline.model.lock import Mode
 from pipeline.progress import Progress
-from pipeline.store import Store
+from pipeline.store import Store, given_key
 
 if TYPE_CHECKING:
     from pipeline.gather import Order, Workshop
@@ -107,7 +107,7 @@ class Surroundings:
         environment = self.environment
         home = Path(environment.get("HOME", "/root"))
         cache = Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "relbuild"
-        return Store.open(a_folder(store or cache / "store"))
+        return Store.open(a_folder(store or cache / "store"), key=given_key(environment), tell=self.progress.warn)
 
     def workshop(self, store: Path | None, *, offline: bool = False, runtime: str | None = None) -> Workshop:
         """Where the command works, its store opened."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +23,12 @@ from pipeline.cli.command import (
 )
 from pipeline.cli.progress import Look, size_text
 from pipeline.cli.summary import environment_as_lines
-from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.errors import EnvironmentLacking, Problem, VerificationError
 from pipeline.gather import locked_packages
 from pipeline.packages import library_version
 from pipeline.recipes import json_schema
 from pipeline.sandbox import check_environment
+from pipeline.store import check, collect, usage
 
 
 @app.command("doctor")
@@ -73,11 +76,11 @@ def store_du_command(store: StoreOption = None, as_json: JsonOption = False) -> 
     """Say what the store holds and how much of the disk it takes."""
 
     def act(around: Surroundings) -> int:
-        usage = around.workshop(store).store.usage()
+        held = usage(around.open_store(store))
         if around.as_json:
-            answer(usage)
+            answer(held)
         else:
-            print("\n".join(f"{size_text(count):>10}  {name}" for name, count in sorted(usage.items())))
+            print("\n".join(f"{size_text(count):>10}  {name}" for name, count in sorted(held.items())))
         return 0
 
     perform(act, Look.NONE, as_json)
@@ -96,11 +99,14 @@ def store_gc_command(
     def act(around: Surroundings) -> int:
         workshop = around.workshop(store)
         keep = locked_packages(locks)
-        freed = workshop.store.collect(workshop.clock() - older_than * 86400, keep)
+        done = collect(workshop.store, workshop.clock() - older_than * 86400, keep)
         if around.as_json:
-            answer({"freed": freed, "kept_packages": len(keep)})
+            answer({"freed": done.freed, "kept_packages": len(keep), "spared_since": done.spared_since})
         else:
-            say(f"freed {size_text(sum(freed.values()))}; {len(keep)} packages are kept for locks below {locks}")
+            say(f"freed {size_text(sum(done.freed.values()))}; {len(keep)} packages are kept for locks below {locks}")
+            if done.spared_since is not None:
+                when = datetime.fromtimestamp(done.spared_since, UTC)
+                say(f"another relbuild uses the store: what was used since {when:%Y-%m-%d %H:%M} UTC was left")
         return 0
 
     perform(act, Look.NONE, as_json)
@@ -108,17 +114,21 @@ def store_gc_command(
 
 @store_app.command("fsck")
 def store_fsck_command(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Recompute every blob's digest; what is damaged is removed, so that the next build makes it anew."""
+    """Read everything in the store. What is damaged is put into quarantine, so that the next build makes it anew."""
 
     def act(around: Surroundings) -> int:
-        damaged = around.workshop(store).store.check()
+        found = check(around.open_store(store))
         if around.as_json:
-            answer({"damaged": [str(digest) for digest in damaged]})
-        if damaged:
-            message = f"{len(damaged)} damaged blobs were removed: {', '.join(str(d) for d in damaged[:5])}"
+            damaged = [{"kind": one.kind, "path": str(one.path), "why": one.why} for one in found.damaged]
+            answer({"damaged": damaged, "read": found.read, "foreign": found.foreign})
+        if found.foreign:
+            say(f"{found.foreign} results are not sealed with this store's key: they do not count, and do no harm")
+        if found.damaged:
             hint = "build again: what is missing is made or fetched anew"
-            return tell(VerificationError("blob-damaged", message, hint=hint))
-        say("every blob is whole")
+            problems = [Problem("store-damaged", f"{one.kind}: {one.why}", str(one.path)) for one in found.damaged]
+            problems[-1] = replace(problems[-1], hint=hint)
+            return tell(VerificationError.of(problems))
+        say("everything is whole: " + ", ".join(f"{count} {kind}" for kind, count in found.read.items()))
         return 0
 
     perform(act, Look.NONE, as_json)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +12,7 @@ from pathlib import Path
 from pipeline.digest import Digest
 from pipeline.errors import ResolutionError, UsageError
 from pipeline.gather.order import Offer, Order, Workshop
-from pipeline.gather.verifying import obtain, verify_and_read
+from pipeline.gather.verifying import obtain_verified
 from pipeline.layers.accounts import number_accounts
 from pipeline.model.accounts import AccountTable
 from pipeline.model.header import PackageHeader
@@ -30,6 +33,7 @@ from pipeline.resolve import (
     decide,
     former_block,
     inputs,
+    is_lock,
     layer_block,
     other_versions,
     read_lock,
@@ -100,8 +104,7 @@ def lock_recipe(order: Order, workshop: Workshop, parent: ParentImage | None = N
     else:
         fresh = section
     packages = [chosen.package for chosen in fresh.resolution.chosen]
-    obtain(packages, recipe, offer)
-    headers = verify_and_read(packages, keys, fresh, workshop)
+    headers = obtain_verified(packages, recipe, keys, fresh, offer)
     accounts, allocated = number_accounts(
         headers,
         users=recipe.users,
@@ -219,11 +222,34 @@ def _former(plan: LayerPlan, fresh: LockSection, section: LockSection | None, or
 
 
 def locked_packages(folder: Path) -> frozenset[Digest]:
-    """The packages that all locks below a folder name. Raises ResolutionError for a lock that cannot be read: what
-    it needs must not be lost because of that."""
+    """The packages that the locks below a folder name. Read are those that stand beside their recipe, and those that
+    begin as relbuild begins one; the locks of other programs are none of ours. Raises ResolutionError for a lock that
+    cannot be read: what it needs must not be lost because of that."""
     found: set[Digest] = set()
-    for path in sorted(folder.rglob("*.lock")):
-        lock = read_lock(path)
-        for section in lock.sections if lock else ():
-            found.update(chosen.package.checksum for chosen in section.resolution.chosen)
+    for above, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name != ".git")
+        for path in (Path(above, name) for name in sorted(files) if name.endswith(".lock")):
+            if path.is_symlink():
+                continue  # What it leads to stands here itself, or is none that a build would read.
+            lock = read_lock(path) if is_lock(path) or _beside_recipe(path) else None
+            for section in lock.sections if lock else ():
+                found.update(chosen.package.checksum for chosen in section.resolution.chosen)
     return frozenset(found)
+
+
+def _beside_recipe(path: Path) -> bool:
+    """Does a recipe of the same name stand beside a lock?"""
+    if not path.is_file():
+        return False
+    for recipe in (path.with_suffix(suffix) for suffix in (".yaml", ".yml")):
+        with contextlib.suppress(OSError), recipe.open("rb") as file:
+            start = file.read(_RECIPE_START)
+            if all(mark.search(start) for mark in _RECIPE_MARKS):
+                return True
+    return False
+
+
+_RECIPE_START = 1 << 20
+"""Bytes of a file in which a recipe shows that it is one."""
+
+_RECIPE_MARKS = (re.compile(rb"^name\s*:", re.MULTILINE), re.compile(rb"^(layers|from|include)\s*:", re.MULTILINE))

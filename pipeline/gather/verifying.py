@@ -21,6 +21,25 @@ from pipeline.store import Store
 from pipeline.transfer import Download, Network, fetch
 
 
+def obtain_verified(
+    packages: Sequence[Package], recipe: Recipe, keys: Sequence[Key], section: LockSection, offer: Offer
+) -> tuple[PackageHeader, ...]:
+    """Every package in the store, verified; the headers in the order of the transaction. What was damaged in the store
+    is fetched once more. Raises as `obtain` and `verify_and_read`."""
+    obtain(packages, recipe, offer)
+    try:
+        return verify_and_read(packages, keys, section, offer.workshop)
+    except VerificationError as error:
+        if any(problem.code not in _GONE for problem in error.problems):
+            raise
+    obtain(packages, recipe, offer)
+    return verify_and_read(packages, keys, section, offer.workshop)
+
+
+_GONE = ("blob-damaged", "blob-missing")
+"""What is wrong with the store's copy of a package, and not with the package."""
+
+
 def obtain(packages: Sequence[Package], recipe: Recipe, offer: Offer) -> None:
     """Have every package in the store. Repositories are opened only when one is missing."""
     workshop = offer.workshop
@@ -99,14 +118,15 @@ def _verified(package: Package, keys: Sequence[bytes], store: Store) -> PackageH
 
 def verified_file(package: Package, keys: Sequence[bytes], store: Store) -> Path:
     path = store.blob(package.checksum)
-    name = identity("verify", 1, package=package.checksum, keys=[Digest.of(key) for key in keys])
-    if store.recall(name) is None:
-        store.verify(package.checksum)
+    name = identity("verify", 2, package=package.checksum, keys=[Digest.of(key) for key in keys])
+    stamp = store.stamp(package.checksum)
+    if stamp is None or store.recall(name) != stamp:
+        stamp = store.verify(package.checksum)
         try:
             verify_package(path, keys)
         except VerificationError as error:
             raise VerificationError.of([_about(problem, package, path) for problem in error.problems]) from error
-        store.remember(name, True)
+        store.remember(name, stamp)
     return path
 
 

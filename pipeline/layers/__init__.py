@@ -9,7 +9,7 @@ from pipeline.layers.below import stand_on
 from pipeline.layers.contents import read_contents
 from pipeline.layers.layer import Made, build_layer
 from pipeline.layers.packing import layer_from_json, layer_to_json, pack_directory, pack_entries
-from pipeline.layers.unpacking import layer_entries, tree_is_whole, unpack
+from pipeline.layers.unpacking import layer_entries, unpack
 
 __all__ = [
     "Made",
@@ -21,6 +21,5 @@ __all__ = [
     "pack_entries",
     "read_contents",
     "stand_on",
-    "tree_is_whole",
     "unpack",
 ]

@@ -19,6 +19,7 @@ from pipeline.layers.pieces import WORKERS, PieceWriter
 from pipeline.layers.segments import Segment, make_segment, recall_segment, segment_identity
 from pipeline.layers.tar import END, tar_header
 from pipeline.model.image import Compression, Descriptor, Layer
+from pipeline.model.json_form import from_json, to_json
 from pipeline.oci.media_types import LAYERS
 from pipeline.progress import QUIET, Progress, Task, task
 from pipeline.store import BlobWriter, Store
@@ -35,6 +36,16 @@ class Made:
 
     layer: Layer
     reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is remembered of a layer."""
+
+    diff_id: DiffId
+    digest: Digest
+    size: int
+    tar_size: int
 
 
 def build_layer(composed: ComposedLayer, *, store: Store, compression: Compression, progress: Progress = QUIET) -> Made:
@@ -72,15 +83,7 @@ def build_layer(composed: ComposedLayer, *, store: Store, compression: Compressi
             tar_size=tar_size,
             contents=composed.contents,
         )
-        store.remember(
-            name,
-            {
-                "diff_id": str(diff_id),
-                "digest": str(blob.digest),
-                "size": blob.size,
-                "tar_size": tar_size,
-            },
-        )
+        store.remember(name, to_json(_Known(diff_id, blob.digest, blob.size, tar_size)))
         running.note(f"{len(composed.contents)} packages, {blob.size / 1e6:.1f} MB")
     return Made(layer, reused=False)
 
@@ -90,17 +93,14 @@ def _content(parts: Sequence[Part]) -> int:
 
 
 def _recall(name: Digest, composed: ComposedLayer, store: Store, compression: Compression) -> Layer | None:
-    known = store.recall(name)
-    if not isinstance(known, dict):
-        return None
-    digest = Digest.parse(known["digest"])
-    if not store.has(digest):
+    known = store.recall_as(name, lambda value: from_json(_Known, value))
+    if known is None or not store.sound(known.digest):
         return None
     return Layer(
         name=composed.name,
-        diff_id=DiffId.parse(known["diff_id"]),
-        blob=Descriptor(LAYERS[compression], digest, known["size"]),
-        tar_size=known["tar_size"],
+        diff_id=known.diff_id,
+        blob=Descriptor(LAYERS[compression], known.digest, known.size),
+        tar_size=known.tar_size,
         contents=composed.contents,
     )
 
@@ -171,4 +171,5 @@ def _chunks(segments: Sequence[Segment], blob: BlobWriter, store: Store) -> Iter
                 blob.write(data)
                 yield data
         if found.hexdigest() != segment.digest.hex:
-            raise VerificationError("blob-damaged", f"{segment.digest} in the store is damaged")
+            store.verify(segment.digest)  # Puts it aside and says so.
+            raise VerificationError("blob-damaged", f"{segment.digest} in the store changed while it was read")

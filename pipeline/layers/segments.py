@@ -17,6 +17,7 @@ from pipeline.errors import VerificationError
 from pipeline.layers.pieces import PieceWriter
 from pipeline.layers.tar import tar_header
 from pipeline.model.image import Compression
+from pipeline.model.json_form import from_json, to_json
 from pipeline.model.tree import Entry, Kind
 from pipeline.packages import read_payload
 from pipeline.store import Store
@@ -55,11 +56,8 @@ def segment_identity(part: Part, compression: Compression) -> Digest:
 
 def recall_segment(name: Digest, store: Store) -> Segment | None:
     """The segment called `name`, if the store holds it."""
-    known = store.recall(name)
-    if not isinstance(known, dict):
-        return None
-    segment = Segment(Digest.parse(known["digest"]), known["size"], known["tar_size"])
-    return segment if store.has(segment.digest) else None
+    segment = store.recall_as(name, lambda value: from_json(Segment, value))
+    return segment if segment is not None and store.sound(segment.digest) else None
 
 
 def make_segment(
@@ -79,7 +77,7 @@ def make_segment(
             writer.entry(entry, content)
         writer.finish()
     segment = Segment(blob.digest, blob.size, writer.size)
-    store.remember(name, {"digest": str(segment.digest), "size": segment.size, "tar_size": segment.tar_size})
+    store.remember(name, to_json(segment))
     return segment
 
 

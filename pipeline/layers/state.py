@@ -19,7 +19,7 @@ from pipeline.errors import BuildError
 from pipeline.layers.accounts import changed_numbers, complete_group, complete_passwd, complete_shadow
 from pipeline.layers.files import ImageFile
 from pipeline.layers.installed import matching, record_packages, states_in_the_end
-from pipeline.layers.packing import layer_from_json, layer_to_json, pack_directory
+from pipeline.layers.packing import pack_directory
 from pipeline.layers.scripts import BOUND, run_step
 from pipeline.layers.transaction import Step, plan
 from pipeline.layers.unpacking import unpack
@@ -28,6 +28,7 @@ from pipeline.model.accounts import AccountTable
 from pipeline.model.change import Change
 from pipeline.model.header import PackageHeader
 from pipeline.model.image import Compression, Layer
+from pipeline.model.json_form import from_json, to_json
 from pipeline.model.parent import InstalledPackage
 from pipeline.model.recipe import FileKind
 from pipeline.model.tree import Tree
@@ -102,6 +103,14 @@ class State:
     reused: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is remembered of a state layer."""
+
+    layer: Layer
+    changes: tuple[Change, ...]
+
+
 def build_state(
     inputs: StateInputs,
     *,
@@ -123,21 +132,13 @@ def build_state(
     lua = lua_runtime(store) if any(step.interpreter[:1] == ("<lua>",) for step in steps) else None
     name = _identity(inputs, steps, lua, compression)
     with store.locked(f"state-{name.hex}"):
-        known = store.recall(name)
-        if isinstance(known, dict):
-            layer = layer_from_json(known["layer"])
-            if store.has(layer.blob.digest):
-                return State(layer, tuple(Change(**change) for change in known["changes"]), states, reused=True)
+        known = store.recall_as(name, lambda value: from_json(_Known, value))
+        if known is not None and store.sound(known.layer.blob.digest):
+            return State(known.layer, known.changes, states, reused=True)
         layer, changes = _make(
             inputs, steps, lua, states, store=store, station=station(), compression=compression, progress=progress
         )
-        store.remember(
-            name,
-            {
-                "layer": layer_to_json(layer),
-                "changes": [{"path": c.path, "package": c.package, "cause": c.cause} for c in changes],
-            },
-        )
+        store.remember(name, to_json(_Known(layer, changes)))
     return State(layer, changes, states, reused=False)
 
 

@@ -25,15 +25,11 @@ from pipeline.model.image import Layer
 from pipeline.model.tree import Entry, Kind
 from pipeline.progress import QUIET, Progress, Task, task
 from pipeline.store import Store
+from pipeline.store.trees import ROOT
 from pipeline.streams import ahead, decompressed
 
 ENTRIES_LIMIT = 4_000_000
 """Entries in one layer: ten times a full desktop installation."""
-
-ROOT = "root"
-"""The tree, in a kept tree's folder."""
-SEAL = "seal"
-"""Beside it: what `tree_is_whole` compares with."""
 
 _OPEN_LIMIT = 64
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -50,13 +46,10 @@ def unpack(layer: Layer, *, store: Store, progress: Progress = QUIET) -> Path:
     `digest-mismatch`, `diff-id-mismatch`, `layer-malformed`, `stream-damaged`; BuildError `device-node`,
     `unsafe-path`; EnvironmentLacking `root-needed`.
     """
-    folder = store.tree(layer.diff_id)
     with store.locked(f"tree-{layer.diff_id.hex}"):
-        if folder.exists():
-            if tree_is_whole(folder):
-                return folder / ROOT
-            with store.temporary("damaged") as aside:
-                folder.rename(aside / "tree")
+        kept = store.kept_tree(layer.diff_id)
+        if kept is not None:
+            return kept / ROOT
         with (
             task(progress, "unpack", layer.name, total=layer.tar_size, unit="bytes") as running,
             store.temporary("unpack") as place,
@@ -64,15 +57,14 @@ def unpack(layer: Layer, *, store: Store, progress: Progress = QUIET) -> Path:
             made = place / "tree"
             (made / ROOT).mkdir(parents=True)
             try:
-                _extract(_counted(_verified(layer, store), running), made / ROOT, layer.name)
+                content = _extract(_counted(_verified(layer, store), running), made / ROOT, layer.name)
             except PermissionError as error:
                 raise EnvironmentLacking(
                     "root-needed",
                     f"a layer cannot be unpacked with its owners: {error}",
                     hint="run relbuild as root, or in a user namespace",
                 ) from error
-            (made / SEAL).write_text(_seal(made / ROOT))
-            return store.keep_tree(made, layer.diff_id) / ROOT
+            return store.keep_tree(made, layer.diff_id, content) / ROOT
 
 
 def layer_entries(layer: Layer, *, store: Store) -> Iterator[Entry]:
@@ -86,46 +78,6 @@ def layer_entries(layer: Layer, *, store: Store) -> Iterator[Entry]:
 def layer_members(layer: Layer, *, store: Store) -> Iterator[Member]:
     """The same with the content of files."""
     return read_tar(_verified(layer, store), layer.name)
-
-
-def tree_is_whole(folder: Path) -> bool:
-    """Is a kept tree as it was when it was unpacked? Names, inodes, modes, owners, sizes and change times are
-    compared; the kernel sets a change time with every change of content or attributes and nobody else can."""
-    try:
-        return (folder / SEAL).read_text() == _seal(folder / ROOT)
-    except OSError:
-        return False
-
-
-def _seal(root: Path) -> str:
-    found = hashlib.sha256()
-    folders = [os.fsencode(root)]
-    _seal_one(found, b"", os.lstat(root))
-    while folders:
-        with os.scandir(folders.pop()) as items:
-            listed = sorted(items, key=lambda item: item.name)
-        for item in listed:
-            status = item.stat(follow_symlinks=False)
-            _seal_one(found, item.path, status)
-            if stat.S_ISDIR(status.st_mode):
-                folders.append(item.path)
-    return found.hexdigest()
-
-
-def _seal_one(found: hashlib._Hash, path: bytes, status: os.stat_result) -> None:
-    name = path.rpartition(b"/")[2]
-    found.update(
-        b"%s\0%d %d %d %d %d %d\n"
-        % (
-            name,
-            status.st_ino,
-            status.st_mode,
-            status.st_uid,
-            status.st_gid,
-            status.st_size,
-            status.st_ctime_ns,
-        )
-    )
 
 
 def _verified(layer: Layer, store: Store) -> Iterator[bytes]:
@@ -181,7 +133,8 @@ class _Hashing:
             pass
 
 
-def _extract(pieces: Iterator[bytes], root: Path, name: str) -> None:
+def _extract(pieces: Iterator[bytes], root: Path, name: str) -> dict[str, str]:
+    """Make the tree; returns the sha256 of each regular file's content, by path."""
     extraction = _Extraction(name)
     handle = os.open(root, _DIRECTORY)
     try:
@@ -191,6 +144,7 @@ def _extract(pieces: Iterator[bytes], root: Path, name: str) -> None:
                 raise VerificationError("layer-malformed", f"layer '{name}' holds more than {ENTRIES_LIMIT} entries")
             extraction.place(member)
         extraction.finish()
+        return extraction.content
     finally:
         extraction.close()
 
@@ -204,6 +158,7 @@ class _Extraction:
     open: OrderedDict[str, int] = field(default_factory=OrderedDict)
     directories: dict[str, Entry] = field(default_factory=lambda: {"": Entry("", Kind.DIRECTORY, mode=0o755)})
     files: set[str] = field(default_factory=set)
+    content: dict[str, str] = field(default_factory=dict)
     opaque: set[str] = field(default_factory=set)
 
     def place(self, member: Member) -> None:
@@ -285,8 +240,10 @@ class _Extraction:
     def _file(self, entry: Entry, member: Member, last: str, folder: int) -> None:
         handle = os.open(last, _NEW_FILE, 0o600, dir_fd=folder)
         try:
+            found = hashlib.sha256()
             if entry.size:
-                _write_content(handle, entry.size, member.pieces())
+                _write_content(handle, entry.size, member.pieces(), found)
+            self.content[entry.path] = found.hexdigest()
             _attributes(handle, entry)
         finally:
             os.close(handle)
@@ -300,6 +257,7 @@ class _Extraction:
             os.link(name, last, src_dir_fd=self._folder(parent), dst_dir_fd=here, follow_symlinks=False)
         finally:
             os.close(here)
+        self.content[entry.path] = self.content[entry.link]
 
     def _malformed(self, why: str) -> VerificationError:
         return VerificationError("layer-malformed", f"layer '{self.name}' cannot be unpacked: {why}")
@@ -321,9 +279,10 @@ def _make_opaque(handle: int) -> None:
         os.setxattr(handle, _OPAQUE[1], b"y")
 
 
-def _write_content(handle: int, size: int, pieces: Iterator[memoryview]) -> None:
-    """Content with holes where there are only zeros."""
+def _write_content(handle: int, size: int, pieces: Iterator[memoryview], found: hashlib._Hash) -> None:
+    """Content, hashed into `found`, with holes where there are only zeros."""
     for piece in pieces:
+        found.update(piece)
         for at in range(0, len(piece), _HOLE):
             part = piece[at : at + _HOLE]
             if len(part) == _HOLE and not part[0] and not part[-1] and bytes(part) == _ZEROS:

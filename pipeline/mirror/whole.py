@@ -150,7 +150,7 @@ def check_verified(path: Path, descriptor: Descriptor) -> None:
 
 def fetch_verified(path: Path, descriptor: Descriptor, store: Store) -> None:
     """Copy a blob of any size into the store. Raises VerificationError `blob-missing`, `digest-mismatch`."""
-    if store.has(descriptor.digest):
+    if store.sound(descriptor.digest):
         return
     try:
         file = path.open("rb")

@@ -51,7 +51,7 @@ from pipeline.release import PublishOrder, publish
 from pipeline.release.current import way_of
 from pipeline.release.retest import retest
 from pipeline.resolve import Mode, format_lock
-from pipeline.store import Store
+from pipeline.store import Store, given_key
 from pipeline.system_errors import relbuild_error
 
 PASSWORDS = ("RELBUILD_KEY_PASSWORD", "COSIGN_PASSWORD")
@@ -247,7 +247,12 @@ def password_of(making: Making) -> Callable[[], bytes]:
 
 def _workshop(making: Making, progress: Progress) -> Workshop:
     return Workshop(
-        Store.open(making.store), progress, making.environment, making.clock, making.offline, making.runtime
+        Store.open(making.store, key=given_key(making.environment), tell=progress.warn),
+        progress,
+        making.environment,
+        making.clock,
+        making.offline,
+        making.runtime,
     )
 
 

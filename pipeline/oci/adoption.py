@@ -16,7 +16,7 @@ def adopt_layout(path: Path, *, store: Store) -> Image:
     """
     image = read_layout(path)
     for layer in image.layers:
-        if not store.has(layer.blob.digest):
+        if not store.sound(layer.blob.digest):
             with (
                 blob_path(path, layer.blob.digest).open("rb") as source,
                 store.writer(layer.blob.digest) as blob,

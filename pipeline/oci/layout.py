@@ -1,7 +1,7 @@
 """An image as a directory (image-spec 1.1, image-layout.md).
 
-A layout is made beside its place and put there in one step, so it is whole or not there. Blobs are hard links
-into the store where the file system allows, so a layout costs almost nothing.
+A layout is made beside its place, synced, and put there in one step, so it is whole or not there, also after a power
+cut. Blobs are hard links into the store where the file system allows, so a layout costs almost nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.errors import UsageError, VerificationError
 from pipeline.model.image import Image
 from pipeline.oci import media_types
 from pipeline.oci.image import DOCUMENT_LIMIT, Reader, descriptor_json, parse_image, platform_json
-from pipeline.store import Store
+from pipeline.store import Store, failing_at, sync_file, sync_folder
 
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 _RENAME_EXCHANGE = 2
@@ -64,12 +64,16 @@ def write_layout(image: Image, *, store: Store, target: Path) -> None:
             place = blobs / layer.blob.digest.hex
             if not place.exists():
                 _take(store, layer.blob.digest, layer.blob.size, place)
-        (blobs / image.config_descriptor.digest.hex).write_bytes(image.config_bytes)
-        (blobs / image.manifest_descriptor.digest.hex).write_bytes(image.manifest_bytes)
-        (draft / "oci-layout").write_bytes(LAYOUT_FILE)
-        (draft / "index.json").write_bytes(index_bytes(image))
+        _write_synced(blobs / image.config_descriptor.digest.hex, image.config_bytes)
+        _write_synced(blobs / image.manifest_descriptor.digest.hex, image.manifest_bytes)
+        _write_synced(draft / "oci-layout", LAYOUT_FILE)
+        _write_synced(draft / "index.json", index_bytes(image))
         draft.chmod(0o755)
+        for folder in (blobs, blobs.parent, draft):
+            sync_folder(folder)
+        store.settle()
         _put(draft, target)
+        sync_folder(target.parent)
 
 
 def read_layout(path: Path) -> Image:
@@ -135,16 +139,19 @@ def _stands(image: Image, store: Store, target: Path) -> bool:
         wanted |= {layer.blob.digest.hex for layer in image.layers}
         if {path.name for path in (target / "blobs" / "sha256").iterdir()} != wanted:
             return False
-        return all(
-            _same(store.blob(layer.blob.digest), blob_path(target, layer.blob.digest), layer.blob.digest)
-            for layer in image.layers
-        )
+        return all(_same(store, blob_path(target, layer.blob.digest), layer.blob.digest) for layer in image.layers)
     except (OSError, UsageError, VerificationError):
         return False
 
 
-def _same(ours: Path, theirs: Path, digest: Digest) -> bool:
-    return (ours.exists() and ours.samefile(theirs)) or digest_file(theirs) == digest
+def _same(store: Store, theirs: Path, digest: Digest) -> bool:
+    return (store.sound(digest) and store.blob(digest).samefile(theirs)) or digest_file(theirs) == digest
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with failing_at(path), path.open("wb") as file:
+        file.write(data)
+        sync_file(file)
 
 
 def _take(store: Store, digest: Digest, size: int, place: Path) -> None:
@@ -155,15 +162,23 @@ def _take(store: Store, digest: Digest, size: int, place: Path) -> None:
         raise VerificationError("blob-missing", f"layer {digest} is not in the store") from None
     if found != size:
         raise VerificationError("blob-damaged", f"layer {digest} has {found} bytes in the store, not {size}")
+    if not store.sound(digest):
+        raise VerificationError(
+            "blob-damaged",
+            f"layer {digest} in the store has other bytes",
+            hint="run the command again: it is made anew",
+        )
     try:
         place.hardlink_to(source)
+        store.note_whole(digest)  # A link is a change of the file, which was sound until now.
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
             raise
-        with source.open("rb") as file, place.open("wb") as copy:
+        with failing_at(place), source.open("rb") as file, place.open("wb") as copy:
             writer = HashingWriter(copy)
             for piece in chunks(file):
                 writer.write(piece)
+            sync_file(copy)
         if writer.digest != digest:
             raise VerificationError("blob-damaged", f"layer {digest} in the store has other bytes") from None
 

@@ -15,6 +15,7 @@ from pipeline.digest import Digest, digest_file, identity
 from pipeline.errors import EnvironmentLacking
 from pipeline.process import find, run
 from pipeline.store import Store
+from pipeline.store.trees import ROOT
 
 _FORMAT = 1
 _CONFIGURATION = Path("/usr/lib/rpm")
@@ -43,10 +44,13 @@ def lua_runtime(store: Store) -> Path:
     rpm = rpm.resolve()
     objects = _closure(rpm)
     name = identity("lua-runtime", _FORMAT, files=[str(digest_file(path)) for path in (rpm, *objects.values())])
-    target = store.root / "metadata" / f"lua-{name.hex[:24]}"
-    if not target.exists():
+    known = f"lua-{name.hex[:24]}"
+    with store.locked(known):
+        kept = store.kept_tree(known)
+        if kept is not None:
+            return kept / ROOT
         with store.temporary("lua") as folder:
-            made = folder / "runtime"
+            made = folder / "tree" / ROOT
             (made / "lib").mkdir(parents=True)
             (made / "etc").mkdir()
             shutil.copy(rpm, made / "rpm")
@@ -57,12 +61,7 @@ def lua_runtime(store: Store) -> Path:
             (made / "etc" / "platform").mkdir()
             for path in [made, *made.rglob("*")]:
                 path.chmod(0o755)
-            try:
-                made.rename(target)
-            except OSError:
-                if not target.exists():
-                    raise
-    return target
+            return store.keep_tree(made.parent, known) / ROOT
 
 
 def lua_command(at: str, script: str, arguments: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -87,7 +86,7 @@ def lua_command(at: str, script: str, arguments: Sequence[str]) -> tuple[tuple[s
 
 def runtime_digest(runtime: Path) -> Digest:
     """Names the version of the runtime, for identities."""
-    return Digest.of(runtime.name.encode())
+    return Digest.of(runtime.parent.name.encode())
 
 
 def _closure(program: Path) -> dict[str, Path]:

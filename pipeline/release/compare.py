@@ -106,7 +106,7 @@ def _bring(reference: Address | Path, image: Image, workshop: Workshop) -> None:
     if isinstance(reference, Path):
         adopt_layout(reference, store=workshop.store)
         return
-    if all(workshop.store.has(layer.blob.digest) for layer in image.layers):
+    if all(workshop.store.sound(layer.blob.digest) for layer in image.layers):
         return
     with way_of(workshop).repository(reference) as repository:
         for layer in image.layers:

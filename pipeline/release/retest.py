@@ -53,7 +53,7 @@ def retest(
     image = _one(held, repository)
     require_identity(repository, held.manifest, key.public)
     for layer in image.layers:
-        if not workshop.store.has(layer.blob.digest):
+        if not workshop.store.sound(layer.blob.digest):
             repository.fetch_blob(layer.blob, workshop.store)
     tested = run_tests(
         image,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.digest import Digest, identity
+from pipeline.digest import digest_json, identity
 from pipeline.errors import EnvironmentLacking
 from pipeline.store import Store
 from pipeline.transfer import Network, fetch_document
@@ -25,10 +25,12 @@ class Documents:
         try:
             data = fetch_document(urls, limit=limit, offline=self._offline, network=self._network)
         except EnvironmentLacking as error:
-            known = self._store.recall(kept) if error.code == "offline-miss" else None
-            if not isinstance(known, str) or not self._store.has(Digest.parse(known)):
+            known = self._store.recall_as(kept, digest_json) if error.code == "offline-miss" else None
+            if known is None or not self._store.sound(known):
                 raise
-            return self._store.read(Digest.parse(known), limit=limit)
+            return self._store.read(known, limit=limit)
         if any(not url.startswith("file:") for url in urls):
-            self._store.remember(kept, str(self._store.put(data)))
+            digest = str(self._store.put(data))
+            if self._store.recall(kept) != digest:
+                self._store.remember(kept, digest)
         return data

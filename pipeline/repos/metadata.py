@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.digest import Digest, chunks, identity
+from pipeline.digest import Digest, chunks, digest_json, identity
 from pipeline.errors import VerificationError
 from pipeline.progress import QUIET, Progress
 from pipeline.repos.repomd import METADATA_LIMIT, Checksum, Record
@@ -32,10 +32,9 @@ def metadata_file(
     if record is None:
         return None
     name = identity("metadata", 1, checksum=str(record.checksum))
-    known = store.recall(name)
-    if isinstance(known, str) and store.has(Digest.parse(known)):
-        store.verify(Digest.parse(known))
-        return store.blob(Digest.parse(known)), str(record.checksum)
+    known = store.recall_as(name, digest_json)
+    if known is not None and store.sound(known):
+        return store.blob(known), str(record.checksum)
     digest = _opened(record, _stored(opened, record, store, progress), store, opened.repository.id)
     store.remember(name, str(digest))
     return store.blob(digest), str(record.checksum)

@@ -17,7 +17,7 @@ from pipeline.resolve.fixes import (
     read_bulletin,
     streams_in_use,
 )
-from pipeline.resolve.lockfile import format_lock, lock_path, parse_lock, read_lock, write_lock
+from pipeline.resolve.lockfile import format_lock, is_lock, lock_path, parse_lock, read_lock, write_lock
 from pipeline.resolve.solving import open_universe, solve
 from pipeline.resolve.staleness import Action, State, compare, decide, inputs, other_versions, stale
 from pipeline.resolve.universe import Universe
@@ -41,6 +41,7 @@ __all__ = [
     "full_nevra",
     "image_layers",
     "inputs",
+    "is_lock",
     "layer_block",
     "lock_path",
     "missing_fixes",

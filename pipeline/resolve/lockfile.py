@@ -8,9 +8,7 @@ error, not a surprise.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +21,7 @@ from pipeline.errors import RecipeError, ResolutionError, VerificationError
 from pipeline.model.lock import Lock, LockedParent, LockSection
 from pipeline.model.package import Nevra, Package
 from pipeline.model.resolution import Chosen, Reason, Resolution
+from pipeline.store import write_durably
 
 LOCK_FORMAT = 3
 """Raised when the file's form changes; a newer form is refused. A lock has the lowest form that can say it."""
@@ -52,18 +51,9 @@ def lock_path(recipe_path: Path) -> Path:
 
 
 def write_lock(path: Path, lock: Lock) -> None:
-    """Write the lock, whole or not at all. A link that stands there is replaced, never followed."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(format_lock(lock).encode())
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Write the lock, whole or not at all, also over a power cut. A link that stands there is replaced, never
+    followed."""
+    write_durably(path, format_lock(lock).encode())
 
 
 def format_lock(lock: Lock) -> str:
@@ -176,6 +166,18 @@ def _text(text: str) -> str:
 
 
 # --- reading -------------------------------------------------------------------------------------
+
+
+def is_lock(path: Path) -> bool:
+    """Does a file begin as relbuild begins a lock?"""
+    head = _HEAD.encode()
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(len(head)) == head
+    except OSError:
+        return False
 
 
 def read_lock(path: Path) -> Lock | None:

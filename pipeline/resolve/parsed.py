@@ -14,7 +14,7 @@ from pathlib import Path
 
 import solv
 
-from pipeline.digest import Digest, identity
+from pipeline.digest import Digest, digest_json, identity
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.progress import Progress
 from pipeline.repos import OpenRepository, metadata_file
@@ -32,14 +32,9 @@ def solv_file(opened: OpenRepository, kind: str, *, store: Store, progress: Prog
     VerificationError `metadata-malformed`, and as `metadata_file`."""
     made_from = [str(opened.records[one].checksum) for one in ("primary", kind)]
     name = identity("solv", _FORMAT, kind=kind, made_from=made_from, solv=SOLV_VERSION)
-    known = store.recall(name)
-    if isinstance(known, str):
-        try:
-            store.verify(Digest.parse(known))
-        except (OSError, VerificationError):
-            pass
-        else:
-            return store.blob(Digest.parse(known))
+    known = store.recall_as(name, digest_json)
+    if known is not None and store.sound(known):
+        return store.blob(known)
     pool = solv.Pool()
     pool.setdisttype(solv.Pool.DISTTYPE_RPM)
     repo = pool.add_repo(opened.repository.id)

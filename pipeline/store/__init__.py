@@ -1,17 +1,41 @@
 """The store: content-addressed files, remembered results, unpacked trees. The only door to its directory.
 
     blobs/<hex>            any bytes by digest: RPMs, segments, layers, configs, manifests
-    results/<xx>/<hex>     small JSON results by identity: "these inputs came to this"
-    trees/<hex>/           layers unpacked once per diff_id (`root/` and what was recorded of it)
-    metadata/              what `pipeline.repos` keeps of repositories
+    results/<xx>/<hex>     small JSON results by identity: "these inputs came to this", each in a sealed envelope
+    trees/<name>/          layers unpacked once per diff_id, and rpm's Lua (`root/` and the seal on it)
+    metadata/              downloads under way
     locks/                 one file per name that is locked
+    users/                 one file for each process that uses the store
+    quarantine/            what was damaged, for people to look at
     tmp/                   work in flight; what a killed process left is removed by the next
+    key                    what the store seals with
 
-A thing in the store is absent or whole: everything is written under `tmp/` and renamed. Nothing is synced
-to disk at once, so a power cut can lose or damage what was just written; every reader verifies the digest
-of what it uses, and `fsck` finds the rest.
-"""
+A thing in the store is absent or whole: everything is written under `tmp/`, synced and renamed. Nothing in it is
+believed because it stands there: a result and a tree by their seal, a blob by its digest, which is computed anew
+unless the seal says that it was and that the file was not touched since. What does not hold is a miss: told of, put
+into quarantine, and made or fetched again. See docs/decisions/0017."""
 
-from pipeline.store.content import BlobWriter, Store, copy_into
+from pipeline.store.blobs import BlobWriter
+from pipeline.store.content import Store, copy_into
+from pipeline.store.durable import failing_at, sync_file, sync_folder, write_durably
+from pipeline.store.keys import KEY_FILE_VARIABLE, KEY_VARIABLE, given_key
+from pipeline.store.upkeep import Checked, Collected, Damage, check, collect, usage
 
-__all__ = ["BlobWriter", "Store", "copy_into"]
+__all__ = [
+    "KEY_FILE_VARIABLE",
+    "KEY_VARIABLE",
+    "BlobWriter",
+    "Checked",
+    "Collected",
+    "Damage",
+    "Store",
+    "check",
+    "collect",
+    "copy_into",
+    "failing_at",
+    "given_key",
+    "sync_file",
+    "sync_folder",
+    "usage",
+    "write_durably",
+]

@@ -3,98 +3,75 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import hmac
 import json
 import os
-import secrets
 import shutil
 import stat
 import tempfile
+import threading
 import time
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, TypeVar
 
-from pipeline.digest import CHUNK, DiffId, Digest, digest_file
-from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.digest import CHUNK, DiffId, Digest, identity
+from pipeline.errors import EnvironmentLacking, RelbuildError, VerificationError
+from pipeline.store.blobs import BlobWriter, Stamp, stamp, stamp_of_whole
+from pipeline.store.durable import failing_at, sync_file, sync_folder
+from pipeline.store.envelopes import Finding, Sealer, read_small
+from pipeline.store.keys import make_key, read_key
+from pipeline.store.trees import ROOT, content_digest, read_files, tree_holds, write_seal
+from pipeline.store.users import enter
+from pipeline.store.work import hold, sweep, temporary
 
-_SWEEP_AGE = 30.0
-"""Seconds: far more than passes between making a temporary file and locking it."""
+_USED_AGE = 3600.0
+"""Seconds after which the use of something is noted anew: seldom enough to cost nothing."""
 
-KEY_FILE = "key"
-"""The key that the store seals with, in its root, readable by its owner only."""
+FOLDERS = ("blobs", "results", "trees", "metadata", "locks", "tmp", "users", "quarantine")
 
-KEY_SIZE = 32
-"""Bytes: as many as SHA-256 has (RFC 2104, section 3)."""
-
-_FOLDERS = ("blobs", "results", "trees", "metadata", "locks", "tmp")
+_T = TypeVar("_T")
 
 
-class BlobWriter:
-    """A blob being written: `write` bytes, then leave the `with` block, and it stands in the store under its
-    digest, or nowhere if the block raised. With `expected`, other bytes raise VerificationError."""
+def _silent(text: str) -> None:
+    pass
 
-    def __init__(self, store: Store, expected: Digest | None = None) -> None:
-        self._store = store
-        self._expected = expected
-        self._hash = hashlib.sha256()
-        self.size = 0
-        self._digest: Digest | None = None
 
-    def __enter__(self) -> Self:
-        handle, name = tempfile.mkstemp(dir=self._store.root / "tmp", prefix="blob-")
-        self._path = Path(name)
-        self._file = os.fdopen(handle, "wb")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        return self
+@dataclass(slots=True)
+class _Known:
+    """What a store has found out in this process."""
 
-    def write(self, data: bytes | memoryview, /) -> int:
-        """Write all of `data`; returns its length."""
-        self._hash.update(data)
-        self._file.write(data)
-        self.size += len(data)
-        return len(data)
-
-    @property
-    def digest(self) -> Digest:
-        """Digest of what was written so far."""
-        return Digest(self._hash.hexdigest())
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._file.flush()
-            if error is None:
-                if self._expected is not None and self.digest != self._expected:
-                    raise VerificationError(
-                        "digest-mismatch", f"expected {self._expected}, got {self.digest} ({self.size} bytes)"
-                    )
-                os.fchmod(self._file.fileno(), 0o644)
-                self._path.replace(self._store.blob(self.digest))
-        finally:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._path.unlink(missing_ok=True)
+    guard: threading.Lock = field(default_factory=threading.Lock)
+    own: bytes | None = None
+    foreign: bool = False
+    """Was told that results of others stand here."""
+    closed: bool = False
+    """Was told that nothing can be remembered."""
+    sealers: dict[str, Sealer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A store in a directory that only its owner can enter (unpacked trees hold setuid files)."""
+    """A store in a directory that only its owner can enter (unpacked trees hold setuid files). `key` is what a CI gives
+    in place of the store's own; `tell` is told, in a sentence, what was not as this store had left it."""
 
     root: Path
+    key: bytes | None = field(default=None, repr=False, compare=False)
+    tell: Callable[[str], None] = field(default=_silent, repr=False, compare=False)
+    _known: _Known = field(default_factory=_Known, repr=False, compare=False)
 
     @classmethod
-    def open(cls, root: Path) -> Store:
-        """Open or make the store at `root`, and remove what killed processes left in flight."""
+    def open(cls, root: Path, *, key: bytes | None = None, tell: Callable[[str], None] = _silent) -> Store:
+        """Open or make the store at `root`, and remove what killed processes left in flight. Raises EnvironmentLacking
+        `no-permission`, `store-not-own`."""
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for name in _FOLDERS:
-                (root / name).mkdir(exist_ok=True, mode=0o700)
+            for name in FOLDERS:
+                _make_folder(root / name)
         except PermissionError as error:
             raise EnvironmentLacking(
                 "no-permission",
@@ -102,8 +79,11 @@ class Store:
                 place=str(root),
                 hint="name another with --store",
             ) from error
-        store = cls(root.resolve())
-        store._sweep()
+        store = cls(root.resolve(), key, tell)
+        for name in FOLDERS:
+            _demand_own(store.root / name)
+        sweep(store.root / "tmp")
+        enter(store.root)
         return store
 
     # --- blobs -------------------------------------------------------------------------------
@@ -113,17 +93,44 @@ class Store:
         return self.root / "blobs" / digest.hex
 
     def has(self, digest: Digest) -> bool:
-        """Is the blob here?"""
+        """Is a file of that name here? Its bytes are what they should be only where `sound` says so, or whoever reads
+        them hashes them."""
         return self.blob(digest).exists()
+
+    def sound(self, digest: Digest) -> bool:
+        """Is the blob here, its bytes what its name says? They are hashed unless this store has hashed them before and
+        the file was not touched since. A damaged one is put into quarantine, so that it is made or fetched again."""
+        name, path = _stamped(digest), self.blob(digest)
+        seen = stamp(path)
+        if seen is not None and seen == self.recall(name):
+            return True
+        if seen is None and not os.path.lexists(path):
+            return False
+        whole = stamp_of_whole(path, digest)
+        if whole is None:
+            self.quarantine(path, "its bytes are not what its name says")
+            return False
+        self._keep(name, whole, sync=False)
+        return True
+
+    def stamp(self, digest: Digest) -> Stamp | None:
+        """What changes with every change of the blob's file; None if there is none."""
+        return stamp(self.blob(digest))
 
     def writer(self, expected: Digest | None = None) -> BlobWriter:
         """A new blob, to be used in a `with` block."""
-        return BlobWriter(self, expected)
+        return BlobWriter(self.root / "tmp", self.blob, self.note_whole, expected)
+
+    def note_whole(self, digest: Digest) -> None:
+        """The blob's bytes were just hashed by whoever wrote or linked it: it is `sound` as it stands now."""
+        seen = self.stamp(digest)
+        if seen is not None:
+            self._keep(_stamped(digest), seen, sync=False)
 
     def put(self, data: bytes) -> Digest:
         """Keep `data`; returns its digest."""
         digest = Digest.of(data)
-        if not self.has(digest):
+        if read_small(self.blob(digest)) != data:
             with self.writer(digest) as blob:
                 blob.write(data)
         return digest
@@ -153,93 +160,188 @@ class Store:
         with file:
             yield file
 
-    def verify(self, digest: Digest) -> None:
-        """Recompute the blob's digest. Raises VerificationError; a damaged blob is removed first."""
-        if digest_file(self.blob(digest)) != digest:
+    def verify(self, digest: Digest) -> Stamp:
+        """Recompute the blob's digest; returns its stamp. Raises VerificationError; a damaged blob is put into
+        quarantine first."""
+        whole = stamp_of_whole(self.blob(digest), digest)
+        if whole is None:
             raise self._damaged(digest)
+        self._keep(_stamped(digest), whole, sync=False)
+        return whole
 
     def _damaged(self, digest: Digest) -> VerificationError:
-        self.blob(digest).unlink(missing_ok=True)
+        self.quarantine(self.blob(digest), "its bytes are not what its name says")
         return VerificationError(
-            "blob-damaged", f"{digest} in the store was damaged and is removed", hint="run the command again"
+            "blob-damaged",
+            f"{digest} in the store was damaged and is put aside",
+            place=str(self.blob(digest)),
+            hint="run the command again",
         )
+
+    def settle(self) -> None:
+        """Have the names of all blobs on the disk, whose bytes are there already. What names blobs and is to last (a
+        layout) calls it first."""
+        with contextlib.suppress(PermissionError):
+            sync_folder(self.root / "blobs")
 
     # --- results -----------------------------------------------------------------------------
 
     def recall(self, identity: Digest) -> object | None:
-        """The JSON value that was remembered for `identity`, or None."""
-        try:
-            value: object = json.loads(self._result(identity).read_bytes())
-        except (FileNotFoundError, ValueError):
+        """The JSON value that this store remembered for `identity`, or None. What another store or anybody else wrote
+        is None; what was damaged is put into quarantine."""
+        path = self.result(identity)
+        data = read_small(path)
+        if data is None:
             return None
-        return value
+        value = data if isinstance(data, Finding) else self.opened(identity, data)
+        if isinstance(value, bytes):
+            self._used(path)
+            known: object = json.loads(value)
+            return known
+        if value is Finding.FOREIGN:
+            self._tell_of_foreign(path)
+        else:
+            self.quarantine(path, "a remembered result is not what this store wrote")
+        return None
+
+    def recall_as(self, identity: Digest, read: Callable[[object], _T]) -> _T | None:
+        """What `read` makes of the value that was remembered for `identity`. One that it refuses (ValueError,
+        TypeError, LookupError, a RelbuildError) has another form than is wanted, and is None."""
+        known = self.recall(identity)
+        if known is None:
+            return None
+        try:
+            return read(known)
+        except (ValueError, TypeError, LookupError, RelbuildError) as error:
+            self.tell(f"a remembered result has another form, and is made again: {self.result(identity)} ({error})")
+            return None
 
     def remember(self, identity: Digest, value: object) -> None:
-        """Keep a JSON value under `identity`."""
-        self._replace(self._result(identity), json.dumps(value, sort_keys=True).encode())
+        """Keep a JSON value under `identity`, sealed. A store that cannot be written to remembers nothing, and says so:
+        what is remembered only saves time."""
+        self._keep(identity, value, sync=True)
 
-    def _result(self, identity: Digest) -> Path:
+    def opened(self, identity: Digest, envelope: bytes) -> bytes | Finding:
+        """The value in a result's file, as it was written, or why it does not count."""
+        sealer = self._sealer("result")
+        return Finding.FOREIGN if sealer is None else sealer.open(str(identity), envelope)
+
+    def result(self, identity: Digest) -> Path:
+        """Where a result stands, or would stand."""
         return self.root / "results" / identity.hex[:2] / identity.hex
 
-    def _replace(self, path: Path, data: bytes) -> None:
-        path.parent.mkdir(exist_ok=True, parents=True, mode=0o700)
-        handle, name = tempfile.mkstemp(dir=self.root / "tmp", prefix="file-")
-        with os.fdopen(handle, "wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(data)
-            file.flush()
-            Path(name).replace(path)
+    def _keep(self, identity: Digest, value: object, *, sync: bool) -> None:
+        path = self.result(identity)
+        data = json.dumps(value, sort_keys=True).encode()
+        try:
+            envelope = self._sealer_made("result").close(str(identity), data)
+            self._make_place(path.parent)
+            handle, name = tempfile.mkstemp(dir=self.root / "tmp", prefix="file-")
+            with failing_at(path), os.fdopen(handle, "wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.write(envelope)
+                if sync:
+                    sync_file(file)
+                file.flush()
+                Path(name).replace(path)
+        except OSError as error:
+            if error.errno not in _CLOSED:
+                raise
+            if not self._known.closed:
+                self._known.closed = True
+                self.tell(f"the store cannot be written to, so nothing new is remembered: {self.root}")
+
+    def _make_place(self, folder: Path) -> None:
+        """Make a folder of results. Something else in its place, a link also, is put aside."""
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            if folder.is_symlink() or not folder.is_dir():
+                self.quarantine(folder, "this is no folder of results")
+                folder.mkdir(exist_ok=True, mode=0o700)
 
     # --- seals -------------------------------------------------------------------------------
 
     def seal(self, data: bytes) -> str:
         """What only this store says of `data`: HMAC-SHA256 (RFC 2104), 64 hex digits, under a key that is made when it
         is first needed. Whoever can read the store can make one too."""
-        return hmac.new(self._key(), data, hashlib.sha256).hexdigest()
+        return hmac.new(self._key_made(), data, hashlib.sha256).hexdigest()
 
     def sealed(self, data: bytes, seal: str) -> bool:
         """Was `seal` made by this store, of this very data?"""
         return hmac.compare_digest(self.seal(data).encode(), seal.encode(errors="replace"))
 
-    def _key(self) -> bytes:
-        path = self.root / KEY_FILE
-        for _ in range(2):
-            try:
-                key = path.read_bytes()
-            except FileNotFoundError:
-                self._make_key(path)
-                continue
-            if len(key) == KEY_SIZE and stat.S_IMODE(path.stat().st_mode) == 0o600:
-                return key
-            break
-        raise VerificationError(
-            "store-key",
-            "the store's key is not as relbuild made it, so nothing that was sealed with it can be trusted",
-            place=str(path),
-            hint="remove it and test again what is to be published",
-        )
+    def _key(self) -> bytes | None:
+        """The key, if there is one."""
+        if self.key is not None:
+            return self.key
+        if self._known.own is None:
+            self._known.own = read_key(self.root)
+        return self._known.own
 
-    def _make_key(self, path: Path) -> None:
-        """Of several that make one at the same time the first wins."""
-        handle, name = tempfile.mkstemp(dir=self.root / "tmp", prefix="key-")
-        with os.fdopen(handle, "wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(secrets.token_bytes(KEY_SIZE))
-            file.flush()
-            os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                path.hardlink_to(name)
-            Path(name).unlink()
+    def _key_made(self) -> bytes:
+        key = self._key()
+        if key is None:
+            key = self._known.own = make_key(self.root)
+        return key
+
+    def _sealer(self, kind: str) -> Sealer | None:
+        """What seals envelopes of a kind, if there is a key: without one, nothing was sealed here."""
+        known = self._known.sealers.get(kind)
+        if known is None and (key := self._key()) is not None:
+            known = self._known.sealers[kind] = Sealer.of(key, kind)
+        return known
+
+    def _sealer_made(self, kind: str) -> Sealer:
+        self._key_made()
+        sealer = self._sealer(kind)
+        assert sealer is not None, "there is a key now"
+        return sealer
+
+    # --- what is not as it should be ------------------------------------------------------------
+
+    def quarantine(self, path: Path, why: str) -> None:
+        """Put a file of the store out of the way, for people to look at, and tell of it."""
+        aside = self.root / "quarantine" / f"{time.time_ns()}-{path.name}"
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return  # Another process was faster, and told of it.
+        except OSError as error:
+            if error.errno not in _CLOSED:
+                raise
+            aside = path  # It cannot be moved, and does not count.
+        self.tell(f"{why}; it is made again, and kept in {aside}: {path}")
+
+    def _tell_of_foreign(self, path: Path) -> None:
+        with self._known.guard:
+            first, self._known.foreign = not self._known.foreign, True
+        if first:
+            self.tell(
+                "the store holds results that are not sealed with its key (another machine's, or an older relbuild's):"
+                f" they do not count, and are made again; the first is {path}"
+            )
+
+    def _used(self, path: Path) -> None:
+        """Note that something was used, for `collect`."""
+        with contextlib.suppress(OSError):
+            now = time.time()
+            if now - path.stat().st_mtime > _USED_AGE:
+                os.utime(path, (now, now))
 
     # --- trees -------------------------------------------------------------------------------
 
-    def tree(self, diff_id: DiffId) -> Path:
-        """Folder of the unpacked layer: `root/` is the tree; it exists only when it is whole."""
-        return self.root / "trees" / diff_id.hex
+    def tree(self, name: DiffId | str) -> Path:
+        """Folder of an unpacked layer, or of another kept tree: `root/` is the tree; it exists only when it is
+        whole."""
+        return self.root / "trees" / (name if isinstance(name, str) else name.hex)
 
-    def keep_tree(self, folder: Path, diff_id: DiffId) -> Path:
-        """Move a whole unpacked layer from a temporary folder to its place; the first to finish wins."""
-        target = self.tree(diff_id)
+    def keep_tree(self, folder: Path, name: DiffId | str, content: Mapping[str, str] | None = None) -> Path:
+        """Move a whole tree (`folder`/root, in a temporary folder) to its place, sealed; the first to finish wins.
+        `content` is the sha256 of each of its files by path, where whoever made it knows."""
+        target = self.tree(name)
+        found = content if content is not None else read_files(folder / ROOT)
+        write_seal(folder, target.name, content_digest(found), self._sealer_made("tree"))
         try:
             folder.rename(target)
         except OSError:
@@ -247,6 +349,26 @@ class Store:
                 raise
             shutil.rmtree(folder)
         return target
+
+    def kept_tree(self, name: DiffId | str) -> Path | None:
+        """The folder of a kept tree that is as it was when it was made; None if there is none. One that is not is
+        removed."""
+        folder = self.tree(name)
+        if not os.path.lexists(folder):
+            return None
+        if self.tree_holds(folder):
+            return folder
+        self.tell(f"an unpacked tree is not as this store left it, and is unpacked again: {folder}")
+        with self.temporary("damaged") as aside:
+            folder.rename(aside / "tree")
+        return None
+
+    def tree_holds(self, folder: Path, *, reading: bool = False) -> bool:
+        """Is a kept tree as it was when it was made? With `reading` every file is read."""
+        holds = tree_holds(folder, folder.name, self._sealer("tree"), reading=reading)
+        if holds and not reading:
+            self._used(folder / "seal")
+        return holds
 
     # --- metadata, locks, temporary folders ----------------------------------------------------
 
@@ -257,96 +379,67 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Hold the lock called `name` (any text) against other processes and threads."""
+        """Hold the lock called `name` (any text) against other processes and threads. In a store that cannot be written
+        to nobody makes anything, so there is nothing to be locked."""
         path = self.root / "locks" / hashlib.sha256(name.encode()).hexdigest()[:32]
-        with path.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            handle = hold(path)
+        except OSError as error:
+            if error.errno not in _CLOSED:
+                raise
             yield
+            return
+        try:
+            yield
+        finally:
+            os.close(handle)
 
     @contextlib.contextmanager
     def temporary(self, prefix: str) -> Iterator[Path]:
         """A fresh folder on the store's file system, removed with the block, or by the next `open` if this
         process is killed."""
-        folder = Path(tempfile.mkdtemp(dir=self.root / "tmp", prefix=f"{prefix}-"))
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with temporary(self.root / "tmp", prefix) as folder:
             yield folder
-        finally:
-            os.close(handle)
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _sweep(self) -> None:
-        """Remove temporary files and folders that no living process holds a lock on. The youngest are spared:
-        their owner may be about to lock them."""
-        spared = time.time() - _SWEEP_AGE
-        for path in (self.root / "tmp").iterdir():
-            try:
-                if path.lstat().st_mtime > spared:
-                    continue
-                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-            except OSError:
-                continue
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue
-            else:
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
-            finally:
-                os.close(handle)
-
-    # --- looking after it ----------------------------------------------------------------------
-
-    def usage(self) -> dict[str, int]:
-        """Bytes on disk per kind of content."""
-        return {name: sum(_bytes(path) for path in (self.root / name).iterdir()) for name in _FOLDERS}
-
-    def collect(self, before: float, keep: Collection[Digest] = ()) -> dict[str, int]:
-        """Remove what was last used before `before` (seconds since the epoch) and is not in `keep`; returns the
-        bytes that were freed per kind of content. Use is when a file was last read or written, as the file system
-        tells it (to a day, with relatime); a folder was used when any file directly in it was. What is removed is
-        made or fetched again when it is needed."""
-        kept = {digest.hex for digest in keep}
-        freed = dict.fromkeys(("blobs", "metadata", "results", "trees"), 0)
-        for kind in freed:
-            for path in sorted((self.root / kind).glob("*/*" if kind == "results" else "*")):
-                if path.name in kept or _last_used(path) >= before:
-                    continue
-                if kind == "blobs" and path.lstat().st_nlink > 1:
-                    path.unlink()  # A layout holds it too: nothing is freed, and nothing is lost.
-                    continue
-                freed[kind] += _bytes(path)
-                with self.temporary("collected") as folder:
-                    path.rename(folder / path.name)
-        return freed
-
-    def check(self) -> list[Digest]:
-        """Verify every blob; returns the damaged ones, which are removed."""
-        damaged = []
-        for path in sorted((self.root / "blobs").iterdir()):
-            digest = Digest(path.name)
-            if digest_file(path) != digest:
-                path.unlink()
-                damaged.append(digest)
-        return damaged
 
 
-def _last_used(path: Path) -> float:
-    """Seconds since the epoch."""
-    seen = [path.lstat()]
-    if path.is_dir() and not path.is_symlink():
-        seen += [entry.lstat() for entry in path.iterdir() if entry.is_file()]
-    return max(max(one.st_atime, one.st_mtime) for one in seen)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""A store that this process may only read."""
 
 
-def _bytes(path: Path) -> int:
-    if path.is_symlink() or not path.is_dir():
-        return path.lstat().st_blocks * 512
-    return sum(entry.lstat().st_blocks * 512 for entry in path.rglob("*"))
+def _stamped(digest: Digest) -> Digest:
+    return identity("blob", 1, digest=digest)
+
+
+def last_stamped(store: Store, digest: Digest) -> Path:
+    """The file that says when a blob was hashed or last used."""
+    return store.result(_stamped(digest))
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder of the store. A store that is there, and that this process may only read, can do without."""
+    try:
+        path.mkdir(exist_ok=True, mode=0o700)
+    except FileExistsError:
+        return  # Something else stands there, which `_demand_own` tells of.
+    except OSError as error:
+        if error.errno not in _CLOSED or not (path.parent / "blobs").exists():
+            raise
+
+
+def _demand_own(path: Path) -> None:
+    """A folder of the store that is a link leads what is swept and collected elsewhere: an unpacked cache may have
+    brought it."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        raise EnvironmentLacking(
+            "store-not-own",
+            "this is no folder, as relbuild makes it, but something else",
+            place=str(path),
+            hint="remove it; to keep the store elsewhere, name the whole of it with --store",
+        )
 
 
 def copy_into(file: BinaryIO, target: BlobWriter) -> None:

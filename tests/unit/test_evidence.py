@@ -95,7 +95,7 @@ class TestSeal:
         assert callable(spoil)
         spoil(tmp_path / "key")
         with pytest.raises(VerificationError) as caught:
-            store.seal(b"data")
+            Store.open(tmp_path).seal(b"data")
         assert caught.value.code == "store-key" and caught.value.problems[0].hint
 
 

@@ -1,0 +1,114 @@
+"""Blobs being written, and what tells at a look that one was not touched since it was hashed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipeline.digest import Digest
+from pipeline.errors import VerificationError
+from pipeline.store.durable import failing_at, sync_file
+
+Stamp = list[int]
+"""Size, inode, time of modification and of change in nanoseconds: the kernel sets the last with every change of content
+or attributes, and nobody else can."""
+
+
+class BlobWriter:
+    """A blob being written: `write` bytes, then leave the `with` block, and it stands under its digest, synced, or
+    nowhere if the block raised. With `expected`, other bytes raise VerificationError. `place` tells where a digest
+    stands, `kept` is told of what does now."""
+
+    def __init__(
+        self, drafts: Path, place: Callable[[Digest], Path], kept: Callable[[Digest], None], expected: Digest | None
+    ) -> None:
+        self._drafts = drafts
+        self._place = place
+        self._kept = kept
+        self._expected = expected
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def __enter__(self) -> Self:
+        handle, name = tempfile.mkstemp(dir=self._drafts, prefix="blob-")
+        self._path = Path(name)
+        self._file = os.fdopen(handle, "wb")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        return self
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Write all of `data`; returns its length."""
+        self._hash.update(data)
+        with failing_at(self._path):
+            self._file.write(data)
+        self.size += len(data)
+        return len(data)
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of what was written so far."""
+        return Digest(self._hash.hexdigest())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                if self._expected is not None and self.digest != self._expected:
+                    raise VerificationError(
+                        "digest-mismatch", f"expected {self._expected}, got {self.digest} ({self.size} bytes)"
+                    )
+                with failing_at(self._path):
+                    os.fchmod(self._file.fileno(), 0o644)
+                    sync_file(self._file)
+                self._path.replace(self._place(self.digest))
+                self._kept(self.digest)
+        finally:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._path.unlink(missing_ok=True)
+
+
+def stamp(path: Path) -> Stamp | None:
+    """The stamp of a blob's file; None if none stands there, or something that is no regular file."""
+    try:
+        return _stamp(path.lstat())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def stamp_of_whole(path: Path, digest: Digest) -> Stamp | None:
+    """The stamp of a blob's file if its bytes, which are all read, are what its name says."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        before = _stamp(os.fstat(handle))
+        if before is None:
+            os.close(handle)
+            return None
+        with os.fdopen(handle, "rb") as file:
+            whole = hashlib.file_digest(file, "sha256").hexdigest() == digest.hex
+        # Whoever wrote into it meanwhile made another stamp of it.
+        return before if whole else None
+    except OSError as error:
+        if error.errno in _NO_BLOB:
+            return None
+        raise
+
+
+_NO_BLOB = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EIO)
+"""Nothing there, a link, a pipe, or what the disk cannot read."""
+
+
+def _stamp(status: os.stat_result) -> Stamp | None:
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]

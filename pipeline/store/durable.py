@@ -1,0 +1,61 @@
+"""Files that are on the disk before they count: synced, then renamed, then the folder that names them synced.
+
+Without the first a power cut can leave a name for bytes that never arrived (rename(2) orders nothing), without the
+last it can take the name away again (fsync(2): the folder's entry needs an fsync of its own).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def failing_at(path: Path) -> Iterator[None]:
+    """Name `path` in an operating-system error that comes without one, as those of write and fsync do."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+def sync_file(file: BinaryIO) -> None:
+    """Have what was written on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in `folder` on the disk. A file system without a sync for folders says EINVAL."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            error.filename = os.fspath(folder)
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Put `data` at `path`, whole or not at all, also over a power cut. What stood there is replaced."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    draft = Path(name)
+    try:
+        with failing_at(path), os.fdopen(handle, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), mode)
+            sync_file(file)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
