@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
-from urllib.parse import urljoin
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.model.artifact import Manifest
 from pipeline.oci import media_types
+from pipeline.oci.image import Reader
 from pipeline.transfer import Answer
+from pipeline.urls import join_url, parse_url, shown
 
 MANIFEST_TYPES = (
     media_types.INDEX,
@@ -85,8 +86,8 @@ def manifest_of(answer: Answer, wanted: Digest | None, place: str) -> Manifest:
         )
     compare(answer, manifest.digest, place)
     try:
-        own = json.loads(manifest.data).get("mediaType")
-    except (ValueError, AttributeError, RecursionError):
+        own = Reader.parse(manifest.data, place).get("mediaType").text("") or None
+    except VerificationError:
         raise VerificationError("manifest-malformed", "what the registry gives is no manifest", place=place) from None
     if own is not None and own != manifest.media_type:
         raise VerificationError(
@@ -103,7 +104,8 @@ def next_page(answer: Answer, seen: Collection[str], place: str) -> str | None:
     link = _NEXT.search(answer.header("link"))
     if link is None:
         return None
-    target: str = urljoin(answer.url, str(link[1]))
-    if target in seen or target.split("/")[:3] != answer.url.split("/")[:3]:
-        raise VerificationError("registry-pages", f"the registry's pages lead to {target[:200]!r}", place=place)
+    target = join_url(answer.url, str(link[1]))
+    here, there = parse_url(answer.url), parse_url(target)
+    if target in seen or here is None or there is None or there.origin != here.origin:
+        raise VerificationError("registry-pages", f"the registry's pages lead to {shown(link[1])!r}", place=place)
     return target

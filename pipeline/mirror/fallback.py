@@ -24,13 +24,17 @@ def merge(index: Manifest | None, add: Sequence[Referrer] = (), drop: Sequence[D
     entries: dict[Digest, object] = {}
     if index is not None:
         listed_referrers(index)  # raises if it is none
-        document |= json.loads(index.data)
-        for entry in json.loads(index.data).get("manifests") or []:
+        known = json.loads(index.data)
+        document |= known
+        for entry in known.get("manifests") or []:
             entries[Digest.parse(entry["digest"])] = entry
     for one in add:
         entries[one.descriptor.digest] = {**descriptor_json(one.descriptor), "artifactType": one.artifact_type}
     document["manifests"] = [entries[digest] for digest in sorted(entries) if digest not in drop]
-    merged = Manifest(media_types.INDEX, canonical_json(document))
+    try:
+        merged = Manifest(media_types.INDEX, canonical_json(document))
+    except (ValueError, TypeError, RecursionError) as error:  # what others wrote may hold fractions
+        raise VerificationError("document-malformed", "the list of referrers cannot be written again") from error
     if len(merged.data) > DOCUMENT_LIMIT:
         raise VerificationError(
             "referrers-too-many",

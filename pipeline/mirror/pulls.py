@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -56,7 +57,7 @@ def read_pulls(logs: Sequence[Path], prefix: str = "") -> Pulls:
                 if pull and at is not None:
                     key = pull["name"].decode(), pull["reference"].decode()
                     last[key] = max(at, last.get(key, at))
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise UsageError("log-unreadable", f"{path} cannot be read: {error}", place=str(path)) from error
     if since is None:
         raise UsageError(
@@ -91,5 +92,5 @@ def _lines(path: Path) -> Iterator[bytes]:
 def _seconds(text: bytes) -> int | None:
     try:
         return int(datetime.strptime(text.decode(), "%d/%b/%Y:%H:%M:%S %z").timestamp())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

@@ -40,7 +40,7 @@ class Nevra:
     @classmethod
     def parse(cls, text: str) -> Nevra:
         """`name-[epoch:]version-release.arch` → value. Raises RecipeError `nevra-malformed`."""
-        found = re.fullmatch(r"(.+)-(?:(\d+):)?([^-:]+)-([^-]+)\.([^.-]+)", text)
+        found = re.fullmatch(r"(.+)-(?:([0-9]{1,10}):)?([^-:]+)-([^-]+)\.([^.-]+)", text)
         if not found:
             raise RecipeError("nevra-malformed", f"'{text}' is not name-[epoch:]version-release.arch")
         name, epoch, version, release, arch = found.groups()

@@ -166,6 +166,10 @@ def _port(port: str) -> str:
 # --- back ------------------------------------------------------------------------------------------
 
 
+_NUMBER_MOST = (1 << 63) - 1
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
 class Reader:
     """Reads a JSON document and says what is wrong with it: `place` names the document.
 
@@ -180,9 +184,14 @@ class Reader:
     def parse(cls, data: bytes, place: str) -> Reader:
         """JSON text → reader."""
         try:
-            return cls(json.loads(data), place)
+            # RFC 8259: JSON is UTF-8, and has neither NaN nor halves of surrogate pairs that UTF-8 could hold.
+            value = json.loads(data.decode(), parse_constant=_no_constant)
+            if _SURROGATE.search(data):
+                json.dumps(value, ensure_ascii=False).encode()
+            return cls(value, place)
         except (ValueError, RecursionError) as error:
-            raise VerificationError("document-malformed", f"{place} is not JSON: {error}", place=place) from error
+            why = str(error)[:200] if not isinstance(error, UnicodeError) else "it is not Unicode in UTF-8"
+            raise VerificationError("document-malformed", f"{place} is not JSON: {why}", place=place) from error
 
     def _wrong(self, wanted: str) -> VerificationError:
         return VerificationError("document-malformed", f"{self._place} is not {wanted}", place=self._place)
@@ -207,8 +216,8 @@ class Reader:
         return self._value
 
     def number(self) -> int:
-        """A number, not negative."""
-        if not isinstance(self._value, int) or isinstance(self._value, bool) or self._value < 0:
+        """A number, not negative, of 63 bits at most: what a size in Go's libraries can be, and a file's."""
+        if not isinstance(self._value, int) or isinstance(self._value, bool) or not 0 <= self._value <= _NUMBER_MOST:
             raise self._wrong("a number")
         return self._value
 
@@ -319,5 +328,9 @@ def _layer(number: int, descriptor: Descriptor, diff_id: DiffId) -> Layer:
 def _seconds(text: str, place: str) -> int:
     try:
         return int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise VerificationError("document-malformed", f"{place}: '{text[:40]}' is not a time", place=place) from error
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")

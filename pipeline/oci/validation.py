@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -150,7 +149,7 @@ def _config(found: _Found, config: Descriptor, platform: Reader, place: str) -> 
         stated = tuple(platform.get(key).text("") for key in ("architecture", "os", "variant"))
         if stated != (said.architecture, said.os, said.variant):
             found.add("platform-mismatch", "the index states another platform than the config", place)
-    if json.loads(data).get("rootfs", {}).get("type") != "layers":
+    if Reader.parse(data, place).get("rootfs").get("type").text("") != "layers":
         found.add("rootfs-type", "rootfs.type is not 'layers'", place)
     history = Reader.parse(data, place).get("history").items()
     filled = sum(1 for entry in history if entry.members().get("empty_layer") is None)
@@ -165,7 +164,7 @@ def _layer(found: _Found, layer: Descriptor, diff_id: DiffId | None, place: str)
     if not found.blob(layer, place) or diff_id is None:
         return
     said = dict(layer.annotations).get(media_types.LAYER_TAR_SIZE, "")
-    limit = int(said) if said.isdecimal() and int(said) < LAYER_LIMIT else LAYER_LIMIT
+    limit = min(int(said), LAYER_LIMIT) if re.fullmatch(r"[0-9]{1,18}", said) else LAYER_LIMIT
     writer = HashingWriter()
     path = blob_path(found.layout, layer.digest)
     with path.open("rb") as file:

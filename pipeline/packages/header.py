@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -49,9 +50,24 @@ def read_header(path: Path, checksum: Digest) -> PackageHeader:
     """The header of the RPM at `path`, whose sha256 is `checksum`; the signature is not looked at (that is
     `verify_package`), the header's own digests are. Raises VerificationError `package-damaged`."""
     header = open_header(path)
-    flags = header[rpm.RPMTAG_FILEFLAGS]
     if header[rpm.RPMTAG_SOURCEPACKAGE]:
         raise damaged(path, "it is a source package, which cannot be installed")
+    with _consistent(path):
+        return _read(header, checksum)
+
+
+@contextlib.contextmanager
+def _consistent(path: Path) -> Iterator[None]:
+    """rpm checks that a header's tags are well-formed, not that they fit each other: lists of one length, indexes that
+    lead somewhere, numbers that are times and modes. What does not fit raises VerificationError `package-damaged`."""
+    try:
+        yield
+    except (rpm.error, ValueError, TypeError, LookupError, OverflowError, SystemError) as error:
+        raise damaged(path, f"its header contradicts itself: {str(error)[:200]}") from error
+
+
+def _read(header: rpm.hdr, checksum: Digest) -> PackageHeader:
+    flags = header[rpm.RPMTAG_FILEFLAGS]
     return PackageHeader(
         nevra=_nevra(header),
         checksum=checksum,
@@ -80,8 +96,9 @@ def read_source_nevra(path: Path) -> Nevra:
     header = open_header(path)
     if not header[rpm.RPMTAG_SOURCEPACKAGE]:
         raise damaged(path, "it is no source package")
-    lacking = header[rpm.RPMTAG_NOSOURCE] or header[rpm.RPMTAG_NOPATCH]
-    return replace(_nevra(header), arch=NO_SOURCE_ARCH if lacking else SOURCE_ARCH)
+    with _consistent(path):
+        lacking = header[rpm.RPMTAG_NOSOURCE] or header[rpm.RPMTAG_NOPATCH]
+        return replace(_nevra(header), arch=NO_SOURCE_ARCH if lacking else SOURCE_ARCH)
 
 
 def open_header(path: Path) -> rpm.hdr:
@@ -98,6 +115,8 @@ def open_header(path: Path) -> rpm.hdr:
 
 
 def _nevra(header: rpm.hdr) -> Nevra:
+    if not all(header[tag] for tag in (rpm.RPMTAG_NAME, rpm.RPMTAG_VERSION, rpm.RPMTAG_RELEASE, rpm.RPMTAG_ARCH)):
+        raise ValueError("it lacks a name, version, release or architecture")
     return Nevra(
         header[rpm.RPMTAG_NAME],
         header[rpm.RPMTAG_EPOCH] or 0,

@@ -23,6 +23,7 @@ from pipeline.model.package import NO_SOURCE_ARCH, SOURCE_ARCH
 from pipeline.progress import QUIET, Progress
 from pipeline.repos.metadata import metadata_file
 from pipeline.repos.repository import OpenRepository
+from pipeline.repos.xml import parse_pieces
 from pipeline.store import Store
 
 UPDATEINFO_LIMIT = 1 << 30
@@ -62,6 +63,7 @@ _WORDS = MappingProxyType(
 """What distributions write, in lower case (Bodhi's words and Debian's beside Red Hat's) → updateinfo's word."""
 
 _CVE = re.compile(r"CVE-\d{4}-\d{4,9}(?!\d)", re.IGNORECASE)
+_EPOCH = re.compile(r"[0-9]{1,10}")
 _EPOCH_SECONDS = re.compile(r"[0-9]{1,11}")
 _KEPT = frozenset({"id", "title", "severity"})
 
@@ -99,13 +101,8 @@ def read_updateinfo(path: Path, repository: str) -> Advisories:
     parser.EndElementHandler = reading.end
     parser.CharacterDataHandler = reading.text
     parser.StartDoctypeDeclHandler = reading.refuse
-    try:
-        with path.open("rb") as file:
-            for piece in chunks(file):
-                parser.Parse(piece, False)
-        parser.Parse(b"", True)
-    except expat.ExpatError as error:
-        raise reading.malformed(f"it is not well-formed XML: {error}") from error
+    with path.open("rb") as file:
+        parse_pieces(parser, chunks(file), lambda why: reading.malformed(f"it is not well-formed XML: {why}"))
     return Advisories(tuple(reading.found), (repository,), (), reading.notes())
 
 
@@ -224,11 +221,11 @@ class _Reading:
             raise self.malformed(f"it names more than {PACKAGES_MOST} packages")
         if arch in (SOURCE_ARCH, NO_SOURCE_ARCH):
             return
-        if not (name and version and release and arch and epoch.isdecimal()):
+        if not (name and version and release and arch and _EPOCH.fullmatch(epoch)):
             if (own := self.texts.get("id", "").strip()) not in self.broken[-1:]:
                 self.broken.append(own)
             return
-        evr = f"{version}-{release}" if int(epoch[:18]) == 0 else f"{int(epoch[:18])}:{version}-{release}"
+        evr = f"{version}-{release}" if int(epoch) == 0 else f"{int(epoch)}:{version}-{release}"
         self.packages[FixedPackage(name, arch, evr, self.module)] = None
 
     def _keep(self) -> None:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pipeline.beneath import read_file
 from pipeline.errors import RecipeError, VerificationError
@@ -24,6 +22,7 @@ from pipeline.repos.documents import Documents
 from pipeline.repos.variables import expand_repository, platform_variables
 from pipeline.store import Store
 from pipeline.transfer import Network
+from pipeline.urls import shown
 
 KEYS_LIMIT = 1 << 20
 """Bytes of one file of keys: distributions' have a few KiB."""
@@ -33,10 +32,11 @@ SIGNATURE_LIMIT = 64 << 10
 _GPG_TIME = 30.0
 """Seconds; it takes milliseconds."""
 
-_BLOCK = re.compile(
-    rb"^-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?$.*?^-----END PGP PUBLIC KEY BLOCK-----[ \t]*\r?$",
-    re.MULTILINE | re.DOTALL,
-)
+BLOCKS = 200
+"""Armored blocks in one file: each costs a run of gpg. The largest collections of keys have some dozen."""
+
+_BEGIN = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
+_END = b"-----END PGP PUBLIC KEY BLOCK-----"
 _BAD = (b"BADSIG", b"ERRSIG", b"EXPSIG", b"EXPKEYSIG", b"REVKEYSIG")
 
 
@@ -74,17 +74,17 @@ def load_keys(
 
 
 def _bytes(place: str, repository: str, documents: Documents) -> bytes:
-    if urlsplit(place).scheme in {"http", "https", "file"}:
+    if place.startswith(("http://", "https://", "file://", "file:/")):
         return documents.get([place], limit=KEYS_LIMIT)
     path = Path(place)
     try:
         if not path.is_absolute():
             raise OSError("not an absolute path")
         return read_file(path, KEYS_LIMIT)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise RecipeError(
             "key-unreadable",
-            f"the key {place} cannot be read: {error}",
+            f"the key {shown(place)} cannot be read: {error}",
             place=f"repository {repository}",
             hint="name it by an absolute path, by ~/…, or by a URL",
         ) from error
@@ -93,17 +93,33 @@ def _bytes(place: str, repository: str, documents: Documents) -> bytes:
 def read_keys(repository: str, data: bytes, name: str) -> tuple[Key, ...]:
     """All keys in an armored file. Raises VerificationError `key-malformed` if there is none."""
     keys = []
-    for block in _BLOCK.findall(data):
-        armored = block.replace(b"\r\n", b"\n").strip() + b"\n"
+    for number, armored in enumerate(_blocks(data)):
+        if number >= BLOCKS:
+            why = f"{shown(name)} holds more than {BLOCKS} armored keys"
+            raise VerificationError("key-malformed", why, place=f"repository {repository}")
         keys += [Key(repository, fingerprint, armored) for fingerprint in _fingerprints(armored)]
     if not keys:
         raise VerificationError(
             "key-malformed",
-            f"{name} holds no armored OpenPGP public key",
+            f"{shown(name)} holds no armored OpenPGP public key",
             place=f"repository {repository}",
             hint="the file has to begin with -----BEGIN PGP PUBLIC KEY BLOCK-----",
         )
     return tuple(keys)
+
+
+def _blocks(data: bytes) -> Iterator[bytes]:
+    """The armored blocks, each with line feeds alone. One pass: a block begins anew at each line that says so."""
+    block: list[bytes] = []
+    for line in data.split(b"\n"):
+        bare = line.rstrip(b" \t\r")
+        if bare == _BEGIN:
+            block = [bare]
+        elif block and bare == _END:
+            yield b"\n".join((*block, bare)) + b"\n"
+            block = []
+        elif block:
+            block.append(line.removesuffix(b"\r"))
 
 
 def _fingerprints(armored: bytes) -> list[str]:

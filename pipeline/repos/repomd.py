@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from urllib.parse import urlsplit
 
 from pipeline.errors import VerificationError
 from pipeline.repos.xml import Element, parse_xml
+from pipeline.urls import parse_url
 
 METADATA_LIMIT = 4 << 30
 """Bytes of one metadata document, opened. The largest filelists have about one GiB."""
@@ -22,6 +22,10 @@ METADATA_LIMIT = 4 << 30
 _ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _REPOMD = "/repodata/repomd.xml"
 _MIRRORS = 200
+_SPOKEN = frozenset({"http", "https", "file"})
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_PREFERENCE = re.compile(r"[0-9]{1,9}")
+"""100 to 1 in practice; MirrorManager counts down from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,7 @@ def _size(element: Element, name: str, place: str) -> int | None:
 def safe_location(text: str, *, place: str) -> str:
     """A path below a repository's root. Raises VerificationError `location-escapes` for one that is not."""
     parts = text.split("/")
-    if not text or text.startswith("/") or ".." in parts or urlsplit(text).scheme or "\\" in text:
+    if not text or text.startswith("/") or ".." in parts or _SCHEME.match(text) or "\\" in text or "\0" in text:
         raise VerificationError("location-escapes", f"'{text[:200]}' is not below the repository", place=place)
     return text
 
@@ -152,9 +156,9 @@ def parse_metalink(data: bytes, name: str) -> Metalink:
     resources = file.find("resources")
     for url in resources.children if resources else ():
         address = url.text.strip()
-        if urlsplit(address).scheme in {"http", "https", "file"} and address.endswith(_REPOMD):
+        if _spoken(address) and address.endswith(_REPOMD):
             preference = url.attributes.get("preference", "0")
-            urls.append((-int(preference) if preference.isdecimal() else 0, address.removesuffix(_REPOMD)))
+            urls.append((-int(preference) if _PREFERENCE.fullmatch(preference) else 0, address.removesuffix(_REPOMD)))
     if not urls:
         raise VerificationError("metalink-malformed", f"{name} has no mirror that is spoken here", place=name)
     ordered = [url for _, url in sorted(urls, key=lambda one: one[0])]
@@ -164,7 +168,12 @@ def parse_metalink(data: bytes, name: str) -> Metalink:
 def parse_mirrorlist(data: bytes, name: str) -> tuple[str, ...]:
     """Repository roots, in the list's order. Raises VerificationError `mirrorlist-malformed`."""
     lines = [line.strip() for line in data.decode(errors="replace").splitlines()]
-    urls = [line.rstrip("/") for line in lines if urlsplit(line).scheme in {"http", "https", "file"}]
+    urls = [line.rstrip("/") for line in lines if _spoken(line)]
     if not urls:
         raise VerificationError("mirrorlist-malformed", f"{name} names no mirror", place=name)
     return tuple(dict.fromkeys(urls))[:_MIRRORS]
+
+
+def _spoken(address: str) -> bool:
+    url = parse_url(address)
+    return url is not None and url.scheme in _SPOKEN and (bool(url.host) or url.scheme == "file")

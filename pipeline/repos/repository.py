@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from pipeline.digest import Digest, identity
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
@@ -25,9 +26,13 @@ from pipeline.repos.repomd import (
 from pipeline.repos.variables import expand_repository, platform_variables
 from pipeline.store import Store
 from pipeline.transfer import Download, Network, fetch
+from pipeline.urls import parse_url, shown
 
 REPOMD_LIMIT = 4 << 20
 """Bytes of repomd.xml, a metalink or a mirrorlist: the largest metalinks have some hundred KiB."""
+
+_REVISION = re.compile(r"[0-9]{1,18}")
+"""Seconds since the epoch, as createrepo_c writes it. What is no such number has no order."""
 
 LOCAL_REPOSITORY = "@file"
 """`Package.repository` of a package that a recipe names by path."""
@@ -141,11 +146,11 @@ class _Opener:
         older one is only warned about."""
         origin = [*repository.baseurls, repository.metalink or "", repository.mirrorlist or ""]
         name = identity("revision", 1, repository=repository.id, origin=origin)
-        if not revision.isdecimal():
+        if not _REVISION.fullmatch(revision):
             return
         seen = self.store.recall(name)
         if isinstance(seen, int) and int(revision) < seen:
-            text = f"{url} has revision {revision}, older than {seen}, which was seen before"
+            text = f"{shown(url)} has revision {revision}, older than {seen}, which was seen before"
             if proven:
                 raise VerificationError(
                     "metadata-rollback",
@@ -170,10 +175,11 @@ def find_mirrors(repository: Repository, documents: Documents) -> tuple[tuple[st
         return parse_mirrorlist(data, repository.mirrorlist), ()
     urls = tuple(url.rstrip("/") for url in repository.baseurls)
     for url in urls:
-        if urlsplit(url).scheme not in {"http", "https", "file"}:
+        place = parse_url(url)
+        if place is None or place.scheme not in {"http", "https", "file"}:
             raise UsageError(
                 "url-unknown",
-                f"'{url}' is not a URL of http, https or file",
+                f"'{shown(url)}' is not a URL of http, https or file",
                 place=f"repository {repository.id}",
                 hint="write a directory as file:///path",
             )

@@ -6,6 +6,7 @@ was asked for is kept. A distribution's largest has some hundred MiB.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from xml.parsers import expat
@@ -16,11 +17,14 @@ from pipeline.model.package import NO_SOURCE_ARCH, SOURCE_ARCH, Nevra, Package
 from pipeline.progress import QUIET, Progress
 from pipeline.repos.metadata import metadata_file
 from pipeline.repos.repository import OpenRepository
+from pipeline.repos.xml import parse_pieces
 from pipeline.store import Store
 
 _KEPT = frozenset({"name", "arch", "version", "checksum", "size", "time", "location"})
 _TEXT_LIMIT = 4096
 """Characters of a name or a checksum."""
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def source_packages(
@@ -39,13 +43,8 @@ def source_packages(
     parser.EndElementHandler = reading.end
     parser.CharacterDataHandler = reading.text
     parser.StartDoctypeDeclHandler = reading.refuse
-    try:
-        with found[0].open("rb") as file:
-            for piece in chunks(file):
-                parser.Parse(piece, False)
-        parser.Parse(b"", True)
-    except expat.ExpatError as error:
-        raise reading.malformed(f"it is not well-formed XML: {error}") from error
+    with found[0].open("rb") as file:
+        parse_pieces(parser, chunks(file), lambda why: reading.malformed(f"it is not well-formed XML: {why}"))
     return reading.found
 
 
@@ -103,7 +102,11 @@ class _Reading:
         try:
             version = self.attributes["version"]
             nevra = Nevra(
-                self.texts["name"], int(version.get("epoch", "0")), version["ver"], version["rel"], self.texts["arch"]
+                self.texts["name"],
+                _number(version.get("epoch", "0")),
+                version["ver"],
+                version["rel"],
+                self.texts["arch"],
             )
             name = f"{nevra.name}-{nevra.version}-{nevra.release}.{nevra.arch}.rpm"
             if name not in self.names:
@@ -118,15 +121,22 @@ class _Reading:
             package = Package(
                 nevra,
                 Digest(self.texts["checksum"].strip()),
-                int(self.attributes["size"]["package"]),
+                _number(self.attributes["size"]["package"]),
                 self.repository,
                 self.attributes["location"]["href"],
-                int(self.attributes["time"].get("build", "0")),
+                _number(self.attributes["time"].get("build", "0")),
                 "",
-                int(self.attributes["size"].get("installed", "0")),
+                _number(self.attributes["size"].get("installed", "0")),
             )
         except (KeyError, ValueError) as error:
             raise self.malformed(f"a package lacks something: {error}") from error
         before = self.found.get(name)
         if before is None or package.checksum < before.checksum:
             self.found[name] = package
+
+
+def _number(text: str) -> int:
+    """A number as metadata has it, up to what rpm's tags hold. Raises ValueError."""
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"'{text[:40]}' is no number that can be")
+    return int(text)

@@ -1,12 +1,13 @@
 """XML from strangers as a small tree: no document type, no entities, bounded depth and count.
 
 repomd.xml and metalinks need elements, attributes and text; everything else that XML can do is a way to be
-attacked (billion laughs, external entities), so a document that declares a type is refused.
+attacked (billion laughs, external entities), so a document that declares a type is refused. `parse_pieces` is for
+documents that are too large for a tree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
@@ -76,11 +77,26 @@ def parse_xml(data: bytes, name: str) -> Element:
     parser.CharacterDataHandler = text
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
-    try:
-        parser.Parse(data, True)
-    except expat.ExpatError as error:
-        raise VerificationError("xml-malformed", f"{name} is not well-formed XML: {error}", place=name) from error
+    parse_pieces(
+        parser,
+        (data,),
+        lambda why: VerificationError("xml-malformed", f"{name} is not well-formed XML: {why}", place=name),
+    )
     return root.children[0]
+
+
+def parse_pieces(
+    parser: expat.XMLParserType, pieces: Iterable[bytes], malformed: Callable[[str], VerificationError]
+) -> None:
+    """Feed a document to a parser with its handlers set. Whatever is wrong with it raises what `malformed` makes of the
+    reason: also an encoding that Python lacks, or has and cannot be used for XML (pyexpat raises LookupError,
+    ValueError and what codecs raise)."""
+    try:
+        for piece in pieces:
+            parser.Parse(piece, False)
+        parser.Parse(b"", True)
+    except (expat.ExpatError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        raise malformed(str(error)[:200]) from error
 
 
 def _local(name: str) -> str:

@@ -96,7 +96,12 @@ def _read(
             continue
         if found[0].stat().st_size > MODULES_LIMIT:
             raise _refused("modules.yaml is too large", f"repository {opened.repository.id}")
-        for value in _documents(found[0].read_text(), f"modules.yaml of {opened.repository.id}"):
+        name = f"modules.yaml of {opened.repository.id}"
+        try:
+            text = found[0].read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise _refused(f"{name} is not UTF-8", name) from error
+        for value in _documents(text, name):
             _take(value, streams, defaults)
     return streams, defaults
 
@@ -128,12 +133,18 @@ def _take(value: Mapping[str, object], streams: list[_Stream], defaults: dict[st
             _Stream(
                 str(data.get("name")),
                 str(data.get("stream")),
-                int(str(data.get("version", 0))),
+                _version(data.get("version", 0)),
                 str(data.get("context", "")),
                 _requires(data.get("dependencies")),
                 frozenset(str(one) for one in rpms) if isinstance(rpms, list) else frozenset(),
             )
         )
+
+
+def _version(value: object) -> int:
+    """A build's version, some fifteen digits; 0, older than any, for what is none."""
+    text = str(value)
+    return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else 0
 
 
 def _requires(dependencies: object) -> dict[str, tuple[str, ...]]:

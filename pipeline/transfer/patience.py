@@ -46,7 +46,7 @@ def _date(text: str) -> datetime | None:
 
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, TypeError, LookupError, OverflowError):
         return None
     return moment if moment.tzinfo else None
 

@@ -1,0 +1,479 @@
+"""Readers of foreign bytes raise their own error or none, whatever the bytes are."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from pipeline.digest import Digest
+from pipeline.errors import RelbuildError, UsageError, VerificationError
+from pipeline.mirror.addresses import RegistryRoot, parse_address
+from pipeline.mirror.answers import error_code, manifest_of, next_page, promised_digest, words
+from pipeline.mirror.fallback import merge
+from pipeline.mirror.pulls import read_pulls
+from pipeline.mirror.references import listed_referrers, media_type_of, references, referrer_of, subject_of
+from pipeline.model.artifact import Manifest
+from pipeline.model.package import Nevra
+from pipeline.oci import media_types
+from pipeline.oci.bill import parse_bill
+from pipeline.oci.envelope import read_envelope
+from pipeline.oci.image import Reader, parse_config, parse_image
+from pipeline.oci.record import parse_record
+from pipeline.oci.statements import read_statement
+from pipeline.packages import header as header_module
+from pipeline.packages.header import read_header, read_source_nevra
+from pipeline.repos.advisories import parse_issued, read_updateinfo
+from pipeline.repos.keys import BLOCKS, dearmor, read_keys
+from pipeline.repos.repomd import parse_metalink, parse_mirrorlist, parse_repomd, safe_location
+from pipeline.repos.xml import parse_xml
+from pipeline.transfer import Answer
+from pipeline.transfer.patience import retry_after
+from pipeline.urls import join_url, parse_url, redacted, shown
+
+DIGITS = "9" * 5000
+"""More than `int` converts (CVE-2020-10735): it raises ValueError."""
+
+ODD_URLS = (
+    "http://[",
+    "http://[::1",
+    "http://a:99999/",
+    "http://a:b/",
+    f"http://a:{DIGITS}/",
+    f"http://{'a' * 64}/",
+    f"http://{'a.' * 200}/",
+    "http://\u2100/",
+    "http://a..b/",
+    "http://xn--\u00e4/",
+    "http://a b/",
+    "http:///x",
+    "//[",
+    "\ud800://x",
+    "http://\ud800/",
+    "http://a/\ud800",
+    "http://a\n/",
+)
+
+
+def read(reader: Callable[[], object]) -> str:
+    """The code of the error that a reader raises, or an empty text. Anything but RelbuildError fails the test."""
+    try:
+        reader()
+    except RelbuildError as error:
+        str(error).encode()  # it can be shown
+        return error.code
+    return ""
+
+
+# --- XML of repositories ---------------------------------------------------------------------------
+
+REPOMD = (
+    '<repomd xmlns="http://linux.duke.edu/metadata/repo"><revision>@@</revision><data type="primary">'
+    f'<checksum type="sha256">{"a" * 64}</checksum><location href="@@"/><size>@@</size>'
+    f'<open-checksum type="@@">{"b" * 64}</open-checksum><open-size>@@</open-size></data></repomd>'
+)
+METALINK = (
+    '<metalink><files><file name="repomd.xml"><verification><hash type="sha256">' + "a" * 64 + "</hash>"
+    '</verification><resources><url preference="@@">@@/repodata/repomd.xml</url>'
+    '<url preference="100">https://good.test/repodata/repomd.xml</url></resources></file></files></metalink>'
+)
+UPDATEINFO = (
+    '<updates><update type="security"><id>A-1</id><title>CVE-2024-1234 @@</title><severity>@@</severity>'
+    '<issued date="@@"/><references><reference type="cve" id="@@"/></references><pkglist><collection>'
+    '<package name="a" epoch="@@" version="1" release="1" arch="x86_64"/></collection></pkglist></update></updates>'
+)
+VALUES = st.one_of(
+    st.text(max_size=30),
+    st.sampled_from([DIGITS, f"-{DIGITS}", "-1", "0", "1e400", "NaN", "\u0663" * 30, " 5 ", "5_0", "9" * 30, "401"]),
+    st.sampled_from(ODD_URLS),
+    st.sampled_from(["9999-12-31T23:59:59+23:59", "0001-01-01", "10000-01-01", "2024-02-30", "../x", "/x", "a\\b", ""]),
+)
+ENCODINGS = ("", "utf-16", "idna", "punycode", "rot13", "utf-7", "cp037", "shift_jis", "nowhere", "hex", "undefined")
+
+
+def escaped(text: str) -> str:
+    kept = "".join(sign for sign in text if sign.isprintable() and not 0xD800 <= ord(sign) < 0xE000)
+    return kept.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+
+
+def filled(template: str, values: list[str]) -> bytes:
+    parts = template.split("@@")
+    return "".join(part + escaped(values[number % len(values)]) for number, part in enumerate(parts[:-1])).encode() + (
+        parts[-1].encode()
+    )
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("body", [b"<a/>", b"<a>\xff\xfe</a>", b"<updates/>", b"<metadata/>", b"", b"<a"])
+def test_xml_in_any_encoding_is_read_or_malformed(encoding: str, body: bytes, tmp_path: Path) -> None:
+    data = f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + body if encoding else body
+    assert read(lambda: parse_xml(data, "x")) in {"", "xml-malformed"}
+    (tmp_path / "u").write_bytes(data)
+    assert read(lambda: read_updateinfo(tmp_path / "u", "r")) in {"", "metadata-malformed"}
+
+
+def test_xml_that_is_nested_a_million_deep_is_refused() -> None:
+    assert read(lambda: parse_xml(b"<a>" * 1_000_000, "x")) == "xml-refused"
+
+
+@given(st.binary(max_size=200))
+@example(b"<repomd>" * 100)
+@example(b"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>")
+def test_bytes_that_are_no_xml_are_no_internal_error(data: bytes) -> None:
+    for parse in (parse_repomd, parse_metalink, parse_mirrorlist):
+        read(lambda parse=parse: parse(data, "x"))  # type: ignore[misc]
+
+
+@given(st.lists(VALUES, min_size=1, max_size=6))
+@example([DIGITS])
+@example(["http://["])
+def test_a_repomd_or_metalink_with_nonsense_in_it_is_read_or_refused(values: list[str]) -> None:
+    read(lambda: parse_repomd(filled(REPOMD, values), "repomd.xml"))
+    link = parse_metalink(filled(METALINK, values), "metalink")
+    assert "https://good.test" in link.base_urls
+    assert all(parse_url(url) for url in link.base_urls)
+
+
+def test_a_metalink_preference_of_five_thousand_digits_counts_as_none() -> None:
+    link = parse_metalink(filled(METALINK, [DIGITS, "http://bad.test"]), "metalink")
+    assert link.base_urls == ("https://good.test", "http://bad.test")
+
+
+@given(st.lists(VALUES, min_size=1, max_size=6))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_updateinfo_with_nonsense_in_it_is_read_or_refused(tmp_path: Path, values: list[str]) -> None:
+    (tmp_path / "u").write_bytes(filled(UPDATEINFO, values))
+    assert read(lambda: read_updateinfo(tmp_path / "u", "r")) in {"", "metadata-malformed"}
+
+
+@given(st.one_of(VALUES, st.text()))
+def test_no_date_of_an_advisory_is_too_strange(text: str) -> None:
+    assert parse_issued(text) >= 0
+
+
+@given(st.lists(st.one_of(VALUES, st.sampled_from(ODD_URLS)), max_size=5))
+def test_a_mirrorlist_with_nonsense_in_it_keeps_what_is_good(lines: list[str]) -> None:
+    data = "\n".join((*lines, "https://good.test/")).encode(errors="surrogatepass")
+    assert "https://good.test" in parse_mirrorlist(data, "list")
+
+
+@given(st.one_of(VALUES, st.text()))
+def test_a_location_lies_below_the_repository_or_is_refused(text: str) -> None:
+    if read(lambda: safe_location(text, place="x")) == "":
+        assert ".." not in text.split("/") and not text.startswith("/") and "://" not in text.split("/", maxsplit=1)[0]
+
+
+# --- keys ------------------------------------------------------------------------------------------
+
+BEGIN = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n"
+END = b"-----END PGP PUBLIC KEY BLOCK-----\n"
+
+
+def test_a_file_of_begun_keys_takes_no_quadratic_time() -> None:
+    began = time.process_time()
+    assert read(lambda: read_keys("r", BEGIN * 25_000, "keys")) == "key-malformed"
+    assert time.process_time() - began < 5
+
+
+def test_a_file_with_more_keys_than_anybody_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+    monkeypatch.setattr("pipeline.repos.keys._fingerprints", lambda block: asked.append(block) or ["F"])
+    assert read(lambda: read_keys("r", (BEGIN + END) * (BLOCKS + 1), "keys")) == "key-malformed"
+    assert len(asked) == BLOCKS
+
+
+@given(st.binary(max_size=100))
+@example(b"\n\n=\xff")
+@example("\u00e4".encode())
+def test_armor_of_any_bytes_is_read_or_malformed(data: bytes) -> None:
+    assert read(lambda: dearmor(BEGIN + b"\n" + data + b"\n" + END)) in {"", "key-malformed"}
+
+
+# --- JSON of registries and of what is attested ------------------------------------------------------
+
+SHA = f"sha256:{'a' * 64}"
+HOSTILE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([10**400, -(10**400), 2**63, 2**64, -1, 401]),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(["\ud800", "sha256:", SHA, "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "x" * 5000]),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
+)
+DESCRIPTOR = {"mediaType": media_types.LAYER_TAR, "digest": SHA, "size": 1, "annotations": {"a": "b"}}
+DOCUMENTS: dict[str, Any] = {
+    "manifest": {
+        "schemaVersion": 2,
+        "mediaType": media_types.MANIFEST,
+        "artifactType": "a/b",
+        "config": DESCRIPTOR,
+        "layers": [DESCRIPTOR],
+        "subject": DESCRIPTOR,
+        "annotations": {"a": "b"},
+    },
+    "index": {"schemaVersion": 2, "mediaType": media_types.INDEX, "manifests": [{**DESCRIPTOR, "artifactType": "x"}]},
+    "config": {
+        "architecture": "amd64",
+        "os": "linux",
+        "created": "2024-01-01T00:00:00Z",
+        "config": {"Env": ["A=b"], "ExposedPorts": {"80/tcp": {}}, "Labels": {"a": "b"}, "Entrypoint": ["/x"]},
+        "rootfs": {"type": "layers", "diff_ids": [SHA]},
+        "history": [{"created": "2024-01-01T00:00:00Z"}],
+    },
+    "statement": {
+        "_type": "https://in-toto.io/Statement/v1",
+        "predicateType": "x",
+        "subject": [{"digest": {"sha256": "a" * 64}, "name": "n"}],
+        "predicate": {"a": [1, {"b": None}]},
+    },
+    "envelope": {"payload": "e30=", "payloadType": "a/b", "signatures": [{"sig": "e30="}]},
+    "bill": {
+        "format": 1,
+        "image": {"name": "n", "version": "1", "digest": SHA, "config": SHA, "created": 1, "architecture": "amd64"},
+        "layers": [{"name": "n", "diff_id": SHA, "digest": SHA, "size": 1}],
+        "packages": [{"nevra": "a-1-1.x86_64", "sha256": "a" * 64, "size": 1}],
+        "privileged": [{"path": "/x", "mode": "4755", "package": "a", "capabilities": ""}],
+    },
+    "record": {"format": 1, "image": SHA, "checks": SHA, "recipe": {"name": "n", "uri": "", "sha256": "a" * 64}},
+}
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        yield from places(item, (*path, key))
+
+
+def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
+    if not path:
+        return by
+    if isinstance(value, dict):
+        return {key: replaced(item, path[1:], by) if key == path[0] else item for key, item in value.items()}
+    return [replaced(item, path[1:], by) if number == path[0] else item for number, item in enumerate(value)]
+
+
+@st.composite
+def altered(draw: st.DrawFn, name: str) -> bytes:
+    """A good document with a value in it that is another."""
+    document = DOCUMENTS[name]
+    for _ in range(draw(st.integers(1, 2))):
+        path = draw(st.sampled_from(list(places(document))))
+        document = replaced(document, path, draw(HOSTILE))
+    return json.dumps(document).encode()
+
+
+RAW = (
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b'{"size":' + DIGITS.encode() + b"}",
+    b"\xed\xa0\x80",
+    b'"\xff"',
+    b"NaN",
+    b"\xff\xfe[",
+)
+
+
+@pytest.mark.parametrize("data", RAW)
+def test_json_that_is_none_is_malformed_for_every_reader(data: bytes) -> None:
+    manifest = Manifest(media_types.MANIFEST, data)
+    readers: list[Callable[[], object]] = [
+        lambda: references(manifest),
+        lambda: subject_of(manifest),
+        lambda: listed_referrers(manifest),
+        lambda: merge(manifest),
+        lambda: parse_config(data),
+        lambda: parse_image("n", "r", data, data),
+        lambda: read_statement(data),
+    ]
+    assert {read(reader) for reader in readers} == {"document-malformed"}
+    assert read(lambda: parse_bill(data, "b")) == "bill-malformed"
+    assert read(lambda: parse_record(data, "r")) == "record-malformed"
+    assert media_type_of(data) is None
+
+
+@given(altered("manifest"), altered("index"))
+def test_manifests_with_other_values_are_read_or_refused(manifest: bytes, index: bytes) -> None:
+    for kind, data in ((media_types.MANIFEST, manifest), (media_types.INDEX, index)):
+        one = Manifest(kind, data)
+        for reader in (references, subject_of, listed_referrers, referrer_of, merge):
+            read(lambda reader=reader, one=one: reader(one))  # type: ignore[misc]
+        media_type_of(data)
+        answer = Answer(200, (("content-type", kind),), data, "https://host.test/v2/")
+        read(lambda answer=answer: manifest_of(answer, None, "x"))  # type: ignore[misc]
+
+
+@given(altered("config"), altered("manifest"), altered("statement"), altered("envelope"))
+def test_configs_and_statements_with_other_values_are_read_or_refused(
+    config: bytes, manifest: bytes, statement: bytes, envelope: bytes
+) -> None:
+    read(lambda: parse_config(config))
+    read(lambda: parse_image("n", "r", manifest, config))
+    read(lambda: read_statement(statement))
+    read(lambda: read_envelope(Reader.parse(envelope, "x")))
+
+
+@given(altered("bill"), altered("record"))
+def test_bills_and_records_with_other_values_are_refused(bill: bytes, record: bytes) -> None:
+    assert read(lambda: parse_bill(bill, "x")) in {"bill-malformed", "bill-other-format"}
+    assert read(lambda: parse_record(record, "x")) in {"record-malformed", "record-other-format"}
+
+
+def test_a_size_that_no_file_can_have_is_malformed() -> None:
+    data = json.dumps({**DOCUMENTS["manifest"], "config": {**DESCRIPTOR, "size": 2**63}}).encode()
+    assert read(lambda: references(Manifest(media_types.MANIFEST, data))) == "document-malformed"
+
+
+@given(st.text(max_size=40))
+@example(f"a-{DIGITS}:1-1.x")
+def test_a_nevra_is_read_or_malformed(text: str) -> None:
+    assert read(lambda: Nevra.parse(text)) in {"", "nevra-malformed"}
+
+
+# --- what registries answer ------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=80), st.text(max_size=80))
+@example(b"[" * 100_000, "")
+@example(b'{"errors":[{"code":"\\ud800","message":"\\u202e"}]}', "")
+@example(b'{"errors":' + DIGITS.encode() + b"}", "")
+def test_the_words_of_a_registry_can_always_be_shown(body: bytes, header: str) -> None:
+    answer = Answer(400, (("docker-content-digest", header), ("content-length", header)), body, "https://host.test/v2/")
+    assert words(answer).isprintable()
+    error_code(answer)
+    promised_digest(answer)
+
+
+@given(st.text(max_size=60))
+@example("<http://[>; rel=next")
+@example('<http://a:99999/>; rel="next"')
+@example('<//evil.test/v2/>; rel="next"')
+@example("<" * 20_000)
+@example("<a>;" + " " * 20_000 + "rel=next")
+def test_a_link_leads_to_the_registry_or_is_refused(link: str) -> None:
+    answer = Answer(200, (("link", link),), b"", "https://host.test/v2/_catalog")
+    try:
+        target = next_page(answer, (), "x")
+    except VerificationError as error:
+        assert error.code == "registry-pages"
+    else:
+        assert target is None or target.startswith("https://host.test/")
+
+
+@pytest.mark.parametrize("link", ODD_URLS)
+def test_a_link_to_nonsense_is_refused(link: str) -> None:
+    answer = Answer(200, (("link", f'<{link}>; rel="next"'),), b"", "https://host.test/v2/_catalog")
+    assert read(lambda: next_page(answer, (), "x")) in {"registry-pages", ""}
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+@example(DIGITS, "")
+@example("Wed, 21 Oct 99999 07:28:00 GMT", "Wed, 21 Oct 2015 07:28:00 GMT")
+@example("Wed, 21 Oct 2015 99:99:99 +9999999999", "Wed, 21 Oct 2015 07:28:00 GMT")
+@example("\u0663", "")
+def test_a_pause_that_is_asked_for_is_a_number_or_nothing(after: str, date: str) -> None:
+    pause = retry_after({"retry-after": after, "date": date})
+    assert pause is None or 0 <= pause < 1e12
+
+
+# --- addresses and URLs ----------------------------------------------------------------------------
+
+
+@given(st.one_of(st.text(max_size=60), st.sampled_from(ODD_URLS)))
+def test_urls_are_taken_apart_joined_and_shown_without_an_exception(text: str) -> None:
+    parse_url(text)
+    shown(text).encode()
+    redacted(f"see {text}, or {text}")
+    joined = join_url("https://host.test/a/b", text)
+    assert joined == "" or parse_url(joined) is not None
+
+
+@given(st.sampled_from(["registry://", "registry+http://", "dir:", "oci:", ""]), st.text(max_size=40))
+@example("registry://", "host:99999/x")
+@example("registry://", f"{'a' * 64}/x")
+def test_an_address_is_read_or_malformed(kind: str, rest: str) -> None:
+    assert read(lambda: parse_address(kind + rest)) in {"", "address-malformed", "mirror-url"}
+    try:
+        base = RegistryRoot.parse(kind + rest).base
+    except UsageError:
+        return
+    assert parse_url(base) is not None
+
+
+# --- access logs -----------------------------------------------------------------------------------
+
+
+DAMAGES = (
+    b"\x1f\x8b\x08\x00junk",
+    gzip.compress(b"x" * 9999)[:-9],
+    gzip.compress(os.urandom(99))[:40] + b"!!",
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_log_is_named(damage: bytes, tmp_path: Path) -> None:
+    (tmp_path / "log.gz").write_bytes(damage)
+    assert read(lambda: read_pulls([tmp_path / "log.gz"])) in {"log-unreadable", "log-empty"}
+
+
+@given(st.binary(max_size=200))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(b'1 - - [31/Dec/9999:23:59:59 -2359] "GET /v2/a/manifests/b HTTP/1.1" 200 1\n')
+@example(b'1 - - [01/Jan/0001:00:00:00 +2359] "GET /v2/a/manifests/b HTTP/1.1" 200 1\n')
+@example(b'1 - - [99/Foo/2024:99:99:99 +9999] "GET /v2/a/manifests/b HTTP/1.1" 200 1\n')
+def test_no_line_of_a_log_is_too_strange(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "log").write_bytes(line)
+    assert read(lambda: read_pulls([tmp_path / "log"])) in {"", "log-empty"}
+
+
+# --- headers of packages ---------------------------------------------------------------------------
+
+
+class Header(dict[int, object]):
+    """Stands for rpm's header: a tag that is not there is None."""
+
+    def __missing__(self, tag: int) -> object:
+        return None
+
+    def sprintf(self, text: str) -> str:
+        raise ValueError("invalid query format")
+
+
+TAGS = {name: number for name, number in vars(header_module.rpm).items() if name.startswith("RPMTAG_")}
+USED = sorted(
+    {name for name in TAGS if f"rpm.{name}" in Path(header_module.__file__).read_text()}
+    | {
+        f"RPMTAG_{prefix}{part}"
+        for prefix in ("PROVIDE", "REQUIRE", "CONFLICT", "TRIGGER", "FILETRIGGER")
+        for part in ("NAME", "FLAGS", "VERSION", "INDEX", "SCRIPTS", "SCRIPTPROG", "PRIORITIES")
+        if f"RPMTAG_{prefix}{part}" in TAGS
+    }
+)
+FIELDS = st.one_of(
+    st.none(),
+    st.integers(-(2**63), 2**64),
+    st.text(max_size=5),
+    st.lists(st.integers(-1, 2**32), max_size=3),
+    st.lists(st.text(max_size=5), max_size=3),
+)
+
+
+@given(st.dictionaries(st.sampled_from(USED), FIELDS))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_header_that_contradicts_itself_is_a_damaged_package(fields: Mapping[str, object]) -> None:
+    header = Header({TAGS[name]: value for name, value in fields.items()})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(header_module, "open_header", lambda _: header)
+        assert read(lambda: read_header(Path("a.rpm"), Digest("a" * 64))) in {"", "package-damaged", "digest-malformed"}
+        assert read(lambda: read_source_nevra(Path("a.rpm"))) in {"", "package-damaged"}
