@@ -152,7 +152,9 @@ def run_command(
             help="NAME:PATH: kept from run to run, each instance its own; or FOLDER:PATH: a folder of this machine.",
         ),
     ] = None,
-    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, or NAME with the value it has here.")
+    ] = None,
     config: Annotated[
         list[str] | None, typer.Option("--config", help="FILE:PATH: a file of this machine in place of the image's.")
     ] = None,
@@ -172,7 +174,13 @@ def run_command(
             plan.limits, cpus=cpus, memory=memory, pids=pids, bandwidth=bandwidth, io_bandwidth=io_bandwidth
         )
         wanted = order_of(
-            instances, limits, publish=publish or (), volume=volume or (), env=env or (), config=config or ()
+            instances,
+            limits,
+            publish=publish or (),
+            volume=volume or (),
+            env=env or (),
+            config=config or (),
+            surroundings=around.environment,
         )
         with (
             stopped_by_signals() as stopping,

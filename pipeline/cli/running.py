@@ -65,16 +65,28 @@ def order_of(
     volume: Sequence[str],
     env: Sequence[str],
     config: Sequence[str],
+    surroundings: Mapping[str, str],
 ) -> RunOrder:
-    """What a person's options ask for. Raises UsageError."""
-    environment: dict[str, str] = {}
-    for line in env:
-        name, separator, value = line.partition("=")
-        if not separator or not name:
-            raise _odd("--env", line, "NAME=VALUE")
-        environment[name] = value
+    """Read a person's options; `surroundings` is relbuild's own environment. Raises UsageError."""
+    environment = dict(_variable(text, surroundings) for text in env)
     mounts = [*(_volume(text) for text in volume), *(_config(text) for text in config)]
     return RunOrder(instances, limits, tuple(map(_published, publish)), tuple(mounts), environment)
+
+
+def _variable(text: str, surroundings: Mapping[str, str]) -> tuple[str, str]:
+    """NAME=VALUE, or NAME with relbuild's own value: what stands on a command line, every user's `ps` shows."""
+    name, separator, value = text.partition("=")
+    if not name:
+        raise _odd("--env", text, "NAME=VALUE, or NAME for the value that it has here")
+    if separator:
+        return name, value
+    if name not in surroundings:
+        raise UsageError(
+            "variable-missing",
+            f"--env {name} takes the value of an environment variable that is not set",
+            hint=f"export {name}=… before, or write --env {name}=VALUE",
+        )
+    return name, surroundings[name]
 
 
 def _published(text: str) -> Published:
@@ -138,9 +150,9 @@ class Follower:
             self._open.clear()
 
     def _write(self, name: str, lines: Sequence[bytes]) -> None:
-        for line in lines:
-            text = escaped(line.decode(errors="replace").rstrip("\r"))
-            print(f"{name} | {text}", flush=True)
+        if lines:
+            texts = (escaped(line.decode(errors="replace").rstrip("\r")) for line in lines)
+            print("\n".join(f"{name} | {text}" for text in texts), flush=True)
 
 
 # --- while they run ------------------------------------------------------------------------------------------

@@ -39,11 +39,11 @@ def run_step(step: Step, session: BuildSession, bound: Path, build_time: int) ->
     script = bound / "script"
     argv: tuple[str, ...]
     if step.interpreter[0] == "<lua>":
-        script.write_text(step.body, errors="surrogateescape")
+        _write(script, step.body)
         argv, extra = lua_command(f"{BOUND}-lua", f"{BOUND}/script", step.arguments)
         environment |= extra
     elif step.body:
-        script.write_text(step.body, errors="surrogateescape")
+        _write(script, step.body)
         argv = (*step.interpreter, f"{BOUND}/script", *step.arguments)
     else:
         argv = step.interpreter
@@ -64,3 +64,9 @@ def run_step(step: Step, session: BuildSession, bound: Path, build_time: int) ->
             hint="every scriptlet must succeed; leave the package out with 'exclude', pin another version with "
             "'pins', or give the scriptlet what it lacks by adding a package",
         )
+
+
+def _write(script: Path, body: str) -> None:
+    script.write_text(body, errors="surrogateescape")
+    # It is nobody's that the container knows, and relbuild's umask may be any.
+    script.chmod(0o644)

@@ -187,11 +187,9 @@ def _make(
         store.temporary("state") as folder,
         task(progress, "state", "scriptlets", total=len(steps)) as running,
     ):
-        bound = folder / "bound"
-        bound.mkdir(mode=0o755)
         lowers = [unpack(layer, store=store, progress=progress) for layer in inputs.layers]
         with build_session(lowers, station=station, label="state", limits=BuildLimits()) as session:
-            session.bind(bound, BOUND)
+            bound = session.share(BOUND)
             if lua is not None:
                 session.bind(lua, f"{BOUND}-lua")
             watch = Watch(session)

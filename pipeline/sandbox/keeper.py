@@ -62,6 +62,23 @@ class Keeper:
         self.do(kernel.mount, "tmpfs", str(path), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
         return path
 
+    def file(self, name: str, data: bytes, *, owner: int) -> Path:
+        """Make a small file on the stage.
+
+        A container in which it is mounted sees no path of the machine in /proc/self/mountinfo, which tells where a bind
+        mount's source lies in its file system.
+        """
+        path = STAGE / name
+
+        def make() -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            path.chmod(0o644)
+            os.chown(path, owner, owner)
+
+        self.do(make)
+        return path
+
     def bind(self, source: Path, name: str, *, read_only: bool, userns: int | None = None) -> Path:
         """What is at `source`, seen on the stage as well, its ids mapped through `userns` if given (in a user
         namespace they need no mapping, and the kernel would not do it)."""

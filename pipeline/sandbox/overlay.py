@@ -105,3 +105,26 @@ def mount_overlay(
             hint="load the kernel module `overlay`, and put the store on ext4, xfs or tmpfs",
         ) from error
     return Overlay(target, handle, upper)
+
+
+def show_unnamed(keeper: Keeper, source: str, name: str) -> Path:
+    """Mount a directory of the stage read-only under another name, without its path.
+
+    /proc/self/mountinfo tells a bind mount's path on the machine, an overlay's only in itself. `source` must not change
+    any more. Raises OSError.
+    """
+    target, nothing = keeper.folder(name), keeper.folder(f"{name}-nothing")
+
+    def mount() -> None:
+        os.chdir(STAGE)
+        kernel.mount(
+            "overlay",
+            target.name,
+            "overlay",
+            kernel.MS_RDONLY | kernel.MS_NODEV | kernel.MS_NOSUID,
+            # Without an upper directory overlayfs wants two lower ones.
+            f"lowerdir={source}:{nothing.name}" + (",userxattr" if nested() else ""),
+        )
+
+    keeper.do(mount)
+    return target

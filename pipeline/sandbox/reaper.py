@@ -1,4 +1,4 @@
-"""The reaper: a process that waits for relbuild's end, and then ends and removes the sandboxes that relbuild has left.
+"""The reaper: waits for relbuild's end, then ends and removes the sandboxes that it left.
 
 It is run as a program, by its path and without `site`, so that it is small and there at once (`supervision` starts
 it): while it waits it has no module of relbuild's. It is in a session of its own, so that neither a terminal's signals

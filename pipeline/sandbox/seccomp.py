@@ -68,9 +68,13 @@ _KINDS = (1, 2, 5)
 
 _KIND_MASK = 0xF
 
-_PROTOCOLS = (0, 1, 6, 17, 58, 262)
-"""Of internet sockets: the kind's own, ICMP (pings without a raw socket), TCP, UDP, ICMPv6, MPTCP. Asking for
-another, such as SCTP or DCCP, makes the kernel load a module."""
+_PROTOCOLS = (0, 1, 6, 17, 58)
+"""Of internet sockets: the kind's own, ICMP (pings without a raw socket), TCP, UDP, ICMPv6. Asking for another, such as
+SCTP or DCCP, makes the kernel load a module."""
+
+_IPPROTO_MPTCP = 262
+"""Several paths at once: much code of the kernel's (and a row of its holes) for what an instance with one link has no
+use of. Programs that try it (Go's listeners do) fall back to TCP when the protocol is not supported."""
 
 _TERMINAL_INPUT = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX (ioctl_tty(2)): typing into a terminal in its owner's name."""
@@ -154,6 +158,17 @@ def _sockets() -> list[_Rule]:
         for family in (_AF_INET, _AF_INET6)
         for number in range(_KIND_MASK + 1)
         if number not in _KINDS
+    ]
+    refused += [
+        _rule(
+            ["socket"],
+            (0, "SCMP_CMP_EQ", family),
+            kind(number),
+            (2, "SCMP_CMP_EQ", _IPPROTO_MPTCP),
+            error=errno.EPROTONOSUPPORT,
+        )
+        for family in (_AF_INET, _AF_INET6)
+        for number in _KINDS
     ]
     known = (_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK)
     refused += [

@@ -31,7 +31,7 @@ from pipeline.sandbox.ending import end
 from pipeline.sandbox.idmap import user_namespace
 from pipeline.sandbox.keeper import Keeper, keep
 from pipeline.sandbox.output import Capture, wait
-from pipeline.sandbox.overlay import Overlay, mount_overlay
+from pipeline.sandbox.overlay import Overlay, mount_overlay, show_unnamed
 from pipeline.sandbox.room import Room, open_room
 from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.runtime import last_message
@@ -92,6 +92,7 @@ class BuildSession:
     _room: Room
     _userns: int
     _mounts: list[Mount]
+    _closing: contextlib.ExitStack
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -110,22 +111,33 @@ class BuildSession:
         return self.berth.base
 
     def bind(self, source: Path, target: str) -> None:
-        """Show the machine's directory or file `source` read-only at `target` in all later commands. Owners
-        appear as they are on the machine (root is root). `target` lies below /run or /tmp, so that its mount
-        point does not come into the image."""
+        """Show a directory of the machine read-only at `target` in all later commands.
+
+        It must not change any more. Owners appear as they are on the machine (root is root). `target` lies below /run
+        or /tmp, so that its mount point does not come into the image.
+        """
+        number = next(self._numbers)
+        seen = self._keeper.bind(source, f"bound{number}", read_only=True, userns=self._userns)
+        self._show(show_unnamed(self._keeper, seen.name, f"unnamed{number}"), target)
+
+    def share(self, target: str) -> Path:
+        """Make a folder that this process writes to and all later commands read at `target`.
+
+        It has `limits.scratch` bytes, is gone with the session, and `target` is as with `bind`.
+        """
+        name = f"shared{next(self._numbers)}"
+        seen = self._keeper.tmpfs(name, size=self.limits.scratch, mode=0o755, uid=0, gid=0)
+        handle = self._keeper.do(os.open, seen, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._closing.callback(os.close, handle)
+        self._show(seen, target)
+        return Path(f"/proc/{os.getpid()}/fd/{handle}")
+
+    def _show(self, seen: Path, target: str) -> None:
         place = PurePosixPath(target)
         if len(place.parts) < 3 or place.parts[1] not in _SCRATCH or ".." in place.parts:
             raise UsageError("bind-elsewhere", f"{target} is not below /run or /tmp")
-        seen = self._keeper.bind(source, f"bound{next(self._numbers)}", read_only=True, userns=self._userns)
         point = self._mounts[_SCRATCH.index(place.parts[1])].source.joinpath(*place.parts[2:])
-
-        def make() -> None:
-            folder = point if source.is_dir() else point.parent
-            folder.mkdir(parents=True, exist_ok=True)
-            if folder != point:
-                point.touch()
-
-        self._keeper.do(make)
+        self._keeper.do(lambda: point.mkdir(parents=True, exist_ok=True))
         self._mounts.append(Mount(seen, target, read_only=True))
 
     def run(
@@ -244,6 +256,7 @@ def build_session(
         user_namespace(berth.base) as userns,
         keep() as keeper,
         open_room(berth.folder, limits.disk, keeper) as room,
+        contextlib.ExitStack() as closing,
     ):
         overlay = mount_overlay(
             keeper,
@@ -253,15 +266,13 @@ def build_session(
             base=berth.base,
             mount_points=("/proc", "/dev", *(f"/{name}" for name in _SCRATCH)),
         )
-        try:
-            mounts = [
-                Mount(
-                    keeper.tmpfs(name, size=limits.scratch, mode=mode, uid=berth.base, gid=berth.base),
-                    f"/{name}",
-                )
-                for name, mode in zip(_SCRATCH, (0o755, 0o1777), strict=True)
-            ]
-            files = RootFs(overlay.handle, berth.base)
-            yield BuildSession(station, berth, limits, files, keeper, overlay, room, userns, mounts)
-        finally:
-            os.close(overlay.handle)
+        closing.callback(os.close, overlay.handle)
+        mounts = [
+            Mount(
+                keeper.tmpfs(name, size=limits.scratch, mode=mode, uid=berth.base, gid=berth.base),
+                f"/{name}",
+            )
+            for name, mode in zip(_SCRATCH, (0o755, 0o1777), strict=True)
+        ]
+        files = RootFs(overlay.handle, berth.base)
+        yield BuildSession(station, berth, limits, files, keeper, overlay, room, userns, mounts, closing)

@@ -121,11 +121,8 @@ class Stage:
                 continue
             if there is None:
                 self.files.write_file(path, b"", mode=0o644)
-            file = self.berth.folder / path.rpartition("/")[2]
-            file.write_text(text)
-            file.chmod(0o644)
-            seen = self.keeper.bind(file, f"provided/{file.name}", read_only=True)
-            mounts.append(Mount(seen, path, read_only=True, executable=False))
+            file = self.keeper.file(f"provided{path}", text.encode(), owner=self.berth.base)
+            mounts.append(Mount(file, path, read_only=True, executable=False))
         return mounts
 
     def volumes(self, paths: Sequence[str], volumes: Volumes, size: int) -> list[Mount]:

@@ -91,8 +91,10 @@ class Station:
 
 
 def clear_left(state: Path) -> None:
-    """What the reaper does: `Station.sweep` until nothing is left, or no more can be done. A sandbox may be locked for
-    a moment by somebody who looks at it, or by a command that is just being started."""
+    """Sweep until nothing is left, or no more can be done: the reaper's work.
+
+    A sandbox may be locked for a moment by somebody who looks at it, or by a command that is just being started.
+    """
     if not (state / "mark").exists():
         return
     hierarchies, deadline = usable(), time.monotonic() + _CLEARING

@@ -21,6 +21,7 @@ from pipeline import process
 from pipeline.errors import EnvironmentLacking
 from pipeline.sandbox import kernel, loop
 from pipeline.sandbox.keeper import Keeper
+from pipeline.sandbox.rootless import nested
 from pipeline.sandbox.station import Station
 
 _FEATURES = "none,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_file,huge_file,uninit_bg,extra_isize"
@@ -84,6 +85,8 @@ def mount(volume: Volume, keeper: Keeper, userns: int) -> tuple[Path, int]:
     """Show a volume on the keeper's stage, owners mapped through `userns`: where, and a descriptor of the volume
     with the image's owners, through which root can write; the caller closes it. Raises OSError."""
     source = volume.folder
+    if volume.device is None and nested():
+        return _mount_folder(volume, keeper)
     if volume.device is not None:
         disk = keeper.folder(f"disk{volume.number}", mode=0o700)
         flags = kernel.MS_NOSUID | kernel.MS_NODEV
@@ -93,6 +96,32 @@ def mount(volume: Volume, keeper: Keeper, userns: int) -> tuple[Path, int]:
             keeper.do(source.mkdir)
     seen = keeper.bind(source, f"volume{volume.number}", read_only=False, userns=userns)
     return seen, keeper.do(os.open, source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _mount_folder(volume: Volume, keeper: Keeper) -> tuple[Path, int]:
+    """Mount a directory as the upper one of an overlay with nothing below.
+
+    What is written goes straight there, and a container sees no path of the machine in /proc/self/mountinfo. Not for
+    root's directories, which need mapped ids.
+    """
+    data, work = volume.folder / _DATA, volume.folder / "work"
+    data.mkdir(mode=0o700, exist_ok=True)
+    work.mkdir(mode=0o700, exist_ok=True)
+    seen = keeper.folder(f"volume{volume.number}")
+    nothing = keeper.folder(f"volume{volume.number}-nothing")
+
+    def attach() -> None:
+        here = os.open(volume.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            folder = f"/proc/self/fd/{here}"
+            # Not volatile, as a build's are: such a directory cannot be mounted a second time.
+            options = f"lowerdir={nothing},upperdir={folder}/{_DATA},workdir={folder}/work,userxattr,xino=off,index=off"
+            kernel.mount("overlay", str(seen), "overlay", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+        finally:
+            os.close(here)
+
+    keeper.do(attach)
+    return seen, keeper.do(os.open, seen, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 @contextlib.contextmanager

@@ -227,7 +227,7 @@ class Life:
             throttled_time=measured("throttled_time"),
             peak_pids=measured("peak_pids"),
             oom_kills=measured("oom_kills"),
-            log=shortened(escaped("[relbuild: started again]\n".join(self._logs))),
+            log=escaped(shortened("[relbuild: started again]\n".join(self._logs))),
             role=self.role.label,
             happened="; ".join(self._happened),
             measured=tuple(sorted(self._measured.items())),

@@ -59,7 +59,7 @@ with launch(image(SERVER), [root], LIMITS, station=station, name="one") as insta
     said["exec"] = instance.execute(["cat", "/proc/self/status"], timeout=20).stdout.decode()
     said["timed_out"] = instance.execute(["sleep", "100"], timeout=0.3).timed_out
     said["probes_root"] = instance.execute(
-        ["/bin/probes", "contained", "all", *sys.argv[2:]], user="root", timeout=60
+        ["/bin/probes", "contained", "all", *sys.argv[2:], f"hidden={place}"], user="root", timeout=60
     ).stdout.decode()
     answers = {}
     for name, address in (("loopback", None), ("wire", instance.address)):
@@ -82,7 +82,9 @@ with build_session([root], station=station) as session:
         str(path.relative_to(session.upper)): [path.lstat().st_mode, path.lstat().st_uid]
         for path in sorted(session.upper.rglob("*"))
     }
-    said["probes_build"] = session.run(["/bin/probes", "contained", "all", *sys.argv[2:]], timeout=60).stdout.decode()
+    said["probes_build"] = session.run(
+        ["/bin/probes", "contained", "all", *sys.argv[2:], f"hidden={place}"], timeout=60
+    ).stdout.decode()
 # Ends after its parent has: whose child is it then?
 subprocess.run(["/bin/sh", "-c", "sleep 0.2 & echo $!"], check=True, stdout=subprocess.DEVNULL)
 deadline = time.monotonic() + 5

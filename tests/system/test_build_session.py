@@ -156,6 +156,18 @@ class TestBuilding:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["tool"]
         assert list(session.upper.iterdir()) == []
 
+    def test_no_path_of_the_machine_is_seen_in_what_is_mounted(
+        self, session: BuildSession, tmp_path: Path, root: Path
+    ) -> None:
+        session.bind(tmp_path, "/run/relbuild/tools")
+        (session.share("/run/relbuild/shared") / "file").write_text("shared\n")
+        command = "cat /proc/self/mountinfo /proc/self/mounts /proc/self/mountstats; cat /run/relbuild/shared/file"
+        told = session.run(["/bin/sh", "-c", command]).stdout.decode()
+        assert told.endswith("shared\n")
+        for path in (tmp_path, root, session.station.state, tmp_path.parent, Path.home()):
+            assert f"{path}/" not in told
+            assert f"{path} " not in told
+
     def test_input_environment_and_directory_arrive(self, session: BuildSession) -> None:
         outcome = session.run(
             ["/bin/sh", "-c", 'cat; echo "$A $HOME"; pwd'],

@@ -73,6 +73,19 @@ class TestRunning:
         ]
         assert (root / "var/lib/server/seed").read_text() == "from the image\n"
 
+    def test_no_path_of_the_machine_is_seen_in_what_is_mounted(self, root: Path, station: Station) -> None:
+        command = "cat /proc/self/mountinfo /proc/self/mounts /proc/self/mountstats; cat /etc/hosts /etc/hostname"
+        image = config(command, volumes=("/var/lib/server", "/data"))
+        with launch(image, [root], Limits(), station=station, name="tables") as instance:
+            assert instance.wait(10) == 0
+            told = instance.log.decode()
+        assert told.endswith("\ttables\ntables\n"), "its own hosts and hostname"
+        assert " /etc/hosts " in told
+        assert " /data " in told
+        for path in (root, station.state, root.parent, Path.home()):
+            assert f"{path}/" not in told
+            assert f"{path} " not in told
+
     def test_not_even_the_owner_can_write_to_the_root(self, root: Path, station: Station) -> None:
         with launch(config("sleep 1000"), [root], Limits(), station=station, name="closed") as instance:
             outcome = instance.execute(["touch", "/etc/x"], user="root")

@@ -154,16 +154,18 @@ def results(image: Path, station: Station, outside: tuple[str, ...]) -> dict[str
     before = Machine.look()
     folder = outside[-1].partition("=")[2]
     there = [f"trial={folder}/trial", f"setuid={folder}/setuid", f"filecap={folder}/filecap", "uid=65534", "gid=65534"]
+    there.append(f"hidden={folder}")
     control = subprocess.run(
         [image / "bin" / "probes", "control", "all", *outside, *there], capture_output=True, text=True, check=True
     )
     inside = ["setuid=/bin/setuid", "filecap=/bin/filecap", f"uid={USER}", f"gid={USER}"]
+    inside.append(f"hidden={station.state}")
 
     def command(place: str) -> list[str]:
         return ["/bin/probes", "contained", "all", *outside, *inside, f"trial=/tmp/trial-{place}"]
 
     said = {"control": control.stdout}
-    sleeping = ImageConfig("amd64", 0, entrypoint=("/bin/sleep", "1000"), user="root")
+    sleeping = ImageConfig("amd64", 0, entrypoint=("/bin/sleep", "1000"), user="root", volumes=("/data",))
     with launch(sleeping, [image], Limits(), station=station, name="probes") as instance:
         for place, user in (("root", "root"), ("user", "server")):
             outcome = instance.execute(command(place), user=user, timeout=120)

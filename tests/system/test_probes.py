@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.beneath import Given
 from pipeline.digest import DiffId, Digest
 from pipeline.documents import load
 from pipeline.model.image import Descriptor, Image, ImageConfig, Layer
@@ -70,7 +71,7 @@ def spelled(folder: Path, text: str, within: str = "100ms") -> Check:
     recipe = validate(RecipeDocument, document, problems)
     problems.stop_if_any()
     assert recipe is not None
-    plan = plan_smoke(Source(path, document, recipe), recipe.values, problems)
+    plan = plan_smoke(Source(path, document, recipe, Given(folder)), recipe.values, problems)
     problems.stop_if_any()
     return plan.checks[0]
 

@@ -150,6 +150,13 @@ class TestCalls:
             assert len(plain) <= 1, name
             assert not plain or len(rules) == 1, name
 
+    @pytest.mark.parametrize("build", [True, False])
+    def test_mptcp_is_a_protocol_that_is_not_supported(self, build: bool) -> None:
+        mptcp = {"index": 2, "op": "SCMP_CMP_EQ", "value": 262}
+        rules = [rule for rule in self.rules(build=build)["socket"] if mptcp in rule.get("args", [])]  # type: ignore[operator]
+        assert len(rules) == 6, "two families, three kinds"
+        assert {(rule["action"], rule["errnoRet"]) for rule in rules} == {("SCMP_ACT_ERRNO", errno.EPROTONOSUPPORT)}
+
     def test_new_namespaces_cannot_be_had_through_clone(self) -> None:
         (rule,) = self.rules(build=True)["clone"]
         (argument,) = rule["args"]  # type: ignore[misc]

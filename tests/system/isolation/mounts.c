@@ -229,6 +229,26 @@ static int see_marker(void) {
     return 0;
 }
 
+/* The store's path on the machine, in what the kernel tells of mounts. */
+static int mount_tables(void) {
+    const char *files[] = {"/proc/self/mountinfo", "/proc/self/mounts", "/proc/self/mountstats", "/proc/1/mountinfo", 0};
+    static char text[1 << 20];
+    if (control) { trial(); mount(given("hidden"), TRIAL, 0, MS_BIND, 0); }
+    for (int i = 0; files[i]; i++) {
+        int handle = open(files[i], O_RDONLY);
+        size_t size = 0;
+        ssize_t got;
+        if (handle < 0) continue;
+        while (size < sizeof text - 1 && (got = read(handle, text + size, sizeof text - 1 - size)) > 0) size += got;
+        close(handle);
+        text[size] = 0;
+        const char *found = strstr(text, given("hidden"));
+        if (found) { SAY("%s: %.80s", files[i], found); return 1; }
+    }
+    errno = 0;
+    return 0;
+}
+
 const struct probe mount_probes[] = {
     {"mount", old_mount}, {"mount-bind", bind_mount}, {"mount-proc", proc_mount}, {"mount-sysfs", sys_mount},
     {"mount-remount-root", remount_root}, {"mount-propagation", propagation}, {"mount-new-calls", new_mount},
@@ -242,4 +262,5 @@ const struct probe mount_probes[] = {
     {"chroot", change_root}, {"leave-root-by-chroot", leave_root}, {"mknod-char", make_node},
     {"mknod-block", make_disk}, {"open-device", open_device}, {"mount-cgroup2", cgroup_mount},
     {"release_agent", release_agent}, {"write-cgroup", write_cgroup}, {"open_by_handle_at", by_handle},
-    {"name_to_handle_at", name_handle}, {"see-file-of-the-machine", see_marker}, {0, 0}};
+    {"name_to_handle_at", name_handle}, {"see-file-of-the-machine", see_marker},
+    {"mount-tables", mount_tables}, {0, 0}};

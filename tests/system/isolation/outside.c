@@ -28,6 +28,8 @@ static int xdp(void) { return open_socket(44, SOCK_RAW, 0); }
 static int family_high_bits(void) {
     return syscall(SYS_socket, 0x100000000L | AF_VSOCK, SOCK_STREAM, 0) >= 0;
 }
+static int mptcp(void) { return open_socket(AF_INET, SOCK_STREAM, 262 /* IPPROTO_MPTCP */); }
+static int mptcp6(void) { return open_socket(AF_INET6, SOCK_STREAM, 262); }
 static int udplite(void) { return open_socket(AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE); }
 
 /* A new interface: only whoever owns the network namespace may. */
@@ -119,6 +121,7 @@ const struct probe outside_probes[] = {
     {"socket-vsock", vsock}, {"socket-alg", alg}, {"socket-netlink-audit", audit},
     {"socket-netlink-uevent", uevent}, {"socket-netlink-netfilter", netfilter}, {"socket-netlink-diag", diag},
     {"socket-xdp", xdp}, {"socket-vsock-high-bits", family_high_bits}, {"socket-udplite", udplite},
+    {"socket-mptcp", mptcp}, {"socket-mptcp6", mptcp6},
     {"new-interface", new_interface}, {"change-interface", interface_down}, {"machine-loopback", loopback},
     {"abstract-socket", abstract_socket}, {"sysv-shared-memory", shared_memory}, {"sysv-semaphore", semaphore},
     {"sysv-message-queue", message_queue}, {"posix-shared-memory", posix_memory},

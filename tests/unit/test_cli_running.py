@@ -1,0 +1,46 @@
+"""What a person's options of `run` mean, and logs as they come."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.cli.running import Follower, Stopping, order_of
+from pipeline.errors import RelbuildError
+from pipeline.model.smoke import Limits
+
+
+def environment_of(*env: str, **surroundings: str) -> dict[str, str]:
+    order = order_of(1, Limits(), publish=(), volume=(), env=env, config=(), surroundings=surroundings)
+    return dict(order.environment)
+
+
+def test_a_variable_has_the_value_that_is_said_or_that_it_has_here() -> None:
+    found = environment_of("SAID=x=y", "EMPTY=", "SECRET", "BLANK", SECRET="p w", BLANK="", OTHER="not asked for")
+    assert found == {"SAID": "x=y", "EMPTY": "", "SECRET": "p w", "BLANK": ""}
+
+
+@pytest.mark.parametrize(("text", "code"), [("MISSING", "variable-missing"), ("=x", "option-malformed")])
+def test_a_variable_that_is_not_set_is_an_error_and_not_an_empty_one(text: str, code: str) -> None:
+    with pytest.raises(RelbuildError) as raised:
+        environment_of(text)
+    assert raised.value.code == code
+
+
+def test_many_lines_are_written_each_with_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    follower = Follower(Stopping(), shown=True)
+    follower("a-1", b"one\ntwo\r\nthr")
+    follower("a-2", b"\x1b[2Jother\n")
+    follower("a-1", b"ee\n")
+    follower.close()
+    assert capsys.readouterr().out.splitlines() == ["a-1 | one", "a-1 | two", "a-2 | \\x1b[2Jother", "a-1 | three"]
+
+
+def test_a_line_without_an_end_is_broken_and_what_is_left_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    follower = Follower(Stopping(), shown=True)
+    for _ in range(3):
+        follower("a", b"x" * (Follower.LONGEST - 1))
+    follower("a", b"end")
+    follower.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 2 * Follower.LONGEST + 4 for line in lines)
+    assert "".join(line.removeprefix("a | ") for line in lines) == "x" * 3 * (Follower.LONGEST - 1) + "end"

@@ -1,0 +1,119 @@
+"""What a container prints: kept up to a bound, told at a bounded rate, and read at a bounded cost."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.sandbox import output
+from pipeline.sandbox.output import Capture, _Bucket, _weight
+
+IDS = {"uid": os.getuid(), "gid": os.getgid()}
+
+
+@pytest.fixture
+def told() -> list[bytes]:
+    return []
+
+
+@pytest.fixture
+def capture(told: list[bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Capture]:
+    monkeypatch.setattr(output, "FOLLOWED", 100_000)
+    with Capture(100, **IDS, follow=told.append) as made:
+        yield made
+
+
+def write_all(capture: Capture, data: bytes) -> None:
+    while data:
+        data = data[os.write(capture.write_end, data) :]
+
+
+def test_a_flood_is_counted_to_the_byte_and_its_beginning_is_kept(capture: Capture, told: list[bytes]) -> None:
+    flood = b"x" * (10 << 20)
+    write_all(capture, b"first " + flood)
+    capture.started()
+    capture.finish()
+    assert capture.kept == b"first " + b"x" * 94
+    assert capture.dropped == len(flood) + 6 - 100
+    missed = sum(int(piece.split()[1]) for piece in told if piece.startswith(b"\n[relbuild: "))
+    shown = sum(len(piece) for piece in told if not piece.startswith(b"\n[relbuild: "))
+    assert missed + shown == len(flood) + 6
+    assert shown < len(flood) // 4
+
+
+def test_who_follows_is_told_again_after_a_flood_and_how_much_was_missed(capture: Capture, told: list[bytes]) -> None:
+    write_all(capture, b"y" * 1_000_000)
+    deadline = time.monotonic() + 20
+    while b"".join(told[-1:]) != b"last words":
+        assert time.monotonic() < deadline, told[-1:]
+        write_all(capture, b"last words")
+        time.sleep(0.05)
+    assert told[-2].startswith(b"\n[relbuild: ")
+
+
+def test_a_follower_that_raises_gets_no_more_and_holds_nothing_up() -> None:
+    calls: list[bytes] = []
+
+    def refuse(piece: bytes) -> None:
+        calls.append(piece)
+        raise BrokenPipeError
+
+    with Capture(10, **IDS, follow=refuse) as capture:
+        write_all(capture, b"z" * (1 << 20))
+        capture.started()
+    assert len(calls) == 1
+    assert (capture.kept, capture.dropped) == (b"z" * 10, (1 << 20) - 10)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\0" * (4 << 20), b"x" * (4 << 20), b"\xff\x1b[2J" * (1 << 19)], ids=["binary", "endless", "escapes"]
+)
+def test_what_is_no_text_is_kept_as_it_is(data: bytes) -> None:
+    with Capture(1 << 20, **IDS) as capture:
+        write_all(capture, data)
+        capture.started()
+    assert capture.kept == data[: 1 << 20]
+    assert capture.dropped == len(data) - (1 << 20)
+
+
+def test_many_small_writes_are_read_together() -> None:
+    """As many reads a second as there are tokens, however often is written."""
+    reads = 0
+    take = Capture._take
+
+    def counted(self: Capture) -> int:
+        nonlocal reads
+        reads += 1
+        return take(self)
+
+    with pytest.MonkeyPatch.context() as patch, Capture(1 << 20, **IDS) as capture:
+        patch.setattr(Capture, "_take", counted)
+        stop = time.monotonic() + 1.0
+
+        def chatter() -> None:
+            while time.monotonic() < stop:
+                os.write(capture.write_end, b"x")
+
+        writer = threading.Thread(target=chatter)
+        writer.start()
+        writer.join()
+        capture.started()
+    assert len(capture.kept) > reads
+    assert reads < 4 * output._READS
+
+
+def test_lines_and_bytes_that_are_no_text_weigh_more() -> None:
+    assert _weight(b"abc") == 3
+    assert _weight(b"\n") == 1 + output._LINE
+    assert _weight(b"\0\0") == 2 + 2 * output._ODD
+
+
+def test_a_bucket_lets_one_large_take_through_and_then_none_until_it_is_paid() -> None:
+    bucket = _Bucket(1e-9, 10)
+    assert bucket.take(1000)
+    assert not bucket.take(1)
+    assert bucket.left() < 0
