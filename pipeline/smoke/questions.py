@@ -44,7 +44,8 @@ def last_lines(log: bytes, limit: int = SHOWN) -> str:
 
 def how_it_ended(instance: Instance) -> str:
     """The exit code of an instance that has ended, why the kernel ended it if it did, and its last words."""
-    code, killed = instance.exit_code, instance.usage().oom_kills
+    # Waits for what it printed at last, too: the end is seen sooner than the log is read.
+    code, killed = instance.wait(0), instance.usage().oom_kills
     why = " (killed for want of memory)" if killed and code == 137 else ""
     return f"exit code {code}{why}; its last words: {last_lines(instance.log) or '(none)'}"
 
