@@ -74,7 +74,7 @@ class Catalogue:
 
     def make(self, prefix: str, count: int) -> tuple[float, set[str]]:
         """Seconds that `count` products took, and who made them."""
-        crew = DaskCrew.join(self.net.address, QUIET)
+        crew = DaskCrew.join(self.net.address, QUIET, plain=True)
         waiting = [f"{prefix}-{number}" for number in range(count)]
         under_way, workers, began = 0, set(), time.monotonic()
         while waiting or under_way:

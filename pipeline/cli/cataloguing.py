@@ -87,6 +87,14 @@ def nightly_command(
         str | None,
         typer.Option("--scheduler", help="A Dask scheduler, tcp:// or tls://HOST:PORT, whose workers do it."),
     ] = None,
+    plain_scheduler: Annotated[
+        bool,
+        typer.Option("--plain-scheduler", help="Send the key and its password over tcp:// beyond this machine."),
+    ] = False,
+    send_env: Annotated[
+        list[str] | None,
+        typer.Option("--send-env", help="Also give workers this environment variable (repeatable)."),
+    ] = None,
     site: Annotated[
         Path | None,
         typer.Option("--site", help="Where pages go (default: nightly/ in a directory mirror, for whole nights)."),
@@ -139,6 +147,8 @@ def nightly_command(
             write_locks=write_locks,
             jobs=jobs,
             scheduler=scheduler,
+            plain_scheduler=plain_scheduler,
+            send_env=tuple(send_env or ()),
             platform=platform,
             architectures=tuple(arch or ()),
             repositories=repositories,
@@ -202,7 +212,7 @@ def _words(request: Request) -> dict[str, object]:
     given = {
         field.name: str(getattr(request, field.name))
         for field in dataclasses.fields(request)
-        if field.name not in {"key", "jobs", "scheduler", "store", "output"}
+        if field.name not in {"key", "jobs", "scheduler", "plain_scheduler", "send_env", "store", "output"}
     }
     key = str(digest_file(request.key)) if request.key is not None and request.key.is_file() else ""
     return {**given, "key": key, "folder": str(Path.cwd())}

@@ -15,7 +15,7 @@ from pipeline.cli.keys import PASSWORD_VARIABLES, password
 from pipeline.cli.publishing import rules_for
 from pipeline.cli.request import Request
 from pipeline.digest import Digest, digest_file, identity
-from pipeline.errors import UsageError
+from pipeline.errors import RelbuildError, UsageError
 from pipeline.gather import Workshop
 from pipeline.model.absolute_path import absolute
 from pipeline.model.night import Night
@@ -24,10 +24,13 @@ from pipeline.nightly.crew import Crew, LocalCrew, processors
 from pipeline.nightly.former import FormerNight
 from pipeline.nightly.narrative import NightOrder, Planned, nightly, plan
 from pipeline.nightly.quiet import Get, keep
+from pipeline.nightly.sent_environment import sent_environment
 from pipeline.nightly.verdict import something_failed
 from pipeline.nightly.watching import watched
 from pipeline.nightly.working import Making
 from pipeline.oci import load_signing_key, load_verifying_key
+from pipeline.recipes import load_platforms
+from pipeline.repos.variables import environment_names
 
 GIT_TIMEOUT = 60.0
 """Seconds that git may take to say what changed."""
@@ -49,7 +52,7 @@ def whole_night(request: Request, around: Surroundings, made: Digest | None, get
             # Here and not above: a plain installation lacks what it needs.
             from pipeline.nightly.cluster import DaskCrew
 
-            return DaskCrew.join(request.scheduler, workshop.progress)
+            return DaskCrew.join(request.scheduler, workshop.progress, plain=request.plain_scheduler)
         return LocalCrew(workshop.progress, request.jobs or processors())
 
     done = nightly(order, workshop, crew, former)
@@ -73,9 +76,12 @@ def _former(request: Request) -> FormerNight:
 
 def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOrder, dict[str, str]]:
     workshop = around.workshop(request.store, offline=request.offline, runtime=request.runtime)
+    repositories = absolute(request.repositories or _platforms(request.catalogue))
     environment = around.environment
+    if request.scheduler is not None:
+        environment = sent_environment(environment, {*request.send_env, *_named_by(repositories)})
     making = Making(
-        repositories=absolute(request.repositories or _platforms(request.catalogue)),
+        repositories=repositories,
         to=request.to,
         key=absolute(request.key) if request.key else None,
         store=absolute(workshop.store.root),
@@ -101,6 +107,15 @@ def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOr
         containing=request.containing,
     )
     return workshop, NightOrder(request.catalogue, making, wanted, request.write_locks), environment
+
+
+def _named_by(repositories: Path) -> frozenset[str]:
+    """The environment variables that definitions of repositories name. Definitions that are wrong fail each product
+    later, with the error in full."""
+    try:
+        return frozenset().union(*map(environment_names, load_platforms(repositories).values()))
+    except RelbuildError:
+        return frozenset()
 
 
 def _runtime(named: str | None) -> str | None:

@@ -25,6 +25,8 @@ class Request:
     write_locks: bool
     jobs: int | None
     scheduler: str | None
+    plain_scheduler: bool
+    send_env: tuple[str, ...]
     platform: str | None
     architectures: tuple[str, ...]
     repositories: Path | None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import pickle
 import queue
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import urlsplit
@@ -96,16 +97,16 @@ class DaskCrew:
     _connection: object = None
 
     @classmethod
-    def join(cls, address: str, progress: Progress, *, patience: float = 60.0, wait: float = 300.0) -> Self:
-        """The workers of the scheduler at `address`, `tcp://HOST:PORT` or `tls://HOST:PORT`.
+    def join(
+        cls, address: str, progress: Progress, *, plain: bool = False, patience: float = 60.0, wait: float = 300.0
+    ) -> Self:
+        """The workers of the scheduler at `address`, `tcp://HOST:PORT` or `tls://HOST:PORT`. `plain`: what is sent,
+        keys included, may be read by others on the way.
 
-        Raises EnvironmentLacking `no-scheduler`.
+        Raises EnvironmentLacking `no-scheduler`; UsageError `scheduler-plain` where a scheduler or a worker is reached
+        over plain TCP beyond this machine, and that was not allowed.
         """
-        host = urlsplit(address).hostname or ""
-        if not address.startswith("tls://") and not host.startswith("127.") and host != "localhost":
-            progress.warn(
-                f"{address} is not encrypted: tasks, and the key that signs, can be read on the way; use tls://"
-            )
+        told = _refuse_plain([address], progress, plain=plain)
         # What happens to the connection is told here, once and in words.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         try:
@@ -116,6 +117,14 @@ class DaskCrew:
                 f"there is no scheduler to speak to at {address}: {error or type(error).__name__}",
                 hint="start `dask scheduler` there; for tls:// see docs/cluster.md",
             ) from error
+        # A scheduler on this machine may have workers elsewhere, and hands on to them what it is given.
+        try:
+            with contextlib.suppress(OSError):
+                workers = [] if told else [str(one) for one in client.scheduler_info()["workers"]]
+                _refuse_plain(workers, progress, plain=plain)
+        except UsageError:
+            client.close(timeout=_CLOSING)
+            raise
         return cls(address, progress, patience, wait, client)
 
     @property
@@ -284,6 +293,33 @@ class DaskCrew:
                 self.progress.warn(f"{given.name} waits: {_lacking(given.needs, offers)}")
             elif now - self._hopeless[given.needs] >= self.wait:
                 self._end(given, lost=_lacking(given.needs, offers))
+
+
+def _refuse_plain(addresses: Sequence[str], progress: Progress, *, plain: bool) -> bool:
+    """Refuse to send over plain TCP beyond this machine, or warn of it: True if it warned."""
+    exposed = next((one for one in addresses if not _is_private(one)), None)
+    if exposed is None:
+        return False
+    if not plain:
+        raise UsageError(
+            "scheduler-plain",
+            f"{exposed} is not encrypted: the key that signs, its password and what runs on workers could be read and "
+            "changed on the way",
+            hint="use tls:// (docs/cluster.md), or --plain-scheduler on a network that is yours alone",
+        )
+    progress.warn(f"{exposed} is not encrypted: tasks, and the key that signs, can be read on the way; use tls://")
+    return True
+
+
+def _is_private(address: str) -> bool:
+    """Does what is sent there stay on this machine, or travel encrypted?"""
+    parts = urlsplit(address)
+    if parts.scheme in ("tls", "inproc"):
+        return True
+    host = parts.hostname or ""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _can(offer: Mapping[str, float], needs: Needs) -> bool:

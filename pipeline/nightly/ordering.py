@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -21,8 +21,9 @@ class Order:
     """What is to be done: the pickled (act, work), so that the scheduler, which unpickles what it hands on, need not
     know what a night is; and the packed files that it reads."""
 
-    work: bytes
-    files: bytes
+    # Not in `repr`: a worker of Dask's writes the arguments of a task that raised into its log.
+    work: bytes = field(repr=False)
+    files: bytes = field(repr=False)
 
     @classmethod
     def of(cls, act: Act, work: object, files: Iterable[Path]) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.build import Built, build
@@ -72,7 +72,7 @@ class Making:
     key: AbsolutePath | None
     store: AbsolutePath
     output: AbsolutePath
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     clock: Callable[[], float]
     platform: str | None = None
     architectures: tuple[str, ...] = ()

@@ -19,6 +19,11 @@ _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_
 _HOME = re.compile(r"^(file://)?~(?=/|$)")
 
 
+def environment_names(platform: Platform) -> frozenset[str]:
+    """The environment variables that a platform's definition names."""
+    return frozenset(name for _, text in platform.variables for name, _ in _ENVIRONMENT.findall(text))
+
+
 def expand_environment(text: str, environment: Mapping[str, str], *, place: str) -> str:
     """`${NAME:-default}` and a leading `~` (also after `file://`) replaced. Raises RecipeError
     `variable-unset` for a name that is not set and has no default."""

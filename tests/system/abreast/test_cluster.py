@@ -84,7 +84,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
 @contextmanager
 def joined(net: Machines, *, patience: float = 20, wait: float = 60) -> Iterator[tuple[DaskCrew, Recorder]]:
     recorder = Recorder()
-    crew = DaskCrew.join(net.address, recorder, patience=patience, wait=wait)
+    crew = DaskCrew.join(net.address, recorder, plain=True, patience=patience, wait=wait)
     (warned,) = recorder.lines
     assert f"{net.address} is not encrypted" in warned
     recorder.lines.clear()
@@ -186,7 +186,7 @@ def test_a_night_on_a_cluster_comes_to_what_it_comes_to_here(net: Machines, shop
         assert done.returncode == (1 if to == "own" else 0), done.stderr.decode()
         return {product["name"]: product for product in json.loads(done.stdout)["products"]}
 
-    here, there = night("here"), night("there", "--scheduler", net.address)
+    here, there = night("here"), night("there", "--scheduler", net.address, "--plain-scheduler")
     assert {name: product["digest"] for name, product in here.items()} == {
         name: product["digest"] for name, product in there.items()
     }
@@ -194,10 +194,10 @@ def test_a_night_on_a_cluster_comes_to_what_it_comes_to_here(net: Machines, shop
     assert {product["worker"] for product in here.values()} == {""}
     assert {product["worker"] for product in there.values()} <= {"one", "two"}
     assert {path.name for path in (tmp_path / "there").iterdir()} >= {"blobs", "repositories"}
-    again = night("there", "--scheduler", net.address)
+    again = night("there", "--scheduler", net.address, "--plain-scheduler")
     assert {product["outcome"] for product in again.values()} == {"unchanged"}
     # A mirror that workers do not have is made by them on their own machine: nothing of it is called built.
-    lost = night("own", "--scheduler", net.address)
+    lost = night("own", "--scheduler", net.address, "--plain-scheduler")
     assert {product["failure"]["code"] for product in lost.values()} == {"publication-missing"}
     assert {product["outcome"] for product in lost.values()} == {"failed"}
 
@@ -380,7 +380,7 @@ def test_over_tls_and_with_no_key_not_at_all(tmp_path: Path) -> None:
             with pytest.raises(
                 EnvironmentLacking, match=f"there is no scheduler to speak to at {known}: .+"
             ) as refused:
-                DaskCrew.join(known, Recorder(), patience=3)
+                DaskCrew.join(known, Recorder(), plain=True, patience=3)
             assert refused.value.code == "no-scheduler"
         with dask.config.set(settings):
             crew = DaskCrew.join(address, Recorder())

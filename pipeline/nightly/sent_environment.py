@@ -1,0 +1,51 @@
+"""The environment variables that go to a cluster's workers: those that relbuild reads there, and no others.
+
+A worker makes, tests and publishes a product, so it needs what finds repositories, registries and the key's password.
+All else that a CI job carries (credentials of clouds and of forges, tokens) stays where the night was started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+
+from pipeline.model.absolute_path import absolute
+from pipeline.nightly.working import PASSWORDS
+
+
+class Form(Enum):
+    """What a variable holds: a path is made absolute before it is sent."""
+
+    TEXT = "text"
+    PATH = "path"
+
+
+READ: Mapping[str, Form] = MappingProxyType(
+    {
+        # `pipeline.transfer.network`
+        **dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"), Form.TEXT),
+        **dict.fromkeys(("no_proxy", "NO_PROXY"), Form.TEXT),
+        **dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE"), Form.PATH),
+        # `pipeline.transfer.credentials`, `pipeline.transfer.certificates`, `~` in `pipeline.repos.variables`
+        "REGISTRY_AUTH_FILE": Form.PATH,
+        **dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"), Form.PATH),
+        # `pipeline.nightly.working`
+        **dict.fromkeys(PASSWORDS, Form.TEXT),
+    }
+)
+"""Every variable that the library reads by a name of its own. A test holds it against the code."""
+
+
+def sent_environment(environment: Mapping[str, str], named: Collection[str]) -> dict[str, str]:
+    """The part of `environment` that workers get: what relbuild reads, and the variables `named` by the definitions of
+    the repositories and by `--send-env`."""
+    sent: dict[str, str] = {}
+    for name, value in environment.items():
+        if name in READ:
+            path = READ[name] is Form.PATH and value
+            sent[name] = str(absolute(Path(value))) if path else value
+        elif name in named:
+            sent[name] = value
+    return sent
