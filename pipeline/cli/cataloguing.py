@@ -257,6 +257,7 @@ def _night_lines(night: Night) -> list[str]:
     took = (night.ended - night.began) / 1000
     lines = [_product_line(product) for product in night.products]
     lines += [f"too long  {text}" for text in night.exceeded]
+    lines += [f"set aside {one.worker}: {one.why}" for one in night.set_aside]
     return [*lines, f"{len(night.products)} products in {took:.1f} s: {counts}; {size_text(sent)} uploaded"]
 
 

@@ -206,11 +206,20 @@ class RepositoryState:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAside:
+    """A worker that was given no more tasks, and why in words."""
+
+    worker: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Night:
     """A whole night. `destination` is the mirror as people write it, `known_as` the `HOST/NAMESPACE` to pull from.
     `threshold` is the severity and age in days from which a missing fix fails the night (`important:7`), "" if none;
     `exceeded` says which did, in words. `key` is the public key that signatures are verified with, in PEM.
-    `exit_code` is the process's."""
+    `exit_code` is the process's. `set_aside` are workers that got no more tasks: their machines lack something, or
+    they fell silent."""
 
     began: int
     ended: int
@@ -224,6 +233,7 @@ class Night:
     key: str = ""
     exit_code: int = 0
     relbuild: str = ""
+    set_aside: tuple[SetAside, ...] = ()
     format: int = NIGHT_FORMAT
 
     def count(self, outcome: Outcome) -> int:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from distributed.core import Status
 
 import pipeline
 from pipeline.digest import Digest, canonical_json
-from pipeline.nightly.crew import LocalCrew, Needs, Place
+from pipeline.nightly.crew import Ended, LocalCrew, Needs, Place
 from pipeline.nightly.ordering import At, Order, do_here
 from pipeline.nightly.relaying import Event, Kind, Relay
 
@@ -120,7 +120,7 @@ def _plain(value: object) -> object:
 
 
 def attend(errand: Errand) -> bytes:
-    """Do a task in a process of its own, on a worker. Returns the pickled (result, lost, worker)."""
+    """Do a task in a process of its own, on a worker. Returns the pickled `Ended`."""
     worker = distributed.get_worker()
     settled = worker.plugins[_PLUGIN]
     assert isinstance(settled, Settled)
@@ -132,14 +132,14 @@ def attend(errand: Errand) -> bytes:
         ended = crew.next_ended()
     if telling.unwanted:
         raise distributed.Reschedule
-    return _bounded(ended.result, ended.lost, place.worker)
+    return _bounded(replace(ended, worker=place.worker))
 
 
-def _bounded(result: object, lost: str, worker: str) -> bytes:
-    answer = pickle.dumps((result, lost, worker))
+def _bounded(ended: Ended) -> bytes:
+    answer = pickle.dumps(ended)
     if len(answer) > RESULT_LIMIT:
         lost = f"it returned {len(answer)} bytes; what a task returns may have {RESULT_LIMIT}"
-        return pickle.dumps((None, lost, worker))
+        return pickle.dumps(Ended(ended.name, lost=lost, worker=ended.worker))
     return answer
 
 

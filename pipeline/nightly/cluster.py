@@ -25,10 +25,12 @@ except ImportError as missing:
         hint="pip install 'relbuild[cluster]'",
     ) from missing
 
+from pipeline.model.night import SetAside
 from pipeline.nightly.attending import ARCH, CODE, CONTAINERS, MEMORY, TOPIC, Errand, Heard, attend, code, wanted
 from pipeline.nightly.crew import Act, Ended, Needs
 from pipeline.nightly.ordering import Order
 from pipeline.nightly.relaying import Listener
+from pipeline.nightly.worker_health import FAULTS, SILENCE, WorkerHealth
 from pipeline.progress import Progress
 
 DEATHS = 3
@@ -63,7 +65,8 @@ class _Client(distributed.Client):
 @dataclass(slots=True)
 class _Given:
     """A task that has not ended. `attempts` are its beginnings on workers as far as they were heard of, `worker` is
-    where the last was, `times` how often it was given and `since` when that was."""
+    where the last was, `times` how often it was given and `since` when that was. `only` are the workers that it may be
+    done on (empty: any), `faults` those that failed it for what their machines lack, and why."""
 
     name: str
     order: Order
@@ -74,17 +77,20 @@ class _Given:
     attempts: list[str] = field(default_factory=list)
     worker: str = ""
     since: float = 0.0
+    only: tuple[str, ...] = ()
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class DaskCrew:
     """See `Crew`. Made by `join`. `patience` is how many seconds a lost scheduler is waited for, `wait` how many a
-    worker that can do a task."""
+    worker that can do a task; `health` knows which workers are to have none."""
 
     address: str
     progress: Progress
     patience: float
     wait: float
+    health: WorkerHealth
     _client: distributed.Client
     _night: str = field(default_factory=lambda: secrets.token_hex(8))
     _given: dict[str, _Given] = field(default_factory=dict)
@@ -98,10 +104,17 @@ class DaskCrew:
 
     @classmethod
     def join(
-        cls, address: str, progress: Progress, *, plain: bool = False, patience: float = 60.0, wait: float = 300.0
+        cls,
+        address: str,
+        progress: Progress,
+        *,
+        plain: bool = False,
+        patience: float = 60.0,
+        wait: float = 300.0,
+        silence: float = SILENCE,
     ) -> Self:
         """The workers of the scheduler at `address`, `tcp://HOST:PORT` or `tls://HOST:PORT`. `plain`: what is sent,
-        keys included, may be read by others on the way.
+        keys included, may be read by others on the way. `silence`: see `WorkerHealth`.
 
         Raises EnvironmentLacking `no-scheduler`; UsageError `scheduler-plain` where a scheduler or a worker is reached
         over plain TCP beyond this machine, and that was not allowed.
@@ -125,13 +138,18 @@ class DaskCrew:
         except UsageError:
             client.close(timeout=_CLOSING)
             raise
-        return cls(address, progress, patience, wait, client)
+        return cls(address, progress, patience, wait, WorkerHealth(silence), client)
 
     @property
     def size(self) -> int:
         """See `Crew`: one task for each place, and one more for each worker, so that none waits for the next."""
         places = [int(offer.get(code(), 0)) for offer in self._look().values()]
         return max(_AHEAD, sum(places) + sum(count > 0 for count in places))
+
+    @property
+    def set_aside(self) -> tuple[SetAside, ...]:
+        """See `Crew`."""
+        return self.health.set_aside
 
     def start(self, name: str, act: Act, work: object, needs: Needs) -> None:
         """See `Crew`."""
@@ -154,6 +172,7 @@ class DaskCrew:
                     self._hear(news)
                 else:
                     self._settle(news)
+            self._look()
             self._end_hopeless()
         return self._ended.pop(0)
 
@@ -181,11 +200,17 @@ class DaskCrew:
         self._listen()
         given.times += 1
         given.since = time.monotonic()
+        able = self._able(given.needs)
+        usable = self.health.usable(able, given.faults)
+        # Where nothing speaks against any, one that joins later may have it too.
+        given.only = usable if set(usable) != able else ()
         given.future = self._client.submit(
             attend,
             Errand(self._night, given.name, given.order, given.needs),
             key=f"relbuild-{self._night}-{given.name}-{given.times}",
             resources=wanted(given.needs),
+            workers=list(given.only) or None,
+            allow_other_workers=False,
             pure=False,
         )
         given.future.add_done_callback(self._news.put)
@@ -214,7 +239,8 @@ class DaskCrew:
             return
         if future.status != "cancelled":
             try:
-                result, lost, worker = pickle.loads(future.result())  # noqa: S301 - of the same relbuild, see `code`
+                ended = pickle.loads(future.result())  # noqa: S301 - of the same relbuild, see `code`
+                assert isinstance(ended, Ended)
             except distributed.KilledWorker:
                 # The scheduler also counts the deaths of workers where a task only waited.
                 if len(given.attempts) >= DEATHS:
@@ -226,11 +252,31 @@ class DaskCrew:
             except Exception as error:  # What a worker of a wrong kind may raise is anything.
                 self._end(given, lost=f"{type(error).__name__}: {error}")
             else:
-                self._end(given, result, lost, worker)
+                self._done(given, ended)
         elif self._client.status == "running" or self._rejoined():
             given.listener.end()
             given.attempts.clear()
             self._again(given)
+
+    def _done(self, given: _Given, ended: Ended) -> None:
+        """A worker did a task, or failed it for what its machine lacks: then another tries."""
+        if not ended.fault:
+            for worker, why in given.faults.items():
+                self.progress.warn(f"{worker} gets no more tasks: {ended.worker} did {given.name}, it did not: {why}")
+            self.health.blame(given.faults)
+            self._end(given, ended.result, ended.lost, ended.worker)
+            return
+        self.health.fault(ended.worker, ended.fault)
+        given.faults[ended.worker] = ended.fault
+        if len(given.faults) < FAULTS and self.health.usable(self._able(given.needs), given.faults):
+            self.progress.warn(f"{given.name} is tried on another worker; {ended.worker} lacks: {ended.fault}")
+            given.listener.end()
+            given.attempts.clear()
+            self._again(given)
+            return
+        if len(given.faults) > 1:
+            self.health.acquit(given.faults)
+        self._end(given, ended.result, ended.lost, ended.worker)
 
     def _again(self, given: _Given) -> None:
         if given.times < _GIVEN_AGAIN:
@@ -246,7 +292,7 @@ class DaskCrew:
         del self._given[given.name]
         if given.future is not None and not given.future.done() and self._client.status == "running":
             given.future.cancel(force=True)
-        self._ended.append(Ended(given.name, result, lost, worker or given.worker))
+        self._ended.append(Ended(given.name, result, lost, worker or given.worker, tried=tuple(given.faults)))
 
     def _rejoined(self) -> bool:
         """The scheduler was lost. Wait for it; if it does not come back, all that was given is lost too."""
@@ -271,6 +317,8 @@ class DaskCrew:
         with contextlib.suppress(OSError):  # A scheduler that is lost just now: its futures will tell.
             workers = self._client.scheduler_info()["workers"].values()
             self._offers = {str(worker["name"]): worker["resources"] for worker in workers}
+            for name in self.health.look({str(one["name"]): one["last_seen"] for one in workers}, now):
+                self._give_elsewhere(name)
         strangers = {name for name, offer in self._offers.items() if code() not in offer} - self._strangers
         if strangers:
             self._strangers |= strangers
@@ -278,21 +326,52 @@ class DaskCrew:
             self.progress.warn(f"workers get no work because their relbuild is not this one, {_named(code())}: {who}")
         return self._offers
 
+    def _give_elsewhere(self, worker: str) -> None:
+        """A worker fell silent: what it does, and what may wait for it, is given again."""
+        self.progress.warn(f"nothing was heard of {worker} for {self.health.silence:.0f} s: others get its tasks")
+        for given in list(self._given.values()):
+            if given.future is not None and (given.worker == worker or not given.attempts):
+                future, given.future = given.future, None
+                future.cancel(force=True)
+                # `attempts` stay: a task under which three workers fall silent is thought to be the reason.
+                self._again(given)
+
     def _end_hopeless(self) -> None:
         """A task that no worker can do is waited with for some time: a cluster grows, and its workers start again."""
         now = time.monotonic()
-        offers = self._offers
         for given in list(self._given.values()):
-            if (given.attempts and given.worker in offers) or now - given.since < _LOOK:
+            if (given.attempts and given.worker in self._offers) or now - given.since < _LOOK:
                 continue
-            offers = self._look()
-            if any(_can(offer, given.needs) for offer in offers.values()):
+            able = self._able(given.needs)
+            usable = self.health.usable(able, given.faults)
+            if usable and given.only and not able & set(given.only):
+                self._again(given)  # All that it was for have left.
+            if usable:
                 self._hopeless.pop(given.needs, None)
             elif given.needs not in self._hopeless:
                 self._hopeless[given.needs] = now
-                self.progress.warn(f"{given.name} waits: {_lacking(given.needs, offers)}")
+                self.progress.warn(f"{given.name} waits: {self._lacking(given.needs)}")
             elif now - self._hopeless[given.needs] >= self.wait:
-                self._end(given, lost=_lacking(given.needs, offers))
+                self._end(given, lost=self._lacking(given.needs))
+
+    def _able(self, needs: Needs) -> set[str]:
+        """The workers that have what a task needs, as they were at the last look."""
+        return {name for name, offer in self._offers.items() if _can(offer, needs)}
+
+    def _lacking(self, needs: Needs) -> str:
+        """Why nobody can do that, in words."""
+        want = [needs.arch]
+        if needs.containers:
+            want.append("containers")
+        if needs.memory:
+            want.append(f"{needs.memory / 2**20:.0f} MiB of memory")
+        aside = {one.worker: one.why for one in self.set_aside}
+        have = [
+            f"{name} is set aside: {aside[name]}" if name in aside else f"{name} has {_had(offer)}"
+            for name, offer in sorted(self._offers.items())
+        ]
+        more = f"; and {len(have) - _NAMED} more" if len(have) > _NAMED else ""
+        return f"no worker of the cluster can do {', '.join(want)}: {'; '.join(have[:_NAMED]) or 'it has none'}{more}"
 
 
 def _refuse_plain(addresses: Sequence[str], progress: Progress, *, plain: bool) -> bool:
@@ -334,18 +413,6 @@ def _named(token: str) -> str:
 
 def _relbuild_of(offer: Mapping[str, float]) -> str:
     return next((_named(name) for name in offer if name.startswith(f"{CODE}-")), "none that it tells of")
-
-
-def _lacking(needs: Needs, offers: Mapping[str, Mapping[str, float]]) -> str:
-    """Why nobody can do that, in words."""
-    want = [needs.arch]
-    if needs.containers:
-        want.append("containers")
-    if needs.memory:
-        want.append(f"{needs.memory / 2**20:.0f} MiB of memory")
-    have = [f"{name} has {_had(offer)}" for name, offer in sorted(offers.items())][:_NAMED]
-    more = f"; and {len(offers) - _NAMED} more" if len(offers) > _NAMED else ""
-    return f"no worker of the cluster can do {', '.join(want)}: {'; '.join(have) or 'it has none'}{more}"
 
 
 def _had(offer: Mapping[str, float]) -> str:

@@ -10,14 +10,16 @@ import signal
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
+from pipeline.errors import EnvironmentLacking
 from pipeline.model.absolute_path import AbsolutePath
+from pipeline.model.night import SetAside
 from pipeline.nightly.relaying import Event, Listener, Relay
 from pipeline.progress import Progress
 
@@ -36,12 +38,24 @@ class Needs:
 @dataclass(frozen=True, slots=True)
 class Ended:
     """A task that ended. `result` is what its function returned; else `lost` says what became of its worker, or what
-    the function raised. `worker` names who did it, "" for this machine."""
+    the function raised. `worker` names who did it, "" for this machine. `fault`: it failed for what the machine lacks,
+    in words. `tried`: all workers on which it failed so."""
 
     name: str
     result: object = None
     lost: str = ""
     worker: str = ""
+    fault: str = ""
+    tried: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFault:
+    """What a function returns that failed for what its machine lacks, where another machine may do better: `why` in
+    words, and the `result` if no other does."""
+
+    why: str
+    result: object
 
 
 Act = Callable[[object, Progress], object]
@@ -78,8 +92,13 @@ class Crew(Protocol):
     def start(self, name: str, act: Act, work: object, needs: Needs) -> None:
         """Give a task. Returns at once. `name` tells it from all others that are under way."""
 
+    @property
+    def set_aside(self) -> tuple[SetAside, ...]:
+        """The workers that get no more tasks, and why."""
+
     def next_ended(self) -> Ended:
-        """Wait until a task ends. A task whose worker was lost may have been tried again meanwhile."""
+        """Wait until a task ends. A task whose worker was lost, or failed it for what its machine lacks, may have been
+        tried on another meanwhile."""
 
     def close(self) -> None:
         """End what is under way, and let the workers go."""
@@ -109,6 +128,11 @@ class LocalCrew:
     def size(self) -> int:
         """See `Crew`."""
         return self.jobs
+
+    @property
+    def set_aside(self) -> tuple[SetAside, ...]:
+        """See `Crew`. There is but one machine."""
+        return ()
 
     def start(self, name: str, act: Act, work: object, needs: Needs) -> None:
         """See `Crew`. What the task needs, this machine has, or the task says what is missing."""
@@ -149,7 +173,7 @@ class LocalCrew:
         hand.pipe.close()
         del self._hands[name]
         if isinstance(said, Ended):
-            return Ended(name, said.result, said.lost)
+            return replace(said, name=name)
         code = hand.process.exitcode or 0
         how = f"by signal {-code}" if code < 0 else f"with status {code}"
         return Ended(name, lost=f"its process ended {how} before the work was done")
@@ -187,7 +211,13 @@ def _perform(pipe: Connection, act: Act, work: object) -> None:
             pipe.send(said)
 
     try:
-        ended = Ended("", act(work, Relay(tell)))
+        returned = act(work, Relay(tell))
+        if isinstance(returned, MachineFault):
+            ended = Ended("", returned.result, fault=returned.why)
+        else:
+            ended = Ended("", returned)
+    except (EnvironmentLacking, OSError) as error:
+        ended = Ended("", lost=f"{type(error).__name__}: {error}", fault=str(error))
     except Exception as error:  # What it was is told where people watch.
         ended = Ended("", lost=f"{type(error).__name__}: {error}")
     with contextlib.suppress(BrokenPipeError):  # Whoever gave the work has ended.

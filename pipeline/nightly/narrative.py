@@ -14,7 +14,7 @@ from pipeline.mirror.addresses import MirrorKind
 from pipeline.mirror.repository import Mirror
 from pipeline.model.absolute_path import AbsolutePath, absolute
 from pipeline.model.lock import Lock
-from pipeline.model.night import Failure, Night, Outcome, Product, Stage
+from pipeline.model.night import Failure, Night, Outcome, Product, SetAside, Stage
 from pipeline.nightly.auditing import audited, read_bulletins
 from pipeline.nightly.catalogue import Catalogue, Entry, Wanted, load_catalogue, select
 from pipeline.nightly.confirming import demand_published
@@ -79,6 +79,7 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
         known_as=order.making.known_as or known_as,
         products=products,
         repositories=planner.states,
+        set_aside=shift.set_aside,
     )
     return Done(night, planner)
 
@@ -168,6 +169,11 @@ class _Shift:
             if kept is not None and kept.product != product:
                 remember(self.workshop.store, str(self.order.making.to), product, replace(kept, product=product))
 
+    @property
+    def set_aside(self) -> tuple[SetAside, ...]:
+        """The workers that got no more tasks."""
+        return self._crew.set_aside if self._crew else ()
+
     def _called(self) -> Crew:
         if self._crew is None:
             self._crew = self.crew_of()
@@ -228,7 +234,7 @@ class _Shift:
     def _take(self, ended: Ended) -> None:
         job = self._jobs.pop(ended.name)
         if isinstance(ended.result, Worked):
-            product = replace(ended.result.product, worker=ended.worker)
+            product = replace(_tried(ended.result.product, ended.tried), worker=ended.worker)
             self._settle(ended.name, self._confirmed(job, replace(ended.result, product=product)))
             return
         failure = Failure(
@@ -276,6 +282,14 @@ class _Shift:
         whole = Lock(new.recipe, (*others, *new.sections))
         if lock is None or set(lock.sections) != set(whole.sections):
             write_lock(path, whole)
+
+
+def _tried(product: Product, workers: Sequence[str]) -> Product:
+    """A product that failed for what machines lack, with the workers that it failed on."""
+    if product.failure is None or len(workers) < 2:
+        return product
+    hint = f"{product.failure.hint}; it failed so on {', '.join(workers)}".removeprefix("; ")
+    return replace(product, failure=replace(product.failure, hint=hint))
 
 
 def _blocked(product: Product, parent: Product, making: Making) -> Product:

@@ -104,7 +104,8 @@ def again(
         )
         for product in remembered.night.products
     )
-    return replace(remembered.night, began=int(began * 1000), ended=int(clock() * 1000), products=products)
+    night = replace(remembered.night, began=int(began * 1000), ended=int(clock() * 1000), products=products)
+    return replace(night, set_aside=())
 
 
 def watch(

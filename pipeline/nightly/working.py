@@ -29,7 +29,7 @@ from pipeline.model.publication import Publication
 from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
 from pipeline.model.rules import MirrorRules
-from pipeline.nightly.crew import HERE
+from pipeline.nightly.crew import HERE, MachineFault
 from pipeline.nightly.figures import (
     attached_to,
     changed_packages,
@@ -127,15 +127,18 @@ def work(job: object, progress: Progress) -> object:
     job = _here(job)
     clock = job.making.clock
     logged, began = Logged(progress, clock), clock()
+    fault = ""
     try:
         worked = _Worker(job, logged, _workshop(job.making, logged)).do()
     except Exception as error:
         worked = Worked(_failed(job, error, logged), None)
+        fault = worked.product.why if isinstance(relbuild_error(error), EnvironmentLacking) else ""
     timed = replace(worked.product, began=int(began * 1000), took=int((clock() - began) * 1000), steps=logged.steps)
     if timed.outcome is Outcome.BUILT:
         timed = replace(timed, built=timed.began, build_took=timed.took)
     standing = replace(worked.standing, product=timed) if worked.standing else None
-    return replace(worked, product=timed, standing=standing)
+    worked = replace(worked, product=timed, standing=standing)
+    return MachineFault(fault, worked) if fault else worked
 
 
 def _failed(job: Job, error: Exception, logged: Logged) -> Product:

@@ -44,6 +44,9 @@ def _blocks(night: Night) -> Iterator[str]:
     if problems:
         yield "### Repositories that could not be read\n"
         yield "".join(f"- {_plain(state.repository)}: {_plain(state.problem)}\n" for state in problems)
+    if night.set_aside:
+        yield "### Workers that were set aside\n"
+        yield "".join(f"- {_plain(one.worker)}: {_plain(one.why)}\n" for one in night.set_aside)
     products = ordered(night.products)
     for product in products:
         if product.outcome in (Outcome.FAILED, Outcome.BLOCKED):

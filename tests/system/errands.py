@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import parse_address
-from pipeline.nightly.crew import HERE
+from pipeline.nightly.crew import HERE, MachineFault
 from pipeline.oci import load_signing_key
 from pipeline.progress import Progress, task
 from pipeline.release import PublishOrder, publish
@@ -88,6 +88,13 @@ def say_where(work: object, progress: Progress) -> object:
     """The worker's name."""
     here = HERE.get()
     return here.worker if here else ""
+
+
+def lack_on_one(work: object, progress: Progress) -> object:
+    """Fail on the worker `one` for what its machine lacks; elsewhere the worker's name."""
+    here = HERE.get()
+    assert here is not None
+    return MachineFault("its store is full", "failed") if here.worker == "one" else here.worker
 
 
 def return_much(work: object, progress: Progress) -> object:

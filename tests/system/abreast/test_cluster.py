@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from pipeline.errors import EnvironmentLacking
 from pipeline.nightly.attending import RESULT_LIMIT
 from pipeline.nightly.cluster import DaskCrew
 from pipeline.nightly.crew import Act, Crew, Ended, LocalCrew, Needs
+from pipeline.nightly.worker_health import SILENCE
 from pipeline.oci import generate_key
 from pipeline.progress import Task
 from tests.system import errands
@@ -82,9 +84,11 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
 
 
 @contextmanager
-def joined(net: Machines, *, patience: float = 20, wait: float = 60) -> Iterator[tuple[DaskCrew, Recorder]]:
+def joined(
+    net: Machines, *, patience: float = 20, wait: float = 60, silence: float = SILENCE
+) -> Iterator[tuple[DaskCrew, Recorder]]:
     recorder = Recorder()
-    crew = DaskCrew.join(net.address, recorder, plain=True, patience=patience, wait=wait)
+    crew = DaskCrew.join(net.address, recorder, plain=True, patience=patience, wait=wait, silence=silence)
     (warned,) = recorder.lines
     assert f"{net.address} is not encrypted" in warned
     recorder.lines.clear()
@@ -233,6 +237,40 @@ def test_a_worker_that_is_killed_costs_its_own_task_and_that_is_done_elsewhere(n
     assert f"warning: first: begun on {victim}" in log.lines
     (again,) = [line for line in log.lines if "begins it again" in line]
     assert again.startswith(f"warning: first: its worker {victim} was lost; ")
+
+
+def test_a_worker_that_falls_silent_costs_so_many_seconds_and_its_task_is_done_elsewhere(
+    net: Machines, tmp_path: Path
+) -> None:
+    until_there(net, "one", "two")
+    with joined(net, silence=3) as (crew, log):
+        crew.start("long", errands.wait, Waiting("long", tmp_path), HERE)
+        until(lambda: bool(begun(tmp_path, "long")))
+        ((_, victim),) = begun(tmp_path, "long").items()
+        process = net.made[victim].commands[0].process
+        process.send_signal(signal.SIGSTOP)
+        stopped, found = time.monotonic(), []
+        waiting = threading.Thread(target=lambda: found.append(crew.next_ended()))
+        waiting.start()
+        try:
+            until(lambda: len(begun(tmp_path, "long")) == 2)
+            took = time.monotonic() - stopped
+            assert [one.worker for one in crew.set_aside] == [victim]
+        finally:
+            process.send_signal(signal.SIGCONT)
+        (tmp_path / "go").touch()
+        waiting.join()
+    assert found[0].lost == "" and found[0].worker != victim
+    assert 3 <= took < 20, took
+    assert f"warning: nothing was heard of {victim} for 3 s: others get its tasks" in log.lines
+
+
+def test_a_sick_worker_is_set_aside_and_costs_no_task(net: Machines) -> None:
+    until_there(net, "one", "two")
+    with joined(net) as (crew, _):
+        ended = do(crew, {f"t{number}": (errands.lack_on_one, None) for number in range(6)})
+        assert {end.result for end in ended.values()} == {"two"}
+        assert [(one.worker, one.why) for one in crew.set_aside] == [("one", "its store is full")]
 
 
 def test_a_task_that_kills_its_workers_is_given_up_after_three(net: Machines) -> None:

@@ -1,0 +1,75 @@
+"""Which workers of a cluster get tasks: those that neither fail for what their machine lacks nor have fallen silent.
+
+A worker whose machine is at fault (no control groups, a full store, a broken disk) fails a task sooner than others end
+one, so it would draw one task after the other. A fault suspends its worker at once, and the task is tried on another.
+If it ends there, however it ends, the fault was the machine's: the worker is set aside for the night. If it fails for
+what machines lack wherever it is tried, the reason lies elsewhere, and its workers get tasks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from pipeline.model.night import SetAside
+
+FAULTS = 3
+"""Workers on which a task is tried, if all fail it for what their machines lack. A reason that three share lies
+elsewhere: a registry that is down, a key that nobody can read."""
+
+SILENCE = 300.0
+"""Seconds after which a worker of which the scheduler hears nothing is given up, and its task begun elsewhere. Workers
+send a sign of life every few seconds; five minutes outlast a restart of a switch. docs/cluster.md says the same."""
+
+
+@dataclass(slots=True)
+class WorkerHealth:
+    """What is known of each worker, by its name. `silence` is in seconds."""
+
+    silence: float = SILENCE
+    _suspended: dict[str, str] = field(default_factory=dict)
+    _faulty: dict[str, str] = field(default_factory=dict)
+    _silent: dict[str, str] = field(default_factory=dict)
+    _beats: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def set_aside(self) -> tuple[SetAside, ...]:
+        """The workers that get no more tasks, and why."""
+        return tuple(SetAside(name, why) for name, why in sorted({**self._silent, **self._faulty}.items()))
+
+    def fault(self, worker: str, why: str) -> None:
+        """Suspend a worker that failed a task for what its machine lacks."""
+        self._suspended[worker] = why
+
+    def blame(self, faults: Mapping[str, str]) -> None:
+        """Set aside workers (by name, with the reason) that failed what another has done."""
+        for worker, why in faults.items():
+            self._suspended.pop(worker, None)
+            self._faulty.setdefault(worker, why)
+
+    def acquit(self, workers: Collection[str]) -> None:
+        """Let workers have tasks again whose fault lies elsewhere."""
+        for worker in workers:
+            self._suspended.pop(worker, None)
+
+    def look(self, seen: Mapping[str, float], now: float) -> tuple[str, ...]:
+        """Take note of when the scheduler last heard each worker, by any clock that only it reads, at the time `now` of
+        this process's. The workers that have fallen silent since the last look."""
+        fallen = []
+        for worker, beat in seen.items():
+            known = self._beats.get(worker)
+            if known is None or known[0] != beat:
+                self._beats[worker] = (beat, now)
+                self._silent.pop(worker, None)
+            elif now - known[1] >= self.silence and worker not in self._silent:
+                self._silent[worker] = f"nothing was heard of it for {self.silence:.0f} s"
+                fallen.append(worker)
+        for worker in self._beats.keys() - seen.keys():  # It left, or comes back as a new one.
+            del self._beats[worker]
+        return tuple(fallen)
+
+    def usable(self, able: Collection[str], tried: Collection[str]) -> tuple[str, ...]:
+        """Of the workers that are `able` to do a task, those that it may be given to, sorted: none of those that it was
+        `tried` on, and suspended ones only where there is no other."""
+        left = [one for one in able if one not in tried and one not in self._faulty and one not in self._silent]
+        return tuple(sorted([one for one in left if one not in self._suspended] or left))
