@@ -130,7 +130,7 @@ class _Carrier:
 
     def _blob(self, descriptor: Descriptor) -> tuple[Descriptor, Arrival]:
         arrival = Arrival.PRESENT
-        if not self.target.has_blob(descriptor.digest):
+        if not self.target.holds_whole(descriptor):
             self.source.fetch_blob(descriptor, self.store)
             arrival = self.target.put_blob(descriptor, Path(self.store.blob(descriptor.digest)))
         self.advance(descriptor.size)

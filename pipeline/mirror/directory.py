@@ -23,14 +23,15 @@ from pipeline.mirror.place import MARKER, Place, Shelf
 from pipeline.mirror.quarantine import Pruning
 from pipeline.mirror.references import references
 from pipeline.mirror.repository import NAME, TAG, Arrival, Overtaken, is_auxiliary
+from pipeline.mirror.reuse import bring_blob, is_whole
 from pipeline.mirror.whole import (
-    bring_blob,
     check_verified,
     fetch_verified,
     locked,
     open_unlinked,
     reaching,
     read_verified,
+    sync_folder,
     write_whole,
 )
 from pipeline.model.artifact import Manifest, Referrer
@@ -46,7 +47,7 @@ allow 255 with the host."""
 
 _MARKER_LIMIT = 64 << 10
 
-_BEGUN = frozenset({".lock", ".incoming", "blobs", "repositories", "nginx.conf", "rsync.sh", "catalog.json"})
+_BEGUN = frozenset({".lock", ".incoming", ".scrub", "blobs", "repositories", "nginx.conf", "rsync.sh", "catalog.json"})
 """What a creation that was killed leaves: anything else in a folder is somebody's."""
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z0-9._/-]+)?")
@@ -113,6 +114,7 @@ class DirectoryMirror:
                         place=self.url,
                         hint="prune at another time",
                     ) from error
+                self.place.sweep()
             yield Pruning(self.place)
 
 
@@ -198,11 +200,18 @@ class DirectoryRepository:
     # --- writing
 
     def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
-        """Make sure that a blob is here. `elsewhere` is not needed: what one repository has, all have. Raises
+        """Make sure that a blob is here, whole. `elsewhere` is not needed: what one repository has, all have. Raises
         VerificationError if `content` is not what `descriptor` says."""
         with reaching(self.url), self.mirror.writing():
             place = self.shelf.place
-            return bring_blob(descriptor, content, place.blob(descriptor.digest), place.drafts)
+            target = place.blob(descriptor.digest)
+            return bring_blob(descriptor, content, target, root=place.root, drafts=place.drafts, known=place.known)
+
+    def holds_whole(self, descriptor: Descriptor) -> bool:
+        """Is the blob here, its bytes known to be what its digest says?"""
+        place = self.shelf.place
+        with reaching(self.url):
+            return is_whole(place.root, place.blob(descriptor.digest), descriptor.digest, descriptor.size, place.known)
 
     def put_manifest(self, manifest: Manifest) -> bool:
         """Put a manifest or index by its digest; False if it was there. Raises VerificationError `blob-missing`,
@@ -260,6 +269,7 @@ class DirectoryRepository:
             if references(manifest).subject is not None:
                 self.shelf.detach(manifest)
             self.shelf.manifest_file(manifest.descriptor).unlink(missing_ok=True)
+            sync_folder(self.shelf.manifests)
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:

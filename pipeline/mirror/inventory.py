@@ -16,8 +16,7 @@ from pipeline.model.artifact import Manifest
 class BlobHeld:
     """A blob: bytes, and when it came here, in seconds since the epoch.
 
-    When is the change time of its inode: a blob that is a hard link into a store has the store's modification time,
-    which may be years ago, but it was changed when it was linked."""
+    When is the change time of its inode, which nobody can set back, and which moving it within the mirror renews."""
 
     digest: Digest
     size: int

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,8 +21,8 @@ from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.references import fallback_tag, media_type_of, references, referrer_of
 from pipeline.mirror.repository import NAME, TAG, Arrival, Overtaken, is_auxiliary
+from pipeline.mirror.reuse import KnownInRun, bring_blob, is_whole, set_aside
 from pipeline.mirror.whole import (
-    bring_blob,
     check_verified,
     fetch_verified,
     locked,
@@ -29,6 +30,7 @@ from pipeline.mirror.whole import (
     open_unlinked,
     reaching,
     read_verified,
+    sweep_drafts,
     sync_folder,
     write_whole,
 )
@@ -75,6 +77,7 @@ class LayoutMirror:
 
     path: Path
     identity: str
+    known: KnownInRun = field(default_factory=KnownInRun, compare=False)
 
     @property
     def url(self) -> str:
@@ -85,7 +88,7 @@ class LayoutMirror:
         """The layout's one repository, whatever it is called. Raises UsageError `repository-name`."""
         if name and not NAME.fullmatch(name):
             raise UsageError("repository-name", f"'{name[:80]}' cannot be a repository's name", place=self.url)
-        return LayoutRepository(self.path, self.identity)
+        return LayoutRepository(self.path, self.identity, self.known)
 
     def repositories(self) -> tuple[str, ...]:
         """One, without a name."""
@@ -103,6 +106,7 @@ class LayoutRepository:
 
     path: Path
     identity: str
+    known: KnownInRun = field(default_factory=KnownInRun, compare=False)
 
     @property
     def name(self) -> str:
@@ -176,7 +180,14 @@ class LayoutRepository:
         """Make sure that a blob is here. Raises VerificationError if `content` is not what `descriptor` says."""
         with reaching(self.url):
             make_folder(self._drafts)
-            return bring_blob(descriptor, content, blob_path(self.path, descriptor.digest), self._drafts)
+            target = blob_path(self.path, descriptor.digest)
+            return bring_blob(descriptor, content, target, root=self.path, drafts=self._drafts, known=self.known)
+
+    def holds_whole(self, descriptor: Descriptor) -> bool:
+        """Is the blob here, its bytes known to be what its digest says?"""
+        with reaching(self.url):
+            target = blob_path(self.path, descriptor.digest)
+            return is_whole(self.path, target, descriptor.digest, descriptor.size, self.known)
 
     def put_manifest(self, manifest: Manifest) -> bool:
         """Put a manifest or index by its digest; False if it was there. Raises VerificationError `blob-missing`,
@@ -251,6 +262,7 @@ class LayoutRepository:
     def _changing(self) -> Iterator[None]:
         with reaching(self.url), locked(self.path / "oci-layout"):
             make_folder(self._drafts)
+            sweep_drafts(self._drafts, shared=True)
             yield
 
     def _entries(self) -> list[_Entry]:
@@ -267,7 +279,6 @@ class LayoutRepository:
             raise VerificationError("document-too-large", f"index.json would have more than {DOCUMENT_LIMIT} bytes")
         sync_folder(self.path / "blobs" / "sha256")
         write_whole(data, self.path / "index.json", self._drafts)
-        sync_folder(self.path)
 
     def _resolve(self, tag: str) -> Digest | None:
         return next((entry.descriptor.digest for entry in self._entries() if tag and entry.tag == tag), None)
@@ -304,7 +315,8 @@ class LayoutRepository:
         return Manifest(media_type, data)
 
     def _put(self, manifest: Manifest) -> bool:
-        if blob_path(self.path, manifest.digest).is_file():
+        path = blob_path(self.path, manifest.digest)
+        if is_whole(self.path, path, manifest.digest, len(manifest.data), self.known):
             return False
         if media_type_of(manifest.data) != manifest.media_type:
             raise VerificationError(
@@ -312,7 +324,9 @@ class LayoutRepository:
             )
         self._require_whole(manifest)
         make_folder(self._drafts)
-        write_whole(manifest.data, blob_path(self.path, manifest.digest), self._drafts)
+        if os.path.lexists(path):
+            set_aside(self.path, path)
+        write_whole(manifest.data, path, self._drafts)
         return True
 
     def _require_whole(self, manifest: Manifest) -> None:

@@ -12,7 +12,9 @@ from pipeline.mirror.directory import DirectoryMirror, find_root, open_directory
 from pipeline.mirror.layout import LayoutMirror, open_layout
 from pipeline.mirror.registry import RegistryMirror, open_registry
 from pipeline.mirror.repository import Mirror, Repository
+from pipeline.mirror.reuse import KnownInRun
 from pipeline.progress import Progress
+from pipeline.store import Store
 
 AnyMirror = RegistryMirror | DirectoryMirror | LayoutMirror
 
@@ -20,11 +22,12 @@ AnyMirror = RegistryMirror | DirectoryMirror | LayoutMirror
 @dataclass(frozen=True, slots=True)
 class Way:
     """What is needed to reach mirrors: `environment` says where credentials and certificates are and how the network is
-    reached; `clock` gives seconds since the epoch."""
+    reached; `clock` gives seconds since the epoch; `store` remembers what scrubs of registries found whole."""
 
     environment: Mapping[str, str]
     progress: Progress
     clock: Callable[[], float]
+    store: Store | None = None
 
     @contextlib.contextmanager
     def mirror(self, address: Address, *, create: bool = False, name: str = "") -> Iterator[AnyMirror]:
@@ -35,7 +38,10 @@ class Way:
         """
         match address.kind:
             case MirrorKind.REGISTRY | MirrorKind.PLAIN_REGISTRY:
-                with open_registry(address.url, environment=self.environment, progress=self.progress) as registry:
+                known = KnownInRun(address.url, self.store, self.clock)
+                with open_registry(
+                    address.url, environment=self.environment, progress=self.progress, known=known
+                ) as registry:
                     yield registry
             case MirrorKind.DIRECTORY:
                 yield open_directory(address.path, create=create, clock=self.clock, host=name or None)

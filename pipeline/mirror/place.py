@@ -11,6 +11,8 @@
     .lock/                                  held by whoever publishes, prunes or adds a repository
     .incoming/                              drafts
     .quarantine/STAMP/                      what was pruned and can be brought back
+    .quarantine/rotten/                     files whose bytes were not what their names say
+    .scrub/                                 what is known to be whole (`reuse`), and how far a scrub has come
 
 No part of a repository's name begins with `_` or `.` (distribution-spec 1.1), so `a` and `a/b` can both be
 repositories. A tag tells digest and media type by its link's text alone, so it is moved by one rename. The list of
@@ -22,7 +24,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,17 @@ from pipeline.mirror.references import (
     referrers_index,
 )
 from pipeline.mirror.repository import TAG
-from pipeline.mirror.whole import locked, make_folder, open_unlinked, point_whole, sync_folder, write_whole
+from pipeline.mirror.reuse import KnownInFolder, set_aside
+from pipeline.mirror.whole import (
+    locked,
+    make_drafts,
+    make_folder,
+    open_unlinked,
+    point_whole,
+    sweep_drafts,
+    sync_folder,
+    write_whole,
+)
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
 from pipeline.oci.image import DOCUMENT_LIMIT
@@ -50,9 +61,6 @@ MARKER = "relbuild-mirror.json"
 
 _MEDIA_TYPES = MappingProxyType({kind: media_type for media_type, kind in KINDS.items()})
 _FILE = re.compile(r"([0-9a-f]{64})\.([a-z-]+)")
-
-_STALE_DRAFT = 86_400.0
-"""Seconds after which a draft that is not written to any more is taken for a killed process's."""
 
 _ATTEMPTS = 5
 """How often a tag is followed again when what it pointed to was pruned meanwhile."""
@@ -88,10 +96,16 @@ class Place:
         """A repository's folders. `name` was checked."""
         return Shelf(self, name)
 
+    @property
+    def known(self) -> KnownInFolder:
+        """Which blobs are known to be whole."""
+        return KnownInFolder(self.root / ".scrub" / "blobs", self.drafts, self.clock)
+
     def make(self) -> None:
         """Make the folders that are missing."""
-        for folder in (self.blobs, self.drafts, self.repositories, self.root / ".lock"):
+        for folder in (self.blobs, self.repositories, self.root / ".lock"):
             make_folder(folder)
+        make_drafts(self.drafts)
 
     def publishing(self) -> contextlib.AbstractContextManager[None]:
         """Held, together with others, by whoever adds something: nothing is pruned meanwhile."""
@@ -112,14 +126,9 @@ class Place:
             inner[:] = [name for name in inner if not name.startswith(("_", "."))]
         return tuple(sorted(found))
 
-    def sweep(self) -> None:
-        """Remove drafts that killed processes left."""
-        before = self.clock() - _STALE_DRAFT
-        with contextlib.suppress(FileNotFoundError):
-            for path in self.drafts.iterdir():
-                with contextlib.suppress(FileNotFoundError):
-                    if path.lstat().st_mtime < before:
-                        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    def sweep(self) -> int:
+        """Remove drafts that killed processes left; returns how many."""
+        return sweep_drafts(self.drafts, shared=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +163,7 @@ class Shelf:
             write_whole(listed_repositories(self.place.names()), self.place.root / "catalog.json", self.place.drafts)
             self.list_tags()
             (self.folder / "_lock").touch(0o600)
+            sync_folder(self.folder)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -193,13 +203,29 @@ class Shelf:
     def put(self, manifest: Manifest) -> bool:
         """Put a manifest; False if it was here. Raises VerificationError when it is too large, of a media type that
         cannot be served, or refers to what is not here."""
-        if self.manifest_file(manifest.descriptor).exists():
+        if self._holds(manifest):
             return False
         if len(manifest.data) > DOCUMENT_LIMIT:
             raise VerificationError("document-too-large", f"{manifest.digest} has more than {DOCUMENT_LIMIT} bytes")
         self.require_whole(manifest)
-        write_whole(manifest.data, self.manifest_file(manifest.descriptor), self.place.drafts)
+        self.write(manifest)
         return True
+
+    def write(self, manifest: Manifest) -> None:
+        """Write a manifest's file where it does not stand already, whole; a rotten one is put aside."""
+        path = self.manifest_file(manifest.descriptor)
+        if not self._holds(manifest):
+            if os.path.lexists(path):
+                set_aside(self.place.root, path)
+            write_whole(manifest.data, path, self.place.drafts)
+
+    def _holds(self, manifest: Manifest) -> bool:
+        """Whether a manifest's file stands here, byte for byte."""
+        file = open_unlinked(self.place.root, self.manifest_file(manifest.descriptor))
+        if file is None:
+            return False
+        with file:
+            return file.read(len(manifest.data) + 1) == manifest.data
 
     def require(self, manifest: Manifest) -> None:
         """Raises VerificationError `manifest-missing` or `blob-missing` if a manifest, or anything that a client would
@@ -256,12 +282,12 @@ class Shelf:
             sync_folder(self.place.blobs)
             sync_folder(self.manifests)
             point_whole(destination, path, self.place.drafts, self.place.clock())
-            sync_folder(self.tags)
         self.list_tags()
 
     def drop(self, tag: str) -> None:
         """Remove a tag."""
         (self.tags / tag).unlink(missing_ok=True)
+        sync_folder(self.tags)
         self.list_tags()
 
     def list_tags(self) -> None:
@@ -304,9 +330,7 @@ class Shelf:
 
     def _point_referrers(self, subject: Digest, listed: tuple[Referrer, ...]) -> None:
         index = referrers_index(listed)
-        path = self.manifest_file(index.descriptor)
-        if not path.exists():
-            write_whole(index.data, path, self.place.drafts)
+        self.write(index)
         self.move(fallback_tag(subject), index.descriptor)
 
 

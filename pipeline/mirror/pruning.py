@@ -22,7 +22,7 @@ from pipeline.mirror.reach import tag_subject
 from pipeline.mirror.references import listed_referrers, referrers_index
 from pipeline.mirror.repository import Mirror
 from pipeline.mirror.retention import plan_pruning
-from pipeline.mirror.whole import reaching, write_whole
+from pipeline.mirror.whole import reaching
 from pipeline.model.artifact import Manifest
 from pipeline.model.retention import Plan, Pruned, Relisting, Undone
 from pipeline.model.rules import MirrorRules
@@ -134,9 +134,7 @@ def _list_again(place: Place) -> None:
 
 
 def _point(shelf: Shelf, tag: str, index: Manifest) -> None:
-    path = shelf.manifest_file(index.descriptor)
-    if not path.exists():
-        write_whole(index.data, path, shelf.place.drafts)
+    shelf.write(index)
     shelf.move(tag, index.descriptor)
 
 

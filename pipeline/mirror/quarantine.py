@@ -82,6 +82,7 @@ class Pruning:
         if not self._folder.is_dir():
             self._folder.mkdir()
             self._folder.chmod(0o700)
+            sync_folder(self._folder.parent)
         aside.mkdir()
         write_whole(_written(leaving, self._times(leaving)), aside / "list.json", self.place.drafts)
         sync_folder(aside)
@@ -99,6 +100,7 @@ class Pruning:
             self._aside(shelf.manifest_file(manifest.descriptor), aside)
         for digest in leaving.blobs:
             self._aside(self.place.blob(digest), aside)
+        self._sync(aside, [shelf.name for shelf, _ in going])
         return stamp
 
     def restore(self, stamp: str) -> Restored:
@@ -128,6 +130,7 @@ class Pruning:
                 if (name, tag) in times:  # rules that keep the newest go by it
                     os.utime(shelf.tags / tag, ns=(times[name, tag],) * 2, follow_symlinks=False)
                 tags.append((name, tag))
+        self._sync(None, [name for name, _ in leaving.manifests])
         self._remove(aside)
         return Restored(tuple(tags), manifests, blobs, tuple(kept))
 
@@ -139,7 +142,7 @@ class Pruning:
 
     def empty_quarantine(self, before: float) -> int:
         """Delete prunings of before `before` (seconds since the epoch) for good; returns the bytes of their files.
-        (A blob that a store links to frees nothing.) Also finishes what a killed call began."""
+        Rotten files that were put aside before that go too. Also finishes what a killed call began."""
         freed = 0
         for path in list(self._stamps()):
             if _at(path.name) < before:
@@ -148,6 +151,9 @@ class Pruning:
         with contextlib.suppress(FileNotFoundError):
             for path in self._folder.glob("gone-*"):
                 shutil.rmtree(path)
+        for path in (self._folder / "rotten").glob("*"):
+            if path.lstat().st_ctime < before:
+                path.unlink(missing_ok=True)
         return freed
 
     # --- where things are
@@ -201,6 +207,15 @@ class Pruning:
         except FileNotFoundError:
             return False
         return True
+
+    def _sync(self, aside: Path | None, names: Sequence[str]) -> None:
+        """What was moved survives a crash where it is now, before anything else says so."""
+        for folder in sorted(aside.rglob("*")) if aside is not None else ():
+            if folder.is_dir():
+                sync_folder(folder)
+        for folder in (self.place.blobs, *(self.place.shelf(name).manifests for name in sorted(set(names)))):
+            if folder.is_dir():
+                sync_folder(folder)
 
     def _remove(self, aside: Path) -> None:
         """In one step out of sight, then bit by bit."""

@@ -27,6 +27,7 @@ from pipeline.mirror.listing import LONGEST_PAUSE, SHORTEST_PAUSE, Listing
 from pipeline.mirror.references import subject_of
 from pipeline.mirror.removal import Removal
 from pipeline.mirror.repository import NAME, TAG, Arrival, Mirror, Overtaken, Repository, is_auxiliary
+from pipeline.mirror.reuse import NO_STAMP, Finder, KnownInRun, still_rotten
 from pipeline.mirror.upload import Upload, known_digest
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
@@ -70,12 +71,18 @@ _LISTS_NOTHING = frozenset({401, 403, 404, 405, 501})
 
 
 def open_registry(
-    url: str, *, environment: Mapping[str, str], progress: Progress, network: Network | None = None
+    url: str,
+    *,
+    environment: Mapping[str, str],
+    progress: Progress,
+    network: Network | None = None,
+    known: KnownInRun | None = None,
 ) -> RegistryMirror:
     """The registry at `registry://HOST[:PORT]/NAMESPACE` or `registry+http://…`; nothing is asked of it yet.
 
     `environment` says where credentials and certificates are kept, and how the network is reached (unless `network`
-    does). Raises UsageError `mirror-url`. Close it at the end, or use it in a `with` block.
+    does); `known` which blobs are known to be whole. Raises UsageError `mirror-url`. Close it at the end, or use it in
+    a `with` block.
     """
     address = RegistryRoot.parse(url)
     exchange = Exchange(
@@ -85,14 +92,15 @@ def open_registry(
         namespace=address.namespace,
         certificates=certificate_roots(environment),
     )
-    return RegistryMirror(address, exchange, progress)
+    return RegistryMirror(address, exchange, progress, known or KnownInRun())
 
 
 class RegistryMirror(Mirror):
     """A namespace of a registry."""
 
-    def __init__(self, address: RegistryRoot, exchange: Exchange, progress: Progress) -> None:
+    def __init__(self, address: RegistryRoot, exchange: Exchange, progress: Progress, known: KnownInRun) -> None:
         self._address = address
+        self.known = known
         self._exchange = exchange
         self._progress = progress
         self._repositories: dict[str, RegistryRepository] = {}
@@ -126,7 +134,7 @@ class RegistryMirror(Mirror):
                 place=self.url,
                 hint="use small letters and digits, with . _ - / between them, 255 characters in all",
             )
-        made = RegistryRepository(self._address, name, self._exchange, self._progress)
+        made = RegistryRepository(self._address, name, self._exchange, self._progress, self.known)
         return self._repositories.setdefault(name, made)  # one, which all threads share: it has learned and locks
 
     def repositories(self) -> tuple[str, ...]:
@@ -148,8 +156,11 @@ class RegistryMirror(Mirror):
 class RegistryRepository(Repository):
     """A repository of a registry, for use from several threads."""
 
-    def __init__(self, address: RegistryRoot, name: str, exchange: Exchange, progress: Progress) -> None:
+    def __init__(
+        self, address: RegistryRoot, name: str, exchange: Exchange, progress: Progress, known: KnownInRun
+    ) -> None:
         self._address = address
+        self._known = known
         self._name = name
         self._full = address.full(name)
         self._exchange = exchange
@@ -204,6 +215,18 @@ class RegistryRepository(Repository):
         """Is the blob here?"""
         return self._blob_size(digest) is not None
 
+    def holds_whole(self, descriptor: Descriptor) -> bool:
+        """Is the blob here, its bytes known to be what its digest says?"""
+        if self._blob_size(descriptor.digest) not in {-1, descriptor.size}:
+            return False
+        if self._known.believes(descriptor.digest, NO_STAMP):
+            return True
+        try:
+            self.check_blob(descriptor)
+        except VerificationError:
+            return False
+        return True
+
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """A small blob, verified."""
         if descriptor.size > BLOB_LIMIT:
@@ -255,6 +278,7 @@ class RegistryRepository(Repository):
                     what = f"{descriptor.digest} cannot be read back: {failure}"
                     raise EnvironmentLacking("registry-unreachable", what, place=self.url) from failure
             else:
+                self._known.note(descriptor.digest, NO_STAMP, Finder.PUBLISHER)
                 return
 
     def _read_through(self, descriptor: Descriptor) -> None:
@@ -279,30 +303,36 @@ class RegistryRepository(Repository):
         """Make sure that a blob is here: looked for, else mounted from one of `elsewhere`, else uploaded."""
         known_digest(content, descriptor)
         self._write()
-        size = self._blob_size(descriptor.digest)
-        if size is not None:
-            if size not in {-1, descriptor.size}:
-                raise VerificationError(
-                    "blob-mismatch",
-                    f"the registry's {descriptor.digest} has {size} bytes and not {descriptor.size}",
-                    place=self.url,
-                )
+        present = self._blob_size(descriptor.digest) is not None
+        if present and self.holds_whole(descriptor):
             return Arrival.PRESENT
         upload = Upload(self._exchange, self._full, descriptor, content)
-        if upload.mount([self._address.full(name) for name in elsewhere if name != self._name]):
+        if not present and upload.mount([self._address.full(name) for name in elsewhere if name != self._name]):
             return Arrival.MOUNTED
         label = f"{self._name} {descriptor.digest.short}"
         with task(self._progress, "publish", label, total=descriptor.size, unit="bytes") as running:
             upload.send(running)
+        if present and not self.holds_whole(descriptor):
+            raise still_rotten(f"blob {descriptor.digest}", self.url)
         return Arrival.UPLOADED
 
     def put_manifest(self, manifest: Manifest) -> bool:
         """Put a manifest or index by its digest; False if it was there."""
         self._write()
-        if self.has_manifest(manifest.digest):
+        present = self.has_manifest(manifest.digest)
+        if present and self._gives(manifest):
             return False
         self._put(str(manifest.digest), manifest)
+        if present and not self._gives(manifest):
+            raise still_rotten(f"manifest {manifest.digest}", self.url)
         return True
+
+    def _gives(self, manifest: Manifest) -> bool:
+        """Whether a manifest is given as it is."""
+        try:
+            return self.manifest(manifest.digest) == manifest
+        except VerificationError:
+            return False
 
     def attach(self, manifest: Manifest) -> bool:
         """Put a manifest with a `subject`, and make sure that `referrers` lists it."""

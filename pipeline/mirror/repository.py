@@ -102,8 +102,13 @@ class Repository(Protocol):
 
     # --- writing
 
+    def holds_whole(self, descriptor: Descriptor) -> bool:
+        """Is the blob here, its bytes known to be what its digest says? They are read unless they were in this run, or
+        by a scrub since which nothing changed. For whoever is about to put something that needs it."""
+
     def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
-        """Make sure that a blob is here. `elsewhere`: names of repositories of the same mirror that may have it."""
+        """Make sure that a blob is here and `holds_whole`; a rotten one is replaced. `elsewhere`: names of repositories
+        of the same mirror that may have it. Raises VerificationError `mirror-rotten` where a rotten one cannot be."""
 
     def put_manifest(self, manifest: Manifest) -> bool:
         """Put a manifest or index by its digest; False if it was there. What it refers to must be here already."""

@@ -1,16 +1,18 @@
 """Files of mirrors that are files: absent or whole, in place for good, readable by whoever serves them.
 
-A file is written as a draft, synced, and renamed; it is never written to again, so a hard link to it is a copy. Locks
-are flock's, which the kernel releases when a process dies.
+A file is written as a draft, synced, and renamed; it is never written to again, and shares its inode with no file
+outside the mirror. A folder's new names are synced as well, before a tag leads to them. Locks are flock's, which the
+kernel releases when a process dies: one on the folder of drafts is held while there are any, so that what killed
+processes left is known to be theirs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,9 +20,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.beneath import Folder, LinkRefused, NotRegular
-from pipeline.digest import CHUNK, Digest, HashingWriter, chunks, digest_file
+from pipeline.clone import clone_file
+from pipeline.digest import Digest, HashingWriter, chunks
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.mirror.repository import Arrival
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
 
@@ -30,7 +32,8 @@ SMALL_BLOB = 64 << 20
 _POLL = 0.05
 """Seconds between two looks at a lock that is waited for with a deadline."""
 
-_NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
+_DRAFT = "draft-"
+"""How the names of drafts begin: other programs have theirs in the same folder of a layout."""
 
 
 @contextlib.contextmanager
@@ -56,13 +59,22 @@ def open_unlinked(root: Path, path: Path) -> BinaryIO | None:
 
 
 def make_folder(path: Path) -> None:
-    """A folder that everybody may enter, with all above it that are missing."""
+    """A folder that everybody may enter, with all above it that are missing; their names survive a crash."""
     if path.is_dir():
         return
     make_folder(path.parent)
     with contextlib.suppress(FileExistsError):
         path.mkdir()
         path.chmod(0o755)
+    sync_folder(path.parent)
+
+
+def make_drafts(path: Path) -> None:
+    """The folder of drafts, for its owner alone: whoever can read it can lock it and keep everybody waiting."""
+    make_folder(path)
+    if path.stat().st_mode & 0o077:
+        with contextlib.suppress(PermissionError):
+            path.chmod(0o700)
 
 
 def sync_folder(path: Path) -> None:
@@ -74,53 +86,93 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def write_whole(data: bytes, target: Path, drafts: Path) -> None:
-    """Put `data` at `target`, in place of what stood there, in one step. `drafts`: a folder of the same file
-    system."""
-    handle, name = tempfile.mkstemp(dir=drafts)
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            _settle(file.fileno())
+def write_whole(data: bytes, target: Path, drafts: Path, *, sync: bool = True) -> None:
+    """Put `data` at `target`, in place of what stood there, in one step. `drafts`: a folder of the same file system;
+    `sync`: the name too survives a crash (else the caller syncs the folder before anything leads to it)."""
+    with _draft(drafts) as (draft, file):
+        file.write(data)
+        _settle(file)
         draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+    if sync:
+        sync_folder(target.parent)
 
 
 def point_whole(destination: str, target: Path, drafts: Path, at: float) -> None:
     """Make `target` a symbolic link to `destination`, in place of what stood there, in one step. `at`: seconds since
     the epoch, which becomes the link's own time."""
-    draft = drafts / f"link-{secrets.token_hex(8)}"
-    try:
-        draft.symlink_to(destination)
-        os.utime(draft, (at, at), follow_symlinks=False)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+    draft = drafts / f"{_DRAFT}{secrets.token_hex(8)}"
+    with _drafting(drafts):
+        try:
+            draft.symlink_to(destination)
+            os.utime(draft, (at, at), follow_symlinks=False)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+    sync_folder(target.parent)
 
 
-def bring_blob(descriptor: Descriptor, content: bytes | Path, target: Path, drafts: Path) -> Arrival:
-    """Make sure that a blob stands at `target`. Raises VerificationError `digest-mismatch` if `content` is not what
-    `descriptor` says, `blob-missing` if it is not there.
-
-    A file that is called by its digest, as those of stores and layouts are, is never rewritten and so is linked where
-    that can be; any other is copied. Both are read and hashed first. Something of another size under the blob's name
-    was damaged by others, and is replaced.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        if target.stat().st_size == descriptor.size:
-            return Arrival.PRESENT
-        target.unlink()
+def write_blob(descriptor: Descriptor, content: bytes | Path, target: Path, drafts: Path) -> None:
+    """Put a blob at `target`, in place of what stood there, its bytes hashed on the way; the caller syncs the folder.
+    Raises VerificationError `digest-mismatch` if `content` is not what `descriptor` says, `blob-missing` if it is not
+    there."""
     if isinstance(content, bytes):
-        _check(descriptor, Digest.of(content), len(content))
-        write_whole(content, target, drafts)
-    elif not content.exists():
-        raise _missing(descriptor, content)
-    elif not _link(descriptor, content, target):
-        _copy(descriptor, content, target, drafts)
-    return Arrival.UPLOADED
+        check_digest(descriptor, Digest.of(content), len(content))
+        write_whole(content, target, drafts, sync=False)
+        return
+    try:
+        original = content.open("rb")
+    except FileNotFoundError:
+        raise missing_blob(descriptor, content) from None
+    with original, _draft(drafts) as (draft, file):
+        clone_file(original, file)
+        file.seek(0)
+        seen = HashingWriter()
+        for piece in chunks(file):
+            seen.write(piece)
+        check_digest(descriptor, seen.digest, seen.size, content)
+        _settle(file)
+        draft.replace(target)
+
+
+@contextlib.contextmanager
+def _draft(drafts: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file among the drafts, to be renamed within the block."""
+    with _drafting(drafts):
+        handle, name = tempfile.mkstemp(dir=drafts, prefix=_DRAFT)
+        draft = Path(name)
+        try:
+            with os.fdopen(handle, "w+b") as file:
+                yield draft, file
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def _drafting(drafts: Path) -> contextlib.AbstractContextManager[None]:
+    """Held while one has a draft: `sweep_drafts` waits for it, or leaves things as they are."""
+    return _folder_locked(drafts, fcntl.LOCK_SH)
+
+
+def sweep_drafts(drafts: Path, *, shared: bool) -> int:
+    """Remove the drafts that killed processes left, unless somebody has one at the moment: then the next does it.
+    `shared`: other programs have theirs in the folder too. Returns how many."""
+    removed = 0
+    with contextlib.suppress(BlockingIOError, FileNotFoundError), _folder_locked(drafts, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        for path in list(drafts.iterdir()):
+            if shared and not path.name.startswith(_DRAFT):
+                continue
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+@contextlib.contextmanager
+def _folder_locked(folder: Path, kind: int) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, kind)
+        yield
+    finally:
+        os.close(handle)
 
 
 def read_verified(path: Path, descriptor: Descriptor, limit: int = SMALL_BLOB) -> bytes:
@@ -129,10 +181,10 @@ def read_verified(path: Path, descriptor: Descriptor, limit: int = SMALL_BLOB) -
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except FileNotFoundError:
-        raise _missing(descriptor, path) from None
+        raise missing_blob(descriptor, path) from None
     if len(data) > limit:
         raise VerificationError("blob-too-large", f"{descriptor.digest} has more than {limit} bytes", place=str(path))
-    _check(descriptor, Digest.of(data), len(data), path)
+    check_digest(descriptor, Digest.of(data), len(data), path)
     return data
 
 
@@ -144,8 +196,8 @@ def check_verified(path: Path, descriptor: Descriptor) -> None:
             for piece in chunks(file):
                 seen.write(piece)
     except FileNotFoundError:
-        raise _missing(descriptor, path) from None
-    _check(descriptor, seen.digest, seen.size, path, "blob-damaged")
+        raise missing_blob(descriptor, path) from None
+    check_digest(descriptor, seen.digest, seen.size, path, "blob-damaged")
 
 
 def fetch_verified(path: Path, descriptor: Descriptor, store: Store) -> None:
@@ -155,7 +207,7 @@ def fetch_verified(path: Path, descriptor: Descriptor, store: Store) -> None:
     try:
         file = path.open("rb")
     except FileNotFoundError:
-        raise _missing(descriptor, path) from None
+        raise missing_blob(descriptor, path) from None
     with file, store.writer(descriptor.digest) as blob:
         for piece in chunks(file):
             if blob.size + len(piece) > descriptor.size:
@@ -190,56 +242,17 @@ def locked(path: Path, *, shared: bool = False, patience: float | None = None) -
         os.close(handle)
 
 
-def _link(descriptor: Descriptor, source: Path, target: Path) -> bool:
-    """Linked, or it stands there already; False if it has to be copied."""
-    if source.name != descriptor.digest.hex or source.is_symlink():
-        return False
-    with source.open("rb") as file:
-        found = os.fstat(file.fileno())
-        # Whoever serves it may be anybody, and nobody but its owner may change it.
-        if found.st_mode & 0o444 != 0o444 or found.st_mode & 0o022 or found.st_uid != os.geteuid():
-            return False
-        if found.st_dev != target.parent.stat().st_dev:
-            return False
-        _check(descriptor, digest_file(source), found.st_size, source)
-        os.fsync(file.fileno())  # A store syncs nothing; under a published name there must never be less.
-    try:
-        target.hardlink_to(source)
-    except FileExistsError:
-        return True
-    except OSError as error:
-        if error.errno in _NO_LINK:
-            return False
-        raise
-    return True
-
-
-def _copy(descriptor: Descriptor, source: Path, target: Path, drafts: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=drafts)
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "wb", buffering=CHUNK) as file:
-            writer = HashingWriter(file)
-            with source.open("rb") as original:
-                for piece in chunks(original):
-                    writer.write(piece)
-            _check(descriptor, writer.digest, writer.size, source)
-            file.flush()
-            _settle(file.fileno())
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _settle(handle: int) -> None:
+def _settle(file: BinaryIO) -> None:
     """Without the sync, a crash after the rename can leave an empty file under a name that promises content."""
-    os.fchmod(handle, 0o644)
-    os.fsync(handle)
+    file.flush()
+    os.fchmod(file.fileno(), 0o644)
+    os.fsync(file.fileno())
 
 
-def _check(
+def check_digest(
     descriptor: Descriptor, digest: Digest, size: int, place: Path | None = None, code: str = "digest-mismatch"
 ) -> None:
+    """Raises VerificationError `code` if bytes of this digest and size are not what `descriptor` says."""
     if digest != descriptor.digest or size != descriptor.size:
         raise VerificationError(
             code,
@@ -248,5 +261,6 @@ def _check(
         )
 
 
-def _missing(descriptor: Descriptor, path: Path) -> VerificationError:
+def missing_blob(descriptor: Descriptor, path: Path) -> VerificationError:
+    """The error of a blob that is wanted and not there."""
     return VerificationError("blob-missing", f"{descriptor.digest} is not there", place=str(path))

@@ -15,7 +15,7 @@ from pipeline.mirror.repository import TAG, Repository, is_auxiliary
 
 def way_of(workshop: Workshop) -> Way:
     """How mirrors are reached from a workshop."""
-    return Way(workshop.environment, workshop.progress, workshop.clock)
+    return Way(workshop.environment, workshop.progress, workshop.clock, workshop.store)
 
 
 def refuse_name(tag: str) -> None:

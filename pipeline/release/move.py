@@ -39,12 +39,12 @@ def promote(
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
 ) -> Moved:
-    """Point `channel` at the very digest that `reference` names, verified first, and cleared by that channel's rules.
-    Nothing is uploaded but the record of the move."""
+    """Point `channel` at the very digest that `reference` names, verified first to its last byte, and cleared by that
+    channel's rules. Nothing is uploaded but the record of the move."""
     with way_of(workshop).repository(reference, write=True) as repository:
         refuse_name(channel)
         expected = identity.of(repository)
-        held = verified(repository, reference.reference, key, workshop, contents=False, expected=expected).held
+        held = verified(repository, reference.reference, key, workshop, contents=True, expected=expected).held
 
         def clear() -> Cleared:
             current = current_images(repository, (channel,), held.digest)

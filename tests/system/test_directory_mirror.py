@@ -476,12 +476,13 @@ def test_who_asks_nginx_while_a_tag_moves_gets_old_or_new(tmp_path: Path) -> Non
 # --- speed
 
 
-def test_publishing_what_the_store_has_is_a_matter_of_links(tmp_path: Path) -> None:
-    """100 MB; the figures are printed (`-s`), and the bounds are wide enough for a busy machine."""
+def test_publishing_what_the_store_has_is_a_matter_of_a_copy(tmp_path: Path) -> None:
+    """100 MB, on the store's file system and on another; the figures are printed (`-s`), and the bounds are wide enough
+    for a busy machine."""
     store = Store.open(tmp_path / "store")
     blobs = [Descriptor("x/y", store.put(data), len(data)) for data in (os.urandom(10 << 20) for _ in range(10))]
     taken = {}
-    for name, folder in (("linked", tmp_path), ("copied", Path("/dev/shm"))):
+    for name, folder in (("same", tmp_path), ("other", Path("/dev/shm"))):
         with tempfile.TemporaryDirectory(dir=folder) as place:
             root = Path(place) / "mirror"
             mirror = open_directory(root, create=True, clock=time.time)
@@ -490,8 +491,6 @@ def test_publishing_what_the_store_has_is_a_matter_of_links(tmp_path: Path) -> N
             for blob in blobs:
                 repository.put_blob(blob, store.blob(blob.digest))
             taken[name] = time.monotonic() - began
-            same = mirror.place.blob(blobs[0].digest)
-            assert same.samefile(store.blob(blobs[0].digest)) == (name == "linked")
+            assert not mirror.place.blob(blobs[0].digest).samefile(store.blob(blobs[0].digest))
     print({name: f"{seconds:.3f} s" for name, seconds in taken.items()})
-    assert taken["linked"] < 20
-    assert taken["copied"] < 40
+    assert max(taken.values()) < 40

@@ -14,6 +14,7 @@ from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, Verif
 from pipeline.mirror.directory import DirectoryMirror, find_root, open_directory
 from pipeline.mirror.references import fallback_tag
 from pipeline.mirror.repository import Arrival, Overtaken
+from pipeline.mirror.whole import _draft
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
@@ -92,7 +93,11 @@ def test_a_publication_that_changes_nothing_touches_nothing(mirror: DirectoryMir
 
     def seen() -> dict[Path, tuple[int, int, int]]:
         found = ((path, path.lstat()) for path in mirror.place.root.rglob("*"))
-        return {path: (one.st_ino, one.st_mtime_ns, one.st_ctime_ns) for path, one in found if path.name != ".incoming"}
+        return {
+            path: (one.st_ino, one.st_mtime_ns, one.st_ctime_ns)
+            for path, one in found
+            if path.name != ".incoming" and ".scrub" not in path.parts  # what was found whole is remembered
+        }
 
     before = seen()
     assert repository.put_blob(made.layers[0].blob, store.blob(made.layers[0].blob.digest)) is Arrival.PRESENT
@@ -217,18 +222,24 @@ def test_a_damaged_manifest_is_told(mirror: DirectoryMirror, store: Store) -> No
 # --- files
 
 
-def test_a_stores_file_is_linked_and_any_other_copied(mirror: DirectoryMirror, store: Store, tmp_path: Path) -> None:
+def test_what_is_published_shares_no_inode_with_a_store(mirror: DirectoryMirror, store: Store, tmp_path: Path) -> None:
+    """A byte written into a file of the store, or of output/, must not be one of the mirror's."""
     repository = mirror.repository("tiny")
-    blobs = [Descriptor("text/plain", store.put(text), len(text)) for text in (b"one", b"two", b"three")]
-    repository.put_blob(blobs[0], store.blob(blobs[0].digest))
-    assert mirror.place.blob(blobs[0].digest).samefile(store.blob(blobs[0].digest))
-    mutable = tmp_path / "two"
-    mutable.write_bytes(b"two")
-    repository.put_blob(blobs[1], mutable)
-    assert not mirror.place.blob(blobs[1].digest).samefile(mutable)
-    store.blob(blobs[2].digest).chmod(0o600)
-    repository.put_blob(blobs[2], store.blob(blobs[2].digest))
-    assert not mirror.place.blob(blobs[2].digest).samefile(store.blob(blobs[2].digest))
+    blob = Descriptor("text/plain", store.put(b"one"), 3)
+    repository.put_blob(blob, store.blob(blob.digest))
+    assert not mirror.place.blob(blob.digest).samefile(store.blob(blob.digest))
+    store.blob(blob.digest).write_bytes(b"two")
+    assert repository.read_blob(blob) == b"one"
+
+
+def test_a_file_that_was_linked_into_a_store_before_is_made_the_mirrors_own(
+    mirror: DirectoryMirror, store: Store
+) -> None:
+    blob = Descriptor("text/plain", store.put(b"one"), 3)
+    mirror.place.blob(blob.digest).hardlink_to(store.blob(blob.digest))
+    assert mirror.repository("tiny").put_blob(blob, store.blob(blob.digest)) is Arrival.PRESENT
+    assert not mirror.place.blob(blob.digest).samefile(store.blob(blob.digest))
+    assert mirror.place.blob(blob.digest).read_bytes() == b"one"
 
 
 def test_everything_is_readable_by_whoever_serves_it_but_locks(tmp_path: Path, store: Store) -> None:
@@ -239,7 +250,7 @@ def test_everything_is_readable_by_whoever_serves_it_but_locks(tmp_path: Path, s
     finally:
         os.umask(before)
     for path in mirror.place.root.rglob("*"):
-        if path.name == "_lock" or path.parent.name == ".lock":
+        if path.name in ("_lock", ".incoming") or path.parent.name == ".lock":
             assert path.stat().st_mode & 0o077 == 0, path  # Whoever can read it could keep everybody waiting.
         elif not path.is_symlink():
             wanted = 0o755 if path.is_dir() else 0o444
@@ -307,14 +318,20 @@ def test_a_file_system_that_refuses_is_named(tmp_path: Path) -> None:
     assert caught.value.code == "mirror-unreachable"
 
 
-def test_what_killed_processes_left_is_swept(mirror: DirectoryMirror) -> None:
-    old, young = mirror.place.drafts / "old", mirror.place.drafts / "young"
-    for path, age in ((old, 200_000), (young, 100)):
-        path.write_text("half")
-        os.utime(path, (1_800_000_000 - age, 1_800_000_000 - age))
+def test_what_killed_processes_left_goes_with_the_next_run(mirror: DirectoryMirror) -> None:
+    """However young it is: a draft of somebody who lives is known by the lock on the folder."""
+    left = mirror.place.drafts / "tmpabc"
+    left.write_text("half")
+    with _draft(mirror.place.drafts) as (draft, file):
+        file.write(b"half")
+        with mirror.writing():
+            assert draft.exists()
+    assert not draft.exists()
     with mirror.writing():
-        assert young.exists()
-        assert not old.exists()
+        assert not left.exists()
+    left.write_text("half")
+    with mirror.pruning(1):
+        assert not left.exists()
 
 
 # --- removing

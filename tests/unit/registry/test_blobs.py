@@ -13,6 +13,7 @@ from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.mirror import upload as upload_module
 from pipeline.mirror.registry import RegistryMirror, RegistryRepository, open_registry
 from pipeline.mirror.repository import Arrival
+from pipeline.mirror.reuse import NO_STAMP, SCRUBBED, Finder, KnownInRun
 from pipeline.progress import QUIET
 from pipeline.store import Store
 from tests.unit.registry.contents import EMPTY, IMAGE, blob
@@ -28,14 +29,62 @@ def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload_module, "PIECE", 1 << 20)
 
 
-def test_a_small_blob_takes_three_requests_and_one_that_is_there_one(
+def test_a_small_blob_takes_three_requests_and_one_that_is_known_whole_one(
     registry: FakeRegistry, app: RegistryRepository, mirror: RegistryMirror
 ) -> None:
     assert app.put_blob(EMPTY, b"{}") is Arrival.UPLOADED
     assert [method for method, _, _ in registry.requests] == ["HEAD", "POST", "PUT"]
+    app.check_blob(EMPTY)  # as publishing does with what it has sent
     assert app.put_blob(EMPTY, b"{}") is Arrival.PRESENT
-    assert (mirror.traffic.count(), mirror.traffic.sent) == (4, 2)
+    assert [method for method, _, _ in registry.requests[3:]] == ["GET", "HEAD", "HEAD"]
     assert app.read_blob(EMPTY) == b"{}"
+
+
+def rot(registry: FakeRegistry, data: bytes) -> None:
+    """One bit of a blob that the registry holds."""
+    blobs = registry.held(IMAGE).blobs
+    blobs[str(Digest.of(data))] = bytes([data[0] ^ 1]) + data[1:]
+
+
+def test_a_rotten_blob_is_sent_again_before_anything_rests_on_it(
+    registry: FakeRegistry, app: RegistryRepository
+) -> None:
+    app.put_blob(EMPTY, b"{}")
+    rot(registry, b"{}")
+    assert app.put_blob(EMPTY, b"{}") is Arrival.UPLOADED
+    assert registry.held(IMAGE).blobs[str(EMPTY.digest)] == b"{}"
+    assert not registry.faults
+
+
+def test_a_registry_that_keeps_the_rotten_bytes_is_refused(registry: FakeRegistry, app: RegistryRepository) -> None:
+    """docker-registry takes what it has under a digest for whole, and drops what is sent again."""
+    app.put_blob(EMPTY, b"{}")
+    rot(registry, b"{}")
+
+    def drops(request: Request) -> None:
+        request.read()
+        request.answer(201, Location="/v2/x", Docker_Content_Digest=str(EMPTY.digest))
+
+    registry.faults = [Fault("PUT", "/blobs/uploads/", drops)]
+    with pytest.raises(VerificationError) as caught:
+        app.put_blob(EMPTY, b"{}")
+    assert caught.value.code == "mirror-rotten"
+    assert "storage" in str(caught.value)
+
+
+def test_what_a_scrub_found_whole_is_not_read_again(registry: FakeRegistry, tmp_path: Path) -> None:
+    store, now = Store.open(tmp_path / "store"), [1_800_000_000.0]
+
+    def known() -> KnownInRun:
+        return KnownInRun("registry+http://host/team", store, lambda: now[0])
+
+    known().note(EMPTY.digest, NO_STAMP, Finder.PUBLISHER)
+    assert not known().believes(EMPTY.digest, NO_STAMP)
+    known().note(EMPTY.digest, NO_STAMP, Finder.SCRUB)
+    assert known().believes(EMPTY.digest, NO_STAMP)
+    for later in (SCRUBBED + 1, -1.0):
+        now[0] = 1_800_000_000.0 + later
+        assert not known().believes(EMPTY.digest, NO_STAMP)
 
 
 def test_a_large_file_goes_up_in_pieces(

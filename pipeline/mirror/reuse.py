@@ -1,0 +1,266 @@
+"""What a mirror holds already becomes part of another image only when its bytes are known to be what its digest says.
+
+They are known if they were hashed in this run, or, on a directory, since which a file's stamp tells that nobody touched
+it, or by a scrub that is not too long ago. What is rotten is put aside and written anew from the publisher's own bytes.
+
+    .scrub/blobs/AB           what is known of the blobs whose digests begin with AB: stamp, when, found out by whom
+    .quarantine/rotten/…      files whose bytes were not what their names say
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.beneath import Folder, LinkRefused, NotRegular
+from pipeline.digest import CHUNK, Digest, identity
+from pipeline.errors import VerificationError
+from pipeline.mirror.repository import Arrival
+from pipeline.mirror.whole import make_drafts, sync_folder, write_blob, write_whole
+from pipeline.model.image import Descriptor
+from pipeline.store import Store
+
+Stamp = tuple[int, int, int, int]
+"""Size, inode, times of modification and change in nanoseconds; the kernel alone sets the last."""
+
+NO_STAMP: Stamp = (0, 0, 0, 0)
+"""Of blobs that are no files here."""
+
+BELIEVED = 12 * 3600.0
+"""Seconds for which publishers believe what another hashed, while the stamp is the same: a night."""
+
+SCRUBBED = 8 * 86_400.0
+"""Seconds for which they believe a scrub: it is meant to run each week."""
+
+SETTLED = 10_000_000
+"""Nanoseconds that a file must not have changed before it is hashed: more than two ticks of the clock by which the
+kernel stamps, so that no later change has the same stamp."""
+
+_SHARD_LIMIT = 32 << 20
+"""Bytes of one file of the record: 200,000 blobs of which all begin with the same two digits."""
+
+
+class Finder(StrEnum):
+    """Who hashed a blob."""
+
+    PUBLISHER = "publisher"
+    SCRUB = "scrub"
+
+
+class Known(Protocol):
+    """What is known to be whole. A loss of it costs another look and nothing else."""
+
+    def believes(self, digest: Digest, stamp: Stamp) -> bool:
+        """Whether the blob was found whole not too long ago, and has had this stamp since."""
+
+    def note(self, digest: Digest, stamp: Stamp, finder: Finder) -> None:
+        """A blob of this stamp was hashed just now, and is whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownInRun:
+    """Known while this process works with the mirror, and what a store remembers of its scrubs. `url`: the mirror's;
+    `clock` gives seconds since the epoch."""
+
+    url: str = ""
+    store: Store | None = None
+    clock: Callable[[], float] = lambda: 0.0
+    _whole: dict[Digest, Stamp] = field(default_factory=dict)
+
+    def believes(self, digest: Digest, stamp: Stamp) -> bool:
+        """See `Known`."""
+        if self._whole.get(digest) == stamp:
+            return True
+        at = self.store.recall(self._name(digest)) if self.store else None
+        return isinstance(at, int) and 0 <= self.clock() - at < SCRUBBED
+
+    def note(self, digest: Digest, stamp: Stamp, finder: Finder) -> None:
+        """See `Known`."""
+        self._whole[digest] = stamp
+        if self.store is not None and finder is Finder.SCRUB:
+            self.store.remember(self._name(digest), int(self.clock()))
+
+    def _name(self, digest: Digest) -> Digest:
+        return identity("scrubbed", 1, mirror=self.url, digest=digest)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownInFolder:
+    """Known to all who work with a directory: a file for each two digits that digests begin with. Of two who write one
+    at the same time one is forgotten, which costs another look."""
+
+    folder: Path
+    drafts: Path
+    clock: Callable[[], float]
+
+    def believes(self, digest: Digest, stamp: Stamp) -> bool:
+        """See `Known`."""
+        known = self.read(digest.hex[:2]).get(digest.hex)
+        if known is None or known[0] != stamp:
+            return False
+        _, at, finder = known
+        return 0 <= self.clock() - at < (SCRUBBED if finder is Finder.SCRUB else BELIEVED)
+
+    def note(self, digest: Digest, stamp: Stamp, finder: Finder) -> None:
+        """See `Known`. A file that changed just now is not noted: it could change again and have the same stamp."""
+        self.note_all({digest: stamp}, finder)
+
+    def note_all(self, found: Mapping[Digest, Stamp], finder: Finder) -> None:
+        """The same of several."""
+        now = self.clock()
+        for start in {digest.hex[:2] for digest in found}:
+            known = self.read(start)
+            for digest, stamp in found.items():
+                if digest.hex[:2] == start and not (
+                    finder is Finder.PUBLISHER and self._scrubbed(known, digest, stamp)
+                ):
+                    known[digest.hex] = (stamp, now, finder)
+            text = json.dumps({name: [*stamp, at, str(by)] for name, (stamp, at, by) in sorted(known.items())})
+            make_drafts(self.folder)
+            write_whole(text.encode(), self.folder / start, self.drafts, sync=False)
+
+    def forget(self, digest: Digest) -> None:
+        """Nothing is known of a blob from now on."""
+        known = self.read(digest.hex[:2])
+        if known.pop(digest.hex, None) is not None:
+            text = json.dumps({name: [*stamp, at, str(by)] for name, (stamp, at, by) in sorted(known.items())})
+            write_whole(text.encode(), self.folder / digest.hex[:2], self.drafts, sync=False)
+
+    def read(self, start: str) -> dict[str, tuple[Stamp, float, Finder]]:
+        """What is known of digests that begin so. What cannot be read is not known."""
+        try:
+            with Folder(self.folder).open_unlinked(start) as file:
+                data = file.read(_SHARD_LIMIT + 1)
+            rows = json.loads(data) if len(data) <= _SHARD_LIMIT else {}
+            return {
+                name: ((int(row[0]), int(row[1]), int(row[2]), int(row[3])), float(row[4]), Finder(row[5]))
+                for name, row in rows.items()
+            }
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            return {}
+
+    def _scrubbed(self, known: Mapping[str, tuple[Stamp, float, Finder]], digest: Digest, stamp: Stamp) -> bool:
+        before = known.get(digest.hex)
+        return before is not None and before[0] == stamp and before[2] is Finder.SCRUB
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """A file's stamp."""
+    return (status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def regular_file(path: Path) -> os.stat_result | None:
+    """The status of a regular file; None if there is none, or something else."""
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """What a file's bytes are. `stamp`: as it was before they were read; `settled`: any later change of it has another
+    stamp."""
+
+    digest: Digest
+    stamp: Stamp
+    settled: bool
+
+
+def hash_file(root: Path, path: Path, advance: Callable[[int], None] = lambda size: None) -> Hashed | None:
+    """Hash a file below `root`; None if there is no such file. `advance` is told of the bytes that were read. Raises
+    OSError where the disk cannot read it."""
+    try:
+        file = Folder(root).open_unlinked(path.relative_to(root))
+    except (FileNotFoundError, NotADirectoryError, LinkRefused, NotRegular):
+        return None
+    with file:
+        # The kernel's clock, against the kernel's stamps.
+        settled = time.clock_gettime_ns(time.CLOCK_REALTIME) - SETTLED > os.fstat(file.fileno()).st_ctime_ns
+        stamp = stamp_of(os.fstat(file.fileno()))
+        seen = hashlib.sha256()
+        while piece := file.read(CHUNK):
+            seen.update(piece)
+            advance(len(piece))
+    return Hashed(Digest(seen.hexdigest()), stamp, settled)
+
+
+def bring_blob(
+    descriptor: Descriptor, content: bytes | Path, target: Path, *, root: Path, drafts: Path, known: Known
+) -> Arrival:
+    """Make sure that a blob stands at `target`, whole, and that it is no other name of `content`. Raises
+    VerificationError `digest-mismatch` if `content` is not what `descriptor` says, `blob-missing` if it is not there.
+    """
+    if is_whole(root, target, descriptor.digest, descriptor.size, known):
+        if not isinstance(content, Path) or not _same_file(target, content):
+            return Arrival.PRESENT
+        write_blob(descriptor, content, target, drafts)  # linked by relbuild as it was before
+        return Arrival.PRESENT
+    if os.path.lexists(target):
+        set_aside(root, target)
+    write_blob(descriptor, content, target, drafts)
+    return Arrival.UPLOADED
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
+
+
+def is_whole(root: Path, path: Path, digest: Digest, size: int, known: Known) -> bool:
+    """Whether a blob stands at `path` whose bytes are known to be what its digest says: hashed now if they were not
+    before, or were touched since. What cannot be read is not whole."""
+    found = regular_file(path)
+    if found is None or found.st_size != size:
+        return False
+    if known.believes(digest, stamp_of(found)):
+        return True
+    try:
+        seen = hash_file(root, path)
+    except OSError:
+        return False
+    if seen is None or seen.digest != digest:
+        return False
+    if seen.settled:
+        with contextlib.suppress(OSError):  # a mirror that is full, or cannot be written to: known the next time
+            known.note(digest, seen.stamp, Finder.PUBLISHER)
+    return True
+
+
+def set_aside(root: Path, path: Path) -> None:
+    """Move a file whose bytes are not what its name says into the quarantine, for whoever wants to know what became of
+    it. Nothing happens if it is gone."""
+    aside = root / ".quarantine" / "rotten"
+    if not aside.is_dir():
+        aside.parent.mkdir(mode=0o700, exist_ok=True)
+        aside.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(root)
+        sync_folder(aside.parent)
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside / f"{path.name}.{secrets.token_hex(4)}")
+        sync_folder(aside)
+        sync_folder(path.parent)
+
+
+def still_rotten(what: str, url: str) -> VerificationError:
+    """The error of something that a registry gives with other bytes, also after it was sent again."""
+    return VerificationError(
+        "mirror-rotten",
+        f"the registry gives other bytes than those of the {what}, also after they were sent again",
+        place=url,
+        hint="it takes what it has for whole: remove its file from the registry's own storage "
+        "(docker-registry: docker/registry/v2/blobs/sha256/…/data), restart the registry, and publish again",
+    )
