@@ -8,13 +8,12 @@ inputs, so they are made once for each and recalled from the store.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.digest import Digest, canonical_json, digest_json, identity
+from pipeline.drafts import draft_beside, put_folder, sweep_beside
 from pipeline.errors import PublicationRefused, RelbuildError, UsageError, VerificationError
 from pipeline.model.bill import Bill, BuildRecord
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, Evidence, evidence_json
@@ -59,8 +58,8 @@ def write_report(
     and of an image that passed the evidence. Whole or not at all. `value` is what `report.json` says, `documents`
     are (file name, content)."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
+    sweep_beside(folder)
+    with draft_beside(folder) as made:
         made.chmod(0o755)
         (made / "report.json").write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
         for document, content in documents:
@@ -71,10 +70,7 @@ def write_report(
             for instance in report.instances:
                 (made / f"{instance.name}.log").write_text(instance.log)
         keep_evidence(made, evidence, store)
-        shutil.rmtree(folder, ignore_errors=True)
-        made.rename(folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        put_folder(made, folder)
 
 
 def keep_evidence(folder: Path, evidence: Evidence | None, store: Store) -> None:

@@ -1,30 +1,25 @@
 """An image as a directory (image-spec 1.1, image-layout.md).
 
 A layout is made beside its place, synced, and put there in one step, so it is whole or not there, also after a power
-cut. Blobs are hard links into the store where the file system allows, so a layout costs almost nothing.
+cut. Its blobs are copies that share no inode with the store's (blocks where the file system can), so what is written
+into it spoils nothing else; an unchanged one is known by its files' stamps and not copied again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import errno
-import os
-import secrets
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.digest import Digest, HashingWriter, canonical_json, chunks, digest_file
+from pipeline.clone import clone_file
+from pipeline.digest import Digest, canonical_json, identity
+from pipeline.drafts import draft_beside, put_folder, sweep_beside
 from pipeline.errors import UsageError, VerificationError
 from pipeline.model.image import Image
 from pipeline.oci import media_types
 from pipeline.oci.image import DOCUMENT_LIMIT, Reader, descriptor_json, parse_image, platform_json
-from pipeline.store import Store, failing_at, sync_file, sync_folder
+from pipeline.store import Store, failing_at
+from pipeline.store.blobs import stamp, stamp_of_whole
 
 LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
-_RENAME_EXCHANGE = 2
-_AT_FDCWD = -100
 
 
 def blob_path(layout: Path, digest: Digest) -> Path:
@@ -47,6 +42,7 @@ def write_layout(image: Image, *, store: Store, target: Path) -> None:
     Raises VerificationError `blob-missing` or `blob-damaged` for a layer, UsageError `not-a-layout` if
     something else stands at `target`.
     """
+    sweep_beside(target)
     if _stands(image, store, target):
         return
     if target.exists() and not (target / "oci-layout").exists() and any(target.iterdir()):
@@ -57,23 +53,22 @@ def write_layout(image: Image, *, store: Store, target: Path) -> None:
             hint="name another --output, or remove it",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(target) as draft:
+    with draft_beside(target) as draft:
         blobs = draft / "blobs" / "sha256"
         blobs.mkdir(parents=True)
         for layer in image.layers:
             place = blobs / layer.blob.digest.hex
             if not place.exists():
                 _take(store, layer.blob.digest, layer.blob.size, place)
-        _write_synced(blobs / image.config_descriptor.digest.hex, image.config_bytes)
-        _write_synced(blobs / image.manifest_descriptor.digest.hex, image.manifest_bytes)
-        _write_synced(draft / "oci-layout", LAYOUT_FILE)
-        _write_synced(draft / "index.json", index_bytes(image))
+        (blobs / image.config_descriptor.digest.hex).write_bytes(image.config_bytes)
+        (blobs / image.manifest_descriptor.digest.hex).write_bytes(image.manifest_bytes)
+        (draft / "oci-layout").write_bytes(LAYOUT_FILE)
+        (draft / "index.json").write_bytes(index_bytes(image))
         draft.chmod(0o755)
-        for folder in (blobs, blobs.parent, draft):
-            sync_folder(folder)
-        store.settle()
-        _put(draft, target)
-        sync_folder(target.parent)
+        with failing_at(target):
+            put_folder(draft, target)
+    for layer in image.layers:
+        _note(store, blob_path(target, layer.blob.digest), layer.blob.digest)
 
 
 def read_layout(path: Path) -> Image:
@@ -125,7 +120,7 @@ def read_blob(layout: Path, digest: Digest) -> bytes:
 
 
 def _stands(image: Image, store: Store, target: Path) -> bool:
-    """Is exactly this image at `target` already? A layer's bytes are known by being the store's own file."""
+    """Is exactly this image at `target` already?"""
     documents = {
         target / "oci-layout": LAYOUT_FILE,
         target / "index.json": index_bytes(image),
@@ -144,14 +139,27 @@ def _stands(image: Image, store: Store, target: Path) -> bool:
         return False
 
 
-def _same(store: Store, theirs: Path, digest: Digest) -> bool:
-    return (store.sound(digest) and store.blob(digest).samefile(theirs)) or digest_file(theirs) == digest
+def _same(store: Store, ours: Path, digest: Digest) -> bool:
+    """Whether a layer's file is whole: by its stamp, if it was hashed before, or now. One that is the store's own, as
+    they were once, is not taken for the layout's."""
+    found = stamp(ours)
+    if found is None or found == store.stamp(digest):
+        return False
+    if store.recall(_stamped(ours, digest)) == found:
+        return True
+    if stamp_of_whole(ours, digest) is None:
+        return False
+    _note(store, ours, digest)
+    return True
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with failing_at(path), path.open("wb") as file:
-        file.write(data)
-        sync_file(file)
+def _note(store: Store, ours: Path, digest: Digest) -> None:
+    """A layer's file was hashed or copied just now, and is whole."""
+    store.remember(_stamped(ours, digest), stamp(ours))
+
+
+def _stamped(ours: Path, digest: Digest) -> Digest:
+    return identity("layout-blob", 1, path=ours.absolute(), digest=digest)
 
 
 def _take(store: Store, digest: Digest, size: int, place: Path) -> None:
@@ -168,43 +176,5 @@ def _take(store: Store, digest: Digest, size: int, place: Path) -> None:
             f"layer {digest} in the store has other bytes",
             hint="run the command again: it is made anew",
         )
-    try:
-        place.hardlink_to(source)
-        store.note_whole(digest)  # A link is a change of the file, which was sound until now.
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
-            raise
-        with failing_at(place), source.open("rb") as file, place.open("wb") as copy:
-            writer = HashingWriter(copy)
-            for piece in chunks(file):
-                writer.write(piece)
-            sync_file(copy)
-        if writer.digest != digest:
-            raise VerificationError("blob-damaged", f"layer {digest} in the store has other bytes") from None
-
-
-@contextlib.contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A new folder on the file system of `target`; whatever is left of it is removed."""
-    draft = target.parent / f".{target.name}.{secrets.token_hex(4)}"
-    draft.mkdir()
-    try:
-        yield draft
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _put(draft: Path, target: Path) -> None:
-    """Move `draft` to `target`; what stood there is then at `draft`."""
-    if not target.exists():
-        draft.rename(target)
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = os.fsencode(draft), os.fsencode(target)
-    if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
-        return
-    # Some file systems cannot exchange: for a moment nothing is there, but never half of something.
-    old = draft.with_name(f"{draft.name}.old")
-    target.rename(old)
-    draft.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    with failing_at(place), source.open("rb") as file, place.open("wb") as copy:
+        clone_file(file, copy)

@@ -113,7 +113,7 @@ def _remove(store: Store, kind: str, path: Path) -> int:
     """Remove it in one step; the bytes that were freed."""
     found = path.lstat()
     if kind == "blobs" and found.st_nlink > 1:
-        path.unlink()  # A layout holds it too: nothing is freed, and nothing is lost.
+        path.unlink()  # A layout or mirror of an older relbuild holds it too: nothing is freed, and nothing is lost.
         return 0
     size = _bytes(path)
     with store.temporary("collected") as folder:

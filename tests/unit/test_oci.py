@@ -25,6 +25,7 @@ from pipeline.oci import (
     write_archive,
     write_layout,
 )
+from pipeline.oci import layout as layout_module
 from pipeline.store import Store
 from tests.unit.tiny_image import CONFIG, fake_layer, layer, tar, tiny
 
@@ -116,9 +117,30 @@ class TestLayout:
         assert validate(tmp_path / "out") == ()
         assert read_layout(tmp_path / "out") == image
 
-    def test_layers_cost_no_space(self, store: Store, layout: Path) -> None:
+    def test_a_byte_written_into_a_layout_is_not_one_of_the_stores(self, store: Store, layout: Path) -> None:
         digest = tiny(store).layers[0].blob.digest
-        assert blob_path(layout, digest).samefile(store.blob(digest))
+        assert not blob_path(layout, digest).samefile(store.blob(digest))
+        blob_path(layout, digest).write_bytes(b"edited")
+        assert store.sound(digest)
+        write_layout(tiny(store), store=store, target=layout)
+        assert validate(layout) == ()
+
+    def test_a_layer_that_an_older_relbuild_linked_is_made_the_layouts_own(self, store: Store, layout: Path) -> None:
+        digest = tiny(store).layers[0].blob.digest
+        blob_path(layout, digest).unlink()
+        blob_path(layout, digest).hardlink_to(store.blob(digest))
+        write_layout(tiny(store), store=store, target=layout)
+        assert not blob_path(layout, digest).samefile(store.blob(digest))
+        assert validate(layout) == ()
+
+    def test_layers_of_an_unchanged_image_are_not_read_again(
+        self, store: Store, layout: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def never(path: Path, digest: Digest) -> None:
+            raise AssertionError(path)
+
+        monkeypatch.setattr(layout_module, "stamp_of_whole", never)
+        write_layout(tiny(store), store=store, target=layout)
 
     def test_the_same_image_is_not_touched(self, store: Store, layout: Path) -> None:
         before = state(layout)

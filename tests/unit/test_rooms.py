@@ -12,7 +12,7 @@ PIPELINE = Path(__file__).parents[2] / "pipeline"
 
 FLOORS: dict[str, int] = {
     **dict.fromkeys(("urls", "errors", "system_errors", "beneath", "digest"), 0),
-    **dict.fromkeys(("process", "progress", "streams", "documents", "clone"), 0),
+    **dict.fromkeys(("process", "progress", "streams", "documents", "clone", "drafts"), 0),
     **dict.fromkeys(("model", "store", "render", "transfer"), 1),
     **dict.fromkeys(("recipes", "repos", "packages", "trees", "oci", "sandbox"), 2),
     **dict.fromkeys(("resolve", "layers", "smoke", "mirror"), 3),
@@ -34,6 +34,7 @@ GROUND = {
     "streams": 3,
     "documents": 3,
     "clone": 3,
+    "drafts": 3,
 }
 """On the ground floor, in that order, a later room may use an earlier one: everything raises errors."""
 
@@ -57,7 +58,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "starlette": ("mirror",),
     "uvicorn": ("mirror",),
     "pyroute2": ("sandbox",),
-    "ctypes": ("beneath", "sandbox", "oci"),
+    "ctypes": ("beneath", "sandbox", "drafts"),
     "typer": ("cli",),
     "rich": ("cli",),
     "dask": ("nightly",),
