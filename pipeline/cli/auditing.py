@@ -26,9 +26,9 @@ from pipeline.cli.command import (
 from pipeline.cli.identity import IdentityOption, identity_for
 from pipeline.cli.keys import verifying_key
 from pipeline.cli.looking import ImageArgument
-from pipeline.cli.outcome import plain
 from pipeline.cli.progress import Look
 from pipeline.errors import FixesLacking
+from pipeline.escaping import visible
 from pipeline.mirror.addresses import is_address, parse_address
 from pipeline.model.advisory import SECURITY, Threshold, age_in_days, exceeding
 from pipeline.model.lifetime import days_text, lifetime_warning
@@ -93,7 +93,7 @@ def audit_command(
         if around.as_json:
             answer(audit_as_json(found, limit))
         else:
-            print(plain("\n".join(audit_as_lines(found))))
+            print(visible("\n".join(audit_as_lines(found))))
         if limit is not None:
             try:
                 require_below(limit, found)

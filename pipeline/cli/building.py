@@ -35,6 +35,7 @@ from pipeline.cli.summary import (
     locked_as_lines,
 )
 from pipeline.errors import SmokeError, UsageError
+from pipeline.escaping import visible
 from pipeline.model.image import Compression
 from pipeline.oci import ArchiveKind, write_archive
 from pipeline.resolve import Mode
@@ -160,7 +161,7 @@ def explain_command(
         if around.as_json:
             answer({"package": package, "explanation": text})
         else:
-            print(text)
+            print(visible(text))
         return 0
 
     perform(act, progress, as_json)

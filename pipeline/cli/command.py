@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -15,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import pipeline
-from pipeline.cli.outcome import plain
 from pipeline.cli.outcome import report as report_error
 from pipeline.cli.progress import Look, close, open_progress
 from pipeline.cli.signals import SIGNALS, Interruptible, Terminated
 from pipeline.cli.streams import stdout_is_closed
 from pipeline.errors import RelbuildError, UsageError
+from pipeline.escaping import json_text, visible
 from pipeline.model.image import Compression
 from pipeline.model.lock import Mode
 from pipeline.progress import Progress
@@ -136,7 +135,7 @@ def perform(act: Callable[[Surroundings], int], look: Look, as_json: bool) -> No
         except (KeyboardInterrupt, Terminated) as ended:
             number = ended.number if isinstance(ended, Terminated) else signal.SIGINT
             close(progress)
-            print(SIGNALS[signal.Signals(number)], file=sys.stderr)
+            print(visible(SIGNALS[signal.Signals(number)]), file=sys.stderr)
             status = 128 + number
         except Exception as error:
             close(progress)
@@ -166,12 +165,12 @@ def tell(error: RelbuildError) -> int:
 def say(*lines: str) -> None:
     """Lines for people, on stderr."""
     for line in lines:
-        print(plain(line), file=sys.stderr)
+        print(visible(line), file=sys.stderr)
 
 
 def answer(value: object) -> None:
     """The one machine-readable result, on stdout."""
-    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
+    print(json_text(value))
 
 
 def order(

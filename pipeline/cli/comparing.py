@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.command import JsonOption, ProgressOption, StoreOption, Surroundings, answer, app, perform
-from pipeline.cli.outcome import plain
 from pipeline.cli.progress import Look, size_text
 from pipeline.errors import UsageError
+from pipeline.escaping import visible
 from pipeline.mirror.addresses import Address, is_address, parse_address
 from pipeline.model.comparison import (
     ComparedLayer,
@@ -59,7 +59,7 @@ def diff_command(
         if around.as_json:
             answer(_as_json(found))
         else:
-            sys.stdout.write(plain("".join(f"{line}\n" for line in _as_lines(found))))
+            sys.stdout.write(visible("".join(f"{line}\n" for line in _as_lines(found))))
         return int(exit_code and not found.same)
 
     perform(act, progress, as_json)

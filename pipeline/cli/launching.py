@@ -37,6 +37,7 @@ from pipeline.cli.running import (
     stopped_by_signals,
 )
 from pipeline.errors import SmokeError
+from pipeline.escaping import visible
 from pipeline.gather import Workshop
 from pipeline.launch import plan_of, record, run_image, run_tests
 from pipeline.model.image import Image
@@ -80,7 +81,7 @@ def smoke_command(
                 progress=workshop.progress,
                 settling=settling,
             )
-            print(drafted, end="")
+            print(visible(drafted), end="")
             return 0
         keeping = Keeping(workshop.progress) if keep else None
         if is_layout(subject):

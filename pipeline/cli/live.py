@@ -19,7 +19,13 @@ from rich.progress import Task as Bar
 from rich.text import Text
 
 from pipeline.cli.progress import Running
+from pipeline.escaping import visible
 from pipeline.progress import Task
+
+
+def _text(foreign: str) -> str:
+    """A text in which nothing is markup of Rich or steers the terminal."""
+    return escape(visible(foreign, lines=False))
 
 
 class _Figures(ProgressColumn):
@@ -37,7 +43,7 @@ class _Figures(ProgressColumn):
 
 class _LiveRunning(Running):
     def __init__(self, bars: Bars, stage: str, label: str, total: int | None, unit: str) -> None:
-        bar = bars.add_task(f"{stage:>8}  {escape(label)}", total=total, unit=unit)
+        bar = bars.add_task(f"{stage:>8}  {_text(label)}", total=total, unit=unit)
         super().__init__(stage, label, total, unit, bar)
         self._bars = bars
 
@@ -73,11 +79,11 @@ class Live:
         self._bars.refresh()  # Or the bar would be drawn again under everything that is printed afterwards.
         mark = "[red]✗[/]" if failed else "[green]✓[/]"
         self._console.print(
-            f"{mark} {task.stage:>8}  {escape(task.label)}  [dim]{escape(task.summary())}[/]", highlight=False
+            f"{mark} {task.stage:>8}  {_text(task.label)}  [dim]{_text(task.summary())}[/]", highlight=False
         )
 
     def warn(self, text: str) -> None:
-        self._console.print(f"[yellow]! warning[/]  {escape(text)}", highlight=False)
+        self._console.print(f"[yellow]! warning[/]  {_text(text)}", highlight=False)
 
     def close(self) -> None:
         """Take the bars off the screen."""

@@ -11,10 +11,10 @@ import typer
 from pipeline.cli.command import JsonOption, ProgressOption, StoreOption, Surroundings, answer, app, perform, say
 from pipeline.cli.identity import IdentityOption, identity_for
 from pipeline.cli.keys import verifying_key
-from pipeline.cli.outcome import plain
 from pipeline.cli.progress import Look
 from pipeline.cli.summary import image_as_json, image_as_lines
 from pipeline.errors import Problem, UsageError, VerificationError
+from pipeline.escaping import visible
 from pipeline.mirror.addresses import is_address, parse_address
 from pipeline.oci import read_layout, validate
 from pipeline.oci.sbom import SbomForm, sbom_problems
@@ -48,8 +48,8 @@ def inspect_command(
             answer({"digest": digest, "images": [image_as_json(one) for one in found]})
         else:
             if len(found) > 1:
-                print(f"index {digest}")
-            print(plain("\n".join(line for one in found for line in image_as_lines(one))))
+                print(visible(f"index {digest}"))
+            print(visible("\n".join(line for one in found for line in image_as_lines(one))))
         return 0
 
     perform(act, Look.NONE, as_json)

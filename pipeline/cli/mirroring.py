@@ -23,7 +23,6 @@ from pipeline.cli.command import (
 )
 from pipeline.cli.identity import IdentityOption, identity_for
 from pipeline.cli.keys import verifying_key
-from pipeline.cli.outcome import plain
 from pipeline.cli.progress import Look
 from pipeline.cli.publishing import ReferenceArgument, rules_for
 from pipeline.cli.released import (
@@ -34,6 +33,7 @@ from pipeline.cli.released import (
     verified_as_json,
     verified_as_lines,
 )
+from pipeline.escaping import visible
 from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.serving import WARNING, serve
 from pipeline.release import history, prune, refuse_untested, undo_pruning, verify
@@ -165,7 +165,7 @@ def history_command(
         if around.as_json:
             answer({"history": history_as_json(steps)})
         else:
-            print(plain("\n".join(history_as_lines(steps))) if steps else "no move of this tag is written down")
+            print(visible("\n".join(history_as_lines(steps)) or "no move of this tag is written down"))
         return 0
 
     perform(act, progress, as_json)

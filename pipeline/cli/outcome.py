@@ -8,17 +8,10 @@ import traceback
 
 from pipeline.cli.streams import BROKEN_PIPE, STDOUT, drop_stdout
 from pipeline.errors import EnvironmentLacking
+from pipeline.escaping import message_lines, visible
 from pipeline.system_errors import relbuild_error
 
 INTERNAL_ERROR = 1
-
-
-def plain(text: str) -> str:
-    """A text for a terminal: what would move the cursor, change colours or hide text is written out as an escape. Much
-    of what is printed was read from mirrors and packages, and is whatever their makers liked."""
-    return "".join(
-        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode("ascii") for one in text
-    )
 
 
 def report(error: BaseException, *, as_json: bool) -> int:
@@ -34,16 +27,16 @@ def report(error: BaseException, *, as_json: bool) -> int:
         )
     known = relbuild_error(error)
     if known is None:
-        traceback.print_exception(error)
-        print(f"internal error: {error!r}; this is a defect in relbuild, please report it", file=sys.stderr)
+        print(visible("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+        print(visible(f"internal error: {error!r}; this is a defect in relbuild, please report it"), file=sys.stderr)
         if as_json:
             _answer({"error": [{"code": "internal-error", "message": repr(error)}]})
         return INTERNAL_ERROR
     for problem in known.problems:
-        where = f"{problem.place}: " if problem.place else ""
-        print(plain(f"error[{problem.code}] {where}{problem.message}"), file=sys.stderr)
+        where = f"{visible(problem.place, lines=False)}: " if problem.place else ""
+        print(message_lines(f"error[{problem.code}] {where}{problem.message}"), file=sys.stderr)
         if problem.hint:
-            print(plain(f"  → {problem.hint}"), file=sys.stderr)
+            print(message_lines(f"  → {problem.hint}"), file=sys.stderr)
     if as_json:
         problems = [{"code": p.code, "message": p.message, "place": p.place, "hint": p.hint} for p in known.problems]
         _answer({"error": problems, "exit_code": known.exit_code})

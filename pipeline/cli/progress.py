@@ -9,6 +9,7 @@ import time
 from enum import StrEnum
 from typing import IO
 
+from pipeline.escaping import visible
 from pipeline.progress import QUIET, Progress, Task
 
 
@@ -80,7 +81,7 @@ class _Lines:
 
     def _say(self, text: str) -> None:
         with self._lock:
-            print(text, file=self._stream, flush=True)
+            print(visible(text, lines=False), file=self._stream, flush=True)
 
 
 class _JsonLines(_Lines):

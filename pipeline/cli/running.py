@@ -16,13 +16,13 @@ from types import FrameType
 
 from pipeline import process
 from pipeline.errors import UsageError
+from pipeline.escaping import visible
 from pipeline.launch import Mounted, Published, Run, RunOrder, enter_command, shell_of
 from pipeline.model.report import CheckResult
 from pipeline.model.smoke import Limits
 from pipeline.progress import Progress
 from pipeline.recipes.quantities import Malformed, parse_bandwidth, parse_cpus, parse_size, parse_throughput
 from pipeline.sandbox import Instance
-from pipeline.smoke import escaped
 
 _LOOK = 0.2
 """Seconds between looks at what runs."""
@@ -151,8 +151,8 @@ class Follower:
 
     def _write(self, name: str, lines: Sequence[bytes]) -> None:
         if lines:
-            texts = (escaped(line.decode(errors="replace").rstrip("\r")) for line in lines)
-            print("\n".join(f"{name} | {text}" for text in texts), flush=True)
+            texts = (visible(line.decode(errors="replace").rstrip("\r"), lines=False) for line in lines)
+            print(visible("\n".join(f"{name} | {text}" for text in texts)), flush=True)
 
 
 # --- while they run ------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ class Keeping:
 def kept_lines(instance: Instance, results: Sequence[CheckResult]) -> Iterator[str]:
     """What a person needs to look at a failed instance."""
     failed = [result.name for result in results if not result.passed]
-    yield f"{instance.name} failed ({escaped(', '.join(failed[:5]))}) and is kept up until Ctrl-C"
+    yield f"{instance.name} failed ({visible(', '.join(failed[:5]))}) and is kept up until Ctrl-C"
     which = "a shell in it" if shell_of(instance) else "it has no shell; one of this machine in its namespaces"
     yield f"  {which}: {' '.join(enter_command(instance))}"
     yield f"  its files: /proc/{instance.pid}/root   its processes: {instance.berth.group.path}"
@@ -273,7 +273,7 @@ def kept_lines(instance: Instance, results: Sequence[CheckResult]) -> Iterator[s
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def is_layout(text: str) -> bool:

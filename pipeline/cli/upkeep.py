@@ -24,6 +24,7 @@ from pipeline.cli.command import (
 from pipeline.cli.progress import Look, size_text
 from pipeline.cli.summary import environment_as_lines
 from pipeline.errors import EnvironmentLacking, Problem, VerificationError
+from pipeline.escaping import visible
 from pipeline.gather import locked_packages
 from pipeline.packages import library_version
 from pipeline.recipes import json_schema
@@ -40,7 +41,7 @@ def doctor_command(as_json: JsonOption = False) -> None:
         if around.as_json:
             answer([{"name": f.name, "ok": f.ok, "detail": f.detail, "needed_for": f.needed_for} for f in findings])
         else:
-            print("\n".join(environment_as_lines(findings)))
+            print(visible("\n".join(environment_as_lines(findings))))
         return 0 if all(finding.ok for finding in findings) else EnvironmentLacking.exit_code
 
     perform(act, Look.NONE, as_json)
@@ -65,7 +66,7 @@ def version_command(as_json: JsonOption = False) -> None:
         if around.as_json:
             answer({"relbuild": pipeline.__version__, "rpm": library_version(), "format": pipeline.FORMAT})
         else:
-            print(f"relbuild {pipeline.__version__} (rpm {library_version()}, format {pipeline.FORMAT})")
+            print(visible(f"relbuild {pipeline.__version__} (rpm {library_version()}, format {pipeline.FORMAT})"))
         return 0
 
     perform(act, Look.NONE, as_json)
@@ -80,7 +81,7 @@ def store_du_command(store: StoreOption = None, as_json: JsonOption = False) -> 
         if around.as_json:
             answer(held)
         else:
-            print("\n".join(f"{size_text(count):>10}  {name}" for name, count in sorted(held.items())))
+            print(visible("\n".join(f"{size_text(count):>10}  {name}" for name, count in sorted(held.items()))))
         return 0
 
     perform(act, Look.NONE, as_json)

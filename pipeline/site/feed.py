@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from uuid import UUID, uuid5
 
+from pipeline.escaping import cleaned
 from pipeline.model.night import Outcome
 from pipeline.site.history import Item, NightNote
 from pipeline.site.markup import attributes, text
 from pipeline.site.paths import FEED, product_folder
-from pipeline.site.words import count_text, day_text, iso_text, legal, span_text
+from pipeline.site.words import count_text, day_text, iso_text, span_text
 
 ENTRIES_LIMIT = 200
 """Entries of a feed: readers keep what they have seen."""
@@ -74,4 +75,4 @@ def _entry(note: NightNote, identifier: str, title: str, *, link: str, said: str
 
 
 def _id(*names: str) -> str:
-    return f"urn:uuid:{uuid5(_OURS, chr(0).join(legal(name) for name in names))}"
+    return f"urn:uuid:{uuid5(_OURS, chr(0).join(cleaned(name) for name in names))}"

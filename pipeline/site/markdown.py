@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from pipeline.escaping import cleaned
 from pipeline.model.night import Night, Outcome, Product
 from pipeline.site.judgements import ORDER, STAGES, headline, missing_fixes, ordered
-from pipeline.site.words import count_text, day_text, legal, size_text, span_text
+from pipeline.site.words import count_text, day_text, size_text, span_text
 
 LIMIT = 900_000
 """Characters: GitHub refuses a summary of more than 1 MiB."""
@@ -97,12 +98,12 @@ def _trouble(product: Product) -> str:
 
 def _plain(text: str) -> str:
     """A text in which nothing is markup, a mention or a reference, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(legal(text).split()))
+    return _SPECIAL.sub(r"\\\1", " ".join(cleaned(text).split()))
 
 
 def _fenced(text: str, language: str) -> str:
     """A block of code, its fence longer than any in it."""
-    text = legal(text)
+    text = cleaned(text)
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}\n"

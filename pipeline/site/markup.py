@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from html import escape
 
-from pipeline.site.words import legal
+from pipeline.escaping import cleaned
 
 
 def attributes(**values: object) -> str:
@@ -15,7 +15,7 @@ def attributes(**values: object) -> str:
 
 def text(value: object) -> str:
     """A value between tags."""
-    return escape(legal(str(value)), quote=False)
+    return escape(cleaned(str(value)), quote=False)
 
 
 def json_bytes(value: object) -> bytes:
@@ -27,4 +27,4 @@ def json_bytes(value: object) -> bytes:
 
 def _value(value: object) -> str:
     # As it stands, white space in an attribute becomes spaces (Extensible Markup Language 1.0, 3.3.3).
-    return escape(legal(str(value))).replace("\n", "&#10;").replace("\t", "&#9;")
+    return escape(cleaned(str(value))).replace("\n", "&#10;").replace("\t", "&#9;")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from pipeline.escaping import cleaned
 from pipeline.model.night import Night, Product
 from pipeline.render.pages import Pages
 from pipeline.site import words
@@ -55,4 +56,4 @@ def _page(template: str, values: Mapping[str, object], night: Night) -> bytes:
 
 @cache
 def _pages() -> Pages:
-    return Pages(TEMPLATES, _FILTERS, words.legal)
+    return Pages(TEMPLATES, _FILTERS, cleaned)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
@@ -11,21 +10,6 @@ DAY = 86_400_000
 LINES_LIMIT = 400
 LINE_LIMIT = 2000
 """Lines of a log that a page shows, and characters of one."""
-
-_SEQUENCE = re.compile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[@-Z\\\\-_])")
-"""What programs write to colour a terminal (ECMA-48)."""
-_CONTROL = re.compile(
-    "[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010fffd]|[\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)
-"""Neither shown nor legal in XML; and those that turn the reading direction, which make a text look like another."""
-
-
-def legal(text: str) -> str:
-    """A text without what no page shows and no XML may hold: terminal sequences, control characters, halves of
-    surrogate pairs, and marks that turn the reading direction. Tab and line feed stay."""
-    if text.isascii() and text.isprintable():
-        return text
-    return _CONTROL.sub("", _SEQUENCE.sub("", text).replace("\r\n", "\n"))
 
 
 def size_text(size: int | None) -> str:

@@ -7,7 +7,6 @@ question with a deadline. The answers are a report; an image that fails is no er
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.report_form import read_report, report_json
 from pipeline.smoke.junit import junit
-from pipeline.smoke.life import escaped
 from pipeline.smoke.record import draft_checks
 from pipeline.smoke.report import report_lines
 from pipeline.smoke.run import Holding, smoke
@@ -15,7 +14,6 @@ from pipeline.smoke.run import Holding, smoke
 __all__ = [
     "Holding",
     "draft_checks",
-    "escaped",
     "junit",
     "plan_digest",
     "read_report",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from xml.sax.saxutils import escape, quoteattr
 
+from pipeline.escaping import visible
 from pipeline.model.report import InstanceReport, SmokeReport
 from pipeline.smoke.report import neighbours_line
-
-_ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold, not even escaped (Extensible Markup Language 1.0, Char)."""
 
 
 def junit(report: SmokeReport, name: str) -> bytes:
@@ -109,15 +106,11 @@ def _facts(report: SmokeReport, instance: InstanceReport) -> Iterable[tuple[str,
 
 
 def _attributes(**values: object) -> str:
-    return "".join(f" {key}={quoteattr(_legal(str(value)))}" for key, value in values.items())
+    return "".join(f" {key}={quoteattr(visible(str(value)))}" for key, value in values.items())
 
 
 def _text(text: str) -> str:
-    return escape(_legal(text))
-
-
-def _legal(text: str) -> str:
-    return _ILLEGAL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return escape(visible(text))
 
 
 def _seconds(milliseconds: int) -> str:

@@ -4,13 +4,13 @@ volumes, as the same image or as its successor."""
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking, RelbuildError
+from pipeline.escaping import visible
 from pipeline.model.answers import Answer, MountsAnswer, NoAnswer, RestartAnswer, StopAnswer
 from pipeline.model.image import Image
 from pipeline.model.judging import judge, judge_mounts
@@ -29,7 +29,6 @@ has failed is killed: nothing would be learnt from waiting."""
 LOG_SHOWN = 256 << 10
 """Characters of an instance's log that go into the report: a quarter from its beginning, the rest its end."""
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 _PEAKS = frozenset({"peak_memory", "peak_pids"})
 
@@ -227,7 +226,7 @@ class Life:
             throttled_time=measured("throttled_time"),
             peak_pids=measured("peak_pids"),
             oom_kills=measured("oom_kills"),
-            log=escaped(shortened("[relbuild: started again]\n".join(self._logs))),
+            log=visible(shortened("[relbuild: started again]\n".join(self._logs))),
             role=self.role.label,
             happened="; ".join(self._happened),
             measured=tuple(sorted(self._measured.items())),
@@ -248,12 +247,6 @@ def _read_only(instance: Instance, image: Image) -> CheckResult:
 
 def _unanswered(name: str, why: str, took: int = 0) -> CheckResult:
     return CheckResult(name, False, took, why, NoAnswer(why))
-
-
-def escaped(text: str) -> str:
-    """What an image printed, such that it cannot steer a terminal: control characters appear as `\\x1b`; carriage
-    returns before a line's end are left out."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
 
 
 def shortened(log: str) -> str:

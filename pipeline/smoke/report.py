@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
+from pipeline.escaping import visible
 from pipeline.model.report import InstanceReport, NeighbourFigures, SmokeReport
-
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 def report_lines(report: SmokeReport) -> tuple[str, ...]:
     """What a terminal shows: every instance with its answers, what it used, and limits that do not hold. What
     an image printed cannot steer the terminal: control characters appear as `\\x1b`."""
-    return tuple(_CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line) for line in _lines(report))
+    return tuple(visible(line, lines=False) for line in _lines(report))
 
 
 def _lines(report: SmokeReport) -> Iterator[str]:

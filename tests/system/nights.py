@@ -34,11 +34,12 @@ KNOWN_AS = "registry.example/products"
 
 HOSTILE = (
     "<script>alert('x')</script>\x1b[31mred\x1b[0m\x00\x07 \"quoted\" 'single' & &amp; ]]> -->"
-    " \u202egnp.exe\u202c <img src=x onerror=alert(1)> javascript:alert(1) {{ 7 * 7 }} {% raw %} | `tick` @someone"
+    " \u202egnp.exe\u202c \u2067o\u200bp\u2028en\x9b31m\x1b]0;t\x07\U000e0041 <img src=x onerror=alert(1)>"
+    " javascript:alert(1) {{ 7 * 7 }} {% raw %} | `tick` @someone"
 )
 """What a scriptlet, an advisory or a label may say to harm whoever reads it."""
 
-MARKUP = ("<script", "<img", "\x1b", "\x00", "\x07", "\u202e")
+MARKUP = ("<script", "<img", "\x1b", "\x00", "\x07", "\u202e", "\u2067", "\u200b", "\u2028", "\x9b", "\U000e0041")
 """What must not be on any page."""
 
 _NAMES = (

@@ -175,7 +175,7 @@ class TestJunit:
         assert facts["limit.memory"] == "asked 100, read 100, enforced"
         assert facts["limit.bandwidth"] == "asked 5, read nothing, NOT ENFORCED: not yet"
         assert facts["image"] == str(REPORT.image)
-        assert suite.findtext("system-out") == "log\\x00 \\xd800 ]]> end"
+        assert suite.findtext("system-out") == "log\\x00 \\ud800 ]]> end"
 
     @settings(max_examples=25, deadline=None)
     @given(REPORTS, TEXT)

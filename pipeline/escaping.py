@@ -1,0 +1,58 @@
+"""Foreign text where people read it: on a terminal, in a page, in XML and JSON.
+
+Names, log lines, changelogs and messages come from packages, mirrors, images and recipes, and hold whatever their
+makers liked: sequences that steer a terminal, marks that turn the reading direction or join words, separators that
+begin a line of their own, halves of surrogate pairs. Text that is told to people goes through `visible`, which writes
+such characters out, or `cleaned`, which leaves them out where a reader would not know an escape.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+_HIDDEN = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
+    "\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""What is not shown, or shows other text elsewhere: marks and overrides of the reading direction (UAX #9), zero-width
+characters, separators of lines and paragraphs, fillers, tags (Unicode's Default_Ignorable_Code_Point, without the
+variation selectors of emoji)."""
+_UNSEEN = re.compile(f"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010fffd]|[{_HIDDEN}]")
+"""What is hidden, and what XML cannot hold (Extensible Markup Language 1.0, Char) or HTML does not show."""
+_SEQUENCE = re.compile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[@-Z\\\\-_])")
+"""What programs write to colour a terminal or to set its title (ECMA-48)."""
+
+
+def visible(text: str, *, lines: bool = True) -> str:
+    """A text of which all is seen, on a terminal and in XML: what would move the cursor, change colours, turn or hide
+    text is written out as an escape such as `\\x1b` or `\\u202e`. Tabs stay, and with `lines` line feeds; without, the
+    text is one line."""
+    if text.isascii() and text.isprintable():
+        return text
+    seen = _UNSEEN.sub(_written, text.replace("\r\n", "\n"))
+    return seen if lines else seen.replace("\n", "\\n")
+
+
+def message_lines(text: str) -> str:
+    """A message that may quote foreign text of several lines: those after the first are set off, so that none passes
+    for a line of relbuild's own, nor for a command to the CI that shows them."""
+    return visible(text.rstrip("\n")).replace("\n", "\n  | ")
+
+
+def cleaned(text: str) -> str:
+    """A text without what no page shows and no XML may hold: terminal sequences, control characters, halves of
+    surrogate pairs, marks that turn or hide text. Tab and line feed stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSEEN.sub("", _SEQUENCE.sub("", text).replace("\r\n", "\n"))
+
+
+def json_text(value: object) -> str:
+    """A value as indented JSON with sorted keys, readable: only what is not seen is written as JSON's escape."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def _written(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
