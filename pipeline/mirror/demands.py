@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem
+from pipeline.model.enforcement import unenforced
 from pipeline.model.evidence import Evidence
 from pipeline.model.image import Image
 from pipeline.model.judging import package_is
@@ -93,6 +94,11 @@ def broken(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
     if rule.runtimes and not any(fnmatchcase(runtime, glob) for glob in rule.runtimes):
         hint = f"test it under one of {', '.join(rule.runtimes)} (--runtime)"
         yield refuse("gate-runtime", f"it was tested under {runtime}", hint)
+    loose = unenforced(rule.enforced_limits, tested.evidence.limits) if rule.enforced_limits else ()
+    if loose:
+        hint = "ask for the limits in the recipe, and test where they are enforced: as root, or with control groups "
+        hint += "handed over (docs/sandbox.md)"
+        yield refuse("gate-limits", f"limits were not enforced when it was tested: {_some(loose)}", hint)
 
 
 def broken_by_all(rule: GateRule, tested: Sequence[TestedImage], current: Sequence[CurrentImage]) -> Iterator[Problem]:

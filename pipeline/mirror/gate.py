@@ -18,6 +18,7 @@ from pipeline.mirror.attesting import attested_evidence
 from pipeline.mirror.demands import CurrentImage, TestedImage, broken, broken_by_all
 from pipeline.mirror.repository import Repository
 from pipeline.model.artifact import Manifest
+from pipeline.model.enforcement import LimitEnforcement, enforcement
 from pipeline.model.evidence import Evidence, read_evidence
 from pipeline.model.image import Descriptor, Image
 from pipeline.model.plan_form import plan_digest
@@ -111,7 +112,7 @@ class Cleared:
     Raises PublicationRefused with all that is wrong: `gate-image`, `gate-architecture-untested`,
     `gate-report-missing`, `gate-report-failed`, `gate-report-of-another-image`, `gate-other-checks`,
     `gate-other-runtime`, `gate-report-edited`, and for the keeper's rules `gate-size`, `gate-setuid`, `gate-labels`,
-    `gate-license`, `gate-package`, `gate-runtime`, `gate-versions-differ`, `gate-older`.
+    `gate-license`, `gate-package`, `gate-runtime`, `gate-limits`, `gate-versions-differ`, `gate-older`.
     """
 
     repository: str
@@ -130,6 +131,11 @@ class Cleared:
     def digest(self) -> Digest:
         """What the tags will point to."""
         return self.manifest.digest
+
+    @property
+    def limits(self) -> tuple[LimitEnforcement, ...]:
+        """What the kernel held the tested instances of all images to, and what it did not."""
+        return enforcement(*(read_evidence(candidate.evidence).report for candidate in self.images))
 
     def refuse_other(self, tag: str) -> None:
         """Whoever moves a tag asks this: the keeper's rules for one tag say nothing of another. What was cleared

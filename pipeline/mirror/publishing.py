@@ -101,6 +101,7 @@ def publish(
         mounted=tuple(delivery.mounted),
         present=tuple(delivery.present),
         attached=tuple(digest for _, digest in delivery.attached),
+        limits=consignment.cleared.limits,
     )
 
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pipeline.digest import Digest
 from pipeline.errors import Problem, VerificationError
 from pipeline.mirror.attesting import OF_EACH_IMAGE, OF_EACH_INDEX, Attestation, find_attested
+from pipeline.mirror.gate import Cleared
 from pipeline.mirror.held import Held, read_held
 from pipeline.mirror.repository import Repository
 from pipeline.mirror.signed_identity import SignedIdentity, find_signed_names
 from pipeline.model.artifact import Manifest
+from pipeline.model.enforcement import LimitEnforcement
 from pipeline.model.image import Descriptor
 from pipeline.oci import VerifyingKey, media_types, read_artifact
 from pipeline.oci.sources import SOURCES_TYPE
@@ -25,12 +27,14 @@ PARALLEL = 4
 @dataclass(frozen=True, slots=True)
 class Verified:
     """What was found to hold. `identities`: the names under which it was signed; `attested`: for each manifest, the
-    predicate types that are attested; `bytes_read`: of blobs."""
+    predicate types that are attested; `bytes_read`: of blobs; `limits`: what the kernel held the tested
+    instances to."""
 
     held: Held
     identities: tuple[str, ...]
     attested: tuple[tuple[Digest, tuple[str, ...]], ...]
     bytes_read: int
+    limits: tuple[LimitEnforcement, ...] = ()
 
 
 def verify(
@@ -39,7 +43,7 @@ def verify(
     key: VerifyingKey,
     expected: SignedIdentity | None,
     *,
-    judge: Callable[[Held], object],
+    judge: Callable[[Held], Cleared],
     progress: Progress,
     contents: bool = True,
 ) -> Verified:
@@ -68,8 +72,8 @@ def verify(
             problems += found
     if problems:
         raise VerificationError.of(problems)
-    judge(held)
-    return Verified(held, tuple(sorted(identities)), tuple(attested), read)
+    limits = judge(held).limits
+    return Verified(held, tuple(sorted(identities)), tuple(attested), read, limits)
 
 
 def _contents(repository: Repository, held: Held, contents: bool) -> Iterator[tuple[tuple[Problem, ...], int]]:

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
+from pipeline.model.enforcement import LimitEnforcement, enforcement
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.report import SmokeReport
 
-EVIDENCE_SCHEMA = 1
+EVIDENCE_SCHEMA = 2
+"""Since 2 it says under `limits` what the kernel held the instances to: found from the readings in the report, which
+evidence of schema 1 has as well."""
+
+_KNOWN_SCHEMAS = (1, EVIDENCE_SCHEMA)
 
 EVIDENCE_LIMIT = 32 << 20
 """Bytes of an evidence: in base64 inside an attestation it must stay below the 64 MiB that a small blob may have."""
@@ -63,12 +68,18 @@ class Evidence:
     report: SmokeReport
     contents: Contents
 
+    @property
+    def limits(self) -> tuple[LimitEnforcement, ...]:
+        """What the kernel held the instances to, and what it did not."""
+        return enforcement(self.report)
 
-def evidence_json(evidence: Evidence) -> bytes:
-    """Canonical JSON. Raises VerificationError `evidence-too-large`."""
+
+def evidence_json(evidence: Evidence, schema: int = EVIDENCE_SCHEMA) -> bytes:
+    """Write canonical JSON. Raises VerificationError `evidence-too-large`."""
     value = to_json(evidence)
     assert isinstance(value, dict)
-    data = canonical_json({"schema": EVIDENCE_SCHEMA, **value})
+    added = {} if schema == 1 else {"limits": [to_json(limit) for limit in evidence.limits]}
+    data = canonical_json({"schema": schema, **added, **value})
     if len(data) > EVIDENCE_LIMIT:
         raise VerificationError(
             "evidence-too-large",
@@ -79,16 +90,21 @@ def evidence_json(evidence: Evidence) -> bytes:
 
 
 def read_evidence(data: bytes) -> Evidence:
-    """What `evidence_json` wrote, and nothing else: other white space, another order of keys, a key that is there twice
-    are refused too. Raises VerificationError `evidence-malformed`, `evidence-too-large`."""
+    """Read what `evidence_json` wrote, in this schema or an earlier one, and nothing else.
+
+    Other white space, another order of keys, a key that is there twice, limits that are not what the readings say are
+    refused. Raises VerificationError `evidence-malformed`, `evidence-too-large`.
+    """
     if len(data) > EVIDENCE_LIMIT:
         raise VerificationError("evidence-too-large", f"an evidence of {len(data)} bytes is not read")
     try:
         value = json.loads(data)
-        if not isinstance(value, dict) or value.get("schema") != EVIDENCE_SCHEMA:
-            raise ValueError(f"it is not of schema {EVIDENCE_SCHEMA}")
-        evidence = from_json(Evidence, {key: member for key, member in value.items() if key != "schema"})
-        same = evidence_json(evidence) == data
+        schema = value.get("schema") if isinstance(value, dict) else None
+        if not isinstance(schema, int) or schema not in _KNOWN_SCHEMAS:
+            raise ValueError(f"it is of schema {schema}, not one of {', '.join(map(str, _KNOWN_SCHEMAS))}")
+        derived = ("schema",) if schema == 1 else ("schema", "limits")
+        evidence = from_json(Evidence, {key: member for key, member in value.items() if key not in derived})
+        same = evidence_json(evidence, schema) == data
     except (ValueError, RecursionError) as error:
         raise VerificationError("evidence-malformed", f"this is no evidence: {error}") from error
     if not same:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.digest import Digest
+from pipeline.model.enforcement import LimitEnforcement
 
 
 class Why(StrEnum):
@@ -46,7 +47,7 @@ class Publication:
     tags that were moved, `unmoved` those that pointed there already.
 
     Blobs and manifests by how they came there: `uploaded` (digest, bytes), `mounted` and `present` (digest).
-    `attached`: the referrers that are new.
+    `attached`: the referrers that are new. `limits`: what the kernel held the tested instances to.
     """
 
     repository: str
@@ -58,6 +59,7 @@ class Publication:
     mounted: tuple[Digest, ...]
     present: tuple[Digest, ...]
     attached: tuple[Digest, ...]
+    limits: tuple[LimitEnforcement, ...] = ()
 
     @property
     def bytes_uploaded(self) -> int:

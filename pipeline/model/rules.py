@@ -13,8 +13,9 @@ class GateRule:
     `size`: bytes of config and compressed layers, at most. `setuid`: globs of paths; any other setuid or setgid
     program is refused (None: not looked at). `labels`: names that the image's config must have. `licenses`: globs; a
     package whose licence matches none is refused. `forbidden_packages`: globs of names or NEVRAs. `runtimes`: globs
-    of what the report must have been made under (`runc *`). `same_versions`: all architectures of an index have the
-    same version. `refuse_older`: what the tag points to now must not be newer.
+    of what the report must have been made under (`runc *`). `enforced_limits`: globs of limits that the kernel must
+    have held in the test if the recipe asks for them; a plain name must have been asked for too. `same_versions`: all
+    architectures of an index have the same version. `refuse_older`: what the tag points to now must not be newer.
     """
 
     repositories: str = "*"
@@ -25,6 +26,7 @@ class GateRule:
     licenses: tuple[str, ...] = ()
     forbidden_packages: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
+    enforced_limits: tuple[str, ...] = ()
     same_versions: bool = True
     refuse_older: bool = True
     place: str = ""

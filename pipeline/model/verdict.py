@@ -6,21 +6,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from pipeline.model.enforcement import asked_limits, is_enforced
 from pipeline.model.image import ImageConfig
 from pipeline.model.judging import judge, judge_mounts
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures, SmokeReport
 from pipeline.model.sequence import Question, measured_by, questions
-from pipeline.model.smoke import LimitReading, Limits, Neighbours, SmokePlan, Variant
+from pipeline.model.smoke import Neighbours, SmokePlan, Variant
 
 NOTHING_ASKED = "nothing was asked: the recipe has neither `smoke.ready` nor `smoke.checks`"
 NOTHING_LAUNCHED = "nothing was launched: the recipe asks for no instance"
-
-_SLACK = {"memory": 4096, "tmpfs": 4096, "cpus": 1, "bandwidth": 8}
-"""By how much the kernel may round a limit up: memory to pages, processors to thousandths, bandwidth to bytes."""
-
-_SHARES = frozenset({"io_weight"})
-"""Limits that are shares, of which more is no less strict."""
 
 _ARBITRARY = re.compile(r"[1-9]\d{4}:0")
 """The users that the arbitrary-uid variant runs as: numbers that no image has an account for, in group 0."""
@@ -114,34 +109,15 @@ def _reason(result: CheckResult) -> str:
 
 def _limits(plan: SmokePlan, instance: InstanceReport) -> Iterator[str]:
     readings = {reading.name: reading for reading in instance.limits}
-    for name, asked in _asked(plan.limits):
+    for name, asked in asked_limits(plan.limits):
         reading = readings.get(name)
         if reading is None:
             yield f"limit {name} was not read back"
         elif reading.asked != asked:
             yield f"limit {name} was {reading.asked}, the plan asks for {asked}"
     for reading in instance.limits:
-        if (plan.limits.enforce or reading.enforced) and not _enforced(reading):
+        if (plan.limits.enforce or reading.enforced) and not is_enforced(reading):
             yield f"limit {reading.name} is not enforced: asked {reading.asked}, read {reading.read}"
-
-
-def _asked(limits: Limits) -> tuple[tuple[str, int], ...]:
-    """Limits by the names that readings have; of scratch space and volumes the sandbox knows which there are."""
-    found = (
-        ("cpus", limits.milli_cpus),
-        ("memory", limits.memory),
-        ("pids", limits.pids),
-        ("open_files", limits.open_files),
-        ("bandwidth", limits.bandwidth),
-        ("io_weight", limits.io_weight),
-    )
-    return tuple((name, value) for name, value in found if value is not None)
-
-
-def _enforced(reading: LimitReading) -> bool:
-    if not reading.enforced or reading.read is None:
-        return False
-    return reading.name in _SHARES or reading.read <= reading.asked + _SLACK.get(reading.name, 0)
 
 
 # --- neighbours ------------------------------------------------------------------------------------------

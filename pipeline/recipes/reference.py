@@ -133,6 +133,7 @@ gate:
   - repositories: prod/*
     tags: stable*
     runtimes: ["runc *"]
+    enforced-limits: [memory, "*"]
     forbidden-packages: [gcc, "*-devel"]
 retention:
   - {repositories: nightly/*, keep: 10, younger-than: 30d}

@@ -55,6 +55,13 @@ class GateDocument(Strict):
         description="runtimes that the image must have been tested under, as globs; left out: any",
         examples=[["runc *"]],
     )
+    enforced_limits: list[Line] = Field(
+        default=[],
+        alias="enforced-limits",
+        description="limits (cpus, memory …) that the kernel must have held in the test if the recipe asks for them, "
+        "as globs; a plain name must be asked for, too; left out: any may be unenforced",
+        examples=[["memory", "*"]],
+    )
     same_versions: bool = Field(
         default=True, alias="same-versions", description="all architectures of an index have the same version"
     )
@@ -138,6 +145,7 @@ def _gate(document: Document, number: int, rule: GateDocument) -> GateRule:
         licenses=tuple(rule.licenses),
         forbidden_packages=tuple(rule.forbidden_packages),
         runtimes=tuple(rule.runtimes),
+        enforced_limits=tuple(rule.enforced_limits),
         same_versions=rule.same_versions,
         refuse_older=rule.refuse_older,
         place=place(document, ("gate", number)),

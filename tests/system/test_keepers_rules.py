@@ -85,6 +85,7 @@ RULES = {
     "gate-labels": ("{labels: [org.example.support]}", "{labels: [org.opencontainers.image.licenses]}"),
     "gate-license": ('{licenses: ["AGPL*"]}', '{licenses: ["*"]}'),
     "gate-package": ("{forbidden-packages: [small-b*]}", "{forbidden-packages: [gcc, '*-devel']}"),
+    "gate-limits": ("{enforced-limits: [bandwidth]}", '{enforced-limits: [tmpfs, "*"]}'),
     "gate-runtime": ("{runtimes: [kata *]}", "{runtimes: [kata *, runc *, crun *]}"),
 }
 """Code → a rule that the image with a setuid file breaks, and one that it satisfies."""

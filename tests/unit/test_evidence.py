@@ -17,7 +17,7 @@ from pipeline.layers import read_contents
 from pipeline.model import evidence as evidence_module
 from pipeline.model.evidence import PrivilegedFile, evidence_json, read_evidence
 from pipeline.store import Store
-from tests.unit.tested import evidence, image
+from tests.unit.tested import evidence, image, loosely_tested, with_instance
 
 
 class TestForm:
@@ -35,18 +35,47 @@ class TestForm:
             lambda data: data.replace(b'"full":true', b'"full":1'),
             lambda data: data.replace(b'"full":true', b'"full":true,"more":null'),
             lambda data: data.replace(b'"full":true,', b""),
-            lambda data: data.replace(b'"schema":1', b'"schema":2'),
+            lambda data: data.replace(b'"schema":2', b'"schema":3'),
+            lambda data: data.replace(b'"schema":2', b'"schema":1'),
+            lambda data: data.replace(b'"schema":2', b'"schema":"2"'),
+            lambda data: data.replace(b'"schema":2', b'"schema":true'),
+            lambda data: data.replace(b'"enforced":true,"name":"memory"', b'"enforced":false,"name":"memory"', 1),
+            lambda data: data.replace(b'"enforced":true,"name":"pids"', b'"enforced":false,"name":"pids"', 1),
             lambda data: json.dumps(json.loads(data), indent=1).encode(),
             lambda data: b"null",
             lambda data: b"\xff",
             lambda data: b"[" * 100_000,
-            lambda data: b'{"schema":1,"image":' + b"9" * 5000 + b"}",
+            lambda data: b'{"schema":2,"image":' + b"9" * 5000 + b"}",
         ],
     )
     def test_any_other_text_is_refused(self, spoil: object) -> None:
         assert callable(spoil)
         with pytest.raises(VerificationError, match="evidence"):
             read_evidence(spoil(evidence_json(evidence(image()))))
+
+    def test_evidence_of_the_first_schema_is_read_and_says_what_was_enforced(self) -> None:
+        whole = loosely_tested(evidence(image()))
+        old = evidence_json(whole, 1)
+        assert b'"limits":[' in old, "the readings, and nothing else"
+        assert b"schema" in old
+        assert json.loads(old).keys() == json.loads(evidence_json(whole)).keys() - {"limits"}
+        assert read_evidence(old) == whole
+        assert read_evidence(old).limits == whole.limits
+
+    def test_it_says_of_each_limit_whether_every_instance_was_held_to_it_and_why_not(self) -> None:
+        said = json.loads(evidence_json(loosely_tested(evidence(image()))))["limits"]
+        assert said == [
+            {"name": "memory", "asked": 64 << 20, "enforced": False, "reason": "not handed over"},
+            {"name": "pids", "asked": 50, "enforced": False, "reason": "asked 50, read 99"},
+        ]
+        assert [limit.enforced for limit in evidence(image()).limits] == [True, True]
+
+    def test_a_limit_that_was_asked_for_and_not_read_back_is_not_enforced(self) -> None:
+        found = with_instance(evidence(image()), 0, limits=())
+        assert {(one.name, one.enforced, one.reason) for one in found.limits} == {
+            ("memory", False, "it was not read back"),
+            ("pids", False, "it was not read back"),
+        }
 
     def test_it_is_bounded_both_ways(self, monkeypatch: pytest.MonkeyPatch) -> None:
         data = evidence_json(evidence(image()))

@@ -37,7 +37,17 @@ from pipeline.oci import SigningKey, Statement, Subject, attest, generate_key, l
 from pipeline.store import Store
 from tests.unit import tested
 from tests.unit.signed import signing_key
-from tests.unit.tested import PLAN, candidate, clear, evidence, image, with_instance, with_plan, with_result
+from tests.unit.tested import (
+    PLAN,
+    candidate,
+    clear,
+    evidence,
+    image,
+    loosely_tested,
+    with_instance,
+    with_plan,
+    with_result,
+)
 from tests.unit.tiny_image import tiny
 
 
@@ -366,6 +376,7 @@ class TestRules:
             (GateRule(forbidden_packages=("ba*",)), "gate-package", "bash-5.2-1.x86_64"),
             (GateRule(forbidden_packages=("bash-5.2-1.x86_64",)), "gate-package", "bash"),
             (GateRule(runtimes=("runsc *", "kata*")), "gate-runtime", "runc 1.1.5"),
+            (GateRule(enforced_limits=("cpus", "*")), "gate-limits", "cpus (no such limit was asked for)"),
         ],
     )
     def test_each_rule_refuses_with_its_place(self, store: Store, rule: GateRule, code: str, said: str) -> None:
@@ -385,8 +396,23 @@ class TestRules:
             licenses=("GPL*", "zlib"),
             forbidden_packages=("gcc", "*-devel"),
             runtimes=("crun *", "runc *"),
+            enforced_limits=("memory", "pids", "volume *"),
         )
         assert clear(image(), store=store, rules=MirrorRules((rule,)))
+
+    def test_a_test_that_enforced_no_limit_passes_only_where_none_is_demanded(self, store: Store) -> None:
+        found = loosely_tested(evidence(image()))
+        given = [candidate(image(), store, found)]
+        assert clear(image(), store=store, candidates=given).limits == found.limits
+        for patterns, said in (
+            (("*",), ["memory (not handed over)", "pids (asked 50, read 99)"]),
+            (("memory",), ["memory (not handed over)"]),
+        ):
+            rules = MirrorRules((GateRule(enforced_limits=patterns),))
+            refused = refusal(lambda rules=rules: clear(image(), store=store, candidates=given, rules=rules))
+            assert set(refused) == {"gate-limits"}
+            assert all(one in refused["gate-limits"] for one in said)
+            assert ("pids" in refused["gate-limits"]) is (len(said) == 2)
 
     def test_all_rules_that_match_hold(self, store: Store) -> None:
         rules = MirrorRules((GateRule(size=1 << 30), GateRule(tags="1.*", labels=("x",)), GateRule(tags="2.*", size=1)))

@@ -34,6 +34,7 @@ gate:
     licenses: ["GPL*"]
     forbidden-packages: [gcc]
     runtimes: ["runc *"]
+    enforced-limits: [memory, "*"]
     same-versions: false
     refuse-older: false
 retention:
@@ -56,12 +57,13 @@ identities:
                 ("GPL*",),
                 ("gcc",),
                 ("runc *",),
+                ("memory", "*"),
                 False,
                 False,
                 "rules.yaml:3: gate[1]",
             ),
         ),
-        (RetentionRule("nightly/*", "*-20*", 10, 30 * 86_400, 14 * 86_400, "rules.yaml:14: retention[0]"),),
+        (RetentionRule("nightly/*", "*-20*", 10, 30 * 86_400, 14 * 86_400, "rules.yaml:15: retention[0]"),),
         43_200,
         5_400,
         (IdentityRule("mirror.example/copies", "registry.example/prod"),),

@@ -1,0 +1,94 @@
+"""Which limits the kernel held while an image was tested: found from what was read back, whatever the report says.
+
+A limit that a recipe asks for is not held everywhere: an ordinary user to whom no control groups were handed over gets
+neither memory nor processors limited. The answers of such a test are worth what they are worth; it is the keeper's
+affair to demand more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from pipeline.model.report import SmokeReport
+from pipeline.model.smoke import LimitReading, Limits
+
+_SLACK = {"memory": 4096, "tmpfs": 4096, "cpus": 1, "bandwidth": 8}
+"""By how much the kernel may round a limit up: memory to pages, processors to thousandths, bandwidth to bytes."""
+
+_SHARES = frozenset({"io_weight"})
+"""Limits that are shares, of which more is no less strict."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitEnforcement:
+    """One limit that was asked for: whether the kernel held every instance to it, and if not, why."""
+
+    name: str
+    asked: int
+    enforced: bool
+    reason: str = ""
+
+
+def enforcement(*reports: SmokeReport) -> tuple[LimitEnforcement, ...]:
+    """Say of each limit that was asked for, or read back, whether all instances of all reports were held to it."""
+    found: dict[str, LimitEnforcement] = {}
+    for report in reports:
+        asked = asked_limits(report.asked.limits)
+        for instance in report.instances:
+            read = {reading.name for reading in instance.limits}
+            for reading in (*instance.limits, *(_unread(name, value) for name, value in asked if name not in read)):
+                known = found.get(reading.name)
+                if known is None or known.enforced:
+                    found[reading.name] = _of(reading)
+    return tuple(found.values())
+
+
+def unenforced(patterns: Sequence[str], limits: Sequence[LimitEnforcement]) -> tuple[str, ...]:
+    """Say what of `patterns` does not hold: globs of limits that must be enforced if they were asked for; a plain name
+    must have been asked for as well."""
+    wrong = [f"{one.name} ({one.reason})" for one in limits if not one.enforced and _matches(one.name, patterns)]
+    names = {one.name for one in limits}
+    wrong += [f"{name} (no such limit was asked for)" for name in patterns if not _is_glob(name) and name not in names]
+    return tuple(wrong)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _is_glob(pattern: str) -> bool:
+    return any(character in pattern for character in "*?[")
+
+
+def asked_limits(limits: Limits) -> tuple[tuple[str, int], ...]:
+    """Limits by the names that readings have; of scratch space and volumes the sandbox knows which there are."""
+    found = (
+        ("cpus", limits.milli_cpus),
+        ("memory", limits.memory),
+        ("pids", limits.pids),
+        ("open_files", limits.open_files),
+        ("bandwidth", limits.bandwidth),
+        ("io_weight", limits.io_weight),
+        ("io_bandwidth", limits.io_bandwidth),
+    )
+    return tuple((name, value) for name, value in found if value is not None)
+
+
+def is_enforced(reading: LimitReading) -> bool:
+    """Tell whether what was read back holds what was asked for."""
+    if not reading.enforced or reading.read is None:
+        return False
+    return reading.name in _SHARES or reading.read <= reading.asked + _SLACK.get(reading.name, 0)
+
+
+def _of(reading: LimitReading) -> LimitEnforcement:
+    if is_enforced(reading):
+        return LimitEnforcement(reading.name, reading.asked, enforced=True)
+    reason = reading.reason or f"asked {reading.asked}, read {reading.read}"
+    return LimitEnforcement(reading.name, reading.asked, enforced=False, reason=reason)
+
+
+def _unread(name: str, asked: int) -> LimitReading:
+    return LimitReading(name, asked, None, False, "it was not read back")
