@@ -25,6 +25,9 @@ _SYSTEM_HIGHEST = 999
 
 _ACCOUNT_FILES = re.compile(r"/(etc/(passwd|group)|usr/lib/sysusers\.d/[^/]+\.conf)")
 
+_DIGITS = 10
+"""Of the largest number of an account: uid_t has 32 bits."""
+
 NOLOGIN = "/sbin/nologin"
 
 _PARENT = "the parent image"
@@ -263,16 +266,21 @@ def _from_file(path: str, text: str, source: str, wishes: _Wishes) -> None:
     for line in text.splitlines():
         if path.endswith("/passwd"):
             fields = line.split(":")
-            if len(fields) == 7 and fields[2].isdigit() and fields[3].isdigit():
+            if len(fields) == 7 and _is_number(fields[2]) and _is_number(fields[3]):
                 name, _, uid, gid, comment, home, shell = fields
                 wishes.user(_Wish(name, int(uid), source, int(gid), home, shell, comment))
         elif path.endswith("/group"):
             fields = line.split(":")
-            if len(fields) == 4 and fields[2].isdigit():
+            if len(fields) == 4 and _is_number(fields[2]):
                 wishes.group(_Wish(fields[0], int(fields[2]), source))
                 wishes.members.update((fields[0], member) for member in fields[3].split(",") if member)
         else:
             _sysusers_line(line, source, wishes)
+
+
+def _is_number(text: str) -> bool:
+    """Tell whether a field is a number as the C library reads one; `str.isdigit` takes `²` and digits without end."""
+    return len(text) <= _DIGITS and text.isascii() and text.isdigit()
 
 
 def _sysusers_line(line: str, source: str, wishes: _Wishes) -> None:
@@ -287,13 +295,13 @@ def _sysusers_line(line: str, source: str, wishes: _Wishes) -> None:
     kind, name, identifier, comment, home, shell = (("" if word == "-" else word) for word in words[:6])
     if kind.rstrip("!") == "u":
         number, _, group = identifier.partition(":")
-        uid = int(number) if number.isdigit() else None
-        stated: str | int | None = int(group) if group.isdigit() else (group or None)
+        uid = int(number) if _is_number(number) else None
+        stated: str | int | None = int(group) if _is_number(group) else (group or None)
         wishes.user(_Wish(name, uid, source, stated, home, shell, comment))
         if stated is None:
             wishes.group(_Wish(name, uid, source))
     elif kind == "g":
-        wishes.group(_Wish(name, int(identifier) if identifier.isdigit() else None, source))
+        wishes.group(_Wish(name, int(identifier) if _is_number(identifier) else None, source))
     elif kind == "m":
         wishes.user(_Wish(name, None, source))
         wishes.group(_Wish(identifier, None, source))
@@ -357,7 +365,7 @@ def changed_numbers(before: AccountTable, passwd: str, group: str) -> tuple[str,
     for kind, text, number_of in (("user", passwd, before.uid), ("group", group, before.gid)):
         for line in text.splitlines():
             fields = line.split(":")
-            if len(fields) > 2 and fields[2].isdigit():
+            if len(fields) > 2 and _is_number(fields[2]):
                 expected = number_of(fields[0])
                 if expected is not None and expected != int(fields[2]):
                     found.append(f"{kind} '{fields[0]}' has number {fields[2]} instead of {expected}")

@@ -73,7 +73,8 @@ def _user(wanted: str, passwd: str) -> Identity:
 
 def _entries(text: str, *, numbers: tuple[int, ...], least: int) -> Iterator[list[str]]:
     """Lines with at least so many fields whose fields `numbers` are numbers; others are no accounts."""
-    for line in text.splitlines():
+    # Lines as the C library has them: other separators belong to a field.
+    for line in text.split("\n"):
         fields = line.split(":")
         if len(fields) >= least and all(_NUMBER.fullmatch(fields[index]) for index in numbers):
             yield fields

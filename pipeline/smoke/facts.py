@@ -48,6 +48,9 @@ from pipeline.smoke.sight import listeners, processes, root_of
 FILE_LIMIT = 64 << 20
 """Bytes of a file whose content is looked at."""
 
+_ID = re.compile(r"[0-9]{1,10}")
+"""A number of an account; a longer one is none (uid_t has 32 bits)."""
+
 _NAMES_MOST = 12
 """Names of one number that are recorded, the one that was asked for first."""
 
@@ -83,7 +86,8 @@ def look(subject: Subject | None, instance: Instance, image: Image) -> Seen:
                 return Seen(_licenses(subject, instance), settled=True)
             case _:
                 raise TypeError(f"{subject!r} is nothing to look at")
-    except (ProcessLookupError, FileNotFoundError) as error:
+    except OSError as error:
+        # Of a process that is ending the kernel says whatever fits: ESRCH, ENOENT, EINVAL, EACCES.
         return Seen(NoAnswer(f"the instance is gone: {error.strerror or error}"))
     except RelbuildError as error:
         return Seen(NoAnswer(str(error)))
@@ -131,9 +135,11 @@ def _target(facts: FileFacts, root: RootFs) -> Said | None:
 
 def _processes(facts: ProcessFacts, instance: Instance) -> Answer:
     uid = instance.identity(facts.user).uid if facts.user else None
+    # Counted before they are looked at, one by one.
+    count = len(instance.berth.group.processes())
+    if count > PROCESSES_MOST:
+        return NoAnswer(f"there are {count} processes, more than the {PROCESSES_MOST} that are looked at")
     everyone = processes(instance)
-    if len(everyone) > PROCESSES_MOST:
-        return NoAnswer(f"there are {len(everyone)} processes, more than the {PROCESSES_MOST} that are looked at")
     return ProcessAnswer(
         uid,
         tuple(
@@ -165,9 +171,10 @@ def _account(facts: AccountFacts, files: RootFs) -> Answer:
 
 def _entries(files: RootFs, table: str) -> Iterator[list[str]]:
     text = (files.read(table, limit=ACCOUNTS_LIMIT) or b"").decode(errors="replace")
-    for line in text.splitlines():
+    # Lines as the C library has them: other separators belong to a field.
+    for line in text.split("\n"):
         fields = line.split(":")
-        if len(fields) >= (6 if table == "/etc/passwd" else 3) and fields[2].isdecimal():
+        if len(fields) >= (6 if table == "/etc/passwd" else 3) and _ID.fullmatch(fields[2]):
             yield fields
 
 

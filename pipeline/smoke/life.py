@@ -240,7 +240,10 @@ def _read_only(instance: Instance, image: Image) -> CheckResult:
     """Can nothing be written but the volumes and the scratch file systems?"""
     if not instance.alive:
         return _unanswered(MOUNTS, f"the instance ended with {how_it_ended(instance)}")
-    answer = MountsAnswer(writable_mounts(instance))
+    try:
+        answer = MountsAnswer(writable_mounts(instance))
+    except OSError:
+        return _unanswered(MOUNTS, f"the instance ended with {how_it_ended(instance)}")
     wrong = judge_mounts(answer, image.config)
     return CheckResult(MOUNTS, not wrong, 0, wrong, answer)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import json
 import os
 import re
@@ -46,14 +48,15 @@ def draft_checks(
     else:
         _wait_until_it_listens(instance, settling, pause)
     pause(settling)
-    if not instance.alive:
+    try:
+        seen = listeners(instance)
+        checks = [*_ports(seen, instance), *_processes(instance), *_files(instance, image), *_log(instance)]
+    except ProcessLookupError as error:
         raise SmokeError(
             "not-recordable",
             f"the instance ended with {how_it_ended(instance)}",
             hint="look at what it said; give it what it lacks under `image` or `files`",
-        )
-    seen = listeners(instance)
-    checks = [*_ports(seen, instance), *_processes(instance), *_files(instance, image), *_log(instance)]
+        ) from error
     checks += [*_image(image), *_packages(instance), *_stop(instance, image)]
     signs: list[_Drafted] = [{"port": found.port} for found in seen if found.protocol == "tcp"]
     signs += [{"log": check["log"]} for check in checks if "log" in check]
@@ -65,8 +68,9 @@ def draft_checks(
 
 def _wait_until_it_listens(instance: Instance, settling: float, pause: Callable[[float], object]) -> None:
     deadline = time.monotonic() + max(10 * settling, 1.0)
-    while time.monotonic() < deadline and instance.alive and not listeners(instance):
-        pause(0.05)
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline and not listeners(instance):
+            pause(0.05)
 
 
 def _ports(seen: tuple[Listener, ...], instance: Instance) -> Iterator[_Drafted]:
@@ -119,7 +123,7 @@ def _files(instance: Instance, image: Image) -> Iterator[_Drafted]:
         for volume in image.config.volumes:
             try:
                 with root.folder(volume) as handle, os.scandir(f"/proc/self/fd/{handle}") as entries:
-                    names = sorted(entry.name for entry in entries if _printable(entry.name))[:_FILES_MOST]
+                    names = heapq.nsmallest(_FILES_MOST, (one.name for one in entries if _printable(one.name)))
             except OSError:
                 continue
             for path in (volume, *(f"{volume.rstrip('/')}/{name}" for name in names)):
@@ -188,11 +192,13 @@ def _stop(instance: Instance, image: Image) -> Iterator[_Drafted]:
 
 def _account_names(instance: Instance, table: str) -> Mapping[int, str]:
     text = (instance.files.read(table, limit=1 << 20) or b"").decode(errors="replace")
-    lines = [line.split(":") for line in text.splitlines()]
+    lines = [line.split(":") for line in text.split("\n")]
     return {
         int(fields[2]): fields[0]
         for fields in reversed(lines)
-        if len(fields) > 2 and fields[2].isdecimal() and re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", fields[0])
+        if len(fields) > 2
+        and re.fullmatch(r"[0-9]{1,10}", fields[2])
+        and re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", fields[0])
     }
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import SmokeError
 from pipeline.sandbox import Instance, RootFs, kernel
 
 _TABLES = (("tcp", "tcp"), ("tcp6", "tcp"), ("udp", "udp"), ("udp6", "udp"))
@@ -28,8 +29,8 @@ _LISTEN, _BOUND = "0A", "07"
 _TABLE_LIMIT = 4 << 20
 """Bytes of a table of sockets; a line has 150."""
 
-_TEXT_LIMIT = 64 << 10
-"""Bytes of a command line that are looked at."""
+_TEXT_LIMIT, _TEXT_LEAST, _TEXTS_LIMIT = 64 << 10, 1 << 10, 16 << 20
+"""Bytes of a command line that are looked at, at most and at least, and of all of them together."""
 
 _EPHEMERAL = 32768
 """The kernel gives clients' sockets ports from here on (ip_local_port_range); a UDP client looks like a server."""
@@ -75,20 +76,23 @@ def root_of(instance: Instance) -> Iterator[RootFs]:
 
 def processes(instance: Instance) -> tuple[Process, ...]:
     """All processes of the instance, without zombies, in the order of their numbers."""
-    found = (_process(pid, instance.berth.base) for pid in sorted(instance.berth.group.processes()))
+    pids = sorted(instance.berth.group.processes())
+    limit = max(_TEXT_LEAST, min(_TEXT_LIMIT, _TEXTS_LIMIT // max(1, len(pids))))
+    found = (_process(pid, instance.berth.base, limit) for pid in pids)
     return tuple(process for process in found if process is not None)
 
 
-def _process(pid: int, base: int) -> Process | None:
+def _process(pid: int, base: int, limit: int) -> Process | None:
     folder = Path("/proc", str(pid))
     try:
         status = (folder / "status").read_text(errors="replace")
         with (folder / "cmdline").open("rb") as file:
-            words = file.read(_TEXT_LIMIT)
-    except (FileNotFoundError, ProcessLookupError):
+            words = file.read(limit)
+    except OSError:
         return None
-    facts = {key: value.strip() for key, _, value in (line.partition(":") for line in status.splitlines())}
-    if facts.get("State", "Z")[:1] in "ZX":
+    # Not splitlines: the kernel escapes line feeds in a name that a process gives itself, and nothing else.
+    facts = {key: value.strip() for key, _, value in (line.partition(":") for line in status.split("\n"))}
+    if facts.get("State", "Z")[:1] in "ZX" or "Uid" not in facts:
         return None
     argv = words.rstrip(b"\0").split(b"\0")
     uid = int(facts["Uid"].split()[0]) - base
@@ -98,7 +102,10 @@ def _process(pid: int, base: int) -> Process | None:
 
 
 def listeners(instance: Instance) -> tuple[Listener, ...]:
-    """Sockets in the instance's network that listen, each port once (reachable rather than local), sorted."""
+    """Find sockets in the instance's network that listen, each port once (reachable rather than local), sorted.
+
+    Raises ProcessLookupError if it ends meanwhile, SmokeError `sockets-too-many` if not all of them can be looked at.
+    """
     seen: dict[tuple[int, str], bool] = {}
     for table, protocol in _TABLES:
         for address, port, state, remote in _sockets(instance.pid, table):
@@ -108,16 +115,27 @@ def listeners(instance: Instance) -> tuple[Listener, ...]:
                 continue
             key = (port, protocol)
             seen[key] = seen.get(key, True) and is_loopback(address)
+    if not instance.alive:
+        raise ProcessLookupError("the instance has ended")
     return tuple(sorted(Listener(port, protocol, local) for (port, protocol), local in seen.items()))
 
 
 def _sockets(pid: int, table: str) -> Iterator[tuple[str, int, str, str]]:
     try:
         with Path("/proc", str(pid), "net", table).open("rb") as file:
-            text = file.read(_TABLE_LIMIT).decode(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return
-    for line in text.splitlines()[1:]:
+            data = file.read(_TABLE_LIMIT + 1)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and table.endswith("6"):
+            return  # A kernel without IPv6 has no tables of it.
+        raise ProcessLookupError("the instance has ended") from error
+    if len(data) > _TABLE_LIMIT:
+        # One that listens may be hidden behind thousands of others.
+        raise SmokeError(
+            "sockets-too-many",
+            f"the instance has more {table} sockets than are looked at ({_TABLE_LIMIT >> 20} MiB of them)",
+            hint="let it open fewer, or limit its descriptors with `open_files`",
+        )
+    for line in data.decode(errors="replace").split("\n")[1:]:
         fields = line.split()
         if len(fields) > 3 and re.fullmatch(r"[0-9A-F]+:[0-9A-F]{4}", fields[1]):
             address, _, port = fields[1].partition(":")
@@ -157,7 +175,8 @@ def connect_socket(instance: Instance, path: str, *, timeout: float) -> socket.s
 
 
 def writable_mounts(instance: Instance) -> tuple[str, ...]:
-    """Where the instance can write: mount points that are not read-only (proc_pid_mountinfo(5))."""
+    """Find where the instance can write: mount points that are not read-only (proc_pid_mountinfo(5)). Raises OSError
+    if it has ended."""
     text = Path("/proc", str(instance.pid), "mountinfo").read_text(errors="replace")
-    lines = [line.split() for line in text.splitlines()]
+    lines = [line.split(" ") for line in text.split("\n") if line]
     return tuple(sorted({fields[4] for fields in lines if "ro" not in fields[5].split(",")}))

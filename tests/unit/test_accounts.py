@@ -120,3 +120,18 @@ def test_a_scriptlet_that_renumbers_an_account_is_noticed() -> None:
     table, _ = number(package("a"), users=[User("db", 27)])
     assert changed_numbers(table, "db:x:28:27::/:/bin/sh\n", "db:x:27:\n") == ("user 'db' has number 28 instead of 27",)
     assert changed_numbers(table, "db:x:27:27::/:/bin/sh\nnew:x:5:5::/:\n", "db:x:27:\n") == ()
+
+
+@pytest.mark.parametrize("odd", ["²", "٣", "9" * 5000, "-1", "", "1e3"])
+def test_a_number_that_is_none_makes_no_account_and_no_internal_error(odd: str) -> None:
+    table, _ = number(
+        package("a"),
+        files={
+            "/etc/passwd": f"odd:x:{odd}:0::/:/bin/sh\nother:x:0:{odd}::/:/bin/sh\n",
+            "/etc/group": f"odd:x:{odd}:\n",
+            "/usr/lib/sysusers.d/x.conf": f"u fine {odd}\ng grouped {odd}\nu both {odd}:{odd}\n",
+        },
+    )
+    assert table.uid("odd") is None
+    assert table.gid("odd") is None
+    assert changed_numbers(table, f"fine:x:{odd}:0::/:/bin/sh\n", f"grouped:x:{odd}:\n") == ()
