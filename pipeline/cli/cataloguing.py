@@ -40,7 +40,7 @@ from pipeline.model.json_form import to_json
 from pipeline.model.night import Night, Outcome, Product
 from pipeline.nightly.quiet import Resolve, again, asked
 from pipeline.nightly.verdict import judged
-from pipeline.site import junit_xml, summary_markdown, write_site
+from pipeline.site import junit_xml, refuse_newer_site, summary_markdown, write_site
 from pipeline.transfer import Network, fetch_document
 
 PAGES = "nightly"
@@ -171,6 +171,8 @@ def nightly_command(
             if around.as_json:
                 answer({"plan": [_planned_as_json(one) for one in planned]})
             return 0
+        if request.pages is not None:
+            refuse_newer_site(request.pages)
         limit = Threshold.parse(threshold) if threshold is not None else None
         night = judged(_night(request, around), limit)
         if junit is not None:

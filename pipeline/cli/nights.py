@@ -39,7 +39,7 @@ GIT_TIMEOUT = 60.0
 def whole_night(request: Request, around: Surroundings, made: Digest | None, get: Get) -> Night:
     """The night itself. One of which nothing failed is kept under `made`, so that the next may be told at once."""
     workshop, order, environment = _prepared(request, around)
-    former = _former(request)
+    former = _former(request, workshop)
     public = ""
 
     def crew() -> Crew:
@@ -67,11 +67,11 @@ def whole_night(request: Request, around: Surroundings, made: Digest | None, get
 def planned_night(request: Request, around: Surroundings) -> tuple[Planned, ...]:
     """What it would do."""
     workshop, order, _ = _prepared(request, around)
-    return plan(order, workshop, _former(request))
+    return plan(order, workshop, _former(request, workshop))
 
 
-def _former(request: Request) -> FormerNight:
-    return FormerNight(request.pages / "nightly.json" if request.pages else Path())
+def _former(request: Request, workshop: Workshop) -> FormerNight:
+    return FormerNight(request.pages / "nightly.json" if request.pages else Path(), workshop.progress.warn)
 
 
 def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOrder, dict[str, str]]:

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
 from pipeline.model.enforcement import LimitEnforcement, enforcement
-from pipeline.model.json_form import from_json, to_json
+from pipeline.model.json_form import extends, is_canonical, read_json, refuse_newer, to_json
 from pipeline.model.report import SmokeReport
 
 EVIDENCE_SCHEMA = 2
 """Since 2 it says under `limits` what the kernel held the instances to: found from the readings in the report, which
 evidence of schema 1 has as well."""
-
-_KNOWN_SCHEMAS = (1, EVIDENCE_SCHEMA)
 
 EVIDENCE_LIMIT = 32 << 20
 """Bytes of an evidence: in base64 inside an attestation it must stay below the 64 MiB that a small blob may have."""
@@ -90,23 +88,30 @@ def evidence_json(evidence: Evidence, schema: int = EVIDENCE_SCHEMA) -> bytes:
 
 
 def read_evidence(data: bytes) -> Evidence:
-    """Read what `evidence_json` wrote, in this schema or an earlier one, and nothing else.
+    """Read what `evidence_json` wrote, in this release or another: members that are not known are passed over.
 
     Other white space, another order of keys, a key that is there twice, limits that are not what the readings say are
-    refused. Raises VerificationError `evidence-malformed`, `evidence-too-large`.
+    refused. Raises VerificationError `evidence-malformed`, `evidence-too-large`, `format-newer`.
     """
     if len(data) > EVIDENCE_LIMIT:
         raise VerificationError("evidence-too-large", f"an evidence of {len(data)} bytes is not read")
     try:
         value = json.loads(data)
-        schema = value.get("schema") if isinstance(value, dict) else None
-        if not isinstance(schema, int) or schema not in _KNOWN_SCHEMAS:
-            raise ValueError(f"it is of schema {schema}, not one of {', '.join(map(str, _KNOWN_SCHEMAS))}")
-        derived = ("schema",) if schema == 1 else ("schema", "limits")
-        evidence = from_json(Evidence, {key: member for key, member in value.items() if key not in derived})
-        same = evidence_json(evidence, schema) == data
+        if not isinstance(value, dict):
+            raise ValueError("it is no object")
+        refuse_newer("the evidence of a smoke test", value.get("schema"), EVIDENCE_SCHEMA)
+        evidence = read_json(Evidence, value)
+        same = is_canonical(data) and _says(value, evidence)
     except (ValueError, RecursionError) as error:
         raise VerificationError("evidence-malformed", f"this is no evidence: {error}") from error
     if not same:
         raise VerificationError("evidence-malformed", "this is an evidence, but not as relbuild writes one")
     return evidence
+
+
+def _says(value: dict[str, object], evidence: Evidence) -> bool:
+    """Does a document say what was read from it in the form of its schema?"""
+    limits = value.get("limits")
+    derived = [to_json(limit) for limit in evidence.limits]
+    stated = limits is None if value["schema"] == 1 else extends(limits, derived)
+    return stated and extends(value, to_json(evidence), optional=True)

@@ -2,21 +2,28 @@
 
 A dataclass is an object with a member for each field (but those that do not take part in comparisons: where in a
 recipe something stood); where one of several may stand, `type` says which. A tuple is an array, a digest its text. A
-fraction is a text, because canonical JSON has none. A member too many or too few, or a value of another type, is
-refused: nothing is guessed and nothing converted.
+fraction is a text, because canonical JSON has none. A value of another type is refused: nothing is guessed and nothing
+converted.
+
+Documents that outlive a release (a night, evidence, a report) are read with `read_json`: members that are not known are
+passed over, and one that is missing has its field's default, if it has one. So a field may be added to a noun, with a
+default, and the document's format stays; a change that makes a former reader judge wrongly raises the format, and a
+newer format is refused by name (`refuse_newer`). What stays within a release (identities, results in the store) is read
+with `from_json`: there a member too many or too few is refused.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from types import NoneType, UnionType
 from typing import TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pipeline.digest import DiffId, Digest
+from pipeline.digest import DiffId, Digest, canonical_json
 from pipeline.errors import VerificationError
 
 Noun = TypeVar("Noun")
@@ -31,9 +38,54 @@ def to_json(value: object) -> object:
 
 def from_json(kind: type[Noun], value: object) -> Noun:
     """JSON values as a `kind`. Raises ValueError with the path of what is wrong."""
-    made = _read(kind, value, "$")
+    made = _read(kind, value, "$", lenient=False)
     assert isinstance(made, kind)
     return made
+
+
+def read_json(kind: type[Noun], value: object) -> Noun:
+    """JSON values of this or another release as a `kind`. Raises ValueError with the path of what is wrong."""
+    made = _read(kind, value, "$", lenient=True)
+    assert isinstance(made, kind)
+    return made
+
+
+def refuse_newer(what: str, version: object, known: int) -> None:
+    """Refuse a document by its format. Raises VerificationError `format-newer` that names the way out, ValueError where
+    `version` is none that was ever written."""
+    if type(version) is not int or version < 1:
+        raise ValueError(f"{what} has no format")
+    if version > known:
+        raise VerificationError(
+            "format-newer",
+            f"{what} was made by a newer relbuild: it has format {version}, and this one reads up to {known}",
+            hint="use the relbuild that made it, or a newer one",
+        )
+
+
+def is_canonical(data: bytes) -> bool:
+    """Is JSON text written as relbuild writes it: no key twice, keys in order, no space? Raises ValueError."""
+    try:
+        return canonical_json(json.loads(data)) == data
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
+def extends(document: object, written: object, *, optional: bool = False) -> bool:
+    """Does a document say all that would be `written`, the same way, and perhaps more members of objects?
+
+    `optional`: it may also lack members, as those that have a default.
+    """
+    if isinstance(written, dict):
+        return isinstance(document, dict) and all(
+            extends(document[key], inner, optional=optional) if key in document else optional
+            for key, inner in written.items()
+        )
+    if isinstance(written, list):
+        if not isinstance(document, list) or len(document) != len(written):
+            return False
+        return all(extends(one, other, optional=optional) for one, other in zip(document, written, strict=True))
+    return type(document) is type(written) and document == written
 
 
 # --- writing -------------------------------------------------------------------------------------------
@@ -71,10 +123,10 @@ def _written_one_of(declared: object, value: object) -> object:
 # --- reading -------------------------------------------------------------------------------------------
 
 
-def _read(declared: object, value: object, where: str) -> object:
+def _read(declared: object, value: object, where: str, *, lenient: bool) -> object:
     origin = get_origin(declared)
     if origin in (Union, UnionType):
-        return _read_one_of(declared, value, where)
+        return _read_one_of(declared, value, where, lenient=lenient)
     if origin is tuple:
         if not isinstance(value, list):
             raise ValueError(f"{where} is no array")
@@ -82,7 +134,7 @@ def _read(declared: object, value: object, where: str) -> object:
         if len(kinds) != len(value):
             raise ValueError(f"{where} has {len(value)} items, not {len(kinds)}")
         pairs = enumerate(zip(kinds, value, strict=True))
-        return tuple(_read(kind, item, f"{where}[{index}]") for index, (kind, item) in pairs)
+        return tuple(_read(kind, item, f"{where}[{index}]", lenient=lenient) for index, (kind, item) in pairs)
     if not isinstance(declared, type):
         raise TypeError(f"{declared!r} is no type that can be read")
     if declared in (str, int, bool):
@@ -91,7 +143,7 @@ def _read(declared: object, value: object, where: str) -> object:
         return value
     if declared is float or issubclass(declared, Digest | DiffId | StrEnum):
         return _read_text(declared, value, where)
-    return _read_object(declared, value, where)
+    return _read_object(declared, value, where, lenient=lenient)
 
 
 def _read_text(declared: type[Digest | DiffId | StrEnum | float], value: object, where: str) -> object:
@@ -108,36 +160,42 @@ def _read_text(declared: type[Digest | DiffId | StrEnum | float], value: object,
     return made
 
 
-def _read_object(declared: type, value: object, where: str) -> object:
+def _read_object(declared: type, value: object, where: str, *, lenient: bool) -> object:
     if not isinstance(value, dict):
         raise ValueError(f"{where} is no object")
-    members = _members(declared)
-    unlike = sorted({name for name, _ in members} ^ {str(key) for key in value})
-    if unlike:
-        raise ValueError(f"{where} lacks, or has without reason, {', '.join(unlike)[:200]}")
-    return _made(declared, {name: _read(inner, value[name], f"{where}.{name}") for name, inner in members})
+    members, given = _members(declared), {str(key) for key in value}
+    known = {name for name, _ in members}
+    optional = _with_default(declared) if lenient else frozenset()
+    if lacking := sorted(known - given - optional):
+        raise ValueError(f"{where} lacks {', '.join(lacking)[:200]}")
+    if not lenient and (unknown := sorted(given - known)):
+        raise ValueError(f"{where} has, without reason, {', '.join(unknown)[:200]}")
+    read = {
+        name: _read(inner, value[name], f"{where}.{name}", lenient=lenient) for name, inner in members if name in given
+    }
+    return _made(declared, read)
 
 
 def _made(make: Callable[..., object], members: Mapping[str, object]) -> object:
     return make(**members)
 
 
-def _read_one_of(declared: object, value: object, where: str) -> object:
+def _read_one_of(declared: object, value: object, where: str, *, lenient: bool) -> object:
     kinds = _kinds(declared)
     if value is None and NoneType in get_args(declared):
         return None
     if len(kinds) == 1:
-        return _read(kinds[0], value, where)
+        return _read(kinds[0], value, where, lenient=lenient)
     if not isinstance(value, dict) or not isinstance(value.get(_TAG), str):
         raise ValueError(f"{where} does not say what it is")
     named = next((kind for kind in kinds if isinstance(kind, type) and kind.__name__ == value[_TAG]), None)
     if named is None:
         raise ValueError(f"{where} is none of {', '.join(getattr(kind, '__name__', '?') for kind in kinds)}")
     if issubclass(named, StrEnum):
-        if value.keys() != {_TAG, "value"}:
+        if "value" not in value or (not lenient and value.keys() != {_TAG, "value"}):
             raise ValueError(f"{where} has other members than its type and its value")
-        return _read(named, value["value"], where)
-    return _read(named, {key: inner for key, inner in value.items() if key != _TAG}, where)
+        return _read(named, value["value"], where, lenient=lenient)
+    return _read(named, {key: inner for key, inner in value.items() if key != _TAG}, where, lenient=lenient)
 
 
 # --- types ---------------------------------------------------------------------------------------------
@@ -150,6 +208,16 @@ def _members(kind: type) -> tuple[tuple[str, object], ...]:
         raise TypeError(f"{kind!r} has no JSON form")
     hints = get_type_hints(kind)
     return tuple((field.name, hints[field.name]) for field in fields(kind) if field.compare)
+
+
+@cache
+def _with_default(kind: type) -> frozenset[str]:
+    """The fields of a dataclass that may be left out."""
+
+    def has_default(field: Field[object]) -> bool:
+        return field.default is not MISSING or field.default_factory is not MISSING
+
+    return frozenset(field.name for field in fields(kind) if has_default(field))
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.errors import VerificationError
-from pipeline.model.json_form import from_json, to_json
+from pipeline.model.json_form import read_json, refuse_newer, to_json
 from pipeline.model.report import SmokeReport
 
 REPORT_SCHEMA = 3
@@ -24,18 +24,20 @@ def report_json(report: SmokeReport) -> dict[str, object]:
 
 
 def read_report(value: Mapping[str, object]) -> SmokeReport:
-    """What `report_json` wrote. `passed` is not believed but found out again.
+    """What `report_json` wrote, in this release or another. `passed` is not believed but found out again.
 
-    Raises VerificationError `report-malformed`.
+    Raises VerificationError `report-malformed`, `format-newer`.
     """
     try:
-        if value["schema"] != REPORT_SCHEMA:
-            raise ValueError(f"schema {value['schema']!r} is unknown, this relbuild reads {REPORT_SCHEMA}")
+        schema = value["schema"]
+        refuse_newer("the report of a smoke test", schema, REPORT_SCHEMA)
+        if schema != REPORT_SCHEMA:
+            raise ValueError(f"schema {schema!r} is unknown, this relbuild reads {REPORT_SCHEMA}")
         instances = value["instances"]
         if not isinstance(instances, list):
             raise ValueError("instances is no array")
         inner = {key: member for key, member in value.items() if key not in _ADDED}
-        return from_json(SmokeReport, {**inner, "instances": [_instance(instance) for instance in instances]})
+        return read_json(SmokeReport, {**inner, "instances": [_instance(instance) for instance in instances]})
     except (KeyError, ValueError, RecursionError) as error:
         raise VerificationError("report-malformed", f"this is no smoke report: {error}") from error
 

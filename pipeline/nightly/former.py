@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from pipeline.errors import VerificationError
-from pipeline.model.json_form import from_json
+from pipeline.model.json_form import read_json, refuse_newer
 from pipeline.model.night import NIGHT_FORMAT, Product
 
 LIMIT = 256 << 20
@@ -16,11 +15,14 @@ LIMIT = 256 << 20
 
 
 class FormerNight(Mapping[str, Product]):
-    """The products of the last night, by name. One that cannot be read counts as not there: it is a convenience, and
-    whatever is done because of it is checked against what is signed."""
+    """The products of the last night, by name, in this release's form or another's. One that cannot be read counts as
+    not there, and `warn` is told once why: it is a convenience, and whatever is done because of it is checked against
+    what is signed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         self._path = path
+        self._warn = warn
+        self._told: set[str] = set()
         self._raw: dict[str, object] | None = None
         self._key = ""
 
@@ -33,8 +35,9 @@ class FormerNight(Mapping[str, Product]):
     def __getitem__(self, name: str) -> Product:
         raw = self._read()[name]
         try:
-            return from_json(Product, raw)
-        except (ValueError, VerificationError):
+            return read_json(Product, raw)
+        except (ValueError, VerificationError) as error:
+            self._tell(f"what the last night said of '{name}' cannot be read, so its figures begin anew: {error}")
             raise KeyError(name) from None
 
     def __iter__(self) -> Iterator[str]:
@@ -46,10 +49,28 @@ class FormerNight(Mapping[str, Product]):
     def _read(self) -> dict[str, object]:
         if self._raw is None:
             self._raw = {}
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                with self._path.open("rb") as file:
-                    night = json.loads(file.read(LIMIT))
-                if night["format"] == NIGHT_FORMAT:
-                    self._raw = {one["name"]: one for one in night["products"]}
-                    self._key = str(night["key"])
+            try:
+                self._raw, self._key = self._parsed()
+            except (FileNotFoundError, IsADirectoryError):
+                pass  # The first night.
+            except (OSError, ValueError, RecursionError, VerificationError) as error:
+                self._tell(f"what the last night said cannot be read, so all figures begin anew: {error}")
         return self._raw
+
+    def _parsed(self) -> tuple[dict[str, object], str]:
+        with self._path.open("rb") as file:
+            data = file.read(LIMIT + 1)
+        if len(data) > LIMIT:
+            raise ValueError(f"{self._path} has more than {LIMIT} bytes")
+        night = json.loads(data)
+        if not isinstance(night, dict) or not isinstance(night.get("products"), list):
+            raise ValueError(f"{self._path} is no record of a night")
+        refuse_newer(str(self._path), night.get("format"), NIGHT_FORMAT)
+        named = [one for one in night["products"] if isinstance(one, dict) and isinstance(one.get("name"), str)]
+        key = night.get("key", "")
+        return {one["name"]: one for one in named}, key if isinstance(key, str) else ""
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._warn(text)

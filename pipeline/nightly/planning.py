@@ -3,7 +3,6 @@ job. One state of a platform's repositories is opened once and shared by all rec
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,6 +90,7 @@ class Planner:
     _offers: dict[tuple[str, str], Offer] = field(default_factory=dict)
     _key: VerifyingKey | None = None
     _runtime: str = ""
+    _told: set[str] = field(default_factory=set)
 
     @property
     def offers(self) -> tuple[Offer, ...]:
@@ -142,8 +142,17 @@ class Planner:
 
     def last(self, name: str) -> Product | None:
         """What the night before said of a product."""
-        known = recall(self.workshop.store, str(self.making.to), name) if self.mirror else None
+        known = self._recalled(name) if self.mirror else None
         return known.product if known is not None and known.product is not None else self.former.get(name)
+
+    def _recalled(self, name: str) -> Standing | None:
+        return recall(self.workshop.store, str(self.making.to), name, self._warn)
+
+    def _warn(self, text: str) -> None:
+        """Say it once: the same document is read for several questions."""
+        if text not in self._told:
+            self._told.add(text)
+            self.workshop.progress.warn(text)
 
     def packages(self, entry: Entry) -> Collection[str] | None:
         """The names of the packages of an entry's image: as the last night said, else as its lock and those of what it
@@ -329,15 +338,17 @@ class Planner:
         if self.mirror is None:
             return None
         repository = self.mirror.repository(product.name)
-        known = recall(self.workshop.store, str(self.making.to), product.name)
+        known = self._recalled(product.name)
         if known is not None and not _is_of(known, product):
             known = None
         if known is not None and repository.resolve(known.immutable) == known.digest:
             self.remembered[product.name] = known
             return known
-        with contextlib.suppress(UsageError, VerificationError):
+        try:
             return self._attested(repository, product)
-        return None
+        except (UsageError, VerificationError) as error:
+            self._warn(f"what is attested of '{product.name}' cannot be read, so it is made again: {error}")
+            return None
 
     def _attested(self, repository: Repository, product: Product) -> Standing | None:
         last = self.last(product.name)
@@ -348,7 +359,7 @@ class Planner:
         if len(held.images) != 1:
             return None
         require_identity(repository, held.manifest, self._public(self.making.key))
-        record = attested_record(repository, held.digest, self._public(self.making.key))
+        record = attested_record(repository, held.digest, self._public(self.making.key), self._warn)
         immutable = immutable_tag(held.version, held.created, held.digest)
         if record is None or repository.resolve(immutable) != held.digest:
             return None

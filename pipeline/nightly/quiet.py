@@ -22,7 +22,7 @@ import pipeline
 from pipeline.beneath import read_file
 from pipeline.digest import Digest, canonical_json, digest_file, identity
 from pipeline.errors import RelbuildError, VerificationError
-from pipeline.model.json_form import from_json, to_json
+from pipeline.model.json_form import read_json, to_json
 from pipeline.model.night import Night, Outcome
 from pipeline.store import Store
 
@@ -148,7 +148,7 @@ def _name(made: Digest) -> Digest:
 def _recall(store: Store, made: Digest) -> Remembered | None:
     known = store.recall(_name(made))
     try:
-        return None if known is None else from_json(Remembered, known)
+        return None if known is None else read_json(Remembered, known)
     except (ValueError, VerificationError):
         return None
 

@@ -4,13 +4,14 @@ mirror need not be asked."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.digest import Digest, canonical_json, identity
 from pipeline.errors import VerificationError
 from pipeline.mirror.attesting import find_attested
 from pipeline.mirror.repository import Repository
-from pipeline.model.json_form import from_json, to_json
+from pipeline.model.json_form import read_json, refuse_newer, to_json
 from pipeline.model.night import Product
 from pipeline.nightly.inputs import Facts
 from pipeline.oci import VerifyingKey
@@ -54,29 +55,44 @@ def predicate(record: Record) -> bytes:
     return canonical_json({"format": FORMAT, **value})
 
 
-def attested_record(repository: Repository, image: Digest, key: VerifyingKey) -> Record | None:
-    """The newest record that `key` attests of an image; None if there is none that can be read."""
+def attested_record(
+    repository: Repository, image: Digest, key: VerifyingKey, warn: Callable[[str], None]
+) -> Record | None:
+    """The newest record that `key` attests of an image, in this release's form or another's; None if there is none that
+    can be read, and `warn` is told why."""
     good, _ = find_attested(repository, image, LOCK, key)
+    why = ""
     for one in reversed(good):
         try:
-            value = json.loads(one.statement.predicate)
-            if isinstance(value, dict) and value.pop("format", None) == FORMAT:
-                return from_json(Record, value)
-        except ValueError:
-            continue
+            return parse_record(one.statement.predicate)
+        except (ValueError, RecursionError, VerificationError) as error:
+            why = why or str(error)
+    if why:
+        warn(f"what {image} was made from is attested, and cannot be read, so it is made again: {why}")
     return None
+
+
+def parse_record(predicate: bytes) -> Record:
+    """The inverse of `predicate`. Raises ValueError, VerificationError `format-newer`."""
+    value = json.loads(predicate)
+    if not isinstance(value, dict):
+        raise ValueError("it is no object")
+    refuse_newer("the record of a product's inputs", value.get("format"), FORMAT)
+    return read_json(Record, value)
 
 
 def _name(destination: str, product: str) -> Digest:
     return identity("nightly", FORMAT, to=destination, product=product)
 
 
-def recall(store: Store, destination: str, product: str) -> Standing | None:
-    """What the store remembers of a product on a mirror, whatever platform it was built for."""
+def recall(store: Store, destination: str, product: str, warn: Callable[[str], None]) -> Standing | None:
+    """What the store remembers of a product on a mirror, whatever platform it was built for; None if it remembers
+    nothing that can be read, and then `warn` is told why."""
     known = store.recall(_name(destination, product))
     try:
-        return None if known is None else from_json(Standing, known)
-    except (ValueError, VerificationError):
+        return None if known is None else read_json(Standing, known)
+    except (ValueError, VerificationError) as error:
+        warn(f"what the store remembers of '{product}' cannot be read, so the mirror is asked: {error}")
         return None
 
 

@@ -1,16 +1,19 @@
-"""A bill of materials as JSON, and back. There is one form for each bill: what is read has to be, byte for byte,
-what would be written, so an unknown key, a key that is there twice or another order is refused."""
+"""A bill of materials as JSON, and back. There is one form for each bill: what is read has to say, byte for byte, what
+would be written, so a key that is there twice or another order is refused. Keys of a later release are passed over."""
 
 from __future__ import annotations
+
+import json
 
 from pipeline.digest import DiffId, Digest, canonical_json
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.model.bill import Bill, BilledLayer, BilledPackage, Privileged
+from pipeline.model.json_form import extends, is_canonical, refuse_newer
 from pipeline.model.package import Nevra
 from pipeline.oci.image import Reader
 
 FORMAT = 1
-"""Raised when the form changes; any other is refused."""
+"""Raised when a former reader would misread the form; a newer one is refused by name."""
 
 BILL_LIMIT = 32 << 20
 """Bytes: ten thousand packages come to about eight million."""
@@ -43,23 +46,17 @@ def bill_bytes(bill: Bill) -> bytes:
 
 def parse_bill(data: bytes, place: str) -> Bill:
     """JSON text → bill; `place` is what errors call it. Raises VerificationError `bill-malformed`,
-    `bill-other-format`."""
+    `format-newer`."""
     try:
         document = Reader.parse(data, place)
-        version = document.get("format").number()
-        if version != FORMAT:
-            raise VerificationError(
-                "bill-other-format",
-                f"{place} has format {version}, and this relbuild knows {FORMAT}",
-                place=place,
-                hint=_AGAIN,
-            )
+        refuse_newer(place, document.get("format").number(), FORMAT)
         bill = _bill(document)
-    except RelbuildError as error:
-        if error.code == "bill-other-format":
+    except (RelbuildError, ValueError) as error:
+        if isinstance(error, RelbuildError) and error.code == "format-newer":
             raise
-        raise _malformed(error.problems[0].message, place) from error
-    if bill_bytes(bill) != data:
+        told = error.problems[0].message if isinstance(error, RelbuildError) else str(error)
+        raise _malformed(told, place) from error
+    if not is_canonical(data) or not extends(json.loads(data), json.loads(bill_bytes(bill))):
         raise _malformed(f"{place} says something in a way in which relbuild does not write it", place)
     return bill
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.model.bill import BuildRecord
+from pipeline.model.json_form import extends, is_canonical, refuse_newer
 from pipeline.model.provenance import Material, MaterialKind, Provenance
 from pipeline.oci.image import Reader
 
 FORMAT = 1
-"""Raised when the form changes; any other is refused."""
+"""Raised when a former reader would misread the form; a newer one is refused by name."""
 
 RECORD_LIMIT = 32 << 20
 """Bytes: ten thousand packages come to about four million."""
@@ -44,24 +46,17 @@ def record_bytes(record: BuildRecord) -> bytes:
 
 def parse_record(data: bytes, place: str) -> BuildRecord:
     """JSON text → record; `place` is what errors call it. Raises VerificationError `record-malformed`,
-    `record-other-format`."""
+    `format-newer`."""
     try:
         document = Reader.parse(data, place)
-        version = document.get("format").number()
-        if version != FORMAT:
-            raise VerificationError(
-                "record-other-format",
-                f"{place} has format {version}, and this relbuild knows {FORMAT}",
-                place=place,
-                hint=_AGAIN,
-            )
+        refuse_newer(place, document.get("format").number(), FORMAT)
         record = _record(document)
     except (RelbuildError, ValueError) as error:
-        if isinstance(error, RelbuildError) and error.code == "record-other-format":
+        if isinstance(error, RelbuildError) and error.code == "format-newer":
             raise
         told = error.problems[0].message if isinstance(error, RelbuildError) else str(error)
         raise _malformed(told, place) from error
-    if record_bytes(record) != data:
+    if not is_canonical(data) or not extends(json.loads(data), json.loads(record_bytes(record))):
         raise _malformed(f"{place} says something in a way in which relbuild does not write it", place)
     return record
 

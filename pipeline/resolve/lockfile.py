@@ -209,7 +209,7 @@ def parse_lock(text: str, name: str) -> Lock:
     if version > LOCK_FORMAT:
         raise ResolutionError(
             "lock-newer-format",
-            f"{name} has format {version}, and this relbuild knows up to {LOCK_FORMAT}",
+            f"{name} was made by a newer relbuild: it has format {version}, and this one reads up to {LOCK_FORMAT}",
             place=name,
             hint="use the relbuild that wrote it, or a newer one",
         )
@@ -217,7 +217,6 @@ def parse_lock(text: str, name: str) -> Lock:
         raise _malformed(f"format {version} has never been written", name)
     recipe = document.text("recipe")
     sections = tuple(_section(table, version) for table in document.tables("section"))
-    document.done()
     if len({(s.resolution.platform, s.resolution.arch) for s in sections}) != len(sections):
         raise _malformed("a platform and architecture has two sections", name)
     return Lock(recipe, sections)
@@ -255,7 +254,6 @@ def _section(table: _Table, version: int) -> LockSection:
         ),
         _parent(table) if version > _WITHOUT_PARENT else None,
     )
-    table.done()
     return section
 
 
@@ -276,32 +274,28 @@ def _chosen(table: _Table, nevra: Nevra, shorter: _Shorter) -> Chosen:
             raise table.error("a reason in 'why' has two or three words")
         by = words[1] if words[0] in _BY_TEXT else shorter.full(words[1])
         reasons.append(Reason(words[0], by, *words[2:]))
-    chosen = Chosen(package, table.text("layer"), tuple(reasons))
-    table.done()
-    return chosen
+    return Chosen(package, table.text("layer"), tuple(reasons))
 
 
 def _parent(table: _Table) -> LockedParent | None:
     inner = table.table("parent")
     if inner is None:
         return None
-    parent = LockedParent(
+    return LockedParent(
         inner.text("recipe"), inner.parsed("digest", Digest.parse), inner.parsed("config", Digest.parse)
     )
-    inner.done()
-    return parent
 
 
 def _account(table: _Table) -> tuple[str, str, int]:
     account = table.text("kind"), table.text("name"), table.number("number")
     if account[0] not in {"user", "group"}:
         raise table.error(f"'{account[0]}' is neither user nor group")
-    table.done()
     return account
 
 
 class _Table:
-    """A TOML table that is read key by key; `done` refuses what nobody asked for."""
+    """A TOML table that is read key by key. What nobody asks for is of a later release, which would have raised the
+    format if it had to be understood."""
 
     def __init__(self, values: Mapping[str, object], place: str) -> None:
         self._values = dict(values)
@@ -372,10 +366,6 @@ class _Table:
         if not isinstance(value, dict):
             raise self.error(f"'{key}' is no table")
         return [(str(name), self._text(inner, key)) for name, inner in value.items()]
-
-    def done(self) -> None:
-        if self._values:
-            raise self.error(f"'{next(iter(self._values))}' is not known")
 
 
 def _malformed(message: str, place: str) -> ResolutionError:

@@ -7,6 +7,6 @@ and load nothing from elsewhere. What did not change is not made again.
 from pipeline.site.feed import atom_xml
 from pipeline.site.junit import junit_xml
 from pipeline.site.markdown import summary_markdown
-from pipeline.site.writing import write_site
+from pipeline.site.writing import refuse_newer_site, write_site
 
-__all__ = ["atom_xml", "junit_xml", "summary_markdown", "write_site"]
+__all__ = ["atom_xml", "junit_xml", "refuse_newer_site", "summary_markdown", "write_site"]

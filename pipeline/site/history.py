@@ -4,7 +4,7 @@
     data/site.json    the last nights in short, and from what each product's page was made (`State`)
 
 Both are bounded. A file that cannot be read is put aside (`.damaged`) and begun anew: a page without its past is better
-than none.
+than none. One that a newer relbuild wrote is left alone, and the site is not written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.digest import Digest
-from pipeline.model.json_form import from_json, to_json
+from pipeline.model.json_form import read_json, refuse_newer, to_json
 from pipeline.model.night import Night, Outcome, Product
 from pipeline.site.markup import json_bytes
 from pipeline.site.words import stamp_text
@@ -178,7 +178,8 @@ def written(value: History | State) -> bytes:
 
 
 def read(path: Path, empty: Noun) -> Noun:
-    """What stands at `path`; `empty` if nothing does, or nothing of this format that can be read."""
+    """What stands at `path`, written by this release or another; `empty` if nothing does, or nothing that can be read.
+    Raises VerificationError `format-newer`."""
     try:
         with path.open("rb") as file:
             data = file.read(DATA_LIMIT + 1)
@@ -187,9 +188,11 @@ def read(path: Path, empty: Noun) -> Noun:
     try:
         if len(data) > DATA_LIMIT:
             raise ValueError(f"{path} is too large")
-        value = from_json(type(empty), json.loads(data))
-        if value.format != empty.format:
-            raise ValueError(f"{path} has format {value.format}")
+        raw = json.loads(data)
+        if not isinstance(raw, dict):
+            raise ValueError(f"{path} holds no object")
+        refuse_newer(str(path), raw.get("format"), empty.format)
+        value = read_json(type(empty), raw)
     except (ValueError, RecursionError):
         path.replace(path.with_name(f"{path.name}.damaged"))
         return empty

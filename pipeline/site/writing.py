@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline import __version__
 from pipeline.digest import Digest
-from pipeline.model.json_form import to_json
+from pipeline.model.json_form import refuse_newer, to_json
 from pipeline.model.night import Night, Outcome, Product
 from pipeline.site import paths
 from pipeline.site.feed import atom_xml
 from pipeline.site.files import Files
 from pipeline.site.history import (
+    DATA_LIMIT,
     NO_HISTORY,
     NO_STATE,
     STATE_FORMAT,
@@ -47,7 +50,7 @@ def write_site(night: Night, folder: Path, *, mirror: str = "../", address: str 
     URL of the folder, for feed readers that do not know relative links; "" if it is not known.
 
     A night of the same beginning is replaced; one from before the last only gets a page of its own. Raises
-    EnvironmentLacking `site-unwritable`, UsageError `product-name`.
+    EnvironmentLacking `site-unwritable`, UsageError `product-name`, VerificationError `format-newer`.
     """
     files = Files(folder)
     products = _by_name(night)
@@ -71,6 +74,21 @@ def write_site(night: Night, folder: Path, *, mirror: str = "../", address: str 
         # Last: a page is noted as made only when it stands there.
         files.put("data/site.json", written(State(STATE_FORMAT, nights, tuple(sorted(pages.items())))), keep=True)
     return tuple(files.written)
+
+
+def refuse_newer_site(folder: Path) -> None:
+    """Refuse to begin a night whose pages could not be written: a newer relbuild wrote what stands in `folder`.
+
+    Raises VerificationError `format-newer`.
+    """
+    path = folder / "data" / "site.json"
+    with contextlib.suppress(
+        OSError, ValueError, RecursionError
+    ):  # What is damaged is dealt with when pages are written.
+        with path.open("rb") as file:
+            raw = json.loads(file.read(DATA_LIMIT))
+        if isinstance(raw, dict):
+            refuse_newer(str(path), raw.get("format"), STATE_FORMAT)
 
 
 def _by_name(night: Night) -> Mapping[str, list[Product]]:

@@ -136,12 +136,10 @@ GOOD = format_lock(Lock("r", (section(chosen("a-1-1.noarch"), inputs=(("requests
     [
         ('recipe = "r"', ""),
         ('recipe = "r"', "recipe = 3"),
-        ('recipe = "r"', 'recipe = "r"\nextra = 1'),
         ("format = 2", "format = 0"),
         ("format = 2", "format = true"),
         ("size = 10", "size = -10"),
         ("size = 10", "size = 1.5"),
-        ("size = 10", "size = 10, colour = 3"),
         ('nevra = "a-1-1.noarch"', 'nevra = "a"'),
         ("0" * 64, "0" * 63),
         ("sha256:" + "1" * 64, "md5:" + "1" * 32),

@@ -79,7 +79,6 @@ def test_a_record_that_is_written_is_read_again(record: BuildRecord) -> None:
         ('"size":1000', '"size":"1000"'),
         ('"size":1000', '"size":1000.0'),
         ('"size":1000', '"size":-1'),
-        ('"size":1000', '"size":1000,"colour":"red"'),
         ('"size":1000', '"size":1000,"size":1000'),
         ('"mode":"4755"', '"mode":"4855"'),
         ('"mode":"4755"', '"mode":"04755"'),
@@ -103,12 +102,12 @@ def test_a_bill_in_another_form_is_refused(before: str, after: str) -> None:
 
 def test_another_format_is_named() -> None:
     document = json.loads(bill_bytes(AWKWARD)) | {"format": 2}
-    with pytest.raises(VerificationError, match="has format 2") as caught:
+    with pytest.raises(VerificationError, match="it has format 2") as caught:
         parse_bill(canonical_json(document), "bill.json")
-    assert caught.value.code == "bill-other-format"
+    assert caught.value.code == "format-newer"
     with pytest.raises(VerificationError) as other:
         parse_record(canonical_json({"format": 9}), "materials.json")
-    assert other.value.code == "record-other-format"
+    assert other.value.code == "format-newer"
 
 
 @given(st.binary(max_size=60) | st.recursive(texts | numbers, lambda x: st.lists(x) | st.dictionaries(texts, x)))
