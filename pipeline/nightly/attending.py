@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import distributed
@@ -23,6 +22,7 @@ import pipeline
 from pipeline.digest import Digest, canonical_json
 from pipeline.nightly.crew import Ended, LocalCrew, Needs, Place
 from pipeline.nightly.ordering import At, Order, do_here
+from pipeline.nightly.own_code import code_digest
 from pipeline.nightly.relaying import Event, Kind, Relay
 
 TOPIC = "relbuild"
@@ -46,12 +46,9 @@ _DECIDING = ("zstandard", "deflate", "rpm", "solv", "Jinja2", "PyYAML", "cryptog
 def code() -> str:
     """Names this relbuild: its version, and the digest of its files, of Python's version and of the versions of what
     its bytes depend on. Two that are named alike do the same with the same task."""
-    root = Path(pipeline.__file__).parent
-    files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    contents = {str(path.relative_to(root)): str(Digest.of(path.read_bytes())) for path in files}
     versions = {name: importlib.metadata.version(name) for name in _DECIDING}
     python = ".".join(map(str, sys.version_info[:2]))
-    whole = Digest.of(canonical_json({"files": contents, "python": python, "versions": versions}))
+    whole = Digest.of(canonical_json({"files": str(code_digest()), "python": python, "versions": versions}))
     return f"{CODE}-{pipeline.__version__}-{whole.short}"
 
 

@@ -4,25 +4,20 @@ and what."""
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 
-from pipeline import FORMAT as RELBUILD_FORMAT
 from pipeline.digest import Digest, canonical_json, digest_file
-from pipeline.launch import CONTENTS_FORMAT, plan_asked
-from pipeline.launch import FORMAT as SMOKE_FORMAT
-from pipeline.layers.layer import FORMAT as LAYER_FORMAT
-from pipeline.layers.segments import FORMAT as SEGMENT_FORMAT
-from pipeline.layers.state import FORMAT as STATE_FORMAT
+from pipeline.launch import plan_asked
 from pipeline.model.image import Compression
 from pipeline.model.recipe import FileKind, Recipe
+from pipeline.nightly.formats import IMAGE, TEST
+from pipeline.nightly.record import Facts
 from pipeline.resolve import versions
 from pipeline.smoke import plan_digest
 from pipeline.streams import VERSIONS
-
-Facts = Mapping[str, str]
-"""Name of an input → its digest, or a word where there is none."""
 
 WORDS = {
     "recipe": "the recipe",
@@ -54,7 +49,7 @@ _SAYS_NOTHING = frozenset({"place", "sources", "template_folders", "parent", "sm
 def making(recipe: Recipe, compression: Compression, key: str) -> dict[str, str]:
     """What `recipe` and relbuild bring to the image, but for templates and packages. `key`: the fingerprint of the key
     that signs."""
-    formats = [RELBUILD_FORMAT, LAYER_FORMAT, SEGMENT_FORMAT, STATE_FORMAT, CONTENTS_FORMAT, VERSIONS, versions()]
+    formats = [dict(IMAGE), VERSIONS, versions(), importlib.metadata.version("Jinja2")]
     return {
         "recipe": _digest(_form(recipe)),
         "files": _digest([_content(path) for path in _copied(recipe)]),
@@ -68,7 +63,7 @@ def testing(recipe: Recipe, runtime: str, *, full: bool) -> dict[str, str]:
     """What the image of `recipe` is tested with."""
     older = recipe.path.parent / recipe.smoke.upgrade_from / "index.json" if recipe.smoke.upgrade_from else None
     return {
-        "checks": f"{SMOKE_FORMAT} {plan_digest(plan_asked(recipe.smoke, full=full))}",
+        "checks": f"{_digest(dict(TEST))} {plan_digest(plan_asked(recipe.smoke, full=full))}",
         "runtime": runtime,
         "older": _content(older) if older else "none",
     }

@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pipeline
 from pipeline.beneath import read_file
 from pipeline.digest import Digest, canonical_json, digest_file, identity
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.model.json_form import read_json, to_json
 from pipeline.model.night import Night, Outcome
+from pipeline.nightly.own_code import code_digest
 from pipeline.store import Store
 
 FORMAT = 1
@@ -35,7 +35,9 @@ DOCUMENT_LIMIT = 4 << 20
 NOTHING_NEW = "nothing that it is made from or tested with changed"
 
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
-_LIBRARIES = ("deflate", "solv", "zstandard")
+_LIBRARIES = ("deflate", "solv", "zstandard", "Jinja2", "MarkupSafe", "PyYAML", "cryptography", "pydantic")
+"""Distributions that decide what recipes mean, what is chosen, and what bytes come out. rpm's own library is none: its
+files are watched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,11 @@ Resolve = Callable[[str, str], Digest | None]
 
 
 def asked(words: object) -> Digest:
-    """The digest of what a night is asked for (JSON values) and of the program that does it."""
+    """The digest of what a night is asked for (JSON values) and of the program that does it, to its last byte: so a
+    relbuild that changed anywhere does a whole night, which compares formats and decides."""
     libraries = [importlib.metadata.version(name) for name in _LIBRARIES]
     return identity(
-        "asked", FORMAT, words=words, libraries=libraries, python=platform.python_version(), relbuild=pipeline.FORMAT
+        "asked", FORMAT, words=words, libraries=libraries, python=platform.python_version(), relbuild=code_digest()
     )
 
 

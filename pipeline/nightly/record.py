@@ -4,7 +4,7 @@ mirror need not be asked."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.digest import Digest, canonical_json, identity
@@ -13,10 +13,12 @@ from pipeline.mirror.attesting import find_attested
 from pipeline.mirror.repository import Repository
 from pipeline.model.json_form import read_json, refuse_newer, to_json
 from pipeline.model.night import Product
-from pipeline.nightly.inputs import Facts
 from pipeline.oci import VerifyingKey
 from pipeline.oci.predicates import LOCK
 from pipeline.store import Store
+
+Facts = Mapping[str, str]
+"""Name of an input → its digest, or a word where there is none."""
 
 FORMAT = 1
 """Raise it when what is kept cannot be compared with what was kept before."""

@@ -10,6 +10,7 @@ from pipeline.model.night import Product
 from pipeline.nightly.catalogue import files_of, templates_of
 from pipeline.nightly.planning import Planner
 from pipeline.nightly.quiet import DOCUMENT_LIMIT, Get, Watch, watch
+from pipeline.packages import library_files
 from pipeline.repos.variables import expand_repository, platform_variables
 from pipeline.sandbox import find_runtime
 
@@ -53,7 +54,7 @@ def watched(
         files=files,
         folders=folders,
         documents=documents,
-        programs=(find_runtime(making.runtime).path,),
+        programs=(find_runtime(making.runtime).path, *library_files()),
         environment=planner.workshop.environment,
         tags=[(one.name, one.immutable, one.digest) for one in products if one.digest is not None],
     )

@@ -13,7 +13,7 @@ from pipeline.packages.installed import DATABASE_LIMIT, DATABASE_PATHS, Installe
 from pipeline.packages.lua import lua_command, lua_runtime
 from pipeline.packages.payload import PayloadFile, read_files, read_payload
 from pipeline.packages.verify import verify_package
-from pipeline.packages.versions import compare_evr, library_version
+from pipeline.packages.versions import compare_evr, library_files, library_version
 
 __all__ = [
     "DATABASE_LIMIT",
@@ -23,6 +23,7 @@ __all__ = [
     "PayloadFile",
     "compare_evr",
     "installed_changelogs",
+    "library_files",
     "library_version",
     "lua_command",
     "lua_runtime",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipeline.packages.library import rpm
 
 
@@ -26,3 +28,9 @@ def _split(evr: str) -> tuple[str, str, str]:
 def library_version() -> str:
     """The version of rpm's library, for people and for what depends on it."""
     return str(rpm.__version__)
+
+
+def library_files() -> tuple[Path, ...]:
+    """The files of rpm's library as this process has loaded them, its own module included, sorted."""
+    mapped = {line.split(maxsplit=5)[5] for line in Path("/proc/self/maps").read_text().splitlines() if "rpm" in line}
+    return tuple(sorted(Path(name) for name in mapped if "rpm" in Path(name).name and Path(name).exists()))

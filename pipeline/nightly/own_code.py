@@ -1,0 +1,21 @@
+"""The digest of relbuild's own files: what another relbuild is told by, whether or not somebody raised a format."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pipeline
+from pipeline.digest import Digest, canonical_json
+
+
+@functools.cache
+def code_digest() -> Digest:
+    """The digest of every file that this relbuild consists of: code, templates, profiles."""
+    return folder_digest(Path(pipeline.__file__).parent)
+
+
+def folder_digest(root: Path) -> Digest:
+    """The digest of the names and contents of all files below a folder, but for what Python compiles them to."""
+    files = [path for path in root.rglob("*") if path.suffix != ".pyc" and path.is_file()]
+    return Digest.of(canonical_json({str(path.relative_to(root)): str(Digest.of(path.read_bytes())) for path in files}))
