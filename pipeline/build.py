@@ -336,7 +336,14 @@ def pack_image(locked: Locked, layers: Sequence[Layer]) -> Image:
         return evaluate(text, seen, place=str(recipe.path))
 
     version = said(recipe.version)
-    config = image_config(recipe, version, said, arch=section.resolution.arch, created=section.build_time)
+    config = image_config(
+        recipe,
+        version,
+        said,
+        arch=section.resolution.arch,
+        created=section.build_time,
+        rpm_database=locked.platform.rpm_database,
+    )
     notes = {media_types.END_OF_LIFE: recipe.end_of_life} if recipe.end_of_life else {}
     if locked.parent is not None:
         config = inherited(config, recipe.image.given, locked.parent.image.config)

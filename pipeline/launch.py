@@ -28,7 +28,7 @@ from pipeline.store import Store
 FORMAT = 3
 """Raise it when the same image, checks and runtime may come to another verdict."""
 
-CONTENTS_FORMAT = 1
+CONTENTS_FORMAT = 2
 """Raise it when the same image may come to other contents."""
 
 STOPPING = 10.0

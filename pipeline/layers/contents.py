@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pipeline.model.evidence import Contents, HeldPackage, PrivilegedFile
 from pipeline.model.image import Image
-from pipeline.packages import DATABASE_LIMIT, DATABASE_PATHS, read_installed
+from pipeline.model.rpm_database import database_paths
+from pipeline.packages import DATABASE_LIMIT, read_installed
 from pipeline.sandbox import RootFs
 from pipeline.trees.scan import is_opaque
 
@@ -19,26 +20,29 @@ _PRIVILEGED = stat.S_ISUID | stat.S_ISGID
 def read_contents(image: Image, lowers: Sequence[Path]) -> Contents:
     """`lowers` are the image's unpacked layers, the lowest first. Raises VerificationError `rpmdb-damaged`."""
     labels = dict(image.config.labels)
+    database, packages = _packages(lowers, database_paths(labels))
     return Contents(
         name=image.name,
         version=labels.get("org.opencontainers.image.version", ""),
         architecture=image.config.architecture,
-        packages=_packages(lowers),
+        packages=packages,
         privileged=tuple(_privileged(lowers)),
+        database=database,
     )
 
 
-def _packages(lowers: Sequence[Path]) -> tuple[HeldPackage, ...]:
+def _packages(lowers: Sequence[Path], paths: Sequence[str]) -> tuple[str, tuple[HeldPackage, ...]]:
+    """The path of the database, "" if there is none, and the packages in it."""
     for lower in reversed(lowers):
         handle = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for path in DATABASE_PATHS:
+            for path in paths:
                 data = RootFs(handle, 0).read(path, limit=DATABASE_LIMIT)
                 if data is not None:
-                    return tuple(HeldPackage(str(one.nevra), one.license) for one in read_installed(data))
+                    return path, tuple(HeldPackage(str(one.nevra), one.license) for one in read_installed(data))
         finally:
             os.close(handle)
-    return ()
+    return "", ()
 
 
 def _privileged(lowers: Sequence[Path]) -> list[PrivilegedFile]:

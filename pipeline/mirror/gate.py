@@ -274,6 +274,10 @@ def _doubts(candidate: Candidate, image: Image, evidence: Evidence) -> Iterator[
     if report.runtime != evidence.runtime or not report.runtime:
         message = f"the smoke report was made under '{report.runtime}', not under '{evidence.runtime}'"
         yield Problem("gate-other-runtime", message, place, _AGAIN)
+    if not evidence.contents.packages and not evidence.contents.database:
+        message = "nobody knows which packages it holds: there is no RPM database where its platform should have one"
+        hint = "build it with relbuild, and say `rpm-database` in the platform if its rpm has it elsewhere"
+        yield Problem("gate-packages-unknown", message, place, hint)
     problems = report.problems
     if problems:
         code = "gate-report-edited" if report.claimed else "gate-report-failed"

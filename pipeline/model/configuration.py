@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pipeline.model.image import ImageConfig
 from pipeline.model.recipe import Recipe
+from pipeline.model.rpm_database import labelled
 
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 """The annotation of a manifest that names its parent's (image-spec, annotations.md). It is no label: a config is the
@@ -24,8 +25,11 @@ _ARCHITECTURES = {
 """RPM's names of architectures → OCI's (Go's GOARCH)."""
 
 
-def image_config(recipe: Recipe, version: str, said: Callable[[str], str], *, arch: str, created: int) -> ImageConfig:
-    """What `recipe` says. `said` evaluates its texts, `arch` is rpm's name, `created` is seconds since the epoch."""
+def image_config(
+    recipe: Recipe, version: str, said: Callable[[str], str], *, arch: str, created: int, rpm_database: str
+) -> ImageConfig:
+    """What `recipe` says. `said` evaluates its texts, `arch` is rpm's name, `created` is seconds since the epoch,
+    `rpm_database` the folder where the platform has rpm's database."""
     plan = recipe.image
     labels = {
         "org.opencontainers.image.title": recipe.name,
@@ -43,7 +47,7 @@ def image_config(recipe: Recipe, version: str, said: Callable[[str], str], *, ar
         exposed_ports=plan.exposed_ports,
         volumes=plan.volumes,
         stop_signal=plan.stop_signal,
-        labels=tuple(sorted(labels.items())),
+        labels=tuple(sorted(labelled(labels, rpm_database).items())),
     )
 
 

@@ -45,13 +45,15 @@ class PrivilegedFile:
 @dataclass(frozen=True, slots=True)
 class Contents:
     """What is in an image that its manifest and config do not tell, read from the tree that was launched. `packages`
-    sorted by NEVRA (empty: it has no RPM database), `privileged` by path."""
+    sorted by NEVRA, `privileged` by path. `database` is the path of the RPM database that names the packages, "" if it
+    has none (or the evidence is older than this field)."""
 
     name: str
     version: str
     architecture: str
     packages: tuple[HeldPackage, ...] = ()
     privileged: tuple[PrivilegedFile, ...] = ()
+    database: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipeline.model.rpm_database import FOLDERS
+
 
 @dataclass(frozen=True, slots=True)
 class Repository:
@@ -39,7 +41,7 @@ class Platform:
     name: str
     repositories: tuple[Repository, ...]
     variables: tuple[tuple[str, str], ...] = ()
-    rpm_database: str = "/usr/lib/sysimage/rpm"
+    rpm_database: str = FOLDERS[0]
     architectures: tuple[str, ...] = ("x86_64",)
     description: str = field(default="", compare=False)
     sources: tuple[Repository, ...] = ()

@@ -9,7 +9,7 @@ with the digest that the header gives for them. The only door to rpm.
 from pipeline.packages.changelog import named_fixes, read_change_days, read_changelog
 from pipeline.packages.database import DatabaseRecord, write_database
 from pipeline.packages.header import read_header, read_source_nevra
-from pipeline.packages.installed import DATABASE_LIMIT, DATABASE_PATHS, Installed, installed_changelogs, read_installed
+from pipeline.packages.installed import DATABASE_LIMIT, Installed, installed_changelogs, read_installed
 from pipeline.packages.lua import lua_command, lua_runtime
 from pipeline.packages.payload import PayloadFile, read_files, read_payload
 from pipeline.packages.verify import verify_package
@@ -17,7 +17,6 @@ from pipeline.packages.versions import compare_evr, library_files, library_versi
 
 __all__ = [
     "DATABASE_LIMIT",
-    "DATABASE_PATHS",
     "DatabaseRecord",
     "Installed",
     "PayloadFile",

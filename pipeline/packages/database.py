@@ -19,12 +19,13 @@ from pathlib import Path
 
 from pipeline.errors import BuildError
 from pipeline.model.package import Nevra
+from pipeline.model.rpm_database import FILE
 from pipeline.packages.header import open_header
 from pipeline.packages.library import rpm
 from pipeline.process import CommandFailed, run
 from pipeline.system_errors import naming
 
-DATABASE = "rpmdb.sqlite"
+DATABASE = FILE
 """Name of the one file that `write_database` leaves."""
 
 _SECONDS = 300.0

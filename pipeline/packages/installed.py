@@ -19,9 +19,6 @@ from pipeline.model.header import ChangelogEntry
 from pipeline.model.package import Nevra
 from pipeline.packages.changelog import newest_entries
 
-DATABASE_PATHS = ("/usr/lib/sysimage/rpm/rpmdb.sqlite", "/usr/share/rpm/rpmdb.sqlite", "/var/lib/rpm/rpmdb.sqlite")
-"""Where platforms have it."""
-
 DATABASE_LIMIT = 256 << 20
 """Bytes of a database; a full desktop has 100 MiB."""
 

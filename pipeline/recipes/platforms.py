@@ -13,6 +13,7 @@ from pydantic import Field, WithJsonSchema
 from pipeline.documents import Document, DocumentPath, load
 from pipeline.errors import RecipeError
 from pipeline.model.platform import Platform, Repository
+from pipeline.model.rpm_database import FOLDERS
 from pipeline.recipes.fields import (
     Architecture,
     Line,
@@ -28,7 +29,7 @@ from pipeline.recipes.problems import Problems, nearest, validate
 
 BUILT_IN_VARIABLES = frozenset({"arch", "basearch"})
 """Variables that every platform has: the architecture of the packages, and rpm's base architecture."""
-DEFAULT_DATABASE = "/usr/lib/sysimage/rpm"
+DEFAULT_DATABASE = FOLDERS[0]
 EXTENDS_DEPTH = 8
 
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")

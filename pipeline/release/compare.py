@@ -29,11 +29,11 @@ from pipeline.model.comparison import (
 from pipeline.model.header import ChangelogEntry
 from pipeline.model.image import Image, Layer
 from pipeline.model.package import Nevra
+from pipeline.model.rpm_database import database_paths
 from pipeline.model.tree import Entry, Kind, Tree
 from pipeline.oci import adopt_layout, read_layout, settings
 from pipeline.packages import (
     DATABASE_LIMIT,
-    DATABASE_PATHS,
     installed_changelogs,
     named_fixes,
     read_installed,
@@ -43,7 +43,6 @@ from pipeline.release.current import way_of
 from pipeline.streams import LAYER_LIMIT
 from pipeline.trees import diff, stacked
 
-_DATABASES = tuple(path.removeprefix("/") for path in DATABASE_PATHS)
 _EMPTY = Tree.of({})
 
 
@@ -149,15 +148,16 @@ class _Reader:
 
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
-        self._layers: dict[DiffId, _LayerContent] = {}
+        self._layers: dict[tuple[DiffId, tuple[str, ...]], _LayerContent] = {}
         self._stacks: dict[tuple[DiffId, ...], Tree] = {(): _EMPTY}
 
     def inside(self, image: Image) -> _Inside:
         """What stands in an image. Raises VerificationError."""
         below: tuple[DiffId, ...] = ()
         content, database = 0, None
+        paths = tuple(path.removeprefix("/") for path in database_paths(dict(image.config.labels)))
         for layer in image.layers:
-            read = self._layer(layer)
+            read = self._layer(layer, paths)
             here = (*below, layer.diff_id)
             if here not in self._stacks:
                 self._stacks[here] = stacked(self._stacks[below], _named(read.entries, self._stacks[below]))
@@ -166,15 +166,15 @@ class _Reader:
             database = database if read.database is None else read.database
         return _Inside(self._stacks[below], content, database)
 
-    def _layer(self, layer: Layer) -> _LayerContent:
-        if layer.diff_id not in self._layers:
+    def _layer(self, layer: Layer, paths: tuple[str, ...]) -> _LayerContent:
+        if (layer.diff_id, paths) not in self._layers:
             # A layer that was made elsewhere does not say how large it is.
             bounded = layer if layer.tar_size else replace(layer, tar_size=LAYER_LIMIT)
             with task(self._workshop.progress, "read", layer.name, unit="bytes") as running:
-                self._layers[layer.diff_id] = self._read(bounded, running)
-        return self._layers[layer.diff_id]
+                self._layers[layer.diff_id, paths] = self._read(bounded, running, paths)
+        return self._layers[layer.diff_id, paths]
 
-    def _read(self, layer: Layer, running: Task) -> _LayerContent:
+    def _read(self, layer: Layer, running: Task, paths: tuple[str, ...]) -> _LayerContent:
         entries: list[Entry] = []
         databases: dict[str, bytes] = {}
         content = 0
@@ -185,7 +185,7 @@ class _Reader:
                 )
             entry = member.entry
             if entry.kind is Kind.FILE:
-                kept = bytearray() if entry.path in _DATABASES and entry.size <= DATABASE_LIMIT else None
+                kept = bytearray() if entry.path in paths and entry.size <= DATABASE_LIMIT else None
                 found = hashlib.sha256()
                 for piece in member.pieces():
                     found.update(piece)
@@ -197,7 +197,7 @@ class _Reader:
                 if kept is not None:
                     databases[entry.path] = bytes(kept)
             entries.append(entry)
-        database = next((databases[path] for path in _DATABASES if path in databases), None)
+        database = next((databases[path] for path in paths if path in databases), None)
         return _LayerContent(tuple(entries), content, database)
 
 

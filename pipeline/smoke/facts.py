@@ -38,8 +38,9 @@ from pipeline.model.probes import (
     ProcessFacts,
     Subject,
 )
+from pipeline.model.rpm_database import database_paths
 from pipeline.model.values import Said, readable
-from pipeline.packages import DATABASE_LIMIT, DATABASE_PATHS, Installed, read_installed
+from pipeline.packages import DATABASE_LIMIT, Installed, read_installed
 from pipeline.sandbox import Instance, RootFs
 from pipeline.sandbox.users import ACCOUNTS_LIMIT
 from pipeline.smoke.answer import Seen
@@ -83,7 +84,7 @@ def look(subject: Subject | None, instance: Instance, image: Image) -> Seen:
             case ImageFacts():
                 return Seen(ImageAnswer(), settled=True)
             case LicenseFacts():
-                return Seen(_licenses(subject, instance), settled=True)
+                return Seen(_licenses(subject, instance, image), settled=True)
             case _:
                 raise TypeError(f"{subject!r} is nothing to look at")
     except OSError as error:
@@ -192,9 +193,9 @@ def _names_of(number: int, asked: str | None, files: RootFs, table: str) -> tupl
 # --- packages ----------------------------------------------------------------------------------------------
 
 
-def installed(instance: Instance) -> tuple[Installed, ...] | None:
+def installed(instance: Instance, image: Image) -> tuple[Installed, ...] | None:
     """What the image's RPM database says; None if it has none. Raises VerificationError `rpmdb-damaged`."""
-    for path in DATABASE_PATHS:
+    for path in database_paths(dict(image.config.labels)):
         data = instance.files.read(path, limit=DATABASE_LIMIT)
         if data is not None:
             return read_installed(data)
@@ -202,7 +203,7 @@ def installed(instance: Instance) -> tuple[Installed, ...] | None:
 
 
 def _packages(facts: PackageFacts, instance: Instance, image: Image) -> Answer:
-    known = installed(instance)
+    known = installed(instance, image)
     if known is not None:
         nevras = [str(package.nevra) for package in known]
     else:
@@ -213,8 +214,8 @@ def _packages(facts: PackageFacts, instance: Instance, image: Image) -> Answer:
     return PackagesAnswer(known is not None or bool(nevras), tuple(nevras))
 
 
-def _licenses(facts: LicenseFacts, instance: Instance) -> Answer:
-    known = installed(instance)
+def _licenses(facts: LicenseFacts, instance: Instance, image: Image) -> Answer:
+    known = installed(instance, image)
     marked = {package.nevra.name: package.licenses for package in known or ()}
     names = facts.packages or tuple(dict.fromkeys(package.nevra.name for package in known or () if package.nevra.arch))
     return LicensesAnswer(

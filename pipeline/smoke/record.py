@@ -57,7 +57,7 @@ def draft_checks(
             f"the instance ended with {how_it_ended(instance)}",
             hint="look at what it said; give it what it lacks under `image` or `files`",
         ) from error
-    checks += [*_image(image), *_packages(instance), *_stop(instance, image)]
+    checks += [*_image(image), *_packages(instance, image), *_stop(instance, image)]
     signs: list[_Drafted] = [{"port": found.port} for found in seen if found.protocol == "tcp"]
     signs += [{"log": check["log"]} for check in checks if "log" in check]
     lines = ["smoke:", *(f"  ready: {_yaml(sign)}" for sign in signs[:1])]
@@ -171,8 +171,8 @@ def _image(image: Image) -> Iterator[_Drafted]:
         yield {"name": "is configured as it was", "image": facts}
 
 
-def _packages(instance: Instance) -> Iterator[_Drafted]:
-    known = installed(instance)
+def _packages(instance: Instance, image: Image) -> Iterator[_Drafted]:
+    known = installed(instance, image)
     if known:
         absent = ["gcc", "make", "*-devel", "telnet*"]
         names = {package.nevra.name for package in known}

@@ -422,7 +422,18 @@ class TestRules:
         found = replace(evidence(image()), contents=Contents("tiny", "1.0", "amd64"))
         rules = MirrorRules((GateRule(licenses=("*",)),))
         given = [candidate(image(), store, found)]
-        assert set(refusal(lambda: clear(image(), store=store, candidates=given, rules=rules))) == {"gate-package"}
+        codes = set(refusal(lambda: clear(image(), store=store, candidates=given, rules=rules)))
+        assert codes == {"gate-package", "gate-packages-unknown"}
+
+    def test_an_image_whose_packages_nobody_could_read_is_refused_without_any_rule(self, store: Store) -> None:
+        nothing = replace(evidence(image()), contents=Contents("tiny", "1.0", "amd64"))
+        assert set(refused(store, nothing)) == {"gate-packages-unknown"}
+        for contents in (
+            Contents("tiny", "1.0", "amd64", database="/opt/rpm/rpmdb.sqlite"),
+            Contents("tiny", "1.0", "amd64", (HeldPackage("bash-5.2-1.x86_64", "GPL"),)),  # Evidence of before.
+        ):
+            given = [candidate(image(), store, replace(evidence(image()), contents=contents))]
+            assert clear(image(), store=store, candidates=given)
 
     def test_an_imported_key_has_no_licence(self, store: Store) -> None:
         key = HeldPackage("gpg-pubkey-8d2b1a2f-5c0e1e63.", "pubkey")

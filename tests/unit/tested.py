@@ -128,7 +128,7 @@ def simple_evidence(tested: Image) -> Evidence:
     plan = SmokePlan(READY, (WHO,))
     checks = tuple(result for result in results() if result.name in ("ready", "who"))
     instances = (InstanceReport("tiny-1", checks, (), 5, 0, None, None, None, None, None),)
-    contents = Contents(tested.name, "", tested.config.architecture)
+    contents = Contents(tested.name, "", tested.config.architecture, database="/usr/lib/sysimage/rpm/rpmdb.sqlite")
     made = SmokeReport(
         tested.digest, plan_digest(plan), RUNTIME, instances, 1_700_000_000, 100, asked=plan, config=tested.config
     )

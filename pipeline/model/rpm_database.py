@@ -1,0 +1,26 @@
+"""The one place that says where rpm's database stands in an image, for whoever writes or reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+FILE = "rpmdb.sqlite"
+"""The database's only file."""
+
+FOLDERS = ("/usr/lib/sysimage/rpm", "/usr/share/rpm", "/var/lib/rpm")
+"""Where distributions have it. The first is where it is if a platform says nothing."""
+
+LABEL = "org.relbuild.rpm-database"
+"""A label of the image: the folder, where it is none of FOLDERS. Only relbuild sets it, not a recipe."""
+
+
+def labelled(labels: Mapping[str, str], folder: str) -> dict[str, str]:
+    """An image's labels, with the one that says where the database is if that goes without saying no longer."""
+    others = {key: value for key, value in labels.items() if key != LABEL}
+    return others if folder in FOLDERS else {**others, LABEL: folder}
+
+
+def database_paths(labels: Mapping[str, str]) -> tuple[str, ...]:
+    """The files that may be the database of an image with these labels, the likeliest first."""
+    folders = (labels[LABEL],) if LABEL in labels else FOLDERS
+    return tuple(f"/{folder.strip('/')}/{FILE}" for folder in folders)
