@@ -219,7 +219,8 @@ class Night:
     `threshold` is the severity and age in days from which a missing fix fails the night (`important:7`), "" if none;
     `exceeded` says which did, in words. `key` is the public key that signatures are verified with, in PEM.
     `exit_code` is the process's. `set_aside` are workers that got no more tasks: their machines lack something, or
-    they fell silent."""
+    they fell silent. `run` tells this night from every other, also from one that began
+    at the same moment ("": nobody says)."""
 
     began: int
     ended: int
@@ -234,6 +235,7 @@ class Night:
     exit_code: int = 0
     relbuild: str = ""
     set_aside: tuple[SetAside, ...] = ()
+    run: str = ""
     format: int = NIGHT_FORMAT
 
     def count(self, outcome: Outcome) -> int:

@@ -4,6 +4,7 @@ it is built from one another, and what became of all of it is told. Start readin
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipeline.nightly.confirming import demand_published
 from pipeline.nightly.crew import Crew, Ended, Needs
 from pipeline.nightly.luggage import files_of_recipe
 from pipeline.nightly.planning import Planner
+from pipeline.nightly.quiet import RUN_BYTES
 from pipeline.nightly.record import Standing, remember
 from pipeline.nightly.working import Job, Making, Worked, command_for, failed, work
 from pipeline.release.current import way_of
@@ -80,6 +82,7 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
         products=products,
         repositories=planner.states,
         set_aside=shift.set_aside,
+        run=secrets.token_hex(RUN_BYTES),
     )
     return Done(night, planner)
 

@@ -14,6 +14,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,9 @@ from pipeline.store import Store
 
 FORMAT = 1
 """Raise it when what is watched, or how, changes."""
+
+RUN_BYTES = 8
+"""Random bytes of a night's `run`: no two of a mirror are ever the same."""
 
 DOCUMENT_LIMIT = 4 << 20
 """Bytes of a repomd.xml or a file of keys."""
@@ -108,7 +112,7 @@ def again(
         for product in remembered.night.products
     )
     night = replace(remembered.night, began=int(began * 1000), ended=int(clock() * 1000), products=products)
-    return replace(night, set_aside=())
+    return replace(night, set_aside=(), run=secrets.token_hex(RUN_BYTES))
 
 
 def watch(

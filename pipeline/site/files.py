@@ -10,6 +10,8 @@ from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking
 
+_DRAFT = ".draft"
+
 
 class Files:
     """Writes below `folder`, and remembers what it wrote. One process at a time has `held` it."""
@@ -38,6 +40,12 @@ class Files:
                 hint="look at its permissions and at the space that is left",
             ) from error
 
+    def sweep(self) -> None:
+        """Remove the drafts of processes that were killed: nobody else writes here now."""
+        for inner in ("", "nights", "data"):
+            for draft in (self.folder / inner).glob(f".*{_DRAFT}"):
+                draft.unlink(missing_ok=True)
+
     def put(self, name: str, data: bytes, *, keep: bool = False) -> bool:
         """Make `data` what the file has; False if it was so. `keep`: it survives a power cut, because it cannot be made
         again."""
@@ -46,7 +54,7 @@ class Files:
             if target.stat().st_size == len(data) and target.read_bytes() == data:
                 return False
         self._make(target.parent)
-        draft = target.with_name(f".{target.name}.draft")
+        draft = target.with_name(f".{target.name}{_DRAFT}")
         with draft.open("wb") as file:
             file.write(data)
             file.flush()

@@ -9,9 +9,10 @@ than none. One that a newer relbuild wrote is left alone, and the site is not wr
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -104,7 +105,8 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class NightNote:
-    """A night in short. `results` has each product's outcome by `name platform arch`; `items` what is worth telling."""
+    """A night in short. `results` has each product's outcome by `name platform arch`; `items` what is worth telling.
+    `name` is what its files are called, where another night began in the same second."""
 
     began: int
     ended: int
@@ -113,11 +115,13 @@ class NightNote:
     exceeded: int
     results: tuple[tuple[str, str], ...]
     items: tuple[Item, ...]
+    run: str = ""
+    name: str = ""
 
     @property
     def stamp(self) -> str:
         """The night's name in files."""
-        return stamp_text(self.began)
+        return self.name or stamp_text(self.began)
 
     def count(self, outcome: Outcome) -> int:
         """How many products came to that."""
@@ -157,6 +161,7 @@ def noted(night: Night, headline: str) -> NightNote:
         exit_code=night.exit_code,
         headline=headline,
         exceeded=len(night.exceeded),
+        run=night.run,
         results=tuple((key_of(product), str(product.outcome)) for product in night.products),
         items=tuple(
             Item(product.name, product.platform, product.arch, product.outcome, _said(product))
@@ -166,10 +171,25 @@ def noted(night: Night, headline: str) -> NightNote:
     )
 
 
-def with_night(nights: tuple[NightNote, ...], note: NightNote) -> tuple[tuple[NightNote, ...], tuple[NightNote, ...]]:
-    """The nights that are kept, with this one in place of one of the same name, and those that go."""
-    every = sorted([*(one for one in nights if one.stamp != note.stamp), note], key=lambda one: one.began)
-    return tuple(every[-NIGHTS_LIMIT:]), tuple(every[:-NIGHTS_LIMIT])
+def apart(night: Night, nights: Sequence[NightNote]) -> Night:
+    """A night that began at another millisecond than any other run: by that, figures are told apart."""
+    taken = {one.began for one in nights if one.run != night.run}
+    while night.began in taken:
+        night = replace(night, began=night.began + 1)
+    return night
+
+
+def with_night(
+    nights: tuple[NightNote, ...], note: NightNote
+) -> tuple[NightNote, tuple[NightNote, ...], tuple[NightNote, ...]]:
+    """This night with its name, the nights that are kept, with this one in place of what was written of it before, and
+    those that go."""
+    others = [one for one in nights if (one.run, one.began) != (note.run, note.began)]
+    stamp, taken = stamp_text(note.began), {one.stamp for one in others}
+    names = itertools.chain([stamp], (f"{stamp}-{number}" for number in itertools.count(2)))
+    note = replace(note, name=next(name for name in names if name not in taken))
+    every = sorted([*others, note], key=lambda one: one.began)
+    return note, tuple(every[-NIGHTS_LIMIT:]), tuple(every[:-NIGHTS_LIMIT])
 
 
 def written(value: History | State) -> bytes:

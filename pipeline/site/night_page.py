@@ -106,6 +106,7 @@ def night_values(night: Night, nights: Sequence[NightNote], name: str) -> Mappin
         "night": night,
         "root": root,
         "latest": not root,
+        "own_json": f"{name.removesuffix('.html')}.json",
         "headline": headline(night),
         "counts": tuple((outcome, night.count(outcome)) for outcome in ORDER),
         "rows": rows,

@@ -24,7 +24,6 @@ _FILTERS: Mapping[str, Callable[..., object]] = {
     "span": words.span_text,
     "cpu": words.cpu_text,
     "iso": words.iso_text,
-    "stamp": words.stamp_text,
     "day": words.day_text,
     "weekday": words.weekday_text,
     "minute": words.minute_text,

@@ -22,6 +22,7 @@ from pipeline.site.history import (
     History,
     NightNote,
     State,
+    apart,
     noted,
     read,
     with_night,
@@ -49,28 +50,30 @@ def write_site(night: Night, folder: Path, *, mirror: str = "../", address: str 
     it); "" if no link leads there, as to a registry: then pages say what command fetches a document. `address` is the
     URL of the folder, for feed readers that do not know relative links; "" if it is not known.
 
-    A night of the same beginning is replaced; one from before the last only gets a page of its own. Raises
+    What was written of the same run is replaced; a night from before the last only gets a page of its own. Raises
     EnvironmentLacking `site-unwritable`, UsageError `product-name`, VerificationError `format-newer`.
     """
     files = Files(folder)
     products = _by_name(night)
     with files.held():
+        files.sweep()
         state = read(folder / "data" / "site.json", NO_STATE)
-        nights, gone = with_night(state.nights, noted(night, headline(night)))
+        night = apart(night, state.nights)
+        note, nights, gone = with_night(state.nights, noted(night, headline(night)))
         value = _json(night)
         pages = dict(state.pages)
         inputs = _inputs(night, products, value, mirror)
-        latest = nights[-1].began == night.began
+        latest = nights[-1] is note
         for name, group in products.items():
             if not _is_made(folder, name, group, inputs[name], pages):
                 history = _brought_up(files, name, group, night)
                 if latest:
                     _write_product(files, name, group, night=night, history=history, mirror=mirror)
                     pages[name] = inputs[name]
-        _write_night(files, night, nights, value, address)
-        for note in gone:
-            files.remove(f"nights/{note.stamp}.html")
-            files.remove(f"nights/{note.stamp}.json")
+        _write_night(files, night, note, nights, value=value, address=address)
+        for past in gone:
+            files.remove(f"nights/{past.stamp}.html")
+            files.remove(f"nights/{past.stamp}.json")
         # Last: a page is noted as made only when it stands there.
         files.put("data/site.json", written(State(STATE_FORMAT, nights, tuple(sorted(pages.items())))), keep=True)
     return tuple(files.written)
@@ -151,7 +154,13 @@ def _write_product(
 
 
 def _write_night(
-    files: Files, night: Night, nights: tuple[NightNote, ...], value: Mapping[str, object], address: str
+    files: Files,
+    night: Night,
+    note: NightNote,
+    nights: tuple[NightNote, ...],
+    *,
+    value: Mapping[str, object],
+    address: str,
 ) -> None:
     from pipeline.site.rendering import night_page
 
@@ -160,7 +169,6 @@ def _write_night(
     if night.key:
         files.put(paths.KEY, night.key.encode(errors="replace"))
     data = json_bytes(value)
-    note = next(one for one in nights if one.began == night.began)
     files.put(f"nights/{note.stamp}.json", data)
     files.put(f"nights/{note.stamp}.html", night_page(night, nights, f"nights/{note.stamp}.html"))
     if note is nights[-1]:
