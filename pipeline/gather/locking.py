@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.digest import Digest
-from pipeline.errors import ResolutionError, UsageError
+from pipeline.errors import RelbuildError, ResolutionError, UsageError
 from pipeline.gather.order import Offer, Order, Workshop
 from pipeline.gather.verifying import obtain_verified
 from pipeline.layers.accounts import number_accounts
@@ -24,7 +24,7 @@ from pipeline.model.resolution import Chosen
 from pipeline.packages import read_change_days, read_files
 from pipeline.progress import task
 from pipeline.recipes import load_platforms, load_recipe
-from pipeline.repos import Key, load_keys
+from pipeline.repos import Key, load_keys, still_changing
 from pipeline.resolve import (
     Action,
     Former,
@@ -98,13 +98,13 @@ def lock_recipe(order: Order, workshop: Workshop, parent: ParentImage | None = N
     for warning in other_versions(section) if section is not None and action is Action.USE else ():
         workshop.progress.warn(f"{path.name}: {warning}")
     if action is Action.RESOLVE or section is None:
-        fresh = resolve(recipe, offer, now, parent)
+        fresh, headers = resolve_and_obtain(recipe, offer, now, parent, keys)
         if section is not None:
             fresh = replace(fresh, accounts=section.accounts)
     else:
         fresh = section
-    packages = [chosen.package for chosen in fresh.resolution.chosen]
-    headers = obtain_verified(packages, recipe, keys, fresh, offer)
+        packages = [chosen.package for chosen in fresh.resolution.chosen]
+        headers = obtain_verified(packages, recipe, keys, fresh, offer)
     accounts, allocated = number_accounts(
         headers,
         users=recipe.users,
@@ -146,6 +146,36 @@ def lock_recipe(order: Order, workshop: Workshop, parent: ParentImage | None = N
         keys=keys,
         parent=parent,
     )
+
+
+def resolve_and_obtain(
+    recipe: Recipe,
+    offer: Offer,
+    now: Sequence[tuple[str, Digest]],
+    parent: ParentImage | None,
+    keys: Sequence[Key],
+) -> tuple[LockSection, tuple[PackageHeader, ...]]:
+    """What the repositories offer today for this recipe, and the headers of its packages, which are in the store. Where
+    the repositories change meanwhile they are read again, once. Raises EnvironmentLacking `repository-changing` when
+    they change again."""
+
+    def attempt() -> tuple[LockSection, tuple[PackageHeader, ...]]:
+        fresh = resolve(recipe, offer, now, parent)
+        packages = [chosen.package for chosen in fresh.resolution.chosen]
+        return fresh, obtain_verified(packages, recipe, keys, fresh, offer)
+
+    try:
+        return attempt()
+    except RelbuildError as error:
+        if not offer.changed(error):
+            raise
+        offer.workshop.progress.warn("the repositories changed while they were read, and are read again")
+    try:
+        return attempt()
+    except RelbuildError as error:
+        if not offer.changed(error):
+            raise
+        raise still_changing(error) from error
 
 
 def choose_platform(recipe: Recipe, order: Order) -> Platform:

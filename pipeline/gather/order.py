@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import RelbuildError
 from pipeline.model.image import Compression
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
 from pipeline.progress import Progress
-from pipeline.repos import OpenRepository, open_repositories
+from pipeline.repos import MOVED, OpenRepository, have_changed, open_repositories
 from pipeline.resolve import Mode, lock_path
 from pipeline.sandbox import Station, find_runtime, open_station
 from pipeline.store import Store
@@ -83,3 +84,11 @@ class Offer:
                 progress=self.workshop.progress,
             )
         return self._opened
+
+    def changed(self, error: RelbuildError) -> bool:
+        """Did the repositories change under `error`? Then they are open as they are now."""
+        before = self._opened
+        if before is None or self.workshop.offline or error.code not in MOVED:
+            return False
+        self._opened = None
+        return have_changed(before, self.repositories())

@@ -249,7 +249,7 @@ class RegistryRepository(Repository):
         """Bring a blob of any size into the store, verified, from where the last attempt stopped."""
         url = f"{self._address.base}/v2/{self._full}/blobs/{descriptor.digest}"
 
-        def source(url: str, *, offset: int, validator: str) -> AbstractContextManager[Stream]:
+        def source(url: str, network: Network, *, offset: int, validator: str) -> AbstractContextManager[Stream]:
             return self._exchange.stream(url, scopes=self._reading, offset=offset, validator=validator)
 
         label = f"{self._name} {descriptor.digest.short}"

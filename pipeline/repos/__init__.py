@@ -7,6 +7,7 @@ was kept the last time.
 """
 
 from pipeline.repos.advisories import read_advisories
+from pipeline.repos.changes import MOVED, have_changed, still_changing
 from pipeline.repos.keys import Key, load_keys, read_keys, verify_detached
 from pipeline.repos.metadata import metadata_file
 from pipeline.repos.repository import (
@@ -20,15 +21,18 @@ from pipeline.repos.variables import expand_environment
 
 __all__ = [
     "LOCAL_REPOSITORY",
+    "MOVED",
     "Key",
     "OpenRepository",
     "expand_environment",
     "fetch_packages",
+    "have_changed",
     "load_keys",
     "metadata_file",
     "open_repositories",
     "read_advisories",
     "read_keys",
     "source_packages",
+    "still_changing",
     "verify_detached",
 ]

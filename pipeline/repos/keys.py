@@ -69,18 +69,18 @@ def load_keys(
     keys: set[Key] = set()
     for repository in platform.repositories:
         for place in expand_repository(repository, own, variables).keys:
-            keys.update(read_keys(repository.id, _bytes(place, repository.id, documents), place))
+            keys.update(_load(place, repository.id, documents))
     return tuple(sorted(keys, key=lambda key: (key.repository, key.fingerprint, key.armored)))
 
 
-def _bytes(place: str, repository: str, documents: Documents) -> bytes:
-    if place.startswith(("http://", "https://", "file://", "file:/")):
-        return documents.get([place], limit=KEYS_LIMIT)
+def _load(place: str, repository: str, documents: Documents) -> tuple[Key, ...]:
+    if place.startswith(("http://", "https://", "file:/")):
+        return documents.get(place, limit=KEYS_LIMIT, read=lambda data: read_keys(repository, data, place))
     path = Path(place)
     try:
         if not path.is_absolute():
             raise OSError("not an absolute path")
-        return read_file(path, KEYS_LIMIT)
+        data = read_file(path, KEYS_LIMIT)
     except (OSError, ValueError) as error:
         raise RecipeError(
             "key-unreadable",
@@ -88,6 +88,7 @@ def _bytes(place: str, repository: str, documents: Documents) -> bytes:
             place=f"repository {repository}",
             hint="name it by an absolute path, by ~/…, or by a URL",
         ) from error
+    return read_keys(repository, data, place)
 
 
 def read_keys(repository: str, data: bytes, name: str) -> tuple[Key, ...]:

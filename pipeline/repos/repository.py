@@ -100,9 +100,13 @@ class _Opener:
         """`repository` (expanded) by its first mirror whose repomd.xml is accepted."""
         base_urls, allowed = find_mirrors(repository, self.documents)
         failures: list[RelbuildError] = []
-        for base in base_urls:
+        # Of several mirrors each is asked soon and shortly, and when none was good, each is given its time.
+        hurried = [(base, True) for base in base_urls] if len(base_urls) > 1 else []
+        for base, hurry in (*hurried, *((base, False) for base in base_urls)):
+            if not hurry and len(failures) == len(hurried):
+                failures.clear()
             try:
-                data, repomd = self._accepted(repository, base, allowed, keys)
+                data, repomd = self._accepted(repository, base, allowed, keys, hurry)
             except (EnvironmentLacking, VerificationError) as error:
                 failures.append(error)
                 continue
@@ -121,24 +125,29 @@ class _Opener:
         raise next((e for e in failures if isinstance(e, VerificationError)), failures[0])
 
     def _accepted(
-        self, repository: Repository, base: str, allowed: Sequence[Checksum], keys: tuple[Key, ...]
+        self, repository: Repository, base: str, allowed: Sequence[Checksum], keys: tuple[Key, ...], hurried: bool
     ) -> tuple[bytes, Repomd]:
         """repomd.xml of one mirror, if metalink, signature and history agree with it."""
         url = f"{base}/repodata/repomd.xml"
-        data = self.documents.get([url], limit=REPOMD_LIMIT)
-        if allowed and not any(one.matches(data) for one in allowed):
-            raise VerificationError(
-                "repomd-mismatch",
-                f"{url} is not one of the {len(allowed)} versions that the metalink allows",
-                place=url,
-                hint="the mirror is out of step with the metalink; try again later",
-            )
-        if repository.signed_metadata:
-            signature = self.documents.get([f"{url}.asc"], limit=SIGNATURE_LIMIT)
-            verify_detached(data, signature, keys, name=url)
-        repomd = parse_repomd(data, url)
-        self._refuse_rollback(repository, repomd.revision, url, proven=bool(allowed) or repository.signed_metadata)
-        return data, repomd
+
+        def read(data: bytes) -> tuple[bytes, Repomd]:
+            if allowed and not any(one.matches(data) for one in allowed):
+                raise VerificationError(
+                    "repomd-mismatch",
+                    f"{shown(url)} is not one of the {len(allowed)} versions that the metalink allows",
+                    place=shown(url),
+                    hint="the mirror is out of step with the metalink; try again later",
+                )
+            if repository.signed_metadata:
+                # Fetched anew with each repomd.xml: a repository is written while it is read.
+                signature = self.documents.plain(f"{url}.asc", limit=SIGNATURE_LIMIT)
+                verify_detached(data, signature, keys, name=shown(url))
+                self.documents.keep(f"{url}.asc", signature)
+            repomd = parse_repomd(data, shown(url))
+            self._refuse_rollback(repository, repomd.revision, url, proven=bool(allowed) or repository.signed_metadata)
+            return data, repomd
+
+        return self.documents.get(url, limit=REPOMD_LIMIT, read=read, hurried=hurried)
 
     def _refuse_rollback(self, repository: Repository, revision: str, url: str, *, proven: bool) -> None:
         """repomd.xml has no chain of versions, so an old one with its old signature looks good: the last
@@ -168,15 +177,17 @@ def find_mirrors(repository: Repository, documents: Documents) -> tuple[tuple[st
     """Roots of an expanded repository, best first, and the checksums that its metalink allows for repomd.xml
     (none given: any)."""
     if repository.metalink:
-        metalink = parse_metalink(documents.get([repository.metalink], limit=REPOMD_LIMIT), repository.metalink)
+        place = shown(repository.metalink)
+        metalink = documents.get(repository.metalink, limit=REPOMD_LIMIT, read=lambda data: parse_metalink(data, place))
         return metalink.base_urls, metalink.checksums
     if repository.mirrorlist:
-        data = documents.get([repository.mirrorlist], limit=REPOMD_LIMIT)
-        return parse_mirrorlist(data, repository.mirrorlist), ()
+        name = shown(repository.mirrorlist)
+        read = documents.get(repository.mirrorlist, limit=REPOMD_LIMIT, read=lambda data: parse_mirrorlist(data, name))
+        return read, ()
     urls = tuple(url.rstrip("/") for url in repository.baseurls)
     for url in urls:
-        place = parse_url(url)
-        if place is None or place.scheme not in {"http", "https", "file"}:
+        one = parse_url(url)
+        if one is None or one.scheme not in {"http", "https", "file"}:
             raise UsageError(
                 "url-unknown",
                 f"'{shown(url)}' is not a URL of http, https or file",

@@ -11,26 +11,22 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Protocol
 
 from pipeline.digest import Digest, chunks
-from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.errors import VerificationError
 from pipeline.progress import Progress, Task, task
 from pipeline.transfer.network import Network
 from pipeline.transfer.places import PlaceFailed, Stream, ask
+from pipeline.transfer.rounds import from_any
 from pipeline.transfer.shelf import Shelf
+from pipeline.urls import parse_url, shown
 
 if TYPE_CHECKING:
     import httpx
 
 SIZE_LIMIT = 16 << 30
 """Bytes of a download whose size nobody stated. The largest RPMs have a few GiB."""
-
-_LONGEST_PAUSE = 20.0
-"""Seconds: a server's Retry-After is obeyed up to this."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +43,14 @@ class Download:
 class Source(Protocol):
     """Asks one place for its bytes from `offset` on, as `places.ask` does."""
 
-    def __call__(self, url: str, *, offset: int, validator: str) -> AbstractContextManager[Stream]: ...
+    def __call__(
+        self, url: str, network: Network, *, offset: int, validator: str
+    ) -> AbstractContextManager[Stream]: ...
 
 
 def _plainly(client: httpx.Client | None) -> Source:
-    def source(url: str, *, offset: int, validator: str) -> AbstractContextManager[Stream]:
-        return ask(client, url, offset=offset, validator=validator)
+    def source(url: str, network: Network, *, offset: int, validator: str) -> AbstractContextManager[Stream]:
+        return ask(client, url, network, offset=offset, validator=validator, verified=True)
 
     return source
 
@@ -77,7 +75,8 @@ def fetch(
     What is in the store already is not asked for. A partial download survives a kill and is resumed by the
     next run. Raises EnvironmentLacking `network-unreachable`, `download-missing` or (with `offline`, which
     leaves only `file://`) `offline-miss`; VerificationError `download-mismatch` when a place gave other bytes
-    than the digest or size promise and no other place gave the right ones. `source` asks a place instead of a
+    than the digest or size promise and no other place gave the right ones. A place that is slow, down, or has other
+    bytes is left for the next one, and asked again after all others (`rounds`). `source` asks a place instead of a
     client of `network`: one that may ask of a registry what it tells not everybody.
     """
     wanted = tuple(dict.fromkeys(one for one in downloads if one.target is None or not store.has(one.target)))
@@ -105,26 +104,25 @@ def fetch_document(urls: Sequence[str], *, limit: int, offline: bool = False, ne
     EnvironmentLacking as `fetch` does, and VerificationError `download-too-large`.
     """
     way = network or Network()
-    failures: list[tuple[str, PlaceFailed]] = []
     with ExitStack() as stack:
         client = None
         if not offline and any(not url.startswith("file:") for url in urls):
             client = stack.enter_context(way.client())
-        for url in urls:
-            try:
-                return _patiently(way, threading.Event(), _document, client, url, limit)
-            except PlaceFailed as failure:
-                failures.append((url, failure))
-    raise _given_up(urls[0] if urls else "a document", failures)
+
+        def attempt(url: str, network: Network) -> bytes:
+            return _document(client, url, network, limit)
+
+        return from_any(urls, way, attempt, label=shown(urls[0]) if urls else "a document")
 
 
-def _document(client: httpx.Client | None, url: str, limit: int) -> bytes:
+def _document(client: httpx.Client | None, url: str, network: Network, limit: int) -> bytes:
     data = bytearray()
-    with ask(client, url) as stream:
+    with ask(client, url, network) as stream:
         for piece in stream.pieces:
             data += piece
             if len(data) > limit:
-                raise VerificationError("download-too-large", f"{url} has more than {limit} bytes", place=url)
+                place = shown(url)
+                raise VerificationError("download-too-large", f"{place} has more than {limit} bytes", place=place)
     return bytes(data)
 
 
@@ -174,23 +172,23 @@ class _Fetcher:
                 return one.target
             return self._from_anywhere(one, self._named)
 
-    def _from_anywhere(self, one: Download, get: Callable[[Download, str], Digest]) -> Digest:
-        failures: list[tuple[str, PlaceFailed]] = []
-        mismatch: VerificationError | None = None
-        for url in sorted(one.urls, key=lambda url: self._failures[urlsplit(url).netloc]):
-            try:
-                return _patiently(self._network, self.stop, get, one, url)
-            except VerificationError as error:
-                mismatch = mismatch or error
-            except PlaceFailed as failure:
-                failures.append((url, failure))
-                self._failures[urlsplit(url).netloc] += 0 if failure.missing else 1
-        raise mismatch or _given_up(one.label, failures)
+    def _from_anywhere(self, one: Download, get: Callable[[Download, str, Network], Digest]) -> Digest:
+        def failed(url: str) -> None:
+            self._failures[_host(url)] += 1
 
-    def _unnamed(self, one: Download, url: str) -> Digest:
+        return from_any(
+            sorted(one.urls, key=lambda url: self._failures[_host(url)]),
+            self._network,
+            lambda url, network: get(one, url, network),
+            label=one.label,
+            stop=self.stop,
+            failed=failed,
+        )
+
+    def _unnamed(self, one: Download, url: str, network: Network) -> Digest:
         """Bytes whose digest nobody knows yet."""
         limit = SIZE_LIMIT if one.size is None else one.size
-        with self._store.writer() as blob, self._source(url, offset=0, validator="") as stream:
+        with self._store.writer() as blob, self._source(url, network, offset=0, validator="") as stream:
             for piece in stream.pieces:
                 self._go_on()
                 if blob.size + len(piece) > limit:
@@ -201,7 +199,7 @@ class _Fetcher:
                 raise _mismatch(one, url, f"it has {blob.size} bytes")
             return blob.digest
 
-    def _named(self, one: Download, url: str) -> Digest:
+    def _named(self, one: Download, url: str, network: Network) -> Digest:
         """Bytes whose digest is known: kept under it while they are partial, so that any run and any mirror
         can go on where the last one stopped."""
         target = _target(one)
@@ -211,7 +209,7 @@ class _Fetcher:
         limit = SIZE_LIMIT if one.size is None else one.size
         taken_up = partial.take_up(limit)
         try:
-            self._fill(partial, one, url, limit)
+            self._fill(partial, one, url, network, limit)
         except PlaceFailed as failure:
             if failure.restart or not partial.size:
                 partial.drop()
@@ -221,7 +219,7 @@ class _Fetcher:
             partial.path.replace(self._store.blob(target))
             partial.drop()
             return target
-        if one.size is not None and partial.size < one.size and urlsplit(url).scheme != "file":
+        if one.size is not None and partial.size < one.size and not url.startswith("file:"):
             raise PlaceFailed(f"the transfer ended after {partial.size} of {one.size} bytes", again=True)
         what = f"it has {partial.size} bytes with sha256:{partial.digest}"
         partial.drop()
@@ -229,11 +227,11 @@ class _Fetcher:
             raise PlaceFailed(f"resumed, {what}", again=True)
         raise _mismatch(one, url, what)
 
-    def _fill(self, partial: _Partial, one: Download, url: str, limit: int) -> None:
+    def _fill(self, partial: _Partial, one: Download, url: str, network: Network, limit: int) -> None:
         if partial.size and (partial.size == limit or partial.digest == _target(one).hex):
             return  # killed between the last byte and the rename
         offset = partial.size
-        with self._source(url, offset=offset, validator=partial.validator(url)) as stream:
+        with self._source(url, network, offset=offset, validator=partial.validator(url)) as stream:
             partial.begin(stream.offset, url, stream.validator)
             with partial.path.open("ab") as file:
                 for piece in stream.pieces:
@@ -277,9 +275,9 @@ class _Partial:
         nothing: there the digest decides in the end."""
         try:
             origin = json.loads(self._origin.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return ""
-        same = isinstance(origin, dict) and origin.get("url") == url
+        same = isinstance(origin, dict) and origin.get("url") == _unspoken(url)
         return str(origin.get("validator", "")) if same else ""
 
     def begin(self, offset: int, url: str, validator: str) -> None:
@@ -289,7 +287,7 @@ class _Partial:
             self._hash = hashlib.sha256()
         if not self.size:
             self.path.write_bytes(b"")
-            self._origin.write_text(json.dumps({"url": url, "validator": validator}))
+            self._origin.write_text(json.dumps({"url": _unspoken(url), "validator": validator}))
 
     def add(self, piece: bytes) -> None:
         """`piece` was read or written."""
@@ -302,18 +300,14 @@ class _Partial:
         self._origin.unlink(missing_ok=True)
 
 
-def _patiently(network: Network, stop: threading.Event, attempt: Callable[..., _T], *arguments: object) -> _T:
-    """`attempt(*arguments)`, again after a pause as long as that may help."""
-    pause = network.backoff
-    for left in reversed(range(max(1, network.attempts))):
-        try:
-            return attempt(*arguments)
-        except PlaceFailed as failure:
-            if not failure.again or not left or stop.is_set():
-                raise
-            stop.wait(min(max(pause, failure.pause), _LONGEST_PAUSE))
-            pause *= 2
-    raise AssertionError("the last attempt returns or raises")
+def _host(url: str) -> str:
+    place = parse_url(url)
+    return place.place if place else ""
+
+
+def _unspoken(url: str) -> str:
+    """A URL that can be compared, and holds no password when somebody reads it on disk."""
+    return hashlib.sha256(url.encode(errors="replace")).hexdigest()
 
 
 def _mismatch(one: Download, url: str, what: str) -> VerificationError:
@@ -321,32 +315,8 @@ def _mismatch(one: Download, url: str, what: str) -> VerificationError:
     promised += [str(one.target)] if one.target else []
     return VerificationError(
         "download-mismatch",
-        f"{one.label} from {url} is not what was promised ({', '.join(promised)}): {what}",
+        f"{one.label} from {shown(url)} is not what was promised ({', '.join(promised)}): {what}",
         place=one.label,
         hint="the mirror is damaged, out of step, or has replaced the file: try again later, use another one, "
         "or resolve anew with --upgrade",
-    )
-
-
-def _given_up(label: str, failures: Sequence[tuple[str, PlaceFailed]]) -> EnvironmentLacking:
-    if any(failure.offline for _, failure in failures):
-        return EnvironmentLacking(
-            "offline-miss",
-            f"{label} is not in the store, and --offline forbids to fetch it",
-            place=label,
-            hint="run once without --offline, or `relbuild vendor` where there is a network",
-        )
-    tried = "; ".join(f"{url}: {failure}" for url, failure in failures) or "no place to get it from is known"
-    if failures and all(failure.missing for _, failure in failures):
-        return EnvironmentLacking(
-            "download-missing",
-            f"{label} cannot be had any more: {tried}",
-            place=label,
-            hint="the repository may have dropped it: resolve again with --upgrade",
-        )
-    return EnvironmentLacking(
-        "network-unreachable",
-        f"{label} cannot be fetched: {tried}",
-        place=label,
-        hint="check the network, the proxy variables and the repository's URL",
     )

@@ -20,7 +20,7 @@ from pipeline.transfer.challenge import Scope, parse_challenges
 from pipeline.transfer.credentials import Wallet
 from pipeline.transfer.network import REDIRECTS, Network
 from pipeline.transfer.patience import TRANSIENT, Interrupted, Pace, Patience, retry_after, unreachable
-from pipeline.transfer.places import PATIENCE, SLOWEST, PlaceFailed, Stream, stream_of
+from pipeline.transfer.places import PlaceFailed, Stream, stream_of
 from pipeline.transfer.traffic import UNANSWERED, Meter, Traffic
 from pipeline.urls import Url, join_url, parse_url, shown
 
@@ -252,17 +252,18 @@ class Exchange:
         """Send exactly this. What fails before or while the answer is read is Interrupted."""
         import httpx
 
+        from pipeline.transfer.deadlines import Watch, built, streamed
+
         size = body.size if isinstance(body, FileRange) else len(body)
         wanted = dict(headers)
         if method in {"POST", "PUT", "PATCH"}:
             wanted["Content-Length"] = str(size)
-        slow = UPLOAD_ANSWER if method in {"PUT", "PATCH"} else self.network.timeout
-        # No limit to the wait for a free connection: others may send large pieces over all there are.
-        wait = httpx.Timeout(self.network.timeout, read=slow, pool=None)
-        answered = False
+        slow = max(UPLOAD_ANSWER, self.network.timeout) if method in {"PUT", "PATCH"} else None
+        watch = Watch(self.network.bounds(answer=slow))
+        answered, client = False, self._client(url)
         try:
             content = self._pieces(body) if size else None
-            with self._client(url).stream(method, url, headers=wanted, content=content, timeout=wait) as response:
+            with streamed(client, built(client, method, url, wanted, content), watch) as response:
                 answered = True
                 self._meter.request(method, response.status_code)
                 yield response
@@ -295,7 +296,7 @@ class Exchange:
             )
 
     def _read(self, response: httpx.Response, limit: int) -> bytes:
-        began = time.monotonic()
+        began, bounds = time.monotonic(), self.network.bounds()
         data = bytearray()
         for piece in self._counted(response.iter_raw()):
             data += piece
@@ -305,8 +306,8 @@ class Exchange:
                 raise VerificationError(
                     "answer-too-large", f"{self.host} answers with more than {limit} bytes", place=str(response.url)
                 )
-            if time.monotonic() - began > PATIENCE + len(data) / SLOWEST:
-                raise Interrupted("the transfer is too slow")
+            if time.monotonic() - began > bounds.at_most(len(data)):
+                raise Interrupted("the answer comes too slowly")
         return bytes(data[:ERROR_LIMIT] if response.is_error else data)
 
     def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:

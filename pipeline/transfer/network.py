@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
 
-from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
 from pipeline.transfer.certificates import load_certificates
+from pipeline.urls import is_asked, join_url, parse_url, shown
 
 if TYPE_CHECKING:
     import httpx
+
+    from pipeline.transfer.deadlines import Bounds, Watch
 
 REDIRECTS = 5
 """A mirror redirector needs one or two; a loop needs an end."""
 
 AGENT = "relbuild"
+
+TIMEOUT = 30.0
+"""Seconds until the head of an answer must be whole, and over which speed is measured: those of dnf's `timeout`."""
+
+MINRATE = 1000
+"""Bytes per second that come at least: dnf's `minrate`. A modem brings six times as much."""
+
+CONNECT = 0.5
+"""The part of `timeout` within which a connection stands: at 30 s, four lost packets in a row."""
+
+HURRIED = 1 / 6
+"""While other places are left to ask, the part of `timeout` that each gets at first: at 30 s, five seconds …"""
+
+HURRIED_RATE = 16
+"""… and how many times `minrate` it must bring. If none does, all are asked again and given their time: what came is
+kept, so that hurrying costs nothing on a slow line."""
+
+TIMEOUT_VARIABLE, MINRATE_VARIABLE = "RELBUILD_TIMEOUT", "RELBUILD_MINRATE"
+"""For slow lines and slow servers: seconds, and bytes per second."""
+
+_SECONDS = re.compile(r"[0-9]{1,5}")
+_RATE = re.compile(r"[0-9]{1,9}")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +55,25 @@ class Network:
 
     `http_proxy`, `https_proxy`: proxy URLs for plain and for encrypted requests. `no_proxy`: host names (with
     their subdomains) that are reached directly, `*` for all. `ca_file`: certificates to trust instead of the
-    system's. `timeout`: seconds to wait for a connection or for the next bytes. `backoff`: seconds before the
-    first retry, doubled each time. `attempts`: how often one place is asked.
+    system's. `timeout`: seconds until an answer has begun; as many as that must bring `minrate` bytes each. `backoff`:
+    seconds before the first retry, doubled each time. `attempts`: how often one place is asked. `hurried`: other places
+    are left to ask.
     """
 
-    http_proxy: str | None = None
-    https_proxy: str | None = None
+    http_proxy: str | None = field(default=None, repr=False)
+    https_proxy: str | None = field(default=None, repr=False)
     no_proxy: tuple[str, ...] = ()
     ca_file: Path | None = None
-    timeout: float = 30.0
+    timeout: float = TIMEOUT
     backoff: float = 0.5
     attempts: int = 4
+    minrate: int = MINRATE
+    hurried: bool = False
 
     @classmethod
     def of(cls, variables: Mapping[str, str]) -> Network:
-        """From environment variables as curl reads them (`https_proxy`, `NO_PROXY`, …) and `SSL_CERT_FILE`."""
+        """From environment variables as curl reads them (`https_proxy`, `NO_PROXY`, …), `SSL_CERT_FILE`,
+        RELBUILD_TIMEOUT and RELBUILD_MINRATE. Raises UsageError `network-variable`."""
 
         def value(*names: str) -> str | None:
             return next((variables[name] for name in names if variables.get(name)), None)
@@ -53,11 +83,26 @@ class Network:
         direct = (value("no_proxy", "NO_PROXY") or "").split(",")
         return cls(
             # HTTP_PROXY in capitals is not honoured: a CGI request could set it (CVE-2016-5385).
-            http_proxy=value("http_proxy") or everything,
-            https_proxy=value("https_proxy", "HTTPS_PROXY") or everything,
+            http_proxy=_proxy(value("http_proxy") or everything, "http_proxy"),
+            https_proxy=_proxy(value("https_proxy", "HTTPS_PROXY") or everything, "https_proxy"),
             no_proxy=tuple(host.strip() for host in direct if host.strip()),
             ca_file=Path(certificates) if certificates else None,
+            timeout=float(_number(variables, TIMEOUT_VARIABLE, _SECONDS, int(TIMEOUT), "seconds, 1 to 99999", least=1)),
+            minrate=_number(variables, MINRATE_VARIABLE, _RATE, MINRATE, "bytes per second, 0 for any"),
         )
+
+    def hurry(self) -> Network:
+        """The same for a place that others can stand in for: asked once, and left soon."""
+        return replace(self, attempts=1, hurried=True)
+
+    def bounds(self, *, answer: float | None = None) -> Bounds:
+        """What a server is given. `answer`: seconds until its answer begins, if not `timeout`."""
+        from pipeline.transfer.deadlines import Bounds
+
+        if self.hurried:
+            part = self.timeout * HURRIED
+            return Bounds(part, answer or part, part, self.minrate * HURRIED_RATE)
+        return Bounds(self.timeout * CONNECT, answer or self.timeout, self.timeout, self.minrate)
 
     @contextlib.contextmanager
     def client(self, parallel: int = 1, *, certificates: Path | None = None) -> Iterator[httpx.Client]:
@@ -74,27 +119,34 @@ class Network:
             ) from error
         if certificates is not None:
             load_certificates(trust, certificates)
+        from pipeline.transfer.deadlines import watched
+
+        limits = httpx.Limits(max_connections=parallel, max_keepalive_connections=parallel)
         with httpx.Client(
             trust_env=False,
-            verify=trust,
-            mounts=self._mounts(trust),
+            transport=watched(httpx.HTTPTransport(verify=trust, limits=limits, trust_env=False)),
+            mounts=self._mounts(trust, limits),
             follow_redirects=False,
-            timeout=self.timeout,
-            limits=httpx.Limits(max_connections=parallel, max_keepalive_connections=parallel),
+            # Sockets are watched (`deadlines`). The wait for a free connection has no limit: others may send large
+            # pieces over all there are, and these are watched.
+            timeout=httpx.Timeout(self.timeout, pool=None),
             # Bytes as they are stored: a transparent encoding would make sizes and ranges meaningless.
             headers={"User-Agent": AGENT, "Accept-Encoding": "identity", "Accept": "*/*"},
         ) as client:
             yield client
 
-    def _mounts(self, trust: ssl.SSLContext) -> dict[str, httpx.BaseTransport | None]:
+    def _mounts(self, trust: ssl.SSLContext, limits: httpx.Limits) -> dict[str, httpx.BaseTransport | None]:
         import httpx
+
+        from pipeline.transfer.deadlines import watched
 
         mounts: dict[str, httpx.BaseTransport | None] = {}
         if "*" in self.no_proxy:
             return mounts
         for scheme, proxy in (("http://", self.http_proxy), ("https://", self.https_proxy)):
             if proxy:
-                mounts[scheme] = httpx.HTTPTransport(proxy=proxy, verify=trust, trust_env=False)
+                through = httpx.HTTPTransport(proxy=proxy, verify=trust, limits=limits, trust_env=False)
+                mounts[scheme] = watched(through)
         if mounts:
             for host in self.no_proxy:
                 bare = host.lstrip(".")
@@ -103,24 +155,53 @@ class Network:
         return mounts
 
 
+def _proxy(text: str | None, name: str) -> str | None:
+    """A proxy's URL; without a scheme it is http, as for curl. Raises UsageError `network-variable`."""
+    if not text:
+        return None
+    url = text if _SCHEME.match(text) else f"http://{text}"
+    if not is_asked(url):
+        raise _unusable(name, "it is not the URL of a proxy that is spoken to in HTTP", "http://HOST:PORT")
+    return url
+
+
+def _number(
+    variables: Mapping[str, str], name: str, form: re.Pattern[str], default: int, what: str, *, least: int = 0
+) -> int:
+    text = variables.get(name, "").strip()
+    if not text:
+        return default
+    if not form.fullmatch(text) or int(text) < least:
+        raise _unusable(name, "it is no whole number that can be", what)
+    return int(text)
+
+
+def _unusable(name: str, why: str, form: str) -> UsageError:
+    return UsageError(
+        "network-variable", f"the environment variable {name} cannot be used: {why}", place=name, hint=f"write {form}"
+    )
+
+
 @contextlib.contextmanager
-def request(client: httpx.Client, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
-    """GET `url` and yield the response with its body unread, after at most REDIRECTS redirections.
+def request(client: httpx.Client, url: str, headers: Mapping[str, str], watch: Watch) -> Iterator[httpx.Response]:
+    """GET `url` and yield the response with its body unread, after at most REDIRECTS redirections, all under `watch`.
 
     Only http and https are followed and never from https to http. Credentials in the URL stay with the host
     they were given for, because httpx takes them from the URL and a redirection names its own.
     Raises VerificationError `redirect-refused`, and httpx's own errors.
     """
+    from pipeline.transfer.deadlines import built, streamed
+
     for _ in range(REDIRECTS + 1):
-        with client.stream("GET", url, headers=dict(headers)) as response:
+        with streamed(client, built(client, "GET", url, headers), watch) as response:
             if not response.has_redirect_location:
                 yield response
                 return
-            target = urljoin(url, response.headers["location"])
-        schemes = urlsplit(url).scheme, urlsplit(target).scheme
-        if schemes[1] not in {"http", "https"} or schemes == ("https", "http"):
-            raise VerificationError(
-                "redirect-refused", f"{url} redirects to {target[:200]}, which is not followed", place=url
-            )
+            location = response.headers["location"]
+        target = join_url(url, location)
+        here, there = parse_url(url), parse_url(target)
+        if not is_asked(target) or (here and there and (here.scheme, there.scheme) == ("https", "http")):
+            text = f"{shown(url)} redirects to {shown(location)}, which is not followed"
+            raise VerificationError("redirect-refused", text, place=shown(url))
         url = target
-    raise VerificationError("redirect-refused", f"more than {REDIRECTS} redirections", place=url)
+    raise VerificationError("redirect-refused", f"more than {REDIRECTS} redirections", place=shown(url))

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from pipeline.digest import chunks
-from pipeline.transfer.network import request
+from pipeline.transfer.network import Network, request
+from pipeline.transfer.patience import retry_after
+from pipeline.urls import parse_url
 
 if TYPE_CHECKING:
     import httpx
 
-PATIENCE = 120.0
-"""Seconds that any request may take in all …"""
+_TRANSIENT = frozenset({408, 425, 429, *range(500, 600)})
 
-SLOWEST = 32 << 10
-"""… and bytes per second that a large one must move on average, so that a trickle does not hold a build."""
-
-_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_NAMED = {"gzip": (".gz", ".tgz"), "x-gzip": (".gz", ".tgz"), "bzip2": (".bz2",), "xz": (".xz",), "zstd": (".zst",)}
+"""Content-Encoding → how names of files end that servers label so although the file itself is what was asked for."""
 
 
 class PlaceFailed(Exception):
-    """A place did not deliver. `again`: worth asking the same place once more. `missing`: it has no such
-    thing. `offline`: it was not asked. `restart`: what was had of it already is of no
+    """A place did not deliver. `again`: worth asking the same place again, several times. `missing`: it has no such
+    thing, which is worth a second look. `offline`: it was not asked. `restart`: what was had of it already is of no
     use. `pause`: seconds that it asks to be left alone."""
 
     def __init__(
@@ -59,36 +57,52 @@ class Stream:
 
 
 @contextlib.contextmanager
-def ask(client: httpx.Client | None, url: str, *, offset: int = 0, validator: str = "") -> Iterator[Stream]:
-    """Ask `url` for its bytes from `offset` on. Without a client only `file://` is asked. Raises PlaceFailed
-    here or while the pieces are read."""
-    scheme = urlsplit(url).scheme
-    if scheme == "file":
+def ask(
+    client: httpx.Client | None,
+    url: str,
+    network: Network,
+    *,
+    offset: int = 0,
+    validator: str = "",
+    verified: bool = False,
+) -> Iterator[Stream]:
+    """Ask `url` for its bytes from `offset` on. Without a client only `file://` is asked. `verified`: the bytes are
+    held against a digest, so what a server calls their encoding does not matter; else they are a small document. Raises
+    PlaceFailed here or while the pieces are read."""
+    if url.startswith("file:"):
         yield Stream(offset, "", _file(url, offset))
         return
-    if scheme not in {"http", "https"}:
-        raise PlaceFailed(f"'{scheme}:' is not spoken here, only http, https and file")
+    place = parse_url(url)
+    if place is None or place.scheme not in {"http", "https"} or not place.host:
+        raise PlaceFailed("it is no URL that is spoken here, only http, https and file")
     if client is None:
         raise PlaceFailed("not asked", offline=True)
     import httpx
+
+    from pipeline.transfer.deadlines import Watch
 
     headers = {"Range": f"bytes={offset}-"} if offset else {}
     if offset and validator:
         headers["If-Range"] = validator
     try:
-        with request(client, url, headers) as response:
-            yield stream_of(response, offset)
+        with request(client, url, headers, Watch(network.bounds(), whole=not verified)) as response:
+            yield stream_of(response, offset, verified=verified, name=place.path)
     except (httpx.HTTPError, httpx.StreamError) as error:
         raise PlaceFailed(str(error) or type(error).__name__, again=True) from error
     except httpx.InvalidURL as error:
         raise PlaceFailed(str(error)) from error
 
 
-def stream_of(response: httpx.Response, offset: int) -> Stream:
+def stream_of(response: httpx.Response, offset: int, *, verified: bool = True, name: str = "") -> Stream:
     """The answer to a request for the bytes from `offset` on. Raises PlaceFailed here or while the pieces are read,
-    and then httpx's own errors."""
+    and then httpx's own errors.
+
+    No encoding was asked for. Web servers label compressed files with one all the same (Apache's AddEncoding), and mean
+    the file as it is: that is what is read, as dnf does, where a digest or the file's `name` says that it may be.
+    """
     _refuse_status(response)
-    if response.headers.get("content-encoding", "identity") != "identity":
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity" and not verified and not name.endswith(_NAMED.get(encoding, ("\0",))):
         raise PlaceFailed("the server encodes what was asked for plainly")
     resumed = response.status_code == 206
     start = response.headers.get("content-range", "")
@@ -96,31 +110,23 @@ def stream_of(response: httpx.Response, offset: int) -> Stream:
         raise PlaceFailed("the server sent another range than was asked for")
     tag = response.headers.get("etag", "")
     known = response.headers.get("last-modified", "") if tag.startswith("W/") or not tag else tag
-    return Stream(offset if resumed else 0, known, _body(response))
-
-
-def _body(response: httpx.Response) -> Iterator[bytes]:
-    began = time.monotonic()
-    moved = 0
-    for piece in response.iter_raw():  # with a size it would hold back, and lose, the last bytes
-        yield piece
-        moved += len(piece)
-        if time.monotonic() - began > PATIENCE + moved / SLOWEST:
-            raise PlaceFailed("the transfer is too slow", again=True)
+    return Stream(offset if resumed else 0, known, response.iter_raw())  # with a size it would lose the last bytes
 
 
 def _file(url: str, offset: int) -> Iterator[bytes]:
-    parts = urlsplit(url)
+    parts = parse_url(url)
+    if parts is None:
+        raise PlaceFailed("it is no URL")
     path = Path(unquote(parts.path))
-    if parts.netloc not in {"", "localhost"}:
-        raise PlaceFailed(f"a file of the host '{parts.netloc}' cannot be read")
+    if parts.host not in {"", "localhost"}:
+        raise PlaceFailed(f"a file of the host '{parts.host}' cannot be read")
     try:
         if not path.is_file():
             raise PlaceFailed("there is no such file", missing=True)
         with path.open("rb") as file:
             file.seek(offset)
             yield from chunks(file)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
         raise PlaceFailed(str(error)) from error
 
 
@@ -132,6 +138,5 @@ def _refuse_status(response: httpx.Response) -> None:
     if status == 416:
         raise PlaceFailed(text, again=True, restart=True)
     if status in _TRANSIENT:
-        after = response.headers.get("retry-after", "")
-        raise PlaceFailed(text, again=True, pause=float(after) if after.isdecimal() else 0.0)
+        raise PlaceFailed(text, again=True, pause=retry_after(response.headers) or 0.0)
     raise PlaceFailed(text, missing=status in {404, 410})

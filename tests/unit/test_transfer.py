@@ -240,7 +240,7 @@ def test_what_no_place_has_is_missing_and_not_a_network_that_is_down(server: Ser
     with pytest.raises(EnvironmentLacking) as caught:
         get(store, f"{server.url}/missing/a", f"{server.url}/missing/b")
     assert caught.value.code == "download-missing"
-    assert len(server.requests) == 2
+    assert [path for path, _ in server.requests] == ["/missing/a", "/missing/b"] * 2  # a second look at both
 
 
 def test_an_unreachable_server_is_named(store: Store) -> None:
@@ -254,7 +254,7 @@ def test_redirections_are_followed_and_bounded(server: Server, store: Store) -> 
     with pytest.raises(VerificationError) as caught:
         fetch_document([f"{server.url}/loop"], limit=10, network=NETWORK)
     assert caught.value.code == "redirect-refused"
-    assert server.count("/loop") == 6
+    assert server.count("/loop") == 12  # twice, as whatever is wrong
 
 
 def test_no_redirection_leads_to_a_file_of_this_machine(server: Server) -> None:

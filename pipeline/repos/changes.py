@@ -1,0 +1,26 @@
+"""Repositories that change while they are read: what their repomd.xml named is gone or has become another file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.errors import EnvironmentLacking, RelbuildError
+from pipeline.repos.repository import OpenRepository
+
+MOVED = frozenset({"download-missing", "download-mismatch", "metadata-mismatch"})
+"""Codes of what a server has no more, or has otherwise than its index said."""
+
+
+def have_changed(before: Sequence[OpenRepository], now: Sequence[OpenRepository]) -> bool:
+    """Is the index of any of them another?"""
+    return {one.repository.id: one.repomd for one in before} != {one.repository.id: one.repomd for one in now}
+
+
+def still_changing(error: RelbuildError) -> EnvironmentLacking:
+    """The error for repositories that were read again because they had changed, and have changed once more."""
+    return EnvironmentLacking(
+        "repository-changing",
+        f"the repositories changed twice while they were read: {error.problems[0].message}",
+        place=error.problems[0].place,
+        hint="run the command again when their keeper has finished, or use a mirror that is switched over as a whole",
+    )
