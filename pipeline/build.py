@@ -137,7 +137,7 @@ def assemble(order: Order, workshop: Workshop) -> Assembled:
         build_layer(layer, store=workshop.store, compression=order.compression, progress=workshop.progress)
         for layer in composition.layers
     ]
-    files, templates = render_files(locked.recipe, facts(locked), getting(workshop))
+    files, templates = render_files(locked.recipe, facts(locked), getting(workshop), workshop.store)
     state = add_state(locked, composition, layers, files, order=order, workshop=workshop)
     below = layers_below(locked)
     return Assembled(

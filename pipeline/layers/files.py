@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.beneath import Escape, Given, NotRegular, TooLarge, escape_error
 from pipeline.errors import RecipeError
 from pipeline.model.recipe import FileKind, FilePlan, Recipe
-from pipeline.render import Templates
+from pipeline.render import Memory, Rendered, Templates
 from pipeline.transfer import Download
 
 FILE_LIMIT = 256 << 20
@@ -32,22 +32,27 @@ class ImageFile:
 
 
 def render_files(
-    recipe: Recipe, seen: Mapping[str, object], get: Callable[[Download], bytes]
+    recipe: Recipe, seen: Mapping[str, object], get: Callable[[Download], bytes], memory: Memory | None = None
 ) -> tuple[tuple[ImageFile, ...], tuple[Path, ...]]:
     """The files of `recipe` with their final content, and every template file that took part. Templates see `seen`;
-    `get` fetches what has a URL. Raises RecipeError `source-missing`, `source-too-large`, and what
-    templates raise."""
+    `get` fetches what has a URL; `memory` keeps what templates came to.
+
+    Raises RecipeError `source-missing`, `source-too-large`, `path-escapes`, and what templates raise.
+    """
     given = Given(recipe.path.parent)
     templates = Templates(recipe.template_folders, given)
-    made = [_render(plan, given, templates, seen, get) for plan in recipe.files]
+    texts: dict[str, Rendered] = {}
+    for plan in recipe.files:
+        if plan.kind is FileKind.TEMPLATE and plan.origin not in texts:
+            texts[plan.origin] = templates.render(plan.origin, seen, place=plan.place, memory=memory)
+    made = [_render(plan, given, texts, get) for plan in recipe.files]
     return tuple(file for file, _ in made), tuple(path for _, paths in made for path in paths)
 
 
 def _render(
     plan: FilePlan,
     given: Given,
-    templates: Templates,
-    seen: Mapping[str, object],
+    texts: Mapping[str, Rendered],
     get: Callable[[Download], bytes],
 ) -> tuple[ImageFile, tuple[Path, ...]]:
     content: bytes | None = None
@@ -55,7 +60,7 @@ def _render(
     read: tuple[Path, ...] = ()
     match plan.kind:
         case FileKind.TEMPLATE:
-            rendered = templates.render(plan.origin, seen, place=plan.place)
+            rendered = texts[plan.origin]
             content, read = rendered.text.encode(), rendered.sources
         case FileKind.CONTENT:
             content = plan.origin.encode()

@@ -8,13 +8,13 @@ an excerpt.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.digest import Digest
 from pipeline.model.jsonpath import look_up
 from pipeline.model.probes import Rule
+from pipeline.patterns import Undecided, find
 
 SHOWN = 2000
 """Characters of an answer that a report shows."""
@@ -122,13 +122,16 @@ def _parts(rule: Rule, text: str) -> Iterator[str]:
     """Candidates for an excerpt, the best first."""
     yield text.strip()
     for pattern in (rule.lacks, rule.matches):
-        found = re.search(pattern, text, re.MULTILINE) if pattern is not None else None
-        if found is not None:
-            start = text.rfind("\n", 0, found.start()) + 1
-            end = text.find("\n", found.end())
+        try:
+            where = find(pattern, text) if pattern is not None else None
+        except Undecided:
+            where = None
+        if where is not None:
+            start = text.rfind("\n", 0, where[0]) + 1
+            end = text.find("\n", where[1])
             yield text[start : end if end >= 0 else len(text)]
-            yield text[max(0, found.start() - _AROUND) : found.end() + _AROUND]
-            yield found[0]
+            yield text[max(0, where[0] - _AROUND) : where[1] + _AROUND]
+            yield text[where[0] : where[1]]
     yield text[-SHOWN:]
     yield text[:SHOWN]
     yield ""
@@ -144,13 +147,17 @@ def differs(rules: Sequence[Rule], text: str, what: str, *, tell: bool = False) 
 
 
 def final(rules: Sequence[Rule], text: str) -> bool:
-    """Is a text that still grows wrong for good: does it hold already what it must not hold?"""
-    return any(rule.lacks is not None and not rule.at and found(rule.lacks, text) for rule in rules)
+    """Is a text that still grows wrong for good: does it hold already what it must not hold, or take too long to look
+    through, which becomes no better?"""
+    try:
+        return any(rule.lacks is not None and not rule.at and found(rule.lacks, text) for rule in rules)
+    except Undecided:
+        return True
 
 
 def found(pattern: str, text: str) -> bool:
-    """Is the pattern somewhere in the text? `^` and `$` are ends of lines."""
-    return re.search(pattern, text, re.MULTILINE) is not None
+    """Is the pattern somewhere in the text? `^` and `$` are ends of lines. Raises Undecided."""
+    return find(pattern, text) is not None
 
 
 def shown(data: bytes | str, limit: int = SHOWN) -> str:
@@ -177,11 +184,14 @@ def _held(rule: Rule, text: str, what: str, *, tell: bool) -> str:
     but = f" but '{shown(text, 200)}'" if rule.at or tell else ""
     if rule.equals is not None and text.strip() != rule.equals.strip():
         return f"{what} is not '{rule.equals}'{but}"
-    if rule.matches is not None and not found(rule.matches, text):
-        return f"{what} does not match '{rule.matches}'{but}"
-    if rule.lacks is not None and found(rule.lacks, text):
-        line = next((line for line in text.splitlines() if found(rule.lacks, line)), text)
-        return f"{what} has what it must not have, '{rule.lacks}': {shown(line, 200)}"
+    try:
+        if rule.matches is not None and not found(rule.matches, text):
+            return f"{what} does not match '{rule.matches}'{but}"
+        if rule.lacks is not None and (where := find(rule.lacks, text)):
+            line = text[text.rfind("\n", 0, where[0]) + 1 :].partition("\n")[0]
+            return f"{what} has what it must not have, '{rule.lacks}': {shown(line, 200)}"
+    except Undecided as undecided:
+        return f"{what} cannot be judged: {undecided}; write one that repeats less"
     if rule.least is not None or rule.most is not None:
         return _outside(rule, text.strip(), what)
     return ""

@@ -26,11 +26,12 @@ def plan_files(sources: Sequence[Source], templates: Templates, top: Path, probl
     `file-duplicate`, `file-overrides-nothing`, `file-beneath-file`, `source-missing`, `template-missing`, …
     """
     planned: dict[str, FilePlan] = {}
+    checked: set[str] = set()
     places: dict[str, tuple[Source, DocumentPath]] = {}
     for source in sources:
         for index, document in enumerate(source.recipe.files):
             path: DocumentPath = ("files", index)
-            plan = _plan(document, source, path, templates=templates, top=top, problems=problems)
+            plan = _plan(document, source, path, templates=templates, checked=checked, top=top, problems=problems)
             if plan is None:
                 continue
             before = planned.get(plan.path)
@@ -63,6 +64,7 @@ def _plan(
     path: DocumentPath,
     *,
     templates: Templates,
+    checked: set[str],
     top: Path,
     problems: Problems,
 ) -> FilePlan | None:
@@ -92,7 +94,8 @@ def _plan(
             refuse("key-missing", "the key 'sha256' is missing", "give the checksum of what the URL gives")
         else:
             refuse("file-key-misplaced", f"'sha256' goes with 'url', not with '{kind}'", "remove it", "sha256")
-    if kind is FileKind.TEMPLATE:
+    if kind is FileKind.TEMPLATE and origin not in checked:
+        checked.add(origin)
         try:
             templates.check(origin, place=place(source.document, (*path, "template")))
         except RecipeError as error:

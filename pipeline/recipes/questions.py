@@ -115,7 +115,7 @@ ExactRules = Annotated[list[RuleDocument], Named("text, [rule](#rule) or list of
 class ExpectDocument(Strict):
     """What an answer must show: `exit_code`, `stdout`, `stdout_is` and `stderr` of a command, `stdout` and
     `stdout_is` of a port or socket, `status`, `headers` and `body` of HTTP. Patterns are Python regular expressions,
-    searched for in the text."""
+    searched for in the text; one that takes more than 5 s of processor time counts as wrong."""
 
     exit_code: Annotated[int, Field(ge=0, le=255)] | None = Field(
         default=0, description="the command's exit status; null: any"

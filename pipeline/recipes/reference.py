@@ -51,7 +51,8 @@ and mappings have no text (join them, or use `tojson`). Line ends are LF, blocks
 Filters: FILTERS.
 
 `quote` makes one word of a POSIX shell. There are no clocks, no random numbers and no environment, and there
-are bounds on size and work, so the same input always gives the same text.
+are bounds on size and work, so the same input always gives the same text. What these do not stop (lists in lists that
+are compared) ends after 5 s of processor time or with 1 GiB of memory, in a process of its own.
 
 Template files are looked for beside the recipe, in `templates/` beside it, and in `templates/` beside its
 folder; then likewise for each recipe that it includes.

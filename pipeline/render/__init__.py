@@ -7,6 +7,7 @@ time, so that it stops at the same place everywhere.
 """
 
 from pipeline.render.bounded import FILTERS
-from pipeline.render.templates import TEMPLATE_LIMIT, Rendered, Templates, check, evaluate, is_template
+from pipeline.render.loading import TEMPLATE_LIMIT
+from pipeline.render.templates import Memory, Rendered, Templates, check, evaluate, is_template
 
-__all__ = ["FILTERS", "TEMPLATE_LIMIT", "Rendered", "Templates", "check", "evaluate", "is_template"]
+__all__ = ["FILTERS", "TEMPLATE_LIMIT", "Memory", "Rendered", "Templates", "check", "evaluate", "is_template"]

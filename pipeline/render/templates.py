@@ -1,29 +1,61 @@
-"""Finding templates in folders, rendering them, and saying in which line of which file one went wrong."""
+"""Finding templates in folders, rendering them, and saying in which line of which file one went wrong.
+
+What is rendered is rendered in the child with limits (`pipeline.limited`), but for what cannot take long: a few names
+and attributes in a text. The bounds that count steps and sizes hold in both, and give the nicer error.
+"""
 
 from __future__ import annotations
 
-import difflib
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from types import FrameType, TracebackType
-from typing import Any
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
 
-from jinja2 import BaseLoader, Environment, TemplateNotFound, TemplateSyntaxError
-from jinja2.exceptions import SecurityError, TemplateError
+from jinja2 import nodes
 
-from pipeline.beneath import Escape, Given, TooLarge
-from pipeline.errors import RecipeError
-from pipeline.render.bounded import FILTERS, TEXT_LIMIT, BoundedEnvironment, NameMissing, Runaway
+from pipeline import limited
+from pipeline.beneath import Given
+from pipeline.digest import Digest, identity
+from pipeline.errors import Problem, RecipeError
+from pipeline.render.bounded import BoundedEnvironment
+from pipeline.render.explaining import explained
+from pipeline.render.loading import FileLoader, Refused
+from pipeline.render.steps import generate
 
-TEMPLATE_LIMIT = 1 << 20
-"""Bytes of a template file."""
-STEP_LIMIT = 500_000
-"""Lines of template code that one rendering may run: a second's work at most."""
+CHILD = "pipeline.render.child"
+"""What serves in the child."""
 
-_Trace = Callable[[FrameType, str, object], Any]
+_SIMPLE = (
+    nodes.Template,
+    nodes.Output,
+    nodes.TemplateData,
+    nodes.Name,
+    nodes.Getattr,
+    nodes.Getitem,
+    nodes.Const,
+)
+_SIMPLE_MOST = 64
+"""Parts of a template that is rendered here: names, attributes, items and the text around them."""
+_CHECKED_HERE = 16 << 10
+"""Characters of a template that is parsed here, in a fifth of a second at most; longer ones are for the child."""
+
+
+FORMAT = 1
+"""Raise it when the same template and values come to another text."""
+_REMEMBERED_MOST = 1 << 18
+"""Characters of a text that is remembered."""
+
+
+class Memory(Protocol):
+    """Where results are kept: a store."""
+
+    def recall(self, identity: Digest, /) -> object | None:
+        """A remembered JSON value."""
+
+    def remember(self, identity: Digest, value: object, /) -> None:
+        """Keep a JSON value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,45 +76,61 @@ class Templates:
 
     def find(self, name: str) -> Path | None:
         """The file that `name` stands for, or None. Raises RecipeError `template-escapes`."""
-        try:
-            return _Loader(self.folders, self.given).find(name)
-        except _Escapes as error:
-            raise RecipeError("template-escapes", str(error), hint=error.way_out) from None
+        with explained(None, "", {}):
+            found = FileLoader(self.folders, self.given).find(name)
+        return found[1] if found else None
 
     def suggestions(self, name: str) -> tuple[str, ...]:
         """Names of templates that look like `name`, the nearest first."""
-        known = sorted(
-            path.relative_to(folder).as_posix()
-            for folder in self.folders
-            for form in ("*.j2", "*/*.j2")
-            for path in folder.glob(form)
-            if path.is_file()
-        )
-        stems = {path.removesuffix(".j2"): path for path in known}
-        return tuple(stems[near] for near in difflib.get_close_matches(name.removesuffix(".j2"), stems, n=3))
+        return FileLoader(self.folders, self.given).suggestions(name)
 
     def check(self, name: str, *, place: str) -> None:
         """Parse a template without rendering it. Raises RecipeError `template-missing`, `-syntax`, …"""
-        loader = _Loader(self.folders, self.given)
+        loader = FileLoader(self.folders, self.given)
         environment = BoundedEnvironment(loader)
-        with _explained(loader, place, {}):
+        with explained(loader, place, {}):
             source, filename, _ = loader.get_source(environment, name)
-            environment.parse(source, name, filename)
+            if len(source) > _CHECKED_HERE:
+                _in_child({"check": name, "place": place}, loader, place)
+            else:
+                environment.parse(source, name, filename)
 
-    def render(self, name: str, values: Mapping[str, object], *, place: str) -> Rendered:
-        """Render the template `name` with `values`; `place` is who asked for it.
+    def render(self, name: str, values: Mapping[str, object], *, place: str, memory: Memory | None = None) -> Rendered:
+        """Render the template `name` with `values`; `place` is who asked for it. What `memory` has of the same template
+        with the same values is not rendered again.
 
         The text has LF line ends and, unless it is empty, exactly one at its end. Raises RecipeError:
         `template-missing`, `template-undefined`, `template-syntax`, `template-failed`, `template-escapes`,
         `template-too-large`, `template-runaway`, `template-unreadable`.
         """
-        loader = _Loader(self.folders, self.given)
-        environment = BoundedEnvironment(loader)
-        with _explained(loader, place, values):
-            template = environment.get_template(name)
-            text = _generate(lambda: template.generate(dict(values)), loader)
-        text = text.rstrip("\n")
-        return Rendered(text + "\n" if text else "", tuple(loader.sources))
+        loader = FileLoader(self.folders, self.given)
+        known = None if memory is None else _identity(name, values)
+        text = None if memory is None or known is None else _recalled(memory.recall(known), loader)
+        if text is None:
+            loader = FileLoader(self.folders, self.given)
+            text = _in_child({"render": name, "values": dict(values), "place": place}, loader, place).rstrip("\n")
+            if memory is not None and known is not None and len(text) <= _REMEMBERED_MOST:
+                memory.remember(known, {"text": text, "read": loader.contents()})
+        return Rendered(text + "\n" if text else "", tuple(Path(path) for path in loader.loaded))
+
+
+def _identity(name: str, values: Mapping[str, object]) -> Digest:
+    """What a rendering is a function of, besides the texts of templates."""
+    seen = json.dumps(values, sort_keys=True)
+    return identity("rendering", FORMAT, template=name, values=Digest.of(seen.encode()), jinja=version("jinja2"))
+
+
+def _recalled(value: object, loader: FileLoader) -> str | None:
+    """A remembered text, if every template that took part, or was looked for, is as it was."""
+    if not isinstance(value, dict) or not isinstance(value.get("read"), dict):
+        return None
+    try:
+        for name in value["read"]:
+            loader.text(name)
+    except Refused:
+        return None
+    text = value.get("text")
+    return text if isinstance(text, str) and loader.contents() == value["read"] else None
 
 
 def is_template(text: str) -> bool:
@@ -92,7 +140,12 @@ def is_template(text: str) -> bool:
 
 def check(text: str, *, place: str) -> None:
     """Parse a small template without evaluating it. Raises RecipeError `template-syntax`."""
-    with _explained(None, place, {}):
+    if not is_template(text):
+        return
+    if len(text) > _CHECKED_HERE:
+        _in_child({"check_text": text, "place": place}, None, place)
+        return
+    with explained(None, place, {}):
         BoundedEnvironment(None).parse(text)
 
 
@@ -104,229 +157,58 @@ def evaluate(text: str, values: Mapping[str, object], *, place: str) -> str:
     """
     if not is_template(text):
         return text
-    with _explained(None, place, values):
+    if len(text) <= _CHECKED_HERE and _is_simple(text):
+        return evaluate_here(text, values, place=place)
+    return _in_child({"evaluate": text, "values": dict(values), "place": place}, None, place)
+
+
+def evaluate_here(text: str, values: Mapping[str, object], *, place: str) -> str:
+    """As `evaluate`, in this process."""
+    with explained(None, place, values):
         template = BoundedEnvironment(None).from_string(text)
-        return _generate(lambda: template.generate(dict(values)), None)
+        return generate(lambda: template.generate(dict(values)), None)
 
 
-class _Escapes(Exception):
-    """A template's name leads out of its folders."""
-
-    def __init__(self, message: str, way_out: str) -> None:
-        super().__init__(message)
-        self.way_out = way_out
-
-
-class _Unreadable(Exception):
-    """A template file cannot be read: `code` is the error's code."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-_ESCAPE_HINT = "name templates relative to the template folder, without '..'"
-
-
-class _Loader(BaseLoader):
-    """Loads from folders, never from outside them, and remembers what it read."""
-
-    def __init__(self, folders: tuple[Path, ...], given: Given | None) -> None:
-        self.folders = folders
-        self._given = given
-        self.sources: list[Path] = []
-
-    def find(self, name: str) -> Path | None:
-        """The file for `name`. Raises _Escapes for one outside the folders."""
-        parts = PurePosixPath(name)
-        if not name or parts.is_absolute() or ".." in parts.parts or "\0" in name or "\\" in name:
-            raise _Escapes(f"the template '{name}' lies outside the template folders", _ESCAPE_HINT)
-        for folder in self.folders:
-            candidate = folder / parts
-            try:
-                if self.given(folder).has_file(candidate):
-                    return candidate
-            except Escape as error:
-                raise _Escapes(f"the template '{name}': {error.strerror}", error.way_out) from None
-        return None
-
-    def given(self, folder: Path) -> Given:
-        """What a link in a template folder must not lead out of."""
-        return self._given or Given(folder)
-
-    def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
-        path = self.find(template)
-        if path is None:
-            raise TemplateNotFound(template)
-        try:
-            data = self.given(self._folder_of(path)).read(path, TEMPLATE_LIMIT)
-        except TooLarge:
-            limit = TEMPLATE_LIMIT >> 20
-            raise _Unreadable("template-too-large", f"'{template}' is larger than {limit} MiB") from None
-        except OSError as error:
-            raise _Unreadable("template-unreadable", f"'{template}' cannot be read: {error.strerror}") from None
-        try:
-            text = data.decode()
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise _Unreadable("template-unreadable", f"'{template}' is not UTF-8 in line {line}") from None
-        if path not in self.sources:
-            self.sources.append(path)
-        return text, str(path), lambda: True
-
-    def _folder_of(self, path: Path) -> Path:
-        return next((folder for folder in self.folders if path.is_relative_to(folder)), path.parent)
-
-    def shown(self, filename: str) -> str:
-        """A template's file as people know it: its name below its folder."""
-        folder = self._folder_of(path := Path(filename))
-        return f"{folder.name}/{path.relative_to(folder).as_posix()}" if folder in self.folders else path.name
-
-    def files(self) -> set[str]:
-        """The file names in compiled code."""
-        return {str(path) for path in self.sources}
-
-
-def _generate(pieces: Callable[[], Iterator[str]], loader: _Loader | None) -> str:
-    """All of the output, with its size and the work that it takes bounded."""
-    kept: list[str] = []
-    size = 0
-    with _counted_steps(loader):
-        for piece in pieces():
-            size += len(piece)
-            if size > TEXT_LIMIT:
-                raise Runaway(f"the output has more than {TEXT_LIMIT} characters")
-            kept.append(piece)
-    return "".join(kept)
-
-
-@contextmanager
-def _counted_steps(loader: _Loader | None) -> Iterator[None]:
-    """Counts the lines of template code that run in this thread, and stops at STEP_LIMIT.
-
-    Python offers no other hook into a loop that prints nothing. Whoever traces already (a debugger, a
-    coverage tool) gets its trace function back afterwards.
-    """
-    steps = 0
-
-    def ours(frame: FrameType) -> bool:
-        # Templates compiled from text are called "<template>" by Jinja.
-        name = frame.f_code.co_filename
-        return name == "<template>" or (loader is not None and name in loader.files())
-
-    def line(frame: FrameType, event: str, _: object, /) -> _Trace:
-        nonlocal steps
-        steps += 1
-        if steps > STEP_LIMIT:
-            raise Runaway(f"the template runs more than {STEP_LIMIT} steps")
-        return line
-
-    def call(frame: FrameType, event: str, argument: object, /) -> _Trace | None:
-        return line(frame, event, argument) if ours(frame) else None
-
-    before = sys.gettrace()
-    sys.settrace(call)
+def _is_simple(text: str) -> bool:
+    """Is it made of names, attributes and items only, so that its work is no more than its length?"""
     try:
-        yield
-    finally:
-        sys.settrace(before)
+        waiting: list[nodes.Node] = [BoundedEnvironment(None).parse(text)]
+    except Exception:  # Whatever it is, the evaluation says it again, with a place.
+        return True
+    seen = 0
+    while waiting:
+        node = waiting.pop()
+        seen += 1
+        if seen > _SIMPLE_MOST or not isinstance(node, _SIMPLE):
+            return False
+        waiting += node.iter_child_nodes()
+    return True
 
 
-@contextmanager
-def _explained(loader: _Loader | None, place: str, values: Mapping[str, object]) -> Iterator[None]:
-    """Turns what Jinja raises into a RecipeError with the template's file and line, else with `place`."""
+def _in_child(request: Mapping[str, object], loader: FileLoader | None, place: str) -> str:
+    """The text that the child makes. It reads no files: it asks for templates by name, and gets what may be read."""
+
+    def answer(question: object) -> object:
+        assert loader is not None
+        assert isinstance(question, dict)
+        if "hint" in question:
+            return loader.hint(str(question["hint"]))
+        try:
+            found = loader.text(str(question["text"]))
+        except Refused as refused:
+            problem = refused.problem
+            return {"code": problem.code, "message": problem.message, "hint": problem.hint}
+        if found is None:
+            return None
+        return [found.text, found.path, found.shown]
+
     try:
-        yield
-    except _Escapes as error:
-        raise RecipeError("template-escapes", str(error), place=place, hint=error.way_out) from None
-    except _Unreadable as error:
-        raise RecipeError(error.code, str(error), place=place) from None
-    except TemplateNotFound as error:
-        raise _not_found(error, loader, place) from None
-    except TemplateSyntaxError as error:
-        where = place
-        filename = error.filename or error.name  # the lexer gives some errors their file as a name
-        if loader is not None and filename:
-            where = f"{loader.shown(filename)}:{error.lineno}"
+        told = limited.call(CHILD, request, answer=answer if loader is not None else None)
+    except limited.Stopped as error:
         raise RecipeError(
-            "template-syntax",
-            f"the template cannot be read: {error.message}",
-            place=where,
-            hint=_syntax_hint(str(error.message)),
+            "template-runaway", f"the template {error}", place=place, hint="look for what doubles or never ends in it"
         ) from None
-    except NameMissing as error:
-        raise _undefined(error, _where(error, loader, place), values) from None
-    except RecursionError as error:
-        raise RecipeError(
-            "template-runaway", "the template calls itself without end", place=_where(error, loader, place)
-        ) from None
-    except Runaway as error:
-        raise RecipeError("template-runaway", str(error), place=_where(error, loader, place)) from None
-    except SecurityError as error:
-        raise RecipeError(
-            "template-failed",
-            str(error),
-            place=_where(error, loader, place),
-            hint="templates see plain values only; use filters instead of methods",
-        ) from None
-    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-        raise RecipeError(
-            "template-failed", f"the template fails: {error}", place=_where(error, loader, place)
-        ) from None
-
-
-def _syntax_hint(said: str) -> str:
-    if "comment" in said:
-        return "'{#' begins a comment; a shell's ${#name} is written {{ '${#' }}name}"
-    if "No filter" in said:
-        return f"there are the filters {', '.join(FILTERS)}"
-    return "what is meant as it stands goes between {% raw %} and {% endraw %}"
-
-
-def _where(error: BaseException, loader: _Loader | None, place: str) -> str:
-    """The innermost line of template code in the traceback, as file:line."""
-    if loader is None:
-        return place
-    files = loader.files()
-    found = place
-    step: TracebackType | None = error.__traceback__
-    while step is not None:
-        name = step.tb_frame.f_code.co_filename
-        if name in files:
-            found = f"{loader.shown(name)}:{step.tb_lineno}"
-        step = step.tb_next
-    return found
-
-
-def _not_found(error: TemplateNotFound, loader: _Loader | None, place: str) -> RecipeError:
-    name = str(error.name or error)
-    near: tuple[str, ...] = ()
-    if loader is not None:
-        near = Templates(loader.folders).suggestions(name)
-    folders = ", ".join(f"{folder.name}/" for folder in loader.folders) if loader else ""
-    return RecipeError(
-        "template-missing",
-        f"there is no template '{name}'",
-        place=_where(error, loader, place),
-        hint=f"did you mean '{near[0]}'?" if near else f"templates are looked for in {folders or 'no folder'}",
-    )
-
-
-def _undefined(error: NameMissing, place: str, values: Mapping[str, object]) -> RecipeError:
-    name = error.name
-    known: list[str]
-    if error.owner is None:
-        message = f"'{name}' is undefined"
-        known = [*values]
-    else:
-        owner = error.owner
-        known = [str(key) for key in owner] if isinstance(owner, Mapping) else []
-        message = f"'{name}' is undefined: nothing of that name is in what it is looked up in"
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if near:
-        hint = f"did you mean '{near[0]}'?"
-    elif known:
-        hint = f"defined are {', '.join(sorted(known)[:12])}{' …' if len(known) > 12 else ''}"
-    else:
-        hint = "add it to the recipe's values, or write a default: {{ name | default('…') }}"
-    return RecipeError("template-undefined", message, place=place, hint=hint)
+    assert isinstance(told, dict)
+    if "text" in told:
+        return str(told["text"])
+    raise RecipeError.of([Problem(*one) for one in told["problems"]])

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RecipeError
-from pipeline.render import FILTERS, Templates, check, evaluate, is_template
-from pipeline.render import templates as rendering
+from pipeline.render import FILTERS, TEMPLATE_LIMIT, Templates, check, evaluate, is_template
 
 VALUES: dict[str, object] = {
     "port": 3306,
@@ -225,7 +224,7 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> No
 
 def test_large_and_strange_files_are_refused(folder: Path) -> None:
     with (folder / "large.j2").open("wb") as file:
-        file.truncate(rendering.TEMPLATE_LIMIT + 1)
+        file.truncate(TEMPLATE_LIMIT + 1)
     (folder / "latin.j2").write_bytes(b"a\n\xff")
     for name, code in (("large.j2", "template-too-large"), ("latin.j2", "template-unreadable")):
         with pytest.raises(RecipeError) as caught:

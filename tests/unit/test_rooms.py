@@ -23,6 +23,8 @@ GROUND = {
     "clone": 3,
     "drafts": 3,
     "escaping": 2,
+    "limited": 4,
+    "patterns": 5,
 }
 """On the ground floor, in that order, a later room may use an earlier one: everything raises errors."""
 

@@ -1,0 +1,77 @@
+"""The child: reads requests from its standard input, does them one after the other, writes results.
+
+Run as a script by an isolated interpreter (`python -I`), whose only argument is the folder in which `pipeline` is. A
+frame is the length of a JSON text and of the bytes after it, then both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import math
+import os
+import resource
+import struct
+import sys
+import time
+from collections.abc import Callable
+
+FRAME = struct.Struct(">QQ")
+MEMORY = 1 << 30
+"""Bytes of address space: the interpreter has 50 MB, the largest text that is searched 64 MB as it came."""
+
+Ask = Callable[[object], object]
+"""Asks the parent something in the middle of a request."""
+
+
+def main() -> None:
+    """Serve until there are no more requests."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    sys.path.insert(0, sys.argv[1])
+    while True:
+        head, body = _read()
+        if not isinstance(head, dict):
+            return
+        # The soft limit is the kernel's signal; what was used for former requests does not count.
+        used = math.ceil(time.process_time())
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_CPU, (used + int(head["seconds"]), resource.RLIM_INFINITY))
+        _write(_done(head, body))
+
+
+def _done(head: dict[str, object], body: bytes) -> object:
+    serve = importlib.import_module(str(head["module"])).serve
+    try:
+        return {"result": serve(head["request"], body, _ask)}
+    except MemoryError:
+        return {"stopped": "memory"}
+
+
+def _ask(question: object) -> object:
+    _write({"ask": question})
+    head, _ = _read()
+    if not isinstance(head, dict):
+        os._exit(0)
+    return head["answer"]
+
+
+def _read() -> tuple[object, bytes]:
+    """The next frame; None as its head at the end."""
+    start = sys.stdin.buffer.read(FRAME.size)
+    if len(start) < FRAME.size:
+        return None, b""
+    first, second = FRAME.unpack(start)
+    return json.loads(sys.stdin.buffer.read(first)), sys.stdin.buffer.read(second)
+
+
+def _write(value: object) -> None:
+    data = json.dumps(value).encode()
+    sys.stdout.buffer.write(FRAME.pack(len(data), 0) + data)
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Regular expressions that recipes and rules bring, looked for in what images and servers say, within bounds.
+
+Python's expressions backtrack: `(a+)+$` doubles its time with each character, and even `a+b` takes the square of a
+text's length. A search that may take long is done by the child with limits (`pipeline.limited`), any other here.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from pipeline import limited
+
+MODULE = "pipeline.patterns"
+STEPS_HERE = 4_000_000
+"""Steps of a search that is done here, as many as take a tenth of a second."""
+
+_REPEATS = re.compile(r"[*+?{]")
+_GROUPS = re.compile(r"\)[*+?{]|\\[1-9]|\(\?P=|\(\?\(")
+_NESTED = 64
+"""What counts as many repetitions as no search is done here with."""
+
+
+class Undecided(Exception):
+    """A search met a limit; the text says which."""
+
+
+def find(pattern: str, text: str) -> tuple[int, int] | None:
+    """Where the pattern is first found in the text (beginning and end), None if nowhere. `^` and `$` are ends of
+    lines. Raises Undecided, and re.error for what is no pattern."""
+    if (len(text) + 1) ** (_repetitions(pattern) + 1) <= STEPS_HERE:
+        return _find(pattern, text)
+    re.compile(pattern)
+    try:
+        told = limited.call(MODULE, pattern, body=text.encode(errors="surrogatepass"))
+    except limited.Stopped as stopped:
+        raise Undecided(f"the pattern '{pattern[:200]}' {stopped}") from None
+    return (int(told[0]), int(told[1])) if isinstance(told, list) else None
+
+
+def serve(request: object, body: bytes, _: limited.Ask) -> object:
+    """What the child does."""
+    return _find(str(request), body.decode(errors="surrogatepass"))
+
+
+def _find(pattern: str, text: str) -> tuple[int, int] | None:
+    found = re.search(pattern, text, re.MULTILINE)
+    return found.span() if found else None
+
+
+@lru_cache(maxsize=256)
+def _repetitions(pattern: str) -> int:
+    """How many parts of the pattern may repeat: the exponent of the time that it takes. Groups that repeat, and
+    references to groups, count as more than any text allows."""
+    return _NESTED if _GROUPS.search(pattern) else min(len(_REPEATS.findall(pattern)), _NESTED)

@@ -1,0 +1,137 @@
+"""Work in a child process: each limit ends it, and the next request finds another child."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import limited
+from pipeline.limited import parent
+from pipeline.limited.parent import Stopped, call
+
+WORK = "tests.unit.limited_work"
+
+
+def do(**request: object) -> object:
+    return call(WORK, request)
+
+
+def pid() -> int:
+    seen = do(see=True)
+    assert isinstance(seen, list)
+    return int(seen[1])
+
+
+def test_requests_and_their_bytes_come_back_from_one_child() -> None:
+    assert call(WORK, {"a": [1, None, "é\ud800"]}, body=b"x" * 3_000_000) == [{"a": [1, None, "é\ud800"]}, 3_000_000]
+    assert pid() == pid() != os.getpid()
+
+
+def test_the_child_asks_in_the_middle() -> None:
+    assert call(WORK, {"ask": {"template": "a"}}, answer=lambda question: {"told": question}) == [
+        {"told": {"template": "a"}},
+        {"told": {"template": "a"}},
+    ]
+
+
+def test_the_child_has_no_environment_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "x")
+    parent._stop_all()
+    seen = do(see=True)
+    assert isinstance(seen, list) and "SECRET" not in seen[0]
+
+
+def test_processor_time_is_limited_and_the_next_request_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parent, "PROCESSOR_TIME", 1)
+    first = pid()
+    with pytest.raises(Stopped, match="processor time"):
+        do(spin=True)
+    assert pid() != first
+
+
+def test_memory_is_limited() -> None:
+    with pytest.raises(Stopped, match="MiB of memory"):
+        do(hold=4 << 30)
+
+
+def test_output_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Stopped, match="MiB of output"):
+        do(flood=parent.ANSWER_LIMIT)
+
+
+def test_time_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    pid()
+    monkeypatch.setattr(parent, "DEADLINE", 0.3)
+    began = time.monotonic()
+    with pytest.raises(Stopped, match="does not end within"):
+        do(sleep=60)
+    assert time.monotonic() - began < 30
+
+
+def test_a_child_that_dies_is_told_of_and_replaced() -> None:
+    with pytest.raises(Stopped, match="status 3"):
+        do(exit=3)
+    os.kill(pid(), signal.SIGKILL)
+    with pytest.raises(Stopped, match="SIGKILL"):
+        do(see=True)
+    assert pid()
+
+
+def test_the_child_writes_no_file(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        do(write=str(tmp_path / "file"))
+    assert not (tmp_path / "file").exists() or (tmp_path / "file").stat().st_size == 0
+
+
+def test_threads_share_the_child_and_get_their_own_results() -> None:
+    results: dict[int, object] = {}
+
+    def ask(number: int) -> None:
+        results[number] = call(WORK, {"n": number})
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {number: [{"n": number}, 0] for number in range(8)}
+
+
+def test_a_forked_process_has_a_child_of_its_own() -> None:
+    mine = pid()
+    reading, writing = os.pipe()
+    forked = os.fork()
+    if forked == 0:
+        os.write(writing, str(pid()).encode())
+        os._exit(0)
+    os.waitpid(forked, 0)
+    assert int(os.read(reading, 100)) != mine and pid() == mine
+    os.close(reading)
+    os.close(writing)
+
+
+def test_the_child_ends_with_its_parent() -> None:
+    reading, writing = os.pipe()
+    forked = os.fork()
+    if forked == 0:
+        os.write(writing, str(pid()).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(forked, 0)
+    handle = None
+    try:
+        handle = os.pidfd_open(int(os.read(reading, 100)))
+    except ProcessLookupError:
+        pass
+    else:
+        import select
+
+        assert select.select([handle], [], [], 20)[0]
+    finally:
+        for one in (reading, writing, *([handle] if handle is not None else [])):
+            os.close(one)
+    assert limited.call is call
