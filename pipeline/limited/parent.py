@@ -44,7 +44,7 @@ class _Child:
         script = Path(__file__).with_name("child.py")
         self.owner = os.getpid()
         self._process: Process = start(
-            [sys.executable, "-I", str(script), str(script.parents[2])], stdin=PIPE, stdout=PIPE
+            [sys.executable, "-I", "-B", str(script), str(script.parents[2])], stdin=PIPE, stdout=PIPE
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()

@@ -10,9 +10,12 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.documents import Document, DocumentPath
+from pipeline.documents import PROBLEM_LIMIT, Document, DocumentPath
 from pipeline.errors import Problem, RecipeError
 from pipeline.recipes.fields import Strict, kind
+
+_LONGEST = 1000
+"""Characters of what is told of one problem: it may quote anything."""
 
 Model = TypeVar("Model", bound=Strict)
 
@@ -40,14 +43,14 @@ class Problems:
 
     def add(self, code: str, message: str, document: Document, path: DocumentPath, hint: str) -> None:
         """Write down a problem with the value at `path` in `document`."""
-        self.keep(Problem(code, message, place(document, path), hint))
+        self.keep(Problem(code, _short(message), _short(place(document, path)), _short(hint)))
 
     def keep(self, problem: Problem) -> None:
         """Write down a problem that has its place already."""
         name, _, rest = (problem.place or "").partition(":")
         digits = rest.split(":", 1)[0]
         order = self._order.setdefault(name, len(self._order))
-        line = int(digits) if digits.isdigit() else 0
+        line = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 10 else 0
         self._found.append((name, order, line, problem))
 
     def take(self, error: RecipeError) -> None:
@@ -62,7 +65,14 @@ class Problems:
     def stop_if_any(self) -> None:
         """Raise RecipeError with all problems if there are any."""
         if self._found:
-            raise RecipeError.of(self.sorted())
+            told = self.sorted()
+            more = len(told) - PROBLEM_LIMIT
+            last = [Problem("problems-more", f"there are {more} problems more", told[0].place)] if more > 0 else []
+            raise RecipeError.of([*told[:PROBLEM_LIMIT], *last])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST * 3 // 4]} … {text[-_LONGEST // 5 :]}"
 
 
 def place(document: Document, path: DocumentPath) -> str:

@@ -15,11 +15,14 @@ from pathlib import Path, PurePosixPath
 from pipeline.beneath import Escape, Given
 from pipeline.documents import Document, load
 from pipeline.errors import RecipeError
+from pipeline.recipes.paths import LONGEST_NAME
 from pipeline.recipes.problems import Problems, validate
 from pipeline.recipes.schema import RecipeDocument
 
 INCLUDE_DEPTH = 8
 """Recipes that include one another; deeper than any product line."""
+_KNOWN_MOST = 1000
+"""Recipes among which one like a missing one is looked for."""
 INCLUDE_COUNT = 64
 """Recipes that one recipe may be made of."""
 
@@ -59,11 +62,22 @@ def parent_path(source: Source, name: str, problems: Problems) -> Path | None:
         except Escape as error:
             refuse("path-escapes", str(error.strerror), error.way_out)
             return None
-    known = sorted(found.stem for found in source.folder.glob("*.yaml") if found != source.path)
-    near = difflib.get_close_matches(Path(name).stem, known, n=1)
+    near = _near(Path(name).stem, [path.removesuffix(".yaml") for path in _recipes_in(source.folder, source.path)])
     hint = f"did you mean '{near[0]}'?" if near else "write a recipe's name, or its path relative to this one"
     refuse("from-missing", f"there is no recipe '{name}' to build from", hint)
     return None
+
+
+def _recipes_in(folder: Path, but: Path) -> list[str]:
+    """The names of recipes in a folder, sorted; none in one that cannot be read."""
+    try:
+        return sorted(found.name for found in folder.glob("*.yaml") if found != but)
+    except OSError:
+        return []
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    return difflib.get_close_matches(name[:LONGEST_NAME], known[:_KNOWN_MOST], n=1)
 
 
 def find_recipe(name: str, folders: Sequence[Path]) -> Path:
@@ -151,8 +165,7 @@ class _Reader:
             )
             return
         if not there:
-            known = sorted(found.name for found in target.parent.glob("*.yaml") if found != path)
-            near = difflib.get_close_matches(target.name, known, n=1)
+            near = _near(target.name, _recipes_in(target.parent, path))
             refuse(
                 "include-missing",
                 f"there is no recipe '{name}' beside this one",
