@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import pickle
 import platform
 import secrets
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field, replace
-from typing import Any
+from dataclasses import astuple, dataclass, field, fields, replace
+from typing import TypeVar
 
 import distributed
 from dask.typing import Key
@@ -20,16 +19,24 @@ from distributed.core import Status
 
 import pipeline
 from pipeline.digest import Digest, canonical_json
-from pipeline.nightly.crew import Ended, LocalCrew, Needs, Place
+from pipeline.nightly.crew import LocalCrew, Needs, Place
 from pipeline.nightly.ordering import At, Order, do_here
 from pipeline.nightly.own_code import code_digest
 from pipeline.nightly.relaying import Event, Kind, Relay
+from pipeline.nightly.task_result import result_bytes
+
+T = TypeVar("T", str, int, bool)
 
 TOPIC = "relbuild"
 """The scheduler keeps the last events of every topic for as long as it lives: one topic for all nights is bounded."""
 
-RESULT_LIMIT = 4 << 20
-"""Bytes of what a task returns. It travels through the scheduler; what is large belongs on the mirror."""
+EVENTS_LIMIT = 256
+"""Events in one message; more go in several."""
+
+_WORD_LIMIT, _TEXT_LIMIT = 200, 4000
+"""Characters of a name, and of a label or a warning: an error with its hint has some hundred."""
+
+_AMOUNT_MOST = 1 << 62
 
 CODE, ARCH, CONTAINERS, MEMORY = "RELBUILD", "ARCH", "CONTAINERS", "MEMORY"
 """Dask's names of what workers offer and tasks take; the first two are followed by `-` and which."""
@@ -105,19 +112,65 @@ class Heard:
         return [self.night, self.name, self.attempt, self.worker, events]
 
     @classmethod
-    def parse(cls, said: list[Any]) -> Heard:
-        """The inverse of `plain`."""
+    def parse(cls, said: object) -> Heard:
+        """The inverse of `plain`. Raises ValueError for what no worker of relbuild tells: whoever can speak to the
+        scheduler may say anything there."""
+        if not isinstance(said, list | tuple) or len(said) != len(fields(cls)):
+            raise ValueError("it is no message of a worker")
         night, name, attempt, worker, events = said
-        return cls(night, name, attempt, worker, tuple(Event(Kind(kind), *rest) for kind, *rest in events))
+        if not isinstance(events, list | tuple) or len(events) > EVENTS_LIMIT:
+            raise ValueError("it has no events, or too many")
+        return cls(
+            _checked(night, str, _WORD_LIMIT),
+            _checked(name, str, _WORD_LIMIT),
+            _checked(attempt, str, _WORD_LIMIT),
+            _checked(worker, str, _WORD_LIMIT),
+            tuple(_event(event) for event in events),
+        )
+
+    @classmethod
+    def of_night(cls, event: object, night: str) -> Heard | None:
+        """Parse an event of the scheduler's topic, (time, message). None: it is another night's, or no worker's."""
+        try:
+            assert isinstance(event, list | tuple)
+            _, said = event
+            return cls.parse(said) if said[0] == night else None
+        except (AssertionError, ValueError, TypeError, LookupError):
+            return None
+
+
+def _event(said: object) -> Event:
+    if not isinstance(said, list | tuple) or len(said) != len(fields(Event)):
+        raise ValueError("it holds something that is no event")
+    kind, number, stage, text, amount, unit, failed = said
+    return Event(
+        Kind(_checked(kind, str, _WORD_LIMIT)),
+        _checked(number, int, _AMOUNT_MOST),
+        _checked(stage, str, _WORD_LIMIT),
+        _checked(text, str, _TEXT_LIMIT),
+        None if amount is None else _checked(amount, int, _AMOUNT_MOST),
+        _checked(unit, str, _WORD_LIMIT),
+        _checked(failed, bool, 1),
+    )
+
+
+def _checked(value: object, kind: type[T], most: int) -> T:
+    """A value of just that type; `most` characters, or that as a number that is not negative."""
+    if type(value) is not kind:
+        raise ValueError(f"{type(value).__name__} is not {kind.__name__}")
+    assert isinstance(value, kind)
+    if (len(value) if isinstance(value, str) else value if isinstance(value, int) else 0) not in range(most + 1):
+        raise ValueError("it is beyond its bound")
+    return value
 
 
 def _plain(value: object) -> object:
-    """Words are UTF-8 on their way; a file's name need not be."""
-    return str(value).encode(errors="replace").decode() if isinstance(value, str) else value
+    """Words are UTF-8 on their way; a file's name need not be. What is longer than any is cut."""
+    return str(value)[:_TEXT_LIMIT].encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def attend(errand: Errand) -> bytes:
-    """Do a task in a process of its own, on a worker. Returns the pickled `Ended`."""
+    """Do a task in a process of its own, on a worker. Returns the `Ended` as JSON."""
     worker = distributed.get_worker()
     settled = worker.plugins[_PLUGIN]
     assert isinstance(settled, Settled)
@@ -129,15 +182,7 @@ def attend(errand: Errand) -> bytes:
         ended = crew.next_ended()
     if telling.unwanted:
         raise distributed.Reschedule
-    return _bounded(replace(ended, worker=place.worker))
-
-
-def _bounded(ended: Ended) -> bytes:
-    answer = pickle.dumps(ended)
-    if len(answer) > RESULT_LIMIT:
-        lost = f"it returned {len(answer)} bytes; what a task returns may have {RESULT_LIMIT}"
-        return pickle.dumps(Ended(ended.name, lost=lost, worker=ended.worker))
-    return answer
+    return result_bytes(replace(ended, worker=place.worker))
 
 
 @dataclass(slots=True)
@@ -185,8 +230,10 @@ class _Telling:
     def _tell(self) -> None:
         with self._lock:
             events, self._events = tuple(self._events), []
-        heard = Heard(self.errand.night, self.errand.name, self._attempt, self.name, events)
-        self.worker.log_event(TOPIC, heard.plain())
+        for begin in range(0, max(1, len(events)), EVENTS_LIMIT):
+            part = events[begin : begin + EVENTS_LIMIT]
+            heard = Heard(self.errand.night, self.errand.name, self._attempt, self.name, part)
+            self.worker.log_event(TOPIC, heard.plain())
 
     def _is_unwanted(self) -> bool:
         """Has the client taken the task back, or does the worker close? Both go on until their threads end."""

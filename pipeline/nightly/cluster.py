@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
-import pickle
 import queue
 import secrets
 import time
@@ -30,6 +29,7 @@ from pipeline.nightly.attending import ARCH, CODE, CONTAINERS, MEMORY, TOPIC, Er
 from pipeline.nightly.crew import Act, Ended, Needs
 from pipeline.nightly.ordering import Order
 from pipeline.nightly.relaying import Listener
+from pipeline.nightly.task_result import read_result
 from pipeline.nightly.worker_health import FAULTS, SILENCE, WorkerHealth
 from pipeline.progress import Progress
 
@@ -189,9 +189,10 @@ class DaskCrew:
         if self._client.scheduler_comm is self._connection:
             return
 
-        def hear(event: tuple[float, list[object]]) -> None:
-            if event[1][0] == self._night:
-                self._news.put(Heard.parse(event[1]))
+        def hear(event: object) -> None:
+            heard = Heard.of_night(event, self._night)
+            if heard is not None:
+                self._news.put(heard)
 
         self._connection = self._client.scheduler_comm
         self._client.subscribe_topic(TOPIC, hear)
@@ -239,8 +240,7 @@ class DaskCrew:
             return
         if future.status != "cancelled":
             try:
-                ended = pickle.loads(future.result())  # noqa: S301 - of the same relbuild, see `code`
-                assert isinstance(ended, Ended)
+                ended = read_result(future.result())
             except distributed.KilledWorker:
                 # The scheduler also counts the deaths of workers where a task only waited.
                 if len(given.attempts) >= DEATHS:
@@ -249,6 +249,8 @@ class DaskCrew:
                     self._again(given)
             except distributed.CancelledError:
                 self._again(given)
+            except ValueError as error:
+                self._end(given, lost=f"its worker gave no answer that can be read: {error}")
             except Exception as error:  # What a worker of a wrong kind may raise is anything.
                 self._end(given, lost=f"{type(error).__name__}: {error}")
             else:

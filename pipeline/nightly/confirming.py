@@ -7,6 +7,17 @@ from pipeline.mirror.repository import Mirror
 from pipeline.model.night import Outcome, Product
 
 
+def demand_same(answered: Product, given: Product) -> None:
+    """Refuse an answer about another product than was given. Raises PublicationRefused `answer-foreign`."""
+    for name in ("name", "platform", "arch", "recipe", "parent"):
+        if getattr(answered, name) != getattr(given, name):
+            raise PublicationRefused(
+                "answer-foreign",
+                f"the worker was given '{given.name}' and answered for '{answered.name}' ({name} differs)",
+                hint="what it published is on the mirror; look at the worker, and set the tags right",
+            )
+
+
 def demand_published(product: Product, mirror: Mirror, destination: str) -> None:
     """Ask the mirror whether every tag of a product that was published points to its digest.
 

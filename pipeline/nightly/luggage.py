@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.beneath import Folder, open_file
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, VerificationError
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.resolve import lock_path
 
@@ -18,6 +19,11 @@ FOLDER_DEPTH = 32
 """Folders inside one another, more than any catalogue has."""
 LIMIT = 32 << 20
 """Bytes of one task's files, packed. They pass the scheduler, which keeps them until the task has ended."""
+
+UNPACKED_LIMIT = 1 << 30
+"""Bytes of one task's files, unpacked: text compresses tenfold, and what compresses a hundredfold is a bomb."""
+_MEMBER_COST = 512
+"""Bytes that a file counts for besides its content: its header, and an inode where it is unpacked."""
 
 
 def files_of_recipe(recipe: Recipe) -> tuple[Path, ...]:
@@ -107,14 +113,38 @@ def _name(path: Path) -> str:
 
 
 def unpack(packed: bytes, folder: Path) -> None:
-    """Put the files into a folder, below their absolute paths."""
-    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
-        for member in archive:
-            place = folder / member.name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            content = archive.extractfile(member)
-            if content is None:
-                place.mkdir(exist_ok=True)
-            else:
-                place.write_bytes(content.read())
-                place.chmod(member.mode)
+    """Put the files into a folder, below their absolute paths.
+
+    Raises VerificationError `files-malformed` for what `pack` does not make: another name than one below the folder,
+    another thing than files and folders, too many bytes.
+    """
+    if len(packed) > LIMIT:
+        raise _malformed(f"it has more than {LIMIT} bytes")
+    left = UNPACKED_LIMIT
+    try:
+        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
+            for member in archive:
+                left -= member.size + _MEMBER_COST
+                if left < 0:
+                    raise _malformed(f"it holds more than {UNPACKED_LIMIT} bytes")
+                _put(archive, member, folder)
+    except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
+        raise _malformed(str(error)) from error
+
+
+def _put(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    parts = PurePosixPath(member.name).parts
+    if not parts or ".." in parts or member.name.startswith("/") or not (member.isreg() or member.isdir()):
+        raise _malformed(f"'{member.name[:200]}' is no file or folder below the task's own")
+    place = folder.joinpath(*parts)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    content = archive.extractfile(member)
+    if content is None:
+        place.mkdir(exist_ok=True)
+    else:
+        place.write_bytes(content.read())
+        place.chmod(member.mode & 0o777)
+
+
+def _malformed(why: str) -> VerificationError:
+    return VerificationError("files-malformed", f"the files that came with the task cannot be unpacked: {why}")

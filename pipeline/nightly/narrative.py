@@ -18,7 +18,7 @@ from pipeline.model.lock import Lock
 from pipeline.model.night import Failure, Night, Outcome, Product, SetAside, Stage
 from pipeline.nightly.auditing import audited, read_bulletins
 from pipeline.nightly.catalogue import Catalogue, Entry, Wanted, load_catalogue, select
-from pipeline.nightly.confirming import demand_published
+from pipeline.nightly.confirming import demand_published, demand_same
 from pipeline.nightly.crew import Crew, Ended, Needs
 from pipeline.nightly.luggage import files_of_recipe
 from pipeline.nightly.planning import Planner
@@ -253,6 +253,7 @@ class _Shift:
         """What a worker reports, once the mirror itself says so; else the failure."""
         assert self.planner.mirror is not None
         try:
+            demand_same(worked.product, job.product)
             demand_published(worked.product, self.planner.mirror, str(self.order.making.to))
         except RelbuildError as error:
             before = replace(job.product, worker=worked.product.worker, took=worked.product.took)

@@ -15,6 +15,10 @@ PAUSE = 0.25
 """Seconds between two tellings of how far one task is: a task may advance a thousand times a second."""
 
 
+RUNNING_LIMIT = 1000
+"""Tasks of one worker's work that are under way at a time; a build has a dozen, and what tells of more is none."""
+
+
 class Kind(StrEnum):
     """What happened."""
 
@@ -96,7 +100,7 @@ class Listener:
         """One event, in the order in which they were told."""
         if event.kind is Kind.WARN:
             self.progress.warn(self._named(event.text))
-        elif event.kind is Kind.START:
+        elif event.kind is Kind.START and len(self._running) < RUNNING_LIMIT:
             task = self.progress.start(event.stage, self._named(event.text), total=event.amount, unit=event.unit)
             self._running[event.number] = (task, 0)
         elif event.number in self._running:

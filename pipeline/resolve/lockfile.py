@@ -203,7 +203,7 @@ def parse_lock(text: str, name: str) -> Lock:
     """A lock's text → value. `name` is what errors call it. Raises as `read_lock`."""
     try:
         document = _Table(tomllib.loads(text), name)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # A number of 5,000 digits is no TOMLDecodeError.
         raise _malformed(str(error), name) from error
     version = document.number("format")
     if version > LOCK_FORMAT:

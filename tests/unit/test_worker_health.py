@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import pickle
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pipeline.nightly import cluster, crew
 from pipeline.nightly.attending import Errand, Heard, offered
 from pipeline.nightly.cluster import DaskCrew
 from pipeline.nightly.crew import Ended, LocalCrew, MachineFault, Needs
+from pipeline.nightly.task_result import result_bytes
 from pipeline.nightly.worker_health import FAULTS, SILENCE, WorkerHealth
 from pipeline.progress import QUIET, Progress, Task
 
@@ -99,7 +99,7 @@ class Cluster:
         worker = self.fast if self.fast in able else able[len(self.given) % len(able)]
         name = future.errand.name
         crew._hear(Heard(crew._night, name, f"{len(self.given)}", worker, ()))
-        future.answer = pickle.dumps(do(name, worker))
+        future.answer = result_bytes(do(name, worker))
         future.status = "finished"
         future.call(future)
         return worker
@@ -140,12 +140,12 @@ def night(workers: Cluster, do: Callable[[str, str], Ended], count: int = 8) -> 
 
 def test_one_sick_worker_costs_no_product_and_is_named() -> None:
     def do(name: str, worker: str) -> Ended:
-        return (
-            Ended(name, result="failed", worker=worker, fault=FULL) if worker == "sick" else Ended(name, 1, "", worker)
-        )
+        if worker == "sick":
+            return Ended(name, result="failed", worker=worker, fault=FULL)
+        return Ended(name, "done", "", worker)
 
     joined, recorder, ended = night(Cluster(("one", "sick", "two"), fast="sick"), do)
-    assert [one.result for one in ended] == [1] * 8
+    assert [one.result for one in ended] == ["done"] * 8
     assert joined.set_aside == (SetAside("sick", FULL),)
     # Both tasks that were under way when the first failed may have been tried there; none after.
     assert len([line for line in recorder.warned if "is tried on another worker" in line]) <= 2
@@ -206,7 +206,7 @@ def test_a_silent_workers_tasks_are_given_to_others(monkeypatch: pytest.MonkeyPa
     assert [one.cancelled for one in workers.given] == [True, True, False, False]
     assert recorder.warned == ["nothing was heard of two for 5 s: others get its tasks"]
     # Its late answer counts no more.
-    workers.given[0].answer = pickle.dumps(Ended("begun", "late", "", "two"))
+    workers.given[0].answer = result_bytes(Ended("begun", "late", "", "two"))
     joined._settle(cast("Any", workers.given[0]))
     assert joined._ended == []
 

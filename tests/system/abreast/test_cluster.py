@@ -22,9 +22,9 @@ import distributed
 import pytest
 
 from pipeline.errors import EnvironmentLacking
-from pipeline.nightly.attending import RESULT_LIMIT
 from pipeline.nightly.cluster import DaskCrew
 from pipeline.nightly.crew import Act, Crew, Ended, LocalCrew, Needs
+from pipeline.nightly.task_result import RESULT_LIMIT
 from pipeline.nightly.worker_health import SILENCE
 from pipeline.oci import generate_key
 from pipeline.progress import Task
@@ -348,7 +348,7 @@ def test_a_result_that_is_too_large_for_the_scheduler_is_refused(net: Machines) 
     with joined(net) as (crew, _):
         sizes = {"fits": RESULT_LIMIT - 1000, "large": RESULT_LIMIT}
         ended = do(crew, {name: (errands.return_much, size) for name, size in sizes.items()})
-    assert ended["fits"].result == bytes(RESULT_LIMIT - 1000)
+    assert ended["fits"].result == "x" * (RESULT_LIMIT - 1000)
     assert "what a task returns may have" in ended["large"].lost
 
 
