@@ -11,11 +11,13 @@ Every error is an OSError with its file's path, so that callers turn them into e
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from io import BufferedReader
 from pathlib import Path, PurePath
 from typing import Final
@@ -298,31 +300,37 @@ def _demand(handle: int, path: Path, wanted: int) -> None:
 # --- by the kernel -------------------------------------------------------------------------------
 
 
-class _How(ctypes.Structure):
-    """`struct open_how` (openat2(2))."""
+@cache
+def _system_call() -> Callable[[int, str, int], tuple[int, int]]:
+    """openat2 as a function of folder, name and flags that gives the descriptor and errno; made when it is needed, for
+    ctypes takes longer to load than all else here."""
+    import ctypes
 
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
 
+    def call(folder: int, name: str, flags: int) -> tuple[int, int]:
+        how = struct.pack("=QQQ", flags, 0, _BENEATH | _NO_MAGIC_LINKS)  # struct open_how
+        handle = libc.syscall(
+            ctypes.c_long(_OPENAT2),
+            ctypes.c_int(folder),
+            ctypes.c_char_p(os.fsencode(name)),
+            ctypes.c_char_p(how),
+            ctypes.c_size_t(len(how)),
+        )
+        return int(handle), ctypes.get_errno()
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
+    return call
 
 
 def _openat2(folder: int, name: str, flags: int) -> int:
-    how = _How(flags, 0, _BENEATH | _NO_MAGIC_LINKS)
-    handle = _libc.syscall(
-        ctypes.c_long(_OPENAT2),
-        ctypes.c_int(folder),
-        ctypes.c_char_p(os.fsencode(name)),
-        ctypes.byref(how),
-        ctypes.c_size_t(ctypes.sizeof(how)),
-    )
+    handle, number = _system_call()(folder, name, flags)
     if handle < 0:
-        number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), name)
-    return int(handle)
+    return handle
 
 
+@cache
 def kernel_resolves() -> bool:
     """Whether openat2 works here: an old kernel says ENOSYS, and an old filter of system calls EPERM."""
     top = os.open("/", _LOOK | os.O_DIRECTORY)
@@ -335,20 +343,20 @@ def kernel_resolves() -> bool:
     return True
 
 
-_state: dict[str, bool] = {}
-
-
-def _by_kernel() -> bool:
-    if "kernel" not in _state:
-        _state["kernel"] = kernel_resolves()
-    return _state["kernel"]
+def _encodes(name: str) -> bool:
+    """Whether there can be a file of that name: half of a surrogate pair that stands for no byte cannot be in one."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _open(top: int, folder: Path, name: str, flags: int) -> int:
     """Open `name` below the folder `top`, whose path is `folder`."""
-    if not name or "\0" in name:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder / name.replace("\0", "␀")))
-    if not _by_kernel():
+    if not name or "\0" in name or not _encodes(name):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder / ascii(name)))
+    if not kernel_resolves():
         return _walk(top, folder, name, flags)
     for _ in range(_TRIES):
         try:

@@ -71,6 +71,9 @@ def test_memory_that_a_template_takes_ends_with_an_error(tmp_path: Path) -> None
         ("{{ dict(a=1)(2) }}", "template-failed"),
         ("{{ ''.join }}{{ ().count }}", "template-failed"),
         ("\0{{ 1 }}\ud7ff", ""),
+        ("{% include '\\ud800' %}", "template-missing"),
+        ("{% include 'a\\0b' %}", "template-escapes"),
+        ("{% include 'a' ~ 'b/' * 3000 %}", "template-missing"),
     ],
 )
 def test_hostile_templates_end_with_an_error_of_relbuilds_own(tmp_path: Path, text: str, code: str) -> None:
