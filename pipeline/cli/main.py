@@ -21,6 +21,7 @@ COMMANDS = MappingProxyType(
         "publishing": ("publish", "promote", "rollback", "copy", "keygen"),
         "auditing": ("audit",),
         "mirroring": ("verify", "history", "prune", "serve"),
+        "scrubbing": ("scrub",),
         "cataloguing": ("nightly",),
         "starting": ("new",),
         "working": ("worker",),

@@ -22,7 +22,7 @@ from pipeline.mirror.pages import nginx_configuration, rsync_script
 from pipeline.mirror.place import MARKER, Place, Shelf
 from pipeline.mirror.quarantine import Pruning
 from pipeline.mirror.references import references
-from pipeline.mirror.repository import NAME, TAG, Arrival, Overtaken, is_auxiliary
+from pipeline.mirror.repository import NAME, TAG, Arrival, Overtaken, is_auxiliary, unheeded
 from pipeline.mirror.reuse import bring_blob, is_whole
 from pipeline.mirror.whole import (
     check_verified,
@@ -187,10 +187,10 @@ class DirectoryRepository:
         with reaching(self.url):
             fetch_verified(self.shelf.place.blob(descriptor.digest), descriptor, store)
 
-    def check_blob(self, descriptor: Descriptor) -> None:
+    def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = unheeded) -> None:
         """Read a blob to its end and keep nothing. Raises VerificationError."""
         with reaching(self.url):
-            check_verified(self.shelf.place.blob(descriptor.digest), descriptor)
+            check_verified(self.shelf.place.blob(descriptor.digest), descriptor, advance)
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
         """What speaks of `subject`, sorted by digest."""

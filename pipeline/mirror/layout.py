@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +20,7 @@ from pipeline.digest import Digest, canonical_json
 from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.references import fallback_tag, media_type_of, references, referrer_of
-from pipeline.mirror.repository import NAME, TAG, Arrival, Overtaken, is_auxiliary
+from pipeline.mirror.repository import NAME, TAG, Arrival, Overtaken, is_auxiliary, unheeded
 from pipeline.mirror.reuse import KnownInRun, bring_blob, is_whole, set_aside
 from pipeline.mirror.whole import (
     check_verified,
@@ -99,6 +99,25 @@ class LayoutMirror:
         """Nothing is pruned from a layout."""
         yield
 
+    @property
+    def blobs(self) -> Path:
+        """The folder of all blobs, manifests among them."""
+        return self.path / "blobs" / "sha256"
+
+    @property
+    def drafts(self) -> Path:
+        """The folder of what is not whole yet."""
+        return self.path / _DRAFTS
+
+    def entries(self) -> tuple[Descriptor, ...]:
+        """What index.json lists. Raises VerificationError, UsageError `not-a-layout`."""
+        return tuple(entry.descriptor for entry in LayoutRepository(self.path, self.identity)._entries())
+
+    def sweep(self) -> int:
+        """Remove drafts that killed processes left; returns how many."""
+        make_folder(self.drafts)
+        return sweep_drafts(self.drafts, shared=True)
+
 
 @dataclass(frozen=True, slots=True)
 class LayoutRepository:
@@ -156,10 +175,10 @@ class LayoutRepository:
         with reaching(self.url):
             fetch_verified(blob_path(self.path, descriptor.digest), descriptor, store)
 
-    def check_blob(self, descriptor: Descriptor) -> None:
+    def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = unheeded) -> None:
         """Read a blob to its end and keep nothing. Raises VerificationError."""
         with reaching(self.url):
-            check_verified(blob_path(self.path, descriptor.digest), descriptor)
+            check_verified(blob_path(self.path, descriptor.digest), descriptor, advance)
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
         """What speaks of `subject`, sorted by digest: of what is listed in index.json, and in a fallback index that
@@ -325,7 +344,7 @@ class LayoutRepository:
         self._require_whole(manifest)
         make_folder(self._drafts)
         if os.path.lexists(path):
-            set_aside(self.path, path)
+            set_aside(self.path, path, stays=True)
         write_whole(manifest.data, path, self._drafts)
         return True
 

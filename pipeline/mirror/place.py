@@ -117,6 +117,10 @@ class Place:
         make_folder(self.root / ".lock")
         return locked(self.root / ".lock" / "prune", patience=patience)
 
+    def cataloguing(self) -> contextlib.AbstractContextManager[None]:
+        """Held, alone, by whoever adds a repository."""
+        return locked(self.root / ".lock" / "catalog")
+
     def names(self) -> tuple[str, ...]:
         """All repositories, sorted."""
         found = []
@@ -157,7 +161,7 @@ class Shelf:
         """Make the repository. Its lock comes last: where there is one, the catalogue names the repository."""
         if (self.folder / "_lock").exists():
             return
-        with locked(self.place.root / ".lock" / "catalog"):
+        with self.place.cataloguing():
             make_folder(self.manifests)
             make_folder(self.tags)
             write_whole(listed_repositories(self.place.names()), self.place.root / "catalog.json", self.place.drafts)
@@ -216,7 +220,7 @@ class Shelf:
         path = self.manifest_file(manifest.descriptor)
         if not self._holds(manifest):
             if os.path.lexists(path):
-                set_aside(self.place.root, path)
+                set_aside(self.place.root, path, stays=True)
             write_whole(manifest.data, path, self.place.drafts)
 
     def _holds(self, manifest: Manifest) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from pipeline.mirror.answers import (
 from pipeline.mirror.listing import LONGEST_PAUSE, SHORTEST_PAUSE, Listing
 from pipeline.mirror.references import subject_of
 from pipeline.mirror.removal import Removal
-from pipeline.mirror.repository import NAME, TAG, Arrival, Mirror, Overtaken, Repository, is_auxiliary
+from pipeline.mirror.repository import NAME, TAG, Arrival, Mirror, Overtaken, Repository, is_auxiliary, unheeded
 from pipeline.mirror.reuse import NO_STAMP, Finder, KnownInRun, still_rotten
 from pipeline.mirror.upload import Upload, known_digest
 from pipeline.model.artifact import Manifest, Referrer
@@ -265,12 +265,12 @@ class RegistryRepository(Repository):
                 raise EnvironmentLacking("registry-unreachable", error.args[0], place=self.url) from error
             raise
 
-    def check_blob(self, descriptor: Descriptor) -> None:
+    def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = unheeded) -> None:
         """Read a blob of any size to its end, keep nothing, and hold it against its digest and size; a transfer that
         breaks off is begun anew. Raises VerificationError `blob-missing`, `blob-damaged`."""
         for left in reversed(range(CHECKS)):
             try:
-                self._read_through(descriptor)
+                self._read_through(descriptor, advance)
             except PlaceFailed as failure:
                 if failure.missing:
                     raise self._no_blob(descriptor.digest) from failure
@@ -281,7 +281,7 @@ class RegistryRepository(Repository):
                 self._known.note(descriptor.digest, NO_STAMP, Finder.PUBLISHER)
                 return
 
-    def _read_through(self, descriptor: Descriptor) -> None:
+    def _read_through(self, descriptor: Descriptor, advance: Callable[[int], None]) -> None:
         seen = HashingWriter()
         url = f"{self._address.base}/v2/{self._full}/blobs/{descriptor.digest}"
         with self._exchange.stream(url, scopes=self._reading) as stream:
@@ -289,6 +289,7 @@ class RegistryRepository(Repository):
                 if seen.size + len(piece) > descriptor.size:
                     break
                 seen.write(piece)
+                advance(len(piece))
         if (seen.digest, seen.size) != (descriptor.digest, descriptor.size):
             what = f"the registry's {descriptor.digest} has other bytes than it was given"
             raise VerificationError("blob-damaged", what, place=self.url)

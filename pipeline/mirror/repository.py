@@ -8,7 +8,7 @@ wants what the gate has cleared; all other tags have names of their own (`is_aux
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
@@ -36,6 +36,10 @@ def is_auxiliary(tag: str) -> bool:
     signature (`sha256-HEX.sig`), the record of a move (`move.…`), an image's sources (`sources-…`), a pruning
     that is under way (`prune.…`)?"""
     return _AUXILIARY.fullmatch(tag) is not None
+
+
+def unheeded(size: int) -> None:
+    """Nobody wants to know how much was read."""
 
 
 class Arrival(StrEnum):
@@ -93,9 +97,9 @@ class Repository(Protocol):
     def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
         """Bring a blob of any size into the store, verified; nothing happens if it is there."""
 
-    def check_blob(self, descriptor: Descriptor) -> None:
+    def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = unheeded) -> None:
         """Read a blob of any size from its beginning to its end, keep nothing, and hold size and digest against what
-        is promised. Raises VerificationError `blob-missing`, `blob-damaged`."""
+        is promised; `advance` is told of the bytes. Raises VerificationError `blob-missing`, `blob-damaged`."""
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
         """What speaks of `subject`, sorted by digest: from the referrers API or the fallback tag."""

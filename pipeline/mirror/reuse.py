@@ -25,7 +25,7 @@ from typing import Protocol
 from pipeline.beneath import Folder, LinkRefused, NotRegular
 from pipeline.digest import CHUNK, Digest, identity
 from pipeline.errors import VerificationError
-from pipeline.mirror.repository import Arrival
+from pipeline.mirror.repository import Arrival, unheeded
 from pipeline.mirror.whole import make_drafts, sync_folder, write_blob, write_whole
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
@@ -81,14 +81,35 @@ class KnownInRun:
         """See `Known`."""
         if self._whole.get(digest) == stamp:
             return True
-        at = self.store.recall(self._name(digest)) if self.store else None
-        return isinstance(at, int) and 0 <= self.clock() - at < SCRUBBED
+        scrub = self._scrub(digest)
+        return scrub is not None and 0 <= self.clock() - scrub[0] < SCRUBBED
 
     def note(self, digest: Digest, stamp: Stamp, finder: Finder) -> None:
         """See `Known`."""
         self._whole[digest] = stamp
-        if self.store is not None and finder is Finder.SCRUB:
-            self.store.remember(self._name(digest), int(self.clock()))
+
+    def note_scrub(self, digest: Digest, run: str) -> None:
+        """A blob of a registry was read just now by a scrub, and is whole. `run`: a name of the scrub's own."""
+        self._whole[digest] = NO_STAMP
+        if self.store is not None:
+            self.store.remember(self._name(digest), [int(self.clock()), run])
+
+    def forget(self, digest: Digest) -> None:
+        """Nothing is known of a blob from now on."""
+        self._whole.pop(digest, None)
+        if self._scrub(digest) is not None and self.store is not None:
+            self.store.remember(self._name(digest), 0)
+
+    def read_in(self, digest: Digest, run: str) -> bool:
+        """Whether the scrub of that name has read a blob."""
+        scrub = self._scrub(digest)
+        return scrub is not None and scrub[1] == run
+
+    def _scrub(self, digest: Digest) -> tuple[int, str] | None:
+        known = self.store.recall(self._name(digest)) if self.store else None
+        if not isinstance(known, list) or len(known) != 2 or not isinstance(known[0], int):
+            return None
+        return known[0], str(known[1])
 
     def _name(self, digest: Digest) -> Digest:
         return identity("scrubbed", 1, mirror=self.url, digest=digest)
@@ -178,7 +199,7 @@ class Hashed:
     settled: bool
 
 
-def hash_file(root: Path, path: Path, advance: Callable[[int], None] = lambda size: None) -> Hashed | None:
+def hash_file(root: Path, path: Path, advance: Callable[[int], None] = unheeded) -> Hashed | None:
     """Hash a file below `root`; None if there is no such file. `advance` is told of the bytes that were read. Raises
     OSError where the disk cannot read it."""
     try:
@@ -208,7 +229,7 @@ def bring_blob(
         write_blob(descriptor, content, target, drafts)  # linked by relbuild as it was before
         return Arrival.PRESENT
     if os.path.lexists(target):
-        set_aside(root, target)
+        set_aside(root, target, stays=True)
     write_blob(descriptor, content, target, drafts)
     return Arrival.UPLOADED
 
@@ -240,19 +261,23 @@ def is_whole(root: Path, path: Path, digest: Digest, size: int, known: Known) ->
     return True
 
 
-def set_aside(root: Path, path: Path) -> None:
+def set_aside(root: Path, path: Path, *, stays: bool = False) -> None:
     """Move a file whose bytes are not what its name says into the quarantine, for whoever wants to know what became of
-    it. Nothing happens if it is gone."""
+    it; or, if it `stays` until it is replaced, link it there. Nothing happens if it is gone."""
     aside = root / ".quarantine" / "rotten"
     if not aside.is_dir():
         aside.parent.mkdir(mode=0o700, exist_ok=True)
         aside.mkdir(mode=0o700, exist_ok=True)
         sync_folder(root)
         sync_folder(aside.parent)
+    target = aside / f"{path.name}.{secrets.token_hex(4)}"
     with contextlib.suppress(FileNotFoundError):
-        path.rename(aside / f"{path.name}.{secrets.token_hex(4)}")
+        if stays and not path.is_dir():
+            os.link(path, target, follow_symlinks=False)
+        else:
+            path.rename(target)
+            sync_folder(path.parent)
         sync_folder(aside)
-        sync_folder(path.parent)
 
 
 def still_rotten(what: str, url: str) -> VerificationError:

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -188,13 +188,15 @@ def read_verified(path: Path, descriptor: Descriptor, limit: int = SMALL_BLOB) -
     return data
 
 
-def check_verified(path: Path, descriptor: Descriptor) -> None:
-    """Read a blob to its end and keep nothing. Raises VerificationError `blob-missing`, `blob-damaged`."""
+def check_verified(path: Path, descriptor: Descriptor, advance: Callable[[int], None]) -> None:
+    """Read a blob to its end and keep nothing; `advance` is told of the bytes. Raises VerificationError `blob-missing`,
+    `blob-damaged`."""
     seen = HashingWriter()
     try:
         with path.open("rb") as file:
             for piece in chunks(file):
                 seen.write(piece)
+                advance(len(piece))
     except FileNotFoundError:
         raise missing_blob(descriptor, path) from None
     check_digest(descriptor, seen.digest, seen.size, path, "blob-damaged")

@@ -23,6 +23,7 @@ from pipeline.release.look import attested_sbom, look_at, validate_held
 from pipeline.release.move import Moved, promote, rollback
 from pipeline.release.prune import prune, undo_pruning
 from pipeline.release.publish import PublishOrder, publish
+from pipeline.release.scrub import scrub
 from pipeline.release.serving import refuse_untested
 from pipeline.release.verify import verify
 
@@ -50,6 +51,7 @@ __all__ = [
     "refuse_untested",
     "require_below",
     "rollback",
+    "scrub",
     "undo_pruning",
     "validate_held",
     "verify",

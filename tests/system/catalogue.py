@@ -157,7 +157,9 @@ class SmallCatalogue:
         return {
             str(path.relative_to(self.mirror)): path.lstat().st_mtime_ns
             for path in sorted(self.mirror.rglob("*"))
-            if not path.is_dir() and not path.is_relative_to(self.mirror / "nightly") and ".lock" not in path.parts
+            if not path.is_dir()
+            and not path.is_relative_to(self.mirror / "nightly")
+            and not {".lock", ".scrub"} & set(path.parts)
         }
 
 

@@ -21,7 +21,7 @@ from pipeline.mirror.directory import DirectoryRepository, open_directory
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.layout import LayoutRepository, open_layout
 from pipeline.mirror.registry import RegistryRepository, open_registry
-from pipeline.mirror.repository import Repository, is_auxiliary
+from pipeline.mirror.repository import Repository, is_auxiliary, unheeded
 from pipeline.model.artifact import Manifest
 from pipeline.progress import QUIET
 from pipeline.store import Store
@@ -186,6 +186,7 @@ def test_no_other_verb_of_a_repository_moves_a_tag_to_pull_by(repository: Reposi
         "store": (store,),
         "expected": (None, old.digest),
         "elsewhere": ((),),
+        "advance": (unheeded,),
         "method": ("PUT", "POST", "GET", "HEAD"),
         "target": ("manifests/latest", "manifests/1.0"),
         "limit": (1 << 20,),

@@ -341,7 +341,9 @@ def state(site: Site) -> Mapping[str, object]:
 def _files(root: Path) -> dict[str, bytes | str]:
     found: dict[str, bytes | str] = {}
     for folder, inner, names in os.walk(root):
-        inner[:] = [name for name in inner if name not in {".lock", ".incoming", "_uploads"} and "move." not in name]
+        inner[:] = [
+            name for name in inner if name not in {".lock", ".incoming", ".scrub", "_uploads"} and "move." not in name
+        ]
         for name in names:
             path = Path(folder) / name
             if path.is_symlink():

@@ -80,7 +80,9 @@ def test_what_a_scrub_found_whole_is_not_read_again(registry: FakeRegistry, tmp_
 
     known().note(EMPTY.digest, NO_STAMP, Finder.PUBLISHER)
     assert not known().believes(EMPTY.digest, NO_STAMP)
-    known().note(EMPTY.digest, NO_STAMP, Finder.SCRUB)
+    known().note_scrub(EMPTY.digest, "run")
+    assert known().read_in(EMPTY.digest, "run")
+    assert not known().read_in(EMPTY.digest, "another")
     assert known().believes(EMPTY.digest, NO_STAMP)
     for later in (SCRUBBED + 1, -1.0):
         now[0] = 1_800_000_000.0 + later

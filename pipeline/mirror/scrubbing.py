@@ -1,0 +1,387 @@
+"""Scrubbing a directory: everything on it is read and held against its digest, what is rotten or missing is put aside
+and healed, what lists what is there is brought up to date.
+
+Manifests, then blobs (read without any lock, in the order of their digests), then tags and lists. Publishers and
+pruners go on meanwhile: whatever is changed is looked at again under the lock that they take too, so what they brought
+or took away meanwhile is no finding. Killed and run again, a scrub goes on behind the last blob that it noted.
+
+    .scrub/run.json     when the scrub that is under way began
+    .scrub/blobs/AB     what is known of blobs (`pipeline.mirror.reuse`)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import RelbuildError, VerificationError
+from pipeline.mirror.directory import DirectoryMirror
+from pipeline.mirror.healing import Healing, Throttle
+from pipeline.mirror.place import Shelf, manifest_of
+from pipeline.mirror.reach import tag_subject
+from pipeline.mirror.references import References, listed_repositories, listed_tags, references
+from pipeline.mirror.repository import TAG
+from pipeline.mirror.reuse import SCRUBBED, Finder, Stamp, hash_file, regular_file, set_aside, stamp_of
+from pipeline.mirror.whole import make_drafts, open_unlinked, reaching, sync_folder, write_blob, write_whole
+from pipeline.model.artifact import Manifest
+from pipeline.model.image import Descriptor
+from pipeline.model.scrub import Fate, Finding, Scrubbed, Thing, Wrong
+from pipeline.oci.image import DOCUMENT_LIMIT
+from pipeline.progress import Progress, Task, task
+
+ITSELF = "what is there"
+"""From where a list is healed."""
+
+_NOTED = 256 << 20
+"""Bytes that are read at most until what is known of them is written down: a killed scrub reads as much again."""
+
+_RUN_LIMIT = 4096
+"""Bytes of the file that says when a scrub began."""
+
+BLOB_NAME = re.compile(r"[0-9a-f]{64}")
+
+
+def scrub_directory(mirror: DirectoryMirror, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+    """Scrub all of a directory mirror, at most `rate` bytes a second (0: no limit). Raises EnvironmentLacking
+    `mirror-unreachable`."""
+    with reaching(mirror.url):
+        mirror.place.make()
+        drafts = mirror.place.sweep()
+        total = sum(found.st_size for path in _blob_files(mirror) if (found := regular_file(path)))
+        with task(progress, "scrub", mirror.url, total=total, unit="bytes") as running:
+            return _DirectoryScrub(mirror, healing, Throttle(rate), running, drafts).run()
+
+
+def _blob_files(mirror: DirectoryMirror) -> list[Path]:
+    return sorted(path for path in mirror.place.blobs.iterdir() if BLOB_NAME.fullmatch(path.name))
+
+
+@dataclass(slots=True)
+class _DirectoryScrub:
+    mirror: DirectoryMirror
+    healing: Healing
+    throttle: Throttle
+    task: Task
+    drafts: int
+    held: dict[tuple[str, Digest], References] = field(default_factory=dict)
+    needed: dict[Digest, tuple[Descriptor, list[str]]] = field(default_factory=dict)
+    """Blob → as a manifest describes it, and the repositories that need it."""
+    lists: dict[tuple[str, Digest], Digest] = field(default_factory=dict)
+    """Lists of referrers, by repository and digest → their subject."""
+    findings: list[Finding] = field(default_factory=list)
+    known: dict[Digest, Stamp] = field(default_factory=dict)
+    """Blobs that were found whole and are not noted yet."""
+    unnoted: int = 0
+    blobs: int = 0
+    read: int = 0
+    earlier: int = 0
+    tags: int = 0
+
+    def run(self) -> Scrubbed:
+        """All of it, in the order that the module's text says."""
+        place = self.mirror.place
+        began = self._begin()
+        shelves = [place.shelf(name) for name in place.names()]
+        for shelf in shelves:
+            self._find_lists(shelf)
+        for shelf in shelves:
+            self._manifests(shelf)
+        for path in _blob_files(self.mirror):
+            self._blob(path, began)
+        self._note()
+        for shelf in shelves:
+            self._tags(shelf)
+            self._referrers(shelf)
+        self._missing()
+        self._listings(shelves)
+        (place.root / ".scrub" / "run.json").unlink(missing_ok=True)
+        return Scrubbed(
+            self.mirror.url,
+            self.blobs,
+            self.read,
+            self.earlier,
+            len(self.held),
+            self.tags,
+            self.drafts,
+            tuple(self.findings),
+        )
+
+    def _begin(self) -> float:
+        """Seconds since the epoch when this scrub, or the one that was broken off before, began."""
+        place = self.mirror.place
+        with contextlib.suppress(ValueError, TypeError, LookupError):
+            file = open_unlinked(place.root, place.root / ".scrub" / "run.json")
+            if file is not None:
+                with file:
+                    began = float(json.loads(file.read(_RUN_LIMIT))["began"])
+                if 0 <= place.clock() - began < SCRUBBED:
+                    return began
+        began = place.clock()
+        make_drafts(place.root / ".scrub")
+        write_whole(canonical_json({"began": str(began)}), place.root / ".scrub" / "run.json", place.drafts)
+        return began
+
+    @contextlib.contextmanager
+    def _changing(self, shelf: Shelf) -> Iterator[None]:
+        with self.mirror.writing(), shelf.locked():
+            yield
+
+    def _found(self, thing: Thing, wrong: Wrong, name: str, repository: str, source: str | None) -> None:
+        fate = Fate.LOST if source is None else Fate.HEALED
+        self.findings.append(Finding(thing, wrong, name, repository, fate, source or ""))
+
+    # --- manifests
+
+    def _find_lists(self, shelf: Shelf) -> None:
+        for tag in shelf.tag_names():
+            about, digest = tag_subject(tag), shelf.target(tag)
+            if about is not None and about[1] and digest is not None:
+                self.lists[shelf.name, digest] = about[0]
+
+    def _manifests(self, shelf: Shelf) -> None:
+        for path in sorted(shelf.manifests.iterdir()):
+            known = manifest_of(path)
+            if known is None:
+                continue
+            digest, media_type = known
+            manifest = self._read(path, media_type)
+            if manifest is None or manifest.digest != digest:
+                manifest = self._heal_manifest(shelf, digest, path, media_type)
+            if manifest is not None:
+                self._hold(shelf, manifest)
+
+    def _hold(self, shelf: Shelf, manifest: Manifest) -> None:
+        try:
+            said = references(manifest)
+        except VerificationError:  # as it was published: no matter of rot
+            return
+        self.held[shelf.name, manifest.digest] = said
+        for blob in said.blobs:
+            self.needed.setdefault(blob.digest, (blob, []))[1].append(shelf.name)
+
+    def _read(self, path: Path, media_type: str) -> Manifest | None:
+        try:
+            file = open_unlinked(self.mirror.place.root, path)
+            if file is None:
+                return None
+            with file:
+                return Manifest(media_type, file.read(DOCUMENT_LIMIT + 1))
+        except OSError:  # what the disk cannot read
+            return None
+
+    def _heal_manifest(self, shelf: Shelf, digest: Digest, path: Path, media_type: str) -> Manifest | None:
+        """A rotten one is replaced, or put aside. One that came, or went, meanwhile is as it should be."""
+        with self._changing(shelf):
+            again = self._read(path, media_type)
+            if again is not None and again.digest == digest:
+                return again
+            if not os.path.lexists(path):
+                return None
+            good = self.healing.manifest(digest, (shelf.name,))
+            if good is not None:
+                shelf.write(good[0])
+            else:
+                set_aside(self.mirror.place.root, path)
+        if good is None and (shelf.name, digest) in self.lists:
+            return None  # made anew from what it listed, with the tags
+        self._found(Thing.MANIFEST, Wrong.ROTTEN, str(digest), shelf.name, good[1] if good else None)
+        return good[0] if good else None
+
+    # --- blobs
+
+    def _blob(self, path: Path, began: float) -> None:
+        place = self.mirror.place
+        digest = Digest(path.name)
+        found = regular_file(path)
+        if found is not None and self._was_read(digest, stamp_of(found), began):
+            self.earlier += 1
+            self.task.advance(found.st_size)
+            return
+        self.blobs += 1
+        try:
+            seen = hash_file(place.root, path, self._advance)
+        except OSError:  # what the disk cannot read
+            seen = None
+        if seen is not None and seen.digest == digest:
+            if seen.settled:
+                self.known[digest] = seen.stamp
+            if self.unnoted >= _NOTED:
+                self._note()
+            return
+        self._heal_blob(digest, Wrong.ROTTEN)
+
+    def _advance(self, size: int) -> None:
+        self.read += size
+        self.unnoted += size
+        self.task.advance(size)
+        self.throttle.wait(size)
+
+    def _was_read(self, digest: Digest, stamp: Stamp, began: float) -> bool:
+        known = self.mirror.place.known.read(digest.hex[:2]).get(digest.hex)
+        if known is None or known[0] != stamp or known[2] is not Finder.SCRUB:
+            return False
+        return began <= known[1] <= self.mirror.place.clock()  # not what a clock that was ahead has left
+
+    def _note(self) -> None:
+        self.mirror.place.known.note_all(self.known, Finder.SCRUB)
+        self.known.clear()
+        self.unnoted = 0
+
+    def _heal_blob(self, digest: Digest, wrong: Wrong) -> None:
+        place = self.mirror.place
+        path = place.blob(digest)
+        about, names = self.needed.get(digest) or self._newly_needed(digest)
+        descriptor = about or Descriptor("application/octet-stream", digest, _size(path))
+        good = None if self._whole_by_now(digest, wrong) else self.healing.blob(descriptor, sorted(set(names)))
+        with self.mirror.writing():
+            if self._whole_by_now(digest, wrong):
+                return
+            place.known.forget(digest)
+            if os.path.lexists(path):
+                set_aside(place.root, path, stays=good is not None)
+            if good is not None:
+                write_blob(descriptor, good[0], path, place.drafts)
+                sync_folder(place.blobs)
+        if good is None and about is None:
+            self.findings.append(Finding(Thing.BLOB, wrong, str(digest), "", Fate.ASIDE))
+        else:
+            self._found(Thing.BLOB, wrong, str(digest), ", ".join(sorted(set(names))), good[1] if good else None)
+
+    def _whole_by_now(self, digest: Digest, wrong: Wrong) -> bool:
+        """Whether somebody brought it, or took it away for good, meanwhile."""
+        path = self.mirror.place.blob(digest)
+        if not os.path.lexists(path):
+            return wrong is Wrong.ROTTEN
+        try:
+            seen = hash_file(self.mirror.place.root, path)
+        except OSError:
+            return False
+        return seen is not None and seen.digest == digest
+
+    def _newly_needed(self, digest: Digest) -> tuple[Descriptor | None, list[str]]:
+        """What manifests that came since they were read say of a blob."""
+        for name in self.mirror.place.names():
+            shelf = self.mirror.place.shelf(name)
+            for path in shelf.manifests.iterdir():
+                known = manifest_of(path)
+                if known is not None and (name, known[0]) not in self.held:
+                    manifest = self._read(path, known[1])
+                    if manifest is not None and manifest.digest == known[0]:
+                        self._hold(shelf, manifest)
+        return self.needed.get(digest) or (None, [])
+
+    def _missing(self) -> None:
+        """What manifests refer to and is not there."""
+        looked_at: set[tuple[str, Digest]] = set()
+        while waiting := self.held.keys() - looked_at:
+            for name, digest in sorted(waiting, key=lambda one: (one[0], one[1].hex)):
+                looked_at.add((name, digest))
+                shelf = self.mirror.place.shelf(name)
+                for entry in self.held[name, digest].manifests:
+                    if shelf.find(entry.digest) is None and shelf.find(digest) is not None:
+                        self._bring_manifest(shelf, entry.digest)
+        for digest, (_, names) in sorted(self.needed.items(), key=lambda one: one[0].hex):
+            told = any(one.name == str(digest) for one in self.findings)
+            if not told and regular_file(self.mirror.place.blob(digest)) is None and self._still_needed(digest, names):
+                self._heal_blob(digest, Wrong.MISSING)
+
+    def _still_needed(self, digest: Digest, names: list[str]) -> bool:
+        """Whether a manifest that needs a blob has not been pruned meanwhile."""
+        with self.mirror.writing():
+            return any(
+                self.mirror.place.shelf(name).find(manifest) is not None
+                for (name, manifest), said in self.held.items()
+                if name in names and any(blob.digest == digest for blob in said.blobs)
+            )
+
+    def _bring_manifest(self, shelf: Shelf, digest: Digest) -> None:
+        if any(one.name == str(digest) and one.repository == shelf.name for one in self.findings):
+            return
+        good = self.healing.manifest(digest, (shelf.name,))
+        if good is not None:
+            with self._changing(shelf):
+                shelf.write(good[0])
+            self._hold(shelf, good[0])
+        self._found(Thing.MANIFEST, Wrong.MISSING, str(digest), shelf.name, good[1] if good else None)
+
+    # --- tags and lists
+
+    def _tags(self, shelf: Shelf) -> None:
+        for tag in sorted(path.name for path in shelf.tags.iterdir()):
+            self.tags += 1
+            path = shelf.tags / tag
+            digest = shelf.target(tag) if path.is_symlink() and TAG.fullmatch(tag) else None
+            if digest is None or path.readlink().parent.as_posix() != "../_manifests":
+                if os.path.lexists(path):
+                    with self._changing(shelf):
+                        set_aside(self.mirror.place.root, path)
+                    self._found(Thing.TAG, Wrong.ROTTEN, tag[:140], shelf.name, None)
+                continue
+            if shelf.find(digest) is not None:
+                continue
+            about = tag_subject(tag)
+            if about is not None and about[1]:
+                self._list_anew(shelf, about[0])
+            elif shelf.target(tag) == digest and not any(one.name == str(digest) for one in self.findings):
+                self._bring_manifest(shelf, digest)
+
+    def _referrers(self, shelf: Shelf) -> None:
+        """Everything that speaks of something is listed there, and nothing else."""
+        about: dict[Digest, set[Digest]] = {}
+        for (name, digest), said in self.held.items():
+            if name == shelf.name and said.subject is not None:
+                about.setdefault(said.subject, set()).add(digest)
+        for subject, wanted in sorted(about.items(), key=lambda one: one[0].hex):
+            try:
+                listed = {one.descriptor.digest for one in shelf.referrers(subject)}
+            except RelbuildError:
+                listed = set()
+            if not wanted <= listed:
+                self._list_anew(shelf, subject)
+            for digest in sorted(listed - wanted, key=lambda one: one.hex):
+                if shelf.find(digest) is None:
+                    self._bring_manifest(shelf, digest)
+
+    def _list_anew(self, shelf: Shelf, subject: Digest) -> None:
+        with self._changing(shelf):
+            done = False
+            for (name, digest), said in sorted(self.held.items(), key=lambda one: one[0][1].hex):
+                ours = name == shelf.name and said.subject == subject
+                manifest = self._present(shelf, digest) if ours else None
+                if manifest is not None:
+                    done = shelf.attach(manifest) or done
+        if done:
+            self._found(Thing.REFERRERS, Wrong.OUTDATED, str(subject), shelf.name, ITSELF)
+
+    def _present(self, shelf: Shelf, digest: Digest) -> Manifest | None:
+        try:
+            return shelf.read(digest)
+        except VerificationError:  # rotten since it was read: the next scrub's
+            return None
+
+    def _listings(self, shelves: list[Shelf]) -> None:
+        for shelf in shelves:
+            path = shelf.folder / "_tags.json"
+            with self._changing(shelf):
+                wanted = listed_tags(shelf.name, shelf.tag_names())
+                if not path.is_file() or path.is_symlink() or path.read_bytes() != wanted:
+                    write_whole(wanted, path, self.mirror.place.drafts)
+                    self._found(Thing.LISTING, Wrong.OUTDATED, "tags", shelf.name, ITSELF)
+        place = self.mirror.place
+        with place.cataloguing():
+            wanted = listed_repositories(place.names())
+            path = place.root / "catalog.json"
+            if not path.is_file() or path.is_symlink() or path.read_bytes() != wanted:
+                write_whole(wanted, path, place.drafts)
+                self._found(Thing.LISTING, Wrong.OUTDATED, "repositories", "", ITSELF)
+
+
+def _size(path: Path) -> int:
+    found = regular_file(path)
+    return found.st_size if found is not None else 0

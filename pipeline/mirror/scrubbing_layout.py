@@ -1,0 +1,121 @@
+"""Scrubbing a layout: every blob is read, and what index.json leads to must be there. Like a directory's
+(`pipeline.mirror.scrubbing`), without what is known from before: a layout is carried, and read anew where it arrives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.digest import Digest
+from pipeline.errors import RelbuildError, VerificationError
+from pipeline.mirror.healing import Healing, Throttle
+from pipeline.mirror.layout import LayoutMirror
+from pipeline.mirror.references import references
+from pipeline.mirror.reuse import hash_file, regular_file, set_aside
+from pipeline.mirror.scrubbing import BLOB_NAME
+from pipeline.mirror.whole import reaching, sync_folder, write_blob
+from pipeline.model.artifact import Manifest
+from pipeline.model.image import Descriptor
+from pipeline.model.scrub import Fate, Finding, Scrubbed, Thing, Wrong
+from pipeline.oci import blob_path, media_types
+from pipeline.progress import Progress, Task, task
+
+_MANIFESTS = frozenset({media_types.MANIFEST, media_types.INDEX})
+
+
+def scrub_layout(mirror: LayoutMirror, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+    """Scrub all of a layout, at most `rate` bytes a second (0: no limit). Raises EnvironmentLacking
+    `mirror-unreachable`, VerificationError if index.json, which has no digest, cannot be read."""
+    with reaching(mirror.url):
+        drafts = mirror.sweep()
+        files = sorted(one for one in mirror.blobs.iterdir() if BLOB_NAME.fullmatch(one.name))
+        total = sum(found.st_size for path in files if (found := regular_file(path)))
+        with task(progress, "scrub", mirror.url, total=total, unit="bytes") as running:
+            scrub = _LayoutScrub(mirror, healing, Throttle(rate), running)
+            for path in files:
+                scrub.blob(Digest(path.name))
+            tags = scrub.follow()
+    return Scrubbed(mirror.url, len(files), scrub.read, 0, len(scrub.followed), tags, drafts, tuple(scrub.findings))
+
+
+@dataclass(slots=True)
+class _LayoutScrub:
+    mirror: LayoutMirror
+    healing: Healing
+    throttle: Throttle
+    task: Task
+    rotten: dict[Digest, Wrong] = field(default_factory=dict)
+    """What is still to be healed, when it is known what it is."""
+    followed: set[Digest] = field(default_factory=set)
+    findings: list[Finding] = field(default_factory=list)
+    read: int = 0
+
+    def blob(self, digest: Digest) -> None:
+        """Read one; a rotten one is put aside."""
+        path = blob_path(self.mirror.path, digest)
+        try:
+            seen = hash_file(self.mirror.path, path, self._advance)
+        except OSError:  # what the disk cannot read
+            seen = None
+        if (seen is None and os.path.lexists(path)) or (seen is not None and seen.digest != digest):
+            self.rotten[digest] = Wrong.ROTTEN
+
+    def follow(self) -> int:
+        """From index.json to everything: what is rotten or missing is healed. What nothing leads to is put aside.
+        Returns how many tags there are."""
+        waiting = list(self.mirror.entries())
+        while waiting:
+            descriptor = waiting.pop()
+            if descriptor.digest in self.followed:
+                continue
+            self._whole(descriptor)
+            if descriptor.media_type not in _MANIFESTS:
+                continue
+            self.followed.add(descriptor.digest)
+            manifest = self._manifest(descriptor.digest)
+            with contextlib.suppress(VerificationError):  # as it was put here: no matter of rot
+                said = references(manifest) if manifest is not None else None
+                waiting += said.manifests if said else ()
+                for one in said.blobs if said else ():
+                    self._whole(one)
+        for digest in sorted(self.rotten, key=lambda one: one.hex):
+            set_aside(self.mirror.path, blob_path(self.mirror.path, digest))
+            self.findings.append(Finding(Thing.BLOB, Wrong.ROTTEN, str(digest), "", Fate.ASIDE))
+        return len(self.mirror.repository("").tags())
+
+    def _advance(self, size: int) -> None:
+        self.read += size
+        self.task.advance(size)
+        self.throttle.wait(size)
+
+    def _manifest(self, digest: Digest) -> Manifest | None:
+        try:
+            return self.mirror.repository("").manifest(digest)
+        except RelbuildError:
+            return None
+
+    def _whole(self, descriptor: Descriptor) -> None:
+        digest = descriptor.digest
+        path = blob_path(self.mirror.path, digest)
+        wrong = self.rotten.pop(digest, None)
+        if wrong is None and regular_file(path) is None:
+            wrong = Wrong.MISSING
+        if wrong is None or any(one.name == str(digest) for one in self.findings):
+            return
+        content: bytes | Path
+        if descriptor.media_type in _MANIFESTS:
+            manifest = self.healing.manifest(digest, ())
+            content, source = (manifest[0].data, manifest[1]) if manifest else (b"", "")
+        else:
+            blob = self.healing.blob(descriptor, ())
+            content, source = blob or (b"", "")
+        if os.path.lexists(path):
+            set_aside(self.mirror.path, path, stays=bool(source))
+        if source:
+            write_blob(descriptor, content, path, self.mirror.drafts)
+            sync_folder(path.parent)
+        thing = Thing.MANIFEST if descriptor.media_type in _MANIFESTS else Thing.BLOB
+        self.findings.append(Finding(thing, wrong, str(digest), "", Fate.HEALED if source else Fate.LOST, source))

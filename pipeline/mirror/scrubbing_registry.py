@@ -1,0 +1,174 @@
+"""Scrubbing a registry: everything that its tags lead to is read and held against its digest. What is rotten or missing
+is sent again; whether the registry takes it is read back, and what it keeps is told.
+
+A registry has no quarantine, and no record but the store's: which blobs were read, and when (`reuse.KnownInRun`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pipeline.digest import Digest, identity
+from pipeline.errors import RelbuildError, VerificationError
+from pipeline.mirror.healing import Healing, Throttle
+from pipeline.mirror.references import References, references
+from pipeline.mirror.registry import RegistryMirror, RegistryRepository
+from pipeline.mirror.reuse import SCRUBBED
+from pipeline.model.artifact import Manifest
+from pipeline.model.image import Descriptor
+from pipeline.model.scrub import Fate, Finding, Scrubbed, Thing, Wrong
+from pipeline.progress import Progress, Task, task
+
+
+def scrub_registry(mirror: RegistryMirror, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+    """Scrub all repositories that the registry lists in its namespace, at most `rate` bytes a second (0: no limit).
+    Raises EnvironmentLacking if it cannot be reached."""
+    names = mirror.repositories()
+    with task(progress, "scrub", mirror.url, unit="bytes") as running:
+        scrub = _RegistryScrub(mirror, healing, Throttle(rate), running)
+        scrub.run(names)
+    return Scrubbed(
+        mirror.url,
+        scrub.blobs,
+        scrub.read,
+        scrub.earlier,
+        scrub.manifests,
+        scrub.tags,
+        0,
+        tuple(scrub.findings),
+    )
+
+
+@dataclass(slots=True)
+class _RegistryScrub:
+    mirror: RegistryMirror
+    healing: Healing
+    throttle: Throttle
+    task: Task
+    seen: set[Digest] = field(default_factory=set)
+    """Blobs that were looked at: what one repository has, the registry has once."""
+    findings: list[Finding] = field(default_factory=list)
+    blobs: int = 0
+    read: int = 0
+    earlier: int = 0
+    manifests: int = 0
+    tags: int = 0
+
+    def run(self, names: Iterable[str]) -> None:
+        """One repository after the other."""
+        run = self._begin()
+        for name in names:
+            self._repository(self.mirror.repository(name), run)
+        self.healing.store.remember(self._name(), 0)
+
+    def _begin(self) -> str:
+        """The name of this scrub, or of the one that was broken off before."""
+        now = int(self.mirror.known.clock())
+        match self.healing.store.recall(self._name()):
+            case [int(began), str(run)] if 0 <= now - began < SCRUBBED:
+                return run
+        run = secrets.token_hex(8)
+        self.healing.store.remember(self._name(), [now, run])
+        return run
+
+    def _name(self) -> Digest:
+        return identity("scrub-under-way", 1, mirror=self.mirror.url)
+
+    def _repository(self, repository: RegistryRepository, run: str) -> None:
+        asked: set[Digest] = set()
+        waiting: list[Digest] = []
+        for tag in repository.tags():
+            self.tags += 1
+            digest = self._tag(repository, tag)
+            if digest is not None:
+                waiting.append(digest)
+        while waiting:
+            digest = waiting.pop()
+            if digest in asked:
+                continue
+            asked.add(digest)
+            self.manifests += 1
+            said = self._manifest(repository, digest)
+            if said is None:
+                continue
+            for blob in said.blobs:
+                self._blob(repository, blob, run)
+            waiting += [one.digest for one in said.manifests]
+            waiting += self._referrers(repository, digest)
+
+    def _tag(self, repository: RegistryRepository, tag: str) -> Digest | None:
+        """What a tag leads to; None if the registry cannot say."""
+        try:
+            return repository.resolve(tag)
+        except VerificationError:
+            self.findings.append(Finding(Thing.TAG, Wrong.ROTTEN, tag, repository.name, Fate.LOST))
+            return None
+
+    def _referrers(self, repository: RegistryRepository, digest: Digest) -> list[Digest]:
+        try:
+            return [one.descriptor.digest for one in repository.referrers(digest)]
+        except VerificationError:
+            self.findings.append(Finding(Thing.REFERRERS, Wrong.ROTTEN, str(digest), repository.name, Fate.LOST))
+            return []
+
+    def _manifest(self, repository: RegistryRepository, digest: Digest) -> References | None:
+        wrong = Wrong.ROTTEN
+        manifest: Manifest | None = None
+        try:
+            manifest = repository.manifest(digest)
+            wrong = Wrong.MISSING
+        except VerificationError:
+            pass
+        if manifest is None:
+            good = self.healing.manifest(digest, (repository.name,))
+            source = good[1] if good is not None and self._sent(repository, good[0]) else ""
+            self._found(Thing.MANIFEST, wrong, digest, repository, source)
+            manifest = good[0] if good is not None and source else None
+        try:
+            return references(manifest) if manifest is not None else None
+        except VerificationError:  # as it was published: no matter of rot
+            return None
+
+    def _sent(self, repository: RegistryRepository, manifest: Manifest) -> bool:
+        try:
+            repository.put_manifest(manifest)
+        except RelbuildError:
+            return False
+        return True
+
+    def _blob(self, repository: RegistryRepository, blob: Descriptor, run: str) -> None:
+        if blob.digest in self.seen:
+            return
+        self.seen.add(blob.digest)
+        known = self.mirror.known
+        if known.read_in(blob.digest, run):
+            self.earlier += 1
+            return
+        self.blobs += 1
+        try:
+            repository.check_blob(blob, self._advance)
+        except VerificationError as error:
+            known.forget(blob.digest)
+            wrong = Wrong.MISSING if error.code == "blob-missing" else Wrong.ROTTEN
+            good = self.healing.blob(blob, (repository.name,))
+            source = ""
+            if good is not None:
+                try:
+                    repository.put_blob(blob, good[0])
+                    source = good[1]
+                except VerificationError:  # the registry keeps what it has
+                    pass
+            self._found(Thing.BLOB, wrong, blob.digest, repository, source)
+        else:
+            known.note_scrub(blob.digest, run)
+
+    def _advance(self, size: int) -> None:
+        self.read += size
+        self.task.advance(size)
+        self.throttle.wait(size)
+
+    def _found(self, thing: Thing, wrong: Wrong, digest: Digest, repository: RegistryRepository, source: str) -> None:
+        fate = Fate.HEALED if source else Fate.LOST
+        self.findings.append(Finding(thing, wrong, str(digest), repository.name, fate, source))

@@ -1,0 +1,95 @@
+"""What a scrub of a mirror came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Thing(StrEnum):
+    """What was not as it should be."""
+
+    BLOB = "blob"
+    MANIFEST = "manifest"
+    REFERRERS = "list of referrers"
+    TAG = "tag"
+    LISTING = "list"
+    """Of tags, or of repositories."""
+
+
+class Wrong(StrEnum):
+    """How it was wrong."""
+
+    ROTTEN = "rotten"
+    """Other bytes than its digest promises, unreadable, or a link where a file belongs."""
+    MISSING = "missing"
+    OUTDATED = "outdated"
+    """Does not say what is there."""
+
+
+class Fate(StrEnum):
+    """What became of it."""
+
+    HEALED = "healed"
+    ASIDE = "put aside"
+    """Nothing needs it."""
+    LOST = "not healed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing. `name`: digest, or tag, of `repository` ("": of the whole mirror); `source`: from where it was
+    healed."""
+
+    thing: Thing
+    wrong: Wrong
+    name: str
+    repository: str
+    fate: Fate
+    source: str = ""
+
+    def json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "thing": str(self.thing),
+            "wrong": str(self.wrong),
+            "name": self.name,
+            "repository": self.repository,
+            "fate": str(self.fate),
+            "source": self.source,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Scrubbed:
+    """All of it. `blobs`, `bytes_read`, `manifests`, `tags`: what was looked at; `earlier`: blobs that a scrub which
+    was broken off had read; `drafts`: files of killed processes that were removed."""
+
+    mirror: str
+    blobs: int
+    bytes_read: int
+    earlier: int
+    manifests: int
+    tags: int
+    drafts: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def lost(self) -> tuple[Finding, ...]:
+        """What could not be healed."""
+        return tuple(one for one in self.findings if one.fate is Fate.LOST)
+
+    def json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "mirror": self.mirror,
+            "blobs": self.blobs,
+            "bytes_read": self.bytes_read,
+            "blobs_read_earlier": self.earlier,
+            "manifests": self.manifests,
+            "tags": self.tags,
+            "drafts_removed": self.drafts,
+            "findings": [one.json() for one in self.findings],
+            "whole": not self.findings,
+            "healed": not self.lost,
+        }

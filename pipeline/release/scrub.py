@@ -1,0 +1,35 @@
+"""Looking after a mirror's bytes: all of it is read, and what is rotten is healed from the store or another mirror."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from pipeline.gather import Workshop
+from pipeline.mirror.addresses import Address
+from pipeline.mirror.directory import DirectoryMirror
+from pipeline.mirror.healing import Healing
+from pipeline.mirror.layout import LayoutMirror
+from pipeline.mirror.scrubbing import scrub_directory
+from pipeline.mirror.scrubbing_layout import scrub_layout
+from pipeline.mirror.scrubbing_registry import scrub_registry
+from pipeline.model.scrub import Scrubbed
+from pipeline.release.current import way_of
+
+
+def scrub(mirror: Address, workshop: Workshop, *, sources: Sequence[Address] = (), rate: int = 0) -> Scrubbed:
+    """Read everything on a mirror, at most `rate` bytes a second (0: no limit), hold it against its digest, and heal
+    what is rotten or missing from the store, then from `sources`, which are mirrors.
+
+    Raises UsageError `not-a-mirror`, EnvironmentLacking if a mirror cannot be reached.
+    """
+    way = way_of(workshop)
+    with contextlib.ExitStack() as stack:
+        others = [stack.enter_context(way.mirror(address)) for address in sources]
+        opened = stack.enter_context(way.mirror(mirror))
+        healing = Healing(workshop.store, others)
+        if isinstance(opened, DirectoryMirror):
+            return scrub_directory(opened, healing, rate=rate, progress=workshop.progress)
+        if isinstance(opened, LayoutMirror):
+            return scrub_layout(opened, healing, rate=rate, progress=workshop.progress)
+        return scrub_registry(opened, healing, rate=rate, progress=workshop.progress)
