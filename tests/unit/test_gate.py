@@ -414,6 +414,19 @@ class TestRules:
             assert all(one in refused["gate-limits"] for one in said)
             assert ("pids" in refused["gate-limits"]) is (len(said) == 2)
 
+    def test_evidence_from_before_it_told_of_limits_is_held_against_the_rule_too(self, store: Store) -> None:
+        rules = MirrorRules((GateRule(enforced_limits=("*",)),))
+        for found, refused in ((evidence(image()), False), (loosely_tested(evidence(image())), True)):
+            data = evidence_json(found, 1)
+            old = replace(candidate(image(), store, found), evidence=data, warrant=Sealed(store.seal(data), store))
+            if refused:
+                make = functools.partial(clear, image(), store=store, candidates=[old], rules=rules)
+                assert set(refusal(make)) == {"gate-limits"}
+            else:
+                assert all(
+                    limit.enforced for limit in clear(image(), store=store, candidates=[old], rules=rules).limits
+                )
+
     def test_all_rules_that_match_hold(self, store: Store) -> None:
         rules = MirrorRules((GateRule(size=1 << 30), GateRule(tags="1.*", labels=("x",)), GateRule(tags="2.*", size=1)))
         assert set(refusal(lambda: clear(image(), store=store, rules=rules))) == {"gate-labels"}

@@ -362,6 +362,11 @@ class TestFailures:
             text=True,
         ) as night:
             os.kill(_worker_of(night.pid), signal.SIGKILL)
+            # Its containers end with it, although the night goes on.
+            deadline = time.monotonic() + 20
+            while left := list((small.folder / "store" / "sandbox" / "live").glob("*-lone-*")):
+                assert time.monotonic() < deadline, left
+                time.sleep(0.05)
             answer, _ = night.communicate(timeout=120)
         told = json.loads(answer)
         assert night.returncode == 1
