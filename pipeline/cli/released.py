@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pipeline.cli.progress import size_text
 from pipeline.mirror.differences import Difference
 from pipeline.mirror.verifying import Verified
-from pipeline.model.enforcement import LimitEnforcement
+from pipeline.model.enforcement import LimitEnforcement, enforcement_lines
 from pipeline.model.publication import Move, Publication
 from pipeline.model.retention import Pruned, Undone
 from pipeline.release import Copied, Moved, Step
@@ -27,7 +27,7 @@ def published_as_lines(done: Publication) -> tuple[str, ...]:
 
 def _published(done: Publication) -> Iterator[str]:
     yield f"{done.repository}:{done.immutable}  {done.digest}"
-    yield from (f"  {line}" for line in limits_as_lines(done.limits))
+    yield from (f"  {line}" for line in enforcement_lines(done.limits))
     if not done.uploaded and not done.moved:
         yield "  nothing changed: all of it was there, and no tag was moved"
         return
@@ -38,20 +38,8 @@ def _published(done: Publication) -> Iterator[str]:
         yield f"  not moved, for they point there: {', '.join(done.unmoved)}"
 
 
-def limits_as_lines(limits: tuple[LimitEnforcement, ...]) -> tuple[str, ...]:
-    """What the kernel held the tested instances to, and what it did not, by reason."""
-    held = [limit.name for limit in limits if limit.enforced]
-    loose: dict[str, list[str]] = {}
-    for limit in limits:
-        if not limit.enforced:
-            loose.setdefault(limit.reason, []).append(limit.name)
-    lines = [f"limits enforced in the test: {', '.join(held) or 'none'}"]
-    lines += [f"! limits not enforced in the test: {', '.join(names)}: {reason}" for reason, names in loose.items()]
-    return tuple(lines) if limits else ()
-
-
 def limits_as_json(limits: tuple[LimitEnforcement, ...]) -> list[dict[str, object]]:
-    """The same as values."""
+    """What the kernel held the tested instances to, as values."""
     return [
         {"name": limit.name, "asked": limit.asked, "enforced": limit.enforced, "reason": limit.reason or None}
         for limit in limits
@@ -142,7 +130,7 @@ def verified_as_lines(found: Verified) -> tuple[str, ...]:
 def _verified(found: Verified) -> Iterator[str]:
     yield f"{found.held.digest}: every digest, signature and attestation holds, and the tests' answers are right"
     yield f"  signed as {', '.join(found.identities)}; {size_text(found.bytes_read)} of blobs read"
-    yield from (f"  {line}" for line in limits_as_lines(found.limits))
+    yield from (f"  {line}" for line in enforcement_lines(found.limits))
     if found.held.end_of_life:
         yield f"  end of life: {found.held.end_of_life}"
     for digest, types in found.attested:

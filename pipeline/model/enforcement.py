@@ -45,6 +45,23 @@ def enforcement(*reports: SmokeReport) -> tuple[LimitEnforcement, ...]:
     return tuple(found.values())
 
 
+def enforcement_lines(limits: Sequence[LimitEnforcement]) -> tuple[str, ...]:
+    """Say for people which limits were enforced in the test, and which not, by reason."""
+    if not limits:
+        return ()
+    enforced = [limit.name for limit in limits if limit.enforced]
+    return (f"limits enforced in the test: {', '.join(enforced) or 'none'}", *unenforced_lines(limits))
+
+
+def unenforced_lines(limits: Sequence[LimitEnforcement]) -> tuple[str, ...]:
+    """Say for people which limits were not enforced in the test, by reason."""
+    names: dict[str, list[str]] = {}
+    for limit in limits:
+        if not limit.enforced:
+            names.setdefault(limit.reason, []).append(limit.name)
+    return tuple(f"! limits not enforced in the test: {', '.join(some)}: {reason}" for reason, some in names.items())
+
+
 def unenforced(patterns: Sequence[str], limits: Sequence[LimitEnforcement]) -> tuple[str, ...]:
     """Say what of `patterns` does not hold: globs of limits that must be enforced if they were asked for; a plain name
     must have been asked for as well."""

@@ -22,6 +22,7 @@ from pipeline.errors import (
 from pipeline.gather import Locked, Order, Workshop
 from pipeline.mirror.addresses import Address
 from pipeline.model.absolute_path import AbsolutePath
+from pipeline.model.enforcement import unenforced_lines
 from pipeline.model.image import Compression
 from pipeline.model.lock import Lock
 from pipeline.model.night import Failure, Outcome, Product, Stage
@@ -380,6 +381,8 @@ class _Worker:
             attested={LOCK: predicate(record)},
         )
         (publication,) = publish(order, self.workshop)
+        for line in unenforced_lines(publication.limits):
+            self.workshop.progress.warn(f"{recipe.name} {line}")
         with way_of(self.workshop).repository(_at(making.to, recipe.name)) as repository:
             attached = attached_to(repository, publication.digest, making.to)
         product = self._published(product, publication, tested=not built.verdict_reused)
