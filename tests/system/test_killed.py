@@ -111,14 +111,14 @@ def test_a_reaper_that_is_killed_is_replaced(root: Path, state: Path) -> None:
 
 
 def test_a_kill_while_containers_are_being_started_leaves_nothing(root: Path, state: Path) -> None:
-    for moment in range(8):
+    for moment in range(5):
         before = snapshot(state)
         process = _launcher(state, root, 3, 1)
         _lines(process, 1)
-        time.sleep(moment * 0.012)
+        time.sleep(moment * 0.02)
         _kill_group(process)
         _end(process)
-        assert left_since(before, within=WITHIN) == (), f"killed {moment * 12} ms after the first was up"
+        assert left_since(before, within=WITHIN) == (), f"killed {moment * 20} ms after the first was up"
 
 
 def _assert_seen(before: Snapshot) -> None:
