@@ -152,7 +152,8 @@ class Follower:
     def _write(self, name: str, lines: Sequence[bytes]) -> None:
         if lines:
             texts = (visible(line.decode(errors="replace").rstrip("\r"), lines=False) for line in lines)
-            print(visible("\n".join(f"{name} | {text}" for text in texts)), flush=True)
+            label = visible(name, lines=False)
+            print("\n".join(f"{label} | {text}" for text in texts), flush=True)
 
 
 # --- while they run ------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -78,6 +79,17 @@ def test_what_is_no_text_is_kept_as_it_is(data: bytes) -> None:
         capture.started()
     assert capture.kept == data[: 1 << 20]
     assert capture.dropped == len(data) - (1 << 20)
+
+
+def test_a_kernel_that_cannot_splice_is_no_reason_to_stop_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, "splice")
+
+    monkeypatch.setattr(os, "splice", refuse)
+    with Capture(100, **IDS) as capture:
+        write_all(capture, b"x" * (1 << 20))
+        capture.started()
+    assert capture.dropped == (1 << 20) - 100
 
 
 def test_many_small_writes_are_read_together() -> None:
