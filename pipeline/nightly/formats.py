@@ -18,6 +18,7 @@ from pipeline.nightly import quiet, record
 from pipeline.oci import bill
 from pipeline.oci import record as materials
 from pipeline.packages import lua
+from pipeline.render import templates as rendering
 from pipeline.resolve import lockfile, parsed
 from pipeline.site import history, writing
 from pipeline.store import envelopes
@@ -30,6 +31,7 @@ IMAGE: Mapping[str, int] = MappingProxyType(
         "pipeline.layers.segments.FORMAT": segments.FORMAT,
         "pipeline.layers.state.FORMAT": state.FORMAT,
         "pipeline.packages.lua._FORMAT": lua._FORMAT,
+        "pipeline.render.templates.FORMAT": rendering.FORMAT,
         "pipeline.resolve.parsed._FORMAT": parsed._FORMAT,
     }
 )
