@@ -137,6 +137,7 @@ def nightly_command(
         request = Request(
             catalogue=tuple(catalogue),
             to=address,
+            destination=to,
             key=key,
             pages=site or (address.path / PAGES if address.kind is MirrorKind.DIRECTORY else None),
             only=tuple(only or ()),

@@ -106,7 +106,11 @@ def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOr
         changed=None if request.changed_since is None else _changed(request.catalogue, request.changed_since),
         containing=request.containing,
     )
-    return workshop, NightOrder(request.catalogue, making, wanted, request.write_locks), environment
+    return (
+        workshop,
+        NightOrder(request.catalogue, making, wanted, request.write_locks, request.destination),
+        environment,
+    )
 
 
 def _named_by(repositories: Path) -> frozenset[str]:

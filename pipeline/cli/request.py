@@ -11,10 +11,12 @@ from pipeline.model.image import Compression
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a person asks a night for, as the options of `relbuild nightly` give it. `pages` is where the pages go."""
+    """What a person asks a night for, as the options of `relbuild nightly` give it. `destination` is the mirror as
+    it was typed, `pages` is where the pages go."""
 
     catalogue: tuple[Path, ...]
     to: Address
+    destination: str
     key: Path | None
     pages: Path | None
     only: tuple[str, ...]

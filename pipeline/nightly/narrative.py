@@ -35,12 +35,14 @@ ANY_NAME = "any"
 @dataclass(frozen=True, slots=True)
 class NightOrder:
     """What is asked for: the catalogue's folders or recipes, which products of it, and how they are made.
-    `write_locks`: put the locks of tonight beside the recipes."""
+    `write_locks`: put the locks of tonight beside the recipes. `destination` is the mirror as it was typed: everybody
+    reads the pages, and where a relative path begins is this machine's business."""
 
     catalogue: tuple[Path, ...]
     making: Making
     wanted: Wanted = Wanted()
     write_locks: bool = False
+    destination: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
         began=int(began * 1000),
         ended=int(workshop.clock() * 1000),
         catalogue=" ".join(str(place) for place in order.catalogue),
-        destination=str(order.making.to),
+        destination=order.destination or str(order.making.to),
         known_as=order.making.known_as or known_as,
         products=products,
         repositories=planner.states,
