@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import beneath
-from pipeline.beneath import Escape, Folder, LinkRefused, NotRegular, TooLarge, read_file
+from pipeline.beneath import Escape, Folder, LinkRefused, NotRegular, TooLarge, read_file, resolve
+from pipeline.beneath import folder as folder_module
 
 
 @pytest.fixture(params=["openat2", "by hand"])
@@ -19,10 +19,10 @@ def resolver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Both ways; the first where this machine has it, which it says."""
     kernel = request.param == "openat2"
     if kernel:
-        assert beneath.kernel_resolves(), (
+        assert resolve.kernel_resolves(), (
             "this machine has no openat2: Linux 5.6 and a filter that admits it are needed"
         )
-    monkeypatch.setattr(beneath, "kernel_resolves", lambda: kernel)
+    monkeypatch.setattr(resolve, "kernel_resolves", lambda: kernel)
     return str(request.param)
 
 
@@ -151,7 +151,7 @@ def test_a_file_that_is_too_large_or_grows_is_read_no_further(folder: Folder) ->
         grown.write(" and more")
         grown.flush()
         with pytest.raises(TooLarge):
-            beneath._bounded(file, Path("file"), 6)
+            folder_module._bounded(file, Path("file"), 6)
 
 
 def test_a_name_of_very_many_parts_ends(folder: Folder) -> None:

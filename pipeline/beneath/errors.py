@@ -1,0 +1,70 @@
+"""What opening a file below a folder may end with, besides what the system says."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from pathlib import Path
+from typing import Final
+
+from pipeline.errors import RecipeError
+
+_KINDS: Final = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class Escape(OSError):
+    """A name leads out of the folder. `link` is the link that does, below the folder ("": the name itself), `target`
+    what stands in it."""
+
+    def __init__(self, folder: Path, name: str, link: str, target: str) -> None:
+        self.folder, self.link, self.target = folder, link, target
+        message = (
+            f"the link '{link}' leads to '{target}', outside '{folder}'"
+            if link
+            else f"'{name}' lies outside '{folder}'"
+        )
+        super().__init__(errno.EXDEV, message, str(folder / name))
+
+    @property
+    def way_out(self) -> str:
+        """What to do about it."""
+        if not self.link:
+            return "move the file into that folder"
+        if self.target.startswith("/"):
+            return "put the file itself there; a link has to be relative, and to stay in the folder"
+        return "put the file itself there, or link to one in the folder"
+
+
+class NotRegular(OSError):
+    """What is opened is no regular file."""
+
+    def __init__(self, path: Path, mode: int) -> None:
+        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        super().__init__(code, f"it is {kind}, and a file is wanted", str(path))
+
+
+class LinkRefused(OSError):
+    """A link stands where none is expected."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(errno.ELOOP, "a link stands where none is expected", str(path))
+
+
+class TooLarge(OSError):
+    """A file has more than `limit` bytes."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self.limit = limit
+        super().__init__(errno.EFBIG, f"it has more than {limit} bytes", str(path))
+
+
+def escape_error(error: Escape, place: str | None) -> RecipeError:
+    """An escape as a person is told of it."""
+    return RecipeError("path-escapes", str(error.strerror), place=place, hint=error.way_out)
