@@ -428,3 +428,27 @@ def test_a_registry_that_forbids_deletion_is_left_as_it_was(tmp_path: Path, stor
                 remove()
             assert caught.value.code == "delete-unsupported"
         assert app.resolve("1.0") == manifest.digest
+
+
+def test_rot_that_the_registry_keeps_is_refused_with_a_way_out(tmp_path: Path, store: Store) -> None:
+    """docker-registry takes what it has under a digest for whole, and serves whatever its disk holds."""
+    image = tiny(store)
+    layer = image.layers[0].blob
+    with peers.docker_registry(tmp_path / "registry") as host, opened(host, "rot") as first:
+        push(first.repository("tiny"), image, store)
+        folder = tmp_path / "registry" / "data" / "docker" / "registry" / "v2" / "blobs" / "sha256"
+        stored = {digest: folder / digest.hex[:2] / digest.hex / "data" for digest in (layer.digest, image.digest)}
+        for path in stored.values():
+            data = path.read_bytes()
+            path.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
+        with opened(host, "rot") as mirror, pytest.raises(VerificationError) as caught:
+            mirror.repository("tiny").put_blob(layer, store.blob(layer.digest))
+        assert caught.value.code == "mirror-rotten"
+        with opened(host, "rot") as mirror, pytest.raises((VerificationError, EnvironmentLacking)):
+            mirror.repository("tiny").put_manifest(Manifest(media_types.MANIFEST, image.manifest_bytes))
+        for path in stored.values():  # as the error says
+            path.unlink()
+        with opened(host, "rot") as mirror:
+            push(mirror.repository("tiny"), image, store)
+            mirror.repository("tiny").check_blob(layer)
+            assert mirror.repository("tiny").manifest(image.digest) is not None
