@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,17 +94,6 @@ def relbuild_error(error: BaseException) -> RelbuildError | None:
         case OSError():
             return _of_system(error)
     return None
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Give an OSError of this block the path that it is about: those of reading and writing an open file have none."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            error.filename = str(path)
-        raise
 
 
 def _of_system(error: OSError) -> RelbuildError:

@@ -23,7 +23,7 @@ from pipeline.model.rpm_database import FILE
 from pipeline.packages.header import open_header
 from pipeline.packages.library import rpm
 from pipeline.process import CommandFailed, run
-from pipeline.system_errors import naming
+from pipeline.store import failing_at
 
 DATABASE = FILE
 """Name of the one file that `write_database` leaves."""
@@ -80,7 +80,7 @@ def write_database(folder: Path, records: Sequence[DatabaseRecord]) -> None:
     database's path where the machine refuses: a full disk, a quota, a defect.
     """
     headers = folder / "headers"
-    with naming(headers), headers.open("wb") as file:
+    with failing_at(headers), headers.open("wb") as file:
         for record in records:
             file.write(_installed(record))
     with headers.open("rb") as file:
@@ -96,7 +96,7 @@ def write_database(folder: Path, records: Sequence[DatabaseRecord]) -> None:
     _demand_written(imported.stderr.decode(errors="replace"), database)
     if imported.status != 0:
         raise BuildError("rpm-database", f"rpm cannot write its database: {CommandFailed(imported)}")
-    with naming(database):
+    with failing_at(database):
         try:
             _settle(database, len(records))
         except sqlite3.Error as error:

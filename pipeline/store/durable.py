@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+_SPARED = 30.0
+"""Seconds: far more than passes between making a draft and locking it."""
 
 
 @contextlib.contextmanager
@@ -46,11 +52,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Put `data` at `path`, whole or not at all, also over a power cut. What stood there is replaced."""
+    """Put `data` at `path`, whole or not at all, also over a power cut. What stood there is replaced, and what a killed
+    writer of the same file left is removed."""
+    _sweep(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     draft = Path(name)
     try:
         with failing_at(path), os.fdopen(handle, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             file.write(data)
             os.fchmod(file.fileno(), mode)
             sync_file(file)
@@ -59,3 +68,15 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         draft.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _sweep(path: Path) -> None:
+    """Remove drafts of `path` that no living process holds. The youngest are spared: their owner is about to."""
+    draft = re.compile(re.escape(f".{path.name}.") + "[a-z0-9_]{8}")
+    for other in path.parent.iterdir():
+        # One that may not be read, or is gone by now, is somebody else's.
+        with contextlib.suppress(OSError):
+            if draft.fullmatch(other.name) and other.lstat().st_mtime < time.time() - _SPARED:
+                with other.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    other.unlink()

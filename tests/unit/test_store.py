@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from pipeline.digest import DiffId, Digest
 from pipeline.errors import VerificationError
-from pipeline.store import Store, collect
+from pipeline.store import Store, collect, write_durably
 
 
 @pytest.fixture
@@ -130,3 +131,19 @@ def test_collecting_removes_what_was_not_used_and_keeps_what_is_named_or_young(s
     assert store.recall(Digest.of(b"old")) is None
     assert not store.tree(DiffId.of(b"tar")).exists()
     assert freed["blobs"] > 0 and in_flight(store) == []
+
+
+def test_a_draft_that_a_killed_writer_left_beside_a_file_goes_with_the_next_write(tmp_path: Path) -> None:
+    target = tmp_path / "nginx.lock"
+    left, young, swap = (tmp_path / f".nginx.lock.{end}" for end in ("abcd_123", "wxyz9876", "swp"))
+    for path in (left, young, swap):
+        path.write_bytes(b"half")
+    for path in (left, swap):
+        os.utime(path, (1, 1))
+    with (tmp_path / ".nginx.lock.heldheld").open("wb") as held:
+        os.utime(held.name, (1, 1))
+        fcntl.flock(held, fcntl.LOCK_EX)
+        write_durably(target, b"whole")
+        assert Path(held.name).exists()
+    assert target.read_bytes() == b"whole"
+    assert (left.exists(), young.exists(), swap.exists()) == (False, True, True)

@@ -12,7 +12,8 @@ from pipeline.errors import BuildError, EnvironmentLacking, UsageError
 from pipeline.packages import database
 from pipeline.packages.database import write_database
 from pipeline.process import Completed
-from pipeline.system_errors import naming, relbuild_error
+from pipeline.store import failing_at
+from pipeline.system_errors import relbuild_error
 
 _USAGE = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
@@ -73,7 +74,11 @@ def test_a_file_where_a_folder_is_wanted_is_named_as_that(tmp_path: Path) -> Non
 
 
 def test_a_write_that_fails_names_the_file_also_where_the_kernel_does_not(tmp_path: Path) -> None:
-    with pytest.raises(OSError) as raised, naming(tmp_path / "x"), Path("/dev/full").open("wb", buffering=0) as file:
+    with (
+        pytest.raises(OSError) as raised,
+        failing_at(tmp_path / "x"),
+        Path("/dev/full").open("wb", buffering=0) as file,
+    ):
         file.write(b"x")
     error = relbuild_error(raised.value)
     assert error is not None and error.code == "disk-full" and error.problems[0].place == str(tmp_path / "x")

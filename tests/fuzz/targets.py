@@ -1,0 +1,219 @@
+"""Every reader of bytes that others have made, as a function that raises nothing but the reader's own error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from pipeline.digest import Digest
+from pipeline.documents import parse
+from pipeline.errors import RelbuildError
+from pipeline.layers.tar import read_tar
+from pipeline.mirror.history import read_move
+from pipeline.mirror.pulls import read_pulls
+from pipeline.mirror.references import listed_referrers, media_type_of, references, referrer_of, subject_of
+from pipeline.model.artifact import Manifest
+from pipeline.model.json_form import from_json
+from pipeline.model.report_form import read_report
+from pipeline.nightly.record import Record, Standing
+from pipeline.oci import load_verifying_key, media_types
+from pipeline.oci.artifacts import read_artifact
+from pipeline.oci.bill import parse_bill
+from pipeline.oci.bundle import bundle_layer, unverified_statement
+from pipeline.oci.contents import built_for, listed_packages
+from pipeline.oci.image import parse_config, parse_image, parse_index
+from pipeline.oci.licences import licence_expression
+from pipeline.oci.record import parse_record
+from pipeline.oci.statements import read_statement
+from pipeline.packages import read_change_days, read_changelog, read_header
+from pipeline.recipes import load_recipe
+from pipeline.recipes.rules import load_rules
+from pipeline.render import evaluate
+from pipeline.repos.advisories import read_updateinfo
+from pipeline.repos.repomd import parse_metalink, parse_mirrorlist, parse_repomd
+from pipeline.resolve.lockfile import parse_lock
+from pipeline.resolve.modules import _documents, _take
+from pipeline.transfer.challenge import parse_challenges, parse_scopes
+
+Read = Callable[[bytes], object]
+
+_FOLDER = Path(tempfile.gettempdir())
+_SEPARATOR = b"\n====\n"
+"""Between the two documents of an input that has two."""
+
+
+@contextlib.contextmanager
+def _file(data: bytes, name: str) -> Iterator[Path]:
+    path = _FOLDER / f"fuzz-{os.getpid()}-{name}"
+    path.write_bytes(data)
+    try:
+        yield path
+    finally:
+        path.unlink()
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _recipe(data: bytes) -> object:
+    with _file(data, "recipe.yaml") as path:
+        return load_recipe(path)
+
+
+def _rules(data: bytes) -> object:
+    with _file(data, "rules.yaml") as path:
+        return load_rules(path)
+
+
+def _updateinfo(data: bytes) -> object:
+    with _file(data, "updateinfo.xml") as path:
+        return read_updateinfo(path, "updates")
+
+
+def _modules(data: bytes) -> object:
+    streams: list[object] = []
+    for value in _documents(_text(data), "modules.yaml"):
+        _take(value, streams, {})  # type: ignore[arg-type]
+    return streams
+
+
+def _tar(data: bytes) -> object:
+    half = len(data) // 2
+    seen = []
+    for member in read_tar(iter((data[:half], data[half:])), "layer"):
+        seen.append((member.entry, sum(len(piece) for piece in member.pieces())))
+    return seen
+
+
+def _header(data: bytes) -> object:
+    """In the pipeline this comes after `verify_package`: what gets here was signed."""
+    with _file(data, "package.rpm") as path:
+        return read_header(path, Digest.of(data)), read_changelog(path), read_change_days(path)
+
+
+def _image(data: bytes) -> object:
+    manifest, _, config = data.partition(_SEPARATOR)
+    return parse_image("a", "a:1", manifest, config or b"{}")
+
+
+def _config(data: bytes) -> object:
+    return parse_config(data)
+
+
+def _index(data: bytes) -> object:
+    return parse_index(data)
+
+
+def _referrers(data: bytes) -> object:
+    index = Manifest(media_types.INDEX, data)
+    with contextlib.suppress(RelbuildError):
+        referrer_of(index)
+    with contextlib.suppress(RelbuildError):
+        references(index)
+    with contextlib.suppress(RelbuildError):
+        subject_of(index)
+    media_type_of(data)
+    return listed_referrers(index)
+
+
+def _artifact(data: bytes) -> object:
+    manifest = Manifest(media_types.MANIFEST, data)
+    with contextlib.suppress(RelbuildError):
+        bundle_layer(manifest)
+    with contextlib.suppress(RelbuildError):
+        read_move(manifest, "move.1")
+    return read_artifact(manifest)
+
+
+def _bundle(data: bytes) -> object:
+    return unverified_statement(data)
+
+
+def _statement(data: bytes) -> object:
+    return read_statement(data)
+
+
+def _predicates(data: bytes) -> object:
+    for read in (parse_bill, parse_record, listed_packages, built_for):
+        with contextlib.suppress(RelbuildError):
+            read(data, "predicate")  # type: ignore[operator]
+    return None
+
+
+def _lock(data: bytes) -> object:
+    return parse_lock(_text(data), "a.lock")
+
+
+def _night(data: bytes) -> object:
+    """Its callers take ValueError for "nobody knows": `from_json` promises no other."""
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(data)
+        for kind in (Record, Standing):
+            with contextlib.suppress(ValueError):
+                from_json(kind, value)
+        if isinstance(value, dict):
+            read_report(value)
+    return None
+
+
+def _challenge(data: bytes) -> object:
+    text = data.decode("latin-1")
+    return parse_challenges(text.split("\n")), parse_scopes(text)
+
+
+def _template(data: bytes) -> object:
+    values: Mapping[str, object] = {"packages": {"a": {"version": "1.0"}}, "name": "a", "values": {"n": 3, "l": [1, 2]}}
+    return evaluate(_text(data), values, place="recipe.yaml:1")
+
+
+def _key(data: bytes) -> object:
+    return load_verifying_key(data)
+
+
+def _pulls(data: bytes) -> object:
+    with _file(data, "access.log") as path:
+        return read_pulls([path])
+
+
+TARGETS: Mapping[str, Read] = MappingProxyType(
+    {
+        "yaml": lambda data: parse(_text(data), "a.yaml"),
+        "recipe": _recipe,
+        "rules": _rules,
+        "repomd": lambda data: parse_repomd(data, "repomd.xml"),
+        "metalink": lambda data: parse_metalink(data, "metalink"),
+        "mirrorlist": lambda data: parse_mirrorlist(data, "mirrorlist"),
+        "updateinfo": _updateinfo,
+        "modules": _modules,
+        "tar": _tar,
+        "header": _header,
+        "image": _image,
+        "config": _config,
+        "index": _index,
+        "referrers": _referrers,
+        "artifact": _artifact,
+        "bundle": _bundle,
+        "statement": _statement,
+        "predicates": _predicates,
+        "lock": _lock,
+        "night": _night,
+        "challenge": _challenge,
+        "template": _template,
+        "key": _key,
+        "licence": lambda data: licence_expression(_text(data)),
+        "pulls": _pulls,
+    }
+)
+"""Each reader by its name."""
+
+
+def attempt(name: str, data: bytes) -> None:
+    """Read `data`; the reader's own error is an answer, any other is a find."""
+    with contextlib.suppress(RelbuildError):
+        TARGETS[name](data)
