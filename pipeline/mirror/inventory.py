@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.mirror.place import Place, Shelf, manifest_of
 from pipeline.model.artifact import Manifest
+
+_BLOB = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,12 @@ def _manifests(shelf: Shelf) -> list[ManifestHeld]:
         with contextlib.suppress(FileNotFoundError):
             manifest = Manifest(media_type, path.read_bytes())
             if manifest.digest != digest:
-                raise VerificationError("digest-mismatch", f"{digest} has other bytes", place=str(path))
+                raise VerificationError(
+                    "digest-mismatch",
+                    f"{digest} has other bytes",
+                    place=str(path),
+                    hint="`relbuild scrub` puts it aside, and heals it where good bytes are",
+                )
             found.append(ManifestHeld(shelf.name, manifest, path.stat().st_ctime))
     return found
 
@@ -92,7 +100,7 @@ def _blobs(place: Place) -> list[BlobHeld]:
     found = []
     with os.scandir(place.blobs) as entries:
         for entry in entries:
-            if len(entry.name) == 64:
+            if _BLOB.fullmatch(entry.name):
                 with contextlib.suppress(FileNotFoundError):
                     seen = entry.stat(follow_symlinks=False)
                     found.append(BlobHeld(Digest(entry.name), seen.st_size, seen.st_ctime))

@@ -201,7 +201,12 @@ class Shelf:
             data = file.read(DOCUMENT_LIMIT + 1)
         manifest = Manifest(_MEDIA_TYPES[path.suffix[1:]], data)
         if manifest.digest != digest:
-            raise VerificationError("digest-mismatch", f"{digest} has other bytes", place=str(path))
+            raise VerificationError(
+                "digest-mismatch",
+                f"{digest} has other bytes",
+                place=str(path),
+                hint="`relbuild scrub` puts it aside, and heals it where good bytes are",
+            )
         return manifest
 
     def put(self, manifest: Manifest) -> bool:

@@ -148,8 +148,9 @@ class Pruning:
             if _at(path.name) < before:
                 freed += _bytes(path)
                 self._remove(path)
-        with contextlib.suppress(FileNotFoundError):
-            for path in self._folder.glob("gone-*"):
+        for path in self._folder.glob("*"):
+            # What was being deleted, and what was begun and has no list yet: nothing was moved there.
+            if path.name.startswith("gone-") or (_STAMP.fullmatch(path.name) and not _listed(path)):
                 shutil.rmtree(path)
         for path in (self._folder / "rotten").glob("*"):
             if path.lstat().st_ctime < before:

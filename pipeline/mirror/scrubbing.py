@@ -53,9 +53,18 @@ def scrub_directory(mirror: DirectoryMirror, healing: Healing, *, rate: int, pro
     with reaching(mirror.url):
         mirror.place.make()
         drafts = mirror.place.sweep()
+        _warn_of_configuration(mirror, progress)
         total = sum(found.st_size for path in _blob_files(mirror) if (found := regular_file(path)))
         with task(progress, "scrub", mirror.url, total=total, unit="bytes") as running:
             return _DirectoryScrub(mirror, healing, Throttle(rate), running, drafts).run()
+
+
+def _warn_of_configuration(mirror: DirectoryMirror, progress: Progress) -> None:
+    """A mirror keeps the `nginx.conf` that it was made with, which its keeper may have changed."""
+    path = mirror.place.root / "nginx.conf"
+    with contextlib.suppress(FileNotFoundError):
+        if b"disable_symlinks" not in path.read_bytes():
+            progress.warn(f"{path} is of an older relbuild, and lets nginx follow planted links: see docs/mirrors.md")
 
 
 def _blob_files(mirror: DirectoryMirror) -> list[Path]:

@@ -205,3 +205,11 @@ def test_nothing_is_pruned_while_others_publish(mirror: DirectoryMirror) -> None
         assert not entered.wait(0.2)
     other.join(5)
     assert entered.is_set()
+
+
+def test_a_pruning_that_was_killed_before_its_list_leaves_no_folder(mirror: DirectoryMirror, store: Store) -> None:
+    begun = mirror.place.root / ".quarantine" / "20270115T080000Z.0123abcd"
+    begun.mkdir(parents=True)
+    with mirror.pruning(1) as pruning:
+        pruning.empty_quarantine(0)
+    assert not begun.exists()

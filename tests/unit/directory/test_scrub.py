@@ -19,7 +19,7 @@ from pipeline.mirror.references import fallback_tag
 from pipeline.mirror.scrubbing import scrub_directory
 from pipeline.model.artifact import Manifest
 from pipeline.model.scrub import Fate, Scrubbed, Thing, Wrong
-from pipeline.progress import QUIET
+from pipeline.progress import QUIET, Task
 from pipeline.store import Store
 from tests.unit import mirrored
 from tests.unit.directory.test_reuse import flip, rotten
@@ -290,3 +290,23 @@ def test_json_says_all_of_it(mirror: DirectoryMirror, store: Store, put: Manifes
     ]
     assert value["healed"]
     assert not value["whole"]
+
+
+def test_a_configuration_that_follows_links_is_told(mirror: DirectoryMirror, store: Store, put: Manifest) -> None:
+    told: list[str] = []
+
+    class Told:
+        def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+            return QUIET.start(stage, label)
+
+        def finish(self, task: Task, *, failed: bool = False) -> None: ...
+
+        def warn(self, text: str) -> None:
+            told.append(text)
+
+    scrub_directory(mirror, Healing(store), rate=0, progress=Told())
+    assert not told
+    (mirror.place.root / "nginx.conf").write_text("server { }")
+    scrub_directory(mirror, Healing(store), rate=0, progress=Told())
+    assert len(told) == 1
+    assert "planted links" in told[0]
