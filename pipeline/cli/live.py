@@ -21,6 +21,7 @@ from rich.text import Text
 from pipeline.cli.progress import Running
 from pipeline.escaping import visible
 from pipeline.progress import Task
+from pipeline.urls import redacted
 
 
 def _text(foreign: str) -> str:
@@ -43,7 +44,7 @@ class _Figures(ProgressColumn):
 
 class _LiveRunning(Running):
     def __init__(self, bars: Bars, stage: str, label: str, total: int | None, unit: str) -> None:
-        bar = bars.add_task(f"{stage:>8}  {_text(label)}", total=total, unit=unit)
+        bar = bars.add_task(f"{stage:>8}  {_text(redacted(label))}", total=total, unit=unit)
         super().__init__(stage, label, total, unit, bar)
         self._bars = bars
 
@@ -83,7 +84,7 @@ class Live:
         )
 
     def warn(self, text: str) -> None:
-        self._console.print(f"[yellow]! warning[/]  {_text(text)}", highlight=False)
+        self._console.print(f"[yellow]! warning[/]  {_text(redacted(text))}", highlight=False)
 
     def close(self) -> None:
         """Take the bars off the screen."""

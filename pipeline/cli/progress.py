@@ -11,6 +11,7 @@ from typing import IO
 
 from pipeline.escaping import visible
 from pipeline.progress import QUIET, Progress, Task
+from pipeline.urls import redacted
 
 
 class Look(StrEnum):
@@ -37,7 +38,7 @@ def size_text(count: float) -> str:
 
 class Running:
     def __init__(self, stage: str, label: str, total: int | None, unit: str, bar: int | None = None) -> None:
-        self.stage, self.label, self.total, self.unit, self.bar = stage, label, total, unit, bar
+        self.stage, self.label, self.total, self.unit, self.bar = stage, redacted(label), total, unit, bar
         self.done = 0
         self.text = ""
         self.started = time.monotonic()
@@ -48,7 +49,7 @@ class Running:
             self.done += amount
 
     def note(self, text: str) -> None:
-        self.text = text
+        self.text = redacted(text)
 
     def summary(self) -> str:
         took = time.monotonic() - self.started
@@ -77,7 +78,7 @@ class _Lines:
         self._say(f"{task.stage:>8}  {task.label}: {'failed, ' if failed else ''}{task.summary()}")
 
     def warn(self, text: str) -> None:
-        self._say(f" warning  {text}")
+        self._say(f" warning  {redacted(text)}")
 
     def _say(self, text: str) -> None:
         with self._lock:
@@ -88,7 +89,8 @@ class _JsonLines(_Lines):
     """One JSON object a line: `{"event": "finish", "stage": …}`."""
 
     def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
-        self._say(json.dumps({"event": "start", "stage": stage, "label": label, "total": total, "unit": unit}))
+        shown = redacted(label)
+        self._say(json.dumps({"event": "start", "stage": stage, "label": shown, "total": total, "unit": unit}))
         return super().start(stage, label, total=total, unit=unit)
 
     def finish(self, task: Task, *, failed: bool = False) -> None:
@@ -98,7 +100,7 @@ class _JsonLines(_Lines):
         self._say(json.dumps({**event, "done": task.done, "unit": task.unit, "note": task.text, "took_ms": took}))
 
     def warn(self, text: str) -> None:
-        self._say(json.dumps({"event": "warning", "text": text}))
+        self._say(json.dumps({"event": "warning", "text": redacted(text)}))
 
 
 def close(progress: Progress) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pipeline.progress import Progress, Task
+from pipeline.urls import redacted
 
 PAUSE = 0.25
 """Seconds between two tellings of how far one task is: a task may advance a thousand times a second."""
@@ -40,6 +41,10 @@ class Event:
     amount: int | None = None
     unit: str = ""
     failed: bool = False
+
+    def __post_init__(self) -> None:
+        if "://" in self.text:
+            object.__setattr__(self, "text", redacted(self.text))
 
 
 @dataclass(slots=True)

@@ -28,6 +28,9 @@ READ: Mapping[str, Form] = MappingProxyType(
         **dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"), Form.TEXT),
         **dict.fromkeys(("no_proxy", "NO_PROXY"), Form.TEXT),
         **dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE"), Form.PATH),
+        **dict.fromkeys(("RELBUILD_TIMEOUT", "RELBUILD_MINRATE"), Form.TEXT),
+        # `pipeline.transfer.realms`
+        "RELBUILD_TOKEN_SERVERS": Form.TEXT,
         # `pipeline.transfer.credentials`, `pipeline.transfer.certificates`, `~` in `pipeline.repos.variables`
         "REGISTRY_AUTH_FILE": Form.PATH,
         **dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"), Form.PATH),

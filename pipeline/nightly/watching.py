@@ -13,6 +13,7 @@ from pipeline.nightly.quiet import DOCUMENT_LIMIT, Get, Watch, watch
 from pipeline.packages import library_files
 from pipeline.repos.variables import expand_repository, platform_variables
 from pipeline.sandbox import find_runtime
+from pipeline.urls import public
 
 REMOTE = ("http:", "https:", "file:")
 
@@ -49,6 +50,8 @@ def watched(
                 else:
                     files.add(Path(key))
         documents += [(f"{one.base_urls[0]}/repodata/repomd.xml", one.repomd) for one in offer.repositories]
+    if any(public(url) != url for url, _ in documents):
+        return None  # What is remembered stands in the store, and a password does not belong there.
     return watch(
         made,
         files=files,

@@ -40,9 +40,6 @@ HURRIED_RATE = 16
 """… and how many times `minrate` it must bring. If none does, all are asked again and given their time: what came is
 kept, so that hurrying costs nothing on a slow line."""
 
-TIMEOUT_VARIABLE, MINRATE_VARIABLE = "RELBUILD_TIMEOUT", "RELBUILD_MINRATE"
-"""For slow lines and slow servers: seconds, and bytes per second."""
-
 _SECONDS = re.compile(r"[0-9]{1,5}")
 _RATE = re.compile(r"[0-9]{1,9}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -87,8 +84,10 @@ class Network:
             https_proxy=_proxy(value("https_proxy", "HTTPS_PROXY") or everything, "https_proxy"),
             no_proxy=tuple(host.strip() for host in direct if host.strip()),
             ca_file=Path(certificates) if certificates else None,
-            timeout=float(_number(variables, TIMEOUT_VARIABLE, _SECONDS, int(TIMEOUT), "seconds, 1 to 99999", least=1)),
-            minrate=_number(variables, MINRATE_VARIABLE, _RATE, MINRATE, "bytes per second, 0 for any"),
+            timeout=float(
+                _number(variables.get("RELBUILD_TIMEOUT", ""), "RELBUILD_TIMEOUT", _SECONDS, int(TIMEOUT), least=1)
+            ),
+            minrate=_number(variables.get("RELBUILD_MINRATE", ""), "RELBUILD_MINRATE", _RATE, MINRATE, least=0),
         )
 
     def hurry(self) -> Network:
@@ -165,14 +164,12 @@ def _proxy(text: str | None, name: str) -> str | None:
     return url
 
 
-def _number(
-    variables: Mapping[str, str], name: str, form: re.Pattern[str], default: int, what: str, *, least: int = 0
-) -> int:
-    text = variables.get(name, "").strip()
+def _number(given: str, name: str, form: re.Pattern[str], default: int, *, least: int) -> int:
+    text = given.strip()
     if not text:
         return default
     if not form.fullmatch(text) or int(text) < least:
-        raise _unusable(name, "it is no whole number that can be", what)
+        raise _unusable(name, "it is no whole number that can be", f"a number from {least} on, or leave it out")
     return int(text)
 
 

@@ -44,7 +44,7 @@ class TokenServers:
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> TokenServers:
         """The public ones and those that RELBUILD_TOKEN_SERVERS names. Raises UsageError `token-servers-malformed`."""
-        words = environment.get(VARIABLE, "").replace(",", " ").split()
+        words = environment.get("RELBUILD_TOKEN_SERVERS", "").replace(",", " ").split()
         return cls(frozenset(_entry(word) for word in words))
 
     def admit(self, registry: Url, realm: Url) -> bool:

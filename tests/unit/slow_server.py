@@ -56,7 +56,7 @@ class SlowServer:
                 asked += piece
             path = asked.split(b" ")[1].decode()
             self.asked[path] += 1
-            act = getattr(self, f"act_{path.split('/')[1].partition('?')[0]}", None)
+            act = getattr(self, f"act_{path.lstrip('/').partition('/')[0].partition('?')[0]}", None)
             if act is not None:
                 act(connection, path)
             else:
