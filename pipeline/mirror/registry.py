@@ -217,7 +217,10 @@ class RegistryRepository(Repository):
 
     def holds_whole(self, descriptor: Descriptor) -> bool:
         """Is the blob here, its bytes known to be what its digest says?"""
-        if self._blob_size(descriptor.digest) not in {-1, descriptor.size}:
+        return self._is_whole(descriptor, self._blob_size(descriptor.digest))
+
+    def _is_whole(self, descriptor: Descriptor, size: int | None) -> bool:
+        if size not in {-1, descriptor.size}:
             return False
         if self._known.believes(descriptor.digest, NO_STAMP):
             return True
@@ -304,8 +307,9 @@ class RegistryRepository(Repository):
         """Make sure that a blob is here: looked for, else mounted from one of `elsewhere`, else uploaded."""
         known_digest(content, descriptor)
         self._write()
-        present = self._blob_size(descriptor.digest) is not None
-        if present and self.holds_whole(descriptor):
+        size = self._blob_size(descriptor.digest)
+        present = size is not None
+        if self._is_whole(descriptor, size):
             return Arrival.PRESENT
         upload = Upload(self._exchange, self._full, descriptor, content)
         if not present and upload.mount([self._address.full(name) for name in elsewhere if name != self._name]):

@@ -99,6 +99,8 @@ def test_publishing_what_is_there_leaves_every_file_of_a_directory_alone(
     def listing() -> dict[str, tuple[int, ...]]:
         found = {}
         for path in sorted((tmp_path / "mirror").rglob("*")):
+            if {".scrub", ".incoming"} & set(path.parts):  # what was found whole is remembered there
+                continue
             seen = path.lstat()
             found[str(path)] = (seen.st_ino, seen.st_mode, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
         return found
