@@ -93,6 +93,14 @@ class SlowServer:
         connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         self._slowly(connection, b"1\r\na\r\n")
 
+    def act_steady(self, connection: socket.socket, _: str) -> None:
+        """All of it, as a slow line brings it: some ten thousand bytes per second."""
+        connection.sendall(head("200 OK", length=len(self.content)))
+        for start in range(0, len(self.content), 256):
+            if self._closed.wait(TICK):
+                return
+            connection.sendall(self.content[start : start + 256])
+
     def act_stall(self, connection: socket.socket, _: str) -> None:
         """Half of it, and no more."""
         connection.sendall(head("200 OK", length=len(self.content)) + self.content[: len(self.content) // 2])
