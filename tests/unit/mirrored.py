@@ -110,11 +110,11 @@ def blobs_of(made: Image) -> set[Digest]:
 
 
 def all_files(root: Path) -> dict[str, bytes | str]:
-    """Every file's bytes and every link's text below a folder, but for locks."""
+    """Every file's bytes and every link's text below a folder, but for locks and what is known to be whole."""
     return {
         path.relative_to(root).as_posix(): str(path.readlink()) if path.is_symlink() else path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if (path.is_file() or path.is_symlink()) and ".lock" not in path.parts and path.name != "_lock"
+        if (path.is_file() or path.is_symlink()) and not {".lock", ".scrub"} & set(path.parts) and path.name != "_lock"
     }
 
 
