@@ -42,7 +42,7 @@ class Problem:
     def __post_init__(self) -> None:
         for name in ("message", "place", "hint"):
             text = getattr(self, name)
-            if text and ("://" in text or not text.isascii()):
+            if text and (":/" in text or not text.isascii()):
                 # Halves of surrogate pairs (file names that are no UTF-8, JSON's escapes) cannot be printed.
                 object.__setattr__(self, name, redacted(text).encode(errors="replace").decode())
 

@@ -52,6 +52,8 @@ _HARMLESS = frozenset(
 nobody knows whether they are a token or a signature."""
 
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/?#]*@")
+_COLLAPSED = re.compile(r"((?:https?|ftp|registry(?:\+http)?):/)(?!/)[^\s/?#]*@(?!sha256:)")
+"""What becomes of a URL that was taken for a path."""
 _TORN = re.compile(r"(?<=://)(?!\[)[^\s/?#@\[]*:(?!PORT)(?!\d{0,5}(?:[/?#\s'\",;:)\]]|$))\S*@(?!sha256:)")
 """A password with an unencoded `/`, `?` or `#` in it ends the host for a parser; for whoever reads it, it does not."""
 _CUT = re.compile(r"(?<=://)(?!\[)[^\s/?#@\[*]*:(?!PORT)(?!\d{0,5}(?:[/?#\s'\",;:)\]]|$))[^\s/?#'\"]*")
@@ -62,8 +64,9 @@ _PARAMETER = re.compile(r"([^&;=]+)=([^&;]*)")
 
 def redacted(text: str) -> str:
     """`text` with every URL in it without user, password, and the values of parameters that may be secret."""
-    if "://" not in text:
+    if ":/" not in text:
         return text
+    text = _COLLAPSED.sub(rf"\1{HIDDEN}@", text)
     text = _CREDENTIALS.sub(f"{HIDDEN}@", text)
     text = _TORN.sub(f"{HIDDEN}@", text)
     text = _CUT.sub(HIDDEN, text)

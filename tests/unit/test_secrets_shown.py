@@ -54,6 +54,7 @@ FORMS = (
     "ftp://user:{}@host.test",
     "http://user:{}/x@host.test/",
     "http://user:{}",
+    "registry+http:/user:{}@host.test/ns",
 )
 
 
@@ -102,6 +103,7 @@ def test_no_password_survives_in_any_text(secret: str, form: str, before: str, a
         "https://mirrors.test/metalink?repo=f40&arch=x86_64",
         "https://host.test/@scope/package, see https://host.test:443/a:b@c",
         "dir:/srv/user:name@host/app:1",
+        "oci:/srv/name@host",
     ],
 )
 def test_what_is_no_secret_is_shown_as_it_is(text: str) -> None:
