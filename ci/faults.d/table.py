@@ -5,11 +5,16 @@ Usage: python ci/faults.d/table.py [--check]
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 DOCS = Path(__file__).parents[2] / "docs"
+_COUNTED = re.compile(r"(\d+) ([a-z][a-z ]*?)(?= during|,|$)")
+"""A number and what was counted, in a scenario's words."""
+
 BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
 
 
@@ -40,11 +45,21 @@ def _faults() -> Iterator[str]:
 
 
 def _torture() -> Iterator[str]:
+    """Runs of a scenario with different seeds are one row."""
     yield "| scenario | rounds | losses | what was done | repeat |"
     yield "|---|---|---|---|---|"
+    found: dict[str, list[dict[str, str]]] = {}
     for row in _rows("torture"):
-        words = f"`ci/torture {row['scenario']} --rounds {row['rounds']} --seed {row['seed']}`"
-        yield f"| {row['scenario']} | {row['rounds']} | {row['losses']} | {row['what was done']} | {words} |"
+        found.setdefault(row["scenario"], []).append(row)
+    for name, rows in found.items():
+        rounds, losses = (sum(int(row[key]) for row in rows) for key in ("rounds", "losses"))
+        done: Counter[str] = Counter()
+        for count, what in (each for row in rows for each in _COUNTED.findall(row["what was done"])):
+            done[what] += int(count)
+        told = ", ".join(f"{count} {what}" for what, count in sorted(done.items()))
+        seeds = ", ".join(row["seed"] for row in rows)
+        words = f"`ci/torture {name} --rounds {rows[0]['rounds']} --seed …`: {seeds}"
+        yield f"| {name} | {rounds} | {losses} | {told} | {words} |"
 
 
 def _fuzz() -> Iterator[str]:
