@@ -83,8 +83,11 @@ class SmallCatalogue:
         assert old in text
         self.recipe(name).write_text(text.replace(old, new))
 
-    def package(self, name: str, version: str = "1", *, script: str = "", platform: str = "small") -> Path:
-        """Make a package with one file and put it into a repository, in place of another version."""
+    def package(
+        self, name: str, version: str = "1", *, script: str = "", platform: str = "small", by: str = "/usr/bin/sh"
+    ) -> Path:
+        """Make a package with one file and put it into a repository, in place of another version. `by` runs
+        `script`."""
         made = self.packages.get((name, version + script))
         if made is None:
             install = f"mkdir -p usr/lib/{name}; echo {version} >usr/lib/{name}/it"
@@ -103,7 +106,7 @@ class SmallCatalogue:
                 header=header,
                 install=install,
                 files=files,
-                sections=f"%post -p /usr/bin/sh\n{script}" if script else "",
+                sections=f"%post -p {by}\n{script}" if script else "",
             )
             self.packages[name, version + script] = made
         repository = self.folder / platform
