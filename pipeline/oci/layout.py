@@ -65,6 +65,7 @@ def write_layout(image: Image, *, store: Store, target: Path) -> None:
         (draft / "oci-layout").write_bytes(LAYOUT_FILE)
         (draft / "index.json").write_bytes(index_bytes(image))
         draft.chmod(0o755)
+        store.settle()
         with failing_at(target):
             put_folder(draft, target)
     for layer in image.layers:
