@@ -236,7 +236,7 @@ def test_rot_costs_time_and_nothing_else(honest: tuple[SmallCatalogue, Digest], 
             spoiled += 1
     assert spoiled
     done = small.relbuild(*words)
-    assert done.returncode == 0 and "made again" in done.stderr + done.stdout, done.stderr
+    assert done.returncode == 0 and " again" in done.stderr, done.stderr
     assert read_layout(small.folder / "out" / "lone").digest == honest[1]
     assert small.relbuild("validate", "out/lone").returncode == 0
     small.relbuild("store", "fsck")  # What this build did not need is put aside.
