@@ -229,6 +229,7 @@ def expressions(place: Place) -> dict[str, str]:
         "vars.RELBUILD_TO": f"dir:{place.mirror}",
         "secrets.RELBUILD_KEY": place.key.rstrip("\n"),
         "secrets.RELBUILD_KEY_PASSWORD": PASSWORD,
+        "secrets.RELBUILD_STORE_KEY": "store-secret-" * 4,
         "secrets.RELBUILD_REGISTRY_AUTH": '{"auths": {"registry.example.com": {"auth": "bm9ib2R5OnNlY3JldC13b3Jk"}}}',
         "github.token": "of-a-test",
     }
@@ -257,14 +258,15 @@ def github_locks(place: Place, name: str, results: Path) -> list[subprocess.Comp
 
 def test_a_night_on_github(place: Place) -> None:
     done = github_night(place, "one")
-    assert [one.returncode for one in done] == [0] * 4, done[-2].stdout
+    assert [one.returncode for one in done] == [0] * 5, done[-2].stdout
     results = place.folder / "one" / "results"
     assert place.published() == {"alpha", "beta"}
     assert all(bad == [] for bad in cases(results / "junit.xml").values()) and cases(results / "junit.xml")
     summary = (place.folder / "summary").read_text()
     assert summary == (results / "summary.md").read_text() and "alpha" in summary and "beta" in summary
     assert (results / "site" / "nightly.json").is_file()
-    nowhere((place.key.splitlines()[1], PASSWORD, "bm9ib2R5OnNlY3JldC13b3Jk"), place.folder / "one", place.home)
+    secrets = (place.key.splitlines()[1], PASSWORD, "bm9ib2R5OnNlY3JldC13b3Jk", "store-secret-" * 4)
+    nowhere(secrets, place.folder / "one", place.home)
 
     pushed = github_locks(place, "two", results)
     assert [one.returncode for one in pushed] == [0, 0], pushed[-1].stdout
@@ -276,8 +278,8 @@ def test_a_night_on_github(place: Place) -> None:
     # The next night changes nothing, sends nothing, and has nothing to push that is not there.
     before = _git(place.origin, "rev-parse", "relbuild/locks")
     again = github_night(place, "three")
-    assert [one.returncode for one in again] == [0] * 4
-    assert "2 unchanged" in again[2].stdout and " 0 B uploaded" in again[2].stdout, again[2].stdout
+    assert [one.returncode for one in again] == [0] * 5
+    assert "2 unchanged" in again[3].stdout and " 0 B uploaded" in again[3].stdout, again[3].stdout
     (pushed_again,) = github_locks(place, "four", place.folder / "three" / "results")
     assert pushed_again.returncode == 0 and _git(place.origin, "rev-parse", "relbuild/locks") == before
     assert "has them already" in pushed_again.stdout
@@ -286,8 +288,8 @@ def test_a_night_on_github(place: Place) -> None:
 def test_a_night_in_which_one_fails_says_so_and_keeps_the_others(place: Place) -> None:
     place.push("main", {"catalogue/beta.yaml": RECIPE.format(name="beta", version="2", expected="another")})
     done = github_night(place, "one")
-    assert [one.returncode for one in done] == [0, 0, 1, 0], "the summary is written all the same"
-    assert "1: something failed" in done[2].stdout
+    assert [one.returncode for one in done] == [0, 0, 0, 1, 0], "the summary is written all the same"
+    assert "1: something failed" in done[3].stdout
     results = place.folder / "one" / "results"
     assert place.published() == {"alpha"}
     found = cases(results / "junit.xml")
