@@ -25,7 +25,6 @@ retention:
 grace: 1s
 """
 KEYS = ["--key", "signer.key"]
-PUBLIC = ["--key", "signer.pub"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ def _current(place: Place) -> object:
 def _pulled(place: Place) -> object:
     """What the registry says of the tag: asked with relbuild's own command, which verifies it."""
     number = (place.work / "number").read_text()
-    done = place.run("verify", f"registry+http://{place.registry}/n{number}/a:latest", *PUBLIC, "--json")
+    done = place.run("verify", f"registry+http://{place.registry}/n{number}/a:latest", *KEYS, "--json")
     return json.loads(done.out)["digest"]
 
 
@@ -141,11 +140,11 @@ SCENARIOS = (
     Scenario("warm build", "changed", lambda _: ["build", "recipes/a.yaml"], _digest_of),
     Scenario("publish to a directory", "published", lambda _: ["publish", "a", "--to", _MIRROR, *KEYS], _current),
     Scenario("publish to a registry", "published", _to_registry, _pulled, sends=True),
-    Scenario("promote", "two", lambda _: ["promote", f"{_MIRROR}/a:latest", "--to", "stable", *PUBLIC], _current),
+    Scenario("promote", "two", lambda _: ["promote", f"{_MIRROR}/a:latest", "--to", "stable", *KEYS], _current),
     Scenario(
         "rollback",
         "two",
-        lambda place: ["rollback", f"{_MIRROR}/a:latest", "--to", (place.work / "first").read_text(), *PUBLIC],
+        lambda place: ["rollback", f"{_MIRROR}/a:latest", "--to", (place.work / "first").read_text(), *KEYS],
         _current,
     ),
     Scenario("prune", "two", lambda _: ["prune", _MIRROR, "--yes", "--rules", "rules.yaml"], _tags, wait=1.2),

@@ -16,6 +16,12 @@ IdentityOption = Annotated[
 ]
 
 
+StaleOption = Annotated[
+    bool,
+    typer.Option("--allow-stale", help="Take what is signed of a tag although it is too old, and say so."),
+]
+
+
 def identity_for(stated: str, rules: Path | None = None) -> ExpectedIdentity:
     """The name that must have been signed: stated, or as the keeper's rules say in the file that is named. What the
     mirror itself says is not asked: whoever can write to it could say anything."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from pipeline.errors import EnvironmentLacking
+from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.oci import SigningKey, VerifyingKey, load_signing_key, load_verifying_key
 from pipeline.progress import Progress
 
@@ -43,3 +43,13 @@ def signing_key(path: Path, environment: Mapping[str, str], progress: Progress) 
 def verifying_key(path: Path, environment: Mapping[str, str], progress: Progress) -> VerifyingKey:
     """A public key file, or the public half of a private one. Raises UsageError, EnvironmentLacking."""
     return load_verifying_key(path, password(path, environment), progress=progress)
+
+
+def either_key(path: Path, environment: Mapping[str, str], progress: Progress) -> SigningKey | VerifyingKey:
+    """A private key file, or a public one. Raises UsageError, EnvironmentLacking."""
+    try:
+        return signing_key(path, environment, progress)
+    except UsageError as error:
+        if error.code != "key-not-private":
+            raise
+    return verifying_key(path, environment, progress)

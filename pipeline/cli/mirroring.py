@@ -21,7 +21,7 @@ from pipeline.cli.command import (
     perform,
     say,
 )
-from pipeline.cli.identity import IdentityOption, identity_for
+from pipeline.cli.identity import IdentityOption, StaleOption, identity_for
 from pipeline.cli.keys import verifying_key
 from pipeline.cli.progress import Look
 from pipeline.cli.publishing import ReferenceArgument, rules_for
@@ -47,6 +47,7 @@ def verify_command(
         bool, typer.Option("--quick", help="Do not read the layers, only ask whether they are there.")
     ] = False,
     known_as: IdentityOption = "",
+    allow_stale: StaleOption = False,
     rules: RulesOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -58,7 +59,14 @@ def verify_command(
         workshop = around.workshop(store)
         verifying = verifying_key(key, workshop.environment, workshop.progress)
         identity = identity_for(known_as, rules)
-        found = verify(parse_address(reference), verifying, workshop, contents=not quick, identity=identity)
+        found = verify(
+            parse_address(reference),
+            verifying,
+            workshop,
+            contents=not quick,
+            identity=identity,
+            allow_stale=allow_stale,
+        )
         say(*verified_as_lines(found))
         if around.as_json:
             answer(verified_as_json(found))
@@ -154,6 +162,10 @@ def serve_command(
 @app.command("history")
 def history_command(
     reference: ReferenceArgument,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Only moves that this public key signed (default: as the mirror says).")
+    ] = None,
+    known_as: IdentityOption = "",
     store: StoreOption = None,
     as_json: JsonOption = False,
     progress: ProgressOption = Look.NONE,
@@ -161,7 +173,9 @@ def history_command(
     """Tell what a tag pointed to and when, and what changed each time."""
 
     def act(around: Surroundings) -> int:
-        steps = history(parse_address(reference), around.workshop(store))
+        workshop = around.workshop(store)
+        verifying = verifying_key(key, workshop.environment, workshop.progress) if key is not None else None
+        steps = history(parse_address(reference), workshop, verifying, identity=identity_for(known_as))
         if around.as_json:
             answer({"history": history_as_json(steps)})
         else:

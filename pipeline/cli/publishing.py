@@ -14,14 +14,13 @@ from pipeline.cli.command import (
     RulesOption,
     StoreOption,
     Surroundings,
-    VerifyOption,
     answer,
     app,
     perform,
     say,
 )
-from pipeline.cli.identity import IdentityOption, identity_for
-from pipeline.cli.keys import password, signing_key, verifying_key
+from pipeline.cli.identity import IdentityOption, StaleOption, identity_for
+from pipeline.cli.keys import either_key, password, signing_key
 from pipeline.cli.progress import Look
 from pipeline.cli.released import (
     copied_as_json,
@@ -127,8 +126,9 @@ def _layout(image: str, output: Path) -> Path:
 def promote_command(
     reference: ReferenceArgument,
     to: Annotated[str, typer.Option("--to", help="The channel: a tag such as 'stable'.", show_default=False)],
-    key: VerifyOption,
+    key: KeyOption,
     known_as: IdentityOption = "",
+    allow_stale: StaleOption = False,
     rules: RulesOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -139,9 +139,11 @@ def promote_command(
     def act(around: Surroundings) -> int:
         workshop = around.workshop(store)
         address = parse_address(reference)
-        verifying = verifying_key(key, workshop.environment, workshop.progress)
+        signing = signing_key(key, workshop.environment, workshop.progress)
         identity = identity_for(known_as, rules)
-        moved = promote(address, to, verifying, rules_for(address, rules), workshop, identity=identity)
+        moved = promote(
+            address, to, signing, rules_for(address, rules), workshop, identity=identity, allow_stale=allow_stale
+        )
         say(*moved_as_lines(moved))
         if around.as_json:
             answer(moved_as_json(moved))
@@ -153,7 +155,7 @@ def promote_command(
 @app.command("rollback")
 def rollback_command(
     reference: ReferenceArgument,
-    key: VerifyOption,
+    key: KeyOption,
     to: Annotated[
         str | None, typer.Option("--to", help="A digest (default: what the tag pointed to before).", show_default=False)
     ] = None,
@@ -169,9 +171,9 @@ def rollback_command(
         workshop = around.workshop(store)
         address = parse_address(reference)
         target = parse_address(f"{address.url}@{to}").digest if to else None
-        verifying = verifying_key(key, workshop.environment, workshop.progress)
+        signing = signing_key(key, workshop.environment, workshop.progress)
         identity = identity_for(known_as, rules)
-        moved = rollback(address, target, verifying, rules_for(address, rules), workshop, identity=identity)
+        moved = rollback(address, target, signing, rules_for(address, rules), workshop, identity=identity)
         say(*moved_as_lines(moved))
         if around.as_json:
             answer(moved_as_json(moved))
@@ -180,12 +182,23 @@ def rollback_command(
     perform(act, progress, as_json)
 
 
+EitherOption = Annotated[
+    Path,
+    typer.Option(
+        "--key",
+        help="The private key: signs under the target's name. With a public one the target is a mirror (see --as).",
+        show_default=False,
+    ),
+]
+
+
 @app.command("copy")
 def copy_command(
     source: ReferenceArgument,
     target: Annotated[str, typer.Argument(help="Where to: a repository on a mirror, or oci:PATH.", show_default=False)],
-    key: VerifyOption,
+    key: EitherOption,
     known_as: IdentityOption = "",
+    allow_stale: StaleOption = False,
     rules: RulesOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -196,9 +209,17 @@ def copy_command(
     def act(around: Surroundings) -> int:
         workshop = around.workshop(store)
         there = parse_address(target)
-        verifying = verifying_key(key, workshop.environment, workshop.progress)
+        either = either_key(key, workshop.environment, workshop.progress)
         identity = identity_for(known_as, rules)
-        done = copy(parse_address(source), there, verifying, rules_for(there, rules), workshop, identity=identity)
+        done = copy(
+            parse_address(source),
+            there,
+            either,
+            rules_for(there, rules),
+            workshop,
+            identity=identity,
+            allow_stale=allow_stale,
+        )
         for one in done:
             say(*copied_as_lines(one))
         if around.as_json:

@@ -131,6 +131,11 @@ def _verified(found: Verified) -> Iterator[str]:
     yield f"{found.held.digest}: every digest, signature and attestation holds, and the tests' answers are right"
     yield f"  signed as {', '.join(found.identities)}; {size_text(found.bytes_read)} of blobs read"
     yield from (f"  {line}" for line in enforcement_lines(found.limits))
+    if found.tag is not None:
+        until = datetime.fromtimestamp(found.tag.until / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        yield f"  '{found.tag.tag}' points here by its move {found.tag.number}, believable until {until}" + (
+            ": STALE, taken all the same" if found.tag.stale else ""
+        )
     if found.held.end_of_life:
         yield f"  end of life: {found.held.end_of_life}"
     for digest, types in found.attested:
@@ -147,6 +152,15 @@ def verified_as_json(found: Verified) -> dict[str, object]:
         "attested": {str(digest): list(types) for digest, types in found.attested},
         "bytes_read": found.bytes_read,
         "limits": limits_as_json(found.limits),
+        "tag": None
+        if found.tag is None
+        else {
+            "name": found.tag.tag,
+            "signed_as": found.tag.identity,
+            "number": found.tag.number,
+            "until": found.tag.until,
+            "stale": found.tag.stale,
+        },
     }
 
 
@@ -158,8 +172,10 @@ def history_as_lines(steps: tuple[Step, ...]) -> tuple[str, ...]:
 def _step(step: Step) -> Iterator[str]:
     move = step.past.move
     when = datetime.fromtimestamp(move.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    yield f"{when}  {move.why:<8}  {move.version or '':<12}  {move.after}" + (
-        "" if step.past.happened else "  (written down, not made)"
+    yield (
+        f"{when}  {move.why:<8}  {move.version or '':<12}  {move.after}"
+        + ("" if step.past.happened else "  (written down, not made)")
+        + ("" if step.past.signed else "  (nobody signed it)")
     )
     if step.changes is not None:
         yield from (f"    {line}" for line in _changes(step.changes))
@@ -187,6 +203,8 @@ def history_as_json(steps: tuple[Step, ...]) -> list[dict[str, object]]:
             **move_as_json(step.past.move),
             "happened": step.past.happened,
             "record": step.past.record,
+            "number": step.past.number or None,
+            "signed": step.past.signed,
             "changes": None
             if step.changes is None
             else {

@@ -85,6 +85,23 @@ class SignedCompanions:
         return tuple(missing)
 
 
+@dataclass(frozen=True, slots=True)
+class SignedName:
+    """The signature of something under the name of the repository that it was brought to, and nothing else."""
+
+    subject: Digest
+    key: SigningKey
+
+    def signature(self, repository: Repository, present: Manifest | None) -> Artifact | None:
+        """The signature for the `.sig` tag, beside those that are `present`; None: ours is among them."""
+        artifact = sign_simply(self.subject, repository.identity, self.key, present)
+        return None if artifact.manifest == present else artifact
+
+    def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
+        """None: what is attested came along."""
+        return ()
+
+
 def _says_the_same(predicate_type: str, known: bytes, new: bytes) -> bool:
     """Does what is attested make `new` needless? An image has one bill and one origin, but many verdicts and locks."""
     if predicate_type == LOCK:

@@ -13,9 +13,12 @@ from pipeline.errors import PublicationRefused, VerificationError
 from pipeline.mirror.held import Held
 from pipeline.mirror.references import references
 from pipeline.mirror.repository import Arrival, Overtaken, Repository
-from pipeline.model.artifact import Manifest
+from pipeline.mirror.tag_check import TagStanding
+from pipeline.mirror.tag_statements import anchor, list_statements
+from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor
-from pipeline.oci import media_types, signature_tag
+from pipeline.oci import join_signatures, media_types, signature_tag
+from pipeline.oci.artifacts import EMPTY, EMPTY_DATA
 from pipeline.progress import Progress, task
 from pipeline.store import Store
 
@@ -27,6 +30,10 @@ REFERRER_DEPTH = 4
 
 REFERRER_LIMIT = 1000
 """Referrers of one subject that are carried: a subject that is attested each night for a year has a few hundred."""
+
+
+ATTEMPTS = 5
+"""How often a signature is put beside others that come at the same time."""
 
 
 @dataclass(slots=True)
@@ -55,6 +62,22 @@ def carry(held: Held, source: Repository, target: Repository, *, store: Store, p
     return carried
 
 
+def carry_statements(source: Repository, target: Repository, standing: TagStanding, *, renewals: bool) -> None:
+    """Bring what is signed of a tag, byte for byte: its moves, or its renewals. Raises as the repositories do."""
+    identity, tag = standing.identity, standing.tag
+    there = {one.record for one in list_statements(target, identity, tag)}
+    subject = anchor(identity, tag)
+    for one in reversed(list_statements(source, identity, tag)):
+        manifest = source.manifest(one.record)
+        if manifest is None or one.record in there or one.statement.renews is not renewals:
+            continue
+        target.put_blob(EMPTY, EMPTY_DATA)
+        target.put_manifest(subject)
+        for blob in references(manifest).blobs:
+            target.put_blob(blob, source.read_blob(blob))
+        target.attach(manifest)
+
+
 def _size(held: Held) -> int:
     return sum(layer.blob.size for image in held.images for layer in image.layers)
 
@@ -81,29 +104,30 @@ class _Carrier:
             self.carried.present.append(manifest.digest)
 
     def signatures(self, subject: Digest) -> None:
-        """cosign's signature, under its tag. One that others have made on the target meanwhile is not overwritten."""
+        """cosign's signatures, under their tag, beside those that are on the target."""
         tag = signature_tag(subject)
         manifest = self.source.manifest(tag)
         if manifest is None:
             return
-        there = self.target.resolve(tag)
-        if there == manifest.digest:
+        for _ in range(ATTEMPTS):
+            there = self.target.manifest(tag)
+            joined = Artifact(manifest) if there is None else join_signatures(there, manifest)
+            if there is not None and joined.manifest == there:
+                return
+            self.manifest(manifest)
+            for descriptor, content in joined.blobs:
+                self.target.put_blob(descriptor, content)
+            try:
+                self.target.put_auxiliary(tag, joined.manifest, there.digest if there else None)
+            except Overtaken:  # somebody signs the same there: that is kept as well
+                continue
             return
-        if there is not None:
-            raise PublicationRefused(
-                "signature-differs",
-                f"{subject} is signed otherwise on {self.target.url} than on {self.source.url}",
-                place=self.target.url,
-                hint=f"remove {tag} there if its signatures are not wanted, or publish there with a key of its own",
-            )
-        self.manifest(manifest)
-        try:
-            self.target.put_auxiliary(tag, manifest, None)
-        except Overtaken as error:
-            if error.found != manifest.digest:
-                raise VerificationError(
-                    "signature-differs", f"somebody signed {subject} on {self.target.url} meanwhile: copy again"
-                ) from None
+        raise PublicationRefused(
+            "tag-overtaken",
+            f"others sign {subject} on {self.target.url} at the same time, again and again",
+            place=self.target.url,
+            hint="copy again when they are done",
+        )
 
     def referrers(self, subject: Digest, depth: int) -> None:
         """What speaks of `subject`, and what speaks of that."""

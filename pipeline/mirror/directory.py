@@ -271,6 +271,10 @@ class DirectoryRepository:
             self.shelf.manifest_file(manifest.descriptor).unlink(missing_ok=True)
             sync_folder(self.shelf.manifests)
 
+    def remove_referrer(self, digest: Digest) -> None:
+        """Remove a manifest that speaks of another: a lock keeps those apart who do."""
+        self.remove_manifest(digest)
+
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
         """Nothing is pruned, and nobody else moves a tag of this repository."""

@@ -1,68 +1,57 @@
-"""The history of tags, kept in the mirror itself: each move is written down before it is made, as a small manifest
-under a tag of its own that is never used again. There is no other database.
+"""The history of tags, kept in the mirror itself: each move is signed before it is made
+(`pipeline.mirror.tag_signing`). There is no other database, and no clock decides: moves are a chain of predecessors.
 
-A move that was written down and not made (its maker was killed, or overtaken by another) is told from one that was
-made by what came after it: the next move of that tag says what it found.
+Mirrors that are older than signed moves have records of their own, small manifests under tags that begin with `move.`,
+which nobody signed. They are read as what came before, and none is written any more.
 """
 
 from __future__ import annotations
 
 import re
-import secrets
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
 
-from pipeline.digest import Digest, canonical_json
+from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.mirror.repository import Repository
+from pipeline.mirror.tag_statements import NOTE, list_statements, signed_statements
 from pipeline.model.artifact import Manifest
-from pipeline.model.publication import Move, Past, Why
-from pipeline.oci import media_types
-from pipeline.oci.artifacts import EMPTY, EMPTY_DATA
-from pipeline.oci.image import Reader, descriptor_json
+from pipeline.model.publication import Move, Past, Recorded, Why
+from pipeline.model.tag_chain import chain, head
+from pipeline.oci import VerifyingKey
+from pipeline.oci.image import Reader
 
 MOVE_TYPE = "application/vnd.relbuild.move.v1+json"
+"""The artifactType of an old record."""
 
-_NOTE = "org.relbuild.move."
 _RECORD = re.compile(r"move\.(?P<tag>.+)\.(?P<at>\d{8}T\d{9}Z)\.[0-9a-f]{6}")
 _LONGEST_NAME = 90
-"""Characters of a tag's name that the name of a record holds: the rest of the 128 is taken by time and number."""
+"""Characters of a tag's name that the name of an old record holds: the rest of the 128 is taken by time and number."""
 
 
-def write_down(repository: Repository, move: Move) -> str:
-    """Write a move down before it is made; returns the record's tag. Raises as the repository does."""
-    at = datetime.fromtimestamp(move.at / 1000, UTC)
-    stamp = f"{at:%Y%m%dT%H%M%S}{move.at % 1000:03d}Z"
-    record = f"move.{move.tag[:_LONGEST_NAME]}.{stamp}.{secrets.token_hex(3)}"
-    repository.put_blob(EMPTY, EMPTY_DATA)
-    manifest = _manifest(move)
-    repository.put_manifest(manifest)
-    repository.put_auxiliary(record, manifest, None)
-    return record
+def read_history(
+    repository: Repository, tag: str, names: Sequence[str] = (), key: VerifyingKey | None = None
+) -> tuple[Past, ...]:
+    """All moves of a tag, oldest first, under the first of `names` (the repository's own) that it has any under: as
+    `key` signed them, or without one as the mirror says. Raises VerificationError `move-malformed`."""
+    now = repository.resolve(tag)
+    signed: tuple[Recorded, ...] = ()
+    for name in names or (repository.identity,):
+        signed = (
+            list_statements(repository, name, tag) if key is None else signed_statements(repository, name, tag, key)
+        )
+        if signed:
+            break
+    made = chain(signed, head(signed, now))
+    stands = made[0].statement.move.before if made else now
+    return (*_old(repository, tag, stands), *_signed(signed, made))
 
 
-def read_history(repository: Repository, tag: str) -> tuple[Past, ...]:
-    """All moves of a tag, oldest first. Raises VerificationError `move-malformed`."""
-    found: list[tuple[Move, str]] = []
-    for record in records(repository.tags(), tag):
-        manifest = repository.manifest(record)
-        if manifest is None:  # pruned since the tags were listed
-            continue
-        move = read_move(manifest, record)
-        if move.tag == tag:
-            found.append((move, record))
-    found.sort(key=lambda one: (one[0].at, one[1]))
-    return _told(found, repository.resolve(tag))
-
-
-def records(tags: Sequence[str], tag: str | None = None) -> tuple[str, ...]:
-    """The tags among `tags` under which moves (of `tag`) are written down."""
-    names = []
-    for name in tags:
-        parsed = _RECORD.fullmatch(name)
-        if parsed and (tag is None or parsed["tag"] == tag[:_LONGEST_NAME]):
-            names.append(name)
-    return tuple(names)
+def _signed(statements: Iterable[Recorded], made: Sequence[Recorded]) -> Iterable[Past]:
+    happened = {one.record for one in made}
+    moves = (one for one in statements if not one.statement.renews)
+    for one in sorted(moves, key=lambda one: (one.statement.number, one.record)):
+        said = one.statement
+        yield Past(said.move, str(one.record), one.record in happened, said.number)
 
 
 def earlier(past: Sequence[Past]) -> tuple[Digest, ...]:
@@ -78,65 +67,71 @@ def earlier(past: Sequence[Past]) -> tuple[Digest, ...]:
         if move.why is Why.ROLLBACK and move.after in stack:
             while stack[-1] != move.after:
                 stack.pop()
-        else:
+        elif not stack or stack[-1] != move.after:
             stack.append(move.after)
     return tuple(reversed(stack[:-1]))
 
 
-def _told(found: Sequence[tuple[Move, str]], now: Digest | None) -> tuple[Past, ...]:
+# --- old records ---------------------------------------------------------------------------------------
+
+
+def _old(repository: Repository, tag: str, stands: Digest | None) -> tuple[Past, ...]:
+    found: list[tuple[Move, str]] = []
+    for record in records(repository.tags(), tag):
+        manifest = repository.manifest(record)
+        if manifest is None:  # pruned since the tags were listed
+            continue
+        move = read_move(manifest, record)
+        if move.tag == tag:
+            found.append((move, record))
+    return _told(found, stands)
+
+
+def records(tags: Sequence[str], tag: str | None = None) -> tuple[str, ...]:
+    """The tags among `tags` under which moves (of `tag`) are written down."""
+    names = []
+    for name in tags:
+        parsed = _RECORD.fullmatch(name)
+        if parsed and (tag is None or parsed["tag"] == tag[:_LONGEST_NAME]):
+            names.append(name)
+    return tuple(names)
+
+
+def _told(found: Sequence[tuple[Move, str]], stands: Digest | None) -> tuple[Past, ...]:
     """Which moves were made: seen from the end, what the tag points to was put there by the last move that says so,
-    and that one says what it found."""
-    told: list[Past] = []
-    stands = now
-    for move, record in reversed(found):
-        happened = move.after == stands
-        told.append(Past(move, record, happened))
-        if happened:
-            stands = move.before
-    return tuple(reversed(told))
-
-
-def _manifest(move: Move) -> Manifest:
-    notes = {
-        f"{_NOTE}tag": move.tag,
-        f"{_NOTE}to": str(move.after),
-        f"{_NOTE}at": str(move.at),
-        f"{_NOTE}why": str(move.why),
-        f"{_NOTE}version": move.version,
-        **({f"{_NOTE}from": str(move.before)} if move.before else {}),
-    }
-    empty = descriptor_json(EMPTY)
-    return Manifest(
-        media_types.MANIFEST,
-        canonical_json(
-            {
-                "schemaVersion": 2,
-                "mediaType": media_types.MANIFEST,
-                "artifactType": MOVE_TYPE,
-                "config": empty,
-                "layers": [empty],
-                "annotations": notes,
-            }
-        ),
-    )
+    and that one says what it found. Where two say so the later one is taken, by clocks that may have been wrong."""
+    left = sorted(found, key=lambda one: (one[0].at, one[1]))
+    made: list[tuple[Move, str]] = []
+    while stands is not None:
+        last = next((one for one in reversed(left) if one[0].after == stands), None)
+        if last is None:
+            break
+        left.remove(last)
+        made.append(last)
+        stands = last[0].before
+    told = [Past(move, record, True) for move, record in reversed(made)]
+    for move, record in reversed(left):  # the others stand before the first that was made after them
+        at = next((number for number, past in enumerate(told) if past.happened and past.move.at > move.at), len(told))
+        told.insert(at, Past(move, record, False))
+    return tuple(told)
 
 
 def read_move(manifest: Manifest, record: str) -> Move:
-    """A record → the move that it tells of. Raises VerificationError `move-malformed`."""
+    """An old record → the move that it tells of. Raises VerificationError `move-malformed`."""
     place = f"record {record}"
     notes = Reader.parse(manifest.data, place).get("annotations")
-    before = notes.get(f"{_NOTE}from").text("")
+    before = notes.get(f"{NOTE}from").text("")
     # Thirteen digits of milliseconds reach to the year 2286: anybody who can write to the mirror can write a record.
-    at, why = notes.get(f"{_NOTE}at").text(), notes.get(f"{_NOTE}why").text()
+    at, why = notes.get(f"{NOTE}at").text(), notes.get(f"{NOTE}why").text()
     if not re.fullmatch(r"\d{1,13}", at) or why not in set(Why):
         raise VerificationError(
             "move-malformed", f"{place} is no record of a move: {at[:40]!r}, {why[:40]!r}", place=place
         )
     return Move(
-        tag=notes.get(f"{_NOTE}tag").text(),
+        tag=notes.get(f"{NOTE}tag").text(),
         before=Digest.parse(before) if before else None,
-        after=Digest.parse(notes.get(f"{_NOTE}to").text()),
+        after=Digest.parse(notes.get(f"{NOTE}to").text()),
         at=int(at),
         why=Why(why),
-        version=notes.get(f"{_NOTE}version").text(""),
+        version=notes.get(f"{NOTE}version").text(""),
     )

@@ -22,9 +22,10 @@ from pipeline.mirror.directory import DirectoryMirror
 from pipeline.mirror.history import read_move, records
 from pipeline.mirror.reach import tag_subject
 from pipeline.mirror.references import references
-from pipeline.mirror.repository import Mirror, Repository
+from pipeline.mirror.repository import Mirror, Repository, is_auxiliary
+from pipeline.mirror.tag_statements import anchor, listed_statement
 from pipeline.model.artifact import Manifest
-from pipeline.model.publication import Move
+from pipeline.model.publication import Move, Why
 from pipeline.model.retention import HeldBlob, HeldManifest, HeldRepository, HeldTag, Inventory
 from pipeline.oci import media_types
 
@@ -72,7 +73,8 @@ class _Shelf:
         tagged = {
             tag: self.manifests[one.digest].manifest for tag, one in self.tags.items() if one.digest in self.manifests
         }
-        known = _known_times(_moves(tagged))
+        signed = (_signed_move(one.manifest) for one in self.manifests.values())
+        known = _known_times((*_moves(tagged), *(move for move in signed if move is not None)))
         return HeldRepository(
             name,
             tuple(HeldTag(tag, one.digest, int(one.moved)) for tag, one in sorted(self.tags.items())),
@@ -117,7 +119,7 @@ def look_at(name: str, repository: Repository) -> HeldRepository:
     for tag in repository.tags():
         search.tag(tag)
     search.follow()
-    moves = _moves(search.tagged)
+    moves = (*_moves(search.tagged), *search.signed)
     known = _known_times(moves)
     return HeldRepository(
         name,
@@ -138,6 +140,7 @@ class _Search:
     found: dict[Digest, HeldManifest] = field(default_factory=dict)
     waiting: list[Digest] = field(default_factory=list)
     asked: set[Digest] = field(default_factory=set)
+    signed: list[Move] = field(default_factory=list)
 
     def tag(self, tag: str) -> None:
         """Look at what a tag points to, and at that of which it speaks."""
@@ -149,6 +152,8 @@ class _Search:
         subject = tag_subject(tag)
         if subject is not None:
             self.waiting.append(subject[0])
+        if not is_auxiliary(tag):
+            self.waiting.append(anchor(self.repository.identity, tag).digest)
 
     def follow(self) -> None:
         """Look at all that is referred to by what was found. Raises VerificationError `repository-too-large`."""
@@ -179,6 +184,10 @@ class _Search:
         self.waiting += [manifest.digest, *(child.digest for child in held.children)]
         if held.subject is not None:
             self.waiting.append(held.subject)
+        move = _signed_move(manifest)
+        if move is not None:
+            self.signed.append(move)
+            self.waiting += [digest for digest in (move.before, move.after) if digest is not None]
 
 
 def _moves(tagged: Mapping[str, Manifest]) -> tuple[Move, ...]:
@@ -188,6 +197,13 @@ def _moves(tagged: Mapping[str, Manifest]) -> tuple[Move, ...]:
         with contextlib.suppress(VerificationError):
             found.append(read_move(tagged[record], record))
     return tuple(found)
+
+
+def _signed_move(manifest: Manifest) -> Move | None:
+    """The move that a manifest says it has, as its annotations repeat it; None if it has none."""
+    notes = dict(references(manifest).annotations)
+    said = listed_statement(lambda name: notes.get(name, ""))
+    return said.move if said is not None else None
 
 
 def _known_times(moves: tuple[Move, ...]) -> Mapping[Digest, int]:
@@ -206,7 +222,8 @@ def _set_at(tag: str, manifest: Manifest, moves: tuple[Move, ...]) -> int | None
     if records((tag,)):
         with contextlib.suppress(VerificationError):
             return read_move(manifest, tag).at // 1000
-    written = [move.at // 1000 for move in moves if move.tag == tag and move.after == manifest.digest]
+    set_ = [move for move in moves if move.tag == tag and move.after == manifest.digest and move.why is not Why.RENEW]
+    written = [move.at // 1000 for move in set_]
     if written:
         return max(written)
     created = dict(references(manifest).annotations).get(media_types.CREATED, "")

@@ -271,6 +271,10 @@ class LayoutRepository:
             if self._read(digest) is not None:
                 blob_path(self.path, digest).unlink(missing_ok=True)
 
+    def remove_referrer(self, digest: Digest) -> None:
+        """Remove a manifest that speaks of another: a lock keeps those apart who do."""
+        self.remove_manifest(digest)
+
     # --- index.json
 
     @property

@@ -25,6 +25,9 @@ is through at least."""
 LOOKS = 4
 """How often a change must be found in place, each time a little later, where others were seen to write."""
 
+REFUSALS = 3
+"""How often a list that is refused is read and written again."""
+
 SHORTEST_PAUSE = 0.02
 """Seconds. What others read before this one wrote they have written back after a few round trips: the pause before
 the last look is at least this, and at least what reading and writing took here."""
@@ -120,7 +123,8 @@ class Listing:
         that shows that others write, one look is not enough: LOOKS must agree.
         """
         tag = fallback_tag(subject)
-        pause, wrote, contended, looks = SHORTEST_PAUSE, None, False, 0
+        pause, wrote, contended, looks, refusals = SHORTEST_PAUSE, None, False, 0, 0
+        gone: tuple[Digest, ...] = ()
         with self._writing:
             for _ in range(ATTEMPTS):
                 began = time.monotonic()
@@ -132,9 +136,16 @@ class Listing:
                         return
                 else:
                     contended, looks = wrote is not None, 0
-                    changed = change(index)
-                    self._put(tag, changed)
-                    wrote = changed.digest
+                    changed = change(merge(index, drop=gone) if gone else index)
+                    try:
+                        self._put(tag, changed)
+                    except EnvironmentLacking as error:
+                        refusals += 1
+                        if index is None or error.code != "registry-refused" or refusals > REFUSALS:
+                            raise
+                        gone = self._gone(index)
+                    else:
+                        wrote = changed.digest
                 pause = min(LONGEST_PAUSE, max(pause, 2 * (time.monotonic() - began)))
                 time.sleep(pause * (1 + secrets.randbelow(1000) / 1000))
                 pause *= 1.3
@@ -144,6 +155,12 @@ class Listing:
             place=self._repository.url,
             hint="run the command again; a registry with the referrers API keeps the list itself",
         )
+
+    def _gone(self, index: Manifest) -> tuple[Digest, ...]:
+        """What a list names and is not there: others removed it, and one who had read the list before named it again.
+        Some registries refuse such a list (docker-registry: MANIFEST_BLOB_UNKNOWN)."""
+        listed = (one.descriptor.digest for one in listed_referrers(index))
+        return tuple(digest for digest in listed if not self._repository.has_manifest(digest))
 
     # --- the API ---------------------------------------------------------------------------------
 

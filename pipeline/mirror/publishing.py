@@ -1,7 +1,7 @@
 """Publishing: the order in which things arrive, so that whoever pulls finds either what was there before or all of it.
 
 Blobs, config, manifests; then signatures and attestations; then the tag that never moves; then the floating tags, each
-written down before it is moved. All of it can be done again: what is there already is found and not sent.
+move signed before it is made. All of it can be done again: what is there already is found and not sent.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Protocol
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused, VerificationError
 from pipeline.mirror.gate import Cleared
-from pipeline.mirror.history import write_down
 from pipeline.mirror.repository import Arrival, Overtaken, Repository
+from pipeline.mirror.tag_signing import SignedTag
+from pipeline.mirror.tag_statements import TagSigner
 from pipeline.mirror.tags import immutable_tag
 from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor, Image
@@ -71,11 +72,11 @@ def publish(
     repository: Repository,
     *,
     clear_again: Callable[[], Cleared],
-    clock: Callable[[], float],
+    signer: TagSigner,
     progress: Progress,
 ) -> Publication:
     """Bring a consignment into a repository. `clear_again` asks the gate anew when somebody else has moved a tag
-    meanwhile; `clock` gives seconds since the epoch.
+    meanwhile; `signer` signs where tags point.
 
     Raises PublicationRefused `tag-immutable`, `tag-overtaken` (all else is done then), VerificationError if what is
     read back is not what was sent, and whatever the repository raises.
@@ -89,7 +90,7 @@ def publish(
         delivery.read_back(consignment.companions)
     immutable = immutable_tag(consignment.version, consignment.created, consignment.digest)
     set_for_ever(repository, immutable, consignment.cleared)
-    mover = Mover(repository, consignment.version, Why.PUBLISH, clear_again, clock)
+    mover = Mover(repository, consignment.version, Why.PUBLISH, clear_again, signer.clock, signer)
     moved, unmoved = mover.move(consignment.floating, consignment.cleared)
     return Publication(
         repository=repository.url,
@@ -283,19 +284,22 @@ def set_for_ever(repository: Repository, tag: str, cleared: Cleared) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Mover:
-    """Moves floating tags of a repository, each written down first. `version` is that of what they shall point to,
-    `why` goes into the history; `clear_again` asks the gate anew when a tag points to something else than it was told;
-    `clock` gives seconds since the epoch."""
+    """Moves floating tags of a repository, each move signed before it is made. `version` is that of what they shall
+    point to, `why` goes into the history; `clear_again` asks the gate anew when a tag points to something else than it
+    was told; `clock` gives seconds since the epoch. `signer` is None where what was signed elsewhere was carried here;
+    `identity`: the name under which tags are signed, if it is not the repository's own."""
 
     repository: Repository
     version: str
     why: Why
     clear_again: Callable[[], Cleared]
     clock: Callable[[], float]
+    signer: TagSigner | None
+    identity: str = ""
 
     def move(self, tags: Sequence[str], cleared: Cleared) -> tuple[tuple[Move, ...], tuple[str, ...]]:
-        """Move tags to what was cleared; those that point there already are left alone. Returns the moves, and the tags
-        left alone.
+        """Move tags to what was cleared; those that point there already are left alone, and what is signed of them is
+        renewed if it is missing or old. Returns the moves, and the tags left alone.
 
         Each tag is a step of its own: one that cannot be moved does not keep the others from it. Raises
         PublicationRefused of all that could not.
@@ -316,6 +320,8 @@ class Mover:
         wanted = cleared.manifest.digest
         lost = self.repository.overtaken({move.tag: move.after for move in moved})
         problems += (problem for tag in lost for problem in self._overtaken(tag, wanted, None).problems)
+        for tag in (*(move.tag for move in moved if move.tag not in lost), *unmoved):
+            self._settle(tag, wanted)
         if problems:
             raise PublicationRefused.of(problems)
         return tuple(moved), tuple(unmoved)
@@ -328,8 +334,7 @@ class Mover:
             if found != wanted:
                 if not self._judged(cleared, tag, found):
                     cleared = self.clear_again()
-                move = Move(tag, found, wanted, int(self.clock() * 1000), self.why, self.version)
-                write_down(self.repository, move)
+                move = self._announced(tag, found, wanted)
             try:
                 # Also where it points there already: one who was killed just after he moved it may have left it out of
                 # the list of tags that a mirror of files keeps, and nothing is written if all is in order.
@@ -343,6 +348,19 @@ class Mover:
             else:
                 return move
         raise self._overtaken(tag, wanted, found)
+
+    def _announced(self, tag: str, found: Digest | None, wanted: Digest) -> Move:
+        move = Move(tag, found, wanted, int(self.clock() * 1000), self.why, self.version)
+        if self.signer is not None:
+            self._signed_tag(tag, self.signer).announce(move)
+        return move
+
+    def _settle(self, tag: str, wanted: Digest) -> None:
+        if self.signer is not None:
+            self._signed_tag(tag, self.signer).settle(wanted, self.version, self.why)
+
+    def _signed_tag(self, tag: str, signer: TagSigner) -> SignedTag:
+        return SignedTag(self.repository, self.identity or self.repository.identity, tag, signer)
 
     def _judged(self, cleared: Cleared, tag: str, found: Digest | None) -> bool:
         """Did the gate know what the tag points to? What may follow something else is for it to say again. Who goes

@@ -382,6 +382,14 @@ class RegistryRepository(Repository):
         if subject is not None:
             self._listing.drop(subject, digest)
 
+    def remove_referrer(self, digest: Digest) -> None:
+        """Take a manifest off the list of what speaks of its subject, and then remove it."""
+        held = self.manifest(digest)
+        subject = subject_of(held) if held is not None else None
+        if subject is not None:
+            self._listing.drop(subject, digest)
+        self._removal.manifest(digest)
+
     # --- what the parts of this repository share -------------------------------------------------
 
     def ask(

@@ -145,6 +145,10 @@ class Repository(Protocol):
     def remove_manifest(self, digest: Digest) -> None:
         """Remove a manifest or index, and with it what points to it."""
 
+    def remove_referrer(self, digest: Digest) -> None:
+        """Remove a manifest that speaks of another, to which no tag points, while others list more that speak of it:
+        first from the list, because registries refuse a list that names what is gone."""
+
 
 class Mirror(Protocol):
     """A mirror: repositories by name."""

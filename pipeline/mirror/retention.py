@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 
 from pipeline.digest import Digest
 from pipeline.mirror.reach import PRUNING, RECORD, Graph, follows
+from pipeline.mirror.tag_statements import ANCHOR_TYPE
 from pipeline.model.retention import (
     HeldBlob,
     HeldManifest,
@@ -158,7 +159,9 @@ class _Judgement:
         self._graph = graph = Graph(repository)
         self._told = _decide(repository, rules.retention, now)
         staying = [tag for tag in repository.tags if not follows(tag.name) and tag.name not in self._told.going]
-        self.kept = graph.reach(tag.digest for tag in staying)
+        # What is signed of tags hangs on manifests that have none, and stays: numbers must grow for ever.
+        anchors = [one.digest for one in repository.manifests if one.artifact_type == ANCHOR_TYPE]
+        self.kept = graph.reach([*anchors, *(tag.digest for tag in staying)])
         self.kept.tags |= {tag.name for tag in staying}
         self._left = graph.reach(tag.digest for tag in repository.tags if tag.name in self._told.going)
         settled = self._settled()

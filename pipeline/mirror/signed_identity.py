@@ -62,6 +62,17 @@ class SignedIdentity:
         return NO_HOST in hosts and bool(shorter) and f"/{longer}".endswith(f"/{shorter}")
 
 
+def known_names(repository: Repository, expected: SignedIdentity | None) -> tuple[str, ...]:
+    """The names under which it may be signed where tags of a repository point: what is expected, and where that is not
+    exact the same without a host."""
+    own = () if repository.name else (repository.identity,)
+    if expected is None or expected.exact:
+        return (expected.name,) if expected else own
+    parts = expected.name.split("/")[1:]
+    without_host = (f"{NO_HOST}/{'/'.join(parts[at:])}" for at in range(len(parts)))
+    return tuple(dict.fromkeys((*own, expected.name, *without_host)))
+
+
 EXPECT_OWN = ExpectedIdentity()
 """The repository's own name."""
 

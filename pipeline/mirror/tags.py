@@ -13,6 +13,9 @@ _LONGEST = 128
 """Characters of a tag (distribution-spec 1.1)."""
 
 
+_IMMUTABLE = re.compile(r".+-\d{8}-(?P<short>[0-9a-f]{12})")
+
+
 def version_tag(version: str) -> str:
     """A tag that says the version: what a tag cannot hold becomes `-`. `latest` where nothing is left."""
     cleaned = re.sub(r"[^A-Za-z0-9_.-]", "-", version)[:_LONGEST]
@@ -24,6 +27,12 @@ def immutable_tag(version: str, created: int, digest: Digest) -> str:
     time and not today's, so that each digest has one such tag: publishing again finds it and changes nothing."""
     ending = f"-{datetime.fromtimestamp(created, UTC):%Y%m%d}-{digest.short}"
     return version_tag(version)[: _LONGEST - len(ending)] + ending
+
+
+def names_digest(tag: str, digest: Digest) -> bool:
+    """Is it the form of a tag that never moves, and says this digest?"""
+    found = _IMMUTABLE.fullmatch(tag)
+    return found is not None and found["short"] == digest.short
 
 
 def floating_tags(version: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pipeline.mirror.gate import Cleared
 from pipeline.mirror.held import Held, read_held
 from pipeline.mirror.repository import Repository
 from pipeline.mirror.signed_identity import SignedIdentity, find_signed_names
+from pipeline.mirror.tag_check import TagStanding
 from pipeline.model.artifact import Manifest
 from pipeline.model.enforcement import LimitEnforcement
 from pipeline.model.image import Descriptor
@@ -28,13 +29,14 @@ PARALLEL = 4
 class Verified:
     """What was found to hold. `identities`: the names under which it was signed; `attested`: for each manifest, the
     predicate types that are attested; `bytes_read`: of blobs; `limits`: what the kernel held the tested
-    instances to."""
+    instances to; `tag`: what is signed of the tag that was named, if it was one that may move."""
 
     held: Held
     identities: tuple[str, ...]
     attested: tuple[tuple[Digest, tuple[str, ...]], ...]
     bytes_read: int
     limits: tuple[LimitEnforcement, ...] = ()
+    tag: TagStanding | None = None
 
 
 def verify(

@@ -16,6 +16,8 @@ class Why(StrEnum):
     PROMOTE = "promote"
     ROLLBACK = "rollback"
     COPY = "copy"
+    RENEW = "renew"
+    """Nothing moved it: it is said once more where it points, and until when that may be believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,46 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class TagStatement:
+    """What is signed of a tag of `repository` (`HOST/NAMESPACE/NAME`): a move, or that the tag stands where it does
+    (`Why.RENEW`). `number` only grows; `previous` is the digest of the manifest that has the move before this one, or
+    of a renewal the move that it renews; `until` (milliseconds since the epoch): believed no longer than this."""
+
+    repository: str
+    move: Move
+    number: int
+    previous: Digest | None
+    until: int
+
+    @property
+    def renews(self) -> bool:
+        """Did nothing move?"""
+        return self.move.why is Why.RENEW
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A statement, and the digest of the manifest that has it."""
+
+    record: Digest
+    statement: TagStatement
+
+
+@dataclass(frozen=True, slots=True)
 class Past:
     """A move as the history tells it. `happened`: the tag did point there; else whoever wrote the move down was
-    overtaken or killed before making it. `record` is the tag under which it is written down."""
+    overtaken or killed before making it. `record`: the digest of the manifest that has it, or of an old one the tag.
+    `number` is 0 of old records, which nobody signed."""
 
     move: Move
     record: str
     happened: bool
+    number: int = 0
+
+    @property
+    def signed(self) -> bool:
+        """Is it a signed statement, and no old record?"""
+        return self.number > 0
 
 
 @dataclass(frozen=True, slots=True)

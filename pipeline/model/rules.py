@@ -61,10 +61,12 @@ class IdentityRule:
 @dataclass(frozen=True, slots=True)
 class MirrorRules:
     """All that a keeper has written down. `grace`: seconds for which what nothing refers to is spared, because a
-    publication may be under way; `quarantine`: seconds for which what was pruned can be brought back."""
+    publication may be under way; `quarantine`: seconds for which what was pruned can be brought back; `validity`:
+    seconds for which what is signed of a tag is believed."""
 
     gate: tuple[GateRule, ...] = (GateRule(),)
     retention: tuple[RetentionRule, ...] = ()
     grace: int = 86_400
     quarantine: int = 7 * 86_400
     identities: tuple[IdentityRule, ...] = ()
+    validity: int = 14 * 86_400

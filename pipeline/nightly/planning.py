@@ -16,6 +16,7 @@ from pipeline.gather.locking import choose_architecture, choose_platform
 from pipeline.mirror.held import read_held
 from pipeline.mirror.repository import Mirror, Repository
 from pipeline.mirror.signed_identity import require_identity
+from pipeline.mirror.tag_check import check_tag
 from pipeline.mirror.tags import floating_tags, immutable_tag
 from pipeline.model.absolute_path import absolute
 from pipeline.model.lock import Lock, LockSection
@@ -352,13 +353,17 @@ class Planner:
 
     def _attested(self, repository: Repository, product: Product) -> Standing | None:
         last = self.last(product.name)
-        reference = (last.digest if last else None) or repository.resolve("latest")
+        digest = last.digest if last else None
+        reference = digest or repository.resolve("latest")
         if reference is None or self.making.key is None:
             return None
         held = read_held(repository, reference)
         if len(held.images) != 1:
             return None
         require_identity(repository, held.manifest, self._public(self.making.key))
+        if digest is None:  # an older image of the product would be taken for the newest
+            key, now = self._public(self.making.key), int(self.workshop.clock() * 1000)
+            check_tag(repository, "latest", reference, key, (repository.identity,), now=now, allow_stale=True)
         record = attested_record(repository, held.digest, self._public(self.making.key), self._warn)
         immutable = immutable_tag(held.version, held.created, held.digest)
         if record is None or repository.resolve(immutable) != held.digest:

@@ -25,6 +25,7 @@ from pipeline.oci.settings import settings
 from pipeline.oci.simple_signing import (
     SimpleSignature,
     check_signatures,
+    join_signatures,
     sign_simply,
     signature_payload,
     signature_tag,
@@ -50,6 +51,7 @@ __all__ = [
     "end_of_life",
     "generate_key",
     "index_bytes",
+    "join_signatures",
     "load_signing_key",
     "load_verifying_key",
     "make_image",

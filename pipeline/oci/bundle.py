@@ -7,6 +7,8 @@ are told so (`--insecure-ignore-tlog`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
 from pipeline.model.artifact import Artifact, Manifest
@@ -45,9 +47,15 @@ def make_bundle(statement: Statement, key: SigningKey) -> bytes:
     )
 
 
-def attest(statement: Statement, subject: Descriptor, key: SigningKey, created: int | None = None) -> Artifact:
+def attest(
+    statement: Statement,
+    subject: Descriptor,
+    key: SigningKey,
+    created: int | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> Artifact:
     """A signed statement as a referrer of `subject`. `created`: the image's, in seconds since the epoch; never the
-    clock, which would give another manifest each time.
+    clock, which would give another manifest each time. `annotations` are the manifest's, besides those of a bundle.
 
     Raises VerificationError `bundle-too-large`; ValueError if the statement is not about `subject`.
     """
@@ -61,7 +69,7 @@ def attest(statement: Statement, subject: Descriptor, key: SigningKey, created: 
             f"{BUNDLE_LIMIT >> 20} MiB at most",
             place=str(subject.digest),
         )
-    notes = {CONTENT: "dsse-envelope", PREDICATE_TYPE: statement.predicate_type}
+    notes = {**(annotations or {}), CONTENT: "dsse-envelope", PREDICATE_TYPE: statement.predicate_type}
     if created is not None:
         notes[media_types.CREATED] = timestamp(created)
     return make_referrer(media_types.SIGSTORE_BUNDLE, [(media_types.SIGSTORE_BUNDLE, data)], subject, notes)

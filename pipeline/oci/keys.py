@@ -127,7 +127,7 @@ def load_signing_key(
     """A key file (PKCS #8 or SEC 1 in PEM, plain or encrypted, or cosign's encrypted form), or its content → a key.
 
     A file that others than its owner can read is warned of. Raises UsageError: `key-unreadable`, `key-malformed`,
-    `key-kind`, `key-password-missing`, `key-password-wrong`, `key-derivation-costly`.
+    `key-not-private`, `key-kind`, `key-password-missing`, `key-password-wrong`, `key-derivation-costly`.
     """
     data, place = _content(source, progress)
     key = _private(data, password, place)
@@ -182,10 +182,10 @@ def _private(data: bytes, password: PasswordSource | None, place: str) -> object
             raise _malformed(place) from error
     if "PRIVATE KEY" not in label:
         raise UsageError(
-            "key-malformed",
+            "key-not-private" if label.endswith("PUBLIC KEY") else "key-malformed",
             f"this is a {label.lower()}, not a private key",
             place=place,
-            hint="signing needs the private key of a pair, verifying either of them",
+            hint="signing needs the private key of a pair, verifying either of them; whoever moves a tag signs that",
         )
     if label == "ENCRYPTED PRIVATE KEY":
         refuse_costly_derivation(body, place)

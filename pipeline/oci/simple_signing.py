@@ -86,19 +86,22 @@ def sign_simply(digest: Digest, identity: str, key: SigningKey, existing: Manife
         )
     notes = ((SIGNATURE, base64.b64encode(key.sign(payload)).decode()),)
     own = Descriptor(media_types.SIMPLE_SIGNING, wanted, len(payload), notes)
-    layers.append(own)
-    config = _config(layers)
-    config_descriptor = Descriptor(media_types.CONFIG, Digest.of(config), len(config))
-    manifest = canonical_json(
-        {
-            "schemaVersion": 2,
-            "mediaType": media_types.MANIFEST,
-            "config": descriptor_json(config_descriptor),
-            "layers": [descriptor_json(layer) for layer in layers],
-        }
-    )
+    made = _of_layers([*layers, own])
     plain = Descriptor(own.media_type, own.digest, own.size)
-    return Artifact(Manifest(media_types.MANIFEST, manifest), ((config_descriptor, config), (plain, payload)))
+    return Artifact(made.manifest, (*made.blobs, (plain, payload)))
+
+
+def join_signatures(present: Manifest, more: Manifest) -> Artifact:
+    """The signature manifest with those of `present`, and then those of `more` that are not among them. Its blobs are
+    the config alone: payloads are where both manifests are. Raises VerificationError `document-malformed`,
+    `signatures-too-many`."""
+    layers = list(read_artifact(present).layers)
+    missing = [layer for layer in read_artifact(more).layers if layer not in layers]
+    if not missing:
+        return Artifact(present)
+    if len(layers) + len(missing) > SIGNATURES_LIMIT:
+        raise VerificationError("signatures-too-many", f"more than {SIGNATURES_LIMIT} signatures of one image")
+    return _of_layers([*layers, *missing])
 
 
 def check_signatures(
@@ -205,6 +208,19 @@ def _without_tag(name: str) -> str:
     name = name.partition("@")[0]
     head, slash, last = name.rpartition("/")
     return head + slash + last.partition(":")[0] if slash else name
+
+
+def _of_layers(layers: Sequence[Descriptor]) -> Artifact:
+    """The signature manifest, with its config as a blob."""
+    config = _config(layers)
+    descriptor = Descriptor(media_types.CONFIG, Digest.of(config), len(config))
+    document = {
+        "schemaVersion": 2,
+        "mediaType": media_types.MANIFEST,
+        "config": descriptor_json(descriptor),
+        "layers": [descriptor_json(layer) for layer in layers],
+    }
+    return Artifact(Manifest(media_types.MANIFEST, canonical_json(document)), ((descriptor, config),))
 
 
 def _config(layers: Sequence[Descriptor]) -> bytes:

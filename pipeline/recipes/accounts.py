@@ -12,20 +12,20 @@ from pipeline.recipes.sources import Source
 
 def plan_accounts(sources: Sequence[Source], problems: Problems) -> tuple[tuple[User, ...], tuple[Group, ...]]:
     """The users and groups of all `sources`, in order. Problem: `account-duplicate`, `account-reserved`."""
-    ledger = _Ledger(problems)
+    signed_tag = _Ledger(problems)
     users: list[User] = []
     groups: list[Group] = []
     for source in sources:
         for index, group in enumerate(source.recipe.accounts.groups):
             path: DocumentPath = ("accounts", "groups", index)
-            ledger.enter("group", group.name, group.gid, source, path)
+            signed_tag.enter("group", group.name, group.gid, source, path)
             groups.append(Group(group.name, group.gid))
     for source in sources:
         for index, user in enumerate(source.recipe.accounts.users):
             path = ("accounts", "users", index)
-            entered = ledger.enter("user", user.name, user.uid, source, path)
+            entered = signed_tag.enter("user", user.name, user.uid, source, path)
             if entered and user.gid is None:
-                ledger.enter("group", user.name, user.uid, source, path)
+                signed_tag.enter("group", user.name, user.uid, source, path)
             users.append(User(user.name, user.uid, user.gid, user.home, user.shell, user.comment))
     return tuple(users), tuple(groups)
 

@@ -357,6 +357,12 @@ Age = Annotated[
     checked(quantities.parse_age),
     WithJsonSchema({"type": "string"}),
 ]
+Validity = Annotated[
+    int,
+    Named("age", quantities.write_age),
+    checked(quantities.parse_validity),
+    WithJsonSchema({"type": "string"}),
+]
 Bandwidth = Annotated[int, Named("bandwidth"), checked(quantities.parse_bandwidth), WithJsonSchema({"type": "string"})]
 Throughput = Annotated[
     int,

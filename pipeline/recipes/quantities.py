@@ -27,6 +27,11 @@ SMALLEST_THROUGHPUT = 64 << 10
 SMALLEST_SHARE = 10
 """Thousandths of a processor: the kernel's shortest quota is 1 ms in a period of 100 ms."""
 
+SHORTEST_VALIDITY = 3600
+"""Seconds: clocks of two machines differ, and what is renewed each night lives longer than a night."""
+LONGEST_VALIDITY = 90 * 86_400
+"""Seconds: whoever can write to a mirror can write rules into it, and must not make what is signed hold for ever."""
+
 _NUMBER = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([A-Za-z]*)")
 
 
@@ -68,6 +73,15 @@ def parse_age(value: object) -> int:
     if unit not in AGE_UNITS:
         raise Malformed("age-malformed", f"'{unit}' is not a unit of age", hint)
     return _whole(number * AGE_UNITS[unit], "age", LONGEST_AGE, hint)
+
+
+def parse_validity(value: object) -> int:
+    """An age from `SHORTEST_VALIDITY` to `LONGEST_VALIDITY`, in seconds. Raises Malformed `age-malformed`."""
+    seconds = parse_age(value)
+    if not SHORTEST_VALIDITY <= seconds <= LONGEST_VALIDITY:
+        what = f"{value!s:.40} is not from {write_age(SHORTEST_VALIDITY)} to {write_age(LONGEST_VALIDITY)}"
+        raise Malformed("age-malformed", what, "write how many nights may fail in a row, such as 14d")
+    return seconds
 
 
 def write_age(seconds: int) -> str:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pipeline.documents import Document, load
 from pipeline.model.rules import GateRule, IdentityRule, MirrorRules, RetentionRule
-from pipeline.recipes.fields import Age, Line, Size, Strict
+from pipeline.recipes.fields import Age, Line, Size, Strict, Validity
 from pipeline.recipes.problems import Problems, place, validate
 
 _DEFAULTS = MirrorRules()
@@ -115,6 +115,10 @@ class RulesDocument(Strict):
         description="how long what nothing refers to is spared, because a publication may be under way",
     )
     quarantine: Age = Field(default=_DEFAULTS.quarantine, description="how long what was pruned can be brought back")
+    validity: Validity = Field(
+        default=_DEFAULTS.validity,
+        description="how long what is signed of a tag is believed, 90 days at most; each night renews it",
+    )
     identities: list[IdentityDocument] = Field(default=[], description="under which names copies were signed")
 
 
@@ -132,7 +136,7 @@ def load_rules(path: Path) -> MirrorRules:
     gate = _DEFAULTS.gate if parsed.gate is None else tuple(_gate(document, *one) for one in enumerate(parsed.gate))
     retention = tuple(_retention(document, *one) for one in enumerate(parsed.retention))
     identities = tuple(IdentityRule(one.prefix.rstrip("/"), one.signed_prefix.rstrip("/")) for one in parsed.identities)
-    return MirrorRules(gate, retention, parsed.grace, parsed.quarantine, identities)
+    return MirrorRules(gate, retention, parsed.grace, parsed.quarantine, identities, parsed.validity)
 
 
 def _gate(document: Document, number: int, rule: GateDocument) -> GateRule:

@@ -8,17 +8,23 @@ from pipeline.digest import Digest
 from pipeline.errors import UsageError
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address
-from pipeline.mirror.carrying import Carried, carry
+from pipeline.mirror.attesting import SignedName
+from pipeline.mirror.carrying import Carried, carry, carry_statements
 from pipeline.mirror.gate import Cleared
-from pipeline.mirror.publishing import Mover, set_for_ever
+from pipeline.mirror.held import Held
+from pipeline.mirror.publishing import Mover, accompany, set_for_ever
 from pipeline.mirror.repository import Repository, is_auxiliary
-from pipeline.mirror.signed_identity import EXPECT_OWN, NO_HOST, ExpectedIdentity, SignedIdentity
+from pipeline.mirror.signed_identity import EXPECT_OWN, NO_HOST, ExpectedIdentity, SignedIdentity, known_names
+from pipeline.mirror.tag_check import TagStanding
+from pipeline.mirror.tag_statements import list_statements, tidy_statements
 from pipeline.mirror.tags import immutable_tag
+from pipeline.mirror.verifying import Verified
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules
-from pipeline.oci import VerifyingKey
-from pipeline.release.current import current_images, refuse_name, way_of
-from pipeline.release.verify import clear_held, verified
+from pipeline.oci import SigningKey, VerifyingKey
+from pipeline.oci.sources import SOURCES_TYPE
+from pipeline.release.current import current_images, refuse_name, signer_of, way_of
+from pipeline.release.verify import believed, clear_held, verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +40,41 @@ class Copied:
 def copy(
     source: Address,
     target: Address,
-    key: VerifyingKey,
+    key: SigningKey | VerifyingKey,
     rules: MirrorRules,
     workshop: Workshop,
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
+    allow_stale: bool = False,
 ) -> tuple[Copied, ...]:
     """Carry an image, or without tag and digest all that a repository's tags name, to another mirror or into a layout,
     with every signature and referrer; verified first to the last byte. `identity` is the source's; what is in a layout,
     which has no name, must have been signed under a name whose last part is the target's.
 
+    With a private key, what arrives is signed under the target's name as well, and so are the moves of its tags. With a
+    public one the target is a mirror of the source: the signed moves of its tags are carried, and it verifies under the
+    source's name (`--as`).
+
     Raises UsageError, VerificationError, PublicationRefused.
     """
     reach = way_of(workshop)
     with reach.repository(source) as here, reach.repository(target, create=True, write=True) as there:
-        porter = _Porter(here, there, key, rules, workshop, _expected(here, there, identity))
+        expected = _expected(here, there, identity)
+        porter = _Porter(here, there, key, rules, workshop, expected, allow_stale)
         return tuple(porter.carry(digest, tags) for digest, tags in _wanted(here, source, target))
 
 
-def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Digest, tuple[str, ...]]]:
+Tags = tuple[tuple[str, str], ...]
+"""Tags of the source (an empty text: it was named by its digest), and what they are to be called on the target."""
+
+
+def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Digest, Tags]]:
     """What is to be carried, with the tags that it is to have there."""
     if target.tag:
         refuse_name(target.tag)
     if source.digest is not None:
-        return [(source.digest, (target.tag,) if target.tag else ())]
-    by_digest: dict[Digest, list[str]] = {}
+        return [(source.digest, (("", target.tag),) if target.tag else ())]
+    by_digest: dict[Digest, list[tuple[str, str]]] = {}
     for tag in (source.tag,) if source.tag else [tag for tag in here.tags() if not is_auxiliary(tag)]:
         digest = here.resolve(tag)
         if digest is None:
@@ -68,7 +84,7 @@ def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Di
                 place=here.url,
                 hint="name another; without a tag, all are copied",
             )
-        by_digest.setdefault(digest, []).append(target.tag or tag)
+        by_digest.setdefault(digest, []).append((tag, target.tag or tag))
     return [(digest, tuple(tags)) for digest, tags in sorted(by_digest.items())]
 
 
@@ -83,24 +99,77 @@ def _expected(here: Repository, there: Repository, identity: ExpectedIdentity) -
 class _Porter:
     here: Repository
     there: Repository
-    key: VerifyingKey
+    key: SigningKey | VerifyingKey
     rules: MirrorRules
     workshop: Workshop
     expected: SignedIdentity | None
+    allow_stale: bool
 
-    def carry(self, digest: Digest, tags: tuple[str, ...]) -> Copied:
+    def carry(self, digest: Digest, tags: Tags) -> Copied:
         """One image or index: verified, carried, and what arrived cleared before a tag points to it."""
-        work = self.workshop
-        held = verified(self.here, digest, self.key, work, contents=True, expected=self.expected).held
-        carried = carry(held, self.here, self.there, store=work.store, progress=work.progress)
+        work, public = self.workshop, self._public
+        found = verified(self.here, digest, public, work, contents=True, expected=self.expected)
+        held = found.held
         own = immutable_tag(held.version, held.created, held.digest)
-        floating = tuple(tag for tag in tags if tag != own)
+        carried_tags = self._believed(found, tags)
+        floating = tuple(there for _, there in tags if there != own)
+        carried = carry(held, self.here, self.there, store=work.store, progress=work.progress)
+        if isinstance(self.key, SigningKey):
+            accompany(self._names(held, self.key), self.there, progress=work.progress)
 
         def clear() -> Cleared:
             current = current_images(self.there, floating, held.digest)
-            return replace(clear_held(held, (*floating, own), self.there, self.key, self.rules), current=current)
+            return replace(clear_held(held, (*floating, own), self.there, public, self.rules), current=current)
 
         cleared = clear()
         set_for_ever(self.there, own, cleared)
-        moves, _ = Mover(self.there, held.version, Why.COPY, clear, work.clock).move(floating, cleared)
+        for standing in carried_tags:
+            carry_statements(self.here, self.there, standing, renewals=False)
+        signer = signer_of(self.key, self.rules, work) if isinstance(self.key, SigningKey) else None
+        mover = Mover(self.there, held.version, Why.COPY, clear, work.clock, signer)
+        moves, _ = mover.move(floating, cleared)
+        for standing in carried_tags:
+            carry_statements(self.here, self.there, standing, renewals=True)
+            for one in list_statements(self.there, standing.identity, standing.tag):
+                if one.statement.number == standing.number:
+                    tidy_statements(self.there, one.statement, public, int(work.clock() * 1000))
         return Copied(held.digest, (own, *floating), moves, carried)
+
+    @property
+    def _public(self) -> VerifyingKey:
+        return self.key.public if isinstance(self.key, SigningKey) else self.key
+
+    def _believed(self, found: Verified, tags: Tags) -> list[TagStanding]:
+        """Every tag of the source is where its newest signed move says; which of them are carried with that, because
+        nobody is here to sign new ones."""
+        names = (*known_names(self.here, self.expected), *found.identities)
+        carried = []
+        own = immutable_tag(found.held.version, found.held.created, found.held.digest)
+        for tag, called in tags:
+            standing = None
+            if tag:
+                standing = believed(
+                    self.here, tag, found, self._public, self.workshop, names=names, allow_stale=self.allow_stale
+                )
+            if isinstance(self.key, SigningKey) or called == own:
+                continue
+            if standing is None or called != tag:
+                raise UsageError(
+                    "key-not-private",
+                    f"nobody signed that '{called}' points to {found.held.digest}",
+                    place=f"{self.there.url}:{called}",
+                    hint="give the private key, or copy a tag to itself, whose signed moves are carried along",
+                )
+            carried.append(standing)
+        return carried
+
+    def _names(self, held: Held, key: SigningKey) -> list[SignedName]:
+        """A signature under the target's name, of all that is signed."""
+        subjects = [manifest.digest for manifest in held.manifests]
+        sources = [
+            one.descriptor.digest
+            for subject in subjects
+            for one in self.here.referrers(subject)
+            if one.artifact_type == SOURCES_TYPE
+        ]
+        return [SignedName(subject, key) for subject in (*subjects, *sources)]

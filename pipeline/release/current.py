@@ -11,11 +11,19 @@ from pipeline.mirror.demands import CurrentImage
 from pipeline.mirror.held import Held, read_held
 from pipeline.mirror.opening import Way
 from pipeline.mirror.repository import TAG, Repository, is_auxiliary
+from pipeline.mirror.tag_statements import TagMemory, TagSigner
+from pipeline.model.rules import MirrorRules
+from pipeline.oci import SigningKey
 
 
 def way_of(workshop: Workshop) -> Way:
     """How mirrors are reached from a workshop."""
     return Way(workshop.environment, workshop.progress, workshop.clock, workshop.store)
+
+
+def signer_of(key: SigningKey, rules: MirrorRules, workshop: Workshop) -> TagSigner:
+    """Who signs where tags point, for as long as the keeper's rules say."""
+    return TagSigner(key, workshop.clock, rules.validity, TagMemory(workshop.store))
 
 
 def refuse_name(tag: str) -> None:

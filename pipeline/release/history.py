@@ -9,7 +9,9 @@ from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address
 from pipeline.mirror.differences import Difference, Known, difference, read_known
 from pipeline.mirror.history import read_history
+from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, known_names
 from pipeline.model.publication import Past
+from pipeline.oci import VerifyingKey
 from pipeline.release.current import way_of
 
 
@@ -21,8 +23,15 @@ class Step:
     changes: Difference | None
 
 
-def history(reference: Address, workshop: Workshop) -> tuple[Step, ...]:
-    """All moves of a tag, oldest first, with what changed between neighbours."""
+def history(
+    reference: Address,
+    workshop: Workshop,
+    key: VerifyingKey | None = None,
+    *,
+    identity: ExpectedIdentity = EXPECT_OWN,
+) -> tuple[Step, ...]:
+    """All moves of a tag, oldest first, with what changed between neighbours: those that `key` signed, or without one
+    what the mirror says."""
     with way_of(workshop).repository(reference) as repository:
         known: dict[Digest, Known | None] = {}
 
@@ -32,7 +41,8 @@ def history(reference: Address, workshop: Workshop) -> tuple[Step, ...]:
             return known[digest] if digest is not None else None
 
         steps = []
-        for past in read_history(repository, reference.tag or "latest"):
+        names = known_names(repository, identity.of(repository))
+        for past in read_history(repository, reference.tag or "latest", names, key):
             before, after = look(past.move.before), look(past.move.after)
             changes = difference(before, after) if before is not None and after is not None else None
             steps.append(Step(past, changes))

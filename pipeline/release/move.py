@@ -11,11 +11,11 @@ from pipeline.mirror.addresses import Address
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.history import earlier, read_history
 from pipeline.mirror.publishing import Mover
-from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity
+from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, known_names
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules
-from pipeline.oci import VerifyingKey
-from pipeline.release.current import current_images, refuse_name, way_of
+from pipeline.oci import SigningKey
+from pipeline.release.current import current_images, refuse_name, signer_of, way_of
 from pipeline.release.verify import clear_held, verified
 
 
@@ -33,41 +33,57 @@ class Moved:
 def promote(
     reference: Address,
     channel: str,
-    key: VerifyingKey,
+    key: SigningKey,
     rules: MirrorRules,
     workshop: Workshop,
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
+    allow_stale: bool = False,
 ) -> Moved:
-    """Point `channel` at the very digest that `reference` names, verified first to its last byte, and cleared by that
-    channel's rules. Nothing is uploaded but the record of the move."""
+    """Point `channel` at the very digest that `reference` names, verified first, and cleared by that channel's rules.
+    Nothing is uploaded but the signed move. Raises as `verify`, PublicationRefused."""
     with way_of(workshop).repository(reference, write=True) as repository:
         refuse_name(channel)
-        expected = identity.of(repository)
-        held = verified(repository, reference.reference, key, workshop, contents=True, expected=expected).held
+        expected, public = identity.of(repository), key.public
+        held = verified(
+            repository,
+            reference.reference,
+            public,
+            workshop,
+            contents=True,
+            expected=expected,
+            allow_stale=allow_stale,
+        ).held
 
         def clear() -> Cleared:
             current = current_images(repository, (channel,), held.digest)
-            return replace(clear_held(held, (channel,), repository, key, rules), current=current)
+            return replace(clear_held(held, (channel,), repository, public, rules), current=current)
 
-        return _moved(Mover(repository, held.version, Why.PROMOTE, clear, workshop.clock), channel, clear())
+        signer = signer_of(key, rules, workshop)
+        name = expected.name if expected else ""
+        mover = Mover(repository, held.version, Why.PROMOTE, clear, workshop.clock, signer, name)
+        return _moved(mover, channel, clear())
 
 
 def rollback(
     reference: Address,
     to: Digest | None,
-    key: VerifyingKey,
+    key: SigningKey,
     rules: MirrorRules,
     workshop: Workshop,
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
 ) -> Moved:
     """Point a tag at what it pointed to before, or at `to`, verified first to its last byte. Nothing is uploaded but
-    the record of the move. Raises UsageError `history-empty`, `not-in-history`."""
+    the signed move. Where the tag points now is not asked: rolling back is what mends it.
+
+    Raises UsageError `history-empty`, as `verify`, PublicationRefused.
+    """
     tag = reference.tag or "latest"
     refuse_name(tag)
     with way_of(workshop).repository(reference, write=True) as repository:
-        before = earlier(read_history(repository, tag))
+        expected, public = identity.of(repository), key.public
+        before = earlier(read_history(repository, tag, known_names(repository, expected), public))
         if to is None and not before:
             raise UsageError(
                 "history-empty",
@@ -76,13 +92,15 @@ def rollback(
                 hint="name a digest with --to; `relbuild history` shows what there is",
             )
         target = to or before[0]
-        expected = identity.of(repository)
-        held = verified(repository, target, key, workshop, contents=True, expected=expected).held
+        held = verified(repository, target, public, workshop, contents=True, expected=expected).held
 
         def clear() -> Cleared:
-            return clear_held(held, (tag,), repository, key, rules)
+            return clear_held(held, (tag,), repository, public, rules)
 
-        return _moved(Mover(repository, held.version, Why.ROLLBACK, clear, workshop.clock), tag, clear())
+        signer = signer_of(key, rules, workshop)
+        name = expected.name if expected else ""
+        mover = Mover(repository, held.version, Why.ROLLBACK, clear, workshop.clock, signer, name)
+        return _moved(mover, tag, clear())
 
 
 def _moved(mover: Mover, tag: str, cleared: Cleared) -> Moved:

@@ -27,7 +27,7 @@ from pipeline.oci import SigningKey, adopt_layout, make_index, provenance_predic
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.oci.sbom import SbomForm
 from pipeline.oci.sources import SourceFile, sources_artifact
-from pipeline.release.current import current_images, refuse_name, way_of
+from pipeline.release.current import current_images, refuse_name, signer_of, way_of
 from pipeline.reports import read_bill, read_materials, read_sbom, read_sources, refuse_edited, report_folder
 from pipeline.store import Store
 
@@ -89,7 +89,7 @@ def publish(order: PublishOrder, workshop: Workshop) -> tuple[Publication, ...]:
                     consignment,
                     repository,
                     clear_again=clear_again,
-                    clock=workshop.clock,
+                    signer=signer_of(order.key, order.rules, workshop),
                     progress=workshop.progress,
                 )
             )

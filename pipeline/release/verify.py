@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, VerificationError
 from pipeline.gather import Workshop
@@ -9,12 +12,18 @@ from pipeline.mirror.addresses import Address
 from pipeline.mirror.gate import Attested, Candidate, Cleared
 from pipeline.mirror.held import Held
 from pipeline.mirror.repository import Repository
-from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, SignedIdentity
+from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, SignedIdentity, known_names
+from pipeline.mirror.tag_check import TagStanding, check_tag
+from pipeline.mirror.tag_statements import TagMemory
+from pipeline.mirror.tags import immutable_tag
 from pipeline.mirror.verifying import Verified
 from pipeline.mirror.verifying import verify as verify_held
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import VerifyingKey
 from pipeline.release.current import way_of
+
+ATTEMPTS = 3
+"""How often a reference is verified again because it was moved meanwhile."""
 
 
 def verify(
@@ -24,14 +33,23 @@ def verify(
     *,
     contents: bool = True,
     identity: ExpectedIdentity = EXPECT_OWN,
+    allow_stale: bool = False,
 ) -> Verified:
     """Verify what a reference names: every byte (without `contents`, of layers only that they are there), signatures
-    and the name in them, attestations, and the recorded answers once more. Raises UsageError `reference-missing`,
-    VerificationError."""
+    and the name in them, attestations, the recorded answers once more, and of a tag that may move that it points where
+    its newest signed move says. Raises UsageError `reference-missing`, VerificationError."""
     with way_of(workshop).repository(reference) as repository:
         try:
             expected = identity.of(repository)
-            return verified(repository, reference.reference, key, workshop, contents=contents, expected=expected)
+            return verified(
+                repository,
+                reference.reference,
+                key,
+                workshop,
+                contents=contents,
+                expected=expected,
+                allow_stale=allow_stale,
+            )
         except PublicationRefused as refused:  # nobody wants to publish here: what stands there does not hold
             raise VerificationError.of(refused.problems) from refused
 
@@ -44,18 +62,60 @@ def verified(
     *,
     contents: bool,
     expected: SignedIdentity | None,
+    allow_stale: bool = False,
 ) -> Verified:
     """The same, of a repository that is open, by one who wants to move a tag to it: PublicationRefused is raised if the
     recorded answers do not carry that."""
-    return verify_held(
+    for attempt in reversed(range(ATTEMPTS)):
+        found = verify_held(
+            repository,
+            reference,
+            key,
+            expected,
+            judge=lambda held: clear_held(held, (), repository, key, MirrorRules()),
+            progress=workshop.progress,
+            contents=contents,
+        )
+        if isinstance(reference, Digest):
+            return found
+        names = (*known_names(repository, expected), *found.identities)
+        try:
+            standing = believed(repository, reference, found, key, workshop, names=names, allow_stale=allow_stale)
+            return replace(found, tag=standing)
+        except VerificationError:
+            if not attempt or repository.resolve(reference) == found.held.digest:
+                raise  # else it was moved while it was verified
+    raise AssertionError("the last attempt returns or raises")
+
+
+def believed(
+    repository: Repository,
+    tag: str,
+    found: Verified,
+    key: VerifyingKey,
+    workshop: Workshop,
+    *,
+    names: Sequence[str],
+    allow_stale: bool,
+) -> TagStanding | None:
+    """Hold a tag that points to what was `found` against what is signed of it under one of `names`, and remember that;
+    None for the tag that never moves, whose name says what it points to. Raises VerificationError as `check_tag`."""
+    held = found.held
+    if tag == immutable_tag(held.version, held.created, held.digest):
+        return None
+    memory = TagMemory(workshop.store)
+    standing = check_tag(
         repository,
-        reference,
+        tag,
+        held.digest,
         key,
-        expected,
-        judge=lambda held: clear_held(held, (), repository, key, MirrorRules()),
-        progress=workshop.progress,
-        contents=contents,
+        names,
+        now=int(workshop.clock() * 1000),
+        seen=memory.seen(repository.url, tag),
+        allow_stale=allow_stale,
     )
+    memory.see(repository.url, tag, standing.number)
+    return standing
 
 
 def clear_held(

@@ -95,12 +95,12 @@ def perform(task: Task, workshop: Workshop) -> None:
             order = PublishOrder((Path(task.what),), parse_address(task.to), key, RULES, task.tags or None)
             publish(order, workshop)
         case "promote":
-            promote(parse_address(task.what), task.to, key.public, RULES, workshop)
+            promote(parse_address(task.what), task.to, key, RULES, workshop)
         case "rollback":
             to = Digest.parse(task.to) if task.to else None
-            rollback(parse_address(task.what), to, key.public, RULES, workshop)
+            rollback(parse_address(task.what), to, key, RULES, workshop)
         case "copy":
-            copy(parse_address(task.what), parse_address(task.to), key.public, RULES, workshop)
+            copy(parse_address(task.what), parse_address(task.to), key, RULES, workshop)
         case "prune":
             prune(task.what)
         case _:

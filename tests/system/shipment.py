@@ -47,8 +47,9 @@ class Shipped:
     folder: Path
     said: dict[str, dict[str, Any]]
 
-    def relbuild(self, command: str, *words: str | Path, key: str = "ours.pub") -> subprocess.CompletedProcess[str]:
-        """A command that gives its result as JSON; `history` alone has no key."""
+    def relbuild(self, command: str, *words: str | Path, key: str = "") -> subprocess.CompletedProcess[str]:
+        """A command that gives its result as JSON; what moves tags has the private key, and `history` none."""
+        key = key or ("ours.key" if command in {"promote", "rollback"} else "ours.pub")
         argv = [command, *words, "--json", "--progress", "none", "--store", self.goods.store.root]
         return relbuild_at_once(self.folder, *argv, *(() if command == "history" else ("--key", self.folder / key)))
 
@@ -59,7 +60,7 @@ class Shipped:
         value: dict[str, Any] = json.loads(done.stdout)
         return value
 
-    def refused(self, command: str, *words: str | Path, key: str = "ours.pub") -> tuple[int, set[str]]:
+    def refused(self, command: str, *words: str | Path, key: str = "") -> tuple[int, set[str]]:
         """Exit status and codes of a command that fails, with a message for people as well."""
         done = self.relbuild(command, *words, key=key)
         value = json.loads(done.stdout)

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass, field
 
 from pipeline.digest import Digest
-from pipeline.mirror.history import write_down
 from pipeline.mirror.references import references, referrer_of, referrers_index
 from pipeline.mirror.repository import Mirror, Repository
 from pipeline.model.artifact import Manifest
@@ -15,6 +14,7 @@ from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.store import Store
 from tests.unit import mirrored
+from tests.unit.old_records import write_down
 
 LATER = int(time.time()) + 10 * 86_400
 """Ten days from now, when everything that a test made is older than any grace."""

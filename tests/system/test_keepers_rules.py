@@ -135,7 +135,7 @@ def test_a_tag_does_not_go_back_but_on_purpose(shop: Shop, tmp_path: Path) -> No
 
 
 def move(shop: Shop, verb: str, reference: str, to: str, *more: str | Path) -> tuple[str | Path, ...]:
-    return (verb, reference, "--to", to, "--key", shop.keeper.public, *more)
+    return (verb, reference, "--to", to, "--key", shop.keeper.key, *more)
 
 
 def test_all_architectures_have_one_version(shop: Shop, tmp_path: Path) -> None:

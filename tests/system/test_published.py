@@ -383,7 +383,7 @@ def test_without_a_password_or_with_a_wrong_one_nothing_is_published(keys: Path,
     done = publish("ours.key", "wrong")
     assert done.returncode == 2 and "error[key-password-wrong]" in done.stderr, done.stderr
     done = publish("ours.pub", None)
-    assert done.returncode == 2 and "error[key-malformed]" in done.stderr, done.stderr
+    assert done.returncode == 2 and "error[key-not-private]" in done.stderr, done.stderr
     done = relbuild(keys, "keygen", "ours")
     assert done.returncode == 2 and "error[key-exists]" in done.stderr, done.stderr
     assert not (tmp_path / "mirror").exists()

@@ -19,6 +19,7 @@ from pipeline.mirror.registry import RegistryMirror, open_registry
 from pipeline.model.publication import Publication
 from pipeline.progress import QUIET
 from pipeline.release import PublishOrder, publish
+from pipeline.release.current import signer_of
 from pipeline.release.publish import consign, open_parcel
 from tests.system.conftest import ROOT
 from tests.system.counting import counted_registry, stored
@@ -41,8 +42,9 @@ def publish_on(mirror: RegistryMirror, built: Built, workshop: Workshop) -> Publ
     """`pipeline.release.publish`, on a mirror that is open, so that its traffic can be read."""
     repository = mirror.repository(built.image.name)
     order = PublishOrder((built.layout,), parse_address(mirror.url), signing_key())
+    signer = signer_of(order.key, order.rules, workshop)
     consignment, clear_again = consign([open_parcel(built.layout, workshop)], repository, order, workshop)
-    return deliver(consignment, repository, clear_again=clear_again, clock=workshop.clock, progress=QUIET)
+    return deliver(consignment, repository, clear_again=clear_again, signer=signer, progress=QUIET)
 
 
 def skopeo(built: Built, target: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from pipeline.model.rules import GateRule, MirrorRules
 from pipeline.oci import SigningKey, load_signing_key, make_image, make_index, media_types, provenance_predicate
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.progress import QUIET
+from pipeline.release.current import signer_of
 from pipeline.store import Store
 from tests.unit.signed import PROVENANCE_VALUE
 from tests.unit.tested import simple_evidence
@@ -87,10 +87,10 @@ class Maker:
         *images: Image,
         tags: tuple[str, ...] = ("latest",),
         signer: SigningKey | None = None,
-        clock: Callable[[], float] | None = None,
+        validity: int = 14 * 86_400,
     ) -> Publication:
         """Publish an image, or an index of several, as `relbuild publish` does."""
-        signer, clock = signer or key(), clock or self.clock
+        signer = signer or key()
         top = Manifest(media_types.MANIFEST, images[0].manifest_bytes) if len(images) == 1 else make_index(images)
         version = dict(images[0].config.labels)[media_types.VERSION]
         created = images[0].config.created
@@ -116,4 +116,5 @@ class Maker:
             return Cleared(repository.name or images[0].name, (*tags, immutable), top, tuple(candidates), RULES)
 
         consignment = Consignment(clear(), images, tuple(companions), version, created, tags, self.store.blob)
-        return publish(consignment, repository, clear_again=clear, clock=clock, progress=QUIET)
+        signing = signer_of(signer, MirrorRules(validity=validity), self.workshop)
+        return publish(consignment, repository, clear_again=clear, signer=signing, progress=QUIET)

@@ -152,7 +152,7 @@ def test_a_plain_key_asks_for_no_password() -> None:
 
 def test_what_is_not_a_private_key_is_said() -> None:
     public = load_signing_key(PRIVATE).public.pem
-    assert "not a private key" in str(refused("key-malformed", load_signing_key, public))
+    assert "not a private key" in str(refused("key-not-private", load_signing_key, public))
     certificate = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     for load in (load_signing_key, load_verifying_key):
         assert "this is a certificate" in str(refused("key-malformed", load, certificate))

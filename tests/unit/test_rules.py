@@ -41,6 +41,7 @@ retention:
   - {repositories: "nightly/*", tags: "*-20*", keep: 10, younger-than: 30d, pulled-within: 2w}
 grace: 12h
 quarantine: 90m
+validity: 7d
 identities:
   - {prefix: mirror.example/copies/, signed-prefix: registry.example/prod}
 """,
@@ -67,12 +68,20 @@ identities:
         43_200,
         5_400,
         (IdentityRule("mirror.example/copies", "registry.example/prod"),),
+        7 * 86_400,
     )
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "retention: []\n"])
 def test_what_is_left_out_has_its_default(tmp_path: Path, text: str) -> None:
     assert rules(tmp_path, text) == MirrorRules()
+
+
+def test_nothing_that_is_signed_of_a_tag_is_believed_for_years(tmp_path: Path) -> None:
+    for text in ("91d", "100w", "59m"):
+        with pytest.raises(RecipeError) as caught:
+            rules(tmp_path, f"validity: {text}\n")
+        assert caught.value.code == "age-malformed"
 
 
 def test_no_rule_at_all_is_another_thing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ killed at every single step of a publication (default: every so many: `STRIDES`)
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import json
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,12 @@ from pipeline.build import Built
 from pipeline.digest import Digest
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.history import MOVE_TYPE, read_history, records
+from pipeline.mirror.history import read_history
 from pipeline.mirror.repository import Repository, is_auxiliary
+from pipeline.mirror.tag_check import check_tag
+from pipeline.mirror.tag_statements import NOTE, anchor
 from pipeline.model.publication import Past
+from pipeline.oci.predicates import MOVE
 from pipeline.release.current import way_of
 from tests.system.killed_publisher import Publisher, Task, perform, publisher, signer
 from tests.system.parcels import SmallProducts, small_products
@@ -290,12 +294,15 @@ def test_of_two_publishers_on_one_tag_one_wins_and_nothing_is_lost(
                 assert all(later.before == earlier.after for earlier, later in itertools.pairwise(happened))
                 written = {str(each.move.after) for each in past}
                 assert {digest for digest in wanted if digest != before} <= written
+                numbers = [each.number for each in past if each.happened]
+                assert numbers == sorted(set(numbers))
                 made = {str(move.after) for move in happened[-2:]} | {before}
                 untold += [
                     digest for digest, code in zip(wanted, codes, strict=True) if not code and digest not in made
                 ]
             for digest in wanted:
                 site.puller().pull(digest)
+            believed(site)
     print(f"\n{kind}: {ROUNDS} rounds, {overtaken} publishers told that they were overtaken; {len(untold)} not told")
     # A registry cannot rule it out: one who is slower than all the other's pause overwrites what that one looked at.
     assert len(untold) <= (1 if kind == "registry" else 0)
@@ -322,41 +329,62 @@ def test_of_two_publishers_of_one_image_with_keys_of_their_own_no_signature_is_l
 
 
 def state(site: Site) -> Mapping[str, object]:
-    """All that a mirror holds and that does not differ from run to run: records of moves are told by the history (some
-    tell of moves that were not made), and what a killed process has in hand (drafts, uploads that were begun) is
-    nobody's."""
+    """All that a mirror holds and that does not differ from run to run: signed moves are told by the history (some tell
+    of moves that were not made), and what a killed process has in hand (drafts, uploads that were begun) is nobody's.
+    Which signed statement is the newest of each tag is told by verifying them."""
     with site.repository() as repository:
         tags = repository.tags()
-        moves = set(records(tags))
+        pulled = [tag for tag in tags if not is_auxiliary(tag)]
+        lists = {f"sha256-{anchor(repository.identity, tag).digest.hex}" for tag in pulled}
         history = {
             tag: [
                 (one.move.before, one.move.after, one.move.why) for one in read_history(repository, tag) if one.happened
             ]
-            for tag in tags
-            if not is_auxiliary(tag)
+            for tag in pulled
         }
-    return {"tags": [tag for tag in tags if tag not in moves], "history": history, "files": _files(site.data)}
+    return {"tags": [tag for tag in tags if tag not in lists], "history": history, "files": _files(site.data, lists)}
 
 
-def _files(root: Path) -> dict[str, bytes | str]:
+def _files(root: Path, lists: Collection[str]) -> dict[str, bytes | str]:
+    """What stands below a folder, but for signed moves, their bundles and the lists of them (tags: `lists`)."""
     found: dict[str, bytes | str] = {}
     for folder, inner, names in os.walk(root):
-        inner[:] = [
-            name for name in inner if name not in {".lock", ".incoming", ".scrub", "_uploads"} and "move." not in name
-        ]
+        inner[:] = [name for name in inner if name not in {".lock", ".incoming", ".scrub", "_uploads", *lists}]
         for name in names:
             path = Path(folder) / name
+            if name in lists:
+                continue
             if path.is_symlink():
                 found[str(path)] = str(path.readlink())
             elif name == "_tags.json":
                 listed = json.loads(path.read_bytes())["tags"]
-                found[str(path)] = " ".join(tag for tag in listed if not tag.startswith("move."))
+                found[str(path)] = " ".join(tag for tag in listed if tag not in lists)
             elif name != "_lock":
                 found[str(path)] = path.read_bytes()
-    moves = {Digest.of(data).hex for data in found.values() if isinstance(data, bytes) and MOVE_TYPE.encode() in data}
-    return {
-        path: data for path, data in found.items() if "/move." not in path and not any(one in path for one in moves)
-    }
+    moves: set[str] = set()
+    for data in found.values():
+        if isinstance(data, bytes) and (NOTE.encode() in data or _is_move(data)):
+            moves.add(Digest.of(data).hex)
+    return {path: data for path, data in found.items() if not any(one in path for one in moves)}
+
+
+def _is_move(data: bytes) -> bool:
+    """Is it the bundle of a signed move? One who was killed leaves some that nothing refers to."""
+    if b'"dsseEnvelope"' not in data[:200]:
+        return False
+    return MOVE.encode() in base64.b64decode(json.loads(data)["dsseEnvelope"]["payload"])
+
+
+def believed(site: Site) -> None:
+    """Every tag is where its newest signed move says, or allows while that is under way."""
+    if not site.begun():
+        return
+    key = signer(0).public
+    with site.repository() as repository:
+        for tag in (tag for tag in repository.tags() if not is_auxiliary(tag) and "-" not in tag):
+            digest = repository.resolve(tag)
+            assert digest is not None
+            check_tag(repository, tag, digest, key, (repository.identity,), now=int(time.time() * 1000))
 
 
 def whole_by_every_tag(site: Site) -> None:
@@ -392,7 +420,9 @@ def killed_at_each_step(site: Site, worker: Publisher, task: Task, saved: Path |
         outcome = worker.do(Task(task.do, task.what, task.to, task.tags, task.signer, kill_at=step))
         assert not outcome.code, outcome
         whole_by_every_tag(site)
+        believed(site)
         perform(task, site.workshop)
+        believed(site)
         found = state(site)
         assert found == wanted, (task, step, _differences(found, wanted))
         if not outcome.killed:
@@ -421,10 +451,11 @@ def test_killed_at_each_step_and_run_again_a_mirror_is_as_if_never_killed(
         publish = publication(site, second, "latest", "stable")
         steps["publication"] = killed_at_each_step(site, worker, publish, one, stride)
         both = site.save(folder / "both")
-        rollback = Task("rollback", f"{site.reference}:latest", str(first.image.digest))
-        steps["rollback"] = killed_at_each_step(site, worker, rollback, both)
         promotion = Task("promote", f"{site.reference}:latest", "edge")
         steps["promotion"] = killed_at_each_step(site, worker, promotion, both)
+        # Last: whoever has seen the tag moved on refuses a mirror that is put back to what it was.
+        rollback = Task("rollback", f"{site.reference}:latest", str(first.image.digest))
+        steps["rollback"] = killed_at_each_step(site, worker, rollback, both)
     print(f"\n{kind}: killed at each of the steps {steps}")
     assert min(steps.values()) >= 3 and steps["publication"] > 30
 

@@ -141,7 +141,7 @@ class TestNothingChanged:
         small.package("lone", "2")
         small.index()
         small.nightly()
-        back = small.relbuild("rollback", "dir:mirror/lone:latest", "--key", "night.pub")
+        back = small.relbuild("rollback", "dir:mirror/lone:latest", "--key", "night.key")
         assert back.returncode == 0, back.stderr
         pointed = tags(small)
         _, night = small.nightly()

@@ -19,7 +19,6 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.mirror.directory import DirectoryMirror, open_directory
-from pipeline.mirror.history import write_down
 from pipeline.mirror.holdings import take_inventory
 from pipeline.mirror.pruning import prune_directory, undo
 from pipeline.mirror.references import references
@@ -31,6 +30,7 @@ from pipeline.store import Store
 from tests.system.stock import LATER, RULES, falsely_listed, require_whole, stocked, tagged
 from tests.system.webserver import nginx
 from tests.unit import mirrored
+from tests.unit.old_records import write_down
 
 
 @pytest.fixture

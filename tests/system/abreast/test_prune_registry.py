@@ -13,7 +13,6 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.mirror.deletion import prune_registry
-from pipeline.mirror.history import write_down
 from pipeline.mirror.holdings import take_inventory
 from pipeline.mirror.layout import open_layout
 from pipeline.mirror.registry import RegistryMirror, RegistryRepository, open_registry
@@ -25,6 +24,7 @@ from pipeline.store import Store
 from tests.system.peers import crane_registry, docker_registry, free_port, program, served
 from tests.system.stock import LATER, RULES, Stock, falsely_listed, require_whole, stocked, tagged
 from tests.unit import mirrored
+from tests.unit.old_records import write_down
 
 
 @contextlib.contextmanager

@@ -124,14 +124,14 @@ def test_nothing_moves_to_what_is_not_rightly_attested(
             ("verify", f"{base}:candidate"),
         ]
         for command in commands:
-            said = shop.keeper.relbuild(*command, "--key", shop.keeper.public)
+            said = shop.keeper.relbuild(*command, "--key", shop.keeper.key)
             # Who only verifies has nothing refused: what stands there does not hold.
             wanted = 5 if command[0] == "verify" else status
             assert (said.status, set(said.codes)) == (wanted, {code}), (command, said.errors)
             assert pulled(target) == before, command
         assert not any(tags_of(address) for address in elsewhere.values())
         # And what is right there is not kept from moving by what is wrong beside it.
-        said = shop.keeper.relbuild("promote", f"{base}:latest", "--to", "stable", "--key", shop.keeper.public)
+        said = shop.keeper.relbuild("promote", f"{base}@{old.digest}", "--to", "stable", "--key", shop.keeper.key)
         assert said.status == 0, said.errors
         assert pulled(target) == before | {"stable": old.digest}
 
@@ -166,7 +166,7 @@ def test_an_index_with_an_image_that_nobody_attests_goes_nowhere(
             ("promote", f"{base}:candidate", "--to", "stable"),
             ("copy", f"{base}:candidate", mirrors["layout"]),
         ):
-            said = shop.keeper.relbuild(*command, "--key", shop.keeper.public)
+            said = shop.keeper.relbuild(*command, "--key", shop.keeper.key)
             assert said.status == 5 and {"signature-missing", "attestation-missing"} <= set(said.codes), said.errors
         assert set(pulled(target)) == {"candidate"} and tags_of(mirrors["layout"]) == {}
 
@@ -175,12 +175,12 @@ def test_an_index_with_an_image_that_nobody_attests_goes_nowhere(
 def test_tags_that_nobody_pulls_by_are_not_moved_by_commands(
     shop: Shop, mirrors: dict[str, str], published: str, tag: str
 ) -> None:
-    public, good = shop.keeper.public, str(shop.good.image.digest)
+    key, good = shop.keeper.key, str(shop.good.image.digest)
     for command in (
         ("publish", shop.good.layout, "--to", mirrors["directory"], "--tag", tag, "--key", shop.keeper.key),
-        ("copy", f"{published}/small:1.0", f"{mirrors['directory']}/small:{tag}", "--key", public),
-        ("promote", f"{published}/small:1.0", "--to", tag, "--key", public),
-        ("rollback", f"{published}/small:{tag}", "--to", good, "--key", public),
+        ("copy", f"{published}/small:1.0", f"{mirrors['directory']}/small:{tag}", "--key", key),
+        ("promote", f"{published}/small:1.0", "--to", tag, "--key", key),
+        ("rollback", f"{published}/small:{tag}", "--to", good, "--key", key),
     ):
         said = shop.keeper.relbuild(*command)
         assert (said.status, said.codes) == (2, ("tag-reserved",)), said.errors

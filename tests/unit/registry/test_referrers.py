@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -187,3 +188,71 @@ def test_a_referrer_that_is_removed_leaves_the_list(old: FakeRegistry) -> None:
         app.remove_manifest(notes[0].digest)
         app.remove_manifest(notes[0].digest)
         assert {one.descriptor.digest for one in app.referrers(subject.digest)} == {note.digest for note in notes[1:]}
+
+
+def test_a_list_that_names_what_another_removed_meanwhile_is_read_and_written_again(old: FakeRegistry) -> None:
+    """docker-registry refuses an index of which it lacks a part."""
+    with open_mirror(old) as mirror, open_mirror(old) as another:
+        app, subject = mirror.repository("app"), manifest("subject")
+        superseded, kept, new = (manifest(text, subject) for text in ("superseded", "kept", "new"))
+        for note in (superseded, kept):
+            app.attach(note)
+
+        def removed(request: Request) -> None:
+            another.repository("app").remove_referrer(superseded.digest)
+            request.refuse(400, "MANIFEST_BLOB_UNKNOWN")
+
+        old.faults.append(Fault("PUT", fallback_tag(subject.digest), removed))
+        assert app.attach(new)
+        assert {one.annotation("note") for one in app.referrers(subject.digest)} == {"kept", "new"}
+        assert app.manifest(superseded.digest) is None
+
+
+def test_a_list_that_names_what_is_gone_is_mended_by_the_next_who_attaches(old: FakeRegistry) -> None:
+    """One who had read the list before something was removed from it has written it since."""
+    with open_mirror(old) as mirror:
+        app, subject = mirror.repository("app"), manifest("subject")
+        dead, kept, new = (manifest(text, subject) for text in ("dead", "kept", "new"))
+        for note in (dead, kept):
+            app.attach(note)
+        del old.held(IMAGE).manifests[str(dead.digest)]
+
+        def whole(request: Request) -> bool:
+            """As docker-registry looks at what is put."""
+            if request.command != "PUT" or fallback_tag(subject.digest) not in request.path:
+                return True
+            data = request.rfile.read(request.unread)
+            request.unread, request.rfile = len(data), io.BytesIO(data)  # type: ignore[assignment]
+            held = old.held(IMAGE).manifests
+            if all(entry["digest"] in held for entry in json.loads(data)["manifests"]):
+                return True
+            request.refuse(400, "MANIFEST_BLOB_UNKNOWN")
+            return False
+
+        old.guard = whole
+        assert app.attach(new)
+        assert {one.annotation("note") for one in app.referrers(subject.digest)} == {"kept", "new"}
+
+
+def test_a_list_that_is_refused_for_good_is_told(old: FakeRegistry) -> None:
+    with open_mirror(old) as mirror:
+        app, subject = mirror.repository("app"), manifest("subject")
+        app.attach(manifest("one", subject))
+        old.faults.append(
+            Fault("PUT", fallback_tag(subject.digest), lambda request: request.refuse(400, "TAG_INVALID"), 99)
+        )
+        with pytest.raises(EnvironmentLacking) as caught:
+            app.attach(manifest("two", subject))
+        assert caught.value.code == "registry-refused"
+
+
+def test_what_is_superseded_leaves_the_list_before_it_goes(old: FakeRegistry) -> None:
+    """A list must not name what is gone, also where whoever removes it is killed."""
+    with open_mirror(old) as mirror:
+        app, subject = mirror.repository("app"), manifest("subject")
+        note = manifest("one", subject)
+        app.attach(note)
+        old.faults.append(Fault("DELETE", str(note.digest), lambda request: request.cut(), 99))
+        with pytest.raises(EnvironmentLacking):
+            app.remove_referrer(note.digest)
+        assert app.referrers(subject.digest) == () and app.manifest(note.digest) == note

@@ -22,11 +22,6 @@ from tests.unit.published import RULES, Maker, key
 from tests.unit.tested import READY
 
 
-@pytest.fixture
-def maker(tmp_path: Path) -> Maker:
-    return Maker.at(tmp_path)
-
-
 def mirror_of(folder: Path, maker: Maker, host: str = "registry.example/prod") -> Path:
     """A mirror with two products."""
     opened = open_directory(folder, create=True, clock=maker.clock, host=host or None)
@@ -75,8 +70,8 @@ def test_another_product_under_a_tag_is_refused_wherever_a_reference_is_believed
     digest = opened(swapped, maker).resolve("latest")
     assert digest is not None
     refused(lambda: verify(reference, key().public, work))
-    refused(lambda: promote(reference, "stable", key().public, RULES, work))
-    refused(lambda: rollback(reference, digest, key().public, RULES, work))
+    refused(lambda: promote(reference, "stable", key(), RULES, work))
+    refused(lambda: rollback(reference, digest, key(), RULES, work))
     refused(lambda: copy(reference, at(tmp_path / "there"), key().public, RULES, work))
     refused(lambda: attested_sbom(reference, SbomForm.SPDX, key().public, work))
     refused(lambda: read_contents(AuditOrder(reference, Path("none"), key().public), work))

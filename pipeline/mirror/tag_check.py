@@ -1,0 +1,106 @@
+"""Whether a tag is to be believed: whoever can write to a mirror can point it elsewhere, to an older image of the same
+product, or keep it where it was; what is signed of it says where it points by now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pipeline.digest import Digest
+from pipeline.errors import VerificationError
+from pipeline.mirror.repository import Repository
+from pipeline.mirror.tag_statements import find_statement, recent_statements, signed_statements
+from pipeline.model.publication import Recorded
+from pipeline.model.tag_chain import believable
+from pipeline.oci import VerifyingKey
+
+
+@dataclass(frozen=True, slots=True)
+class TagStanding:
+    """A tag that points where its newest signed statement says. `identity`: under which name that is signed; `number`
+    and `until` (milliseconds since the epoch) are the statement's; `stale`: it was too old, and believed all the
+    same."""
+
+    tag: str
+    identity: str
+    number: int
+    until: int
+    stale: bool = False
+
+
+def check_tag(
+    repository: Repository,
+    tag: str,
+    digest: Digest,
+    key: VerifyingKey,
+    names: Sequence[str],
+    *,
+    now: int,
+    seen: int = 0,
+    allow_stale: bool = False,
+) -> TagStanding:
+    """Hold what a tag points to (`digest`) against what `key` signed of it, under the first of `names` under which
+    anything is. `now`: milliseconds since the epoch; `seen`: the highest number that was seen before.
+
+    Raises VerificationError: `tag-unsigned` (nothing is signed of it), `moves-rolled-back` (less is than was seen
+    before), `tag-replayed` (it was moved on from there), `tag-unsigned-move` (nobody signed that it goes there),
+    `tag-frozen` (what is signed is too old, unless `allow_stale`).
+    """
+    place = f"{repository.url}:{tag}"
+    signed = ((name, recent_statements(repository, name, tag, key)) for name in dict.fromkeys(names))
+    identity, recent = next(((name, found) for name, found in signed if found), ("", ()))
+    if not recent:
+        raise VerificationError(
+            "tag-unsigned",
+            f"nothing is signed of where '{tag}' points",
+            place=place,
+            hint="its keeper signs it: `relbuild promote` of the digest or the immutable tag to it, or the next "
+            "publication; under another name: --as",
+        )
+
+    believed, newest = believable(recent, lambda record: find_statement(repository, identity, tag, record, key))
+    said = newest[0].statement
+    if said.number < seen:
+        raise VerificationError(
+            "moves-rolled-back",
+            f"move {said.number} is the newest of '{tag}', and move {seen} was seen here before",
+            place=place,
+            hint="somebody put back what the mirror said earlier; where its keeper restored it, the next publication "
+            "or promotion signs a higher number",
+        )
+    if digest not in believed:
+        raise _elsewhere(signed_statements(repository, identity, tag, key), digest, believed, place)
+    stale = said.until < now
+    if stale and not allow_stale:
+        raise VerificationError(
+            "tag-frozen",
+            f"where '{tag}' points was believable until {_day(said.until)}, and nobody renewed it since",
+            place=place,
+            hint="the next night renews it, or `relbuild promote` of the same image to it; --allow-stale takes it as "
+            "it is",
+        )
+    return TagStanding(tag, identity, said.number, said.until, stale)
+
+
+def _elsewhere(
+    signed: Sequence[Recorded], digest: Digest, believed: Collection[Digest], place: str
+) -> VerificationError:
+    right = ", ".join(sorted(map(str, believed)))
+    if any(one.statement.move.after == digest for one in signed):
+        return VerificationError(
+            "tag-replayed",
+            f"the tag points to {digest}, from where it was moved on to {right}",
+            place=place,
+            hint="somebody pointed it back without signing that: `relbuild promote` of the right image mends it",
+        )
+    return VerificationError(
+        "tag-unsigned-move",
+        f"the tag points to {digest}, and nobody signed that it goes there, but to {right}",
+        place=place,
+        hint="it was moved by other means than relbuild: `relbuild promote` of the right image mends it",
+    )
+
+
+def _day(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,281 @@
+"""Signed statements of where tags point (docs/decisions/0018): sigstore bundles that speak of an anchor, a manifest
+that stands for one tag of one repository and is the same for all who know both names. Nobody pulls it, and it has no
+tag: a registry with the referrers API shows nothing of it, one without has one list of referrers for each.
+
+A statement is read from its signed bytes. What its manifest's annotations repeat is for lists: who looks into them
+without a key believes the mirror.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.digest import identity as identity_of
+from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.mirror.repository import Repository
+from pipeline.model.artifact import Manifest
+from pipeline.model.publication import Move, Recorded, TagStatement, Why
+from pipeline.model.rules import MirrorRules
+from pipeline.model.tag_chain import begins_where, newest_first
+from pipeline.oci import SigningKey, Statement, Subject, VerifyingKey, attest, bundle_layer, media_types, verify_bundle
+from pipeline.oci.artifacts import EMPTY, EMPTY_DATA
+from pipeline.oci.image import Reader, descriptor_json
+from pipeline.oci.predicates import MOVE
+from pipeline.store import Store
+
+ANCHOR_TYPE = "application/vnd.relbuild.tag.v1+json"
+"""The artifactType of the manifest that stands for a tag."""
+
+KEPT = 1000
+"""Moves of one tag that are kept: at 900 bytes each in a list of referrers, a quarter of what registries take."""
+
+EXAMINED = 64
+"""Statements that are verified to find the newest that hold: whoever can write to a mirror can add some that do not."""
+
+NUMBER_LIMIT = 10**12
+"""A number that a list gives is not believed beyond this: it would leave no room to grow."""
+
+ATTEMPTS = 5
+"""How often statements are listed again because one was superseded meanwhile."""
+
+UNDER_WAY = 3_600_000
+"""Milliseconds for which what was signed may be a publisher's who is still at it."""
+
+NOTE = "org.relbuild.move."
+"""What the annotations begin with that say of a move."""
+
+_NUMBER = re.compile(r"\d{1,13}")
+"""Thirteen digits of milliseconds reach to the year 2286."""
+
+
+@dataclass(frozen=True, slots=True)
+class TagSigner:
+    """What is needed to sign where tags point: `clock` gives seconds since the epoch; `validity` is in seconds;
+    `memory` knows the highest number that was seen of a tag, whatever the mirror says by now."""
+
+    key: SigningKey
+    clock: Callable[[], float]
+    validity: int = MirrorRules().validity
+    memory: TagMemory | None = None
+
+    @property
+    def now(self) -> int:
+        """Milliseconds since the epoch."""
+        return int(self.clock() * 1000)
+
+    def seen(self, repository: Repository, tag: str) -> int:
+        """The highest number that was seen of a tag; 0 if none was."""
+        return self.memory.seen(repository.url, tag) if self.memory else 0
+
+
+@dataclass(frozen=True, slots=True)
+class TagMemory:
+    """The highest number that this store has seen signed of each tag of a mirror: one that is lower later was replayed,
+    with all that the mirror says of it."""
+
+    store: Store
+
+    def seen(self, url: str, tag: str) -> int:
+        """The highest number of a tag of the repository at `url`; 0 if none was seen."""
+        known = self.store.recall(_memory(url, tag))
+        return known if isinstance(known, int) and not isinstance(known, bool) else 0
+
+    def see(self, url: str, tag: str, number: int) -> None:
+        """Remember a number, unless a higher one is known."""
+        if number > self.seen(url, tag):
+            self.store.remember(_memory(url, tag), number)
+
+
+def _memory(url: str, tag: str) -> Digest:
+    return identity_of("tag-number", 1, repository=url, tag=tag)
+
+
+def anchor(identity: str, tag: str) -> Manifest:
+    """The manifest that stands for a tag of the repository `identity`."""
+    empty = descriptor_json(EMPTY)
+    return Manifest(
+        media_types.MANIFEST,
+        canonical_json(
+            {
+                "schemaVersion": 2,
+                "mediaType": media_types.MANIFEST,
+                "artifactType": ANCHOR_TYPE,
+                "config": empty,
+                "layers": [empty],
+                "annotations": {"org.relbuild.tag.repository": identity, "org.relbuild.tag.name": tag},
+            }
+        ),
+    )
+
+
+# --- reading -------------------------------------------------------------------------------------------
+
+
+def list_statements(repository: Repository, identity: str, tag: str) -> tuple[Recorded, ...]:
+    """What the mirror says was signed of a tag, the newest first: nothing of it is verified."""
+    found = []
+    for referrer in repository.referrers(anchor(identity, tag).digest):
+        said = listed_statement(referrer.annotation, identity)
+        if said is not None and said.move.tag == tag:
+            found.append(Recorded(referrer.descriptor.digest, said))
+    return newest_first(found)
+
+
+def listed_statement(note: Callable[[str], str], identity: str = "") -> TagStatement | None:
+    """What a manifest's annotations say of a move; None if they say nothing that can be read."""
+
+    def said(name: str) -> str:
+        return note(NOTE + name)
+
+    values = {name: said(name) for name in _TEXTS} | {name: said(name) for name in _NUMBERS}
+    try:
+        return _statement({**values, "repository": identity})
+    except VerificationError:
+        return None
+
+
+def recent_statements(repository: Repository, identity: str, tag: str, key: VerifyingKey) -> tuple[Recorded, ...]:
+    """What `key` signed of a tag, from the newest on to the newest renewal, which settles what came before, and the
+    moves that began where that says.
+
+    Raises VerificationError as the repository does; what does not hold is passed over.
+    """
+    for _ in range(ATTEMPTS):
+        found: list[Recorded] = []
+        listed = list_statements(repository, identity, tag)
+        superseded = False
+        for one in listed[:EXAMINED]:
+            older = any(other.statement.renews and other.statement.number > one.statement.number for other in found)
+            if older and not begins_where(one, found):
+                continue
+            manifest = repository.manifest(one.record)
+            superseded = superseded or manifest is None
+            if manifest is not None and _holds(repository, manifest, one, key):
+                found.append(one)
+        if not superseded or found:
+            break
+    return tuple(found)
+
+
+def find_statement(
+    repository: Repository, identity: str, tag: str, record: Digest, key: VerifyingKey
+) -> Recorded | None:
+    """The statement with a record, if `key` signed it."""
+    one = next((one for one in list_statements(repository, identity, tag) if one.record == record), None)
+    manifest = repository.manifest(record) if one is not None else None
+    return one if one is not None and manifest is not None and _holds(repository, manifest, one, key) else None
+
+
+def signed_statements(repository: Repository, identity: str, tag: str, key: VerifyingKey) -> tuple[Recorded, ...]:
+    """All that `key` signed of a tag, the newest first."""
+    found = []
+    for one in list_statements(repository, identity, tag):
+        manifest = repository.manifest(one.record)
+        if manifest is not None and _holds(repository, manifest, one, key):
+            found.append(one)
+    return tuple(found)
+
+
+def _holds(repository: Repository, manifest: Manifest, listed: Recorded, key: VerifyingKey) -> bool:
+    """Did `key` sign what is listed?"""
+    subject = anchor(listed.statement.repository, listed.statement.move.tag).digest
+    try:
+        bundle = repository.read_blob(bundle_layer(manifest))
+        signed = verify_bundle(manifest, bundle, subject, key)
+        return signed.predicate_type == MOVE and _predicate(signed.predicate) == listed.statement
+    except VerificationError:
+        return False
+
+
+# --- the form ------------------------------------------------------------------------------------------
+
+_TEXTS = ("tag", "to", "from", "previous", "why", "version")
+_NUMBERS = ("number", "at", "until")
+
+
+def _values(said: TagStatement) -> dict[str, str]:
+    move = said.move
+    values = {
+        "tag": move.tag,
+        "to": str(move.after),
+        "from": str(move.before) if move.before else "",
+        "previous": str(said.previous) if said.previous else "",
+        "why": str(move.why),
+        "version": move.version,
+        "number": str(said.number),
+        "at": str(move.at),
+        "until": str(said.until),
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _predicate(data: bytes) -> TagStatement:
+    """Raises VerificationError `move-malformed`."""
+    document = Reader.parse(data, "move")
+    names = ("repository", *_TEXTS, *_NUMBERS)
+    return _statement({name: document.get(name).text("") for name in names})
+
+
+def _statement(said: Mapping[str, str]) -> TagStatement:
+    """Raises VerificationError `move-malformed`, `digest-malformed`."""
+    wrong = next((name for name in _NUMBERS if not _NUMBER.fullmatch(said[name])), None)
+    if (
+        wrong is not None
+        or said["why"] not in set(Why)
+        or not said["tag"]
+        or not 0 < int(said["number"]) <= NUMBER_LIMIT
+    ):
+        raise VerificationError("move-malformed", f"no statement of where a tag points: {dict(said)!r:.200}")
+    move = Move(
+        said["tag"],
+        Digest.parse(said["from"]) if said["from"] else None,
+        Digest.parse(said["to"]),
+        int(said["at"]),
+        Why(said["why"]),
+        said["version"],
+    )
+    previous = Digest.parse(said["previous"]) if said["previous"] else None
+    return TagStatement(said["repository"], move, int(said["number"]), previous, int(said["until"]))
+
+
+# --- writing -------------------------------------------------------------------------------------------
+
+
+def write_statement(repository: Repository, said: TagStatement, key: SigningKey) -> Recorded:
+    """Sign a statement and list it among those of its tag. Raises as the repository does."""
+    subject = anchor(said.repository, said.move.tag)
+    values = _values(said)
+    signed = Statement(
+        MOVE,
+        (Subject(subject.digest, f"{said.repository}:{said.move.tag}"),),
+        canonical_json({**values, "repository": said.repository}),
+    )
+    notes = {NOTE + name: value for name, value in values.items()}
+    artifact = attest(signed, subject.descriptor, key, annotations=notes)
+    repository.put_blob(EMPTY, EMPTY_DATA)
+    repository.put_manifest(subject)
+    for descriptor, content in artifact.blobs:
+        repository.put_blob(descriptor, content)
+    repository.attach(artifact.manifest)
+    return Recorded(artifact.manifest.digest, said)
+
+
+def tidy_statements(repository: Repository, newest: TagStatement, key: VerifyingKey, now: int) -> None:
+    """Remove what `key` signed of the tag of `newest`, which holds: renewals that it supersedes, and the oldest moves
+    beyond `KEPT`. What is younger than `UNDER_WAY` at `now` (milliseconds) is left: whoever wrote it may still look
+    whether it is listed. A registry that deletes nothing keeps all of it: it does no harm."""
+    listed = list_statements(repository, newest.repository, newest.move.tag)
+    with contextlib.suppress(EnvironmentLacking):
+        for one in _superseded(listed, newest.number):
+            manifest = repository.manifest(one.record) if now - one.statement.move.at >= UNDER_WAY else None
+            if manifest is not None and _holds(repository, manifest, one, key):
+                repository.remove_referrer(one.record)
+
+
+def _superseded(listed: Sequence[Recorded], newest: int) -> Iterator[Recorded]:
+    yield from (one for one in listed if one.statement.renews and one.statement.number < newest)
+    yield from [one for one in listed if not one.statement.renews][KEPT:]

@@ -1,0 +1,101 @@
+"""What the signed statements of one tag come to. Pure: a clock has no part in it, nor has the order of a list.
+
+Moves are a chain: each names the one that was made before it. A renewal names the move that it renews, and is written
+when the tag was seen to stand there, so it settles that this move was made. A move that is newer than the newest
+renewal is under way, or its maker was killed or overtaken: it was made if the tag points where it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from pipeline.digest import Digest
+from pipeline.model.publication import Recorded
+
+
+def newest_first(statements: Iterable[Recorded]) -> tuple[Recorded, ...]:
+    """By number, and of one number by digest: the same for all who read."""
+    return tuple(sorted(statements, key=lambda one: (-one.statement.number, one.record)))
+
+
+def head(statements: Iterable[Recorded], now: Digest | None) -> Digest | None:
+    """The record of the move that was made last, where the tag points to `now` (None: it does not exist)."""
+    ordered = newest_first(statements)
+    settled = _settled(ordered)
+    begun = _begun(ordered, settled)
+    made = next((one for one in begun if one.statement.move.after == now), None)
+    if made is not None or settled is not None:
+        return made.record if made is not None else settled
+    # The tag points elsewhere than any says. Where it did not exist before the first move, that one was made.
+    first = begun[-1] if begun else None
+    return first.record if first is not None and now is not None and first.statement.move.before is None else None
+
+
+def _settled(ordered: Sequence[Recorded]) -> Digest | None:
+    """The move that the newest renewal renews; of two with one number the later move."""
+    renewals = [one.statement for one in ordered if one.statement.renews]
+    numbers = {one.record: one.statement.number for one in ordered}
+    newest = [one.previous for one in renewals if one.number == renewals[0].number and one.previous is not None]
+    return max(newest, key=lambda record: (numbers.get(record, 0), record), default=None)
+
+
+def _begun(ordered: Sequence[Recorded], settled: Digest | None) -> tuple[Recorded, ...]:
+    """The moves that follow a settled one (None: any whose predecessor is not there), newest first."""
+    moves = [one for one in ordered if not one.statement.renews]
+    known = {one.record for one in moves}
+    after = set() if settled is None else {settled}
+    begun = []
+    for one in reversed(moves):  # a predecessor has a lower number
+        previous = one.statement.previous
+        root = settled is None and (previous is None or previous not in known)
+        if root or previous in after:
+            after.add(one.record)
+            begun.append(one)
+    return newest_first(begun)
+
+
+def chain(statements: Iterable[Recorded], last: Digest | None) -> tuple[Recorded, ...]:
+    """The moves that were made, oldest first: from the record `last` by predecessors, as far as they are there. Numbers
+    fall on the way, so that a chain ends."""
+    moves = {one.record: one for one in statements if not one.statement.renews}
+    found: list[Recorded] = []
+    one = moves.get(last) if last is not None else None
+    while one is not None:
+        found.append(one)
+        previous = one.statement.previous
+        before = moves.get(previous) if previous is not None else None
+        one = before if before is not None and before.statement.number < one.statement.number else None
+    return tuple(reversed(found))
+
+
+def believable(
+    recent: Sequence[Recorded], look_up: Callable[[Digest], Recorded | None]
+) -> tuple[frozenset[Digest], tuple[Recorded, ...]]:
+    """Where the newest of `recent` (which begins with the newest, and reaches to the newest renewal) allow the tag to
+    point, and those newest. `look_up` gives the statement with a record.
+
+    A renewal allows what it says. A move that nothing renewed yet may be under way, or killed: then the tag may be
+    where it was before. And both allow where one of several moves that began at the same place may have moved it.
+    """
+    newest = tuple(one for one in recent if one.statement.number == recent[0].statement.number) if recent else ()
+    found: set[Digest] = set()
+    for one in newest:
+        found.add(one.statement.move.after)
+        previous = one.statement.previous
+        found |= {
+            other.statement.move.after
+            for other in recent
+            if not other.statement.renews and other.statement.previous == previous
+        }
+        before = look_up(previous) if previous is not None and not one.statement.renews else None
+        if before is not None:
+            found.add(before.statement.move.after)
+    return frozenset(found), newest
+
+
+def begins_where(one: Recorded, settled: Iterable[Recorded]) -> bool:
+    """Is it a move from where one of the renewals `settled` says that the tag stands?"""
+    said = one.statement
+    return not said.renews and any(
+        other.statement.renews and other.statement.previous == said.previous for other in settled
+    )

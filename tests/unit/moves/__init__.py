@@ -1,0 +1,1 @@
+"""What is signed of names and tags, on mirrors that are published to whole."""

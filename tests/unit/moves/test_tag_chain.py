@@ -1,0 +1,142 @@
+"""Laws of the chain of moves, for publishers that are killed at any step, that come between one another, and whose
+clocks are wrong."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.digest import Digest
+from pipeline.model.publication import Move, Recorded, TagStatement, Why
+from pipeline.model.tag_chain import begins_where, believable, chain, head, newest_first
+
+IMAGES = [Digest.of(b"image %d" % number) for number in range(4)]
+
+
+class Tag:
+    """A tag that is compared and swapped, and what is signed of it; what really happened to it."""
+
+    def __init__(self) -> None:
+        self.now: Digest | None = None
+        self.statements: list[Recorded] = []
+        self.happened: list[Digest] = []
+        self.unsettled: dict[int, Digest] = {}
+
+    @property
+    def recent(self) -> list[Recorded]:
+        ordered = newest_first(self.statements)
+        settled = next((one.statement.number for one in ordered if one.statement.renews), 0)
+        newest = [one for one in ordered if one.statement.number >= settled]
+        return [*newest, *(one for one in ordered if one not in newest and begins_where(one, newest))]
+
+    def sign(self, move: Move, previous: Digest | None) -> None:
+        number = max((one.statement.number for one in self.statements), default=0) + 1
+        said = TagStatement("host/name", move, number, previous, 0)
+        self.statements.append(Recorded(Digest.of(repr((len(self.statements), said)).encode()), said))
+
+    def announce(self, image: Digest, clock: int) -> Move | None:
+        if image == self.now:
+            return None
+        move = Move("latest", self.now, image, clock, Why.PUBLISH)
+        self.sign(move, head(self.recent, self.now))
+        return move
+
+    def make(self, move: Move) -> bool:
+        if self.now != move.before:
+            return False
+        self.now = move.after
+        self.happened.append(move.after)
+        return True
+
+    def settle(self, clock: int) -> None:
+        if self.now is None:
+            return
+        last = head(self.recent, self.now)
+        assert last is not None
+        self.sign(Move("latest", None, self.now, clock, Why.RENEW), last)
+
+    def look_up(self, record: Digest) -> Recorded | None:
+        return next((one for one in self.statements if one.record == record), None)
+
+    def told(self) -> list[Digest]:
+        return [one.statement.move.after for one in chain(self.statements, head(self.statements, self.now))]
+
+    def holds(self) -> None:
+        if self.now is not None:
+            believed, _ = believable(self.recent, self.look_up)
+            assert self.now in believed
+        assert self.told() == self.happened
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["whole", "announced", "made", "renewed"]), st.sampled_from(IMAGES), st.integers(0, 9)),
+    max_size=25,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(STEPS)
+def test_one_publisher_after_the_other_killed_anywhere_leaves_a_tag_that_verifies_and_its_true_history(
+    steps: list[tuple[str, Digest, int]],
+) -> None:
+    tag = Tag()
+    for how, image, clock in steps:
+        move = tag.announce(image, clock) if how != "renewed" else None
+        tag.holds()
+        if move is not None and how in ("whole", "made"):
+            tag.make(move)
+            tag.holds()
+        if how in ("whole", "renewed"):
+            tag.settle(clock)
+            tag.holds()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["announce", "make", "settle", "killed"])), max_size=40),
+    st.lists(st.sampled_from(IMAGES), min_size=40, max_size=40),
+)
+def test_publishers_that_come_between_one_another_never_both_count(
+    turns: list[tuple[int, str]], images: list[Digest]
+) -> None:
+    """Three at once, of whom each does its next step whenever it has its turn."""
+    tag = Tag()
+    hands: dict[int, Move] = {}
+    made: set[int] = set()
+    for (who, step), image in zip(turns, images, strict=False):
+        if step == "killed":
+            hands.pop(who, None)
+            made.discard(who)
+        elif who not in hands:
+            move = tag.announce(image, who)
+            if move is not None:
+                hands[who] = move
+        elif who not in made:
+            if tag.make(hands[who]):
+                made.add(who)
+            else:
+                del hands[who]
+        else:
+            if tag.now == hands[who].after:
+                tag.settle(who)
+            del hands[who]
+            made.discard(who)
+        told = tag.told()
+        records = [one.record for one in chain(tag.statements, head(tag.statements, tag.now))]
+        assert len(records) == len(set(records)) and told == tag.happened
+        tag.holds()
+
+
+@given(STEPS, st.randoms())
+def test_the_order_in_which_statements_are_listed_decides_nothing(
+    steps: list[tuple[str, Digest, int]], dice: object
+) -> None:
+    tag = Tag()
+    for _, image, clock in steps:
+        move = tag.announce(image, clock)
+        if move is not None:
+            tag.make(move)
+    shuffled = list(tag.statements)
+    dice.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert head(shuffled, tag.now) == head(tag.statements, tag.now)
+    assert chain(shuffled, head(shuffled, tag.now)) == chain(tag.statements, head(tag.statements, tag.now))
