@@ -39,6 +39,7 @@ from pipeline.model.image import Compression
 from pipeline.model.json_form import to_json
 from pipeline.model.night import Night, Outcome, Product
 from pipeline.nightly.quiet import Resolve, again, asked
+from pipeline.nightly.renewal_due import due
 from pipeline.nightly.verdict import judged
 from pipeline.site import junit_xml, refuse_newer_site, summary_markdown, write_site
 from pipeline.transfer import Network, fetch_document
@@ -204,6 +205,11 @@ def _night(request: Request, around: Surroundings) -> Night:
         with _tags(request.to, around) as resolve:
             night = again(store, made, environment=environment, clock=around.clock, get=get, resolve=resolve)
         if night is not None:
+            waiting = due(store, str(request.to), (one.name for one in night.products if one.digest), night.began)
+            if waiting:
+                from pipeline.cli.nights import renew_night
+
+                renew_night(request, around, night)
             return night
     from pipeline.cli.nights import whole_night
 

@@ -24,12 +24,14 @@ from pipeline.nightly.crew import Crew, LocalCrew, processors
 from pipeline.nightly.former import FormerNight
 from pipeline.nightly.narrative import NightOrder, Planned, nightly, plan
 from pipeline.nightly.quiet import Get, keep
+from pipeline.nightly.renewal import renew_tags
 from pipeline.nightly.sent_environment import sent_environment
 from pipeline.nightly.verdict import something_failed
 from pipeline.nightly.watching import watched
 from pipeline.nightly.working import Making
 from pipeline.oci import load_signing_key, load_verifying_key
 from pipeline.recipes import load_platforms
+from pipeline.release.current import way_of
 from pipeline.repos.variables import environment_names
 
 GIT_TIMEOUT = 60.0
@@ -62,6 +64,13 @@ def whole_night(request: Request, around: Surroundings, made: Digest | None, get
         if seen is not None:
             keep(workshop.store, seen, night)
     return night
+
+
+def renew_night(request: Request, around: Surroundings, night: Night) -> None:
+    """Renew what is signed of the tags of a night in which nothing changed."""
+    workshop, order, _ = _prepared(request, around)
+    with way_of(workshop).mirror(request.to) as mirror:
+        renew_tags(night.products, order.making, mirror, workshop)
 
 
 def planned_night(request: Request, around: Surroundings) -> tuple[Planned, ...]:

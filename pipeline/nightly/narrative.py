@@ -24,6 +24,7 @@ from pipeline.nightly.luggage import files_of_recipe
 from pipeline.nightly.planning import Planner
 from pipeline.nightly.quiet import RUN_BYTES
 from pipeline.nightly.record import Standing, remember
+from pipeline.nightly.renewal import renew_tags
 from pipeline.nightly.working import Job, Making, Worked, command_for, failed, work
 from pipeline.release.current import way_of
 from pipeline.resolve import lock_path, parse_lock, read_lock, write_lock
@@ -75,6 +76,7 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
         read_bulletins(planner.offers, workshop)
         products = tuple(audited(product, planner.offers, shift.before) for product in products)
         shift.remember(products)
+        renew_tags(products, order.making, mirror, workshop)
     night = Night(
         began=int(began * 1000),
         ended=int(workshop.clock() * 1000),
