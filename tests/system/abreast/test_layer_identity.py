@@ -62,7 +62,7 @@ def test_a_package_is_compressed_once_for_all_layers_that_it_is_in(
     assert opened == [digest_file(three[2]).hex]
 
 
-def test_a_damaged_segment_is_noticed_removed_and_made_again(three: list[Path], store: Store) -> None:
+def test_a_damaged_segment_is_put_aside_and_made_again(three: list[Path], store: Store) -> None:
     (layer,) = composed(three, store).layers
     whole = build_layer(layer, store=store, compression=Compression.ZSTD).layer
     packages = {digest_file(package).hex for package in three}
@@ -73,11 +73,8 @@ def test_a_damaged_segment_is_noticed_removed_and_made_again(three: list[Path], 
             data = bytearray(blob.read_bytes())
             data[len(data) // 2] ^= 1
             blob.write_bytes(data)
-    for _ in three:
-        with pytest.raises(RelbuildError) as caught:
-            build_layer(layer, store=store, compression=Compression.ZSTD)
-        assert caught.value.code == "blob-damaged"
     assert build_layer(layer, store=store, compression=Compression.ZSTD).layer == whole
+    assert len(list((store.root / "quarantine").iterdir())) == len(three)
 
 
 def test_a_package_that_is_missing_from_the_store_is_named(three: list[Path], store: Store) -> None:

@@ -170,7 +170,7 @@ def test_a_file_over_4_gib_passes_through_with_bounded_memory(made: Forge, store
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     root, kilobytes = done.stdout.split()
     huge = Path(root, "huge")
