@@ -20,7 +20,8 @@ _PIECE: Final = 8 << 20
 _CANNOT: Final = frozenset(
     {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EBADF, errno.ETXTBSY}
 )
-"""How file systems, kernels and filters of system calls say that they do not share or copy blocks."""
+"""Error numbers that mean that blocks cannot be shared or copied here.
+They come from file systems, kernels and filters of system calls."""
 
 
 def clone_file(source: BinaryIO, target: BinaryIO) -> None:

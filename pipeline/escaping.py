@@ -15,13 +15,14 @@ _HIDDEN = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
     "\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-"""What is not shown, or shows other text elsewhere: marks and overrides of the reading direction (UAX #9), zero-width
-characters, separators of lines and paragraphs, fillers, tags (Unicode's Default_Ignorable_Code_Point, without the
-variation selectors of emoji)."""
+"""Characters that are not shown, or that show other text out of its place.
+They are marks and overrides of the reading direction (UAX #9), zero-width characters, separators of lines and
+paragraphs, fillers, tags (Unicode's Default_Ignorable_Code_Point, without the variation selectors of emoji)."""
 _UNSEEN = re.compile(f"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010fffd]|[{_HIDDEN}]")
-"""What is hidden, and what XML cannot hold (Extensible Markup Language 1.0, Char) or HTML does not show."""
+"""Hidden characters, and those that XML cannot hold or HTML does not show.
+XML: Extensible Markup Language 1.0, Char."""
 _SEQUENCE = re.compile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[@-Z\\\\-_])")
-"""What programs write to colour a terminal or to set its title (ECMA-48)."""
+"""Escape sequences that colour a terminal or set its title (ECMA-48)."""
 
 
 def visible(text: str, *, lines: bool = True) -> str:

@@ -91,14 +91,14 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Fixes:
-    """What is remembered of a package's changelog."""
+    """The fixes that a package's changelog names, as a store remembers them."""
 
     named: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Lending:
-    """What is remembered of the files of an image that lend rights."""
+    """The files of an image that lend rights, as a store remembers them."""
 
     files: tuple[Privileged, ...]
 

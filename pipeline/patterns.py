@@ -18,7 +18,7 @@ STEPS_HERE = 4_000_000
 _REPEATS = re.compile(r"[*+?{]")
 _GROUPS = re.compile(r"\)[*+?{]|\\[1-9]|\(\?P=|\(\?\(")
 _NESTED = 64
-"""What counts as many repetitions as no search is done here with."""
+"""Number of repetitions that is too many for a search in this process."""
 
 
 class Undecided(Exception):
@@ -26,8 +26,10 @@ class Undecided(Exception):
 
 
 def find(pattern: str, text: str) -> tuple[int, int] | None:
-    """Where the pattern is first found in the text (beginning and end), None if nowhere. `^` and `$` are ends of
-    lines. Raises Undecided, and re.error for what is no pattern."""
+    """Find the first match of the pattern in the text: its beginning and end, None if none.
+
+    `^` and `$` are ends of lines. Raises Undecided, and re.error for what is no pattern.
+    """
     if (len(text) + 1) ** (_repetitions(pattern) + 1) <= STEPS_HERE:
         return _find(pattern, text)
     re.compile(pattern)
@@ -39,7 +41,7 @@ def find(pattern: str, text: str) -> tuple[int, int] | None:
 
 
 def serve(request: object, body: bytes, _: limited.Ask) -> object:
-    """What the child does."""
+    """Search `body` for the pattern `request`. Runs in the child."""
     return _find(str(request), body.decode(errors="surrogatepass"))
 
 
@@ -50,6 +52,8 @@ def _find(pattern: str, text: str) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=256)
 def _repetitions(pattern: str) -> int:
-    """How many parts of the pattern may repeat: the exponent of the time that it takes. Groups that repeat, and
-    references to groups, count as more than any text allows."""
+    """Count the parts of the pattern that may repeat: the exponent of the time that it takes.
+
+    Groups that repeat, and references to groups, count as more than any text allows.
+    """
     return _NESTED if _GROUPS.search(pattern) else min(len(_REPEATS.findall(pattern)), _NESTED)

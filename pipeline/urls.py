@@ -53,11 +53,11 @@ nobody knows whether they are a token or a signature."""
 
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/?#]*@")
 _COLLAPSED = re.compile(r"((?:https?|ftp|registry(?:\+http)?):/)(?!/)[^\s/?#]*@(?!sha256:)")
-"""What becomes of a URL that was taken for a path."""
+"""Credentials in a URL that lost a slash because it was taken for a path."""
 _TORN = re.compile(r"(?<=://)(?!\[)[^\s/?#@\[]*:(?!PORT)(?!\d{0,5}(?:[/?#\s'\",;:)\]]|$))\S*@(?!sha256:)")
 """A password with an unencoded `/`, `?` or `#` in it ends the host for a parser; for whoever reads it, it does not."""
 _CUT = re.compile(r"(?<=://)(?!\[)[^\s/?#@\[*]*:(?!PORT)(?!\d{0,5}(?:[/?#\s'\",;:)\]]|$))[^\s/?#'\"]*")
-"""What follows a host's colon and is no port: the rest of such a text that was cut off."""
+"""Text after a host's colon that is no port: a password that was cut off before its `@`."""
 _QUERY = re.compile(r"(?<=://)([^\s?#]*\?)([^\s#]*)")
 _PARAMETER = re.compile(r"([^&;=]+)=([^&;]*)")
 
@@ -136,7 +136,7 @@ def parse_url(text: str) -> Url | None:
 
 
 def is_asked(text: str) -> bool:
-    """Does it name a place that can be asked over HTTP?"""
+    """Return whether a text is a URL that can be asked over HTTP."""
     url = parse_url(text)
     return url is not None and url.scheme in DEFAULT_PORTS and bool(url.host)
 

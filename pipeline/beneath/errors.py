@@ -1,4 +1,4 @@
-"""What opening a file below a folder may end with, besides what the system says."""
+"""Errors of opening a file below a folder, besides those of the system calls."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Escape(OSError):
 
     @property
     def way_out(self) -> str:
-        """What to do about it."""
+        """Hint for a person: to move the file, or to put a file or a relative link there."""
         if not self.link:
             return "move the file into that folder"
         if self.target.startswith("/"):
@@ -42,7 +42,7 @@ class Escape(OSError):
 
 
 class NotRegular(OSError):
-    """What is opened is no regular file."""
+    """A path that is opened as a file and is not a regular file."""
 
     def __init__(self, path: Path, mode: int) -> None:
         kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")

@@ -58,11 +58,11 @@ class Folder:
         return self._handle(name, wanted=stat.S_IFDIR)
 
     def has_file(self, name: str | PurePath) -> bool:
-        """Whether `name` is a regular file that can be reached without leaving the folder. Raises Escape."""
+        """Return whether `name` is a regular file reached without leaving the folder. Raises Escape."""
         return self._has(name, stat.S_IFREG)
 
     def has_folder(self, name: str | PurePath) -> bool:
-        """Whether `name` is a folder that can be reached without leaving this one. Raises Escape."""
+        """Return whether `name` is a folder, reached without leaving this one. Raises Escape."""
         return self._has(name, stat.S_IFDIR)
 
     def check(self, name: str | PurePath) -> None:

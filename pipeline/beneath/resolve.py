@@ -18,7 +18,7 @@ LINK_LIMIT: Final = 40
 PART_LIMIT: Final = 1024
 """Components of one name, with those of the links that it leads through."""
 LOOK: Final = os.O_PATH | os.O_CLOEXEC
-"""How a place is looked at without opening what is there."""
+"""Flags of open(2) for a descriptor of a path, without opening what is there."""
 
 _OPENAT2: Final = 437
 """Number of the system call, the same on every architecture."""
@@ -63,7 +63,10 @@ def _openat2(folder: int, name: str, flags: int) -> int:
 
 @cache
 def kernel_resolves() -> bool:
-    """Whether openat2 works here: an old kernel says ENOSYS, and an old filter of system calls EPERM."""
+    """Return whether openat2 works here.
+
+    An old kernel says ENOSYS, and an old filter of system calls EPERM.
+    """
     top = os.open("/", LOOK | os.O_DIRECTORY)
     try:
         os.close(_openat2(top, ".", LOOK))
@@ -75,7 +78,10 @@ def kernel_resolves() -> bool:
 
 
 def _encodes(name: str) -> bool:
-    """Whether there can be a file of that name: half of a surrogate pair that stands for no byte cannot be in one."""
+    """Return whether a file can have that name.
+
+    Half of a surrogate pair that stands for no byte cannot be in one.
+    """
     try:
         os.fsencode(name)
     except UnicodeEncodeError:
@@ -108,8 +114,10 @@ def open_below(top: int, folder: Path, name: str, flags: int) -> int:
 
 
 def _walk(top: int, folder: Path, name: str, flags: int) -> int:
-    """What openat2 does, a component at a time: the folders above the current one are kept open, so that `..` cannot
-    lead elsewhere after a rename."""
+    """Open `name` as openat2 does, a component at a time.
+
+    The folders above the current one are kept open, so that `..` cannot lead elsewhere after a rename.
+    """
     if name.startswith("/"):
         raise Escape(folder, name, "", name)
     waiting = [part for part in reversed(name.split("/")) if part not in ("", ".")]

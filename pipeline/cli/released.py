@@ -39,7 +39,7 @@ def _published(done: Publication) -> Iterator[str]:
 
 
 def limits_as_json(limits: tuple[LimitEnforcement, ...]) -> list[dict[str, object]]:
-    """What the kernel held the tested instances to, as values."""
+    """The limits of the tested instances, as asked and as enforced, in JSON values."""
     return [
         {"name": limit.name, "asked": limit.asked, "enforced": limit.enforced, "reason": limit.reason or None}
         for limit in limits

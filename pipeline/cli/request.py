@@ -11,8 +11,10 @@ from pipeline.model.image import Compression
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a person asks a night for, as the options of `relbuild nightly` give it. `destination` is the mirror as
-    it was typed, `pages` is where the pages go."""
+    """A person's request for a night, as the options of `relbuild nightly` give it.
+
+    `destination` is the mirror as it was typed, `pages` is where the pages go.
+    """
 
     catalogue: tuple[Path, ...]
     to: Address

@@ -73,7 +73,7 @@ def _rate(text: str | None) -> int:
 
 
 def scrubbed_as_lines(done: Scrubbed) -> tuple[str, ...]:
-    """What a scrub came to."""
+    """The result of a scrub, in lines for people."""
     return tuple(_lines(done))
 
 

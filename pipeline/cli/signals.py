@@ -12,7 +12,7 @@ SIGNALS = {
     signal.SIGTERM: "terminated",
     signal.SIGHUP: "the terminal was closed",
 }
-"""What is said then. The exit status is 128 and the signal's number."""
+"""Message of a process that a signal ends. The exit status is 128 and the signal's number."""
 
 
 class Terminated(SystemExit):

@@ -155,9 +155,12 @@ def resolve_and_obtain(
     parent: ParentImage | None,
     keys: Sequence[Key],
 ) -> tuple[LockSection, tuple[PackageHeader, ...]]:
-    """What the repositories offer today for this recipe, and the headers of its packages, which are in the store. Where
-    the repositories change meanwhile they are read again, once. Raises EnvironmentLacking `repository-changing` when
-    they change again."""
+    """Resolve a recipe against the repositories as they are today.
+
+    Returns the section of its lock, and the headers of its packages, which are in the store by then. Where the
+    repositories change meanwhile they are read again, once. Raises EnvironmentLacking `repository-changing` when they
+    change again.
+    """
 
     def attempt() -> tuple[LockSection, tuple[PackageHeader, ...]]:
         fresh = resolve(recipe, offer, now, parent)
@@ -268,7 +271,7 @@ def locked_packages(folder: Path) -> frozenset[Digest]:
 
 
 def _beside_recipe(path: Path) -> bool:
-    """Does a recipe of the same name stand beside a lock?"""
+    """Return whether a recipe of the same name stands beside the lock at `path`."""
     if not path.is_file():
         return False
     for recipe in (path.with_suffix(suffix) for suffix in (".yaml", ".yml")):

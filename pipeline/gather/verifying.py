@@ -37,7 +37,7 @@ def obtain_verified(
 
 
 _GONE = ("blob-damaged", "blob-missing")
-"""What is wrong with the store's copy of a package, and not with the package."""
+"""Codes of problems with the store's copy of a package, not with the package itself."""
 
 
 def obtain(packages: Sequence[Package], recipe: Recipe, offer: Offer) -> None:

@@ -40,7 +40,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is remembered of a layer."""
+    """The digests and sizes of a layer that a store remembers."""
 
     diff_id: DiffId
     digest: Digest

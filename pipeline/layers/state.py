@@ -105,7 +105,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is remembered of a state layer."""
+    """A state layer and its changes that a store remembers."""
 
     layer: Layer
     changes: tuple[Change, ...]

@@ -91,7 +91,7 @@ class _Child:
                     stream.close()
 
     def _ended(self) -> bool:
-        """Whether its output is at its end."""
+        """Return whether the child's output is at its end."""
         ready, _, _ = select.select([self._out], [], [], 0)
         with contextlib.suppress(BlockingIOError):
             return bool(ready) and os.read(self._out, 1) == b""
@@ -136,8 +136,9 @@ _lock = threading.Lock()
 
 
 def call(module: str, request: object, *, body: bytes = b"", answer: Answer | None = None) -> object:
-    """What `serve(request, body, ask)` of the module returns, done in the child. `request`, the result and what is
-    asked are JSON values.
+    """Call `serve(request, body, ask)` of the module in the child, and return its result.
+
+    `request`, the result and what is asked are JSON values.
 
     Raises Stopped when a limit is met, and EnvironmentLacking `child-failed` where no child can be started.
     """

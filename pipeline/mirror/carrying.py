@@ -33,7 +33,7 @@ REFERRER_LIMIT = 1000
 
 
 ATTEMPTS = 5
-"""How often a signature is put beside others that come at the same time."""
+"""Attempts to put a signature beside others that come at the same time."""
 
 
 @dataclass(slots=True)

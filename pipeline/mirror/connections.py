@@ -85,7 +85,7 @@ class BoundedConnection(H11Protocol):
 
     @property
     def answering(self) -> bool:
-        """Whether a request on it is being answered."""
+        """Return whether a request on the connection is being answered."""
         return self.cycle is not None and not self.cycle.response_complete
 
     @property

@@ -208,7 +208,7 @@ class DirectoryRepository:
             return bring_blob(descriptor, content, target, root=place.root, drafts=place.drafts, known=place.known)
 
     def holds_whole(self, descriptor: Descriptor) -> bool:
-        """Is the blob here, its bytes known to be what its digest says?"""
+        """Return whether the blob is here and its bytes are known to match its digest."""
         place = self.shelf.place
         with reaching(self.url):
             return is_whole(place.root, place.blob(descriptor.digest), descriptor.digest, descriptor.size, place.known)

@@ -134,7 +134,7 @@ class Cleared:
 
     @property
     def limits(self) -> tuple[LimitEnforcement, ...]:
-        """What the kernel held the tested instances of all images to, and what it did not."""
+        """The limits asked of the tested instances of all images, and whether each was enforced."""
         return enforcement(*(read_evidence(candidate.evidence).report for candidate in self.images))
 
     def refuse_other(self, tag: str) -> None:

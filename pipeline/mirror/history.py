@@ -55,8 +55,10 @@ def _signed(statements: Iterable[Recorded], made: Sequence[Recorded]) -> Iterabl
 
 
 def earlier(past: Sequence[Past]) -> tuple[Digest, ...]:
-    """What a tag pointed to before, the most recent first, with what was rolled back left out: the first is where
-    rolling back goes, and rolling back again goes further."""
+    """The digests that a tag pointed to before, the most recent first.
+
+    What was rolled back is left out: the first is where rolling back goes, and rolling back again goes further.
+    """
     stack: list[Digest] = []
     for one in past:
         if not one.happened:

@@ -110,7 +110,7 @@ class LayoutMirror:
         return self.path / _DRAFTS
 
     def entries(self) -> tuple[Descriptor, ...]:
-        """What index.json lists. Raises VerificationError, UsageError `not-a-layout`."""
+        """The descriptors in index.json. Raises VerificationError, UsageError `not-a-layout`."""
         return tuple(entry.descriptor for entry in LayoutRepository(self.path, self.identity)._entries())
 
     def sweep(self) -> int:
@@ -203,7 +203,7 @@ class LayoutRepository:
             return bring_blob(descriptor, content, target, root=self.path, drafts=self._drafts, known=self.known)
 
     def holds_whole(self, descriptor: Descriptor) -> bool:
-        """Is the blob here, its bytes known to be what its digest says?"""
+        """Return whether the blob is here and its bytes are known to match its digest."""
         with reaching(self.url):
             target = blob_path(self.path, descriptor.digest)
             return is_whole(self.path, target, descriptor.digest, descriptor.size, self.known)

@@ -26,7 +26,7 @@ LOOKS = 4
 """How often a change must be found in place, each time a little later, where others were seen to write."""
 
 REFUSALS = 3
-"""How often a list that is refused is read and written again."""
+"""Times that a refused list is read and written again."""
 
 SHORTEST_PAUSE = 0.02
 """Seconds. What others read before this one wrote they have written back after a few round trips: the pause before
@@ -157,8 +157,11 @@ class Listing:
         )
 
     def _gone(self, index: Manifest) -> tuple[Digest, ...]:
-        """What a list names and is not there: others removed it, and one who had read the list before named it again.
-        Some registries refuse such a list (docker-registry: MANIFEST_BLOB_UNKNOWN)."""
+        """The digests that a list of referrers names and that are not there.
+
+        Others removed them, and one who had read the list before named them again. Some registries refuse such a list
+        (docker-registry: MANIFEST_BLOB_UNKNOWN).
+        """
         listed = (one.descriptor.digest for one in listed_referrers(index))
         return tuple(digest for digest in listed if not self._repository.has_manifest(digest))
 

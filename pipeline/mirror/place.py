@@ -229,7 +229,7 @@ class Shelf:
             write_whole(manifest.data, path, self.place.drafts)
 
     def _holds(self, manifest: Manifest) -> bool:
-        """Whether a manifest's file stands here, byte for byte."""
+        """Return whether a manifest's file stands here, byte for byte."""
         file = open_unlinked(self.place.root, self.manifest_file(manifest.descriptor))
         if file is None:
             return False

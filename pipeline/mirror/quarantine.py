@@ -210,7 +210,10 @@ class Pruning:
         return True
 
     def _sync(self, aside: Path | None, names: Sequence[str]) -> None:
-        """What was moved survives a crash where it is now, before anything else says so."""
+        """Sync the folders of what was moved, so that the move survives a crash.
+
+        This comes before anything else says that it was moved.
+        """
         for folder in sorted(aside.rglob("*")) if aside is not None else ():
             if folder.is_dir():
                 sync_folder(folder)

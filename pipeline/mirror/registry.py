@@ -216,7 +216,7 @@ class RegistryRepository(Repository):
         return self._blob_size(digest) is not None
 
     def holds_whole(self, descriptor: Descriptor) -> bool:
-        """Is the blob here, its bytes known to be what its digest says?"""
+        """Return whether the blob is here and its bytes are known to match its digest."""
         return self._is_whole(descriptor, self._blob_size(descriptor.digest))
 
     def _is_whole(self, descriptor: Descriptor, size: int | None) -> bool:
@@ -333,7 +333,7 @@ class RegistryRepository(Repository):
         return True
 
     def _gives(self, manifest: Manifest) -> bool:
-        """Whether a manifest is given as it is."""
+        """Return whether the registry returns the manifest unchanged."""
         try:
             return self.manifest(manifest.digest) == manifest
         except VerificationError:

@@ -107,8 +107,11 @@ class Repository(Protocol):
     # --- writing
 
     def holds_whole(self, descriptor: Descriptor) -> bool:
-        """Is the blob here, its bytes known to be what its digest says? They are read unless they were in this run, or
-        by a scrub since which nothing changed. For whoever is about to put something that needs it."""
+        """Return whether the blob is here and its bytes are known to match its digest.
+
+        They are read unless they were in this run, or by a scrub since which nothing changed. For whoever is about to
+        put something that needs the blob.
+        """
 
     def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
         """Make sure that a blob is here and `holds_whole`; a rotten one is replaced. `elsewhere`: names of repositories

@@ -1,4 +1,4 @@
-"""What a mirror holds already becomes part of another image only when its bytes are known to be what its digest says.
+"""Reuse in other images of a mirror's blobs whose bytes are known to match their digests.
 
 They are known if they were hashed in this run, or, on a directory, since which a file's stamp tells that nobody touched
 it, or by a scrub that is not too long ago. What is rotten is put aside and written anew from the publisher's own bytes.
@@ -51,17 +51,17 @@ _SHARD_LIMIT = 32 << 20
 
 
 class Finder(StrEnum):
-    """Who hashed a blob."""
+    """The process that hashed a blob: a publisher's or a scrub's."""
 
     PUBLISHER = "publisher"
     SCRUB = "scrub"
 
 
 class Known(Protocol):
-    """What is known to be whole. A loss of it costs another look and nothing else."""
+    """Record of the blobs known to be whole. A loss of it costs another look and nothing else."""
 
     def believes(self, digest: Digest, stamp: Stamp) -> bool:
-        """Whether the blob was found whole not too long ago, and has had this stamp since."""
+        """Return whether the blob was found whole not too long ago, and has had this stamp since."""
 
     def note(self, digest: Digest, stamp: Stamp, finder: Finder) -> None:
         """A blob of this stamp was hashed just now, and is whole."""
@@ -101,7 +101,7 @@ class KnownInRun:
             self.store.remember(self._name(digest), 0)
 
     def read_in(self, digest: Digest, run: str) -> bool:
-        """Whether the scrub of that name has read a blob."""
+        """Return whether the scrub named `run` has read a blob."""
         scrub = self._scrub(digest)
         return scrub is not None and scrub[1] == run
 
@@ -158,7 +158,7 @@ class KnownInFolder:
             write_whole(text.encode(), self.folder / digest.hex[:2], self.drafts, sync=False)
 
     def read(self, start: str) -> dict[str, tuple[Stamp, float, Finder]]:
-        """What is known of digests that begin so. What cannot be read is not known."""
+        """Read the record of the digests that begin with `start`; empty if it cannot be read."""
         try:
             with Folder(self.folder).open_unlinked(start) as file:
                 data = file.read(_SHARD_LIMIT + 1)
@@ -191,8 +191,10 @@ def regular_file(path: Path) -> os.stat_result | None:
 
 @dataclass(frozen=True, slots=True)
 class Hashed:
-    """What a file's bytes are. `stamp`: as it was before they were read; `settled`: any later change of it has another
-    stamp."""
+    """Result of hashing a file.
+
+    `stamp`: as it was before the bytes were read; `settled`: any later change of the file has another stamp.
+    """
 
     digest: Digest
     stamp: Stamp
@@ -242,8 +244,10 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 def is_whole(root: Path, path: Path, digest: Digest, size: int, known: Known) -> bool:
-    """Whether a blob stands at `path` whose bytes are known to be what its digest says: hashed now if they were not
-    before, or were touched since. What cannot be read is not whole."""
+    """Return whether the bytes of the blob at `path` are known to match its digest.
+
+    They are hashed now if they were not before, or were touched since. What cannot be read is not whole.
+    """
     found = regular_file(path)
     if found is None or found.st_size != size:
         return False

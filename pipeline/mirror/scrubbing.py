@@ -263,7 +263,7 @@ class _DirectoryScrub:
             self._found(Thing.BLOB, wrong, str(digest), ", ".join(sorted(set(names))), good[1] if good else None)
 
     def _whole_by_now(self, digest: Digest, wrong: Wrong) -> bool:
-        """Whether somebody brought it, or took it away for good, meanwhile."""
+        """Return whether somebody brought the blob meanwhile, or took it away for good."""
         path = self.mirror.place.blob(digest)
         if not os.path.lexists(path):
             return wrong is Wrong.ROTTEN
@@ -274,7 +274,10 @@ class _DirectoryScrub:
         return seen is not None and seen.digest == digest
 
     def _newly_needed(self, digest: Digest) -> tuple[Descriptor | None, list[str]]:
-        """What manifests that came since they were read say of a blob."""
+        """Look for a blob in the manifests that came since the scrub read them.
+
+        Returns its descriptor and the names of the repositories that need it.
+        """
         for name in self.mirror.place.names():
             shelf = self.mirror.place.shelf(name)
             for path in shelf.manifests.iterdir():
@@ -286,7 +289,7 @@ class _DirectoryScrub:
         return self.needed.get(digest) or (None, [])
 
     def _missing(self) -> None:
-        """What manifests refer to and is not there."""
+        """Heal the manifests and blobs that manifests refer to and that are not there."""
         looked_at: set[tuple[str, Digest]] = set()
         while waiting := self.held.keys() - looked_at:
             for name, digest in sorted(waiting, key=lambda one: (one[0], one[1].hex)):
@@ -301,7 +304,7 @@ class _DirectoryScrub:
                 self._heal_blob(digest, Wrong.MISSING)
 
     def _still_needed(self, digest: Digest, names: list[str]) -> bool:
-        """Whether a manifest that needs a blob has not been pruned meanwhile."""
+        """Return whether a manifest that needs a blob is still there, not pruned meanwhile."""
         with self.mirror.writing():
             return any(
                 self.mirror.place.shelf(name).find(manifest) is not None

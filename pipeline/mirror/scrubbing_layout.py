@@ -48,7 +48,7 @@ class _LayoutScrub:
     throttle: Throttle
     task: Task
     rotten: dict[Digest, Wrong] = field(default_factory=dict)
-    """What is still to be healed, when it is known what it is."""
+    """Blobs still to be healed, once it is known what they are."""
     followed: set[Digest] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
     read: int = 0

@@ -99,7 +99,7 @@ class _RegistryScrub:
             waiting += self._referrers(repository, digest)
 
     def _tag(self, repository: RegistryRepository, tag: str) -> Digest | None:
-        """What a tag leads to; None if the registry cannot say."""
+        """Resolve a tag; note a finding and return None if the registry cannot say."""
         try:
             return repository.resolve(tag)
         except VerificationError:

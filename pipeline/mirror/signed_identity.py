@@ -51,7 +51,10 @@ class SignedIdentity:
     exact: bool = False
 
     def covers(self, signed: str) -> bool:
-        """Is what was signed under this name (its tag and digest aside) what is expected?"""
+        """Return whether what was signed under the name `signed` is what is expected.
+
+        The name's tag and digest do not count.
+        """
         signed = _repository_of(signed)
         if signed == self.name:
             return True

@@ -1,5 +1,8 @@
-"""Whether a tag is to be believed: whoever can write to a mirror can point it elsewhere, to an older image of the same
-product, or keep it where it was; what is signed of it says where it points by now."""
+"""Verification of where a tag points, by the newest signed statements on it.
+
+Whoever can write to a mirror can point a tag elsewhere, to an older image of the same product, or keep it where it was;
+what is signed of it says where it points by now.
+"""
 
 from __future__ import annotations
 

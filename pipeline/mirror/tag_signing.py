@@ -74,7 +74,7 @@ class SignedTag:
 
     @property
     def under_way(self) -> bool:
-        """Is a move signed that may be made just now?"""
+        """Return whether a signed move of the tag may be under way just now."""
         recent = self._recent()
         if not recent or recent[0].statement.renews or len(believable(recent, self._find)[0]) == 1:
             return False

@@ -40,13 +40,13 @@ NUMBER_LIMIT = 10**12
 """A number that a list gives is not believed beyond this: it would leave no room to grow."""
 
 ATTEMPTS = 5
-"""How often statements are listed again because one was superseded meanwhile."""
+"""Attempts to list statements, of which one may be superseded meanwhile."""
 
 UNDER_WAY = 3_600_000
 """Milliseconds for which what was signed may be a publisher's who is still at it."""
 
 NOTE = "org.relbuild.move."
-"""What the annotations begin with that say of a move."""
+"""Prefix of the annotations that describe a move."""
 
 _NUMBER = re.compile(r"\d{1,13}")
 """Thirteen digits of milliseconds reach to the year 2286."""
@@ -54,8 +54,11 @@ _NUMBER = re.compile(r"\d{1,13}")
 
 @dataclass(frozen=True, slots=True)
 class TagSigner:
-    """What is needed to sign where tags point: `clock` gives seconds since the epoch; `validity` is in seconds;
-    `memory` knows the highest number that was seen of a tag, whatever the mirror says by now."""
+    """A key that signs where tags point, and the clock and memory for that.
+
+    `clock` gives seconds since the epoch; `validity` is in seconds; `memory` knows the highest number that was seen of
+    a tag, whatever the mirror says by now.
+    """
 
     key: SigningKey
     clock: Callable[[], float]
@@ -116,7 +119,7 @@ def anchor(identity: str, tag: str) -> Manifest:
 
 
 def list_statements(repository: Repository, identity: str, tag: str) -> tuple[Recorded, ...]:
-    """What the mirror says was signed of a tag, the newest first: nothing of it is verified."""
+    """List the statements on a tag that the mirror has, newest first; none of them is verified."""
     found = []
     for referrer in repository.referrers(anchor(identity, tag).digest):
         said = listed_statement(referrer.annotation, identity)
@@ -126,7 +129,7 @@ def list_statements(repository: Repository, identity: str, tag: str) -> tuple[Re
 
 
 def listed_statement(note: Callable[[str], str], identity: str = "") -> TagStatement | None:
-    """What a manifest's annotations say of a move; None if they say nothing that can be read."""
+    """Read the statement of a move in a manifest's annotations; None if none can be read."""
 
     def said(name: str) -> str:
         return note(NOTE + name)
@@ -139,8 +142,9 @@ def listed_statement(note: Callable[[str], str], identity: str = "") -> TagState
 
 
 def recent_statements(repository: Repository, identity: str, tag: str, key: VerifyingKey) -> tuple[Recorded, ...]:
-    """What `key` signed of a tag, from the newest on to the newest renewal, which settles what came before, and the
-    moves that began where that says.
+    """The statements on a tag signed by `key`, from the newest on to the newest renewal.
+
+    A renewal settles what came before it; the moves that began where it says are among them.
 
     Raises VerificationError as the repository does; what does not hold is passed over.
     """

@@ -30,7 +30,7 @@ def immutable_tag(version: str, created: int, digest: Digest) -> str:
 
 
 def names_digest(tag: str, digest: Digest) -> bool:
-    """Is it the form of a tag that never moves, and says this digest?"""
+    """Return whether a tag has the form of one that never moves, and names this digest."""
     found = _IMMUTABLE.fullmatch(tag)
     return found is not None and found["short"] == digest.short
 

@@ -33,7 +33,7 @@ _POLL = 0.05
 """Seconds between two looks at a lock that is waited for with a deadline."""
 
 _DRAFT = "draft-"
-"""How the names of drafts begin: other programs have theirs in the same folder of a layout."""
+"""Prefix of the names of drafts: other programs have theirs in the same folder of a layout."""
 
 
 @contextlib.contextmanager

@@ -28,8 +28,11 @@ _ARCHITECTURES = {
 def image_config(
     recipe: Recipe, version: str, said: Callable[[str], str], *, arch: str, created: int, rpm_database: str
 ) -> ImageConfig:
-    """What `recipe` says. `said` evaluates its texts, `arch` is rpm's name, `created` is seconds since the epoch,
-    `rpm_database` the folder where the platform has rpm's database."""
+    """The image configuration that `recipe` describes.
+
+    `said` evaluates its texts, `arch` is rpm's name, `created` is seconds since the epoch, `rpm_database` the folder
+    where the platform has rpm's database.
+    """
     plan = recipe.image
     labels = {
         "org.opencontainers.image.title": recipe.name,

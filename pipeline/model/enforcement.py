@@ -15,7 +15,8 @@ from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import LimitReading, Limits
 
 _SLACK = {"memory": 4096, "tmpfs": 4096, "cpus": 1, "bandwidth": 8}
-"""By how much the kernel may round a limit up: memory to pages, processors to thousandths, bandwidth to bytes."""
+"""Amounts by which the kernel may round a limit up.
+Memory is rounded to pages, processors to thousandths, bandwidth to bytes."""
 
 _SHARES = frozenset({"io_weight"})
 """Limits that are shares, of which more is no less strict."""

@@ -70,7 +70,7 @@ class Evidence:
 
     @property
     def limits(self) -> tuple[LimitEnforcement, ...]:
-        """What the kernel held the instances to, and what it did not."""
+        """The limits asked of the tested instances, and whether the kernel enforced each."""
         return enforcement(self.report)
 
 
@@ -112,7 +112,7 @@ def read_evidence(data: bytes) -> Evidence:
 
 
 def _says(value: dict[str, object], evidence: Evidence) -> bool:
-    """Does a document say what was read from it in the form of its schema?"""
+    """Return whether a document says what was read from it, in the form of its schema."""
     limits = value.get("limits")
     derived = [to_json(limit) for limit in evidence.limits]
     stated = limits is None if value["schema"] == 1 else extends(limits, derived)

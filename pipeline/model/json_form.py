@@ -64,7 +64,10 @@ def refuse_newer(what: str, version: object, known: int) -> None:
 
 
 def is_canonical(data: bytes) -> bool:
-    """Is JSON text written as relbuild writes it: no key twice, keys in order, no space? Raises ValueError."""
+    """Return whether JSON text is written as relbuild writes it. Raises ValueError.
+
+    No key stands there twice, keys are in order, and there is no space.
+    """
     try:
         return canonical_json(json.loads(data)) == data
     except TypeError as error:
@@ -72,9 +75,9 @@ def is_canonical(data: bytes) -> bool:
 
 
 def extends(document: object, written: object, *, optional: bool = False) -> bool:
-    """Does a document say all that would be `written`, the same way, and perhaps more members of objects?
+    """Return whether a document says all of what would be `written`, the same way.
 
-    `optional`: it may also lack members, as those that have a default.
+    Its objects may have more members. `optional`: they may also lack members, as those that have a default.
     """
     if isinstance(written, dict):
         return isinstance(document, dict) and all(

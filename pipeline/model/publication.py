@@ -35,9 +35,12 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class TagStatement:
-    """What is signed of a tag of `repository` (`HOST/NAMESPACE/NAME`): a move, or that the tag stands where it does
-    (`Why.RENEW`). `number` only grows; `previous` is the digest of the manifest that has the move before this one, or
-    of a renewal the move that it renews; `until` (milliseconds since the epoch): believed no longer than this."""
+    """A signed statement on a tag of `repository` (`HOST/NAMESPACE/NAME`).
+
+    It is a move, or says that the tag stands where it does (`Why.RENEW`). `number` only grows; `previous` is the digest
+    of the manifest that has the move before this one, or of a renewal the move that it renews; `until` (milliseconds
+    since the epoch): believed no longer than this.
+    """
 
     repository: str
     move: Move
@@ -72,7 +75,7 @@ class Past:
 
     @property
     def signed(self) -> bool:
-        """Is it a signed statement, and no old record?"""
+        """Return whether it is a signed statement, and no old record."""
         return self.number > 0
 
 

@@ -24,7 +24,9 @@ def report_json(report: SmokeReport) -> dict[str, object]:
 
 
 def read_report(value: Mapping[str, object]) -> SmokeReport:
-    """What `report_json` wrote, in this release or another. `passed` is not believed but found out again.
+    """Read a smoke report that `report_json` wrote, in this release or another.
+
+    `passed` is not believed but found out again.
 
     Raises VerificationError `report-malformed`, `format-newer`.
     """

@@ -8,7 +8,7 @@ FILE = "rpmdb.sqlite"
 """The database's only file."""
 
 FOLDERS = ("/usr/lib/sysimage/rpm", "/usr/share/rpm", "/var/lib/rpm")
-"""Where distributions have it. The first is where it is if a platform says nothing."""
+"""Folders of the database in distributions. The first holds if a platform says nothing."""
 
 LABEL = "org.relbuild.rpm-database"
 """A label of the image: the folder, where it is none of FOLDERS. Only relbuild sets it, not a recipe."""

@@ -51,8 +51,11 @@ class RetentionRule:
 
 @dataclass(frozen=True, slots=True)
 class IdentityRule:
-    """What a repository whose name begins with `prefix` holds was signed under the name that begins with
-    `signed_prefix` in its place (containers-policy.json, `remapIdentity`)."""
+    """A rule for the names under which the images of a mirror that is a copy were signed.
+
+    What a repository whose name begins with `prefix` holds was signed under the name that begins with `signed_prefix`
+    in its place (containers-policy.json, `remapIdentity`).
+    """
 
     prefix: str
     signed_prefix: str

@@ -1,4 +1,4 @@
-"""What a scrub of a mirror came to."""
+"""The result of a scrub of a mirror."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Thing(StrEnum):
-    """What was not as it should be."""
+    """Kind of object that a finding is about."""
 
     BLOB = "blob"
     MANIFEST = "manifest"
@@ -18,17 +18,17 @@ class Thing(StrEnum):
 
 
 class Wrong(StrEnum):
-    """How it was wrong."""
+    """Kind of damage that a scrub found."""
 
     ROTTEN = "rotten"
     """Other bytes than its digest promises, unreadable, or a link where a file belongs."""
     MISSING = "missing"
     OUTDATED = "outdated"
-    """Does not say what is there."""
+    """A list that does not say what is there."""
 
 
 class Fate(StrEnum):
-    """What became of it."""
+    """Outcome of a finding."""
 
     HEALED = "healed"
     ASIDE = "put aside"
@@ -76,7 +76,7 @@ class Scrubbed:
 
     @property
     def lost(self) -> tuple[Finding, ...]:
-        """What could not be healed."""
+        """The findings that could not be healed."""
         return tuple(one for one in self.findings if one.fate is Fate.LOST)
 
     def json(self) -> dict[str, object]:

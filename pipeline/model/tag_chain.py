@@ -1,4 +1,6 @@
-"""What the signed statements of one tag come to. Pure: a clock has no part in it, nor has the order of a list.
+"""Evaluation of the signed statements on one tag.
+
+Pure: a clock has no part in it, nor has the order of a list.
 
 Moves are a chain: each names the one that was made before it. A renewal names the move that it renews, and is written
 when the tag was seen to stand there, so it settles that this move was made. A move that is newer than the newest
@@ -14,7 +16,10 @@ from pipeline.model.publication import Recorded
 
 
 def newest_first(statements: Iterable[Recorded]) -> tuple[Recorded, ...]:
-    """By number, and of one number by digest: the same for all who read."""
+    """Sort statements by number, the newest first, and those of one number by digest.
+
+    The order is the same for all who read.
+    """
     return tuple(sorted(statements, key=lambda one: (-one.statement.number, one.record)))
 
 
@@ -71,8 +76,9 @@ def chain(statements: Iterable[Recorded], last: Digest | None) -> tuple[Recorded
 def believable(
     recent: Sequence[Recorded], look_up: Callable[[Digest], Recorded | None]
 ) -> tuple[frozenset[Digest], tuple[Recorded, ...]]:
-    """Where the newest of `recent` (which begins with the newest, and reaches to the newest renewal) allow the tag to
-    point, and those newest. `look_up` gives the statement with a record.
+    """The digests that the newest statements allow a tag to point to, and those statements.
+
+    `recent` begins with the newest, and reaches to the newest renewal. `look_up` gives the statement with a record.
 
     A renewal allows what it says. A move that nothing renewed yet may be under way, or killed: then the tag may be
     where it was before. And both allow where one of several moves that began at the same place may have moved it.
@@ -94,7 +100,7 @@ def believable(
 
 
 def begins_where(one: Recorded, settled: Iterable[Recorded]) -> bool:
-    """Is it a move from where one of the renewals `settled` says that the tag stands?"""
+    """Return whether a move began where one of the renewals `settled` says that the tag stands."""
     said = one.statement
     return not said.renews and any(
         other.statement.renews and other.statement.previous == said.previous for other in settled

@@ -147,8 +147,10 @@ def differs(rules: Sequence[Rule], text: str, what: str, *, tell: bool = False) 
 
 
 def final(rules: Sequence[Rule], text: str) -> bool:
-    """Is a text that still grows wrong for good: does it hold already what it must not hold, or take too long to look
-    through, which becomes no better?"""
+    """Return whether a text that still grows is wrong for good.
+
+    It is if it holds already what it must not hold, or takes too long to look through, which becomes no better.
+    """
     try:
         return any(rule.lacks is not None and not rule.at and found(rule.lacks, text) for rule in rules)
     except Undecided:
@@ -156,7 +158,10 @@ def final(rules: Sequence[Rule], text: str) -> bool:
 
 
 def found(pattern: str, text: str) -> bool:
-    """Is the pattern somewhere in the text? `^` and `$` are ends of lines. Raises Undecided."""
+    """Return whether the pattern is somewhere in the text.
+
+    `^` and `$` are ends of lines. Raises Undecided.
+    """
     return find(pattern, text) is not None
 
 

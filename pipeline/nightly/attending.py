@@ -170,7 +170,7 @@ def _plain(value: object) -> object:
 
 
 def attend(errand: Errand) -> bytes:
-    """Do a task in a process of its own, on a worker. Returns the `Ended` as JSON."""
+    """Run a task in a process of its own, on a worker. Returns the `Ended` as JSON."""
     worker = distributed.get_worker()
     settled = worker.plugins[_PLUGIN]
     assert isinstance(settled, Settled)

@@ -393,7 +393,7 @@ def _refuse_plain(addresses: Sequence[str], progress: Progress, *, plain: bool) 
 
 
 def _is_private(address: str) -> bool:
-    """Does what is sent there stay on this machine, or travel encrypted?"""
+    """Return whether what is sent to `address` stays on this machine, or travels encrypted."""
     parts = urlsplit(address)
     if parts.scheme in ("tls", "inproc"):
         return True

@@ -51,8 +51,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class MachineFault:
-    """What a function returns that failed for what its machine lacks, where another machine may do better: `why` in
-    words, and the `result` if no other does."""
+    """Result of a function that failed because its machine lacks something.
+
+    Another machine may do better: `why` in words, and the `result` if no other does.
+    """
 
     why: str
     result: object
@@ -73,7 +75,7 @@ class Place:
     files: AbsolutePath | None = None
 
     def at(self, path: AbsolutePath) -> AbsolutePath:
-        """Where a file of the machine that gave the task stands here."""
+        """Path here of a file of the machine that gave the task."""
         assert self.files is not None
         return AbsolutePath(self.files / path.relative_to("/"))
 

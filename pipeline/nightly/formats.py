@@ -35,7 +35,8 @@ IMAGE: Mapping[str, int] = MappingProxyType(
         "pipeline.resolve.parsed._FORMAT": parsed._FORMAT,
     }
 )
-"""What an image's bytes, or what is said to be in it, depend on: if one is another, it is built again."""
+"""Formats that an image's bytes, or what is said to be in it, depend on.
+If one is another, the image is built again."""
 
 TEST: Mapping[str, int] = MappingProxyType(
     {
@@ -43,7 +44,7 @@ TEST: Mapping[str, int] = MappingProxyType(
         "pipeline.model.plan_form._PLAN_VERSION": plan_form._PLAN_VERSION,
     }
 )
-"""What a verdict depends on: if one is another, the image is tested again."""
+"""Formats that a verdict depends on: if one is another, the image is tested again."""
 
 DOCUMENTS: Mapping[str, int] = MappingProxyType(
     {

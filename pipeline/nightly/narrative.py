@@ -254,7 +254,7 @@ class _Shift:
         self._done[ended.name] = replace(job.product, outcome=Outcome.FAILED, why=failure.message, failure=failure)
 
     def _confirmed(self, job: Job, worked: Worked) -> Worked:
-        """What a worker reports, once the mirror itself says so; else the failure."""
+        """Check a worker's report against the mirror itself; return it, or the failure."""
         assert self.planner.mirror is not None
         try:
             demand_same(worked.product, job.product)

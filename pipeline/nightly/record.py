@@ -88,8 +88,11 @@ def _name(destination: str, product: str) -> Digest:
 
 
 def recall(store: Store, destination: str, product: str, warn: Callable[[str], None]) -> Standing | None:
-    """What the store remembers of a product on a mirror, whatever platform it was built for; None if it remembers
-    nothing that can be read, and then `warn` is told why."""
+    """Recall from the store the `Standing` of a product on a mirror.
+
+    It is found whatever platform it was built for. None if there is none; also if it cannot be read, and then `warn` is
+    told why.
+    """
     known = store.recall(_name(destination, product))
     try:
         return None if known is None else read_json(Standing, known)

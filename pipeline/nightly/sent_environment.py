@@ -16,7 +16,7 @@ from pipeline.nightly.working import PASSWORDS
 
 
 class Form(Enum):
-    """What a variable holds: a path is made absolute before it is sent."""
+    """Kind of value of a variable: a path is made absolute before it is sent."""
 
     TEXT = "text"
     PATH = "path"

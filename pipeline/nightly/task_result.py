@@ -1,4 +1,7 @@
-"""What a worker of a cluster answers, as JSON: nothing of it is run, and what is no answer is refused."""
+"""The answer of a cluster's worker as JSON.
+
+Nothing of it is run, and what is no answer is refused.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ send a sign of life every few seconds; five minutes outlast a restart of a switc
 
 @dataclass(slots=True)
 class WorkerHealth:
-    """What is known of each worker, by its name. `silence` is in seconds."""
+    """The health of each worker, by its name. `silence` is in seconds."""
 
     silence: float = SILENCE
     _suspended: dict[str, str] = field(default_factory=dict)

@@ -64,9 +64,12 @@ LOG_LINES = 60
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """How all products of a night are made: what does not differ between them. Every path is absolute, because it is
-    done in other processes and on other machines. `key` is the file of the key that signs,
-    on the worker (None where nothing is to be signed), `fingerprint` is its; `clock` gives seconds since the epoch."""
+    """The settings that all products of a night have in common.
+
+    Every path is absolute, because it is used in other processes and on other machines. `key` is the file of the key
+    that signs, on the worker (None where nothing is to be signed), `fingerprint` is its; `clock` gives seconds since
+    the epoch.
+    """
 
     repositories: AbsolutePath
     to: Address

@@ -121,7 +121,7 @@ def read_blob(layout: Path, digest: Digest) -> bytes:
 
 
 def _stands(image: Image, store: Store, target: Path) -> bool:
-    """Is exactly this image at `target` already?"""
+    """Return whether exactly this image is at `target` already."""
     documents = {
         target / "oci-layout": LAYOUT_FILE,
         target / "index.json": index_bytes(image),
@@ -141,8 +141,10 @@ def _stands(image: Image, store: Store, target: Path) -> bool:
 
 
 def _same(store: Store, ours: Path, digest: Digest) -> bool:
-    """Whether a layer's file is whole: by its stamp, if it was hashed before, or now. One that is the store's own, as
-    they were once, is not taken for the layout's."""
+    """Return whether a layer's file is whole: by its stamp if it was hashed before, or now.
+
+    One that is the store's own, as they were once, is not taken for the layout's.
+    """
     found = stamp(ours)
     if found is None or found == store.stamp(digest):
         return False

@@ -52,9 +52,9 @@ _REASONS = {
     os.strerror(errno.EACCES): errno.EACCES,
     os.strerror(errno.EMFILE): errno.EMFILE,
 }
-"""What SQLite (sqlite3_errstr) and the C library say, and the errors that they stand for. SQLite's words for a write
-that came out short are those for a full disk, a quota included; rpm adds "No such file or directory" to most things,
-which tells nothing."""
+"""Error numbers by the messages of SQLite (sqlite3_errstr) and of the C library.
+SQLite's words for a write that came out short are those for a full disk, a quota included; rpm adds "No such file or
+directory" to most things, which tells nothing."""
 
 _FULL = 1 << 20
 """Bytes: with fewer left, SQLite's "disk I/O error" means that its shared memory could not grow."""

@@ -22,7 +22,7 @@ def way_of(workshop: Workshop) -> Way:
 
 
 def signer_of(key: SigningKey, rules: MirrorRules, workshop: Workshop) -> TagSigner:
-    """Who signs where tags point, for as long as the keeper's rules say."""
+    """The signer of where tags point, valid for as long as the keeper's rules say."""
     return TagSigner(key, workshop.clock, rules.validity, TagMemory(workshop.store))
 
 

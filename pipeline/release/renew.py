@@ -1,4 +1,7 @@
-"""What is signed of tags is renewed before it is too old to be believed: each night does that for its products."""
+"""Renewal of what is signed of tags before it is too old to be believed.
+
+Each night does that for its products.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be served from this machine: an image that a build left here only if it passed its tests."""
+"""Gate of serving from this machine: an image that a build left here must have passed tests."""
 
 from __future__ import annotations
 

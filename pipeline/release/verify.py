@@ -23,7 +23,7 @@ from pipeline.oci import VerifyingKey
 from pipeline.release.current import way_of
 
 ATTEMPTS = 3
-"""How often a reference is verified again because it was moved meanwhile."""
+"""Attempts to verify a reference that may be moved meanwhile."""
 
 
 def verify(

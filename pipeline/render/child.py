@@ -1,4 +1,7 @@
-"""What the child with limits does for templates: parses and renders them. It asks its parent for their texts."""
+"""Parsing and rendering of templates in the child with limits.
+
+It asks its parent for their texts.
+"""
 
 from __future__ import annotations
 

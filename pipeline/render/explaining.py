@@ -1,4 +1,4 @@
-"""What goes wrong in a template, as relbuild's error: with the template's file and line where it is known."""
+"""Errors in templates as relbuild's own, with file and line where they are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where a template's text comes from: a file below a folder, or, in the child, the parent that reads it."""
+"""Loaders of templates: from a file below a folder or, in the child, from the parent.
+
+The parent reads the file.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ class Loader(BaseLoader):
 
     @abstractmethod
     def hint(self, name: str) -> str:
-        """What a person may have meant by `name`, which is missing."""
+        """Hint at what a person may have meant by `name`, which is missing."""
 
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
         found = self.text(template)

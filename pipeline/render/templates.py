@@ -25,7 +25,7 @@ from pipeline.render.loading import FileLoader, Refused
 from pipeline.render.steps import generate
 
 CHILD = "pipeline.render.child"
-"""What serves in the child."""
+"""Module that serves in the child."""
 
 _SIMPLE = (
     nodes.Template,
@@ -49,7 +49,7 @@ _REMEMBERED_MOST = 1 << 18
 
 
 class Memory(Protocol):
-    """Where results are kept: a store."""
+    """A store that keeps results."""
 
     def recall(self, identity: Digest, /) -> object | None:
         """A remembered JSON value."""
@@ -115,7 +115,7 @@ class Templates:
 
 
 def _identity(name: str, values: Mapping[str, object]) -> Digest:
-    """What a rendering is a function of, besides the texts of templates."""
+    """Digest of all that a rendering depends on, besides the texts of templates."""
     seen = json.dumps(values, sort_keys=True)
     return identity("rendering", FORMAT, template=name, values=Digest.of(seen.encode()), jinja=version("jinja2"))
 
@@ -170,7 +170,10 @@ def evaluate_here(text: str, values: Mapping[str, object], *, place: str) -> str
 
 
 def _is_simple(text: str) -> bool:
-    """Is it made of names, attributes and items only, so that its work is no more than its length?"""
+    """Return whether a text is made of names, attributes and items only.
+
+    Its work is then no more than its length.
+    """
     try:
         waiting: list[nodes.Node] = [BoundedEnvironment(None).parse(text)]
     except Exception:  # Whatever it is, the evaluation says it again, with a place.

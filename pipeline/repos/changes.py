@@ -12,7 +12,7 @@ MOVED = frozenset({"download-missing", "download-mismatch", "metadata-mismatch"}
 
 
 def have_changed(before: Sequence[OpenRepository], now: Sequence[OpenRepository]) -> bool:
-    """Is the index of any of them another?"""
+    """Return whether the index of any repository is another."""
     return {one.repository.id: one.repomd for one in before} != {one.repository.id: one.repomd for one in now}
 
 

@@ -28,9 +28,11 @@ class Documents:
         self._network = network or Network()
 
     def get(self, url: str, *, limit: int, read: Callable[[bytes], _T], hurried: bool = False) -> _T:
-        """What `read` makes of the document at `url`; one that it refuses is fetched once more after a pause, and none
-        such is kept. `hurried`: there are other places for it, so a slow one is left and none asked twice. Raises as
-        `fetch_document`, and what `read` raises."""
+        """Fetch the document at `url`, and return what `read` makes of it.
+
+        One that `read` refuses is fetched once more after a pause, and none such is kept. `hurried`: there are other
+        places for it, so a slow one is left and none asked twice. Raises as `fetch_document`, and what `read` raises.
+        """
         final = hurried or self._offline or url.startswith("file:")
         try:
             return self._read(url, limit, read, hurried)

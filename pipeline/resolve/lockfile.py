@@ -169,7 +169,7 @@ def _text(text: str) -> str:
 
 
 def is_lock(path: Path) -> bool:
-    """Does a file begin as relbuild begins a lock?"""
+    """Return whether a file begins as relbuild begins a lock."""
     head = _HEAD.encode()
     if not path.is_file():
         return False

@@ -1,4 +1,6 @@
-"""What containers print, read as it comes and kept up to a bound. A runtime bounds nothing: the reader must.
+"""Capture of what containers print, read as it comes and kept up to a bound.
+
+A runtime bounds nothing: the reader must.
 
 A flood costs the reader little: there are so many reads a second and no more, for which the pipe is made larger; what
 nobody keeps or follows goes to /dev/null inside the kernel; and who follows is told so much a second and no more.
@@ -178,7 +180,7 @@ class _Bucket:
         self._rate, self._most, self._tokens, self._then = rate, most, float(most), time.monotonic()
 
     def left(self) -> float:
-        """How many there are now; less than none after a large take."""
+        """The number of tokens now; less than none after a large take."""
         now = time.monotonic()
         self._tokens = min(self._most, self._tokens + (now - self._then) * self._rate)
         self._then = now

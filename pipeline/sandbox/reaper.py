@@ -32,7 +32,7 @@ def main(owner: int, state: str, path: str) -> None:
 
 
 def _left(live: str) -> bool:
-    """Whether there is a sandbox whose lock nobody holds."""
+    """Return whether a sandbox is left whose lock nobody holds."""
     try:
         with os.scandir(live) as entries:
             return any(_free(entry.path) for entry in entries if entry.name.endswith(".lock"))

@@ -20,8 +20,8 @@ from pipeline.errors import EnvironmentLacking
 from pipeline.sandbox import reaper
 
 _RESTARTS = 5
-"""How often a reaper that was killed is started again at once. Somebody who kills it more often means it; the next
-sandbox gets one all the same."""
+"""Times that a reaper that was killed is started again at once.
+Somebody who kills it more often means it; the next sandbox gets one all the same."""
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class _Supervised:
 
 
 _supervised: dict[tuple[int, Path], _Supervised] = {}
-"""By process and state folder: a forked process has none yet."""
+"""Reapers by process and state folder: a forked process has none yet."""
 
 _lock = threading.Lock()
 
@@ -84,5 +84,5 @@ def _start(state: Path) -> process.Process:
 
 
 def _path() -> list[str]:
-    """Where modules are found, wherever the reaper looks from."""
+    """Absolute paths where modules are found, wherever the reaper looks from."""
     return [str(Path(entry).absolute()) for entry in sys.path]

@@ -198,8 +198,10 @@ def written(value: History | State) -> bytes:
 
 
 def read(path: Path, empty: Noun) -> Noun:
-    """What stands at `path`, written by this release or another; `empty` if nothing does, or nothing that can be read.
-    Raises VerificationError `format-newer`."""
+    """Read the document at `path`, written by this release or another.
+
+    Returns `empty` if there is none, or none that can be read. Raises VerificationError `format-newer`.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(DATA_LIMIT + 1)

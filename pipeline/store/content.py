@@ -43,7 +43,7 @@ def _silent(text: str) -> None:
 
 @dataclass(slots=True)
 class _Known:
-    """What a store has found out in this process."""
+    """The facts that a store has found out in this process."""
 
     guard: threading.Lock = field(default_factory=threading.Lock)
     own: bytes | None = None
@@ -93,13 +93,18 @@ class Store:
         return self.root / "blobs" / digest.hex
 
     def has(self, digest: Digest) -> bool:
-        """Is a file of that name here? Its bytes are what they should be only where `sound` says so, or whoever reads
-        them hashes them."""
+        """Return whether a file of that name is here.
+
+        Its bytes are what they should be only where `sound` says so, or whoever reads them hashes them.
+        """
         return self.blob(digest).exists()
 
     def sound(self, digest: Digest) -> bool:
-        """Is the blob here, its bytes what its name says? They are hashed unless this store has hashed them before and
-        the file was not touched since. A damaged one is put into quarantine, so that it is made or fetched again."""
+        """Return whether the blob is here and its bytes are what its name says.
+
+        They are hashed unless this store has hashed them before and the file was not touched since. A damaged blob is
+        put into quarantine, so that it is made or fetched again.
+        """
         name, path = _stamped(digest), self.blob(digest)
         seen = stamp(path)
         if seen is not None and seen == self.recall(name):
@@ -114,7 +119,7 @@ class Store:
         return True
 
     def stamp(self, digest: Digest) -> Stamp | None:
-        """What changes with every change of the blob's file; None if there is none."""
+        """Stamp of the blob's file, another after every change of it; None if there is no file."""
         return stamp(self.blob(digest))
 
     def writer(self, expected: Digest | None = None) -> BlobWriter:
@@ -205,8 +210,11 @@ class Store:
         return None
 
     def recall_as(self, identity: Digest, read: Callable[[object], _T]) -> _T | None:
-        """What `read` makes of the value that was remembered for `identity`. One that it refuses (ValueError,
-        TypeError, LookupError, a RelbuildError) has another form than is wanted, and is None."""
+        """Recall what was remembered for `identity`, as `read` makes it; None if there is none.
+
+        One that `read` refuses (ValueError, TypeError, LookupError, a RelbuildError) has another form than is wanted,
+        and is None.
+        """
         known = self.recall(identity)
         if known is None:
             return None
@@ -227,7 +235,7 @@ class Store:
         return Finding.FOREIGN if sealer is None else sealer.open(str(identity), envelope)
 
     def result(self, identity: Digest) -> Path:
-        """Where a result stands, or would stand."""
+        """Path where a result stands, or would stand."""
         return self.root / "results" / identity.hex[:2] / identity.hex
 
     def _keep(self, identity: Digest, value: object, *, sync: bool) -> None:
@@ -286,7 +294,7 @@ class Store:
         return key
 
     def _sealer(self, kind: str) -> Sealer | None:
-        """What seals envelopes of a kind, if there is a key: without one, nothing was sealed here."""
+        """The sealer of a kind of envelope; None if there is no key: then nothing was sealed."""
         known = self._known.sealers.get(kind)
         if known is None and (key := self._key()) is not None:
             known = self._known.sealers[kind] = Sealer.of(key, kind)
@@ -364,7 +372,10 @@ class Store:
         return None
 
     def tree_holds(self, folder: Path, *, reading: bool = False) -> bool:
-        """Is a kept tree as it was when it was made? With `reading` every file is read."""
+        """Return whether a kept tree is as it was when it was made.
+
+        With `reading` every file is read.
+        """
         holds = tree_holds(folder, folder.name, self._sealer("tree"), reading=reading)
         if holds and not reading:
             self._used(folder / "seal")

@@ -31,8 +31,10 @@ _SETTLED = "settled"
 
 @dataclass(frozen=True, slots=True)
 class TreeSeal:
-    """What is known of a kept tree: `look` over names, inodes, modes, owners, sizes and change times, `content` over
-    the bytes of its files, and in which boot of the machine it was written."""
+    """The seal of a kept tree: digests of it, and in which boot of the machine it was written.
+
+    `look` is over names, inodes, modes, owners, sizes and change times, `content` over the bytes of its files.
+    """
 
     look: str
     content: str
@@ -56,7 +58,7 @@ def write_seal(folder: Path, name: str, content: str, sealer: Sealer, *, settled
 
 
 def read_seal(folder: Path, name: str, sealer: Sealer | None) -> TreeSeal | None:
-    """What was sealed of the tree, if this store sealed it."""
+    """Read the seal of a tree; None if this store did not seal it."""
     data = read_small(folder / SEAL)
     if sealer is None or data is None or isinstance(data, Finding):
         return None
@@ -70,8 +72,11 @@ def read_seal(folder: Path, name: str, sealer: Sealer | None) -> TreeSeal | None
 
 
 def tree_holds(folder: Path, name: str, sealer: Sealer | None, *, reading: bool = False) -> bool:
-    """Is a kept tree what it was when it was made? The kernel sets a change time with every change of content or
-    attributes, and nobody else can. With `reading` its files are read too, as they are once after a restart."""
+    """Return whether a kept tree is what it was when it was made.
+
+    The kernel sets a change time with every change of content or attributes, and nobody else can. With `reading` its
+    files are read too, as they are once after a restart.
+    """
     with contextlib.suppress(OSError):
         sealed = read_seal(folder, name, sealer)
         if sealer is None or sealed is None or sealed.look != look(folder / ROOT):

@@ -46,8 +46,11 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What came of reading a whole store. `read` counts what is whole, per kind; `foreign` are results that another
-    store, or an older relbuild, wrote: they do no harm, for they do not count."""
+    """The result of reading a whole store.
+
+    `read` counts what is whole, per kind; `foreign` are results that another store, or an older relbuild, wrote: they
+    do no harm, for they do not count.
+    """
 
     damaged: tuple[Damage, ...]
     read: dict[str, int]
@@ -87,7 +90,10 @@ def collect(store: Store, before: float, keep: Collection[Digest] = ()) -> Colle
 
 
 def _items(store: Store, kind: str) -> Iterator[Path]:
-    """What is looked at of a kind. No link is followed: one is an item, and is what goes."""
+    """List the paths of a kind of content that are looked at.
+
+    No link is followed: one is an item, and is what goes.
+    """
     for path in (store.root / kind).glob("*"):
         inside = kind == "results" or (kind == "metadata" and path.name == PARTIAL)
         if inside and path.is_dir() and not path.is_symlink():

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 _entered: dict[Path, tuple[int, Path, int]] = {}
-"""By the store's root: the process that entered, its file, and the handle that holds the file's lock."""
+"""Stores in use, by root: the process that entered, its file, and the handle with its lock."""
 
 _guard = threading.Lock()
 

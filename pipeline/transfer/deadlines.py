@@ -1,4 +1,4 @@
-"""How long a server may take: a deadline for connecting and for the head of an answer, and a floor of speed.
+"""Deadlines for connecting and for the head of an answer, and a floor of a server's speed.
 
 The HTTP library's time-outs are for one read from a socket. A server that sends a byte every few seconds, or interim
 answers (1xx) without end, keeps within them for ever. So the sockets themselves are watched: each request has a
@@ -205,6 +205,6 @@ class _Stream(httpcore.NetworkStream):
         return _Stream(self._inner.start_tls(ssl_context, server_hostname, seconds))
 
     def get_extra_info(self, info: str) -> object:
-        """What the connection knows of itself."""
+        """Return what the connection knows of itself."""
         known: object = self._inner.get_extra_info(info)
         return known

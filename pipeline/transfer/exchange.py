@@ -222,7 +222,10 @@ class Exchange:
         raise VerificationError("redirect-refused", f"more than {REDIRECTS} redirections", place=self.host)
 
     def _place(self, url: str) -> Url:
-        """Where a URL leads. Raises VerificationError `redirect-refused` if that is no server."""
+        """Parse a URL that is to be asked.
+
+        Raises VerificationError `redirect-refused` if that is no server.
+        """
         place = parse_url(url)
         if place is None or place.scheme not in {"http", "https"} or not place.host:
             text = f"{self.host} sends us on to {shown(url)!r}, which is not followed"

@@ -95,7 +95,10 @@ class Network:
         return replace(self, attempts=1, hurried=True)
 
     def bounds(self, *, answer: float | None = None) -> Bounds:
-        """What a server is given. `answer`: seconds until its answer begins, if not `timeout`."""
+        """The bounds of time and speed that a server is given.
+
+        `answer`: seconds until its answer begins, if not `timeout`.
+        """
         from pipeline.transfer.deadlines import Bounds
 
         if self.hurried:

@@ -48,7 +48,10 @@ class TokenServers:
         return cls(frozenset(_entry(word) for word in words))
 
     def admit(self, registry: Url, realm: Url) -> bool:
-        """Does the token server at `realm` belong to `registry`? Never one without TLS to a registry with it."""
+        """Return whether the token server at `realm` belongs to `registry`.
+
+        One without TLS never belongs to a registry with it.
+        """
         if realm.origin == registry.origin:
             return True
         if realm.scheme != "https" and registry.scheme == "https":

@@ -12,8 +12,9 @@ from pipeline.transfer.places import PlaceFailed
 from pipeline.urls import shown
 
 LOOKS = 2
-"""How often a place is asked that has no such thing, other bytes, or a page of somebody else's: mirrors are copied to,
-and sign-on pages of networks go away. What is wrong still is final."""
+"""Times that a place is asked that has no such thing, or something else.
+That is other bytes, or a page of somebody else's: mirrors are copied to, and sign-on pages of networks go away. What is
+wrong still is final."""
 
 _LONGEST_PAUSE = 20.0
 """Seconds: a server's Retry-After is obeyed up to this."""
@@ -30,8 +31,10 @@ def from_any(
     stop: threading.Event | None = None,
     failed: Callable[[str], None] = lambda url: None,
 ) -> _T:
-    """What `attempt` brings from the first of `urls` that delivers. It is given the network as that place is to be
-    asked: hurried in the first round, if there are several. `failed` is told of each place that is down.
+    """Return what `attempt` brings from the first of `urls` that delivers.
+
+    It is given the network as that place is to be asked: hurried in the first round, if there are several. `failed` is
+    told of each place that is down.
 
     Raises VerificationError if a place brought something else than was promised and none the right thing, else
     EnvironmentLacking `network-unreachable`, `download-missing`, `offline-miss`.
