@@ -13,6 +13,10 @@ REPORT_SCHEMA = 3
 _ADDED = ("schema", "passed")
 """Members that are for those who read the JSON by themselves."""
 
+_FIRST = frozenset({"failure", "neighbours", "asked", "config", "older"})
+"""Members that every report of this schema has, though the noun has defaults for them: none is guessed, because a report
+without its failure would read as one that has none."""
+
 
 def report_json(report: SmokeReport) -> dict[str, object]:
     """JSON values that `read_report` makes the same report of."""
@@ -35,6 +39,8 @@ def read_report(value: Mapping[str, object]) -> SmokeReport:
         refuse_newer("the report of a smoke test", schema, REPORT_SCHEMA)
         if schema != REPORT_SCHEMA:
             raise ValueError(f"schema {schema!r} is unknown, this relbuild reads {REPORT_SCHEMA}")
+        if lacking := sorted(_FIRST - value.keys()):
+            raise ValueError(f"$ lacks {', '.join(lacking)}")
         instances = value["instances"]
         if not isinstance(instances, list):
             raise ValueError("instances is no array")

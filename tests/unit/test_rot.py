@@ -42,11 +42,11 @@ def test_promote_reads_what_it_promotes(mirror: DirectoryMirror, maker: Maker) -
     reference = parse_address(f"dir:{mirror.place.root}/small:latest")
     flip(mirror.place.blob(maker.image("1.0").layers[1].blob.digest))
     with pytest.raises(VerificationError) as caught:
-        promote(reference, "stable", key().public, RULES, maker.workshop)
+        promote(reference, "stable", key(), RULES, maker.workshop)
     assert {one.code for one in caught.value.problems} == {"blob-damaged"}
     assert mirror.repository("small").resolve("stable") is None
     assert not scrub(parse_address(f"dir:{mirror.place.root}"), maker.workshop).lost
-    promote(reference, "stable", key().public, RULES, maker.workshop)
+    promote(reference, "stable", key(), RULES, maker.workshop)
     assert mirror.repository("small").resolve("stable") == maker.image("1.0").digest
 
 
