@@ -14,8 +14,9 @@ _ADDED = ("schema", "passed")
 """Members that are for those who read the JSON by themselves."""
 
 _FIRST = frozenset({"failure", "neighbours", "asked", "config", "older"})
-"""Members that every report of this schema has, though the noun has defaults for them: none is guessed, because a report
-without its failure would read as one that has none."""
+"""Members that every report of this schema has, though the noun has defaults for them.
+
+None is guessed: a report without its failure would read as one that has none."""
 
 
 def report_json(report: SmokeReport) -> dict[str, object]:
