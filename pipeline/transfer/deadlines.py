@@ -21,6 +21,10 @@ import httpx
 _PIECE = 64 << 10
 """Bytes that are handed to a socket at a time: between two pieces it is judged how fast they go."""
 
+_AFTER_FAILED_WRITE = 5.0
+"""Seconds for which an answer is awaited once the request could not be sent whole: a server that refuses a request says
+so at once and closes, and one that has half of it waits for the rest, as long as an answer may take."""
+
 _AVERAGE_AFTER = 4
 """Answers that are held in memory are small: after so many times the deadline of their head …"""
 _AVERAGE_OVER = 16
@@ -52,7 +56,7 @@ class Watch:
         self._deadline: float | None = None
         self._began = self._window = clock()
         self._moved = self._in_window = 0
-        self._in_body = False
+        self._in_body = self._cut = False
 
     def body(self) -> None:
         """The head of the answer is here; what is read from now on is its body."""
@@ -60,14 +64,20 @@ class Watch:
         self._began = self._window = self._clock()
         self._moved = self._in_window = 0
 
+    def cut(self) -> None:
+        """Note that the request could not be sent whole."""
+        self._cut = True
+
     def reading(self) -> float:
         """Seconds that the next read may take. Raises httpcore.ReadTimeout."""
         now = self._clock()
         if not self._in_body:
+            patience = min(self.bounds.answer, _AFTER_FAILED_WRITE) if self._cut else self.bounds.answer
             if self._deadline is None:
-                self._deadline = now + self.bounds.answer
+                self._deadline = now + patience
             if now >= self._deadline:
-                raise httpcore.ReadTimeout(f"no answer within {self.bounds.answer:g} s")
+                sent = ", and the request was not sent whole" if self._cut else ""
+                raise httpcore.ReadTimeout(f"no answer within {patience:g} s{sent}")
             return self._deadline - now
         self._judge(now, httpcore.ReadTimeout)
         return max(0.001, self._window + self.bounds.window - now)
@@ -190,7 +200,11 @@ class _Stream(httpcore.NetworkStream):
             return
         for start in range(0, len(buffer), _PIECE):
             piece = buffer[start : start + _PIECE]
-            self._inner.write(piece, self._watch.writing())
+            try:
+                self._inner.write(piece, self._watch.writing())
+            except httpcore.WriteError:  # The HTTP library reads on: the server may have said why.
+                self._watch.cut()
+                raise
             self._watch.moved(len(piece))
 
     def close(self) -> None:

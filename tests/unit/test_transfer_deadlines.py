@@ -18,7 +18,7 @@ from pipeline.progress import QUIET
 from pipeline.store import Store
 from pipeline.transfer import Download, Exchange, FileRange, Interrupted, Network, Scope, Wallet, fetch, fetch_document
 from pipeline.transfer import exchange as exchange_module
-from pipeline.transfer.deadlines import Bounds, Watch, _Backend
+from pipeline.transfer.deadlines import Bounds, Watch, _Backend, _current, _Stream
 from tests.unit.slow_server import CONTENT, PAGE, SlowServer, head, slow_server
 
 DIGEST = Digest.of(CONTENT)
@@ -292,6 +292,38 @@ def test_a_document_that_just_keeps_the_floor_does_not_take_hours() -> None:
             clock.now += 5
             watch.moved(int(BOUNDS.floor * 5) + 1)
     assert 40 < clock.now < 100
+
+
+class Broken(httpcore.NetworkStream):
+    """A connection that takes nothing and says nothing; reading takes as long as it may."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        raise httpcore.WriteError("EIO")
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        assert timeout is not None
+        self.clock.now += timeout
+        raise httpcore.ReadTimeout
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_who_could_not_send_a_request_whole_does_not_wait_as_long_as_an_answer_may_take() -> None:
+    clock = Clock()
+    watch = Watch(Bounds(connect=15, answer=300, window=30, floor=1000), clock=clock)
+    stream, before = _Stream(Broken(clock)), _current.set(watch)
+    try:
+        with pytest.raises(httpcore.WriteError):
+            stream.write(b"PUT")
+        with pytest.raises(httpcore.ReadTimeout, match="not sent whole"):
+            stream.read(1)
+    finally:
+        _current.reset(before)
+    assert 0 < clock.now <= 10
 
 
 def test_every_connection_is_watched_directly_and_through_proxies() -> None:
