@@ -1,7 +1,7 @@
 """The child: reads requests from its standard input, does them one after the other, writes results.
 
-Run as a script by an isolated interpreter (`python -I`), whose only argument is the folder in which `pipeline` is. A
-frame is the length of a JSON text and of the bytes after it, then both.
+Run as a script by an isolated interpreter (`python -I`), whose only argument is a JSON array of the folders in which
+modules are looked for. A frame is the length of a JSON text and of the bytes after it, then both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    sys.path.insert(0, sys.argv[1])
+    sys.path[:] = json.loads(sys.argv[1])
     while True:
         head, body = _read()
         if not isinstance(head, dict):

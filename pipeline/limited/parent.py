@@ -42,10 +42,10 @@ class _Child:
 
     def __init__(self) -> None:
         script = Path(__file__).with_name("child.py")
+        # Isolated, it looks nowhere but where this process has found its own modules: libraries may lie anywhere.
+        places = json.dumps([str(script.parents[2]), *(place for place in sys.path if place.startswith("/"))])
         self.owner = os.getpid()
-        self._process: Process = start(
-            [sys.executable, "-I", "-B", str(script), str(script.parents[2])], stdin=PIPE, stdout=PIPE
-        )
+        self._process: Process = start([sys.executable, "-I", "-B", str(script), places], stdin=PIPE, stdout=PIPE)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._in, False)

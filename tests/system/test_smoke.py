@@ -258,11 +258,12 @@ def test_an_interrupted_run_ends_its_instances_at_once(root: Path, station: Stat
                 raise KeyboardInterrupt
 
     plan = SmokePlan(log("up"), (log("never", within=60_000),), instances=2)
-    begun = time.monotonic()
+    begun, before = time.monotonic(), threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         smoke(image(f"echo up; {WAIT}"), [root], plan, station=station, progress=Impatient(), clock=time.time)
     assert time.monotonic() - begun < 20
-    assert threading.active_count() < 20
+    # At most the one that supervises this module's sandboxes has come: none that follows a log or waits.
+    assert threading.active_count() <= before + 1
     assert list((station.state / "live").iterdir()) == []
     assert groups_named(station.hierarchies, station.mark) == ()
 

@@ -46,6 +46,16 @@ def test_the_child_has_no_environment_of_ours(monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(seen, list) and "SECRET" not in seen[0]
 
 
+def test_modules_are_found_where_this_process_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lies_elsewhere.py").write_text("def serve(request, body, ask):\n    return ['served', request]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(parent, "_children", [])
+    try:
+        assert call("lies_elsewhere", 1) == ["served", 1]
+    finally:
+        parent._stop_all()
+
+
 def test_processor_time_is_limited_and_the_next_request_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parent, "PROCESSOR_TIME", 1)
     first = pid()
