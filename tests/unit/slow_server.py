@@ -18,7 +18,9 @@ TICKS = 1000
 
 
 def head(status: str, body: bytes = b"", length: int | None = None, **headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}"]
+    # The server closes after each answer. Unsaid, a client may send its next request into the end of the connection.
+    lines = [f"HTTP/1.1 {status}", "Connection: close"]
+    lines += [f"Content-Length: {len(body) if length is None else length}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join((*lines, "", "")).encode() + body
 
