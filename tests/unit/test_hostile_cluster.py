@@ -177,6 +177,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
         b"no archive",
         archive((member("a"), b"x" * 10_000))[:-30],
     ],
+    ids=["out", "out-of-a-folder", "absolute", "symlink", "hard-link", "fifo", "device", "no-archive", "cut-short"],
 )
 def test_files_that_lead_out_of_their_folder_are_not_unpacked(packed: bytes, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
