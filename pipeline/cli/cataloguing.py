@@ -33,7 +33,7 @@ from pipeline.cli.request import Request
 from pipeline.digest import digest_file
 from pipeline.errors import UsageError
 from pipeline.mirror.addresses import Address, MirrorKind, parse_address
-from pipeline.mirror.place import Place
+from pipeline.mirror.backends.directory.mirror_paths import Place
 from pipeline.model.advisory import Threshold
 from pipeline.model.image import Compression
 from pipeline.model.json_form import to_json
@@ -234,7 +234,7 @@ def _tags(to: Address, around: Surroundings) -> Iterator[Resolve]:
         place = Place(to.path, around.clock)
         yield lambda product, tag: place.shelf(product).target(tag)
         return
-    from pipeline.mirror.opening import Way
+    from pipeline.mirror.open import Way
 
     with Way(around.environment, around.progress, around.clock).mirror(to) as mirror:
         yield lambda product, tag: mirror.repository(product).resolve(tag)

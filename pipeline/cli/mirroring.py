@@ -35,7 +35,7 @@ from pipeline.cli.released import (
 )
 from pipeline.escaping import visible
 from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.serving import WARNING, serve
+from pipeline.mirror.pull_server import WARNING, serve
 from pipeline.release import history, prune, refuse_untested, undo_pruning, verify
 
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from pipeline.cli.progress import size_text
 from pipeline.mirror.differences import Difference
-from pipeline.mirror.verifying import Verified
+from pipeline.mirror.retention.model import Pruned, Undone
+from pipeline.mirror.verification import Verified
 from pipeline.model.enforcement import LimitEnforcement, enforcement_lines
 from pipeline.model.publication import Move, Publication
-from pipeline.model.retention import Pruned, Undone
 from pipeline.release import Copied, Moved, Step
 
 _GOING = 30

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError, VerificationError
-from pipeline.mirror.repository import NAME, TAG
+from pipeline.mirror.protocol import NAME, TAG
 from pipeline.urls import parse_url, shown
 
 

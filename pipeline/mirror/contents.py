@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.mirror.attesting import bundles, find_attested
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.attestations import bundles, find_attested
+from pipeline.mirror.protocol import Repository
 from pipeline.oci import PREDICATE_TYPE, VerifyingKey, bundle_layer, unverified_statement
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError, VerificationError
-from pipeline.mirror.attesting import bundles
-from pipeline.mirror.held import Held, read_held
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.attestations import bundles
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.published import Held, read_held
 from pipeline.oci import PREDICATE_TYPE, bundle_layer
 from pipeline.oci.image import Reader
 from pipeline.oci.predicates import CYCLONEDX

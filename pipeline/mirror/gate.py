@@ -14,9 +14,9 @@ from fnmatch import fnmatchcase
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused, VerificationError
-from pipeline.mirror.attesting import attested_evidence
-from pipeline.mirror.demands import CurrentImage, TestedImage, broken, broken_by_all
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.attestations import attested_evidence
+from pipeline.mirror.policy import CurrentImage, TestedImage, broken, broken_by_all
+from pipeline.mirror.protocol import Repository
 from pipeline.model.artifact import Manifest
 from pipeline.model.enforcement import LimitEnforcement, enforcement
 from pipeline.model.evidence import Evidence, read_evidence

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
+from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.mirror.references import media_type_of
-from pipeline.mirror.repository import Mirror, Repository
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
 from pipeline.oci.image import DOCUMENT_LIMIT

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_statements import NOTE, list_statements, signed_statements
 from pipeline.model.artifact import Manifest
 from pipeline.model.publication import Move, Past, Recorded, Why

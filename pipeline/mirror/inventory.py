@@ -1,107 +1,237 @@
-"""All that a directory mirror holds, for whoever decides what of it may go."""
+"""What a mirror holds, as values to decide upon: all of it where it is a directory, and what can be found out where it
+is reached by an API.
+
+A registry lists tags and nothing else. From there everything is followed: what indexes list, what speaks of what, of
+what signatures and lists of referrers speak by the names of their tags, and what tags pointed to before, which the
+history knows. What is not found this way is not touched. A registry does not say when something came either; what the
+history says of it is taken.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.mirror.place import Place, Shelf, manifest_of
+from pipeline.mirror.backends.directory import directory_inventory as files
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
+from pipeline.mirror.history import read_move, records
+from pipeline.mirror.protocol import Mirror, Repository, is_auxiliary
+from pipeline.mirror.references import references
+from pipeline.mirror.retention.model import HeldBlob, HeldManifest, HeldRepository, HeldTag, Inventory
+from pipeline.mirror.retention.reachability import tag_subject
+from pipeline.mirror.tag_statements import anchor, listed_statement
 from pipeline.model.artifact import Manifest
+from pipeline.model.publication import Move, Why
+from pipeline.oci import media_types
 
-_BLOB = re.compile(r"[0-9a-f]{64}")
+MANIFEST_LIMIT = 200_000
+"""Manifests of one repository that is reached by an API: a hundred publications a day for a year, with six each."""
+
+_IMMUTABLE = re.compile(r".+-(?P<date>\d{8})-(?P<short>[0-9a-f]{12})")
+
+
+def take_inventory(mirror: Mirror) -> Inventory:
+    """What a mirror holds. Raises as the mirror does, and VerificationError for a manifest that cannot be read: what it
+    needs is not known, so nothing can be said to be unneeded."""
+    if isinstance(mirror, DirectoryMirror):
+        return inventory_of_files(mirror.inventory())
+    return joined(tuple(look_at(name, mirror.repository(name)) for name in mirror.repositories()))
+
+
+# --- a directory ---------------------------------------------------------------------------------------
+
+
+def inventory_of_files(held: files.Inventory) -> Inventory:
+    """The same in the words of retention. Raises VerificationError."""
+    names = {tag.repository for tag in held.tags} | {one.repository for one in held.manifests}
+    shelves = {name: _Shelf({}, {}) for name in names}
+    for tag in held.tags:
+        shelves[tag.repository].tags[tag.tag] = tag
+    for manifest in held.manifests:
+        shelves[manifest.repository].manifests[manifest.manifest.digest] = manifest
+    return Inventory(
+        tuple(shelves[name].held(name) for name in sorted(shelves)),
+        tuple(HeldBlob(blob.digest, blob.size, int(blob.arrived)) for blob in held.blobs),
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class BlobHeld:
-    """A blob: bytes, and when it came here, in seconds since the epoch.
+class _Shelf:
+    """What a directory has of one repository."""
 
-    When is the change time of its inode, which nobody can set back, and which moving it within the mirror renews."""
+    tags: dict[str, files.TagHeld]
+    manifests: dict[Digest, files.ManifestHeld]
 
-    digest: Digest
-    size: int
-    arrived: float
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestHeld:
-    """A manifest of a repository, and when it came here."""
-
-    repository: str
-    manifest: Manifest
-    arrived: float
-
-
-@dataclass(frozen=True, slots=True)
-class TagHeld:
-    """A tag of a repository, auxiliary ones too: what it points to, and when it was last moved, in seconds since the
-    epoch. `sha256-HEX` is the list of referrers of the manifest with that digest (`references.listed_referrers`)."""
-
-    repository: str
-    tag: str
-    digest: Digest
-    moved: float
+    def held(self, name: str) -> HeldRepository:
+        """In the words of retention. Who pulls by a tag that is moved meanwhile is still at what it pointed to: that is
+        young since it was moved."""
+        tagged = {
+            tag: self.manifests[one.digest].manifest for tag, one in self.tags.items() if one.digest in self.manifests
+        }
+        signed = (_signed_move(one.manifest) for one in self.manifests.values())
+        known = _known_times((*_moves(tagged), *(move for move in signed if move is not None)))
+        return HeldRepository(
+            name,
+            tuple(HeldTag(tag, one.digest, int(one.moved)) for tag, one in sorted(self.tags.items())),
+            tuple(
+                _held(one.manifest, max(int(one.arrived), known.get(digest, 0)))
+                for digest, one in sorted(self.manifests.items(), key=lambda each: each[0])
+            ),
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
-    """All blobs by digest, all manifests and tags by repository and name, sorted."""
-
-    blobs: tuple[BlobHeld, ...]
-    manifests: tuple[ManifestHeld, ...]
-    tags: tuple[TagHeld, ...]
-
-
-def take_inventory(place: Place) -> Inventory:
-    """Look at all that is here. Tags are looked at first: what one of them points to is then in the inventory, also
-    while others publish. What goes meanwhile is passed over. Raises VerificationError `digest-mismatch` for a damaged
-    manifest."""
-    shelves = [place.shelf(name) for name in place.names()]
-    tags = [held for shelf in shelves for held in _tags(shelf)]
-    manifests = [held for shelf in shelves for held in _manifests(shelf)]
-    return Inventory(tuple(_blobs(place)), tuple(manifests), tuple(tags))
+def _held(manifest: Manifest, since: int | None) -> HeldManifest:
+    said = references(manifest)
+    return HeldManifest(
+        digest=manifest.digest,
+        media_type=manifest.media_type,
+        size=len(manifest.data),
+        children=said.manifests,
+        blobs=said.blobs,
+        subject=said.subject,
+        artifact_type=said.artifact_type,
+        since=since,
+    )
 
 
-def _tags(shelf: Shelf) -> list[TagHeld]:
-    found = []
-    for tag in shelf.tag_names():
-        with contextlib.suppress(FileNotFoundError):
-            moved = (shelf.tags / tag).lstat().st_mtime
-            digest = shelf.target(tag)
-            if digest is not None:
-                found.append(TagHeld(shelf.name, tag, digest, moved))
-    return found
+# --- a registry ----------------------------------------------------------------------------------------
 
 
-def _manifests(shelf: Shelf) -> list[ManifestHeld]:
-    found = []
-    for path in sorted(shelf.manifests.iterdir()):
-        known = manifest_of(path)
-        if known is None:
-            continue
-        digest, media_type = known
-        with contextlib.suppress(FileNotFoundError):
-            manifest = Manifest(media_type, path.read_bytes())
-            if manifest.digest != digest:
+def joined(repositories: tuple[HeldRepository, ...]) -> Inventory:
+    """Repositories of a registry, with the blobs that their manifests need. How old those are nobody knows."""
+    sizes = {
+        blob.digest: blob.size
+        for repository in repositories
+        for manifest in repository.manifests
+        for blob in manifest.blobs
+    }
+    return Inventory(repositories, tuple(HeldBlob(digest, sizes[digest]) for digest in sorted(sizes)))
+
+
+def look_at(name: str, repository: Repository) -> HeldRepository:
+    """What one repository holds, as far as can be found out. Raises as the repository does, VerificationError."""
+    search = _Search(repository)
+    for tag in repository.tags():
+        search.tag(tag)
+    search.follow()
+    moves = (*_moves(search.tagged), *search.signed)
+    known = _known_times(moves)
+    return HeldRepository(
+        name,
+        tuple(HeldTag(tag, found.digest, _set_at(tag, found, moves)) for tag, found in sorted(search.tagged.items())),
+        tuple(
+            replace(held, since=known.get(digest))
+            for digest, held in sorted(search.found.items(), key=lambda one: one[0])
+        ),
+    )
+
+
+@dataclass(slots=True)
+class _Search:
+    """What was found so far, and what is still to be looked at."""
+
+    repository: Repository
+    tagged: dict[str, Manifest] = field(default_factory=dict)
+    found: dict[Digest, HeldManifest] = field(default_factory=dict)
+    waiting: list[Digest] = field(default_factory=list)
+    asked: set[Digest] = field(default_factory=set)
+    signed: list[Move] = field(default_factory=list)
+
+    def tag(self, tag: str) -> None:
+        """Look at what a tag points to, and at that of which it speaks."""
+        manifest = self.repository.manifest(tag)
+        if manifest is None:  # removed since the tags were listed
+            return
+        self.tagged[tag] = manifest
+        self._add(manifest)
+        subject = tag_subject(tag)
+        if subject is not None:
+            self.waiting.append(subject[0])
+        if not is_auxiliary(tag):
+            self.waiting.append(anchor(self.repository.identity, tag).digest)
+
+    def follow(self) -> None:
+        """Look at all that is referred to by what was found. Raises VerificationError `repository-too-large`."""
+        for move in _moves(self.tagged):
+            self.waiting += [digest for digest in (move.before, move.after) if digest is not None]
+        while self.waiting:
+            digest = self.waiting.pop()
+            if digest in self.asked:
+                continue
+            if len(self.asked) >= MANIFEST_LIMIT:
                 raise VerificationError(
-                    "digest-mismatch",
-                    f"{digest} has other bytes",
-                    place=str(path),
-                    hint="`relbuild scrub` puts it aside, and heals it where good bytes are",
+                    "repository-too-large",
+                    f"more than {MANIFEST_LIMIT} manifests",
+                    place=self.repository.url,
+                    hint="prune with rules for a part of its tags, by the registry's own means",
                 )
-            found.append(ManifestHeld(shelf.name, manifest, path.stat().st_ctime))
-    return found
+            self.asked.add(digest)
+            if digest not in self.found:
+                manifest = self.repository.manifest(digest)
+                if manifest is not None:
+                    self._add(manifest)
+            # What is missing may have been spoken of.
+            self.waiting += (one.descriptor.digest for one in self.repository.referrers(digest))
+
+    def _add(self, manifest: Manifest) -> None:
+        held = _held(manifest, None)
+        self.found[manifest.digest] = held
+        self.waiting += [manifest.digest, *(child.digest for child in held.children)]
+        if held.subject is not None:
+            self.waiting.append(held.subject)
+        move = _signed_move(manifest)
+        if move is not None:
+            self.signed.append(move)
+            self.waiting += [digest for digest in (move.before, move.after) if digest is not None]
 
 
-def _blobs(place: Place) -> list[BlobHeld]:
-    found = []
-    with os.scandir(place.blobs) as entries:
-        for entry in entries:
-            if _BLOB.fullmatch(entry.name):
-                with contextlib.suppress(FileNotFoundError):
-                    seen = entry.stat(follow_symlinks=False)
-                    found.append(BlobHeld(Digest(entry.name), seen.st_size, seen.st_ctime))
-    return sorted(found, key=lambda one: one.digest)
+def _moves(tagged: Mapping[str, Manifest]) -> tuple[Move, ...]:
+    """All moves that are written down. A record that cannot be read tells nothing, and stays."""
+    found: list[Move] = []
+    for record in records(tuple(tagged)):
+        with contextlib.suppress(VerificationError):
+            found.append(read_move(tagged[record], record))
+    return tuple(found)
+
+
+def _signed_move(manifest: Manifest) -> Move | None:
+    """The move that a manifest says it has, as its annotations repeat it; None if it has none."""
+    notes = dict(references(manifest).annotations)
+    said = listed_statement(lambda name: notes.get(name, ""))
+    return said.move if said is not None else None
+
+
+def _known_times(moves: tuple[Move, ...]) -> Mapping[Digest, int]:
+    """Digest → when a tag was last known to point to it: then it had arrived."""
+    times: dict[Digest, int] = {}
+    for move in moves:
+        for digest in (move.before, move.after):
+            if digest is not None:
+                times[digest] = max(times.get(digest, 0), move.at // 1000)
+    return times
+
+
+def _set_at(tag: str, manifest: Manifest, moves: tuple[Move, ...]) -> int | None:
+    """When a tag was set: by the history; else when what it points to was made, by its annotations or, for a tag that
+    never moves, by its name."""
+    if records((tag,)):
+        with contextlib.suppress(VerificationError):
+            return read_move(manifest, tag).at // 1000
+    set_ = [move for move in moves if move.tag == tag and move.after == manifest.digest and move.why is not Why.RENEW]
+    written = [move.at // 1000 for move in set_]
+    if written:
+        return max(written)
+    created = dict(references(manifest).annotations).get(media_types.CREATED, "")
+    named = _IMMUTABLE.fullmatch(tag)
+    date = named["date"] if named and named["short"] == manifest.digest.short else ""
+    for text, form in ((created, "%Y-%m-%dT%H:%M:%SZ"), (date, "%Y%m%d")):
+        try:
+            return int(datetime.strptime(text, form).replace(tzinfo=UTC).timestamp())
+        except ValueError:
+            continue
+    return None

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_statements import find_statement, recent_statements, signed_statements
 from pipeline.model.publication import Recorded
 from pipeline.model.tag_chain import believable

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.digest import Digest
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_statements import (
     NUMBER_LIMIT,
     UNDER_WAY,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pipeline.digest import Digest, canonical_json
 from pipeline.digest import identity as identity_of
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.protocol import Repository
 from pipeline.model.artifact import Manifest
 from pipeline.model.publication import Move, Recorded, TagStatement, Why
 from pipeline.model.rules import MirrorRules

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.errors import PublicationRefused
-from pipeline.mirror.repository import Mirror
+from pipeline.mirror.protocol import Mirror
 from pipeline.model.night import Outcome, Product
 
 

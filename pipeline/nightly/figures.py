@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pipeline.digest import Digest
 from pipeline.gather import Locked
 from pipeline.mirror.addresses import Address, MirrorKind
-from pipeline.mirror.attesting import bundles
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.attestations import bundles
+from pipeline.mirror.protocol import Repository
 from pipeline.model.image import Image
 from pipeline.model.night import Attached, CheckFigure, LayerSize, PackageChange, PackageSize, Resources
 from pipeline.model.report import SmokeReport

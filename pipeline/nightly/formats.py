@@ -12,7 +12,7 @@ from types import MappingProxyType
 import pipeline
 from pipeline import launch
 from pipeline.layers import layer, segments, state
-from pipeline.mirror import directory
+from pipeline.mirror.backends.directory import directory_mirror
 from pipeline.model import evidence, night, plan_form, report_form
 from pipeline.nightly import quiet, record
 from pipeline.oci import bill
@@ -48,7 +48,7 @@ TEST: Mapping[str, int] = MappingProxyType(
 
 DOCUMENTS: Mapping[str, int] = MappingProxyType(
     {
-        "pipeline.mirror.directory.FORMAT": directory.FORMAT,
+        "pipeline.mirror.backends.directory.directory_mirror.FORMAT": directory_mirror.FORMAT,
         "pipeline.model.evidence.EVIDENCE_SCHEMA": evidence.EVIDENCE_SCHEMA,
         "pipeline.model.night.NIGHT_FORMAT": night.NIGHT_FORMAT,
         "pipeline.model.report_form.REPORT_SCHEMA": report_form.REPORT_SCHEMA,

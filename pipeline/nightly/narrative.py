@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.errors import RelbuildError
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import MirrorKind
-from pipeline.mirror.repository import Mirror
+from pipeline.mirror.protocol import Mirror
 from pipeline.model.absolute_path import AbsolutePath, absolute
 from pipeline.model.lock import Lock
 from pipeline.model.night import Failure, Night, Outcome, Product, SetAside, Stage

@@ -13,8 +13,8 @@ from pipeline.digest import Digest, canonical_json, digest_file
 from pipeline.errors import RelbuildError, UsageError, VerificationError
 from pipeline.gather import Order, Workshop
 from pipeline.gather.locking import choose_architecture, choose_platform
-from pipeline.mirror.held import read_held
-from pipeline.mirror.repository import Mirror, Repository
+from pipeline.mirror.protocol import Mirror, Repository
+from pipeline.mirror.published import read_held
 from pipeline.mirror.signed_identity import require_identity
 from pipeline.mirror.tag_check import check_tag
 from pipeline.mirror.tags import floating_tags, immutable_tag

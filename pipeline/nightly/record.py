@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from pipeline.digest import Digest, canonical_json, identity
 from pipeline.errors import VerificationError
-from pipeline.mirror.attesting import find_attested
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.attestations import find_attested
+from pipeline.mirror.protocol import Repository
 from pipeline.model.json_form import read_json, refuse_newer, to_json
 from pipeline.model.night import Product
 from pipeline.oci import VerifyingKey

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.errors import RelbuildError
 from pipeline.gather import Workshop
-from pipeline.mirror.repository import Mirror
+from pipeline.mirror.protocol import Mirror
 from pipeline.model.night import Product
 from pipeline.nightly.renewal_due import due, remember_due
 from pipeline.nightly.working import Making, signing_key

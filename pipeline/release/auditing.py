@@ -13,8 +13,8 @@ from pipeline.errors import FixesLacking, UsageError, VerificationError
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address
 from pipeline.mirror.contents import attested_predicate
-from pipeline.mirror.held import read_held
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.published import read_held
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, require_identity
 from pipeline.model.advisory import SECURITY, ImagePackage, Threshold, exceeding
 from pipeline.model.image import Image, ImageConfig

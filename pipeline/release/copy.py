@@ -8,17 +8,17 @@ from pipeline.digest import Digest
 from pipeline.errors import UsageError
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address
-from pipeline.mirror.attesting import SignedName
-from pipeline.mirror.carrying import Carried, carry, carry_statements
+from pipeline.mirror.attestations import SignedName
 from pipeline.mirror.gate import Cleared
-from pipeline.mirror.held import Held
-from pipeline.mirror.publishing import Mover, accompany, set_for_ever
-from pipeline.mirror.repository import Repository, is_auxiliary
+from pipeline.mirror.image_copy import Carried, carry, carry_statements
+from pipeline.mirror.protocol import Repository, is_auxiliary
+from pipeline.mirror.published import Held
+from pipeline.mirror.push import Mover, accompany, set_for_ever
 from pipeline.mirror.signed_identity import EXPECT_OWN, NO_HOST, ExpectedIdentity, SignedIdentity, known_names
 from pipeline.mirror.tag_check import TagStanding
 from pipeline.mirror.tag_statements import list_statements, tidy_statements
 from pipeline.mirror.tags import immutable_tag
-from pipeline.mirror.verifying import Verified
+from pipeline.mirror.verification import Verified
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey, VerifyingKey

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pipeline.digest import Digest
 from pipeline.errors import UsageError, VerificationError
 from pipeline.gather import Workshop
-from pipeline.mirror.demands import CurrentImage
-from pipeline.mirror.held import Held, read_held
-from pipeline.mirror.opening import Way
-from pipeline.mirror.repository import TAG, Repository, is_auxiliary
+from pipeline.mirror.open import Way
+from pipeline.mirror.policy import CurrentImage
+from pipeline.mirror.protocol import TAG, Repository, is_auxiliary
+from pipeline.mirror.published import Held, read_held
 from pipeline.mirror.tag_statements import TagMemory, TagSigner
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey

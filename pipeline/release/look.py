@@ -6,8 +6,8 @@ from pipeline.digest import Digest
 from pipeline.errors import Problem, UsageError, VerificationError
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address
-from pipeline.mirror.attesting import find_attested
-from pipeline.mirror.held import Held, read_held
+from pipeline.mirror.attestations import find_attested
+from pipeline.mirror.published import Held, read_held
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, require_identity
 from pipeline.oci import VerifyingKey, validate, write_layout
 from pipeline.oci.predicates import CYCLONEDX, SPDX

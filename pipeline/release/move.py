@@ -10,7 +10,7 @@ from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.history import earlier, read_history
-from pipeline.mirror.publishing import Mover
+from pipeline.mirror.push import Mover
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, known_names
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules

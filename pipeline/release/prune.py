@@ -8,13 +8,13 @@ from pathlib import Path
 from pipeline.errors import UsageError
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address, MirrorKind
-from pipeline.mirror.deletion import prune_registry
-from pipeline.mirror.directory import DirectoryMirror
-from pipeline.mirror.pruning import prune_directory
-from pipeline.mirror.pruning import undo as bring_back
-from pipeline.mirror.pulls import read_pulls
-from pipeline.mirror.registry import RegistryMirror
-from pipeline.model.retention import Pruned, Undone
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
+from pipeline.mirror.backends.directory.directory_prune import prune_directory
+from pipeline.mirror.backends.directory.directory_prune import undo as bring_back
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror
+from pipeline.mirror.retention.access_log import read_pulls
+from pipeline.mirror.retention.deletion import prune_registry
+from pipeline.mirror.retention.model import Pruned, Undone
 from pipeline.model.rules import MirrorRules
 from pipeline.progress import task
 from pipeline.release.current import way_of

@@ -10,11 +10,11 @@ from pipeline.digest import Digest, identity
 from pipeline.errors import PublicationRefused, UsageError
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address
-from pipeline.mirror.attesting import SignedCompanions
+from pipeline.mirror.attestations import SignedCompanions
 from pipeline.mirror.gate import Candidate, Cleared, Sealed
-from pipeline.mirror.publishing import Consignment
-from pipeline.mirror.publishing import publish as deliver
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.push import Consignment
+from pipeline.mirror.push import publish as deliver
 from pipeline.mirror.tags import floating_tags, immutable_tag
 from pipeline.model.artifact import Manifest
 from pipeline.model.bill import Bill, BuildRecord

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.digest import Digest
 from pipeline.gather import Workshop
-from pipeline.mirror.repository import Repository, is_auxiliary
+from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.mirror.tag_signing import RENEWED_BELOW, SignedTag
 from pipeline.mirror.tags import names_digest
 from pipeline.model.publication import Why

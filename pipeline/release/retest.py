@@ -11,10 +11,10 @@ from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.gather import Workshop
 from pipeline.launch import Tested, run_tests
-from pipeline.mirror.attesting import SignedCompanions
-from pipeline.mirror.held import Held, read_held
-from pipeline.mirror.publishing import accompany
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.attestations import SignedCompanions
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.published import Held, read_held
+from pipeline.mirror.push import accompany
 from pipeline.mirror.signed_identity import require_identity
 from pipeline.model.evidence import evidence_json
 from pipeline.model.image import Image

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address
-from pipeline.mirror.directory import DirectoryMirror
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
+from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
+from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror
+from pipeline.mirror.backends.layout.layout_scrub import scrub_layout
+from pipeline.mirror.backends.registry.registry_scrub import scrub_registry
 from pipeline.mirror.healing import Healing
-from pipeline.mirror.layout import LayoutMirror
-from pipeline.mirror.scrubbing import scrub_directory
-from pipeline.mirror.scrubbing_layout import scrub_layout
-from pipeline.mirror.scrubbing_registry import scrub_registry
 from pipeline.model.scrub import Scrubbed
 from pipeline.release.current import way_of
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, RelbuildError
-from pipeline.mirror.layout import is_layout
+from pipeline.mirror.backends.layout.layout_mirror import is_layout
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_LIMIT, read_evidence
 from pipeline.oci import read_layout
 from pipeline.reports import report_folder

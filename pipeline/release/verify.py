@@ -10,14 +10,14 @@ from pipeline.errors import PublicationRefused, VerificationError
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address
 from pipeline.mirror.gate import Attested, Candidate, Cleared
-from pipeline.mirror.held import Held
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.published import Held
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, SignedIdentity, known_names
 from pipeline.mirror.tag_check import TagStanding, check_tag
 from pipeline.mirror.tag_statements import TagMemory
 from pipeline.mirror.tags import immutable_tag
-from pipeline.mirror.verifying import Verified
-from pipeline.mirror.verifying import verify as verify_held
+from pipeline.mirror.verification import Verified
+from pipeline.mirror.verification import verify as verify_held
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import VerifyingKey
 from pipeline.release.current import way_of

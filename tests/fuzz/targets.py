@@ -15,8 +15,8 @@ from pipeline.documents import parse
 from pipeline.errors import RelbuildError
 from pipeline.layers.tar import read_tar
 from pipeline.mirror.history import read_move
-from pipeline.mirror.pulls import read_pulls
 from pipeline.mirror.references import listed_referrers, media_type_of, references, referrer_of, subject_of
+from pipeline.mirror.retention.access_log import read_pulls
 from pipeline.model.artifact import Manifest
 from pipeline.model.json_form import from_json
 from pipeline.model.report_form import read_report

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import launching, mirroring, publishing
 from pipeline.cli.command import app
-from pipeline.mirror.repository import is_auxiliary
+from pipeline.mirror.protocol import is_auxiliary
 from tests.system.parcels import SmallProducts, small_products
 from tests.system.rpm_factory import Forge
 

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 
 from pipeline.digest import Digest
+from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.mirror.references import references, referrer_of, referrers_index
-from pipeline.mirror.repository import Mirror, Repository
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image
 from pipeline.model.publication import Move, Why

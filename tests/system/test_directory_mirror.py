@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.digest import Digest
-from pipeline.mirror.directory import DirectoryMirror, open_directory
-from pipeline.mirror.layout import open_layout
-from pipeline.mirror.quarantine import Leaving
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory.quarantine import Leaving
+from pipeline.mirror.backends.layout.layout_mirror import open_layout
 from pipeline.mirror.references import references
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 _SERVE = """
 import sys, time
 from pathlib import Path
-from pipeline.mirror.serving import serve
+from pipeline.mirror.pull_server import serve
 serve(Path(sys.argv[1]), "127.0.0.1", 0, clock=time.time, ready=lambda url: print(url, flush=True))
 print("ended", flush=True)
 """
@@ -53,7 +53,7 @@ def run(*argv: str | Path, timeout: float = 120) -> str:
 
 @contextlib.contextmanager
 def relbuild_serve(path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`pipeline.mirror.serving.serve` in a process of its own."""
+    """`pipeline.mirror.pull_server.serve` in a process of its own."""
     process = subprocess.Popen(
         [sys.executable, "-c", _SERVE, str(path)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

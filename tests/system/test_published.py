@@ -18,7 +18,7 @@ from pipeline.build import Built
 from pipeline.digest import Digest, canonical_json
 from pipeline.gather import Workshop
 from pipeline.launch import unpacked
-from pipeline.mirror.attesting import OF_EACH_IMAGE, OF_EACH_INDEX
+from pipeline.mirror.attestations import OF_EACH_IMAGE, OF_EACH_INDEX
 from pipeline.model.artifact import Artifact, Manifest
 from pipeline.oci import PREDICATE_TYPE, Statement, Subject, attest, load_signing_key, media_types, read_artifact
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX

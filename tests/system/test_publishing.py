@@ -14,8 +14,8 @@ import pytest
 from pipeline.build import Built, build
 from pipeline.gather import Order, Workshop
 from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.publishing import publish as deliver
-from pipeline.mirror.registry import RegistryMirror, open_registry
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
+from pipeline.mirror.push import publish as deliver
 from pipeline.model.publication import Publication
 from pipeline.progress import QUIET
 from pipeline.release import PublishOrder, publish

@@ -18,7 +18,7 @@ from pipeline.digest import digest_file
 from pipeline.errors import UsageError, VerificationError
 from pipeline.gather import Order, Workshop
 from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.opening import Way
+from pipeline.mirror.open import Way
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import generate_key, load_signing_key, read_artifact
 from pipeline.oci.sources import SOURCES_TYPE

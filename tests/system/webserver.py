@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.mirror.pages import nginx_configuration
+from pipeline.mirror.backends.directory.server_files import nginx_configuration
 from tests.system.peers import free_port, program, served
 
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.digest import Digest, canonical_json
-from pipeline.mirror.directory import DirectoryMirror
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 from pipeline.mirror.gate import Cleared
+from pipeline.mirror.protocol import Repository
 from pipeline.mirror.references import references
-from pipeline.mirror.repository import Repository
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image
 from pipeline.oci import make_image, media_types

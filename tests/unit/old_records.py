@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from pipeline.digest import canonical_json
 from pipeline.mirror.history import MOVE_TYPE
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.protocol import Repository
 from pipeline.model.artifact import Manifest
 from pipeline.model.publication import Move
 from pipeline.oci import media_types

@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.gather import Workshop
-from pipeline.mirror.attesting import SignedCompanions
+from pipeline.mirror.attestations import SignedCompanions
 from pipeline.mirror.gate import Candidate, Cleared, Sealed
-from pipeline.mirror.publishing import Consignment, publish
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.push import Consignment, publish
 from pipeline.mirror.tags import immutable_tag
 from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import evidence_json

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipeline.digest import Digest
-from pipeline.model.image import Descriptor
-from pipeline.model.retention import (
+from pipeline.mirror.retention.model import (
     HeldBlob,
     HeldManifest,
     HeldRepository,
@@ -16,6 +15,7 @@ from pipeline.model.retention import (
     Judged,
     Plan,
 )
+from pipeline.model.image import Descriptor
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.oci import media_types
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import pipeline.cli.scrubbing
 from pipeline.cli.command import app
-from pipeline.mirror.directory import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.store import Store
 from tests.unit import mirrored
 from tests.unit.directory.test_reuse import flip

@@ -12,9 +12,9 @@ import pytest
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import PublicationRefused, VerificationError
-from pipeline.mirror.demands import CurrentImage
-from pipeline.mirror.directory import open_directory
+from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.mirror.gate import Attested, Candidate, Cleared, Sealed
+from pipeline.mirror.policy import CurrentImage
 from pipeline.model.answers import (
     CommandAnswer,
     HttpAnswer,

@@ -17,11 +17,11 @@ import pytest
 import pipeline.mirror
 import pipeline.release
 from pipeline.digest import Digest
-from pipeline.mirror.directory import DirectoryRepository, open_directory
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryRepository, open_directory
+from pipeline.mirror.backends.layout.layout_mirror import LayoutRepository, open_layout
+from pipeline.mirror.backends.registry.registry_mirror import RegistryRepository, open_registry
 from pipeline.mirror.gate import Cleared
-from pipeline.mirror.layout import LayoutRepository, open_layout
-from pipeline.mirror.registry import RegistryRepository, open_registry
-from pipeline.mirror.repository import Repository, is_auxiliary, unheeded
+from pipeline.mirror.protocol import Repository, is_auxiliary, unheeded
 from pipeline.model.artifact import Manifest
 from pipeline.progress import QUIET
 from pipeline.store import Store
@@ -50,7 +50,7 @@ class Written:
 def written() -> Iterator[Written]:
     """Every function of the two rooms, those inside others too."""
     for room in ROOMS:
-        for path in sorted(room.glob("*.py")):
+        for path in sorted(room.rglob("*.py")):
             tree = ast.parse(path.read_text())
             imports = [one for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for one in node.names]
             renamed = {one.asname: one.name for one in imports if one.asname}
@@ -81,7 +81,7 @@ def callers(*endings: str) -> set[str]:
 
 def test_whoever_points_a_tag_has_been_given_what_was_cleared() -> None:
     pointing = [one for one in written() if any(call.endswith(".point") for call in one.calls)]
-    assert {one.place for one in pointing} == {"mirror.publishing.set_for_ever", "mirror.publishing.Mover._move"}
+    assert {one.place for one in pointing} == {"mirror.push.set_for_ever", "mirror.push.Mover._move"}
     for one in pointing:
         assert "Cleared" in one.asks, f"{one.place} moves tags by which people pull, and asks for no Cleared"
 
@@ -98,7 +98,7 @@ def test_whoever_has_tags_moved_was_given_what_was_cleared_or_asks_the_gate() ->
         found = reached
         movers |= {one.name for one in found.values()} - {"move"}
     assert {
-        "mirror.publishing.publish",
+        "mirror.push.publish",
         "release.publish.publish",
         "release.move.promote",
         "release.move.rollback",
@@ -113,21 +113,21 @@ def test_whoever_has_tags_moved_was_given_what_was_cleared_or_asks_the_gate() ->
 def test_only_these_reach_what_lies_beneath_the_door() -> None:
     """A directory's links and a registry's PUT know nothing of the gate: who calls them is written down here."""
     assert callers("shelf.move") == {
-        "mirror.directory.DirectoryRepository.point",
-        "mirror.directory.DirectoryRepository.put_auxiliary",
-        "mirror.pruning._point",  # a list of referrers, `sha256-HEX`
+        "mirror.directory_mirror.DirectoryRepository.point",
+        "mirror.directory_mirror.DirectoryRepository.put_auxiliary",
+        "mirror.directory_prune._point",  # a list of referrers, `sha256-HEX`
         "mirror.quarantine.Pruning.restore",  # a tag that was there before it was pruned, where none is now
     }
-    assert callers("point_whole") == {"mirror.place.Shelf.move"}
+    assert callers("point_whole") == {"mirror.mirror_paths.Shelf.move"}
     assert callers("self._put") - callers("self._put_blob") == {
-        "mirror.registry.RegistryRepository.put_manifest",
-        "mirror.registry.RegistryRepository._move",
-        "mirror.listing.Listing.attach",
-        "mirror.listing.Listing._write",  # the fallback tag, `sha256-HEX`
+        "mirror.registry_mirror.RegistryRepository.put_manifest",
+        "mirror.registry_mirror.RegistryRepository._move",
+        "mirror.referrers_list.Listing.attach",
+        "mirror.referrers_list.Listing._write",  # the fallback tag, `sha256-HEX`
         "mirror.removal.Removal._with_its_manifest",  # a tag that is about to go, or goes back to what it was
-        "mirror.layout.LayoutRepository.put_manifest",
-        "mirror.layout.LayoutRepository.attach",
-        "mirror.layout.LayoutRepository.put_auxiliary",
+        "mirror.layout_mirror.LayoutRepository.put_manifest",
+        "mirror.layout_mirror.LayoutRepository.attach",
+        "mirror.layout_mirror.LayoutRepository.put_auxiliary",
     }
 
 

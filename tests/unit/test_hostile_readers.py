@@ -16,10 +16,16 @@ from hypothesis import strategies as st
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, UsageError, VerificationError
 from pipeline.mirror.addresses import RegistryRoot, parse_address
-from pipeline.mirror.answers import error_code, manifest_of, next_page, promised_digest, words
-from pipeline.mirror.fallback import merge
-from pipeline.mirror.pulls import read_pulls
+from pipeline.mirror.backends.registry.fallback_index import merge
+from pipeline.mirror.backends.registry.registry_answers import (
+    error_code,
+    manifest_of,
+    next_page,
+    promised_digest,
+    words,
+)
 from pipeline.mirror.references import listed_referrers, media_type_of, references, referrer_of, subject_of
+from pipeline.mirror.retention.access_log import read_pulls
 from pipeline.model.artifact import Manifest
 from pipeline.model.package import Nevra
 from pipeline.oci import media_types

@@ -12,7 +12,7 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, RecipeError, UsageError
 from pipeline.mirror.addresses import Address, MirrorKind, parse_address
-from pipeline.mirror.repository import Mirror
+from pipeline.mirror.protocol import Mirror
 from pipeline.model.absolute_path import AbsolutePath, absolute, refuse_relative
 from pipeline.model.night import Outcome, Product
 from pipeline.nightly import working

@@ -12,9 +12,9 @@ import pytest
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import UsageError, VerificationError
-from pipeline.mirror.layout import LayoutMirror, is_layout, open_layout
+from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror, is_layout, open_layout
+from pipeline.mirror.protocol import Arrival, Overtaken
 from pipeline.mirror.references import references, referrer_of, referrers_index
-from pipeline.mirror.repository import Arrival, Overtaken
 from pipeline.model.artifact import Manifest
 from pipeline.oci import blob_path, media_types, read_layout, validate, write_layout
 from pipeline.store import Store
@@ -221,8 +221,8 @@ def test_a_creation_that_was_killed_is_finished(tmp_path: Path) -> None:
 _MOVE = """
 import sys
 from pathlib import Path
-from pipeline.mirror.layout import open_layout
-from pipeline.mirror.repository import Overtaken
+from pipeline.mirror.backends.layout.layout_mirror import open_layout
+from pipeline.mirror.protocol import Overtaken
 from pipeline.store import Store
 from tests.unit import mirrored
 folder, which = Path(sys.argv[1]), int(sys.argv[2])

@@ -15,12 +15,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, PublicationRefused, UsageError
+from pipeline.mirror.backends.directory.directory_mirror import open_directory
+from pipeline.mirror.backends.layout.layout_mirror import open_layout
 from pipeline.mirror.connections import AT_ONCE, AT_ONCE_EACH, bounded
-from pipeline.mirror.directory import open_directory
-from pipeline.mirror.layout import open_layout
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.pull_server import application, serve, shown
 from pipeline.mirror.references import references
-from pipeline.mirror.repository import Repository
-from pipeline.mirror.serving import application, serve, shown
 from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import evidence_json
 from pipeline.oci import media_types, write_layout

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import RelbuildError, VerificationError
-from pipeline.mirror.attesting import _says_the_same
+from pipeline.mirror.attestations import _says_the_same
 from pipeline.model.evidence import evidence_json, read_evidence
 from pipeline.model.json_form import extends, from_json, read_json, to_json
 from pipeline.model.night import NIGHT_FORMAT, Night, Product, Resources

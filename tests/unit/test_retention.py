@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.mirror.retention import plan_pruning
+from pipeline.mirror.retention.pruning_plan import plan_pruning
 from pipeline.model.rules import MirrorRules, RetentionRule
 from tests.unit.shops import DAY, KEEP_NONE, NOW, OLD, YOUNG, Shop, digest, gone, mirror, names
 

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.digest import Digest
-from pipeline.mirror.reach import tag_subject
-from pipeline.mirror.repository import is_auxiliary
-from pipeline.mirror.retention import plan_pruning
-from pipeline.model.retention import (
+from pipeline.mirror.protocol import is_auxiliary
+from pipeline.mirror.retention.model import (
     HeldRepository,
     Inventory,
     Plan,
 )
+from pipeline.mirror.retention.pruning_plan import plan_pruning
+from pipeline.mirror.retention.reachability import tag_subject
 from pipeline.model.rules import MirrorRules, RetentionRule
 from tests.unit.shops import DAY, NOW, OLD, YOUNG, Shop, digest, mirror
 

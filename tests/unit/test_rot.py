@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import VerificationError
 from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.directory import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.release import copy, promote, scrub, verify
 from pipeline.store import Store
 from tests.unit.directory.test_reuse import flip, rotten

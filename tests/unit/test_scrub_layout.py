@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.digest import Digest
+from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror, open_layout
+from pipeline.mirror.backends.layout.layout_scrub import scrub_layout
 from pipeline.mirror.healing import STORE, Healing
-from pipeline.mirror.layout import LayoutMirror, open_layout
-from pipeline.mirror.scrubbing_layout import scrub_layout
 from pipeline.model.scrub import Fate, Scrubbed, Thing, Wrong
 from pipeline.oci import blob_path
 from pipeline.progress import QUIET

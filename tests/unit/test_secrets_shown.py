@@ -17,7 +17,7 @@ from pipeline.cli.progress import _JsonLines, _Lines
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, Problem, RecipeError, RelbuildError, UsageError, VerificationError
 from pipeline.mirror.addresses import RegistryRoot, parse_address
-from pipeline.mirror.opening import Way
+from pipeline.mirror.open import Way
 from pipeline.model.platform import Platform, Repository
 from pipeline.nightly.relaying import Event, Kind, Relay
 from pipeline.progress import QUIET, Progress, task

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from pipeline.mirror.directory import DirectoryMirror, open_directory
-from pipeline.mirror.holdings import take_inventory
-from pipeline.mirror.quarantine import Leaving
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory.quarantine import Leaving
+from pipeline.mirror.inventory import take_inventory
 from pipeline.site import write_site
 from pipeline.store import Store
 from tests.system import nights

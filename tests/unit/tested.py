@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.digest import Digest, canonical_json
-from pipeline.mirror.demands import CurrentImage
 from pipeline.mirror.gate import Candidate, Cleared, Sealed
+from pipeline.mirror.policy import CurrentImage
 from pipeline.model.answers import (
     Answer,
     CommandAnswer,

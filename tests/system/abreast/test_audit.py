@@ -20,7 +20,7 @@ from pipeline.cli import auditing, looking
 from pipeline.cli.command import app
 from pipeline.gather import Order
 from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.held import read_held
+from pipeline.mirror.published import read_held
 from pipeline.model.advisory import DAY
 from pipeline.oci import make_index
 from pipeline.release import AuditOrder, audit

@@ -30,7 +30,7 @@ from pipeline.digest import Digest
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.history import read_history
-from pipeline.mirror.repository import Repository, is_auxiliary
+from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.mirror.tag_check import check_tag
 from pipeline.mirror.tag_statements import NOTE, anchor
 from pipeline.model.publication import Past

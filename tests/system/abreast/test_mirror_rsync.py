@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.digest import Digest
-from pipeline.mirror.directory import DirectoryMirror, open_directory
-from pipeline.mirror.quarantine import Leaving
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory.quarantine import Leaving
 from pipeline.mirror.references import references
 from pipeline.store import Store
 from tests.system.moving import moving

@@ -19,9 +19,9 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.attesting import find_attested
-from pipeline.mirror.opening import Way
-from pipeline.mirror.repository import is_auxiliary
+from pipeline.mirror.attestations import find_attested
+from pipeline.mirror.open import Way
+from pipeline.mirror.protocol import is_auxiliary
 from pipeline.oci import VerifyingKey, load_verifying_key
 from pipeline.oci.predicates import LOCK, SMOKE
 from pipeline.progress import QUIET

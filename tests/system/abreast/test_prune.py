@@ -18,11 +18,11 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, UsageError
-from pipeline.mirror.directory import DirectoryMirror, open_directory
-from pipeline.mirror.holdings import take_inventory
-from pipeline.mirror.pruning import prune_directory, undo
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory.directory_prune import prune_directory, undo
+from pipeline.mirror.inventory import take_inventory
+from pipeline.mirror.protocol import is_auxiliary
 from pipeline.mirror.references import references
-from pipeline.mirror.repository import is_auxiliary
 from pipeline.model.artifact import Manifest
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules, RetentionRule

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.digest import Digest
-from pipeline.mirror.deletion import prune_registry
-from pipeline.mirror.holdings import take_inventory
-from pipeline.mirror.layout import open_layout
-from pipeline.mirror.registry import RegistryMirror, RegistryRepository, open_registry
-from pipeline.mirror.repository import Repository, is_auxiliary
+from pipeline.mirror.backends.layout.layout_mirror import open_layout
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, RegistryRepository, open_registry
+from pipeline.mirror.inventory import take_inventory
+from pipeline.mirror.protocol import Repository, is_auxiliary
+from pipeline.mirror.retention.deletion import prune_registry
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules
 from pipeline.progress import QUIET

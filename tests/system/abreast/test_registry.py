@@ -17,9 +17,9 @@ import pytest
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, RegistryRepository, open_registry
+from pipeline.mirror.protocol import Arrival, Overtaken
 from pipeline.mirror.references import fallback_tag
-from pipeline.mirror.registry import RegistryMirror, RegistryRepository, open_registry
-from pipeline.mirror.repository import Arrival, Overtaken
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image
 from pipeline.oci import media_types

@@ -18,7 +18,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 
 import pytest
 
-from pipeline.mirror.directory import open_directory
+from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.site import write_site
 from tests.system import nights
 from tests.system.webserver import nginx

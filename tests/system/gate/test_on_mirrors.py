@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.carrying import carry
-from pipeline.mirror.directory import DirectoryRepository
-from pipeline.mirror.held import Held, read_held
-from pipeline.mirror.opening import Way
-from pipeline.mirror.repository import Repository, is_auxiliary
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryRepository
+from pipeline.mirror.image_copy import carry
+from pipeline.mirror.open import Way
+from pipeline.mirror.protocol import Repository, is_auxiliary
+from pipeline.mirror.published import Held, read_held
 from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import Evidence, evidence_json
 from pipeline.model.image import Image

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.mirror.directory import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.store import Store
 from tests.unit import mirrored
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.mirror.directory import open_directory
-from pipeline.mirror.place import Place
+from pipeline.mirror.backends.directory.directory_mirror import open_directory
+from pipeline.mirror.backends.directory.mirror_paths import Place
 from pipeline.mirror.references import references
 from pipeline.store import Store
 from tests.unit import mirrored
@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[3]
 _PROGRAM = """
 import sys, time
 from pathlib import Path
-from pipeline.mirror.directory import open_directory
-from pipeline.mirror.repository import Overtaken
+from pipeline.mirror.backends.directory.directory_mirror import open_directory
+from pipeline.mirror.protocol import Overtaken
 from pipeline.store import Store
 from tests.unit import mirrored
 folder, which, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

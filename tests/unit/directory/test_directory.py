@@ -11,10 +11,10 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
-from pipeline.mirror.directory import DirectoryMirror, find_root, open_directory
+from pipeline.mirror.atomic_files import _draft
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, find_root, open_directory
+from pipeline.mirror.protocol import Arrival, Overtaken
 from pipeline.mirror.references import fallback_tag
-from pipeline.mirror.repository import Arrival, Overtaken
-from pipeline.mirror.whole import _draft
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
 from pipeline.store import Store

@@ -17,12 +17,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.mirror.directory import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory.directory_prune import prune_directory, undo
+from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
+from pipeline.mirror.backends.directory.mirror_paths import manifest_of
 from pipeline.mirror.healing import Healing
-from pipeline.mirror.place import manifest_of
-from pipeline.mirror.pruning import prune_directory, undo
-from pipeline.mirror.repository import is_auxiliary
-from pipeline.mirror.scrubbing import scrub_directory
+from pipeline.mirror.protocol import is_auxiliary
 from pipeline.model.artifact import Manifest
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.progress import QUIET

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import EnvironmentLacking, UsageError
-from pipeline.mirror.directory import DirectoryMirror
-from pipeline.mirror.quarantine import Leaving
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
+from pipeline.mirror.backends.directory.quarantine import Leaving
 from pipeline.mirror.references import fallback_tag
 from pipeline.store import Store
 from tests.unit import mirrored

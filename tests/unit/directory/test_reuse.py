@@ -11,11 +11,11 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.mirror import reuse
-from pipeline.mirror.directory import DirectoryMirror
-from pipeline.mirror.layout import open_layout
-from pipeline.mirror.repository import Arrival, Repository
-from pipeline.mirror.reuse import BELIEVED, SCRUBBED, Finder, KnownInFolder, stamp_of
+from pipeline.mirror import known_blobs as reuse
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
+from pipeline.mirror.backends.layout.layout_mirror import open_layout
+from pipeline.mirror.known_blobs import BELIEVED, SCRUBBED, Finder, KnownInFolder, stamp_of
+from pipeline.mirror.protocol import Arrival, Repository
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
 from tests.unit import mirrored

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.digest import Digest
-from pipeline.mirror import scrubbing
-from pipeline.mirror.directory import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory import directory_scrub as scrubbing
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
 from pipeline.mirror.healing import STORE, Healing, Throttle
 from pipeline.mirror.references import fallback_tag
-from pipeline.mirror.scrubbing import scrub_directory
 from pipeline.model.artifact import Manifest
 from pipeline.model.scrub import Fate, Scrubbed, Thing, Wrong
 from pipeline.progress import QUIET, Task
@@ -185,7 +185,7 @@ def test_a_scrub_that_was_killed_goes_on_where_it_was(
 ) -> None:
     for path in mirror.place.blobs.iterdir():
         os.utime(path, (1, 1))
-    monkeypatch.setattr("pipeline.mirror.reuse.SETTLED", 0)
+    monkeypatch.setattr("pipeline.mirror.known_blobs.SETTLED", 0)
     monkeypatch.setattr(scrubbing, "_NOTED", 1)
     seen: list[Path] = []
     real = scrubbing.hash_file
@@ -209,7 +209,7 @@ def test_a_scrub_that_was_killed_goes_on_where_it_was(
 def test_what_is_touched_after_it_was_read_is_read_again(
     mirror: DirectoryMirror, store: Store, put: Manifest, layers: list[Digest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.mirror.reuse.SETTLED", 0)
+    monkeypatch.setattr("pipeline.mirror.known_blobs.SETTLED", 0)
     scrub(mirror, store)
     known = mirror.place.known
     assert known.believes(layers[0], _stamp(mirror, layers[0]))

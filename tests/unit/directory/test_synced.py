@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.mirror.directory import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory.directory_prune import prune_directory, undo
+from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
+from pipeline.mirror.backends.layout.layout_mirror import open_layout
 from pipeline.mirror.healing import Healing
-from pipeline.mirror.layout import open_layout
-from pipeline.mirror.pruning import prune_directory, undo
-from pipeline.mirror.repository import Repository
-from pipeline.mirror.scrubbing import scrub_directory
+from pipeline.mirror.protocol import Repository
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.oci import write_layout
 from pipeline.progress import QUIET

@@ -10,7 +10,7 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.directory import DirectoryMirror, open_directory
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.mirror.history import read_history
 from pipeline.mirror.tag_statements import list_statements
 from pipeline.model.night import Outcome, Product

@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.errors import RelbuildError
 from pipeline.mirror.addresses import Address, parse_address
-from pipeline.mirror.directory import DirectoryRepository, open_directory
-from pipeline.mirror.held import read_held
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryRepository, open_directory
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.published import read_held
 from pipeline.mirror.signed_identity import ExpectedIdentity, SignedIdentity, require_identity
 from pipeline.model.rules import IdentityRule
 from pipeline.model.smoke import SmokePlan

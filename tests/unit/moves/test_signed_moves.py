@@ -13,10 +13,10 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
 from pipeline.mirror.addresses import Address, parse_address
-from pipeline.mirror.directory import DirectoryRepository, open_directory
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryRepository, open_directory
+from pipeline.mirror.backends.directory.directory_prune import prune_directory
 from pipeline.mirror.history import earlier, read_history
-from pipeline.mirror.pruning import prune_directory
-from pipeline.mirror.repository import Repository, is_auxiliary
+from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.mirror.signed_identity import ExpectedIdentity
 from pipeline.mirror.tag_signing import SignedTag
 from pipeline.mirror.tag_statements import (
@@ -29,7 +29,7 @@ from pipeline.mirror.tag_statements import (
     list_statements,
     write_statement,
 )
-from pipeline.mirror.verifying import Verified
+from pipeline.mirror.verification import Verified
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.release import copy, promote, rollback, verify

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.mirror.registry import RegistryMirror, RegistryRepository
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, RegistryRepository
 from tests.unit.registry.contents import open_mirror
 from tests.unit.registry_fake import FakeRegistry, fake_registry
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.digest import Digest, canonical_json
-from pipeline.mirror.registry import RegistryMirror, open_registry
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
 from pipeline.oci import media_types

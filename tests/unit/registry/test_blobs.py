@@ -10,10 +10,10 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.mirror import upload as upload_module
-from pipeline.mirror.registry import RegistryMirror, RegistryRepository, open_registry
-from pipeline.mirror.repository import Arrival
-from pipeline.mirror.reuse import NO_STAMP, SCRUBBED, Finder, KnownInRun
+from pipeline.mirror.backends.registry import blob_upload as upload_module
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, RegistryRepository, open_registry
+from pipeline.mirror.known_blobs import NO_STAMP, SCRUBBED, Finder, KnownInRun
+from pipeline.mirror.protocol import Arrival
 from pipeline.progress import QUIET
 from pipeline.store import Store
 from tests.unit.registry.contents import EMPTY, IMAGE, blob

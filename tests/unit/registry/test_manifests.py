@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 
 from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, RegistryRepository, open_registry
+from pipeline.mirror.protocol import Overtaken
 from pipeline.mirror.references import fallback_tag
-from pipeline.mirror.registry import RegistryMirror, RegistryRepository, open_registry
-from pipeline.mirror.repository import Overtaken
 from pipeline.progress import QUIET
 from tests.unit.registry.contents import IMAGE, manifest, open_mirror, put
 from tests.unit.registry_fake import FakeRegistry, Fault, Request, fake_registry

@@ -10,10 +10,10 @@ import pytest
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, RelbuildError
-from pipeline.mirror import listing as listing_module
-from pipeline.mirror.fallback import merge
+from pipeline.mirror.backends.registry import referrers_list as listing_module
+from pipeline.mirror.backends.registry.fallback_index import merge
+from pipeline.mirror.protocol import Overtaken
 from pipeline.mirror.references import fallback_tag, listed_referrers, referrer_of
-from pipeline.mirror.repository import Overtaken
 from pipeline.model.artifact import Manifest
 from pipeline.oci import media_types
 from tests.unit.registry.contents import EMPTY, IMAGE, manifest, open_mirror, put

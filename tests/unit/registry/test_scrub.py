@@ -8,10 +8,10 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
+from pipeline.mirror.backends.registry.registry_scrub import scrub_registry
 from pipeline.mirror.healing import STORE, Healing
-from pipeline.mirror.registry import RegistryMirror, open_registry
-from pipeline.mirror.reuse import KnownInRun
-from pipeline.mirror.scrubbing_registry import scrub_registry
+from pipeline.mirror.known_blobs import KnownInRun
 from pipeline.model.artifact import Manifest
 from pipeline.model.scrub import Fate, Scrubbed, Thing, Wrong
 from pipeline.progress import QUIET

@@ -25,8 +25,8 @@ from typing import Protocol
 from pipeline.beneath import Folder, LinkRefused, NotRegular
 from pipeline.digest import CHUNK, Digest, identity
 from pipeline.errors import VerificationError
-from pipeline.mirror.repository import Arrival, unheeded
-from pipeline.mirror.whole import make_drafts, sync_folder, write_blob, write_whole
+from pipeline.mirror.atomic_files import make_drafts, sync_folder, write_blob, write_whole
+from pipeline.mirror.protocol import Arrival, unheeded
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.protocol import Repository
 from pipeline.model.artifact import Artifact, Manifest, Referrer
 from pipeline.model.evidence import read_evidence
 from pipeline.model.image import Descriptor

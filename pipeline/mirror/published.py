@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, UsageError, VerificationError
-from pipeline.mirror.repository import Repository, is_auxiliary
+from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image
 from pipeline.oci import end_of_life, media_types, parse_image, parse_index

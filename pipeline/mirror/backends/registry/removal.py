@@ -8,8 +8,8 @@ from typing import Protocol
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking
-from pipeline.mirror.answers import error_code, words
-from pipeline.mirror.repository import Arrival, Overtaken
+from pipeline.mirror.backends.registry.registry_answers import error_code, words
+from pipeline.mirror.protocol import Arrival, Overtaken
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
 from pipeline.oci import media_types

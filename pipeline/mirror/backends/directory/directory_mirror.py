@@ -1,4 +1,4 @@
-"""A mirror that is a directory, which any web server serves as a registry. What lies where: `pipeline.mirror.place`.
+"""A mirror that is a directory, which any web server serves as a registry. What lies where: `mirror_paths`.
 
 Needs symbolic links, atomic renames and flock of its file system. A tag is moved exactly: compared and swapped under
 a lock that all writers of the repository take.
@@ -16,15 +16,7 @@ from typing import BinaryIO
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, UsageError
-from pipeline.mirror.gate import Cleared
-from pipeline.mirror.inventory import Inventory, take_inventory
-from pipeline.mirror.pages import nginx_configuration, rsync_script
-from pipeline.mirror.place import MARKER, Place, Shelf
-from pipeline.mirror.quarantine import Pruning
-from pipeline.mirror.references import references
-from pipeline.mirror.repository import NAME, TAG, Arrival, Overtaken, is_auxiliary, unheeded
-from pipeline.mirror.reuse import bring_blob, is_whole
-from pipeline.mirror.whole import (
+from pipeline.mirror.atomic_files import (
     check_verified,
     fetch_verified,
     locked,
@@ -34,6 +26,14 @@ from pipeline.mirror.whole import (
     sync_folder,
     write_whole,
 )
+from pipeline.mirror.backends.directory.directory_inventory import Inventory, take_inventory
+from pipeline.mirror.backends.directory.mirror_paths import MARKER, Place, Shelf
+from pipeline.mirror.backends.directory.quarantine import Pruning
+from pipeline.mirror.backends.directory.server_files import nginx_configuration, rsync_script
+from pipeline.mirror.gate import Cleared
+from pipeline.mirror.known_blobs import bring_blob, is_whole
+from pipeline.mirror.protocol import NAME, TAG, Arrival, Overtaken, is_auxiliary, unheeded
+from pipeline.mirror.references import references
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
@@ -120,7 +120,7 @@ class DirectoryMirror:
 
 @dataclass(frozen=True, slots=True)
 class DirectoryRepository:
-    """A repository of a mirror in a directory: `pipeline.mirror.repository.Repository`."""
+    """A repository of a mirror in a directory: `pipeline.mirror.protocol.Repository`."""
 
     mirror: DirectoryMirror
     shelf: Shelf

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import UsageError, VerificationError
-from pipeline.mirror.inventory import Inventory, take_inventory
-from pipeline.mirror.place import Place, Shelf
+from pipeline.mirror.atomic_files import make_folder, sync_folder, write_whole
+from pipeline.mirror.backends.directory.directory_inventory import Inventory, take_inventory
+from pipeline.mirror.backends.directory.mirror_paths import Place, Shelf
 from pipeline.mirror.references import references
-from pipeline.mirror.whole import make_folder, sync_folder, write_whole
 from pipeline.model.artifact import Manifest
 from pipeline.oci.image import Reader
 

@@ -1,4 +1,4 @@
-"""Carrying out what was decided to go (`pipeline.mirror.retention`): on a registry, through its API.
+"""Carrying out what was decided to go (`pipeline.mirror.retention.pruning_plan`): on a registry, through its API.
 
 Only manifests and tags can be deleted there; nothing brings them back, and the space is freed by the registry's own
 garbage collection, which people must run. A registry has no lock that would keep publishers out, so a repository is
@@ -16,15 +16,15 @@ from dataclasses import replace
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking
-from pipeline.mirror.holdings import joined, look_at
-from pipeline.mirror.pruning import with_lists
-from pipeline.mirror.pulls import Pulls, with_pulls
-from pipeline.mirror.reach import PRUNING, Graph
-from pipeline.mirror.repository import Mirror, Overtaken, Repository
-from pipeline.mirror.retention import plan_pruning
+from pipeline.mirror.backends.directory.directory_prune import with_lists
+from pipeline.mirror.inventory import joined, look_at
+from pipeline.mirror.protocol import Mirror, Overtaken, Repository
+from pipeline.mirror.retention.access_log import Pulls, with_pulls
+from pipeline.mirror.retention.model import HeldRepository, Judged, Plan, Pruned, Relisting
+from pipeline.mirror.retention.pruning_plan import plan_pruning
+from pipeline.mirror.retention.reachability import PRUNING, Graph
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
-from pipeline.model.retention import HeldRepository, Judged, Plan, Pruned, Relisting
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import media_types
 from pipeline.oci.image import descriptor_json

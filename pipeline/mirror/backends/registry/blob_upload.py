@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.mirror.answers import compare, error_code, refused, words
+from pipeline.mirror.backends.registry.registry_answers import compare, error_code, refused, words
 from pipeline.model.image import Descriptor
 from pipeline.progress import Task
 from pipeline.transfer import Answer, Exchange, FileRange, Interrupted, Patience, Scope

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, VerificationError
-from pipeline.mirror.attesting import OF_EACH_IMAGE, OF_EACH_INDEX, Attestation, find_attested
+from pipeline.mirror.attestations import OF_EACH_IMAGE, OF_EACH_INDEX, Attestation, find_attested
 from pipeline.mirror.gate import Cleared
-from pipeline.mirror.held import Held, read_held
-from pipeline.mirror.repository import Repository
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.published import Held, read_held
 from pipeline.mirror.signed_identity import SignedIdentity, find_signed_names
 from pipeline.mirror.tag_check import TagStanding
 from pipeline.model.artifact import Manifest

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from pipeline.digest import Digest, HashingWriter
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
 from pipeline.mirror.addresses import RegistryRoot
-from pipeline.mirror.answers import (
+from pipeline.mirror.backends.registry.blob_upload import Upload, known_digest
+from pipeline.mirror.backends.registry.referrers_list import LONGEST_PAUSE, SHORTEST_PAUSE, Listing
+from pipeline.mirror.backends.registry.registry_answers import (
     MANIFEST_TYPES,
     compare,
     error_code,
@@ -23,12 +25,10 @@ from pipeline.mirror.answers import (
     refused,
     words,
 )
-from pipeline.mirror.listing import LONGEST_PAUSE, SHORTEST_PAUSE, Listing
+from pipeline.mirror.backends.registry.removal import Removal
+from pipeline.mirror.known_blobs import NO_STAMP, Finder, KnownInRun, still_rotten
+from pipeline.mirror.protocol import NAME, TAG, Arrival, Mirror, Overtaken, Repository, is_auxiliary, unheeded
 from pipeline.mirror.references import subject_of
-from pipeline.mirror.removal import Removal
-from pipeline.mirror.repository import NAME, TAG, Arrival, Mirror, Overtaken, Repository, is_auxiliary, unheeded
-from pipeline.mirror.reuse import NO_STAMP, Finder, KnownInRun, still_rotten
-from pipeline.mirror.upload import Upload, known_digest
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
 from pipeline.oci.image import DOCUMENT_LIMIT, Reader

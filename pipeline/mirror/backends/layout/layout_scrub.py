@@ -1,5 +1,5 @@
 """Scrubbing a layout: every blob is read, and what index.json leads to must be there. Like a directory's
-(`pipeline.mirror.scrubbing`), without what is known from before: a layout is carried, and read anew where it arrives.
+(`directory_scrub`), without what is known from before: a layout is carried, and read anew where it arrives.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, VerificationError
+from pipeline.mirror.atomic_files import reaching, sync_folder, write_blob
+from pipeline.mirror.backends.directory.directory_scrub import BLOB_NAME
+from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror
 from pipeline.mirror.healing import Healing, Throttle
-from pipeline.mirror.layout import LayoutMirror
+from pipeline.mirror.known_blobs import hash_file, regular_file, set_aside
 from pipeline.mirror.references import references
-from pipeline.mirror.reuse import hash_file, regular_file, set_aside
-from pipeline.mirror.scrubbing import BLOB_NAME
-from pipeline.mirror.whole import reaching, sync_folder, write_blob
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
 from pipeline.model.scrub import Fate, Finding, Scrubbed, Thing, Wrong

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from pipeline.errors import UsageError
 from pipeline.mirror.addresses import Address, MirrorKind
-from pipeline.mirror.directory import DirectoryMirror, find_root, open_directory
-from pipeline.mirror.layout import LayoutMirror, open_layout
-from pipeline.mirror.registry import RegistryMirror, open_registry
-from pipeline.mirror.repository import Mirror, Repository
-from pipeline.mirror.reuse import KnownInRun
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, find_root, open_directory
+from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror, open_layout
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
+from pipeline.mirror.known_blobs import KnownInRun
+from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.progress import Progress
 from pipeline.store import Store
 

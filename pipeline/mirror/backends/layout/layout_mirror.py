@@ -18,11 +18,7 @@ from typing import BinaryIO
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import UsageError, VerificationError
-from pipeline.mirror.gate import Cleared
-from pipeline.mirror.references import fallback_tag, media_type_of, references, referrer_of
-from pipeline.mirror.repository import NAME, TAG, Arrival, Overtaken, is_auxiliary, unheeded
-from pipeline.mirror.reuse import KnownInRun, bring_blob, is_whole, set_aside
-from pipeline.mirror.whole import (
+from pipeline.mirror.atomic_files import (
     check_verified,
     fetch_verified,
     locked,
@@ -34,6 +30,10 @@ from pipeline.mirror.whole import (
     sync_folder,
     write_whole,
 )
+from pipeline.mirror.gate import Cleared
+from pipeline.mirror.known_blobs import KnownInRun, bring_blob, is_whole, set_aside
+from pipeline.mirror.protocol import NAME, TAG, Arrival, Overtaken, is_auxiliary, unheeded
+from pipeline.mirror.references import fallback_tag, media_type_of, references, referrer_of
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
 from pipeline.oci import blob_path, media_types
@@ -121,7 +121,7 @@ class LayoutMirror:
 
 @dataclass(frozen=True, slots=True)
 class LayoutRepository:
-    """What is in a layout: `pipeline.mirror.repository.Repository`."""
+    """What is in a layout: `pipeline.mirror.protocol.Repository`."""
 
     path: Path
     identity: str

@@ -12,8 +12,8 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.digest import Digest
-from pipeline.mirror.repository import is_auxiliary
-from pipeline.model.retention import HeldManifest, HeldRepository, HeldTag
+from pipeline.mirror.protocol import is_auxiliary
+from pipeline.mirror.retention.model import HeldManifest, HeldRepository, HeldTag
 
 RECORD = "move."
 """What the tags begin with under which moves are written down (`pipeline.mirror.history`)."""
@@ -23,7 +23,7 @@ SOURCES = "sources-"
 
 PRUNING = "prune."
 """What the tags begin with under which it is written down what a pruning is about to delete
-(`pipeline.mirror.deletion`)."""
+(`pipeline.mirror.retention.deletion`)."""
 
 _OF_SUBJECT = re.compile(r"sha256-(?P<hex>[0-9a-f]{64})(?P<ending>\.[a-z]+)?")
 

@@ -6,7 +6,7 @@ pruners go on meanwhile: whatever is changed is looked at again under the lock t
 or took away meanwhile is no finding. Killed and run again, a scrub goes on behind the last blob that it noted.
 
     .scrub/run.json     when the scrub that is under way began
-    .scrub/blobs/AB     what is known of blobs (`pipeline.mirror.reuse`)
+    .scrub/blobs/AB     what is known of blobs (`pipeline.mirror.known_blobs`)
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pathlib import Path
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import RelbuildError, VerificationError
-from pipeline.mirror.directory import DirectoryMirror
+from pipeline.mirror.atomic_files import make_drafts, open_unlinked, reaching, sync_folder, write_blob, write_whole
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
+from pipeline.mirror.backends.directory.mirror_paths import Shelf, manifest_of
 from pipeline.mirror.healing import Healing, Throttle
-from pipeline.mirror.place import Shelf, manifest_of
-from pipeline.mirror.reach import tag_subject
+from pipeline.mirror.known_blobs import SCRUBBED, Finder, Stamp, hash_file, regular_file, set_aside, stamp_of
+from pipeline.mirror.protocol import TAG
 from pipeline.mirror.references import References, listed_repositories, listed_tags, references
-from pipeline.mirror.repository import TAG
-from pipeline.mirror.reuse import SCRUBBED, Finder, Stamp, hash_file, regular_file, set_aside, stamp_of
-from pipeline.mirror.whole import make_drafts, open_unlinked, reaching, sync_folder, write_blob, write_whole
+from pipeline.mirror.retention.reachability import tag_subject
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
 from pipeline.model.scrub import Fate, Finding, Scrubbed, Thing, Wrong

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, VerificationError
-from pipeline.mirror.held import Held
+from pipeline.mirror.protocol import Arrival, Overtaken, Repository
+from pipeline.mirror.published import Held
 from pipeline.mirror.references import references
-from pipeline.mirror.repository import Arrival, Overtaken, Repository
 from pipeline.mirror.tag_check import TagStanding
 from pipeline.mirror.tag_statements import anchor, list_statements
 from pipeline.model.artifact import Artifact, Manifest

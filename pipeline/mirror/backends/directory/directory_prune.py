@@ -1,4 +1,4 @@
-"""Carrying out what was decided to go (`pipeline.mirror.retention`): on a directory, where it can be brought back.
+"""Pruning of a directory: what was decided to go (`retention.pruning_plan`) is moved aside and can be brought back.
 
 Publishers are kept out, what goes is decided anew, and then: lists of referrers are written without what goes, tags are
 removed, manifests, and blobs last. So whatever can be found by a tag is whole at every moment, and a pruning that was
@@ -12,19 +12,19 @@ from dataclasses import replace
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError
-from pipeline.mirror import quarantine
-from pipeline.mirror.directory import DirectoryMirror
-from pipeline.mirror.holdings import inventory_of_files
-from pipeline.mirror.inventory import Inventory
-from pipeline.mirror.place import Place, Shelf
-from pipeline.mirror.pulls import Pulls, with_pulls
-from pipeline.mirror.reach import tag_subject
+from pipeline.mirror.atomic_files import reaching
+from pipeline.mirror.backends.directory import quarantine
+from pipeline.mirror.backends.directory.directory_inventory import Inventory
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
+from pipeline.mirror.backends.directory.mirror_paths import Place, Shelf
+from pipeline.mirror.inventory import inventory_of_files
+from pipeline.mirror.protocol import Mirror
 from pipeline.mirror.references import listed_referrers, referrers_index
-from pipeline.mirror.repository import Mirror
-from pipeline.mirror.retention import plan_pruning
-from pipeline.mirror.whole import reaching
+from pipeline.mirror.retention.access_log import Pulls, with_pulls
+from pipeline.mirror.retention.model import Plan, Pruned, Relisting, Undone
+from pipeline.mirror.retention.pruning_plan import plan_pruning
+from pipeline.mirror.retention.reachability import tag_subject
 from pipeline.model.artifact import Manifest
-from pipeline.model.retention import Plan, Pruned, Relisting, Undone
 from pipeline.model.rules import MirrorRules
 
 PATIENCE = 60.0

@@ -15,7 +15,7 @@ from typing import Protocol
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused, VerificationError
 from pipeline.mirror.gate import Cleared
-from pipeline.mirror.repository import Arrival, Overtaken, Repository
+from pipeline.mirror.protocol import Arrival, Overtaken, Repository
 from pipeline.mirror.tag_signing import SignedTag
 from pipeline.mirror.tag_statements import TagSigner
 from pipeline.mirror.tags import immutable_tag

@@ -31,6 +31,18 @@ from types import MappingProxyType
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError, VerificationError
+from pipeline.mirror.atomic_files import (
+    locked,
+    make_drafts,
+    make_folder,
+    open_unlinked,
+    point_whole,
+    sweep_drafts,
+    sync_folder,
+    write_whole,
+)
+from pipeline.mirror.known_blobs import KnownInFolder, set_aside
+from pipeline.mirror.protocol import TAG
 from pipeline.mirror.references import (
     KINDS,
     fallback_tag,
@@ -40,18 +52,6 @@ from pipeline.mirror.references import (
     references,
     referrer_of,
     referrers_index,
-)
-from pipeline.mirror.repository import TAG
-from pipeline.mirror.reuse import KnownInFolder, set_aside
-from pipeline.mirror.whole import (
-    locked,
-    make_drafts,
-    make_folder,
-    open_unlinked,
-    point_whole,
-    sweep_drafts,
-    sync_folder,
-    write_whole,
 )
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor

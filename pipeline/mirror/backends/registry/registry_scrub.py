@@ -1,7 +1,7 @@
 """Scrubbing a registry: everything that its tags lead to is read and held against its digest. What is rotten or missing
 is sent again; whether the registry takes it is read back, and what it keeps is told.
 
-A registry has no quarantine, and no record but the store's: which blobs were read, and when (`reuse.KnownInRun`).
+A registry has no quarantine, and no record but the store's: which blobs were read, and when (`known_blobs.KnownInRun`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from pipeline.digest import Digest, identity
 from pipeline.errors import RelbuildError, VerificationError
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, RegistryRepository
 from pipeline.mirror.healing import Healing, Throttle
+from pipeline.mirror.known_blobs import SCRUBBED
 from pipeline.mirror.references import References, references
-from pipeline.mirror.registry import RegistryMirror, RegistryRepository
-from pipeline.mirror.reuse import SCRUBBED
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
 from pipeline.model.scrub import Fate, Finding, Scrubbed, Thing, Wrong

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.mirror.answers import error_code, next_page
-from pipeline.mirror.fallback import merge
+from pipeline.mirror.backends.registry.fallback_index import merge
+from pipeline.mirror.backends.registry.registry_answers import error_code, next_page
 from pipeline.mirror.references import fallback_tag, listed_referrers, referrer_of, subject_of
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.oci import media_types

@@ -1,6 +1,6 @@
 """What of a mirror goes when it is cleaned up, and why: a pure decision over what the mirror holds.
 
-Rules speak of tags. Everything else follows from what the tags that stay reach (`pipeline.mirror.reach`): what nothing
+Rules speak of tags. Everything else follows from what the tags that stay reach (`reachability`): what nothing
 reaches goes, unless it is so young that a publication may be bringing it just now.
 """
 
@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from pipeline.digest import Digest
-from pipeline.mirror.reach import PRUNING, RECORD, Graph, follows
-from pipeline.mirror.tag_statements import ANCHOR_TYPE
-from pipeline.model.retention import (
+from pipeline.mirror.retention.model import (
     HeldBlob,
     HeldManifest,
     HeldRepository,
@@ -24,6 +22,8 @@ from pipeline.model.retention import (
     Plan,
     Relisting,
 )
+from pipeline.mirror.retention.reachability import PRUNING, RECORD, Graph, follows
+from pipeline.mirror.tag_statements import ANCHOR_TYPE
 from pipeline.model.rules import MirrorRules, RetentionRule
 
 

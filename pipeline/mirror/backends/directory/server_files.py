@@ -38,4 +38,4 @@ def rsync_script() -> str:
 
 
 def _text(name: str) -> str:
-    return files("pipeline.mirror").joinpath(name).read_text(encoding="utf-8")
+    return files("pipeline.mirror.backends.directory").joinpath(name).read_text(encoding="utf-8")

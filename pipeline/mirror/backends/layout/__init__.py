@@ -1,0 +1,1 @@
+"""An OCI image layout as a mirror of one repository, to carry across an air gap."""
