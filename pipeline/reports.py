@@ -158,13 +158,13 @@ def report_folder(layout: Path) -> Path:
 
 def read_bill(folder: Path) -> Bill:
     """The bill in a report's folder. Raises UsageError `report-missing`, VerificationError `bill-malformed`,
-    `bill-other-format`."""
+    `format-newer`."""
     return parse_bill(_read(folder / BILL, BILL_LIMIT), BILL)
 
 
 def read_materials(folder: Path) -> BuildRecord:
     """What the build was made from, as its report's folder says. Raises UsageError `report-missing`,
-    VerificationError `record-malformed`, `record-other-format`."""
+    VerificationError `record-malformed`, `format-newer`."""
     return parse_record(_read(folder / RECORD, RECORD_LIMIT), RECORD)
 
 
