@@ -7,25 +7,22 @@ is on the mirror, every tag verifies, each night that ended has its record, and 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import rounds
+
 from tests.system.catalogue import PASSWORD, PRODUCTS, SmallCatalogue, small_catalogue
 from tests.system.rpm_factory import forge
-
-SEED = 22
-"""Of the moments at which nights are killed: the same in every run."""
 
 PATIENCE = 300.0
 """Seconds for one night; it takes ten."""
@@ -53,19 +50,10 @@ class Night:
     process: subprocess.Popen[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        words = ["recipes", "--to", "dir:mirror", "--key", "night.key", "--json", "--progress", "none"]
+        own = f"--output output-{self.store} --store {self.store}"
+        words = f"recipes --to dir:mirror --key night.key --json --progress none {own}"
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "pipeline",
-                "nightly",
-                *words,
-                "--output",
-                f"output-{self.store}",
-                "--progress",
-                "none",
-            ],
+            [sys.executable, "-m", "pipeline", "nightly", *words.split()],
             env={**self.small.environment, "RELBUILD_KEY_PASSWORD": PASSWORD},
             cwd=self.small.folder,
             stdout=subprocess.PIPE,
@@ -135,21 +123,17 @@ def _problems(small: SmallCatalogue, told: list[dict[str, Any] | None], ended: i
         yield f"left behind: {', '.join(left[:5])}"
 
 
-def main() -> int:
-    """1 if anything was lost."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=20)
-    given = parser.parse_args()
-    tally, chance = Tally(), random.Random(SEED)
-    with tempfile.TemporaryDirectory(prefix="relbuild-torture-") as folder, forge(Path(folder)) as made:
-        small = small_catalogue(Path(folder) / "catalogue", made)
-        for _ in range(given.rounds):
+def nights(folder: Path, count: int, seed: int) -> tuple[int, str]:
+    """So many rounds of two nights; the losses are printed as they are found."""
+    tally, chance = Tally(), random.Random(seed)
+    with forge(folder) as made:
+        small = small_catalogue(folder / "catalogue", made)
+        for _ in range(count):
+            before = len(tally.lost)
             one_round(small, tally, chance)
-            print(f"round {tally.rounds}: {len(tally.lost)} lost", file=sys.stderr)
-    print(f"{tally.rounds} rounds, {tally.ended} nights, {tally.killed} killed, {len(tally.lost)} lost")
-    print("\n".join(tally.lost))
-    return 1 if tally.lost else 0
+            print(*tally.lost[before:], f"round {tally.rounds}: {len(tally.lost)} lost", sep="\n", flush=True)
+    return len(tally.lost), f"{tally.ended} nights ended, {tally.killed} nights killed"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(rounds.run("nights", nights))

@@ -1,7 +1,8 @@
 """The child: reads requests from its standard input, does them one after the other, writes results.
 
 Run as a script by an isolated interpreter (`python -I`), whose only argument is a JSON array of the folders in which
-modules are looked for. A frame is the length of a JSON text and of the bytes after it, then both.
+modules are looked for. A frame is the length of a JSON text and of the bytes after it, then both. The first that it
+writes says that it has started: whatever ends it before that is no request's fault.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     sys.path[:] = json.loads(sys.argv[1])
+    _write({"started": True})
     while True:
         head, body = _read()
         if not isinstance(head, dict):
@@ -43,7 +45,10 @@ def main() -> None:
 
 
 def _done(head: dict[str, object], body: bytes) -> object:
-    serve = importlib.import_module(str(head["module"])).serve
+    try:
+        serve = importlib.import_module(str(head["module"])).serve
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {error}"}
     try:
         return {"result": serve(head["request"], body, _ask)}
     except MemoryError:

@@ -27,6 +27,8 @@ ANSWER_LIMIT: Final = 32 << 20
 """Bytes of one frame from the child: a text of 4 Mi characters, each as JSON's longest escape."""
 ASKED_LIMIT: Final = 10_000
 """Questions in one request: more templates than any recipe has."""
+SAID_LIMIT: Final = 1000
+"""Characters of what a child that fails has said: the last lines of a traceback."""
 _PIECE: Final = 1 << 16
 
 Answer = Callable[[object], object]
@@ -37,6 +39,10 @@ class Stopped(Exception):
     """The child did not come to a result: the text says which limit it met."""
 
 
+class _Failed(Exception):
+    """The child cannot serve any request: the text is what it said, if anything."""
+
+
 class _Child:
     """A running child. Not for several threads at once."""
 
@@ -45,14 +51,20 @@ class _Child:
         # Isolated, it looks nowhere but where this process has found its own modules: libraries may lie anywhere.
         places = json.dumps([str(script.parents[2]), *(place for place in sys.path if place.startswith("/"))])
         self.owner = os.getpid()
-        self._process: Process = start([sys.executable, "-I", "-B", str(script), places], stdin=PIPE, stdout=PIPE)
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
-        os.set_blocking(self._in, False)
-        os.set_blocking(self._out, False)
+        self._process: Process = start(
+            [sys.executable, "-I", "-B", str(script), places], stdin=PIPE, stdout=PIPE, stderr=PIPE
+        )
+        streams = (self._process.stdin, self._process.stdout, self._process.stderr)
+        self._streams = [stream for stream in streams if stream is not None]
+        self._in, self._out, self._err = (stream.fileno() for stream in self._streams)
+        for handle in (self._in, self._out, self._err):
+            os.set_blocking(handle, False)
+        self._started = False
 
     def call(self, module: str, request: object, body: bytes, answer: Answer | None) -> object:
         until = time.monotonic() + DEADLINE
+        if not self._started:
+            self._start(until)
         self._send({"module": module, "request": request, "seconds": PROCESSOR_TIME}, body, until)
         for _ in range(ASKED_LIMIT):
             told = self._receive(until)
@@ -60,12 +72,27 @@ class _Child:
                 break
             if "result" in told:
                 return told["result"]
+            if "failed" in told:
+                raise _Failed(told["failed"])
             if "stopped" in told:
                 raise Stopped(f"takes more than {MEMORY >> 20} MiB of memory")
             if "ask" not in told or answer is None:
                 break
             self._send({"answer": answer(told["ask"])}, b"", until)
         raise Stopped("asks for too much")
+
+    def _start(self, until: float) -> None:
+        try:
+            self._receive(until)
+        except (EOFError, Stopped):
+            raise _Failed(self._said()) from None
+        self._started = True
+
+    def _said(self) -> str:
+        """Return the end of what stands in its standard error, where Python tells of its failures."""
+        with contextlib.suppress(OSError):
+            return os.read(self._err, _PIECE).decode(errors="replace").strip()[-SAID_LIMIT:]
+        return ""
 
     def stop(self) -> str:
         """Kill it, and say how it had ended, if it had."""
@@ -85,10 +112,9 @@ class _Child:
 
     def forget(self) -> None:
         """Close this end of its pipes."""
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        for stream in self._streams:
+            with contextlib.suppress(OSError):
+                stream.close()
 
     def _ended(self) -> bool:
         """Return whether the child's output is at its end."""
@@ -140,7 +166,8 @@ def call(module: str, request: object, *, body: bytes = b"", answer: Answer | No
 
     `request`, the result and what is asked are JSON values.
 
-    Raises Stopped when a limit is met, and EnvironmentLacking `child-failed` where no child can be started.
+    Raises Stopped when a limit is met, and EnvironmentLacking `child-failed` where no child can be started
+    or it cannot load what it needs.
     """
     with _lock:
         child = _running()
@@ -153,6 +180,14 @@ def call(module: str, request: object, *, body: bytes = b"", answer: Answer | No
         except (EOFError, BrokenPipeError, ConnectionError):
             _children.clear()
             raise Stopped(child.stop()) from None
+        except _Failed as failed:
+            _children.clear()
+            ended = child.stop()
+            raise EnvironmentLacking(
+                "child-failed",
+                f"the process for what runs with limits cannot work: {str(failed) or ended}",
+                hint="what it says is about this machine or this installation, and about no recipe",
+            ) from None
         except BaseException:
             # Interrupted in the middle: what it says next would be taken for another answer.
             _children.clear()

@@ -61,10 +61,11 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def workshop(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """A store of the session's own."""
-    folder = tmp_path_factory.mktemp("workshop")
+    """A store of the session's own. Where several processes run the tests it is theirs together, as it would be of as
+    many builds, and what one has built is not built again by the others."""
+    folder = tmp_path_factory.getbasetemp()
     return Workshop(
-        store=Store.open(folder / "store"),
+        store=Store.open((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "store"),
         progress=QUIET,
         environment={"HOME": str(Path.home()), "RELBUILD_MIRROR": str(mirror)},
         clock=time.time,

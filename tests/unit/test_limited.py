@@ -6,13 +6,18 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from pipeline import limited
+from pipeline.errors import EnvironmentLacking
 from pipeline.limited import parent
 from pipeline.limited.parent import Stopped, call
+from pipeline.process import Process, start
+from pipeline.render.templates import evaluate
 
 WORK = "tests.unit.limited_work"
 
@@ -89,6 +94,27 @@ def test_a_child_that_dies_is_told_of_and_replaced() -> None:
     os.kill(pid(), signal.SIGKILL)
     with pytest.raises(Stopped, match="SIGKILL"):
         do(see=True)
+    assert pid()
+
+
+def test_a_child_that_cannot_start_is_no_fault_of_what_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parent, "_children", [])
+    monkeypatch.setattr(parent, "start", _with_a_broken_library)
+    with pytest.raises(EnvironmentLacking, match="no library today") as caught:
+        evaluate("{{ 1 + 1 }}", {}, place="demo.yaml:3")
+    assert caught.value.code == "child-failed" and caught.value.problems[0].hint
+    monkeypatch.undo()
+    assert evaluate("{{ 1 + 1 }}", {}, place="demo.yaml:3") == "2"
+
+
+def _with_a_broken_library(argv: Sequence[str], **pipes: IO[bytes] | int) -> Process:
+    return start([*argv[:-2], "-c", "raise SystemExit('no library today')", argv[-1]], **pipes)
+
+
+def test_a_child_that_cannot_load_what_it_needs_says_which() -> None:
+    with pytest.raises(EnvironmentLacking, match="No module named 'absent_library'") as caught:
+        call("absent_library", {})
+    assert caught.value.code == "child-failed"
     assert pid()
 
 

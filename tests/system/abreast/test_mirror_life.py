@@ -17,10 +17,10 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -168,19 +168,28 @@ _CANNOT = {"rollback": {"history-empty", *_GONE}}
 """What may be refused: rolling back where there is nothing to go back to, or to what is pruned, if only just now."""
 
 
+@dataclass(slots=True)
+class Life:
+    """What a mirror went through. `done`: operations by kind; `found`: what each client found; `wrong`: operations that
+    did not end as they may."""
+
+    done: Counter[str] = field(default_factory=Counter)
+    found: list[Found] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+
 @contextlib.contextmanager
-def pruned_meanwhile(site: Site, home: Path) -> Iterator[None]:
-    """Somebody else prunes, again and again."""
+def pruned_meanwhile(site: Site, home: Path, life: Life) -> Iterator[None]:
+    """Prune, again and again, in a process of its own for as long as the block lasts."""
     ended = threading.Event()
 
-    def prune_on() -> int:
-        count = 0
+    def prune_on() -> None:
         with publisher(site.workshop, home) as keeper:
             while not ended.wait(0.1):
                 outcome = keeper.do(Task("prune", site.to))
-                assert not outcome.code, outcome
-                count += 1
-        return count
+                life.done["prune beside"] += 1
+                if outcome.code:
+                    life.wrong.append(f"prune beside: {outcome}")
 
     with ThreadPoolExecutor(1) as pool:
         keeping = pool.submit(prune_on)
@@ -188,34 +197,46 @@ def pruned_meanwhile(site: Site, home: Path) -> Iterator[None]:
             yield
         finally:
             ended.set()
-            print(f"{site.kind}: pruned {keeping.result()} times meanwhile")
+            keeping.result()
 
 
-def lived(site: Site, images: list[Built], count: int, seed: int, home: Path) -> tuple[Counter[str], list[Found]]:
-    """Operations one after the other, while four clients pull; what was done, and what the clients found."""
+def lived(site: Site, images: list[Built], count: int, seed: int, home: Path, *, publishers: int = 1) -> Life:
+    """Do `count` operations while clients pull and, on a directory, a pruner prunes.
+
+    Each of the `publishers`, processes of their own, takes the next operation as soon as it is done with its last.
+    """
     dice = random.Random(f"{seed} {site.kind}")
-    told: Counter[str] = Counter()
-    spent: dict[str, float] = defaultdict(float)
-    found: list[Found] = []
-    key = signer(0).public.pem
-    with publisher(site.workshop, home) as worker, contextlib.ExitStack() as clients:
-        assert not worker.do(publication(site, images[0], *TAGS)).code
+    life = Life()
+    prune = Task("prune", site.to)
+    tasks = iter([prune if number % 20 == 19 else drawn(dice, site, images) for number in range(count)])
+    key, taking = signer(0).public.pem, threading.Lock()
+
+    def work(worker: Publisher) -> None:
+        while True:
+            with taking:
+                task = next(tasks, None)
+            if task is None:
+                return
+            outcome = worker.do(task)
+            with taking:
+                life.done[f"{task.do} refused" if outcome.code else task.do] += 1
+            if outcome.code not in {"", *_CANNOT.get(task.do, ())}:
+                life.wrong.append(f"seed {seed}: {task} {outcome}")
+
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(publisher(site.workshop, home)) for _ in range(publishers)]
+        assert not workers[0].do(publication(site, images[0], *TAGS)).code
         loops = [
-            clients.enter_context(pulling(kind, site.host, site.name, TAGS, key)) for kind in ("http", "http", "skopeo")
+            stack.enter_context(pulling(kind, site.host, site.name, TAGS, key)) for kind in ("http", "http", "skopeo")
         ]
         if site.kind == "directory":  # where a lock keeps the two apart
-            clients.enter_context(pruned_meanwhile(site, home))
-        for number in range(count):
-            task = Task("prune", site.to) if number % 20 == 19 else drawn(dice, site, images)
-            outcome = worker.do(task)
-            told[f"{task.do} refused" if outcome.code else task.do] += 1
-            spent[task.do] += outcome.seconds
-            assert outcome.code in {"", *_CANNOT.get(task.do, ())}, (seed, number, task, outcome)
-        clients.close()
+            stack.enter_context(pruned_meanwhile(site, home, life))
+        with ThreadPoolExecutor(publishers) as pool:
+            list(pool.map(work, workers))
+        stack.close()
         for loop in loops:
-            found += loop
-    print(f"{site.kind}: seconds {dict(sorted((what, round(took)) for what, took in spent.items()))}")
-    return told, found
+            life.found += loop
+    return life
 
 
 def test_who_pulls_during_publishing_rolling_back_and_pruning_always_gets_a_whole_signed_image(
@@ -230,18 +251,20 @@ def test_who_pulls_during_publishing_rolling_back_and_pruning_always_gets_a_whol
         count = int(os.environ.get("RELBUILD_SOAK") or OPERATIONS[kind])
         with served(kind, folder / kind, products.workshop) as site:
             began = time.monotonic()
-            told, found = lived(site, images, count, seed, folder)
-            seconds = time.monotonic() - began
+            life = lived(site, images, count, seed, folder)
+            seconds, found = time.monotonic() - began, life.found
+            assert life.wrong == []
             for one in found:
                 assert one.incomplete == (), (seed, one.incomplete)
             pulls, changes = sum(one.pulls for one in found), sum(one.changes for one in found)
             asked_again = sum(one.unanswered for one in found)
             print(
-                f"{kind}: {count} operations in {seconds:.0f} s: {dict(sorted(told.items()))}; {pulls} pulls, of which "
-                f"{found[-1].pulls} by skopeo, saw {max(one.images for one in found)} images and {changes} changes; "
-                f"none incomplete; {asked_again} requests answered 5xx and asked again"
+                f"{kind}: {count} operations in {seconds:.0f} s: {dict(sorted(life.done.items()))}; {pulls} pulls, "
+                f"of which {found[-1].pulls} by skopeo, saw {max(one.images for one in found)} images and {changes} "
+                f"changes; none incomplete; {asked_again} requests answered 5xx and asked again"
             )
-            assert told.total() == count and changes > 10 and min(one.pulls for one in found) > 0
+            assert life.done.total() - life.done["prune beside"] == count
+            assert changes > 10 and min(one.pulls for one in found) > 0
             with site.repository() as repository:
                 immutable = [tag for tag in repository.tags() if not is_auxiliary(tag) and tag not in TAGS]
                 for tag in (*TAGS, *immutable):

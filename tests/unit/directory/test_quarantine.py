@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import threading
 from collections.abc import Iterator
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import EnvironmentLacking, UsageError
+from pipeline.mirror.atomic_files import locked
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 from pipeline.mirror.backends.directory.quarantine import Leaving
 from pipeline.mirror.references import fallback_tag
@@ -205,6 +209,64 @@ def test_nothing_is_pruned_while_others_publish(mirror: DirectoryMirror) -> None
         assert not entered.wait(0.2)
     other.join(5)
     assert entered.is_set()
+
+
+def test_publishers_that_overlap_for_ever_do_not_keep_a_pruning_out(mirror: DirectoryMirror) -> None:
+    context = multiprocessing.get_context("fork")
+    turns = context.Semaphore(0), context.Semaphore(0)
+    others = [context.Process(target=_publish_by_turns, args=(mirror, *turns, first)) for first in (True, False)]
+    for other in others:
+        other.start()
+    try:
+        assert turns[1].acquire(timeout=20)
+        turns[1].release()
+        with mirror.pruning(10):
+            pass
+    finally:
+        for other in others:
+            other.kill()
+            other.join()
+
+
+def _publish_by_turns(mirror: DirectoryMirror, one: Semaphore, two: Semaphore, first: bool) -> None:
+    """Let go of the lock only after the other has taken it, or cannot."""
+    mine, other = (one, two) if first else (two, one)
+    if not first:
+        other.acquire()
+    while True:
+        with mirror.writing():
+            mine.release()
+            other.acquire(timeout=1)
+
+
+def test_who_publishes_may_begin_again_while_a_pruning_waits(mirror: DirectoryMirror) -> None:
+    waiting = threading.Event()
+
+    def prune() -> None:
+        waiting.set()
+        with contextlib.suppress(EnvironmentLacking), mirror.pruning(30):
+            pass
+
+    with mirror.writing():
+        pruner = threading.Thread(target=prune)
+        pruner.start()
+        assert waiting.wait(5)
+        while _free(mirror.place.root / ".lock" / "gate"):
+            pass
+        with mirror.writing():
+            assert pruner.is_alive()
+    pruner.join(5)
+    assert not pruner.is_alive()
+
+
+def _free(path: Path) -> bool:
+    try:
+        with locked(path, patience=0):
+            return True
+    except TimeoutError:
+        return False
+    except FileNotFoundError:
+        return True
 
 
 def test_a_pruning_that_was_killed_before_its_list_leaves_no_folder(mirror: DirectoryMirror, store: Store) -> None:

@@ -41,6 +41,7 @@ from pipeline.mirror.atomic_files import (
     sync_folder,
     write_whole,
 )
+from pipeline.mirror.backends.directory import write_lock
 from pipeline.mirror.known_blobs import KnownInFolder, set_aside
 from pipeline.mirror.protocol import TAG
 from pipeline.mirror.references import (
@@ -110,12 +111,13 @@ class Place:
     def publishing(self) -> contextlib.AbstractContextManager[None]:
         """Held, together with others, by whoever adds something: nothing is pruned meanwhile."""
         make_folder(self.root / ".lock")
-        return locked(self.root / ".lock" / "prune", shared=True)
+        return write_lock.shared(self.root / ".lock")
 
     def pruning(self, patience: float) -> contextlib.AbstractContextManager[None]:
-        """Held by whoever prunes, alone. Raises TimeoutError after `patience` seconds."""
+        """Held by whoever prunes, alone; those who begin meanwhile wait. Raises TimeoutError after
+        `patience` seconds."""
         make_folder(self.root / ".lock")
-        return locked(self.root / ".lock" / "prune", patience=patience)
+        return write_lock.alone(self.root / ".lock", patience)
 
     def cataloguing(self) -> contextlib.AbstractContextManager[None]:
         """Held, alone, by whoever adds a repository."""

@@ -34,7 +34,7 @@ from tests.system.peers import crane_registry, program
 from tests.system.webserver import nginx
 from tests.unit import mirrored
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 _SERVE = """
 import sys, time

@@ -17,9 +17,9 @@ from pipeline.launch import unpacked
 from pipeline.model.header import FileFlag
 from pipeline.oci import validate
 from pipeline.progress import QUIET
+from tests.system.abreast.test_rpm_parity import DATABASE, canonical, install_with_rpm, open_numbers, rpm
 from tests.system.explained import Context, explained
 from tests.system.families import NEVRA, Family, lines, unpack
-from tests.system.test_rpm_parity import DATABASE, canonical, install_with_rpm, open_numbers, rpm
 from tests.system.trees import differences, read_tree
 
 BASE = "layers: [{name: base, packages: [setup, filesystem, glibc, bash, coreutils, shadow-utils%s]}]\n"

@@ -18,7 +18,7 @@ from pipeline.launch import unpacked
 from pipeline.model.image import Compression
 from pipeline.oci import validate, write_archive
 from pipeline.progress import QUIET
-from tests.system.test_rpm_parity import install_with_rpm, rpm
+from tests.system.abreast.test_rpm_parity import install_with_rpm, rpm
 from tests.system.trees import merged
 
 BASE = "setup, filesystem, glibc, bash, coreutils, shadow-utils"

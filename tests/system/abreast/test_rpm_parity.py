@@ -176,6 +176,6 @@ def install_with_rpm(root: Path, result: Built, workshop: Workshop) -> None:
 
 
 def test_the_explanations_are_those_of_the_documentation() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "differences.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "differences.md").read_text()
     for explanation in EXPLANATIONS:
         assert f"**{explanation.title}**" in text, f"docs/differences.md lacks '{explanation.title}'"

@@ -26,10 +26,10 @@ from pipeline.progress import QUIET
 from pipeline.reports import read_bill, read_materials, read_sbom
 from pipeline.resolve import Mode, read_lock
 from pipeline.store import Store
+from tests.system.abreast.test_rpm_parity import install_with_rpm, rpm
 from tests.system.families import Family, lines, packages, unpack
 from tests.system.parcels import SmallProducts, small_products
 from tests.system.rpm_factory import Forge
-from tests.system.test_rpm_parity import install_with_rpm, rpm
 
 SMALL = "platform: small\narchitectures: [x86_64]\nlayers: [{name: base, packages: [small-base, small, watcher]}]\n"
 RUNS = (
@@ -265,7 +265,7 @@ def test_children_that_are_built_side_by_side_share_their_parent(small: Family) 
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
         )
         for number in range(3)
     ]
