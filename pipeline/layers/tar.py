@@ -1,15 +1,19 @@
 """A layer's tar bytes: POSIX ustar, with pax records only where ustar cannot say it (POSIX.1-2017, pax).
 
 The same entry always gives the same bytes: no user names, no access times, nothing of the machine. Reading is
-strict: what relbuild and other image tools write is read, anything unclear is refused.
+libarchive's (`pipeline.archives`); what it makes of an entry is judged here, and anything unclear is refused.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pipeline.archives import ArchiveFormat, ArchiveHeader, ArchiveMember, MalformedArchive, read_archive
 from pipeline.errors import VerificationError
 from pipeline.model.tree import Entry, Kind
 from pipeline.trees import split_path
@@ -20,9 +24,6 @@ END = bytes(2 * BLOCK)
 
 XATTR = "SCHILY.xattr."
 """How pax records for extended attributes begin (image-spec layer.md follows tar implementations in this)."""
-
-PAX_LIMIT = 1 << 20
-"""Bytes of pax records per entry: room for two paths and every attribute that a file system stores."""
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8s1s100s6s2s32s32s8s8s155s12x")
 _CHECKSUM = slice(148, 156)
@@ -39,8 +40,19 @@ _TYPES = {
     Kind.DIRECTORY: b"5",
     Kind.FIFO: b"6",
 }
-_KINDS = {value: kind for kind, value in _TYPES.items()} | {b"\0": Kind.FILE, b"7": Kind.FILE}
-_PAX, _PAX_GLOBAL, _GNU_NAME, _GNU_LINK = b"x", b"g", b"L", b"K"
+_PAX = b"x"
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFIFO: Kind.FIFO,
+    stat.S_IFCHR: Kind.CHARACTER,
+    stat.S_IFBLK: Kind.BLOCK,
+}
+XATTRS_LIMIT = 1 << 20
+"""Bytes of extended attributes of one entry: sixteen of the largest that Linux stores (xattr(7))."""
+OWNER_LIMIT = (1 << 32) - 2
+"""The largest owner: the kernel's numbers have 32 bits, and all of them set means none (chown(2))."""
 
 
 # --- writing -------------------------------------------------------------------------------------------
@@ -173,184 +185,85 @@ def read_tar(pieces: Iterator[bytes], name: str) -> Iterator[Member]:
 
     Paths come out canonical in form; whether they lie beneath a symlink is for who uses them. Whiteouts come
     out as the kinds WHITEOUT (at the hidden path) and OPAQUE (at the directory). `name` is for errors. Raises
-    VerificationError `layer-malformed`, BuildError `unsafe-path`.
+    VerificationError `layer-malformed`, BuildError `unsafe-path`, EnvironmentLacking `library-missing`.
     """
-    source = _Source(pieces, name)
-    records: dict[bytes, bytes] = {}
-    everywhere: dict[bytes, bytes] = {}
-    while True:
-        block = source.exactly(BLOCK)
-        if not block or not any(block):
-            for _ in pieces:
-                pass
-            return
-        fields = _fields(block, name)
-        kind, size = fields[7], _number(fields[4], name)
-        if kind in (_PAX, _PAX_GLOBAL, _GNU_NAME, _GNU_LINK):
-            if size > PAX_LIMIT:
-                raise _malformed(name, f"an extended header has {size} bytes")
-            body = source.exactly(size)
-            source.skip(-size % BLOCK)
-            if kind == _PAX:
-                records.update(_records(body, name))
-            elif kind == _PAX_GLOBAL:
-                everywhere.update(_records(body, name))
-            else:
-                records[b"path" if kind == _GNU_NAME else b"linkpath"] = body.rstrip(b"\0")
-            continue
-        entry = _entry(fields, {**everywhere, **records}, name)
-        records = {}
-        content = source.content(entry.size if entry.kind is Kind.FILE else 0)
-        yield Member(entry, content.pieces)
-        content.finish()
-
-
-class _Source:
-    """Bytes from pieces, by exact counts."""
-
-    def __init__(self, pieces: Iterator[bytes], name: str) -> None:
-        self._pieces = pieces
-        self._name = name
-        self._rest = memoryview(b"")
-
-    def some(self, most: int) -> memoryview:
-        """Between 1 and `most` bytes; none at the end."""
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return self._rest
-            self._rest = memoryview(piece)
-        taken, self._rest = self._rest[:most], self._rest[most:]
-        return taken
-
-    def exactly(self, count: int) -> bytes:
-        """`count` bytes, or none at the end of the stream."""
-        taken = self.some(count)
-        if len(taken) == count:
-            return bytes(taken)
-        parts, left = [bytes(taken)], count - len(taken)
-        while left and (taken := self.some(left)):
-            parts.append(bytes(taken))
-            left -= len(taken)
-        if left and left != count:
-            raise _malformed(self._name, "it ends in the middle of an entry")
-        return b"".join(parts)
-
-    def skip(self, count: int) -> None:
-        left = count
-        while left:
-            taken = self.some(left)
-            if not taken:
-                raise _malformed(self._name, "it ends in the middle of an entry")
-            left -= len(taken)
-
-    def content(self, size: int) -> _Content:
-        return _Content(self, size, self._name)
-
-
-class _Content:
-    def __init__(self, source: _Source, size: int, name: str) -> None:
-        self._source = source
-        self._left = size
-        self._padding = -size % BLOCK
-        self._name = name
-
-    def pieces(self) -> Iterator[memoryview]:
-        while self._left:
-            taken = self._source.some(self._left)
-            if not taken:
-                raise _malformed(self._name, "it ends in the middle of a file")
-            self._left -= len(taken)
-            yield taken
-
-    def finish(self) -> None:
-        self._source.skip(self._left + self._padding)
-
-
-def _fields(block: bytes, name: str) -> tuple[bytes, ...]:
-    fields = _HEADER.unpack(block)
-    stated = _number(fields[6], name)
-    if stated != sum(block) - sum(block[_CHECKSUM]) + 8 * 0x20:
-        raise _malformed(name, "a header's checksum does not match")
-    return fields
-
-
-def _number(field: bytes, name: str) -> int:
-    if field[0] & 0x80:  # GNU base 256, for what octal digits cannot hold.
-        return int.from_bytes(field, "big", signed=False) & ((1 << (8 * len(field) - 1)) - 1)
-    text = field.strip(b"\0 ")
+    first = next(pieces, None)
+    if first is None:
+        return
     try:
-        return int(text, 8) if text else 0
-    except ValueError:
-        raise _malformed(name, f"{text!r} is no number") from None
+        for member in read_archive(itertools.chain((first,), pieces), ArchiveFormat.TAR):
+            entry = _entry(member.header, name)
+            yield Member(entry, functools.partial(_content, member, entry.size, name))
+    except MalformedArchive as error:
+        raise _malformed(name, str(error)) from None
+    for _ in pieces:
+        pass
 
 
-def _records(body: bytes, name: str) -> dict[bytes, bytes]:
-    records = {}
+def _content(member: ArchiveMember, size: int, name: str) -> Iterator[memoryview]:
+    """The content of a file without holes."""
+    if not size:
+        return
     at = 0
-    while at < len(body):
-        space = body.find(b" ", at, at + 12)
-        digits = body[at:space] if space > 0 else b""
-        length = int(digits) if digits.isdigit() else 0
-        record = body[at : at + length]
-        key, equals, value = record[len(digits) + 1 : -1].partition(b"=")
-        if length < 5 or at + length > len(body) or record[-1:] != b"\n" or not equals:
-            raise _malformed(name, "a pax record is not one")
-        records[key] = value
-        at += length
-    return records
+    try:
+        for offset, piece in member.blocks():
+            if offset != at:
+                break
+            at += len(piece)
+            yield piece
+    except MalformedArchive as error:
+        raise _malformed(name, str(error)) from None
+    if at != size:
+        raise _malformed(
+            name, f"/{member.header.path.decode(errors='replace')} has not the {size} bytes that it should"
+        )
 
 
-def _entry(fields: tuple[bytes, ...], records: dict[bytes, bytes], name: str) -> Entry:
-    kind = _KINDS.get(fields[7])
-    if kind is None:
-        raise _malformed(name, f"an entry has the unknown type {fields[7]!r}")
-    path = records.get(b"path")
-    if path is None:
-        path = fields[0].rstrip(b"\0")
-        if fields[9] == _MAGIC and (prefix := fields[15].rstrip(b"\0")):
-            path = prefix + b"/" + path
-    if kind is Kind.FILE and path.endswith(b"/"):
-        kind = Kind.DIRECTORY
-    link = records.get(b"linkpath", fields[8].rstrip(b"\0")).decode(errors="surrogateescape")
-
-    def number(key: bytes, field: bytes) -> int:
-        if key not in records:
-            return _number(field, name)
-        whole = records[key].partition(b".")[0]
-        if not whole.removeprefix(b"-").isdigit():
-            raise _malformed(name, f"{records[key]!r} is no number")
-        return int(whole)
-
-    size = number(b"size", fields[4])
-    if size < 0:
-        raise _malformed(name, "an entry's size is negative")
-    where, kind = _place(path, kind)
+def _entry(header: ArchiveHeader, name: str) -> Entry:
+    kind = Kind.HARDLINK if header.hardlink is not None else _KINDS.get(stat.S_IFMT(header.mode))
+    if kind is None or (wrong := _refused(header)):
+        why = wrong if kind else "is of no known type"
+        raise _malformed(name, f"'{header.path.decode(errors='replace')}' {why}")
+    link = _text(header.hardlink or header.symlink or b"")
+    where, kind = _place(header.path, kind)
     return Entry(
         path=where,
         kind=kind,
-        mode=_number(fields[1], name) & 0o7777,
-        uid=number(b"uid", fields[2]),
-        gid=number(b"gid", fields[3]),
-        mtime=number(b"mtime", fields[5]),
-        size=size if kind is Kind.FILE else 0,
+        mode=header.mode & 0o7777,
+        uid=header.uid,
+        gid=header.gid,
+        mtime=header.mtime,
+        size=header.size if kind is Kind.FILE else 0,
         link=_relative(link) if kind is Kind.HARDLINK else link if kind is Kind.SYMLINK else "",
-        xattrs=tuple(
-            sorted(
-                (key[len(XATTR) :].decode(errors="surrogateescape"), value)
-                for key, value in records.items()
-                if key.startswith(XATTR.encode())
-            )
-        ),
-        device=(_number(fields[13], name), _number(fields[14], name))
-        if kind in (Kind.CHARACTER, Kind.BLOCK)
-        else (0, 0),
+        xattrs=tuple(sorted((_text(key), value) for key, value in header.xattrs)) if header.xattrs else (),
+        device=header.device,
     )
+
+
+def _refused(header: ArchiveHeader) -> str:
+    """The reason why no layer may have such an entry, "" if there is none."""
+    if header.sparse:
+        # image-spec layer.md: "Sparse files SHOULD NOT be used because they lack consistent support across tar
+        # implementations." A kilobyte of them can stand for any size.
+        return "is a sparse file"
+    if header.ruled:
+        return "has an access control list in a form that image tools do not read"
+    if not (0 <= header.uid <= OWNER_LIMIT and 0 <= header.gid <= OWNER_LIMIT):
+        return f"has the owner {header.uid}:{header.gid}, which cannot be"
+    if header.size < 0:
+        return "has a negative size"
+    if header.xattrs and sum(len(key) + len(value) for key, value in header.xattrs) > XATTRS_LIMIT:
+        return f"has more than {XATTRS_LIMIT} bytes of extended attributes"
+    return ""
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="surrogateescape")
 
 
 def _place(path: bytes, kind: Kind) -> tuple[str, Kind]:
     """The canonical path, and whether the name means a whiteout."""
-    text = path.decode(errors="surrogateescape")
+    text = _text(path)
     parent, _, last = text.rstrip("/").rpartition("/")
     if last == ".wh..wh..opq":
         return _relative(parent), Kind.OPAQUE

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import process
+from pipeline.archives import libarchive_version
 from pipeline.errors import RelbuildError
 from pipeline.sandbox import kernel, loop
 from pipeline.sandbox.cgroups import PARENT, locate, usable
@@ -62,6 +63,7 @@ def _findings(folder: Path | None) -> Iterator[Finding]:
     if not nested():
         # In a user namespace nobody has block devices, which `privileges` says.
         yield _tried("loop devices", lambda: _loop(folder), "volumes of limited size")
+    yield _tried("libarchive", _archives, "reading layers and archives")
     for program, purpose in _PROGRAMS:
         path = process.find(program)
         yield Finding(program, path is not None, str(path or "not installed: run ci/setup"), purpose)
@@ -135,6 +137,10 @@ def _loop(folder: Path | None) -> str:
         _, handle = loop.attach(Path(made.name))
         os.close(handle)
     return "yes"
+
+
+def _archives() -> str:
+    return libarchive_version()
 
 
 def _openat2() -> str:

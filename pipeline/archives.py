@@ -1,0 +1,298 @@
+"""Archive streams (tar, cpio, zip), read by libarchive.
+
+libarchive only parses: nothing here creates a file. Formats are enabled one by one, filters (compression) never:
+streams are decompressed by `pipeline.streams`, whose memory and output have bounds. Headers come out as bytes, exactly
+as they stand in the archive, whatever the process's locale is: libarchive converts names to the locale and normalises
+them on the way, except where it cannot, so headers are read under a fixed locale of the thread.
+
+`libarchive-c` loads the shared library; its own iteration over entries is not used, because it drops what a layer
+needs: extended attributes, names that are not UTF-8, and the holes of sparse files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from types import ModuleType
+from typing import NamedTuple, assert_never
+
+from pipeline.errors import EnvironmentLacking
+
+HEADER_LIMIT = 16 << 20
+"""Bytes that are read for one entry's header: some pieces of a stream, because the last may begin with it. A header
+has names and attributes, of which Linux takes 4 KiB and 64 KiB; libarchive would keep up to 1 GiB of them in memory."""
+
+_LC_CTYPE_MASK = 1
+
+
+class ArchiveFormat(Enum):
+    """The formats that can be enabled."""
+
+    TAR = "tar"
+    CPIO = "cpio"
+    ZIP = "zip"
+
+
+class MalformedArchive(Exception):
+    """The stream is no archive of an enabled format, or a damaged one. The text says why."""
+
+
+class ArchiveHeader(NamedTuple):
+    """What an archive says of one entry.
+
+    `mode` has the type's bits, 0 as type for hard links. `hardlink` and `symlink` are None for what is no such link.
+    `sparse`: the content has holes. `ruled`: the entry has an access control list. `encrypted`: the content is.
+    """
+
+    path: bytes
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    size: int
+    hardlink: bytes | None
+    symlink: bytes | None
+    device: tuple[int, int]
+    xattrs: tuple[tuple[bytes, bytes], ...]
+    sparse: bool
+    ruled: bool
+    encrypted: bool
+
+
+class ArchiveMember(NamedTuple):
+    """One entry of an archive. `blocks` gives its content with each block's offset, once, before the next member is
+    asked for."""
+
+    header: ArchiveHeader
+    blocks: Callable[[], Iterator[tuple[int, memoryview]]]
+
+
+def libarchive_version() -> str:
+    """The version of the shared library. Raises EnvironmentLacking `library-missing`."""
+    number = int(_library().version_number())
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+def read_archive(pieces: Iterator[bytes], archive_format: ArchiveFormat) -> Iterator[ArchiveMember]:
+    """The members of an archive, in its order; what follows the end marker is not asked of `pieces`.
+
+    Raises MalformedArchive, EnvironmentLacking `library-missing`, and whatever `pieces` raises.
+    """
+    stream = _Stream(pieces, _library())
+    with stream.opened(archive_format):
+        while (header := stream.next_header()) is not None:
+            yield ArchiveMember(header, stream.blocks)
+
+
+class _Stream:
+    """An archive that is read: the C library's handle, and the piece that it reads from."""
+
+    def __init__(self, pieces: Iterator[bytes], library: ModuleType) -> None:
+        self._pieces = pieces
+        self._library = library
+        self._piece = b""
+        self._start = 0
+        self._header_left: int | None = None
+        self._left = 0
+        self._encrypts = False
+        self._block = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_longlong()
+        self._block_places = tuple(map(ctypes.byref, self._block))
+        self._error: BaseException | None = None
+        self._handle: object = None
+        self._entry: object = None
+        self._locale: object = None
+
+    @contextmanager
+    def opened(self, archive_format: ArchiveFormat) -> Iterator[None]:
+        """Open the archive; on leaving, free what the C library holds."""
+        library = self._library
+        self._locale = _locale(archive_format)
+        self._encrypts = archive_format is ArchiveFormat.ZIP
+        callback = library.READ_CALLBACK(self._more)
+        self._handle = library.read_new()
+        try:
+            self._entry = library.entry_new()
+            library.get_read_filter_function("none")(self._handle)
+            for name in _functions(archive_format):
+                library.get_read_format_function(name)(self._handle)
+            self._called(library.read_open, self._handle, None, library.NO_OPEN_CB, callback, library.NO_CLOSE_CB)
+            yield
+        finally:
+            if self._entry is not None:
+                library.entry_free(self._entry)
+            library.read_free(self._handle)
+
+    def _more(self, handle: object, context: object, where: ctypes.Array[ctypes.c_void_p]) -> int:
+        """Hand the next piece to the C library, which reads from it until it asks again. An exception must not leave
+        through C: it is kept, and raised when the library has returned."""
+        try:
+            for piece in self._pieces:
+                if piece:
+                    if self._header_left is not None:
+                        self._header_left -= len(piece)
+                        if self._header_left < 0:
+                            raise MalformedArchive(f"an entry has more than {HEADER_LIMIT >> 20} MiB of headers")
+                    self._piece = piece
+                    self._start = ctypes.cast(ctypes.c_char_p(piece), ctypes.c_void_p).value or 0
+                    where[0] = self._start
+                    return len(piece)
+        except BaseException as error:
+            self._error = error
+            return -1
+        return 0
+
+    def _called(self, function: Callable[..., int], *arguments: object) -> int:
+        try:
+            status = function(*arguments)
+        except self._library.ArchiveError as error:
+            if self._error is not None:
+                raise self._error from None
+            raise MalformedArchive(error.msg or "it cannot be read") from None
+        if self._error is not None:
+            raise self._error
+        return int(status)
+
+    def next_header(self) -> ArchiveHeader | None:
+        """The next entry's, None at the end."""
+        library, entry = self._library, self._entry
+        if self._left:
+            self._called(library.read_data_skip, self._handle)
+        before = _libc().uselocale(self._locale)
+        self._header_left = HEADER_LIMIT
+        try:
+            status = self._called(library.read_next_header2, self._handle, entry)
+        finally:
+            self._header_left = None
+            _libc().uselocale(before)
+        if status == library.ARCHIVE_EOF:
+            return None
+        if status == library.ARCHIVE_WARN:
+            self._judge_warning()
+        path, mode = library.entry_pathname(entry), library.entry_mode(entry)
+        if path is None:
+            raise MalformedArchive("an entry has no name")
+        kind = stat.S_IFMT(mode)
+        device = kind in (stat.S_IFCHR, stat.S_IFBLK)
+        size = self._left = library.entry_size(entry)
+        return ArchiveHeader(
+            path,
+            mode,
+            library.entry_uid(entry),
+            library.entry_gid(entry),
+            library.entry_mtime(entry),
+            size,
+            library.entry_hardlink(entry),
+            library.entry_symlink(entry) if kind == stat.S_IFLNK else None,
+            (library.entry_rdevmajor(entry), library.entry_rdevminor(entry)) if device else (0, 0),
+            self._xattrs() if library.entry_xattr_reset(entry) else (),
+            size > 0 and library.entry_sparse_count(entry) > 0,
+            library.entry_acl_types(entry) != 0,
+            self._encrypts and library.entry_is_data_encrypted(entry) > 0,
+        )
+
+    def _judge_warning(self) -> None:
+        """Refuse an entry that the library read only in part. That it could not convert a name is what was wanted."""
+        message = self._library.error_string(self._handle) or b""
+        if b"can't be converted from UTF-8" not in message:
+            raise MalformedArchive(message.decode(errors="replace"))
+
+    def _xattrs(self) -> tuple[tuple[bytes, bytes], ...]:
+        library, entry = self._library, self._entry
+        name, value, size = ctypes.c_char_p(), ctypes.c_void_p(), ctypes.c_size_t()
+        found: dict[bytes, bytes] = {}
+        while (
+            library.entry_xattr_next(entry, ctypes.byref(name), ctypes.byref(value), ctypes.byref(size))
+            == library.ARCHIVE_OK
+        ):
+            key = name.value or b""
+            content = ctypes.string_at(value, size.value) if value.value else b""
+            if found.setdefault(key, content) != content:
+                raise MalformedArchive(f"an entry has the attribute {key!r} twice")
+        return tuple(sorted(found.items()))
+
+    def blocks(self) -> Iterator[tuple[int, memoryview]]:
+        """The content of the current entry. What lies in the current piece is not copied."""
+        library, handle, end = self._library, self._handle, self._left
+        address, size, offset = self._block
+        while self._left:
+            status = self._called(library.read_data_block, handle, *self._block_places)
+            if status == library.ARCHIVE_EOF:
+                self._left = 0
+                return
+            if status == library.ARCHIVE_WARN:
+                self._judge_warning()
+            length = size.value
+            if not length:
+                continue
+            at = (address.value or 0) - self._start
+            if at >= 0 and at + length <= len(self._piece):
+                block = memoryview(self._piece)[at : at + length]
+            else:
+                block = memoryview(ctypes.string_at(address, length))
+            self._left = max(0, end - offset.value - length)
+            yield offset.value, block
+
+
+def _functions(archive_format: ArchiveFormat) -> tuple[str, ...]:
+    """The format's names in the library."""
+    match archive_format:
+        case ArchiveFormat.TAR:
+            return ("tar",)
+        case ArchiveFormat.CPIO:
+            return ("cpio",)
+        case ArchiveFormat.ZIP:
+            return ("zip_streamable",)
+        case _:
+            assert_never(archive_format)
+
+
+@functools.cache
+def _library() -> ModuleType:
+    """`libarchive.ffi`, with what it does not declare. Raises EnvironmentLacking `library-missing`."""
+    try:
+        import libarchive
+        from libarchive import ffi
+    except (ImportError, OSError, AttributeError) as error:
+        raise EnvironmentLacking(
+            "library-missing",
+            f"archives cannot be read, because the shared library libarchive cannot be loaded: {error}",
+            hint="install it: the package is libarchive13 on Debian 12, libarchive on Fedora and EL",
+        ) from error
+    # It tells warnings to Python's log, which prints them; they are judged here.
+    logging.getLogger("libarchive").setLevel(logging.ERROR)
+    ffi.ArchiveError = libarchive.ArchiveError
+    pointer = ctypes.c_void_p
+    ffi.ffi("entry_xattr_reset", [pointer], ctypes.c_int)
+    ffi.ffi(
+        "entry_xattr_next",
+        [pointer, ctypes.POINTER(ctypes.c_char_p), ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_size_t)],
+        ctypes.c_int,
+    )
+    ffi.ffi("entry_sparse_count", [pointer], ctypes.c_int)
+    ffi.ffi("entry_acl_types", [pointer], ctypes.c_int)
+    ffi.ffi("entry_is_data_encrypted", [pointer], ctypes.c_int)
+    module: ModuleType = ffi
+    return module
+
+
+@functools.cache
+def _libc() -> ctypes.PyDLL:
+    libc = ctypes.PyDLL(None)
+    libc.newlocale.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
+    libc.newlocale.restype = ctypes.c_void_p
+    libc.uselocale.argtypes = [ctypes.c_void_p]
+    libc.uselocale.restype = ctypes.c_void_p
+    return libc
+
+
+@functools.cache
+def _locale(archive_format: ArchiveFormat) -> object:
+    """The locale under which headers are read: for tar and cpio "C", in which no name that is not ASCII is converted
+    and the library falls back to the bytes as they are; for zip, whose reader has no such fallback, UTF-8."""
+    wanted = b"C.UTF-8" if archive_format is ArchiveFormat.ZIP else b"C"
+    return _libc().newlocale(_LC_CTYPE_MASK, wanted, None) or _libc().newlocale(_LC_CTYPE_MASK, b"C", None)
