@@ -32,7 +32,7 @@ from pipeline.escaping import visible
 from pipeline.mirror.addresses import is_address, parse_address
 from pipeline.model.advisory import SECURITY, Threshold, age_in_days, exceeding
 from pipeline.model.lifetime import days_text, lifetime_warning
-from pipeline.model.night import MissingFix
+from pipeline.model.published_image import MissingFix
 from pipeline.release import Audit, AuditedImage, AuditOrder, audit, require_below
 
 _SHOWN = 6

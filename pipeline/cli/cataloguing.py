@@ -205,7 +205,9 @@ def _night(request: Request, around: Surroundings) -> Night:
         with _tags(request.to, around) as resolve:
             night = again(store, made, environment=environment, clock=around.clock, get=get, resolve=resolve)
         if night is not None:
-            waiting = due(store, str(request.to), (one.name for one in night.products if one.digest), night.began)
+            waiting = due(
+                store, str(request.to), (one.name for one in night.products if one.published.digest), night.began
+            )
             if waiting:
                 from pipeline.cli.nights import renew_night
 
@@ -244,7 +246,7 @@ def _tags(to: Address, around: Surroundings) -> Iterator[Resolve]:
 
 
 def _planned_lines(planned: tuple[Planned, ...]) -> list[str]:
-    return [f"{one.action:<9} {one.product.name}: {one.product.why}" for one in planned]
+    return [f"{one.action:<9} {one.product.name}: {one.product.run.why}" for one in planned]
 
 
 def _planned_as_json(planned: Planned) -> dict[str, object]:
@@ -256,13 +258,13 @@ def _planned_as_json(planned: Planned) -> dict[str, object]:
         "platform": product.platform,
         "arch": product.arch,
         "from": product.parent,
-        "why": product.why,
+        "why": product.run.why,
     }
 
 
 def _night_lines(night: Night) -> list[str]:
     counts = ", ".join(f"{night.count(outcome)} {outcome}" for outcome in Outcome if night.count(outcome))
-    sent = sum(product.uploaded for product in night.products)
+    sent = sum(product.run.uploaded for product in night.products)
     took = (night.ended - night.began) / 1000
     lines = [_product_line(product) for product in night.products]
     lines += [f"too long  {text}" for text in night.exceeded]
@@ -271,8 +273,8 @@ def _night_lines(night: Night) -> list[str]:
 
 
 def _product_line(product: Product) -> str:
-    version = f" {product.version}" if product.version else ""
-    line = f"{product.outcome:<9} {product.name}{version}: {product.why}"
-    if product.failure is not None:
-        return f"{line} [{product.failure.code}]\n          again: {product.failure.command}"
+    version = f" {product.published.version}" if product.published.version else ""
+    line = f"{product.run.outcome:<9} {product.name}{version}: {product.run.why}"
+    if product.run.failure is not None:
+        return f"{line} [{product.run.failure.code}]\n          again: {product.run.failure.command}"
     return line

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
-from pipeline.model.night import MissingFix
 from pipeline.model.package import Nevra
+from pipeline.model.published_image import MissingFix
 
 SECURITY = "security"
 """The kind of advisory that fixes vulnerabilities."""

@@ -1,9 +1,9 @@
 """Nouns as JSON and back, by their declared types: what is read is exactly what could have been written.
 
 A dataclass is an object with a member for each field (but those that do not take part in comparisons: where in a
-recipe something stood); where one of several may stand, `type` says which. A tuple is an array, a digest its text. A
-fraction is a text, because canonical JSON has none. A value of another type is refused: nothing is guessed and nothing
-converted.
+recipe something stood); the members of an `EMBEDDED` field stand in the object itself. Where one of several may stand,
+`type` says which. A tuple is an array, a digest its text. A fraction is a text, because canonical JSON has none. A
+value of another type is refused: nothing is guessed and nothing converted.
 
 Documents that outlive a release (a night, evidence, a report) are read with `read_json`: members that are not known are
 passed over, and one that is missing has its field's default, if it has one. So a field may be added to a noun, with a
@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pipeline.digest import DiffId, Digest, canonical_json
@@ -29,6 +29,9 @@ from pipeline.errors import VerificationError
 Noun = TypeVar("Noun")
 
 _TAG = "type"
+EMBEDDED: Mapping[str, bool] = MappingProxyType({"embedded": True})
+"""Metadata of a field that is a dataclass and whose members stand in JSON beside those of the outer one: one object to
+readers, two to those who fill it."""
 
 
 def to_json(value: object) -> object:
@@ -106,13 +109,25 @@ def _written(declared: object, value: object) -> object:
         return str(value)
     kind: type = type(value)
     if is_dataclass(kind):
-        return {name: _written(inner, getattr(value, name)) for name, inner in _members(kind)}
+        return _written_object(kind, value)
     if declared is float:
         assert isinstance(value, int | float)
         return repr(float(value))
     if type(value) not in (str, int, bool):
         raise TypeError(f"{value!r} has no JSON form")
     return value
+
+
+def _written_object(kind: type, value: object) -> dict[str, object]:
+    made: dict[str, object] = {}
+    for name, inner in _members(kind):
+        written = _written(inner, getattr(value, name))
+        if name in _embedded(kind):
+            assert isinstance(written, dict)
+            made |= written
+        else:
+            made[name] = written
+    return made
 
 
 def _written_one_of(declared: object, value: object) -> object:
@@ -166,16 +181,21 @@ def _read_text(declared: type[Digest | DiffId | StrEnum | float], value: object,
 def _read_object(declared: type, value: object, where: str, *, lenient: bool) -> object:
     if not isinstance(value, dict):
         raise ValueError(f"{where} is no object")
-    members, given = _members(declared), {str(key) for key in value}
-    known = {name for name, _ in members}
+    given = {str(key) for key in value}
+    known = _names(declared)
     optional = _with_default(declared) if lenient else frozenset()
     if lacking := sorted(known - given - optional):
         raise ValueError(f"{where} lacks {', '.join(lacking)[:200]}")
     if not lenient and (unknown := sorted(given - known)):
         raise ValueError(f"{where} has, without reason, {', '.join(unknown)[:200]}")
-    read = {
-        name: _read(inner, value[name], f"{where}.{name}", lenient=lenient) for name, inner in members if name in given
-    }
+    read: dict[str, object] = {}
+    for name, inner in _members(declared):
+        if name in _embedded(declared):
+            assert isinstance(inner, type)
+            own = {key: one for key, one in value.items() if key in _names(inner)}
+            read[name] = _read(inner, own, where, lenient=lenient)
+        elif name in given:
+            read[name] = _read(inner, value[name], f"{where}.{name}", lenient=lenient)
     return _made(declared, read)
 
 
@@ -214,13 +234,32 @@ def _members(kind: type) -> tuple[tuple[str, object], ...]:
 
 
 @cache
+def _embedded(kind: type) -> Mapping[str, type]:
+    """The fields of a dataclass whose members stand in its own object, with their types."""
+    hints = get_type_hints(kind)
+    return {one.name: hints[one.name] for one in fields(kind) if "embedded" in one.metadata}
+
+
+@cache
+def _names(kind: type) -> frozenset[str]:
+    """The members of a dataclass's object. Raises TypeError where one stands for two fields."""
+    own = [name for name, _ in _members(kind) if name not in _embedded(kind)]
+    names = [*own, *(name for inner in _embedded(kind).values() for name in _names(inner))]
+    if len(names) != len(set(names)):
+        raise TypeError(f"{kind!r} has one member for two fields")
+    return frozenset(names)
+
+
+@cache
 def _with_default(kind: type) -> frozenset[str]:
-    """The fields of a dataclass that may be left out."""
+    """The members of a dataclass's object that may be left out."""
 
     def has_default(field: Field[object]) -> bool:
         return field.default is not MISSING or field.default_factory is not MISSING
 
-    return frozenset(field.name for field in fields(kind) if has_default(field))
+    inner = _embedded(kind)
+    own = frozenset(field.name for field in fields(kind) if field.name not in inner and has_default(field))
+    return own.union(*(_with_default(one) for one in inner.values()))
 
 
 @cache

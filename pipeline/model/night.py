@@ -3,10 +3,12 @@ from. Times are milliseconds since the epoch, durations milliseconds, sizes byte
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pipeline.digest import Digest
+from pipeline.model.json_form import EMBEDDED
+from pipeline.model.published_image import PublishedImage
 
 NIGHT_FORMAT = 1
 
@@ -48,148 +50,44 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class PackageSize:
-    """A package of the image: where it is, which source package it was built from, and how many bytes its files have.
-    `evr` e.g. `1:3.0.7-2`."""
+class ProductRun:
+    """What one run did about a product, and nothing that outlives the run.
 
-    name: str
-    evr: str
-    arch: str
-    layer: str
-    source: str
-    size: int
+    `why` says in words why it was built or not. `steps` are (name, duration) in order. `uploaded` bytes were sent,
+    `moved` are the tags that were moved. `worker` is where it was made, "" on this machine.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class LayerSize:
-    """A layer of the image, lowest first. `size` as it is downloaded, `tar_size` unpacked."""
-
-    name: str
-    digest: Digest
-    size: int
-    tar_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class PackageChange:
-    """A package that is another than last time. `before` and `after` are versions, "": it was not there, or is gone."""
-
-    name: str
-    before: str
-    after: str
-
-
-@dataclass(frozen=True, slots=True)
-class CheckFigure:
-    """What one check of one instance came to."""
-
-    instance: str
-    name: str
-    passed: bool
-    took: int
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What the launched instances used at most: bytes of memory, microseconds of processor, processes; and how long
-    until the first was ready. None where the kernel or the runtime does not tell."""
-
-    peak_memory: int | None = None
-    cpu_time: int | None = None
-    peak_pids: int | None = None
-    ready_after: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MissingFix:
-    """A package in the image for which the repositories offer a security fix. `severity` is a word of updateinfo in
-    lower case (`critical`, `important`, `moderate`, `low`, or "" where the advisory gives none), `issued` when the
-    advisory came out (0: it has no date), `has` and `fixed_in` are versions, `kind` the advisory's type: where other
-    fixes were asked for as well, `bugfix` and the like."""
-
-    advisory: str
-    severity: str
-    title: str
-    issued: int
-    cves: tuple[str, ...]
-    package: str
-    has: str
-    fixed_in: str
-    repository: str
-    kind: str = "security"
-
-
-@dataclass(frozen=True, slots=True)
-class FixTaken:
-    """A security fix that came in with this build."""
-
-    advisory: str
-    severity: str
-    title: str
-    cves: tuple[str, ...]
-    package: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Attached:
-    """A document that goes with the image: what it is (`SPDX`, `CycloneDX`, `provenance`, `smoke report`, …), the
-    digest of the blob that holds it, and where that is below the mirror's root, "" if the mirror is a registry."""
-
-    name: str
-    digest: Digest
-    media_type: str
-    size: int
-    path: str = ""
+    outcome: Outcome
+    why: str
+    began: int = 0
+    took: int = 0
+    steps: tuple[tuple[str, int], ...] = ()
+    worker: str = ""
+    uploaded: int = 0
+    moved: tuple[str, ...] = ()
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What a night came to for one product on one platform and architecture.
+    """What a night came to for one product on one platform and architecture: what its recipe says (the fields that
+    stand here), what the `run` did, and the `published` image that stands on the mirror now. In JSON all three are one
+    object.
 
-    `name` is the recipe's, `recipe` its path as it was given. `why` says in words why it was built or not. `parent` is
-    the product that it is built from, "" if none. `digest` is the image's that stands on the mirror now, None if there
-    never was one; `tags` are those that point to it, `immutable` the one that always will. `began` and `took` are of
-    this night; `steps` are (name, duration) in order. `built` is when the image that stands there was built, and
-    `build_took` how long that took. `uploaded` bytes were sent, `moved` are the tags that were moved. `worker` is
-    where it was made, "" on this machine. `end_of_life` is a date (`2027-04-30`), or "".
-
-    `changes`, `fixes` and `previous` (the digest before) tell of the image that stands there against the one before it.
+    `name` is the recipe's, `recipe` its path as it was given. `parent` is the product that it is built from, "" if
+    none. `end_of_life` is a date (`2027-04-30`), or "".
     """
 
     name: str
     recipe: str
     platform: str
     arch: str
-    outcome: Outcome
-    why: str
+    run: ProductRun = field(metadata=EMBEDDED)
+    published: PublishedImage = field(default_factory=PublishedImage, metadata=EMBEDDED)
     description: str = ""
     labels: tuple[tuple[str, str], ...] = ()
-    version: str = ""
-    digest: Digest | None = None
-    previous: Digest | None = None
-    tags: tuple[str, ...] = ()
-    immutable: str = ""
     parent: str = ""
-    began: int = 0
-    took: int = 0
-    built: int = 0
-    build_took: int = 0
-    steps: tuple[tuple[str, int], ...] = ()
-    worker: str = ""
-    uploaded: int = 0
-    moved: tuple[str, ...] = ()
-    packages: tuple[PackageSize, ...] = ()
-    layers: tuple[LayerSize, ...] = ()
-    changes: tuple[PackageChange, ...] = ()
-    fixes: tuple[FixTaken, ...] = ()
-    missing: tuple[MissingFix, ...] = ()
-    checks: tuple[CheckFigure, ...] = ()
-    resources: Resources = Resources()
-    attached: tuple[Attached, ...] = ()
     end_of_life: str = ""
-    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,4 +138,4 @@ class Night:
 
     def count(self, outcome: Outcome) -> int:
         """How many products came to that."""
-        return sum(product.outcome is outcome for product in self.products)
+        return sum(product.run.outcome is outcome for product in self.products)

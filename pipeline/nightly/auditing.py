@@ -8,7 +8,8 @@ from dataclasses import replace
 from pipeline.errors import RelbuildError
 from pipeline.gather import Workshop
 from pipeline.model.advisory import ImagePackage
-from pipeline.model.night import Outcome, PackageSize, Product
+from pipeline.model.night import Outcome, Product
+from pipeline.model.published_image import PackageSize
 from pipeline.nightly.planning import Offer
 from pipeline.repos import open_repositories
 from pipeline.resolve import fixes_taken, missing_fixes, read_bulletin, streams_in_use
@@ -42,13 +43,15 @@ def audited(product: Product, offers: Sequence[Offer], before: Mapping[str, Prod
     offer = next((one for one in offers if (one.platform.name, one.arch) == (product.platform, product.arch)), None)
     if offer is None or offer.bulletin is None:
         return product
-    bulletin, packages = offer.bulletin, _packages(product.packages)
+    bulletin, packages = offer.bulletin, _packages(product.published.packages)
     streams = streams_in_use(packages, bulletin.streams)
-    product = replace(product, missing=missing_fixes(packages, bulletin.advisories.given, streams=streams))
+    missing = missing_fixes(packages, bulletin.advisories.given, streams=streams)
+    product = replace(product, published=replace(product.published, missing=missing))
     former = before.get(product.name)
-    if product.outcome is Outcome.BUILT and former is not None and former.packages:
+    if product.run.outcome is Outcome.BUILT and former is not None and former.published.packages:
         given = bulletin.advisories.given
-        product = replace(product, fixes=fixes_taken(_packages(former.packages), packages, given, streams=streams))
+        fixes = fixes_taken(_packages(former.published.packages), packages, given, streams=streams)
+        product = replace(product, published=replace(product.published, fixes=fixes))
     return product
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from pipeline.errors import PublicationRefused
 from pipeline.mirror.protocol import Mirror
 from pipeline.model.night import Outcome, Product
@@ -9,7 +11,7 @@ from pipeline.model.night import Outcome, Product
 
 def demand_same(answered: Product, given: Product) -> None:
     """Refuse an answer about another product than was given. Raises PublicationRefused `answer-foreign`."""
-    for name in ("name", "platform", "arch", "recipe", "parent"):
+    for name in (one.name for one in fields(Product) if one.name not in ("run", "published")):
         if getattr(answered, name) != getattr(given, name):
             raise PublicationRefused(
                 "answer-foreign",
@@ -23,17 +25,18 @@ def demand_published(product: Product, mirror: Mirror, destination: str) -> None
 
     Raises PublicationRefused `publication-missing`, and what asking the mirror raises.
     """
-    if product.outcome not in (Outcome.BUILT, Outcome.RETESTED) or product.digest is None:
+    if product.run.outcome not in (Outcome.BUILT, Outcome.RETESTED) or product.published.digest is None:
         return
     repository = mirror.repository(product.name)
     # A test alone moves no floating tag: those may have been moved back by a person.
-    floating = product.tags if product.outcome is Outcome.BUILT else ()
-    for tag in dict.fromkeys((product.immutable, *floating)):
+    floating = product.published.tags if product.run.outcome is Outcome.BUILT else ()
+    image = product.published
+    for tag in dict.fromkeys((image.immutable, *floating)):
         found = repository.resolve(tag)
-        if found != product.digest:
+        if found != image.digest:
             raise PublicationRefused(
                 "publication-missing",
-                f"{product.worker or 'the worker'} reports {product.digest} as published, but at {destination} "
+                f"{product.run.worker or 'the worker'} reports {image.digest} as published, but at {destination} "
                 f"'{product.name}:{tag}' {f'points to {found}' if found else 'does not exist'}",
                 place=f"{destination}/{product.name}:{tag}",
                 hint="every worker must reach the same mirror by this name: a `dir:` mirror is one file system at one "

@@ -1,17 +1,14 @@
-"""What a page and a report show of a product: sizes, changes, checks, what is attached."""
+"""The documents that are attached to a published image, and the packages of the one before."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pipeline.digest import Digest
-from pipeline.gather import Locked
 from pipeline.mirror.addresses import Address, MirrorKind
 from pipeline.mirror.attestations import bundles
 from pipeline.mirror.protocol import Repository
-from pipeline.model.image import Image
-from pipeline.model.night import Attached, CheckFigure, LayerSize, PackageChange, PackageSize, Resources
-from pipeline.model.report import SmokeReport
+from pipeline.model.published_image import Attached, package_versions
 from pipeline.nightly.record import Standing
 from pipeline.oci import PREDICATE_TYPE, bundle_layer
 from pipeline.oci.predicates import CYCLONEDX, LOCK, PROVENANCE, SIGN, SMOKE, SPDX
@@ -28,72 +25,15 @@ NAMES = {
 """What people call what is attested."""
 
 
-def package_sizes(locked: Locked) -> tuple[PackageSize, ...]:
-    """Every package of the image, sorted; `size` as it is installed."""
-    return tuple(
-        PackageSize(
-            name=one.package.nevra.name,
-            evr=one.package.nevra.evr,
-            arch=one.package.nevra.arch,
-            layer=one.layer,
-            source=one.package.source_rpm,
-            size=one.package.installed_size,
-        )
-        for one in locked.all_chosen
-    )
-
-
-def layer_sizes(image: Image) -> tuple[LayerSize, ...]:
-    """The layers of the image, lowest first."""
-    return tuple(LayerSize(one.name, one.blob.digest, one.blob.size, one.tar_size) for one in image.layers)
-
-
 def packages_of(standing: Standing) -> Mapping[str, str] | None:
     """Name of each package of an image that stands on a mirror → its version, None if nobody knows."""
-    if standing.product is not None and standing.product.packages:
-        return _versions([(one.name, one.arch, one.evr) for one in standing.product.packages])
+    if standing.product is not None and standing.product.published.packages:
+        return package_versions([(one.name, one.evr) for one in standing.product.published.packages])
     if not standing.record.lock:
         return None
     sections = parse_lock(standing.record.lock, "the lock").sections
     nevras = [one.package.nevra for section in sections for one in section.resolution.chosen]
-    return _versions([(nevra.name, nevra.arch, nevra.evr) for nevra in nevras])
-
-
-def changed_packages(before: Mapping[str, str], now: Sequence[PackageSize]) -> tuple[PackageChange, ...]:
-    """What is not as it was, by name."""
-    after = _versions([(one.name, one.arch, one.evr) for one in now])
-    return tuple(
-        PackageChange(name, before.get(name, ""), after.get(name, ""))
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
-    )
-
-
-def _versions(packages: Sequence[tuple[str, str, str]]) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
-    for name, _, evr in packages:
-        found.setdefault(name, []).append(evr)
-    return {name: ", ".join(sorted(evrs)) for name, evrs in found.items()}
-
-
-def check_figures(report: SmokeReport) -> tuple[CheckFigure, ...]:
-    """Every check of every instance."""
-    return tuple(
-        CheckFigure(instance.name, check.name, check.passed, check.took, check.detail)
-        for instance in report.instances
-        for check in instance.checks
-    )
-
-
-def resources(report: SmokeReport | None) -> Resources:
-    """The most that any instance used, and when the first was ready."""
-    instances = report.instances if report else ()
-    return Resources(
-        peak_memory=max((one.peak_memory for one in instances if one.peak_memory is not None), default=None),
-        cpu_time=max((one.cpu_time for one in instances if one.cpu_time is not None), default=None),
-        peak_pids=max((one.peak_pids for one in instances if one.peak_pids is not None), default=None),
-        ready_after=min((one.ready_after for one in instances if one.ready_after is not None), default=None),
-    )
+    return package_versions([(nevra.name, nevra.evr) for nevra in nevras])
 
 
 def attached_to(repository: Repository, image: Digest, to: Address) -> tuple[Attached, ...]:

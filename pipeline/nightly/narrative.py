@@ -109,9 +109,10 @@ def _planned(entry: Entry, planner: Planner, planned: Mapping[str, Planned], loc
         product = planner.plan(entry)
         below = planned.get(entry.parent)
         if below is not None and below.action == "failed":
-            return Planned(replace(product, outcome=Outcome.BLOCKED, why=f"'{entry.parent}' failed"), "failed")
+            return Planned(_with_run(product, Outcome.BLOCKED, f"'{entry.parent}' failed"), "failed")
         if below is not None and below.action != "nothing":
-            return Planned(replace(product, why=f"it is built from '{entry.parent}'"), f"after {entry.parent}")
+            why = f"it is built from '{entry.parent}'"
+            return Planned(_with_run(product, product.run.outcome, why), f"after {entry.parent}")
         decision = planner.decide(entry, product, below.product if below else None, locks)
     except RelbuildError as error:
         return Planned(failed(planner.as_known(entry, product), error, planner.making), "failed")
@@ -121,7 +122,7 @@ def _planned(entry: Entry, planner: Planner, planned: Mapping[str, Planned], loc
         return Planned(decision.product, "nothing")
     locks.update(dict(decision.job.locks))
     action = "test" if decision.job.test_only else "resolve" if decision.job.may_be_same else "build"
-    return Planned(replace(decision.product, why=decision.job.why), action)
+    return Planned(_with_run(decision.product, decision.product.run.outcome, decision.job.why), action)
 
 
 @contextlib.contextmanager
@@ -201,7 +202,7 @@ class _Shift:
         try:
             product = self.planner.plan(entry)
             parent = self._done.get(entry.parent)
-            if parent is not None and parent.outcome in (Outcome.FAILED, Outcome.BLOCKED):
+            if parent is not None and parent.run.outcome in (Outcome.FAILED, Outcome.BLOCKED):
                 known = self.planner.as_known(entry, product)
                 self._done[entry.name] = _blocked(known, parent, self.order.making)
                 return None
@@ -241,7 +242,8 @@ class _Shift:
     def _take(self, ended: Ended) -> None:
         job = self._jobs.pop(ended.name)
         if isinstance(ended.result, Worked):
-            product = replace(_tried(ended.result.product, ended.tried), worker=ended.worker)
+            product = _tried(ended.result.product, ended.tried)
+            product = replace(product, run=replace(product.run, worker=ended.worker))
             self._settle(ended.name, self._confirmed(job, replace(ended.result, product=product)))
             return
         failure = Failure(
@@ -251,7 +253,7 @@ class _Shift:
             hint="look at its log and the kernel's (memory?); what it left behind is removed by the next start",
             command=command_for(job.product, self.order.making),
         )
-        self._done[ended.name] = replace(job.product, outcome=Outcome.FAILED, why=failure.message, failure=failure)
+        self._done[ended.name] = _with_run(job.product, Outcome.FAILED, failure.message, failure)
 
     def _confirmed(self, job: Job, worked: Worked) -> Worked:
         """Check a worker's report against the mirror itself; return it, or the failure."""
@@ -260,7 +262,8 @@ class _Shift:
             demand_same(worked.product, job.product)
             demand_published(worked.product, self.planner.mirror, str(self.order.making.to))
         except RelbuildError as error:
-            before = replace(job.product, worker=worked.product.worker, took=worked.product.took)
+            run = replace(job.product.run, worker=worked.product.run.worker, took=worked.product.run.took)
+            before = replace(job.product, run=run)
             return Worked(failed(before, error, self.order.making), None)
         return worked
 
@@ -294,10 +297,10 @@ class _Shift:
 
 def _tried(product: Product, workers: Sequence[str]) -> Product:
     """A product that failed for what machines lack, with the workers that it failed on."""
-    if product.failure is None or len(workers) < 2:
+    if product.run.failure is None or len(workers) < 2:
         return product
-    hint = f"{product.failure.hint}; it failed so on {', '.join(workers)}".removeprefix("; ")
-    return replace(product, failure=replace(product.failure, hint=hint))
+    hint = f"{product.run.failure.hint}; it failed so on {', '.join(workers)}".removeprefix("; ")
+    return replace(product, run=replace(product.run, failure=replace(product.run.failure, hint=hint)))
 
 
 def _blocked(product: Product, parent: Product, making: Making) -> Product:
@@ -307,7 +310,11 @@ def _blocked(product: Product, parent: Product, making: Making) -> Product:
         "parent-failed",
         why,
         place=product.recipe,
-        hint=f"mend '{parent.name}' first: {parent.why}",
+        hint=f"mend '{parent.name}' first: {parent.run.why}",
         command=command_for(parent, making),
     )
-    return replace(product, outcome=Outcome.BLOCKED, why=why, failure=failure)
+    return _with_run(product, Outcome.BLOCKED, why, failure)
+
+
+def _with_run(product: Product, outcome: Outcome, why: str, failure: Failure | None = None) -> Product:
+    return replace(product, run=replace(product.run, outcome=outcome, why=why, failure=failure))

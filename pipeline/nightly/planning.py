@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 from pipeline.digest import Digest, canonical_json, digest_file
 from pipeline.errors import RelbuildError, UsageError, VerificationError
@@ -20,7 +18,7 @@ from pipeline.mirror.tag_check import check_tag
 from pipeline.mirror.tags import floating_tags, immutable_tag
 from pipeline.model.absolute_path import absolute
 from pipeline.model.lock import Lock, LockSection
-from pipeline.model.night import Outcome, Product, RepositoryState
+from pipeline.model.night import Outcome, Product, ProductRun, RepositoryState
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
 from pipeline.nightly.catalogue import Catalogue, Entry, groups_itself
@@ -132,13 +130,11 @@ class Planner:
             str(entry.path),
             platform.name,
             arch,
-            Outcome.UNCHANGED,
-            "",
+            ProductRun(Outcome.UNCHANGED, "", began=int(self.workshop.clock() * 1000)),
             labels=entry.recipe.image.labels,
             description=dict(entry.recipe.image.labels).get(DESCRIPTION, ""),
             end_of_life=entry.recipe.end_of_life,
             parent=entry.parent,
-            began=int(self.workshop.clock() * 1000),
         )
 
     def last(self, name: str) -> Product | None:
@@ -159,8 +155,8 @@ class Planner:
         """The names of the packages of an entry's image: as the last night said, else as its lock and those of what it
         is built from say; None if nobody knows."""
         known = self.last(entry.name)
-        if known is not None and known.packages:
-            return {package.name for package in known.packages}
+        if known is not None and known.published.packages:
+            return {package.name for package in known.published.packages}
         names: set[str] = set()
         for path in (entry.path, *(one.path for one in self.catalogue.below(entry.name))):
             lock = read_lock(lock_path(path))
@@ -174,10 +170,11 @@ class Planner:
         None where not even its platform is known."""
         last = self.last(entry.name)
         if product is None:
-            return replace(last or Product(entry.name, str(entry.path), "", "", Outcome.FAILED, ""), **_NO_DEEDS)
+            run = ProductRun(Outcome.FAILED, "")
+            return replace(last, run=run) if last else Product(entry.name, str(entry.path), "", "", run)
         if last is None or (last.platform, last.arch) != (product.platform, product.arch):
             return product
-        return replace(last, **{name: getattr(product, name) for name in _OF_TONIGHT})
+        return replace(product, published=last.published)
 
     def decide(self, entry: Entry, product: Product, parent: Product | None, locks: Mapping[str, str]) -> Decision:
         """What is to be done about a product. `parent` is what became tonight of what it is built from, `locks` the
@@ -204,7 +201,7 @@ class Planner:
             locks=self._locks(entry, standing, locks),
             why=_why(standing, changed),
             standing=standing,
-            parent=parent.digest if parent else None,
+            parent=parent.published.digest if parent else None,
             resolve=on_worker,
         )
         if standing is not None and OFFER not in changed and changed <= TESTING and not self.making.retest:
@@ -244,7 +241,7 @@ class Planner:
             **testing(recipe, self._tested_with(), full=self.making.full),
             "repositories": str(given["repositories"]),
             "keys": str(given["keys"]),
-            "parent": str(parent.digest) if parent else "none",
+            "parent": str(parent.published.digest) if parent else "none",
             "templates": "none",
             OFFER: self._locked_offer(entry) if self.making.locked else offer.digest,
         }
@@ -353,7 +350,7 @@ class Planner:
 
     def _attested(self, repository: Repository, product: Product) -> Standing | None:
         last = self.last(product.name)
-        digest = last.digest if last else None
+        digest = last.published.digest if last else None
         reference = digest or repository.resolve("latest")
         if reference is None or self.making.key is None:
             return None
@@ -368,9 +365,10 @@ class Planner:
         immutable = immutable_tag(held.version, held.created, held.digest)
         if record is None or repository.resolve(immutable) != held.digest:
             return None
-        known = last if last and last.digest == held.digest else product
+        known = last if last and last.published.digest == held.digest else product
         tags = tuple(tag for tag in floating_tags(held.version) if repository.resolve(tag) == held.digest)
-        return Standing(record, held.digest, immutable, replace(known, version=held.version, tags=tags))
+        published = replace(known.published, version=held.version, tags=tags)
+        return Standing(record, held.digest, immutable, replace(known, published=published))
 
 
 def _why(standing: Standing | None, changed: frozenset[str]) -> str:
@@ -386,7 +384,7 @@ def _only_tests(job: Job, standing: Standing, changed: frozenset[str], nothing: 
         return Decision(job.product, again, standing)
     if standing.record.facts != job.facts:
         standing = replace(standing, record=replace(standing.record, facts=job.facts))
-    return Decision(replace(job.product, why=nothing), None, standing)
+    return Decision(replace(job.product, run=replace(job.product.run, why=nothing)), None, standing)
 
 
 def _is_of(standing: Standing, product: Product) -> bool:
@@ -402,27 +400,8 @@ def _section(standing: Standing | None, offer: Offer) -> LockSection | None:
 
 DESCRIPTION = "org.opencontainers.image.description"
 
-_NO_DEEDS: Mapping[str, Any] = MappingProxyType({"uploaded": 0, "moved": (), "steps": (), "took": 0, "worker": ""})
-
-_OF_TONIGHT = (
-    "description",
-    "end_of_life",
-    "recipe",
-    "outcome",
-    "why",
-    "labels",
-    "parent",
-    "began",
-    "took",
-    "steps",
-    "uploaded",
-    "moved",
-    "worker",
-)
-
 
 def _as_it_stands(product: Product, standing: Standing) -> Product:
-    """All that was known of the image that stands there, with what is of tonight."""
-    known = standing.product or product
-    tonight: dict[str, Any] = {name: getattr(product, name) for name in _OF_TONIGHT}
-    return replace(known, **tonight, digest=standing.digest, immutable=standing.immutable, failure=None)
+    """The product of tonight with all that is known of the image that stands there."""
+    known = (standing.product or product).published
+    return replace(product, published=replace(known, digest=standing.digest, immutable=standing.immutable))

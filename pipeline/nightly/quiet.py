@@ -23,7 +23,7 @@ from pipeline.beneath import read_file
 from pipeline.digest import Digest, canonical_json, digest_file, identity
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.model.json_form import read_json, to_json
-from pipeline.model.night import Night, Outcome
+from pipeline.model.night import Night, Outcome, ProductRun
 from pipeline.nightly.own_code import code_digest
 from pipeline.store import Store
 
@@ -98,17 +98,7 @@ def again(
     if remembered is None or not _holds(remembered.watch, environment, get, resolve):
         return None
     products = tuple(
-        replace(
-            product,
-            outcome=Outcome.UNCHANGED,
-            why=NOTHING_NEW,
-            began=int(began * 1000),
-            took=0,
-            steps=(),
-            uploaded=0,
-            moved=(),
-            worker="",
-        )
+        replace(product, run=ProductRun(Outcome.UNCHANGED, NOTHING_NEW, began=int(began * 1000)))
         for product in remembered.night.products
     )
     night = replace(remembered.night, began=int(began * 1000), ended=int(clock() * 1000), products=products)

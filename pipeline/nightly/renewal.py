@@ -18,7 +18,7 @@ from pipeline.release.renew import renew
 def renew_tags(products: Sequence[Product], making: Making, mirror: Mirror | None, workshop: Workshop) -> None:
     """Renew what is due of products that stand on the mirror. What cannot be is warned of: the next night does it."""
     destination, now = str(making.to), int(workshop.clock() * 1000)
-    standing = {product.name: product for product in products if product.digest is not None}
+    standing = {product.name: product for product in products if product.published.digest is not None}
     waiting = due(workshop.store, destination, standing, now)
     if not waiting or mirror is None or making.key is None:
         return
@@ -36,8 +36,8 @@ def renew_tags(products: Sequence[Product], making: Making, mirror: Mirror | Non
 
 
 def _renew(product: Product, key: SigningKey, making: Making, mirror: Mirror, workshop: Workshop) -> None:
-    assert product.digest is not None
-    own = dict.fromkeys(product.tags, product.digest)
+    assert product.published.digest is not None
+    own = dict.fromkeys(product.published.tags, product.published.digest)
     with mirror.writing():
         done = renew(mirror.repository(product.name), key, making.rules, workshop, own)
     if done.left:

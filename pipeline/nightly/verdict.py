@@ -17,7 +17,7 @@ def judged(night: Night, threshold: Threshold | None) -> Night:
     depends on the day, so it is asked each night, whatever else is known."""
     exceeded = []
     for product in night.products:
-        for fix in exceeding(threshold, product.missing, night.ended) if threshold else ():
+        for fix in exceeding(threshold, product.published.missing, night.ended) if threshold else ():
             age = age_in_days(fix.issued, night.ended)
             since = "without a date" if age is None else f"{age} days old"
             exceeded.append(
@@ -30,4 +30,4 @@ def judged(night: Night, threshold: Threshold | None) -> Night:
 
 def something_failed(night: Night) -> bool:
     """Is there a product that could not be brought up to date?"""
-    return any(product.outcome in (Outcome.FAILED, Outcome.BLOCKED) for product in night.products)
+    return any(product.run.outcome in (Outcome.FAILED, Outcome.BLOCKED) for product in night.products)

@@ -59,7 +59,11 @@ def watched(
         documents=documents,
         programs=(find_runtime(making.runtime).path, *library_files()),
         environment=planner.workshop.environment,
-        tags=[(one.name, one.immutable, one.digest) for one in products if one.digest is not None],
+        tags=[
+            (one.name, one.published.immutable, one.published.digest)
+            for one in products
+            if one.published.digest is not None
+        ],
     )
 
 

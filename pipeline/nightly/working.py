@@ -31,15 +31,7 @@ from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
 from pipeline.model.rules import MirrorRules
 from pipeline.nightly.crew import HERE, MachineFault
-from pipeline.nightly.figures import (
-    attached_to,
-    changed_packages,
-    check_figures,
-    layer_sizes,
-    package_sizes,
-    packages_of,
-    resources,
-)
+from pipeline.nightly.figures import attached_to, packages_of
 from pipeline.nightly.inputs import OFFER, TESTING, differing, in_words, template_names, templates
 from pipeline.nightly.record import Record, Standing, predicate
 from pipeline.nightly.relaying import Logged
@@ -136,10 +128,11 @@ def work(job: object, progress: Progress) -> object:
         worked = _Worker(job, logged, _workshop(job.making, logged)).do()
     except Exception as error:
         worked = Worked(_failed(job, error, logged), None)
-        fault = worked.product.why if isinstance(relbuild_error(error), EnvironmentLacking) else ""
-    timed = replace(worked.product, began=int(began * 1000), took=int((clock() - began) * 1000), steps=logged.steps)
-    if timed.outcome is Outcome.BUILT:
-        timed = replace(timed, built=timed.began, build_took=timed.took)
+        fault = worked.product.run.why if isinstance(relbuild_error(error), EnvironmentLacking) else ""
+    run = replace(worked.product.run, began=int(began * 1000), took=int((clock() - began) * 1000), steps=logged.steps)
+    timed = replace(worked.product, run=run)
+    if run.outcome is Outcome.BUILT:
+        timed = replace(timed, published=replace(timed.published, built=run.began, build_took=run.took))
     standing = replace(worked.standing, product=timed) if worked.standing else None
     worked = replace(worked, product=timed, standing=standing)
     return MachineFault(fault, worked) if fault else worked
@@ -159,7 +152,7 @@ def _failed(job: Job, error: Exception, logged: Logged) -> Product:
         log=(*logged.lines, *lines)[-LOG_LINES:],
         command=command_for(job.product, job.making),
     )
-    return replace(job.product, outcome=Outcome.FAILED, why=failure.message, failure=failure)
+    return _with_failure(job.product, failure.message, failure)
 
 
 def _here(job: Job) -> Job:
@@ -184,13 +177,17 @@ def failed(product: Product, error: RelbuildError, making: Making, *, log: tuple
     failure = Failure(
         _stage(error), first.code, message, first.place or "", first.hint or "", log, command_for(product, making)
     )
-    return replace(product, outcome=Outcome.FAILED, why=message.split("\n")[0], failure=failure)
+    return _with_failure(product, message.split("\n")[0], failure)
+
+
+def _with_failure(product: Product, why: str, failure: Failure) -> Product:
+    return replace(product, run=replace(product.run, outcome=Outcome.FAILED, why=why, failure=failure))
 
 
 def _as_given(product: Product, job: Job) -> Product:
     """A failure that names files as whoever asked for the night names them: neither by where the worker keeps them nor
     by absolute paths where relative ones were given."""
-    here, failure = HERE.get(), product.failure
+    here, failure = HERE.get(), product.run.failure
     assert failure is not None
     given = Path(product.recipe).parent
 
@@ -205,7 +202,7 @@ def _as_given(product: Product, job: Job) -> Product:
         hint=named(failure.hint),
         log=tuple(map(named, failure.log)),
     )
-    return replace(product, why=named(product.why), failure=failure)
+    return replace(product, run=replace(product.run, why=named(product.run.why), failure=failure))
 
 
 def _stage(error: RelbuildError) -> Stage:
@@ -331,8 +328,8 @@ class _Worker:
         if others:
             return self._retest(recipe, standing, text, f"{in_words(sorted(others))} changed")
         record = replace(standing.record, facts=self.job.facts)
-        product = replace(self.job.product, outcome=Outcome.UNCHANGED, why="it came to the same packages")
-        return Worked(product, replace(standing, record=record), text)
+        run = replace(self.job.product.run, outcome=Outcome.UNCHANGED, why="it came to the same packages")
+        return Worked(replace(self.job.product, run=run), replace(standing, record=record), text)
 
     def _retest(self, recipe: Recipe, standing: Standing, text: str, why: str) -> Worked:
         job, making = self.job, self.job.making
@@ -350,17 +347,16 @@ class _Worker:
             )
             attached = attached_to(repository, standing.digest, making.to)
         report = done.tested.report
-        product = replace(job.product, checks=check_figures(report), resources=resources(report))
+        product = replace(job.product, published=job.product.published.with_test(report))
         if not report.passed:
             return Worked(self._not_passed(product, report), None)
+        sent = sum(size for _, size in done.uploaded)
         product = replace(
             product,
-            outcome=Outcome.RETESTED,
-            why=why,
-            digest=standing.digest,
-            immutable=standing.immutable,
-            uploaded=sum(size for _, size in done.uploaded),
-            attached=attached,
+            run=replace(product.run, outcome=Outcome.RETESTED, why=why, uploaded=sent),
+            published=replace(
+                product.published, digest=standing.digest, immutable=standing.immutable, attached=attached
+            ),
         )
         return Worked(product, replace(standing, record=record), text)
 
@@ -389,40 +385,39 @@ class _Worker:
         with way_of(self.workshop).repository(_at(making.to, recipe.name)) as repository:
             attached = attached_to(repository, publication.digest, making.to)
         product = self._published(product, publication, tested=not built.verdict_reused)
-        product = replace(product, attached=attached)
+        product = replace(product, published=replace(product.published, attached=attached))
         return Worked(product, Standing(record, publication.digest, publication.immutable), text)
 
     def _product(self, built: Built, why: str) -> Product:
         before = self.job.standing
-        packages = package_sizes(built.locked)
         had = packages_of(before) if before else None
-        return replace(
-            self.job.product,
-            outcome=Outcome.BUILT,
-            why=why,
-            version=built.bill.version,
-            packages=packages,
-            layers=layer_sizes(built.image),
-            changes=changed_packages(had, packages) if had is not None else (),
-            checks=check_figures(built.report) if built.report else (),
-            resources=resources(built.report) if built.report else resources(None),
-        )
+        product = self.job.product
+        published = product.published.with_build(built.bill, built.image, built.locked.all_chosen, before=had)
+        run = replace(product.run, outcome=Outcome.BUILT, why=why)
+        return replace(product, run=run, published=published.with_test(built.report))
 
     def _published(self, product: Product, publication: Publication, *, tested: bool) -> Product:
         before = self.job.standing.digest if self.job.standing else None
         same = before == publication.digest
         outcome = Outcome.BUILT if not same or publication.moved else Outcome.RETESTED if tested else Outcome.UNCHANGED
+        former = self.job.product.published
         return replace(
             product,
-            outcome=outcome,
-            why=f"{product.why}; it came out the same" if same else product.why,
-            digest=publication.digest,
-            previous=self.job.product.previous if same else before,
-            changes=self.job.product.changes if same else product.changes,
-            immutable=publication.immutable,
-            tags=(*(move.tag for move in publication.moved), *publication.unmoved),
-            uploaded=publication.bytes_uploaded,
-            moved=tuple(move.tag for move in publication.moved),
+            run=replace(
+                product.run,
+                outcome=outcome,
+                why=f"{product.run.why}; it came out the same" if same else product.run.why,
+                uploaded=publication.bytes_uploaded,
+                moved=tuple(move.tag for move in publication.moved),
+            ),
+            published=replace(
+                product.published,
+                digest=publication.digest,
+                previous=former.previous if same else before,
+                changes=former.changes if same else product.published.changes,
+                immutable=publication.immutable,
+                tags=(*(move.tag for move in publication.moved), *publication.unmoved),
+            ),
         )
 
     def _not_passed(self, product: Product, report: SmokeReport | None) -> Product:
@@ -443,14 +438,8 @@ class _Worker:
             command=command_for(product, self.job.making),
         )
         before = self.job.product  # What stands on the mirror is what it was.
-        return replace(
-            before,
-            outcome=Outcome.FAILED,
-            why=problems[0],
-            checks=product.checks,
-            resources=product.resources,
-            failure=failure,
-        )
+        tested = replace(before.published, checks=product.published.checks, resources=product.published.resources)
+        return _with_failure(replace(before, published=tested), problems[0], failure)
 
 
 def why_built(standing: Standing | None, lock: str, facts: Mapping[str, str]) -> str:

@@ -18,8 +18,8 @@ from pipeline.mirror.published import read_held
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, require_identity
 from pipeline.model.advisory import SECURITY, ImagePackage, Threshold, exceeding
 from pipeline.model.image import Image, ImageConfig
-from pipeline.model.night import MissingFix
 from pipeline.model.platform import Platform
+from pipeline.model.published_image import MissingFix
 from pipeline.oci import VerifyingKey, end_of_life, media_types, read_layout
 from pipeline.oci.contents import built_for, listed_packages
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SIGN

@@ -18,8 +18,8 @@ from pipeline.model.advisory import (
     ImagePackage,
     rank,
 )
-from pipeline.model.night import FixTaken, MissingFix
 from pipeline.model.package import Nevra
+from pipeline.model.published_image import FixTaken, MissingFix
 from pipeline.packages import compare_evr
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import OpenRepository, read_advisories

@@ -162,11 +162,11 @@ def noted(night: Night, headline: str) -> NightNote:
         headline=headline,
         exceeded=len(night.exceeded),
         run=night.run,
-        results=tuple((key_of(product), str(product.outcome)) for product in night.products),
+        results=tuple((key_of(product), str(product.run.outcome)) for product in night.products),
         items=tuple(
-            Item(product.name, product.platform, product.arch, product.outcome, _said(product))
+            Item(product.name, product.platform, product.arch, product.run.outcome, _said(product))
             for product in night.products
-            if product.outcome in (Outcome.FAILED, Outcome.BLOCKED, Outcome.BUILT)
+            if product.run.outcome in (Outcome.FAILED, Outcome.BLOCKED, Outcome.BUILT)
         ),
     )
 
@@ -228,32 +228,33 @@ def _is_of(series: Series, product: Product) -> bool:
 def _measured(product: Product, night: Night) -> Point | None:
     """What a night measured; None where it did nothing. Of a product that failed, only that: its other figures are of
     the image that stands there."""
-    if product.outcome is Outcome.UNCHANGED:
+    if product.run.outcome is Outcome.UNCHANGED:
         return None
-    new = product.outcome in (Outcome.BUILT, Outcome.RETESTED)
+    run, image = product.run, product.published
+    new = run.outcome in (Outcome.BUILT, Outcome.RETESTED)
     return Point(
         at=night.began,
-        outcome=product.outcome,
-        version=product.version,
-        digest=product.digest if new else None,
-        download=sum(layer.size for layer in product.layers) if new and product.layers else None,
-        unpacked=sum(layer.tar_size for layer in product.layers) if new and product.layers else None,
-        packages=len(product.packages) if new and product.packages else None,
-        took=product.build_took if product.outcome is Outcome.BUILT else product.took,
-        steps=product.steps,
-        peak_memory=product.resources.peak_memory if new else None,
-        cpu_time=product.resources.cpu_time if new else None,
-        peak_pids=product.resources.peak_pids if new else None,
-        ready_after=product.resources.ready_after if new else None,
-        checks=len(product.checks) if new else 0,
-        uploaded=product.uploaded,
-        moved=product.moved,
-        worker=product.worker,
-        failure=product.failure.code if product.failure else "",
+        outcome=run.outcome,
+        version=image.version,
+        digest=image.digest if new else None,
+        download=sum(layer.size for layer in image.layers) if new and image.layers else None,
+        unpacked=sum(layer.tar_size for layer in image.layers) if new and image.layers else None,
+        packages=len(image.packages) if new and image.packages else None,
+        took=image.build_took if run.outcome is Outcome.BUILT else run.took,
+        steps=run.steps,
+        peak_memory=image.resources.peak_memory if new else None,
+        cpu_time=image.resources.cpu_time if new else None,
+        peak_pids=image.resources.peak_pids if new else None,
+        ready_after=image.resources.ready_after if new else None,
+        checks=len(image.checks) if new else 0,
+        uploaded=run.uploaded,
+        moved=run.moved,
+        worker=run.worker,
+        failure=run.failure.code if run.failure else "",
     )
 
 
 def _said(product: Product) -> str:
-    if product.failure is not None:
-        return product.failure.message
-    return product.version if product.outcome is Outcome.BUILT else product.why
+    if product.run.failure is not None:
+        return product.run.failure.message
+    return product.published.version if product.run.outcome is Outcome.BUILT else product.run.why

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.model.night import MissingFix, Night, Outcome, Product, Stage
+from pipeline.model.night import Night, Outcome, Product, Stage
+from pipeline.model.published_image import MissingFix
 from pipeline.site.words import DAY, age_in_days, count_text, days_until, listed
 
 ORDER = (Outcome.FAILED, Outcome.BLOCKED, Outcome.BUILT, Outcome.RETESTED, Outcome.UNCHANGED)
@@ -50,7 +51,7 @@ class EndOfLife:
 
 def ordered(products: tuple[Product, ...]) -> tuple[Product, ...]:
     """Failed first, then by name."""
-    return tuple(sorted(products, key=lambda one: (ORDER.index(one.outcome), one.name, one.platform, one.arch)))
+    return tuple(sorted(products, key=lambda one: (ORDER.index(one.run.outcome), one.name, one.platform, one.arch)))
 
 
 def headline(night: Night) -> str:
@@ -78,7 +79,7 @@ def headline(night: Night) -> str:
 
 def missing_fixes(product: Product, now: int) -> tuple[Overdue, ...]:
     """The worst first, then the oldest."""
-    found = [Overdue(fix, fix.severity or UNRATED, age_in_days(fix.issued, now)) for fix in product.missing]
+    found = [Overdue(fix, fix.severity or UNRATED, age_in_days(fix.issued, now)) for fix in product.published.missing]
     return tuple(sorted(found, key=lambda one: (rank(one.fix.severity), -one.age, one.fix.advisory, one.fix.package)))
 
 
@@ -103,11 +104,11 @@ def end_of_life(product: Product, now: int) -> EndOfLife | None:
 def ages(product: Product, now: int) -> list[str]:
     """All that a product's page says that depends on the day."""
     end = end_of_life(product, now)
-    return [str((now - fix.issued) // DAY) for fix in product.missing] + [end.said if end else ""]
+    return [str((now - fix.issued) // DAY) for fix in product.published.missing] + [end.said if end else ""]
 
 
 def _names(night: Night, outcome: Outcome) -> list[str]:
-    return sorted({product.name for product in night.products if product.outcome is outcome})
+    return sorted({product.name for product in night.products if product.run.outcome is outcome})
 
 
 def _few(names: list[str], total: int) -> str:

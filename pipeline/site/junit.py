@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pipeline.model.night import CheckFigure, Night, Outcome, Product, Stage
+from pipeline.model.night import Night, Outcome, Product, Stage
+from pipeline.model.published_image import CheckFigure
 from pipeline.site.markup import attributes, text
 from pipeline.site.words import moment
 
@@ -72,36 +73,36 @@ class _Suite:
 
 
 def _of_product(product: Product, night: Night) -> _Suite:
-    failure = product.failure
-    asked = product.outcome in (Outcome.BUILT, Outcome.RETESTED) or (
-        product.outcome is Outcome.FAILED and failure is not None and failure.stage in _ASKED
+    failure = product.run.failure
+    asked = product.run.outcome in (Outcome.BUILT, Outcome.RETESTED) or (
+        product.run.outcome is Outcome.FAILED and failure is not None and failure.stage in _ASKED
     )
-    checks = tuple(_check(check, product) for check in product.checks) if asked else ()
+    checks = tuple(_check(check, product) for check in product.published.checks) if asked else ()
     # A smoke test's failure is told by its checks, as far as one of them did not pass.
     told = failure is not None and failure.stage is Stage.SMOKE and any(case.result for case in checks)
     name = _named(product.name, product.platform, product.arch)
     return _Suite(
         name=name,
         package=product.name,
-        host=product.worker or _HERE,
-        began=product.began or night.began,
-        took=product.took,
+        host=product.run.worker or _HERE,
+        began=product.run.began or night.began,
+        took=product.run.took,
         facts=tuple(_facts(product)),
         cases=(_image(product, name, sum(case.took for case in checks), told), *checks),
-        out=product.why,
+        out=product.run.why,
         err="\n".join(failure.log) if failure else "",
     )
 
 
 def _image(product: Product, name: str, checks_took: int, told: bool) -> _Case:
-    failure = product.failure
-    case = _Case(product.name, f"{name}: {product.outcome}", max(0, product.took - checks_took))
-    message = failure.message if failure else product.why
-    if product.outcome is Outcome.BLOCKED:
+    failure = product.run.failure
+    case = _Case(product.name, f"{name}: {product.run.outcome}", max(0, product.run.took - checks_took))
+    message = failure.message if failure else product.run.why
+    if product.run.outcome is Outcome.BLOCKED:
         return replace(case, result="skipped", message=message)
-    if product.outcome is not Outcome.FAILED or told:
+    if product.run.outcome is not Outcome.FAILED or told:
         return case
-    lines = (failure.message, failure.place, failure.hint, failure.command) if failure else (product.why,)
+    lines = (failure.message, failure.place, failure.hint, failure.command) if failure else (product.run.why,)
     kind = failure.code if failure else "failed"
     return replace(case, result="error", kind=kind, message=message, said="\n".join(line for line in lines if line))
 
@@ -168,15 +169,15 @@ def _named(*parts: str) -> str:
 
 
 def _facts(product: Product) -> Iterator[tuple[str, object]]:
-    yield "outcome", product.outcome
+    yield "outcome", product.run.outcome
     yield "recipe", product.recipe
     yield "platform", product.platform
     yield "arch", product.arch
-    if product.version:
-        yield "version", product.version
-    if product.digest is not None:
-        yield "image", product.digest
-    used = product.resources
+    if product.published.version:
+        yield "version", product.published.version
+    if product.published.digest is not None:
+        yield "image", product.published.digest
+    used = product.published.resources
     figures = {
         "peak_memory_bytes": used.peak_memory,
         "cpu_time_us": used.cpu_time,
@@ -186,8 +187,8 @@ def _facts(product: Product) -> Iterator[tuple[str, object]]:
     for key, value in figures.items():
         if value is not None:
             yield key, value
-    if product.missing:
-        yield "missing_fixes", len(product.missing)
+    if product.published.missing:
+        yield "missing_fixes", len(product.published.missing)
 
 
 def _seconds(milliseconds: int) -> str:

@@ -50,7 +50,7 @@ def _blocks(night: Night) -> Iterator[str]:
         yield "".join(f"- {_plain(one.worker)}: {_plain(one.why)}\n" for one in night.set_aside)
     products = ordered(night.products)
     for product in products:
-        if product.outcome in (Outcome.FAILED, Outcome.BLOCKED):
+        if product.run.outcome in (Outcome.FAILED, Outcome.BLOCKED):
             yield _trouble(product)
     yield "### Products\n"
     yield (
@@ -61,25 +61,25 @@ def _blocks(night: Night) -> Iterator[str]:
 
 def _row(product: Product, now: int) -> str:
     missing = missing_fixes(product, now)
-    size = size_text(sum(layer.size for layer in product.layers)) if product.layers else "–"
+    size = size_text(sum(layer.size for layer in product.published.layers)) if product.published.layers else "–"
     cells = (
         product.name,
         f"{product.platform} {product.arch}",
-        product.outcome,
-        product.why,
-        product.version or "–",
+        product.run.outcome,
+        product.run.why,
+        product.published.version or "–",
         size,
-        span_text(product.took) if product.took else "–",
+        span_text(product.run.took) if product.run.took else "–",
         f"{len(missing)}, worst {missing[0].severity}" if missing else "none",
     )
     return f"| {' | '.join(_plain(cell) for cell in cells)} |\n"
 
 
 def _trouble(product: Product) -> str:
-    failure = product.failure
-    title = f"### {_plain(product.name)} ({_plain(f'{product.platform} {product.arch}')}) {product.outcome}\n"
+    failure = product.run.failure
+    title = f"### {_plain(product.name)} ({_plain(f'{product.platform} {product.arch}')}) {product.run.outcome}\n"
     if failure is None:
-        return f"{title}\n{_plain(product.why)}\n"
+        return f"{title}\n{_plain(product.run.why)}\n"
     lines = [title, f"{_plain(failure.message)} \\[{_plain(failure.code)}\\], {STAGES[failure.stage]}.\n"]
     if failure.place:
         lines.append(f"At {_plain(failure.place)}.\n")

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from pipeline.model.night import Failure, MissingFix, Night, Outcome, Product
+from pipeline.model.night import Failure, Night, Outcome, Product
+from pipeline.model.published_image import MissingFix
 from pipeline.site.history import NIGHTS_LIMIT, NightNote, key_of
 from pipeline.site.judgements import (
     ORDER,
@@ -111,9 +112,11 @@ def night_values(night: Night, nights: Sequence[NightNote], name: str) -> Mappin
         "counts": tuple((outcome, night.count(outcome)) for outcome in ORDER),
         "rows": rows,
         "troubles": tuple(
-            Trouble(row, row.product.failure, STAGES[row.product.failure.stage] if row.product.failure else "")
+            Trouble(
+                row, row.product.run.failure, STAGES[row.product.run.failure.stage] if row.product.run.failure else ""
+            )
             for row in rows
-            if row.product.outcome in (Outcome.FAILED, Outcome.BLOCKED)
+            if row.product.run.outcome in (Outcome.FAILED, Outcome.BLOCKED)
         ),
         "ends": tuple(row for row in rows if row.end and row.end.state != "far"),
         "unread": tuple(state for state in night.repositories if state.problem),
@@ -137,7 +140,7 @@ def _row(product: Product, nights: Sequence[NightNote], root: str, now: int, sev
         product=product,
         variant=f"{product.platform} {product.arch}" if several else "",
         link=f"{root}{product_folder(product.name)}/index.html",
-        size=sum(layer.size for layer in product.layers) if product.layers else None,
+        size=sum(layer.size for layer in product.published.layers) if product.published.layers else None,
         missing=missing_fixes(product, now),
         end=end_of_life(product, now),
         strip=tuple(Tick(note.began, note.outcomes.get(key, "")) for note in nights[-_STRIP:]),
@@ -164,18 +167,18 @@ def _bars(rows: Sequence[Row], night: Night) -> tuple[Bar, ...]:
         return f"{min(1.0, max(0.0, milliseconds / whole)) * 100:.2f}%"
 
     bars = []
-    worked = (row for row in rows if row.product.took > 0 and row.product.began >= night.began)
-    for row in sorted(worked, key=lambda one: (one.product.began, one.product.name)):
-        at = row.product.began - night.began
+    worked = (row for row in rows if row.product.run.took > 0 and row.product.run.began >= night.began)
+    for row in sorted(worked, key=lambda one: (one.product.run.began, one.product.name)):
+        at = row.product.run.began - night.began
         steps = []
-        for step, took in row.product.steps:
+        for step, took in row.product.run.steps:
             steps.append((step, percent(at), percent(took), took))
             at += took
-        start = row.product.began - night.began
+        start = row.product.run.began - night.began
         # A name stands above its bar, from its beginning or to its end, wherever there is more room.
-        end = start + row.product.took
+        end = start + row.product.run.took
         early = whole - start >= end
         label = percent(start if early else end)
-        width = percent(max(row.product.took, whole // 250))
+        width = percent(max(row.product.run.took, whole // 250))
         bars.append(Bar(row, percent(start), width, label, "start" if early else "end", tuple(steps)))
     return tuple(bars)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.model.night import Attached, CheckFigure, Night, Outcome, PackageChange, PackageSize, Product
+from pipeline.model.night import Night, Outcome, Product
+from pipeline.model.published_image import Attached, CheckFigure, PackageChange, PackageSize
 from pipeline.site.history import History, Point
 from pipeline.site.judgements import STAGES, EndOfLife, Overdue, end_of_life, missing_fixes, ordered
 from pipeline.site.paths import KEY, blob_link, data_file, product_folder, up
@@ -97,28 +98,29 @@ def product_values(products: Sequence[Product], night: Night, history: History, 
 
 def _section(product: Product, night: Night, history: History, root: str, mirror: str) -> Section:
     points = history.of(product)
-    tag = "latest" if "latest" in product.tags else next(iter((*product.tags, product.immutable)), "")
+    run, image = product.run, product.published
+    tag = "latest" if "latest" in image.tags else next(iter((*image.tags, image.immutable)), "")
     reference = f"{night.known_as}/{product.name}".lstrip("/")
     return Section(
         id=f"{product.platform}-{product.arch}".replace(" ", "-"),
         variant=f"{product.platform} {product.arch}".strip(),
         product=product,
-        where=STAGES[product.failure.stage] if product.failure else "",
+        where=STAGES[run.failure.stage] if run.failure else "",
         failing=_failing(points),
         end=end_of_life(product, night.ended),
         tag=tag,
         pull=_pull(product, reference, tag),
         verify=_verify(product, reference, tag, night),
         parent=_parent(product, night, root),
-        download=sum(layer.size for layer in product.layers),
-        unpacked=sum(layer.tar_size for layer in product.layers),
-        changes=tuple(Change(change, _word(change)) for change in product.changes),
+        download=sum(layer.size for layer in image.layers),
+        unpacked=sum(layer.tar_size for layer in image.layers),
+        changes=tuple(Change(change, _word(change)) for change in image.changes),
         missing=missing_fixes(product, night.ended),
         instances=_instances(product),
-        refused=product.failure is not None and not all(check.passed for check in product.checks),
-        areas=treemap(product.packages, [layer.name for layer in product.layers]),
-        packages=tuple(sorted(product.packages, key=lambda package: (-package.size, package.name))),
-        documents=tuple(_document(one, product, reference, root, mirror) for one in product.attached),
+        refused=run.failure is not None and not all(check.passed for check in image.checks),
+        areas=treemap(image.packages, [layer.name for layer in image.layers]),
+        packages=tuple(sorted(image.packages, key=lambda package: (-package.size, package.name))),
+        documents=tuple(_document(one, product, reference, root, mirror) for one in image.attached),
         last=next((point for point in reversed(points) if point.outcome is Outcome.BUILT), None),
         points=tuple(reversed(points[-POINTS_SHOWN:])),
         points_left=max(0, len(points) - POINTS_SHOWN),
@@ -135,18 +137,19 @@ def _failing(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def _pull(product: Product, reference: str, tag: str) -> tuple[str, ...]:
-    if product.digest is None:
+    if product.published.digest is None:
         return ()
     by_tag = (f"podman pull {reference}:{tag}", f"docker pull {reference}:{tag}") if tag else ()
-    return (*by_tag, f"podman pull {reference}@{product.digest}")
+    return (*by_tag, f"podman pull {reference}@{product.published.digest}")
 
 
 def _verify(product: Product, reference: str, tag: str, night: Night) -> tuple[str, ...]:
-    if product.digest is None:
+    if product.published.digest is None:
         return ()
+    digest = product.published.digest
     return (
-        f"cosign verify --key {KEY} --insecure-ignore-tlog=true {reference}@{product.digest}",
-        f"relbuild verify {night.destination}/{product.name}{f':{tag}' if tag else f'@{product.digest}'} --key {KEY}",
+        f"cosign verify --key {KEY} --insecure-ignore-tlog=true {reference}@{digest}",
+        f"relbuild verify {night.destination}/{product.name}{f':{tag}' if tag else f'@{digest}'} --key {KEY}",
     )
 
 
@@ -163,8 +166,8 @@ def _word(change: PackageChange) -> str:
 
 
 def _instances(product: Product) -> tuple[Instance, ...]:
-    names = dict.fromkeys(check.instance for check in product.checks)
-    grouped = {name: tuple(check for check in product.checks if check.instance == name) for name in names}
+    names = dict.fromkeys(check.instance for check in product.published.checks)
+    grouped = {name: tuple(check for check in product.published.checks if check.instance == name) for name in names}
     return tuple(Instance(name, checks, sum(not check.passed for check in checks)) for name, checks in grouped.items())
 
 

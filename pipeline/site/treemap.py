@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.model.night import PackageSize
+from pipeline.model.published_image import PackageSize
 
 WIDTH = 1040.0
 HEIGHT = 440.0

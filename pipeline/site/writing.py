@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from pipeline import __version__
 from pipeline.digest import Digest
 from pipeline.model.json_form import refuse_newer, to_json
-from pipeline.model.night import Night, Outcome, Product
+from pipeline.model.night import Night, Outcome, Product, ProductRun
 from pipeline.site import paths
 from pipeline.site.feed import atom_xml
 from pipeline.site.files import Files
@@ -36,9 +37,9 @@ from pipeline.site.markup import json_bytes
 PAGE_FORMAT = 1
 """Version of what the code makes of a product's page. Raise it when a page would be another from the same night."""
 
-_OF_THE_NIGHT = frozenset({"outcome", "why", "began", "took", "steps", "worker", "uploaded", "moved"})
+_OF_THE_NIGHT = frozenset(one.name for one in fields(ProductRun)) - {"failure"}
 """What is told of a product on the night's page alone: the product's own page is the same as long as nothing happened
-to the product."""
+to the product, and shows besides why there is no newer image."""
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
@@ -129,7 +130,7 @@ _PRODUCT_TEMPLATES = ("frame.html.j2", "parts.html.j2", "product.html.j2")
 def _is_made(folder: Path, name: str, group: Sequence[Product], inputs: Digest, pages: Mapping[str, Digest]) -> bool:
     """Does the page that stands there say just what it would say now?"""
     return (
-        all(product.outcome is Outcome.UNCHANGED for product in group)
+        all(product.run.outcome is Outcome.UNCHANGED for product in group)
         and pages.get(name) == inputs
         and (folder / paths.product_folder(name) / "index.html").exists()
     )

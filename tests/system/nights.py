@@ -5,24 +5,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from pipeline.digest import Digest
-from pipeline.model.night import (
+from pipeline.model.night import Failure, Night, Outcome, Product, ProductRun, RepositoryState, Stage
+from pipeline.model.published_image import (
     Attached,
     CheckFigure,
-    Failure,
     FixTaken,
     LayerSize,
     MissingFix,
-    Night,
-    Outcome,
     PackageChange,
     PackageSize,
-    Product,
-    RepositoryState,
+    PublishedImage,
     Resources,
-    Stage,
 )
 
 MIB = 1 << 20
@@ -104,22 +100,48 @@ def nights(count: int = 20, *, began: int = BEGAN) -> tuple[Night, ...]:
                 outcome = _outcome(name, left, number, chance)
                 before = standing.get((name, arch))
                 product = _product(name, description, version, packages, arch, outcome, before, number, clock)
-                clock += product.took // 2
+                clock += product.run.took // 2
                 products.append(product)
-                if product.digest is not None:
-                    standing[name, arch] = replace(product, failure=None)
-        made.append(_night(tuple(products), at, max(one.began + one.took for one in products) + 4_000, left))
+                if product.published.digest is not None:
+                    standing[name, arch] = replace(product, run=replace(product.run, failure=None))
+        made.append(_night(tuple(products), at, max(one.run.began + one.run.took for one in products) + 4_000, left))
     return tuple(made)
+
+
+def changed(product: Product, **members: object) -> Product:
+    """The product with other members, wherever in it they stand."""
+    run, published = ({one.name for one in fields(kind)} & members.keys() for kind in (ProductRun, PublishedImage))
+    own = {name: one for name, one in members.items() if name not in run | published}
+    return replace(
+        product,
+        run=replace(product.run, **{name: members[name] for name in run}),  # type: ignore[arg-type]
+        published=replace(product.published, **{name: members[name] for name in published}),  # type: ignore[arg-type]
+        **own,  # type: ignore[arg-type]
+    )
 
 
 def quiet(night: Night) -> Night:
     """The night after, in which nothing happened."""
     products = tuple(
-        replace(product, outcome=Outcome.UNCHANGED, why="nothing changed", began=0, took=120, steps=(), uploaded=0,
-                moved=(), failure=None, missing=(), end_of_life="")
+        replace(
+            product,
+            end_of_life="",
+            run=replace(
+                product.run,
+                outcome=Outcome.UNCHANGED,
+                why="nothing changed",
+                began=0,
+                took=120,
+                steps=(),
+                uploaded=0,
+                moved=(),
+                failure=None,
+            ),
+            published=replace(product.published, missing=()),
+        )
         for product in night.products
-        if product.digest is not None
-    )  # fmt: skip
+        if product.published.digest is not None
+    )
     return replace(
         night, began=night.began + DAY, ended=night.began + DAY + 1_900, products=products, exceeded=(), exit_code=0,
         repositories=tuple(replace(one, problem="") for one in night.repositories),
@@ -131,7 +153,7 @@ def blobs(night: Night) -> Mapping[str, bytes]:
     return {
         attached.path: _document(product.name, attached.name)
         for product in night.products
-        for attached in product.attached
+        for attached in product.published.attached
         if attached.path
     }
 
@@ -146,7 +168,7 @@ def _night(products: tuple[Product, ...], began: int, ended: int, left: int) -> 
     if broken:
         problem = f"timed out after 30 s; {HOSTILE}"
         repositories = (*repositories[:-1], replace(repositories[-1], digest=None, problem=problem))
-    failed = any(product.outcome is Outcome.FAILED for product in products)
+    failed = any(product.run.outcome is Outcome.FAILED for product in products)
     return Night(
         began=began,
         ended=ended,
@@ -184,25 +206,33 @@ def _product(
         name, description, version, count, arch, before, number, clock
     )  # fmt: skip
     chance = random.Random(f"{name}{arch}{number}")
-    took = {Outcome.UNCHANGED: 150, Outcome.BLOCKED: 0, Outcome.RETESTED: 21_000}.get(outcome, base.build_took)
+    took = {Outcome.UNCHANGED: 150, Outcome.BLOCKED: 0, Outcome.RETESTED: 21_000}.get(
+        outcome, base.published.build_took
+    )
     steps = {Outcome.UNCHANGED: (("resolve", 150),), Outcome.BLOCKED: (), Outcome.RETESTED: (("test", 21_000),)}
     product = replace(
         base,
-        outcome=outcome,
-        began=clock,
-        took=took,
-        steps=steps.get(outcome, base.steps),
-        worker="build-2.example" if chance.random() < 0.3 else "",
-        why=_why(name, outcome, before is None),
-        uploaded=0 if outcome is not Outcome.BUILT else base.uploaded,
-        moved=base.moved if outcome is Outcome.BUILT else (),
+        run=replace(
+            base.run,
+            outcome=outcome,
+            began=clock,
+            took=took,
+            steps=steps.get(outcome, base.run.steps),
+            worker="build-2.example" if chance.random() < 0.3 else "",
+            why=_why(name, outcome, before is None),
+            uploaded=0 if outcome is not Outcome.BUILT else base.run.uploaded,
+            moved=base.run.moved if outcome is Outcome.BUILT else (),
+        ),
     )
     if outcome is Outcome.RETESTED:
-        return replace(product, resources=_used(name, chance))
+        return replace(product, published=replace(product.published, resources=_used(name, chance)))
     if outcome is Outcome.FAILED:
-        return replace(product, failure=_failure(name, chance), uploaded=0)
+        return replace(product, run=replace(product.run, failure=_failure(name, chance), uploaded=0))
     if outcome is Outcome.BLOCKED:
-        return replace(product, failure=Failure(Stage.PARENT, "parent-failed", "its parent 'mysql' failed"))
+        return replace(
+            product,
+            run=replace(product.run, failure=Failure(Stage.PARENT, "parent-failed", "its parent 'mysql' failed")),
+        )
     return product
 
 
@@ -252,49 +282,68 @@ def _built(
         recipe=f"recipes/{name}.yaml",
         platform="el9",
         arch=arch,
-        outcome=Outcome.BUILT,
-        why="",
+        run=ProductRun(
+            outcome=Outcome.BUILT,
+            why="",
+            steps=steps,
+            uploaded=chance.randrange(2 * MIB, 40 * MIB),
+            moved=("latest", version),
+        ),
+        published=PublishedImage(
+            version=version,
+            digest=digest,
+            previous=before.published.digest if before else None,
+            tags=("latest", version.partition(".")[0], version.rpartition(".")[0], version),
+            immutable=short,
+            built=clock,
+            build_took=took,
+            packages=packages,
+            layers=layers,
+            changes=_changes(before, packages),
+            fixes=(
+                FixTaken(
+                    "SA-2025:1182",
+                    "important",
+                    f"openssl: out-of-bounds read {HOSTILE}",
+                    ("CVE-2025-4444",),
+                    "openssl-libs",
+                    "3.2.2-7",
+                ),
+                FixTaken("SA-2025:1201", "", "tzdata: newer rules", (), "tzdata", "2025c-1"),
+            )
+            if before
+            else (),
+            missing=_missing(name, clock),
+            checks=tuple(
+                CheckFigure(
+                    instance, check, True, chance.randrange(4, 900), f"as expected, in {chance.randrange(9)} tries"
+                )
+                for instance in ("default", "read-only", "small memory")
+                for check in _CHECKS
+            ),
+            resources=_used(name, chance),
+        ),
         description=description,
         labels=(
             ("org.opencontainers.image.title", name),
             ("org.opencontainers.image.vendor", HOSTILE),
             ("org.opencontainers.image.url", "javascript:alert(document.domain)"),
         ),
-        version=version,
-        digest=digest,
-        previous=before.digest if before else None,
-        tags=("latest", version.partition(".")[0], version.rpartition(".")[0], version),
-        immutable=short,
         parent="mysql" if name == "python" else "",
-        built=clock,
-        build_took=took,
-        steps=steps,
-        uploaded=chance.randrange(2 * MIB, 40 * MIB),
-        moved=("latest", version),
-        packages=packages,
-        layers=layers,
-        changes=_changes(before, packages),
-        fixes=(
-            FixTaken("SA-2025:1182", "important", f"openssl: out-of-bounds read {HOSTILE}", ("CVE-2025-4444",),
-                     "openssl-libs", "3.2.2-7"),
-            FixTaken("SA-2025:1201", "", "tzdata: newer rules", (), "tzdata", "2025c-1"),
-        ) if before else (),
-        missing=_missing(name, clock),
-        checks=tuple(
-            CheckFigure(instance, check, True, chance.randrange(4, 900), f"as expected, in {chance.randrange(9)} tries")
-            for instance in ("default", "read-only", "small memory")
-            for check in _CHECKS
-        ),
-        resources=_used(name, chance),
         end_of_life=_PLANS.get(name, _Plan(())).end_of_life,
-    )  # fmt: skip
-    return replace(product, attached=tuple(_attached(name, word) for word in ("SPDX", "CycloneDX", "provenance")))
+    )
+    return replace(
+        product,
+        published=replace(
+            product.published, attached=tuple(_attached(name, word) for word in ("SPDX", "CycloneDX", "provenance"))
+        ),
+    )
 
 
 def _changes(before: Product | None, packages: tuple[PackageSize, ...]) -> tuple[PackageChange, ...]:
     if before is None:
         return ()
-    old = {package.name: package.evr for package in before.packages}
+    old = {package.name: package.evr for package in before.published.packages}
     found = [PackageChange(one.name, old.get(one.name, ""), one.evr) for one in packages[:4]]
     return (*found, PackageChange("libold", "1.2-3", ""), PackageChange("libnew", "", "2.0-1"))
 

@@ -21,8 +21,8 @@ from pipeline.model.advisory import (
     exceeding,
 )
 from pipeline.model.lifetime import days_left, lifetime_warning
-from pipeline.model.night import MissingFix
 from pipeline.model.package import Nevra
+from pipeline.model.published_image import MissingFix
 from pipeline.repos import advisories as reading
 from pipeline.repos import read_advisories
 from pipeline.repos.advisories import parse_issued, read_updateinfo

@@ -200,13 +200,14 @@ def test_what_a_night_writes(text: str) -> None:
     failure = Failure(Stage.BUILD, "failed", hostile, hostile, hostile, (hostile, hostile), hostile)
     product = replace(
         first,
-        outcome=Outcome.FAILED,
-        failure=failure,
-        why=hostile,
-        version=hostile,
-        packages=tuple(replace(one, name=hostile, source=hostile) for one in first.packages),
-        checks=tuple(replace(one, name=hostile, passed=False, detail=hostile) for one in first.checks),
-        missing=tuple(replace(one, title=hostile) for one in first.missing),
+        run=replace(first.run, outcome=Outcome.FAILED, failure=failure, why=hostile),
+        published=replace(
+            first.published,
+            version=hostile,
+            packages=tuple(replace(one, name=hostile, source=hostile) for one in first.published.packages),
+            checks=tuple(replace(one, name=hostile, passed=False, detail=hostile) for one in first.published.checks),
+            missing=tuple(replace(one, title=hostile) for one in first.published.missing),
+        ),
     )
     night = replace(last, products=(product,), catalogue=hostile, exceeded=(hostile,), destination=hostile)
     summary = summary_markdown(night)
@@ -222,7 +223,11 @@ def test_a_page_shows_nothing_hidden(text: str) -> None:
 
     last = nights.nights(1)[-1]
     failure = Failure(Stage.BUILD, "failed", text, text, text, (text,), text)
-    product = replace(last.products[0], outcome=Outcome.FAILED, failure=failure, why=text, version=text)
+    product = replace(
+        last.products[0],
+        run=replace(last.products[0].run, outcome=Outcome.FAILED, failure=failure, why=text),
+        published=replace(last.products[0].published, version=text),
+    )
     night = replace(last, products=(product,), catalogue=text)
     assert harmless(night_page(night, [noted(night, text)], "night").decode())
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, ResolutionError, VerificationError
-from pipeline.model.night import Outcome, Product
+from pipeline.model.night import Outcome, Product, ProductRun
+from pipeline.model.published_image import PublishedImage
 from pipeline.nightly import luggage
 from pipeline.nightly.attending import EVENTS_LIMIT, Heard
 from pipeline.nightly.confirming import demand_same
@@ -32,7 +33,14 @@ from pipeline.progress import QUIET
 from pipeline.resolve import parse_lock
 from tests.unit.test_lock import GOOD
 
-PRODUCT = Product("it", "recipes/it.yaml", "el9", "x86_64", Outcome.BUILT, "packages changed", digest=Digest.of(b"x"))
+PRODUCT = Product(
+    "it",
+    "recipes/it.yaml",
+    "el9",
+    "x86_64",
+    ProductRun(Outcome.BUILT, "packages changed"),
+    PublishedImage(digest=Digest.of(b"x")),
+)
 WORKED = Worked(PRODUCT, Standing(Record((("recipe", "1"),), (), GOOD), Digest.of(b"x"), "1-2025", PRODUCT), GOOD)
 
 anything = st.recursive(
@@ -97,7 +105,7 @@ def test_an_answer_that_is_too_large_or_of_another_kind_says_so() -> None:
 
 @pytest.mark.parametrize("change", [{"name": "other"}, {"platform": "el10"}, {"arch": "aarch64"}, {"parent": "base"}])
 def test_an_answer_for_another_product_is_refused(change: dict[str, str]) -> None:
-    demand_same(PRODUCT, replace(PRODUCT, outcome=Outcome.UNCHANGED))
+    demand_same(PRODUCT, replace(PRODUCT, run=replace(PRODUCT.run, outcome=Outcome.UNCHANGED)))
     with pytest.raises(PublicationRefused) as refused:
         demand_same(replace(PRODUCT, **change), PRODUCT)  # type: ignore[arg-type]
     assert refused.value.code == "answer-foreign"
@@ -237,7 +245,7 @@ def test_a_hostile_record_of_a_night_is_told_and_nothing_else(value: object) -> 
         text = json.dumps({"format": 1, "key": value, "products": [{"name": "it", "checks": value}, value]})
         warned: list[str] = []
         former = FormerNight(_Text(text), warned.append)  # type: ignore[arg-type]
-        assert former.get("it") is None or former["it"].checks == ()
+        assert former.get("it") is None or former["it"].published.checks == ()
         assert isinstance(former.key, str) and len(warned) <= 2
 
 

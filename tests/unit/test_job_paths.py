@@ -14,7 +14,7 @@ from pipeline.errors import PublicationRefused, RecipeError, UsageError
 from pipeline.mirror.addresses import Address, MirrorKind, parse_address
 from pipeline.mirror.protocol import Mirror
 from pipeline.model.absolute_path import AbsolutePath, absolute, refuse_relative
-from pipeline.model.night import Outcome, Product
+from pipeline.model.night import Outcome, Product, ProductRun
 from pipeline.nightly import working
 from pipeline.nightly.confirming import demand_published
 from pipeline.nightly.crew import HERE, Place
@@ -39,7 +39,7 @@ def job(folder: Path, recipe: str = "recipes/it.yaml") -> Job:
         environment={},
         clock=no_clock,
     )
-    product = Product("it", recipe, "el9", "x86_64", Outcome.UNCHANGED, "")
+    product = Product("it", recipe, "el9", "x86_64", ProductRun(Outcome.UNCHANGED, ""))
     return Job(product, absolute(folder / recipe), making, (), (), "")
 
 
@@ -107,9 +107,9 @@ def test_a_failure_names_files_as_they_were_given(
         worked = work(given, QUIET)
     finally:
         HERE.reset(token)
-    assert isinstance(worked, Worked) and worked.product.failure is not None
-    told = worked.product.failure
-    assert told.message == "recipes/it.yaml is wrong" and worked.product.why == told.message
+    assert isinstance(worked, Worked) and worked.product.run.failure is not None
+    told = worked.product.run.failure
+    assert told.message == "recipes/it.yaml is wrong" and worked.product.run.why == told.message
     assert told.place == f"{tmp_path}/templates/t.j2"
 
 
@@ -130,8 +130,8 @@ class Tags:
 
 
 def published(outcome: Outcome = Outcome.BUILT) -> Product:
-    product = Product("it", "it.yaml", "el9", "x86_64", outcome, "", worker="one")
-    return replace(product, digest=ONE, immutable="1-2025", tags=("latest", "1"))
+    product = Product("it", "it.yaml", "el9", "x86_64", ProductRun(outcome, "", worker="one"))
+    return replace(product, published=replace(product.published, digest=ONE, immutable="1-2025", tags=("latest", "1")))
 
 
 def confirm(product: Product, tags: dict[str, Digest]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,8 +14,9 @@ from pipeline.digest import Digest, canonical_json
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.mirror.attestations import _says_the_same
 from pipeline.model.evidence import evidence_json, read_evidence
-from pipeline.model.json_form import extends, from_json, read_json, to_json
-from pipeline.model.night import NIGHT_FORMAT, Night, Product, Resources
+from pipeline.model.json_form import EMBEDDED, extends, from_json, read_json, to_json
+from pipeline.model.night import NIGHT_FORMAT, Night, Product, ProductRun
+from pipeline.model.published_image import Resources
 from pipeline.model.report_form import read_report, report_json
 from pipeline.nightly.former import FormerNight
 from pipeline.nightly.quiet import Remembered, Watch
@@ -133,7 +134,8 @@ def test_one_field_less_has_its_default_or_is_named(name: str, documents: Mappin
     if document.optional:
         shorter = {key: inner for key, inner in document.value.items() if key != document.optional}
         made = document.read(shorter)
-        assert getattr(made, document.optional) == type(made).__dataclass_fields__[document.optional].default  # type: ignore[attr-defined]
+        part = made if hasattr(made, document.optional) else made.published  # type: ignore[attr-defined]
+        assert getattr(part, document.optional) == type(part).__dataclass_fields__[document.optional].default
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in OF_SURROUNDINGS])
@@ -166,6 +168,30 @@ def test_identities_and_results_within_a_release_stay_exact() -> None:
         from_json(Product, {key: one for key, one in whole(NIGHT.products[0]).items() if key != "checks"})
 
 
+def test_a_product_is_one_object_whatever_it_is_split_into() -> None:
+    members = whole(NIGHT.products[0])
+    assert {*members} >= {
+        *("name", "recipe", "platform", "arch", "description", "labels", "parent", "end_of_life"),
+        *("outcome", "why", "began", "took", "steps", "worker", "uploaded", "moved", "failure"),
+        *("version", "digest", "previous", "tags", "immutable", "built", "build_took", "packages", "layers", "changes"),
+        *("fixes", "missing", "checks", "resources", "attached"),
+    }
+    for product in NIGHT.products:
+        assert from_json(Product, whole(product)) == product
+    with pytest.raises(ValueError, match="lacks outcome, why"):
+        read_json(Product, {name: members[name] for name in ("name", "recipe", "platform", "arch")})
+
+
+def test_one_member_never_stands_for_two_fields() -> None:
+    @dataclass(frozen=True)
+    class Twice:
+        why: str
+        run: ProductRun = field(default=NIGHT.products[0].run, metadata=EMBEDDED)
+
+    with pytest.raises(TypeError, match="one member for two fields"):
+        from_json(Twice, {"why": "", "outcome": "built"})
+
+
 # --- where they are used ------------------------------------------------------------------------------------
 
 
@@ -180,7 +206,7 @@ def test_a_field_more_in_a_nights_record_loses_no_figure_of_what_did_not_change(
     former = FormerNight(page, warned.append)
     assert {name: former[name] for name in former} == {one.name: one for one in NIGHT.products}
     assert former.key == NIGHT.key and warned == []
-    assert former[NIGHT.products[0].name].packages
+    assert former[NIGHT.products[0].name].published.packages
 
 
 @pytest.mark.parametrize(
@@ -220,7 +246,12 @@ def test_what_the_store_remembers_of_a_product_outlives_a_release(tmp_path: Path
     store, warned = Store.open(tmp_path / "store"), cast("list[str]", [])
     remember(store, "dir:/m", NIGHT.products[0], STANDING)
     assert recall(store, "dir:/m", NIGHT.products[0].name, warned.append) == STANDING and warned == []
-    odd = replace(STANDING, product=replace(NIGHT.products[0], resources=Resources(peak_memory=1)))
+    odd = replace(
+        STANDING,
+        product=replace(
+            NIGHT.products[0], published=replace(NIGHT.products[0].published, resources=Resources(peak_memory=1))
+        ),
+    )
     assert read_json(Standing, grown(whole(odd))) == odd
 
 

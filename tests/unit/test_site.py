@@ -14,7 +14,7 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.model.json_form import from_json, to_json
-from pipeline.model.night import Night, Outcome, Product
+from pipeline.model.night import Night, Outcome, Product, ProductRun
 from pipeline.site import history, write_site
 from pipeline.site.history import NIGHTS_LIMIT, NO_HISTORY, POINTS_LIMIT, History, read
 from tests.system import nights
@@ -39,7 +39,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one(**changes: object) -> Night:
     """A night with one product."""
     product = next(product for product in LAST.products if product.name == "nginx")
-    return replace(LAST, products=(replace(product, **changes),))  # type: ignore[arg-type]
+    return replace(LAST, products=(nights.changed(product, **changes),))
 
 
 def page_of(folder: Path, name: str = "nginx") -> str:
@@ -98,17 +98,22 @@ def test_every_link_leads_to_a_file(written: Path) -> None:
 
 def test_the_page_tells_what_failed_and_how_to_see_it_again(written: Path) -> None:
     page = " ".join(_Page((written / "index.html").read_text()).texts)
-    failed = [product for product in LAST.products if product.failure is not None]
-    assert {product.outcome for product in failed} == {Outcome.FAILED, Outcome.BLOCKED}
+    failed = [product for product in LAST.products if product.run.failure is not None]
+    assert {product.run.outcome for product in failed} == {Outcome.FAILED, Outcome.BLOCKED}
     for product in failed:
-        assert product.failure is not None
-        for said in (product.failure.command, product.failure.hint, product.failure.place, product.failure.code):
+        assert product.run.failure is not None
+        for said in (
+            product.run.failure.command,
+            product.run.failure.hint,
+            product.run.failure.place,
+            product.run.failure.code,
+        ):
             assert said in page
-        assert not product.failure.log or product.failure.log[-1] in page
+        assert not product.run.failure.log or product.run.failure.log[-1] in page
     assert "haproxy and mysql failed; python is blocked" in page
     assert f"exit code {LAST.exit_code}" in page and LAST.exceeded[0] in page
     own = " ".join(_Page(page_of(written, "mysql")).texts)
-    assert "no new image since" in own and failed[0].failure is not None
+    assert "no new image since" in own and failed[0].run.failure is not None
 
 
 def test_failed_products_come_first(written: Path) -> None:
@@ -129,7 +134,7 @@ def test_the_night_in_json_is_the_night(written: Path) -> None:
 
 
 def test_documents_are_linked_where_they_are_and_fetched_by_command_elsewhere(tmp_path: Path, written: Path) -> None:
-    attached = LAST.products[0].attached[0]
+    attached = LAST.products[0].published.attached[0]
     assert f'href="../../{attached.path}"' in page_of(written, LAST.products[0].name)
     write_site(LAST, tmp_path, mirror="")
     page = page_of(tmp_path, LAST.products[0].name)
@@ -140,7 +145,7 @@ def test_documents_are_linked_where_they_are_and_fetched_by_command_elsewhere(tm
 @pytest.mark.parametrize("path", ["javascript:alert(1)", "/etc/passwd", "../../x", "a//b", "", "x y"])
 def test_a_path_that_leads_elsewhere_is_no_link(tmp_path: Path, path: str) -> None:
     night = one()
-    attached = replace(night.products[0].attached[0], path=path)
+    attached = replace(night.products[0].published.attached[0], path=path)
     write_site(one(attached=(attached,)), tmp_path)
     assert not [link for link in _Page(page_of(tmp_path)).links() if "alert" in link or "passwd" in link or link == "x"]
     assert "oras blob fetch" in page_of(tmp_path)
@@ -173,7 +178,7 @@ def test_an_end_of_life_is_warned_of_when_it_is_near_or_passed(tmp_path: Path, e
 
 def test_a_long_log_is_cut_on_the_page_and_whole_in_the_data(tmp_path: Path) -> None:
     failure = replace(
-        next(one.failure for one in LAST.products if one.failure), log=(*map(str, range(10_000)), "y" * 9_000)
+        next(one.run.failure for one in LAST.products if one.run.failure), log=(*map(str, range(10_000)), "y" * 9_000)
     )
     write_site(one(outcome=Outcome.FAILED, failure=failure), tmp_path)
     for page in (page_of(tmp_path), (tmp_path / "index.html").read_text()):
@@ -286,8 +291,10 @@ def test_the_same_night_again_writes_nothing(tmp_path: Path) -> None:
     [
         lambda night: replace(night, known_as="elsewhere.example/x"),
         lambda night: replace(night, products=(replace(night.products[0], end_of_life="2020-01-01"),)),
-        lambda night: replace(night, products=(replace(night.products[0], tags=("9",)),)),
-        lambda night: replace(night, products=(replace(night.products[0], missing=NIGHTS[0].products[-1].missing),)),
+        lambda night: replace(night, products=(nights.changed(night.products[0], tags=("9",)),)),
+        lambda night: replace(
+            night, products=(nights.changed(night.products[0], missing=NIGHTS[0].products[-1].published.missing),)
+        ),
     ],
     ids=["pulled from elsewhere", "end of life", "tags", "missing fixes"],
 )
@@ -298,7 +305,15 @@ def test_a_page_of_which_something_changed_is_made_again(tmp_path: Path, change:
 
 
 def test_the_age_of_a_missing_fix_is_of_the_day(tmp_path: Path) -> None:
-    night = replace(nights.quiet(one()), products=(replace(nights.quiet(one()).products[0], missing=_fixes()),))
+    night = replace(
+        nights.quiet(one()),
+        products=(
+            replace(
+                nights.quiet(one()).products[0],
+                published=replace(nights.quiet(one()).products[0].published, missing=_fixes()),
+            ),
+        ),
+    )
     write_site(night, tmp_path)
     assert "19 days" in page_of(tmp_path)
     write_site(replace(night, began=night.began + DAY, ended=night.ended + DAY), tmp_path)
@@ -358,7 +373,7 @@ def test_a_night_in_which_nothing_was_done_is_no_point() -> None:
 def test_a_night_again_replaces_its_point() -> None:
     night = one()
     once = NO_HISTORY.with_point(night.products[0], night)
-    again = once.with_point(replace(night.products[0], build_took=7), night)
+    again = once.with_point(nights.changed(night.products[0], build_took=7), night)
     assert [point.took for point in again.of(night.products[0])] == [7]
 
 
@@ -367,7 +382,7 @@ def test_what_is_remembered_is_read_as_it_was_written(tmp_path: Path) -> None:
     kept = NO_HISTORY.with_point(night.products[0], night)
     (tmp_path / "x.json").write_bytes(history.written(kept))
     assert read(tmp_path / "x.json", NO_HISTORY) == kept
-    assert kept.of(night.products[0])[0].digest == night.products[0].digest
+    assert kept.of(night.products[0])[0].digest == night.products[0].published.digest
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[" * 5000, b"\xff\xfe", b'{"format":0,"series":[]}', b'{"format":1}'])
@@ -401,20 +416,20 @@ def test_a_catalogue_without_products_has_a_page(tmp_path: Path) -> None:
 
 
 def test_a_product_without_any_image_has_a_page(tmp_path: Path) -> None:
-    bare = Product("new", "recipes/new.yaml", "el9", "x86_64", Outcome.BLOCKED, "its parent failed")
+    bare = Product("new", "recipes/new.yaml", "el9", "x86_64", ProductRun(Outcome.BLOCKED, "its parent failed"))
     write_site(replace(LAST, products=(bare,)), tmp_path)
     assert "No image of it stands on the mirror yet" in page_of(tmp_path, "new")
     assert "Blocked, no new image: its parent failed" in page_of(tmp_path, "new")
 
 
 def _fixes() -> tuple[object, ...]:
-    fix = NIGHTS[0].products[-1].missing[0]
+    fix = NIGHTS[0].products[-1].published.missing[0]
     return (replace(fix, issued=nights.quiet(one()).ended - 19 * DAY),)
 
 
 def test_a_history_of_another_platform_stays() -> None:
     night = one()
-    other = replace(night.products[0], arch="s390x", digest=Digest.of(b"other"))
+    other = nights.changed(night.products[0], arch="s390x", digest=Digest.of(b"other"))
     kept: History = NO_HISTORY.with_point(other, night).with_point(night.products[0], night)
     assert len(kept.series) == 2
-    assert kept.of(other)[0].digest == other.digest
+    assert kept.of(other)[0].digest == other.published.digest

@@ -8,7 +8,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.model.night import Outcome, PackageSize
+from pipeline.model.night import Outcome
+from pipeline.model.published_image import PackageSize
 from pipeline.site.history import NO_HISTORY, Point
 from pipeline.site.plots import HEIGHT as PLOT_HEIGHT
 from pipeline.site.plots import plots

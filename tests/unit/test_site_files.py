@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.model.night import CheckFigure, Failure, Night, Outcome, Product, Stage
+from pipeline.model.night import Failure, Night, Outcome, Product, ProductRun, Stage
+from pipeline.model.published_image import CheckFigure
 from pipeline.site import atom_xml, junit_xml, summary_markdown, write_site
 from pipeline.site.feed import ENTRIES_LIMIT
 from pipeline.site.history import NightNote, noted
@@ -64,7 +65,7 @@ def check_junit(data: bytes) -> ElementTree.Element:
 
 def suite_of(**changes: object) -> ElementTree.Element:
     """The suite of one product."""
-    product: Product = replace(LAST.products[0], **changes)  # type: ignore[arg-type]
+    product: Product = nights.changed(LAST.products[0], **changes)
     return check_junit(junit_xml(replace(LAST, products=(product,), threshold="", repositories=())))[0]
 
 
@@ -104,17 +105,19 @@ def test_what_failed_before_the_checks_is_an_error() -> None:
 
 def test_checks_of_a_product_that_was_left_alone_are_not_told_again() -> None:
     suite = suite_of(outcome=Outcome.UNCHANGED, failure=None)
-    assert suite.attrib["tests"] == "1" and len(LAST.products[0].checks) > 0
-    assert int(suite_of(outcome=Outcome.BUILT, failure=None).attrib["tests"]) == 1 + len(LAST.products[0].checks)
+    assert suite.attrib["tests"] == "1" and len(LAST.products[0].published.checks) > 0
+    assert int(suite_of(outcome=Outcome.BUILT, failure=None).attrib["tests"]) == 1 + len(
+        LAST.products[0].published.checks
+    )
 
 
 @pytest.mark.parametrize("text", ["\x00\x1b[0m", "]]>", "\ud800", "\ufffe", 'a"b<c>&\n\t', HOSTILE])
 def test_any_text_is_well_formed_xml(text: str) -> None:
     failure = Failure(Stage.BUILD, text, text, text, text, (text, text), text)
     check_junit(junit_xml(replace(LAST, catalogue=text, products=(
-        replace(LAST.products[0], outcome=Outcome.FAILED, failure=failure, why=text, version=text, worker=text),
+        nights.changed(LAST.products[0], outcome=Outcome.FAILED, failure=failure, why=text, worker=text, version=text),
     ))))  # fmt: skip
-    night = replace(LAST, catalogue=text, products=(replace(LAST.products[0], failure=failure),))
+    night = replace(LAST, catalogue=text, products=(nights.changed(LAST.products[0], failure=failure),))
     check_atom(atom_xml([noted(night, text)], text, text))
 
 
@@ -206,13 +209,16 @@ def test_no_text_becomes_markup_in_a_summary() -> None:
 
 def test_a_fence_is_longer_than_any_in_what_it_holds() -> None:
     failure = Failure(Stage.BUILD, "x", "x", log=("````", "</details>", "```"))
-    night = replace(LAST, products=(replace(LAST.products[0], outcome=Outcome.FAILED, failure=failure),))
+    night = replace(
+        LAST,
+        products=(nights.changed(LAST.products[0], outcome=Outcome.FAILED, failure=failure),),
+    )
     assert "\n`````text\n````\n</details>\n```\n`````\n" in summary_markdown(night)
 
 
 def test_a_summary_is_bounded() -> None:
     failure = Failure(Stage.BUILD, "x", "x" * 200_000)
-    products = tuple(replace(LAST.products[0], name=f"p{number}", outcome=Outcome.FAILED, failure=failure)
+    products = tuple(nights.changed(LAST.products[0], name=f"p{number}", outcome=Outcome.FAILED, failure=failure)
                      for number in range(20))  # fmt: skip
     assert len(summary_markdown(replace(LAST, products=products)).encode()) < 1 << 20
 
@@ -221,7 +227,9 @@ def test_a_summary_is_bounded() -> None:
 
 
 def _night(*outcomes: Outcome, **changes: object) -> Night:
-    products = tuple(Product(f"p{number}", "", "el9", "x86_64", outcome, "") for number, outcome in enumerate(outcomes))
+    products = tuple(
+        Product(f"p{number}", "", "el9", "x86_64", ProductRun(outcome, "")) for number, outcome in enumerate(outcomes)
+    )
     return replace(LAST, products=products, **{"exceeded": (), "repositories": (), "exit_code": 0, **changes})  # type: ignore[arg-type]
 
 

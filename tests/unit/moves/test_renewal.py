@@ -13,7 +13,8 @@ from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.mirror.history import read_history
 from pipeline.mirror.tag_statements import list_statements
-from pipeline.model.night import Outcome, Product
+from pipeline.model.night import Outcome, Product, ProductRun
+from pipeline.model.published_image import PublishedImage
 from pipeline.model.rules import MirrorRules
 from pipeline.nightly.renewal import renew_tags
 from pipeline.nightly.renewal_due import due
@@ -98,8 +99,15 @@ def test_a_night_renews_what_is_due_and_asks_its_store_alone_when_nothing_is(
     to = parse_address(mirror.url)
     making = Making(tmp_path, to, file, tmp_path, tmp_path, {}, maker.clock)
     digest = maker.image("1.0").digest
-    product = Product("small", "small.yaml", "p", "x86_64", Outcome.UNCHANGED, "", digest=digest, tags=("latest",))
-    absent = Product("never", "never.yaml", "p", "x86_64", Outcome.FAILED, "")
+    product = Product(
+        "small",
+        "small.yaml",
+        "p",
+        "x86_64",
+        ProductRun(Outcome.UNCHANGED, ""),
+        PublishedImage(digest=digest, tags=("latest",)),
+    )
+    absent = Product("never", "never.yaml", "p", "x86_64", ProductRun(Outcome.FAILED, ""))
 
     def waiting() -> tuple[str, ...]:
         return due(maker.store, str(to), ["small"], int(maker.clock() * 1000))

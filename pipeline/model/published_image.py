@@ -1,0 +1,204 @@
+"""The image of a product that stands on a mirror, as reports and pages show it. Times are milliseconds since the epoch,
+durations milliseconds, sizes bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.digest import Digest
+from pipeline.model.bill import Bill
+from pipeline.model.image import Image
+from pipeline.model.report import SmokeReport
+from pipeline.model.resolution import Chosen
+
+
+@dataclass(frozen=True, slots=True)
+class PackageSize:
+    """A package of the image: where it is, which source package it was built from, and how many bytes its files have.
+    `evr` e.g. `1:3.0.7-2`."""
+
+    name: str
+    evr: str
+    arch: str
+    layer: str
+    source: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSize:
+    """A layer of the image, lowest first. `size` as it is downloaded, `tar_size` unpacked."""
+
+    name: str
+    digest: Digest
+    size: int
+    tar_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackageChange:
+    """A package that is another than last time. `before` and `after` are versions, "": it was not there, or is gone."""
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFigure:
+    """What one check of one instance came to."""
+
+    instance: str
+    name: str
+    passed: bool
+    took: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the launched instances used at most: bytes of memory, microseconds of processor, processes; and how long
+    until the first was ready. None where the kernel or the runtime does not tell."""
+
+    peak_memory: int | None = None
+    cpu_time: int | None = None
+    peak_pids: int | None = None
+    ready_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingFix:
+    """A package in the image for which the repositories offer a security fix. `severity` is a word of updateinfo in
+    lower case (`critical`, `important`, `moderate`, `low`, or "" where the advisory gives none), `issued` when the
+    advisory came out (0: it has no date), `has` and `fixed_in` are versions, `kind` the advisory's type: where other
+    fixes were asked for as well, `bugfix` and the like."""
+
+    advisory: str
+    severity: str
+    title: str
+    issued: int
+    cves: tuple[str, ...]
+    package: str
+    has: str
+    fixed_in: str
+    repository: str
+    kind: str = "security"
+
+
+@dataclass(frozen=True, slots=True)
+class FixTaken:
+    """A security fix that came in with this build."""
+
+    advisory: str
+    severity: str
+    title: str
+    cves: tuple[str, ...]
+    package: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A document that goes with the image: what it is (`SPDX`, `CycloneDX`, `provenance`, `smoke report`, …), the
+    digest of the blob that holds it, and where that is below the mirror's root, "" if the mirror is a registry."""
+
+    name: str
+    digest: Digest
+    media_type: str
+    size: int
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedImage:
+    """All that is shown of the image of a product, until another one takes its place.
+
+    A field of the product's page is declared here and filled by `with_build` or `with_test`, and a template shows it:
+    all of this is carried from run to run as it is, as long as the image stands there.
+
+    `digest` is None if there never was an image; `tags` are those that point to it, `immutable` the one that always
+    will. `changes`, `fixes` and `previous` (the digest before) tell of it against the one before. `built` is when it
+    was built, and `build_took` how long that took. `checks` and `resources` are of its last test, or of an image that
+    did not pass and is not published: then the run has a failure.
+    """
+
+    version: str = ""
+    digest: Digest | None = None
+    previous: Digest | None = None
+    tags: tuple[str, ...] = ()
+    immutable: str = ""
+    built: int = 0
+    build_took: int = 0
+    packages: tuple[PackageSize, ...] = ()
+    layers: tuple[LayerSize, ...] = ()
+    changes: tuple[PackageChange, ...] = ()
+    fixes: tuple[FixTaken, ...] = ()
+    missing: tuple[MissingFix, ...] = ()
+    checks: tuple[CheckFigure, ...] = ()
+    resources: Resources = Resources()
+    attached: tuple[Attached, ...] = ()
+
+    def with_build(
+        self, bill: Bill, image: Image, chosen: Sequence[Chosen], *, before: Mapping[str, str] | None
+    ) -> PublishedImage:
+        """With the figures of a new image. `before`: versions of the packages of the image before, None if unknown."""
+        packages = _package_sizes(chosen)
+        return replace(
+            self,
+            version=bill.version,
+            packages=packages,
+            layers=tuple(LayerSize(one.name, one.blob.digest, one.blob.size, one.tar_size) for one in image.layers),
+            changes=_changed_packages(before, packages) if before is not None else (),
+        )
+
+    def with_test(self, report: SmokeReport | None) -> PublishedImage:
+        """With the figures of a smoke test; None: it was not launched."""
+        instances = report.instances if report else ()
+        return replace(
+            self,
+            checks=tuple(
+                CheckFigure(instance.name, check.name, check.passed, check.took, check.detail)
+                for instance in instances
+                for check in instance.checks
+            ),
+            resources=Resources(
+                peak_memory=max((one.peak_memory for one in instances if one.peak_memory is not None), default=None),
+                cpu_time=max((one.cpu_time for one in instances if one.cpu_time is not None), default=None),
+                peak_pids=max((one.peak_pids for one in instances if one.peak_pids is not None), default=None),
+                ready_after=min((one.ready_after for one in instances if one.ready_after is not None), default=None),
+            ),
+        )
+
+
+def package_versions(packages: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """(name, EVR) of packages → name to its EVR; several of one name stand behind one another."""
+    found: dict[str, list[str]] = {}
+    for name, evr in packages:
+        found.setdefault(name, []).append(evr)
+    return {name: ", ".join(sorted(evrs)) for name, evrs in found.items()}
+
+
+def _package_sizes(chosen: Sequence[Chosen]) -> tuple[PackageSize, ...]:
+    """Every package of the image; `size` as it is installed."""
+    return tuple(
+        PackageSize(
+            name=one.package.nevra.name,
+            evr=one.package.nevra.evr,
+            arch=one.package.nevra.arch,
+            layer=one.layer,
+            source=one.package.source_rpm,
+            size=one.package.installed_size,
+        )
+        for one in chosen
+    )
+
+
+def _changed_packages(before: Mapping[str, str], now: Sequence[PackageSize]) -> tuple[PackageChange, ...]:
+    """The packages that are not as they were, by name."""
+    after = package_versions([(one.name, one.evr) for one in now])
+    return tuple(
+        PackageChange(name, before.get(name, ""), after.get(name, ""))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    )
