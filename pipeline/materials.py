@@ -14,11 +14,12 @@ from functools import cache
 from pathlib import Path
 
 import pipeline
+from pipeline.compression import Compression
 from pipeline.digest import Digest, canonical_json, digest_file, identity
 from pipeline.layers import layer_entries
 from pipeline.model.bill import Bill, BilledLayer, BilledPackage, BuildRecord, Privileged
 from pipeline.model.header import PackageHeader
-from pipeline.model.image import Compression, Image, Layer
+from pipeline.model.image import Image, Layer
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.lock import LockSection
 from pipeline.model.parent import ParentImage

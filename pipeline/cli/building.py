@@ -34,9 +34,9 @@ from pipeline.cli.summary import (
     locked_as_json,
     locked_as_lines,
 )
+from pipeline.compression import Compression
 from pipeline.errors import SmokeError, UsageError
 from pipeline.escaping import visible
-from pipeline.model.image import Compression
 from pipeline.oci import ArchiveKind, write_archive
 from pipeline.resolve import Mode
 

@@ -30,12 +30,12 @@ from pipeline.cli.command import (
 )
 from pipeline.cli.progress import Look, size_text
 from pipeline.cli.request import Request
+from pipeline.compression import Compression
 from pipeline.digest import digest_file
 from pipeline.errors import UsageError
 from pipeline.mirror.addresses import Address, MirrorKind, parse_address
 from pipeline.mirror.backends.directory.mirror_paths import Place
 from pipeline.model.advisory import Threshold
-from pipeline.model.image import Compression
 from pipeline.model.json_form import to_json
 from pipeline.model.night import Night, Outcome, Product
 from pipeline.nightly.quiet import Resolve, again, asked

@@ -18,9 +18,9 @@ from pipeline.cli.outcome import report as report_error
 from pipeline.cli.progress import Look, close, open_progress
 from pipeline.cli.signals import SIGNALS, Interruptible, Terminated
 from pipeline.cli.streams import stdout_is_closed
+from pipeline.compression import Compression
 from pipeline.errors import RelbuildError, UsageError
 from pipeline.escaping import json_text, visible
-from pipeline.model.image import Compression
 from pipeline.model.lock import Mode
 from pipeline.progress import Progress
 from pipeline.store import Store, given_key

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.compression import Compression
 from pipeline.mirror.addresses import Address
-from pipeline.model.image import Compression
 
 
 @dataclass(frozen=True, slots=True)

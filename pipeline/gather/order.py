@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.compression import Compression
 from pipeline.errors import RelbuildError
-from pipeline.model.image import Compression
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
 from pipeline.progress import Progress

@@ -13,17 +13,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
+from pipeline.compression import Compression, layer_codec, layer_versions
 from pipeline.digest import CHUNK, DiffId, Digest, identity
 from pipeline.errors import VerificationError
 from pipeline.layers.pieces import WORKERS, PieceWriter
 from pipeline.layers.segments import Segment, make_segment, recall_segment, segment_identity
 from pipeline.layers.tar import END, tar_header
-from pipeline.model.image import Compression, Descriptor, Layer
+from pipeline.model.image import Descriptor, Layer
 from pipeline.model.json_form import from_json, to_json
 from pipeline.oci.media_types import LAYERS
 from pipeline.progress import QUIET, Progress, Task, task
 from pipeline.store import BlobWriter, Store
-from pipeline.streams import CODECS, VERSIONS, Pieces, ahead, decompressed
+from pipeline.streams import Pieces, ahead, decompressed
 from pipeline.trees import ComposedLayer, Part
 
 FORMAT = 1
@@ -61,7 +62,7 @@ def build_layer(composed: ComposedLayer, *, store: Store, compression: Compressi
         directories=Digest.of(directories),
         segments=[str(segment) for _, segment in segments],
         codec=compression.value,
-        versions=VERSIONS,
+        versions=layer_versions(),
     )
     with (
         store.locked(f"layer-{name.hex}"),
@@ -140,7 +141,7 @@ def _start(directories: bytes, store: Store, compression: Compression, pool: Thr
 
 
 def _end(store: Store, compression: Compression) -> Segment:
-    piece = CODECS[compression](END)
+    piece = layer_codec(compression).compress(END)
     return Segment(store.put(piece), len(piece), len(END))
 
 

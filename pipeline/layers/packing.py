@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.compression import Compression
 from pipeline.digest import DiffId, Digest, chunks, digest_file
 from pipeline.errors import BuildError
 from pipeline.layers.pieces import WORKERS, PieceWriter
-from pipeline.model.image import Compression, Descriptor, Layer
+from pipeline.model.image import Descriptor, Layer
 from pipeline.model.tree import Entry, Kind, Tree, kind_of
 from pipeline.oci.media_types import LAYERS
 from pipeline.store import Store

@@ -8,12 +8,11 @@ from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from pipeline.compression import PIECE, Compression, layer_codec
 from pipeline.digest import DiffId
 from pipeline.layers.tar import END, padding, tar_header
-from pipeline.model.image import Compression
 from pipeline.model.tree import Entry, Kind
 from pipeline.store import BlobWriter
-from pipeline.streams import CODECS, PIECE
 
 WORKERS = max(1, min(8, len(os.sched_getaffinity(0))))
 """Threads that compress: one for each processor that this process may use. Their number does not show in the bytes."""
@@ -29,7 +28,7 @@ class PieceWriter:
         self, blob: BlobWriter, compression: Compression, pool: ThreadPoolExecutor, *, hashed: bool = True
     ) -> None:
         self._blob = blob
-        self._compress = CODECS[compression]
+        self._compress = layer_codec(compression).compress
         self._pool = pool
         self._piece = bytearray()
         self._running: deque[Future[bytes]] = deque()

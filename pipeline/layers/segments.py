@@ -12,16 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.compression import Compression, layer_versions
 from pipeline.digest import Digest, identity
 from pipeline.errors import VerificationError
 from pipeline.layers.pieces import PieceWriter
 from pipeline.layers.tar import tar_header
-from pipeline.model.image import Compression
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.tree import Entry, Kind
 from pipeline.packages import read_payload
 from pipeline.store import Store
-from pipeline.streams import VERSIONS
 from pipeline.trees import Part
 
 FORMAT = 1
@@ -50,7 +49,7 @@ def segment_identity(part: Part, compression: Compression) -> Digest:
         package=part.checksum,
         emitted=emitted.hexdigest(),
         codec=compression.value,
-        versions=VERSIONS,
+        versions=layer_versions(),
     )
 
 

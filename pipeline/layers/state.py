@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.compression import Compression
 from pipeline.digest import Digest, identity
 from pipeline.errors import BuildError
 from pipeline.layers.accounts import changed_numbers, complete_group, complete_passwd, complete_shadow
@@ -27,7 +28,7 @@ from pipeline.layers.watch import Watch
 from pipeline.model.accounts import AccountTable
 from pipeline.model.change import Change
 from pipeline.model.header import PackageHeader
-from pipeline.model.image import Compression, Layer
+from pipeline.model.image import Layer
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.parent import InstalledPackage
 from pipeline.model.recipe import FileKind

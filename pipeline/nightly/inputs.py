@@ -9,15 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 
+from pipeline.compression import Compression, layer_versions
 from pipeline.digest import Digest, canonical_json, digest_file
 from pipeline.launch import plan_asked
-from pipeline.model.image import Compression
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.nightly.formats import IMAGE, TEST
 from pipeline.nightly.record import Facts
 from pipeline.resolve import versions
 from pipeline.smoke import plan_digest
-from pipeline.streams import VERSIONS
 
 WORDS = {
     "recipe": "the recipe",
@@ -49,7 +48,7 @@ _SAYS_NOTHING = frozenset({"place", "sources", "template_folders", "parent", "sm
 def making(recipe: Recipe, compression: Compression, key: str) -> dict[str, str]:
     """What `recipe` and relbuild bring to the image, but for templates and packages. `key`: the fingerprint of the key
     that signs."""
-    formats = [dict(IMAGE), VERSIONS, versions(), importlib.metadata.version("Jinja2")]
+    formats = [dict(IMAGE), layer_versions(), versions(), importlib.metadata.version("Jinja2")]
     return {
         "recipe": _digest(_form(recipe)),
         "files": _digest([_content(path) for path in _copied(recipe)]),

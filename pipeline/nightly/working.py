@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.build import Built, build
 from pipeline.build import lock as lock_here
+from pipeline.compression import Compression
 from pipeline.digest import Digest
 from pipeline.errors import (
     EnvironmentLacking,
@@ -23,7 +24,6 @@ from pipeline.gather import Locked, Order, Workshop
 from pipeline.mirror.addresses import Address
 from pipeline.model.absolute_path import AbsolutePath
 from pipeline.model.enforcement import unenforced_lines
-from pipeline.model.image import Compression
 from pipeline.model.lock import Lock
 from pipeline.model.night import Failure, Outcome, Product, Stage
 from pipeline.model.publication import Publication

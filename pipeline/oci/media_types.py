@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pipeline.model.image import Compression
+from pipeline.compression import Compression, layer_codec
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -14,7 +14,7 @@ EMPTY = "application/vnd.oci.empty.v1+json"
 
 LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
 LAYERS: Mapping[Compression, str] = MappingProxyType(
-    {Compression.GZIP: f"{LAYER_TAR}+gzip", Compression.ZSTD: f"{LAYER_TAR}+zstd"}
+    {compression: f"{LAYER_TAR}{layer_codec(compression).media_suffix}" for compression in Compression}
 )
 """Media type of a layer by its compression."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec
 
+from pipeline.compression import START_SIZE, Compression, layer_codec
 from pipeline.digest import DiffId, Digest, HashingWriter
 from pipeline.errors import Problem, RelbuildError
 from pipeline.model.image import Descriptor
@@ -168,7 +169,7 @@ def _layer(found: _Found, layer: Descriptor, diff_id: DiffId | None, place: str)
     writer = HashingWriter()
     path = blob_path(found.layout, layer.digest)
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(START_SIZE)
         file.seek(0)
         if start and not _is(layer.media_type, start):
             found.add("media-type", f"the bytes are not {layer.media_type}", place)
@@ -181,11 +182,8 @@ def _layer(found: _Found, layer: Descriptor, diff_id: DiffId | None, place: str)
 
 
 def _is(media_type: str, start: bytes) -> bool:
-    if media_type.endswith("+gzip"):
-        return start.startswith(b"\x1f\x8b")
-    if media_type.endswith("+zstd"):
-        return start == b"\x28\xb5\x2f\xfd" or start[1:] == b"\x2a\x4d\x18"
-    return True
+    codecs = [layer_codec(one) for one in Compression]
+    return all(one.reads.starts(start) for one in codecs if media_type.endswith(one.media_suffix))
 
 
 def _digest(path: Path) -> Digest:

@@ -6,9 +6,11 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from pipeline.compression import CODECS
 from pipeline.digest import chunks
 from pipeline.transfer.network import Network, request
 from pipeline.transfer.patience import retry_after
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 _TRANSIENT = frozenset({408, 425, 429, *range(500, 600)})
 
-_NAMED = {"gzip": (".gz", ".tgz"), "x-gzip": (".gz", ".tgz"), "bzip2": (".bz2",), "xz": (".xz",), "zstd": (".zst",)}
+_NAMED = MappingProxyType({encoding: codec.suffixes for codec in CODECS for encoding in codec.encodings})
 """Content-Encoding → how names of files end that servers label so although the file itself is what was asked for."""
 
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.compression import Compression
 from pipeline.digest import digest_file
 from pipeline.layers import build_layer, unpack
 from pipeline.model.accounts import AccountTable
 from pipeline.model.header import PackageHeader
-from pipeline.model.image import Compression, Layer
+from pipeline.model.image import Layer
 from pipeline.model.recipe import Group, User
 from pipeline.packages import read_header
 from pipeline.store import Store

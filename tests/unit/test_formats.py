@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.model.image import Compression
+from pipeline.compression import Compression
 from pipeline.nightly import inputs, own_code, quiet
 from pipeline.nightly.formats import DOCUMENTS, IMAGE, TEST
 from pipeline.nightly.inputs import making

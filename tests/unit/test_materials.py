@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.compression import Compression
 from pipeline.digest import Digest
 from pipeline.materials import Inputs, make_record
 from pipeline.model.bill import BuildRecord
 from pipeline.model.header import PackageHeader
-from pipeline.model.image import Compression
 from pipeline.model.lock import LockSection
 from pipeline.model.package import Nevra, Package
 from pipeline.model.platform import Platform, Repository

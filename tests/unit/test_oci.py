@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.compression import Compression
 from pipeline.digest import DiffId, Digest, canonical_json
 from pipeline.errors import UsageError, VerificationError
-from pipeline.model.image import Compression, Image, Layer
+from pipeline.model.image import Image, Layer
 from pipeline.oci import (
     blob_path,
     make_image,

@@ -18,6 +18,7 @@ GROUND = {
     "digest": 2,
     "process": 3,
     "progress": 3,
+    "compression": 2,
     "streams": 3,
     "archives": 3,
     "documents": 3,
@@ -43,8 +44,8 @@ FLOORS: dict[str, int] = {
 
 DOORS: dict[str, tuple[str, ...]] = {
     "subprocess": ("process",),
-    "zstandard": ("streams",),
-    "deflate": ("streams",),
+    "zstandard": ("compression",),
+    "deflate": ("compression",),
     "yaml": ("documents",),
     "jinja2": ("render",),
     "markupsafe": ("render",),

@@ -18,15 +18,17 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.compression import CODECS, PIECE, START_SIZE, Compression, codec_of, gzip_member, layer_codec
 from pipeline.errors import VerificationError
-from pipeline.streams import CODECS, PIECE, ahead, decompressed, open_compressed
+from pipeline.oci.media_types import LAYER_TAR, LAYERS
+from pipeline.streams import ahead, decompressed, open_compressed
 
 DATA = os.urandom(300_000) + bytes(2 * PIECE) + b"text " * 100_000
 PIECES = [DATA[at : at + PIECE] for at in range(0, len(DATA), PIECE)]
 
 
-def compressed(codec: str) -> bytes:
-    return b"".join(CODECS[codec](piece) for piece in PIECES)
+def compressed(codec: Compression) -> bytes:
+    return b"".join(layer_codec(codec).compress(piece) for piece in PIECES)
 
 
 def read(data: bytes, *, limit: int = 1 << 30, workers: int = 0) -> bytes:
@@ -34,11 +36,10 @@ def read(data: bytes, *, limit: int = 1 << 30, workers: int = 0) -> bytes:
 
 
 FORMS: dict[str, Callable[[bytes], bytes]] = {
-    "ours, gzip": lambda data: compressed("gzip"),
-    "ours, zstd": lambda data: compressed("zstd"),
+    **{f"ours, {codec}": lambda data, codec=codec: compressed(codec) for codec in Compression},  # type: ignore[misc]
     "gzip": lambda data: gzip.compress(data, 1),
     "gzip, two members": lambda data: gzip.compress(data[:1000], 1) + gzip.compress(data[1000:], 1),
-    "gzip, ours then another's": lambda data: CODECS["gzip"](data[:1000]) + gzip.compress(data[1000:], 1),
+    "gzip, ours then another's": lambda data: gzip_member(data[:1000]) + gzip.compress(data[1000:], 1),
     "gzip, padded": lambda data: gzip.compress(data, 1) + bytes(512),
     "zstd": lambda data: zstandard.compress(data, 1),
     "xz": lambda data: lzma.compress(data, preset=0),
@@ -55,27 +56,37 @@ def test_every_form_is_told_by_its_first_bytes_and_read(form: str, workers: int)
     assert read(FORMS[form](DATA), workers=workers) == DATA
 
 
-@pytest.mark.parametrize(("codec", "command"), [("gzip", ["gzip", "-dc"]), ("zstd", ["zstd", "-dc"])])
-def test_the_formats_own_tools_read_what_is_written(codec: str, command: list[str]) -> None:
-    assert subprocess.run(command, input=compressed(codec), capture_output=True, check=True).stdout == DATA
+@pytest.mark.parametrize("codec", Compression)
+def test_the_formats_own_tools_read_what_is_written(codec: Compression) -> None:
+    tool = {"gzip": "gzip", "zstd": "zstd"}[layer_codec(codec).reads.name]
+    assert subprocess.run([tool, "-dc"], input=compressed(codec), capture_output=True, check=True).stdout == DATA
 
 
-@pytest.mark.parametrize("codec", CODECS)
-def test_the_bytes_do_not_depend_on_the_thread_that_makes_them(codec: str) -> None:
+@pytest.mark.parametrize("codec", Compression)
+def test_what_is_written_is_told_as_the_codec_that_reads_it(codec: Compression) -> None:
+    start = layer_codec(codec).compress(b"x")[:START_SIZE]
+    assert [one for one in CODECS if one.starts(start)] == [layer_codec(codec).reads] == [codec_of(start)]
+    assert LAYERS[codec] == LAYER_TAR + layer_codec(codec).media_suffix
+
+
+@pytest.mark.parametrize("codec", Compression)
+def test_the_bytes_do_not_depend_on_the_thread_that_makes_them(codec: Compression) -> None:
     results: list[bytes] = []
-    threads = [threading.Thread(target=lambda: results.append(CODECS[codec](PIECES[0]))) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda: results.append(layer_codec(codec).compress(PIECES[0]))) for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert set(results) == {CODECS[codec](PIECES[0])}
+    assert set(results) == {layer_codec(codec).compress(PIECES[0])}
 
 
-@given(st.binary(max_size=2000), st.lists(st.integers(0, 2000), max_size=5), st.sampled_from(sorted(CODECS)))
-def test_pieces_cut_anywhere_come_back_as_one(data: bytes, cuts: list[int], codec: str) -> None:
+@given(st.binary(max_size=2000), st.lists(st.integers(0, 2000), max_size=5), st.sampled_from(Compression))
+def test_pieces_cut_anywhere_come_back_as_one(data: bytes, cuts: list[int], codec: Compression) -> None:
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     parts = [data[a:b] for a, b in pairwise(places)]
-    assert read(b"".join(CODECS[codec](part) for part in parts)) == data
+    assert read(b"".join(layer_codec(codec).compress(part) for part in parts)) == data
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "not compressed"])
@@ -103,7 +114,7 @@ def test_a_flipped_byte_is_noticed(form: str, workers: int) -> None:
 
 
 def test_a_member_that_claims_to_be_huge_is_not_believed() -> None:
-    member = bytearray(CODECS["gzip"](b"x"))
+    member = bytearray(gzip_member(b"x"))
     member[-4:] = b"\xff\xff\xff\xff"
     with pytest.raises(VerificationError) as caught:
         read(bytes(member))
@@ -123,7 +134,7 @@ def test_any_bytes_are_read_or_refused(data: bytes, start: bytes) -> None:
 
 def test_a_compressed_file_is_a_file(tmp_path: Path) -> None:
     path = tmp_path / "it.zst"
-    path.write_bytes(compressed("zstd"))
+    path.write_bytes(compressed(Compression.ZSTD))
     with open_compressed(path) as file:
         assert file.read(10) == DATA[:10]
         assert file.read() == DATA[10:]

@@ -6,11 +6,11 @@ import io
 import tarfile
 from collections.abc import Mapping
 
+from pipeline.compression import Compression, layer_codec
 from pipeline.digest import DiffId, Digest
-from pipeline.model.image import Compression, Descriptor, Image, ImageConfig, Layer
+from pipeline.model.image import Descriptor, Image, ImageConfig, Layer
 from pipeline.oci import make_image, media_types
 from pipeline.store import Store
-from pipeline.streams import CODECS
 
 CONFIG = ImageConfig(
     architecture="amd64",
@@ -48,7 +48,7 @@ def layer(
 ) -> Layer:
     """A layer whose blob is in the store."""
     data = tar(files)
-    blob = CODECS[compression.value](data)
+    blob = layer_codec(compression).compress(data)
     digest = store.put(blob)
     descriptor = Descriptor(media_types.LAYERS[compression], digest, len(blob))
     return Layer(name, DiffId.of(data), descriptor, len(data))

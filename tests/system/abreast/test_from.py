@@ -15,10 +15,10 @@ import pytest
 
 from pipeline.build import Built, build, explain_package, lock
 from pipeline.cli.summary import locked_as_lines
+from pipeline.compression import Compression
 from pipeline.errors import BuildError, RelbuildError, ResolutionError, SmokeError
 from pipeline.gather import Workshop
 from pipeline.launch import unpacked
-from pipeline.model.image import Compression
 from pipeline.model.provenance import MaterialKind
 from pipeline.oci import validate
 from pipeline.oci.sbom import SbomForm

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.compression import Compression
 from pipeline.digest import DiffId, digest_file
 from pipeline.errors import RelbuildError
 from pipeline.layers import build_layer
-from pipeline.model.image import Compression
 from pipeline.store import Store
 from tests.system.layering import (
     composed,

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import process
-from pipeline.model.image import Compression, Image
+from pipeline.compression import Compression
+from pipeline.model.image import Image
 from pipeline.oci import write_archive, write_layout
 from pipeline.store import Store
 from tests.unit.tiny_image import tiny

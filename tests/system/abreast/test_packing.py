@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.compression import Compression
 from pipeline.errors import RelbuildError
 from pipeline.layers import build_layer, pack_directory, unpack
-from pipeline.model.image import Compression, Layer
+from pipeline.model.image import Layer
 from pipeline.model.tree import Tree
 from pipeline.store import Store
 from tests.system.layering import (

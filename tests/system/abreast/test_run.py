@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.compression import Compression
 from pipeline.layers import pack_directory
-from pipeline.model.image import Compression, ImageConfig
+from pipeline.model.image import ImageConfig
 from pipeline.model.tree import Tree
 from pipeline.oci import make_image, write_layout
 from pipeline.recipes import load_recipe

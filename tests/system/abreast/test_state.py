@@ -12,10 +12,10 @@ from typing import Protocol
 import pytest
 
 from pipeline.build import Built, build
+from pipeline.compression import Compression
 from pipeline.errors import VerificationError
 from pipeline.gather import Order, Workshop
 from pipeline.launch import unpacked
-from pipeline.model.image import Compression
 from pipeline.oci import validate, write_archive
 from pipeline.progress import QUIET
 from tests.system.abreast.test_rpm_parity import install_with_rpm, rpm

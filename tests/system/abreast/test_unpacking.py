@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.compression import Compression
 from pipeline.digest import DiffId, Digest
 from pipeline.errors import RelbuildError
 from pipeline.layers import pack_entries, unpack
-from pipeline.model.image import Compression, Descriptor, Layer
+from pipeline.model.image import Descriptor, Layer
 from pipeline.model.tree import Entry, Kind
 from pipeline.store import Store
 
