@@ -32,7 +32,7 @@ def put(lower: Path, path: str, data: bytes) -> None:
     (lower / path.lstrip("/")).write_bytes(data)
 
 
-@pytest.mark.parametrize("folder", [*FOLDERS, "/opt/vendor/rpm"])
+@pytest.mark.parametrize("folder", [*FOLDERS, "/opt/vendor/rpm", "/usr/share/rpmdb"])
 def test_packages_are_found_where_the_platform_has_them(folder: str, tmp_path: Path) -> None:
     put(tmp_path / "state", f"{folder}/{FILE}", database(APP))
     contents = read_contents(image(labelled({}, folder)), [tmp_path / "state"])
