@@ -263,7 +263,7 @@ def _publish(port: Published, instance: Instance, number: int, closing: contextl
 
 
 def _volume_folder(mount: Mounted, number: int, store: Store) -> Path:
-    return store.root / "volumes" / f"{mount.source}-{number + 1}"
+    return store.volume(f"{mount.source}-{number + 1}")
 
 
 def _binding(mount: Mounted, number: int, store: Store) -> Binding:

@@ -60,7 +60,7 @@ class Workshop:
 
     def station(self) -> Station:
         """Where sandboxes are made; what a killed relbuild left there is removed first."""
-        return open_station(self.store.root / "sandbox", find_runtime(self.runtime))
+        return open_station(self.store.sandbox, find_runtime(self.runtime))
 
 
 @dataclass(slots=True)

@@ -86,6 +86,15 @@ class Store:
         enter(store.root)
         return store
 
+    @property
+    def sandbox(self) -> Path:
+        """The folder in which sandboxes stand while they run."""
+        return self.root / "sandbox"
+
+    def volume(self, name: str) -> Path:
+        """The folder of a volume that outlives its instance. It is not made."""
+        return self.root / "volumes" / name
+
     # --- blobs -------------------------------------------------------------------------------
 
     def blob(self, digest: Digest) -> Path:
