@@ -264,8 +264,8 @@ def test_keys_are_loaded_by_path_and_by_url(store: Store, tmp_path: Path, signer
         Repository("b", baseurls=("file:///b",), keys=("$where/key",)),
         Repository("a", baseurls=("file:///a",), keys=("file://$where/key",)),
     )
-    platform = Platform("p", repositories, variables=(("where", "${WHERE}"),))
-    keys = load_keys(platform, "x86_64", variables={"WHERE": str(tmp_path)}, store=store)
+    platform = Platform("p", repositories, variables=(("where", "${RELBUILD_VAR_WHERE}"),))
+    keys = load_keys(platform, "x86_64", variables={"RELBUILD_VAR_WHERE": str(tmp_path)}, store=store)
     assert [key.repository for key in keys] == ["a", "b"]
     assert keys[0].fingerprint == keys[1].fingerprint
     missing = Platform("p", (Repository("a", keys=("/nowhere/key",)),))
