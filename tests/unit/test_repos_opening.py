@@ -31,11 +31,6 @@ from tests.unit.rpmmd import Rpm, write_document, write_repomd, write_repository
 RPMS = (Rpm("a"), Rpm("b", requires=("a",)))
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 class Signer:
     """A key pair that lives as long as the tests of this file."""
 

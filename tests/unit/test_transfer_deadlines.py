@@ -24,7 +24,7 @@ from pipeline.transfer import Download, Exchange, FileRange, Interrupted, Networ
 from pipeline.transfer import addresses as addresses_module
 from pipeline.transfer import exchange as exchange_module
 from pipeline.transfer.deadlines import Bounds, Watch, _Backend, _current, _Stream
-from tests.unit.slow_server import CONTENT, PAGE, SlowServer, head, slow_server
+from tests.unit.slow_server import CONTENT, PAGE, SlowServer, head
 
 DIGEST = Digest.of(CONTENT)
 NETWORK = Network(timeout=0.6, backoff=0.001, attempts=2)
@@ -32,17 +32,6 @@ HURRY = Network(timeout=3, backoff=0.001, attempts=2)
 """A sixth of it is what a good server gets, too, which on a busy machine may take a moment."""
 SLOW = ("headers", "interim", "silent", "trickle", "chunks", "stall", "thenheaders")
 PULL = (Scope.repository("app", "pull"),)
-
-
-@pytest.fixture
-def server() -> Iterator[SlowServer]:
-    with slow_server() as running:
-        yield running
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
 
 
 def get(store: Store, *urls: str, network: Network = NETWORK) -> Digest:
