@@ -67,14 +67,15 @@ def refuse_newer(what: str, version: object, known: int) -> None:
 
 
 def is_canonical(data: bytes) -> bool:
-    """Return whether JSON text is written as relbuild writes it. Raises ValueError.
+    """Return whether JSON text is written as relbuild writes it.
 
-    No key stands there twice, keys are in order, and there is no space.
+    No key stands there twice, keys are in order, and there is no space, no fraction, no half of a surrogate pair.
+    Members that are not known may hold anything: what is no JSON, or is nested too deeply, is not written so either.
     """
     try:
         return canonical_json(json.loads(data)) == data
-    except TypeError as error:
-        raise ValueError(str(error)) from error
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def extends(document: object, written: object, *, optional: bool = False) -> bool:

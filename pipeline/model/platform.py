@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from typing import Final
 
 from pipeline.model.rpm_database import FOLDERS
+
+OFFERED_PREFIX: Final = "RELBUILD_VAR_"
+_OFFERED = re.compile(rf"RELBUILD_MIRROR|{OFFERED_PREFIX}[A-Za-z0-9_]+")
+
+
+def is_offered(name: str) -> bool:
+    """Return whether a platform may name this variable of the environment.
+
+    What a platform names becomes part of URLs, so only what was set for that purpose can: an edited definition would
+    send any other (a token, a password) to the host that it names.
+    """
+    return _OFFERED.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +47,8 @@ class Platform:
     """A named set of repositories with variables, and what is particular about the distribution.
 
     `rpm_database` is the directory in the image where the platform's own rpm reads its database.
-    `architectures` are RPM base architectures (`x86_64`, `aarch64`). `variables` values may name
-    environment variables of the form `${NAME:-default}`; they are expanded by `pipeline.repos`. `sources` are the
+    `architectures` are RPM base architectures (`x86_64`, `aarch64`). `variables` values may name environment variables
+    that are offered (`is_offered`), as `${NAME:-default}`; they are expanded by `pipeline.repos`. `sources` are the
     repositories of source packages; nothing is resolved from them.
     """
 

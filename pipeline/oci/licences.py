@@ -10,7 +10,7 @@ import hashlib
 import re
 from functools import cache, lru_cache
 
-from license_expression import ExpressionError, LicenseExpression, LicenseSymbol, Licensing
+from license_expression import LicenseExpression, LicenseSymbol, Licensing
 from spdx_tools.common.spdx_licensing import spdx_licensing
 
 LICENCE_LIMIT = 4096
@@ -45,7 +45,7 @@ def licence_expression(tag: str) -> LicenseExpression | None:
     try:
         parsed = _licensing().parse(tag, strict=True)
         unknown = _licensing().unknown_license_keys(parsed)
-    except (ExpressionError, RecursionError):
+    except Exception:  # Of what is no expression the library raises its own error, assertions and others.
         return None
     return parsed if all(_REFERENCE.fullmatch(key) for key in unknown) else None
 

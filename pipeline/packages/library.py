@@ -10,4 +10,8 @@ try:
 finally:
     signal.pthread_sigmask(signal.SIG_SETMASK, _before)
 
+# rpm quotes packages to standard error as they are. What matters of that is in the errors that relbuild raises, which
+# are escaped where they are shown; rpm's critical messages, with which it ends the process, quote nothing.
+rpm.setVerbosity(rpm.RPMLOG_CRIT)
+
 __all__ = ["rpm"]

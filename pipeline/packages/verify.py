@@ -29,9 +29,6 @@ _SIGNED_HINT = "trust the key that signs this repository, or do not use the pack
 _KEYRING = threading.Lock()
 _SIGNATURE_PACKET = re.compile(r"[Kk]ey ID ([0-9a-fA-F]{8,40})")
 
-# rpm prints its own warnings to stderr; what matters of them is in the errors raised here.
-rpm.setVerbosity(rpm.RPMLOG_CRIT)
-
 
 def verify_package(path: Path, keys: Sequence[bytes]) -> str:
     """Verify an RPM against armored OpenPGP `keys` and no others; returns the id of the key that signed it, in

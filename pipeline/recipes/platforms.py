@@ -12,7 +12,7 @@ from pydantic import Field, WithJsonSchema
 
 from pipeline.documents import Document, DocumentPath, load
 from pipeline.errors import RecipeError
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import OFFERED_PREFIX, Platform, Repository, is_offered
 from pipeline.model.rpm_database import FOLDERS
 from pipeline.recipes.fields import (
     Architecture,
@@ -33,7 +33,7 @@ DEFAULT_DATABASE = FOLDERS[0]
 EXTENDS_DEPTH = 8
 
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
-_ENVIRONMENT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*:-[^{}$]*\}")
+_ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*):-[^{}$]*\}")
 
 RepositoryId = Annotated[
     str,
@@ -96,7 +96,8 @@ class PlatformDocument(Strict):
     architectures: list[Architecture] | None = Field(default=None, description="what it exists for")
     variables: dict[VariableName, Text] = Field(
         default={},
-        description="values for `$name` in URLs and keys; may use `${NAME:-default}` of the environment",
+        description="values for `$name` in URLs and keys; may use `${NAME:-default}` of the environment, "
+        "where NAME is RELBUILD_MIRROR or begins with RELBUILD_VAR_",
     )
     rpm_database: Target | None = Field(
         default=None,
@@ -205,6 +206,11 @@ class _Reader:
                 hint = "the environment is written ${NAME:-default}"
                 message = f"'{text}' is not a value with ${{NAME:-default}}"
                 self._refuse("variable-malformed", message, (*path, "variables", key), hint, below)
+            for given in _ENVIRONMENT.findall(text):
+                if not is_offered(given):
+                    hint = f"call it {OFFERED_PREFIX}{given}, here and where it is set"
+                    message = f"the environment variable {given} is not for platforms"
+                    self._refuse("variable-not-offered", message, (*path, "variables", key), hint, below)
         if not repositories and not below:
             message = f"the platform '{name}' has no repositories"
             self._refuse("key-missing", message, path, "add 'repositories:', or 'refused:' with a reason", below)

@@ -89,8 +89,10 @@ class RetentionDocument(Strict):
 
 
 class IdentityDocument(Strict):
-    """What a mirror that is a copy holds was signed under the name of the one that it is a copy of. The first rule
-    decides that matches. Believed from a file that is named with `--rules` alone, never from the mirror itself."""
+    """The name under which a copied mirror's images were signed: that of the mirror that was copied.
+
+    The first rule that matches a repository decides. It is believed from a file that is named with `--rules` alone,
+    never from the mirror itself."""
 
     prefix: Line = Field(
         description="how the repository's name begins here: HOST, HOST/NAMESPACE or all of it",

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pipeline.errors import RecipeError
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import OFFERED_PREFIX, Platform, Repository, is_offered
 
 _ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
@@ -26,10 +26,18 @@ def environment_names(platform: Platform) -> frozenset[str]:
 
 def expand_environment(text: str, environment: Mapping[str, str], *, place: str) -> str:
     """`${NAME:-default}` and a leading `~` (also after `file://`) replaced. Raises RecipeError
-    `variable-unset` for a name that is not set and has no default."""
+    `variable-unset` for a name that is not set and has no default, `variable-not-offered` for one that no platform
+    may name."""
 
     def value(found: re.Match[str]) -> str:
         name, default = found.groups()
+        if not is_offered(name):
+            raise RecipeError(
+                "variable-not-offered",
+                f"the environment variable {name} is not for platforms",
+                place=place,
+                hint=f"call it {OFFERED_PREFIX}{name}, here and where it is set",
+            )
         given = environment.get(name) or default
         if given is None:
             raise RecipeError(

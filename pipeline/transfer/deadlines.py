@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import httpcore
 import httpx
 
+from pipeline.transfer.addresses import find_addresses
+
 _PIECE = 64 << 10
 """Bytes that are handed to a socket at a time: between two pieces it is judged how fast they go."""
 
@@ -166,10 +168,29 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect."""
+        """Connect to the first address of the host that answers, each in its share of the time that is left."""
         watch = _current.get()
-        seconds = watch.bounds.connect if watch else timeout
-        return _Stream(self._inner.connect_tcp(host, port, seconds, local_address, socket_options))
+        if watch is None:
+            return _Stream(self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
+        until = time.monotonic() + watch.bounds.connect
+        addresses = _addresses(host, watch.bounds.connect)
+        for left in range(len(addresses), 0, -1):
+            seconds = max(0.001, until - time.monotonic()) / left
+            try:
+                return _Stream(self._inner.connect_tcp(addresses[-left], port, seconds, local_address, socket_options))
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if left == 1:
+                    raise
+        raise httpcore.ConnectError(f"the name '{host}' has no address")
+
+
+def _addresses(host: str, seconds: float) -> tuple[str, ...]:
+    try:
+        return find_addresses(host, seconds)
+    except TimeoutError:
+        raise httpcore.ConnectTimeout(f"the name '{host[:253]}' was not resolved within {seconds:g} s") from None
+    except OSError as error:
+        raise httpcore.ConnectError(str(error)) from error
 
 
 class _Stream(httpcore.NetworkStream):

@@ -17,10 +17,14 @@ from pipeline.layers.tar import read_tar
 from pipeline.mirror.history import read_move
 from pipeline.mirror.references import listed_referrers, media_type_of, references, referrer_of, subject_of
 from pipeline.mirror.retention.access_log import read_pulls
+from pipeline.mirror.tag_statements import _predicate
 from pipeline.model.artifact import Manifest
-from pipeline.model.json_form import from_json
+from pipeline.model.evidence import read_evidence
+from pipeline.model.json_form import from_json, read_json
+from pipeline.model.night import Night
 from pipeline.model.report_form import read_report
 from pipeline.nightly.record import Record, Standing
+from pipeline.nightly.task_result import read_result
 from pipeline.oci import load_verifying_key, media_types
 from pipeline.oci.artifacts import read_artifact
 from pipeline.oci.bill import parse_bill
@@ -29,22 +33,32 @@ from pipeline.oci.contents import built_for, listed_packages
 from pipeline.oci.image import parse_config, parse_image, parse_index
 from pipeline.oci.licences import licence_expression
 from pipeline.oci.record import parse_record
+from pipeline.oci.settings import settings
+from pipeline.oci.simple_signing import _claims
 from pipeline.oci.statements import read_statement
 from pipeline.packages import read_change_days, read_changelog, read_header
 from pipeline.recipes import load_recipe
 from pipeline.recipes.rules import load_rules
 from pipeline.render import evaluate
+from pipeline.render.templates import evaluate_here
 from pipeline.repos.advisories import read_updateinfo
 from pipeline.repos.repomd import parse_metalink, parse_mirrorlist, parse_repomd
 from pipeline.resolve.lockfile import parse_lock
 from pipeline.resolve.modules import _documents, _take
+from pipeline.site.history import History
 from pipeline.transfer.challenge import parse_challenges, parse_scopes
+from tests.fuzz.forms import SEPARATOR
 
 Read = Callable[[bytes], object]
 
-_FOLDER = Path(tempfile.gettempdir())
-_SEPARATOR = b"\n====\n"
-"""Between the two documents of an input that has two."""
+_VALUES: Mapping[str, object] = MappingProxyType(
+    {"packages": {"a": {"version": "1.0"}}, "name": "a", "values": {"n": 3, "l": [1, 2]}}
+)
+"""What templates see."""
+
+_MEMORY = Path("/dev/shm")
+_FOLDER = _MEMORY if os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+"""In memory: making a file on a disk that others use took longer than reading it."""
 
 
 @contextlib.contextmanager
@@ -98,12 +112,12 @@ def _header(data: bytes) -> object:
 
 
 def _image(data: bytes) -> object:
-    manifest, _, config = data.partition(_SEPARATOR)
+    manifest, _, config = data.partition(SEPARATOR)
     return parse_image("a", "a:1", manifest, config or b"{}")
 
 
 def _config(data: bytes) -> object:
-    return parse_config(data)
+    return parse_config(data), settings(data)
 
 
 def _index(data: bytes) -> object:
@@ -140,9 +154,12 @@ def _statement(data: bytes) -> object:
 
 
 def _predicates(data: bytes) -> object:
-    for read in (parse_bill, parse_record, listed_packages, built_for):
+    for read in (parse_bill, parse_record, listed_packages, built_for, _claims):
         with contextlib.suppress(RelbuildError):
             read(data, "predicate")  # type: ignore[operator]
+    for read_alone in (read_evidence, _predicate):
+        with contextlib.suppress(RelbuildError):
+            read_alone(data)
     return None
 
 
@@ -154,11 +171,14 @@ def _night(data: bytes) -> object:
     """Its callers take ValueError for "nobody knows": `from_json` promises no other."""
     with contextlib.suppress(ValueError, RecursionError):
         value = json.loads(data)
-        for kind in (Record, Standing):
-            with contextlib.suppress(ValueError):
-                from_json(kind, value)
+        for kind in (Record, Standing, Night, History):
+            for read in (from_json, read_json):
+                with contextlib.suppress(ValueError):
+                    read(kind, value)
         if isinstance(value, dict):
             read_report(value)
+    with contextlib.suppress(ValueError):
+        read_result(data)
     return None
 
 
@@ -168,8 +188,12 @@ def _challenge(data: bytes) -> object:
 
 
 def _template(data: bytes) -> object:
-    values: Mapping[str, object] = {"packages": {"a": {"version": "1.0"}}, "name": "a", "values": {"n": 3, "l": [1, 2]}}
-    return evaluate(_text(data), values, place="recipe.yaml:1")
+    return evaluate(_text(data), _VALUES, place="recipe.yaml:1")
+
+
+def _rendering(data: bytes) -> object:
+    """What the child with limits does for `template`: here the engine sees it, and it needs no answers of a process."""
+    return evaluate_here(_text(data), _VALUES, place="recipe.yaml:1")
 
 
 def _key(data: bytes) -> object:
@@ -205,6 +229,7 @@ TARGETS: Mapping[str, Read] = MappingProxyType(
         "night": _night,
         "challenge": _challenge,
         "template": _template,
+        "rendering": _rendering,
         "key": _key,
         "licence": lambda data: licence_expression(_text(data)),
         "pulls": _pulls,

@@ -21,12 +21,12 @@ _PLATFORMS = """
 platforms:
   small:
     architectures: [x86_64]
-    variables: {place: "${SMALL_CATALOGUE:-/nowhere}"}
+    variables: {place: "${RELBUILD_VAR_CATALOGUE:-/nowhere}"}
     repositories:
       - {id: small, baseurls: ["file://$place/small"], keys: ["$place/key"]}
   other:
     architectures: [x86_64]
-    variables: {place: "${SMALL_CATALOGUE:-/nowhere}"}
+    variables: {place: "${RELBUILD_VAR_CATALOGUE:-/nowhere}"}
     repositories:
       - {id: other, baseurls: ["file://$place/other"], keys: ["$place/key"]}
 """
@@ -152,7 +152,7 @@ class SmallCatalogue:
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(self.folder),
             "PYTHONPATH": str(Path.cwd()),
-            "SMALL_CATALOGUE": str(self.folder),
+            "RELBUILD_VAR_CATALOGUE": str(self.folder),
         }
 
     def contents(self) -> dict[str, int]:

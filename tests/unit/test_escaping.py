@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import subprocess
 import sys
 import unicodedata
 from dataclasses import replace
@@ -20,9 +21,11 @@ from pipeline.cli import outcome, progress
 from pipeline.cli.command import answer, say
 from pipeline.cli.live import Live
 from pipeline.cli.progress import Look, open_progress
-from pipeline.errors import RelbuildError
+from pipeline.errors import BuildError, RelbuildError
 from pipeline.escaping import cleaned, json_text, message_lines, visible
 from pipeline.model.night import Failure, Outcome, Stage
+from pipeline.packages import database
+from pipeline.process import Completed
 from pipeline.progress import task
 from pipeline.site.feed import atom_xml
 from pipeline.site.junit import junit_xml
@@ -230,6 +233,28 @@ def test_a_page_shows_nothing_hidden(text: str) -> None:
     )
     night = replace(last, products=(product,), catalogue=text)
     assert harmless(night_page(night, [noted(night, text)], "night").decode())
+
+
+# --- what rpm says ------------------------------------------------------------------------------
+
+
+def test_rpms_library_writes_nothing_of_a_package_past_relbuild() -> None:
+    program = r"from pipeline.packages.library import rpm; rpm.log(rpm.RPMLOG_ERR, 'a\x1b[31m\n'); print('ended')"
+    ran = subprocess.run([sys.executable, "-c", program], cwd=CLI.parents[1], capture_output=True, check=True)
+    assert (ran.stdout, ran.stderr) == (b"ended\n", b"")
+
+
+@KINDS
+def test_what_rpmdb_says_of_a_header_is_escaped(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = Completed(("rpmdb",), 1, b"", text.encode(errors="surrogatepass"))
+    monkeypatch.setattr(database, "run", lambda *_, **__: said)
+    with pytest.raises(BuildError) as caught:
+        database.write_database(tmp_path, ())
+    outcome.report(caught.value, as_json=True)
+    out, err = capsys.readouterr()
+    assert caught.value.code == "rpm-database" and harmless(out) and harmless(err)
 
 
 def test_progress_has_no_other_door_to_the_terminal() -> None:

@@ -51,11 +51,6 @@ from tests.unit.tested import (
 from tests.unit.tiny_image import tiny
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def refusal(make: Callable[[], object]) -> dict[str, str]:
     """Code → message of all that the gate says."""
     with pytest.raises(PublicationRefused) as caught:

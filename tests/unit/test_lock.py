@@ -192,7 +192,7 @@ def test_rubbish_is_an_error_and_never_a_crash(text: str) -> None:
 PLATFORM = Platform(
     "local",
     (Repository("base", baseurls=("file://$m/base",), keys=("$m/KEY",)),),
-    variables=(("m", "${M:-~/m}"),),
+    variables=(("m", "${RELBUILD_VAR_M:-~/m}"),),
 )
 KEYS = (Key("base", "F" * 40, b"armored"),)
 

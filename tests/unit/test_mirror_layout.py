@@ -25,11 +25,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
 def mirror(tmp_path: Path) -> LayoutMirror:
     return open_layout(tmp_path / "layout", create=True, identity="images.example/tiny")
 

@@ -32,11 +32,6 @@ from tests.unit.tiny_image import CONFIG, fake_layer, layer, tar, tiny
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
 def layout(store: Store, tmp_path: Path) -> Path:
     target = tmp_path / "out" / "tiny"
     write_layout(tiny(store), store=store, target=target)

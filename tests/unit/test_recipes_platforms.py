@@ -16,7 +16,7 @@ platforms:
   el:
     description: a distribution
     architectures: [x86_64, aarch64]
-    variables: {release: "9", mirror: "${MIRROR:-/srv/mirror}"}
+    variables: {release: "9", mirror: "${RELBUILD_MIRROR:-/srv/mirror}"}
     rpm-database: /var/lib/rpm
     repositories:
       - {id: base, baseurls: ["file://$mirror/$release/${basearch}"], keys: ["$mirror/KEY"]}
@@ -55,7 +55,7 @@ def test_platforms_are_read(tmp_path: Path) -> None:
     assert platforms["el"] == Platform(
         "el",
         (base,),
-        (("mirror", "${MIRROR:-/srv/mirror}"), ("release", "9")),
+        (("mirror", "${RELBUILD_MIRROR:-/srv/mirror}"), ("release", "9")),
         "/var/lib/rpm",
         ("x86_64", "aarch64"),
     )
@@ -138,11 +138,18 @@ REPOSITORY = '      - {id: base, baseurls: ["file://$mirror/$release/${basearch}
         ),
         ("refused: it is too old", "description: x", "key-missing", "20: platforms.old", "repositories"),
         (
-            "${MIRROR:-/srv/mirror}",
-            "${MIRROR}",
+            "${RELBUILD_MIRROR:-/srv/mirror}",
+            "${RELBUILD_MIRROR}",
             "variable-malformed",
             "5: platforms.el.variables.mirror",
             ":-default",
+        ),
+        (
+            "${RELBUILD_MIRROR:-/srv/mirror}",
+            "${GITHUB_TOKEN:-}",
+            "variable-not-offered",
+            "5: platforms.el.variables.mirror",
+            "RELBUILD_VAR_GITHUB_TOKEN",
         ),
         (
             "$mirror/KEY",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,21 +18,10 @@ from pipeline.repos.documents import Documents
 from pipeline.store import Store
 from pipeline.transfer import Network
 from tests.unit.rpmmd import Rpm, write_repository
-from tests.unit.slow_server import PAGE, SlowServer, head, slow_server
+from tests.unit.slow_server import PAGE, SlowServer, head
 from tests.unit.test_repos_opening import Signer
 
 NETWORK = Network(timeout=20, backoff=0.001)
-
-
-@pytest.fixture
-def server() -> Iterator[SlowServer]:
-    with slow_server() as running:
-        yield running
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
 
 
 class Site:

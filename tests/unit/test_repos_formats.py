@@ -157,19 +157,26 @@ def test_environment_variables_have_defaults_and_a_home() -> None:
     def full(text: str, **environment: str) -> str:
         return expand_environment(text, environment, place="p")
 
-    assert full("${M:-~/mirror}", HOME="/home/x") == "/home/x/mirror"
-    assert full("${M:-~/mirror}", HOME="/home/x", M="/srv") == "/srv"
-    assert full("${M:-~/mirror}", HOME="/home/x", M="") == "/home/x/mirror"
+    assert full("${RELBUILD_VAR_M:-~/mirror}", HOME="/home/x") == "/home/x/mirror"
+    assert full("${RELBUILD_VAR_M:-~/mirror}", HOME="/home/x", RELBUILD_VAR_M="/srv") == "/srv"
+    assert full("${RELBUILD_VAR_M:-~/mirror}", HOME="/home/x", RELBUILD_VAR_M="") == "/home/x/mirror"
     assert full("~/mirror", HOME="/home/x") == "/home/x/mirror"
     assert full("a~b") == "a~b"
-    for text in ("${M}", "~/mirror"):
+    for text in ("${RELBUILD_VAR_M}", "~/mirror"):
         with pytest.raises(RecipeError) as caught:
             full(text)
         assert caught.value.code == "variable-unset"
 
 
+@pytest.mark.parametrize("name", ["GITHUB_TOKEN", "RELBUILD_KEY_PASSWORD", "HOME", "RELBUILD_VAR_", "relbuild_var_x"])
+def test_a_platform_has_no_variable_that_was_not_set_for_it(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"RELBUILD_VAR_{name}") as caught:
+        expand_environment(f"https://evil.example/${{{name}:-}}", {name: "secret"}, place="p")
+    assert caught.value.code == "variable-not-offered" and "secret" not in str(caught.value)
+
+
 def test_a_repository_names_variables_of_its_platform() -> None:
-    platform = Platform("p", (), variables=(("mirror", "${M:-~/m}"), ("release", "9")))
+    platform = Platform("p", (), variables=(("mirror", "${RELBUILD_VAR_M:-~/m}"), ("release", "9")))
     variables = platform_variables(platform, "x86_64", {"HOME": "/h"})
     repository = Repository("r", baseurls=("file://$mirror/$release/${basearch}/$arch",), keys=("$mirror/KEY",))
     expanded = expand_repository(repository, variables, {"HOME": "/h"})

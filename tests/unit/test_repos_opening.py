@@ -31,11 +31,6 @@ from tests.unit.rpmmd import Rpm, write_document, write_repomd, write_repository
 RPMS = (Rpm("a"), Rpm("b", requires=("a",)))
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 class Signer:
     """A key pair that lives as long as the tests of this file."""
 
@@ -264,8 +259,8 @@ def test_keys_are_loaded_by_path_and_by_url(store: Store, tmp_path: Path, signer
         Repository("b", baseurls=("file:///b",), keys=("$where/key",)),
         Repository("a", baseurls=("file:///a",), keys=("file://$where/key",)),
     )
-    platform = Platform("p", repositories, variables=(("where", "${WHERE}"),))
-    keys = load_keys(platform, "x86_64", variables={"WHERE": str(tmp_path)}, store=store)
+    platform = Platform("p", repositories, variables=(("where", "${RELBUILD_VAR_WHERE}"),))
+    keys = load_keys(platform, "x86_64", variables={"RELBUILD_VAR_WHERE": str(tmp_path)}, store=store)
     assert [key.repository for key in keys] == ["a", "b"]
     assert keys[0].fingerprint == keys[1].fingerprint
     missing = Platform("p", (Repository("a", keys=("/nowhere/key",)),))

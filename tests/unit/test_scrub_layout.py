@@ -19,11 +19,6 @@ from tests.unit.directory.test_reuse import flip, rotten
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
-@pytest.fixture
 def layout(tmp_path: Path, store: Store) -> LayoutMirror:
     return filled(tmp_path / "layout", store)
 

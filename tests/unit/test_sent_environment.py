@@ -38,13 +38,13 @@ def test_what_repositories_name_is_sent_and_what_else_is_asked_for(tmp_path: Pat
     file.write_text(
         "# not $GITHUB_TOKEN, which a comment names\n"
         "platforms:\n  small:\n    architectures: [x86_64]\n"
-        '    variables: {place: "${MY_MIRROR:-/nowhere}"}\n'
+        '    variables: {place: "${RELBUILD_VAR_MIRROR:-/nowhere}"}\n'
         '    repositories:\n      - {id: small, baseurls: ["file://$place/small"], keys: ["$place/key"]}\n'
     )
     named = environment_names(load_platforms(file)["small"])
-    assert named == {"MY_MIRROR"}
-    given = {**SECRETS, "MY_MIRROR": "/m", "MORE": "more"}
-    assert sent_environment(given, {*named, "MORE"}) == {"MY_MIRROR": "/m", "MORE": "more"}
+    assert named == {"RELBUILD_VAR_MIRROR"}
+    given = {**SECRETS, "RELBUILD_VAR_MIRROR": "/m", "MORE": "more"}
+    assert sent_environment(given, {*named, "MORE"}) == {"RELBUILD_VAR_MIRROR": "/m", "MORE": "more"}
 
 
 def test_paths_in_variables_mean_the_same_on_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,6 @@ from pipeline.errors import VerificationError
 from pipeline.store import Store, collect, write_durably
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def in_flight(store: Store) -> list[str]:
     return sorted(path.name for path in (store.root / "tmp").iterdir())
 

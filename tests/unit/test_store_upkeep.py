@@ -24,11 +24,6 @@ from tests.unit.tiny_image import tiny
 OLD = 1_000_000_000.0
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def keep_tree(store: Store, name: str = "tar") -> Path:
     with store.temporary("tree") as folder:
         (folder / "tree" / "root").mkdir(parents=True)

@@ -130,11 +130,6 @@ def server() -> Iterator[Server]:
     running.close()
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def get(store: Store, *urls: str, size: int | None = len(CONTENT), target: Digest | None = DIGEST) -> Digest:
     (digest,) = fetch(store, [Download(urls, target, size, "thing")], progress=QUIET, network=NETWORK)
     return digest

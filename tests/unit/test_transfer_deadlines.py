@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpcore
 import httpx
@@ -17,9 +21,10 @@ from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
 from pipeline.progress import QUIET
 from pipeline.store import Store
 from pipeline.transfer import Download, Exchange, FileRange, Interrupted, Network, Scope, Wallet, fetch, fetch_document
+from pipeline.transfer import addresses as addresses_module
 from pipeline.transfer import exchange as exchange_module
 from pipeline.transfer.deadlines import Bounds, Watch, _Backend, _current, _Stream
-from tests.unit.slow_server import CONTENT, PAGE, SlowServer, head, slow_server
+from tests.unit.slow_server import CONTENT, PAGE, SlowServer, head
 
 DIGEST = Digest.of(CONTENT)
 NETWORK = Network(timeout=0.6, backoff=0.001, attempts=2)
@@ -29,20 +34,53 @@ SLOW = ("headers", "interim", "silent", "trickle", "chunks", "stall", "thenheade
 PULL = (Scope.repository("app", "pull"),)
 
 
-@pytest.fixture
-def server() -> Iterator[SlowServer]:
-    with slow_server() as running:
-        yield running
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def get(store: Store, *urls: str, network: Network = NETWORK) -> Digest:
     (digest,) = fetch(store, [Download(urls, DIGEST, len(CONTENT), "thing")], progress=QUIET, network=network)
     return digest
+
+
+# --- a resolver without an answer ------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Names below `silent.example` are never resolved; those that were asked for."""
+    ended = threading.Event()
+    asked: list[str] = []
+    original = socket.getaddrinfo
+
+    def resolve(host: str, *arguments: Any, **named: Any) -> Any:
+        asked.append(host)
+        if host.endswith("silent.example"):
+            ended.wait(60)
+            raise socket.gaierror("the test has ended")
+        return original(host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    yield asked
+    ended.set()
+
+
+def test_a_name_that_is_never_resolved_ends_with_the_networks_error(store: Store, silent_resolver: list[str]) -> None:
+    with pytest.raises(EnvironmentLacking, match=r"'a\.silent\.example' was not resolved within") as caught:
+        get(store, "http://a.silent.example/good")
+    assert caught.value.code == "network-unreachable"
+    assert silent_resolver == ["a.silent.example"], "a second attempt shares the first one's question"
+
+
+def test_a_host_whose_name_is_never_resolved_is_left_for_the_next_one(
+    server: SlowServer, store: Store, silent_resolver: list[str]
+) -> None:
+    get(store, "http://b.silent.example/good", f"{server.url}/good", network=HURRY)
+    assert store.blob(DIGEST).read_bytes() == CONTENT
+
+
+def test_each_address_of_a_name_is_tried(server: SlowServer, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("127.0.0.2", "127.0.0.1")]
+    resolver = SimpleNamespace(getaddrinfo=lambda *_, **__: answers, SOCK_STREAM=socket.SOCK_STREAM)
+    monkeypatch.setattr(addresses_module, "socket", resolver)
+    get(store, server.url.replace("127.0.0.1", "two.example") + "/good")
+    assert store.blob(DIGEST).read_bytes() == CONTENT
 
 
 # --- a slow server ---------------------------------------------------------------------------------
@@ -274,7 +312,7 @@ def test_a_body_is_left_within_two_windows_of_slowness_and_never_for_less(reads:
         except httpcore.ReadTimeout:
             assert slow
             return
-        assert not slow and 0 < left <= BOUNDS.window
+        assert not slow and 0 < left <= BOUNDS.window + 1e-9
         if clock.now - start >= BOUNDS.window:
             start, moved = clock.now, 0
         clock.now += min(seconds, left)

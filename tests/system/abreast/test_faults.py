@@ -19,6 +19,9 @@ from pipeline.sandbox import find_runtime, open_station
 from pipeline.sandbox.cgroups import groups_named
 from tests.system.conftest import ROOT
 
+STRIDE = 5
+"""Every so many events, from a random one on; all with `RELBUILD_SOAK`. `ci/faults` kills at each call."""
+
 
 class Place:
     """A folder with the product recipes, a store and an output of its own."""
@@ -79,7 +82,7 @@ def killed_after(place: Place, events: int, delay: float) -> bool:
 def test_killed_at_any_step_it_leaves_nothing_half_done_and_the_next_run_is_as_if_never_killed(
     mirror: Path, tmp_path: Path
 ) -> None:
-    """A cold build and a build that only launches are killed after each of their progress events."""
+    """A cold build and a build that only launches are killed after every fifth of their progress events."""
     reference = Place(tmp_path / "whole", mirror)
     expected = reference.build()["digest"]
     lock = (reference.folder / "recipes" / "nginx.lock").read_bytes()
@@ -93,7 +96,7 @@ def test_killed_at_any_step_it_leaves_nothing_half_done_and_the_next_run_is_as_i
         stores.append(place)
         if not cold:
             place.build("--no-smoke")
-        events, stride = (0, 1) if "RELBUILD_SOAK" in os.environ else (moments.randrange(3), 3)
+        events, stride = (0, 1) if "RELBUILD_SOAK" in os.environ else (moments.randrange(STRIDE), STRIDE)
         while killed_after(place, events, moments.uniform(0.0, 0.1)):
             killed += 1
             layout = place.folder / "output" / "nginx"

@@ -46,8 +46,8 @@ from tests.system.webserver import nginx
 IMAGES = 12
 TAGS = ("latest", "stable", "edge")
 KINDS = ("directory", "registry")
-OPERATIONS = {"directory": 400, "registry": 30}
-"""On each kind, at the same time: what fits into a minute on two cores. 1,000 on each take some twenty."""
+OPERATIONS = {"directory": 160, "registry": 16}
+"""On each kind, at the same time: what fits into a minute on two cores. `ci/torture mirror` does thousands."""
 
 ROUNDS = 8
 STRIDES = {"directory": 12, "registry": 40}
@@ -264,7 +264,7 @@ def test_who_pulls_during_publishing_rolling_back_and_pruning_always_gets_a_whol
                 f"changes; none incomplete; {asked_again} requests answered 5xx and asked again"
             )
             assert life.done.total() - life.done["prune beside"] == count
-            assert changes > 10 and min(one.pulls for one in found) > 0
+            assert changes > count / 4 and min(one.pulls for one in found) > 0
             with site.repository() as repository:
                 immutable = [tag for tag in repository.tags() if not is_auxiliary(tag) and tag not in TAGS]
                 for tag in (*TAGS, *immutable):

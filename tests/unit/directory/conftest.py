@@ -7,13 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
-from pipeline.store import Store
 from tests.unit import mirrored
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
 
 
 @pytest.fixture

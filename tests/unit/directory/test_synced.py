@@ -60,11 +60,6 @@ def unsynced(monkeypatch: pytest.MonkeyPatch) -> Unsynced:
     return look
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def published(repository: Repository, store: Store, number: int) -> None:
     put = mirrored.publish(repository, store, mirrored.image(store, number), "latest")
     mirrored.attach(repository, put.descriptor, f"note on {number}")

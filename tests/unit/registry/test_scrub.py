@@ -20,11 +20,6 @@ from tests.unit import mirrored
 from tests.unit.registry_fake import FakeRegistry, Fault, Request
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(tmp_path / "store")
-
-
 def opened(registry: FakeRegistry, store: Store) -> RegistryMirror:
     url = f"registry+http://{registry.host}/team"
     known = KnownInRun(url, store, lambda: 1_800_000_000.0)

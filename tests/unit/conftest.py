@@ -1,0 +1,24 @@
+"""What tests of many modules begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.store import Store
+from tests.unit.slow_server import SlowServer, slow_server
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A new store."""
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture
+def server() -> Iterator[SlowServer]:
+    """A server that does what the path says."""
+    with slow_server() as running:
+        yield running
