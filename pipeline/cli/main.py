@@ -6,34 +6,11 @@ import contextlib
 import importlib
 import os
 import sys
-from types import MappingProxyType
 
 from pipeline.cli.command import app
+from pipeline.cli.commands import COMMANDS, IN_A_NAMESPACE, command_of
 from pipeline.cli.outcome import report
 from pipeline.errors import EnvironmentLacking
-
-COMMANDS = MappingProxyType(
-    {
-        "building": ("build", "lock", "explain"),
-        "looking": ("inspect", "validate", "sbom"),
-        "comparing": ("diff",),
-        "launching": ("smoke", "run"),
-        "publishing": ("publish", "promote", "rollback", "copy", "keygen"),
-        "auditing": ("audit",),
-        "mirroring": ("verify", "history", "prune", "serve"),
-        "scrubbing": ("scrub",),
-        "cataloguing": ("nightly",),
-        "starting": ("new",),
-        "working": ("worker",),
-        "upkeep": ("doctor", "schema", "version", "store"),
-    }
-)
-"""Which file has which commands, in the order that `--help` shows. A command imports its own file alone: a build has no
-need of what speaks to mirrors, and starts a tenth of a second sooner without."""
-
-IN_A_NAMESPACE = ("build", "smoke", "run", "nightly", "worker", "doctor", "store")
-"""Commands that an ordinary user runs as root of its own user namespace: they make containers, or remove what is
-owned by subordinate ids."""
 
 
 def run() -> None:
@@ -47,13 +24,13 @@ def run() -> None:
 
 
 def _import_commands(arguments: list[str]) -> None:
-    known = {command for commands in COMMANDS.values() for command in commands}
-    if arguments and arguments[0] not in known and arguments[0] != "--help":
-        arguments.insert(0, "build")
+    command = command_of(arguments)
+    if command and arguments[0] != command:
+        arguments.insert(0, command)
     for name, commands in COMMANDS.items():
-        if not arguments or arguments[0] == "--help" or arguments[0] in commands:
+        if not command or command in commands:
             importlib.import_module(f"pipeline.cli.{name}")
-    if os.geteuid() != 0 and arguments and arguments[0] in IN_A_NAMESPACE and "--help" not in arguments:
+    if os.geteuid() != 0 and command in IN_A_NAMESPACE and "--help" not in arguments:
         # Here and not above: root needs none of it. What needs root says so itself, and what does not goes on.
         from pipeline.sandbox import rootless
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 
+import pytest
+import typer
+
 from pipeline.cli.command import app
-from pipeline.cli.main import COMMANDS
+from pipeline.cli.commands import COMMANDS, FROM_REPOSITORIES, command_of, reads_repositories
 
 
 def test_every_command_is_in_the_file_that_the_table_names() -> None:
@@ -20,3 +23,32 @@ def test_every_command_is_in_the_file_that_the_table_names() -> None:
         groups = {group.name for group in app.registered_groups} & set(commands)
         assert own | groups == set(commands), name
     assert before <= {command for commands in COMMANDS.values() for command in commands}
+
+
+def test_what_may_be_offline_reads_repositories_and_so_does_a_worker() -> None:
+    for name in COMMANDS:
+        importlib.import_module(f"pipeline.cli.{name}")
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    offline = {
+        name for name, command in commands.items() if "--offline" in {one for p in command.params for one in p.opts}
+    }
+    assert {*FROM_REPOSITORIES} == offline | {"worker"}
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "reads"),
+    [
+        ("mysql.yaml", "build", True),
+        ("build mysql.yaml", "build", True),
+        ("mysql.yaml --help", "build", False),
+        ("nightly recipes --to dir:mirror", "nightly", True),
+        ("keygen release", "keygen", False),
+        ("serve mirror", "serve", False),
+        ("verify dir:mirror/mysql:9 --key release.pub", "verify", False),
+        ("--help", "", False),
+        ("", "", False),
+    ],
+)
+def test_it_is_known_from_the_words_what_is_needed(words: str, command: str, reads: bool) -> None:
+    assert command_of(words.split()) == command
+    assert reads_repositories(words.split()) is reads
