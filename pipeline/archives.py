@@ -1,9 +1,10 @@
 """Archive streams (tar, cpio, zip), read by libarchive.
 
-libarchive only parses: nothing here creates a file. Formats are enabled one by one, filters (compression) never:
-streams are decompressed by `pipeline.streams`, whose memory and output have bounds. Headers come out as bytes, exactly
-as they stand in the archive, whatever the process's locale is: libarchive converts names to the locale and normalises
-them on the way, except where it cannot, so headers are read under a fixed locale of the thread.
+libarchive only parses: nothing here creates a file. Formats are enabled one by one, and so are filters: streams are
+decompressed by `pipeline.streams`, whose memory and output have bounds, but for the few codecs that only libarchive
+has. Headers come out as bytes, exactly as they stand in the archive, whatever the process's locale is: libarchive
+converts names to the locale and normalises them on the way, except where it cannot, so headers are read under a fixed
+locale of the thread.
 
 `libarchive-c` loads the shared library; its own iteration over entries is not used, because it drops what a layer
 needs: extended attributes, names that are not UTF-8, and the holes of sparse files.
@@ -15,11 +16,11 @@ import ctypes
 import functools
 import logging
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from types import ModuleType
-from typing import NamedTuple, assert_never
+from typing import BinaryIO, NamedTuple
 
 from pipeline.errors import EnvironmentLacking
 
@@ -28,6 +29,7 @@ HEADER_LIMIT = 16 << 20
 has names and attributes, of which Linux takes 4 KiB and 64 KiB; libarchive would keep up to 1 GiB of them in memory."""
 
 _LC_CTYPE_MASK = 1
+_ZIP_PIECE = 1 << 16
 
 
 class ArchiveFormat(Enum):
@@ -35,7 +37,16 @@ class ArchiveFormat(Enum):
 
     TAR = "tar"
     CPIO = "cpio"
-    ZIP = "zip"
+    ZIP = "zip_seekable"
+
+
+class ArchiveFilter(Enum):
+    """The codecs that can be enabled: those that `pipeline.streams` lacks."""
+
+    COMPRESS = "compress"
+    LZ4 = "lz4"
+    LZIP = "lzip"
+    LZMA = "lzma"
 
 
 class MalformedArchive(Exception):
@@ -78,13 +89,24 @@ def libarchive_version() -> str:
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
-def read_archive(pieces: Iterator[bytes], archive_format: ArchiveFormat) -> Iterator[ArchiveMember]:
-    """The members of an archive, in its order; what follows the end marker is not asked of `pieces`.
+def read_archive(
+    pieces: Iterator[bytes], *formats: ArchiveFormat, packed: ArchiveFilter | None = None
+) -> Iterator[ArchiveMember]:
+    """The members of an archive of one of the `formats`, in its order; what follows the end marker is not asked of
+    `pieces`.
 
     Raises MalformedArchive, EnvironmentLacking `library-missing`, and whatever `pieces` raises.
     """
     stream = _Stream(pieces, _library())
-    with stream.opened(archive_format):
+    with stream.opened(formats, packed):
+        while (header := stream.next_header()) is not None:
+            yield ArchiveMember(header, stream.blocks)
+
+
+def read_zip(file: BinaryIO) -> Iterator[ArchiveMember]:
+    """The members of a zip archive, which has modes and links in a directory at its end. Raises as `read_archive`."""
+    stream = _Stream(iter(lambda: file.read(_ZIP_PIECE), b""), _library(), file.seek)
+    with stream.opened((ArchiveFormat.ZIP,), None):
         while (header := stream.next_header()) is not None:
             yield ArchiveMember(header, stream.blocks)
 
@@ -92,8 +114,11 @@ def read_archive(pieces: Iterator[bytes], archive_format: ArchiveFormat) -> Iter
 class _Stream:
     """An archive that is read: the C library's handle, and the piece that it reads from."""
 
-    def __init__(self, pieces: Iterator[bytes], library: ModuleType) -> None:
+    def __init__(
+        self, pieces: Iterator[bytes], library: ModuleType, seek: Callable[[int, int], int] | None = None
+    ) -> None:
         self._pieces = pieces
+        self._seek = seek
         self._library = library
         self._piece = b""
         self._start = 0
@@ -108,24 +133,44 @@ class _Stream:
         self._locale: object = None
 
     @contextmanager
-    def opened(self, archive_format: ArchiveFormat) -> Iterator[None]:
+    def opened(self, formats: Sequence[ArchiveFormat], packed: ArchiveFilter | None) -> Iterator[None]:
         """Open the archive; on leaving, free what the C library holds."""
         library = self._library
-        self._locale = _locale(archive_format)
-        self._encrypts = archive_format is ArchiveFormat.ZIP
-        callback = library.READ_CALLBACK(self._more)
+        self._encrypts = ArchiveFormat.ZIP in formats
+        self._locale = _locale(self._encrypts)
+        read, seek = library.READ_CALLBACK(self._more), library.SEEK_CALLBACK(self._moved)
         self._handle = library.read_new()
         try:
             self._entry = library.entry_new()
-            library.get_read_filter_function("none")(self._handle)
-            for name in _functions(archive_format):
-                library.get_read_format_function(name)(self._handle)
-            self._called(library.read_open, self._handle, None, library.NO_OPEN_CB, callback, library.NO_CLOSE_CB)
+            self._enable(library.get_read_filter_function, packed.value if packed else "none")
+            for one in formats:
+                self._enable(library.get_read_format_function, one.value)
+            if self._seek is not None:
+                self._called(library.read_set_seek_callback, self._handle, seek)
+            self._called(library.read_open, self._handle, None, library.NO_OPEN_CB, read, library.NO_CLOSE_CB)
             yield
         finally:
             if self._entry is not None:
                 library.entry_free(self._entry)
             library.read_free(self._handle)
+
+    def _enable(self, find: Callable[[str], Callable[..., int]], name: str) -> None:
+        """Enable a format or filter, unless the library would start a program for it."""
+        try:
+            enabled = self._called(find(name), self._handle) == self._library.ARCHIVE_OK
+        except ValueError:
+            enabled = False
+        if not enabled:
+            raise MalformedArchive(f"it is of a kind that this machine's libarchive does not read ({name})")
+
+    def _moved(self, handle: object, context: object, offset: int, whence: int) -> int:
+        """Go to another place in the file. Exceptions as with `_more`."""
+        try:
+            assert self._seek is not None
+            return self._seek(offset, whence)
+        except BaseException as error:
+            self._error = error
+            return -1
 
     def _more(self, handle: object, context: object, where: ctypes.Array[ctypes.c_void_p]) -> int:
         """Hand the next piece to the C library, which reads from it until it asks again. An exception must not leave
@@ -238,19 +283,6 @@ class _Stream:
             yield offset.value, block
 
 
-def _functions(archive_format: ArchiveFormat) -> tuple[str, ...]:
-    """The format's names in the library."""
-    match archive_format:
-        case ArchiveFormat.TAR:
-            return ("tar",)
-        case ArchiveFormat.CPIO:
-            return ("cpio",)
-        case ArchiveFormat.ZIP:
-            return ("zip_streamable",)
-        case _:
-            assert_never(archive_format)
-
-
 @functools.cache
 def _library() -> ModuleType:
     """`libarchive.ffi`, with what it does not declare. Raises EnvironmentLacking `library-missing`."""
@@ -291,8 +323,8 @@ def _libc() -> ctypes.PyDLL:
 
 
 @functools.cache
-def _locale(archive_format: ArchiveFormat) -> object:
+def _locale(is_zip: bool) -> object:
     """The locale under which headers are read: for tar and cpio "C", in which no name that is not ASCII is converted
     and the library falls back to the bytes as they are; for zip, whose reader has no such fallback, UTF-8."""
-    wanted = b"C.UTF-8" if archive_format is ArchiveFormat.ZIP else b"C"
+    wanted = b"C.UTF-8" if is_zip else b"C"
     return _libc().newlocale(_LC_CTYPE_MASK, wanted, None) or _libc().newlocale(_LC_CTYPE_MASK, b"C", None)

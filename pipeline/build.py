@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import SmokeError
-from pipeline.gather import Locked, Order, Workshop, as_parent, lock_recipe, obtain_sources
+from pipeline.gather import Locked, Order, Workshop, as_parent, lock_recipe, obtain_archives, obtain_sources
 from pipeline.launch import Tested, plan_asked, run_tests
 from pipeline.layers import Made, build_layer
 from pipeline.layers.files import FILE_LIMIT, ImageFile, render_files
@@ -137,6 +137,7 @@ def assemble(order: Order, workshop: Workshop) -> Assembled:
         build_layer(layer, store=workshop.store, compression=order.compression, progress=workshop.progress)
         for layer in composition.layers
     ]
+    obtain_archives(locked.recipe, workshop)
     files, templates = render_files(locked.recipe, facts(locked), getting(workshop), workshop.store)
     state = add_state(locked, composition, layers, files, order=order, workshop=workshop)
     below = layers_below(locked)

@@ -210,12 +210,14 @@ def _file(path: Path, folder: Path, kind: MaterialKind) -> Material:
 
 
 def _own_files(recipe: Recipe, folder: Path) -> Iterator[Material]:
-    """Static files of the recipe and those that it names by URL."""
+    """Static files of the recipe, its archives, and what it names by URL."""
     for plan in recipe.files:
         if plan.kind is FileKind.SOURCE:
             yield _file(folder / plan.origin, folder, MaterialKind.FILE)
-        elif plan.kind is FileKind.URL and plan.sha256 is not None:
-            yield Material(plan.path, public(plan.origin), plan.sha256, MaterialKind.FILE)
+        elif plan.sha256 is not None:
+            # An archive is what its checksum says, as a package by path is; the file beside the recipe is not read.
+            name, uri = (plan.origin, "") if plan.is_beside else (plan.path, public(plan.origin))
+            yield Material(name, uri, plan.sha256, MaterialKind.FILE)
 
 
 def _repositories(platform: Platform, known: Mapping[str, Digest]) -> Iterator[Material]:

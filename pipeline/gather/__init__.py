@@ -4,6 +4,7 @@ from pipeline.gather.locking import Locked, lock_recipe, locked_packages
 from pipeline.gather.order import Order, Workshop
 from pipeline.gather.parents import as_parent
 from pipeline.gather.sources import obtain_sources
+from pipeline.gather.verifying import obtain_archives
 
 __all__ = [
     "Locked",
@@ -12,5 +13,6 @@ __all__ = [
     "as_parent",
     "lock_recipe",
     "locked_packages",
+    "obtain_archives",
     "obtain_sources",
 ]

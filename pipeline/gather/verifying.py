@@ -13,7 +13,7 @@ from pipeline.gather.order import Offer, Workshop
 from pipeline.model.header import PackageHeader
 from pipeline.model.lock import LockSection
 from pipeline.model.package import Nevra, Package
-from pipeline.model.recipe import LocalPackage, Recipe
+from pipeline.model.recipe import FileKind, Recipe
 from pipeline.packages import read_header, verify_package
 from pipeline.progress import task
 from pipeline.repos import LOCAL_REPOSITORY, Key, fetch_packages
@@ -47,7 +47,8 @@ def obtain(packages: Sequence[Package], recipe: Recipe, offer: Offer) -> None:
     local = {item.sha256: item for layer in recipe.layers for item in layer.local}
     for package in missing:
         if package.repository == LOCAL_REPOSITORY and package.checksum in local:
-            _refuse_escape(recipe, local[package.checksum])
+            item = local[package.checksum]
+            _refuse_escape(recipe, recipe.path.parent / item.path, item.place)
     named = [
         Download(
             ((recipe.path.parent / local[package.checksum].path).resolve().as_uri(),),
@@ -73,13 +74,36 @@ def obtain(packages: Sequence[Package], recipe: Recipe, offer: Offer) -> None:
         )
 
 
-def _refuse_escape(recipe: Recipe, item: LocalPackage) -> None:
+def obtain_archives(recipe: Recipe, workshop: Workshop) -> None:
+    """Have the archives that a recipe puts into the image in the store, from beside it or by their URLs.
+
+    Raises VerificationError when one has not the checksum that the recipe gives, RecipeError `path-escapes`, and as
+    `fetch` does.
+    """
+    wanted = []
+    for plan in recipe.files:
+        if plan.kind is not FileKind.ARCHIVE or plan.sha256 is None:
+            continue
+        workshop.store.sound(plan.sha256)  # A damaged one is put aside, and fetched anew.
+        url = plan.origin
+        if plan.is_beside:
+            if not workshop.store.has(plan.sha256):
+                _refuse_escape(recipe, recipe.path.parent / plan.origin, plan.place)
+            url = (recipe.path.parent / plan.origin).resolve().as_uri()
+        wanted.append(Download((url,), plan.sha256, None, plan.path))
+    network = Network.of(workshop.environment)
+    fetch(
+        workshop.store, wanted, progress=workshop.progress, offline=workshop.offline, network=network, label="archives"
+    )
+
+
+def _refuse_escape(recipe: Recipe, path: Path, place: str) -> None:
     """Raise RecipeError `path-escapes`. Looked at and then fetched: what is fetched has the checksum that the recipe
     gives, so nothing is read that whoever wrote it does not have already."""
     try:
-        Given(recipe.path.parent).check(recipe.path.parent / item.path)
+        Given(recipe.path.parent).check(path)
     except Escape as error:
-        raise escape_error(error, item.place) from None
+        raise escape_error(error, place) from None
 
 
 def verify_and_read(

@@ -5,37 +5,51 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from pipeline.beneath import Escape, Given, NotRegular, TooLarge, escape_error
+from pipeline.digest import Digest
 from pipeline.errors import RecipeError
 from pipeline.model.recipe import FileKind, FilePlan, Recipe
 from pipeline.render import Memory, Rendered, Templates
 from pipeline.transfer import Download
+from pipeline.urls import public
 
 FILE_LIMIT = 256 << 20
 """Bytes of a file that a recipe brings itself: configuration and plugins, not data sets."""
 
 
 @dataclass(frozen=True, slots=True)
+class ImageArchive:
+    """An archive that is put below a path: `name` says where it came from, for messages; its bytes have the `digest`
+    and are in the store. Names in it lose their `strip` leading components."""
+
+    name: str
+    digest: Digest
+    strip: int
+
+
+@dataclass(frozen=True, slots=True)
 class ImageFile:
     """A file of the recipe with its final content: bytes for a file, None for a directory, the target as text
-    for a symlink. `owner`, `group` are names."""
+    for a symlink. `owner`, `group` are names. `mode` is None where an archive says what is a program."""
 
     path: str
     kind: FileKind
     content: bytes | None
     link: str
-    mode: int
+    mode: int | None
     owner: str
     group: str
     place: str
+    archive: ImageArchive | None = None
 
 
 def render_files(
     recipe: Recipe, seen: Mapping[str, object], get: Callable[[Download], bytes], memory: Memory | None = None
 ) -> tuple[tuple[ImageFile, ...], tuple[Path, ...]]:
     """The files of `recipe` with their final content, and every template file that took part. Templates see `seen`;
-    `get` fetches what has a URL; `memory` keeps what templates came to.
+    `get` fetches what has a URL; `memory` keeps what templates came to. Archives are taken to be in the store.
 
     Raises RecipeError `source-missing`, `source-too-large`, `path-escapes`, and what templates raise.
     """
@@ -57,6 +71,8 @@ def _render(
 ) -> tuple[ImageFile, tuple[Path, ...]]:
     content: bytes | None = None
     link = ""
+    archive: ImageArchive | None = None
+    mode: int | None = plan.mode or 0
     read: tuple[Path, ...] = ()
     match plan.kind:
         case FileKind.TEMPLATE:
@@ -70,9 +86,14 @@ def _render(
             content = get(Download((plan.origin,), plan.sha256, None, plan.path))
         case FileKind.SYMLINK:
             link = plan.origin
+        case FileKind.ARCHIVE:
+            assert plan.sha256 is not None
+            archive, mode = ImageArchive(public(plan.origin), plan.sha256, plan.strip), plan.mode
         case FileKind.DIRECTORY:
             pass
-    file = ImageFile(plan.path, plan.kind, content, link, plan.mode or 0, plan.owner, plan.group, plan.place)
+        case _:
+            assert_never(plan.kind)
+    file = ImageFile(plan.path, plan.kind, content, link, mode, plan.owner, plan.group, plan.place, archive)
     return file, read
 
 

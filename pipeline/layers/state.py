@@ -18,6 +18,7 @@ from pipeline.compression import Compression
 from pipeline.digest import Digest, identity
 from pipeline.errors import BuildError
 from pipeline.layers.accounts import changed_numbers, complete_group, complete_passwd, complete_shadow
+from pipeline.layers.archive_files import place_archive
 from pipeline.layers.files import ImageFile
 from pipeline.layers.installed import matching, record_packages, states_in_the_end
 from pipeline.layers.packing import pack_directory
@@ -159,6 +160,7 @@ def _identity(inputs: StateInputs, steps: Sequence[Step], lua: Path | None, comp
         accounts=repr(inputs.accounts),
         files=[
             [f.path, str(f.kind), str(Digest.of(f.content or b"")), f.link, f.mode, f.owner, f.group]
+            + ([str(f.archive.digest), f.archive.strip] if f.archive else [])
             for f in inputs.files
         ],
         remove=inputs.remove,
@@ -204,8 +206,8 @@ def _make(
             table = _check_accounts(session, inputs.accounts)
             _clean(session, inputs)
             watch.forget()
-            for file in inputs.files:
-                _place(file, session, table, inputs.build_time)
+            for file in _archives_first(inputs.files):
+                _place(file, session, table, inputs.build_time, store)
             watch.saw("files of the recipe")
             _remove(inputs.remove, session, inputs.tree)
             watch.saw("remove in the recipe")
@@ -282,18 +284,33 @@ def _check_accounts(session: BuildSession, before: AccountTable) -> dict[tuple[s
 # --- files, removals, database ----------------------------------------------------------------------
 
 
-def _place(file: ImageFile, session: BuildSession, numbers: Mapping[tuple[str, str], int], build_time: int) -> None:
+def _archives_first(files: Sequence[ImageFile]) -> list[ImageFile]:
+    """The files in the order in which they are placed: what an archive brings can be replaced by any other of them."""
+    return sorted(files, key=lambda file: file.kind is not FileKind.ARCHIVE)
+
+
+def _place(
+    file: ImageFile,
+    session: BuildSession,
+    numbers: Mapping[tuple[str, str], int],
+    build_time: int,
+    store: Store,
+) -> None:
     uid = _number("user", file.owner, numbers, file.place)
     gid = _number("group", file.group, numbers, file.place)
     path = file.path.lstrip("/")
     if file.kind is FileKind.SYMLINK:
         _need_directory(session, posixpath.dirname(path))
         session.files.symlink(path, file.link, uid=uid, gid=gid, mtime=build_time)
+    elif file.archive is not None:
+        _need_directory(session, posixpath.dirname(path))
+        with store.reading(file.archive.digest) as archive:
+            place_archive(file, archive, session.files, uid=uid, gid=gid, mtime=build_time)
     elif file.kind is FileKind.DIRECTORY:
-        session.files.make_directory(path, mode=file.mode, uid=uid, gid=gid, mtime=build_time)
+        session.files.make_directory(path, mode=file.mode or 0, uid=uid, gid=gid, mtime=build_time)
     else:
         _need_directory(session, posixpath.dirname(path))
-        session.files.write_file(path, file.content or b"", mode=file.mode, uid=uid, gid=gid, mtime=build_time)
+        session.files.write_file(path, file.content or b"", mode=file.mode or 0, uid=uid, gid=gid, mtime=build_time)
 
 
 def _need_directory(session: BuildSession, path: str) -> None:

@@ -80,14 +80,17 @@ class FileKind(StrEnum):
     URL = "url"
     DIRECTORY = "directory"
     SYMLINK = "symlink"
+    ARCHIVE = "archive"
 
 
 @dataclass(frozen=True, slots=True)
 class FilePlan:
     """One file that the recipe puts into the image.
 
-    `origin` is, by `kind`: the template's name, the literal content, a path beside the recipe, a URL, empty,
-    or the link's target. `mode` is the permission bits; None for a symlink. `sha256` is demanded of a URL.
+    `origin` is, by `kind`: the template's name, the literal content, a path beside the recipe, a URL, empty, the link's
+    target, or a path or URL of an archive. `mode` is the permission bits; None for a symlink, and for an archive that
+    says itself what is a program. `sha256` is demanded of URLs and archives. `strip` is how many leading components the
+    names in an archive lose.
     """
 
     kind: FileKind
@@ -98,6 +101,12 @@ class FilePlan:
     group: str
     place: str
     sha256: Digest | None = None
+    strip: int = 0
+
+    @property
+    def is_beside(self) -> bool:
+        """True if `origin` is a file in the recipe's folder."""
+        return self.kind is FileKind.SOURCE or (self.kind is FileKind.ARCHIVE and "://" not in self.origin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,7 +260,7 @@ def groups_itself(recipe: Recipe) -> bool:
 def files_of(recipe: Recipe) -> frozenset[Path]:
     """Every file that a recipe names, resolved: itself, what it includes, what it copies, its lock; templates are not
     among them. Not its parent's."""
-    copied = [recipe.path.parent / plan.origin for plan in recipe.files if plan.kind is FileKind.SOURCE]
+    copied = [recipe.path.parent / plan.origin for plan in recipe.files if plan.is_beside]
     local = [recipe.path.parent / item.path for layer in recipe.layers for item in layer.local]
     upgrade = [recipe.path.parent / recipe.smoke.upgrade_from] if recipe.smoke.upgrade_from else []
     return frozenset(path.resolve() for path in (*recipe.sources, *copied, *local, *upgrade, lock_path(recipe.path)))

@@ -100,6 +100,7 @@ def in_words(names: Iterable[str]) -> str:
 
 
 def _copied(recipe: Recipe) -> list[Path]:
+    # Of archives only what the recipe says of them counts, which has their checksums.
     return [recipe.path.parent / plan.origin for plan in recipe.files if plan.kind is FileKind.SOURCE]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.beneath import Folder, open_file
 from pipeline.errors import UsageError, VerificationError
-from pipeline.model.recipe import FileKind, Recipe
+from pipeline.model.recipe import Recipe
 from pipeline.resolve import lock_path
 
 FOLDER_DEPTH = 32
@@ -45,7 +45,7 @@ def _read_by(recipe: Recipe) -> Iterator[Path]:
     yield lock_path(recipe.path)
     yield from recipe.sources
     yield from recipe.template_folders
-    yield from (folder / plan.origin for plan in recipe.files if plan.kind is FileKind.SOURCE)
+    yield from (folder / plan.origin for plan in recipe.files if plan.is_beside)
     yield from (folder / item.path for layer in recipe.layers for item in layer.local)
     if recipe.smoke.upgrade_from:
         yield folder / recipe.smoke.upgrade_from

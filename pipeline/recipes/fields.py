@@ -251,6 +251,10 @@ def _url(value: object) -> object:
     )(value)
 
 
+def _beside_or_url(value: object) -> object:
+    return _url(value) if isinstance(value, str) and "://" in value else paths.parse_beside(value)
+
+
 _ACCOUNT_HINT = "use lower-case letters, digits, '-' and '_', beginning with a letter"
 _NAME_FORM = r"[a-z0-9]+(?:[._-][a-z0-9]+)*"
 _QUANTITY = {"type": ["string", "number"]}
@@ -338,6 +342,7 @@ FileTarget = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^/."}),
 ]
 Beside = Annotated[str, Named("relative path"), checked(paths.parse_beside), WithJsonSchema({"type": "string"})]
+BesideOrUrl = Annotated[str, Named("relative path or URL"), checked(_beside_or_url), WithJsonSchema({"type": "string"})]
 Mode = Annotated[
     int,
     Named("mode"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.beneath import Escape
@@ -16,7 +16,8 @@ from pipeline.recipes.schema import FileDocument, is_given
 from pipeline.recipes.sources import Source
 from pipeline.render import Templates
 
-_DEFAULT_MODE = {FileKind.DIRECTORY: 0o755, FileKind.SYMLINK: None}
+_DEFAULT_MODE = {FileKind.DIRECTORY: 0o755, FileKind.SYMLINK: None, FileKind.ARCHIVE: None}
+_NEED_CHECKSUM = (FileKind.URL, FileKind.ARCHIVE)
 
 
 def plan_files(sources: Sequence[Source], templates: Templates, top: Path, problems: Problems) -> tuple[FilePlan, ...]:
@@ -78,37 +79,18 @@ def _plan(
         refuse("file-kind", given, f"write exactly one of {names}")
         return None
     kind = kinds[0]
-    origin: str = getattr(document, kind)
+    origin: str = "" if kind is FileKind.DIRECTORY else getattr(document, kind)
     target = document.directory if kind is FileKind.DIRECTORY else document.path
     before = len(problems)
-    if kind is FileKind.DIRECTORY:
-        if document.path is not None:
-            refuse("file-key-misplaced", "a directory has no 'path'", "'directory' is the path itself", "path")
-        origin = ""
-    elif target is None:
-        refuse("key-missing", "the key 'path' is missing", "say where the file stands: path: /etc/…")
-    if kind is FileKind.SYMLINK and document.mode is not None:
-        refuse("file-key-misplaced", "a symbolic link has no mode", "remove 'mode'", "mode")
-    if (document.sha256 is None) == (kind is FileKind.URL):
-        if kind is FileKind.URL:
-            refuse("key-missing", "the key 'sha256' is missing", "give the checksum of what the URL gives")
-        else:
-            refuse("file-key-misplaced", f"'sha256' goes with 'url', not with '{kind}'", "remove it", "sha256")
+    _check_keys(document, kind, refuse)
     if kind is FileKind.TEMPLATE and origin not in checked:
         checked.add(origin)
         try:
             templates.check(origin, place=place(source.document, (*path, "template")))
         except RecipeError as error:
             problems.take(error)
-    if kind is FileKind.SOURCE:
-        try:
-            source.given.open(source.folder / origin).close()
-        except Escape as error:
-            refuse("path-escapes", str(error.strerror), error.way_out, "source")
-        except FileNotFoundError:
-            refuse("source-missing", f"there is no file '{origin}' beside the recipe", "add it", "source")
-        except OSError as error:
-            refuse("source-missing", f"'{origin}' cannot be read: {error.strerror}", "name a file", "source")
+    if kind is FileKind.SOURCE or (kind is FileKind.ARCHIVE and "://" not in origin):
+        _check_beside(source, origin, kind, refuse)
         origin = os.path.relpath(source.folder / origin, top)
     if len(problems) > before or target is None:
         return None
@@ -121,7 +103,47 @@ def _plan(
         group=document.group or document.owner,
         place=place(source.document, path),
         sha256=Digest(document.sha256) if document.sha256 else None,
+        strip=document.strip or 0,
     )
+
+
+def _check_keys(document: FileDocument, kind: FileKind, refuse: Callable[..., None]) -> None:
+    """Refuse keys that do not go with this kind of file, and ask for those that it needs."""
+    if kind is FileKind.DIRECTORY:
+        if document.path is not None:
+            refuse("file-key-misplaced", "a directory has no 'path'", "'directory' is the path itself", "path")
+    elif document.path is None:
+        refuse("key-missing", "the key 'path' is missing", "say where the file stands: path: /etc/…")
+    if kind is FileKind.SYMLINK and document.mode is not None:
+        refuse("file-key-misplaced", "a symbolic link has no mode", "remove 'mode'", "mode")
+    if kind in _NEED_CHECKSUM and document.sha256 is None:
+        what = "the archive" if kind is FileKind.ARCHIVE else "what the URL gives"
+        refuse("key-missing", "the key 'sha256' is missing", f"give the checksum of {what}")
+    if kind not in _NEED_CHECKSUM and document.sha256 is not None:
+        with_them = " and ".join(f"'{one}'" for one in _NEED_CHECKSUM)
+        refuse("file-key-misplaced", f"'sha256' goes with {with_them}, not with '{kind}'", "remove it", "sha256")
+    if kind is not FileKind.ARCHIVE:
+        if document.strip is not None:
+            refuse("file-key-misplaced", f"'strip' goes with 'archive', not with '{kind}'", "remove it", "strip")
+    elif document.mode is not None and (document.mode > 0o777 or not document.mode & 0o100):
+        refuse(
+            "mode-malformed",
+            f"'{document.mode:04o}' would be the mode of every directory and program in the archive",
+            "write one such as 0755 or 0750; other files get it without x",
+            "mode",
+        )
+
+
+def _check_beside(source: Source, origin: str, kind: FileKind, refuse: Callable[..., None]) -> None:
+    """Refuse a file beside the recipe that is not there, is no regular file, or is a link that leads out."""
+    try:
+        source.given.open(source.folder / origin).close()
+    except Escape as error:
+        refuse("path-escapes", str(error.strerror), error.way_out, kind)
+    except FileNotFoundError:
+        refuse("source-missing", f"there is no file '{origin}' beside the recipe", "add it", kind)
+    except OSError as error:
+        refuse("source-missing", f"'{origin}' cannot be read: {error.strerror}", "name a file", kind)
 
 
 def _refuse_beneath(
@@ -131,7 +153,7 @@ def _refuse_beneath(
         parts = target.split("/")
         for length in range(2, len(parts)):
             above = planned.get("/".join(parts[:length]))
-            if above is not None and above.kind is not FileKind.DIRECTORY:
+            if above is not None and above.kind not in (FileKind.DIRECTORY, FileKind.ARCHIVE):
                 source, path = places[target]
                 problems.add(
                     "file-beneath-file",

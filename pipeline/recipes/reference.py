@@ -72,6 +72,29 @@ This holds for recipes, templates, files, packages by path, locks, `repositories
 names on the command line (`--repositories`, `--rules`) may be a link to anywhere; keys are named by absolute paths in
 `repositories.yaml` ([why](decisions/0020-the-folder-that-was-given.md)).
 
+## Archives
+
+What a vendor ships as a tar, cpio or zip archive is put below a path of the image, without an RPM around it:
+
+    files:
+      - archive: app-1.2.tar.xz            # beside the recipe, or https://…
+        sha256: 8f434346648f6b96df89dda901c5176b10a6d83961dd3c1ac88b59b2dc327aa4
+        path: /opt/app
+        strip: 1                           # app-1.2/bin/app becomes /opt/app/bin/app
+        owner: app
+
+Tar and cpio may be compressed with gzip, bzip2, xz, lzma, zstd, lz4, lzip or compress. The archive says what is in it;
+all of it belongs to `owner` and `group`, has the build's time, no set-id bits, no capabilities and no other extended
+attributes. Directories and what the archive says can be executed have mode 0755, other files 0644; a `mode` is that of
+directories and programs, and other files get it without `x`. Names of no more components than `strip` are left out.
+Directories that packages have put there keep their owners and modes. Archives are unpacked before all other `files` are
+written, which can so replace what is in them.
+
+Nothing comes to lie outside `path`: names with `..` or from the root, symlinks that lead out (absolute ones always do),
+hard links to what is not in the archive, devices, a file that is there twice, and directories that would lie on a link
+of the image are refused; so are more than 8 GiB or 1,000,000 entries. The checksum is an input of the image, as that of
+a package by path is, and stands in its provenance. Scanners know packages, and see nothing of an archive's.
+
 ## Layers that are grouped
 
 A layer of an image with one changed package is downloaded whole. A layer of the recipe with `auto: true` becomes

@@ -17,6 +17,7 @@ from pipeline.recipes.fields import (
     Architecture,
     Bandwidth,
     Beside,
+    BesideOrUrl,
     Cpus,
     Date,
     ExposedPort,
@@ -141,7 +142,7 @@ class AccountsDocument(Strict):
 
 class FileDocument(Strict):
     """One file that the recipe puts into the image, made from exactly one of `template`, `content`, `source`,
-    `url`, `directory`, `symlink`."""
+    `url`, `directory`, `symlink`, `archive`."""
 
     template: Line | None = Field(
         default=None,
@@ -157,17 +158,26 @@ class FileDocument(Strict):
     symlink: Line | None = Field(
         default=None, description="what the symbolic link at `path` points to", examples=["../lib/mysql"]
     )
+    archive: BesideOrUrl | None = Field(
+        default=None,
+        description="a tar, cpio or zip archive, beside the recipe or from a URL, whose content is put below `path`; "
+        "needs `sha256`",
+        examples=["app-1.2.tar.xz"],
+    )
+    strip: Annotated[int, Field(ge=0, le=64)] | None = Field(
+        default=None, description="how many leading components the names in `archive` lose; default: 0", examples=[1]
+    )
     path: FileTarget | None = Field(
         default=None, description="where the file stands in the image", examples=["/etc/my.cnf"]
     )
     mode: Mode | None = Field(
         default=None,
-        description="permissions in octal, in quotes; default 0644, directories 0755",
+        description="permissions in octal, in quotes; default 0644, directories and programs of an archive 0755",
         examples=["0640"],
     )
     owner: Owner = Field(default="root", description="user, by name or number")
     group: Owner | None = Field(default=None, description="group, by name or number; default: the owner's name")
-    sha256: Sha256 | None = Field(default=None, description="checksum of what `url` gives")
+    sha256: Sha256 | None = Field(default=None, description="checksum of what `url` gives, or of the archive")
     override: bool = Field(default=False, description="replace the file that an included recipe puts at the same path")
 
 

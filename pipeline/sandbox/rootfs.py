@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -139,21 +139,44 @@ class RootFs:
     # --- writing -------------------------------------------------------------------------------
 
     def write_file(
-        self, path: str, content: bytes, *, mode: int, uid: int = 0, gid: int = 0, mtime: int | None = None
+        self,
+        path: str,
+        content: bytes | Iterable[bytes | memoryview],
+        *,
+        mode: int,
+        uid: int = 0,
+        gid: int = 0,
+        mtime: int | None = None,
     ) -> None:
         """Put a regular file at `path`, whole or not at all; a file or symlink there is replaced, a hard link
-        of it elsewhere is not touched. Directories on the way must exist (`make_directory`)."""
+        of it elsewhere is not touched. `content` may come in pieces. Directories on the way must exist
+        (`make_directory`)."""
         with self._parent(path) as (folder, name):
             temporary = f".relbuild-{secrets.token_hex(8)}"
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(content)
+                    for piece in (content,) if isinstance(content, bytes) else content:
+                        file.write(piece)
                     file.flush()
                     os.fchown(handle, uid + self.shift, gid + self.shift)
                     os.fchmod(handle, mode)
                     if mtime is not None:
                         os.utime(handle, (mtime, mtime))
+                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException as error:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=folder)
+                if isinstance(error, OSError):
+                    raise _failed(path, error) from error
+                raise
+
+    def link(self, path: str, existing: str) -> None:
+        """Put a hard link to the file `existing` at `path`; a file or symlink there is replaced."""
+        with self._parent(existing) as (source, old), self._parent(path) as (folder, name):
+            temporary = f".relbuild-{secrets.token_hex(8)}"
+            try:
+                os.link(old, temporary, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
                 os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             except OSError as error:
                 with contextlib.suppress(OSError):

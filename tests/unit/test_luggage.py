@@ -10,10 +10,11 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.model.absolute_path import absolute
 from pipeline.nightly import luggage
-from pipeline.nightly.catalogue import Entry, load_catalogue
+from pipeline.nightly.catalogue import Entry, files_of, load_catalogue
 from pipeline.nightly.crew import Place
 from pipeline.nightly.luggage import files_of_recipe, pack, unpack
 from pipeline.recipes import load_recipe
+from tests.unit.recipe_folder import GOOD, write
 
 RECIPES = load_catalogue([Path(__file__).parents[2] / "recipes"])
 
@@ -46,6 +47,20 @@ def test_a_recipe_can_be_loaded_from_what_was_taken_along(entry: Entry, tmp_path
     there = load_recipe(Place(here, here, "worker", here).at(absolute(entry.path)))
     assert there.name == recipe.name and there.layers == recipe.layers and there.smoke == recipe.smoke
     assert [folder.is_dir() for folder in there.template_folders] == [f.is_dir() for f in recipe.template_folders]
+
+
+def test_archives_beside_a_recipe_are_taken_along(tmp_path: Path) -> None:
+    (tmp_path / "app.tar").write_bytes(b"x")
+    path = write(
+        tmp_path,
+        GOOD
+        + "files:\n"
+        + f"  - {{archive: app.tar, path: /opt/a, sha256: {'a' * 64}}}\n"
+        + f"  - {{archive: 'https://vendor/b.tar', path: /opt/b, sha256: {'b' * 64}}}\n",
+    )
+    recipe = load_recipe(path)
+    assert tmp_path / "app.tar" in files_of_recipe(recipe)
+    assert files_of(recipe) == {path, tmp_path / "app.tar", path.with_suffix(".lock")}
 
 
 def test_more_than_the_scheduler_should_carry_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

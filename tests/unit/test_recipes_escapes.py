@@ -67,6 +67,13 @@ def test_a_source_that_links_to_the_hosts_shadow_is_refused(catalogue: Path, tar
     assert problem.place == "demo.yaml:9: files[0].source"
 
 
+def test_an_archive_that_links_out_is_refused(catalogue: Path) -> None:
+    target = link(catalogue, "app.tar")
+    (problem,) = refused(write(catalogue, GOOD + f"files: [{{archive: app.tar, path: /opt/a, sha256: {'a' * 64}}}]\n"))
+    named(problem, "app.tar", target)
+    assert problem.place == "demo.yaml:9: files[0].archive"
+
+
 def test_a_source_in_a_folder_that_is_a_link_is_refused(catalogue: Path) -> None:
     target = link(catalogue, "conf", "../../etc")
     (problem,) = refused(write(catalogue, GOOD + "files: [{source: conf/shadow, path: /etc/secret}]\n"))
@@ -178,7 +185,7 @@ def test_a_local_package_that_links_out_is_refused(catalogue: Path, tmp_path: Pa
     recipe = load_recipe(write(catalogue, text))
     link(catalogue, "fix.rpm")
     with pytest.raises(RecipeError) as caught:
-        verifying._refuse_escape(recipe, recipe.layers[0].local[0])
+        verifying._refuse_escape(recipe, recipe.path.parent / "fix.rpm", "demo.yaml:5")
     named(caught.value.problems[0], "fix.rpm", target)
 
 

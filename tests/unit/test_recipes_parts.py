@@ -82,6 +82,16 @@ def test_two_users_may_share_a_group(tmp_path: Path) -> None:
         ("{template: my.cfn.j2, path: /etc/a}", "template-missing", ".template", "'my.cnf.j2'"),
         ("{template: ../x, path: /etc/a}", "template-escapes", ".template", "'..'"),
         ("{content: x, path: /etc/a, override: true}", "file-overrides-nothing", ".override", "correct"),
+        ("{content: x, path: /etc/a, strip: 1}", "file-key-misplaced", ".strip", "remove"),
+        ("{archive: my.cnf.j2, path: /opt/a}", "key-missing", "", "checksum of the archive"),
+        (f"{{archive: my.cnf.j2, sha256: {SHA}}}", "key-missing", "", "path: /etc"),
+        (f"{{archive: none.tar, path: /opt/a, sha256: {SHA}}}", "source-missing", ".archive", "add it"),
+        (f"{{archive: ../x.tar, path: /opt/a, sha256: {SHA}}}", "path-unsafe", ".archive", "beside the recipe"),
+        (f"{{archive: 'ftp://a/b', path: /opt/a, sha256: {SHA}}}", "url-malformed", ".archive", "https://"),
+        (f"{{archive: 'file:///etc/b', path: /opt/a, sha256: {SHA}}}", "url-malformed", ".archive", "https://"),
+        (f"{{archive: my.cnf.j2, path: /opt/a, sha256: {SHA}, strip: -1}}", "value-out-of-range", ".strip", ""),
+        (f"{{archive: my.cnf.j2, path: /opt/a, sha256: {SHA}, mode: '0644'}}", "mode-malformed", ".mode", "0755"),
+        (f"{{archive: my.cnf.j2, path: /opt/a, sha256: {SHA}, mode: '4755'}}", "mode-malformed", ".mode", "0755"),
     ],
 )
 def test_a_file_that_cannot_be_made(tmp_path: Path, file: str, code: str, place: str, hint: str) -> None:
@@ -109,6 +119,19 @@ def test_nothing_lies_beneath_a_file_or_a_link(tmp_path: Path) -> None:
     problem = only_problem(tmp_path, "files:\n  - {content: b, path: /etc/a/b/c}\n  - {symlink: x, path: /etc/a}\n")
     assert (problem.code, problem.place) == ("file-beneath-file", "demo.yaml:10: files[0]")
     good(tmp_path, "files:\n  - {content: b, path: /etc/a/b}\n  - {directory: /etc/a}\n")
+
+
+def test_an_archive_is_planned_with_its_checksum(tmp_path: Path) -> None:
+    write(tmp_path, "x", "app.tar")
+    text = (
+        f"files:\n  - {{archive: app.tar, path: /opt/app, sha256: {SHA}, strip: 1, owner: app}}\n"
+        f"  - {{archive: 'https://vendor/app.zip', path: /opt/other, sha256: {SHA}, mode: '0750'}}\n"
+        "  - {content: x, path: /opt/app/conf}\n"
+    )
+    beside, remote, _ = good(tmp_path, text).files
+    assert (beside.origin, beside.strip, beside.mode, beside.owner, beside.group) == ("app.tar", 1, None, "app", "app")
+    assert (remote.origin, remote.strip, remote.mode) == ("https://vendor/app.zip", 0, 0o750)
+    assert beside.is_beside and not remote.is_beside and str(beside.sha256) == str(remote.sha256)
 
 
 def test_what_is_removed_is_not_made(tmp_path: Path) -> None:

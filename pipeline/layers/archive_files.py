@@ -1,0 +1,284 @@
+"""A recipe's archive (tar, cpio or zip, in any compression), put below a path of the image and nowhere else.
+
+The archive says what is in it; owners, modes and times are the recipe's. Its bytes have the checksum that the recipe
+gives, and are still not believed: a name or link that leads out, a device, more content than fits is refused.
+"""
+
+from __future__ import annotations
+
+import itertools
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from pipeline.archives import (
+    ArchiveFilter,
+    ArchiveFormat,
+    ArchiveHeader,
+    ArchiveMember,
+    MalformedArchive,
+    read_archive,
+    read_zip,
+)
+from pipeline.errors import BuildError, VerificationError
+from pipeline.layers.files import ImageArchive, ImageFile
+from pipeline.sandbox import RootFs
+from pipeline.streams import PIECE, decompressed
+from pipeline.trees import split_path
+from pipeline.trees.paths import PATH_LIMIT
+
+ENTRIES_LIMIT = 1_000_000
+"""Entries of one archive: ten times a large application."""
+CONTENT_LIMIT = 8 << 30
+"""Bytes of all files of one archive, holes included: what a build session may write."""
+
+DIRECTORY_MODE = 0o755
+"""Permissions of directories and programs where the recipe gives none."""
+_EXECUTE = 0o111
+
+_FILTERS = {
+    b"\x1f\x9d": ArchiveFilter.COMPRESS,
+    b"\x04\x22\x4d\x18": ArchiveFilter.LZ4,
+    b"LZIP": ArchiveFilter.LZIP,
+    b"\x5d\x00\x00": ArchiveFilter.LZMA,
+}
+"""How a stream begins that only libarchive decompresses."""
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_LINKS_LIMIT = 40
+"""Symlinks on the way of one path: the kernel's own bound (path_resolution(7))."""
+_HOLE = bytes(1 << 20)
+
+
+def place_archive(file: ImageFile, archive: BinaryIO, root: RootFs, *, uid: int, gid: int, mtime: int) -> None:
+    """Put what is in `archive` below `file.path`. Directories that are there keep their owners and modes.
+
+    Raises BuildError `archive-unsafe`, `archive-malformed`, `archive-too-large`, `archive-empty`.
+    """
+    assert file.archive is not None
+    placing = _Placing(file, file.archive, root, uid, gid, mtime)
+    try:
+        placing.folder(())
+        for member in _members(archive):
+            placing.place(member)
+        placing.finish()
+    except MalformedArchive as error:
+        raise placing.wrong("archive-malformed", f"it cannot be read: {error}") from None
+    except VerificationError as error:
+        code = "archive-too-large" if error.code == "stream-too-large" else "archive-malformed"
+        raise placing.wrong(code, f"it cannot be read: {error.problems[0].message}") from None
+
+
+def _members(archive: BinaryIO) -> Iterator[ArchiveMember]:
+    """The members, by what the archive begins with."""
+    start = archive.read(8)
+    archive.seek(0)
+    if start.startswith(_ZIP):
+        return read_zip(archive)
+    streams = (ArchiveFormat.TAR, ArchiveFormat.CPIO)
+    for magic, packed in _FILTERS.items():
+        if start.startswith(magic):
+            return read_archive(iter(lambda: archive.read(PIECE), b""), *streams, packed=packed)
+    # Headers and padding come to less than the content and 4 KiB for each entry.
+    pieces = decompressed(archive, limit=2 * CONTENT_LIMIT, name="it")
+    first = next(pieces, b"")
+    return read_archive(itertools.chain((first,), pieces), *streams) if first else iter(())
+
+
+@dataclass(slots=True)
+class _Placing:
+    """An archive that is being placed. Paths are tuples of names below the recipe's path; `folders` are known to be
+    directories and no links, `files` are those of the archive with all of their hard links."""
+
+    file: ImageFile
+    archive: ImageArchive
+    root: RootFs
+    uid: int
+    gid: int
+    mtime: int
+    base: str = ""
+    left: int = field(default_factory=lambda: CONTENT_LIMIT)
+    count: int = 0
+    folders: set[tuple[str, ...]] = field(default_factory=set)
+    files: dict[tuple[str, ...], list[tuple[str, ...]]] = field(default_factory=dict)
+    links: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    def wrong(self, code: str, why: str, hint: str | None = None) -> BuildError:
+        """The error for this archive."""
+        return BuildError(
+            code, f"the archive '{self.archive.name}' is refused: {why}", place=self.file.place, hint=hint
+        )
+
+    def place(self, member: ArchiveMember) -> None:
+        """Put one entry where it belongs, if stripping leaves something of its name."""
+        self.count += 1
+        if self.count > ENTRIES_LIMIT:
+            raise self.wrong("archive-too-large", f"it holds more than {ENTRIES_LIMIT} entries")
+        header = member.header
+        path = self._stripped(header.path)
+        if not path:
+            return
+        kind = stat.S_IFMT(header.mode)
+        if header.hardlink is not None:
+            self._demand_new(path)
+            self._hard_link(path, self._stripped(header.hardlink), member)
+        elif kind == stat.S_IFDIR:
+            self.folder(path)
+        elif kind == stat.S_IFREG:
+            self._demand_new(path)
+            self._write(path, member)
+            self.files[path] = [path]
+        elif kind == stat.S_IFLNK:
+            self._demand_new(path)
+            self.folder(path[:-1])
+            target = (header.symlink or b"").decode(errors="surrogateescape")
+            if not 0 < len(header.symlink or b"") < PATH_LIMIT:
+                raise self.wrong(
+                    "archive-unsafe", f"the link '{_shown(header)}' leads to nothing or has too long a target"
+                )
+            self.root.symlink(self._whole(path), target, uid=self.uid, gid=self.gid, mtime=self.mtime)
+            self.links[path] = target
+        else:
+            raise self.wrong(
+                "archive-unsafe", f"'{_shown(header)}' is no file, directory or link, but a device or the like"
+            )
+
+    def finish(self) -> None:
+        """Look at what can be judged only now: where links lead, and that there is anything."""
+        for path, target in self.links.items():
+            why = self._leads_out(path, target)
+            if why:
+                raise self.wrong("archive-unsafe", f"the link '{'/'.join(path)}' → '{target}' {why}")
+        if not (self.files or self.links or len(self.folders) > 1):
+            raise self.wrong(
+                "archive-empty",
+                f"'strip: {self.archive.strip}' leaves nothing of it"
+                if self.archive.strip and self.count
+                else "nothing is in it",
+                "look at its names with `tar -t`, and correct 'strip'" if self.archive.strip else None,
+            )
+
+    def folder(self, path: tuple[str, ...]) -> None:
+        """Make a directory with those above it, up to the recipe's path. What is there must be a directory itself: a
+        link that a package put there would lead elsewhere."""
+        if path in self.folders:
+            return
+        if path:
+            self.folder(path[:-1])
+        else:
+            # Links on the way to the recipe's own path are the image's: /lib may be one.
+            self.base = self.root.real(self.file.path)
+        whole = self._whole(path)
+        found = self.root.stat(whole, follow=False)
+        if found is None:
+            self.root.make_directory(
+                whole, mode=self._mode(executable=True), uid=self.uid, gid=self.gid, mtime=self.mtime
+            )
+        elif not stat.S_ISDIR(found.st_mode):
+            raise self.wrong(
+                "archive-unsafe", f"'{whole}' would be a directory, and is none in the image or the archive"
+            )
+        self.folders.add(path)
+
+    def _hard_link(self, path: tuple[str, ...], target: tuple[str, ...], member: ArchiveMember) -> None:
+        names = self.files.get(target)
+        if names is None:
+            raise self.wrong(
+                "archive-unsafe",
+                f"'{_shown(member.header)}' is a hard link to what is no file of the archive before it",
+            )
+        self.folder(path[:-1])
+        if member.header.size > 0:
+            # In cpio archives the last of a file's names has its content.
+            self._write(path, member)
+            for name in names:
+                self.root.link(self._whole(name), self._whole(path))
+        else:
+            self.root.link(self._whole(path), self._whole(names[0]))
+        names.append(path)
+        self.files[path] = names
+
+    def _write(self, path: tuple[str, ...], member: ArchiveMember) -> None:
+        self.folder(path[:-1])
+        header = member.header
+        if header.encrypted:
+            raise self.wrong("archive-malformed", f"'{_shown(header)}' is encrypted")
+        self.root.write_file(
+            self._whole(path),
+            self._content(member),
+            mode=self._mode(executable=bool(header.mode & _EXECUTE)),
+            uid=self.uid,
+            gid=self.gid,
+            mtime=self.mtime,
+        )
+
+    def _content(self, member: ArchiveMember) -> Iterator[bytes | memoryview]:
+        """The content of a file, holes filled with zeros, within what is left of the bound."""
+        size, at = member.header.size, 0
+        if size > self.left:
+            raise self.wrong("archive-too-large", f"its files have more than {CONTENT_LIMIT >> 30} GiB")
+        for offset, block in member.blocks():
+            if offset < at or offset + len(block) > size:
+                raise self.wrong("archive-malformed", f"'{_shown(member.header)}' has content beyond its size")
+            yield from _holes(offset - at)
+            yield block
+            at = offset + len(block)
+        yield from _holes(size - at)
+        self.left -= size
+
+    def _mode(self, *, executable: bool) -> int:
+        mode = DIRECTORY_MODE if self.file.mode is None else self.file.mode
+        return mode if executable else mode & ~_EXECUTE
+
+    def _whole(self, path: tuple[str, ...]) -> str:
+        return "/".join((self.base.rstrip("/"), *path)) if path else self.base
+
+    def _stripped(self, name: bytes) -> tuple[str, ...]:
+        text = name.decode(errors="surrogateescape")
+        parts = [part for part in text.split("/") if part not in ("", ".")]
+        shown = name.decode(errors="replace")
+        if text.startswith("/") or ".." in parts:
+            raise self.wrong("archive-unsafe", f"the name '{shown}' leads out of it")
+        try:
+            split_path(f"{self.file.path}/{'/'.join(parts)}" if parts else self.file.path)
+        except BuildError as error:
+            raise self.wrong("archive-unsafe", error.problems[0].message) from None
+        return tuple(parts[self.archive.strip :])
+
+    def _demand_new(self, path: tuple[str, ...]) -> None:
+        if path in self.files or path in self.links:
+            raise self.wrong("archive-malformed", f"'{'/'.join(path)}' is in it twice")
+
+    def _leads_out(self, path: tuple[str, ...], target: str) -> str:
+        """The reason to refuse a symlink, "" if there is none. Links of the archive on its way are followed."""
+        done, ahead, followed = list(path[:-1]), target.split("/")[::-1], 0
+        if target.startswith("/"):
+            return "is absolute: it must lead to something in the archive"
+        while ahead:
+            part = ahead.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                if not done:
+                    return f"leads out of {self.file.path}"
+                done.pop()
+                continue
+            further = self.links.get((*done, part))
+            if further is None:
+                done.append(part)
+                continue
+            followed += 1
+            if followed > _LINKS_LIMIT:
+                return f"leads over more than {_LINKS_LIMIT} links"
+            ahead += further.split("/")[::-1]
+        return ""
+
+
+def _holes(size: int) -> Iterator[bytes]:
+    while size > 0:
+        yield _HOLE[:size]
+        size -= len(_HOLE)
+
+
+def _shown(header: ArchiveHeader) -> str:
+    return header.path.decode(errors="replace")
