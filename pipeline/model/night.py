@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.digest import Digest
+from pipeline.model.enforcement import LimitEnforcement
 
 NIGHT_FORMAT = 1
 
@@ -156,6 +157,7 @@ class Product:
     where it was made, "" on this machine. `end_of_life` is a date (`2027-04-30`), or "".
 
     `changes`, `fixes` and `previous` (the digest before) tell of the image that stands there against the one before it.
+    `checks`, `resources` and `limits` (what the kernel held the instances to) are of the last test.
     """
 
     name: str
@@ -187,6 +189,7 @@ class Product:
     missing: tuple[MissingFix, ...] = ()
     checks: tuple[CheckFigure, ...] = ()
     resources: Resources = Resources()
+    limits: tuple[LimitEnforcement, ...] = ()
     attached: tuple[Attached, ...] = ()
     end_of_life: str = ""
     failure: Failure | None = None

@@ -22,7 +22,7 @@ from pipeline.errors import (
 from pipeline.gather import Locked, Order, Workshop
 from pipeline.mirror.addresses import Address
 from pipeline.model.absolute_path import AbsolutePath
-from pipeline.model.enforcement import unenforced_lines
+from pipeline.model.enforcement import enforcement, unenforced_lines
 from pipeline.model.image import Compression
 from pipeline.model.lock import Lock
 from pipeline.model.night import Failure, Outcome, Product, Stage
@@ -350,7 +350,9 @@ class _Worker:
             )
             attached = attached_to(repository, standing.digest, making.to)
         report = done.tested.report
-        product = replace(job.product, checks=check_figures(report), resources=resources(report))
+        product = replace(
+            job.product, checks=check_figures(report), resources=resources(report), limits=enforcement(report)
+        )
         if not report.passed:
             return Worked(self._not_passed(product, report), None)
         product = replace(
@@ -406,6 +408,7 @@ class _Worker:
             changes=changed_packages(had, packages) if had is not None else (),
             checks=check_figures(built.report) if built.report else (),
             resources=resources(built.report) if built.report else resources(None),
+            limits=enforcement(built.report) if built.report else (),
         )
 
     def _published(self, product: Product, publication: Publication, *, tested: bool) -> Product:
@@ -449,6 +452,7 @@ class _Worker:
             why=problems[0],
             checks=product.checks,
             resources=product.resources,
+            limits=product.limits,
             failure=failure,
         )
 

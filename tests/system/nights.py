@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.digest import Digest
+from pipeline.model.enforcement import LimitEnforcement
 from pipeline.model.night import (
     Attached,
     CheckFigure,
@@ -286,6 +287,10 @@ def _built(
             for check in _CHECKS
         ),
         resources=_used(name, chance),
+        limits=(
+            LimitEnforcement("memory", 1 << 30, enforced=True),
+            LimitEnforcement("io_bandwidth", 10 * MIB, enforced=False, reason=f"no control group holds it {HOSTILE}"),
+        ),
         end_of_life=_PLANS.get(name, _Plan(())).end_of_life,
     )  # fmt: skip
     return replace(product, attached=tuple(_attached(name, word) for word in ("SPDX", "CycloneDX", "provenance")))
