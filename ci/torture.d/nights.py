@@ -24,8 +24,8 @@ import rounds
 from tests.system.catalogue import PASSWORD, PRODUCTS, SmallCatalogue, small_catalogue
 from tests.system.rpm_factory import forge
 
-PATIENCE = 300.0
-"""Seconds for one night; it takes ten."""
+PATIENCE = 1800.0
+"""Seconds for one night. It takes ten, and many times that beside other work, which is no loss."""
 
 CHANGED = ("lone", "third", "addon")
 """Packages of which each round brings a new version."""

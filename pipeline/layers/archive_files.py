@@ -21,10 +21,11 @@ from pipeline.archives import (
     read_archive,
     read_zip,
 )
+from pipeline.compression import PIECE
 from pipeline.errors import BuildError, VerificationError
 from pipeline.layers.files import ImageArchive, ImageFile
 from pipeline.sandbox import RootFs
-from pipeline.streams import PIECE, decompressed
+from pipeline.streams import decompressed
 from pipeline.trees import split_path
 from pipeline.trees.paths import PATH_LIMIT
 

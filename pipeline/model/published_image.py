@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.digest import Digest
 from pipeline.model.bill import Bill
+from pipeline.model.enforcement import LimitEnforcement, enforcement
 from pipeline.model.image import Image
 from pipeline.model.report import SmokeReport
 from pipeline.model.resolution import Chosen
@@ -119,8 +120,9 @@ class PublishedImage:
 
     `digest` is None if there never was an image; `tags` are those that point to it, `immutable` the one that always
     will. `changes`, `fixes` and `previous` (the digest before) tell of it against the one before. `built` is when it
-    was built, and `build_took` how long that took. `checks` and `resources` are of its last test, or of an image that
-    did not pass and is not published: then the run has a failure.
+    was built, and `build_took` how long that took. `checks`, `resources` and `limits` (what the kernel held the
+    instances to) are of its last test, or of an image that did not pass and is not published: then the run has a
+    failure.
     """
 
     version: str = ""
@@ -137,6 +139,7 @@ class PublishedImage:
     missing: tuple[MissingFix, ...] = ()
     checks: tuple[CheckFigure, ...] = ()
     resources: Resources = Resources()
+    limits: tuple[LimitEnforcement, ...] = ()
     attached: tuple[Attached, ...] = ()
 
     def with_build(
@@ -168,6 +171,7 @@ class PublishedImage:
                 peak_pids=max((one.peak_pids for one in instances if one.peak_pids is not None), default=None),
                 ready_after=min((one.ready_after for one in instances if one.ready_after is not None), default=None),
             ),
+            limits=enforcement(report) if report else (),
         )
 
 

@@ -438,7 +438,8 @@ class _Worker:
             command=command_for(product, self.job.making),
         )
         before = self.job.product  # What stands on the mirror is what it was.
-        tested = replace(before.published, checks=product.published.checks, resources=product.published.resources)
+        now = product.published
+        tested = replace(before.published, checks=now.checks, resources=now.resources, limits=now.limits)
         return _with_failure(replace(before, published=tested), problems[0], failure)
 
 

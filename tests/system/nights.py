@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from pipeline.digest import Digest
+from pipeline.model.enforcement import LimitEnforcement
 from pipeline.model.night import Failure, Night, Outcome, Product, ProductRun, RepositoryState, Stage
 from pipeline.model.published_image import (
     Attached,
@@ -322,6 +323,12 @@ def _built(
                 for check in _CHECKS
             ),
             resources=_used(name, chance),
+            limits=(
+                LimitEnforcement("memory", 1 << 30, enforced=True),
+                LimitEnforcement(
+                    "io_bandwidth", 10 * MIB, enforced=False, reason=f"no control group holds it {HOSTILE}"
+                ),
+            ),
         ),
         description=description,
         labels=(

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, UsageError
+from pipeline.escaping import cleaned
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.night import Night, Outcome, Product, ProductRun
 from pipeline.site import history, write_site
@@ -114,6 +115,16 @@ def test_the_page_tells_what_failed_and_how_to_see_it_again(written: Path) -> No
     assert f"exit code {LAST.exit_code}" in page and LAST.exceeded[0] in page
     own = " ".join(_Page(page_of(written, "mysql")).texts)
     assert "no new image since" in own and failed[0].run.failure is not None
+
+
+def test_the_page_of_a_product_tells_which_limits_held_in_its_test(written: Path) -> None:
+    product = next(product for product in LAST.products if product.name == "nginx")
+    texts = [text for text in _Page(page_of(written)).texts if text.strip()]
+    start = next(
+        number for number, text in enumerate(texts) if text.endswith("Limits in this test, as the kernel held them")
+    )
+    no = product.limits[1].reason
+    assert texts[start + 1 : start + 7] == ["Limit", "Enforced", "memory", "yes", "io_bandwidth", f"no: {cleaned(no)}"]
 
 
 def test_failed_products_come_first(written: Path) -> None:

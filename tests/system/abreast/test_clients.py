@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,16 +30,17 @@ def run(*argv: str | Path, timeout: float = 300) -> str:
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
     """podman with a storage of its own."""
     folder = tmp_path_factory.mktemp("podman")
+    with tempfile.TemporaryDirectory(prefix="podman-") as runroot:  # which may be 50 characters long
 
-    def call(*argv: str | Path) -> str:
-        return run(
-            "podman", "--root", folder / "root", "--runroot", folder / "run", "--storage-driver", "vfs",
-            "--runtime", "runc", "--cgroup-manager", "cgroupfs", *argv,
-        )  # fmt: skip
+        def call(*argv: str | Path) -> str:
+            return run(
+                "podman", "--root", folder / "root", "--runroot", runroot, "--storage-driver", "vfs",
+                "--runtime", "runc", "--cgroup-manager", "cgroupfs", *argv,
+            )  # fmt: skip
 
-    yield call
-    call("rm", "--all", "--force", "--time", "1")
-    call("rmi", "--all", "--force")
+        yield call
+        call("rm", "--all", "--force", "--time", "1")
+        call("rmi", "--all", "--force")
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
