@@ -123,7 +123,7 @@ def test_the_page_of_a_product_tells_which_limits_held_in_its_test(written: Path
     start = next(
         number for number, text in enumerate(texts) if text.endswith("Limits in this test, as the kernel held them")
     )
-    no = product.limits[1].reason
+    no = product.published.limits[1].reason
     assert texts[start + 1 : start + 7] == ["Limit", "Enforced", "memory", "yes", "io_bandwidth", f"no: {cleaned(no)}"]
 
 
