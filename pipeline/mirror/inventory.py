@@ -1,5 +1,4 @@
-"""What a mirror holds, as values to decide upon: all of it where it is a directory, and what can be found out where it
-is reached by an API.
+"""What a mirror holds that is reached by an API, as far as can be found out: for whoever decides what of it may go.
 
 A registry lists tags and nothing else. From there everything is followed: what indexes list, what speaks of what, of
 what signatures and lists of referrers speak by the names of their tags, and what tags pointed to before, which the
@@ -17,8 +16,6 @@ from datetime import UTC, datetime
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.mirror.backends.directory import directory_inventory as files
-from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 from pipeline.mirror.history import read_move, records
 from pipeline.mirror.protocol import Mirror, Repository, is_auxiliary
 from pipeline.mirror.references import references
@@ -35,57 +32,14 @@ MANIFEST_LIMIT = 200_000
 _IMMUTABLE = re.compile(r".+-(?P<date>\d{8})-(?P<short>[0-9a-f]{12})")
 
 
-def take_inventory(mirror: Mirror) -> Inventory:
-    """What a mirror holds. Raises as the mirror does, and VerificationError for a manifest that cannot be read: what it
-    needs is not known, so nothing can be said to be unneeded."""
-    if isinstance(mirror, DirectoryMirror):
-        return inventory_of_files(mirror.inventory())
+def inventory_by_tags(mirror: Mirror) -> Inventory:
+    """What the tags of a mirror lead to. Raises as the mirror does, and VerificationError for a manifest that cannot be
+    read: what it needs is not known, so nothing can be said to be unneeded."""
     return joined(tuple(look_at(name, mirror.repository(name)) for name in mirror.repositories()))
 
 
-# --- a directory ---------------------------------------------------------------------------------------
-
-
-def inventory_of_files(held: files.Inventory) -> Inventory:
-    """The same in the words of retention. Raises VerificationError."""
-    names = {tag.repository for tag in held.tags} | {one.repository for one in held.manifests}
-    shelves = {name: _Shelf({}, {}) for name in names}
-    for tag in held.tags:
-        shelves[tag.repository].tags[tag.tag] = tag
-    for manifest in held.manifests:
-        shelves[manifest.repository].manifests[manifest.manifest.digest] = manifest
-    return Inventory(
-        tuple(shelves[name].held(name) for name in sorted(shelves)),
-        tuple(HeldBlob(blob.digest, blob.size, int(blob.arrived)) for blob in held.blobs),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Shelf:
-    """What a directory has of one repository."""
-
-    tags: dict[str, files.TagHeld]
-    manifests: dict[Digest, files.ManifestHeld]
-
-    def held(self, name: str) -> HeldRepository:
-        """In the words of retention. Who pulls by a tag that is moved meanwhile is still at what it pointed to: that is
-        young since it was moved."""
-        tagged = {
-            tag: self.manifests[one.digest].manifest for tag, one in self.tags.items() if one.digest in self.manifests
-        }
-        signed = (_signed_move(one.manifest) for one in self.manifests.values())
-        known = _known_times((*_moves(tagged), *(move for move in signed if move is not None)))
-        return HeldRepository(
-            name,
-            tuple(HeldTag(tag, one.digest, int(one.moved)) for tag, one in sorted(self.tags.items())),
-            tuple(
-                _held(one.manifest, max(int(one.arrived), known.get(digest, 0)))
-                for digest, one in sorted(self.manifests.items(), key=lambda each: each[0])
-            ),
-        )
-
-
-def _held(manifest: Manifest, since: int | None) -> HeldManifest:
+def held_manifest(manifest: Manifest, since: int | None) -> HeldManifest:
+    """A manifest in the words of retention. `since`: when it came, in seconds since the epoch."""
     said = references(manifest)
     return HeldManifest(
         digest=manifest.digest,
@@ -97,9 +51,6 @@ def _held(manifest: Manifest, since: int | None) -> HeldManifest:
         artifact_type=said.artifact_type,
         since=since,
     )
-
-
-# --- a registry ----------------------------------------------------------------------------------------
 
 
 def joined(repositories: tuple[HeldRepository, ...]) -> Inventory:
@@ -119,8 +70,8 @@ def look_at(name: str, repository: Repository) -> HeldRepository:
     for tag in repository.tags():
         search.tag(tag)
     search.follow()
-    moves = (*_moves(search.tagged), *search.signed)
-    known = _known_times(moves)
+    moves = (*recorded_moves(search.tagged), *search.signed)
+    known = known_times(moves)
     return HeldRepository(
         name,
         tuple(HeldTag(tag, found.digest, _set_at(tag, found, moves)) for tag, found in sorted(search.tagged.items())),
@@ -157,7 +108,7 @@ class _Search:
 
     def follow(self) -> None:
         """Look at all that is referred to by what was found. Raises VerificationError `repository-too-large`."""
-        for move in _moves(self.tagged):
+        for move in recorded_moves(self.tagged):
             self.waiting += [digest for digest in (move.before, move.after) if digest is not None]
         while self.waiting:
             digest = self.waiting.pop()
@@ -179,18 +130,18 @@ class _Search:
             self.waiting += (one.descriptor.digest for one in self.repository.referrers(digest))
 
     def _add(self, manifest: Manifest) -> None:
-        held = _held(manifest, None)
+        held = held_manifest(manifest, None)
         self.found[manifest.digest] = held
         self.waiting += [manifest.digest, *(child.digest for child in held.children)]
         if held.subject is not None:
             self.waiting.append(held.subject)
-        move = _signed_move(manifest)
+        move = signed_move(manifest)
         if move is not None:
             self.signed.append(move)
             self.waiting += [digest for digest in (move.before, move.after) if digest is not None]
 
 
-def _moves(tagged: Mapping[str, Manifest]) -> tuple[Move, ...]:
+def recorded_moves(tagged: Mapping[str, Manifest]) -> tuple[Move, ...]:
     """All moves that are written down. A record that cannot be read tells nothing, and stays."""
     found: list[Move] = []
     for record in records(tuple(tagged)):
@@ -199,14 +150,14 @@ def _moves(tagged: Mapping[str, Manifest]) -> tuple[Move, ...]:
     return tuple(found)
 
 
-def _signed_move(manifest: Manifest) -> Move | None:
+def signed_move(manifest: Manifest) -> Move | None:
     """The move that a manifest says it has, as its annotations repeat it; None if it has none."""
     notes = dict(references(manifest).annotations)
     said = listed_statement(lambda name: notes.get(name, ""))
     return said.move if said is not None else None
 
 
-def _known_times(moves: tuple[Move, ...]) -> Mapping[Digest, int]:
+def known_times(moves: tuple[Move, ...]) -> Mapping[Digest, int]:
     """Digest → when a tag was last known to point to it: then it had arrived."""
     times: dict[Digest, int] = {}
     for move in moves:

@@ -15,18 +15,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline.digest import Digest
+from pipeline.errors import UsageError
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
 
 if TYPE_CHECKING:
     from pipeline.mirror.gate import Cleared
+    from pipeline.mirror.healing import Healing
+    from pipeline.mirror.retention.access_log import Pulls
+    from pipeline.mirror.retention.model import Inventory, Pruned, Undone
+    from pipeline.model.rules import MirrorRules
+    from pipeline.model.scrub import Scrubbed
+    from pipeline.progress import Progress
 
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 """distribution-spec 1.1, "Pulling manifests"."""
 
 NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 """A repository's name (distribution-spec 1.1)."""
+
+DELETE_UNSUPPORTED = "delete-unsupported"
+"""The code of the error by which a mirror says that it does not delete."""
 
 _AUXILIARY = re.compile(r"sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?|move\..+|sources-[0-9a-f]{12}|prune\.[0-9a-f]{32}")
 
@@ -154,7 +164,8 @@ class Repository(Protocol):
 
 
 class Mirror(Protocol):
-    """A mirror: repositories by name."""
+    """A mirror: repositories by name. Those who implement it may stand on what works on any mirror:
+    `inventory.inventory_by_tags`, `retention.deletion`, `remote_scrub`."""
 
     @property
     def url(self) -> str:
@@ -166,5 +177,42 @@ class Mirror(Protocol):
     def repositories(self) -> tuple[str, ...]:
         """The names of all repositories of this mirror, sorted, as far as it tells."""
 
+    @property
+    def namespace(self) -> str:
+        """The path before the names of its repositories in what clients request; empty if there is none."""
+
     def writing(self) -> AbstractContextManager[None]:
         """To be held while something is published: prune spares what arrives meanwhile."""
+
+    # --- keeping
+
+    def inventory(self) -> Inventory:
+        """All that is held, as far as can be found out. Raises VerificationError for a manifest that cannot be read:
+        what it needs is not known, so nothing can be said to be unneeded."""
+
+    def prune(
+        self,
+        rules: MirrorRules,
+        now: int,
+        *,
+        pulls: Pulls | None = None,
+        dry_run: bool = False,
+        idle: bool = False,
+    ) -> Pruned:
+        """Remove what the rules do not keep. `now` is seconds since the epoch; `pulls`: when tags were last pulled,
+        where that is known; `idle`: the keeper vouches that nobody publishes. With `dry_run` nothing is changed.
+
+        Raises UsageError `not-a-mirror` where nothing is ever pruned, EnvironmentLacking, VerificationError."""
+
+    def restore(self, stamp: str) -> Undone:
+        """Bring back what went with the pruning `stamp` and with those after it. Raises UsageError
+        `quarantine-unknown`; `undo-impossible` where what is pruned is gone."""
+
+    def scrub(self, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+        """Read everything, at most `rate` bytes a second (0: no limit), hold it against its digest, and heal what is
+        rotten or missing. Raises EnvironmentLacking if the mirror cannot be reached."""
+
+
+def undo_impossible(url: str) -> UsageError:
+    """The error of a mirror that cannot bring back what was pruned."""
+    return UsageError("undo-impossible", "only a directory has a quarantine to bring things back from", place=url)

@@ -7,11 +7,6 @@ from collections.abc import Sequence
 
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import Address
-from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
-from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
-from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror
-from pipeline.mirror.backends.layout.layout_scrub import scrub_layout
-from pipeline.mirror.backends.registry.registry_scrub import scrub_registry
 from pipeline.mirror.healing import Healing
 from pipeline.model.scrub import Scrubbed
 from pipeline.release.current import way_of
@@ -28,8 +23,4 @@ def scrub(mirror: Address, workshop: Workshop, *, sources: Sequence[Address] = (
         others = [stack.enter_context(way.mirror(address)) for address in sources]
         opened = stack.enter_context(way.mirror(mirror))
         healing = Healing(workshop.store, others)
-        if isinstance(opened, DirectoryMirror):
-            return scrub_directory(opened, healing, rate=rate, progress=workshop.progress)
-        if isinstance(opened, LayoutMirror):
-            return scrub_layout(opened, healing, rate=rate, progress=workshop.progress)
-        return scrub_registry(opened, healing, rate=rate, progress=workshop.progress)
+        return opened.scrub(healing, rate=rate, progress=workshop.progress)

@@ -32,7 +32,7 @@ from pipeline.mirror.addresses import MirrorKind, parse_address
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryRepository, find_root, open_directory
 from pipeline.mirror.backends.directory.directory_prune import prune_directory
 from pipeline.mirror.backends.registry.registry_mirror import RegistryRepository, open_registry
-from pipeline.mirror.retention.deletion import prune_registry
+from pipeline.mirror.backends.registry.registry_prune import prune_registry
 from pipeline.model.rules import GateRule, MirrorRules, RetentionRule
 from pipeline.oci import SigningKey, load_signing_key
 from pipeline.progress import QUIET

@@ -15,7 +15,7 @@ _MOVING = """
 import sys, time
 from pathlib import Path
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
-from pipeline.mirror.backends.directory.quarantine import Leaving
+from pipeline.mirror.retention.quarantine import Leaving
 from pipeline.store import Store
 from tests.unit import mirrored
 folder, seconds, prune = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "prune"

@@ -116,7 +116,7 @@ def test_only_these_reach_what_lies_beneath_the_door() -> None:
         "mirror.directory_mirror.DirectoryRepository.point",
         "mirror.directory_mirror.DirectoryRepository.put_auxiliary",
         "mirror.directory_prune._point",  # a list of referrers, `sha256-HEX`
-        "mirror.quarantine.Pruning.restore",  # a tag that was there before it was pruned, where none is now
+        "mirror.quarantine_folder.Pruning.restore",  # a tag that was there before it was pruned, where none is now
     }
     assert callers("point_whole") == {"mirror.mirror_paths.Shelf.move"}
     assert callers("self._put") - callers("self._put_blob") == {

@@ -6,8 +6,7 @@ import time
 from pathlib import Path
 
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
-from pipeline.mirror.backends.directory.quarantine import Leaving
-from pipeline.mirror.inventory import take_inventory
+from pipeline.mirror.retention.quarantine import Leaving
 from pipeline.site import write_site
 from pipeline.store import Store
 from tests.system import nights
@@ -16,7 +15,7 @@ from tests.unit import mirrored
 
 def held(mirror: DirectoryMirror) -> tuple[object, ...]:
     """What a mirror holds, but for when it came: what is restored is newer."""
-    inventory = take_inventory(mirror)
+    inventory = mirror.inventory()
     (repository,) = inventory.repositories
     return (
         repository.name,

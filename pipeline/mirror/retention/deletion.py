@@ -1,4 +1,4 @@
-"""Carrying out what was decided to go (`pipeline.mirror.retention.pruning_plan`): on a registry, through its API.
+"""Deletion of what was decided to go (`pruning_plan`) from a mirror that is reached by an API, as a registry is.
 
 Only manifests and tags can be deleted there; nothing brings them back, and the space is freed by the registry's own
 garbage collection, which people must run. A registry has no lock that would keep publishers out, so a repository is
@@ -16,13 +16,13 @@ from dataclasses import replace
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking
-from pipeline.mirror.backends.directory.directory_prune import with_lists
 from pipeline.mirror.inventory import joined, look_at
-from pipeline.mirror.protocol import Mirror, Overtaken, Repository
+from pipeline.mirror.protocol import DELETE_UNSUPPORTED, Mirror, Overtaken, Repository
 from pipeline.mirror.retention.access_log import Pulls, with_pulls
 from pipeline.mirror.retention.model import HeldRepository, Judged, Plan, Pruned, Relisting
 from pipeline.mirror.retention.pruning_plan import plan_pruning
 from pipeline.mirror.retention.reachability import PRUNING, Graph
+from pipeline.mirror.retention.relisting import with_lists
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
 from pipeline.model.rules import MirrorRules
@@ -35,22 +35,8 @@ PRUNING_TYPE = "application/vnd.relbuild.pruning.v1"
 _RECORDED = 10_000
 """Manifests that are written down in one such index: with 200 bytes each, half of what registries take (4 MiB)."""
 
-UNSUPPORTED = "delete-unsupported"
-"""The code of the error by which a registry says that it does not delete."""
 
-INSTRUCTIONS = (
-    "the registry frees space only when its own garbage collection is run, on its own machine (docker-registry 2.8):",
-    "1. stop the registry, or restart it with `storage: maintenance: readonly: enabled: true`: an image that is pushed "
-    "during the collection loses its blobs",
-    "2. registry garbage-collect --dry-run CONFIG.yml, then without --dry-run (Debian calls it docker-registry)",
-    "3. never with --delete-untagged (-m): it deletes every manifest without a tag of its own, and so the images of "
-    "every index, and every signature, SBOM and provenance that is attached by digest",
-    "4. start the registry again: a running one remembers blobs that the collection took away",
-)
-"""What people must do. Tried with docker-registry 2.8.3 (tests/system/test_prune_registry.py)."""
-
-
-def prune_registry(
+def prune_by_deletion(
     mirror: Mirror,
     rules: MirrorRules,
     now: int,
@@ -58,10 +44,13 @@ def prune_registry(
     pulls: Pulls | None = None,
     dry_run: bool = False,
     idle: bool = False,
+    instructions: tuple[str, ...] = (),
 ) -> Pruned:
-    """Delete what the rules do not keep. `now` is seconds since the epoch; `pulls`: when tags were last pulled,
+    """Delete from a mirror what the rules do not keep.
+
+    `now` is seconds since the epoch; `pulls`: when tags were last pulled,
     where that is known; `idle`: the keeper vouches that nobody publishes, so that what has no known age counts as old.
-    With `dry_run` nothing is changed.
+    With `dry_run` nothing is changed. `instructions`: what people must do afterwards to free the space.
 
     In the result `size` is bytes of manifests that can no longer be had, `size_after` is what the registry's garbage
     collection frees of them and of blobs, if no repository elsewhere on that registry needs them.
@@ -69,8 +58,9 @@ def prune_registry(
     Raises EnvironmentLacking if the registry cannot be reached or does not allow it; VerificationError if a manifest
     cannot be read.
     """
-    held = tuple(look_at(name, mirror.repository(name)) for name in mirror.repositories())
-    plan, lists = with_lists(plan_pruning(with_pulls(joined(held), pulls), rules, now, idle=idle), mirror)
+    inventory = mirror.inventory()
+    held = inventory.repositories
+    plan, lists = with_lists(plan_pruning(with_pulls(inventory, pulls), rules, now, idle=idle), mirror)
     done = plan
     refused: list[Judged] = []
     if not dry_run:
@@ -96,7 +86,7 @@ def prune_registry(
         plan,
         size,
         refused=tuple(refused),
-        instructions=() if done.size == 0 else INSTRUCTIONS,
+        instructions=() if done.size == 0 else instructions,
         size_after=sum(sizes[digest] for digest in gone_for_all) + sum(one.size for one in done.blobs),
     )
 
@@ -196,7 +186,7 @@ class _Deletion:
             try:
                 delete()
             except EnvironmentLacking as error:
-                if error.code != UNSUPPORTED:
+                if error.code != DELETE_UNSUPPORTED:
                     raise
                 self._forbidden = True
             else:

@@ -22,9 +22,9 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
-from pipeline.mirror.backends.directory.quarantine import Leaving
 from pipeline.mirror.backends.layout.layout_mirror import open_layout
 from pipeline.mirror.references import references
+from pipeline.mirror.retention.quarantine import Leaving
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
 from pipeline.oci import write_layout

@@ -13,8 +13,8 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
-from pipeline.mirror.backends.directory.quarantine import Leaving
 from pipeline.mirror.references import references
+from pipeline.mirror.retention.quarantine import Leaving
 from pipeline.store import Store
 from tests.system.moving import moving
 from tests.unit import mirrored

@@ -20,7 +20,6 @@ from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.mirror.backends.directory.directory_prune import prune_directory, undo
-from pipeline.mirror.inventory import take_inventory
 from pipeline.mirror.protocol import is_auxiliary
 from pipeline.mirror.references import references
 from pipeline.model.artifact import Manifest
@@ -73,12 +72,12 @@ def test_undoing_brings_everything_back_byte_for_byte(mirror: DirectoryMirror, s
     stocked(mirror, store)
     for tag in (mirror.place.root / "repositories" / "product" / "_tags").iterdir():
         os.utime(tag, (1_700_000_000, 1_700_000_000), follow_symlinks=False)
-    before, held = everything(mirror), take_inventory(mirror)
+    before, held = everything(mirror), mirror.inventory()
     first = prune_directory(mirror, RULES, LATER)
     undone = undo(mirror, first.stamp)
     assert everything(mirror) == before
     assert undone.stamps == (first.stamp,) and not undone.left
-    assert [repository.tags for repository in take_inventory(mirror).repositories] == [
+    assert [repository.tags for repository in mirror.inventory().repositories] == [
         repository.tags for repository in held.repositories
     ]
     second = prune_directory(mirror, RULES, LATER)

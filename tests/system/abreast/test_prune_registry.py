@@ -14,9 +14,8 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.mirror.backends.layout.layout_mirror import open_layout
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, RegistryRepository, open_registry
-from pipeline.mirror.inventory import take_inventory
+from pipeline.mirror.backends.registry.registry_prune import prune_registry
 from pipeline.mirror.protocol import Repository, is_auxiliary
-from pipeline.mirror.retention.deletion import prune_registry
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules
 from pipeline.progress import QUIET
@@ -232,7 +231,7 @@ def test_killed_at_each_deletion_and_run_again_a_registry_is_as_if_never_killed(
     shutil.copytree(tmp_path / "first", tmp_path / "model")
     with docker_registry(tmp_path / "model") as host, reached(host) as mirror:
         prune_registry(mirror, RULES, LATER)
-        wanted = take_inventory(mirror)
+        wanted = mirror.inventory()
     left = 0
 
     def dying(original: Callable[..., None]) -> Callable[..., None]:
@@ -260,6 +259,6 @@ def test_killed_at_each_deletion_and_run_again_a_registry_is_as_if_never_killed(
             left = 0
             require_whole(mirror.repository("product"))
             prune_registry(mirror, RULES, LATER)
-            assert take_inventory(mirror) == wanted, step
+            assert mirror.inventory() == wanted, step
         shutil.rmtree(tmp_path / "again")
     assert step > 10

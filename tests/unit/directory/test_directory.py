@@ -366,11 +366,12 @@ def test_an_inventory_knows_when_things_came(tmp_path: Path, store: Store) -> No
     found = mirror.inventory()
     assert {blob.digest for blob in found.blobs} == mirrored.blobs_of(made)
     # Linked from a store where it is years old: it is young here.
-    assert all(blob.arrived >= began for blob in found.blobs)
-    assert [(one.repository, one.manifest) for one in found.manifests] == [("a/b", put)]
-    (tag,) = found.tags
-    assert (tag.repository, tag.tag, tag.digest) == ("a/b", "1", put.digest)
-    assert 1_700_000_000 <= tag.moved < 1_700_000_100
+    assert all(blob.since is not None and blob.since >= int(began) for blob in found.blobs)
+    (repository,) = found.repositories
+    assert (repository.name, [one.digest for one in repository.manifests]) == ("a/b", [put.digest])
+    (tag,) = repository.tags
+    assert (tag.name, tag.digest) == ("1", put.digest)
+    assert tag.set_at is not None and 1_700_000_000 <= tag.set_at < 1_700_000_100
 
 
 def test_errors_are_the_projects_own(mirror: DirectoryMirror) -> None:

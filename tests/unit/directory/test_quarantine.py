@@ -14,8 +14,8 @@ import pytest
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.mirror.atomic_files import locked
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
-from pipeline.mirror.backends.directory.quarantine import Leaving
 from pipeline.mirror.references import fallback_tag
+from pipeline.mirror.retention.quarantine import Leaving
 from pipeline.store import Store
 from tests.unit import mirrored
 from tests.unit.mirrored import whole

@@ -9,7 +9,6 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
-from pipeline.mirror.backends.registry.registry_scrub import scrub_registry
 from pipeline.mirror.healing import STORE, Healing
 from pipeline.mirror.known_blobs import KnownInRun
 from pipeline.model.artifact import Manifest
@@ -35,7 +34,7 @@ def filled(registry: FakeRegistry, store: Store) -> Manifest:
 
 def scrub(registry: FakeRegistry, store: Store) -> Scrubbed:
     with opened(registry, store) as mirror:
-        return scrub_registry(mirror, Healing(store), rate=0, progress=QUIET)
+        return mirror.scrub(Healing(store), rate=0, progress=QUIET)
 
 
 def rot(registry: FakeRegistry, digest: Digest) -> None:

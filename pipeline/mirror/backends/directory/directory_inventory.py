@@ -5,79 +5,61 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from dataclasses import dataclass
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.mirror.backends.directory.mirror_paths import Place, Shelf, manifest_of
+from pipeline.mirror.inventory import held_manifest, known_times, recorded_moves, signed_move
+from pipeline.mirror.retention.model import HeldBlob, HeldRepository, HeldTag, Inventory
 from pipeline.model.artifact import Manifest
 
 _BLOB = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class BlobHeld:
-    """A blob: bytes, and when it came here, in seconds since the epoch.
-
-    When is the change time of its inode, which nobody can set back, and which moving it within the mirror renews."""
-
-    digest: Digest
-    size: int
-    arrived: float
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestHeld:
-    """A manifest of a repository, and when it came here."""
-
-    repository: str
-    manifest: Manifest
-    arrived: float
-
-
-@dataclass(frozen=True, slots=True)
-class TagHeld:
-    """A tag of a repository, auxiliary ones too: what it points to, and when it was last moved, in seconds since the
-    epoch. `sha256-HEX` is the list of referrers of the manifest with that digest (`references.listed_referrers`)."""
-
-    repository: str
-    tag: str
-    digest: Digest
-    moved: float
-
-
-@dataclass(frozen=True, slots=True)
-class Inventory:
-    """All blobs by digest, all manifests and tags by repository and name, sorted."""
-
-    blobs: tuple[BlobHeld, ...]
-    manifests: tuple[ManifestHeld, ...]
-    tags: tuple[TagHeld, ...]
 
 
 def take_inventory(place: Place) -> Inventory:
     """Look at all that is here. Tags are looked at first: what one of them points to is then in the inventory, also
     while others publish. What goes meanwhile is passed over. Raises VerificationError `digest-mismatch` for a damaged
     manifest."""
-    shelves = [place.shelf(name) for name in place.names()]
-    tags = [held for shelf in shelves for held in _tags(shelf)]
-    manifests = [held for shelf in shelves for held in _manifests(shelf)]
-    return Inventory(tuple(_blobs(place)), tuple(manifests), tuple(tags))
+    tags = {name: _tags(place.shelf(name)) for name in place.names()}
+    repositories = (_repository(place.shelf(name), held) for name, held in tags.items())
+    return Inventory(
+        tuple(one for one in repositories if one.tags or one.manifests),
+        tuple(_blobs(place)),
+    )
 
 
-def _tags(shelf: Shelf) -> list[TagHeld]:
+def _repository(shelf: Shelf, tags: tuple[HeldTag, ...]) -> HeldRepository:
+    """A repository with its manifests. Who pulls by a tag that is moved meanwhile is still at what it pointed to: that
+    is young since it was moved."""
+    manifests = _manifests(shelf)
+    tagged = {tag.name: manifests[tag.digest][0] for tag in tags if tag.digest in manifests}
+    signed = (signed_move(manifest) for manifest, _ in manifests.values())
+    known = known_times((*recorded_moves(tagged), *(move for move in signed if move is not None)))
+    return HeldRepository(
+        shelf.name,
+        tags,
+        tuple(
+            held_manifest(manifest, max(arrived, known.get(digest, 0)))
+            for digest, (manifest, arrived) in sorted(manifests.items(), key=lambda one: one[0])
+        ),
+    )
+
+
+def _tags(shelf: Shelf) -> tuple[HeldTag, ...]:
+    """All tags, auxiliary ones too, and when each was last moved."""
     found = []
     for tag in shelf.tag_names():
         with contextlib.suppress(FileNotFoundError):
             moved = (shelf.tags / tag).lstat().st_mtime
             digest = shelf.target(tag)
             if digest is not None:
-                found.append(TagHeld(shelf.name, tag, digest, moved))
-    return found
+                found.append(HeldTag(tag, digest, int(moved)))
+    return tuple(found)
 
 
-def _manifests(shelf: Shelf) -> list[ManifestHeld]:
-    found = []
+def _manifests(shelf: Shelf) -> dict[Digest, tuple[Manifest, int]]:
+    """All manifests, and when each came here (see `_blobs`)."""
+    found = {}
     for path in sorted(shelf.manifests.iterdir()):
         known = manifest_of(path)
         if known is None:
@@ -92,16 +74,18 @@ def _manifests(shelf: Shelf) -> list[ManifestHeld]:
                     place=str(path),
                     hint="`relbuild scrub` puts it aside, and heals it where good bytes are",
                 )
-            found.append(ManifestHeld(shelf.name, manifest, path.stat().st_ctime))
+            found[digest] = manifest, int(path.stat().st_ctime)
     return found
 
 
-def _blobs(place: Place) -> list[BlobHeld]:
+def _blobs(place: Place) -> list[HeldBlob]:
+    """All blobs, and when each came here: the change time of its inode, which nobody can set back, and which moving it
+    within the mirror renews."""
     found = []
     with os.scandir(place.blobs) as entries:
         for entry in entries:
             if _BLOB.fullmatch(entry.name):
                 with contextlib.suppress(FileNotFoundError):
                     seen = entry.stat(follow_symlinks=False)
-                    found.append(BlobHeld(Digest(entry.name), seen.st_size, seen.st_ctime))
+                    found.append(HeldBlob(Digest(entry.name), seen.st_size, int(seen.st_ctime)))
     return sorted(found, key=lambda one: one.digest)

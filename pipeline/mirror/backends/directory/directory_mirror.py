@@ -26,16 +26,24 @@ from pipeline.mirror.atomic_files import (
     sync_folder,
     write_whole,
 )
-from pipeline.mirror.backends.directory.directory_inventory import Inventory, take_inventory
+from pipeline.mirror.backends.directory.directory_inventory import take_inventory
+from pipeline.mirror.backends.directory.directory_prune import prune_directory, undo
+from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
 from pipeline.mirror.backends.directory.mirror_paths import MARKER, Place, Shelf
-from pipeline.mirror.backends.directory.quarantine import Pruning
+from pipeline.mirror.backends.directory.quarantine_folder import Pruning
 from pipeline.mirror.backends.directory.server_files import nginx_configuration, rsync_script
 from pipeline.mirror.gate import Cleared
+from pipeline.mirror.healing import Healing
 from pipeline.mirror.known_blobs import bring_blob, is_whole
 from pipeline.mirror.protocol import NAME, TAG, Arrival, Overtaken, is_auxiliary, unheeded
 from pipeline.mirror.references import references
+from pipeline.mirror.retention.access_log import Pulls
+from pipeline.mirror.retention.model import Inventory, Pruned, Undone
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
+from pipeline.model.rules import MirrorRules
+from pipeline.model.scrub import Scrubbed
+from pipeline.progress import Progress
 from pipeline.store import Store
 
 FORMAT = 1
@@ -64,6 +72,11 @@ class DirectoryMirror:
     def url(self) -> str:
         """`dir:PATH`."""
         return f"dir:{self.place.root}"
+
+    @property
+    def namespace(self) -> str:
+        """None: the web server's configuration has the names as they are."""
+        return ""
 
     def repository(self, name: str) -> DirectoryRepository:
         """The repository with a name, which need not exist yet. Raises UsageError `repository-name`."""
@@ -97,6 +110,27 @@ class DirectoryMirror:
         manifest is damaged."""
         with reaching(self.url):
             return take_inventory(self.place)
+
+    def prune(
+        self,
+        rules: MirrorRules,
+        now: int,
+        *,
+        pulls: Pulls | None = None,
+        dry_run: bool = False,
+        idle: bool = False,
+    ) -> Pruned:
+        """Move aside what the rules do not keep: see `prune_directory`. `idle` is not needed: publishers are kept
+        out."""
+        return prune_directory(self, rules, now, pulls=pulls, dry_run=dry_run)
+
+    def restore(self, stamp: str) -> Undone:
+        """Bring back what went with a pruning and with those after it: see `directory_prune.undo`."""
+        return undo(self, stamp)
+
+    def scrub(self, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+        """Read every file: see `scrub_directory`."""
+        return scrub_directory(self, healing, rate=rate, progress=progress)
 
     @contextlib.contextmanager
     def pruning(self, patience: float) -> Iterator[Pruning]:

@@ -7,25 +7,26 @@ killed leaves what the next one takes away.
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError
 from pipeline.mirror.atomic_files import reaching
-from pipeline.mirror.backends.directory import quarantine
-from pipeline.mirror.backends.directory.directory_inventory import Inventory
-from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 from pipeline.mirror.backends.directory.mirror_paths import Place, Shelf
-from pipeline.mirror.inventory import inventory_of_files
-from pipeline.mirror.protocol import Mirror
 from pipeline.mirror.references import listed_referrers, referrers_index
 from pipeline.mirror.retention.access_log import Pulls, with_pulls
-from pipeline.mirror.retention.model import Plan, Pruned, Relisting, Undone
+from pipeline.mirror.retention.model import HeldManifest, HeldTag, Inventory, Plan, Pruned, Undone
 from pipeline.mirror.retention.pruning_plan import plan_pruning
+from pipeline.mirror.retention.quarantine import Leaving
 from pipeline.mirror.retention.reachability import tag_subject
+from pipeline.mirror.retention.relisting import with_lists
 from pipeline.model.artifact import Manifest
+from pipeline.model.image import Descriptor
 from pipeline.model.rules import MirrorRules
+
+if TYPE_CHECKING:
+    from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 
 PATIENCE = 60.0
 """Seconds that publishers get to finish: a publication that uploads much holds its lock longer, and then the keeper is
@@ -53,16 +54,12 @@ def prune_directory(
     VerificationError if a manifest is damaged: what it needs is not known then.
     """
     if dry_run:
-        plan, _ = with_lists(
-            plan_pruning(with_pulls(inventory_of_files(mirror.inventory()), pulls), rules, now), mirror
-        )
+        plan, _ = with_lists(plan_pruning(with_pulls(mirror.inventory(), pulls), rules, now), mirror)
         return Pruned(mirror.url, True, plan, plan.size)
     with mirror.pruning(patience) as pruning, reaching(mirror.url):
         _list_again(mirror.place)
         pruning.empty_quarantine(now - rules.quarantine)
-        plan, lists = with_lists(
-            plan_pruning(with_pulls(inventory_of_files(pruning.inventory()), pulls), rules, now), mirror
-        )
+        plan, lists = with_lists(plan_pruning(with_pulls(pruning.inventory(), pulls), rules, now), mirror)
         if plan.empty:
             return Pruned(mirror.url, False, plan, 0)
         for relisting, index in lists:
@@ -102,29 +99,6 @@ def undo(mirror: DirectoryMirror, stamp: str, *, patience: float = PATIENCE) -> 
     return Undone(mirror.url, tuple(one.stamp for one in reversed(kept)), tuple(tags), tuple(left), manifests, blobs)
 
 
-def with_lists(plan: Plan, mirror: Mirror) -> tuple[Plan, tuple[tuple[Relisting, Manifest], ...]]:
-    """The lists of referrers as they will be, and the plan with that in mind: such a list may have been there before,
-    and lie among what goes. Raises as the mirror does."""
-    lists = []
-    for relisting in plan.relisted:
-        index = mirror.repository(relisting.repository).manifest(relisting.present)
-        if index is not None:
-            lists.append((relisting, relisted(index, relisting.without)))
-    needed = {(relisting.repository, index.digest) for relisting, index in lists}
-    left = tuple(one for one in plan.manifests if (one.repository, one.digest) not in needed)
-    return replace(plan, manifests=left), tuple(lists)
-
-
-def relisted(index: Manifest, without: tuple[Digest, ...]) -> Manifest:
-    """A list of referrers without some of them, and all else that is in it as it is."""
-    listed_referrers(index)  # raises VerificationError if it is none
-    document = json.loads(index.data)
-    gone = {str(digest) for digest in without}
-    document["manifests"] = [entry for entry in document["manifests"] if entry["digest"] not in gone]
-    data = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return Manifest(index.media_type, data.encode())
-
-
 def _list_again(place: Place) -> None:
     """A pruning that was killed may have removed a tag that is still in the repository's list of tags."""
     for name in place.names():
@@ -138,11 +112,11 @@ def _point(shelf: Shelf, tag: str, index: Manifest) -> None:
     shelf.move(tag, index.descriptor)
 
 
-def _leaving(plan: Plan) -> quarantine.Leaving:
+def _leaving(plan: Plan) -> Leaving:
     """Lists that were written anew are among the tags, so that undoing knows what they were."""
     tags = [(one.repository, one.tag, one.digest) for one in plan.tags]
     tags += [(one.repository, one.tag, one.present) for one in plan.relisted]
-    return quarantine.Leaving(
+    return Leaving(
         tuple(sorted(tags)),
         tuple((one.repository, one.digest) for one in plan.manifests),
         tuple(one.digest for one in plan.blobs),
@@ -153,11 +127,11 @@ class _Tidying:
     """After one pruning was brought back: lists of referrers say again what they said, and nothing is left that was
     made on the way. `before`: what was there when it began."""
 
-    def __init__(self, place: Place, before: Inventory, leaving: quarantine.Leaving) -> None:
+    def __init__(self, place: Place, before: Inventory, leaving: Leaving) -> None:
         self._place = place
         self._leaving = leaving
-        self._tags = {(tag.repository, tag.tag): tag.digest for tag in before.tags}
-        self._manifests = {(one.repository, one.manifest.digest) for one in before.manifests}
+        self._tags = {(name, tag.name): tag.digest for name, tag in _tags(before)}
+        self._manifests = {(name, one.digest) for name, one in _manifests(before)}
 
     def lists(self, kept: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
         """Point lists of referrers at what they were, or at that with what was attached since. Returns the other tags
@@ -183,20 +157,30 @@ class _Tidying:
         """Remove lists that the restoring made and that were not there before."""
         meant = {(name, tag) for name, tag, _ in self._leaving.tags}
         used = set[tuple[str, Digest]]()
-        for tag in after.tags:
-            place = (tag.repository, tag.tag)
-            if place in self._tags or place in meant or not _is_list(tag.tag):
-                used.add((tag.repository, tag.digest))
+        for name, tag in _tags(after):
+            if (name, tag.name) in self._tags or (name, tag.name) in meant or not _is_list(tag.name):
+                used.add((name, tag.digest))
             else:
-                shelf = self._place.shelf(tag.repository)
+                shelf = self._place.shelf(name)
                 with shelf.locked():
-                    shelf.drop(tag.tag)
+                    shelf.drop(tag.name)
         known = self._manifests | set(self._leaving.manifests)
-        for one in after.manifests:
-            held = (one.repository, one.manifest.digest)
-            superseded = held in {(name, digest) for (name, tag), digest in self._tags.items() if _is_list(tag)}
-            if held not in used and (held not in known or superseded):
-                self._place.shelf(one.repository).manifest_file(one.manifest.descriptor).unlink(missing_ok=True)
+        superseded = {(name, digest) for (name, tag), digest in self._tags.items() if _is_list(tag)}
+        for name, one in _manifests(after):
+            held = (name, one.digest)
+            if held not in used and (held not in known or held in superseded):
+                descriptor = Descriptor(one.media_type, one.digest, one.size)
+                self._place.shelf(name).manifest_file(descriptor).unlink(missing_ok=True)
+
+
+def _tags(held: Inventory) -> Iterator[tuple[str, HeldTag]]:
+    """Each tag with its repository's name."""
+    return ((one.name, tag) for one in held.repositories for tag in one.tags)
+
+
+def _manifests(held: Inventory) -> Iterator[tuple[str, HeldManifest]]:
+    """Each manifest with its repository's name."""
+    return ((one.name, manifest) for one in held.repositories for manifest in one.manifests)
 
 
 def _is_list(tag: str) -> bool:

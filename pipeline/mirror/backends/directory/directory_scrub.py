@@ -18,11 +18,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.mirror.atomic_files import make_drafts, open_unlinked, reaching, sync_folder, write_blob, write_whole
-from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 from pipeline.mirror.backends.directory.mirror_paths import Shelf, manifest_of
 from pipeline.mirror.healing import Healing, Throttle
 from pipeline.mirror.known_blobs import SCRUBBED, Finder, Stamp, hash_file, regular_file, set_aside, stamp_of
@@ -34,6 +34,9 @@ from pipeline.model.image import Descriptor
 from pipeline.model.scrub import Fate, Finding, Scrubbed, Thing, Wrong
 from pipeline.oci.image import DOCUMENT_LIMIT
 from pipeline.progress import Progress, Task, task
+
+if TYPE_CHECKING:
+    from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 
 ITSELF = "what is there"
 """From where a list is healed."""

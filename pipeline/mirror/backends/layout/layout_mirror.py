@@ -30,15 +30,23 @@ from pipeline.mirror.atomic_files import (
     sync_folder,
     write_whole,
 )
+from pipeline.mirror.backends.layout.layout_scrub import scrub_layout
 from pipeline.mirror.gate import Cleared
+from pipeline.mirror.healing import Healing
+from pipeline.mirror.inventory import inventory_by_tags
 from pipeline.mirror.known_blobs import KnownInRun, bring_blob, is_whole, set_aside
-from pipeline.mirror.protocol import NAME, TAG, Arrival, Overtaken, is_auxiliary, unheeded
+from pipeline.mirror.protocol import NAME, TAG, Arrival, Overtaken, is_auxiliary, undo_impossible, unheeded
 from pipeline.mirror.references import fallback_tag, media_type_of, references, referrer_of
+from pipeline.mirror.retention.access_log import Pulls
+from pipeline.mirror.retention.model import Inventory, Pruned, Undone
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
+from pipeline.model.rules import MirrorRules
+from pipeline.model.scrub import Scrubbed
 from pipeline.oci import blob_path, media_types
 from pipeline.oci.image import DOCUMENT_LIMIT, Reader, descriptor_json, tag_of
 from pipeline.oci.layout import LAYOUT_FILE, read_document
+from pipeline.progress import Progress
 from pipeline.store import Store
 
 _DRAFTS = "ingest"
@@ -84,6 +92,11 @@ class LayoutMirror:
         """`oci:PATH`."""
         return f"oci:{self.path}"
 
+    @property
+    def namespace(self) -> str:
+        """None: clients read it as files."""
+        return ""
+
     def repository(self, name: str) -> LayoutRepository:
         """The layout's one repository, whatever it is called. Raises UsageError `repository-name`."""
         if name and not NAME.fullmatch(name):
@@ -98,6 +111,35 @@ class LayoutMirror:
     def writing(self) -> Iterator[None]:
         """Nothing is pruned from a layout."""
         yield
+
+    def inventory(self) -> Inventory:
+        """What the tags of the layout lead to."""
+        return inventory_by_tags(self)
+
+    def prune(
+        self,
+        rules: MirrorRules,
+        now: int,
+        *,
+        pulls: Pulls | None = None,
+        dry_run: bool = False,
+        idle: bool = False,
+    ) -> Pruned:
+        """Raises UsageError `not-a-mirror`."""
+        raise UsageError(
+            "not-a-mirror",
+            f"{self.url} is a layout, which is carried and not kept",
+            place=self.url,
+            hint="make a new one with `relbuild copy`",
+        )
+
+    def restore(self, stamp: str) -> Undone:
+        """Raises UsageError `undo-impossible`: nothing is pruned from a layout."""
+        raise undo_impossible(self.url)
+
+    def scrub(self, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+        """Read every blob: see `scrub_layout`."""
+        return scrub_layout(self, healing, rate=rate, progress=progress)
 
     @property
     def blobs(self) -> Path:

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.mirror.atomic_files import reaching, sync_folder, write_blob
-from pipeline.mirror.backends.directory.directory_scrub import BLOB_NAME
-from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror
 from pipeline.mirror.healing import Healing, Throttle
 from pipeline.mirror.known_blobs import hash_file, regular_file, set_aside
 from pipeline.mirror.references import references
@@ -22,6 +22,11 @@ from pipeline.model.image import Descriptor
 from pipeline.model.scrub import Fate, Finding, Scrubbed, Thing, Wrong
 from pipeline.oci import blob_path, media_types
 from pipeline.progress import Progress, Task, task
+
+if TYPE_CHECKING:
+    from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror
+
+BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
 _MANIFESTS = frozenset({media_types.MANIFEST, media_types.INDEX})
 

@@ -25,12 +25,30 @@ from pipeline.mirror.backends.registry.registry_answers import (
     refused,
     words,
 )
+from pipeline.mirror.backends.registry.registry_prune import prune_registry
 from pipeline.mirror.backends.registry.removal import Removal
+from pipeline.mirror.healing import Healing
+from pipeline.mirror.inventory import inventory_by_tags
 from pipeline.mirror.known_blobs import NO_STAMP, Finder, KnownInRun, still_rotten
-from pipeline.mirror.protocol import NAME, TAG, Arrival, Mirror, Overtaken, Repository, is_auxiliary, unheeded
+from pipeline.mirror.protocol import (
+    NAME,
+    TAG,
+    Arrival,
+    Mirror,
+    Overtaken,
+    Repository,
+    is_auxiliary,
+    undo_impossible,
+    unheeded,
+)
 from pipeline.mirror.references import subject_of
+from pipeline.mirror.remote_scrub import scrub_remote
+from pipeline.mirror.retention.access_log import Pulls
+from pipeline.mirror.retention.model import Inventory, Pruned, Undone
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
+from pipeline.model.rules import MirrorRules
+from pipeline.model.scrub import Scrubbed
 from pipeline.oci.image import DOCUMENT_LIMIT, Reader
 from pipeline.progress import Progress, task
 from pipeline.store import Store
@@ -148,9 +166,40 @@ class RegistryMirror(Mirror):
         start = f"{self._address.namespace}/" if self._address.namespace else ""
         return tuple(sorted({name.removeprefix(start) for name in names if name.startswith(start)}))
 
+    @property
+    def namespace(self) -> str:
+        """The namespace; empty for all of a registry."""
+        return self._address.namespace
+
     def writing(self) -> AbstractContextManager[None]:
         """Nothing to hold: what a registry collects, and when, is its keeper's."""
         return contextlib.nullcontext()
+
+    # --- keeping
+
+    def inventory(self) -> Inventory:
+        """What the tags of all repositories that the registry lists lead to."""
+        return inventory_by_tags(self)
+
+    def prune(
+        self,
+        rules: MirrorRules,
+        now: int,
+        *,
+        pulls: Pulls | None = None,
+        dry_run: bool = False,
+        idle: bool = False,
+    ) -> Pruned:
+        """Delete what the rules do not keep: see `prune_registry`."""
+        return prune_registry(self, rules, now, pulls=pulls, dry_run=dry_run, idle=idle)
+
+    def restore(self, stamp: str) -> Undone:
+        """Raises UsageError `undo-impossible`: what a registry deleted is gone."""
+        raise undo_impossible(self.url)
+
+    def scrub(self, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+        """Read what all tags lead to: see `scrub_remote`."""
+        return scrub_remote(self, self.known, healing, rate=rate, progress=progress)
 
 
 class RegistryRepository(Repository):

@@ -9,7 +9,7 @@ from typing import Protocol
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking
 from pipeline.mirror.backends.registry.registry_answers import error_code, words
-from pipeline.mirror.protocol import Arrival, Overtaken
+from pipeline.mirror.protocol import DELETE_UNSUPPORTED, Arrival, Overtaken
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
 from pipeline.oci import media_types
@@ -112,7 +112,7 @@ class Removal:
 
     def _unsupported(self, text: str) -> EnvironmentLacking:
         return EnvironmentLacking(
-            "delete-unsupported",
+            DELETE_UNSUPPORTED,
             f"this registry does not allow to delete: {text}",
             place=self._repository.url,
             hint="its keeper must switch that on (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true), and run its "

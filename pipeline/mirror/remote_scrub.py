@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from pipeline.digest import Digest, identity
 from pipeline.errors import RelbuildError, VerificationError
-from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, RegistryRepository
 from pipeline.mirror.healing import Healing, Throttle
-from pipeline.mirror.known_blobs import SCRUBBED
+from pipeline.mirror.known_blobs import SCRUBBED, KnownInRun
+from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.mirror.references import References, references
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
@@ -22,12 +22,12 @@ from pipeline.model.scrub import Fate, Finding, Scrubbed, Thing, Wrong
 from pipeline.progress import Progress, Task, task
 
 
-def scrub_registry(mirror: RegistryMirror, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
-    """Scrub all repositories that the registry lists in its namespace, at most `rate` bytes a second (0: no limit).
+def scrub_remote(mirror: Mirror, known: KnownInRun, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+    """Scrub all repositories that a mirror lists, at most `rate` bytes a second (0: no limit).
     Raises EnvironmentLacking if it cannot be reached."""
     names = mirror.repositories()
     with task(progress, "scrub", mirror.url, unit="bytes") as running:
-        scrub = _RegistryScrub(mirror, healing, Throttle(rate), running)
+        scrub = _RemoteScrub(mirror, known, healing, Throttle(rate), running)
         scrub.run(names)
     return Scrubbed(
         mirror.url,
@@ -42,8 +42,9 @@ def scrub_registry(mirror: RegistryMirror, healing: Healing, *, rate: int, progr
 
 
 @dataclass(slots=True)
-class _RegistryScrub:
-    mirror: RegistryMirror
+class _RemoteScrub:
+    mirror: Mirror
+    known: KnownInRun
     healing: Healing
     throttle: Throttle
     task: Task
@@ -65,7 +66,7 @@ class _RegistryScrub:
 
     def _begin(self) -> str:
         """The name of this scrub, or of the one that was broken off before."""
-        now = int(self.mirror.known.clock())
+        now = int(self.known.clock())
         match self.healing.store.recall(self._name()):
             case [int(began), str(run)] if 0 <= now - began < SCRUBBED:
                 return run
@@ -76,7 +77,7 @@ class _RegistryScrub:
     def _name(self) -> Digest:
         return identity("scrub-under-way", 1, mirror=self.mirror.url)
 
-    def _repository(self, repository: RegistryRepository, run: str) -> None:
+    def _repository(self, repository: Repository, run: str) -> None:
         asked: set[Digest] = set()
         waiting: list[Digest] = []
         for tag in repository.tags():
@@ -98,7 +99,7 @@ class _RegistryScrub:
             waiting += [one.digest for one in said.manifests]
             waiting += self._referrers(repository, digest)
 
-    def _tag(self, repository: RegistryRepository, tag: str) -> Digest | None:
+    def _tag(self, repository: Repository, tag: str) -> Digest | None:
         """Resolve a tag; note a finding and return None if the registry cannot say."""
         try:
             return repository.resolve(tag)
@@ -106,14 +107,14 @@ class _RegistryScrub:
             self.findings.append(Finding(Thing.TAG, Wrong.ROTTEN, tag, repository.name, Fate.LOST))
             return None
 
-    def _referrers(self, repository: RegistryRepository, digest: Digest) -> list[Digest]:
+    def _referrers(self, repository: Repository, digest: Digest) -> list[Digest]:
         try:
             return [one.descriptor.digest for one in repository.referrers(digest)]
         except VerificationError:
             self.findings.append(Finding(Thing.REFERRERS, Wrong.ROTTEN, str(digest), repository.name, Fate.LOST))
             return []
 
-    def _manifest(self, repository: RegistryRepository, digest: Digest) -> References | None:
+    def _manifest(self, repository: Repository, digest: Digest) -> References | None:
         wrong = Wrong.ROTTEN
         manifest: Manifest | None = None
         try:
@@ -131,18 +132,18 @@ class _RegistryScrub:
         except VerificationError:  # as it was published: no matter of rot
             return None
 
-    def _sent(self, repository: RegistryRepository, manifest: Manifest) -> bool:
+    def _sent(self, repository: Repository, manifest: Manifest) -> bool:
         try:
             repository.put_manifest(manifest)
         except RelbuildError:
             return False
         return True
 
-    def _blob(self, repository: RegistryRepository, blob: Descriptor, run: str) -> None:
+    def _blob(self, repository: Repository, blob: Descriptor, run: str) -> None:
         if blob.digest in self.seen:
             return
         self.seen.add(blob.digest)
-        known = self.mirror.known
+        known = self.known
         if known.read_in(blob.digest, run):
             self.earlier += 1
             return
@@ -169,6 +170,6 @@ class _RegistryScrub:
         self.task.advance(size)
         self.throttle.wait(size)
 
-    def _found(self, thing: Thing, wrong: Wrong, digest: Digest, repository: RegistryRepository, source: str) -> None:
+    def _found(self, thing: Thing, wrong: Wrong, digest: Digest, repository: Repository, source: str) -> None:
         fate = Fate.HEALED if source else Fate.LOST
         self.findings.append(Finding(thing, wrong, str(digest), repository.name, fate, source))

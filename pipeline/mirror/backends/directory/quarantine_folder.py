@@ -20,47 +20,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.digest import Digest, canonical_json
-from pipeline.errors import UsageError, VerificationError
+from pipeline.errors import UsageError
 from pipeline.mirror.atomic_files import make_folder, sync_folder, write_whole
-from pipeline.mirror.backends.directory.directory_inventory import Inventory, take_inventory
+from pipeline.mirror.backends.directory.directory_inventory import take_inventory
 from pipeline.mirror.backends.directory.mirror_paths import Place, Shelf
 from pipeline.mirror.references import references
+from pipeline.mirror.retention.model import Inventory
+from pipeline.mirror.retention.quarantine import Leaving, Quarantined, Restored, read_leaving, read_times, written_list
 from pipeline.model.artifact import Manifest
-from pipeline.oci.image import Reader
+
+LIST = "list.json"
+"""The file that says what was moved aside."""
 
 _STAMP = re.compile(r"(\d{8}T\d{6}Z)\.[0-9a-f]{8}")
 _TIME = "%Y%m%dT%H%M%SZ"
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """What is to go: tags as (repository, tag, what it points to), manifests as (repository, digest), blobs."""
-
-    tags: tuple[tuple[str, str, Digest], ...] = ()
-    manifests: tuple[tuple[str, Digest], ...] = ()
-    blobs: tuple[Digest, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """One pruning that can be undone. `at`: seconds since the epoch, whole; `size`: bytes of its blobs and
-    manifests that are there."""
-
-    stamp: str
-    at: float
-    leaving: Leaving
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What was brought back, and tags that were not, because they point elsewhere by now."""
-
-    tags: tuple[tuple[str, str], ...]
-    manifests: int
-    blobs: int
-    kept_tags: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +57,7 @@ class Pruning:
             self._folder.chmod(0o700)
             sync_folder(self._folder.parent)
         aside.mkdir()
-        write_whole(_written(leaving, self._times(leaving)), aside / "list.json", self.place.drafts)
+        write_whole(written_list(leaving, self._times(leaving)), aside / LIST, self.place.drafts)
         sync_folder(aside)
         sync_folder(self._folder)
         for name, tag, digest in leaving.tags:
@@ -107,7 +80,7 @@ class Pruning:
         """Bring back all of one pruning: blobs, manifests, entries among referrers, tags. A tag that exists again is
         left as it is. Can be run again if it was killed. Raises UsageError `quarantine-unknown`."""
         aside = self._aside_of(stamp)
-        leaving, times = _read(aside), _read_times(aside)
+        leaving, times = _leaving(aside), read_times((aside / LIST).read_bytes(), str(aside / LIST))
         blobs = sum(self._back(self.place.blob(digest), aside) for digest in leaving.blobs)
         manifests = 0
         for name, digest in leaving.manifests:
@@ -137,7 +110,7 @@ class Pruning:
     def quarantined(self) -> tuple[Quarantined, ...]:
         """All prunings that can be undone, oldest first."""
         return tuple(
-            Quarantined(path.name, _at(path.name), _read(path), _bytes(path)) for path in sorted(self._stamps())
+            Quarantined(path.name, _at(path.name), _leaving(path), _bytes(path)) for path in sorted(self._stamps())
         )
 
     def empty_quarantine(self, before: float) -> int:
@@ -228,44 +201,12 @@ class Pruning:
         shutil.rmtree(gone)
 
 
-def _written(leaving: Leaving, times: list[list[str]]) -> bytes:
-    return canonical_json(
-        {
-            "times": times,
-            "tags": [[name, tag, str(digest)] for name, tag, digest in leaving.tags],
-            "manifests": [[name, str(digest)] for name, digest in leaving.manifests],
-            "blobs": [str(digest) for digest in leaving.blobs],
-        }
-    )
-
-
-def _read(aside: Path) -> Leaving:
-    place = str(aside / "list.json")
-    document = Reader.parse((aside / "list.json").read_bytes(), place)
-    tags = _rows(document.get("tags"), 3, place)
-    manifests = _rows(document.get("manifests"), 2, place)
-    return Leaving(
-        tuple((name, tag, Digest.parse(digest)) for name, tag, digest in tags),
-        tuple((name, Digest.parse(digest)) for name, digest in manifests),
-        tuple(Digest.parse(text) for text in document.get("blobs").texts()),
-    )
-
-
-def _read_times(aside: Path) -> dict[tuple[str, str], int]:
-    place = str(aside / "list.json")
-    rows = _rows(Reader.parse((aside / "list.json").read_bytes(), place).get("times"), 3, place)
-    return {(name, tag): int(at) for name, tag, at in rows if re.fullmatch(r"\d{1,20}", at)}
-
-
-def _rows(reader: Reader, columns: int, place: str) -> Sequence[tuple[str, ...]]:
-    rows = [row.texts() for row in reader.items()]
-    if any(len(row) != columns for row in rows):
-        raise VerificationError("document-malformed", f"{place} is damaged", place=place)
-    return rows
+def _leaving(aside: Path) -> Leaving:
+    return read_leaving((aside / LIST).read_bytes(), str(aside / LIST))
 
 
 def _listed(path: Path) -> bool:
-    return (path / "list.json").is_file()
+    return (path / LIST).is_file()
 
 
 def _at(stamp: str) -> float:
@@ -275,4 +216,4 @@ def _at(stamp: str) -> float:
 
 
 def _bytes(aside: Path) -> int:
-    return sum(path.lstat().st_size for path in aside.rglob("*") if path.is_file() and path.name != "list.json")
+    return sum(path.lstat().st_size for path in aside.rglob("*") if path.is_file() and path.name != LIST)

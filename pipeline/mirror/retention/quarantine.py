@@ -1,0 +1,78 @@
+"""The record of one pruning that can be undone: what went, where it was, and what was brought back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import VerificationError
+from pipeline.oci.image import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """What is to go: tags as (repository, tag, what it points to), manifests as (repository, digest), blobs."""
+
+    tags: tuple[tuple[str, str, Digest], ...] = ()
+    manifests: tuple[tuple[str, Digest], ...] = ()
+    blobs: tuple[Digest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """One pruning that can be undone. `at`: seconds since the epoch, whole; `size`: bytes of its blobs and
+    manifests that are there."""
+
+    stamp: str
+    at: float
+    leaving: Leaving
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was brought back, and tags that were not, because they point elsewhere by now."""
+
+    tags: tuple[tuple[str, str], ...]
+    manifests: int
+    blobs: int
+    kept_tags: tuple[tuple[str, str], ...]
+
+
+def written_list(leaving: Leaving, times: list[list[str]]) -> bytes:
+    """Write the list of what is to go. `times`: rows of repository, tag, nanoseconds since the epoch."""
+    return canonical_json(
+        {
+            "times": times,
+            "tags": [[name, tag, str(digest)] for name, tag, digest in leaving.tags],
+            "manifests": [[name, str(digest)] for name, digest in leaving.manifests],
+            "blobs": [str(digest) for digest in leaving.blobs],
+        }
+    )
+
+
+def read_leaving(data: bytes, place: str) -> Leaving:
+    """Read what was to go. `place` names the list in errors. Raises VerificationError `document-malformed`."""
+    document = Reader.parse(data, place)
+    tags = _rows(document.get("tags"), 3, place)
+    manifests = _rows(document.get("manifests"), 2, place)
+    return Leaving(
+        tuple((name, tag, Digest.parse(digest)) for name, tag, digest in tags),
+        tuple((name, Digest.parse(digest)) for name, digest in manifests),
+        tuple(Digest.parse(text) for text in document.get("blobs").texts()),
+    )
+
+
+def read_times(data: bytes, place: str) -> dict[tuple[str, str], int]:
+    """Read when tags were set: (repository, tag) → nanoseconds since the epoch. Raises VerificationError."""
+    rows = _rows(Reader.parse(data, place).get("times"), 3, place)
+    return {(name, tag): int(at) for name, tag, at in rows if re.fullmatch(r"\d{1,20}", at)}
+
+
+def _rows(reader: Reader, columns: int, place: str) -> Sequence[tuple[str, ...]]:
+    rows = [row.texts() for row in reader.items()]
+    if any(len(row) != columns for row in rows):
+        raise VerificationError("document-malformed", f"{place} is damaged", place=place)
+    return rows
