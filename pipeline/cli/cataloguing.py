@@ -33,8 +33,9 @@ from pipeline.cli.request import Request
 from pipeline.compression import Compression
 from pipeline.digest import digest_file
 from pipeline.errors import UsageError
-from pipeline.mirror.addresses import Address, MirrorKind, parse_address
-from pipeline.mirror.backends.directory.mirror_paths import Place
+from pipeline.mirror.address import Address
+from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.open import Way
 from pipeline.model.advisory import Threshold
 from pipeline.model.json_form import to_json
 from pipeline.model.night import Night, Outcome, Product
@@ -135,12 +136,13 @@ def nightly_command(
         if key is None and not plan_only:
             raise UsageError("key-missing", "what is published is signed, and no key is given", hint="give --key FILE")
         address = parse_address(to)
+        served = address.form.served_folder(address)
         request = Request(
             catalogue=tuple(catalogue),
             to=address,
             destination=to,
             key=key,
-            pages=site or (address.path / PAGES if address.kind is MirrorKind.DIRECTORY else None),
+            pages=site or (served / PAGES if served is not None else None),
             only=tuple(only or ()),
             labels=tuple(labels or ()),
             changed_since=changed_since,
@@ -232,12 +234,9 @@ def _words(request: Request) -> dict[str, object]:
 @contextlib.contextmanager
 def _tags(to: Address, around: Surroundings) -> Iterator[Resolve]:
     """What tags of the mirror point to."""
-    if to.kind is MirrorKind.DIRECTORY:
-        place = Place(to.path, around.clock)
-        yield lambda product, tag: place.shelf(product).target(tag)
+    if not to.form.exists(to):
+        yield lambda product, tag: None
         return
-    from pipeline.mirror.open import Way
-
     with Way(around.environment, around.progress, around.clock).mirror(to) as mirror:
         yield lambda product, tag: mirror.repository(product).resolve(tag)
 

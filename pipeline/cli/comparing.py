@@ -14,7 +14,8 @@ from pipeline.cli.command import JsonOption, ProgressOption, StoreOption, Surrou
 from pipeline.cli.progress import Look, size_text
 from pipeline.errors import UsageError
 from pipeline.escaping import visible
-from pipeline.mirror.addresses import Address, is_address, parse_address
+from pipeline.mirror.address import Address
+from pipeline.mirror.addresses import is_address, parse_address
 from pipeline.model.comparison import (
     ComparedLayer,
     Comparison,

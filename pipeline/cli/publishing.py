@@ -31,7 +31,8 @@ from pipeline.cli.released import (
     published_as_lines,
 )
 from pipeline.errors import UsageError
-from pipeline.mirror.addresses import Address, MirrorKind, parse_address
+from pipeline.mirror.address import Address
+from pipeline.mirror.addresses import parse_address
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import generate_key
 from pipeline.recipes import load_rules
@@ -50,11 +51,8 @@ def rules_for(address: Address, rules: Path | None) -> MirrorRules:
     """The keeper's rules: those that are named, or those that a directory mirror brings."""
     if rules is not None:
         return load_rules(rules)
-    if address.kind is MirrorKind.DIRECTORY:
-        for folder in (address.path, *address.path.parents):
-            if (folder / RULES_FILE).is_file() and (folder / "relbuild-mirror.json").is_file():
-                return load_rules(folder / RULES_FILE)
-    return MirrorRules()
+    own = address.form.keepers_file(address, RULES_FILE)
+    return load_rules(own) if own is not None else MirrorRules()
 
 
 @app.command("publish")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.compression import Compression
-from pipeline.mirror.addresses import Address
+from pipeline.mirror.address import Address
 
 
 @dataclass(frozen=True, slots=True)

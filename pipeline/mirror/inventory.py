@@ -35,7 +35,7 @@ _IMMUTABLE = re.compile(r".+-(?P<date>\d{8})-(?P<short>[0-9a-f]{12})")
 def inventory_by_tags(mirror: Mirror) -> Inventory:
     """What the tags of a mirror lead to. Raises as the mirror does, and VerificationError for a manifest that cannot be
     read: what it needs is not known, so nothing can be said to be unneeded."""
-    return joined(tuple(look_at(name, mirror.repository(name)) for name in mirror.repositories()))
+    return joined(tuple(repository_inventory(name, mirror.repository(name)) for name in mirror.repositories()))
 
 
 def held_manifest(manifest: Manifest, since: int | None) -> HeldManifest:
@@ -64,7 +64,7 @@ def joined(repositories: tuple[HeldRepository, ...]) -> Inventory:
     return Inventory(repositories, tuple(HeldBlob(digest, sizes[digest]) for digest in sorted(sizes)))
 
 
-def look_at(name: str, repository: Repository) -> HeldRepository:
+def repository_inventory(name: str, repository: Repository) -> HeldRepository:
     """What one repository holds, as far as can be found out. Raises as the repository does, VerificationError."""
     search = _Search(repository)
     for tag in repository.tags():

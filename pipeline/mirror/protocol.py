@@ -111,6 +111,9 @@ class Repository(Protocol):
         """Read a blob of any size from its beginning to its end, keep nothing, and hold size and digest against what
         is promised; `advance` is told of the bytes. Raises VerificationError `blob-missing`, `blob-damaged`."""
 
+    def file_path(self, digest: Digest) -> str:
+        """The path below the mirror's address by which a web server serves a blob as a file; empty if none does."""
+
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
         """What speaks of `subject`, sorted by digest: from the referrers API or the fallback tag."""
 

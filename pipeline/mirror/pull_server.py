@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError
-from pipeline.mirror.backends.directory.directory_mirror import NAME_LIMIT, DirectoryMirror, find_root, open_directory
+from pipeline.mirror.backends.directory.directory_address import find_root
+from pipeline.mirror.backends.directory.directory_mirror import NAME_LIMIT, DirectoryMirror, open_directory
 from pipeline.mirror.backends.layout.layout_mirror import is_layout, open_layout
 from pipeline.mirror.protocol import NAME, TAG
 from pipeline.mirror.references import listed_repositories, listed_tags, referrers_index

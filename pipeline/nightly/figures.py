@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.digest import Digest
-from pipeline.mirror.addresses import Address, MirrorKind
 from pipeline.mirror.attestations import bundles
 from pipeline.mirror.protocol import Repository
 from pipeline.model.published_image import Attached, package_versions
@@ -36,7 +35,7 @@ def packages_of(standing: Standing) -> Mapping[str, str] | None:
     return package_versions([(nevra.name, nevra.evr) for nevra in nevras])
 
 
-def attached_to(repository: Repository, image: Digest, to: Address) -> tuple[Attached, ...]:
+def attached_to(repository: Repository, image: Digest) -> tuple[Attached, ...]:
     """What goes with an image on its mirror: of each kind the newest. Where files are served, also the path below the
     mirror's address by which each can be had."""
     found: dict[str, Attached] = {}
@@ -48,6 +47,6 @@ def attached_to(repository: Repository, image: Digest, to: Address) -> tuple[Att
         if manifest is None:
             continue
         blob = bundle_layer(manifest)
-        path = f"blobs/sha256/{blob.digest.hex}" if to.kind is MirrorKind.DIRECTORY else ""
+        path = repository.file_path(blob.digest)
         found[kind] = Attached(NAMES[kind], blob.digest, blob.media_type, blob.size, path)
     return tuple(found[kind] for kind in NAMES if kind in found)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pipeline.errors import RelbuildError
 from pipeline.gather import Workshop
-from pipeline.mirror.addresses import MirrorKind
 from pipeline.mirror.protocol import Mirror
 from pipeline.model.absolute_path import AbsolutePath, absolute
 from pipeline.model.lock import Lock
@@ -128,7 +127,7 @@ def _planned(entry: Entry, planner: Planner, planned: Mapping[str, Planned], loc
 @contextlib.contextmanager
 def _mirror(order: NightOrder, workshop: Workshop, *, create: bool) -> Iterator[Mirror | None]:
     to = order.making.to
-    if not create and to.kind is MirrorKind.DIRECTORY and not to.path.exists():
+    if not create and not to.form.exists(to):
         yield None
         return
     with way_of(workshop).mirror(to, create=create, name=order.making.known_as) as mirror:

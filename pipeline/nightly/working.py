@@ -21,7 +21,7 @@ from pipeline.errors import (
     VerificationError,
 )
 from pipeline.gather import Locked, Order, Workshop
-from pipeline.mirror.addresses import Address
+from pipeline.mirror.address import Address
 from pipeline.model.absolute_path import AbsolutePath
 from pipeline.model.enforcement import unenforced_lines
 from pipeline.model.lock import Lock
@@ -334,7 +334,7 @@ class _Worker:
     def _retest(self, recipe: Recipe, standing: Standing, text: str, why: str) -> Worked:
         job, making = self.job, self.job.making
         record = replace(standing.record, facts=job.facts)
-        with way_of(self.workshop).repository(_at(making.to, recipe.name), write=True) as repository:
+        with way_of(self.workshop).repository(making.to.below(recipe.name), write=True) as repository:
             done = retest(
                 repository,
                 standing.digest,
@@ -345,7 +345,7 @@ class _Worker:
                 folder=recipe.path.parent,
                 also=lambda image: {LOCK: predicate(record)},
             )
-            attached = attached_to(repository, standing.digest, making.to)
+            attached = attached_to(repository, standing.digest)
         report = done.tested.report
         product = replace(job.product, published=job.product.published.with_test(report))
         if not report.passed:
@@ -382,8 +382,8 @@ class _Worker:
         (publication,) = publish(order, self.workshop)
         for line in unenforced_lines(publication.limits):
             self.workshop.progress.warn(f"{recipe.name} {line}")
-        with way_of(self.workshop).repository(_at(making.to, recipe.name)) as repository:
-            attached = attached_to(repository, publication.digest, making.to)
+        with way_of(self.workshop).repository(making.to.below(recipe.name)) as repository:
+            attached = attached_to(repository, publication.digest)
         product = self._published(product, publication, tested=not built.verdict_reused)
         product = replace(product, published=replace(product.published, attached=attached))
         return Worked(product, Standing(record, publication.digest, publication.immutable), text)
@@ -458,8 +458,3 @@ def why_built(standing: Standing | None, lock: str, facts: Mapping[str, str]) ->
 
 def _lock_text(locked: Locked) -> str:
     return format_lock(Lock(locked.recipe.name, (locked.section,)))
-
-
-def _at(to: Address, name: str) -> Address:
-    """A product's repository on a mirror."""
-    return Address(to.kind, f"{to.rest.rstrip('/')}/{name}")

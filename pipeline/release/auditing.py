@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.digest import Digest
 from pipeline.errors import FixesLacking, UsageError, VerificationError
 from pipeline.gather import Workshop
-from pipeline.mirror.addresses import Address
+from pipeline.mirror.address import Address
 from pipeline.mirror.contents import attested_predicate
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.published import read_held

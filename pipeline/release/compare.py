@@ -15,7 +15,7 @@ from pipeline.digest import DiffId, Digest
 from pipeline.errors import UsageError, VerificationError
 from pipeline.gather import Workshop
 from pipeline.layers.unpacking import ENTRIES_LIMIT, layer_members
-from pipeline.mirror.addresses import Address
+from pipeline.mirror.address import Address
 from pipeline.mirror.published import read_held
 from pipeline.model.comparison import (
     ComparedLayer,

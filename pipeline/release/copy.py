@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pipeline.digest import Digest
 from pipeline.errors import UsageError
 from pipeline.gather import Workshop
-from pipeline.mirror.addresses import Address
+from pipeline.mirror.address import Address
 from pipeline.mirror.attestations import SignedName
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.image_copy import Carried, carry, carry_statements

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.digest import Digest
 from pipeline.gather import Workshop
-from pipeline.mirror.addresses import Address
+from pipeline.mirror.address import Address
 from pipeline.mirror.differences import Difference, Known, difference, read_known
 from pipeline.mirror.history import read_history
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, known_names

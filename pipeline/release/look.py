@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.digest import Digest
 from pipeline.errors import Problem, UsageError, VerificationError
 from pipeline.gather import Workshop
-from pipeline.mirror.addresses import Address
+from pipeline.mirror.address import Address
 from pipeline.mirror.attestations import find_attested
 from pipeline.mirror.published import Held, read_held
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, require_identity

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pipeline.digest import Digest
 from pipeline.errors import UsageError
 from pipeline.gather import Workshop
-from pipeline.mirror.addresses import Address
+from pipeline.mirror.address import Address
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.history import earlier, read_history
 from pipeline.mirror.push import Mover

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.gather import Workshop
-from pipeline.mirror.addresses import Address
+from pipeline.mirror.address import Address
 from pipeline.mirror.retention.access_log import read_pulls
 from pipeline.mirror.retention.model import Pruned, Undone
 from pipeline.model.rules import MirrorRules

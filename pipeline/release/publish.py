@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.digest import Digest, identity
 from pipeline.errors import PublicationRefused, UsageError
 from pipeline.gather import Workshop
-from pipeline.mirror.addresses import Address
+from pipeline.mirror.address import Address
 from pipeline.mirror.attestations import SignedCompanions
 from pipeline.mirror.gate import Candidate, Cleared, Sealed
 from pipeline.mirror.protocol import Repository

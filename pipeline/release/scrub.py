@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 
 from pipeline.gather import Workshop
-from pipeline.mirror.addresses import Address
+from pipeline.mirror.address import Address
 from pipeline.mirror.healing import Healing
 from pipeline.model.scrub import Scrubbed
 from pipeline.release.current import way_of

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, VerificationError
 from pipeline.gather import Workshop
-from pipeline.mirror.addresses import Address
+from pipeline.mirror.address import Address
 from pipeline.mirror.gate import Attested, Candidate, Cleared
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.published import Held

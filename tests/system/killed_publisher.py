@@ -28,11 +28,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
 from pipeline.gather import Workshop
-from pipeline.mirror.addresses import MirrorKind, parse_address
-from pipeline.mirror.backends.directory.directory_mirror import DirectoryRepository, find_root, open_directory
-from pipeline.mirror.backends.directory.directory_prune import prune_directory
-from pipeline.mirror.backends.registry.registry_mirror import RegistryRepository, open_registry
-from pipeline.mirror.backends.registry.registry_prune import prune_registry
+from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.backends.directory.directory_address import DIRECTORY, find_root
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryRepository
+from pipeline.mirror.backends.registry.registry_mirror import RegistryRepository
+from pipeline.mirror.open import Way
 from pipeline.model.rules import GateRule, MirrorRules, RetentionRule
 from pipeline.oci import SigningKey, load_signing_key
 from pipeline.progress import QUIET
@@ -110,12 +110,8 @@ def perform(task: Task, workshop: Workshop) -> None:
 def prune(mirror: str) -> None:
     """Images that only immutable tags point to go, but for the newest two, GRACE seconds after the last other tag left
     them."""
-    address = parse_address(mirror)
-    if address.kind is MirrorKind.DIRECTORY:
-        prune_directory(open_directory(address.path, create=False, clock=time.time), PRUNING, int(time.time()))
-        return
-    with open_registry(mirror, environment={}, progress=QUIET) as registry:
-        prune_registry(registry, PRUNING, int(time.time()))
+    with Way({}, QUIET, time.time).mirror(parse_address(mirror)) as opened:
+        opened.prune(PRUNING, int(time.time()))
 
 
 class Publisher:
@@ -214,7 +210,7 @@ class _Fuse:
 def _mirror_path(task: Task) -> str:
     """The path of the directory mirror that changes, or an empty text."""
     address = parse_address(task.to if task.do in {"publish", "copy"} else task.what)
-    if address.kind is not MirrorKind.DIRECTORY:
+    if address.form != DIRECTORY:
         return ""
     found = find_root(address.path)
     return str(found[0] if found else address.path)

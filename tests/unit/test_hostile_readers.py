@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, UsageError, VerificationError
-from pipeline.mirror.addresses import RegistryRoot, parse_address
+from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.backends.registry.fallback_index import merge
+from pipeline.mirror.backends.registry.registry_address import RegistryRoot
 from pipeline.mirror.backends.registry.registry_answers import (
     error_code,
     manifest_of,

@@ -11,7 +11,10 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, RecipeError, UsageError
-from pipeline.mirror.addresses import Address, MirrorKind, parse_address
+from pipeline.mirror.address import Address
+from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.backends.directory.directory_address import DIRECTORY
+from pipeline.mirror.backends.layout.layout_address import LAYOUT
 from pipeline.mirror.protocol import Mirror
 from pipeline.model.absolute_path import AbsolutePath, absolute, refuse_relative
 from pipeline.model.night import Outcome, Product, ProductRun
@@ -55,9 +58,9 @@ def test_a_mirror_by_a_relative_path_is_the_one_below_the_folder_where_it_was_re
 
 
 def test_an_address_of_a_relative_path_cannot_be_made() -> None:
-    for kind in (MirrorKind.DIRECTORY, MirrorKind.LAYOUT):
+    for form in (DIRECTORY, LAYOUT):
         with pytest.raises(ValueError, match="relative"):
-            Address(kind, "mirror")
+            Address(form, "mirror")
 
 
 def nothing(work: object, progress: Progress) -> object:

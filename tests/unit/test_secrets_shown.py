@@ -16,7 +16,8 @@ from pipeline.cli.live import Live
 from pipeline.cli.progress import _JsonLines, _Lines
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, Problem, RecipeError, RelbuildError, UsageError, VerificationError
-from pipeline.mirror.addresses import RegistryRoot, parse_address
+from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.backends.registry.registry_address import RegistryRoot
 from pipeline.mirror.open import Way
 from pipeline.model.platform import Platform, Repository
 from pipeline.nightly.relaying import Event, Kind, Relay

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking
-from pipeline.mirror.inventory import joined, look_at
+from pipeline.mirror.inventory import joined, repository_inventory
 from pipeline.mirror.protocol import DELETE_UNSUPPORTED, Mirror, Overtaken, Repository
 from pipeline.mirror.retention.access_log import Pulls, with_pulls
 from pipeline.mirror.retention.model import HeldRepository, Judged, Plan, Pruned, Relisting
@@ -68,7 +68,7 @@ def prune_by_deletion(
         going = {one.repository for one in (*plan.tags, *plan.manifests)} | {one.repository for one in plan.relisted}
         for name in sorted(going):
             repository = mirror.repository(name)
-            now_held = look_at(name, repository)
+            now_held = repository_inventory(name, repository)
             again = plan_pruning(with_pulls(joined((now_held,)), pulls), rules, now, idle=idle)
             common = _common(plan, again, name)
             own = [(relisting, index) for relisting, index in lists if relisting in common.relisted]

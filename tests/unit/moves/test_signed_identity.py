@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RelbuildError
-from pipeline.mirror.addresses import Address, parse_address
+from pipeline.mirror.address import Address
+from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryRepository, open_directory
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.published import read_held

@@ -12,7 +12,8 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
-from pipeline.mirror.addresses import Address, parse_address
+from pipeline.mirror.address import Address
+from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryRepository, open_directory
 from pipeline.mirror.backends.directory.directory_prune import prune_directory
 from pipeline.mirror.history import earlier, read_history

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, UsageError
@@ -26,25 +26,25 @@ from pipeline.mirror.atomic_files import (
     sync_folder,
     write_whole,
 )
-from pipeline.mirror.backends.directory.directory_inventory import take_inventory
-from pipeline.mirror.backends.directory.directory_prune import prune_directory, undo
-from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
-from pipeline.mirror.backends.directory.mirror_paths import MARKER, Place, Shelf
-from pipeline.mirror.backends.directory.quarantine_folder import Pruning
+from pipeline.mirror.backends.directory.directory_address import MARKER
+from pipeline.mirror.backends.directory.mirror_paths import Place, Shelf
 from pipeline.mirror.backends.directory.server_files import nginx_configuration, rsync_script
-from pipeline.mirror.gate import Cleared
-from pipeline.mirror.healing import Healing
 from pipeline.mirror.known_blobs import bring_blob, is_whole
 from pipeline.mirror.protocol import NAME, TAG, Arrival, Overtaken, is_auxiliary, unheeded
 from pipeline.mirror.references import references
-from pipeline.mirror.retention.access_log import Pulls
-from pipeline.mirror.retention.model import Inventory, Pruned, Undone
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
-from pipeline.model.rules import MirrorRules
-from pipeline.model.scrub import Scrubbed
-from pipeline.progress import Progress
 from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.mirror.backends.directory.quarantine_folder import Pruning
+    from pipeline.mirror.gate import Cleared
+    from pipeline.mirror.healing import Healing
+    from pipeline.mirror.retention.access_log import Pulls
+    from pipeline.mirror.retention.model import Inventory, Pruned, Undone
+    from pipeline.model.rules import MirrorRules
+    from pipeline.model.scrub import Scrubbed
+    from pipeline.progress import Progress
 
 FORMAT = 1
 """Of what lies where; another one is refused."""
@@ -63,7 +63,10 @@ _HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z0-9._/-]+)?")
 
 @dataclass(frozen=True, slots=True)
 class DirectoryMirror:
-    """A mirror in a directory. `host`: `HOST` or `HOST/NAMESPACE` by which people will pull what is in it."""
+    """A mirror in a directory. `host`: `HOST` or `HOST/NAMESPACE` by which people will pull what is in it.
+
+    What keeps it is imported when it is asked for: a night in which nothing changed asks for tags only.
+    """
 
     place: Place
     host: str
@@ -108,6 +111,8 @@ class DirectoryMirror:
     def inventory(self) -> Inventory:
         """All that is here, as it is while nobody publishes (`pruning`) or nearly so. Raises VerificationError when a
         manifest is damaged."""
+        from pipeline.mirror.backends.directory.directory_inventory import take_inventory
+
         with reaching(self.url):
             return take_inventory(self.place)
 
@@ -122,20 +127,28 @@ class DirectoryMirror:
     ) -> Pruned:
         """Move aside what the rules do not keep: see `prune_directory`. `idle` is not needed: publishers are kept
         out."""
+        from pipeline.mirror.backends.directory.directory_prune import prune_directory
+
         return prune_directory(self, rules, now, pulls=pulls, dry_run=dry_run)
 
     def restore(self, stamp: str) -> Undone:
         """Bring back what went with a pruning and with those after it: see `directory_prune.undo`."""
+        from pipeline.mirror.backends.directory.directory_prune import undo
+
         return undo(self, stamp)
 
     def scrub(self, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
         """Read every file: see `scrub_directory`."""
+        from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
+
         return scrub_directory(self, healing, rate=rate, progress=progress)
 
     @contextlib.contextmanager
     def pruning(self, patience: float) -> Iterator[Pruning]:
         """To be held while something is removed or brought back: nobody publishes meanwhile. Raises EnvironmentLacking
         `mirror-busy` if others publish for `patience` seconds."""
+        from pipeline.mirror.backends.directory.quarantine_folder import Pruning
+
         with contextlib.ExitStack() as stack:
             with reaching(self.url):
                 self.place.make()
@@ -225,6 +238,10 @@ class DirectoryRepository:
         """Read a blob to its end and keep nothing. Raises VerificationError."""
         with reaching(self.url):
             check_verified(self.shelf.place.blob(descriptor.digest), descriptor, advance)
+
+    def file_path(self, digest: Digest) -> str:
+        """As `mirror_paths` has it."""
+        return f"blobs/sha256/{digest.hex}"
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
         """What speaks of `subject`, sorted by digest."""
@@ -353,16 +370,6 @@ def open_directory(path: Path, *, create: bool, clock: Callable[[], float], host
             hint=f"publish as {known}, or make another mirror",
         )
     return DirectoryMirror(place, known)
-
-
-def find_root(path: Path) -> tuple[Path, str] | None:
-    """`ROOT/NAME` → the mirror that it is in, and the repository's name (empty for the root itself); None if no folder
-    on the way up is a mirror. Nothing but the root need exist."""
-    for folder in (path.absolute(), *path.absolute().parents):
-        if (folder / MARKER).is_file():
-            name = path.absolute().relative_to(folder).as_posix()
-            return folder, "" if name == "." else name
-    return None
 
 
 def _make(place: Place, host: str) -> None:

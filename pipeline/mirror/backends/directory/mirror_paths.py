@@ -58,8 +58,6 @@ from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
 from pipeline.oci.image import DOCUMENT_LIMIT
 
-MARKER = "relbuild-mirror.json"
-
 _MEDIA_TYPES = MappingProxyType({kind: media_type for media_type, kind in KINDS.items()})
 _FILE = re.compile(r"([0-9a-f]{64})\.([a-z-]+)")
 

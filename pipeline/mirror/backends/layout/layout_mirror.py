@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import UsageError, VerificationError
@@ -31,7 +31,6 @@ from pipeline.mirror.atomic_files import (
     write_whole,
 )
 from pipeline.mirror.backends.layout.layout_scrub import scrub_layout
-from pipeline.mirror.gate import Cleared
 from pipeline.mirror.healing import Healing
 from pipeline.mirror.inventory import inventory_by_tags
 from pipeline.mirror.known_blobs import KnownInRun, bring_blob, is_whole, set_aside
@@ -48,6 +47,9 @@ from pipeline.oci.image import DOCUMENT_LIMIT, Reader, descriptor_json, tag_of
 from pipeline.oci.layout import LAYOUT_FILE, read_document
 from pipeline.progress import Progress
 from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.mirror.gate import Cleared
 
 _DRAFTS = "ingest"
 """The folder that oras uses for the same."""
@@ -221,6 +223,10 @@ class LayoutRepository:
         """Read a blob to its end and keep nothing. Raises VerificationError."""
         with reaching(self.url):
             check_verified(blob_path(self.path, descriptor.digest), descriptor, advance)
+
+    def file_path(self, digest: Digest) -> str:
+        """None: nobody serves a layout."""
+        return ""
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
         """What speaks of `subject`, sorted by digest: of what is listed in index.json, and in a fallback index that

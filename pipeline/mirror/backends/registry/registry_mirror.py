@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest, HashingWriter
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
-from pipeline.mirror.addresses import RegistryRoot
 from pipeline.mirror.backends.registry.blob_upload import Upload, known_digest
 from pipeline.mirror.backends.registry.referrers_list import LONGEST_PAUSE, SHORTEST_PAUSE, Listing
+from pipeline.mirror.backends.registry.registry_address import RegistryRoot
 from pipeline.mirror.backends.registry.registry_answers import (
     MANIFEST_TYPES,
     compare,
@@ -345,6 +345,10 @@ class RegistryRepository(Repository):
         if (seen.digest, seen.size) != (descriptor.digest, descriptor.size):
             what = f"the registry's {descriptor.digest} has other bytes than it was given"
             raise VerificationError("blob-damaged", what, place=self.url)
+
+    def file_path(self, digest: Digest) -> str:
+        """None: a registry is asked."""
+        return ""
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
         """What speaks of `subject`, sorted by digest."""

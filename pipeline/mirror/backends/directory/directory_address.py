@@ -1,0 +1,76 @@
+"""Addresses of mirrors that are directories: `dir:PATH/NAME`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.mirror.address import Address, AddressForm, names_no_repository
+
+if TYPE_CHECKING:
+    from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
+    from pipeline.mirror.open import Way
+
+MARKER = "relbuild-mirror.json"
+"""The file in a mirror's root that says what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryForm(AddressForm):
+    """Addresses of mirrors that are directories."""
+
+    @property
+    def is_path(self) -> bool:
+        """See `AddressForm`."""
+        return True
+
+    def normal(self, rest: str) -> str:
+        """See `AddressForm`: an absolute path."""
+        return str(Path(rest).absolute())
+
+    def locate(self, address: Address, *, create: bool) -> tuple[Address, str]:
+        """See `AddressForm`: the mirror that the repository lies in is found."""
+        found = find_root(address.path)
+        if found is None and create:
+            found = (address.path.parent, address.path.name)
+        if found is None or not found[1]:
+            raise names_no_repository(address, "dir:PATH-OF-THE-MIRROR/NAME")
+        return Address(self, str(found[0])), found[1]
+
+    @contextlib.contextmanager
+    def open(self, address: Address, way: Way, *, create: bool, name: str) -> Iterator[DirectoryMirror]:
+        """See `AddressForm`. Raises UsageError `not-a-mirror`, `mirror-format`, `mirror-host`."""
+        from pipeline.mirror.backends.directory.directory_mirror import open_directory
+
+        yield open_directory(address.path, create=create, clock=way.clock, host=name or None)
+
+    def exists(self, address: Address) -> bool:
+        """See `AddressForm`."""
+        return address.path.exists()
+
+    def served_folder(self, address: Address) -> Path | None:
+        """See `AddressForm`: the mirror's root."""
+        return address.path
+
+    def keepers_file(self, address: Address, name: str) -> Path | None:
+        """See `AddressForm`. `address` may also name a repository."""
+        for folder in (address.path, *address.path.parents):
+            if (folder / name).is_file() and (folder / MARKER).is_file():
+                return folder / name
+        return None
+
+
+def find_root(path: Path) -> tuple[Path, str] | None:
+    """`ROOT/NAME` → the mirror that it is in, and the repository's name (empty for the root itself); None if no folder
+    on the way up is a mirror. Nothing but the root need exist."""
+    for folder in (path.absolute(), *path.absolute().parents):
+        if (folder / MARKER).is_file():
+            name = path.absolute().relative_to(folder).as_posix()
+            return folder, "" if name == "." else name
+    return None
+
+
+DIRECTORY = DirectoryForm("dir:", "dir:PATH/NAME:TAG")

@@ -1,0 +1,43 @@
+"""Addresses of layouts: `oci:PATH`, as skopeo names them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.mirror.address import Address, AddressForm
+
+if TYPE_CHECKING:
+    from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror
+    from pipeline.mirror.open import Way
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutForm(AddressForm):
+    """Addresses of layouts."""
+
+    @property
+    def is_path(self) -> bool:
+        """See `AddressForm`."""
+        return True
+
+    def normal(self, rest: str) -> str:
+        """See `AddressForm`: an absolute path."""
+        return str(Path(rest).absolute())
+
+    def locate(self, address: Address, *, create: bool) -> tuple[Address, str]:
+        """See `AddressForm`: a layout is one repository, without a name."""
+        return address, ""
+
+    @contextlib.contextmanager
+    def open(self, address: Address, way: Way, *, create: bool, name: str) -> Iterator[LayoutMirror]:
+        """See `AddressForm`. Raises UsageError `not-a-layout`."""
+        from pipeline.mirror.backends.layout.layout_mirror import open_layout
+
+        yield open_layout(address.path, create=create, identity=name or None)
+
+
+LAYOUT = LayoutForm("oci:", "oci:PATH:TAG")

@@ -1,0 +1,99 @@
+"""Addresses of registries: `registry://HOST[:PORT]/NAMESPACE/NAME`, and `registry+http://…` for plain text."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UsageError
+from pipeline.mirror.address import Address, AddressForm, names_no_repository
+from pipeline.mirror.protocol import NAME
+from pipeline.urls import parse_url, shown
+
+if TYPE_CHECKING:
+    from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror
+    from pipeline.mirror.open import Way
+
+SCHEMES = {"registry": "https", "registry+http": "http"}
+"""The scheme that people write → what is spoken."""
+
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryRoot:
+    """A registry and the namespace in it (an empty text: all of it). `scheme` is one of SCHEMES."""
+
+    scheme: str
+    host: str
+    namespace: str
+
+    @classmethod
+    def parse(cls, url: str) -> RegistryRoot:
+        """Raises UsageError `mirror-url`."""
+        scheme, _, rest = url.partition("://")
+        host, _, namespace = rest.partition("/")
+        namespace = namespace.rstrip("/")
+        if "@" in rest:
+            raise _wrong(url, "names and passwords do not belong into an address: use `podman login`")
+        if scheme not in SCHEMES or not _HOST.fullmatch(host) or parse_url(f"{SCHEMES[scheme]}://{host}") is None:
+            raise _wrong(url, "write it as registry://HOST[:PORT]/NAMESPACE")
+        if namespace and not NAME.fullmatch(namespace):
+            raise _wrong(url, "a namespace has small letters, digits, and . _ - / between them")
+        return cls(scheme, host.lower(), namespace)
+
+    @property
+    def base(self) -> str:
+        """Where requests go."""
+        return f"{SCHEMES[self.scheme]}://{self.host}"
+
+    def full(self, name: str) -> str:
+        """A repository's name with the namespace, as the registry knows it."""
+        return f"{self.namespace}/{name}" if self.namespace else name
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}/{self.namespace}".rstrip("/")
+
+
+def _wrong(url: str, hint: str) -> UsageError:
+    return UsageError("mirror-url", f"'{shown(url)}' is not the address of a registry", place=shown(url), hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryForm(AddressForm):
+    """Addresses of registries."""
+
+    @property
+    def is_path(self) -> bool:
+        """See `AddressForm`."""
+        return False
+
+    def normal(self, rest: str) -> str:
+        """See `AddressForm`. Raises UsageError `mirror-url`."""
+        RegistryRoot.parse(f"{self.prefix}{rest}")
+        return rest
+
+    def locate(self, address: Address, *, create: bool) -> tuple[Address, str]:
+        """See `AddressForm`."""
+        host, _, path = address.rest.partition("/")
+        namespace, _, name = path.rpartition("/")
+        if not name:
+            raise names_no_repository(address, "registry://HOST/NAMESPACE/NAME")
+        return Address(self, f"{host}/{namespace}" if namespace else host), name
+
+    @contextlib.contextmanager
+    def open(self, address: Address, way: Way, *, create: bool, name: str) -> Iterator[RegistryMirror]:
+        """See `AddressForm`. Nothing is asked of the registry yet."""
+        from pipeline.mirror.backends.registry.registry_mirror import open_registry
+        from pipeline.mirror.known_blobs import KnownInRun
+
+        known = KnownInRun(address.url, way.store, way.clock)
+        with open_registry(address.url, environment=way.environment, progress=way.progress, known=known) as registry:
+            yield registry
+
+
+REGISTRY = RegistryForm("registry://", "registry://HOST/NAMESPACE/NAME:TAG")
+PLAIN_REGISTRY = RegistryForm("registry+http://", "")
