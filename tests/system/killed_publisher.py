@@ -30,8 +30,8 @@ from pipeline.errors import RelbuildError
 from pipeline.gather import Workshop
 from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.backends.directory.directory_address import DIRECTORY, find_root
-from pipeline.mirror.backends.directory.directory_mirror import DirectoryRepository
-from pipeline.mirror.backends.registry.registry_mirror import RegistryRepository
+from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
+from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.open import Way
 from pipeline.model.rules import GateRule, MirrorRules, RetentionRule
 from pipeline.oci import SigningKey, load_signing_key

@@ -17,9 +17,12 @@ import pytest
 import pipeline.mirror
 import pipeline.release
 from pipeline.digest import Digest
-from pipeline.mirror.backends.directory.directory_mirror import DirectoryRepository, open_directory
-from pipeline.mirror.backends.layout.layout_mirror import LayoutRepository, open_layout
-from pipeline.mirror.backends.registry.registry_mirror import RegistryRepository, open_registry
+from pipeline.mirror.backends.directory.directory_mirror import open_directory
+from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
+from pipeline.mirror.backends.layout.layout_mirror import open_layout
+from pipeline.mirror.backends.layout.layout_repository import LayoutRepository
+from pipeline.mirror.backends.registry.registry_mirror import open_registry
+from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.protocol import Repository, is_auxiliary, unheeded
 from pipeline.model.artifact import Manifest
@@ -113,21 +116,21 @@ def test_whoever_has_tags_moved_was_given_what_was_cleared_or_asks_the_gate() ->
 def test_only_these_reach_what_lies_beneath_the_door() -> None:
     """A directory's links and a registry's PUT know nothing of the gate: who calls them is written down here."""
     assert callers("shelf.move") == {
-        "mirror.directory_mirror.DirectoryRepository.point",
-        "mirror.directory_mirror.DirectoryRepository.put_auxiliary",
+        "mirror.directory_repository.DirectoryRepository.point",
+        "mirror.directory_repository.DirectoryRepository.put_auxiliary",
         "mirror.directory_prune._point",  # a list of referrers, `sha256-HEX`
         "mirror.quarantine_folder.Pruning.restore",  # a tag that was there before it was pruned, where none is now
     }
     assert callers("point_whole") == {"mirror.mirror_paths.Shelf.move"}
     assert callers("self._put") - callers("self._put_blob") == {
-        "mirror.registry_mirror.RegistryRepository.put_manifest",
-        "mirror.registry_mirror.RegistryRepository._move",
+        "mirror.registry_repository.RegistryRepository.put_manifest",
+        "mirror.registry_repository.RegistryRepository._move",
         "mirror.referrers_list.Listing.attach",
         "mirror.referrers_list.Listing._write",  # the fallback tag, `sha256-HEX`
         "mirror.removal.Removal._with_its_manifest",  # a tag that is about to go, or goes back to what it was
-        "mirror.layout_mirror.LayoutRepository.put_manifest",
-        "mirror.layout_mirror.LayoutRepository.attach",
-        "mirror.layout_mirror.LayoutRepository.put_auxiliary",
+        "mirror.layout_repository.LayoutRepository.put_manifest",
+        "mirror.layout_repository.LayoutRepository.attach",
+        "mirror.layout_repository.LayoutRepository.put_auxiliary",
     }
 
 

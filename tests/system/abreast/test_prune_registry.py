@@ -13,8 +13,9 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.mirror.backends.layout.layout_mirror import open_layout
-from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, RegistryRepository, open_registry
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
 from pipeline.mirror.backends.registry.registry_prune import prune_registry
+from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules

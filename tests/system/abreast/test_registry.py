@@ -17,7 +17,8 @@ import pytest
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, RegistryRepository, open_registry
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
+from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.protocol import Arrival, Overtaken
 from pipeline.mirror.references import fallback_tag
 from pipeline.model.artifact import Manifest

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.backends.directory.directory_mirror import DirectoryRepository
+from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
 from pipeline.mirror.image_copy import carry
 from pipeline.mirror.open import Way
 from pipeline.mirror.protocol import Repository, is_auxiliary

@@ -10,7 +10,8 @@ import pytest
 from pipeline.errors import RelbuildError
 from pipeline.mirror.address import Address
 from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.backends.directory.directory_mirror import DirectoryRepository, open_directory
+from pipeline.mirror.backends.directory.directory_mirror import open_directory
+from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.published import read_held
 from pipeline.mirror.signed_identity import ExpectedIdentity, SignedIdentity, require_identity

@@ -14,8 +14,9 @@ from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
 from pipeline.mirror.address import Address
 from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.backends.directory.directory_mirror import DirectoryRepository, open_directory
+from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.mirror.backends.directory.directory_prune import prune_directory
+from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
 from pipeline.mirror.history import earlier, read_history
 from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.mirror.signed_identity import ExpectedIdentity

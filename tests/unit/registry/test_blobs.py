@@ -11,7 +11,8 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.mirror.backends.registry import blob_upload as upload_module
-from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, RegistryRepository, open_registry
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
+from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.known_blobs import NO_STAMP, SCRUBBED, Finder, KnownInRun
 from pipeline.mirror.protocol import Arrival
 from pipeline.progress import QUIET

@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 
 from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
-from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, RegistryRepository, open_registry
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
+from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.protocol import Overtaken
 from pipeline.mirror.references import fallback_tag
 from pipeline.progress import QUIET

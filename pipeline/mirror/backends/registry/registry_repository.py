@@ -1,0 +1,388 @@
+"""One repository of a registry."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.digest import Digest, HashingWriter
+from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
+from pipeline.mirror.backends.registry.blob_upload import Upload, known_digest
+from pipeline.mirror.backends.registry.name_pages import PAGE_LIMIT, listed_names
+from pipeline.mirror.backends.registry.referrers_list import LONGEST_PAUSE, SHORTEST_PAUSE, Listing
+from pipeline.mirror.backends.registry.registry_address import RegistryRoot
+from pipeline.mirror.backends.registry.registry_answers import (
+    MANIFEST_TYPES,
+    compare,
+    manifest_of,
+    promised_digest,
+    refused,
+    words,
+)
+from pipeline.mirror.backends.registry.removal import Removal
+from pipeline.mirror.known_blobs import NO_STAMP, Finder, KnownInRun, still_rotten
+from pipeline.mirror.protocol import TAG, Arrival, Overtaken, Repository, is_auxiliary, unheeded
+from pipeline.mirror.references import subject_of
+from pipeline.model.artifact import Manifest, Referrer
+from pipeline.model.image import Descriptor
+from pipeline.oci.image import DOCUMENT_LIMIT
+from pipeline.progress import Progress, task
+from pipeline.store import Store
+from pipeline.transfer import Answer, Download, Exchange, Network, Scope, fetch
+from pipeline.transfer.places import PlaceFailed, Stream
+
+if TYPE_CHECKING:
+    from pipeline.mirror.gate import Cleared
+
+BLOB_LIMIT = 64 << 20
+"""Bytes of a blob that is read into memory (`Repository.read_blob`)."""
+
+CHECKS = 3
+"""How often a blob is begun to be read back when the connection breaks."""
+
+
+class RegistryRepository(Repository):
+    """A repository of a registry, for use from several threads."""
+
+    def __init__(
+        self, address: RegistryRoot, name: str, exchange: Exchange, progress: Progress, known: KnownInRun
+    ) -> None:
+        self._address = address
+        self._known = known
+        self._name = name
+        self._full = address.full(name)
+        self._exchange = exchange
+        self._progress = progress
+        self._reading = (Scope.repository(self._full, "pull"),)
+        self._push = (Scope.repository(self._full, "pull", "push"),)
+        self._delete = (Scope.repository(self._full, "delete", "pull", "push"),)
+        self._listing = Listing(self, self._put)
+        self._removal = Removal(self, self._put)
+        self._moving = 0.0
+        """Seconds that moving a tag took, at most: how long others may need for it as well."""
+
+    @property
+    def name(self) -> str:
+        """Below the mirror's namespace."""
+        return self._name
+
+    @property
+    def url(self) -> str:
+        """As a person names it."""
+        return f"{self._address}/{self._name}"
+
+    @property
+    def identity(self) -> str:
+        """As those who pull name it."""
+        return f"{self._address.host}/{self._full}"
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def manifest(self, reference: Digest | str) -> Manifest | None:
+        """The manifest or index with a digest, or that a tag points to; None if there is none."""
+        answer = self.ask("GET", f"manifests/{_reference(reference)}", accept=MANIFEST_TYPES, limit=DOCUMENT_LIMIT)
+        if answer.status == 404:
+            return None
+        self.expect(answer, {200}, f"give the manifest {reference}")
+        return manifest_of(answer, reference if isinstance(reference, Digest) else None, f"{self.url}: {reference}")
+
+    def resolve(self, tag: str) -> Digest | None:
+        """What a tag points to now; None if it does not exist. A registry that does not say it is asked for the
+        manifest, whose digest is computed."""
+        return self._head(tag)
+
+    def tags(self) -> tuple[str, ...]:
+        """All tags, sorted, auxiliary ones too."""
+        found = set(listed_names(self._exchange, f"/v2/{self._full}/tags/list", self._reading, "tags", self.url))
+        strange = next((tag for tag in found if not TAG.fullmatch(tag)), None)
+        if strange is not None:
+            raise VerificationError("tag-malformed", f"the registry lists a tag {strange[:200]!r}", place=self.url)
+        return tuple(sorted(found))
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Is the blob here?"""
+        return self._blob_size(digest) is not None
+
+    def holds_whole(self, descriptor: Descriptor) -> bool:
+        """Return whether the blob is here and its bytes are known to match its digest."""
+        return self._is_whole(descriptor, self._blob_size(descriptor.digest))
+
+    def _is_whole(self, descriptor: Descriptor, size: int | None) -> bool:
+        if size not in {-1, descriptor.size}:
+            return False
+        if self._known.believes(descriptor.digest, NO_STAMP):
+            return True
+        try:
+            self.check_blob(descriptor)
+        except VerificationError:
+            return False
+        return True
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """A small blob, verified."""
+        if descriptor.size > BLOB_LIMIT:
+            raise VerificationError(
+                "blob-too-large",
+                f"{descriptor.digest} has {descriptor.size} bytes, more than {BLOB_LIMIT}",
+                place=self.url,
+            )
+        answer = self.ask("GET", f"blobs/{descriptor.digest}", limit=descriptor.size)
+        if answer.status == 404:
+            raise self._no_blob(descriptor.digest)
+        self.expect(answer, {200}, f"give the blob {descriptor.digest}")
+        if Digest.of(answer.body) != descriptor.digest:
+            raise VerificationError(
+                "registry-digest", f"the registry gives other bytes than those of {descriptor.digest}", place=self.url
+            )
+        return answer.body
+
+    def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
+        """Bring a blob of any size into the store, verified, from where the last attempt stopped."""
+        url = f"{self._address.base}/v2/{self._full}/blobs/{descriptor.digest}"
+
+        def source(url: str, network: Network, *, offset: int, validator: str) -> AbstractContextManager[Stream]:
+            return self._exchange.stream(url, scopes=self._reading, offset=offset, validator=validator)
+
+        label = f"{self._name} {descriptor.digest.short}"
+        wanted = Download((url,), descriptor.digest, descriptor.size, label)
+        try:
+            fetch(store, [wanted], progress=self._progress, network=self._exchange.network, source=source, label=label)
+        except RelbuildError as error:
+            if error.code == "download-missing":
+                raise self._no_blob(descriptor.digest) from error
+            if error.code == "download-mismatch":
+                raise VerificationError("registry-digest", error.args[0], place=self.url) from error
+            if error.code == "network-unreachable":
+                raise EnvironmentLacking("registry-unreachable", error.args[0], place=self.url) from error
+            raise
+
+    def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = unheeded) -> None:
+        """Read a blob of any size to its end, keep nothing, and hold it against its digest and size; a transfer that
+        breaks off is begun anew. Raises VerificationError `blob-missing`, `blob-damaged`."""
+        for left in reversed(range(CHECKS)):
+            try:
+                self._read_through(descriptor, advance)
+            except PlaceFailed as failure:
+                if failure.missing:
+                    raise self._no_blob(descriptor.digest) from failure
+                if not failure.again or not left:
+                    what = f"{descriptor.digest} cannot be read back: {failure}"
+                    raise EnvironmentLacking("registry-unreachable", what, place=self.url) from failure
+            else:
+                self._known.note(descriptor.digest, NO_STAMP, Finder.PUBLISHER)
+                return
+
+    def _read_through(self, descriptor: Descriptor, advance: Callable[[int], None]) -> None:
+        seen = HashingWriter()
+        url = f"{self._address.base}/v2/{self._full}/blobs/{descriptor.digest}"
+        with self._exchange.stream(url, scopes=self._reading) as stream:
+            for piece in stream.pieces:
+                if seen.size + len(piece) > descriptor.size:
+                    break
+                seen.write(piece)
+                advance(len(piece))
+        if (seen.digest, seen.size) != (descriptor.digest, descriptor.size):
+            what = f"the registry's {descriptor.digest} has other bytes than it was given"
+            raise VerificationError("blob-damaged", what, place=self.url)
+
+    def file_path(self, digest: Digest) -> str:
+        """None: a registry is asked."""
+        return ""
+
+    def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
+        """What speaks of `subject`, sorted by digest."""
+        return self._listing.of(subject)
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
+        """Make sure that a blob is here: looked for, else mounted from one of `elsewhere`, else uploaded."""
+        known_digest(content, descriptor)
+        self._write()
+        size = self._blob_size(descriptor.digest)
+        present = size is not None
+        if self._is_whole(descriptor, size):
+            return Arrival.PRESENT
+        upload = Upload(self._exchange, self._full, descriptor, content)
+        if not present and upload.mount([self._address.full(name) for name in elsewhere if name != self._name]):
+            return Arrival.MOUNTED
+        label = f"{self._name} {descriptor.digest.short}"
+        with task(self._progress, "publish", label, total=descriptor.size, unit="bytes") as running:
+            upload.send(running)
+        if present and not self.holds_whole(descriptor):
+            raise still_rotten(f"blob {descriptor.digest}", self.url)
+        return Arrival.UPLOADED
+
+    def put_manifest(self, manifest: Manifest) -> bool:
+        """Put a manifest or index by its digest; False if it was there."""
+        self._write()
+        present = self.has_manifest(manifest.digest)
+        if present and self._gives(manifest):
+            return False
+        self._put(str(manifest.digest), manifest)
+        if present and not self._gives(manifest):
+            raise still_rotten(f"manifest {manifest.digest}", self.url)
+        return True
+
+    def _gives(self, manifest: Manifest) -> bool:
+        """Return whether the registry returns the manifest unchanged."""
+        try:
+            return self.manifest(manifest.digest) == manifest
+        except VerificationError:
+            return False
+
+    def attach(self, manifest: Manifest) -> bool:
+        """Put a manifest with a `subject`, and make sure that `referrers` lists it."""
+        self._write()
+        return self._listing.attach(manifest)
+
+    def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
+        """Point an auxiliary tag at a manifest. The last writer wins, and the other is told."""
+        if not is_auxiliary(tag):
+            raise ValueError(f"{tag} is not an auxiliary tag")
+        self._move(tag, manifest, expected)
+
+    def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
+        """Point a tag at what was cleared. Registries cannot compare and swap: the last writer wins, and the other
+        is told when the tag is read back."""
+        if is_auxiliary(tag):
+            raise ValueError(f"{tag} is an auxiliary tag")
+        cleared.refuse_other(tag)
+        self._move(tag, cleared.manifest, expected)
+
+    def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
+        """Which tags point elsewhere, some time after they were moved to these digests: whoever looked before that and
+        writes after it does so within the time of a few round trips, so the pause is at least what moving took here."""
+        if not moved:
+            return ()
+        time.sleep(min(LONGEST_PAUSE, max(SHORTEST_PAUSE, 2 * self._moving)) * (1 + secrets.randbelow(1000) / 1000))
+        return tuple(tag for tag, digest in moved.items() if self.resolve(tag) != digest)
+
+    # --- removing --------------------------------------------------------------------------------
+
+    def remove_tag(self, tag: str, expected: Digest) -> None:
+        """Remove a tag and nothing else, where the registry can delete at all (see `Removal.tag`)."""
+        self._removal.tag(tag, expected)
+
+    def remove_manifest(self, digest: Digest) -> None:
+        """Remove a manifest or index, the tags that point to it, and its entry in a list of referrers."""
+        held = self.manifest(digest)
+        if held is None:
+            return
+        self._removal.manifest(digest)
+        subject = subject_of(held)
+        if subject is not None:
+            self._listing.drop(subject, digest)
+
+    def remove_referrer(self, digest: Digest) -> None:
+        """Take a manifest off the list of what speaks of its subject, and then remove it."""
+        held = self.manifest(digest)
+        subject = subject_of(held) if held is not None else None
+        if subject is not None:
+            self._listing.drop(subject, digest)
+        self._removal.manifest(digest)
+
+    # --- what the parts of this repository share -------------------------------------------------
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        *,
+        limit: int = PAGE_LIMIT,
+        accept: Sequence[str] = (),
+    ) -> Answer:
+        """A GET, HEAD or DELETE below `/v2/NAME/` (or of an absolute URL). Nothing can be put with it."""
+        headers = {"Accept": ", ".join(accept)} if accept else {}
+        scopes = {"GET": self._reading, "HEAD": self._reading, "DELETE": self._delete}[method]
+        return self._exchange.ask(method, self._below(target), scopes=scopes, limit=limit, headers=headers)
+
+    def _below(self, target: str) -> str:
+        return target if "://" in target else f"/v2/{self._full}/{target}"
+
+    def expect(self, answer: Answer, statuses: set[int], what: str) -> None:
+        """Raises EnvironmentLacking `registry-denied` or `registry-refused` for another status."""
+        if answer.status in {401, 403}:
+            raise self._exchange.denied(self._reading, f"asked to {what}, it answers {words(answer)}")
+        if answer.status not in statuses:
+            raise refused(answer, what, self.url)
+
+    def _put(self, reference: str, manifest: Manifest) -> Answer:
+        """Put a manifest under a digest or a tag; whoever calls this knows that it may be this tag."""
+        answer = self._exchange.ask(
+            "PUT",
+            self._below(f"manifests/{reference}"),
+            scopes=self._push,
+            limit=PAGE_LIMIT,
+            headers={"Content-Type": manifest.media_type},
+            body=manifest.data,
+        )
+        self.expect(answer, {200, 201, 202}, f"take the manifest {manifest.digest.short} as {reference}")
+        compare(answer, manifest.digest, self.url)
+        return answer
+
+    def has_manifest(self, digest: Digest) -> bool:
+        """Is a manifest or index here?"""
+        return self._head(digest) is not None
+
+    def _head(self, reference: Digest | str) -> Digest | None:
+        answer = self.ask("HEAD", f"manifests/{_reference(reference)}", accept=MANIFEST_TYPES)
+        if answer.status == 404:
+            return None
+        found = promised_digest(answer) if answer.status == 200 else None
+        if found is None:
+            given = self.manifest(reference)
+            return given.digest if given else None
+        if isinstance(reference, Digest) and found != reference:
+            raise VerificationError("registry-digest", f"the registry answers {found} to {reference}", place=self.url)
+        return found
+
+    def _write(self) -> None:
+        """From now on tokens are for reading and writing: one serves all, and registries that tell nothing of what
+        does not exist yet to who may only read tell it to who may make it."""
+        self._reading = self._push
+
+    def _move(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
+        self._write()
+        began = time.monotonic()
+        found = self.resolve(tag)
+        if found != expected:
+            raise Overtaken(tag, found)
+        if found == manifest.digest:
+            return
+        self._put(tag, manifest)
+        found = self.resolve(tag)
+        self._moving = max(self._moving, time.monotonic() - began)
+        if found != manifest.digest:
+            raise Overtaken(tag, found, written=True)
+
+    def _blob_size(self, digest: Digest) -> int | None:
+        """A blob's size, -1 if the registry does not tell it, None if it is not here."""
+        answer = self.ask("HEAD", f"blobs/{digest}")
+        if answer.status == 404:
+            return None
+        self.expect(answer, {200}, f"say whether it has the blob {digest}")
+        compare(answer, digest, self.url)
+        size = answer.header("content-length")
+        return int(size) if size.isascii() and size.isdecimal() and len(size) < 19 else -1
+
+    def _no_blob(self, digest: Digest) -> VerificationError:
+        return VerificationError(
+            "blob-missing",
+            f"the registry does not have the blob {digest}",
+            place=self.url,
+            hint="the image there is incomplete: publish or copy it again",
+        )
+
+
+def _reference(reference: Digest | str) -> str:
+    """For a URL. Raises UsageError `tag-malformed`."""
+    if isinstance(reference, str) and not TAG.fullmatch(reference):
+        raise UsageError(
+            "tag-malformed", f"'{reference[:200]}' cannot be a tag", hint="letters, digits, . _ -, 128 at most"
+        )
+    return str(reference)
