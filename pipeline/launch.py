@@ -21,7 +21,7 @@ from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import Check, CheckKind, Expectation, Limits, SmokePlan
 from pipeline.oci import adopt_layout
 from pipeline.progress import Progress
-from pipeline.sandbox import Binding, Instance, Station, launch, open_network, publish
+from pipeline.sandbox import Binding, Instance, Station, launch, open_network, publish_port
 from pipeline.smoke import Holding, draft_checks, plan_digest, read_report, report_json, smoke
 from pipeline.store import Store
 
@@ -259,7 +259,7 @@ def _follower(name: str, follow: Callable[[str, bytes], None]) -> Callable[[byte
 
 def _publish(port: Published, instance: Instance, number: int, closing: contextlib.ExitStack) -> tuple[int, int]:
     wanted = port.host + number if port.host else 0
-    return closing.enter_context(publish(instance, wanted, port.container)), port.container
+    return closing.enter_context(publish_port(instance, wanted, port.container)), port.container
 
 
 def _volume_folder(mount: Mounted, number: int, store: Store) -> Path:

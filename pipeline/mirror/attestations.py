@@ -45,7 +45,7 @@ class Attestation:
 
 
 @dataclass(frozen=True, slots=True)
-class SignedCompanions:
+class SignedAttachments:
     """Signature and attestations of one image or index. `about` is its descriptor, `name` the product's; `predicates`
     are what is attested besides the signature: predicate type → JSON. `created` is the image's own time, in seconds
     since the epoch. `attached` goes with it as it is."""

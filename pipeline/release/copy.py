@@ -13,9 +13,10 @@ from pipeline.mirror.gate import Cleared
 from pipeline.mirror.image_copy import Carried, carry, carry_statements
 from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.mirror.published import Held
-from pipeline.mirror.push import Mover, accompany, set_for_ever
+from pipeline.mirror.push import push_attachments
 from pipeline.mirror.signed_identity import EXPECT_OWN, NO_HOST, ExpectedIdentity, SignedIdentity, known_names
 from pipeline.mirror.tag_check import TagStanding
+from pipeline.mirror.tag_moves import TagMover, set_immutable_tag
 from pipeline.mirror.tag_statements import list_statements, tidy_statements
 from pipeline.mirror.tags import immutable_tag
 from pipeline.mirror.verification import Verified
@@ -115,18 +116,18 @@ class _Porter:
         floating = tuple(there for _, there in tags if there != own)
         carried = carry(held, self.here, self.there, store=work.store, progress=work.progress)
         if isinstance(self.key, SigningKey):
-            accompany(self._names(held, self.key), self.there, progress=work.progress)
+            push_attachments(self._names(held, self.key), self.there, progress=work.progress)
 
         def clear() -> Cleared:
             current = current_images(self.there, floating, held.digest)
             return replace(clear_held(held, (*floating, own), self.there, public, self.rules), current=current)
 
         cleared = clear()
-        set_for_ever(self.there, own, cleared)
+        set_immutable_tag(self.there, own, cleared)
         for standing in carried_tags:
             carry_statements(self.here, self.there, standing, renewals=False)
         signer = signer_of(self.key, self.rules, work) if isinstance(self.key, SigningKey) else None
-        mover = Mover(self.there, held.version, Why.COPY, clear, work.clock, signer)
+        mover = TagMover(self.there, held.version, Why.COPY, clear, work.clock, signer)
         moves, _ = mover.move(floating, cleared)
         for standing in carried_tags:
             carry_statements(self.here, self.there, standing, renewals=True)

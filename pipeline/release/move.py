@@ -10,8 +10,8 @@ from pipeline.gather import Workshop
 from pipeline.mirror.address import Address
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.history import earlier, read_history
-from pipeline.mirror.push import Mover
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, known_names
+from pipeline.mirror.tag_moves import TagMover
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey
@@ -61,7 +61,7 @@ def promote(
 
         signer = signer_of(key, rules, workshop)
         name = expected.name if expected else ""
-        mover = Mover(repository, held.version, Why.PROMOTE, clear, workshop.clock, signer, name)
+        mover = TagMover(repository, held.version, Why.PROMOTE, clear, workshop.clock, signer, name)
         return _moved(mover, channel, clear())
 
 
@@ -99,10 +99,10 @@ def rollback(
 
         signer = signer_of(key, rules, workshop)
         name = expected.name if expected else ""
-        mover = Mover(repository, held.version, Why.ROLLBACK, clear, workshop.clock, signer, name)
+        mover = TagMover(repository, held.version, Why.ROLLBACK, clear, workshop.clock, signer, name)
         return _moved(mover, tag, clear())
 
 
-def _moved(mover: Mover, tag: str, cleared: Cleared) -> Moved:
+def _moved(mover: TagMover, tag: str, cleared: Cleared) -> Moved:
     moves, _ = mover.move((tag,), cleared)
     return Moved(mover.repository.url, tag, cleared.digest, mover.version, moves[0] if moves else None)

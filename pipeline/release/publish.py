@@ -10,11 +10,10 @@ from pipeline.digest import Digest, identity
 from pipeline.errors import PublicationRefused, UsageError
 from pipeline.gather import Workshop
 from pipeline.mirror.address import Address
-from pipeline.mirror.attestations import SignedCompanions
+from pipeline.mirror.attestations import SignedAttachments
 from pipeline.mirror.gate import Candidate, Cleared, Sealed
 from pipeline.mirror.protocol import Repository
-from pipeline.mirror.push import Consignment
-from pipeline.mirror.push import publish as deliver
+from pipeline.mirror.push import Upload, push
 from pipeline.mirror.tags import floating_tags, immutable_tag
 from pipeline.model.artifact import Manifest
 from pipeline.model.bill import Bill, BuildRecord
@@ -53,7 +52,7 @@ class PublishOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class BuiltImage:
     """An image as a build left it: what was answered, what it is made of, what from."""
 
     image: Image
@@ -73,27 +72,27 @@ def publish(order: PublishOrder, workshop: Workshop) -> tuple[Publication, ...]:
     """
     for tag in order.tags or ():
         refuse_name(tag)
-    parcels = [open_parcel(layout, workshop, sources=order.sources) for layout in order.layouts]
-    products: dict[str, list[Parcel]] = {}
-    for parcel in parcels:
-        products.setdefault(parcel.image.name, []).append(parcel)
+    built_images = [open_built_image(layout, workshop, sources=order.sources) for layout in order.layouts]
+    products: dict[str, list[BuiltImage]] = {}
+    for built in built_images:
+        products.setdefault(built.image.name, []).append(built)
     publications = []
     with way_of(workshop).mirror(order.to, create=True, name=order.known_as) as mirror, mirror.writing():
         known = KnownPlaces(workshop.store, mirror.url)
         for name, members in products.items():
             repository = mirror.repository(name)
-            consignment, clear_again = consign(members, repository, order, workshop)
-            consignment = replace(consignment, elsewhere=known.of(consignment.images))
+            upload, clear_again = prepare_upload(members, repository, order, workshop)
+            upload = replace(upload, elsewhere=known.of(upload.images))
             publications.append(
-                deliver(
-                    consignment,
+                push(
+                    upload,
                     repository,
                     clear_again=clear_again,
                     signer=signer_of(order.key, order.rules, workshop),
                     progress=workshop.progress,
                 )
             )
-            known.remember(consignment.images, name)
+            known.remember(upload.images, name)
     return tuple(publications)
 
 
@@ -125,7 +124,7 @@ class KnownPlaces:
         return identity("blob-at", 1, mirror=self.mirror, digest=digest)
 
 
-def open_parcel(layout: Path, workshop: Workshop, *, sources: bool = False) -> Parcel:
+def open_built_image(layout: Path, workshop: Workshop, *, sources: bool = False) -> BuiltImage:
     """An image from its layout, its layers taken into the store, with what its report's folder says of it.
 
     Raises UsageError `report-missing`, PublicationRefused `gate-report-missing`, `gate-report-edited`,
@@ -136,7 +135,7 @@ def open_parcel(layout: Path, workshop: Workshop, *, sources: bool = False) -> P
     evidence, seal = _evidence(folder, image)
     refuse_edited(folder, image.digest, workshop.store)
     forms = {SPDX: SbomForm.SPDX, CYCLONEDX: SbomForm.CYCLONEDX}
-    return Parcel(
+    return BuiltImage(
         image=image,
         evidence=evidence,
         seal=seal,
@@ -161,9 +160,9 @@ def _evidence(folder: Path, image: Image) -> tuple[bytes, str]:
         ) from None
 
 
-def consign(
-    members: Sequence[Parcel], repository: Repository, order: PublishOrder, workshop: Workshop
-) -> tuple[Consignment, Callable[[], Cleared]]:
+def prepare_upload(
+    members: Sequence[BuiltImage], repository: Repository, order: PublishOrder, workshop: Workshop
+) -> tuple[Upload, Callable[[], Cleared]]:
     """Everything that goes to the mirror for one product, cleared; and how to ask the gate anew."""
     images = tuple(member.image for member in members)
     _refuse_doubles(images)
@@ -187,19 +186,19 @@ def consign(
         current = current_images(repository, floating, top.digest)
         return Cleared(images[0].name, tags, top, candidates, order.rules, current)
 
-    companions = [one for member in members for one in _companions(member, order.key, order.attested)]
+    attachments = [one for member in members for one in _attachments(member, order.key, order.attested)]
     if len(images) > 1:
-        companions.append(_index_companions(top, members, created, order.key))
-    consignment = Consignment(
+        attachments.append(_index_attachments(top, members, created, order.key))
+    upload = Upload(
         cleared=clear(),
         images=images,
-        companions=tuple(companions),
+        attachments=tuple(attachments),
         version=version,
         created=created,
         floating=floating,
         source=workshop.store.blob,
     )
-    return consignment, clear
+    return upload, clear
 
 
 def _refuse_doubles(images: Sequence[Image]) -> None:
@@ -217,12 +216,12 @@ def _manifest(image: Image) -> Manifest:
     return Manifest(image.manifest_descriptor.media_type, image.manifest_bytes)
 
 
-def _companions(member: Parcel, key: SigningKey, further: Mapping[str, bytes]) -> tuple[SignedCompanions, ...]:
+def _attachments(member: BuiltImage, key: SigningKey, further: Mapping[str, bytes]) -> tuple[SignedAttachments, ...]:
     """What goes with an image; with its sources, if they do, what goes with these: they are signed as well."""
     image = member.image
     created = image.config.created
     sources = (sources_artifact(member.sources, image.manifest_descriptor, created),) if member.sources else ()
-    own = SignedCompanions(
+    own = SignedAttachments(
         about=image.manifest_descriptor,
         name=image.name,
         created=created,
@@ -236,12 +235,14 @@ def _companions(member: Parcel, key: SigningKey, further: Mapping[str, bytes]) -
         attached=sources,
     )
     of_sources = (
-        SignedCompanions(one.manifest.descriptor, f"sources of {image.name}", created, {}, key) for one in sources
+        SignedAttachments(one.manifest.descriptor, f"sources of {image.name}", created, {}, key) for one in sources
     )
     return (own, *of_sources)
 
 
-def _index_companions(top: Manifest, members: Sequence[Parcel], created: int, key: SigningKey) -> SignedCompanions:
+def _index_attachments(
+    top: Manifest, members: Sequence[BuiltImage], created: int, key: SigningKey
+) -> SignedAttachments:
     """Of an index: its signature, and that it was made of these images."""
     first = members[0].record.provenance
     images = tuple(
@@ -252,7 +253,7 @@ def _index_companions(top: Manifest, members: Sequence[Parcel], created: int, ke
     )
     architectures = ", ".join(sorted(member.record.provenance.architecture for member in members))
     provenance = replace(first, materials=images, architecture=architectures, invocation="")
-    return SignedCompanions(
+    return SignedAttachments(
         about=top.descriptor,
         name=members[0].image.name,
         created=created,

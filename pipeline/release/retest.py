@@ -11,10 +11,10 @@ from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.gather import Workshop
 from pipeline.launch import Tested, run_tests
-from pipeline.mirror.attestations import SignedCompanions
+from pipeline.mirror.attestations import SignedAttachments
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.published import Held, read_held
-from pipeline.mirror.push import accompany
+from pipeline.mirror.push import push_attachments
 from pipeline.mirror.signed_identity import require_identity
 from pipeline.model.evidence import evidence_json
 from pipeline.model.image import Image
@@ -67,14 +67,14 @@ def retest(
     )
     if tested.evidence is None:
         return Retested(image, tested)
-    companions = SignedCompanions(
+    attachments = SignedAttachments(
         about=image.manifest_descriptor,
         name=image.name,
         created=image.config.created,
         predicates={SMOKE: evidence_json(tested.evidence), **also(image)},
         key=key,
     )
-    uploaded, attached = accompany((companions,), repository, progress=workshop.progress)
+    uploaded, attached = push_attachments((attachments,), repository, progress=workshop.progress)
     return Retested(image, tested, uploaded, attached)
 
 

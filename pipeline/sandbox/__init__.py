@@ -7,7 +7,7 @@ mounts, namespaces or control groups is in here.
 """
 
 from pipeline.sandbox.environment import Finding, check_environment
-from pipeline.sandbox.forwarding import publish
+from pipeline.sandbox.forwarding import publish_port
 from pipeline.sandbox.instance import Instance
 from pipeline.sandbox.launching import launch
 from pipeline.sandbox.network import Network, open_network
@@ -38,6 +38,6 @@ __all__ = [
     "launch",
     "open_network",
     "open_station",
-    "publish",
+    "publish_port",
     "what_happened",
 ]

@@ -46,7 +46,7 @@ class _Side:
 
 
 @contextlib.contextmanager
-def publish(instance: Instance, host_port: int, container_port: int, *, host: str = "127.0.0.1") -> Iterator[int]:
+def publish_port(instance: Instance, host_port: int, container_port: int, *, host: str = "127.0.0.1") -> Iterator[int]:
     """Forward `host:host_port` (0: any free one) to the instance's port for as long as the block lasts; yields the
     port. Connections reach the instance from outside, at its address and under its bandwidth.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.model.image import ImageConfig
 from pipeline.model.smoke import Limits
-from pipeline.sandbox import build_session, find_runtime, launch, open_network, open_station, publish
+from pipeline.sandbox import build_session, find_runtime, launch, open_network, open_station, publish_port
 
 BODY = "trap '' TERM; sleep 1000 & while :; do echo talking; sleep 0.2; done"
 """Has a child, writes, and does not care to be asked."""
@@ -32,7 +32,7 @@ def launch_and_wait(state: Path, root: Path, instances: int, sessions: int) -> N
             instance = closing.enter_context(
                 launch(image, [root], limits, station=station, name=f"i{number}", network=network)
             )
-            closing.enter_context(publish(instance, 0, 80))
+            closing.enter_context(publish_port(instance, 0, 80))
             print("up", flush=True)
         for _ in range(sessions):
             session = closing.enter_context(build_session([root], station=station))

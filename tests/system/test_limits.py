@@ -171,13 +171,13 @@ import os, sys
 from pathlib import Path
 from pipeline.model.image import ImageConfig
 from pipeline.model.smoke import Limits
-from pipeline.sandbox import find_runtime, kept_volumes, launch, open_station, publish
+from pipeline.sandbox import find_runtime, kept_volumes, launch, open_station, publish_port
 station = open_station(Path({str(state)!r}), find_runtime())
 image = ImageConfig("amd64", 0, entrypoint=("/bin/bomb", *{words!r}), user="server", volumes=("/data",))
 limits = Limits(milli_cpus=500, memory=64 << 20, pids=40, bandwidth=10**7, volume=16 << 20)
 with kept_volumes(station) as volumes:
     with launch(image, [Path({str(root)!r})], limits, station=station, name="x", volumes=volumes) as instance:
-        with publish(instance, 0, 80):
+        with publish_port(instance, 0, 80):
             instance.wait(0.5)
             namespaces = [os.fstat(end).st_ino for end in (instance.link.inside, instance.link.outside)]
             print("up", station.mark, instance.berth.base, *namespaces, flush=True)

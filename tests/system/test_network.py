@@ -20,7 +20,7 @@ from pipeline.sandbox import (
     Station,
     launch,
     open_network,
-    publish,
+    publish_port,
 )
 from pipeline.sandbox.network import ADDRESSES
 from tests.system.bombs import (
@@ -154,7 +154,7 @@ class TestNetwork:
             assert not reading.enforced
             assert "not permitted" in reading.reason
             assert instance.usage().network_in is None
-            with pytest.raises(UsageError) as raised, publish(instance, 0, 80):
+            with pytest.raises(UsageError) as raised, publish_port(instance, 0, 80):
                 pytest.fail("it was published")
             assert raised.value.code == "no-address"
 
@@ -168,7 +168,7 @@ class TestPublishing:
     def test_a_published_port_answers_many_at_once_and_half_closed(self, server: Instance) -> None:
         data = os.urandom(300_000)
         answers: list[bytes] = []
-        with publish(server, 0, 80) as port:
+        with publish_port(server, 0, 80) as port:
 
             def ask() -> None:
                 answers.append(echo(socket.create_connection(("127.0.0.1", port), 10), data))
@@ -183,13 +183,13 @@ class TestPublishing:
             socket.create_connection(("127.0.0.1", port), 1)
 
     def test_a_port_that_nobody_serves_closes_the_connection(self, server: Instance) -> None:
-        with publish(server, 0, 81) as port, socket.create_connection(("127.0.0.1", port), 5) as connection:
+        with publish_port(server, 0, 81) as port, socket.create_connection(("127.0.0.1", port), 5) as connection:
             connection.settimeout(5)
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(1) == b""
 
     def test_whoever_does_not_read_stops_the_sender_and_costs_no_memory(self, server: Instance) -> None:
-        with publish(server, 0, 80) as port, socket.create_connection(("127.0.0.1", port), 5) as connection:
+        with publish_port(server, 0, 80) as port, socket.create_connection(("127.0.0.1", port), 5) as connection:
             connection.sendall(b"s")
             time.sleep(1.0)
             settled = server.usage().network_out or 0
@@ -200,5 +200,5 @@ class TestPublishing:
 
     def test_a_taken_port_is_said(self, server: Instance) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError) as raised:
-            publish(server, taken.getsockname()[1], 80).__enter__()
+            publish_port(server, taken.getsockname()[1], 80).__enter__()
         assert raised.value.code == "port-taken"

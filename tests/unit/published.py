@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.gather import Workshop
-from pipeline.mirror.attestations import SignedCompanions
+from pipeline.mirror.attestations import SignedAttachments
 from pipeline.mirror.gate import Candidate, Cleared, Sealed
 from pipeline.mirror.protocol import Repository
-from pipeline.mirror.push import Consignment, publish
+from pipeline.mirror.push import Upload, push
 from pipeline.mirror.tags import immutable_tag
 from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import evidence_json
@@ -95,7 +95,7 @@ class Maker:
         version = dict(images[0].config.labels)[media_types.VERSION]
         created = images[0].config.created
         candidates = []
-        companions = []
+        attachments = []
         for one in images:
             data = evidence_json(simple_evidence(one))
             seal = Sealed(self.store.seal(data), self.store)
@@ -106,15 +106,15 @@ class Maker:
                 CYCLONEDX: b"{}",
                 SMOKE: data,
             }
-            companions.append(SignedCompanions(one.manifest_descriptor, one.name, created, predicates, signer))
+            attachments.append(SignedAttachments(one.manifest_descriptor, one.name, created, predicates, signer))
         if len(images) > 1:
             predicates = {PROVENANCE: provenance_predicate(PROVENANCE_VALUE)}
-            companions.append(SignedCompanions(top.descriptor, images[0].name, created, predicates, signer))
+            attachments.append(SignedAttachments(top.descriptor, images[0].name, created, predicates, signer))
         immutable = immutable_tag(version, created, top.digest)
 
         def clear() -> Cleared:
             return Cleared(repository.name or images[0].name, (*tags, immutable), top, tuple(candidates), RULES)
 
-        consignment = Consignment(clear(), images, tuple(companions), version, created, tags, self.store.blob)
+        upload = Upload(clear(), images, tuple(attachments), version, created, tags, self.store.blob)
         signing = signer_of(signer, MirrorRules(validity=validity), self.workshop)
-        return publish(consignment, repository, clear_again=clear, signer=signing, progress=QUIET)
+        return push(upload, repository, clear_again=clear, signer=signing, progress=QUIET)

@@ -84,7 +84,7 @@ def callers(*endings: str) -> set[str]:
 
 def test_whoever_points_a_tag_has_been_given_what_was_cleared() -> None:
     pointing = [one for one in written() if any(call.endswith(".point") for call in one.calls)]
-    assert {one.place for one in pointing} == {"mirror.push.set_for_ever", "mirror.push.Mover._move"}
+    assert {one.place for one in pointing} == {"mirror.tag_moves.set_immutable_tag", "mirror.tag_moves.TagMover._move"}
     for one in pointing:
         assert "Cleared" in one.asks, f"{one.place} moves tags by which people pull, and asks for no Cleared"
 
@@ -92,7 +92,7 @@ def test_whoever_points_a_tag_has_been_given_what_was_cleared() -> None:
 def test_whoever_has_tags_moved_was_given_what_was_cleared_or_asks_the_gate() -> None:
     """From the two functions that point tags up to the narratives, by the names that they call."""
     every = list(written())
-    movers = {"set_for_ever", "Mover"}
+    movers = {"set_immutable_tag", "TagMover"}
     found: dict[str, Written] = {}
     while True:
         reached = {one.place: one for one in every if {call.rpartition(".")[2] for call in one.calls} & movers}
@@ -101,15 +101,15 @@ def test_whoever_has_tags_moved_was_given_what_was_cleared_or_asks_the_gate() ->
         found = reached
         movers |= {one.name for one in found.values()} - {"move"}
     assert {
-        "mirror.push.publish",
+        "mirror.push.push",
         "release.publish.publish",
         "release.move.promote",
         "release.move.rollback",
         "release.copy.copy",
     } <= set(found)
     for one in found.values():
-        given = any(word in one.asks for word in ("Cleared", "Consignment", "Mover"))
-        made = {call.rpartition(".")[2] for call in one.calls} & {"Cleared", "clear_held", "consign", "carry"}
+        given = any(word in one.asks for word in ("Cleared", "Upload", "TagMover"))
+        made = {call.rpartition(".")[2] for call in one.calls} & {"Cleared", "clear_held", "prepare_upload", "carry"}
         assert given or made, f"{one.place} has tags moved: it must be given a Cleared, or make one"
 
 
@@ -136,8 +136,8 @@ def test_only_these_reach_what_lies_beneath_the_door() -> None:
 
 def test_cleared_is_made_by_asking_the_gate_alone() -> None:
     assert callers("Cleared") == {
-        "release.publish.consign",
-        "release.publish.consign.clear",
+        "release.publish.prepare_upload",
+        "release.publish.prepare_upload.clear",
         "release.verify.clear_held",
     }
     assert not callers("object.__new__", "Cleared.__new__")

@@ -15,12 +15,12 @@ from pipeline.build import Built, build
 from pipeline.gather import Order, Workshop
 from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
-from pipeline.mirror.push import publish as deliver
+from pipeline.mirror.push import push
 from pipeline.model.publication import Publication
 from pipeline.progress import QUIET
 from pipeline.release import PublishOrder, publish
 from pipeline.release.current import signer_of
-from pipeline.release.publish import consign, open_parcel
+from pipeline.release.publish import open_built_image, prepare_upload
 from tests.system.conftest import ROOT
 from tests.system.counting import counted_registry, stored
 from tests.system.peers import docker_registry
@@ -43,8 +43,8 @@ def publish_on(mirror: RegistryMirror, built: Built, workshop: Workshop) -> Publ
     repository = mirror.repository(built.image.name)
     order = PublishOrder((built.layout,), parse_address(mirror.url), signing_key())
     signer = signer_of(order.key, order.rules, workshop)
-    consignment, clear_again = consign([open_parcel(built.layout, workshop)], repository, order, workshop)
-    return deliver(consignment, repository, clear_again=clear_again, signer=signer, progress=QUIET)
+    upload, clear_again = prepare_upload([open_built_image(built.layout, workshop)], repository, order, workshop)
+    return push(upload, repository, clear_again=clear_again, signer=signer, progress=QUIET)
 
 
 def skopeo(built: Built, target: str) -> None:

@@ -44,7 +44,7 @@ class _Forgotten(Exception):
         self.answer = answer
 
 
-class Upload:
+class BlobUpload:
     """Brings one blob to the repository `name` (with its namespace)."""
 
     def __init__(self, exchange: Exchange, name: str, descriptor: Descriptor, content: bytes | Path) -> None:
@@ -81,7 +81,7 @@ class Upload:
         return False
 
     def send(self, task: Task) -> None:
-        """Upload it. Raises VerificationError `blob-mismatch` if the bytes are not the descriptor's, and what
+        """BlobUpload it. Raises VerificationError `blob-mismatch` if the bytes are not the descriptor's, and what
         `Exchange.ask` raises."""
         patience = self._exchange.patience()
         for left in reversed(range(SESSIONS)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest, HashingWriter
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
-from pipeline.mirror.backends.registry.blob_upload import Upload, known_digest
+from pipeline.mirror.backends.registry.blob_upload import BlobUpload, known_digest
 from pipeline.mirror.backends.registry.name_pages import PAGE_LIMIT, listed_names
 from pipeline.mirror.backends.registry.referrers_list import LONGEST_PAUSE, SHORTEST_PAUSE, Listing
 from pipeline.mirror.backends.registry.registry_address import RegistryRoot
@@ -207,7 +207,7 @@ class RegistryRepository(Repository):
         present = size is not None
         if self._is_whole(descriptor, size):
             return Arrival.PRESENT
-        upload = Upload(self._exchange, self._full, descriptor, content)
+        upload = BlobUpload(self._exchange, self._full, descriptor, content)
         if not present and upload.mount([self._address.full(name) for name in elsewhere if name != self._name]):
             return Arrival.MOUNTED
         label = f"{self._name} {descriptor.digest.short}"
