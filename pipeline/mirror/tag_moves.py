@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused
@@ -13,8 +15,11 @@ from pipeline.mirror.tag_signing import SignedTag
 from pipeline.mirror.tag_statements import TagSigner
 from pipeline.model.publication import Move, Why
 
+_Result = TypeVar("_Result")
+
 PARALLEL = 4
-"""Blobs on their way at the same time: enough to hide a registry's answering times, few enough for its limits."""
+"""Blobs on their way, or tags that are signed, at the same time: enough to hide a registry's
+answering times, few enough for its limits."""
 
 ATTEMPTS = 5
 """How often a tag is tried to be moved that others move at the same time."""
@@ -57,15 +62,17 @@ class TagMover:
         """Move tags to what was cleared; those that point there already are left alone, and what is signed of them is
         renewed if it is missing or old. Returns the moves, and the tags left alone.
 
-        Each tag is a step of its own: one that cannot be moved does not keep the others from it. Raises
+        Moves are signed side by side, each in its tag's own list, then made one after the other, then settled side by
+        side. Each tag is a step of its own: one that cannot be moved does not keep the others from it. Raises
         PublicationRefused of all that could not.
         """
         moved: list[Move] = []
         unmoved: list[str] = []
         problems: list[Problem] = []
-        for tag in tags:
+        begun = self._side_by_side(lambda tag: self._begin(tag, cleared), tags)
+        for tag, (found, announced) in zip(tags, begun, strict=True):
             try:
-                move = self._move(tag, cleared)
+                move = self._move(tag, cleared, found, announced)
             except PublicationRefused as error:
                 problems += error.problems
                 continue
@@ -76,18 +83,30 @@ class TagMover:
         wanted = cleared.manifest.digest
         lost = self.repository.overtaken({move.tag: move.after for move in moved})
         problems += (problem for tag in lost for problem in self._overtaken(tag, wanted, None).problems)
-        for tag in (*(move.tag for move in moved if move.tag not in lost), *unmoved):
-            self._settle(tag, wanted)
+        standing = (*(move.tag for move in moved if move.tag not in lost), *unmoved)
+        self._side_by_side(lambda tag: self._settle(tag, wanted), standing)
         if problems:
             raise PublicationRefused.of(problems)
         return tuple(moved), tuple(unmoved)
 
-    def _move(self, tag: str, cleared: Cleared) -> Move | None:
+    def _side_by_side(self, do: Callable[[str], _Result], tags: Sequence[str]) -> list[_Result]:
+        with ThreadPoolExecutor(PARALLEL, "sign") as pool:
+            return list(pool.map(do, tags))
+
+    def _begin(self, tag: str, cleared: Cleared) -> tuple[Digest | None, Move | None]:
+        """What a tag points to, and the move that was signed; none where there is nothing to move, or the gate is to
+        be asked first."""
         wanted = cleared.manifest.digest
         found = self.repository.resolve(tag)
+        if found == wanted or not self._judged(cleared, tag, found):
+            return found, None
+        return found, self._announced(tag, found, wanted)
+
+    def _move(self, tag: str, cleared: Cleared, found: Digest | None, move: Move | None) -> Move | None:
+        """Move a tag that was found to point to `found`. `move`: signed already. Returns None if it pointed there."""
+        wanted = cleared.manifest.digest
         for _ in range(ATTEMPTS):
-            move = None
-            if found != wanted:
+            if found != wanted and move is None:
                 if not self._judged(cleared, tag, found):
                     cleared = self.clear_again()
                 move = self._announced(tag, found, wanted)
@@ -100,7 +119,7 @@ class TagMover:
                     return None
                 if error.written:
                     raise self._overtaken(tag, wanted, error.found) from None
-                found = error.found  # somebody was quicker
+                found, move = error.found, None  # somebody was quicker
             else:
                 return move
         raise self._overtaken(tag, wanted, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,6 +17,7 @@ from pipeline.mirror.protocol import Overtaken
 from pipeline.mirror.references import fallback_tag, listed_referrers, referrer_of
 from pipeline.model.artifact import Manifest
 from pipeline.oci import media_types
+from pipeline.transfer import Answer
 from tests.unit.registry.contents import EMPTY, IMAGE, manifest, open_mirror, put
 from tests.unit.registry_fake import FakeRegistry, Fault, Request, fake_registry
 
@@ -52,6 +54,27 @@ def test_a_referrer_that_was_put_and_not_listed_is_listed_by_the_next_run(old: F
     with open_mirror(old) as mirror:
         assert mirror.repository("app").attach(note) is True
         assert len(mirror.repository("app").referrers(subject.digest)) == 1
+
+
+def test_lists_of_different_subjects_do_not_wait_for_one_another(old: FakeRegistry) -> None:
+    """Each list is written only when the other is being written as well."""
+    together = threading.Barrier(2, timeout=30)
+    subjects = [manifest("one"), manifest("other")]
+    with open_mirror(old) as mirror:
+        app = mirror.repository("app")
+        put_manifest = app._listing._put
+
+        def putting(reference: str, one: Manifest) -> Answer:
+            if reference in {fallback_tag(subject.digest) for subject in subjects}:
+                together.wait()
+            return put_manifest(reference, one)
+
+        app._listing._put = putting
+        notes = [manifest("note", subject) for subject in subjects]
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(app.attach, notes)) == [True, True]
+        for subject, note in zip(subjects, notes, strict=True):
+            assert [one.descriptor.digest for one in app.referrers(subject.digest)] == [note.digest]
 
 
 def test_who_attaches_at_the_same_time_is_listed(old: FakeRegistry) -> None:

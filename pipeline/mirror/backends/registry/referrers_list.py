@@ -66,8 +66,8 @@ class Listing:
         self._repository = repository
         self._put = put
         self._native: bool | None = None
-        self._writing = threading.Lock()
-        """Threads of this process do not need to meet on the registry to find each other."""
+        self._writing: dict[Digest, threading.Lock] = {}
+        """For each list: threads of this process do not need to meet on the registry to find each other."""
 
     def of(self, subject: Digest) -> tuple[Referrer, ...]:
         """What speaks of `subject`, sorted by digest."""
@@ -125,7 +125,7 @@ class Listing:
         tag = fallback_tag(subject)
         pause, wrote, contended, looks, refusals = SHORTEST_PAUSE, None, False, 0, 0
         gone: tuple[Digest, ...] = ()
-        with self._writing:
+        with self._writing.setdefault(subject, threading.Lock()):
             for _ in range(ATTEMPTS):
                 began = time.monotonic()
                 index = self._repository.manifest(tag)
