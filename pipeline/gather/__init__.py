@@ -1,18 +1,36 @@
 """From a recipe to its packages: resolved or taken from the lock, fetched, verified, read, owners numbered."""
 
-from pipeline.gather.locking import Locked, lock_recipe, locked_packages
+from pipeline.gather.locking import (
+    Locked,
+    LockPlan,
+    fetch_and_verify,
+    group_layers,
+    keep_lock,
+    locked_packages,
+    number_owners,
+    plan_lock,
+    resolve,
+    steadily,
+)
 from pipeline.gather.order import Order, Workshop
 from pipeline.gather.parents import as_parent
 from pipeline.gather.sources import obtain_sources
 from pipeline.gather.verifying import obtain_archives
 
 __all__ = [
+    "LockPlan",
     "Locked",
     "Order",
     "Workshop",
     "as_parent",
-    "lock_recipe",
+    "fetch_and_verify",
+    "group_layers",
+    "keep_lock",
     "locked_packages",
+    "number_owners",
     "obtain_archives",
     "obtain_sources",
+    "plan_lock",
+    "resolve",
+    "steadily",
 ]

@@ -1,13 +1,16 @@
-"""From a recipe to its packages: resolved or taken from the lock, fetched, verified, read, owners numbered."""
+"""The stages from a recipe to its packages: resolve or use the lock, fetch, verify, number owners, group, lock.
+
+`pipeline.build.lock` has them in their order."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, ResolutionError, UsageError
@@ -42,6 +45,8 @@ from pipeline.resolve import (
     stale,
     write_lock,
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +83,36 @@ class Locked:
         return tuple(sorted(every, key=lambda one: one.package))
 
 
-def lock_recipe(order: Order, workshop: Workshop, parent: ParentImage | None = None) -> Locked:
-    """Resolve a recipe, or use its lock where that is fresh; fetch, verify and read its packages. `parent` is the
-    image that it is built from, which has to be there: `pipeline.build.lock` makes it.
+@dataclass(frozen=True, slots=True)
+class LockPlan:
+    """What is to be done about the lock of a recipe: use it, or resolve anew, because of `why`. `section` is what the
+    lock at `path` says for the platform and architecture until now, None if nothing; `inputs` are those of today."""
 
-    Writes the lock beside the recipe when it is new, unless the order's mode is LOCKED.
-    """
+    recipe: Recipe
+    platform: Platform
+    path: Path
+    lock: Lock | None
+    section: LockSection | None
+    inputs: tuple[tuple[str, Digest], ...]
+    keys: tuple[Key, ...]
+    why: tuple[str, ...]
+    action: Action
+    offer: Offer
+    parent: ParentImage | None
+
+    @property
+    def resolves(self) -> bool:
+        """Return whether the repositories are asked which packages the recipe comes to."""
+        return self.action is Action.RESOLVE or self.section is None
+
+
+def plan_lock(order: Order, workshop: Workshop, parent: ParentImage | None) -> LockPlan:
+    """Compare the lock of a recipe with the inputs of today. `parent` is the image that it is built from."""
     recipe = load_recipe(order.recipe)
     platform = choose_platform(recipe, order)
     arch = choose_architecture(recipe, platform, order)
     path = order.lock_file(recipe)
     lock = read_lock(path)
-    offer = Offer(platform, arch, workshop)
     section = lock.section(platform.name, arch) if lock else None
     keys = load_keys(platform, arch, variables=workshop.environment, store=workshop.store, offline=workshop.offline)
     now = inputs(recipe, platform, arch, keys, parent=parent.config if parent else None)
@@ -97,88 +120,126 @@ def lock_recipe(order: Order, workshop: Workshop, parent: ParentImage | None = N
     action = decide(section, why, order.mode, path)
     for warning in other_versions(section) if section is not None and action is Action.USE else ():
         workshop.progress.warn(f"{path.name}: {warning}")
-    if action is Action.RESOLVE or section is None:
-        fresh, headers = resolve_and_obtain(recipe, offer, now, parent, keys)
-        if section is not None:
-            fresh = replace(fresh, accounts=section.accounts)
-    else:
-        fresh = section
-        packages = [chosen.package for chosen in fresh.resolution.chosen]
-        headers = obtain_verified(packages, recipe, keys, fresh, offer)
-    accounts, allocated = number_accounts(
-        headers,
-        users=recipe.users,
-        groups=recipe.groups,
-        read=lambda header, paths: read_files(workshop.store.blob(header.checksum), paths),
-        kept=fresh.accounts,
-        parent=parent.accounts if parent else None,
-    )
-    fresh = replace(fresh, accounts=allocated)
-    if action is Action.RESOLVE or section is None:
-        fresh = grouped(fresh, recipe, section, order, workshop)
-    if section is not None and section.parent and parent and section.parent.config == parent.config:
-        fresh = replace(fresh, parent=section.parent)  # The same image, though it may be compressed otherwise.
-    if section is not None and section.metadata and replace(fresh, metadata=section.metadata) == section:
-        fresh = section  # The repositories moved on, and offer the same: the lock says already where that came from.
-    changes = compare(section, fresh)
-    wrote = fresh != section
-    if wrote and order.mode is Mode.LOCKED:
-        raise ResolutionError(
-            "lock-stale",
-            "the lock lacks account numbers that the packages need",
-            place=str(path),
-            hint="run `relbuild lock` and commit the result",
-        )
-    if wrote:
-        others = tuple(s for s in lock.sections if s is not section) if lock else ()
-        write_lock(path, Lock(recipe.name, (*others, fresh)))
-    return Locked(
+    return LockPlan(
         recipe=recipe,
         platform=platform,
-        section=fresh,
-        headers=headers,
-        accounts=accounts,
         path=path,
-        wrote=wrote,
-        first=section is None,
-        why=tuple(why) if wrote else (),
-        changes=changes,
-        keys=keys,
+        lock=lock,
+        section=section,
+        inputs=tuple(now),
+        keys=tuple(keys),
+        why=tuple(why),
+        action=action,
+        offer=Offer(platform, arch, workshop),
         parent=parent,
     )
 
 
-def resolve_and_obtain(
-    recipe: Recipe,
-    offer: Offer,
-    now: Sequence[tuple[str, Digest]],
-    parent: ParentImage | None,
-    keys: Sequence[Key],
-) -> tuple[LockSection, tuple[PackageHeader, ...]]:
-    """Resolve a recipe against the repositories as they are today.
+def resolve(plan: LockPlan) -> LockSection:
+    """The packages of a recipe: what its lock says, or what the repositories offer today."""
+    if plan.section is not None and not plan.resolves:
+        return plan.section
+    workshop = plan.offer.workshop
+    repositories = plan.offer.repositories()
+    with task(workshop.progress, "resolve", plan.recipe.name) as running:
+        section = solve(
+            plan.recipe,
+            plan.platform,
+            plan.offer.arch,
+            repositories,
+            store=workshop.store,
+            inputs=plan.inputs,
+            parent=plan.parent,
+            progress=workshop.progress,
+        )
+        running.note(f"{len(section.resolution.chosen)} packages")
+    for warning in section.resolution.warnings:
+        workshop.progress.warn(warning)
+    return section
 
-    Returns the section of its lock, and the headers of its packages, which are in the store by then. Where the
-    repositories change meanwhile they are read again, once. Raises EnvironmentLacking `repository-changing` when they
-    change again.
+
+def fetch_and_verify(plan: LockPlan, section: LockSection) -> tuple[PackageHeader, ...]:
+    """The headers of a section's packages, in the order of the transaction; the packages are in the store by then."""
+    packages = [chosen.package for chosen in section.resolution.chosen]
+    return obtain_verified(packages, plan.recipe, plan.keys, section, plan.offer)
+
+
+def steadily(plan: LockPlan, obtain: Callable[[], T]) -> T:
+    """Do what reads repositories, and once more where they changed meanwhile: then they are open as they are now.
+
+    Raises EnvironmentLacking `repository-changing` when they change again. What a lock says is the same whatever they
+    offer, so there it is done once.
     """
-
-    def attempt() -> tuple[LockSection, tuple[PackageHeader, ...]]:
-        fresh = resolve(recipe, offer, now, parent)
-        packages = [chosen.package for chosen in fresh.resolution.chosen]
-        return fresh, obtain_verified(packages, recipe, keys, fresh, offer)
-
     try:
-        return attempt()
+        return obtain()
     except RelbuildError as error:
-        if not offer.changed(error):
+        if not plan.resolves or not plan.offer.changed(error):
             raise
-        offer.workshop.progress.warn("the repositories changed while they were read, and are read again")
+        plan.offer.workshop.progress.warn("the repositories changed while they were read, and are read again")
     try:
-        return attempt()
+        return obtain()
     except RelbuildError as error:
-        if not offer.changed(error):
+        if not plan.offer.changed(error):
             raise
         raise still_changing(error) from error
+
+
+def number_owners(
+    plan: LockPlan, section: LockSection, headers: Sequence[PackageHeader]
+) -> tuple[LockSection, AccountTable]:
+    """The section with a number for every name that owns a file, and all accounts of the image."""
+    store = plan.offer.workshop.store
+    kept = plan.section.accounts if plan.section is not None else section.accounts
+    accounts, allocated = number_accounts(
+        headers,
+        users=plan.recipe.users,
+        groups=plan.recipe.groups,
+        read=lambda header, paths: read_files(store.blob(header.checksum), paths),
+        kept=kept,
+        parent=plan.parent.accounts if plan.parent else None,
+    )
+    return replace(section, accounts=allocated), accounts
+
+
+def keep_lock(
+    plan: LockPlan,
+    section: LockSection,
+    headers: tuple[PackageHeader, ...],
+    accounts: AccountTable,
+    mode: Mode,
+) -> Locked:
+    """Write the lock beside the recipe where it says something new. Raises ResolutionError `lock-stale` where `mode`
+    forbids that."""
+    before, parent = plan.section, plan.parent
+    if before is not None and before.parent and parent and before.parent.config == parent.config:
+        section = replace(section, parent=before.parent)  # The same image, though it may be compressed otherwise.
+    if before is not None and before.metadata and replace(section, metadata=before.metadata) == before:
+        section = before  # The repositories moved on, and offer the same: the lock says already where that came from.
+    wrote = section != before
+    if wrote and mode is Mode.LOCKED:
+        raise ResolutionError(
+            "lock-stale",
+            "the lock lacks account numbers that the packages need",
+            place=str(plan.path),
+            hint="run `relbuild lock` and commit the result",
+        )
+    if wrote:
+        others = tuple(one for one in plan.lock.sections if one is not before) if plan.lock else ()
+        write_lock(plan.path, Lock(plan.recipe.name, (*others, section)))
+    return Locked(
+        recipe=plan.recipe,
+        platform=plan.platform,
+        section=section,
+        headers=headers,
+        accounts=accounts,
+        path=plan.path,
+        wrote=wrote,
+        first=before is None,
+        why=plan.why if wrote else (),
+        changes=compare(before, section),
+        keys=plan.keys,
+        parent=parent,
+    )
 
 
 def choose_platform(recipe: Recipe, order: Order) -> Platform:
@@ -208,43 +269,23 @@ def choose_architecture(recipe: Recipe, platform: Platform, order: Order) -> str
     return wanted[0]
 
 
-def resolve(recipe: Recipe, offer: Offer, now: Sequence[tuple[str, Digest]], parent: ParentImage | None) -> LockSection:
-    """A new section of the lock: what the repositories offer today for this recipe."""
-    workshop = offer.workshop
-    repositories = offer.repositories()
-    with task(workshop.progress, "resolve", recipe.name) as running:
-        section = solve(
-            recipe,
-            offer.platform,
-            offer.arch,
-            repositories,
-            store=workshop.store,
-            inputs=now,
-            parent=parent,
-            progress=workshop.progress,
-        )
-        running.note(f"{len(section.resolution.chosen)} packages")
-    for warning in section.resolution.warnings:
-        workshop.progress.warn(warning)
-    return section
-
-
-def grouped(
-    fresh: LockSection, recipe: Recipe, section: LockSection | None, order: Order, workshop: Workshop
-) -> LockSection:
+def group_layers(plan: LockPlan, section: LockSection, order: Order) -> LockSection:
     """The section with the packages of every layer that says `auto` in the layers of the image. How often they change
-    is read from their changelogs, so they have to be in the store. `section` is what the lock says until now."""
-    resolution = fresh.resolution
+    is read from their changelogs, so they have to be in the store. A lock that is used says it already."""
+    if not plan.resolves:
+        return section
+    store, resolution = plan.offer.workshop.store, section.resolution
     placed: dict[str, str] = {}
-    for plan in recipe.layers:
-        if plan.at_most is not None:
+    for layer in plan.recipe.layers:
+        if layer.at_most is not None:
             residents = [
-                resident(package, read_change_days(workshop.store.blob(package.checksum)))
-                for package in resolution.layer(plan.name)
+                resident(package, read_change_days(store.blob(package.checksum)))
+                for package in resolution.layer(layer.name)
             ]
-            placed |= layer_block(plan.name, residents, plan.at_most, _former(plan, fresh, section, order))
+            former = _former(layer, section, plan.section, order)
+            placed |= layer_block(layer.name, residents, layer.at_most, former)
     chosen = tuple(replace(one, layer=placed.get(str(one.package.nevra), one.layer)) for one in resolution.chosen)
-    return replace(fresh, resolution=replace(resolution, chosen=chosen))
+    return replace(section, resolution=replace(resolution, chosen=chosen))
 
 
 def _former(plan: LayerPlan, fresh: LockSection, section: LockSection | None, order: Order) -> Former:

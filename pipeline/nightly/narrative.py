@@ -67,9 +67,8 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
     what the last night said of each product. What fails is told in the night, and keeps only what is built from it."""
     began = workshop.clock()
     with _mirror(order, workshop, create=True) as mirror:
-        planner = Planner(load_catalogue(order.catalogue), order.making, workshop, mirror, former)
-        catalogue = planner.catalogue = select(planner.catalogue, order.wanted, planner.packages)
-        shift = _Shift(order, catalogue, planner, workshop, crew_of)
+        planner = plan_catalogue(order, workshop, mirror, former)
+        shift = _Shift(order, planner.catalogue, planner, workshop, crew_of)
         products = shift.run()
         known_as = mirror.repository(ANY_NAME).identity.removesuffix(f"/{ANY_NAME}") if mirror else ""
         read_bulletins(planner.offers, workshop)
@@ -90,14 +89,22 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
     return Done(night, planner)
 
 
+def plan_catalogue(
+    order: NightOrder, workshop: Workshop, mirror: Mirror | None, former: Mapping[str, Product]
+) -> Planner:
+    """Read the catalogue and choose from it. Both a night and `--plan` begin so, and then decide about each product."""
+    planner = Planner(load_catalogue(order.catalogue), order.making, workshop, mirror, former)
+    planner.catalogue = select(planner.catalogue, order.wanted, planner.packages)
+    return planner
+
+
 def plan(order: NightOrder, workshop: Workshop, former: Mapping[str, Product]) -> tuple[Planned, ...]:
     """What a night would do, in the order in which it would. Nothing is built and nothing published."""
     with _mirror(order, workshop, create=False) as mirror:
-        planner = Planner(load_catalogue(order.catalogue), order.making, workshop, mirror, former)
-        catalogue = planner.catalogue = select(planner.catalogue, order.wanted, planner.packages)
+        planner = plan_catalogue(order, workshop, mirror, former)
         planned: dict[str, Planned] = {}
         locks: dict[str, str] = {}
-        for entry in catalogue.entries:
+        for entry in planner.catalogue.entries:
             planned[entry.name] = _planned(entry, planner, planned, locks)
         return tuple(planned.values())
 

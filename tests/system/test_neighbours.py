@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pipeline.build import Built, Workshop
+from pipeline.build import Built
+from pipeline.gather import Workshop
 from pipeline.launch import run_tests
 from pipeline.smoke import report_lines
 

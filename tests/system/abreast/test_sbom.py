@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.build import Built, build
+from pipeline.build import lock as lock_recipe
 from pipeline.digest import digest_file
 from pipeline.errors import ResolutionError, UsageError, VerificationError
-from pipeline.gather import Locked, Order, Workshop, lock_recipe, obtain_sources
+from pipeline.gather import Locked, Order, Workshop, obtain_sources
 from pipeline.layers import unpack
 from pipeline.model.provenance import MaterialKind
 from pipeline.oci.sbom import SbomForm, sbom_bytes, sbom_problems

@@ -1,0 +1,205 @@
+"""The stages of a build between the lock and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pipeline.gather import (
+    Locked,
+    Order,
+    Workshop,
+)
+from pipeline.launch import Tested, plan_asked, run_tests
+from pipeline.layers import Made, build_layer
+from pipeline.layers.files import FILE_LIMIT, ImageFile
+from pipeline.layers.state import State, StateInputs, build_state
+from pipeline.materials import Inputs
+from pipeline.mirror.tags import version_tag
+from pipeline.model.change import Change
+from pipeline.model.configuration import BASE_DIGEST, image_config, inherited
+from pipeline.model.image import Image, Layer
+from pipeline.model.recipe import Recipe
+from pipeline.model.tree import Tree
+from pipeline.oci import make_image, media_types
+from pipeline.recipes import scope
+from pipeline.render import evaluate
+from pipeline.resolve import image_layers
+from pipeline.smoke import Holding, plan_digest
+from pipeline.transfer import Download, Network, fetch
+from pipeline.trees import Canonical, ComposeOptions, Composition, compose, install_color, split_path
+
+STATE_LAYER = "state"
+
+
+def compose_layers(locked: Locked) -> Composition:
+    """What every layer will contain, from headers alone; conflicts and unsafe paths are refused here."""
+    resolution = locked.section.resolution
+    by_nevra = {str(header.nevra): header for header in locked.headers}
+    layers = image_layers(locked.recipe, resolution)
+    plans = [(name, [by_nevra[str(package.nevra)] for package in resolution.layer(name)]) for name, _ in layers]
+    return compose(
+        plans,
+        locked.accounts,
+        ComposeOptions(
+            languages=locked.recipe.languages,
+            docs={name: plan.docs for name, plan in layers},
+            man={name: plan.man for name, plan in layers},
+            below=locked.parent.tree if locked.parent else Tree.of({}),
+            installed=locked.parent.packages if locked.parent else (),
+        ),
+    )
+
+
+def pack_layers(composition: Composition, order: Order, workshop: Workshop) -> list[Made]:
+    """The package layers, the lowest first."""
+    return [
+        build_layer(layer, store=workshop.store, compression=order.compression, progress=workshop.progress)
+        for layer in composition.layers
+    ]
+
+
+def facts(locked: Locked) -> dict[str, object]:
+    """What templates and `{{ packages[…] }}` see: the recipe's values, and the packages after the lock."""
+    packages = {
+        header.nevra.name: {
+            "name": header.nevra.name,
+            "epoch": header.nevra.epoch,
+            "version": header.nevra.version,
+            "release": header.nevra.release,
+            "evr": header.nevra.evr,
+            "arch": header.nevra.arch,
+            "nevra": str(header.nevra),
+        }
+        for header in locked.all_headers
+    }
+    return {**scope(locked.recipe), "packages": packages}
+
+
+def getting(workshop: Workshop) -> Callable[[Download], bytes]:
+    """Fetches a file that has a URL, or has it in the store."""
+
+    def get(wanted: Download) -> bytes:
+        if wanted.target is not None:
+            workshop.store.sound(wanted.target)  # A damaged one is put aside, and fetched anew.
+        (digest,) = fetch(
+            workshop.store,
+            [wanted],
+            progress=workshop.progress,
+            offline=workshop.offline,
+            network=Network.of(workshop.environment),
+        )
+        return workshop.store.read(digest, limit=FILE_LIMIT)
+
+    return get
+
+
+def add_state(
+    locked: Locked,
+    composition: Composition,
+    layers: Sequence[Made],
+    files: tuple[ImageFile, ...],
+    *,
+    order: Order,
+    workshop: Workshop,
+) -> State:
+    """The last layer: scriptlets, accounts, configuration and the RPM database, made inside the sandbox."""
+    canonical = Canonical.in_tree(composition.tree)
+    return build_state(
+        StateInputs(
+            layers=(*layers_below(locked), *(made.layer for made in layers)),
+            paths={
+                str(header.nevra): tuple(canonical.path(split_path(file.path)) for file in header.files)
+                for header in locked.all_headers
+            },
+            headers=locked.headers,
+            states=composition.states,
+            tree=composition.tree,
+            accounts=locked.accounts,
+            files=files,
+            remove=locked.recipe.remove,
+            rpm_database=locked.platform.rpm_database,
+            install_color=install_color(locked.section.resolution.arch),
+            build_time=locked.section.build_time,
+            below=locked.parent.packages if locked.parent else (),
+        ),
+        store=workshop.store,
+        station=workshop.station,
+        compression=order.compression,
+        progress=workshop.progress,
+    )
+
+
+def make_config_and_manifest(locked: Locked, layers: Sequence[Layer]) -> Image:
+    """Config and manifest around the layers."""
+    recipe, section = locked.recipe, locked.section
+    seen = facts(locked)
+
+    def said(text: str) -> str:
+        return evaluate(text, seen, place=str(recipe.path))
+
+    version = said(recipe.version)
+    config = image_config(
+        recipe,
+        version,
+        said,
+        arch=section.resolution.arch,
+        created=section.build_time,
+        rpm_database=locked.platform.rpm_database,
+    )
+    notes = {media_types.END_OF_LIFE: recipe.end_of_life} if recipe.end_of_life else {}
+    if locked.parent is not None:
+        config = inherited(config, recipe.image.given, locked.parent.image.config)
+        notes[BASE_DIGEST] = str(locked.parent.digest)
+    return make_image(recipe.name, version_tag(version), config, layers, notes)
+
+
+def test(image: Image, recipe: Recipe, order: Order, workshop: Workshop, holding: Holding | None = None) -> Tested:
+    """Launch the image under the recipe's limits and ask its checks, or recall that this was done."""
+    return run_tests(
+        image,
+        recipe.smoke,
+        store=workshop.store,
+        station=workshop.station(),
+        progress=workshop.progress,
+        clock=workshop.clock,
+        again=order.retest,
+        full=order.full,
+        folder=recipe.path.parent,
+        holding=holding,
+    )
+
+
+def taken_in(locked: Locked, templates: tuple[Path, ...], order: Order) -> Inputs:
+    """What the build takes in, for the record of it."""
+    return Inputs(
+        recipe=locked.recipe,
+        repositories=order.repositories,
+        platform=locked.platform,
+        section=locked.section,
+        lock=locked.path,
+        headers=locked.headers,
+        keys=locked.keys,
+        templates=templates,
+        compression=order.compression,
+        checks=plan_digest(plan_asked(locked.recipe.smoke, full=order.full)),
+        parent=locked.parent,
+    )
+
+
+def all_changes(locked: Locked, own: Sequence[Change]) -> tuple[Change, ...]:
+    """What in the whole image is not as packages brought it: also what was done in the parent and is still so."""
+    below = locked.parent.changes if locked.parent else ()
+    again = {change.path for change in own}
+    return (*(change for change in below if change.path not in again), *own)
+
+
+def reused_layers(locked: Locked, layers: Sequence[Made], state: State) -> tuple[str, ...]:
+    """The names of the layers that were not made anew."""
+    own = (made.layer.name for made in layers if made.reused)
+    return (*(layer.name for layer in layers_below(locked)), *own, *((STATE_LAYER,) if state.reused else ()))
+
+
+def layers_below(locked: Locked) -> tuple[Layer, ...]:
+    """The parent's layers, the lowest first."""
+    return locked.parent.image.layers if locked.parent else ()
