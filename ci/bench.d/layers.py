@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.compression import PIECE, gzip_member
 from pipeline.layers.tar import read_tar
-from pipeline.streams import PIECE, decompressed, gzip_member
+from pipeline.streams import decompressed
 
 ROOT = Path(__file__).parents[2]
 FORMER = "7a9c7d1:pipeline/layers/tar.py"

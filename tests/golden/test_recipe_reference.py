@@ -6,10 +6,9 @@ import os
 import re
 from pathlib import Path
 
-import jsonschema
-
 from pipeline.recipes import json_schema, load_rules, platforms_schema, reference, rules_reference, rules_schema
 from pipeline.recipes.schema import RecipeDocument
+from tests.support.schemas import jsonschema
 
 DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = DOCS / "recipe.md"

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import jsonschema
 import pytest
 from hypothesis import given, settings
 
@@ -23,6 +22,7 @@ from pipeline.oci.sbom import SbomForm, sbom_bytes
 from pipeline.recipes import json_schema, load_recipe
 from pipeline.release.auditing import Audit, AuditOrder, Contents, audited, require_below, rpm_architecture
 from pipeline.resolve import Bulletin
+from tests.support.schemas import jsonschema
 from tests.unit.bills import AWKWARD, bills
 from tests.unit.recipe_folder import GOOD, good, only_problem, write
 from tests.unit.tiny_image import CONFIG, fake_layer

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 from pipeline.documents import load
 from pipeline.model.smoke import CheckKind, Expectation
 from pipeline.recipes import json_schema, load_recipe
+from tests.support.schemas import jsonschema
 from tests.unit.recipe_folder import GOOD, good, only_problem, refused, write
 
 SHA = "a" * 64

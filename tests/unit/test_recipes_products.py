@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 from pipeline.documents import load
@@ -14,6 +13,7 @@ from pipeline.model.smoke import CheckKind
 from pipeline.process import run
 from pipeline.recipes import json_schema, load_platforms, load_recipe, platforms_schema, scope
 from pipeline.render import Templates, evaluate
+from tests.support.schemas import jsonschema
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PRODUCTS = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.name != "repositories.yaml")

@@ -158,7 +158,7 @@ def test_a_file_over_4_gib_passes_through_with_bounded_memory(made: Forge, store
     package = made.package("huge", install=f"truncate -s {size - 4} huge; echo end >>huge", files=["/huge"])
     script = (
         "import sys; from pathlib import Path\n"
-        "from pipeline.layers import unpack; from pipeline.model.image import Compression\n"
+        "from pipeline.layers import unpack; from pipeline.compression import Compression\n"
         "from pipeline.store import Store; from tests.system.layering import layered\n"
         "store = Store.open(Path(sys.argv[1]))\n"
         "print(unpack(layered([Path(sys.argv[2])], store, compression=Compression.ZSTD), store=store))\n"
