@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pipeline.errors import UsageError
 if TYPE_CHECKING:
     from pipeline.mirror.open import Way
     from pipeline.mirror.protocol import Mirror
+    from pipeline.mirror.pull_source import PullSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,10 @@ class AddressForm(ABC):
 
     def served_folder(self, address: Address) -> Path | None:
         """The folder that a web server serves, in which pages can stand beside the mirror."""
+        return None
+
+    def pull_source(self, path: Path, clock: Callable[[], float]) -> PullSource | None:
+        """What is served of a mirror of this kind that stands at `path`. `clock`: seconds since the epoch."""
         return None
 
     def keepers_file(self, address: Address, name: str) -> Path | None:

@@ -12,18 +12,15 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError
-from pipeline.mirror.backends.directory.directory_address import find_root
-from pipeline.mirror.backends.directory.directory_mirror import NAME_LIMIT, DirectoryMirror, open_directory
-from pipeline.mirror.backends.layout.layout_mirror import is_layout, open_layout
+from pipeline.mirror.addresses import FORMS
 from pipeline.mirror.protocol import NAME, TAG
+from pipeline.mirror.pull_source import PullableRepository, PullSource
 from pipeline.mirror.references import listed_repositories, listed_tags, referrers_index
-from pipeline.model.artifact import Manifest, Referrer
 from pipeline.oci import media_types
 
 if TYPE_CHECKING:
@@ -50,37 +47,13 @@ _PATH = re.compile(
 )
 
 
-class Readable(Protocol):
-    """What is served of a repository."""
-
-    def manifest(self, reference: Digest | str) -> Manifest | None: ...
-
-    def tags(self) -> tuple[str, ...]: ...
-
-    def referrers(self, subject: Digest) -> tuple[Referrer, ...]: ...
-
-    def open_blob(self, digest: Digest) -> BinaryIO | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What is served: the names of all repositories, and one by its name (None if there is none)."""
-
-    names: Callable[[], tuple[str, ...]]
-    repository: Callable[[str], Readable | None]
-
-
-def shown(path: Path, *, clock: Callable[[], float]) -> Shown:
-    """A directory mirror, or a layout as one repository that is called as its folder. Raises UsageError
-    `not-a-mirror`."""
-    found = find_root(path)
-    if found is not None and not found[1]:
-        mirror = open_directory(path, create=False, clock=clock)
-        return Shown(mirror.repositories, lambda name: _existing(mirror, name))
-    if is_layout(path):
-        layout = open_layout(path, create=False)
-        name = "-".join(re.findall(r"[a-z0-9]+", path.absolute().name.lower())) or "layout"
-        return Shown(lambda: (name,), lambda asked: layout.repository(asked) if asked == name else None)
+def shown(path: Path, *, clock: Callable[[], float]) -> PullSource:
+    """What is served of a directory mirror, or of a layout as one repository that is called as its folder. Raises
+    UsageError `not-a-mirror`."""
+    for form in FORMS:
+        found = form.pull_source(path, clock)
+        if found is not None:
+            return found
     raise UsageError(
         "not-a-mirror",
         f"{path} is neither a mirror nor an image layout",
@@ -132,7 +105,7 @@ def serve(
         listener.close()
 
 
-def application(what: Shown) -> Starlette:
+def application(what: PullSource) -> Starlette:
     """The ASGI application that answers."""
     from starlette.applications import Starlette
     from starlette.routing import Route
@@ -154,14 +127,7 @@ def application(what: Shown) -> Starlette:
     )
 
 
-def _existing(mirror: DirectoryMirror, name: str) -> Readable | None:
-    if len(name) > NAME_LIMIT:
-        return None
-    repository = mirror.repository(name)
-    return repository if repository.exists() else None
-
-
-def _answer(what: Shown, request: Request) -> Response:
+def _answer(what: PullSource, request: Request) -> Response:
     path = str(request.scope["path"])
     if path in ("/v2/", "/v2"):
         return _document(b"{}", "application/json")
@@ -186,7 +152,7 @@ def _answer(what: Shown, request: Request) -> Response:
     return _document(manifest.data, manifest.media_type, manifest.digest)
 
 
-def _blob(repository: Readable, digest: Digest) -> Response:
+def _blob(repository: PullableRepository, digest: Digest) -> Response:
     file = repository.open_blob(digest)
     if file is None:
         return _error(404, "BLOB_UNKNOWN", "blob unknown")
@@ -205,7 +171,7 @@ def _file(file: BinaryIO, headers: dict[str, str]) -> Response:
     return OpenFileResponse(f"/proc/self/fd/{file.fileno()}", media_type="application/octet-stream", headers=headers)
 
 
-def _referrers(repository: Readable, subject: Digest, request: Request) -> Response:
+def _referrers(repository: PullableRepository, subject: Digest, request: Request) -> Response:
     wanted = request.query_params.get("artifactType")
     listed = repository.referrers(subject)
     if wanted:
@@ -216,7 +182,7 @@ def _referrers(repository: Readable, subject: Digest, request: Request) -> Respo
     return response
 
 
-def _tags(repository: Readable, name: str, request: Request) -> Response:
+def _tags(repository: PullableRepository, name: str, request: Request) -> Response:
     """All, or `n` of them after `last` (distribution-spec 1.1, "Listing Tags")."""
     last = request.query_params.get("last", "")
     tags = tuple(tag for tag in repository.tags() if tag > last)

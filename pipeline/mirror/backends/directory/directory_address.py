@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from pipeline.mirror.address import Address, AddressForm, names_no_repository
 if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
     from pipeline.mirror.open import Way
+    from pipeline.mirror.pull_source import PullSource
 
 MARKER = "relbuild-mirror.json"
 """The file in a mirror's root that says what it is."""
@@ -54,6 +55,17 @@ class DirectoryForm(AddressForm):
     def served_folder(self, address: Address) -> Path | None:
         """See `AddressForm`: the mirror's root."""
         return address.path
+
+    def pull_source(self, path: Path, clock: Callable[[], float]) -> PullSource | None:
+        """See `AddressForm`."""
+        from pipeline.mirror.backends.directory.directory_mirror import open_directory
+        from pipeline.mirror.pull_source import PullSource
+
+        found = find_root(path)
+        if found is None or found[1]:
+            return None
+        mirror = open_directory(path, create=False, clock=clock)
+        return PullSource(mirror.repositories, mirror.existing)
 
     def keepers_file(self, address: Address, name: str) -> Path | None:
         """See `AddressForm`. `address` may also name a repository."""

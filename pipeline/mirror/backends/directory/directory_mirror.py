@@ -78,6 +78,11 @@ class DirectoryMirror:
             )
         return DirectoryRepository(self, self.place.shelf(name))
 
+    def existing(self, name: str) -> DirectoryRepository | None:
+        """The repository with a name that can be one, if anything was ever put there."""
+        repository = self.repository(name) if len(name) <= NAME_LIMIT else None
+        return repository if repository is not None and repository.exists() else None
+
     def repositories(self) -> tuple[str, ...]:
         """The names of all repositories, sorted."""
         with reaching(self.url):

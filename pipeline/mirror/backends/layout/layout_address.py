@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from pipeline.mirror.address import Address, AddressForm
 if TYPE_CHECKING:
     from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror
     from pipeline.mirror.open import Way
+    from pipeline.mirror.pull_source import PullSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,17 @@ class LayoutForm(AddressForm):
         from pipeline.mirror.backends.layout.layout_mirror import open_layout
 
         yield open_layout(address.path, create=create, identity=name or None)
+
+    def pull_source(self, path: Path, clock: Callable[[], float]) -> PullSource | None:
+        """See `AddressForm`: one repository that is called as its folder."""
+        from pipeline.mirror.backends.layout.layout_mirror import is_layout, open_layout
+        from pipeline.mirror.pull_source import PullSource
+
+        if not is_layout(path):
+            return None
+        layout = open_layout(path, create=False)
+        name = "-".join(re.findall(r"[a-z0-9]+", path.absolute().name.lower())) or "layout"
+        return PullSource(lambda: (name,), lambda asked: layout.repository(asked) if asked == name else None)
 
 
 LAYOUT = LayoutForm("oci:", "oci:PATH:TAG")

@@ -1,0 +1,30 @@
+"""What `relbuild serve` serves of a mirror that is a folder of this machine: to be read, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from pipeline.digest import Digest
+from pipeline.model.artifact import Manifest, Referrer
+
+
+class PullableRepository(Protocol):
+    """What is served of a repository."""
+
+    def manifest(self, reference: Digest | str) -> Manifest | None: ...
+
+    def tags(self) -> tuple[str, ...]: ...
+
+    def referrers(self, subject: Digest) -> tuple[Referrer, ...]: ...
+
+    def open_blob(self, digest: Digest) -> BinaryIO | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PullSource:
+    """What is served: the names of all repositories, and one by its name (None if there is none)."""
+
+    names: Callable[[], tuple[str, ...]]
+    repository: Callable[[str], PullableRepository | None]

@@ -1,0 +1,158 @@
+"""Every kind of mirror is a folder below `mirror/backends` that implements all of the protocol, and nobody asks which
+kind one is: what works on one works on any."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import itertools
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.mirror.address import Address, AddressForm
+from pipeline.mirror.addresses import FORMS, is_address, parse_address
+from pipeline.mirror.backends.directory.directory_address import DirectoryForm
+from pipeline.mirror.backends.layout.layout_address import LayoutForm
+from pipeline.mirror.backends.registry.registry_address import RegistryForm
+from pipeline.mirror.healing import Healing
+from pipeline.mirror.open import Way
+from pipeline.mirror.protocol import Mirror
+from pipeline.model.rules import MirrorRules
+from pipeline.progress import QUIET
+from pipeline.store import Store
+from tests.unit import mirrored
+from tests.unit.registry_fake import fake_registry
+
+PIPELINE = Path(__file__).parents[2] / "pipeline"
+BACKENDS = PIPELINE / "mirror" / "backends"
+FOLDERS = sorted(path.name for path in BACKENDS.iterdir() if (path / "__init__.py").is_file())
+
+OUTSIDE = {
+    ("mirror/addresses.py", "its form"),
+    ("nightly/formats.py", "the format of its files"),
+    ("release/serving.py", "a layout that a build left, which is no mirror yet"),
+}
+"""Files that may import from a backend's folder, and what."""
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_form_of_each_folder_is_listed(folder: str) -> None:
+    named = importlib.import_module(f"pipeline.mirror.backends.{folder}.{folder}_address")
+    forms = [value for value in vars(named).values() if isinstance(value, AddressForm)]
+    assert forms, f"pipeline/mirror/backends/{folder} has no address form"
+    missing = [form.prefix for form in forms if form not in FORMS]
+    assert not missing, f"list {missing} of {folder} in pipeline/mirror/addresses.py: FORMS"
+
+
+def test_no_prefix_is_the_beginning_of_another() -> None:
+    for one, other in itertools.permutations(FORMS, 2):
+        assert not one.prefix.startswith(other.prefix)
+    assert len({type(form).__module__ for form in FORMS}) == len(FOLDERS)
+
+
+def test_nobody_imports_a_kind_of_mirror_but_who_is_named_here() -> None:
+    offences = []
+    for path in sorted(PIPELINE.rglob("*.py")):
+        place = path.relative_to(PIPELINE).as_posix()
+        own = path.relative_to(BACKENDS).parts[0] if path.is_relative_to(BACKENDS) else ""
+        for module in _imports(path):
+            kind = module.removeprefix("pipeline.mirror.backends.").partition(".")[0]
+            if kind != module.partition(".")[0] and kind != own and place not in {file for file, _ in OUTSIDE}:
+                offences.append(f"{place} imports {module}")
+    assert not offences, "\n".join(offences)
+
+
+def test_nobody_asks_which_kind_a_mirror_or_an_address_is() -> None:
+    offences = []
+    for path in sorted(PIPELINE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(func=ast.Name(id="isinstance"), args=[_, kind]):
+                    if ast.unparse(kind).endswith(("Mirror", "Repository", "Form")):
+                        offences.append(f"{path.relative_to(PIPELINE)}:{node.lineno}: {ast.unparse(node)}")
+                case ast.Compare(left=left, comparators=others) if path.parts[len(PIPELINE.parts)] != "transfer":
+                    if any(ast.unparse(one).endswith(".form") for one in (left, *others)):
+                        offences.append(f"{path.relative_to(PIPELINE)}:{node.lineno}: {ast.unparse(node)}")
+    assert not offences, "\n".join(offences)
+
+
+# --- addresses -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.prefix)
+def test_an_address_of_each_form_is_read_sent_and_written_again(form: AddressForm) -> None:
+    address = parse_address(f"{form.prefix}registry.example/team/app:1.0")
+    assert is_address(str(address)) and address.form == form and address.tag == "1.0"
+    assert parse_address(str(address)) == address == pickle.loads(pickle.dumps(address))
+    assert address.below("x").url == f"{address.url}/x"
+
+
+def test_what_is_no_address_names_every_form() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_address("s3://bucket/app")
+    for form in FORMS:
+        assert form.prefix in str(caught.value)
+        assert form.example in (caught.value.problems[0].hint or "")
+
+
+# --- the protocol ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=FORMS, ids=lambda form: form.prefix)
+def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mirror]:
+    """A new mirror of each kind, opened by its address."""
+    form: AddressForm = request.param
+    with contextlib.ExitStack() as stack:
+        match form:
+            case RegistryForm():
+                host = stack.enter_context(fake_registry()).host
+                address = parse_address(f"registry+http://{host}/team")
+            case DirectoryForm() | LayoutForm():
+                address = Address(form, str(tmp_path / "mirror"))
+            case _:
+                pytest.fail(f"say here where a new mirror {form.prefix} is had for tests")
+        way = Way({}, QUIET, mirrored.ticking(), Store.open(tmp_path / "remembered"))
+        yield stack.enter_context(way.mirror(address, create=True))
+
+
+def test_what_a_mirror_of_any_kind_was_given_it_holds_keeps_and_gives(mirror: Mirror, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    repository = mirror.repository("tiny")
+    made = mirrored.image(store, 1)
+    put = mirrored.publish(repository, store, made, "1.0")
+    (held,) = mirror.inventory().repositories
+    assert (
+        held.name == repository.name
+        and {"1.0": put.digest}.items() <= {tag.name: tag.digest for tag in held.tags}.items()
+    )
+    assert {blob.digest for manifest in held.manifests for blob in manifest.blobs} >= mirrored.blobs_of(made) - {
+        put.digest
+    }
+    done = mirror.scrub(Healing(store), rate=0, progress=QUIET)
+    assert done.findings == () and done.tags >= 1
+    assert repository.resolve("1.0") == put.digest
+
+
+def test_pruning_is_carried_out_or_refused_by_its_own_code(mirror: Mirror, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    mirrored.publish(mirror.repository("tiny"), store, mirrored.image(store, 1), "1.0")
+    try:
+        done = mirror.prune(MirrorRules(), 1_900_000_000, dry_run=True, idle=True)
+    except UsageError as error:
+        assert error.code == "not-a-mirror"
+    else:
+        assert done.dry_run and not done.plan.tags
+    with pytest.raises(UsageError) as caught:
+        mirror.restore("20260101T000000Z.00000000")
+    assert caught.value.code in {"undo-impossible", "quarantine-unknown"}
