@@ -289,9 +289,9 @@ class LayoutRepository:
             yield
 
     def _entries(self) -> list[_Entry]:
-        index = Reader.parse(read_document(self.path / "index.json"), "index.json")
-        index.get("manifests").items()  # An array of objects, or this says what is wrong.
-        return [_entry(value) for value in json.loads(read_document(self.path / "index.json"))["manifests"] or ()]
+        data = read_document(self.path / "index.json")
+        Reader.parse(data, "index.json").get("manifests").items()  # An array or nothing, or this says what is wrong.
+        return [_entry(value) for value in json.loads(data).get("manifests") or ()]
 
     def _write(self, entries: Iterable[_Entry]) -> None:
         """Replace index.json; what else it says is kept."""
