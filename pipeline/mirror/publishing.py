@@ -256,7 +256,6 @@ class _Delivery:
                 self._to_check.append(descriptor)
             case Arrival.MOUNTED:
                 self.mounted.append(descriptor.digest)
-                self._to_check.append(descriptor)
             case Arrival.PRESENT:
                 self.present.append(descriptor.digest)
 
