@@ -33,6 +33,7 @@ struct plan {
     int32_t fired;     /* How often it happened. */
     int32_t main;      /* The process that is killed, a leader of its group. */
     int32_t sends;     /* Are sends to the network counted too? */
+    int32_t opens;     /* Is each file that is opened written down too, uncounted? */
     char folder[256];  /* Only what lies below is counted. */
     char log[256];     /* Where each call is written down. */
 };
@@ -142,6 +143,17 @@ static int on_file(const char *call, int flags, int file) {
     return due;
 }
 
+/* Mounts count wherever they are made: in a namespace, what stands below the folder has other paths. */
+static int on_mount(const char *call, const char *path) {
+    if (!plan || !plan->armed) return 0;
+    int kept = errno;
+    char one[PATH_MAX];
+    full(AT_FDCWD, path, one);
+    int due = happens(call, 0, 0, one, "");
+    errno = due < 0 ? -due : kept;
+    return due;
+}
+
 static int on_send(int file) {
     if (!plan || !plan->armed || !plan->sends) return 0;
     int kept = errno, family = 0;
@@ -155,6 +167,16 @@ static int on_send(int file) {
     return due;
 }
 
+/* Which files are opened at all. */
+static void seen(int folder, const char *path) {
+    if (!plan || !plan->armed || !plan->opens) return;
+    int kept = errno;
+    char one[PATH_MAX];
+    full(folder, path, one);
+    if (below(one)) note(0, "opened", 0, one, "");
+    errno = kept;
+}
+
 #define REAL(type, name, ...) \
     static type (*real)(__VA_ARGS__); \
     if (!real) real = (type (*)(__VA_ARGS__))dlsym(RTLD_NEXT, name)
@@ -165,6 +187,7 @@ static int changes(int flags) { return flags & (O_CREAT | O_TRUNC) || (flags & O
     int name(const char *path, int flags, ...) { \
         REAL(int, #name, const char *, int, ...); \
         va_list rest; va_start(rest, flags); int mode = va_arg(rest, int); va_end(rest); \
+        seen(AT_FDCWD, path); \
         if (changes(flags) && on_path("open", ALLOCATES, AT_FDCWD, path, 0, NULL) < 0) return -1; \
         return real(path, flags, mode); \
     }
@@ -172,6 +195,7 @@ static int changes(int flags) { return flags & (O_CREAT | O_TRUNC) || (flags & O
     int name(int folder, const char *path, int flags, ...) { \
         REAL(int, #name, int, const char *, int, ...); \
         va_list rest; va_start(rest, flags); int mode = va_arg(rest, int); va_end(rest); \
+        seen(folder, path); \
         if (changes(flags) && on_path("open", ALLOCATES, folder, path, 0, NULL) < 0) return -1; \
         return real(folder, path, flags, mode); \
     }
@@ -249,9 +273,6 @@ BY_PATH(setxattr, ALLOCATES, HERE, a, HERE, NULL,
         (const char *a, const char *n, const void *v, size_t s, int f), a, n, v, s, f)
 BY_PATH(lsetxattr, ALLOCATES, HERE, a, HERE, NULL,
         (const char *a, const char *n, const void *v, size_t s, int f), a, n, v, s, f)
-BY_PATH(mount, 0, HERE, a, HERE, NULL,
-        (const char *d, const char *a, const char *t, unsigned long f, const void *o), d, a, t, f, o)
-BY_PATH(umount2, 0, HERE, a, HERE, NULL, (const char *a, int f), a, f)
 BY_FILE(ftruncate, ALLOCATES, x, (int x, off_t s), x, s)
 BY_FILE(ftruncate64, ALLOCATES, x, (int x, off64_t s), x, s)
 BY_FILE(fsync, ALLOCATES, x, (int x), x)
@@ -262,6 +283,30 @@ BY_FILE(futimens, 0, x, (int x, const struct timespec *t), x, t)
 BY_FILE(fsetxattr, ALLOCATES, x, (int x, const char *n, const void *v, size_t s, int f), x, n, v, s, f)
 BY_FILE(fallocate, ALLOCATES, x, (int x, int m, off_t o, off_t l), x, m, o, l)
 BY_FILE(fallocate64, ALLOCATES, x, (int x, int m, off64_t o, off64_t l), x, m, o, l)
+
+int mount(const char *what, const char *path, const char *kind, unsigned long flags, const void *options) {
+    REAL(int, "mount", const char *, const char *, const char *, unsigned long, const void *);
+    return on_mount("mount", path) < 0 ? -1 : real(what, path, kind, flags, options);
+}
+int umount2(const char *path, int flags) {
+    REAL(int, "umount2", const char *, int);
+    return on_mount("umount2", path) < 0 ? -1 : real(path, flags);
+}
+
+/* What the C library has no function for, or had none when relbuild was written. */
+long syscall(long number, ...) {
+    REAL(long, "syscall", long, ...);
+    va_list rest; va_start(rest, number);
+    long a = va_arg(rest, long), b = va_arg(rest, long), c = va_arg(rest, long);
+    long d = va_arg(rest, long), e = va_arg(rest, long), f = va_arg(rest, long);
+    va_end(rest);
+    if (number == SYS_move_mount && on_mount("move_mount", (const char *)d) < 0) return -1;
+    if (number == SYS_openat2) {
+        seen(a, (const char *)b);
+        if (changes(*(uint64_t *)c) && on_path("open", ALLOCATES, a, (const char *)b, 0, NULL) < 0) return -1;
+    }
+    return real(number, a, b, c, d, e, f);
+}
 
 ssize_t send(int file, const void *data, size_t size, int flags) {
     REAL(ssize_t, "send", int, const void *, size_t, int);

@@ -1,4 +1,4 @@
-"""Start here: which faults happen to which calls of which commands, and what came of it."""
+"""Start here: injects the faults that were asked for into the calls of the commands that were asked for."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import argparse
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from subject import Tally
+    from subject import Subject
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+import results  # noqa: E402
 from plan import Fault, Plan, build_library  # noqa: E402
+
+_KEPT_EVERY = 20
+"""Injections after which the file of results is written anew: what a run that is ended may lose of it."""
 
 
 def main() -> None:
@@ -57,8 +63,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=0, help="so many calls of each command by chance (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=1, help="begin with this call")
+    parser.add_argument("--again", action="store_true", help="also what stands in the file of --result already")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after that")
-    parser.add_argument("--result", type=Path, help="write a line for each command and fault into this file")
+    parser.add_argument(
+        "--result", type=Path, help="add what comes of it to a row of this file; begin where that ended"
+    )
     parser.add_argument("--list", action="store_true", help="only list the calls")
     return parser.parse_args()
 
@@ -67,13 +76,14 @@ def _inject(given: argparse.Namespace, root: Path) -> int:
     # Here and not above: relbuild is loaded once the library is.
     from runs import load_all
     from scenarios import SCENARIOS, prepared
-    from subject import Subject, Tally
+    from subject import Subject
 
     load_all()
     chosen = [one for one in SCENARIOS if not given.command or one.name in given.command]
     unknown = set(given.command or ()) - {one.name for one in SCENARIOS}
     if unknown:
         sys.exit(f"no such command: {', '.join(unknown)}; there are: {', '.join(one.name for one in SCENARIOS)}")
+    kept = results.read(given.result) if given.result else {}
     deadline = time.monotonic() + given.minutes * 60
     bad = 0
     with prepared(root, frozenset(one.name for one in chosen)) as place:
@@ -85,14 +95,31 @@ def _inject(given: argparse.Namespace, root: Path) -> int:
                     print(call.number, call.name, subject.short(call.path), subject.short(call.other), sep="\t")
                 continue
             for fault in given.fault or (Fault.KILL, Fault.EIO):
-                tally = Tally(len(calls))
-                for number in _numbers(len(calls), given, fault):
-                    if time.monotonic() > deadline:
-                        break
-                    subject.try_fault(fault, number, tally, forever=given.forever, seed=given.seed)
-                bad += len(tally.bad)
-                _report(scenario.name, fault, tally, given)
+                row = results.Row(scenario.name, fault, *_how(given), _code())
+                row = kept.setdefault(row.key, row)
+                row.calls = len(calls)
+                before = row.losses
+                for done in _happen(subject, fault, row, given, deadline):
+                    if given.result and (done or len(row.numbers) % _KEPT_EVERY == 0):
+                        results.write(given.result, kept.values())
+                bad += row.losses - before
+                print(row.line(), flush=True)
     return 1 if bad else 0
+
+
+def _happen(
+    subject: Subject, fault: Fault, row: results.Row, given: argparse.Namespace, deadline: float
+) -> Iterator[bool]:
+    """Let it happen to one call after the other; yields False after each, True at the end."""
+    for number in _numbers(row.calls, given, fault):
+        began = time.monotonic()
+        if began > deadline:
+            break
+        if given.again or number not in row.numbers:
+            subject.try_fault(fault, number, row, forever=given.forever, seed=given.seed)
+            row.seconds += time.monotonic() - began
+            yield False
+    yield True
 
 
 def _numbers(calls: int, given: argparse.Namespace, fault: Fault) -> list[int]:
@@ -103,19 +130,20 @@ def _numbers(calls: int, given: argparse.Namespace, fault: Fault) -> list[int]:
     return sorted(random.Random(given.seed).sample(every, given.sample))
 
 
-def _report(name: str, fault: Fault, tally: Tally, given: argparse.Namespace) -> None:
-    statuses = " ".join(f"{status}:{count}" for status, count in sorted(tally.statuses.items()))
-    how = "for good" if given.forever else "once"
+def _how(given: argparse.Namespace) -> tuple[str, str]:
+    """For how long, and which options repeat it."""
     options = f"--sample {given.sample} --seed {given.seed}" if given.sample else ""
-    words = (name, fault, how, tally.calls, tally.runs, tally.harmless, len(tally.bad), statuses, options)
-    line = "\t".join(str(word) for word in words)
-    print(line, flush=True)
-    if given.result is not None:
-        new = not given.result.exists()
-        with given.result.open("a") as file:
-            if new:
-                file.write("command\tfault\thow\tcalls\truns\tnot reached\tlosses\texit statuses\toptions\n")
-            file.write(f"{line}\n")
+    return "for good" if given.forever else "once", options
+
+
+def _code() -> str:
+    """What Git calls the folder `pipeline` as it is committed; with a `+` if it differs from that."""
+    git = ["git", "-C", str(ROOT)]
+    name = subprocess.run(
+        [*git, "rev-parse", "--short=10", "HEAD:pipeline"], capture_output=True, text=True, check=False
+    )
+    same = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "pipeline"], check=False)
+    return name.stdout.strip() + ("" if same.returncode == 0 else "+") or "unknown"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-_LAYOUT = struct.Struct("9i256s256s")
+_LAYOUT = struct.Struct("10i256s256s")
+_MOVING = frozenset({"rename", "renameat", "renameat2", "link", "linkat"})
 _KINDS = {"trace": 0, "kill": 1, "group": 2, "fail": 3, "short": 4}
 
 
@@ -56,13 +57,14 @@ class Plan:
         self._shared = mmap.mmap(self._file.fileno(), _LAYOUT.size)
 
     def arm(self, main: int, folder: Path, fault: Fault | None, at: int, *, forever: bool, sends: bool) -> None:
-        """From now on, calls below `folder` are counted, and the one with the number `at` gets `fault`."""
+        """From now on, calls below `folder` are counted, and the one with the number `at` gets `fault`. Without one,
+        files that are opened are written down too."""
         self.log.write_text("")
         kind, number = "trace", 0
         if fault is not None:
             kind = {"kill": "kill", "group": "group", "crash": "group", "short": "short"}.get(fault, "fail")
             number = getattr(errno, fault) if kind == "fail" else 0
-        words = (1, 0, at, _KINDS[kind], number, int(forever), 0, main, int(sends))
+        words = (1, 0, at, _KINDS[kind], number, int(forever), 0, main, int(sends), int(fault is None))
         self._shared[:] = _LAYOUT.pack(*words, os.fsencode(folder), os.fsencode(self.log))
 
     def disarm(self) -> int:
@@ -73,12 +75,23 @@ class Plan:
 
     def calls(self) -> Iterator[Call]:
         """The calls that were counted, in order."""
-        found = []
+        return iter(sorted((call for call in self._logged() if call.number), key=lambda call: call.number))
+
+    def touched(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Paths of what was opened, and of what was renamed or linked, in a run without a fault."""
+        opened, moved = set(), set()
+        for call in self._logged():
+            if call.name == "opened":
+                opened.add(call.path)
+            elif call.name in _MOVING:
+                moved.add(call.path)
+        return frozenset(opened), frozenset(moved)
+
+    def _logged(self) -> Iterator[Call]:
         for line in self.log.read_text(errors="replace").splitlines():
             fields = line.split("\t")
             if len(fields) == 6 and fields[0].isdigit():
-                found.append(Call(int(fields[0]), int(fields[1]), fields[2], int(fields[3]), fields[4], fields[5]))
-        return iter(sorted(found, key=lambda call: call.number))
+                yield Call(int(fields[0]), int(fields[1]), fields[2], int(fields[3]), fields[4], fields[5])
 
 
 def build_library(folder: Path) -> Path:

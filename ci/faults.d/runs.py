@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import importlib
 import io
+import multiprocessing.util
 import os
+import pkgutil
 import signal
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
+import typer.main
 from plan import Fault, Plan
 
+import pipeline
+from pipeline.cli.command import Surroundings, app
 from pipeline.cli.main import COMMANDS, run
 from pipeline.cli.signals import end_at_once
 from pipeline.cli.streams import open_streams
+from pipeline.oci import generate_key, sealing
+from pipeline.store import keys as store_keys
 
 PASSWORD = "of the faults"
 _SECONDS = 180.0
+_LATE = (
+    "email.headerregistry",
+    "importlib_metadata",
+    "pydantic.type_adapter",
+    "pyroute2.netlink",
+    "pyroute2",
+    "typer._click",
+)
+"""Modules that libraries import when they are used."""
+
+_NOT_LOADED = (".__main__",)
+"""Modules that run something when they are imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +57,17 @@ class Ran:
 
 
 def load_all() -> None:
-    """Import all commands once, so that a fork has them."""
+    """Import all of relbuild and build its command line once, so that a fork has them."""
     for name in COMMANDS:
         importlib.import_module(f"pipeline.cli.{name}")
+    for name in (*_LATE, *(module.name for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."))):
+        if not name.endswith(_NOT_LOADED):
+            importlib.import_module(name)
+    typer.main.get_command = functools.cache(typer.main.get_command)
+    typer.main.get_command(app)
+    # What is here now is not looked at by a fork's collector, which would copy every page.
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +82,30 @@ class Injected:
     sends: bool = False
 
 
-def relbuild(words: list[str], work: Path, scratch: Path, injected: Injected | None = None) -> Ran:
-    """Run a command in `work`; what it prints goes through `scratch`."""
-    out, err = scratch / "out", scratch / "err"
+def relbuild(words: list[str], work: Path, scratch: Path, injected: Injected | None = None, *, at: float) -> Ran:
+    """Run a command in `work`, at `at` by its clock; what it prints goes through `scratch`."""
     begin, go = os.pipe()
     began = time.monotonic()
     child = os.fork()
     if child == 0:
         os.close(go)
-        _child(words, work, out, err, begin)
+        _child(words, work, scratch, begin, at)
     os.close(begin)
     if injected is not None:
         injected.plan.arm(child, work, injected.fault, injected.at, forever=injected.forever, sends=injected.sends)
     os.close(go)
     status = _wait(child)
     fired = injected.plan.disarm() if injected is not None else 0
-    return Ran(status, _text(out), _text(err), fired, time.monotonic() - began)
+    return Ran(status, _text(scratch / "out"), _text(scratch / "err"), fired, time.monotonic() - began)
 
 
-def _child(words: list[str], work: Path, out: Path, err: Path, begin: int) -> None:
+def _child(words: list[str], work: Path, scratch: Path, begin: int, at: float) -> None:
     os.setsid()
     os.chdir(work)
+    _be_the_same_each_time(at)
     os.environ["HOME"] = str(work)
     os.environ["RELBUILD_KEY_PASSWORD"] = PASSWORD
-    for number, path in ((0, Path(os.devnull)), (1, out), (2, err)):
+    for number, path in ((0, Path(os.devnull)), (1, scratch / "out"), (2, scratch / "err")):
         opened = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(opened, number)
         os.close(opened)
@@ -108,6 +139,45 @@ def _wait(child: int) -> int:
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return 124
+
+
+def _fork_instead(_: object, words: list[str | bytes], kept: tuple[int, ...]) -> int:
+    """In place of `multiprocessing.util.spawnv_passfds`: a process of its own as well, but with all loaded already."""
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        last = 2
+        for handle in (*sorted(set(kept) - {0, 1, 2}), os.sysconf("SC_OPEN_MAX")):
+            os.closerange(last + 1, handle)
+            last = handle
+        for number in signal.Signals:
+            if signal.getsignal(number) not in (signal.SIG_IGN, signal.SIG_DFL, None):
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        exec(os.fsdecode(words[-1]), {"__name__": "__main__"})
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    finally:
+        os._exit(code)
+
+
+def _be_the_same_each_time(at: float) -> None:
+    """Give each run the same clock and the store's own key the same bytes, so that what two of them leave is the same.
+    Processes that Python starts for it have what is loaded here."""
+    Surroundings.clock = property(lambda _: functools.partial(float, at))
+    multiprocessing.util.spawnv_passfds = _fork_instead
+    store_keys.secrets = SimpleNamespace(token_bytes=bytes)
+
+
+def keys(name: Path) -> None:
+    """Make a pair of keys at `name`, whose password is cheap to try: what it costs is not what is asked about here."""
+    with patch.object(sealing, "SCRYPT_N", 2):
+        private, public = generate_key(PASSWORD.encode())
+    for suffix, data in ((".key", private), (".pub", public)):
+        name.with_suffix(suffix).write_bytes(data)
+        name.with_suffix(suffix).chmod(0o600)
 
 
 def reap() -> None:

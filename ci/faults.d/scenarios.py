@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from checks import tags
-from runs import Ran, relbuild
+from products import recipe, repository
+from runs import Ran, keys, relbuild
 
-from tests.system.parcels import RECIPE, small_products
 from tests.system.peers import docker_registry
 from tests.system.rpm_factory import forge
 
@@ -33,6 +34,14 @@ class Place:
 
     root: Path
     registry: str
+    begun: float = field(default_factory=time.time)
+    """By relbuild's clock, which stands still in a run: the template was made in the hour after it, ..."""
+    steps: Iterator[int] = field(default_factory=lambda: itertools.count(0, 60))
+
+    @property
+    def now(self) -> float:
+        """… and here faults happen: all that stands there is older than any grace."""
+        return self.begun + 3600
 
     @property
     def work(self) -> Path:
@@ -50,7 +59,7 @@ class Place:
 
     def run(self, *words: str) -> Ran:
         """A command without a fault, which must work."""
-        done = relbuild([*words, *_common(words[0])], self.work, self.root)
+        done = relbuild([*words, *_common(words[0])], self.work, self.root, at=self.begun + next(self.steps))
         if done.status != 0:
             sys.exit(f"relbuild {' '.join(words)} ended with {done.status}:\n{done.err}")
         return done
@@ -67,19 +76,10 @@ class Scenario:
     came_of: Callable[[Place], object]
     statuses: tuple[int, ...] = (0, 8)
     sends: bool = False
+    """Does it work on a server, whose state is not in the folder of work?"""
     rotten: bool = False
     """Is there something damaged before it, which it is to mend?"""
     then: tuple[str, ...] = ()
-    wait: float = 0.0
-    """Seconds to wait before it: what is pruned is older than its grace."""
-
-
-def recipe(place: Place, name: str, version: str) -> None:
-    """Write a product's recipe."""
-    folder = place.work / "recipes"
-    folder.mkdir(exist_ok=True)
-    words = {"name": name, "version": version, "note": "", "expected": version.replace(".", "\\\\."), "mode": "0644"}
-    (folder / f"{name}.yaml").write_text(RECIPE % words)
 
 
 def _common(command: str) -> list[str]:
@@ -134,6 +134,11 @@ def _to_registry(place: Place) -> list[str]:
 
 _MIRROR = "dir:mirror"
 
+
+def _night(_: Place) -> list[str]:
+    return ["nightly", "recipes", "--to", _MIRROR, "--jobs", "1", *KEYS]
+
+
 SCENARIOS = (
     Scenario("lock", "recipes", lambda _: ["lock", "recipes/a.yaml"], _lock),
     Scenario("cold build", "recipes", lambda _: ["build", "recipes/a.yaml"], _digest_of),
@@ -147,7 +152,7 @@ SCENARIOS = (
         lambda place: ["rollback", f"{_MIRROR}/a:latest", "--to", (place.work / "first").read_text(), *KEYS],
         _current,
     ),
-    Scenario("prune", "two", lambda _: ["prune", _MIRROR, "--yes", "--rules", "rules.yaml"], _tags, wait=1.2),
+    Scenario("prune", "two", lambda _: ["prune", _MIRROR, "--yes", "--rules", "rules.yaml"], _tags),
     Scenario(
         "undo",
         "pruned",
@@ -163,13 +168,8 @@ SCENARIOS = (
         _digest_of,
         then=("build", "recipes/a.yaml"),
     ),
-    Scenario(
-        "night",
-        "recipes",
-        lambda _: ["nightly", "recipes", "--to", _MIRROR, "--jobs", "1", *KEYS],
-        _current,
-        statuses=(0, 1, 8),
-    ),
+    Scenario("night", "night", _night, _current, statuses=(0, 1, 8)),
+    Scenario("first night", "recipes", _night, _current, statuses=(0, 1, 8)),
 )
 
 
@@ -181,25 +181,28 @@ def prepared(root: Path, names: frozenset[str]) -> Iterator[Place]:
         place = Place(root, host)
         (root / "templates").mkdir()
         place.work.mkdir()
+        recipes = place.work / "recipes"
+        recipes.mkdir()
         with forge(root) as made:
-            small_products(place.work, made)
-        shutil.rmtree(place.work / "store")
+            (recipes / "repositories.yaml").write_text(repository(place.work, made))
         for name in "abc":
-            recipe(place, name, "1.0")
-        shutil.move(place.work / "repositories.yaml", place.work / "recipes")
+            recipe(recipes, name)
         (place.work / "rules.yaml").write_text(_RULES)
-        done = relbuild(["keygen", "signer"], place.work, root)
-        if done.status != 0:
-            sys.exit(f"no key: {done.err}")
-        wanted = {one.finds for one in SCENARIOS if one.name in names}
-        wanted |= {"two"} if "rotten" in wanted else set()
-        for name, step in _STEPS.items():
-            if not wanted:
-                break
-            step(place)
+        keys(place.work / "signer")
+        for name in _needed({one.finds for one in SCENARIOS if one.name in names}):
+            _STEPS[name](place)
             subprocess.run(["cp", "-a", place.work, place.template(name)], check=True)
-            wanted.discard(name)
         yield place
+
+
+def _needed(finds: set[str]) -> list[str]:
+    """These templates and all that they are made from, in order."""
+    wanted: set[str] = set()
+    names = list(_STEPS)
+    for name in finds:
+        last = _BEGINNING.get(name, name)
+        wanted |= {name, *(one for one in names[: names.index(last) + 1] if one not in _BEGINNING)}
+    return [name for name in names if name in wanted]
 
 
 def _nothing(place: Place) -> None:
@@ -208,7 +211,7 @@ def _nothing(place: Place) -> None:
 
 def _changed(place: Place) -> None:
     place.run("build", "recipes/a.yaml")
-    recipe(place, "a", "2.0")
+    recipe(place.work / "recipes", "a", "2.0")
 
 
 def _published(place: Place) -> None:
@@ -223,19 +226,33 @@ def _two(place: Place) -> None:
 
 
 def _rotten(place: Place) -> None:
-    """One bit of the largest blob is another."""
-    shutil.rmtree(place.work)
-    subprocess.run(["cp", "-a", place.template("two"), place.work], check=True)
-    path = max((place.work / "mirror" / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
+    """One bit of the largest blob that the store has too is another."""
+    _anew(place, "two")
+    held = {path.name for path in (place.work / "store" / "blobs").iterdir()}
+    blobs = [path for path in (place.work / "mirror" / "blobs" / "sha256").iterdir() if path.name in held]
+    path = max(blobs, key=lambda path: path.stat().st_size)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
 
 
 def _pruned(place: Place) -> None:
-    time.sleep(1.2)
     done = place.run("prune", _MIRROR, "--yes", "--rules", "rules.yaml", "--json")
     (place.work / "stamp").write_text(json.loads(done.out)["stamp"])
+
+
+def _after_a_night(place: Place) -> None:
+    """Of three products one has another label, one another check, and one is as it was."""
+    _anew(place, "recipes")
+    place.run(*_night(place))
+    recipe(place.work / "recipes", "a", label="another")
+    recipe(place.work / "recipes", "b", check="has run its scriptlet")
+
+
+def _anew(place: Place, name: str) -> None:
+    """Go back to a template."""
+    shutil.rmtree(place.work)
+    subprocess.run(["cp", "-a", place.template(name), place.work], check=True)
 
 
 _STEPS: Mapping[str, Callable[[Place], None]] = {
@@ -245,7 +262,10 @@ _STEPS: Mapping[str, Callable[[Place], None]] = {
     "two": _two,
     "pruned": _pruned,
     "rotten": _rotten,
+    "night": _after_a_night,
 }
-"""Each works on what the one before it has left, but for the last, which has its own beginning."""
+"""Each works on what the one before it has left, but for those that begin anew with a template, `_BEGINNING`."""
+
+_BEGINNING: Mapping[str, str] = {"rotten": "two", "night": "recipes"}
 
 __all__ = ["SCENARIOS", "Place", "Scenario", "again", "command", "prepared"]

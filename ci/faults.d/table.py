@@ -36,12 +36,12 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def _faults() -> Iterator[str]:
-    yield "| command | fault | how | calls | injected | losses | repeat with `ci/faults --command …` |"
-    yield "|---|---|---|---|---|---|---|"
+    names = ("command", "fault", "how", "calls", "injected", "states", "losses", "seconds", "relbuild")
+    yield f"| {' | '.join(names)} | repeat with `ci/faults --command …` |"
+    yield "|---" * (len(names) + 1) + "|"
     for row in _rows("faults"):
         words = f"--fault {row['fault']}{' --forever' if row['how'] != 'once' else ''} {row['options']}".rstrip()
-        cells = (row["command"], row["fault"], row["how"], row["calls"], row["runs"], row["losses"], f"`{words}`")
-        yield f"| {' | '.join(cells)} |"
+        yield f"| {' | '.join(row[name] for name in names)} | `{words}` |"
 
 
 def _torture() -> Iterator[str]:

@@ -167,7 +167,7 @@ class KnownInFolder:
                 name: ((int(row[0]), int(row[1]), int(row[2]), int(row[3])), float(row[4]), Finder(row[5]))
                 for name, row in rows.items()
             }
-        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
             return {}
 
     def _scrubbed(self, known: Mapping[str, tuple[Stamp, float, Finder]], digest: Digest, stamp: Stamp) -> bool:

@@ -250,6 +250,5 @@ class _Push:
                 self._to_check.append(descriptor)
             case Arrival.MOUNTED:
                 self.mounted.append(descriptor.digest)
-                self._to_check.append(descriptor)
             case Arrival.PRESENT:
                 self.present.append(descriptor.digest)

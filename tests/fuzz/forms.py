@@ -157,6 +157,14 @@ def image(data: bytes, chance: random.Random, engine: Engine) -> bytes:
     return manifest + SEPARATOR + config
 
 
+def answer(data: bytes, chance: random.Random, engine: Engine) -> bytes:
+    """A header and a document."""
+    header, _, body = data.partition(SEPARATOR)
+    if chance.random() < 0.5:
+        return text(header, chance, engine) + SEPARATOR + body
+    return header + SEPARATOR + document(body, chance, engine)
+
+
 def text(data: bytes, chance: random.Random, engine: Engine) -> bytes:
     """Words, lines or tags taken out, doubled, exchanged, or replaced."""
     parts = chance.choice(_TEXT).findall(data) or [b""]
@@ -241,6 +249,8 @@ FORMS: Mapping[str, Change] = MappingProxyType(
         **dict.fromkeys(
             ("config", "index", "referrers", "artifact", "bundle", "statement", "predicates", "night"), document
         ),
+        "layout": document,
+        "answer": answer,
         "image": image,
         "tar": archive,
         "header": words,

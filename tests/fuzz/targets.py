@@ -14,9 +14,13 @@ from pipeline.digest import Digest
 from pipeline.documents import parse
 from pipeline.errors import RelbuildError
 from pipeline.layers.tar import read_tar
+from pipeline.mirror.backends.layout.layout_repository import LayoutRepository
+from pipeline.mirror.backends.registry.fallback_index import merge
+from pipeline.mirror.backends.registry.registry_answers import error_code, manifest_of, next_page, words
 from pipeline.mirror.history import read_move
 from pipeline.mirror.references import listed_referrers, media_type_of, references, referrer_of, subject_of
 from pipeline.mirror.retention.access_log import read_pulls
+from pipeline.mirror.retention.relisting import relisted
 from pipeline.mirror.tag_statements import _predicate
 from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import read_evidence
@@ -47,6 +51,7 @@ from pipeline.resolve.lockfile import parse_lock
 from pipeline.resolve.modules import _documents, _take
 from pipeline.site.history import History
 from pipeline.transfer.challenge import parse_challenges, parse_scopes
+from pipeline.transfer.exchange import Answer
 from tests.fuzz.forms import SEPARATOR
 
 Read = Callable[[bytes], object]
@@ -133,7 +138,33 @@ def _referrers(data: bytes) -> object:
     with contextlib.suppress(RelbuildError):
         subject_of(index)
     media_type_of(data)
+    for change in (merge, relisted):
+        with contextlib.suppress(RelbuildError):
+            change(index, ())
     return listed_referrers(index)
+
+
+def _layout(data: bytes) -> object:
+    """index.json of a layout that somebody else made, as a mirror."""
+    layout = _FOLDER / f"fuzz-{os.getpid()}-layout"
+    layout.mkdir(exist_ok=True)
+    with _file(data, "layout/index.json"):
+        repository = LayoutRepository(layout, "images.example/a")
+        with contextlib.suppress(RelbuildError):
+            repository.referrers(Digest.of(b""))
+        return repository.tags(), repository.resolve("latest")
+
+
+def _answer(data: bytes) -> object:
+    """What a registry answers: the value of the header `Link`, and the body."""
+    link, _, body = data.partition(SEPARATOR)
+    headers = (("link", link.decode("latin-1")), ("content-type", media_types.MANIFEST), ("location", "/v2/"))
+    answer = Answer(400, headers, body, "https://registry.example/v2/a/tags/list")
+    said = error_code(answer), words(answer), answer.location()
+    for read in (lambda: next_page(answer, (), "a"), lambda: manifest_of(answer, None, "a")):
+        with contextlib.suppress(RelbuildError):
+            read()
+    return said
 
 
 def _artifact(data: bytes) -> object:
@@ -221,6 +252,8 @@ TARGETS: Mapping[str, Read] = MappingProxyType(
         "config": _config,
         "index": _index,
         "referrers": _referrers,
+        "layout": _layout,
+        "answer": _answer,
         "artifact": _artifact,
         "bundle": _bundle,
         "statement": _statement,

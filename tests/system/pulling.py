@@ -45,6 +45,10 @@ PAUSE = 0.05
 """Seconds between two pulls: servers, publishers and clients share few cores."""
 
 
+PATIENCE = 600
+"""Seconds for one request, and for one pull of skopeo's: beside other work they take long, which is no loss."""
+
+
 class Incomplete(Exception):
     """A pull that a client would not accept, and where it stopped."""
 
@@ -168,7 +172,7 @@ class Puller:
     def _ask(self, path: str) -> tuple[int, bytes, dict[str, str]]:
         for left in (2, 1, 0):
             if self._connection is None:
-                self._connection = http.client.HTTPConnection(self.host, timeout=30)
+                self._connection = http.client.HTTPConnection(self.host, timeout=PATIENCE)
             self._connection.request("GET", f"/v2/{self.name}/{path}", headers={"Accept": ACCEPT})
             answer = self._connection.getresponse()
             data = answer.read()
@@ -248,7 +252,7 @@ def _loop(kind: str, host: str, name: str, tags: list[str]) -> None:
 def _skopeo(host: str, name: str, tag: str, folder: Path) -> str:
     source = f"docker://{host}/{name}:{tag}"
     argv = ["skopeo", "copy", "--quiet", "--retry-times=2", "--src-tls-verify=false", source, f"dir:{folder}"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PATIENCE)
     if done.returncode != 0:
         raise Incomplete(f"skopeo: {done.stderr[-500:]}")
     return digest_of((folder / "manifest.json").read_bytes())

@@ -268,3 +268,10 @@ def test_an_index_of_others_without_a_media_type_is_read(mirror: LayoutMirror, s
     plain = Manifest(media_types.INDEX, canonical_json(value))
     repository.put_manifest(plain)
     assert repository.manifest(plain.digest) == plain
+
+
+def test_an_index_that_lists_nothing_is_an_empty_mirror(mirror: LayoutMirror) -> None:
+    for text in ('{"schemaVersion":2}', '{"schemaVersion":2,"manifests":null}'):
+        (mirror.path / "index.json").write_text(text)
+        assert mirror.repository("").tags() == ()
+        assert mirror.entries() == ()

@@ -30,6 +30,6 @@ def relisted(index: Manifest, without: tuple[Digest, ...]) -> Manifest:
     listed_referrers(index)  # raises VerificationError if it is none
     document = json.loads(index.data)
     gone = {str(digest) for digest in without}
-    document["manifests"] = [entry for entry in document["manifests"] if entry["digest"] not in gone]
+    document["manifests"] = [entry for entry in document.get("manifests") or () if entry["digest"] not in gone]
     data = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return Manifest(index.media_type, data.encode())

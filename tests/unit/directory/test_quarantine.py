@@ -275,3 +275,15 @@ def test_a_pruning_that_was_killed_before_its_list_leaves_no_folder(mirror: Dire
     with mirror.pruning(1) as pruning:
         pruning.empty_quarantine(0)
     assert not begun.exists()
+
+
+def test_a_folder_with_no_moment_in_its_name_is_no_pruning(mirror: DirectoryMirror) -> None:
+    aside = mirror.place.root / ".quarantine" / "20269999T999999Z.00000000"
+    aside.mkdir(parents=True)
+    (aside / "list.json").write_text("{}")
+    with mirror.pruning(1) as pruning:
+        assert pruning.quarantined() == ()
+        assert pruning.empty_quarantine(1e12) == 0
+        with pytest.raises(UsageError) as caught:
+            pruning.restore(aside.name)
+    assert caught.value.code == "quarantine-unknown"

@@ -146,7 +146,10 @@ def test_how_long_it_is_believed_and_by_whom(mirror: DirectoryMirror) -> None:
     assert not known.believes(BLOB.digest, stamp)
 
 
-@pytest.mark.parametrize("data", [b"", b"null", b"[1]", b'{"a":1}', b'{"a":[1,2]}', b"\xff", b"[" * 100_000])
+_INFINITE = b'{"a":[1e999,1,1,1,1,"scrub"]}'
+
+
+@pytest.mark.parametrize("data", [b"", b"null", b"[1]", b'{"a":1}', b'{"a":[1,2]}', b"\xff", b"[" * 100_000, _INFINITE])
 def test_a_damaged_record_is_no_knowledge(mirror: DirectoryMirror, data: bytes) -> None:
     known = mirror.place.known
     known.note(BLOB.digest, (5, 1, 2, 3), Finder.SCRUB)

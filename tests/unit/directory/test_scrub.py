@@ -265,7 +265,12 @@ def test_it_reads_no_faster_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None
     assert sum(slept) == pytest.approx(5.0)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'{"began":"x"}', b'{"began":"9e99"}', b"\xff"])
+_HUGE = b'{"began":1' + b"0" * 400 + b"}"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[1]", b'{"began":"x"}', b'{"began":"9e99"}', b"\xff", _HUGE, b"[" * 4000]
+)
 def test_a_damaged_record_of_the_run_begins_anew(
     mirror: DirectoryMirror, store: Store, put: Manifest, data: bytes
 ) -> None:

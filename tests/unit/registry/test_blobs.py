@@ -41,10 +41,16 @@ def test_a_small_blob_takes_three_requests_and_one_that_is_known_whole_one(
     assert app.read_blob(EMPTY) == b"{}"
 
 
-def rot(registry: FakeRegistry, data: bytes) -> None:
+def rot(registry: FakeRegistry, data: bytes, name: str = IMAGE) -> None:
     """One bit of a blob that the registry holds."""
-    blobs = registry.held(IMAGE).blobs
+    blobs = registry.held(name).blobs
     blobs[str(Digest.of(data))] = bytes([data[0] ^ 1]) + data[1:]
+
+
+def drops(request: Request) -> None:
+    """Answer an upload as if it were kept."""
+    request.read()
+    request.answer(201, Location="/v2/x", Docker_Content_Digest=str(EMPTY.digest))
 
 
 def test_a_rotten_blob_is_sent_again_before_anything_rests_on_it(
@@ -61,11 +67,6 @@ def test_a_registry_that_keeps_the_rotten_bytes_is_refused(registry: FakeRegistr
     """docker-registry takes what it has under a digest for whole, and drops what is sent again."""
     app.put_blob(EMPTY, b"{}")
     rot(registry, b"{}")
-
-    def drops(request: Request) -> None:
-        request.read()
-        request.answer(201, Location="/v2/x", Docker_Content_Digest=str(EMPTY.digest))
-
     registry.faults = [Fault("PUT", "/blobs/uploads/", drops)]
     with pytest.raises(VerificationError) as caught:
         app.put_blob(EMPTY, b"{}")
@@ -195,11 +196,33 @@ def test_a_blob_is_mounted_without_a_byte_and_what_cannot_be_is_uploaded(
     assert app.put_blob(blob(BIG), BIG, elsewhere=["app", "nothing", "base"]) is Arrival.MOUNTED
     traffic = mirror.traffic - before
     assert traffic.sent == 0
-    assert traffic.requests == (("DELETE", 204, 1), ("HEAD", 404, 1), ("POST", 201, 1), ("POST", 202, 1))
+    assert traffic.requests == (
+        ("DELETE", 204, 1),
+        ("GET", 200, 1),
+        ("HEAD", 404, 1),
+        ("POST", 201, 1),
+        ("POST", 202, 1),
+    )
     assert registry.uploads == {"session-2": bytearray(BIG)}  # the first upload's: none is left open
     started = registry.count("POST")
     assert app.put_blob(EMPTY, b"{}", elsewhere=["a", "b", "c", "base", "d"]) is Arrival.UPLOADED
     assert registry.count("POST") - started == upload_module.MOUNTS
+
+
+def test_a_blob_that_is_mounted_rotten_is_sent(registry: FakeRegistry, mirror: RegistryMirror) -> None:
+    mirror.repository("base").put_blob(EMPTY, b"{}")
+    rot(registry, b"{}", "ns/base")
+    assert mirror.repository("app").put_blob(EMPTY, b"{}", elsewhere=["base"]) is Arrival.UPLOADED
+    assert registry.held(IMAGE).blobs[str(EMPTY.digest)] == b"{}"
+
+
+def test_a_blob_that_is_mounted_rotten_and_stays_so_is_refused(registry: FakeRegistry, mirror: RegistryMirror) -> None:
+    mirror.repository("base").put_blob(EMPTY, b"{}")
+    rot(registry, b"{}", "ns/base")
+    registry.faults = [Fault("PUT", "/blobs/uploads/", drops)]
+    with pytest.raises(VerificationError) as caught:
+        mirror.repository("app").put_blob(EMPTY, b"{}", elsewhere=["base"])
+    assert caught.value.code == "mirror-rotten"
 
 
 def test_an_upload_that_is_sent_to_another_host_takes_no_authorization_along(tmp_path: Path, pieces: None) -> None:

@@ -127,7 +127,7 @@ class _DirectoryScrub:
     def _begin(self) -> float:
         """Seconds since the epoch when this scrub, or the one that was broken off before, began."""
         place = self.mirror.place
-        with contextlib.suppress(ValueError, TypeError, LookupError):
+        with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError, OverflowError):
             file = open_unlinked(place.root, place.root / ".scrub" / "run.json")
             if file is not None:
                 with file:

@@ -139,11 +139,11 @@ class Pruning:
     def _stamps(self) -> Iterator[Path]:
         with contextlib.suppress(FileNotFoundError):
             # Without a list nothing was moved: killed while the list was written.
-            yield from (path for path in self._folder.iterdir() if _STAMP.fullmatch(path.name) and _listed(path))
+            yield from (path for path in self._folder.iterdir() if _is_stamp(path.name) and _listed(path))
 
     def _aside_of(self, stamp: str) -> Path:
         path = self._folder / stamp
-        if not _STAMP.fullmatch(stamp) or not _listed(path):
+        if not _is_stamp(stamp) or not _listed(path):
             raise UsageError(
                 "quarantine-unknown",
                 f"nothing was pruned as '{stamp[:60]}', or it was deleted or brought back",
@@ -209,9 +209,19 @@ def _listed(path: Path) -> bool:
     return (path / LIST).is_file()
 
 
+def _is_stamp(name: str) -> bool:
+    """Return whether a folder's name is a stamp, with a moment that there is."""
+    try:
+        return _at(name) >= 0
+    except ValueError:
+        return False
+
+
 def _at(stamp: str) -> float:
+    """Raises ValueError."""
     found = _STAMP.fullmatch(stamp)
-    assert found is not None
+    if found is None:
+        raise ValueError(stamp)
     return datetime.strptime(found[1], _TIME).replace(tzinfo=UTC).timestamp()
 
 

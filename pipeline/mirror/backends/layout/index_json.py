@@ -47,9 +47,9 @@ class IndexEntry:
 
 def read_entries(layout: Path) -> list[IndexEntry]:
     """Read the entries of a layout's index.json. Raises VerificationError, UsageError `not-a-layout`."""
-    index = Reader.parse(read_document(layout / "index.json"), "index.json")
-    index.get("manifests").items()  # An array of objects, or this says what is wrong.
-    return [index_entry(value) for value in json.loads(read_document(layout / "index.json"))["manifests"] or ()]
+    data = read_document(layout / "index.json")
+    Reader.parse(data, "index.json").get("manifests").items()  # An array or nothing, or this says what is wrong.
+    return [index_entry(value) for value in json.loads(data).get("manifests") or ()]
 
 
 def write_entries(layout: Path, entries: Iterable[IndexEntry]) -> None:

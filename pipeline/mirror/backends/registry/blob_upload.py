@@ -81,7 +81,7 @@ class BlobUpload:
         return False
 
     def send(self, task: Task) -> None:
-        """BlobUpload it. Raises VerificationError `blob-mismatch` if the bytes are not the descriptor's, and what
+        """Upload it. Raises VerificationError `blob-mismatch` if the bytes are not the descriptor's, and what
         `Exchange.ask` raises."""
         patience = self._exchange.patience()
         for left in reversed(range(SESSIONS)):

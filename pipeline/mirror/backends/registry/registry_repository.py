@@ -200,7 +200,7 @@ class RegistryRepository(Repository):
     # --- writing ---------------------------------------------------------------------------------
 
     def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
-        """Make sure that a blob is here: looked for, else mounted from one of `elsewhere`, else uploaded."""
+        """Make sure that a blob is here: looked for, else mounted from one of `elsewhere` and read, else uploaded."""
         known_digest(content, descriptor)
         self._write()
         size = self._blob_size(descriptor.digest)
@@ -209,7 +209,10 @@ class RegistryRepository(Repository):
             return Arrival.PRESENT
         upload = BlobUpload(self._exchange, self._full, descriptor, content)
         if not present and upload.mount([self._address.full(name) for name in elsewhere if name != self._name]):
-            return Arrival.MOUNTED
+            if self._is_whole(descriptor, descriptor.size):
+                return Arrival.MOUNTED
+            present = True  # It came rotten from there, and is sent as if it had been here.
+            upload = BlobUpload(self._exchange, self._full, descriptor, content)
         label = f"{self._name} {descriptor.digest.short}"
         with task(self._progress, "publish", label, total=descriptor.size, unit="bytes") as running:
             upload.send(running)
