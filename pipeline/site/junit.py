@@ -8,12 +8,13 @@ product). The checks of a product with which nothing was done were not asked tha
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from pipeline.escaping import cleaned
 from pipeline.model.night import Night, Outcome, Product, Stage
 from pipeline.model.published_image import CheckFigure
-from pipeline.site.markup import attributes, text
 from pipeline.site.words import moment
+from pipeline.smoke.junit_document import JunitCase, JunitResult, JunitSuite, junit_document
 
 _ASKED = frozenset({Stage.SMOKE, Stage.PUBLISH})
 """Stages in which a product that failed has been asked its checks."""
@@ -28,64 +29,27 @@ def junit_xml(night: Night) -> bytes:
     own = _of_night(night)
     if own.cases:
         suites.append(own)
-    totals = attributes(
-        name=f"night of {night.catalogue}",
-        tests=sum(len(suite.cases) for suite in suites),
-        failures=sum(suite.count("failure") for suite in suites),
-        errors=sum(suite.count("error") for suite in suites),
-        time=_seconds(night.ended - night.began),
-    )
-    body = "".join(_written(suite, number) for number, suite in enumerate(suites))
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites{totals}>\n{body}</testsuites>\n'.encode()
+    return junit_document(f"night of {night.catalogue}", suites, took=night.ended - night.began, clean=cleaned)
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """A test case. `result` is "" if it passed, else `failure`, `error` or `skipped`, and then `kind`, `message` and
-    `said` tell why. `took` milliseconds."""
-
-    classname: str
-    name: str
-    took: int
-    result: str = ""
-    kind: str = ""
-    message: str = ""
-    said: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Suite:
-    """A suite. `began` milliseconds since the epoch, `took` milliseconds."""
-
-    name: str
-    package: str
-    host: str
-    began: int
-    took: int
-    facts: tuple[tuple[str, object], ...]
-    cases: tuple[_Case, ...]
-    out: str = ""
-    err: str = ""
-
-    def count(self, result: str) -> int:
-        """How many cases came to that."""
-        return sum(case.result == result for case in self.cases)
-
-
-def _of_product(product: Product, night: Night) -> _Suite:
+def _of_product(product: Product, night: Night) -> JunitSuite:
     failure = product.run.failure
     asked = product.run.outcome in (Outcome.BUILT, Outcome.RETESTED) or (
         product.run.outcome is Outcome.FAILED and failure is not None and failure.stage in _ASKED
     )
     checks = tuple(_check(check, product) for check in product.published.checks) if asked else ()
     # A smoke test's failure is told by its checks, as far as one of them did not pass.
-    told = failure is not None and failure.stage is Stage.SMOKE and any(case.result for case in checks)
+    told = (
+        failure is not None
+        and failure.stage is Stage.SMOKE
+        and any(case.result is not JunitResult.PASSED for case in checks)
+    )
     name = _named(product.name, product.platform, product.arch)
-    return _Suite(
+    return JunitSuite(
         name=name,
         package=product.name,
         host=product.run.worker or _HERE,
-        began=product.run.began or night.began,
+        began=_time(product.run.began or night.began),
         took=product.run.took,
         facts=tuple(_facts(product)),
         cases=(_image(product, name, sum(case.took for case in checks), told), *checks),
@@ -94,74 +58,51 @@ def _of_product(product: Product, night: Night) -> _Suite:
     )
 
 
-def _image(product: Product, name: str, checks_took: int, told: bool) -> _Case:
+def _image(product: Product, name: str, checks_took: int, told: bool) -> JunitCase:
     failure = product.run.failure
-    case = _Case(product.name, f"{name}: {product.run.outcome}", max(0, product.run.took - checks_took))
+    case = JunitCase(product.name, f"{name}: {product.run.outcome}", max(0, product.run.took - checks_took))
     message = failure.message if failure else product.run.why
     if product.run.outcome is Outcome.BLOCKED:
-        return replace(case, result="skipped", message=message)
+        return replace(case, result=JunitResult.SKIPPED, message=message)
     if product.run.outcome is not Outcome.FAILED or told:
         return case
     lines = (failure.message, failure.place, failure.hint, failure.command) if failure else (product.run.why,)
     kind = failure.code if failure else "failed"
-    return replace(case, result="error", kind=kind, message=message, said="\n".join(line for line in lines if line))
+    return replace(
+        case, result=JunitResult.ERROR, kind=kind, message=message, said="\n".join(line for line in lines if line)
+    )
 
 
-def _check(check: CheckFigure, product: Product) -> _Case:
-    case = _Case(f"{product.name}.{check.instance}", check.name, check.took)
+def _check(check: CheckFigure, product: Product) -> JunitCase:
+    case = JunitCase(f"{product.name}.{check.instance}", check.name, check.took)
     if check.passed:
         return case
     first = check.detail.splitlines()[0] if check.detail.strip() else "failed"
-    return replace(case, result="failure", kind="check", message=first, said=check.detail)
+    return replace(case, result=JunitResult.FAILURE, kind="check", message=first, said=check.detail)
 
 
-def _of_night(night: Night) -> _Suite:
+def _of_night(night: Night) -> JunitSuite:
     cases = []
     for state in night.repositories:
         name = f"{_named(state.repository, state.platform, state.arch)} can be read"
-        case = _Case("night.repositories", name, 0)
+        case = JunitCase("night.repositories", name, 0)
         if state.problem:
-            case = replace(case, result="error", kind="repository", message=state.problem, said=state.problem)
+            case = replace(case, result=JunitResult.ERROR, kind="repository", message=state.problem, said=state.problem)
         cases.append(case)
     if night.threshold:
-        case = _Case("night.fixes", f"no missing fix is past {night.threshold}", 0)
+        case = JunitCase("night.fixes", f"no missing fix is past {night.threshold}", 0)
         if night.exceeded:
             said = "\n".join(night.exceeded)
-            case = replace(case, result="failure", kind="threshold", message=night.exceeded[0], said=said)
+            case = replace(case, result=JunitResult.FAILURE, kind="threshold", message=night.exceeded[0], said=said)
         cases.append(case)
     facts = (("catalogue", night.catalogue), ("destination", night.destination), ("exit_code", night.exit_code))
-    return _Suite("night", "night", _HERE, night.began, 0, facts, tuple(cases))
-
-
-def _written(suite: _Suite, number: int) -> str:
-    opening = attributes(
-        name=suite.name,
-        id=number,
-        package=suite.package,
-        hostname=suite.host,
-        timestamp=f"{moment(suite.began):%Y-%m-%dT%H:%M:%S}",
-        tests=len(suite.cases),
-        failures=suite.count("failure"),
-        errors=suite.count("error"),
-        skipped=suite.count("skipped"),
-        time=_seconds(suite.took),
-    )
-    properties = "".join(f"   <property{attributes(name=key, value=value)}/>\n" for key, value in suite.facts)
-    return (
-        f" <testsuite{opening}>\n  <properties>\n{properties}  </properties>\n"
-        f"{''.join(_case(case) for case in suite.cases)}"
-        f"  <system-out>{text(suite.out)}</system-out>\n  <system-err>{text(suite.err)}</system-err>\n </testsuite>\n"
+    return JunitSuite(
+        "night", cases, package="night", host=_HERE, began=_time(night.began), took=0, facts=facts, out="", err=""
     )
 
 
-def _case(case: _Case) -> str:
-    opening = attributes(classname=case.classname, name=case.name, time=_seconds(case.took))
-    if not case.result:
-        return f"  <testcase{opening}/>\n"
-    if case.result == "skipped":
-        return f"  <testcase{opening}><skipped{attributes(message=case.message)}/></testcase>\n"
-    why = attributes(message=case.message, type=case.kind)
-    return f"  <testcase{opening}><{case.result}{why}>{text(case.said)}</{case.result}></testcase>\n"
+def _time(milliseconds: int) -> str:
+    return f"{moment(milliseconds):%Y-%m-%dT%H:%M:%S}"
 
 
 def _named(*parts: str) -> str:
@@ -189,7 +130,3 @@ def _facts(product: Product) -> Iterator[tuple[str, object]]:
             yield key, value
     if product.published.missing:
         yield "missing_fixes", len(product.published.missing)
-
-
-def _seconds(milliseconds: int) -> str:
-    return f"{milliseconds / 1000:.3f}"

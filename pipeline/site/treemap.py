@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import squarify
+
 from pipeline.model.published_image import PackageSize
 
 WIDTH = 1040.0
@@ -81,21 +83,11 @@ class LayerArea:
 def squarified(sizes: Sequence[int], place: Rectangle) -> tuple[Rectangle, ...]:
     """A rectangle for each size, in the order given (largest first gives the best shapes), that fill `place` without a
     gap and have areas in proportion. Sizes are above 0."""
-    total = sum(sizes)
-    scale = place.area / total if total else 0.0
-    areas = [size * scale for size in sizes]
-    done: list[Rectangle] = []
-    rest = place
-    first = 0
-    while first < len(areas):
-        side = min(rest.width, rest.height)
-        end = first + 1
-        while end < len(areas) and _worst(areas[first : end + 1], side) <= _worst(areas[first:end], side):
-            end += 1
-        row, rest = _row(areas[first:end], rest)
-        done += row
-        first = end
-    return tuple(done)
+    scaled = squarify.normalize_sizes(sizes, place.width, place.height)
+    return tuple(
+        Rectangle(one["x"], one["y"], one["dx"], one["dy"])
+        for one in squarify.squarify(scaled, place.x, place.y, place.width, place.height)
+    )
 
 
 def treemap(packages: Sequence[PackageSize], layers: Sequence[str]) -> tuple[LayerArea, ...]:
@@ -137,31 +129,6 @@ def _fitting(label: str, place: Rectangle) -> str:
     if place.height < 16 or wanted > place.width:
         return ""
     return "all" if wanted <= place.width * NARROW / WIDTH else "wide"
-
-
-def _worst(row: Sequence[float], side: float) -> float:
-    """The worst ratio of sides in a row of areas along a side."""
-    total = sum(row)
-    return max(side * side * max(row) / (total * total), total * total / (side * side * min(row)))
-
-
-def _row(row: Sequence[float], place: Rectangle) -> tuple[list[Rectangle], Rectangle]:
-    """Areas laid along the shorter side of `place`, and what is left of it."""
-    total = sum(row)
-    laid = []
-    if place.width >= place.height:
-        across = total / place.height
-        y = place.y
-        for area in row:
-            laid.append(Rectangle(place.x, y, across, area / across))
-            y += area / across
-        return laid, Rectangle(place.x + across, place.y, max(0.0, place.width - across), place.height)
-    down = total / place.width
-    x = place.x
-    for area in row:
-        laid.append(Rectangle(x, place.y, area / down, down))
-        x += area / down
-    return laid, Rectangle(place.x, place.y + down, place.width, max(0.0, place.height - down))
 
 
 def _percent(pixels: float) -> str:

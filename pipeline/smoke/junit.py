@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
-from xml.sax.saxutils import escape, quoteattr
 
 from pipeline.escaping import visible
 from pipeline.model.report import InstanceReport, SmokeReport
+from pipeline.smoke.junit_document import JunitCase, JunitResult, JunitSuite, junit_document
 from pipeline.smoke.report import neighbours_line
 
 
@@ -18,51 +19,34 @@ def junit(report: SmokeReport, name: str) -> bytes:
         suites.append(_neighbours(report, name))
     whole = report.failure or (f"judged again: {'; '.join(report.problems)}" if _misjudged(report) else "")
     if whole:
-        suites.append(_verdict(whole, name))
-    tests = sum(len(instance.checks) for instance in report.instances) + bool(whole) + len(report.neighbours)
-    failures = sum(not check.passed for instance in report.instances for check in instance.checks)
-    failures += sum(not figures.passed for figures in report.neighbours)
-    body = "\n".join(suites)
-    return (
-        '<?xml version="1.0" encoding="UTF-8"?>\n'
-        f"<testsuites{_attributes(name=name, tests=tests, failures=failures + bool(whole), errors=0)}"
-        f"{_attributes(time=_seconds(report.took))}>\n{body}\n</testsuites>\n"
-    ).encode()
+        case = _failed(JunitCase(name, "the run as a whole", 0), whole, whole)
+        suites.append(JunitSuite(f"{name} as a whole", (case,)))
+    return junit_document(name, suites, took=report.took, clean=visible)
 
 
-def _suite(report: SmokeReport, instance: InstanceReport, name: str) -> str:
-    failed = sum(not check.passed for check in instance.checks)
-    took = sum(check.took for check in instance.checks)
-    opening = _attributes(
-        name=instance.name, tests=len(instance.checks), failures=failed, errors=0, time=_seconds(took)
-    )
-    lines = [f" <testsuite{opening}{_attributes(timestamp=_time(report.started))}>", "  <properties>"]
-    lines += [f"   <property{_attributes(name=key, value=value)}/>" for key, value in _facts(report, instance)]
-    lines.append("  </properties>")
+def _suite(report: SmokeReport, instance: InstanceReport, name: str) -> JunitSuite:
+    cases = []
     for check in instance.checks:
-        opening = _attributes(classname=f"{name}.{instance.name}", name=check.name, time=_seconds(check.took))
-        if check.passed:
-            lines.append(f"  <testcase{opening}/>")
-        else:
-            first = check.detail.splitlines()[0] if check.detail else "failed"
-            lines.append(
-                f"  <testcase{opening}><failure{_attributes(message=first)}>{_text(check.detail)}</failure></testcase>"
-            )
-    lines += [f"  <system-out>{_text(instance.log)}</system-out>", " </testsuite>"]
-    return "\n".join(lines)
+        case = JunitCase(f"{name}.{instance.name}", check.name, check.took)
+        first = check.detail.splitlines()[0] if check.detail else "failed"
+        cases.append(case if check.passed else _failed(case, first, check.detail))
+    return JunitSuite(
+        instance.name,
+        cases,
+        began=datetime.fromtimestamp(report.started, UTC).strftime("%Y-%m-%dT%H:%M:%S"),
+        facts=tuple(_facts(report, instance)),
+        out=instance.log,
+    )
 
 
-def _neighbours(report: SmokeReport, name: str) -> str:
+def _neighbours(report: SmokeReport, name: str) -> JunitSuite:
     suite = f"{name} among neighbours"
-    failed = sum(not figures.passed for figures in report.neighbours)
-    lines = [f" <testsuite{_attributes(name=suite, tests=len(report.neighbours), failures=failed, errors=0)}>"]
+    cases = []
     for figures in report.neighbours:
-        inner = f"<system-out>{_text(neighbours_line(figures))}</system-out>"
-        if not figures.passed:
-            inner = f"<failure{_attributes(message=figures.detail)}>{_text(figures.detail)}</failure>{inner}"
-        case = _attributes(classname=suite, name=f"one does {figures.misbehaviour}", time="0.000")
-        lines.append(f"  <testcase{case}>{inner}</testcase>")
-    return "\n".join([*lines, " </testsuite>"])
+        told = neighbours_line(figures)
+        case = JunitCase(suite, f"one does {figures.misbehaviour}", 0, out=told)
+        cases.append(case if figures.passed else _failed(case, figures.detail, figures.detail))
+    return JunitSuite(suite, cases)
 
 
 def _misjudged(report: SmokeReport) -> bool:
@@ -70,11 +54,8 @@ def _misjudged(report: SmokeReport) -> bool:
     return report.claimed and not report.passed
 
 
-def _verdict(whole: str, name: str) -> str:
-    opening = _attributes(name=f"{name} as a whole", tests=1, failures=1, errors=0, time="0.000")
-    case = _attributes(classname=name, name="the run as a whole", time="0.000")
-    failure = f"<failure{_attributes(message=whole)}>{_text(whole)}</failure>"
-    return f" <testsuite{opening}>\n  <testcase{case}>{failure}</testcase>\n </testsuite>"
+def _failed(case: JunitCase, message: str, said: str) -> JunitCase:
+    return replace(case, result=JunitResult.FAILURE, message=message, said=said)
 
 
 def _facts(report: SmokeReport, instance: InstanceReport) -> Iterable[tuple[str, str]]:
@@ -103,19 +84,3 @@ def _facts(report: SmokeReport, instance: InstanceReport) -> Iterable[tuple[str,
             yield key, str(value)
     for key, value in instance.measured:
         yield f"measured.{key}", str(value)
-
-
-def _attributes(**values: object) -> str:
-    return "".join(f" {key}={quoteattr(visible(str(value)))}" for key, value in values.items())
-
-
-def _text(text: str) -> str:
-    return escape(visible(text))
-
-
-def _seconds(milliseconds: int) -> str:
-    return f"{milliseconds / 1000:.3f}"
-
-
-def _time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")

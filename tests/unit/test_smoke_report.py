@@ -158,7 +158,7 @@ class TestJunit:
             "tests": "2",
             "failures": "1",
             "errors": "0",
-            "time": "2.000",
+            "time": "2.0",
         }
         (suite,) = document.findall("testsuite")
         assert suite.attrib["timestamp"] == "2023-11-14T22:13:20"
