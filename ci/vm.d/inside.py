@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline import process
 from pipeline.model.image import ImageConfig
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
 from pipeline.sandbox import (
     BuildLimits,
     Station,

@@ -24,6 +24,7 @@ from pipeline.cli.command import (
     say,
     tell,
 )
+from pipeline.cli.limit_options import NOTHING_ASKED, Asked, limits_of, with_limits
 from pipeline.cli.progress import Look, close
 from pipeline.cli.running import (
     Follower,
@@ -31,7 +32,6 @@ from pipeline.cli.running import (
     attend,
     describe,
     is_layout,
-    limits_of,
     order_of,
     run_as_json,
     stopped_by_signals,
@@ -125,18 +125,11 @@ def _subject(text: str, workshop: Workshop, layout: Path | None, output: Path) -
 
 
 @app.command("run")
+@with_limits
 def run_command(
     subject: SubjectArgument,
     instances: Annotated[int, typer.Option("--instances", min=1, max=100, help="How many.")] = 1,
-    cpus: Annotated[str | None, typer.Option("--cpus", help="Processors of each, such as 0.5.")] = None,
-    memory: Annotated[str | None, typer.Option("--memory", help="Memory of each, such as 512MiB.")] = None,
-    pids: Annotated[int | None, typer.Option("--pids", min=1, help="Processes and threads of each.")] = None,
-    bandwidth: Annotated[
-        str | None, typer.Option("--bandwidth", help="Network of each, each way, such as 100mbit.")
-    ] = None,
-    io_bandwidth: Annotated[
-        str | None, typer.Option("--io-bandwidth", help="Bytes to and from each volume, each way, such as 20MiB/s.")
-    ] = None,
+    asked: Asked = NOTHING_ASKED,
     publish: Annotated[
         list[str] | None,
         typer.Option(
@@ -171,12 +164,9 @@ def run_command(
     def act(around: Surroundings) -> int:
         workshop = around.workshop(store, runtime=runtime)
         image, plan = _subject(subject, workshop, None, output)
-        limits = limits_of(
-            plan.limits, cpus=cpus, memory=memory, pids=pids, bandwidth=bandwidth, io_bandwidth=io_bandwidth
-        )
         wanted = order_of(
             instances,
-            limits,
+            limits_of(plan.limits, asked),
             publish=publish or (),
             volume=volume or (),
             env=env or (),

@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -18,10 +17,9 @@ from pipeline import process
 from pipeline.errors import UsageError
 from pipeline.escaping import visible
 from pipeline.launch import Mounted, Published, Run, RunOrder, enter_command, shell_of
+from pipeline.model.limits import Limits
 from pipeline.model.report import CheckResult
-from pipeline.model.smoke import Limits
 from pipeline.progress import Progress
-from pipeline.recipes.quantities import Malformed, parse_bandwidth, parse_cpus, parse_size, parse_throughput
 from pipeline.sandbox import Instance
 
 _LOOK = 0.2
@@ -31,30 +29,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PORT_MOST = 65535
 
 # --- options -----------------------------------------------------------------------------------------------
-
-
-def limits_of(
-    limits: Limits,
-    *,
-    cpus: str | None,
-    memory: str | None,
-    pids: int | None,
-    bandwidth: str | None,
-    io_bandwidth: str | None,
-) -> Limits:
-    """The recipe's limits with a person's instead, where they say something. Raises UsageError."""
-    try:
-        return replace(
-            limits,
-            milli_cpus=limits.milli_cpus if cpus is None else parse_cpus(cpus),
-            memory=limits.memory if memory is None else parse_size(memory),
-            pids=limits.pids if pids is None else pids,
-            bandwidth=limits.bandwidth if bandwidth is None else parse_bandwidth(bandwidth),
-            io_bandwidth=limits.io_bandwidth if io_bandwidth is None else parse_throughput(io_bandwidth),
-            enforce=False,
-        )
-    except Malformed as error:
-        raise UsageError(error.code, str(error), hint=error.hint) from error
 
 
 def order_of(

@@ -20,8 +20,8 @@ from pipeline.cli.command import (
 from pipeline.cli.progress import Look, size_text
 from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.addresses import parse_address
+from pipeline.model.quantities import Malformed, parse_throughput
 from pipeline.model.scrub import Fate, Finding, Scrubbed
-from pipeline.recipes.quantities import Malformed, parse_throughput
 from pipeline.release import scrub
 
 _SHOWN = 100

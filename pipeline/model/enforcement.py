@@ -11,15 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from pipeline.model.limit import AsFileSystem, LimitReading
+from pipeline.model.limits import IN_STAGES, LIMITS, Limits
 from pipeline.model.report import SmokeReport
-from pipeline.model.smoke import LimitReading, Limits
 
-_SLACK = {"memory": 4096, "tmpfs": 4096, "cpus": 1, "bandwidth": 8}
-"""Amounts by which the kernel may round a limit up.
-Memory is rounded to pages, processors to thousandths, bandwidth to bytes."""
-
-_SHARES = frozenset({"io_weight"})
-"""Limits that are shares, of which more is no less strict."""
+_BY_NAME = {limit.name: limit for limit in LIMITS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +78,7 @@ def _is_glob(pattern: str) -> bool:
 
 def asked_limits(limits: Limits) -> tuple[tuple[str, int], ...]:
     """Limits by the names that readings have; of scratch space and volumes the sandbox knows which there are."""
-    found = (
-        ("cpus", limits.milli_cpus),
-        ("memory", limits.memory),
-        ("pids", limits.pids),
-        ("open_files", limits.open_files),
-        ("bandwidth", limits.bandwidth),
-        ("io_weight", limits.io_weight),
-        ("io_bandwidth", limits.io_bandwidth),
-    )
+    found = ((limit.name, limits[limit]) for limit in IN_STAGES if not isinstance(limit.set_by, AsFileSystem))
     return tuple((name, value) for name, value in found if value is not None)
 
 
@@ -98,7 +86,9 @@ def is_enforced(reading: LimitReading) -> bool:
     """Tell whether what was read back holds what was asked for."""
     if not reading.enforced or reading.read is None:
         return False
-    return reading.name in _SHARES or reading.read <= reading.asked + _SLACK.get(reading.name, 0)
+    limit = _BY_NAME.get(reading.name)
+    slack, share = (limit.slack, limit.share) if limit is not None else (0, False)
+    return share or reading.read <= reading.asked + slack
 
 
 def _of(reading: LimitReading) -> LimitEnforcement:

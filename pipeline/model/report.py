@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pipeline.digest import Digest
 from pipeline.model.answers import Answer, NoAnswer
 from pipeline.model.image import ImageConfig
-from pipeline.model.smoke import LimitReading, SmokePlan, Variant
+from pipeline.model.limit import LimitReading
+from pipeline.model.smoke import SmokePlan, Variant
 
 UNRECORDED = NoAnswer("no answer was recorded")
 

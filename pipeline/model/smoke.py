@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pipeline.model.limits import AnyLimit, Limits
+from pipeline.model.limits.cpus import LIMIT as CPUS
+from pipeline.model.limits.memory import LIMIT as MEMORY
+from pipeline.model.limits.pids import LIMIT as PIDS
 from pipeline.model.probes import Rules, Subject
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one instance may use. `milli_cpus`: thousandths of a core; `memory`: bytes, swap included;
-    `pids`: processes and threads; `bandwidth`: bits per second each way; `open_files`: descriptors per
-    process; `tmpfs`: bytes of each scratch file system; `volume`: bytes of each volume; `io_weight`: share of
-    the disk when others want it too, 10 to 1000; `io_bandwidth`: bytes per second to and from each volume.
-    None: no limit was asked for. `enforce`: a limit that the kernel did not take fails the run."""
-
-    milli_cpus: int | None = None
-    memory: int | None = None
-    pids: int | None = None
-    bandwidth: int | None = None
-    open_files: int | None = None
-    tmpfs: int = 64 << 20
-    enforce: bool = False
-    volume: int = 4 << 30
-    io_weight: int | None = None
-    io_bandwidth: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +88,14 @@ class Misbehaviour(StrEnum):
     FLOOD = "flood"
 
 
+CONTAINED_BY: Mapping[Misbehaviour, AnyLimit] = {
+    Misbehaviour.SPIN: CPUS,
+    Misbehaviour.ALLOCATE: MEMORY,
+    Misbehaviour.FORK: PIDS,
+}
+"""Limits without which a misbehaviour would disturb the whole machine, instead of the neighbours."""
+
+
 @dataclass(frozen=True, slots=True)
 class Neighbours:
     """`count` instances at the same time, of which one misbehaves in each way in turn: the others must still
@@ -131,14 +124,3 @@ class SmokePlan:
     variants: tuple[Variant, ...] = ()
     upgrade_from: str = ""
     neighbours: Neighbours | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LimitReading:
-    """A limit as asked for and as read back from the kernel. `enforced` False: the kernel did not take it."""
-
-    name: str
-    asked: int
-    read: int | None
-    enforced: bool
-    reason: str = ""

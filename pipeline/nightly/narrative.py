@@ -13,6 +13,7 @@ from pipeline.errors import RelbuildError
 from pipeline.gather import Workshop
 from pipeline.mirror.protocol import Mirror
 from pipeline.model.absolute_path import AbsolutePath, absolute
+from pipeline.model.limits.memory import LIMIT as MEMORY
 from pipeline.model.lock import Lock
 from pipeline.model.night import Failure, Night, Outcome, Product, SetAside, Stage
 from pipeline.nightly.auditing import audited, read_bulletins
@@ -236,7 +237,7 @@ class _Shift:
         entry = self.catalogue.find(job.product.name)
         assert entry is not None
         assert entry.recipe is not None
-        return entry.recipe.smoke.instances * (entry.recipe.smoke.limits.memory or 0)
+        return entry.recipe.smoke.instances * (entry.recipe.smoke.limits[MEMORY] or 0)
 
     def _files(self, job: Job) -> tuple[AbsolutePath, ...]:
         """The files of this machine that a job reads."""

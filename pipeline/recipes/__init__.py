@@ -7,6 +7,7 @@ the line that it stands in, its path in the document, and what to write instead.
 """
 
 from pipeline.recipes.assembly import load_recipe, scope
+from pipeline.recipes.limits_reference import limits_reference
 from pipeline.recipes.platforms import Platforms, load_platforms
 from pipeline.recipes.reference import json_schema, platforms_schema, reference, rules_reference, rules_schema
 from pipeline.recipes.rules import load_rules
@@ -18,6 +19,7 @@ __all__ = [
     "Start",
     "find_recipe",
     "json_schema",
+    "limits_reference",
     "load_platforms",
     "load_recipe",
     "load_rules",

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.documents import DocumentPath
+from pipeline.model.limits import LIMITS, Limits
 from pipeline.model.probes import Rule
-from pipeline.model.smoke import Check, CheckKind, Expectation, Limits, Misbehaviour, Neighbours, SmokePlan
+from pipeline.model.smoke import CONTAINED_BY, Check, CheckKind, Expectation, Neighbours, SmokePlan
 from pipeline.recipes.problems import Problems, place
 from pipeline.recipes.questions import CheckDocument, ExpectDocument, NeighboursDocument, ReadyDocument
 from pipeline.recipes.rendering import Renderer
@@ -86,18 +87,7 @@ def plan_smoke(source: Source, scope: Mapping[str, object], problems: Problems) 
 
 def plan_limits(document: LimitsDocument) -> Limits:
     """The limits that a document asks for."""
-    return Limits(
-        milli_cpus=document.cpus,
-        memory=document.memory,
-        pids=document.pids,
-        bandwidth=document.bandwidth,
-        open_files=document.open_files,
-        tmpfs=document.tmpfs,
-        enforce=document.enforce,
-        volume=document.volume,
-        io_weight=document.io_weight,
-        io_bandwidth=document.io_bandwidth,
-    )
+    return Limits(enforce=document.enforce, **{limit.member: getattr(document, limit.name) for limit in LIMITS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +143,11 @@ class _Builder:
         if not any(check.kind in _TALKING for check in asked):
             message = "there is nothing by which neighbours could be measured"
             self.refuse("neighbours-silent", message, "add a check by http, port or socket", path)
-        needs = {Misbehaviour.ALLOCATE: "memory", Misbehaviour.FORK: "pids", Misbehaviour.SPIN: "cpus"}
         for misbehaviour in document.misbehave:
-            limit = needs.get(misbehaviour)
-            if limit is not None and getattr(smoke.limits, limit) is None:
+            limit = CONTAINED_BY.get(misbehaviour)
+            if limit is not None and getattr(smoke.limits, limit.name) is None:
                 message = f"'{misbehaviour}' without a limit would disturb the whole machine"
-                self.refuse("neighbours-unlimited", message, f"add smoke.limits.{limit}", path, "misbehave")
+                self.refuse("neighbours-unlimited", message, f"add smoke.limits.{limit.name}", path, "misbehave")
         return Neighbours(
             count=document.count,
             misbehave=tuple(dict.fromkeys(document.misbehave)),

@@ -8,14 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, assert_never
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from pipeline.model import quantities
+from pipeline.model.quantities import SIZE, Form, Malformed, Quantity, WholeNumber
 from pipeline.model.recipe import Without
-from pipeline.recipes import paths, quantities
-from pipeline.recipes.quantities import Malformed
+from pipeline.recipes import paths
 
 LONGEST_TEXT = 64 << 10
 """Characters of one text in a recipe; longer ones belong into files."""
@@ -349,7 +350,7 @@ Mode = Annotated[
     checked(quantities.parse_mode),
     WithJsonSchema({"type": "string", "pattern": "^[0-7]{3,4}$"}),
 ]
-Size = Annotated[int, Named("size", quantities.write_size), checked(quantities.parse_size), WithJsonSchema(_QUANTITY)]
+Size = Annotated[int, Named(SIZE.name, SIZE.write), checked(SIZE.parse), WithJsonSchema(_QUANTITY)]
 Duration = Annotated[
     int,
     Named("duration", quantities.write_duration),
@@ -368,14 +369,6 @@ Validity = Annotated[
     checked(quantities.parse_validity),
     WithJsonSchema({"type": "string"}),
 ]
-Bandwidth = Annotated[int, Named("bandwidth"), checked(quantities.parse_bandwidth), WithJsonSchema({"type": "string"})]
-Throughput = Annotated[
-    int,
-    Named("bytes per second", quantities.write_throughput),
-    checked(quantities.parse_throughput),
-    WithJsonSchema({"type": "string"}),
-]
-Cpus = Annotated[int, Named("number of processors"), checked(quantities.parse_cpus), WithJsonSchema(_QUANTITY)]
 Port = Annotated[str, Named("port"), checked(_port), WithJsonSchema({"type": ["integer", "string"]})]
 ExposedPort = Annotated[
     str,
@@ -396,3 +389,15 @@ Owner = Annotated[
 Date = Annotated[str, Named("date"), checked(_date), WithJsonSchema({"type": "string", "format": "date"})]
 Pattern = Annotated[str, Named("pattern"), checked(_pattern), WithJsonSchema({"type": "string", "format": "regex"})]
 Url = Annotated[str, Named("URL"), checked(_url), WithJsonSchema({"type": "string", "format": "uri"})]
+
+
+def annotation_of(form: Form) -> Any:  # noqa: ANN401  it is a type made at run time
+    """The type of a value of a form, for models that are made from declarations."""
+    match form:
+        case Quantity():
+            schema = _QUANTITY if form.numeric else {"type": "string"}
+            return Annotated[int, Named(form.name, form.write), checked(form.parse), WithJsonSchema(schema)]
+        case WholeNumber(least, most):
+            return Annotated[int, Field(ge=least, le=most)]
+        case other:
+            assert_never(other)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from pipeline.recipes.quantities import Malformed
+from pipeline.model.quantities import Malformed
 
 LONGEST_PATH = 4096
 LONGEST_NAME = 255

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from pipeline.model.jsonpath import parse_path
 from pipeline.model.probes import FileSort, Restart
+from pipeline.model.quantities import Malformed
 from pipeline.model.smoke import Misbehaviour, Variant
 from pipeline.recipes.fields import (
     Duration,
@@ -35,7 +36,6 @@ from pipeline.recipes.fields import (
     choice,
     kind,
 )
-from pipeline.recipes.quantities import Malformed
 
 
 def _plain(value: object) -> object:

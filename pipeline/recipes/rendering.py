@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pipeline.documents import DocumentPath
 from pipeline.errors import RecipeError
 from pipeline.model.probes import Rule, Rules
+from pipeline.model.quantities import Malformed, parse_size
 from pipeline.recipes.fields import PORT_MOST, pattern_of
 from pipeline.recipes.problems import Problems, place
-from pipeline.recipes.quantities import Malformed, parse_size
 from pipeline.recipes.questions import RuleDocument
 from pipeline.recipes.sources import Source
 from pipeline.render import evaluate

@@ -7,18 +7,17 @@ Inside `image` and `smoke`, words of a key are joined with `_`, elsewhere with `
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model
 
+from pipeline.model.limits import LIMITS, AnyLimit
 from pipeline.recipes.fields import (
     ID_MOST,
     AccountName,
     Architecture,
-    Bandwidth,
     Beside,
     BesideOrUrl,
-    Cpus,
     Date,
     ExposedPort,
     FileTarget,
@@ -31,13 +30,12 @@ from pipeline.recipes.fields import (
     Owner,
     Sha256,
     SignalName,
-    Size,
     Strict,
     Target,
     Text,
-    Throughput,
     Url,
     VariableName,
+    annotation_of,
 )
 from pipeline.recipes.questions import CheckDocument, NeighboursDocument, ReadyDocument, Variants
 
@@ -210,26 +208,23 @@ class ImageDocument(Strict):
     labels: dict[Line, Text] = Field(default={}, description="labels of the image")
 
 
-class LimitsDocument(Strict):
+def _limit_field(limit: AnyLimit) -> tuple[Any, Any]:
+    kind = annotation_of(limit.form)
+    told = Field(default=limit.default, description=limit.meaning, examples=[limit.example])
+    return (kind if limit.default is not None else kind | None), told
+
+
+if TYPE_CHECKING:
+    _LimitFields = Strict
+else:
+    _LimitFields = create_model(
+        "_LimitFields", __base__=Strict, **{limit.name: _limit_field(limit) for limit in LIMITS}
+    )  # fmt: skip
+
+
+class LimitsDocument(_LimitFields):
     """What one instance may use."""
 
-    cpus: Cpus | None = Field(default=None, description="processors", examples=[0.5])
-    memory: Size | None = Field(default=None, description="memory and swap together", examples=["1GiB"])
-    pids: Annotated[int, Field(ge=1, le=1 << 22)] | None = Field(
-        default=None, description="processes and threads", examples=[200]
-    )
-    bandwidth: Bandwidth | None = Field(default=None, description="network, each way", examples=["100mbit"])
-    open_files: Annotated[int, Field(ge=16, le=1 << 20)] | None = Field(
-        default=None, description="open files of each process", examples=[1024]
-    )
-    tmpfs: Size = Field(default=64 << 20, description="size of each scratch file system", examples=["64MiB"])
-    volume: Size = Field(default=4 << 30, description="size of each volume", examples=["4GiB"])
-    io_weight: Annotated[int, Field(ge=10, le=1000)] | None = Field(
-        default=None, description="share of the disk beside others, of whom each has 100", examples=[100]
-    )
-    io_bandwidth: Throughput | None = Field(
-        default=None, description="bytes per second to and from each volume, each way", examples=["20MiB/s"]
-    )
     enforce: bool = Field(default=False, description="fail when the kernel does not take a limit")
 
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.model.limits.tmpfs import inodes_of
 from pipeline.sandbox import seccomp
 from pipeline.sandbox.idmap import mapping
-from pipeline.sandbox.keeper import inodes_of
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -61,9 +61,7 @@ _MASKED = (
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
 _DEVICES = 64 << 20
 """Bytes of /dev, where the image's root can make files: it owns the directory."""
-_CPU_PERIOD = 100_000
-_SMALLEST_QUOTA = 1_000
-"""Microseconds: less is refused by the kernel (sched-bwc.rst)."""
+_NO_DEVICES: Mapping[str, object] = {"devices": [{"allow": False, "access": "rwm"}]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,8 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class ProcessPlan:
-    """What runs: argv, environment, directory, and as whom (the image's numbers)."""
+    """What runs: argv, environment, directory, as whom (the image's numbers), and resource limits by
+    kind (getrlimit(2))."""
 
     argv: tuple[str, ...]
     environment: tuple[str, ...]
@@ -87,15 +86,13 @@ class ProcessPlan:
     gid: int = 0
     groups: tuple[int, ...] = ()
     capabilities: tuple[str, ...] = ()
-    open_files: int | None = None
-    file_size: int | None = None
+    rlimits: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerPlan:
-    """What it runs in. `base` is the first id on the machine, `shm` bytes of /dev/shm; the limits are as in
-    `pipeline.model.smoke.Limits`; `limit_swap`: the kernel counts swap; `namespaces`: those to
-    join, by kind; the runtime makes the others."""
+    """What it runs in. `base` is the first id on the machine, `shm` bytes of /dev/shm; `resources` are its limits, as
+    members of `linux.resources`; `namespaces`: those to join, by kind; the runtime makes the others."""
 
     process: ProcessPlan
     root: Path
@@ -105,21 +102,14 @@ class ContainerPlan:
     hostname: str
     shm: int
     mounts: Sequence[Mount] = ()
-    milli_cpus: int | None = None
-    memory: int | None = None
-    pids: int | None = None
-    limit_swap: bool = True
+    resources: Mapping[str, object] = field(default_factory=dict)
     sysctl: Mapping[str, str] = field(default_factory=dict)
     namespaces: Mapping[str, Path] = field(default_factory=dict)
 
 
 def process_spec(plan: ProcessPlan) -> dict[str, object]:
     """The `process` object."""
-    limits = [
-        *([("RLIMIT_NOFILE", plan.open_files)] if plan.open_files is not None else []),
-        *([("RLIMIT_FSIZE", plan.file_size)] if plan.file_size is not None else []),
-        ("RLIMIT_CORE", 0),
-    ]
+    limits = (*plan.rlimits, ("RLIMIT_CORE", 0))
     names = list(plan.capabilities)
     return {
         "terminal": False,
@@ -156,7 +146,7 @@ def spec(plan: ContainerPlan) -> dict[str, object]:
                 for kind in ("user", "pid", "network", "ipc", "uts", "mount", "cgroup")
             ],
             # Without control groups of its own a runtime must not be told to limit anything.
-            **({"cgroupsPath": plan.cgroup, "resources": _resources(plan)} if plan.cgroup else {}),
+            **({"cgroupsPath": plan.cgroup, "resources": {**_NO_DEVICES, **plan.resources}} if plan.cgroup else {}),
             "sysctl": dict(plan.sysctl),
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READ_ONLY),
@@ -206,17 +196,3 @@ def _bind(mount: Mount) -> dict[str, object]:
     if not mount.executable:
         options.append("noexec")
     return {"destination": mount.target, "type": "bind", "source": str(mount.source), "options": options}
-
-
-def _resources(plan: ContainerPlan) -> dict[str, object]:
-    resources: dict[str, object] = {"devices": [{"allow": False, "access": "rwm"}]}
-    if plan.memory is not None:
-        resources["memory"] = {"limit": plan.memory}
-        if plan.limit_swap:
-            resources["memory"] = {"limit": plan.memory, "swap": plan.memory}
-    if plan.pids is not None:
-        resources["pids"] = {"limit": plan.pids}
-    if plan.milli_cpus is not None:
-        quota = max(_SMALLEST_QUOTA, plan.milli_cpus * _CPU_PERIOD // 1000)
-        resources["cpu"] = {"quota": quota, "period": _CPU_PERIOD}
-    return resources

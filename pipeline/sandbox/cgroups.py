@@ -15,23 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking
+from pipeline.model.limits import LIMITS
+from pipeline.model.usage import Usage
 from pipeline.sandbox.rootless import LEAF, nested, own_group
 from pipeline.sandbox.untracked import command_processes, container_processes
-from pipeline.sandbox.usage import Usage, transferred
+from pipeline.sandbox.usage import transferred
 
 PARENT = "relbuild"
 """Folder of our groups in every hierarchy. It stays; it is empty when nothing runs."""
 
 _V1 = ("cpu", "cpuacct", "memory", "pids", "freezer", "devices", "cpuset", "blkio", "hugetlb", "net_cls")
-_WEIGHTS = (
-    ("io", "io.bfq.weight"),
-    ("io", "io.weight"),
-    ("blkio", "blkio.bfq.weight"),
-    ("blkio", "blkio.weight"),
-)
-"""Files of the share of disks, by controller (v2's is called io, v1's blkio); a machine has at most one of each
-pair that works, bfq's own first."""
-
 _EMPTYING = 10.0
 """Seconds until a killed group must be empty. A process that is stuck in the kernel may take some."""
 
@@ -141,39 +134,36 @@ class Group:
         text = "" if folder is None else _text(folder / file)
         return text or None
 
-    def _number(self, controller: str, file: str) -> int | None:
+    def write(self, controller: str, file: str, text: str) -> bool:
+        """Write to a file; False if there is none. Whether the kernel took it is found by reading it back."""
+        folder = self.folder(controller)
+        if folder is None or not (folder / file).exists():
+            return False
+        with contextlib.suppress(OSError):
+            (folder / file).write_text(text)
+        return True
+
+    def number(self, controller: str, file: str) -> int | None:
+        """Number in a file, or None."""
         text = (self.read(controller, file) or "").strip()
         return int(text) if text.lstrip("-").isdigit() else None
 
-    def _entry(self, controller: str, file: str, key: str) -> int | None:
+    def entry(self, controller: str, file: str, key: str) -> int | None:
+        """Number in the line of a file that begins with `key`, or None."""
         for line in (self.read(controller, file) or "").splitlines():
             name, _, value = line.partition(" ")
             if name == key and value.strip().isdigit():
                 return int(value)
         return None
 
-    # --- limits, as the kernel has them; None: no limit there ------------------------------------
+    @property
+    def version(self) -> int:
+        """1 or 2; 0 where this user may use none."""
+        return self.hierarchies.version
 
-    def milli_cpus(self) -> int | None:
-        """Thousandths of a core."""
-        if self.hierarchies.version == 2:
-            quota, _, period = (self.read("cpu", "cpu.max") or "max 1").strip().partition(" ")
-            return None if quota == "max" else round(int(quota) * 1000 / int(period))
-        limit = self._number("cpu", "cpu.cfs_quota_us")
-        span = self._number("cpu", "cpu.cfs_period_us")
-        return None if limit is None or limit < 0 or not span else round(limit * 1000 / span)
-
-    def memory(self) -> int | None:
-        """Bytes of memory."""
-        version1 = self.hierarchies.version == 1
-        return self._number("memory", "memory.limit_in_bytes" if version1 else "memory.max")
-
-    def memory_and_swap(self) -> int | None:
-        """Bytes of memory and swap together. v2 limits swap alone."""
-        if self.hierarchies.version == 1:
-            return self._number("memory", "memory.memsw.limit_in_bytes")
-        swap, memory = self._number("memory", "memory.swap.max"), self.memory()
-        return None if swap is None or memory is None else swap + memory
+    def has(self, controller: str) -> bool:
+        """Tell whether this controller can limit it."""
+        return self.hierarchies.has(controller)
 
     @property
     def limits_swap(self) -> bool:
@@ -190,51 +180,35 @@ class Group:
             (root / "cgroup.subtree_control").write_text("+memory")
         return (root / PARENT / "memory.swap.max").exists()
 
-    def pids(self) -> int | None:
-        """Processes and threads."""
-        return self._number("pids", "pids.max")
-
-    def io_weight(self) -> int | None:
-        """The share of disks, 10 to 1000 as in runtime-spec."""
-        for controller, file in _WEIGHTS:
-            words = (self.read(controller, file) or "").split()
-            if words and words[-1].isdigit():
-                return int(words[-1])
-        return None
-
-    def set_io_weight(self, weight: int) -> None:
-        """Set the share where the kernel has one; `io_weight` tells whether it has."""
-        for controller, file in _WEIGHTS:
-            folder = self.folder(controller)
-            if folder is not None and (folder / file).exists():
-                with contextlib.suppress(OSError):
-                    (folder / file).write_text(str(weight))
-                return
-
     # --- usage ---------------------------------------------------------------------------------
 
     def usage(self) -> Usage:
         """What was used so far. Read it before the group is removed."""
+        counted = {limit.counter.figure: limit.counter.read(self) for limit in LIMITS if limit.counter is not None}
+        oom_kills, pids_refused = counted.pop("oom_kills", None), counted.pop("pids_refused", None)
+        others = tuple((figure, count) for figure, count in counted.items() if count is not None)
         if self.hierarchies.version == 2:
             return Usage(
-                self._number("memory", "memory.peak"),
-                self._entry("cpu", "cpu.stat", "usage_usec"),
-                self._entry("cpu", "cpu.stat", "throttled_usec"),
-                self._number("pids", "pids.peak"),
-                self._entry("memory", "memory.events", "oom_kill"),
-                self._entry("pids", "pids.events", "max"),
+                self.number("memory", "memory.peak"),
+                self.entry("cpu", "cpu.stat", "usage_usec"),
+                self.entry("cpu", "cpu.stat", "throttled_usec"),
+                self.number("pids", "pids.peak"),
+                oom_kills,
+                pids_refused,
                 *transferred(self.read("io", "io.stat")),
+                counted=others,
             )
-        nanoseconds = self._number("cpuacct", "cpuacct.usage")
-        throttled = self._entry("cpu", "cpu.stat", "throttled_time")
+        nanoseconds = self.number("cpuacct", "cpuacct.usage")
+        throttled = self.entry("cpu", "cpu.stat", "throttled_time")
         return Usage(
-            self._number("memory", "memory.max_usage_in_bytes"),
+            self.number("memory", "memory.max_usage_in_bytes"),
             None if nanoseconds is None else nanoseconds // 1000,
             None if throttled is None else throttled // 1000,
-            self._number("pids", "pids.peak"),
-            self._entry("memory", "memory.oom_control", "oom_kill"),
-            self._entry("pids", "pids.events", "max"),
+            self.number("pids", "pids.peak"),
+            oom_kills,
+            pids_refused,
             *transferred(self.read("blkio", "blkio.throttle.io_service_bytes_recursive")),
+            counted=others,
         )
 
     # --- life ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline import process
 from pipeline.archives import libarchive_version
 from pipeline.errors import RelbuildError
+from pipeline.model.limits import LIMITS
 from pipeline.sandbox import kernel, loop
 from pipeline.sandbox.cgroups import PARENT, locate, usable
 from pipeline.sandbox.idmap import base_of, user_and_network_namespace, user_namespace
@@ -20,11 +21,9 @@ from pipeline.sandbox.overlay import mount_overlay
 from pipeline.sandbox.rootless import nested, obstacle
 from pipeline.sandbox.runtime import find_runtime
 
-_CONTROLLERS = (
-    ("cpu", "limiting cores"),
-    ("memory", "limiting memory"),
-    ("pids", "limiting processes"),
-)
+_CONTROLLERS = tuple((limit.controllers, limit.doctor) for limit in LIMITS if limit.controllers and limit.doctor)
+"""Controllers under control groups v1 and v2, and what they are needed for."""
+
 _PROGRAMS = (
     ("rpm", "scriptlets in rpm's own Lua"),
     ("rpmdb", "writing the RPM database"),
@@ -160,7 +159,7 @@ def _cgroups() -> Iterator[Finding]:
         return
     kind = "v2" if there.version == 2 else "v1" + (", hybrid" if there.beside else "")
     if not ours.version:
-        names = ", ".join(controller for controller, _ in _CONTROLLERS)
+        names = ", ".join(controllers[there.version - 1] for controllers, _ in _CONTROLLERS)
         way = (
             "start relbuild with `systemd-run --user --scope -p Delegate=yes`"
             if there.version == 2
@@ -170,7 +169,8 @@ def _cgroups() -> Iterator[Finding]:
         yield Finding("control groups", False, detail, "limits")
         return
     yield Finding("control groups", True, kind, "limits")
-    for controller, purpose in _CONTROLLERS:
+    for controllers, purpose in _CONTROLLERS:
+        controller = controllers[ours.version - 1]
         ok = ours.has(controller)
         yield Finding(f"{controller} controller", ok, "yes" if ok else "not available", purpose)
     if ours.version == 1:

@@ -16,11 +16,15 @@ from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import SmokeError
-from pipeline.model.smoke import LimitReading, Limits
+from pipeline.model.limit import LimitReading, Wire
+from pipeline.model.limits import Limits
+from pipeline.model.limits.bandwidth import LIMIT as BANDWIDTH
+from pipeline.model.limits.io_bandwidth import LIMIT as IO_BANDWIDTH
+from pipeline.model.usage import Usage
 from pipeline.sandbox.bundle import ProcessPlan, process_spec
 from pipeline.sandbox.ending import end
 from pipeline.sandbox.keeper import Keeper
-from pipeline.sandbox.limits import Wire, read_limits
+from pipeline.sandbox.limits import Measured, read_limits
 from pipeline.sandbox.network import Link, socket_within
 from pipeline.sandbox.output import Capture, Running, ends, wait
 from pipeline.sandbox.rootfs import RootFs
@@ -29,7 +33,6 @@ from pipeline.sandbox.session import Outcome
 from pipeline.sandbox.stage import Places
 from pipeline.sandbox.station import Berth, Station
 from pipeline.sandbox.throttling import flow, hold, let_go
-from pipeline.sandbox.usage import Usage
 from pipeline.sandbox.users import ACCOUNTS_LIMIT, Identity, resolve_user
 
 ANSWER_LIMIT = 1 << 20
@@ -171,7 +174,7 @@ class Instance:
     @contextlib.contextmanager
     def _flowing(self) -> Iterator[None]:
         """A command that is killed cannot end before its last I/O has: for that long it is not held back."""
-        limit = self.limits.io_bandwidth
+        limit = self.limits[IO_BANDWIDTH]
         if limit is not None:
             let_go(self.berth.group, self.berth.folder)
         try:
@@ -242,18 +245,21 @@ class Instance:
 
     def readings(self) -> tuple[LimitReading, ...]:
         """The limits that were asked for, as the kernel has them."""
-        wire = Wire(why=self.linkless) if self.linkless else None
-        if self.link is not None and self.limits.bandwidth is not None:
+        return read_limits(self.limits, self.measured())
+
+    def measured(self) -> Measured:
+        """What its limits look at, as it is now."""
+        wire = Wire(why=self.linkless) if self.linkless else Wire()
+        if self.link is not None and self.limits[BANDWIDTH] is not None:
             wire = Wire(*self.link.rates(), why=self.link.unlimited)
-        return read_limits(
-            self.limits,
+        return Measured(
             self.berth.group,
-            pid=self.pid,
-            scratch=self.places.space("/tmp"),  # noqa: S108 - in the container
-            wire=wire,
-            volumes=[self.places.space(path) for path in self.places.volumes],
-            disk=self.station.state,
-            flow=flow(self.berth.group, self.places.devices()),
+            self.pid,
+            self.places.space("/tmp"),  # noqa: S108 - in the container
+            wire,
+            [self.places.space(path) for path in self.places.volumes],
+            self.station.state,
+            flow(self.berth.group, self.places.devices()),
         )
 
     def usage(self) -> Usage:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from pipeline.errors import EnvironmentLacking
+from pipeline.model.limits.tmpfs import inodes_of
 from pipeline.sandbox import kernel
 from pipeline.sandbox.rootless import nested
 
@@ -24,12 +25,6 @@ cannot be in the store: a container's root has to be able to walk there, and the
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-def inodes_of(size: int) -> int:
-    """How many files a tmpfs of `size` bytes may hold: an empty file costs no bytes of it, but a kilobyte of the
-    kernel's memory."""
-    return max(1024, size // 16384)
 
 
 class Keeper:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import SmokeError
 from pipeline.model.image import ImageConfig
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
+from pipeline.model.limits.bandwidth import LIMIT as BANDWIDTH
+from pipeline.model.limits.tmpfs import LIMIT as TMPFS
+from pipeline.model.limits.volume import LIMIT as VOLUME
 from pipeline.sandbox.bundle import DEFAULT_PATH, ContainerPlan, ProcessPlan, write_bundle
 from pipeline.sandbox.ending import end
 from pipeline.sandbox.idmap import user_and_network_namespace
 from pipeline.sandbox.instance import Instance, identity_in, merge_environment, started
 from pipeline.sandbox.keeper import keep
+from pipeline.sandbox.limits import Fresh, resources_of, rlimits_of, set_limits
 from pipeline.sandbox.network import Link, Network, lay_link
 from pipeline.sandbox.output import Capture
 from pipeline.sandbox.overlay import mount_overlay
@@ -24,18 +27,11 @@ from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.runtime import last_message
 from pipeline.sandbox.stage import SYSTEM, Binding, Stage
 from pipeline.sandbox.station import Berth, Station
-from pipeline.sandbox.throttling import hold
 from pipeline.sandbox.users import Identity
 from pipeline.sandbox.volumes import Volumes
 
 LOG_LIMIT = 8 << 20
 """Bytes kept of what an instance prints."""
-
-OPEN_FILES = 65536
-"""Descriptors per process where the recipe does not say: enough for a server, and the same everywhere."""
-
-PIDS = 4096
-"""Processes and threads where the recipe does not say: more than a server has, fewer than a fork bomb needs."""
 
 _STARTING = 30.0
 """Seconds for the runtime to make a container; it takes 0.03."""
@@ -93,9 +89,9 @@ def launch(
         identity = identity_in(stage.files, config.user)
         bound = stage.bindings(bindings)
         mounts = [
-            *stage.scratch(limits.tmpfs, identity),
+            *stage.scratch(limits[TMPFS], identity),
             *stage.provided(name, link.address if link is not None else None),
-            *stage.volumes(config.volumes, volumes, limits.volume),
+            *stage.volumes(config.volumes, volumes, limits[VOLUME]),
             *bound,
         ]
         directory = config.working_directory or "/"
@@ -108,7 +104,7 @@ def launch(
             identity.uid,
             identity.gid,
             identity.groups,
-            open_files=_open_files(limits),
+            rlimits=rlimits_of(limits),
         )
         write_bundle(
             berth.folder,
@@ -119,12 +115,9 @@ def launch(
                 cgroup=berth.group.path,
                 build=False,
                 hostname=name,
-                shm=limits.tmpfs,
+                shm=limits[TMPFS],
                 mounts=mounts,
-                milli_cpus=limits.milli_cpus,
-                memory=limits.memory,
-                pids=limits.pids if limits.pids is not None else PIDS,
-                limit_swap=berth.group.limits_swap,
+                resources=resources_of(limits, berth.group),
                 # Servers bind to ports below 1024 without a capability: the namespace is theirs.
                 sysctl={"net.ipv4.ip_unprivileged_port_start": "0"},
                 namespaces={
@@ -146,7 +139,7 @@ def _link(
 ) -> tuple[Link | None, str]:
     """The instance's cable, or why there is none; then it gets an empty namespace from the runtime."""
     try:
-        return closing.enter_context(lay_link(inside, berth.range, limits.bandwidth, network)), ""
+        return closing.enter_context(lay_link(inside, berth.range, limits[BANDWIDTH], network)), ""
     except OSError as error:
         return None, f"this machine does not let relbuild make a network for it: {error}"
 
@@ -178,9 +171,7 @@ def _start(
         lambda: last_message(log) or output.kept.decode(errors="replace").strip()[-2000:] or "no reason given",
         within=_STARTING,
     )
-    hold(berth.group, berth.folder, stage.places.devices(), limits.io_bandwidth)
-    if limits.io_weight is not None:
-        berth.group.set_io_weight(limits.io_weight)
+    set_limits(limits, Fresh(berth.group, berth.folder, stage.places.devices()))
     pidfd, namespace = _handles(pid, stage)
     return Instance(
         name,
@@ -226,10 +217,3 @@ def _environment(config: ImageConfig, identity: Identity, hostname: str) -> tupl
     said = {line.partition("=")[0] for line in config.environment}
     given = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname, "HOME": identity.home}
     return (*config.environment, *(f"{key}={value}" for key, value in given.items() if key not in said))
-
-
-def _open_files(limits: Limits) -> int:
-    """Without CAP_SYS_RESOURCE nobody can have more than the hard limit; the reading then says so."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.open_files if limits.open_files is not None else OPEN_FILES
-    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -1,115 +1,130 @@
-"""Limits as asked for, beside what the kernel says it enforces. A limit that was not taken is never passed
-over in silence."""
+"""Limits of a running instance, set and read back as the kernel has them.
+
+Each is declared in `pipeline.model.limits`. A limit that was not taken is never passed over in silence.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import resource
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
-from pipeline.model.smoke import LimitReading, Limits
+from pipeline.model.limit import (
+    AfterStart,
+    AsFileSystem,
+    AsRlimit,
+    ControlGroup,
+    Flow,
+    InResources,
+    LimitReading,
+    OnLink,
+    Space,
+    Started,
+    Wire,
+)
+from pipeline.model.limits import IN_STAGES, LIMITS, Limits
 from pipeline.sandbox.cgroups import Group
-from pipeline.sandbox.keeper import inodes_of
-from pipeline.sandbox.throttling import Flow
-
-_PAGE = 4096
+from pipeline.sandbox.throttling import hold
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
-    """A file system of limited size, as the kernel has it. `size` None: it is not limited, for the reason `why`."""
+class Measured:
+    """A running instance as its limits look at it (`pipeline.model.limit.Observed`).
 
-    path: str
-    size: int | None
-    inodes: int | None = None
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Wire:
-    """Bits per second into the instance and out of it, as the kernel has them; `why` they are not limited."""
-
-    into: int | None = None
-    out: int | None = None
-    why: str = "the instance has no link that could be limited"
-
-
-def read_limits(
-    limits: Limits,
-    group: Group,
-    *,
-    pid: int,
-    scratch: Space | None,
-    wire: Wire | None = None,
-    volumes: Sequence[Space] = (),
-    disk: Path | None = None,
-    flow: Flow | None = None,
-) -> tuple[LimitReading, ...]:
-    """One reading for each limit that was asked for.
-
-    `pid` is the instance's first process, `scratch` its tmpfs, `wire` its link, `disk` a folder on the disk that
-    it writes to, `flow` what goes to and comes from its volumes; None where there is none.
+    `pid` is its first process, `scratch` its tmpfs, `wire` its link, `disk` a folder on the disk that it writes to,
+    `flow` what goes to and comes from its volumes; None where there is none.
     """
-    readings = []
-    if limits.milli_cpus is not None:
-        read = group.milli_cpus()
-        readings.append(_compare("cpus", limits.milli_cpus, read, slack=1, why=_why(group, "cpu")))
-    if limits.memory is not None:
-        readings.append(_memory(limits.memory, group))
-    if limits.pids is not None:
-        readings.append(_compare("pids", limits.pids, group.pids(), slack=0, why=_why(group, "pids")))
-    if limits.open_files is not None:
-        read = _open_files(pid)
-        readings.append(_compare("open_files", limits.open_files, read, slack=0, why="see `ulimit -Hn`"))
-    if limits.bandwidth is not None:
-        readings.append(_bandwidth(limits.bandwidth, wire or Wire()))
-    if limits.io_weight is not None:
-        readings.append(_io_weight(limits.io_weight, group, disk))
-    if limits.io_bandwidth is not None:
-        readings.append(_io_bandwidth(limits.io_bandwidth, group, flow or Flow(), volumes))
-    size, inodes = (scratch.size, scratch.inodes) if scratch is not None else (None, None)
-    other = "the kernel took another size"
-    readings.append(_compare("tmpfs", limits.tmpfs, size, slack=_PAGE, why=other))
-    readings.append(_compare("tmpfs_inodes", inodes_of(limits.tmpfs), inodes, slack=0, why=other))
-    readings += [_volume(limits.volume, space) for space in volumes]
+
+    group: Group
+    pid: int
+    scratch: Space | None
+    wire: Wire = Wire()
+    volumes: Sequence[Space] = ()
+    disk: Path | None = None
+    flow: Flow = Flow()
+
+    def resource_limit(self, name: str) -> int | None:
+        """Hard limit of its first process by the name in /proc/PID/limits."""
+        try:
+            text = Path(f"/proc/{self.pid}/limits").read_text()
+        except OSError:
+            return None
+        found = re.search(rf"^{re.escape(name)}\s+\d+\s+(\d+)", text, re.MULTILINE)
+        return int(found[1]) if found else None
+
+    def swap_exists(self) -> bool:
+        """Tell whether the machine has swap space in use."""
+        return len(Path("/proc/swaps").read_text().splitlines()) > 1
+
+    def weightless(self) -> str:
+        """Reason why shares of groups do not matter to the disk that it writes to, or nothing."""
+        return _weightless(self.group, self.disk)
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """An instance that has just been started (`pipeline.model.limit.Started`): its sandbox's folder, and its volumes'
+    block devices as `st_dev`."""
+
+    group: Group
+    folder: Path
+    devices: Sequence[int]
+
+    def throttle(self, rate: int | None) -> None:
+        """Hold it to bytes per second to and from each volume; None: only let the kernel count them."""
+        hold(self.group, self.folder, self.devices, rate)
+
+
+def read_limits(limits: Limits, measured: Measured) -> tuple[LimitReading, ...]:
+    """Read back each limit that was asked for, in the order in which they are set."""
+    readings: list[LimitReading] = []
+    for limit in IN_STAGES:
+        asked = limits[limit]
+        if asked is not None:
+            readings += limit.read(asked, measured)
     return tuple(readings)
 
 
-def _memory(asked: int, group: Group) -> LimitReading:
-    memory = _compare("memory", asked, group.memory(), slack=_PAGE, why=_why(group, "memory"))
-    both = group.memory_and_swap()
-    if memory.enforced and both is None and _swap_exists():
-        why = "this kernel does not count swap, and there is some"
-        return LimitReading("memory", asked, memory.read, False, why)
-    if memory.enforced and both is not None and both > asked:
-        return LimitReading("memory", asked, both, False, "memory is limited, swap is not")
-    return memory
+def resources_of(limits: Limits, group: ControlGroup) -> Mapping[str, object]:
+    """Members of `linux.resources` that limit an instance (runtime-spec, config-linux.md)."""
+    found: dict[str, object] = {}
+    for limit in LIMITS:
+        match limit.set_by:
+            case InResources(make, unasked):
+                value = limits[limit]
+                value = unasked if value is None else value
+                if value is not None:
+                    found.update(make(value, group))
+            case AsRlimit() | OnLink() | AfterStart() | AsFileSystem():
+                pass
+            case other:
+                assert_never(other)
+    return found
 
 
-def _bandwidth(asked: int, wire: Wire) -> LimitReading:
-    if wire.why or wire.into is None or wire.out is None:
-        why = wire.why or "the kernel has no limit there"
-        return LimitReading("bandwidth", asked, None, False, why)
-    # The kernel counts bytes per second.
-    return _compare("bandwidth", asked, max(wire.into, wire.out), slack=8, why="see `tc qdisc`")
+def rlimits_of(limits: Limits) -> tuple[tuple[str, int], ...]:
+    """Resource limits of an instance's processes. Without CAP_SYS_RESOURCE nobody can have more than the hard limit;
+    the reading then says so."""
+    found = []
+    for limit in LIMITS:
+        if isinstance(limit.set_by, AsRlimit):
+            value = limits[limit]
+            value = limit.set_by.unasked if value is None else value
+            _, hard = resource.getrlimit(getattr(resource, limit.set_by.kind))
+            if value is not None:
+                found.append((limit.set_by.kind, value if hard == resource.RLIM_INFINITY else min(value, hard)))
+    return tuple(found)
 
 
-def _io_bandwidth(asked: int, group: Group, flow: Flow, volumes: Sequence[Space]) -> LimitReading:
-    controller = "io" if group.hierarchies.version == 2 else "blkio"
-    loose = next((space for space in volumes if space.size is None), None)
-    if flow.why or loose is not None:
-        why = flow.why if loose is None else f"{loose.path} is no file system of its own: {loose.why}"
-        return LimitReading("io_bandwidth", asked, flow.rate, False, why)
-    return _compare("io_bandwidth", asked, flow.rate, slack=0, why=_why(group, controller))
-
-
-def _io_weight(asked: int, group: Group, disk: Path | None) -> LimitReading:
-    controller = "io" if group.hierarchies.version == 2 else "blkio"
-    reading = _compare("io_weight", asked, group.io_weight(), slack=0, why=_why(group, controller))
-    reason = _weightless(group, disk) if reading.enforced else ""
-    return LimitReading("io_weight", asked, reading.read, False, reason) if reason else reading
+def set_limits(limits: Limits, started: Started) -> None:
+    """Set the limits that want the processes of an instance in its control group."""
+    for limit in LIMITS:
+        if isinstance(limit.set_by, AfterStart):
+            limit.set_by.apply(limits[limit], started)
 
 
 def _weightless(group: Group, disk: Path | None) -> str:
@@ -132,41 +147,3 @@ def _weightless(group: Group, disk: Path | None) -> str:
             return ""
     used = scheduler[1] if scheduler is not None else "nothing"
     return f"disk {name} is scheduled by {used}, which knows no weights; bfq does"
-
-
-def _volume(asked: int, space: Space) -> LimitReading:
-    """A file system's own tables take some of it, so less than what was asked for is agreement."""
-    name = f"volume {space.path}"
-    if space.size is None:
-        return LimitReading(name, asked, None, False, space.why)
-    fits = space.size <= asked
-    return LimitReading(name, asked, space.size, fits, "" if fits else "it was made with more before")
-
-
-def _compare(name: str, asked: int, read: int | None, *, slack: int, why: str) -> LimitReading:
-    """The kernel rounds (memory to pages, cpu to its period), so a difference below `slack` is agreement."""
-    if read is None:
-        return LimitReading(name, asked, None, False, why)
-    close = abs(read - asked) < max(slack, 1)
-    return LimitReading(name, asked, read, close, "" if close else f"the kernel has {read}; {why}")
-
-
-def _why(group: Group, controller: str) -> str:
-    if not group.hierarchies.version:
-        return f"no {controller} control group has been handed over to this user"
-    if not group.hierarchies.has(controller):
-        return f"the {controller} controller is not available here"
-    return f"the {controller} controller has not taken it"
-
-
-def _open_files(pid: int) -> int | None:
-    try:
-        text = Path(f"/proc/{pid}/limits").read_text()
-    except OSError:
-        return None
-    found = re.search(r"^Max open files\s+\d+\s+(\d+)", text, re.MULTILINE)
-    return int(found[1]) if found else None
-
-
-def _swap_exists() -> bool:
-    return len(Path("/proc/swaps").read_text().splitlines()) > 1

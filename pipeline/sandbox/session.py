@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline import process
 from pipeline.errors import BuildError, UsageError
+from pipeline.model.limits import Limits
 from pipeline.sandbox.bundle import (
     BUILD_CAPABILITIES,
     DEFAULT_PATH,
@@ -30,6 +31,7 @@ from pipeline.sandbox.bundle import (
 from pipeline.sandbox.ending import end
 from pipeline.sandbox.idmap import user_namespace
 from pipeline.sandbox.keeper import Keeper, keep
+from pipeline.sandbox.limits import resources_of
 from pipeline.sandbox.output import Capture, wait
 from pipeline.sandbox.overlay import Overlay, mount_overlay, show_unnamed
 from pipeline.sandbox.room import Room, open_room
@@ -169,8 +171,7 @@ class BuildSession:
                     tuple(f"{name}={value}" for name, value in variables.items()),
                     directory,
                     capabilities=BUILD_CAPABILITIES,
-                    open_files=self.limits.open_files,
-                    file_size=self.limits.disk,
+                    rlimits=(("RLIMIT_NOFILE", self.limits.open_files), ("RLIMIT_FSIZE", self.limits.disk)),
                 ),
                 root=self._overlay.path,
                 base=self.berth.base,
@@ -179,9 +180,7 @@ class BuildSession:
                 hostname="build",
                 shm=self.limits.scratch,
                 mounts=self._mounts,
-                memory=self.limits.memory,
-                pids=self.limits.pids,
-                limit_swap=group.limits_swap,
+                resources=resources_of(Limits(memory=self.limits.memory, pids=self.limits.pids), group),
             ),
         )
         files = {name: self.berth.folder / f"{number}.{name}" for name in ("pid", "log")}

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import BuildError, SmokeError, UsageError
+from pipeline.model.limit import Space
 from pipeline.sandbox import kernel
 from pipeline.sandbox.bundle import Mount
 from pipeline.sandbox.copying import copy_tree, fill_anew, keep_attributes
 from pipeline.sandbox.keeper import Keeper
-from pipeline.sandbox.limits import Space
 from pipeline.sandbox.overlay import Overlay
 from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.station import Berth

@@ -12,9 +12,9 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.model.limit import Flow
 from pipeline.sandbox.cgroups import Group, Hierarchies
 
 UNFELT = 10**15
@@ -25,15 +25,6 @@ _RECORD = "written-back"
 """Devices on which the root group is held, in the sandbox's folder: a killed relbuild leaves that behind."""
 
 _VOLUME = re.compile(r"/live/[^/]+/volume\d+\.ext4$")
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """Bytes per second that the kernel lets through to or from a volume at the most; None: any number. `why` not
-    all of it is held."""
-
-    rate: int | None = None
-    why: str = "the instance has no volume"
 
 
 def hold(group: Group, folder: Path, devices: Sequence[int], limit: int | None) -> None:

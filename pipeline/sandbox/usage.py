@@ -1,35 +1,9 @@
-"""What an instance has used, as far as the kernel tells."""
+"""Bytes that an instance has read from disks and written to them, from the files of its control group."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 _LOOP_MAJOR = "7"
 """Of loop devices (the kernel's Documentation/admin-guide/devices.txt)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Bytes, microseconds, counts; None where the kernel does not tell.
-
-    `io_read` and `io_written` are what came from disks and went to them in its name; on cgroup v1 that is of its
-    volumes alone, and without what the kernel writes back later. `network_in` and `network_out` are bytes on the
-    wire. `full` are places that have no room left, as `/tmp (bytes)` or `/data (inodes)`; `output_dropped` bytes
-    that were printed beyond what is kept.
-    """
-
-    peak_memory: int | None
-    cpu_time: int | None
-    throttled_time: int | None
-    peak_pids: int | None
-    oom_kills: int | None
-    pids_refused: int | None = None
-    io_read: int | None = None
-    io_written: int | None = None
-    network_in: int | None = None
-    network_out: int | None = None
-    full: tuple[str, ...] = ()
-    output_dropped: int = 0
 
 
 def transferred(text: str | None) -> tuple[int | None, int | None]:

@@ -14,10 +14,11 @@ from pipeline.escaping import visible
 from pipeline.model.answers import Answer, MountsAnswer, NoAnswer, RestartAnswer, StopAnswer
 from pipeline.model.image import Image
 from pipeline.model.judging import judge, judge_mounts
+from pipeline.model.limit import LimitReading
 from pipeline.model.probes import Restart
 from pipeline.model.report import CheckResult, InstanceReport
 from pipeline.model.sequence import MOUNTS, UPGRADING, Stage, stages
-from pipeline.model.smoke import Check, CheckKind, LimitReading, SmokePlan, Variant
+from pipeline.model.smoke import Check, CheckKind, SmokePlan, Variant
 from pipeline.sandbox import Instance, Station, Volumes, kept_volumes, launch, what_happened
 from pipeline.smoke.questions import ask, how_it_ended, stop
 from pipeline.smoke.sight import writable_mounts
@@ -189,7 +190,7 @@ class Life:
                 self._exit_code = instance.stop(image.config.stop_signal, STOPPING)
             instance.kill()
         usage = instance.usage()
-        for key, value in asdict(usage).items():
+        for key, value in (*asdict(usage).items(), *usage.counted):
             if isinstance(value, int):
                 before = self._measured.get(key, 0)
                 self._measured[key] = max(before, value) if key in _PEAKS else before + value

@@ -20,12 +20,12 @@ from pipeline.model.image import Image
 from pipeline.model.judging import judge
 from pipeline.model.report import NeighbourFigures
 from pipeline.model.sequence import measured_by
-from pipeline.model.smoke import Check, CheckKind, Misbehaviour, Neighbours, SmokePlan
+from pipeline.model.smoke import CONTAINED_BY, Check, CheckKind, Misbehaviour, Neighbours, SmokePlan
+from pipeline.model.usage import Usage
 from pipeline.model.values import readable
 from pipeline.model.verdict import judge_neighbours
 from pipeline.progress import Progress, task
 from pipeline.sandbox import Instance, Station, launch, open_network
-from pipeline.sandbox.usage import Usage
 from pipeline.smoke.answer import Seen
 from pipeline.smoke.questions import ask
 from pipeline.smoke.talking import request, talk
@@ -37,9 +37,6 @@ _PAUSE = 0.002
 """Seconds between questions, so that asking is not what keeps the machine busy."""
 
 _PROGRAM = Path(__file__).with_name("misbehaving.py")
-_NEEDED = {Misbehaviour.SPIN: "cpus", Misbehaviour.ALLOCATE: "memory", Misbehaviour.FORK: "pids"}
-"""The limit without which a misbehaviour would disturb the whole machine, instead of the neighbours."""
-
 _NOTABLE = 100_000
 """Microseconds of processor time, or bytes: less is what a quiet instance does too."""
 
@@ -187,9 +184,10 @@ def _effect(misbehaviour: Misbehaviour, before: Usage, after: Usage) -> str:
 def _impossible(misbehaviour: Misbehaviour, bad: Instance) -> str:
     if not bad.alive:
         return "the instance that is to misbehave has ended"
-    needed = _NEEDED.get(misbehaviour)
-    if needed is None:
+    contained_by = CONTAINED_BY.get(misbehaviour)
+    if contained_by is None:
         return ""
+    needed = contained_by.name
     reading = next((reading for reading in bad.readings() if reading.name == needed), None)
     if reading is None:
         return f"it needs a limit on {needed}, or it would disturb the whole machine"

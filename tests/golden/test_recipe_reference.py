@@ -6,13 +6,22 @@ import os
 import re
 from pathlib import Path
 
-from pipeline.recipes import json_schema, load_rules, platforms_schema, reference, rules_reference, rules_schema
+from pipeline.recipes import (
+    json_schema,
+    limits_reference,
+    load_rules,
+    platforms_schema,
+    reference,
+    rules_reference,
+    rules_schema,
+)
 from pipeline.recipes.schema import RecipeDocument
 from tests.support.schemas import jsonschema
 
 DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = DOCS / "recipe.md"
 RULES = DOCS / "rules.md"
+LIMITS = DOCS / "limits.md"
 
 
 def test_the_reference_is_not_stale() -> None:
@@ -25,6 +34,12 @@ def test_the_reference_of_the_rules_is_not_stale() -> None:
     if os.environ.get("RELBUILD_REGENERATE"):
         RULES.write_text(rules_reference())
     assert RULES.read_text() == rules_reference(), "run this test with RELBUILD_REGENERATE=1"
+
+
+def test_the_reference_of_limits_is_not_stale() -> None:
+    if os.environ.get("RELBUILD_REGENERATE"):
+        LIMITS.write_text(limits_reference())
+    assert LIMITS.read_text() == limits_reference(), "run this test with RELBUILD_REGENERATE=1"
 
 
 def test_the_example_in_the_reference_of_the_rules_is_one(tmp_path: Path) -> None:

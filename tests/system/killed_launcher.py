@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 from pipeline.model.image import ImageConfig
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
 from pipeline.sandbox import build_session, find_runtime, launch, open_network, open_station, publish_port
 
 BODY = "trap '' TERM; sleep 1000 & while :; do echo talking; sleep 0.2; done"

@@ -22,7 +22,7 @@ except RelbuildError as refused:
     sys.exit(0)
 
 from pipeline.model.image import ImageConfig
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
 from pipeline.sandbox import build_session, find_runtime, launch, open_station
 
 place = Path(sys.argv[1])

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.errors import RelbuildError, SmokeError
 from pipeline.model.image import ImageConfig
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
 from pipeline.sandbox import (
     Station,
     build_session,

@@ -24,7 +24,7 @@ import pytest
 
 from pipeline.errors import RelbuildError
 from pipeline.model.image import ImageConfig
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
 from pipeline.sandbox import Station, build_session, find_runtime, launch, open_station
 from tests.system.isolation.probes import ADMITTED, PROBES, REFUSALS, table
 from tests.system.tiny import make_root, require_root

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RelbuildError
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
 from pipeline.sandbox import (
     Station,
     build_session,
@@ -56,7 +56,7 @@ class TestNothingIsLeft:
 import sys
 from pathlib import Path
 from pipeline.model.image import ImageConfig
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
 from pipeline.sandbox import build_session, find_runtime, launch, open_station
 station = open_station(Path({str(state)!r}), find_runtime())
 root = Path({str(root)!r})

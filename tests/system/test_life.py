@@ -11,18 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.model.image import Image, ImageConfig
+from pipeline.model.limits import Limits
 from pipeline.model.probes import FileFacts, HttpRequest, ProcessFacts, Restart, Rule
 from pipeline.model.report import SmokeReport
-from pipeline.model.smoke import (
-    Check,
-    CheckKind,
-    Expectation,
-    Limits,
-    Misbehaviour,
-    Neighbours,
-    SmokePlan,
-    Variant,
-)
+from pipeline.model.smoke import Check, CheckKind, Expectation, Misbehaviour, Neighbours, SmokePlan, Variant
 from pipeline.oci import make_image
 from pipeline.sandbox import Station, find_runtime, open_station
 from pipeline.sandbox.cgroups import groups_named

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
+from pipeline.model.limits.memory import LIMIT as MEMORY
 from pipeline.sandbox import (
     Station,
     find_runtime,
@@ -78,7 +79,7 @@ class TestBombs:
             assert "no block device" in reading.reason
             unenforced("the size of volumes")
         links = cables()
-        limits = replace(LIMITS, **changes)  # type: ignore[arg-type]
+        limits = LIMITS.changed(**changes)  # type: ignore[arg-type]
         image = bomb(*words, volumes=("/data",))
         if name in BY_ROOT:
             # Not at once: /dev is the runtime's, and what became of it is known only of an instance that was seen.
@@ -103,7 +104,7 @@ class TestBombs:
             assert re.search(verdict, said), (said, instance.usage(), instance.log[:300])
             assert instance.berth.group.processes() == set()
         usage = instance.usage()
-        assert (usage.peak_memory or 0) <= limits.memory  # type: ignore[operator]
+        assert (usage.peak_memory or 0) <= (limits[MEMORY] or 0)
         assert processes_of(base) == []
         assert left_behind(station) == []
         assert cables() == links
@@ -170,7 +171,7 @@ def test_nothing_is_left_of_a_killed_relbuild_at_the_next_start(
 import os, sys
 from pathlib import Path
 from pipeline.model.image import ImageConfig
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
 from pipeline.sandbox import find_runtime, kept_volumes, launch, open_station, publish_port
 station = open_station(Path({str(state)!r}), find_runtime())
 image = ImageConfig("amd64", 0, entrypoint=("/bin/bomb", *{words!r}), user="server", volumes=("/data",))

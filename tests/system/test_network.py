@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
 from pipeline.sandbox import (
     Instance,
     Station,

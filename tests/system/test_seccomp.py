@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from pipeline.model.image import ImageConfig
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
 from pipeline.sandbox import find_runtime, launch, open_station
 from pipeline.sandbox.seccomp import profile
 from tests.system.isolation.filters import ALLOW, answer, read_filter

@@ -13,9 +13,11 @@ from xml.etree import ElementTree
 import pytest
 
 from pipeline.model.image import Image, ImageConfig
+from pipeline.model.limit import LimitReading
+from pipeline.model.limits import Limits
 from pipeline.model.probes import Rule
 from pipeline.model.report import SmokeReport
-from pipeline.model.smoke import Check, CheckKind, Expectation, LimitReading, Limits, SmokePlan
+from pipeline.model.smoke import Check, CheckKind, Expectation, SmokePlan
 from pipeline.oci import make_image
 from pipeline.sandbox import Instance, Station, find_runtime
 from pipeline.sandbox.cgroups import groups_named

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
 from pipeline.sandbox import (
     Binding,
     Station,
@@ -106,7 +106,7 @@ class TestVolumes:
         with launch(
             image if named else replace(image, volumes=("/var/lib/server",)),
             [root, upper],
-            replace(LIMITS, memory=None),
+            LIMITS.changed(memory=None),
             station=station,
             name="begins",
             bindings=[binding] if named else [],
@@ -156,7 +156,7 @@ class TestVolumes:
         assert 4 << 20 <= written < 5 << 20
 
     def test_its_throughput_is_limited_each_way(self, root: Path, station: Station) -> None:
-        limits = replace(LIMITS, io_bandwidth=RATE, volume=64 << 20)
+        limits = LIMITS.changed(io_bandwidth=RATE, volume=64 << 20)
         with launch(bomb("serve", "80", volumes=("/data",)), [root], limits, station=station, name="slow") as instance:
             reading = next(one for one in instance.readings() if one.name == "io_bandwidth")
             if ordinary():
@@ -186,7 +186,7 @@ class TestVolumes:
             assert 0.8 < rate / RATE < 1.2
 
     def test_a_program_that_waits_for_held_writing_is_killed_at_once(self, root: Path, station: Station) -> None:
-        limits = replace(LIMITS, io_bandwidth=256 << 10, volume=64 << 20)
+        limits = LIMITS.changed(io_bandwidth=256 << 10, volume=64 << 20)
         writing = "dd if=/dev/zero of=/data/a bs=1M count=30; echo written; dd if=/data/a of=/data/b conv=fsync"
         image = replace(bomb(entrypoint=("/bin/sh", "-c", writing)), volumes=("/data",))
         with launch(image, [root], limits, station=station, name="waits") as instance:
@@ -207,7 +207,7 @@ class TestVolumes:
 import sys
 from pathlib import Path
 from pipeline.model.image import ImageConfig
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
 from pipeline.sandbox import find_runtime, launch, open_station
 image = ImageConfig("amd64", 0, entrypoint=("/bin/bomb", "spin"), user="server", volumes=("/data",))
 station = open_station(Path({str(state)!r}), find_runtime())

@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import EnvironmentLacking
-from pipeline.model.smoke import LimitReading, Limits
+from pipeline.model.limit import LimitReading, Space, Wire
+from pipeline.model.limits import Limits
+from pipeline.model.limits.io_weight import set_weight, weight_of
+from pipeline.model.limits.tmpfs import LIMIT as TMPFS
+from pipeline.model.limits.tmpfs import inodes_of
+from pipeline.model.usage import Usage
 from pipeline.sandbox import cgroups
 from pipeline.sandbox.cgroups import Group, Hierarchies
-from pipeline.sandbox.keeper import inodes_of
-from pipeline.sandbox.limits import Space, Wire, read_limits
-from pipeline.sandbox.usage import Usage, transferred
+from pipeline.sandbox.limits import Measured, read_limits
+from pipeline.sandbox.usage import transferred
 
 V1 = """24 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 30 24 0:25 / /sys/fs/cgroup rw - tmpfs tmpfs rw
@@ -104,14 +108,14 @@ def v1(tmp_path: Path) -> Group:
 
 
 ASKED = Limits(milli_cpus=500, memory=64 << 20, pids=20)
-SCRATCH = Space("/tmp", ASKED.tmpfs, inodes_of(ASKED.tmpfs))
+SCRATCH = Space("/tmp", ASKED[TMPFS], inodes_of(ASKED[TMPFS]))
 
 
 class TestLimits:
     @pytest.mark.parametrize("version", ["v1", "v2"])
     def test_what_the_kernel_took_is_read_back(self, version: str, request: pytest.FixtureRequest) -> None:
         group: Group = request.getfixturevalue(version)
-        readings = read_limits(ASKED, group, pid=1, scratch=SCRATCH)
+        readings = read_limits(ASKED, Measured(group, 1, SCRATCH))
         assert {reading.name: (reading.read, reading.enforced) for reading in readings} == {
             "cpus": (500, True),
             "memory": (64 << 20, True),
@@ -124,7 +128,7 @@ class TestLimits:
     def test_what_it_did_not_take_is_never_passed_over(self, version: str, request: pytest.FixtureRequest) -> None:
         group: Group = request.getfixturevalue(version)
         more = Limits(milli_cpus=1500, memory=128 << 20, pids=21, bandwidth=1, open_files=10**9, tmpfs=1)
-        readings = read_limits(more, group, pid=1, scratch=None)
+        readings = read_limits(more, Measured(group, 1, None))
         assert [reading.name for reading in readings] == [
             "cpus",
             "memory",
@@ -145,7 +149,7 @@ class TestLimits:
         assert other is not None
         (other / "memory.swap.max").write_text("1048576\n")
         for group in (v1, v2):
-            memory = read_limits(ASKED, group, pid=1, scratch=SCRATCH)[1]
+            memory = read_limits(ASKED, Measured(group, 1, SCRATCH))[1]
             assert not memory.enforced
             assert "swap" in memory.reason
 
@@ -165,14 +169,14 @@ class TestLimits:
                 folder = group.folder(controller)
                 assert folder is not None
                 (folder / name).write_text(f"{text}\n")
-            readings = {r.name: r for r in read_limits(ASKED, group, pid=1, scratch=SCRATCH)}
+            readings = {r.name: r for r in read_limits(ASKED, Measured(group, 1, SCRATCH))}
             assert (readings["cpus"].read, readings["cpus"].enforced) == (None, False)
             assert (readings["pids"].read, readings["pids"].enforced) == (None, False)
         assert not readings["memory"].enforced
 
     def test_a_missing_controller_is_the_reason(self, tmp_path: Path) -> None:
         group = Group(Hierarchies({"pids": tmp_path}), "x")
-        readings = read_limits(ASKED, group, pid=1, scratch=SCRATCH)
+        readings = read_limits(ASKED, Measured(group, 1, SCRATCH))
         assert "cpu controller is not available" in readings[0].reason
         assert "memory controller is not available" in readings[1].reason
 
@@ -183,7 +187,7 @@ class TestLimits:
     def test_bandwidth_is_enforced_only_where_both_ends_are_limited(self, v1: Group) -> None:
         def reading(wire: Wire | None) -> LimitReading:
             limits = Limits(bandwidth=10_000_001)
-            return read_limits(limits, v1, pid=1, scratch=SCRATCH, wire=wire)[0]
+            return read_limits(limits, Measured(v1, 1, SCRATCH, wire=wire or Wire()))[0]
 
         assert reading(Wire(10_000_000, 10_000_000, why="")).enforced
         assert not reading(Wire(10_000_000, None, why="")).enforced
@@ -195,13 +199,13 @@ class TestLimits:
         self, v1: Group, v2: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def reading(group: Group, asked: int, disk: Path | None) -> LimitReading:
-            return read_limits(Limits(io_weight=asked), group, pid=1, scratch=SCRATCH, disk=disk)[0]
+            return read_limits(Limits(io_weight=asked), Measured(group, 1, SCRATCH, disk=disk))[0]
 
         for group in (v1, v2):
             assert reading(group, 250, None).read == 250
             assert "not known" in reading(group, 250, None).reason
-            group.set_io_weight(300)
-            assert group.io_weight() == 300
+            set_weight(group, 300)
+            assert weight_of(group) == 300
             monkeypatch.setattr("pipeline.sandbox.limits._weightless", lambda group, disk: "")
             assert reading(group, 300, tmp_path).enforced
             assert not reading(group, 301, tmp_path).enforced
@@ -209,7 +213,7 @@ class TestLimits:
 
     def test_a_volume_may_be_smaller_than_asked_but_not_larger(self, v1: Group) -> None:
         spaces = [Space("/a", 90), Space("/b", 101), Space("/c", None, why="no loop devices")]
-        readings = read_limits(Limits(volume=100), v1, pid=1, scratch=SCRATCH, volumes=spaces)[2:]
+        readings = read_limits(Limits(volume=100), Measured(v1, 1, SCRATCH, volumes=spaces))[2:]
         assert [(one.name, one.enforced) for one in readings] == [
             ("volume /a", True),
             ("volume /b", False),

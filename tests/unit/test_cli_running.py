@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.cli.running import Follower, Stopping, order_of
 from pipeline.errors import RelbuildError
-from pipeline.model.smoke import Limits
+from pipeline.model.limits import Limits
 
 
 def environment_of(*env: str, **surroundings: str) -> dict[str, str]:

@@ -27,11 +27,12 @@ from pipeline.model.answers import (
 from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import Contents, Evidence, HeldPackage, evidence_json
 from pipeline.model.image import Image
+from pipeline.model.limit import LimitReading
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.probes import Restart, Rule
 from pipeline.model.report import CheckResult
 from pipeline.model.rules import GateRule, MirrorRules
-from pipeline.model.smoke import LimitReading, Misbehaviour, Neighbours, SmokePlan
+from pipeline.model.smoke import Misbehaviour, Neighbours, SmokePlan
 from pipeline.model.values import Said
 from pipeline.oci import SigningKey, Statement, Subject, attest, generate_key, load_signing_key, media_types, predicates
 from pipeline.store import Store

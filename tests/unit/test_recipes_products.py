@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.documents import load
+from pipeline.model.limits.bandwidth import LIMIT as BANDWIDTH
+from pipeline.model.limits.cpus import LIMIT as CPUS
+from pipeline.model.limits.memory import LIMIT as MEMORY
+from pipeline.model.limits.pids import LIMIT as PIDS
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.model.smoke import CheckKind
 from pipeline.process import run
@@ -45,8 +49,7 @@ def test_a_product_proves_that_it_works_and_stops(name: str) -> None:
     assert smoke.ready is not None
     assert len(kinds) >= 4
     assert kinds[-1] is CheckKind.STOP
-    limits = smoke.limits
-    assert None not in (limits.milli_cpus, limits.memory, limits.pids, limits.bandwidth)
+    assert None not in (smoke.limits[limit] for limit in (CPUS, MEMORY, PIDS, BANDWIDTH))
 
 
 @pytest.mark.parametrize("name", [name for name in PRODUCTS if name != "base"])

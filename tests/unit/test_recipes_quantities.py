@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.recipes.quantities import (
+from pipeline.model.quantities import (
     DURATION_UNITS,
     LARGEST_RATE,
     LARGEST_SIZE,

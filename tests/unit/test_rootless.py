@@ -65,7 +65,12 @@ class TestGroups:
         found = cgroups.usable()
         assert found.version == 0
         group = cgroups.Group(found, "x", tmp_path)
-        assert (group.path, group.tracker, group.memory(), group.processes()) == ("", None, None, set())
+        assert (group.path, group.tracker, group.number("memory", "memory.max"), group.processes()) == (
+            "",
+            None,
+            None,
+            set(),
+        )
         assert group.below("exec0").processes() == set()
 
     def test_a_part_that_was_handed_over_is_named_as_the_runtime_wants_it(self) -> None:

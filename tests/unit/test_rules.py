@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import RecipeError
+from pipeline.model.quantities import Malformed, parse_age, write_age
 from pipeline.model.rules import GateRule, IdentityRule, MirrorRules, RetentionRule
 from pipeline.recipes import load_rules
-from pipeline.recipes.quantities import Malformed, parse_age, write_age
 
 
 def rules(folder: Path, text: str) -> MirrorRules:

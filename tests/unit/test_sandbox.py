@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import resource
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,13 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import SmokeError
+from pipeline.model.limits import Limits
+from pipeline.model.usage import Usage
 from pipeline.sandbox import loop, network, seccomp
 from pipeline.sandbox.bundle import BUILD_CAPABILITIES, ContainerPlan, Mount, ProcessPlan, spec
+from pipeline.sandbox.cgroups import Group, Hierarchies
 from pipeline.sandbox.idmap import FIRST_BASE, IDS, SLOTS, base_of
 from pipeline.sandbox.instance import merge_environment, signal_number
+from pipeline.sandbox.limits import resources_of, rlimits_of
 from pipeline.sandbox.output import Capture
 from pipeline.sandbox.runtime import last_message
-from pipeline.sandbox.usage import Usage
 from pipeline.sandbox.users import Identity, resolve_user
 from pipeline.sandbox.verdict import what_happened
 
@@ -179,9 +183,16 @@ class TestCalls:
 
 
 def plan(**changes: object) -> ContainerPlan:
-    process = ProcessPlan(("/bin/sh",), ("A=b",), uid=27, gid=28, groups=(40,), open_files=100)
+    process = ProcessPlan(("/bin/sh",), ("A=b",), uid=27, gid=28, groups=(40,), rlimits=(("RLIMIT_NOFILE", 100),))
     whole = ContainerPlan(process, Path("/run/relbuild/root"), FIRST_BASE, "/relbuild/x", False, "host", 1 << 20)
     return replace(whole, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def counting_swap(tmp_path: Path) -> Group:
+    """A group on a machine whose kernel counts swap."""
+    (tmp_path / "memory.memsw.limit_in_bytes").touch()
+    return Group(Hierarchies({"memory": tmp_path}), "x")
 
 
 class TestBundle:
@@ -207,17 +218,25 @@ class TestBundle:
         assert len(said["process"]["capabilities"]["bounding"]) == 8
         assert said["process"]["capabilities"]["ambient"] == []
 
-    def test_limits_are_in_the_kernels_units(self) -> None:
-        said = json.loads(json.dumps(spec(plan(milli_cpus=1500, memory=1 << 30, pids=20))))
+    def test_limits_are_in_the_kernels_units(self, counting_swap: Group) -> None:
+        limits = Limits(milli_cpus=1500, memory=1 << 30, pids=20)
+        said = json.loads(json.dumps(spec(plan(resources=resources_of(limits, counting_swap)))))
         assert said["linux"]["resources"]["cpu"] == {"quota": 150_000, "period": 100_000}
         assert said["linux"]["resources"]["memory"] == {"limit": 1 << 30, "swap": 1 << 30}
         assert said["linux"]["resources"]["pids"] == {"limit": 20}
+        assert said["linux"]["resources"]["devices"] == [{"allow": False, "access": "rwm"}]
         assert {"type": "RLIMIT_NOFILE", "hard": 100, "soft": 100} in said["process"]["rlimits"]
         assert {"type": "RLIMIT_CORE", "hard": 0, "soft": 0} in said["process"]["rlimits"]
 
     def test_swap_is_left_out_where_the_kernel_does_not_count_it(self) -> None:
-        said = json.loads(json.dumps(spec(plan(memory=1 << 30, limit_swap=False))))
-        assert said["linux"]["resources"]["memory"] == {"limit": 1 << 30}
+        resources = resources_of(Limits(memory=1 << 30), Group(Hierarchies(), "x"))
+        assert resources["memory"] == {"limit": 1 << 30}
+
+    def test_processes_and_open_files_are_limited_where_nothing_is_asked(self) -> None:
+        assert resources_of(Limits(), Group(Hierarchies(), "x")) == {"pids": {"limit": 4096}}
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert rlimits_of(Limits()) == (("RLIMIT_NOFILE", min(65536, hard)),)
+        assert rlimits_of(Limits(open_files=100)) == (("RLIMIT_NOFILE", 100),)
 
     def test_namespaces_that_were_made_beforehand_are_joined(self) -> None:
         said = json.loads(json.dumps(spec(plan(namespaces={"network": Path("/proc/1/fd/9")}))))
@@ -226,8 +245,8 @@ class TestBundle:
         assert len(paths) == 7
 
     def test_a_tiny_share_of_a_core_is_the_least_that_the_kernel_takes(self) -> None:
-        said = json.loads(json.dumps(spec(plan(milli_cpus=1))))
-        assert said["linux"]["resources"]["cpu"]["quota"] == 1000
+        resources = resources_of(Limits(milli_cpus=1), Group(Hierarchies(), "x"))
+        assert resources["cpu"] == {"quota": 1000, "period": 100_000}
 
     def test_everything_bound_is_without_devices_and_setuid(self) -> None:
         mounts = (Mount(Path("/a"), "/x"), Mount(Path("/b"), "/y", read_only=True, executable=False))

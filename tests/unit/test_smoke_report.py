@@ -13,18 +13,11 @@ from hypothesis import strategies as st
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.model.answers import StopAnswer
+from pipeline.model.limit import LimitReading
+from pipeline.model.limits import Limits
 from pipeline.model.probes import Rule
 from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures, SmokeReport
-from pipeline.model.smoke import (
-    Check,
-    CheckKind,
-    Expectation,
-    LimitReading,
-    Limits,
-    Neighbours,
-    SmokePlan,
-    Variant,
-)
+from pipeline.model.smoke import Check, CheckKind, Expectation, Neighbours, SmokePlan, Variant
 from pipeline.smoke import junit, plan_digest, read_report, report_json, report_lines
 
 TEXT = st.text(max_size=60)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.model.smoke import LimitReading, Limits
+from pipeline.model.limit import Flow, LimitReading, Space
+from pipeline.model.limits import Limits
 from pipeline.sandbox.cgroups import Group, Hierarchies
-from pipeline.sandbox.limits import Space, read_limits
-from pipeline.sandbox.throttling import Flow, flow, hold, let_go
+from pipeline.sandbox.limits import Measured, read_limits
+from pipeline.sandbox.throttling import flow, hold, let_go
 
 DEVICES = [os.makedev(7, 0), os.makedev(7, 3)]
 RATE = 8 << 20
@@ -136,7 +137,7 @@ def test_a_kernel_without_throttling_is_not_believed(tmp_path: Path) -> None:
 
 
 def reading_of(group: Group, found: Flow | None, *volumes: Space) -> LimitReading:
-    return read_limits(Limits(io_bandwidth=RATE), group, pid=1, scratch=None, flow=found, volumes=volumes)[0]
+    return read_limits(Limits(io_bandwidth=RATE), Measured(group, 1, None, flow=found or Flow(), volumes=volumes))[0]
 
 
 def test_without_volumes_or_block_devices_it_is_unenforced_with_the_reason(v1: Group) -> None:

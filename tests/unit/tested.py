@@ -23,11 +23,13 @@ from pipeline.model.answers import (
 from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import Contents, Evidence, HeldPackage, PrivilegedFile, evidence_json
 from pipeline.model.image import Image, ImageConfig
+from pipeline.model.limit import LimitReading
+from pipeline.model.limits import Limits
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.probes import HttpRequest, ListeningFacts, Restart, Rule
 from pipeline.model.report import CheckResult, InstanceReport, SmokeReport
 from pipeline.model.rules import MirrorRules
-from pipeline.model.smoke import Check, CheckKind, Expectation, LimitReading, Limits, SmokePlan, Variant
+from pipeline.model.smoke import Check, CheckKind, Expectation, SmokePlan, Variant
 from pipeline.model.values import Said
 from pipeline.oci import make_image, media_types
 from pipeline.store import Store

@@ -6,6 +6,8 @@ Every function takes what YAML gave and returns an integer, or raises `Malformed
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 
 SIZE_UNITS = {"": 0, "B": 0, "K": 10, "KiB": 10, "M": 20, "MiB": 20, "G": 30, "GiB": 30, "T": 40, "TiB": 40}
@@ -42,6 +44,27 @@ class Malformed(ValueError):
         super().__init__(message)
         self.code = code
         self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A kind of quantity: its name in the reference, how it is read and written, whether YAML's numbers are of it."""
+
+    name: str
+    parse: Callable[[object], int]
+    write: Callable[[int], str] = str
+    numeric: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WholeNumber:
+    """A count, written as a number."""
+
+    least: int
+    most: int
+
+
+Form = Quantity | WholeNumber
 
 
 def parse_size(value: object) -> int:
@@ -180,3 +203,9 @@ def _whole(number: Fraction, what: str, limit: int, hint: str) -> int:
     if not 0 < number <= limit:
         raise Malformed(code, f"the {what} must be more than 0 and at most {limit}", hint)
     return int(number)
+
+
+SIZE = Quantity("size", parse_size, write_size, numeric=True)
+BANDWIDTH = Quantity("bandwidth", parse_bandwidth)
+THROUGHPUT = Quantity("bytes per second", parse_throughput, write_throughput)
+CPUS = Quantity("number of processors", parse_cpus, numeric=True)

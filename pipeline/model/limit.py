@@ -1,0 +1,290 @@
+"""The declaration of a limit: its recipe form, how it is set, how it is read back, how an overrun is recognised.
+
+A module in `pipeline.model.limits` declares one limit as `LIMIT`. Made from the set of them are the recipe's schema,
+the options of `run`, what the sandbox sets and reads back, the report and `enforced-limits` of the gate, the sentence
+about overruns, and docs/limits.md. A limit reaches the kernel through `ControlGroup`, `Started` and `Observed`, which
+the sandbox fulfils.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+from pipeline.model.quantities import Form
+from pipeline.model.usage import Usage
+
+PAGE = 4096
+"""Bytes to which the kernel rounds memory."""
+
+Value = TypeVar("Value", int, int | None)
+"""An integer where there is always a limit, else also None: no limit was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReading:
+    """A limit as asked for and as read back from the kernel. `enforced` False: the kernel did not take it."""
+
+    name: str
+    asked: int
+    read: int | None
+    enforced: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A file system of limited size, as the kernel has it. `size` None: it is not limited, for the reason `why`."""
+
+    path: str
+    size: int | None
+    inodes: int | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """Bits per second into the instance and out of it, as the kernel has them; `why` they are not limited."""
+
+    into: int | None = None
+    out: int | None = None
+    why: str = "the instance has no link that could be limited"
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Bytes per second that the kernel lets through to or from a volume at the most; None: any number. `why` not
+    all of it is held."""
+
+    rate: int | None = None
+    why: str = "the instance has no volume"
+
+
+# --- what the sandbox gives ----------------------------------------------------------------------------
+
+
+class ControlGroup(Protocol):
+    """An instance's control group: files by controller, of whichever version the machine has."""
+
+    @property
+    def version(self) -> int:
+        """1 or 2; 0 where this user may use none."""
+
+    @property
+    def limits_swap(self) -> bool:
+        """Tell whether this kernel counts swap. (Without, the runtime must not be told to limit it.)"""
+
+    def has(self, controller: str) -> bool:
+        """Tell whether this controller can limit containers."""
+
+    def read(self, controller: str, file: str) -> str | None:
+        """Text of a file, or None if there is none."""
+
+    def number(self, controller: str, file: str) -> int | None:
+        """Number in a file, or None (`max`)."""
+
+    def entry(self, controller: str, file: str, key: str) -> int | None:
+        """Number in the line of a file that begins with `key`."""
+
+    def write(self, controller: str, file: str, text: str) -> bool:
+        """Write where the file is there and the kernel takes it; False if there is no such file."""
+
+
+class Started(Protocol):
+    """An instance that has just been started, to which limits are set that the runtime does not set."""
+
+    @property
+    def group(self) -> ControlGroup:
+        """Its control group."""
+
+    def throttle(self, rate: int | None) -> None:
+        """Hold it to bytes per second to and from each volume; None: only let the kernel count them."""
+
+
+class Observed(Protocol):
+    """A running instance whose limits are read back."""
+
+    @property
+    def group(self) -> ControlGroup:
+        """Its control group."""
+
+    @property
+    def scratch(self) -> Space | None:
+        """Its scratch file system /tmp."""
+
+    @property
+    def volumes(self) -> Sequence[Space]:
+        """Its volumes."""
+
+    @property
+    def wire(self) -> Wire:
+        """Its link."""
+
+    @property
+    def flow(self) -> Flow:
+        """Throughput of its volumes."""
+
+    def resource_limit(self, name: str) -> int | None:
+        """Hard limit of its first process by the name in /proc/PID/limits, such as `Max open files`."""
+
+    def swap_exists(self) -> bool:
+        """Tell whether the machine has swap space in use."""
+
+    def weightless(self) -> str:
+        """Reason why shares of control groups do not matter to the disk that it writes to, or nothing."""
+
+
+# --- how a limit is set --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class InResources:
+    """By the runtime, as a member of `linux.resources` (runtime-spec, config-linux.md). `unasked`: the limit where a
+    recipe asks for none."""
+
+    make: Callable[[int, ControlGroup], Mapping[str, object]]
+    unasked: int | None = None
+    stage: ClassVar[int] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AsRlimit:
+    """By the runtime, as a resource limit (getrlimit(2)) such as `RLIMIT_NOFILE`. `unasked` as in `InResources`."""
+
+    kind: str
+    unasked: int | None = None
+    stage: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class OnLink:
+    """By the sandbox, when it makes the instance's link."""
+
+    stage: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, slots=True)
+class AfterStart:
+    """By the sandbox, on a control group whose processes run. `apply` gets None where no limit was asked for."""
+
+    apply: Callable[[int | None, Started], None]
+    stage: ClassVar[int] = 3
+
+
+@dataclass(frozen=True, slots=True)
+class AsFileSystem:
+    """By the sandbox, as the size of file systems that it makes."""
+
+    stage: ClassVar[int] = 4
+
+
+Setting = InResources | AsRlimit | OnLink | AfterStart | AsFileSystem
+"""Ways to set a limit. `stage` is the order in which they happen, and in which limits are reported."""
+
+
+# --- how an overrun is recognised ----------------------------------------------------------------------
+
+
+class Severity(IntEnum):
+    """Degrees of an overrun, the worst first."""
+
+    KILLED = 0
+    REFUSED = 1
+    FULL = 2
+    DROPPED = 3
+    SLOWED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """A limit that an instance ran into, in the words of a report."""
+
+    severity: Severity
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """Controller, file and key where the kernel counts how often the limit was hit, by version of control groups.
+    `figure` is its name among what was measured."""
+
+    figure: str
+    v1: tuple[str, str, str]
+    v2: tuple[str, str, str]
+
+    def read(self, group: ControlGroup) -> int | None:
+        """Count of now."""
+        controller, file, key = self.v2 if group.version == 2 else self.v1
+        return group.entry(controller, file, key)
+
+
+def times(count: int) -> str:
+    """` 3 times`; nothing for once."""
+    return "" if count == 1 else f" {count} times"
+
+
+# --- the declaration -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Limit(Generic[Value]):
+    """A limit of one instance.
+
+    `name` is its key in recipes, its name in reports and in `enforced-limits`, and (with `-`) its option of `run`.
+    `rank` is its place in documents. `meaning` and `example` are of the reference, `kernel` says there where the kernel
+    has it. `slack` is how far the kernel may round it; `share`: more of it is no less strict. `option` is the help of
+    `run`'s option; "": it has none. `field` is its member in a plan's JSON, where that is not `name`. `controllers` are
+    those that limit it under control groups v1 and v2, and `doctor` what one is needed for ("": doctor does not ask).
+    """
+
+    name: str
+    rank: int
+    meaning: str
+    example: object
+    form: Form
+    default: Value
+    kernel: str
+    set_by: Setting
+    read: Callable[[int, Observed], Iterator[LimitReading]]
+    overruns: Callable[[Usage], Sequence[Overrun]]
+    counter: Counter | None = None
+    slack: int = 0
+    share: bool = False
+    option: str = ""
+    field: str = ""
+    controllers: tuple[str, str] | None = None
+    doctor: str = ""
+
+    @property
+    def member(self) -> str:
+        """Name of its field in `Limits`."""
+        return self.field or self.name
+
+    def controller(self, group: ControlGroup) -> str:
+        """Controller that limits it on this machine."""
+        v1, v2 = self.controllers or ("", "")
+        return v2 if group.version == 2 else v1
+
+
+def compared(name: str, asked: int, read: int | None, *, slack: int, why: str) -> LimitReading:
+    """Compare what was read back with what was asked for; a difference below `slack` is rounding."""
+    if read is None:
+        return LimitReading(name, asked, None, False, why)
+    close = abs(read - asked) < max(slack, 1)
+    return LimitReading(name, asked, read, close, "" if close else f"the kernel has {read}; {why}")
+
+
+def lacking(group: ControlGroup, controller: str) -> str:
+    """Reason why a control group does not hold a limit of `controller`."""
+    if not group.version:
+        return f"no {controller} control group has been handed over to this user"
+    if not group.has(controller):
+        return f"the {controller} controller is not available here"
+    return f"the {controller} controller has not taken it"
+
+
+def never(usage: Usage) -> Sequence[Overrun]:
+    """Overruns of a limit that holds back or refuses without anybody counting: none."""
+    return ()

@@ -1,0 +1,43 @@
+"""Volumes, in bytes each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.model.limit import AsFileSystem, Limit, LimitReading, Observed, Overrun, Severity
+from pipeline.model.quantities import SIZE
+from pipeline.model.usage import Usage
+
+
+def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
+    """A file system's own tables take some of it, so less than what was asked for is agreement."""
+    for space in observed.volumes:
+        name = f"volume {space.path}"
+        if space.size is None:
+            yield LimitReading(name, asked, None, False, space.why)
+        else:
+            fits = space.size <= asked
+            yield LimitReading(name, asked, space.size, fits, "" if fits else "it was made with more before")
+
+
+def _overruns(usage: Usage) -> Sequence[Overrun]:
+    """Places that are full, volumes and scratch file systems alike."""
+    found = []
+    for place in usage.full:
+        path, _, kind = place.partition(" ")
+        found.append(Overrun(Severity.FULL, f"{path} is full {kind}".rstrip()))
+    return found
+
+
+LIMIT: Limit[int] = Limit(
+    name="volume",
+    rank=70,
+    meaning="size of each volume",
+    example="4GiB",
+    form=SIZE,
+    default=4 << 30,
+    kernel="an ext4 file system of that size on a loop device",
+    set_by=AsFileSystem(),
+    read=_read,
+    overruns=_overruns,
+)
