@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import assert_never
 
 from pipeline.build import Built
 from pipeline.cli.progress import size_text
 from pipeline.gather import Locked
-from pipeline.model.image import Image
+from pipeline.model.image import Image, ImageConfig
+from pipeline.model.image_keys import IMAGE_KEYS, ImageKey, KeyForm
 from pipeline.model.parent import ParentImage
 from pipeline.oci import end_of_life
 from pipeline.sandbox import Finding
@@ -93,19 +95,31 @@ def image_as_lines(image: Image) -> tuple[str, ...]:
         f"{image.name} {image.reference}",
         f"  digest       {image.digest}",
         f"  platform     {config.os}/{config.architecture}{config.variant and '/' + config.variant}",
-        f"  entrypoint   {' '.join(config.entrypoint)}",
-        f"  command      {' '.join(config.command)}",
-        f"  user         {config.user or 'root'}",
-        f"  ports        {', '.join(config.exposed_ports) or 'none'}",
-        f"  volumes      {', '.join(config.volumes) or 'none'}",
-        f"  stop signal  {config.stop_signal or 'SIGTERM'}",
+        *(f"  {key.shown:<12} {text}" for key in IMAGE_KEYS if key.shown for text in _shown(key, config)),
     ]
-    lines += [f"  label        {key}={value}" for key, value in config.labels]
     if ends := end_of_life(image.manifest_bytes):
         lines.append(f"  end of life  {ends}")
     for layer in image.layers:
         lines.append(f"  layer        {layer.blob.digest} {size_text(layer.blob.size)} {layer.name}")
     return tuple(lines)
+
+
+def _shown(key: ImageKey, config: ImageConfig) -> tuple[str, ...]:
+    """The value of a setting in words; one text for each of values by name."""
+    value = getattr(config, key.name)
+    match key.form:
+        case KeyForm.VARIABLES:
+            return tuple(value)
+        case KeyForm.LABELS:
+            return tuple(f"{name}={text}" for name, text in value)
+        case KeyForm.WORDS:
+            return (" ".join(value) or key.unset,)
+        case KeyForm.PORTS | KeyForm.PATHS:
+            return (", ".join(value) or key.unset,)
+        case KeyForm.USER | KeyForm.FOLDER | KeyForm.SIGNAL:
+            return (value or key.unset,)
+        case other:
+            assert_never(other)
 
 
 def image_as_json(image: Image) -> dict[str, object]:

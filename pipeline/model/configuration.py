@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from dataclasses import replace
+from typing import Any, assert_never
 
 from pipeline.model.image import ImageConfig
+from pipeline.model.image_keys import IMAGE_KEYS, ImageKey, KeyForm
 from pipeline.model.recipe import Recipe
 from pipeline.model.rpm_database import labelled
 
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 """The annotation of a manifest that names its parent's (image-spec, annotations.md). It is no label: a config is the
 same however layers are compressed, and a manifest is not."""
-
-_WHOLE = ("entrypoint", "command", "user", "working_directory", "exposed_ports", "volumes", "stop_signal")
 
 _ARCHITECTURES = {
     "x86_64": "amd64",
@@ -39,19 +39,28 @@ def image_config(
         "org.opencontainers.image.version": version,
         **{key: said(value) for key, value in plan.labels},
     }
-    return ImageConfig(
-        architecture=_ARCHITECTURES.get(arch, arch),
-        created=created,
-        entrypoint=tuple(map(said, plan.entrypoint)),
-        command=tuple(map(said, plan.command)),
-        user=plan.user,
-        working_directory=plan.working_directory,
-        environment=tuple(f"{key}={said(value)}" for key, value in plan.environment),
-        exposed_ports=plan.exposed_ports,
-        volumes=plan.volumes,
-        stop_signal=plan.stop_signal,
-        labels=tuple(sorted(labelled(labels, rpm_database).items())),
-    )
+    settings = {key.name: _evaluated(key, getattr(plan, key.name), said) for key in IMAGE_KEYS}
+    settings["labels"] = tuple(sorted(labelled(labels, rpm_database).items()))
+    return replace(ImageConfig(architecture=_ARCHITECTURES.get(arch, arch), created=created), **settings)
+
+
+def _evaluated(key: ImageKey, value: Any, said: Callable[[str], str]) -> Any:  # noqa: ANN401  as the key has it
+    """The value of a key with its templates evaluated."""
+    if not key.templated:
+        return value
+    match key.form:
+        case KeyForm.WORDS:
+            return tuple(map(said, value))
+        case KeyForm.VARIABLES:
+            return tuple(f"{name}={said(text)}" for name, _, text in (line.partition("=") for line in value))
+        case KeyForm.LABELS:
+            return tuple((name, said(text)) for name, text in value)
+        case KeyForm.USER | KeyForm.FOLDER | KeyForm.SIGNAL:
+            return said(value) if value else value
+        case KeyForm.PORTS | KeyForm.PATHS:
+            return tuple(map(said, value))
+        case other:
+            assert_never(other)
 
 
 def inherited(config: ImageConfig, given: Set[str], below: ImageConfig) -> ImageConfig:
@@ -61,9 +70,17 @@ def inherited(config: ImageConfig, given: Set[str], below: ImageConfig) -> Image
     the child's where it is given, else the parent's; a command belongs to its entrypoint, so that of the parent goes
     when the child gives an entrypoint.
     """
-    left = {key: getattr(below, key) for key in _WHOLE if key not in given}
-    if "entrypoint" in given:
-        left.pop("command", None)
-    environment = {line.partition("=")[0]: line for line in (*below.environment, *config.environment)}
-    labels = {**dict(below.labels), **dict(config.labels)}
-    return replace(config, **left, environment=tuple(environment.values()), labels=tuple(sorted(labels.items())))
+    changes: dict[str, Any] = {}
+    for key in IMAGE_KEYS:
+        own, parents = getattr(config, key.name), getattr(below, key.name)
+        match key.form:
+            case KeyForm.VARIABLES:
+                changes[key.name] = tuple({line.partition("=")[0]: line for line in (*parents, *own)}.values())
+            case KeyForm.LABELS:
+                changes[key.name] = tuple(sorted({**dict(parents), **dict(own)}.items()))
+            case KeyForm.WORDS | KeyForm.USER | KeyForm.FOLDER | KeyForm.PORTS | KeyForm.PATHS | KeyForm.SIGNAL:
+                if key.name not in given and key.follows not in given:
+                    changes[key.name] = parents
+            case other:
+                assert_never(other)
+    return replace(config, **changes)

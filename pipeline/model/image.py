@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.digest import DiffId, Digest
+from pipeline.model.image_keys import ImageSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +33,13 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageConfig:
-    """What a runtime needs to know (config.md). `created` is seconds since the epoch."""
+class ImageConfig(ImageSettings):
+    """Settings of an image and its platform (config.md). `created` is seconds since the epoch."""
 
     architecture: str
     created: int
     os: str = "linux"
     variant: str = ""
-    entrypoint: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
-    user: str = ""
-    working_directory: str = ""
-    environment: tuple[str, ...] = ()
-    exposed_ports: tuple[str, ...] = ()
-    volumes: tuple[str, ...] = ()
-    stop_signal: str = ""
-    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from pipeline.model.answers import (
     TalkAnswer,
 )
 from pipeline.model.image import ImageConfig
+from pipeline.model.image_keys import IMAGE_KEYS, NAMED, UNORDERED, ConfigForm, KeyForm
 from pipeline.model.probes import (
     AccountFacts,
     FileFacts,
@@ -320,22 +321,28 @@ def _licenses(check: Check, answer: Answer, config: ImageConfig, ready: Check | 
 def _image(check: Check, answer: Answer, config: ImageConfig, ready: Check | None) -> str:
     facts = _of(ImageFacts, check.subject)
     _of(ImageAnswer, answer)
-    exactly: tuple[tuple[str, object, object], ...] = (
-        ("entrypoint", facts.entrypoint, config.entrypoint),
-        ("command", facts.command, config.command),
-        ("user", facts.user, config.user),
-        ("working_directory", facts.working_directory, config.working_directory),
-        ("exposed_ports", _sorted(facts.exposed_ports), _sorted(config.exposed_ports)),
-        ("volumes", _sorted(facts.volumes), _sorted(config.volumes)),
-        ("stop_signal", facts.stop_signal, config.stop_signal or DEFAULT_SIGNAL),
-    )
-    for key, wanted, has in exactly:
+    for key in IMAGE_KEYS:
+        if key.form in NAMED:
+            continue
+        wanted, has = getattr(facts, key.name), getattr(config, key.name) or key.default
+        if key.form in UNORDERED:
+            wanted, has = _sorted(wanted), _sorted(has or ())
+        elif key.stored is not ConfigForm.STRING:
+            has = has or ()
         if wanted is not None and wanted != has:
-            return f"{key} is {_written(has)}, not {_written(wanted)}"
-    variables = {name: value for name, _, value in (line.partition("=") for line in config.environment)}
-    return _among("environment variable", facts.environment, variables.get) or _among(
-        "label", facts.labels, dict(config.labels).get
-    )
+            return f"{key.name} is {_written(has)}, not {_written(wanted)}"
+    for key in IMAGE_KEYS:
+        value = getattr(config, key.name)
+        match key.form:
+            case KeyForm.VARIABLES:
+                named = {name: text for name, _, text in (line.partition("=") for line in value)}
+            case KeyForm.LABELS:
+                named = dict(value)
+            case _:
+                continue
+        if wrong := _among(key.one, getattr(facts, key.name), named.get):
+            return wrong
+    return ""
 
 
 def _among(what: str, wanted: Iterable[tuple[str, Rules]], get: Callable[[str], str | None]) -> str:

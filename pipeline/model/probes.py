@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, make_dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from pipeline.model.image_keys import IMAGE_KEYS, NAMED, ConfigForm, ImageKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +115,29 @@ class PackageFacts:
     absent: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFacts:
-    """What the image's configuration says; None or empty: not asked. Of environment and labels only the named
+def _fact(key: ImageKey) -> tuple[str, Any, Any]:
+    if key.form in NAMED:
+        return key.name, tuple[tuple[str, Rules], ...], field(default=())
+    return key.name, (str if key.stored is ConfigForm.STRING else tuple[str, ...]) | None, field(default=None)
+
+
+if TYPE_CHECKING:
+
+    @dataclass(frozen=True)
+    class _ImageFacts:
+        """Stands for the fields, which are those of the table of image keys."""
+
+        def __init__(self, **asked: object) -> None: ...
+
+else:
+    _ImageFacts = make_dataclass("_ImageFacts", [_fact(key) for key in IMAGE_KEYS], frozen=True, slots=True)
+
+
+class ImageFacts(_ImageFacts):
+    """Settings that the image's configuration has; None or empty: not asked. Of environment and labels only the named
     ones are looked at."""
 
-    entrypoint: tuple[str, ...] | None = None
-    command: tuple[str, ...] | None = None
-    user: str | None = None
-    working_directory: str | None = None
-    environment: tuple[tuple[str, Rules], ...] = ()
-    exposed_ports: tuple[str, ...] | None = None
-    volumes: tuple[str, ...] | None = None
-    stop_signal: str | None = None
-    labels: tuple[tuple[str, Rules], ...] = ()
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

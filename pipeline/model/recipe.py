@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from pipeline.digest import Digest
+from pipeline.model.image_keys import ImageSettings
 from pipeline.model.smoke import SmokePlan
 
 
@@ -110,19 +111,10 @@ class FilePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class ImagePlan:
-    """What the image config will say (OCI image-spec config.md). Strings may hold `{{ packages[…] }}`. `given` are the
-    keys that the recipe has, so that one that is empty can be told from one that is left to the parent image."""
+class ImagePlan(ImageSettings):
+    """Settings that the image will have. Strings may hold `{{ packages[…] }}`. `given` are the keys that the recipe
+    has, so that one that is empty can be told from one that is left to the parent image."""
 
-    entrypoint: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
-    user: str = ""
-    working_directory: str = ""
-    environment: tuple[tuple[str, str], ...] = ()
-    exposed_ports: tuple[str, ...] = ()
-    volumes: tuple[str, ...] = ()
-    stop_signal: str = ""
-    labels: tuple[tuple[str, str], ...] = ()
     given: frozenset[str] = frozenset()
 
 

@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from typing import Any, assert_never
 
 from pipeline.digest import DiffId, Digest, canonical_json
 from pipeline.errors import VerificationError
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image, ImageConfig, Layer
+from pipeline.model.image_keys import IMAGE_KEYS, ConfigForm, ImageKey, KeyForm
 from pipeline.oci import media_types
 
 DOCUMENT_LIMIT = 4 << 20
@@ -139,17 +141,7 @@ def _layer_descriptor(layer: Layer) -> Descriptor:
 
 def _config(config: ImageConfig, layers: Sequence[Layer]) -> dict[str, object]:
     created = timestamp(config.created)
-    execution: dict[str, object] = {
-        "User": config.user,
-        "ExposedPorts": {_port(port): {} for port in config.exposed_ports},
-        "Env": list(config.environment),
-        "Entrypoint": list(config.entrypoint),
-        "Cmd": list(config.command),
-        "Volumes": {volume: {} for volume in config.volumes},
-        "WorkingDir": config.working_directory,
-        "Labels": dict(config.labels),
-        "StopSignal": config.stop_signal,
-    }
+    execution = {key.config: _stored(key, getattr(config, key.name)) for key in IMAGE_KEYS}
     return {
         "created": created,
         **platform_json(config),
@@ -157,6 +149,21 @@ def _config(config: ImageConfig, layers: Sequence[Layer]) -> dict[str, object]:
         "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
         "history": [{"created": created, "created_by": f"relbuild: layer {layer.name}"} for layer in layers],
     }
+
+
+def _stored(key: ImageKey, value: Any) -> object:  # noqa: ANN401  as the key has it
+    """The value of a setting as a config has it."""
+    match key.stored:
+        case ConfigForm.STRING:
+            return value
+        case ConfigForm.ARRAY:
+            return list(value)
+        case ConfigForm.SET:
+            return {_port(item) if key.form is KeyForm.PORTS else item: {} for item in value}
+        case ConfigForm.OBJECT:
+            return dict(value)
+        case other:
+            assert_never(other)
 
 
 def _port(port: str) -> str:
@@ -273,18 +280,25 @@ def parse_config(data: bytes, place: str = "config") -> tuple[ImageConfig, tuple
         created=_seconds(document.get("created").text("1970-01-01T00:00:00Z"), place),
         os=document.get("os").text(),
         variant=document.get("variant").text(""),
-        entrypoint=run.get("Entrypoint").texts(),
-        command=run.get("Cmd").texts(),
-        user=run.get("User").text(""),
-        working_directory=run.get("WorkingDir").text(""),
-        environment=run.get("Env").texts(),
-        exposed_ports=tuple(run.get("ExposedPorts").members()),
-        volumes=tuple(run.get("Volumes").members()),
-        stop_signal=run.get("StopSignal").text(""),
-        labels=tuple((key, value.text()) for key, value in run.get("Labels").members().items()),
+        **{key.name: _restored(key, run.get(key.config)) for key in IMAGE_KEYS},
     )
     diff_ids = document.get("rootfs").get("diff_ids").texts()
     return config, tuple(DiffId.parse(text) for text in diff_ids)
+
+
+def _restored(key: ImageKey, value: Reader) -> Any:  # noqa: ANN401  as the key has it
+    """The value of a setting from what a config has. Raises VerificationError."""
+    match key.stored:
+        case ConfigForm.STRING:
+            return value.text("")
+        case ConfigForm.ARRAY:
+            return value.texts()
+        case ConfigForm.SET:
+            return tuple(value.members())
+        case ConfigForm.OBJECT:
+            return tuple((name, text.text()) for name, text in value.members().items())
+        case other:
+            assert_never(other)
 
 
 def parse_image(name: str, reference: str, manifest_bytes: bytes, config_bytes: bytes) -> Image:

@@ -18,11 +18,12 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, assert_never
 
 from pipeline.beneath import Escape, Given
 from pipeline.documents import DocumentPath
 from pipeline.errors import RecipeError
+from pipeline.model.image_keys import IMAGE_KEYS, ImageKey, KeyForm
 from pipeline.model.recipe import ImagePlan, LayerPlan, Recipe
 from pipeline.recipes.accounts import plan_accounts
 from pipeline.recipes.checks import plan_smoke
@@ -276,48 +277,48 @@ def _refuse_infinite(value: object, source: Source, path: DocumentPath, problems
 
 
 def _image(sources: Sequence[Source], seen: Mapping[str, object], problems: Problems) -> ImagePlan:
-    environment: dict[str, str] = {}
-    labels: dict[str, str] = {}
-    scalars: dict[str, object] = {}
-    ports: tuple[str, ...] = ()
+    settings: dict[str, Any] = {}
     given: set[str] = set()
     for source in sources:
         image = source.recipe.image
-        environment |= image.environment
-        labels |= image.labels
-        for key in ("entrypoint", "command", "user", "working_directory", "volumes", "stop_signal"):
-            value = getattr(image, key)
-            if value is not None:
-                scalars[key] = tuple(value) if isinstance(value, list) else value
-        if image.exposed_ports is not None:
-            ports = _ports(image.exposed_ports, seen, source, problems)
         given |= {name for name in ImageDocument.model_fields if is_given(image, name)}
+        for key in IMAGE_KEYS:
+            value, before = getattr(image, key.name), settings.get(key.name, ())
+            match key.form:
+                case KeyForm.VARIABLES:
+                    variables = dict(line.partition("=")[::2] for line in before) | value
+                    settings[key.name] = tuple(f"{name}={text}" for name, text in variables.items())
+                case KeyForm.LABELS:
+                    settings[key.name] = tuple(sorted((dict(before) | value).items()))
+                case KeyForm.PORTS:
+                    if value is not None:
+                        settings[key.name] = _ports(value, key, seen, source, problems)
+                case KeyForm.WORDS | KeyForm.PATHS | KeyForm.USER | KeyForm.FOLDER | KeyForm.SIGNAL:
+                    if value is not None:
+                        settings[key.name] = tuple(value) if isinstance(value, list) else value
+                case other:
+                    assert_never(other)
         _check_image(image, source, problems)
-    return ImagePlan(
-        **scalars,  # type: ignore[arg-type]
-        environment=tuple(environment.items()),
-        exposed_ports=ports,
-        labels=tuple(sorted(labels.items())),
-        given=frozenset(given),
-    )
+    return ImagePlan(**settings, given=frozenset(given))
 
 
 def _check_image(image: ImageDocument, source: Source, problems: Problems) -> None:
-    for key in ("entrypoint", "command"):
-        for index, word in enumerate(getattr(image, key) or ()):
-            _check_template(word, source, ("image", key, index), problems)
-    for key in ("environment", "labels"):
-        for name, text in getattr(image, key).items():
-            _check_template(text, source, ("image", key, name), problems)
+    for key in (key for key in IMAGE_KEYS if key.templated):
+        value = getattr(image, key.name)
+        texts = value.items() if isinstance(value, dict) else enumerate(value or ())
+        for place_in, text in texts:
+            _check_template(text, source, ("image", key.name, place_in), problems)
     if image.entrypoint == []:
         message = "the entrypoint is empty"
         problems.add("list-empty", message, source.document, ("image", "entrypoint"), "name a program")
 
 
-def _ports(written: Sequence[str], seen: Mapping[str, object], source: Source, problems: Problems) -> tuple[str, ...]:
+def _ports(
+    written: Sequence[str], key: ImageKey, seen: Mapping[str, object], source: Source, problems: Problems
+) -> tuple[str, ...]:
     ports: dict[str, None] = {}
     for index, text in enumerate(written):
-        path: DocumentPath = ("image", "exposed_ports", index)
+        path: DocumentPath = ("image", key.name, index)
         try:
             rendered = evaluate(text, seen, place=place(source.document, path))
         except RecipeError as error:

@@ -7,10 +7,11 @@ rules that must all hold.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, create_model
 
+from pipeline.model.image_keys import IMAGE_KEYS
 from pipeline.model.jsonpath import parse_path
 from pipeline.model.probes import FileSort, Restart
 from pipeline.model.quantities import Malformed
@@ -18,7 +19,6 @@ from pipeline.model.smoke import Misbehaviour, Variant
 from pipeline.recipes.fields import (
     Duration,
     ExposedPort,
-    Folder,
     ImageUser,
     Line,
     Mode,
@@ -31,11 +31,11 @@ from pipeline.recipes.fields import (
     Strict,
     Target,
     Text,
-    VariableName,
     checked,
     choice,
     kind,
 )
+from pipeline.recipes.image_fields import check_field
 
 
 def _plain(value: object) -> object:
@@ -214,22 +214,16 @@ class PackagesDocument(Strict):
     absent: list[Line] = Field(default=[], description="must not be there", examples=[["gcc", "*-devel"]])
 
 
-class ImageCheckDocument(Strict):
-    """What the image's configuration says."""
+if TYPE_CHECKING:
+    _ImageFields = Strict
+else:
+    _ImageFields = create_model(
+        "_ImageFields", __base__=Strict, **{key.name: check_field(key, ExactRules) for key in IMAGE_KEYS}
+    )  # fmt: skip
 
-    entrypoint: list[Text] | None = Field(default=None, description="the whole entrypoint")
-    command: list[Text] | None = Field(default=None, description="the whole command")
-    user: ImageUser | None = Field(default=None, description="who it runs as", examples=["nginx"])
-    working_directory: Folder | None = Field(default=None, description="where it starts")
-    environment: dict[VariableName, ExactRules] = Field(
-        default={}, description="these variables, among others", examples=[{"LANG": "C.UTF-8"}]
-    )
-    exposed_ports: list[ExposedPort] | None = Field(default=None, description="all exposed ports")
-    volumes: list[Target] | None = Field(default=None, description="all volumes")
-    stop_signal: SignalName | None = Field(default=None, description="the stop signal")
-    labels: dict[Line, ExactRules] = Field(
-        default={}, description="these labels, among others", examples=[{"org.opencontainers.image.title": "nginx"}]
-    )
+
+class ImageCheckDocument(_ImageFields):
+    """What the image's configuration says."""
 
 
 class LicensesDocument(Strict):

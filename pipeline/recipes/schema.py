@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model
 
+from pipeline.model.image_keys import IMAGE_KEYS
 from pipeline.model.limits import LIMITS, AnyLimit
 from pipeline.recipes.fields import (
     ID_MOST,
@@ -19,17 +20,14 @@ from pipeline.recipes.fields import (
     Beside,
     BesideOrUrl,
     Date,
-    ExposedPort,
     FileTarget,
     Folder,
-    ImageUser,
     LeftOut,
     Line,
     Mode,
     Name,
     Owner,
     Sha256,
-    SignalName,
     Strict,
     Target,
     Text,
@@ -37,6 +35,7 @@ from pipeline.recipes.fields import (
     VariableName,
     annotation_of,
 )
+from pipeline.recipes.image_fields import key_field
 from pipeline.recipes.questions import CheckDocument, NeighboursDocument, ReadyDocument, Variants
 
 Id = Annotated[int, Field(ge=1, le=ID_MOST)]
@@ -179,33 +178,22 @@ class FileDocument(Strict):
     override: bool = Field(default=False, description="replace the file that an included recipe puts at the same path")
 
 
-class ImageDocument(Strict):
+if TYPE_CHECKING:
+
+    class _ImageFields(Strict):
+        """Stands for the fields, of which the code here names one."""
+
+        entrypoint: list[str] | None = None
+
+else:
+    _ImageFields = create_model(
+        "_ImageFields", __base__=Strict, **{key.name: key_field(key) for key in IMAGE_KEYS}
+    )  # fmt: skip
+
+
+class ImageDocument(_ImageFields):
     """What the image's configuration says (OCI image-spec, config.md). Texts may hold templates that use
     `values` and `packages`; ports may use `values`."""
-
-    entrypoint: list[Text] | None = Field(
-        default=None,
-        description="the program that is started, with its arguments",
-        examples=[["/usr/libexec/mysql-start"]],
-    )
-    command: list[Text] | None = Field(
-        default=None, description="arguments that a user may replace", examples=[["--verbose"]]
-    )
-    user: ImageUser | None = Field(default=None, description="who it runs as", examples=["mysql"])
-    working_directory: Folder | None = Field(default=None, description="where it starts", examples=["/srv"])
-    environment: dict[VariableName, Text] = Field(
-        default={}, description="environment variables", examples=[{"LANG": "C.UTF-8"}]
-    )
-    exposed_ports: list[ExposedPort] | None = Field(
-        default=None, description="ports that it listens on", examples=[[3306, "53/udp"]]
-    )
-    volumes: list[Target] | None = Field(
-        default=None, description="directories that outlive a container", examples=[["/var/lib/mysql"]]
-    )
-    stop_signal: SignalName | None = Field(
-        default=None, description="the signal that stops it cleanly", examples=["SIGTERM"]
-    )
-    labels: dict[Line, Text] = Field(default={}, description="labels of the image")
 
 
 def _limit_field(limit: AnyLimit) -> tuple[Any, Any]:

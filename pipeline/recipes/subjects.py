@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, assert_never
+
 from pipeline.documents import DocumentPath
+from pipeline.model.image_keys import IMAGE_KEYS, ImageKey, KeyForm
 from pipeline.model.probes import (
     AccountFacts,
     FileFacts,
@@ -133,16 +136,22 @@ def _account(document: AccountCheckDocument, path: DocumentPath, renderer: Rende
 
 
 def _image(document: ImageCheckDocument, path: DocumentPath, renderer: Renderer) -> ImageFacts:
-    return ImageFacts(
-        entrypoint=None if document.entrypoint is None else renderer.words(document.entrypoint, path, "entrypoint"),
-        command=None if document.command is None else renderer.words(document.command, path, "command"),
-        user=document.user,
-        working_directory=document.working_directory,
-        environment=renderer.named_rules(document.environment, path, "environment"),
-        exposed_ports=None
-        if document.exposed_ports is None
-        else renderer.ports(document.exposed_ports, path, "exposed_ports"),
-        volumes=None if document.volumes is None else tuple(document.volumes),
-        stop_signal=document.stop_signal,
-        labels=renderer.named_rules(document.labels, path, "labels"),
-    )
+    return ImageFacts(**{key.name: _setting(key, getattr(document, key.name), path, renderer) for key in IMAGE_KEYS})
+
+
+def _setting(key: ImageKey, value: Any, path: DocumentPath, renderer: Renderer) -> object:  # noqa: ANN401
+    if value is None:
+        return None
+    match key.form:
+        case KeyForm.WORDS:
+            return renderer.words(value, path, key.name)
+        case KeyForm.PORTS:
+            return renderer.ports(value, path, key.name)
+        case KeyForm.PATHS:
+            return tuple(value)
+        case KeyForm.VARIABLES | KeyForm.LABELS:
+            return renderer.named_rules(value, path, key.name)
+        case KeyForm.USER | KeyForm.FOLDER | KeyForm.SIGNAL:
+            return value
+        case other:
+            assert_never(other)

@@ -68,7 +68,7 @@ def test_a_recipe_lies_on_top_of_what_it_includes(tmp_path: Path) -> None:
     assert dict(recipe.values) == {"port": 2, "deep": {"x": 1, "y": [2], "z": 3}}
     assert (recipe.image.entrypoint, recipe.image.command) == (("upper",), ("lower",))
     assert recipe.image.user == "lower"
-    assert recipe.image.environment == (("A", "lower"), ("B", "upper"), ("C", "upper"))
+    assert recipe.image.environment == ("A=lower", "B=upper", "C=upper")
     assert recipe.image.labels == (("a", "lower"), ("b", "upper"))
     assert [check.name for check in recipe.smoke.checks] == ["lower"]
     assert recipe.sources == (tmp_path / "top.yaml", tmp_path / "base.yaml")

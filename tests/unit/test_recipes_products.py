@@ -73,7 +73,7 @@ def test_every_template_of_a_product_is_rendered(name: str) -> None:
             run(["bash", "-n"], stdin=text.encode(), timeout=10)
         if plan.path.endswith(".py"):
             ast.parse(text, plan.path)
-    for _, text in recipe.image.labels + recipe.image.environment:
+    for text in (*(text for _, text in recipe.image.labels), *recipe.image.environment):
         assert "{{" not in evaluate(text, scope(recipe), place=name)
 
 

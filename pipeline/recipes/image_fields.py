@@ -1,0 +1,61 @@
+"""Fields of documents for the keys under `image`, made from their table."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from pydantic import Field
+
+from pipeline.model.image_keys import NAMED, ImageKey, KeyForm
+from pipeline.recipes.fields import ExposedPort, Folder, ImageUser, Line, SignalName, Target, Text, VariableName
+
+
+def key_field(key: ImageKey) -> tuple[Any, Any]:
+    """The field of a recipe: its type and what is said of it."""
+    kind: Any
+    match key.form:
+        case KeyForm.VARIABLES:
+            kind = dict[VariableName, Text]
+        case KeyForm.LABELS:
+            kind = dict[Line, Text]
+        case _:
+            kind = _unnamed(key.form) | None
+    return kind, _told(key, key.meaning, key.example)
+
+
+def check_field(key: ImageKey, rules: Any) -> tuple[Any, Any]:  # noqa: ANN401  a type, which only questions.py has
+    """The field of the check `image`; of values by name it has `rules` for each."""
+    kind: Any
+    match key.form:
+        case KeyForm.VARIABLES:
+            kind = dict[VariableName, rules]
+        case KeyForm.LABELS:
+            kind = dict[Line, rules]
+        case _:
+            kind = _unnamed(key.form) | None
+    return kind, _told(key, key.checked, key.check_example)
+
+
+def _told(key: ImageKey, meaning: str, example: object) -> Any:  # noqa: ANN401  as Field
+    default: object = {} if key.form in NAMED else None
+    return Field(default=default, description=meaning, examples=None if example is None else [example])
+
+
+def _unnamed(form: KeyForm) -> Any:  # noqa: ANN401  a type
+    match form:
+        case KeyForm.WORDS:
+            return list[Text]
+        case KeyForm.USER:
+            return ImageUser
+        case KeyForm.FOLDER:
+            return Folder
+        case KeyForm.PORTS:
+            return list[ExposedPort]
+        case KeyForm.PATHS:
+            return list[Target]
+        case KeyForm.SIGNAL:
+            return SignalName
+        case KeyForm.VARIABLES | KeyForm.LABELS:
+            raise AssertionError(f"{form} is a mapping")
+        case other:
+            assert_never(other)
