@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from pipeline.compression import Compression
 from pipeline.digest import Digest, identity
@@ -299,18 +300,23 @@ def _place(
     uid = _number("user", file.owner, numbers, file.place)
     gid = _number("group", file.group, numbers, file.place)
     path = file.path.lstrip("/")
-    if file.kind is FileKind.SYMLINK:
-        _need_directory(session, posixpath.dirname(path))
-        session.files.symlink(path, file.link, uid=uid, gid=gid, mtime=build_time)
-    elif file.archive is not None:
-        _need_directory(session, posixpath.dirname(path))
-        with store.reading(file.archive.digest) as archive:
-            place_archive(file, archive, session.files, uid=uid, gid=gid, mtime=build_time)
-    elif file.kind is FileKind.DIRECTORY:
-        session.files.make_directory(path, mode=file.mode or 0, uid=uid, gid=gid, mtime=build_time)
-    else:
-        _need_directory(session, posixpath.dirname(path))
-        session.files.write_file(path, file.content or b"", mode=file.mode or 0, uid=uid, gid=gid, mtime=build_time)
+    match file.kind:
+        case FileKind.SYMLINK:
+            _need_directory(session, posixpath.dirname(path))
+            session.files.symlink(path, file.link, uid=uid, gid=gid, mtime=build_time)
+        case FileKind.ARCHIVE:
+            assert file.archive is not None
+            _need_directory(session, posixpath.dirname(path))
+            with store.reading(file.archive.digest) as archive:
+                place_archive(file, archive, session.files, uid=uid, gid=gid, mtime=build_time)
+        case FileKind.DIRECTORY:
+            session.files.make_directory(path, mode=file.mode or 0, uid=uid, gid=gid, mtime=build_time)
+        case FileKind.TEMPLATE | FileKind.CONTENT | FileKind.SOURCE | FileKind.URL:
+            _need_directory(session, posixpath.dirname(path))
+            content, mode = file.content or b"", file.mode or 0
+            session.files.write_file(path, content, mode=mode, uid=uid, gid=gid, mtime=build_time)
+        case other:
+            assert_never(other)
 
 
 def _need_directory(session: BuildSession, path: str) -> None:

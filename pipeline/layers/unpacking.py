@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, assert_never, cast
 
 from pipeline.digest import DiffId
 from pipeline.errors import BuildError, EnvironmentLacking, VerificationError
@@ -200,12 +200,14 @@ class _Extraction:
                 os.utime(last, (entry.mtime, entry.mtime), dir_fd=folder, follow_symlinks=False)
             case Kind.WHITEOUT:
                 os.mknod(last, stat.S_IFCHR, os.makedev(0, 0), dir_fd=folder)
-            case _:
+            case Kind.CHARACTER | Kind.BLOCK | Kind.OPAQUE:
                 raise BuildError(
                     "device-node",
                     f"/{entry.path} in layer '{self.name}' is a device node, which is never unpacked",
                     place=f"/{entry.path}",
                 )
+            case other:
+                assert_never(other)
 
     def finish(self) -> None:
         """Directories get their attributes, the deepest first."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused, VerificationError
@@ -252,3 +252,5 @@ class _Push:
                 self.mounted.append(descriptor.digest)
             case Arrival.PRESENT:
                 self.present.append(descriptor.digest)
+            case other:
+                assert_never(other)

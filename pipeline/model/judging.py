@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from pipeline.model.answers import (
     AccountAnswer,
@@ -43,7 +43,7 @@ from pipeline.model.probes import (
     Rules,
 )
 from pipeline.model.smoke import Check, CheckKind
-from pipeline.model.values import SHOWN, Said, differs, misses, recorded, shown
+from pipeline.model.values import SHOWN, differs, misses, recorded, shown
 
 DEFAULT_SIGNAL = "SIGTERM"
 """What stops an image that names no signal (config.md, StopSignal)."""
@@ -73,7 +73,7 @@ def judge(check: Check, answer: Answer, config: ImageConfig, ready: Check | None
     if isinstance(answer, NoAnswer):
         return answer.reason or "there was no answer"
     try:
-        return _JUDGES[check.kind](check, answer, config, ready)
+        return _judge_of(check.kind)(check, answer, config, ready)
     except _Unfit:
         return f"what was recorded is no answer to a question of kind '{check.kind}'"
 
@@ -107,14 +107,30 @@ def recordable(check: Check, answer: Answer) -> Answer:
             return replace(answer, body=recorded(expect.body, answer.body))
         case LogAnswer():
             return LogAnswer(recorded(check.log, answer.log))
-        case FileAnswer(text=Said() as text) if isinstance(subject, FileFacts):
-            return replace(answer, text=recorded(subject.text, text))
-        case ProcessAnswer() if isinstance(subject, ProcessFacts):
+        case FileAnswer():
+            if isinstance(subject, FileFacts) and answer.text is not None:
+                return replace(answer, text=recorded(subject.text, answer.text))
+            return answer
+        case ProcessAnswer():
+            if not isinstance(subject, ProcessFacts):
+                return answer
             rules = _command_rules(subject)
             kept = [replace(one, command=recorded(rules, one.command)) for one in answer.processes]
             return replace(answer, processes=tuple(kept))
-        case _:
+        case (
+            NoAnswer()
+            | ListeningAnswer()
+            | AccountAnswer()
+            | PackagesAnswer()
+            | ImageAnswer()
+            | LicensesAnswer()
+            | StopAnswer()
+            | MountsAnswer()
+            | RestartAnswer()
+        ):
             return answer
+        case other:
+            assert_never(other)
 
 
 def _of(kind: type[_Kind], value: object) -> _Kind:
@@ -399,19 +415,33 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
-_JUDGES: Mapping[CheckKind, Callable[[Check, Answer, ImageConfig, Check | None], str]] = {
-    CheckKind.COMMAND: _command,
-    CheckKind.PORT: _talk,
-    CheckKind.SOCKET: _talk,
-    CheckKind.HTTP: _http,
-    CheckKind.LOG: _log,
-    CheckKind.FILE: _file,
-    CheckKind.PROCESS: _processes,
-    CheckKind.LISTENING: _listening,
-    CheckKind.ACCOUNT: _account,
-    CheckKind.PACKAGES: _packages,
-    CheckKind.IMAGE: _image,
-    CheckKind.LICENSES: _licenses,
-    CheckKind.RESTART: _restart,
-    CheckKind.STOP: _stop,
-}
+def _judge_of(kind: CheckKind) -> Callable[[Check, Answer, ImageConfig, Check | None], str]:
+    match kind:
+        case CheckKind.COMMAND:
+            return _command
+        case CheckKind.PORT | CheckKind.SOCKET:
+            return _talk
+        case CheckKind.HTTP:
+            return _http
+        case CheckKind.LOG:
+            return _log
+        case CheckKind.FILE:
+            return _file
+        case CheckKind.PROCESS:
+            return _processes
+        case CheckKind.LISTENING:
+            return _listening
+        case CheckKind.ACCOUNT:
+            return _account
+        case CheckKind.PACKAGES:
+            return _packages
+        case CheckKind.IMAGE:
+            return _image
+        case CheckKind.LICENSES:
+            return _licenses
+        case CheckKind.RESTART:
+            return _restart
+        case CheckKind.STOP:
+            return _stop
+        case other:
+            assert_never(other)

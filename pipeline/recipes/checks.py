@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 from pipeline.documents import DocumentPath
 from pipeline.model.limits import LIMITS, Limits
@@ -17,14 +18,34 @@ from pipeline.recipes.sources import Source
 from pipeline.recipes.subjects import plan_subject
 
 _TALK = frozenset({"expect", "send", "within"})
-_FITTING = {
-    CheckKind.COMMAND: frozenset({"command", "expect", "stdin", "user", "within"}),
-    CheckKind.PORT: _TALK | {"port"},
-    CheckKind.SOCKET: _TALK | {"socket"},
-    CheckKind.HTTP: frozenset({"http", "expect", "within"}),
-    CheckKind.STOP: frozenset({"stop"}),
-}
-"""What may stand beside a kind; beside all others `within`."""
+
+
+def _fitting(kind: CheckKind) -> frozenset[str]:
+    """Keys that may stand in a check of a kind, beside its name."""
+    match kind:
+        case CheckKind.COMMAND:
+            return frozenset({"command", "expect", "stdin", "user", "within"})
+        case CheckKind.PORT | CheckKind.SOCKET:
+            return _TALK | {kind.value}
+        case CheckKind.HTTP:
+            return frozenset({"http", "expect", "within"})
+        case CheckKind.STOP:
+            return frozenset({"stop"})
+        case (
+            CheckKind.LOG
+            | CheckKind.FILE
+            | CheckKind.PROCESS
+            | CheckKind.LISTENING
+            | CheckKind.ACCOUNT
+            | CheckKind.PACKAGES
+            | CheckKind.IMAGE
+            | CheckKind.LICENSES
+            | CheckKind.RESTART
+        ):
+            return frozenset({kind.value, "within"})
+        case other:
+            assert_never(other)
+
 
 _FITTING_EXPECTATION = {
     CheckKind.COMMAND: (frozenset({"exit_code", "stdout", "stdout_is", "stderr"}), "a command shows"),
@@ -32,6 +53,8 @@ _FITTING_EXPECTATION = {
     CheckKind.SOCKET: (frozenset({"stdout", "stdout_is"}), "what a socket answers is"),
     CheckKind.HTTP: (frozenset({"status", "headers", "body"}), "an HTTP answer has"),
 }
+"""Kinds beside which `expect` may stand (`_fitting`), and what it may say there."""
+
 _TALKING = (CheckKind.HTTP, CheckKind.PORT, CheckKind.SOCKET)
 _RESTARTING = 30_000
 """Milliseconds for the stop before a restart: more than checks get, because databases flush."""
@@ -133,7 +156,7 @@ class _Builder:
             send=self.renderer.text(document.send, path, "send"),
             log=self.renderer.rules(document.log, path, "log"),
             signal=stop.signal or "" if stop is not None else "",
-            subject=plan_subject(document, path, self.renderer),
+            subject=plan_subject(document, kind, path, self.renderer),
             place=place(self.renderer.source.document, path),
         )
         return check if len(problems) == before else None
@@ -157,7 +180,7 @@ class _Builder:
         )
 
     def _refuse_misplaced(self, document: CheckDocument | ReadyDocument, kind: CheckKind, path: DocumentPath) -> None:
-        beside = _FITTING.get(kind, frozenset({str(kind), "within"}))
+        beside = _fitting(kind)
         for key in sorted(document.model_fields_set - beside - {"name"}):
             if getattr(document, key) is None:
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import Any, TypeVar, assert_never
 
 from pipeline.documents import DocumentPath
 from pipeline.model.image_keys import IMAGE_KEYS, ImageKey, KeyForm
@@ -18,6 +18,7 @@ from pipeline.model.probes import (
     ProcessFacts,
     Subject,
 )
+from pipeline.model.smoke import CheckKind
 from pipeline.recipes.questions import (
     AccountCheckDocument,
     CheckDocument,
@@ -28,25 +29,48 @@ from pipeline.recipes.questions import (
 )
 from pipeline.recipes.rendering import Renderer
 
+Value = TypeVar("Value")
 
-def plan_subject(document: CheckDocument | ReadyDocument, path: DocumentPath, renderer: Renderer) -> Subject | None:
-    """What the check asks about; None for the kinds that have no more than their answer.
+
+def plan_subject(
+    document: CheckDocument | ReadyDocument, check_kind: CheckKind, path: DocumentPath, renderer: Renderer
+) -> Subject | None:
+    """The subject that a check of a kind asks about; None for the kinds that have no more than their answer.
 
     Problems: `check-contradiction`, and those of values.
     """
-    if document.http is not None:
-        return _http(document.http, (*path, "http"), renderer)
-    if document.file is not None:
-        return _file(document.file, (*path, "file"), renderer)
-    if document.process is not None:
-        process, inner = document.process, (*path, "process")
-        return ProcessFacts(
-            name=renderer.text(process.name, inner, "name"),
-            command=renderer.pattern(process.command, inner, "command") or "",
-            user=process.user or "",
-            count=renderer.rules(process.count, inner, "count") or ProcessFacts().count,
-        )
-    return None if isinstance(document, ReadyDocument) else _of_image(document, path, renderer)
+    match check_kind:
+        case CheckKind.HTTP:
+            return _http(_given(document.http), (*path, "http"), renderer)
+        case CheckKind.FILE:
+            return _file(_given(document.file), (*path, "file"), renderer)
+        case CheckKind.PROCESS:
+            process, inner = _given(document.process), (*path, "process")
+            return ProcessFacts(
+                name=renderer.text(process.name, inner, "name"),
+                command=renderer.pattern(process.command, inner, "command") or "",
+                user=process.user or "",
+                count=renderer.rules(process.count, inner, "count") or ProcessFacts().count,
+            )
+        case (
+            CheckKind.LISTENING
+            | CheckKind.ACCOUNT
+            | CheckKind.PACKAGES
+            | CheckKind.IMAGE
+            | CheckKind.LICENSES
+            | CheckKind.RESTART
+        ):
+            return None if isinstance(document, ReadyDocument) else _of_image(document, path, renderer)
+        case CheckKind.COMMAND | CheckKind.PORT | CheckKind.SOCKET | CheckKind.LOG | CheckKind.STOP:
+            return None
+        case other:
+            assert_never(other)
+
+
+def _given(value: Value | None) -> Value:
+    """The part of a document that says its kind, which is therefore there."""
+    assert value is not None
+    return value
 
 
 def _of_image(document: CheckDocument, path: DocumentPath, renderer: Renderer) -> Subject | None:

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import assert_never
 
 from pipeline.errors import RelbuildError
 from pipeline.model.answers import (
@@ -31,11 +32,13 @@ from pipeline.model.probes import (
     AccountFacts,
     FileFacts,
     FileSort,
+    HttpRequest,
     ImageFacts,
     LicenseFacts,
     ListeningFacts,
     PackageFacts,
     ProcessFacts,
+    Restart,
     Subject,
 )
 from pipeline.model.rpm_database import database_paths
@@ -85,8 +88,10 @@ def look(subject: Subject | None, instance: Instance, image: Image) -> Seen:
                 return Seen(ImageAnswer(), settled=True)
             case LicenseFacts():
                 return Seen(_licenses(subject, instance, image), settled=True)
-            case _:
+            case HttpRequest() | Restart() | None:
                 raise TypeError(f"{subject!r} is nothing to look at")
+            case other:
+                assert_never(other)
     except OSError as error:
         # Of a process that is ending the kernel says whatever fits: ESRCH, ENOENT, EINVAL, EACCES.
         return Seen(NoAnswer(f"the instance is gone: {error.strerror or error}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import assert_never
 
 from pipeline.model.answers import Answer, CommandAnswer, LogAnswer, NoAnswer, StopAnswer
 from pipeline.model.image import Image, ImageConfig
@@ -94,8 +95,20 @@ def _attempt(check: Check, instance: Instance, image: Image) -> Callable[[float]
             return lambda deadline: request(check, instance, deadline)
         case CheckKind.LOG:
             return lambda _: _log(check, instance)
-        case _:
+        case (
+            CheckKind.FILE
+            | CheckKind.PROCESS
+            | CheckKind.LISTENING
+            | CheckKind.ACCOUNT
+            | CheckKind.PACKAGES
+            | CheckKind.IMAGE
+            | CheckKind.LICENSES
+        ):
             return lambda _: look(check.subject, instance, image)
+        case CheckKind.RESTART | CheckKind.STOP:
+            raise AssertionError(f"{check.kind} is no question that is asked again")
+        case other:
+            assert_never(other)
 
 
 def _command(check: Check, instance: Instance, deadline: float) -> Seen:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
@@ -156,6 +157,8 @@ def check(store: Store) -> Checked:
                 foreign += 1
             case Finding.DAMAGED:
                 damaged.append(_put_aside(store, "result", path, "it is not what this store wrote"))
+            case other:
+                assert_never(other)
     for path in sorted((store.root / "trees").iterdir()):
         if path.is_dir() and not path.is_symlink() and store.tree_holds(path, reading=True):
             read["trees"] += 1
