@@ -218,7 +218,7 @@ class _Stream:
             return None
         if status == library.ARCHIVE_WARN:
             self._judge_warning()
-        path, mode = library.entry_pathname(entry), library.entry_mode(entry)
+        path, mode = library.entry_pathname(entry), library.entry_mode(entry) & 0o177777
         if path is None:
             raise MalformedArchive("an entry has no name")
         kind = stat.S_IFMT(mode)

@@ -60,7 +60,7 @@ def place_archive(file: ImageFile, archive: BinaryIO, root: RootFs, *, uid: int,
     placing = _Placing(file, file.archive, root, uid, gid, mtime)
     try:
         placing.folder(())
-        for member in _members(archive):
+        for member in archive_members(archive):
             placing.place(member)
         placing.finish()
     except MalformedArchive as error:
@@ -70,8 +70,12 @@ def place_archive(file: ImageFile, archive: BinaryIO, root: RootFs, *, uid: int,
         raise placing.wrong(code, f"it cannot be read: {error.problems[0].message}") from None
 
 
-def _members(archive: BinaryIO) -> Iterator[ArchiveMember]:
-    """The members, by what the archive begins with."""
+def archive_members(archive: BinaryIO) -> Iterator[ArchiveMember]:
+    """The members of an archive, whose format is told by how it begins.
+
+    Raises MalformedArchive, VerificationError `stream-damaged` and `stream-too-large`, EnvironmentLacking
+    `library-missing`.
+    """
     start = archive.read(8)
     archive.seek(0)
     if start.startswith(_ZIP):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import tempfile
@@ -10,9 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from pipeline.archives import MalformedArchive
 from pipeline.digest import Digest
 from pipeline.documents import parse
 from pipeline.errors import RelbuildError
+from pipeline.layers.archive_files import archive_members
 from pipeline.layers.tar import read_tar
 from pipeline.mirror.backends.layout.layout_repository import LayoutRepository
 from pipeline.mirror.backends.registry.fallback_index import merge
@@ -107,6 +110,15 @@ def _tar(data: bytes) -> object:
     seen = []
     for member in read_tar(iter((data[:half], data[half:])), "layer"):
         seen.append((member.entry, sum(len(piece) for piece in member.pieces())))
+    return seen
+
+
+def _archive(data: bytes) -> object:
+    """Its caller takes MalformedArchive, as it takes the errors of streams."""
+    seen = []
+    with contextlib.suppress(MalformedArchive):
+        for member in archive_members(io.BytesIO(data)):
+            seen.append((member.header, sum(len(piece) for _, piece in member.blocks())))
     return seen
 
 
@@ -247,6 +259,7 @@ TARGETS: Mapping[str, Read] = MappingProxyType(
         "updateinfo": _updateinfo,
         "modules": _modules,
         "tar": _tar,
+        "archive": _archive,
         "header": _header,
         "image": _image,
         "config": _config,

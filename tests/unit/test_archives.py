@@ -160,6 +160,14 @@ def test_owners_have_32_bits() -> None:
     assert "which cannot be" in refused(with_records({"uid": "-1"}))
 
 
+def test_a_mode_has_the_bits_of_a_mode() -> None:
+    block = bytearray(with_records({})[:512])
+    block[100:108], block[148:156] = b"\xff" * 8, b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    (member,) = read_tar(pieces(bytes(block) + END), "it")
+    assert (member.entry.kind, member.entry.mode) == (Kind.FILE, 0o7777)
+
+
 def test_times_are_whole_seconds() -> None:
     (member,) = read_tar(pieces(with_records({"mtime": "1234567890.987654321"})), "it")
     assert member.entry.mtime == 1234567890
