@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
+from pipeline.archives import ArchiveFormat, ArchiveMember, MalformedArchive, read_archive
 from pipeline.beneath import Folder, open_file
 from pipeline.errors import UsageError, VerificationError
 from pipeline.model.recipe import Recipe
 from pipeline.resolve import lock_path
+from pipeline.streams import decompressed
 
 FOLDER_DEPTH = 32
 """Folders inside one another, more than any catalogue has."""
@@ -122,28 +124,34 @@ def unpack(packed: bytes, folder: Path) -> None:
         raise _malformed(f"it has more than {LIMIT} bytes")
     left = UNPACKED_LIMIT
     try:
-        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
-            for member in archive:
-                left -= member.size + _MEMBER_COST
-                if left < 0:
-                    raise _malformed(f"it holds more than {UNPACKED_LIMIT} bytes")
-                _put(archive, member, folder)
-    except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
+        pieces = decompressed(io.BytesIO(packed), limit=UNPACKED_LIMIT, name="it")
+        for member in read_archive(pieces, ArchiveFormat.TAR):
+            left -= member.header.size + _MEMBER_COST
+            if left < 0:
+                raise MalformedArchive(f"it holds more than {UNPACKED_LIMIT} bytes")
+            _put(member, folder)
+    except MalformedArchive as error:
         raise _malformed(str(error)) from error
+    except VerificationError as error:
+        raise _malformed(error.problems[0].message) from error
 
 
-def _put(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-    parts = PurePosixPath(member.name).parts
-    if not parts or ".." in parts or member.name.startswith("/") or not (member.isreg() or member.isdir()):
-        raise _malformed(f"'{member.name[:200]}' is no file or folder below the task's own")
+def _put(member: ArchiveMember, folder: Path) -> None:
+    header = member.header
+    name = os.fsdecode(header.path)
+    parts = PurePosixPath(name).parts
+    kind = 0 if header.hardlink is not None or header.sparse else stat.S_IFMT(header.mode)
+    if not parts or ".." in parts or name.startswith("/") or kind not in (stat.S_IFREG, stat.S_IFDIR):
+        raise MalformedArchive(f"'{name[:200]}' is no file or folder below the task's own")
     place = folder.joinpath(*parts)
     place.parent.mkdir(parents=True, exist_ok=True)
-    content = archive.extractfile(member)
-    if content is None:
+    if kind == stat.S_IFDIR:
         place.mkdir(exist_ok=True)
-    else:
-        place.write_bytes(content.read())
-        place.chmod(member.mode & 0o777)
+        return
+    with place.open("wb") as file:
+        for _, block in member.blocks():
+            file.write(block)
+    place.chmod(header.mode & 0o777)
 
 
 def _malformed(why: str) -> VerificationError:
