@@ -35,7 +35,7 @@ from pipeline.digest import digest_file
 from pipeline.errors import UsageError
 from pipeline.mirror.address import Address
 from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.open import Way
+from pipeline.mirror.open import MirrorAccess
 from pipeline.model.advisory import Threshold
 from pipeline.model.json_form import to_json
 from pipeline.model.night import Night, Outcome, Product
@@ -237,7 +237,7 @@ def _tags(to: Address, around: Surroundings) -> Iterator[Resolve]:
     if not to.form.exists(to):
         yield lambda product, tag: None
         return
-    with Way(around.environment, around.progress, around.clock).mirror(to) as mirror:
+    with MirrorAccess(around.environment, around.progress, around.clock).mirror(to) as mirror:
         yield lambda product, tag: mirror.repository(product).resolve(tag)
 
 

@@ -31,7 +31,7 @@ from pipeline.nightly.watching import watched
 from pipeline.nightly.working import Making
 from pipeline.oci import load_signing_key, load_verifying_key
 from pipeline.recipes import load_platforms
-from pipeline.release.current import way_of
+from pipeline.release.current import mirror_access
 from pipeline.repos.variables import environment_names
 
 GIT_TIMEOUT = 60.0
@@ -69,7 +69,7 @@ def whole_night(request: Request, around: Surroundings, made: Digest | None, get
 def renew_night(request: Request, around: Surroundings, night: Night) -> None:
     """Renew what is signed of the tags of a night in which nothing changed."""
     workshop, order, _ = _prepared(request, around)
-    with way_of(workshop).mirror(request.to) as mirror:
+    with mirror_access(workshop).mirror(request.to) as mirror:
         renew_tags(night.products, order.making, mirror, workshop)
 
 

@@ -13,7 +13,7 @@ from pipeline.digest import Digest
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.mirror.open import Way
+    from pipeline.mirror.open import MirrorAccess
     from pipeline.mirror.protocol import Mirror
     from pipeline.mirror.pull_source import PullSource
 
@@ -44,7 +44,9 @@ class AddressForm(ABC):
         UsageError `address-malformed`."""
 
     @abstractmethod
-    def open(self, address: Address, way: Way, *, create: bool, name: str) -> AbstractContextManager[Mirror]:
+    def open(
+        self, address: Address, access: MirrorAccess, *, create: bool, name: str
+    ) -> AbstractContextManager[Mirror]:
         """Open the mirror at an address. `create`: one that is not there is made, known to those who pull as `name`
         (`HOST/NAMESPACE`; "": the default, or what it is known as already). Raises UsageError."""
 

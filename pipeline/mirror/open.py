@@ -13,8 +13,8 @@ from pipeline.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """What is needed to reach mirrors: `environment` says where credentials and certificates are and how the network is
+class MirrorAccess:
+    """Opens mirrors by address. `environment` says where credentials and certificates are and how the network is
     reached; `clock` gives seconds since the epoch; `store` remembers what scrubs of registries found whole."""
 
     environment: Mapping[str, str]

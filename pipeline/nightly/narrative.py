@@ -26,7 +26,7 @@ from pipeline.nightly.quiet import RUN_BYTES
 from pipeline.nightly.record import Standing, remember
 from pipeline.nightly.renewal import renew_tags
 from pipeline.nightly.working import Job, Making, Worked, command_for, failed, work
-from pipeline.release.current import way_of
+from pipeline.release.current import mirror_access
 from pipeline.resolve import lock_path, parse_lock, read_lock, write_lock
 
 ANY_NAME = "any"
@@ -138,7 +138,7 @@ def _mirror(order: NightOrder, workshop: Workshop, *, create: bool) -> Iterator[
     if not create and not to.form.exists(to):
         yield None
         return
-    with way_of(workshop).mirror(to, create=create, name=order.making.known_as) as mirror:
+    with mirror_access(workshop).mirror(to, create=create, name=order.making.known_as) as mirror:
         yield mirror
 
 

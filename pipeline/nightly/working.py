@@ -41,7 +41,7 @@ from pipeline.oci.predicates import LOCK
 from pipeline.progress import Progress
 from pipeline.recipes import load_recipe
 from pipeline.release import PublishOrder, publish
-from pipeline.release.current import way_of
+from pipeline.release.current import mirror_access
 from pipeline.release.retest import retest
 from pipeline.resolve import Mode, format_lock
 from pipeline.store import Store, given_key
@@ -334,7 +334,7 @@ class _Worker:
     def _retest(self, recipe: Recipe, standing: Standing, text: str, why: str) -> Worked:
         job, making = self.job, self.job.making
         record = replace(standing.record, facts=job.facts)
-        with way_of(self.workshop).repository(making.to.below(recipe.name), write=True) as repository:
+        with mirror_access(self.workshop).repository(making.to.below(recipe.name), write=True) as repository:
             done = retest(
                 repository,
                 standing.digest,
@@ -382,7 +382,7 @@ class _Worker:
         (publication,) = publish(order, self.workshop)
         for line in unenforced_lines(publication.limits):
             self.workshop.progress.warn(f"{recipe.name} {line}")
-        with way_of(self.workshop).repository(making.to.below(recipe.name)) as repository:
+        with mirror_access(self.workshop).repository(making.to.below(recipe.name)) as repository:
             attached = attached_to(repository, publication.digest)
         product = self._published(product, publication, tested=not built.verdict_reused)
         product = replace(product, published=replace(product.published, attached=attached))

@@ -26,7 +26,7 @@ from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SIGN
 from pipeline.packages import compare_evr
 from pipeline.progress import task
 from pipeline.recipes import load_platforms
-from pipeline.release.current import way_of
+from pipeline.release.current import mirror_access
 from pipeline.reports import read_bill, read_materials, refuse_another, report_folder
 from pipeline.repos import open_repositories
 from pipeline.resolve import Bulletin, full_nevra, missing_fixes, read_bulletin, streams_in_use
@@ -208,7 +208,7 @@ def read_contents(order: AuditOrder, workshop: Workshop) -> tuple[Digest, str, t
     if isinstance(subject, Path):
         image = read_layout(subject)
         return image.digest, end_of_life(image.manifest_bytes), (_built_here(subject, image.digest, order),)
-    with way_of(workshop).repository(subject) as repository:
+    with mirror_access(workshop).repository(subject) as repository:
         held = read_held(repository, subject.reference)
         if order.key is not None:  # an index says which images it has, and until when they are kept up
             attested_predicate(repository, held.digest, SIGN, order.key)

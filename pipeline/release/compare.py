@@ -39,7 +39,7 @@ from pipeline.packages import (
     read_installed,
 )
 from pipeline.progress import Task, task
-from pipeline.release.current import way_of
+from pipeline.release.current import mirror_access
 from pipeline.streams import LAYER_LIMIT
 from pipeline.trees import diff, stacked
 
@@ -95,7 +95,7 @@ def _look(reference: Address | Path, workshop: Workshop) -> _Side:
     if isinstance(reference, Path):
         image = read_layout(reference)
         return _Side(image.digest, (image,))
-    with way_of(workshop).repository(reference) as repository:
+    with mirror_access(workshop).repository(reference) as repository:
         held = read_held(repository, reference.reference)
         return _Side(held.digest, held.images)
 
@@ -107,7 +107,7 @@ def _bring(reference: Address | Path, image: Image, workshop: Workshop) -> None:
         return
     if all(workshop.store.sound(layer.blob.digest) for layer in image.layers):
         return
-    with way_of(workshop).repository(reference) as repository:
+    with mirror_access(workshop).repository(reference) as repository:
         for layer in image.layers:
             repository.fetch_blob(layer.blob, workshop.store)
 

@@ -24,7 +24,7 @@ from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey, VerifyingKey
 from pipeline.oci.sources import SOURCES_TYPE
-from pipeline.release.current import current_images, refuse_name, signer_of, way_of
+from pipeline.release.current import current_images, mirror_access, refuse_name, signer_of
 from pipeline.release.verify import believed, clear_held, verified
 
 
@@ -58,8 +58,8 @@ def copy(
 
     Raises UsageError, VerificationError, PublicationRefused.
     """
-    reach = way_of(workshop)
-    with reach.repository(source) as here, reach.repository(target, create=True, write=True) as there:
+    access = mirror_access(workshop)
+    with access.repository(source) as here, access.repository(target, create=True, write=True) as there:
         expected = _expected(here, there, identity)
         porter = _Porter(here, there, key, rules, workshop, expected, allow_stale)
         return tuple(porter.carry(digest, tags) for digest, tags in _wanted(here, source, target))

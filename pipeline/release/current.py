@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipeline.digest import Digest
 from pipeline.errors import UsageError, VerificationError
 from pipeline.gather import Workshop
-from pipeline.mirror.open import Way
+from pipeline.mirror.open import MirrorAccess
 from pipeline.mirror.policy import CurrentImage
 from pipeline.mirror.protocol import TAG, Repository, is_auxiliary
 from pipeline.mirror.published import Held, read_held
@@ -16,9 +16,9 @@ from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey
 
 
-def way_of(workshop: Workshop) -> Way:
+def mirror_access(workshop: Workshop) -> MirrorAccess:
     """How mirrors are reached from a workshop."""
-    return Way(workshop.environment, workshop.progress, workshop.clock, workshop.store)
+    return MirrorAccess(workshop.environment, workshop.progress, workshop.clock, workshop.store)
 
 
 def signer_of(key: SigningKey, rules: MirrorRules, workshop: Workshop) -> TagSigner:

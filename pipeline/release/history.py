@@ -12,7 +12,7 @@ from pipeline.mirror.history import read_history
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, known_names
 from pipeline.model.publication import Past
 from pipeline.oci import VerifyingKey
-from pipeline.release.current import way_of
+from pipeline.release.current import mirror_access
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def history(
 ) -> tuple[Step, ...]:
     """All moves of a tag, oldest first, with what changed between neighbours: those that `key` signed, or without one
     what the mirror says."""
-    with way_of(workshop).repository(reference) as repository:
+    with mirror_access(workshop).repository(reference) as repository:
         known: dict[Digest, Known | None] = {}
 
         def look(digest: Digest | None) -> Known | None:

@@ -12,7 +12,7 @@ from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, requir
 from pipeline.oci import VerifyingKey, validate, write_layout
 from pipeline.oci.predicates import CYCLONEDX, SPDX
 from pipeline.oci.sbom import SbomForm
-from pipeline.release.current import way_of
+from pipeline.release.current import mirror_access
 
 _PREDICATES = {SbomForm.SPDX: SPDX, SbomForm.CYCLONEDX: CYCLONEDX}
 
@@ -20,14 +20,14 @@ _PREDICATES = {SbomForm.SPDX: SPDX, SbomForm.CYCLONEDX: CYCLONEDX}
 def look_at(reference: Address, workshop: Workshop) -> Held:
     """What a reference names: its documents, each verified; layers are not read. Raises UsageError
     `reference-missing`, VerificationError."""
-    with way_of(workshop).repository(reference) as repository:
+    with mirror_access(workshop).repository(reference) as repository:
         return read_held(repository, reference.reference)
 
 
 def validate_held(reference: Address, workshop: Workshop) -> tuple[Held, tuple[Problem, ...]]:
     """Fetch an image or index into the store, and recompute every digest, size and diff_id of it as `validate` does
     of a layout."""
-    with way_of(workshop).repository(reference) as repository:
+    with mirror_access(workshop).repository(reference) as repository:
         held = read_held(repository, reference.reference)
         problems: list[Problem] = []
         for image in held.images:
@@ -52,7 +52,7 @@ def attested_sbom(
 
     Raises UsageError `several-images` for an index (name the digest of one of its images), VerificationError.
     """
-    with way_of(workshop).repository(reference) as repository:
+    with mirror_access(workshop).repository(reference) as repository:
         held = read_held(repository, reference.reference)
         if len(held.images) != 1:
             digests = ", ".join(f"{image.config.architecture}: {image.digest}" for image in held.images)

@@ -15,7 +15,7 @@ from pipeline.mirror.tag_moves import TagMover
 from pipeline.model.publication import Move, Why
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey
-from pipeline.release.current import current_images, refuse_name, signer_of, way_of
+from pipeline.release.current import current_images, mirror_access, refuse_name, signer_of
 from pipeline.release.verify import clear_held, verified
 
 
@@ -42,7 +42,7 @@ def promote(
 ) -> Moved:
     """Point `channel` at the very digest that `reference` names, verified first, and cleared by that channel's rules.
     Nothing is uploaded but the signed move. Raises as `verify`, PublicationRefused."""
-    with way_of(workshop).repository(reference, write=True) as repository:
+    with mirror_access(workshop).repository(reference, write=True) as repository:
         refuse_name(channel)
         expected, public = identity.of(repository), key.public
         held = verified(
@@ -81,7 +81,7 @@ def rollback(
     """
     tag = reference.tag or "latest"
     refuse_name(tag)
-    with way_of(workshop).repository(reference, write=True) as repository:
+    with mirror_access(workshop).repository(reference, write=True) as repository:
         expected, public = identity.of(repository), key.public
         before = earlier(read_history(repository, tag, known_names(repository, expected), public))
         if to is None and not before:

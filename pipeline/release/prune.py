@@ -11,7 +11,7 @@ from pipeline.mirror.retention.access_log import read_pulls
 from pipeline.mirror.retention.model import Pruned, Undone
 from pipeline.model.rules import MirrorRules
 from pipeline.progress import task
-from pipeline.release.current import way_of
+from pipeline.release.current import mirror_access
 
 
 def prune(
@@ -29,7 +29,7 @@ def prune(
     Raises UsageError `not-a-mirror`, and as `Mirror.prune` does.
     """
     now = int(workshop.clock())
-    with way_of(workshop).mirror(mirror) as opened, task(workshop.progress, "prune", opened.url):
+    with mirror_access(workshop).mirror(mirror) as opened, task(workshop.progress, "prune", opened.url):
         pulls = read_pulls(logs, opened.namespace) if logs else None
         return opened.prune(rules, now, pulls=pulls, dry_run=dry_run, idle=idle)
 
@@ -39,5 +39,5 @@ def undo_pruning(mirror: Address, stamp: str, workshop: Workshop) -> Undone:
 
     Raises UsageError `quarantine-unknown`, `undo-impossible`.
     """
-    with way_of(workshop).mirror(mirror) as opened:
+    with mirror_access(workshop).mirror(mirror) as opened:
         return opened.restore(stamp)

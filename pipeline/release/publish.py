@@ -26,7 +26,7 @@ from pipeline.oci import SigningKey, adopt_layout, make_index, provenance_predic
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.oci.sbom import SbomForm
 from pipeline.oci.sources import SourceFile, sources_artifact
-from pipeline.release.current import current_images, refuse_name, signer_of, way_of
+from pipeline.release.current import current_images, mirror_access, refuse_name, signer_of
 from pipeline.reports import read_bill, read_materials, read_sbom, read_sources, refuse_edited, report_folder
 from pipeline.store import Store
 
@@ -77,7 +77,7 @@ def publish(order: PublishOrder, workshop: Workshop) -> tuple[Publication, ...]:
     for built in built_images:
         products.setdefault(built.image.name, []).append(built)
     publications = []
-    with way_of(workshop).mirror(order.to, create=True, name=order.known_as) as mirror, mirror.writing():
+    with mirror_access(workshop).mirror(order.to, create=True, name=order.known_as) as mirror, mirror.writing():
         known = KnownPlaces(workshop.store, mirror.url)
         for name, members in products.items():
             repository = mirror.repository(name)

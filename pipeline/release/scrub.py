@@ -9,7 +9,7 @@ from pipeline.gather import Workshop
 from pipeline.mirror.address import Address
 from pipeline.mirror.healing import Healing
 from pipeline.model.scrub import Scrubbed
-from pipeline.release.current import way_of
+from pipeline.release.current import mirror_access
 
 
 def scrub(mirror: Address, workshop: Workshop, *, sources: Sequence[Address] = (), rate: int = 0) -> Scrubbed:
@@ -18,9 +18,9 @@ def scrub(mirror: Address, workshop: Workshop, *, sources: Sequence[Address] = (
 
     Raises UsageError `not-a-mirror`, EnvironmentLacking if a mirror cannot be reached.
     """
-    way = way_of(workshop)
+    access = mirror_access(workshop)
     with contextlib.ExitStack() as stack:
-        others = [stack.enter_context(way.mirror(address)) for address in sources]
-        opened = stack.enter_context(way.mirror(mirror))
+        others = [stack.enter_context(access.mirror(address)) for address in sources]
+        opened = stack.enter_context(access.mirror(mirror))
         healing = Healing(workshop.store, others)
         return opened.scrub(healing, rate=rate, progress=workshop.progress)

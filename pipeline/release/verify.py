@@ -20,7 +20,7 @@ from pipeline.mirror.verification import Verified
 from pipeline.mirror.verification import verify as verify_held
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import VerifyingKey
-from pipeline.release.current import way_of
+from pipeline.release.current import mirror_access
 
 ATTEMPTS = 3
 """Attempts to verify a reference that may be moved meanwhile."""
@@ -38,7 +38,7 @@ def verify(
     """Verify what a reference names: every byte (without `contents`, of layers only that they are there), signatures
     and the name in them, attestations, the recorded answers once more, and of a tag that may move that it points where
     its newest signed move says. Raises UsageError `reference-missing`, VerificationError."""
-    with way_of(workshop).repository(reference) as repository:
+    with mirror_access(workshop).repository(reference) as repository:
         try:
             expected = identity.of(repository)
             return verified(

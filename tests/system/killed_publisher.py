@@ -32,7 +32,7 @@ from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.backends.directory.directory_address import DIRECTORY, find_root
 from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
-from pipeline.mirror.open import Way
+from pipeline.mirror.open import MirrorAccess
 from pipeline.model.rules import GateRule, MirrorRules, RetentionRule
 from pipeline.oci import SigningKey, load_signing_key
 from pipeline.progress import QUIET
@@ -110,7 +110,7 @@ def perform(task: Task, workshop: Workshop) -> None:
 def prune(mirror: str) -> None:
     """Images that only immutable tags point to go, but for the newest two, GRACE seconds after the last other tag left
     them."""
-    with Way({}, QUIET, time.time).mirror(parse_address(mirror)) as opened:
+    with MirrorAccess({}, QUIET, time.time).mirror(parse_address(mirror)) as opened:
         opened.prune(PRUNING, int(time.time()))
 
 

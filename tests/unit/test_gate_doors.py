@@ -115,13 +115,13 @@ def test_whoever_has_tags_moved_was_given_what_was_cleared_or_asks_the_gate() ->
 
 def test_only_these_reach_what_lies_beneath_the_door() -> None:
     """A directory's links and a registry's PUT know nothing of the gate: who calls them is written down here."""
-    assert callers("shelf.move") == {
+    assert callers("paths.move") == {
         "mirror.directory_repository.DirectoryRepository.point",
         "mirror.directory_repository.DirectoryRepository.put_auxiliary",
         "mirror.directory_prune._point",  # a list of referrers, `sha256-HEX`
         "mirror.quarantine_folder.Pruning.restore",  # a tag that was there before it was pruned, where none is now
     }
-    assert callers("point_whole") == {"mirror.mirror_paths.Shelf.move"}
+    assert callers("point_whole") == {"mirror.mirror_paths.RepositoryPaths.move"}
     assert callers("self._put") - callers("self._put_blob") == {
         "mirror.registry_repository.RegistryRepository.put_manifest",
         "mirror.registry_repository.RegistryRepository._move",

@@ -18,7 +18,7 @@ from pipeline.mirror.address import Address, AddressForm
 from pipeline.mirror.addresses import FORMS, is_address, parse_address
 from pipeline.mirror.backends.registry.registry_address import RegistryForm
 from pipeline.mirror.healing import Healing
-from pipeline.mirror.open import Way
+from pipeline.mirror.open import MirrorAccess
 from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.model.rules import MirrorRules
 from pipeline.progress import QUIET
@@ -72,6 +72,10 @@ def test_nobody_imports_a_kind_of_mirror_but_who_is_named_here() -> None:
 
 
 def test_nobody_asks_which_kind_a_mirror_or_an_address_is() -> None:
+    """Neither by the class of something nor by comparing a form with one of those that are listed."""
+    modules = [importlib.import_module(type(form).__module__) for form in FORMS]
+    names = {name for module in modules for name, value in vars(module).items() if value in FORMS}
+    assert len(names) == len(FORMS)
     offences = []
     for path in sorted(PIPELINE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -79,8 +83,10 @@ def test_nobody_asks_which_kind_a_mirror_or_an_address_is() -> None:
                 case ast.Call(func=ast.Name(id="isinstance"), args=[_, kind]):
                     if ast.unparse(kind).endswith(("Mirror", "Repository", "Form")):
                         offences.append(f"{path.relative_to(PIPELINE)}:{node.lineno}: {ast.unparse(node)}")
-                case ast.Compare(left=left, comparators=others) if path.parts[len(PIPELINE.parts)] != "transfer":
-                    if any(ast.unparse(one).endswith(".form") for one in (left, *others)):
+                case ast.Compare(left=left, comparators=others):
+                    if names & {
+                        name.id for one in (left, *others) for name in ast.walk(one) if isinstance(name, ast.Name)
+                    }:
                         offences.append(f"{path.relative_to(PIPELINE)}:{node.lineno}: {ast.unparse(node)}")
     assert not offences, "\n".join(offences)
 
@@ -118,8 +124,8 @@ def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mirror]:
                 address = parse_address(f"registry+http://{host}/team")
             case _:
                 address = Address(form, str(tmp_path / "mirror"))
-        way = Way({}, QUIET, mirrored.ticking(), Store.open(tmp_path / "remembered"))
-        yield stack.enter_context(way.mirror(address, create=True))
+        access = MirrorAccess({}, QUIET, mirrored.ticking(), Store.open(tmp_path / "remembered"))
+        yield stack.enter_context(access.mirror(address, create=True))
 
 
 def test_each_kind_has_all_of_the_protocol(mirror: Mirror) -> None:

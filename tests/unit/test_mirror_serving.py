@@ -249,7 +249,7 @@ def test_a_manifest_that_is_a_planted_link_is_not_given(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
     put = mirrored.publish(mirror.repository("tiny"), store, mirrored.image(store, 1), "1.0")
-    file = mirror.place.shelf("tiny").manifest_file(put.descriptor)
+    file = mirror.place.paths("tiny").manifest_file(put.descriptor)
     file.rename(tmp_path / "manifest")
     file.symlink_to(tmp_path / "manifest")
     client = application(shown(tmp_path / "mirror", clock=time.time))

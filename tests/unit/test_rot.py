@@ -74,7 +74,7 @@ def test_a_scrub_heals_signatures_and_attestations_from_another_mirror(
         RULES,
         maker.workshop,
     )
-    for path in [*mirror.place.blobs.iterdir(), *mirror.place.shelf("small").manifests.iterdir()]:
+    for path in [*mirror.place.blobs.iterdir(), *mirror.place.paths("small").manifests.iterdir()]:
         flip(path)
     fresh = Maker(Store.open(tmp_path / "empty"), maker.clock)
     done = scrub(

@@ -18,7 +18,7 @@ from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, Problem, RecipeError, RelbuildError, UsageError, VerificationError
 from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.backends.registry.registry_address import RegistryRoot
-from pipeline.mirror.open import Way
+from pipeline.mirror.open import MirrorAccess
 from pipeline.model.platform import Platform, Repository
 from pipeline.nightly.relaying import Event, Kind, Relay
 from pipeline.progress import QUIET, Progress, task
@@ -134,9 +134,9 @@ def test_an_address_with_a_password_is_refused_and_the_password_not_repeated(add
 
 
 def test_nothing_is_opened_at_an_address_with_a_password() -> None:
-    way = Way({}, QUIET, lambda: 0.0)
+    access = MirrorAccess({}, QUIET, lambda: 0.0)
     for address in ADDRESSES:
-        assert SECRET not in refusal(lambda address=address: way.mirror(parse_address(address.format(SECRET))))  # type: ignore[misc]
+        assert SECRET not in refusal(lambda address=address: access.mirror(parse_address(address.format(SECRET))))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("how", ["404", "500", "portal", "loop", "away", "down", "flip"])

@@ -24,7 +24,7 @@ from pipeline.mirror.published import read_held
 from pipeline.model.advisory import DAY
 from pipeline.oci import make_index
 from pipeline.release import AuditOrder, audit
-from pipeline.release.current import way_of
+from pipeline.release.current import mirror_access
 from tests.system.gate.shop import other_architecture
 from tests.system.keeper import Keeper, Said, keeper
 from tests.system.peers import docker_registry
@@ -212,7 +212,7 @@ def test_another_ones_key_is_refused(site: Site) -> None:
 
 
 def test_an_index_that_nobody_signed_is_refused_where_a_key_is_given(site: Site) -> None:
-    with way_of(site.keeper.products.workshop).repository(parse_address(f"{site.mirror}/small")) as repository:
+    with mirror_access(site.keeper.products.workshop).repository(parse_address(f"{site.mirror}/small")) as repository:
         images = read_held(repository, "latest").images
         forged = make_index(images, {"org.relbuild.end-of-life": "2099-01-01"})
         repository.put_manifest(forged)

@@ -35,7 +35,7 @@ from pipeline.mirror.tag_check import check_tag
 from pipeline.mirror.tag_statements import NOTE, anchor
 from pipeline.model.publication import Past
 from pipeline.oci.predicates import MOVE
-from pipeline.release.current import way_of
+from pipeline.release.current import mirror_access
 from tests.system.killed_publisher import Publisher, Task, perform, publisher, signer
 from tests.system.parcels import SmallProducts, small_products
 from tests.system.peers import docker_registry
@@ -113,7 +113,7 @@ class Site:
     @contextlib.contextmanager
     def repository(self) -> Iterator[Repository]:
         """The repository, opened to be looked at."""
-        with way_of(self.workshop).repository(parse_address(self.reference)) as opened:
+        with mirror_access(self.workshop).repository(parse_address(self.reference)) as opened:
             yield opened
 
     def restore(self, saved: Path | None) -> None:

@@ -20,7 +20,7 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.attestations import find_attested
-from pipeline.mirror.open import Way
+from pipeline.mirror.open import MirrorAccess
 from pipeline.mirror.protocol import is_auxiliary
 from pipeline.oci import VerifyingKey, load_verifying_key
 from pipeline.oci.predicates import LOCK, SMOKE
@@ -571,8 +571,8 @@ def test_one_universe_gives_what_each_alone_gives(mirror: Path, tmp_path: Path) 
 
 def attested(small: SmallCatalogue, name: str, image: Digest, kind: str) -> list[Any]:
     """What is attested of an image, decoded."""
-    way = Way({}, QUIET, time.time)
-    with way.repository(parse_address(f"dir:{small.mirror}/{name}")) as repository:
+    access = MirrorAccess({}, QUIET, time.time)
+    with access.repository(parse_address(f"dir:{small.mirror}/{name}")) as repository:
         good, bad = find_attested(repository, image, kind, public_key(small))
         assert not bad
         return [json.loads(one.statement.predicate) for one in good]

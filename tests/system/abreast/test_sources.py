@@ -18,7 +18,7 @@ from pipeline.digest import digest_file
 from pipeline.errors import UsageError, VerificationError
 from pipeline.gather import Order, Workshop
 from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.open import Way
+from pipeline.mirror.open import MirrorAccess
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import generate_key, load_signing_key, read_artifact
 from pipeline.oci.sources import SOURCES_TYPE
@@ -61,7 +61,8 @@ def shipped(recipes: Path, workshop: Workshop, tmp_path_factory: pytest.TempPath
 
 
 def test_every_source_package_is_there_under_its_name(shipped: Shipped, mirror: Path) -> None:
-    with Way({}, shipped.workshop.progress, shipped.workshop.clock).repository(parse_address(shipped.address)) as held:
+    access = MirrorAccess({}, shipped.workshop.progress, shipped.workshop.clock)
+    with access.repository(parse_address(shipped.address)) as held:
         digest = held.resolve("latest")
         assert digest is not None
         (found,) = [one for one in held.referrers(digest) if one.artifact_type == SOURCES_TYPE]
@@ -91,7 +92,7 @@ def test_they_are_verified_and_carried(shipped: Shipped, tmp_path: Path) -> None
     largest = max((tmp_path / "second" / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
     sources = {digest_file(path).hex for path in (tmp_path / "second" / "blobs" / "sha256").iterdir()}
     assert largest.name in sources
-    with Way({}, shipped.workshop.progress, shipped.workshop.clock).repository(there) as held:
+    with MirrorAccess({}, shipped.workshop.progress, shipped.workshop.clock).repository(there) as held:
         digest = held.resolve("latest")
         assert digest is not None
         (found,) = [one for one in held.referrers(digest) if one.artifact_type == SOURCES_TYPE]

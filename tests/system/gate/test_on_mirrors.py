@@ -11,7 +11,7 @@ from pipeline.digest import Digest
 from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
 from pipeline.mirror.image_copy import carry
-from pipeline.mirror.open import Way
+from pipeline.mirror.open import MirrorAccess
 from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.mirror.published import Held, read_held
 from pipeline.model.artifact import Manifest
@@ -104,10 +104,10 @@ def test_nothing_moves_to_what_is_not_rightly_attested(
 ) -> None:
     """1.0 stands there rightly, 2.0 was brought past the gate: it goes nowhere from there."""
     base = mirrors[kind] if kind == "layout" else f"{mirrors[kind]}/small"
-    way = Way({}, QUIET, ticking())
+    access = MirrorAccess({}, QUIET, ticking())
     with (
-        way.repository(parse_address(f"{published}/small")) as source,
-        way.repository(parse_address(base), create=True) as target,
+        access.repository(parse_address(f"{published}/small")) as source,
+        access.repository(parse_address(base), create=True) as target,
     ):
         old = bring(shop, source, target, shop.good.image.digest, None)
         new = bring(shop, source, target, shop.next.image.digest, wrong)
@@ -147,11 +147,11 @@ def pulled(repository: Repository) -> dict[str, Digest | None]:
 def test_an_index_with_an_image_that_nobody_attests_goes_nowhere(
     shop: Shop, mirrors: dict[str, str], published: str
 ) -> None:
-    way = Way({}, QUIET, ticking())
+    access = MirrorAccess({}, QUIET, ticking())
     base = f"{mirrors['directory']}/small"
     with (
-        way.repository(parse_address(f"{published}/small")) as source,
-        way.repository(parse_address(base), create=True) as target,
+        access.repository(parse_address(f"{published}/small")) as source,
+        access.repository(parse_address(base), create=True) as target,
     ):
         held = bring(shop, source, target, shop.good.image.digest, None)
         image = held.images[0]
@@ -161,7 +161,7 @@ def test_an_index_with_an_image_that_nobody_attests_goes_nowhere(
         both = index(image, other)
         target.put_manifest(both)
         assert isinstance(target, DirectoryRepository)
-        target.shelf.move("candidate", both.descriptor)
+        target.paths.move("candidate", both.descriptor)
         for command in (
             ("promote", f"{base}:candidate", "--to", "stable"),
             ("copy", f"{base}:candidate", mirrors["layout"]),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
-from pipeline.mirror.backends.directory.mirror_paths import Place
+from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths
 from pipeline.mirror.references import references
 from pipeline.store import Store
 from tests.unit import mirrored
@@ -78,15 +78,15 @@ def test_two_processes_on_one_tag_lose_no_move(tmp_path: Path) -> None:
 def test_a_mirror_that_another_makes_meanwhile_keeps_what_was_published(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = Place.make
+    make = MirrorPaths.make
 
-    def late(place: Place) -> None:
-        monkeypatch.setattr(Place, "make", make)
+    def late(place: MirrorPaths) -> None:
+        monkeypatch.setattr(MirrorPaths, "make", make)
         other = open_directory(tmp_path / "mirror", create=True, clock=time.time)
         mirrored.publish(other.repository("tiny"), store, mirrored.image(store, 0), "1")
         make(place)
 
-    monkeypatch.setattr(Place, "make", late)
+    monkeypatch.setattr(MirrorPaths, "make", late)
     mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
     assert mirror.repositories() == ("tiny",)
     whole(mirror)

@@ -213,7 +213,7 @@ def test_a_short_blob_that_others_left_is_replaced(mirror: DirectoryMirror) -> N
 def test_a_damaged_manifest_is_told(mirror: DirectoryMirror, store: Store) -> None:
     repository = mirror.repository("tiny")
     put = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
-    file = mirror.place.shelf("tiny").manifest_file(put.descriptor)
+    file = mirror.place.paths("tiny").manifest_file(put.descriptor)
     file.write_bytes(put.data.replace(b"tiny", b"tinY"))
     with pytest.raises(VerificationError) as caught:
         repository.manifest("1")

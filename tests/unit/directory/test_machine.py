@@ -161,7 +161,7 @@ class MirrorMachine(RuleBasedStateMachine):
 
     def files(self) -> list[Path]:
         """Blobs and manifests."""
-        folder = self.mirror.place.shelf("tiny").manifests
+        folder = self.mirror.place.paths("tiny").manifests
         return sorted([*self.mirror.place.blobs.iterdir(), *(folder.iterdir() if folder.is_dir() else ())])
 
     def spoiled(self) -> list[Path]:

@@ -77,7 +77,7 @@ def test_what_the_store_has_not_comes_from_another_mirror(
     image = mirrored.publish(other.repository("tiny"), store, mirrored.image(store, 1), "1.0")
     flip(mirror.place.blob(layers[1]))
     mirror.place.blob(layers[0]).unlink()
-    flip(mirror.place.shelf("tiny").manifest_file(image.descriptor))
+    flip(mirror.place.paths("tiny").manifest_file(image.descriptor))
     empty = Store.open(tmp_path / "empty")
     done = scrub(mirror, empty, other)
     assert told(done) == {
@@ -115,28 +115,28 @@ def test_what_another_mirror_has_rotten_too_heals_nothing(
 def test_a_rotten_list_of_referrers_is_made_anew_from_what_speaks(
     mirror: DirectoryMirror, store: Store, put: Manifest
 ) -> None:
-    shelf = mirror.place.shelf("tiny")
-    listed = shelf.referrers(put.digest)
-    target = shelf.target(fallback_tag(put.digest))
+    paths = mirror.place.paths("tiny")
+    listed = paths.referrers(put.digest)
+    target = paths.target(fallback_tag(put.digest))
     assert target is not None
-    path = shelf.find(target)
+    path = paths.find(target)
     assert path is not None
     flip(path)
     done = scrub(mirror, store)
     assert told(done) == {(Thing.REFERRERS, Wrong.OUTDATED, Fate.HEALED)}
-    assert shelf.referrers(put.digest) == listed
-    shelf.drop(fallback_tag(put.digest))
+    assert paths.referrers(put.digest) == listed
+    paths.drop(fallback_tag(put.digest))
     assert told(scrub(mirror, store)) == {(Thing.REFERRERS, Wrong.OUTDATED, Fate.HEALED)}
-    assert shelf.referrers(put.digest) == listed
+    assert paths.referrers(put.digest) == listed
     mirrored.whole(mirror)
 
 
 def test_planted_links_are_put_aside(mirror: DirectoryMirror, store: Store, put: Manifest, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
-    shelf = mirror.place.shelf("tiny")
-    (shelf.tags / "evil").symlink_to(tmp_path / "secret")
+    paths = mirror.place.paths("tiny")
+    (paths.tags / "evil").symlink_to(tmp_path / "secret")
     mirror.place.blob(Digest.of(b"x")).symlink_to(tmp_path / "secret")
-    (shelf.manifests / f"{Digest.of(b'y').hex}.oci-image").symlink_to(tmp_path / "secret")
+    (paths.manifests / f"{Digest.of(b'y').hex}.oci-image").symlink_to(tmp_path / "secret")
     done = scrub(mirror, store)
     assert told(done) == {
         (Thing.TAG, Wrong.ROTTEN, Fate.LOST),
@@ -145,7 +145,7 @@ def test_planted_links_are_put_aside(mirror: DirectoryMirror, store: Store, put:
     }
     assert not list(mirror.place.blobs.glob(Digest.of(b"x").hex))
     assert (tmp_path / "secret").read_bytes() == b"secret"
-    assert shelf.tag_names() == ("1.0", fallback_tag(put.digest))
+    assert paths.tag_names() == ("1.0", fallback_tag(put.digest))
 
 
 def test_lists_and_leftovers_are_brought_up_to_date(mirror: DirectoryMirror, store: Store, put: Manifest) -> None:
@@ -171,7 +171,7 @@ def test_a_tag_whose_manifest_is_gone_is_healed_or_told(
 ) -> None:
     other = open_directory(tmp_path / "other", create=True, clock=time.time)
     mirrored.publish(other.repository("tiny"), store, mirrored.image(store, 1), "1.0")
-    mirror.place.shelf("tiny").manifest_file(put.descriptor).unlink()
+    mirror.place.paths("tiny").manifest_file(put.descriptor).unlink()
     assert told(scrub(mirror, store)) == {(Thing.MANIFEST, Wrong.MISSING, Fate.LOST)}
     assert told(scrub(mirror, store, other)) == {(Thing.MANIFEST, Wrong.MISSING, Fate.HEALED)}
     mirrored.whole(mirror)

@@ -65,8 +65,8 @@ def test_every_signed_tag_is_renewed_when_a_quarter_of_its_time_is_over(mirror: 
 def test_what_points_elsewhere_than_is_signed_is_not_renewed(mirror: DirectoryMirror, maker: Maker) -> None:
     repository = mirror.repository("small")
     maker.publish(repository, maker.image("1.1"), tags=("1.1", "latest"))
-    link = mirror.place.shelf("small").tags / "latest"
-    old = (mirror.place.shelf("small").tags / "1.0").readlink()
+    link = mirror.place.paths("small").tags / "latest"
+    old = (mirror.place.paths("small").tags / "1.0").readlink()
     link.unlink()
     link.symlink_to(old)
     maker.clock.now += 10 * DAY

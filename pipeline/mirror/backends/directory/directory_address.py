@@ -12,7 +12,7 @@ from pipeline.mirror.address import Address, AddressForm, names_no_repository
 
 if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
-    from pipeline.mirror.open import Way
+    from pipeline.mirror.open import MirrorAccess
     from pipeline.mirror.pull_source import PullSource
 
 MARKER = "relbuild-mirror.json"
@@ -42,11 +42,11 @@ class DirectoryForm(AddressForm):
         return Address(self, str(found[0])), found[1]
 
     @contextlib.contextmanager
-    def open(self, address: Address, way: Way, *, create: bool, name: str) -> Iterator[DirectoryMirror]:
+    def open(self, address: Address, access: MirrorAccess, *, create: bool, name: str) -> Iterator[DirectoryMirror]:
         """See `AddressForm`. Raises UsageError `not-a-mirror`, `mirror-format`, `mirror-host`."""
         from pipeline.mirror.backends.directory.directory_mirror import open_directory
 
-        yield open_directory(address.path, create=create, clock=way.clock, host=name or None)
+        yield open_directory(address.path, create=create, clock=access.clock, host=name or None)
 
     def exists(self, address: Address) -> bool:
         """See `AddressForm`."""

@@ -8,7 +8,7 @@ import re
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.mirror.backends.directory.mirror_paths import Place, Shelf, manifest_of
+from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths, manifest_of
 from pipeline.mirror.inventory import held_manifest, known_times, recorded_moves, signed_move
 from pipeline.mirror.retention.model import HeldBlob, HeldRepository, HeldTag, Inventory
 from pipeline.model.artifact import Manifest
@@ -16,27 +16,27 @@ from pipeline.model.artifact import Manifest
 _BLOB = re.compile(r"[0-9a-f]{64}")
 
 
-def take_inventory(place: Place) -> Inventory:
+def take_inventory(place: MirrorPaths) -> Inventory:
     """Look at all that is here. Tags are looked at first: what one of them points to is then in the inventory, also
     while others publish. What goes meanwhile is passed over. Raises VerificationError `digest-mismatch` for a damaged
     manifest."""
-    tags = {name: _tags(place.shelf(name)) for name in place.names()}
-    repositories = (_repository(place.shelf(name), held) for name, held in tags.items())
+    tags = {name: _tags(place.paths(name)) for name in place.names()}
+    repositories = (_repository(place.paths(name), held) for name, held in tags.items())
     return Inventory(
         tuple(one for one in repositories if one.tags or one.manifests),
         tuple(_blobs(place)),
     )
 
 
-def _repository(shelf: Shelf, tags: tuple[HeldTag, ...]) -> HeldRepository:
+def _repository(paths: RepositoryPaths, tags: tuple[HeldTag, ...]) -> HeldRepository:
     """A repository with its manifests. Who pulls by a tag that is moved meanwhile is still at what it pointed to: that
     is young since it was moved."""
-    manifests = _manifests(shelf)
+    manifests = _manifests(paths)
     tagged = {tag.name: manifests[tag.digest][0] for tag in tags if tag.digest in manifests}
     signed = (signed_move(manifest) for manifest, _ in manifests.values())
     known = known_times((*recorded_moves(tagged), *(move for move in signed if move is not None)))
     return HeldRepository(
-        shelf.name,
+        paths.name,
         tags,
         tuple(
             held_manifest(manifest, max(arrived, known.get(digest, 0)))
@@ -45,22 +45,22 @@ def _repository(shelf: Shelf, tags: tuple[HeldTag, ...]) -> HeldRepository:
     )
 
 
-def _tags(shelf: Shelf) -> tuple[HeldTag, ...]:
+def _tags(paths: RepositoryPaths) -> tuple[HeldTag, ...]:
     """All tags, auxiliary ones too, and when each was last moved."""
     found = []
-    for tag in shelf.tag_names():
+    for tag in paths.tag_names():
         with contextlib.suppress(FileNotFoundError):
-            moved = (shelf.tags / tag).lstat().st_mtime
-            digest = shelf.target(tag)
+            moved = (paths.tags / tag).lstat().st_mtime
+            digest = paths.target(tag)
             if digest is not None:
                 found.append(HeldTag(tag, digest, int(moved)))
     return tuple(found)
 
 
-def _manifests(shelf: Shelf) -> dict[Digest, tuple[Manifest, int]]:
+def _manifests(paths: RepositoryPaths) -> dict[Digest, tuple[Manifest, int]]:
     """All manifests, and when each came here (see `_blobs`)."""
     found = {}
-    for path in sorted(shelf.manifests.iterdir()):
+    for path in sorted(paths.manifests.iterdir()):
         known = manifest_of(path)
         if known is None:
             continue
@@ -78,7 +78,7 @@ def _manifests(shelf: Shelf) -> dict[Digest, tuple[Manifest, int]]:
     return found
 
 
-def _blobs(place: Place) -> list[HeldBlob]:
+def _blobs(place: MirrorPaths) -> list[HeldBlob]:
     """All blobs, and when each came here: the change time of its inode, which nobody can set back, and which moving it
     within the mirror renews."""
     found = []

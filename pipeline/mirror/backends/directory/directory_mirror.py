@@ -19,7 +19,7 @@ from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.mirror.atomic_files import locked, reaching, write_whole
 from pipeline.mirror.backends.directory.directory_address import MARKER
 from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
-from pipeline.mirror.backends.directory.mirror_paths import Place
+from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths
 from pipeline.mirror.backends.directory.server_files import nginx_configuration, rsync_script
 from pipeline.mirror.protocol import NAME
 
@@ -54,7 +54,7 @@ class DirectoryMirror:
     What keeps it is imported when it is asked for: a night in which nothing changed asks for tags only.
     """
 
-    place: Place
+    place: MirrorPaths
     host: str
 
     @property
@@ -76,7 +76,7 @@ class DirectoryMirror:
                 place=self.url,
                 hint="lower-case letters and digits, with single . _ - between them, and / between parts",
             )
-        return DirectoryRepository(self, self.place.shelf(name))
+        return DirectoryRepository(self, self.place.paths(name))
 
     def existing(self, name: str) -> DirectoryRepository | None:
         """The repository with a name that can be one, if anything was ever put there."""
@@ -167,7 +167,7 @@ def open_directory(path: Path, *, create: bool, clock: Callable[[], float], host
     if host is not None and not _HOST.fullmatch(host):
         raise UsageError("mirror-host", f"'{host[:80]}' is not HOST[:PORT][/NAMESPACE]", place=f"dir:{root}")
     with reaching(f"dir:{root}"):
-        place = Place(root, clock)
+        place = MirrorPaths(root, clock)
         if not (root / MARKER).exists():
             if not create:
                 raise UsageError(
@@ -188,7 +188,7 @@ def open_directory(path: Path, *, create: bool, clock: Callable[[], float], host
     return DirectoryMirror(place, known)
 
 
-def _make(place: Place, host: str) -> None:
+def _make(place: MirrorPaths, host: str) -> None:
     """The marker comes last: with it, the mirror is whole. Of several that make one at the same time the first does:
     who came later must not write over what was published meanwhile."""
     root = place.root

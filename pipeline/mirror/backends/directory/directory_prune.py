@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.digest import Digest
 from pipeline.errors import UsageError
 from pipeline.mirror.atomic_files import reaching
-from pipeline.mirror.backends.directory.mirror_paths import Place, Shelf
+from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths
 from pipeline.mirror.references import listed_referrers, referrers_index
 from pipeline.mirror.retention.access_log import Pulls, with_pulls
 from pipeline.mirror.retention.model import HeldManifest, HeldTag, Inventory, Plan, Pruned, Undone
@@ -63,9 +63,9 @@ def prune_directory(
         if plan.empty:
             return Pruned(mirror.url, False, plan, 0)
         for relisting, index in lists:
-            shelf = mirror.place.shelf(relisting.repository)
-            with shelf.locked():
-                _point(shelf, relisting.tag, index)
+            paths = mirror.place.paths(relisting.repository)
+            with paths.locked():
+                _point(paths, relisting.tag, index)
         last = max((one.at for one in pruning.quarantined()), default=0.0)
         stamp = pruning.quarantine(_leaving(plan), max(float(now), last + _SECOND))
         moved = sum(one.size for one in pruning.quarantined() if one.stamp == stamp)
@@ -99,17 +99,17 @@ def undo(mirror: DirectoryMirror, stamp: str, *, patience: float = PATIENCE) -> 
     return Undone(mirror.url, tuple(one.stamp for one in reversed(kept)), tuple(tags), tuple(left), manifests, blobs)
 
 
-def _list_again(place: Place) -> None:
+def _list_again(place: MirrorPaths) -> None:
     """A pruning that was killed may have removed a tag that is still in the repository's list of tags."""
     for name in place.names():
-        shelf = place.shelf(name)
-        with shelf.locked():
-            shelf.list_tags()
+        paths = place.paths(name)
+        with paths.locked():
+            paths.list_tags()
 
 
-def _point(shelf: Shelf, tag: str, index: Manifest) -> None:
-    shelf.write(index)
-    shelf.move(tag, index.descriptor)
+def _point(paths: RepositoryPaths, tag: str, index: Manifest) -> None:
+    paths.write(index)
+    paths.move(tag, index.descriptor)
 
 
 def _leaving(plan: Plan) -> Leaving:
@@ -127,7 +127,7 @@ class _Tidying:
     """After one pruning was brought back: lists of referrers say again what they said, and nothing is left that was
     made on the way. `before`: what was there when it began."""
 
-    def __init__(self, place: Place, before: Inventory, leaving: Leaving) -> None:
+    def __init__(self, place: MirrorPaths, before: Inventory, leaving: Leaving) -> None:
         self._place = place
         self._leaving = leaving
         self._tags = {(name, tag.name): tag.digest for name, tag in _tags(before)}
@@ -137,20 +137,20 @@ class _Tidying:
         """Point lists of referrers at what they were, or at that with what was attached since. Returns the other tags
         among `kept`."""
         for name, tag, digest in self._leaving.tags:
-            shelf = self._place.shelf(name)
-            old = shelf.read(digest) if _is_list(tag) else None
+            paths = self._place.paths(name)
+            old = paths.read(digest) if _is_list(tag) else None
             if old is None:
                 continue
             present = self._tags.get((name, tag))
-            meanwhile = shelf.read(present) if present is not None else None
+            meanwhile = paths.read(present) if present is not None else None
             entries = {one.descriptor.digest: one for one in listed_referrers(old)}
             more = [
                 one
                 for one in (listed_referrers(meanwhile) if meanwhile else ())
                 if one.descriptor.digest not in entries
             ]
-            with shelf.locked():
-                _point(shelf, tag, referrers_index((*entries.values(), *more)) if more else old)
+            with paths.locked():
+                _point(paths, tag, referrers_index((*entries.values(), *more)) if more else old)
         return [(name, tag) for name, tag in kept if not _is_list(tag)]
 
     def sweep(self, after: Inventory) -> None:
@@ -161,16 +161,16 @@ class _Tidying:
             if (name, tag.name) in self._tags or (name, tag.name) in meant or not _is_list(tag.name):
                 used.add((name, tag.digest))
             else:
-                shelf = self._place.shelf(name)
-                with shelf.locked():
-                    shelf.drop(tag.name)
+                paths = self._place.paths(name)
+                with paths.locked():
+                    paths.drop(tag.name)
         known = self._manifests | set(self._leaving.manifests)
         superseded = {(name, digest) for (name, tag), digest in self._tags.items() if _is_list(tag)}
         for name, one in _manifests(after):
             held = (name, one.digest)
             if held not in used and (held not in known or held in superseded):
                 descriptor = Descriptor(one.media_type, one.digest, one.size)
-                self._place.shelf(name).manifest_file(descriptor).unlink(missing_ok=True)
+                self._place.paths(name).manifest_file(descriptor).unlink(missing_ok=True)
 
 
 def _tags(held: Inventory) -> Iterator[tuple[str, HeldTag]]:

@@ -17,7 +17,7 @@ from pipeline.mirror.atomic_files import (
     read_verified,
     sync_folder,
 )
-from pipeline.mirror.backends.directory.mirror_paths import Shelf
+from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths
 from pipeline.mirror.known_blobs import bring_blob, is_whole
 from pipeline.mirror.protocol import TAG, Arrival, Overtaken, is_auxiliary, unheeded
 from pipeline.mirror.references import references
@@ -35,28 +35,28 @@ class DirectoryRepository:
     """A repository of a mirror in a directory: `pipeline.mirror.protocol.Repository`."""
 
     mirror: DirectoryMirror
-    shelf: Shelf
+    paths: RepositoryPaths
 
     @property
     def name(self) -> str:
         """Below the mirror's root."""
-        return self.shelf.name
+        return self.paths.name
 
     @property
     def url(self) -> str:
         """`dir:PATH/NAME`."""
-        return f"{self.mirror.url}/{self.shelf.name}"
+        return f"{self.mirror.url}/{self.paths.name}"
 
     @property
     def identity(self) -> str:
         """`HOST/NAMESPACE/NAME`. A directory does not know by which host it is reached: it was told when it was made
         (`open_directory`), or says `localhost`."""
-        return f"{self.mirror.host}/{self.shelf.name}"
+        return f"{self.mirror.host}/{self.paths.name}"
 
     def exists(self) -> bool:
         """Was anything ever put here? A link to a folder elsewhere is no repository."""
         with reaching(self.url):
-            tags = self.shelf.tags
+            tags = self.paths.tags
             above = (tags, *tags.parents[: len(tags.relative_to(self.mirror.place.root).parts) - 1])
             return tags.is_dir() and not any(folder.is_symlink() for folder in above)
 
@@ -66,43 +66,43 @@ class DirectoryRepository:
         """The manifest or index with a digest, or that a tag points to, verified; None if there is none."""
         with reaching(self.url):
             if isinstance(reference, Digest):
-                return self.shelf.read(reference)
-            return self.shelf.tagged(reference) if TAG.fullmatch(reference) else None
+                return self.paths.read(reference)
+            return self.paths.tagged(reference) if TAG.fullmatch(reference) else None
 
     def resolve(self, tag: str) -> Digest | None:
         """What a tag points to now; None if it does not exist."""
         with reaching(self.url):
-            return self.shelf.target(tag) if TAG.fullmatch(tag) else None
+            return self.paths.target(tag) if TAG.fullmatch(tag) else None
 
     def tags(self) -> tuple[str, ...]:
         """All tags, sorted, auxiliary ones too."""
         with reaching(self.url):
-            return self.shelf.tag_names()
+            return self.paths.tag_names()
 
     def has_blob(self, digest: Digest) -> bool:
         """Is the blob here? Blobs are the whole mirror's."""
         with reaching(self.url):
-            return self.shelf.place.blob(digest).exists()
+            return self.paths.place.blob(digest).exists()
 
     def open_blob(self, digest: Digest) -> BinaryIO | None:
         """A blob that is here, to be served: no link is followed below the mirror's root."""
         with reaching(self.url):
-            return open_unlinked(self.shelf.place.root, self.shelf.place.blob(digest))
+            return open_unlinked(self.paths.place.root, self.paths.place.blob(digest))
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """A small blob, verified. Raises VerificationError."""
         with reaching(self.url):
-            return read_verified(self.shelf.place.blob(descriptor.digest), descriptor)
+            return read_verified(self.paths.place.blob(descriptor.digest), descriptor)
 
     def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
         """Bring a blob into the store, verified. Raises VerificationError."""
         with reaching(self.url):
-            fetch_verified(self.shelf.place.blob(descriptor.digest), descriptor, store)
+            fetch_verified(self.paths.place.blob(descriptor.digest), descriptor, store)
 
     def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = unheeded) -> None:
         """Read a blob to its end and keep nothing. Raises VerificationError."""
         with reaching(self.url):
-            check_verified(self.shelf.place.blob(descriptor.digest), descriptor, advance)
+            check_verified(self.paths.place.blob(descriptor.digest), descriptor, advance)
 
     def file_path(self, digest: Digest) -> str:
         """As `mirror_paths` has it."""
@@ -111,7 +111,7 @@ class DirectoryRepository:
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
         """What speaks of `subject`, sorted by digest."""
         with reaching(self.url):
-            return self.shelf.referrers(subject)
+            return self.paths.referrers(subject)
 
     # --- writing
 
@@ -119,13 +119,13 @@ class DirectoryRepository:
         """Make sure that a blob is here, whole. `elsewhere` is not needed: what one repository has, all have. Raises
         VerificationError if `content` is not what `descriptor` says."""
         with reaching(self.url), self.mirror.writing():
-            place = self.shelf.place
+            place = self.paths.place
             target = place.blob(descriptor.digest)
             return bring_blob(descriptor, content, target, root=place.root, drafts=place.drafts, known=place.known)
 
     def holds_whole(self, descriptor: Descriptor) -> bool:
         """Return whether the blob is here and its bytes are known to match its digest."""
-        place = self.shelf.place
+        place = self.paths.place
         with reaching(self.url):
             return is_whole(place.root, place.blob(descriptor.digest), descriptor.digest, descriptor.size, place.known)
 
@@ -133,13 +133,13 @@ class DirectoryRepository:
         """Put a manifest or index by its digest; False if it was there. Raises VerificationError `blob-missing`,
         `manifest-missing` if something that it refers to is not here, UsageError `media-type-unservable`."""
         with self._changing():
-            return self.shelf.put(manifest)
+            return self.paths.put(manifest)
 
     def attach(self, manifest: Manifest) -> bool:
         """Put a manifest that has a `subject`, and list it among the referrers; False if that was so before."""
         with self._changing():
-            new = self.shelf.put(manifest)
-            return self.shelf.attach(manifest) or new
+            new = self.paths.put(manifest)
+            return self.paths.attach(manifest) or new
 
     def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
         """Point an auxiliary tag at a manifest, which is put. Raises ValueError, Overtaken."""
@@ -147,8 +147,8 @@ class DirectoryRepository:
             raise ValueError(f"{tag} is not an auxiliary tag")
         with self._changing():
             self._expect(tag, expected)
-            self.shelf.put(manifest)
-            self.shelf.move(tag, manifest.descriptor)
+            self.paths.put(manifest)
+            self.paths.move(tag, manifest.descriptor)
 
     def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
         """Point a tag at what was cleared. Nothing is written if it points there already. Raises ValueError,
@@ -158,8 +158,8 @@ class DirectoryRepository:
         cleared.refuse_other(tag)
         with self._changing():
             self._expect(tag, expected)
-            self.shelf.require(cleared.manifest)
-            self.shelf.move(tag, cleared.manifest.descriptor)
+            self.paths.require(cleared.manifest)
+            self.paths.move(tag, cleared.manifest.descriptor)
 
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
         """None: whoever moves a tag holds the lock and looks what it points to."""
@@ -171,21 +171,21 @@ class DirectoryRepository:
         """Remove a tag that points to `expected`. Raises Overtaken."""
         with self._changing():
             self._expect(tag, expected)
-            self.shelf.drop(tag)
+            self.paths.drop(tag)
 
     def remove_manifest(self, digest: Digest) -> None:
         """Remove a manifest or index, with the tags that point to it and its entry among referrers."""
         with self._changing():
-            manifest = self.shelf.read(digest)
+            manifest = self.paths.read(digest)
             if manifest is None:
                 return
-            for tag in self.shelf.tag_names():
-                if self.shelf.target(tag) == digest:
-                    self.shelf.drop(tag)
+            for tag in self.paths.tag_names():
+                if self.paths.target(tag) == digest:
+                    self.paths.drop(tag)
             if references(manifest).subject is not None:
-                self.shelf.detach(manifest)
-            self.shelf.manifest_file(manifest.descriptor).unlink(missing_ok=True)
-            sync_folder(self.shelf.manifests)
+                self.paths.detach(manifest)
+            self.paths.manifest_file(manifest.descriptor).unlink(missing_ok=True)
+            sync_folder(self.paths.manifests)
 
     def remove_referrer(self, digest: Digest) -> None:
         """Remove a manifest that speaks of another: a lock keeps those apart who do."""
@@ -195,11 +195,11 @@ class DirectoryRepository:
     def _changing(self) -> Iterator[None]:
         """Nothing is pruned, and nobody else moves a tag of this repository."""
         with reaching(self.url), self.mirror.writing():
-            self.shelf.make()
-            with self.shelf.locked():
+            self.paths.make()
+            with self.paths.locked():
                 yield
 
     def _expect(self, tag: str, expected: Digest | None) -> None:
-        found = self.shelf.target(tag)
+        found = self.paths.target(tag)
         if found != expected:
             raise Overtaken(tag, found)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import RelbuildError, VerificationError
 from pipeline.mirror.atomic_files import make_drafts, open_unlinked, reaching, sync_folder, write_blob, write_whole
-from pipeline.mirror.backends.directory.mirror_paths import Shelf, manifest_of
+from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths, manifest_of
 from pipeline.mirror.healing import Healing, Throttle
 from pipeline.mirror.known_blobs import SCRUBBED, Finder, Stamp, hash_file, regular_file, set_aside, stamp_of
 from pipeline.mirror.protocol import TAG
@@ -99,19 +99,19 @@ class _DirectoryScrub:
         """All of it, in the order that the module's text says."""
         place = self.mirror.place
         began = self._begin()
-        shelves = [place.shelf(name) for name in place.names()]
-        for shelf in shelves:
-            self._find_lists(shelf)
-        for shelf in shelves:
-            self._manifests(shelf)
+        all_paths = [place.paths(name) for name in place.names()]
+        for paths in all_paths:
+            self._find_lists(paths)
+        for paths in all_paths:
+            self._manifests(paths)
         for path in _blob_files(self.mirror):
             self._blob(path, began)
         self._note()
-        for shelf in shelves:
-            self._tags(shelf)
-            self._referrers(shelf)
+        for paths in all_paths:
+            self._tags(paths)
+            self._referrers(paths)
         self._missing()
-        self._listings(shelves)
+        self._listings(all_paths)
         (place.root / ".scrub" / "run.json").unlink(missing_ok=True)
         return Scrubbed(
             self.mirror.url,
@@ -140,8 +140,8 @@ class _DirectoryScrub:
         return began
 
     @contextlib.contextmanager
-    def _changing(self, shelf: Shelf) -> Iterator[None]:
-        with self.mirror.writing(), shelf.locked():
+    def _changing(self, paths: RepositoryPaths) -> Iterator[None]:
+        with self.mirror.writing(), paths.locked():
             yield
 
     def _found(self, thing: Thing, wrong: Wrong, name: str, repository: str, source: str | None) -> None:
@@ -150,32 +150,32 @@ class _DirectoryScrub:
 
     # --- manifests
 
-    def _find_lists(self, shelf: Shelf) -> None:
-        for tag in shelf.tag_names():
-            about, digest = tag_subject(tag), shelf.target(tag)
+    def _find_lists(self, paths: RepositoryPaths) -> None:
+        for tag in paths.tag_names():
+            about, digest = tag_subject(tag), paths.target(tag)
             if about is not None and about[1] and digest is not None:
-                self.lists[shelf.name, digest] = about[0]
+                self.lists[paths.name, digest] = about[0]
 
-    def _manifests(self, shelf: Shelf) -> None:
-        for path in sorted(shelf.manifests.iterdir()):
+    def _manifests(self, paths: RepositoryPaths) -> None:
+        for path in sorted(paths.manifests.iterdir()):
             known = manifest_of(path)
             if known is None:
                 continue
             digest, media_type = known
             manifest = self._read(path, media_type)
             if manifest is None or manifest.digest != digest:
-                manifest = self._heal_manifest(shelf, digest, path, media_type)
+                manifest = self._heal_manifest(paths, digest, path, media_type)
             if manifest is not None:
-                self._hold(shelf, manifest)
+                self._hold(paths, manifest)
 
-    def _hold(self, shelf: Shelf, manifest: Manifest) -> None:
+    def _hold(self, paths: RepositoryPaths, manifest: Manifest) -> None:
         try:
             said = references(manifest)
         except VerificationError:  # as it was published: no matter of rot
             return
-        self.held[shelf.name, manifest.digest] = said
+        self.held[paths.name, manifest.digest] = said
         for blob in said.blobs:
-            self.needed.setdefault(blob.digest, (blob, []))[1].append(shelf.name)
+            self.needed.setdefault(blob.digest, (blob, []))[1].append(paths.name)
 
     def _read(self, path: Path, media_type: str) -> Manifest | None:
         try:
@@ -187,22 +187,22 @@ class _DirectoryScrub:
         except OSError:  # what the disk cannot read
             return None
 
-    def _heal_manifest(self, shelf: Shelf, digest: Digest, path: Path, media_type: str) -> Manifest | None:
+    def _heal_manifest(self, paths: RepositoryPaths, digest: Digest, path: Path, media_type: str) -> Manifest | None:
         """A rotten one is replaced, or put aside. One that came, or went, meanwhile is as it should be."""
-        with self._changing(shelf):
+        with self._changing(paths):
             again = self._read(path, media_type)
             if again is not None and again.digest == digest:
                 return again
             if not os.path.lexists(path):
                 return None
-            good = self.healing.manifest(digest, (shelf.name,))
+            good = self.healing.manifest(digest, (paths.name,))
             if good is not None:
-                shelf.write(good[0])
+                paths.write(good[0])
             else:
                 set_aside(self.mirror.place.root, path)
-        if good is None and (shelf.name, digest) in self.lists:
+        if good is None and (paths.name, digest) in self.lists:
             return None  # made anew from what it listed, with the tags
-        self._found(Thing.MANIFEST, Wrong.ROTTEN, str(digest), shelf.name, good[1] if good else None)
+        self._found(Thing.MANIFEST, Wrong.ROTTEN, str(digest), paths.name, good[1] if good else None)
         return good[0] if good else None
 
     # --- blobs
@@ -282,13 +282,13 @@ class _DirectoryScrub:
         Returns its descriptor and the names of the repositories that need it.
         """
         for name in self.mirror.place.names():
-            shelf = self.mirror.place.shelf(name)
-            for path in shelf.manifests.iterdir():
+            paths = self.mirror.place.paths(name)
+            for path in paths.manifests.iterdir():
                 known = manifest_of(path)
                 if known is not None and (name, known[0]) not in self.held:
                     manifest = self._read(path, known[1])
                     if manifest is not None and manifest.digest == known[0]:
-                        self._hold(shelf, manifest)
+                        self._hold(paths, manifest)
         return self.needed.get(digest) or (None, [])
 
     def _missing(self) -> None:
@@ -297,10 +297,10 @@ class _DirectoryScrub:
         while waiting := self.held.keys() - looked_at:
             for name, digest in sorted(waiting, key=lambda one: (one[0], one[1].hex)):
                 looked_at.add((name, digest))
-                shelf = self.mirror.place.shelf(name)
+                paths = self.mirror.place.paths(name)
                 for entry in self.held[name, digest].manifests:
-                    if shelf.find(entry.digest) is None and shelf.find(digest) is not None:
-                        self._bring_manifest(shelf, entry.digest)
+                    if paths.find(entry.digest) is None and paths.find(digest) is not None:
+                        self._bring_manifest(paths, entry.digest)
         for digest, (_, names) in sorted(self.needed.items(), key=lambda one: one[0].hex):
             told = any(one.name == str(digest) for one in self.findings)
             if not told and regular_file(self.mirror.place.blob(digest)) is None and self._still_needed(digest, names):
@@ -310,84 +310,84 @@ class _DirectoryScrub:
         """Return whether a manifest that needs a blob is still there, not pruned meanwhile."""
         with self.mirror.writing():
             return any(
-                self.mirror.place.shelf(name).find(manifest) is not None
+                self.mirror.place.paths(name).find(manifest) is not None
                 for (name, manifest), said in self.held.items()
                 if name in names and any(blob.digest == digest for blob in said.blobs)
             )
 
-    def _bring_manifest(self, shelf: Shelf, digest: Digest) -> None:
-        if any(one.name == str(digest) and one.repository == shelf.name for one in self.findings):
+    def _bring_manifest(self, paths: RepositoryPaths, digest: Digest) -> None:
+        if any(one.name == str(digest) and one.repository == paths.name for one in self.findings):
             return
-        good = self.healing.manifest(digest, (shelf.name,))
+        good = self.healing.manifest(digest, (paths.name,))
         if good is not None:
-            with self._changing(shelf):
-                shelf.write(good[0])
-            self._hold(shelf, good[0])
-        self._found(Thing.MANIFEST, Wrong.MISSING, str(digest), shelf.name, good[1] if good else None)
+            with self._changing(paths):
+                paths.write(good[0])
+            self._hold(paths, good[0])
+        self._found(Thing.MANIFEST, Wrong.MISSING, str(digest), paths.name, good[1] if good else None)
 
     # --- tags and lists
 
-    def _tags(self, shelf: Shelf) -> None:
-        for tag in sorted(path.name for path in shelf.tags.iterdir()):
+    def _tags(self, paths: RepositoryPaths) -> None:
+        for tag in sorted(path.name for path in paths.tags.iterdir()):
             self.tags += 1
-            path = shelf.tags / tag
-            digest = shelf.target(tag) if path.is_symlink() and TAG.fullmatch(tag) else None
+            path = paths.tags / tag
+            digest = paths.target(tag) if path.is_symlink() and TAG.fullmatch(tag) else None
             if digest is None or path.readlink().parent.as_posix() != "../_manifests":
                 if os.path.lexists(path):
-                    with self._changing(shelf):
+                    with self._changing(paths):
                         set_aside(self.mirror.place.root, path)
-                    self._found(Thing.TAG, Wrong.ROTTEN, tag[:140], shelf.name, None)
+                    self._found(Thing.TAG, Wrong.ROTTEN, tag[:140], paths.name, None)
                 continue
-            if shelf.find(digest) is not None:
+            if paths.find(digest) is not None:
                 continue
             about = tag_subject(tag)
             if about is not None and about[1]:
-                self._list_anew(shelf, about[0])
-            elif shelf.target(tag) == digest and not any(one.name == str(digest) for one in self.findings):
-                self._bring_manifest(shelf, digest)
+                self._list_anew(paths, about[0])
+            elif paths.target(tag) == digest and not any(one.name == str(digest) for one in self.findings):
+                self._bring_manifest(paths, digest)
 
-    def _referrers(self, shelf: Shelf) -> None:
+    def _referrers(self, paths: RepositoryPaths) -> None:
         """Everything that speaks of something is listed there, and nothing else."""
         about: dict[Digest, set[Digest]] = {}
         for (name, digest), said in self.held.items():
-            if name == shelf.name and said.subject is not None:
+            if name == paths.name and said.subject is not None:
                 about.setdefault(said.subject, set()).add(digest)
         for subject, wanted in sorted(about.items(), key=lambda one: one[0].hex):
             try:
-                listed = {one.descriptor.digest for one in shelf.referrers(subject)}
+                listed = {one.descriptor.digest for one in paths.referrers(subject)}
             except RelbuildError:
                 listed = set()
             if not wanted <= listed:
-                self._list_anew(shelf, subject)
+                self._list_anew(paths, subject)
             for digest in sorted(listed - wanted, key=lambda one: one.hex):
-                if shelf.find(digest) is None:
-                    self._bring_manifest(shelf, digest)
+                if paths.find(digest) is None:
+                    self._bring_manifest(paths, digest)
 
-    def _list_anew(self, shelf: Shelf, subject: Digest) -> None:
-        with self._changing(shelf):
+    def _list_anew(self, paths: RepositoryPaths, subject: Digest) -> None:
+        with self._changing(paths):
             done = False
             for (name, digest), said in sorted(self.held.items(), key=lambda one: one[0][1].hex):
-                ours = name == shelf.name and said.subject == subject
-                manifest = self._present(shelf, digest) if ours else None
+                ours = name == paths.name and said.subject == subject
+                manifest = self._present(paths, digest) if ours else None
                 if manifest is not None:
-                    done = shelf.attach(manifest) or done
+                    done = paths.attach(manifest) or done
         if done:
-            self._found(Thing.REFERRERS, Wrong.OUTDATED, str(subject), shelf.name, ITSELF)
+            self._found(Thing.REFERRERS, Wrong.OUTDATED, str(subject), paths.name, ITSELF)
 
-    def _present(self, shelf: Shelf, digest: Digest) -> Manifest | None:
+    def _present(self, paths: RepositoryPaths, digest: Digest) -> Manifest | None:
         try:
-            return shelf.read(digest)
+            return paths.read(digest)
         except VerificationError:  # rotten since it was read: the next scrub's
             return None
 
-    def _listings(self, shelves: list[Shelf]) -> None:
-        for shelf in shelves:
-            path = shelf.folder / "_tags.json"
-            with self._changing(shelf):
-                wanted = listed_tags(shelf.name, shelf.tag_names())
+    def _listings(self, all_paths: list[RepositoryPaths]) -> None:
+        for paths in all_paths:
+            path = paths.folder / "_tags.json"
+            with self._changing(paths):
+                wanted = listed_tags(paths.name, paths.tag_names())
                 if not path.is_file() or path.is_symlink() or path.read_bytes() != wanted:
                     write_whole(wanted, path, self.mirror.place.drafts)
-                    self._found(Thing.LISTING, Wrong.OUTDATED, "tags", shelf.name, ITSELF)
+                    self._found(Thing.LISTING, Wrong.OUTDATED, "tags", paths.name, ITSELF)
         place = self.mirror.place
         with place.cataloguing():
             wanted = listed_repositories(place.names())

@@ -66,7 +66,7 @@ _ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class MirrorPaths:
     """The folders of one mirror. `clock` tells seconds since the epoch."""
 
     root: Path
@@ -91,9 +91,9 @@ class Place:
         """Where a blob stands, or would."""
         return self.blobs / digest.hex
 
-    def shelf(self, name: str) -> Shelf:
+    def paths(self, name: str) -> RepositoryPaths:
         """A repository's folders. `name` was checked."""
-        return Shelf(self, name)
+        return RepositoryPaths(self, name)
 
     @property
     def known(self) -> KnownInFolder:
@@ -136,10 +136,10 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class RepositoryPaths:
     """The folders of one repository. What changes a tag here wants `locked` held."""
 
-    place: Place
+    place: MirrorPaths
     name: str
 
     @property

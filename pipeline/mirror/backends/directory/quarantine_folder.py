@@ -23,7 +23,7 @@ from pathlib import Path
 from pipeline.errors import UsageError
 from pipeline.mirror.atomic_files import make_folder, sync_folder, write_whole
 from pipeline.mirror.backends.directory.directory_inventory import take_inventory
-from pipeline.mirror.backends.directory.mirror_paths import Place, Shelf
+from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths
 from pipeline.mirror.references import references
 from pipeline.mirror.retention.model import Inventory
 from pipeline.mirror.retention.quarantine import Leaving, Quarantined, Restored, read_leaving, read_times, written_list
@@ -40,7 +40,7 @@ _TIME = "%Y%m%dT%H%M%SZ"
 class Pruning:
     """To be had from `DirectoryMirror.pruning` alone, which keeps publishers out."""
 
-    place: Place
+    place: MirrorPaths
 
     def inventory(self) -> Inventory:
         """All that is here; nothing changes it while the pruning is held."""
@@ -61,19 +61,19 @@ class Pruning:
         sync_folder(aside)
         sync_folder(self._folder)
         for name, tag, digest in leaving.tags:
-            shelf = self.place.shelf(name)
-            if shelf.target(tag) == digest:
-                shelf.drop(tag)
+            paths = self.place.paths(name)
+            if paths.target(tag) == digest:
+                paths.drop(tag)
         going = list(self._manifests(leaving))
-        for shelf, manifest in going:
-            shelf.detach(manifest)
+        for paths, manifest in going:
+            paths.detach(manifest)
         for name in {name for name, *_ in leaving.tags}:
-            self.place.shelf(name).list_tags()
-        for shelf, manifest in going:
-            self._aside(shelf.manifest_file(manifest.descriptor), aside)
+            self.place.paths(name).list_tags()
+        for paths, manifest in going:
+            self._aside(paths.manifest_file(manifest.descriptor), aside)
         for digest in leaving.blobs:
             self._aside(self.place.blob(digest), aside)
-        self._sync(aside, [shelf.name for shelf, _ in going])
+        self._sync(aside, [paths.name for paths, _ in going])
         return stamp
 
     def restore(self, stamp: str) -> Restored:
@@ -84,24 +84,24 @@ class Pruning:
         blobs = sum(self._back(self.place.blob(digest), aside) for digest in leaving.blobs)
         manifests = 0
         for name, digest in leaving.manifests:
-            shelf = self.place.shelf(name)
-            for path in sorted((aside / shelf.manifests.relative_to(self.place.root)).glob(f"{digest.hex}.*")):
-                shelf.make()
+            paths = self.place.paths(name)
+            for path in sorted((aside / paths.manifests.relative_to(self.place.root)).glob(f"{digest.hex}.*")):
+                paths.make()
                 manifests += self._back(self.place.root / path.relative_to(aside), aside)
-        for shelf, manifest in self._manifests(leaving):
+        for paths, manifest in self._manifests(leaving):
             if references(manifest).subject is not None:
-                shelf.attach(manifest)
+                paths.attach(manifest)
         tags: list[tuple[str, str]] = []
         kept: list[tuple[str, str]] = []
         for name, tag, digest in leaving.tags:
-            shelf = self.place.shelf(name)
-            found, wanted = shelf.target(tag), shelf.read(digest)
+            paths = self.place.paths(name)
+            found, wanted = paths.target(tag), paths.read(digest)
             if found not in (None, digest) or wanted is None:
                 kept.append((name, tag))
             else:
-                shelf.move(tag, wanted.descriptor)
+                paths.move(tag, wanted.descriptor)
                 if (name, tag) in times:  # rules that keep the newest go by it
-                    os.utime(shelf.tags / tag, ns=(times[name, tag],) * 2, follow_symlinks=False)
+                    os.utime(paths.tags / tag, ns=(times[name, tag],) * 2, follow_symlinks=False)
                 tags.append((name, tag))
         self._sync(None, [name for name, _ in leaving.manifests])
         self._remove(aside)
@@ -157,16 +157,16 @@ class Pruning:
         rows = []
         for name, tag, _ in leaving.tags:
             with contextlib.suppress(FileNotFoundError):
-                rows.append([name, tag, str((self.place.shelf(name).tags / tag).lstat().st_mtime_ns)])
+                rows.append([name, tag, str((self.place.paths(name).tags / tag).lstat().st_mtime_ns)])
         return rows
 
-    def _manifests(self, leaving: Leaving) -> Iterator[tuple[Shelf, Manifest]]:
+    def _manifests(self, leaving: Leaving) -> Iterator[tuple[RepositoryPaths, Manifest]]:
         """Those that are in their places."""
         for name, digest in leaving.manifests:
-            shelf = self.place.shelf(name)
-            manifest = shelf.read(digest)
+            paths = self.place.paths(name)
+            manifest = paths.read(digest)
             if manifest is not None:
-                yield shelf, manifest
+                yield paths, manifest
 
     def _aside(self, path: Path, aside: Path) -> None:
         target = aside / path.relative_to(self.place.root)
@@ -190,7 +190,7 @@ class Pruning:
         for folder in sorted(aside.rglob("*")) if aside is not None else ():
             if folder.is_dir():
                 sync_folder(folder)
-        for folder in (self.place.blobs, *(self.place.shelf(name).manifests for name in sorted(set(names)))):
+        for folder in (self.place.blobs, *(self.place.paths(name).manifests for name in sorted(set(names)))):
             if folder.is_dir():
                 sync_folder(folder)
 

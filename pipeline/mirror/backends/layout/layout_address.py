@@ -13,7 +13,7 @@ from pipeline.mirror.address import Address, AddressForm
 
 if TYPE_CHECKING:
     from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror
-    from pipeline.mirror.open import Way
+    from pipeline.mirror.open import MirrorAccess
     from pipeline.mirror.pull_source import PullSource
 
 
@@ -35,7 +35,7 @@ class LayoutForm(AddressForm):
         return address, ""
 
     @contextlib.contextmanager
-    def open(self, address: Address, way: Way, *, create: bool, name: str) -> Iterator[LayoutMirror]:
+    def open(self, address: Address, access: MirrorAccess, *, create: bool, name: str) -> Iterator[LayoutMirror]:
         """See `AddressForm`. Raises UsageError `not-a-layout`."""
         from pipeline.mirror.backends.layout.layout_mirror import open_layout
 

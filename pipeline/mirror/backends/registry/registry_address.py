@@ -15,7 +15,7 @@ from pipeline.urls import parse_url, shown
 
 if TYPE_CHECKING:
     from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror
-    from pipeline.mirror.open import Way
+    from pipeline.mirror.open import MirrorAccess
 
 SCHEMES = {"registry": "https", "registry+http": "http"}
 """The scheme that people write → what is spoken."""
@@ -85,13 +85,15 @@ class RegistryForm(AddressForm):
         return Address(self, f"{host}/{namespace}" if namespace else host), name
 
     @contextlib.contextmanager
-    def open(self, address: Address, way: Way, *, create: bool, name: str) -> Iterator[RegistryMirror]:
+    def open(self, address: Address, access: MirrorAccess, *, create: bool, name: str) -> Iterator[RegistryMirror]:
         """See `AddressForm`. Nothing is asked of the registry yet."""
         from pipeline.mirror.backends.registry.registry_mirror import open_registry
         from pipeline.mirror.known_blobs import KnownInRun
 
-        known = KnownInRun(address.url, way.store, way.clock)
-        with open_registry(address.url, environment=way.environment, progress=way.progress, known=known) as registry:
+        known = KnownInRun(address.url, access.store, access.clock)
+        with open_registry(
+            address.url, environment=access.environment, progress=access.progress, known=known
+        ) as registry:
             yield registry
 
 
