@@ -42,7 +42,10 @@ EXPECTED = frozenset(
 
 
 PAUSE = 0.05
-"""Seconds between two pulls: servers, publishers and clients share few cores."""
+"""Seconds between two pulls, at least: servers, publishers and clients share few cores."""
+REST = 3
+"""Between two pulls a client waits for so many times what the last one took, so that on a busy machine, where all is
+slow, publishers get more of it than those who look on."""
 
 
 PATIENCE = 600
@@ -233,6 +236,7 @@ def _loop(kind: str, host: str, name: str, tags: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         while not ended.is_set():
             tag = tags[pulls % len(tags)]
+            began = time.monotonic()
             try:
                 digest = puller.pull(tag) if kind == "http" else _skopeo(host, name, tag, Path(folder) / "image")
             except Incomplete as error:
@@ -244,7 +248,7 @@ def _loop(kind: str, host: str, name: str, tags: list[str]) -> None:
             changes += last.get(tag) != digest
             last[tag] = digest
             puller.seen[digest] += kind != "http"
-            time.sleep(PAUSE if kind == "http" else 10 * PAUSE)
+            ended.wait(max(PAUSE if kind == "http" else 10 * PAUSE, REST * (time.monotonic() - began)))
     found = Found(pulls, len(puller.seen), changes, puller.unanswered, tuple(incomplete))
     print(json.dumps(asdict(found)))
 

@@ -36,10 +36,10 @@ from pipeline.mirror.tag_statements import NOTE, anchor
 from pipeline.model.publication import Past
 from pipeline.oci.predicates import MOVE
 from pipeline.release.current import mirror_access
-from tests.system.killed_publisher import Publisher, Task, perform, publisher, signer
+from tests.system.killed_publisher import Outcome, Publisher, Task, perform, publisher, signer
 from tests.system.parcels import SmallProducts, small_products
 from tests.system.peers import docker_registry
-from tests.system.pulling import Found, Puller, pulling
+from tests.system.pulling import PAUSE, REST, Found, Puller, pulling
 from tests.system.rpm_factory import Forge
 from tests.system.webserver import nginx
 
@@ -185,7 +185,8 @@ def pruned_meanwhile(site: Site, home: Path, life: Life) -> Iterator[None]:
 
     def prune_on() -> None:
         with publisher(site.workshop, home) as keeper:
-            while not ended.wait(0.1):
+            outcome = Outcome()
+            while not ended.wait(max(PAUSE, REST * outcome.seconds)):
                 outcome = keeper.do(Task("prune", site.to))
                 life.done["prune beside"] += 1
                 if outcome.code:
