@@ -438,9 +438,7 @@ class _Worker:
             command=command_for(product, self.job.making),
         )
         before = self.job.product  # What stands on the mirror is what it was.
-        now = product.published
-        tested = replace(before.published, checks=now.checks, resources=now.resources, limits=now.limits)
-        return _with_failure(replace(before, published=tested), problems[0], failure)
+        return _with_failure(replace(before, published=before.published.with_test(report)), problems[0], failure)
 
 
 def why_built(standing: Standing | None, lock: str, facts: Mapping[str, str]) -> str:
