@@ -22,6 +22,7 @@ from pipeline.oci.sbom import SbomForm, sbom_bytes
 from pipeline.recipes import json_schema, load_recipe
 from pipeline.release.auditing import Audit, AuditOrder, Contents, audited, require_below, rpm_architecture
 from pipeline.resolve import Bulletin
+from tests.support.examples import examples
 from tests.support.schemas import jsonschema
 from tests.unit.bills import AWKWARD, bills
 from tests.unit.recipe_folder import GOOD, good, only_problem, write
@@ -43,7 +44,7 @@ def test_the_packages_of_an_sbom_are_those_of_the_bill() -> None:
     assert of_document(AWKWARD) == of_bill(AWKWARD)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(bills)
 def test_the_packages_of_any_sbom_are_those_of_its_bill(bill: Bill) -> None:
     assert of_document(bill) == of_bill(bill)

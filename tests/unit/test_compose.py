@@ -30,6 +30,7 @@ from pipeline.trees import (
     diff,
     split_path,
 )
+from tests.support.examples import examples
 
 ACCOUNTS = AccountTable((User("root", 0), User("mysql", 27)), (Group("root", 0), Group("mysql", 27)))
 
@@ -387,7 +388,7 @@ def outcome(packages: Sequence[PackageHeader]) -> object:
         return sorted(str(problem) for problem in error.problems)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(some_packages(), st.randoms())
 def test_the_order_in_which_packages_are_given_changes_nothing(packages: list[PackageHeader], random: object) -> None:
     shuffled = list(packages)
@@ -395,7 +396,7 @@ def test_the_order_in_which_packages_are_given_changes_nothing(packages: list[Pa
     assert outcome(shuffled) == outcome(packages)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(some_packages())
 def test_a_composed_layer_is_sound(packages: list[PackageHeader]) -> None:
     """No path twice, every parent a directory of the layer, nothing beneath a symlink, links name files."""
@@ -414,7 +415,7 @@ def test_a_composed_layer_is_sound(packages: list[PackageHeader]) -> None:
     assert all(entry.link in files for entry in leaves if entry.kind is Kind.HARDLINK)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(some_packages())
 def test_a_tree_differs_from_itself_in_nothing(packages: list[PackageHeader]) -> None:
     result = outcome(packages)

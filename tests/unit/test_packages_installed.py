@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import VerificationError
 from pipeline.packages import read_installed
+from tests.support.examples import examples
 
 
 def header(**fields: object) -> bytes:
@@ -83,7 +84,7 @@ def test_a_damaged_database_is_refused(data: bytes) -> None:
         read_installed(data)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, len(APP) - 1), st.binary(min_size=1, max_size=8))
 def test_whatever_a_header_says_it_is_read_or_refused(offset: int, junk: bytes) -> None:
     blob = APP[:offset] + junk + APP[offset + len(junk) :]

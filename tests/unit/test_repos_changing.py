@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.gather import Workshop, locking
+from pipeline.gather import LockPlan, Workshop, steadily
 from pipeline.gather.order import Offer
 from pipeline.model.platform import Platform, Repository
 from pipeline.progress import QUIET
@@ -162,32 +162,28 @@ def test_a_document_that_is_refused_is_kept_by_nobody(server: SlowServer, store:
 class Build:
     """Resolving that reads the metadata of its repositories and nothing else; before it does, `meanwhile` happens."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, offer: Offer, store: Store) -> None:
+    def __init__(self, offer: Offer, store: Store) -> None:
         self.meanwhile: list[Any] = []
         self.offer = offer
         self.store = store
-        section = SimpleNamespace(resolution=SimpleNamespace(chosen=()))
 
-        def resolve(*_: object) -> object:
-            (opened,) = offer.repositories()
-            if self.meanwhile:
-                self.meanwhile.pop(0)()
-            assert metadata_file(opened, "primary", store=store) is not None
-            return section
+    def resolve(self) -> None:
+        (opened,) = self.offer.repositories()
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+        assert metadata_file(opened, "primary", store=self.store) is not None
 
-        monkeypatch.setattr(locking, "resolve", resolve)
-        monkeypatch.setattr(locking, "obtain_verified", lambda *_: ())
-        monkeypatch.setattr(Network, "of", lambda _: NETWORK)
-
-    def run(self) -> None:
-        locking.resolve_and_obtain(cast("Any", None), self.offer, (), None, ())
+    def run(self, *, resolves: bool = True) -> None:
+        plan = SimpleNamespace(resolves=resolves, offer=self.offer)
+        steadily(cast("LockPlan", plan), self.resolve)
 
 
 @pytest.fixture
 def build(server: SlowServer, site: Site, store: Store, monkeypatch: pytest.MonkeyPatch) -> Build:
     assert site
+    monkeypatch.setattr(Network, "of", lambda _: NETWORK)
     workshop = Workshop(store, QUIET, {}, lambda: 0.0)
-    return Build(monkeypatch, Offer(platform(f"{server.url}/r"), "x86_64", workshop), store)
+    return Build(Offer(platform(f"{server.url}/r"), "x86_64", workshop), store)
 
 
 def rewrite(folder: Path, revision: int) -> None:
@@ -210,6 +206,13 @@ def test_a_repository_that_changes_again_and_again_ends_with_its_own_error(site:
     assert caught.value.code == "repository-changing"
     assert "run the command again" in str(caught.value)
     assert len(build.meanwhile) == 5
+
+
+def test_what_a_lock_says_is_obtained_once_whatever_changes(site: Site, build: Build) -> None:
+    build.meanwhile = [lambda: rewrite(site.folder / "r", 2)]
+    with pytest.raises(EnvironmentLacking) as caught:
+        build.run(resolves=False)
+    assert caught.value.code == "download-missing"
 
 
 def test_a_repository_that_lacks_what_it_names_is_no_changing_one(site: Site, build: Build) -> None:

@@ -17,6 +17,7 @@ from pipeline.mirror.retention.model import (
 from pipeline.mirror.retention.pruning_plan import plan_pruning
 from pipeline.mirror.retention.reachability import tag_subject
 from pipeline.model.rules import MirrorRules, RetentionRule
+from tests.support.examples import examples
 from tests.unit.shops import DAY, NOW, OLD, YOUNG, Shop, digest, mirror
 
 TIMES = st.sampled_from([OLD, NOW - 10 * DAY, YOUNG])
@@ -156,7 +157,7 @@ def carried_out(inventory: Inventory, plan: Plan) -> Inventory:
     return Inventory(tuple(left), tuple(blob for blob in inventory.blobs if blob.digest not in blobs))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(INVENTORIES, RULES)
 def test_exactly_the_unreachable_goes(inventory: Inventory, rules: MirrorRules) -> None:
     plan = plan_pruning(inventory, rules, NOW)
@@ -170,7 +171,7 @@ def test_exactly_the_unreachable_goes(inventory: Inventory, rules: MirrorRules) 
     assert {blob.digest for blob in after.blobs} == blobs & known
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(INVENTORIES, RULES)
 def test_what_a_tag_reaches_is_as_whole_afterwards_as_before(inventory: Inventory, rules: MirrorRules) -> None:
     after = carried_out(inventory, plan_pruning(inventory, rules, NOW))
@@ -186,7 +187,7 @@ def test_what_a_tag_reaches_is_as_whole_afterwards_as_before(inventory: Inventor
             assert left[one].subject not in missing
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(INVENTORIES, RULES)
 def test_pruning_again_does_nothing_more(inventory: Inventory, rules: MirrorRules) -> None:
     after = carried_out(inventory, plan_pruning(inventory, rules, NOW))
@@ -194,7 +195,7 @@ def test_pruning_again_does_nothing_more(inventory: Inventory, rules: MirrorRule
     assert again.empty, again
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(INVENTORIES, RULES)
 def test_the_bytes_that_are_said_are_those_that_go(inventory: Inventory, rules: MirrorRules) -> None:
     def size(held: Inventory) -> int:
@@ -212,7 +213,7 @@ def test_the_bytes_that_are_said_are_those_that_go(inventory: Inventory, rules: 
     assert size(inventory) - size(carried_out(inventory, plan)) == plan.size - written
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(INVENTORIES)
 def test_without_rules_no_tag_that_people_pull_by_goes(inventory: Inventory) -> None:
     assert all(is_auxiliary(judged.tag) for judged in plan_pruning(inventory, MirrorRules(), NOW).tags)

@@ -30,6 +30,7 @@ from pipeline.packages import named_fixes
 from pipeline.repos import open_repositories, source_packages
 from pipeline.store import Store
 from pipeline.trees import capability_attribute, capability_text
+from tests.support.examples import examples
 from tests.unit.bills import AWKWARD, bills, digests, numbers, texts
 from tests.unit.rpmmd import Rpm, write_repository
 
@@ -127,14 +128,14 @@ def test_what_is_awkward_is_valid_all_the_same(form: SbomForm) -> None:
     assert sbom_problems(sbom_bytes(AWKWARD, form), form) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(bill=bills)
 def test_any_bill_gives_a_valid_spdx_document(bill: Bill) -> None:
     named = replace(bill, packages=tuple({one.checksum: one for one in bill.packages}.values()))
     assert sbom_problems(sbom_bytes(named, SbomForm.SPDX), SbomForm.SPDX) == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(bill=bills)
 def test_any_bill_gives_a_valid_cyclonedx_document(bill: Bill) -> None:
     named = replace(bill, packages=tuple({one.checksum: one for one in bill.packages}.values()))

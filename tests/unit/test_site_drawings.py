@@ -14,6 +14,7 @@ from pipeline.site.history import NO_HISTORY, Point
 from pipeline.site.plots import HEIGHT as PLOT_HEIGHT
 from pipeline.site.plots import plots
 from pipeline.site.treemap import HEIGHT, WIDTH, Rectangle, squarified, treemap
+from tests.support.examples import examples
 from tests.system import nights
 
 SIZES = st.lists(st.integers(1, 10**10), min_size=1, max_size=60).map(lambda sizes: sorted(sizes, reverse=True))
@@ -74,7 +75,7 @@ def test_areas_are_as_square_as_in_the_papers_example() -> None:
     ]  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(PACKAGES)
 def test_a_map_shows_every_byte_in_its_layer(packages: list[PackageSize]) -> None:
     areas = treemap(packages, ["x", "y", "z"])

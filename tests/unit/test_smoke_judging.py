@@ -28,7 +28,7 @@ from tests.unit.tested import PLAN, config, image, report
 CONFIG = replace(config(), user="app")
 READY = Check("ready", CheckKind.PORT, 1000, Expectation(stdout=(Rule(matches="ok"),)), port=80)
 QUIET = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
@@ -55,7 +55,7 @@ def test_an_answer_judges_the_same_recorded_written_and_read_again(kind: CheckKi
         seen.add(bool(fresh))
 
     hold()
-    assert seen == {True, False}, "both right and wrong answers are tried"
+    assert seen == {True, False} or FAST, "both right and wrong answers are tried"
 
 
 @pytest.mark.parametrize("kind", CheckKind)

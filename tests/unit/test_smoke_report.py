@@ -19,6 +19,7 @@ from pipeline.model.probes import Rule
 from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures, SmokeReport
 from pipeline.model.smoke import Check, CheckKind, Expectation, Neighbours, SmokePlan, Variant
 from pipeline.smoke import junit, plan_digest, read_report, report_json, report_lines
+from tests.support.examples import examples
 
 TEXT = st.text(max_size=60)
 NUMBER = st.integers(0, 10**12)
@@ -81,7 +82,7 @@ REPORT = SmokeReport(Digest.of(b"i"), Digest.of(b"p"), "runc 1", (INSTANCE,), 1_
 
 
 class TestJson:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=examples(25), deadline=None)
     @given(REPORTS)
     def test_a_report_reads_back_as_the_same(self, report: SmokeReport) -> None:
         assert read_report(json.loads(json.dumps(report_json(report)))) == report
@@ -170,7 +171,7 @@ class TestJunit:
         assert facts["image"] == str(REPORT.image)
         assert suite.findtext("system-out") == "log\\x00 \\ud800 ]]> end"
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=examples(25), deadline=None)
     @given(REPORTS, TEXT)
     def test_whatever_was_printed_it_is_xml_with_the_right_counts(self, report: SmokeReport, name: str) -> None:
         document = ElementTree.fromstring(junit(report, name))

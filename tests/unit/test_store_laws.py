@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from pipeline.digest import DiffId, Digest
 from pipeline.store import Store, check, collect
+from tests.support.examples import examples
 
 CONTENTS = [b"", b"one", b"two", b"three" * 1000]
 NAMES = [Digest.of(text) for text in (b"a", b"b", b"c")]
@@ -187,5 +188,5 @@ class StoreLaws(RuleBasedStateMachine):
 
 TestStoreLaws = StoreLaws.TestCase
 TestStoreLaws.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(25), stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.digest import DiffId, Digest, digest_json
 from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
 from pipeline.store import Store, check, collect, given_key
+from tests.support.examples import examples
 
 NAME = Digest.of(b"step")
 
@@ -73,7 +74,7 @@ def test_a_result_moved_to_another_name_is_a_miss(told: Told) -> None:
     assert len(quarantined(store)) == 1
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.integers(min_value=0, max_value=10_000), bit=st.integers(min_value=0, max_value=7))
 def test_a_result_with_a_flipped_bit_is_a_miss_told_by_name(told: Told, where: int, bit: int) -> None:
     told.notes.clear()

@@ -22,6 +22,7 @@ from pipeline.compression import CODECS, PIECE, START_SIZE, Compression, codec_o
 from pipeline.errors import VerificationError
 from pipeline.oci.media_types import LAYER_TAR, LAYERS
 from pipeline.streams import ahead, decompressed, open_compressed
+from tests.support.examples import examples
 
 DATA = os.urandom(300_000) + bytes(2 * PIECE) + b"text " * 100_000
 PIECES = [DATA[at : at + PIECE] for at in range(0, len(DATA), PIECE)]
@@ -121,7 +122,7 @@ def test_a_member_that_claims_to_be_huge_is_not_believed() -> None:
     assert caught.value.code == "stream-damaged"
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     st.binary(max_size=400), st.sampled_from([b"", b"\x1f\x8b\x08\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh"])
 )

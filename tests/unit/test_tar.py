@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pipeline.errors import RelbuildError
 from pipeline.layers.tar import BLOCK, END, padding, read_tar, tar_header
 from pipeline.model.tree import Entry, Kind
+from tests.support.examples import examples
 
 names = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=60).filter(
     lambda name: name not in (".", "..") and not name.startswith(".wh.") and len(name.encode()) <= 255
@@ -57,13 +58,13 @@ def read(data: bytes, size: int = 1000) -> list[tuple[Entry, bytes]]:
     return [(member.entry, b"".join(map(bytes, member.pieces()))) for member in read_tar(pieces, "it")]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(entries(), max_size=4), st.sampled_from([1, 511, 512, 4096, 1 << 20]))
 def test_what_is_written_is_read_back(items: list[tuple[Entry, bytes]], size: int) -> None:
     assert read(written(items), size) == items
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.lists(entries(), max_size=4))
 def test_python_reads_what_is_written(items: list[tuple[Entry, bytes]]) -> None:
     with tarfile.open(fileobj=io.BytesIO(written(items))) as tar:
@@ -153,7 +154,7 @@ def test_whiteouts_are_told_by_their_names() -> None:
     assert (member.entry.path, member.entry.kind) == ("d", Kind.OPAQUE)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.integers(0, 4 * BLOCK - 1), st.integers(1, 255))
 def test_any_flipped_byte_of_a_header_is_read_or_refused_but_never_crashes(at: int, change: int) -> None:
     data = bytearray(written([(Entry("größe", Kind.FILE, size=3, mtime=1), b"abc")]))

@@ -27,6 +27,7 @@ from pipeline.model.artifact import Manifest
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.progress import QUIET
 from pipeline.store import Store
+from tests.support.examples import examples
 from tests.unit import mirrored
 from tests.unit.directory.test_reuse import flip
 
@@ -173,7 +174,7 @@ class MirrorMachine(RuleBasedStateMachine):
 
 
 MirrorMachine.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(12), stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pipeline.digest import Digest
 from pipeline.model.publication import Move, Recorded, TagStatement, Why
 from pipeline.model.tag_chain import begins_where, believable, chain, head, newest_first
+from tests.support.examples import examples
 
 IMAGES = [Digest.of(b"image %d" % number) for number in range(4)]
 
@@ -74,7 +75,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(STEPS)
 def test_one_publisher_after_the_other_killed_anywhere_leaves_a_tag_that_verifies_and_its_true_history(
     steps: list[tuple[str, Digest, int]],
@@ -91,7 +92,7 @@ def test_one_publisher_after_the_other_killed_anywhere_leaves_a_tag_that_verifie
             tag.holds()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["announce", "make", "settle", "killed"])), max_size=40),
     st.lists(st.sampled_from(IMAGES), min_size=40, max_size=40),
