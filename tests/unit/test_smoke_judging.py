@@ -22,6 +22,7 @@ from pipeline.model.sequence import questions
 from pipeline.model.smoke import Check, CheckKind, Expectation, Neighbours, SmokePlan
 from pipeline.model.values import EXCERPT_LIMIT, TEXT_LIMIT, Excerpt, Said, differs, misses, recorded
 from pipeline.model.verdict import judge_neighbours
+from tests.support.examples import FAST, examples
 from tests.unit.answered import ANSWERS, CHECKS, RULES
 from tests.unit.tested import PLAN, config, image, report
 
