@@ -14,9 +14,8 @@ import pytest
 
 from pipeline import errors
 from pipeline.errors import RelbuildError
+from tests.support.source import PIPELINE, ROOT, dotted, trees
 
-ROOT = Path(__file__).parents[2]
-PIPELINE = ROOT / "pipeline"
 DOCUMENT = ROOT / "docs" / "errors.md"
 
 CLASSES: Mapping[str, type[RelbuildError]] = {
@@ -59,16 +58,15 @@ def _helpers(trees: Mapping[Path, ast.Module]) -> set[str]:
 
 @cache
 def _raised() -> tuple[Raised, ...]:
-    trees = {path: ast.parse(path.read_text()) for path in sorted(PIPELINE.rglob("*.py"))}
-    names = {"Problem", *CLASSES, *_helpers(trees)}
-    return tuple(one for path, tree in trees.items() for one in _in_file(path, tree, names))
+    names = {"Problem", *CLASSES, *_helpers(trees())}
+    return tuple(one for path, tree in trees().items() for one in _in_file(path, tree, names))
 
 
 def _in_file(path: Path, tree: ast.Module, names: set[str]) -> Iterator[Raised]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
-        name = ast.unparse(node.func).split(".")[-1]
+        name = dotted(node.func).rpartition(".")[2]
         given = [*node.args[:1], *(one.value for one in node.keywords if one.arg == "code")]
         if name not in names or not given:
             continue

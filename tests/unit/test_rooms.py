@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PIPELINE = ROOT / "pipeline"
+from tests.support.source import PIPELINE, ROOT, dotted, trees
+
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text()
 
 
@@ -60,7 +60,7 @@ class Use:
 
 @cache
 def _uses() -> tuple[Use, ...]:
-    return tuple(use for path in sorted(PIPELINE.rglob("*.py")) for use in _of(path, ast.parse(path.read_text())))
+    return tuple(use for path, tree in trees().items() for use in _of(path, tree))
 
 
 def _of(path: Path, tree: ast.Module) -> Iterator[Use]:
@@ -74,11 +74,11 @@ def _of(path: Path, tree: ast.Module) -> Iterator[Use]:
             # `from os import fork` is the call's door too.
             yield from (Use(path, node.lineno, "call", f"{node.module}.{one.name}") for one in node.names)
         elif isinstance(node, ast.Call):
-            yield Use(path, node.lineno, "call", ast.unparse(node.func))
+            yield Use(path, node.lineno, "call", dotted(node.func))
         elif isinstance(node, ast.Attribute):
-            yield Use(path, node.lineno, "attribute", ast.unparse(node))
+            yield Use(path, node.lineno, "attribute", dotted(node))
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-            yield Use(path, node.lineno, "path", f"{ast.unparse(node.left)} /")
+            yield Use(path, node.lineno, "path", f"{dotted(node.left)} /")
 
 
 def _through(door: str) -> list[Use]:
