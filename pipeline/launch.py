@@ -13,13 +13,14 @@ from pipeline.beneath import Escape, Given, escape_error
 from pipeline.digest import identity
 from pipeline.errors import UsageError
 from pipeline.layers import read_contents, unpack
+from pipeline.model.checks import CheckKind
+from pipeline.model.checks.listening_check import ListeningFacts
 from pipeline.model.evidence import Contents, Evidence
 from pipeline.model.image import Image
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.limits import Limits
-from pipeline.model.probes import ListeningFacts
 from pipeline.model.report import SmokeReport
-from pipeline.model.smoke import Check, CheckKind, Expectation, SmokePlan
+from pipeline.model.smoke import Check, Expectation, SmokePlan
 from pipeline.oci import adopt_layout
 from pipeline.progress import Progress
 from pipeline.sandbox import Binding, Instance, Station, launch, open_network, publish_port

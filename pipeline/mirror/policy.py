@@ -8,10 +8,10 @@ from fnmatch import fnmatchcase
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem
+from pipeline.model.checks.packages_check import package_is
 from pipeline.model.enforcement import unenforced
 from pipeline.model.evidence import Evidence
 from pipeline.model.image import Image
-from pipeline.model.judging import package_is
 from pipeline.model.rules import GateRule
 from pipeline.oci import media_types
 from pipeline.packages import compare_evr

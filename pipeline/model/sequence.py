@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pipeline.model.checks import CheckKind, Restart
 from pipeline.model.image import ImageConfig
-from pipeline.model.probes import Restart
-from pipeline.model.smoke import Check, CheckKind, SmokePlan, Variant
+from pipeline.model.smoke import Check, SmokePlan, Variant
 
 UPGRADING = Check("becomes the new image", CheckKind.RESTART, 30_000, subject=Restart.SAME_DATA)
 """What is done to the old image when no check restarts it."""

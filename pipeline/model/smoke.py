@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pipeline.model.checks import CheckKind, Subject
 from pipeline.model.limits import AnyLimit, Limits
 from pipeline.model.limits.cpus import LIMIT as CPUS
 from pipeline.model.limits.memory import LIMIT as MEMORY
 from pipeline.model.limits.pids import LIMIT as PIDS
-from pipeline.model.probes import Rules, Subject
+from pipeline.model.value_rules import Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +25,6 @@ class Expectation:
     status: Rules = ()
     headers: tuple[tuple[str, Rules], ...] = ()
     body: Rules = ()
-
-
-class CheckKind(StrEnum):
-    """How a check asks."""
-
-    COMMAND = "command"
-    PORT = "port"
-    SOCKET = "socket"
-    HTTP = "http"
-    LOG = "log"
-    FILE = "file"
-    PROCESS = "process"
-    LISTENING = "listening"
-    ACCOUNT = "account"
-    PACKAGES = "packages"
-    IMAGE = "image"
-    LICENSES = "licenses"
-    RESTART = "restart"
-    STOP = "stop"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.digest import Digest
 from pipeline.model.jsonpath import look_up
-from pipeline.model.probes import Rule
+from pipeline.model.value_rules import Rule
 from pipeline.patterns import Undecided, find
 
 SHOWN = 2000

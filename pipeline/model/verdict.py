@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from pipeline.model.checks import judge, judge_mounts
 from pipeline.model.enforcement import asked_limits, is_enforced
 from pipeline.model.image import ImageConfig
-from pipeline.model.judging import judge, judge_mounts
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures, SmokeReport
 from pipeline.model.sequence import Question, measured_by, questions

@@ -4,56 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import assert_never
 
 from pipeline.documents import DocumentPath
+from pipeline.model.checks import CheckKind, declaration
 from pipeline.model.limits import LIMITS, Limits
-from pipeline.model.probes import Rule
-from pipeline.model.smoke import CONTAINED_BY, Check, CheckKind, Expectation, Neighbours, SmokePlan
+from pipeline.model.smoke import CONTAINED_BY, Check, Expectation, Neighbours, SmokePlan
+from pipeline.model.value_rules import Rule
 from pipeline.recipes.problems import Problems, place
 from pipeline.recipes.questions import CheckDocument, ExpectDocument, NeighboursDocument, ReadyDocument
 from pipeline.recipes.rendering import Renderer
 from pipeline.recipes.schema import LimitsDocument, SmokeDocument, is_given
 from pipeline.recipes.sources import Source
 from pipeline.recipes.subjects import plan_subject
-
-_TALK = frozenset({"expect", "send", "within"})
-
-
-def _fitting(kind: CheckKind) -> frozenset[str]:
-    """Keys that may stand in a check of a kind, beside its name."""
-    match kind:
-        case CheckKind.COMMAND:
-            return frozenset({"command", "expect", "stdin", "user", "within"})
-        case CheckKind.PORT | CheckKind.SOCKET:
-            return _TALK | {kind.value}
-        case CheckKind.HTTP:
-            return frozenset({"http", "expect", "within"})
-        case CheckKind.STOP:
-            return frozenset({"stop"})
-        case (
-            CheckKind.LOG
-            | CheckKind.FILE
-            | CheckKind.PROCESS
-            | CheckKind.LISTENING
-            | CheckKind.ACCOUNT
-            | CheckKind.PACKAGES
-            | CheckKind.IMAGE
-            | CheckKind.LICENSES
-            | CheckKind.RESTART
-        ):
-            return frozenset({kind.value, "within"})
-        case other:
-            assert_never(other)
-
-
-_FITTING_EXPECTATION = {
-    CheckKind.COMMAND: (frozenset({"exit_code", "stdout", "stdout_is", "stderr"}), "a command shows"),
-    CheckKind.PORT: (frozenset({"stdout", "stdout_is"}), "what a port answers is"),
-    CheckKind.SOCKET: (frozenset({"stdout", "stdout_is"}), "what a socket answers is"),
-    CheckKind.HTTP: (frozenset({"status", "headers", "body"}), "an HTTP answer has"),
-}
-"""Kinds beside which `expect` may stand (`_fitting`), and what it may say there."""
 
 _TALKING = (CheckKind.HTTP, CheckKind.PORT, CheckKind.SOCKET)
 _RESTARTING = 30_000
@@ -180,7 +142,7 @@ class _Builder:
         )
 
     def _refuse_misplaced(self, document: CheckDocument | ReadyDocument, kind: CheckKind, path: DocumentPath) -> None:
-        beside = _fitting(kind)
+        beside = declaration(kind).beside | {kind.value}
         for key in sorted(document.model_fields_set - beside - {"name"}):
             if getattr(document, key) is None:
                 continue
@@ -195,11 +157,11 @@ class _Builder:
         if document is None:
             return Expectation(exit_code=0 if kind is CheckKind.COMMAND else None, status=status)
         inner = (*path, "expect")
-        fitting, shows = _FITTING_EXPECTATION.get(kind, (document.model_fields_set, ""))
+        fitting = declaration(kind).expects or document.model_fields_set
         for key in sorted(document.model_fields_set - fitting):
             message = f"'{key}' has no meaning for '{kind}'"
             known = " or ".join(f"'{name}'" for name in sorted(fitting))
-            self.refuse("check-key-misplaced", message, f"{shows} {known}", inner, key)
+            self.refuse("check-key-misplaced", message, f"{declaration(kind).shows} {known}", inner, key)
         rules = self.renderer.rules
         exactly = document.stdout_is
         return Expectation(

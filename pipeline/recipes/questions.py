@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, create_model
 
+from pipeline.model.checks import Restart
+from pipeline.model.checks.file_check import FileSort
 from pipeline.model.image_keys import IMAGE_KEYS
 from pipeline.model.jsonpath import parse_path
-from pipeline.model.probes import FileSort, Restart
 from pipeline.model.quantities import Malformed
 from pipeline.model.smoke import Misbehaviour, Variant
 from pipeline.recipes.fields import (

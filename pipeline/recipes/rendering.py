@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.documents import DocumentPath
 from pipeline.errors import RecipeError
-from pipeline.model.probes import Rule, Rules
 from pipeline.model.quantities import Malformed, parse_size
+from pipeline.model.value_rules import Rule, Rules
 from pipeline.recipes.fields import PORT_MOST, pattern_of
 from pipeline.recipes.problems import Problems, place
 from pipeline.recipes.questions import RuleDocument

@@ -5,20 +5,16 @@ from __future__ import annotations
 from typing import Any, TypeVar, assert_never
 
 from pipeline.documents import DocumentPath
+from pipeline.model.checks import CheckKind, Subject
+from pipeline.model.checks.account_check import AccountFacts
+from pipeline.model.checks.file_check import FileFacts, FileSort
+from pipeline.model.checks.http_check import HttpRequest
+from pipeline.model.checks.image_check import ImageFacts
+from pipeline.model.checks.licenses_check import LicenseFacts
+from pipeline.model.checks.listening_check import ListeningFacts
+from pipeline.model.checks.packages_check import PackageFacts
+from pipeline.model.checks.process_check import ProcessFacts
 from pipeline.model.image_keys import IMAGE_KEYS, ImageKey, KeyForm
-from pipeline.model.probes import (
-    AccountFacts,
-    FileFacts,
-    FileSort,
-    HttpRequest,
-    ImageFacts,
-    LicenseFacts,
-    ListeningFacts,
-    PackageFacts,
-    ProcessFacts,
-    Subject,
-)
-from pipeline.model.smoke import CheckKind
 from pipeline.recipes.questions import (
     AccountCheckDocument,
     CheckDocument,

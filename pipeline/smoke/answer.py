@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.model.answers import Answer
+from pipeline.model.checks import Answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.model.probes import Rule
+from pipeline.model.value_rules import Rule
 from pipeline.model.values import differs, final, shown
 
 ANSWER_LIMIT = 1 << 20

@@ -10,37 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import assert_never
 
 from pipeline.errors import RelbuildError
-from pipeline.model.answers import (
-    PACKAGES_MOST,
-    PROCESSES_MOST,
-    SOCKETS_MOST,
-    AccountAnswer,
-    Answer,
-    FileAnswer,
-    ImageAnswer,
-    LicensesAnswer,
-    ListeningAnswer,
-    NoAnswer,
-    PackagesAnswer,
-    ProcessAnswer,
-    SeenProcess,
-    SeenSocket,
-)
+from pipeline.model.checks import Answer, NoAnswer, Restart, Subject
+from pipeline.model.checks.account_check import AccountAnswer, AccountFacts
+from pipeline.model.checks.file_check import FileAnswer, FileFacts, FileSort
+from pipeline.model.checks.http_check import HttpRequest
+from pipeline.model.checks.image_check import ImageAnswer, ImageFacts
+from pipeline.model.checks.licenses_check import LicenseFacts, LicensesAnswer
+from pipeline.model.checks.listening_check import SOCKETS_MOST, ListeningAnswer, ListeningFacts, SeenSocket
+from pipeline.model.checks.packages_check import PACKAGES_MOST, PackageFacts, PackagesAnswer, package_is
+from pipeline.model.checks.process_check import PROCESSES_MOST, ProcessAnswer, ProcessFacts, SeenProcess
 from pipeline.model.image import Image
-from pipeline.model.judging import package_is
-from pipeline.model.probes import (
-    AccountFacts,
-    FileFacts,
-    FileSort,
-    HttpRequest,
-    ImageFacts,
-    LicenseFacts,
-    ListeningFacts,
-    PackageFacts,
-    ProcessFacts,
-    Restart,
-    Subject,
-)
 from pipeline.model.rpm_database import database_paths
 from pipeline.model.values import Said, readable
 from pipeline.packages import DATABASE_LIMIT, Installed, read_installed

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.escaping import visible
-from pipeline.model.answers import Answer, MountsAnswer, NoAnswer, RestartAnswer, StopAnswer
+from pipeline.model.checks import Answer, CheckKind, MountsAnswer, NoAnswer, Restart, RestartAnswer, judge, judge_mounts
+from pipeline.model.checks.stop_check import StopAnswer
 from pipeline.model.image import Image
-from pipeline.model.judging import judge, judge_mounts
 from pipeline.model.limit import LimitReading
-from pipeline.model.probes import Restart
 from pipeline.model.report import CheckResult, InstanceReport
 from pipeline.model.sequence import MOUNTS, UPGRADING, Stage, stages
-from pipeline.model.smoke import Check, CheckKind, SmokePlan, Variant
+from pipeline.model.smoke import Check, SmokePlan, Variant
 from pipeline.sandbox import Instance, Station, Volumes, kept_volumes, launch, what_happened
 from pipeline.smoke.questions import ask, how_it_ended, stop
 from pipeline.smoke.sight import writable_mounts

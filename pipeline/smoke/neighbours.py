@@ -16,11 +16,11 @@ from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import EnvironmentLacking
+from pipeline.model.checks import CheckKind, judge
 from pipeline.model.image import Image
-from pipeline.model.judging import judge
 from pipeline.model.report import NeighbourFigures
 from pipeline.model.sequence import measured_by
-from pipeline.model.smoke import CONTAINED_BY, Check, CheckKind, Misbehaviour, Neighbours, SmokePlan
+from pipeline.model.smoke import CONTAINED_BY, Check, Misbehaviour, Neighbours, SmokePlan
 from pipeline.model.usage import Usage
 from pipeline.model.values import readable
 from pipeline.model.verdict import judge_neighbours

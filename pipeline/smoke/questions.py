@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from typing import assert_never
 
-from pipeline.model.answers import Answer, CommandAnswer, LogAnswer, NoAnswer, StopAnswer
+from pipeline.model.checks import Answer, CheckKind, NoAnswer, judge, recordable
+from pipeline.model.checks.command_check import CommandAnswer
+from pipeline.model.checks.log_check import LogAnswer
+from pipeline.model.checks.stop_check import DEFAULT_SIGNAL, StopAnswer
 from pipeline.model.image import Image, ImageConfig
-from pipeline.model.judging import DEFAULT_SIGNAL, judge, recordable
 from pipeline.model.report import CheckResult
-from pipeline.model.smoke import Check, CheckKind
+from pipeline.model.smoke import Check
 from pipeline.model.values import SHOWN, Said, final, readable
 from pipeline.sandbox import Instance
 from pipeline.smoke.answer import Seen

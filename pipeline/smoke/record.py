@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException
 
 from pipeline.errors import SmokeError
+from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.image import Image
-from pipeline.model.probes import HttpRequest
 from pipeline.model.smoke import SmokePlan
 from pipeline.sandbox import Instance
 from pipeline.smoke.facts import installed

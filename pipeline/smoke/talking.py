@@ -10,9 +10,9 @@ import threading
 import time
 from collections.abc import Iterator
 
-from pipeline.model.answers import HttpAnswer, NoAnswer, TalkAnswer
-from pipeline.model.judging import place_of
-from pipeline.model.probes import HttpRequest
+from pipeline.model.checks import NoAnswer, place_of
+from pipeline.model.checks.http_check import HttpAnswer, HttpRequest
+from pipeline.model.checks.talk_check import TalkAnswer
 from pipeline.model.smoke import Check
 from pipeline.model.values import Said, readable, shown
 from pipeline.sandbox import Instance

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.model.checks import CheckKind, Restart
+from pipeline.model.checks.file_check import FileFacts
+from pipeline.model.checks.http_check import HttpRequest
+from pipeline.model.checks.process_check import ProcessFacts
 from pipeline.model.image import Image, ImageConfig
 from pipeline.model.limits import Limits
-from pipeline.model.probes import FileFacts, HttpRequest, ProcessFacts, Restart, Rule
 from pipeline.model.report import SmokeReport
-from pipeline.model.smoke import Check, CheckKind, Expectation, Misbehaviour, Neighbours, SmokePlan, Variant
+from pipeline.model.smoke import Check, Expectation, Misbehaviour, Neighbours, SmokePlan, Variant
+from pipeline.model.value_rules import Rule
 from pipeline.oci import make_image
 from pipeline.sandbox import Station, find_runtime, open_station
 from pipeline.sandbox.cgroups import groups_named

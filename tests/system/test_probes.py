@@ -13,10 +13,11 @@ import pytest
 from pipeline.beneath import Given
 from pipeline.digest import DiffId, Digest
 from pipeline.documents import load
+from pipeline.model.checks import CheckKind
 from pipeline.model.image import Descriptor, Image, ImageConfig, Layer
 from pipeline.model.limits import Limits
 from pipeline.model.report import CheckResult
-from pipeline.model.smoke import Check, CheckKind
+from pipeline.model.smoke import Check
 from pipeline.oci import make_image
 from pipeline.recipes.checks import plan_smoke
 from pipeline.recipes.problems import Problems, validate

@@ -12,12 +12,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from pipeline.model.checks import CheckKind
 from pipeline.model.image import Image, ImageConfig
 from pipeline.model.limit import LimitReading
 from pipeline.model.limits import Limits
-from pipeline.model.probes import Rule
 from pipeline.model.report import SmokeReport
-from pipeline.model.smoke import Check, CheckKind, Expectation, SmokePlan
+from pipeline.model.smoke import Check, Expectation, SmokePlan
+from pipeline.model.value_rules import Rule
 from pipeline.oci import make_image
 from pipeline.sandbox import Instance, Station, find_runtime
 from pipeline.sandbox.cgroups import groups_named

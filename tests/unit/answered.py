@@ -6,39 +6,21 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from pipeline.model.answers import (
-    AccountAnswer,
-    Answer,
-    CommandAnswer,
-    FileAnswer,
-    HttpAnswer,
-    ImageAnswer,
-    LicensesAnswer,
-    ListeningAnswer,
-    LogAnswer,
-    PackagesAnswer,
-    ProcessAnswer,
-    RestartAnswer,
-    SeenProcess,
-    SeenSocket,
-    StopAnswer,
-    TalkAnswer,
-)
-from pipeline.model.probes import (
-    AccountFacts,
-    FileFacts,
-    FileSort,
-    HttpRequest,
-    ImageFacts,
-    LicenseFacts,
-    ListeningFacts,
-    PackageFacts,
-    ProcessFacts,
-    Restart,
-    Rule,
-    Rules,
-)
-from pipeline.model.smoke import Check, CheckKind, Expectation
+from pipeline.model.checks import Answer, CheckKind, Restart, RestartAnswer
+from pipeline.model.checks.account_check import AccountAnswer, AccountFacts
+from pipeline.model.checks.command_check import CommandAnswer
+from pipeline.model.checks.file_check import FileAnswer, FileFacts, FileSort
+from pipeline.model.checks.http_check import HttpAnswer, HttpRequest
+from pipeline.model.checks.image_check import ImageAnswer, ImageFacts
+from pipeline.model.checks.licenses_check import LicenseFacts, LicensesAnswer
+from pipeline.model.checks.listening_check import ListeningAnswer, ListeningFacts, SeenSocket
+from pipeline.model.checks.log_check import LogAnswer
+from pipeline.model.checks.packages_check import PackageFacts, PackagesAnswer
+from pipeline.model.checks.process_check import ProcessAnswer, ProcessFacts, SeenProcess
+from pipeline.model.checks.stop_check import StopAnswer
+from pipeline.model.checks.talk_check import TalkAnswer
+from pipeline.model.smoke import Check, Expectation
+from pipeline.model.value_rules import Rule, Rules
 from pipeline.model.values import TEXT_LIMIT, Said
 
 WORDS = st.sampled_from(["ok", "ERROR", "7", '{"a": [1, "ok"], "b": 7}', "\x1b[31m", "\x00", "é", "\ufffd", " ok\n"])

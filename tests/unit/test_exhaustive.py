@@ -8,17 +8,18 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
 
 import pipeline
-from pipeline.model.smoke import CheckKind
+from pipeline.model.checks import Answer, CheckKind, MountsAnswer, NoAnswer, Subject, declaration
 from pipeline.recipes.questions import CheckDocument
 
 PIPELINE = Path(pipeline.__file__).parent
 
 OPEN = {
-    "model/judging.py": "keys that are no values by name are judged before",
+    "model/checks/image_check.py": "keys that are no values by name are judged before",
     "recipes/image_fields.py": "what is no mapping is matched in `_unnamed`",
     "system_errors.py": "an exception is one of any number",
 }
@@ -27,7 +28,6 @@ OPEN = {
 PARTIAL: dict[str, str] = {
     "model/smoke.py CONTAINED_BY": "a flood of the link is contained by the link",
     "layers/tar.py _TYPES": "a whiteout is a file with a name of its own in a layer",
-    "recipes/checks.py _FITTING_EXPECTATION": "kinds beside which `expect` may stand",
     "recipes/files.py _DEFAULT_MODE": "the others have 0644",
     "site/feed.py _SAID": "entries of the feed are of these alone",
 }
@@ -100,6 +100,12 @@ def test_every_table_by_an_enum_has_all_its_members() -> None:
         lacking = sorted(member.name for member in frozenset(kind) - keys)
         assert not lacking or where in PARTIAL, f"{where} lacks {', '.join(lacking)} of {kind.__name__}"
     assert PARTIAL.keys() <= {where for where, _, _ in found}
+
+
+def test_answers_and_subjects_are_those_of_the_declared_kinds() -> None:
+    declared = [declaration(kind) for kind in CheckKind]
+    assert {kind.answer for kind in declared} | {NoAnswer, MountsAnswer} == set(get_args(Answer))
+    assert {kind.subject for kind in declared if kind.subject is not None} == set(get_args(Subject))
 
 
 @pytest.mark.parametrize("kind", CheckKind)

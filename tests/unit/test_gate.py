@@ -15,24 +15,21 @@ from pipeline.errors import PublicationRefused, VerificationError
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.mirror.gate import Attested, Candidate, Cleared, Sealed
 from pipeline.mirror.policy import CurrentImage
-from pipeline.model.answers import (
-    CommandAnswer,
-    HttpAnswer,
-    ListeningAnswer,
-    LogAnswer,
-    RestartAnswer,
-    SeenSocket,
-    StopAnswer,
-)
 from pipeline.model.artifact import Manifest
+from pipeline.model.checks import Restart, RestartAnswer
+from pipeline.model.checks.command_check import CommandAnswer
+from pipeline.model.checks.http_check import HttpAnswer
+from pipeline.model.checks.listening_check import ListeningAnswer, SeenSocket
+from pipeline.model.checks.log_check import LogAnswer
+from pipeline.model.checks.stop_check import StopAnswer
 from pipeline.model.evidence import Contents, Evidence, HeldPackage, evidence_json
 from pipeline.model.image import Image
 from pipeline.model.limit import LimitReading
 from pipeline.model.plan_form import plan_digest
-from pipeline.model.probes import Restart, Rule
 from pipeline.model.report import CheckResult
 from pipeline.model.rules import GateRule, MirrorRules
 from pipeline.model.smoke import Misbehaviour, Neighbours, SmokePlan
+from pipeline.model.value_rules import Rule
 from pipeline.model.values import Said
 from pipeline.oci import SigningKey, Statement, Subject, attest, generate_key, load_signing_key, media_types, predicates
 from pipeline.store import Store

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from pipeline.cli.summary import image_as_lines
-from pipeline.model.answers import ImageAnswer
+from pipeline.model.checks import CheckKind, judge
+from pipeline.model.checks.image_check import ImageAnswer, ImageFacts
 from pipeline.model.configuration import inherited
 from pipeline.model.image import ImageConfig
 from pipeline.model.image_keys import IMAGE_KEYS, NAMED, ConfigForm, ImageKey, ImageSettings, KeyForm
 from pipeline.model.json_form import from_json, to_json
-from pipeline.model.judging import judge
-from pipeline.model.probes import ImageFacts, Rule
-from pipeline.model.smoke import Check, CheckKind
+from pipeline.model.smoke import Check
+from pipeline.model.value_rules import Rule
 from pipeline.oci import make_image, parse_config
 from pipeline.recipes import load_recipe
 from pipeline.recipes.questions import ImageCheckDocument

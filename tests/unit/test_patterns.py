@@ -9,7 +9,7 @@ import pytest
 from pipeline import limited
 from pipeline.limited import parent
 from pipeline.model import values
-from pipeline.model.probes import Rule
+from pipeline.model.value_rules import Rule
 from pipeline.model.values import Said, differs, final, recorded
 from pipeline.patterns import Undecided, find
 

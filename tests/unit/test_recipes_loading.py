@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.digest import Digest
+from pipeline.model.checks import CheckKind
 from pipeline.model.limits import Limits
-from pipeline.model.probes import Rule
 from pipeline.model.recipe import FileKind, FilePlan, Group, LayerPlan, Request, User
-from pipeline.model.smoke import Check, CheckKind, Expectation
+from pipeline.model.smoke import Check, Expectation
+from pipeline.model.value_rules import Rule
 from pipeline.recipes import load_recipe, scope
 from tests.unit.recipe_folder import GOOD, good, only_problem, refused, write
 

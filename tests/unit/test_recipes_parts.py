@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.documents import load
-from pipeline.model.smoke import CheckKind, Expectation
+from pipeline.model.checks import CheckKind
+from pipeline.model.smoke import Expectation
 from pipeline.recipes import json_schema, load_recipe
 from tests.support.schemas import jsonschema
 from tests.unit.recipe_folder import GOOD, good, only_problem, refused, write

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.documents import load
+from pipeline.model.checks import CheckKind
 from pipeline.model.limits.bandwidth import LIMIT as BANDWIDTH
 from pipeline.model.limits.cpus import LIMIT as CPUS
 from pipeline.model.limits.memory import LIMIT as MEMORY
 from pipeline.model.limits.pids import LIMIT as PIDS
 from pipeline.model.recipe import FileKind, Recipe
-from pipeline.model.smoke import CheckKind
 from pipeline.process import run
 from pipeline.recipes import json_schema, load_platforms, load_recipe, platforms_schema, scope
 from pipeline.render import Templates, evaluate

@@ -15,9 +15,12 @@ from typing import cast
 import pytest
 
 from pipeline.errors import SmokeError
-from pipeline.model.answers import PROCESSES_MOST, AccountAnswer, ListeningAnswer, NoAnswer, ProcessAnswer
+from pipeline.model.checks import NoAnswer, Subject
+from pipeline.model.checks.account_check import AccountAnswer, AccountFacts
+from pipeline.model.checks.file_check import FileFacts
+from pipeline.model.checks.listening_check import ListeningAnswer, ListeningFacts
+from pipeline.model.checks.process_check import PROCESSES_MOST, ProcessAnswer, ProcessFacts
 from pipeline.model.image import Image
-from pipeline.model.probes import AccountFacts, FileFacts, ListeningFacts, ProcessFacts, Subject
 from pipeline.sandbox import Instance
 from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.users import resolve_user

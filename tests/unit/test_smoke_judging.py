@@ -10,16 +10,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.digest import Digest, canonical_json
-from pipeline.model.answers import Answer, LogAnswer, MountsAnswer, NoAnswer, ProcessAnswer, SeenProcess, StopAnswer
+from pipeline.model.checks import Answer, CheckKind, MountsAnswer, NoAnswer, judge, judge_mounts, recordable
+from pipeline.model.checks.log_check import LogAnswer
+from pipeline.model.checks.process_check import ProcessAnswer, ProcessFacts, SeenProcess
+from pipeline.model.checks.stop_check import StopAnswer
 from pipeline.model.image import ImageConfig
 from pipeline.model.json_form import from_json, to_json
-from pipeline.model.judging import judge, judge_mounts, recordable
 from pipeline.model.plan_form import plan_digest, plan_value, read_plan
-from pipeline.model.probes import ProcessFacts, Rule
 from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures, SmokeReport
 from pipeline.model.report_form import read_report, report_json
 from pipeline.model.sequence import questions
-from pipeline.model.smoke import Check, CheckKind, Expectation, Neighbours, SmokePlan
+from pipeline.model.smoke import Check, Expectation, Neighbours, SmokePlan
+from pipeline.model.value_rules import Rule
 from pipeline.model.values import EXCERPT_LIMIT, TEXT_LIMIT, Excerpt, Said, differs, misses, recorded
 from pipeline.model.verdict import judge_neighbours
 from tests.support.examples import FAST, examples

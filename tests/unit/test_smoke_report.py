@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.model.answers import StopAnswer
+from pipeline.model.checks import CheckKind
+from pipeline.model.checks.stop_check import StopAnswer
 from pipeline.model.limit import LimitReading
 from pipeline.model.limits import Limits
-from pipeline.model.probes import Rule
 from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures, SmokeReport
-from pipeline.model.smoke import Check, CheckKind, Expectation, Neighbours, SmokePlan, Variant
+from pipeline.model.smoke import Check, Expectation, Neighbours, SmokePlan, Variant
+from pipeline.model.value_rules import Rule
 from pipeline.smoke import junit, plan_digest, read_report, report_json, report_lines
 from tests.support.examples import examples
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import cast
 
+from pipeline.model.checks import CheckKind, judge
 from pipeline.model.image import ImageConfig
-from pipeline.model.judging import judge
-from pipeline.model.probes import Rule
-from pipeline.model.smoke import Check, CheckKind, Expectation
+from pipeline.model.smoke import Check, Expectation
+from pipeline.model.value_rules import Rule
 from pipeline.sandbox import Instance
 from pipeline.smoke.questions import asked_until_right
 from pipeline.smoke.talking import talk

@@ -10,19 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.model.checks import CheckKind, Restart
+from pipeline.model.checks.file_check import FileFacts, FileSort
+from pipeline.model.checks.http_check import HttpRequest
+from pipeline.model.checks.licenses_check import LicenseFacts
+from pipeline.model.checks.listening_check import ListeningFacts
+from pipeline.model.checks.packages_check import PackageFacts
+from pipeline.model.checks.process_check import ProcessFacts
 from pipeline.model.jsonpath import look_up, parse_path
-from pipeline.model.probes import (
-    FileFacts,
-    FileSort,
-    HttpRequest,
-    LicenseFacts,
-    ListeningFacts,
-    PackageFacts,
-    ProcessFacts,
-    Restart,
-    Rule,
-)
-from pipeline.model.smoke import CheckKind, Misbehaviour, Neighbours, Variant
+from pipeline.model.smoke import Misbehaviour, Neighbours, Variant
+from pipeline.model.value_rules import Rule
 from pipeline.model.values import differs
 from pipeline.recipes import load_recipe
 from pipeline.smoke.sight import is_loopback

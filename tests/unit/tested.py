@@ -8,28 +8,23 @@ from dataclasses import replace
 from pipeline.digest import Digest, canonical_json
 from pipeline.mirror.gate import Candidate, Cleared, Sealed
 from pipeline.mirror.policy import CurrentImage
-from pipeline.model.answers import (
-    Answer,
-    CommandAnswer,
-    HttpAnswer,
-    ListeningAnswer,
-    LogAnswer,
-    MountsAnswer,
-    RestartAnswer,
-    SeenSocket,
-    StopAnswer,
-    TalkAnswer,
-)
 from pipeline.model.artifact import Manifest
+from pipeline.model.checks import Answer, CheckKind, MountsAnswer, Restart, RestartAnswer
+from pipeline.model.checks.command_check import CommandAnswer
+from pipeline.model.checks.http_check import HttpAnswer, HttpRequest
+from pipeline.model.checks.listening_check import ListeningAnswer, ListeningFacts, SeenSocket
+from pipeline.model.checks.log_check import LogAnswer
+from pipeline.model.checks.stop_check import StopAnswer
+from pipeline.model.checks.talk_check import TalkAnswer
 from pipeline.model.evidence import Contents, Evidence, HeldPackage, PrivilegedFile, evidence_json
 from pipeline.model.image import Image, ImageConfig
 from pipeline.model.limit import LimitReading
 from pipeline.model.limits import Limits
 from pipeline.model.plan_form import plan_digest
-from pipeline.model.probes import HttpRequest, ListeningFacts, Restart, Rule
 from pipeline.model.report import CheckResult, InstanceReport, SmokeReport
 from pipeline.model.rules import MirrorRules
-from pipeline.model.smoke import Check, CheckKind, Expectation, SmokePlan, Variant
+from pipeline.model.smoke import Check, Expectation, SmokePlan, Variant
+from pipeline.model.value_rules import Rule
 from pipeline.model.values import Said
 from pipeline.oci import make_image, media_types
 from pipeline.store import Store

@@ -14,10 +14,11 @@ from typing import Any, cast
 
 import pytest
 
+from pipeline.model.checks import CheckKind, judge
+from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.image import ImageConfig
-from pipeline.model.judging import judge
-from pipeline.model.probes import HttpRequest, Rule
-from pipeline.model.smoke import Check, CheckKind, Expectation
+from pipeline.model.smoke import Check, Expectation
+from pipeline.model.value_rules import Rule
 from pipeline.sandbox import Instance
 from pipeline.smoke.talking import request
 

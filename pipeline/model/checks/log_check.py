@@ -1,0 +1,35 @@
+"""Checks of what the instance prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.model.check_kind import CheckDeclaration
+from pipeline.model.values import SHOWN, Said, misses, recorded
+
+if TYPE_CHECKING:
+    from pipeline.model.image import ImageConfig
+    from pipeline.model.smoke import Check
+
+
+@dataclass(frozen=True, slots=True)
+class LogAnswer:
+    """What the instance had printed by then."""
+
+    log: Said
+
+
+def _judge(check: Check, seen: LogAnswer, config: ImageConfig, ready: Check | None) -> str:
+    log = seen.log
+    wrong = misses(check.log, log, "the log")
+    if not wrong:
+        return ""
+    return f"{wrong}; it {'ends' if log.excerpts is None else 'begins'} with: {log.text[-SHOWN:].strip()}"
+
+
+def _record(check: Check, seen: LogAnswer) -> LogAnswer:
+    return LogAnswer(recorded(check.log, seen.log))
+
+
+DECLARATION = CheckDeclaration(LogAnswer, _judge, record=_record)

@@ -1,0 +1,25 @@
+"""Rules that a value of an answer is held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What must hold of one value, which is a text or a number written as one; all that is given must.
+
+    `equals` compares without white space at the ends; `matches` and `lacks` are regular expressions that are
+    searched for; `least` and `most` bound a number, both included. With `at` (`pipeline.model.jsonpath`) the
+    value is first looked up in the text, which is JSON then.
+    """
+
+    equals: str | None = None
+    matches: str | None = None
+    lacks: str | None = None
+    least: float | None = None
+    most: float | None = None
+    at: str = ""
+
+
+Rules = tuple[Rule, ...]
