@@ -154,7 +154,7 @@ def test_a_long_silence_is_waited_for_on_the_first_connection() -> None:
 
     with serving(serve, at_once=True) as (instance, served):
         assert ask(instance, r"^\+PONG", 3000) == (True, "")
-        assert served == [0]
+    assert served == [0]
 
 
 def test_one_that_hangs_up_or_goes_away_meanwhile_is_asked_anew() -> None:
