@@ -23,10 +23,10 @@ from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.model.rules import MirrorRules
 from pipeline.progress import QUIET
 from pipeline.store import Store
+from tests.support.source import PIPELINE, trees
 from tests.unit import mirrored
 from tests.unit.registry_fake import fake_registry
 
-PIPELINE = Path(__file__).parents[2] / "pipeline"
 BACKENDS = PIPELINE / "mirror" / "backends"
 FOLDERS = sorted(path.name for path in BACKENDS.iterdir() if (path / "__init__.py").is_file())
 
@@ -38,8 +38,8 @@ OUTSIDE = {
 """Files that may import from a backend's folder, and what."""
 
 
-def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+def _imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
 
@@ -61,10 +61,10 @@ def test_no_prefix_is_the_beginning_of_another() -> None:
 
 def test_nobody_imports_a_kind_of_mirror_but_who_is_named_here() -> None:
     offences = []
-    for path in sorted(PIPELINE.rglob("*.py")):
+    for path, tree in trees().items():
         place = path.relative_to(PIPELINE).as_posix()
         own = path.relative_to(BACKENDS).parts[0] if path.is_relative_to(BACKENDS) else ""
-        for module in _imports(path):
+        for module in _imports(tree):
             kind = module.removeprefix("pipeline.mirror.backends.").partition(".")[0]
             if kind != module.partition(".")[0] and kind != own and place not in {file for file, _ in OUTSIDE}:
                 offences.append(f"{place} imports {module}")
@@ -77,8 +77,8 @@ def test_nobody_asks_which_kind_a_mirror_or_an_address_is() -> None:
     names = {name for module in modules for name, value in vars(module).items() if value in FORMS}
     assert len(names) == len(FORMS)
     offences = []
-    for path in sorted(PIPELINE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
             match node:
                 case ast.Call(func=ast.Name(id="isinstance"), args=[_, kind]):
                     if ast.unparse(kind).endswith(("Mirror", "Repository", "Form")):
