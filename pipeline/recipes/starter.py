@@ -111,6 +111,7 @@ def _lines(start: Start) -> Iterator[str]:
     yield "# Templates are looked for in templates/; `content: text` needs none."
     yield "# files:"
     yield f'#   - {{template: {start.name}.conf.j2, path: /etc/{start.name}.conf, mode: "0644"}}'
+    yield f"#   - {{archive: {start.name}-1.0.tar.xz, sha256: …, path: /opt/{start.name}, strip: 1}}"
     yield "# values: {port: 8080}"
     yield "image:"
     if alone:
