@@ -17,6 +17,10 @@ from pipeline.recipes.fields import Strict, kind
 _LONGEST = 1000
 """Characters of what is told of one problem: it may quote anything."""
 
+_COMPARED = 10 * PROBLEM_LIMIT
+"""Problems up to which an unknown key is compared with those that are known: far more than are told. It costs a
+millisecond for each, and a document can have as many as it has lines."""
+
 Model = TypeVar("Model", bound=Strict)
 
 _EXPECTED = {
@@ -127,7 +131,7 @@ def _translate(
     if found == "extra_forbidden":
         key = str(path[-1])
         known = _keys(model, path[:-1])
-        near = nearest(key, known)
+        near = nearest(key, known) if len(problems) < _COMPARED else None
         way_out = f"did you mean '{near}'?" if near else f"known here are {', '.join(known)}"
         problems.add("key-unknown", f"unknown key '{key[:60]}'", document, path, way_out)
     elif found == "missing":
