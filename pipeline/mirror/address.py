@@ -32,11 +32,11 @@ class AddressForm(ABC):
     @property
     @abstractmethod
     def is_path(self) -> bool:
-        """What follows the prefix is a path of this machine."""
+        """Return whether what follows the prefix is a path of this machine."""
 
     @abstractmethod
     def normal(self, rest: str) -> str:
-        """What follows the prefix, without tag and digest, as it is kept in an address. Raises UsageError."""
+        """Bring what follows the prefix, without tag and digest, into its normal form. Raises UsageError."""
 
     @abstractmethod
     def locate(self, address: Address, *, create: bool) -> tuple[Address, str]:
@@ -61,7 +61,9 @@ class AddressForm(ABC):
         return None
 
     def pull_source(self, path: Path, clock: Callable[[], float]) -> PullSource | None:
-        """What is served of a mirror of this kind that stands at `path`. `clock`: seconds since the epoch."""
+        """Open a mirror of this kind at `path` to be served; None if there is none.
+
+        `clock`: seconds since the epoch."""
         return None
 
     def keepers_file(self, address: Address, name: str) -> Path | None:
@@ -94,12 +96,12 @@ class Address:
 
     @property
     def reference(self) -> Digest | str:
-        """What is named there: the digest if one is given, else the tag, else `latest`."""
+        """The digest if one is given, else the tag, else `latest`."""
         return self.digest or self.tag or "latest"
 
     @property
     def path(self) -> Path:
-        """Where the form says that it is a path: that path."""
+        """The path on this machine, where the form says that it is one."""
         return Path(self.rest)
 
     def below(self, name: str) -> Address:

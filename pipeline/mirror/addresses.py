@@ -1,4 +1,4 @@
-"""How people name mirrors and what is on them.
+"""Addresses of mirrors and of what is on them, as people write them.
 
     registry://HOST[:PORT]/NAMESPACE/NAME[:TAG][@sha256:…]     a registry, encrypted
     registry+http://HOST:PORT/NAMESPACE/NAME[:TAG][@sha256:…]  a registry, in plain text
@@ -26,7 +26,7 @@ FORMS: tuple[AddressForm, ...] = (REGISTRY, PLAIN_REGISTRY, DIRECTORY, LAYOUT)
 
 
 def is_address(text: str) -> bool:
-    """Does it name a place on a mirror, and not a file or a recipe?"""
+    """Return whether a text names a place on a mirror, and not a file or a recipe."""
     return text.startswith(tuple(form.prefix for form in FORMS))
 
 

@@ -38,7 +38,7 @@ _DRAFT = "draft-"
 
 @contextlib.contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """What the file system forbids in this block becomes an EnvironmentLacking that names the mirror."""
+    """Turn what the file system forbids in this block into an EnvironmentLacking that names the mirror."""
     try:
         yield
     except OSError as error:

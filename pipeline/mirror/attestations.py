@@ -1,4 +1,4 @@
-"""What accompanies an image on a mirror: its signature in both forms, and what is attested of it."""
+"""Signatures and attestations that accompany an image on a mirror."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ EXAMINED = 50
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """What a signed statement says, and the referrer that it stands in."""
+    """A signed statement, and the referrer that it stands in."""
 
     referrer: Referrer
     statement: Statement
@@ -59,7 +59,7 @@ class SignedAttachments:
 
     @property
     def subject(self) -> Digest:
-        """What it speaks of."""
+        """The digest of the manifest or index that it accompanies."""
         return self.about.digest
 
     def signature(self, repository: Repository, present: Manifest | None) -> Artifact | None:
@@ -154,7 +154,7 @@ def find_attested(
     *,
     listed: Sequence[Referrer] | None = None,
 ) -> tuple[tuple[Attestation, ...], tuple[VerificationError, ...]]:
-    """What `key` attests of `subject` by statements of a type, and why others of that type do not hold."""
+    """Find what `key` attests of `subject` by statements of a type, and why others of that type do not hold."""
     good: list[Attestation] = []
     bad: list[VerificationError] = []
     of_type = [

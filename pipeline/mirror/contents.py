@@ -1,4 +1,4 @@
-"""What is attested of an image on a mirror, read with a key that must have signed it, or as the mirror says it."""
+"""Attested contents of an image on a mirror, read with a key that must have signed it, or as the mirror says it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changed between two images on a mirror: packages, size, and the vulnerabilities that changelogs name now and did
+"""Differences between two images on a mirror: packages, size, and the vulnerabilities that changelogs name now and did
 not before. Read from the SBOM that was published with each."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.oci.predicates import CYCLONEDX
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of an image: `packages` as (architecture of the image, name, EVR), `fixes` that changelogs name,
+    """Known contents of an image: `packages` as (architecture of the image, name, EVR), `fixes` that changelogs name,
     bytes of its compressed layers."""
 
     packages: frozenset[tuple[str, str, str]]
@@ -29,7 +29,9 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """From one image to the next: packages `added` and `removed` (`name EVR`), `changed` (name, EVR before, EVR after),
+    """Difference from one image to the next.
+
+    Packages `added` and `removed` (`name EVR`), `changed` (name, EVR before, EVR after),
     `fixed`: named in changelogs now and not before; `grew`: bytes of compressed layers."""
 
     added: tuple[str, ...] = ()
@@ -40,7 +42,7 @@ class Difference:
 
 
 def read_known(repository: Repository, digest: Digest) -> Known | None:
-    """What is known of the image or index with a digest; None if it is not there any more, or has no SBOM.
+    """Read what is known of the image or index with a digest; None if it is not there any more, or has no SBOM.
 
     The SBOM's signature is not verified here: what is shown is what the mirror says (`verify` is another question).
     """

@@ -39,7 +39,7 @@ _AGAIN = "test the image again, on this machine: `relbuild smoke RECIPE`"
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What was tested here: the seal that the store put on the evidence's bytes."""
+    """Evidence of a test here: the seal that the store put on the evidence's bytes."""
 
     seal: str
     store: Store
@@ -58,7 +58,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """What was tested elsewhere, or before: the newest evidence on `image` that `key` attests in `repository`. It is
+    """Evidence of a test elsewhere, or before: the newest evidence on `image` that `key` attests in `repository`. It is
     looked for, and verified, when this is made. Raises VerificationError if none is there, or none that holds."""
 
     image: Digest
@@ -129,7 +129,7 @@ class Cleared:
 
     @property
     def digest(self) -> Digest:
-        """What the tags will point to."""
+        """The digest that the tags will point to."""
         return self.manifest.digest
 
     @property

@@ -1,4 +1,4 @@
-"""From where a scrub takes good bytes: the store, and other mirrors; and how fast it reads."""
+"""Sources of good bytes for a scrub (the store, other mirrors), and the rate at which it reads."""
 
 from __future__ import annotations
 

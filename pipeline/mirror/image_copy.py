@@ -38,7 +38,7 @@ ATTEMPTS = 5
 
 @dataclass(slots=True)
 class Carried:
-    """What came over: digests with bytes of what was sent, digests of what was there."""
+    """Result of a copy: digests with bytes of what was sent, digests of what was there."""
 
     uploaded: list[tuple[Digest, int]] = field(default_factory=list)
     present: list[Digest] = field(default_factory=list)
@@ -130,7 +130,7 @@ class _Carrier:
         )
 
     def referrers(self, subject: Digest, depth: int) -> None:
-        """What speaks of `subject`, and what speaks of that."""
+        """List the referrers of `subject`, and the referrers of those."""
         found = self.source.referrers(subject)
         if len(found) > REFERRER_LIMIT:
             raise VerificationError(

@@ -1,4 +1,4 @@
-"""What a mirror holds that is reached by an API, as far as can be found out: for whoever decides what of it may go.
+"""Inventory of a mirror that is reached by an API, as far as can be found out.
 
 A registry lists tags and nothing else. From there everything is followed: what indexes list, what speaks of what, of
 what signatures and lists of referrers speak by the names of their tags, and what tags pointed to before, which the
@@ -33,7 +33,9 @@ _IMMUTABLE = re.compile(r".+-(?P<date>\d{8})-(?P<short>[0-9a-f]{12})")
 
 
 def inventory_by_tags(mirror: Mirror) -> Inventory:
-    """What the tags of a mirror lead to. Raises as the mirror does, and VerificationError for a manifest that cannot be
+    """Take an inventory of what the tags of a mirror lead to.
+
+    Raises as the mirror does, and VerificationError for a manifest that cannot be
     read: what it needs is not known, so nothing can be said to be unneeded."""
     return joined(tuple(repository_inventory(name, mirror.repository(name)) for name in mirror.repositories()))
 
@@ -65,7 +67,9 @@ def joined(repositories: tuple[HeldRepository, ...]) -> Inventory:
 
 
 def repository_inventory(name: str, repository: Repository) -> HeldRepository:
-    """What one repository holds, as far as can be found out. Raises as the repository does, VerificationError."""
+    """Take an inventory of one repository, as far as can be found out.
+
+    Raises as the repository does, VerificationError."""
     search = _Search(repository)
     for tag in repository.tags():
         search.tag(tag)
@@ -84,7 +88,7 @@ def repository_inventory(name: str, repository: Repository) -> HeldRepository:
 
 @dataclass(slots=True)
 class _Search:
-    """What was found so far, and what is still to be looked at."""
+    """Search of a repository: found so far, and still to be looked at."""
 
     repository: Repository
     tagged: dict[str, Manifest] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""From an address to the mirror or repository that it names."""
+"""Opening of the mirror or repository that an address names."""
 
 from __future__ import annotations
 

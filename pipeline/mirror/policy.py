@@ -1,4 +1,4 @@
-"""What a mirror's keeper demands of an image, rule by rule."""
+"""Demands of a mirror's keeper on an image, rule by rule."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class CurrentImage:
-    """What a tag points to now: the version that its config's label says ("": none), `created` in seconds since the
+    """The image that a tag points to now.
+
+    The version that its config's label says ("": none), `created` in seconds since the
     epoch, and its digest, by which whoever moves the tag knows that this is what was judged."""
 
     tag: str
@@ -40,12 +42,12 @@ class TestedImage:
 
     @property
     def version(self) -> str:
-        """What its label says, or nothing."""
+        """The version that its label says, or an empty text."""
         return dict(self.image.config.labels).get(media_types.VERSION, "")
 
 
 def broken(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
-    """How one image breaks a rule."""
+    """Tell how one image breaks a rule."""
     image, contents = tested.image, tested.evidence.contents
     said = f" (rule: {rule.place})" if rule.place else ""
     where = f"{image.config.os}/{image.config.architecture} {image.digest}"
@@ -102,7 +104,7 @@ def broken(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
 
 
 def broken_by_all(rule: GateRule, tested: Sequence[TestedImage], current: Sequence[CurrentImage]) -> Iterator[Problem]:
-    """How all images of an index together, and the tags' present state, break a rule."""
+    """Tell how all images of an index together, and the tags' present state, break a rule."""
     said = f" (rule: {rule.place})" if rule.place else ""
     versions = {one.image.config.architecture: one.version for one in tested}
     if rule.same_versions and len(set(versions.values())) > 1:

@@ -42,9 +42,9 @@ _AUXILIARY = re.compile(r"sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?|move\..+|so
 
 
 def is_auxiliary(tag: str) -> bool:
-    """Is it a tag that speaks of images and names none: a fallback index of referrers (`sha256-HEX`), a cosign
+    """Return whether a tag speaks of images and names none: a fallback index of referrers (`sha256-HEX`), a cosign
     signature (`sha256-HEX.sig`), the record of a move (`move.…`), an image's sources (`sources-…`), a pruning
-    that is under way (`prune.…`)?"""
+    that is under way (`prune.…`)."""
     return _AUXILIARY.fullmatch(tag) is not None
 
 
@@ -53,7 +53,7 @@ def unheeded(size: int) -> None:
 
 
 class Arrival(StrEnum):
-    """How a blob came to be where it is wanted."""
+    """Way in which a blob came to be where it is wanted."""
 
     PRESENT = "present"
     MOUNTED = "mounted"
@@ -93,13 +93,13 @@ class Repository(Protocol):
         """The manifest or index with a digest (verified), or that a tag points to; None if there is none."""
 
     def resolve(self, tag: str) -> Digest | None:
-        """What a tag points to now; None if it does not exist."""
+        """Resolve a tag to the digest that it points to now; None if it does not exist."""
 
     def tags(self) -> tuple[str, ...]:
         """All tags, sorted, auxiliary ones too."""
 
     def has_blob(self, digest: Digest) -> bool:
-        """Is the blob here?"""
+        """Return whether the blob is here."""
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """A small blob (config, attestation; at most 64 MiB), verified."""
@@ -115,7 +115,7 @@ class Repository(Protocol):
         """The path below the mirror's address by which a web server serves a blob as a file; empty if none does."""
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
-        """What speaks of `subject`, sorted by digest: from the referrers API or the fallback tag."""
+        """List the referrers of `subject`, sorted by digest: from the referrers API or the fallback tag."""
 
     # --- writing
 

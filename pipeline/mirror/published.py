@@ -1,4 +1,4 @@
-"""What a mirror holds under a reference: an image, or an index with its images, with their exact documents."""
+"""Published images: what a reference names on a mirror, with the exact documents of an index and its images."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ _PATH = re.compile(
 
 
 def shown(path: Path, *, clock: Callable[[], float]) -> PullSource:
-    """What is served of a directory mirror, or of a layout as one repository that is called as its folder. Raises
+    """Open what stands at a path to be served: a directory mirror, or a layout as one repository. Raises
     UsageError `not-a-mirror`."""
     for form in FORMS:
         found = form.pull_source(path, clock)

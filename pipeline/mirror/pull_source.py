@@ -1,4 +1,4 @@
-"""What `relbuild serve` serves of a mirror that is a folder of this machine: to be read, and nothing else."""
+"""Mirrors that are folders of this machine, as `relbuild serve` serves them: to be read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.model.artifact import Manifest, Referrer
 
 
 class PullableRepository(Protocol):
-    """What is served of a repository."""
+    """A repository as it is served."""
 
     def manifest(self, reference: Digest | str) -> Manifest | None: ...
 
@@ -24,7 +24,7 @@ class PullableRepository(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PullSource:
-    """What is served: the names of all repositories, and one by its name (None if there is none)."""
+    """A mirror as it is served: the names of all repositories, and one by its name (None if there is none)."""
 
     names: Callable[[], tuple[str, ...]]
     repository: Callable[[str], PullableRepository | None]

@@ -27,11 +27,11 @@ from pipeline.progress import Progress, task
 
 
 class Attachments(Protocol):
-    """What accompanies one manifest or index: its signature, and what is attested of it."""
+    """Signature and attestations that accompany one manifest or index."""
 
     @property
     def subject(self) -> Digest:
-        """What it speaks of."""
+        """The digest of the manifest or index that it accompanies."""
 
     def signature(self, repository: Repository, present: Manifest | None) -> Artifact | None:
         """The signature's manifest for its tag, with what is `present` there kept; None: it is signed already."""
@@ -119,7 +119,7 @@ def _size(upload: Upload) -> int:
 
 @dataclass(slots=True)
 class _Push:
-    """What has arrived so far, and how."""
+    """A push that is under way: what has arrived so far, and how."""
 
     repository: Repository
     uploaded: list[tuple[Digest, int]] = field(default_factory=list)
@@ -168,7 +168,7 @@ class _Push:
                 self._documents.append(artifact.manifest)
 
     def read_back(self, attachments: Sequence[Attachments]) -> None:
-        """What was sent is read from the mirror and held against its digests, before any tag points to it. What had
+        """Read what was sent from the mirror and compare its digests, before any tag points to it. What had
         been there was checked when it came, and is only asked for. Raises VerificationError, of all at once."""
         problems: list[Problem] = []
 
@@ -196,7 +196,7 @@ class _Push:
             raise VerificationError.of(problems)
 
     def _unlisted(self, subject: Digest) -> set[Digest]:
-        """What was attached to `subject` and is not listed, attached once more: where lists of referrers are kept by
+        """Attach again what was attached to `subject` and is not listed: where lists of referrers are kept by
         those who write them, a slow one may have undone it."""
         ours = {digest for about, digest in self.attached if about == subject}
         missing = ours

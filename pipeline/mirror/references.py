@@ -37,7 +37,9 @@ _ELSEWHERE = ("nondistributable", "foreign")
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """What a manifest says of others. `manifests`: an index's entries; `blobs`: config and layers that must be beside
+    """References from a manifest to others.
+
+    `manifests`: an index's entries; `blobs`: config and layers that must be beside
     it; `subject`: what it speaks of; `artifact_type` and `annotations`: as `referrers` list it."""
 
     manifests: tuple[Descriptor, ...]
@@ -95,7 +97,7 @@ def media_type_of(data: bytes) -> str | None:
 
 
 def referrer_of(manifest: Manifest) -> Referrer:
-    """How `referrers` list a manifest that speaks of another."""
+    """The entry of a manifest in the list of its subject's referrers."""
     said = references(manifest)
     plain = manifest.descriptor
     return Referrer(Descriptor(plain.media_type, plain.digest, plain.size, said.annotations), said.artifact_type)
@@ -131,10 +133,10 @@ def fallback_tag(subject: Digest) -> str:
 
 
 def listed_tags(name: str, tags: Iterable[str]) -> bytes:
-    """What `/v2/NAME/tags/list` answers."""
+    """The answer to `/v2/NAME/tags/list`."""
     return canonical_json({"name": name, "tags": sorted(tags)})
 
 
 def listed_repositories(names: Iterable[str]) -> bytes:
-    """What `/v2/_catalog` answers."""
+    """The answer to `/v2/_catalog`."""
     return canonical_json({"repositories": sorted(names)})

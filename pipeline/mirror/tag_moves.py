@@ -94,7 +94,7 @@ class TagMover:
             return list(pool.map(do, tags))
 
     def _begin(self, tag: str, cleared: Cleared) -> tuple[Digest | None, Move | None]:
-        """What a tag points to, and the move that was signed; none where there is nothing to move, or the gate is to
+        """Resolve a tag and sign its move; no move where there is nothing to move, or the gate is to
         be asked first."""
         wanted = cleared.manifest.digest
         found = self.repository.resolve(tag)

@@ -1,4 +1,4 @@
-"""What tags an image gets: one that never moves, and those that follow the product's version."""
+"""Tags of an image: one that never moves, and those that follow the product's version."""
 
 from __future__ import annotations
 

@@ -27,7 +27,9 @@ PARALLEL = 4
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found to hold. `identities`: the names under which it was signed; `attested`: for each manifest, the
+    """Result of a verification that holds.
+
+    `identities`: the names under which it was signed; `attested`: for each manifest, the
     predicate types that are attested; `bytes_read`: of blobs; `limits`: what the kernel held the tested
     instances to; `tag`: what is signed of the tag that was named, if it was one that may move."""
 

@@ -26,7 +26,9 @@ _TIME = re.compile(rb'\[(\d{2}/[A-Z][a-z]{2}/\d{4}:\d{2}:\d{2}:\d{2} [+-]\d{4})\
 
 @dataclass(frozen=True, slots=True)
 class Pulls:
-    """What logs tell. `last`: (repository's name, tag or digest) → when it was last pulled; `since`: when the first
+    """Pulls that logs tell of.
+
+    `last`: (repository's name, tag or digest) → when it was last pulled; `since`: when the first
     line was written; both in seconds since the epoch. `prefix`: what stands there before the names of repositories."""
 
     last: dict[tuple[str, str], int]

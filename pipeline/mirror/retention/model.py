@@ -1,4 +1,4 @@
-"""What a mirror holds, and what of it goes when it is cleaned up. Times are seconds since the epoch, sizes bytes."""
+"""Inventory of a mirror, and the plan and result of pruning it. Times are seconds since the epoch, sizes bytes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Inventory:
 
 
 class Kind(StrEnum):
-    """What goes, in the order in which it goes: nothing that still stands refers to what is gone."""
+    """Kinds of what goes, in the order in which they go: nothing that still stands refers to what is gone."""
 
     TAG = "tag"
     MANIFEST = "manifest"
@@ -122,7 +122,9 @@ class Relisting:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What goes (`tags`, `manifests`, `blobs`), which lists of referrers are written anew, what nothing refers to and
+    """Plan of a pruning.
+
+    What goes (`tags`, `manifests`, `blobs`), which lists of referrers are written anew, what nothing refers to and
     is spared all the same; all sorted. `notes`: what a keeper should know of how this was decided."""
 
     tags: tuple[Judged, ...] = ()
@@ -139,7 +141,7 @@ class Plan:
 
     @property
     def empty(self) -> bool:
-        """Is there nothing to do?"""
+        """Return whether there is nothing to do."""
         return not (self.tags or self.manifests or self.blobs or self.relisted)
 
     def json(self) -> dict[str, object]:
@@ -157,7 +159,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What pruning did, or with `dry_run` would do. `size`: bytes that were taken away, counted from what was moved or
+    """Result of a pruning, or with `dry_run` what it would be.
+
+    `size`: bytes that were taken away, counted from what was moved or
     removed and not from the plan. `stamp`: under which all of it can be brought back; empty where it cannot be, or
     where there was nothing to do. `refused`: what the plan has and this mirror cannot do, with the reason.
     `instructions`: what people must do themselves; `size_after`: bytes that it would free then, at most."""
@@ -187,7 +191,7 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """What was brought back. `stamps`: the prunings that were undone, the last first; `tags`: (repository, tag);
+    """Result of bringing back. `stamps`: the prunings that were undone, the last first; `tags`: (repository, tag);
     `left`: those that exist again meanwhile and were left as they are."""
 
     mirror: str

@@ -1,4 +1,4 @@
-"""What of a mirror goes when it is cleaned up, and why: a pure decision over what the mirror holds.
+"""Plan of a pruning: what goes and why, a pure decision over the inventory of a mirror.
 
 Rules speak of tags. Everything else follows from what the tags that stay reach (`reachability`): what nothing
 reaches goes, unless it is so young that a publication may be bringing it just now.
@@ -28,7 +28,7 @@ from pipeline.model.rules import MirrorRules, RetentionRule
 
 
 def plan_pruning(inventory: Inventory, rules: MirrorRules, now: int, *, idle: bool = False) -> Plan:
-    """What goes of a mirror at `now` (seconds since the epoch) under a keeper's rules.
+    """Plan what goes of a mirror at `now` (seconds since the epoch) under a keeper's rules.
 
     `idle`: the keeper vouches that nobody publishes, so that what has no known age counts as old. Without it such a
     thing is spared, unless it is plain that it arrived long ago: a tag points to it, or what it speaks of is gone.
@@ -233,7 +233,7 @@ class _Judgement:
     # --- results
 
     def tags_that_go(self) -> Iterator[Judged]:
-        """By name, with why."""
+        """Yield each tag that goes, by name, with why."""
         for tag in self.repository.tags:
             if tag.name in self._told.going:
                 yield self._tag(tag, self._told.going[tag.name])
@@ -243,7 +243,7 @@ class _Judgement:
                 yield self._tag(tag, "what it speaks of does not stay")
 
     def manifests_that_go(self) -> Iterator[Judged]:
-        """By digest, with why."""
+        """Yield each manifest that goes, by digest, with why."""
         for manifest in self.repository.manifests:
             if not self._stays(manifest.digest) and manifest.digest not in self._lists:
                 yield self._manifest(manifest, self._why_gone(manifest))
@@ -259,7 +259,7 @@ class _Judgement:
                 yield self._manifest(manifest, self._why_spared(manifest))
 
     def notes(self, blobs: Container[Digest]) -> Iterator[str]:
-        """What a keeper should know. `blobs`: all that the mirror has."""
+        """Yield what a keeper should know. `blobs`: all that the mirror has."""
         name, told = self.repository.name, self._told
         if told.untimed:
             yield f"{name}: nobody knows since when {told.untimed} tags stand; they are kept"

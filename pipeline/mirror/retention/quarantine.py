@@ -13,7 +13,7 @@ from pipeline.oci.image import Reader
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """What is to go: tags as (repository, tag, what it points to), manifests as (repository, digest), blobs."""
+    """List of what is to go: tags as (repository, tag, what it points to), manifests as (repository, digest), blobs."""
 
     tags: tuple[tuple[str, str, Digest], ...] = ()
     manifests: tuple[tuple[str, Digest], ...] = ()
@@ -33,7 +33,7 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was brought back, and tags that were not, because they point elsewhere by now."""
+    """Result of a restoration: what was brought back, and tags that were not, because they point elsewhere by now."""
 
     tags: tuple[tuple[str, str], ...]
     manifests: int

@@ -1,4 +1,4 @@
-"""What of one repository is reached from where.
+"""Reachability of manifests, blobs and tags in one repository.
 
 An index reaches what it lists, an image its config and layers, and what speaks of something (signatures, attestations,
 lists of referrers) is reached from what it speaks of; a referrer reaches its subject as well.
@@ -36,13 +36,15 @@ def tag_subject(tag: str) -> tuple[Digest, bool] | None:
 
 
 def follows(tag: str) -> bool:
-    """Does a tag stay and go with what it speaks of, whatever the rules say?"""
+    """Return whether a tag stays and goes with what it speaks of, whatever the rules say."""
     return is_auxiliary(tag) and not tag.startswith((RECORD, PRUNING))
 
 
 @dataclass(slots=True)
 class Reach:
-    """What is reached from somewhere: manifests with all that they refer to, lists of referrers without what they list,
+    """Set of what is reached from somewhere.
+
+    Manifests with all that they refer to, lists of referrers without what they list,
     blobs, and the tags that follow a manifest."""
 
     manifests: set[Digest] = field(default_factory=set)
@@ -76,7 +78,7 @@ class Graph:
                 self.sources[tag.name] = tag
 
     def reach(self, roots: Iterable[Digest], lists: Iterable[Digest] = (), beside: Reach | None = None) -> Reach:
-        """What is reached from `roots` and from `lists`, without the manifests and tags that are in `beside`."""
+        """Collect what is reached from `roots` and `lists`, without the manifests and tags that are in `beside`."""
         reach = Reach(lists=set(lists))
         known = beside.manifests if beside else set[Digest]()
         self._follow(roots, reach, known)

@@ -54,7 +54,7 @@ class DirectoryRepository:
         return f"{self.mirror.host}/{self.paths.name}"
 
     def exists(self) -> bool:
-        """Was anything ever put here? A link to a folder elsewhere is no repository."""
+        """Return whether anything was ever put here. A link to a folder elsewhere is no repository."""
         with reaching(self.url):
             tags = self.paths.tags
             above = (tags, *tags.parents[: len(tags.relative_to(self.mirror.place.root).parts) - 1])
@@ -70,7 +70,7 @@ class DirectoryRepository:
             return self.paths.tagged(reference) if TAG.fullmatch(reference) else None
 
     def resolve(self, tag: str) -> Digest | None:
-        """What a tag points to now; None if it does not exist."""
+        """Resolve a tag to the digest that it points to now; None if it does not exist."""
         with reaching(self.url):
             return self.paths.target(tag) if TAG.fullmatch(tag) else None
 
@@ -80,7 +80,7 @@ class DirectoryRepository:
             return self.paths.tag_names()
 
     def has_blob(self, digest: Digest) -> bool:
-        """Is the blob here? Blobs are the whole mirror's."""
+        """Return whether the blob is here. Blobs are the whole mirror's."""
         with reaching(self.url):
             return self.paths.place.blob(digest).exists()
 
@@ -109,7 +109,7 @@ class DirectoryRepository:
         return f"blobs/sha256/{digest.hex}"
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
-        """What speaks of `subject`, sorted by digest."""
+        """List the referrers of `subject`, sorted by digest."""
         with reaching(self.url):
             return self.paths.referrers(subject)
 

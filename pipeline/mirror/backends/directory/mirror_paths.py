@@ -1,4 +1,4 @@
-"""Where things stand in a mirror that is a directory.
+"""Layout of the folders of a mirror that is a directory.
 
     relbuild-mirror.json                    what this is, and as which host it is pulled from
     nginx.conf, rsync.sh                    how it is served and copied
@@ -88,7 +88,7 @@ class MirrorPaths:
         return self.root / "repositories"
 
     def blob(self, digest: Digest) -> Path:
-        """Where a blob stands, or would."""
+        """The path of a blob, whether it is there or not."""
         return self.blobs / digest.hex
 
     def paths(self, name: str) -> RepositoryPaths:
@@ -178,7 +178,7 @@ class RepositoryPaths:
     # --- manifests
 
     def manifest_file(self, descriptor: Descriptor) -> Path:
-        """Where a manifest stands, or would."""
+        """The path of a manifest, whether it is there or not."""
         return self.manifests / _file_name(descriptor)
 
     def find(self, digest: Digest) -> Path | None:
@@ -259,7 +259,7 @@ class RepositoryPaths:
     # --- tags
 
     def target(self, tag: str) -> Digest | None:
-        """What a tag points to."""
+        """The digest that a tag points to; None if it does not exist."""
         try:
             found = _FILE.fullmatch((self.tags / tag).readlink().name)
         except FileNotFoundError:
@@ -309,7 +309,7 @@ class RepositoryPaths:
     # --- referrers
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
-        """What speaks of `subject`, sorted by digest."""
+        """List the referrers of `subject`, sorted by digest."""
         index = self.tagged(fallback_tag(subject))
         return listed_referrers(index) if index else ()
 

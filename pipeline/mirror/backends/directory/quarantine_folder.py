@@ -1,4 +1,4 @@
-"""What is pruned from a directory mirror is first moved aside, with a list of where it was, and can be brought back.
+"""Quarantine of a directory mirror: what is pruned is moved aside with a list, and can be brought back.
 
     .quarantine/STAMP/list.json     tags, manifests and blobs of one pruning, written before anything moves
     .quarantine/STAMP/blobs/…       the files, under the paths that they had

@@ -1,4 +1,4 @@
-"""What stands beside a directory mirror's content so that other programs serve and copy it: the web server's
+"""Files beside a directory mirror's content by which other programs serve and copy it: the web server's
 configuration and the script for rsync, from the files beside this one.
 
 Of a tag, a web server must tell media type, digest and bytes that belong together while the tag moves. Tried and left:

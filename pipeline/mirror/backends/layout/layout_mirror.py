@@ -71,7 +71,7 @@ class LayoutMirror:
         yield
 
     def inventory(self) -> Inventory:
-        """What the tags of the layout lead to."""
+        """Take an inventory of what the tags of the layout lead to."""
         return inventory_by_tags(self)
 
     def prune(
@@ -144,10 +144,10 @@ def open_layout(path: Path, *, create: bool, identity: str | None = None) -> Lay
 
 
 def is_layout(path: Path) -> bool:
-    """Does an OCI layout stand here?"""
+    """Return whether a folder is an OCI layout."""
     return (path / "oci-layout").is_file()
 
 
 def _foreign(root: Path) -> bool:
-    """Does it hold more than what a creation that was killed leaves?"""
+    """Return whether a folder holds more than what a creation that was killed leaves."""
     return not {path.name for path in root.iterdir()} <= {"blobs", DRAFTS, "index.json"}

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LayoutRepository:
-    """What is in a layout: `pipeline.mirror.protocol.Repository`."""
+    """The repository in a layout: `pipeline.mirror.protocol.Repository`."""
 
     path: Path
     identity: str
@@ -63,7 +63,7 @@ class LayoutRepository:
             return self._read(digest) if digest else None
 
     def resolve(self, tag: str) -> Digest | None:
-        """What a tag points to now; None if it does not exist."""
+        """Resolve a tag to the digest that it points to now; None if it does not exist."""
         with reaching(self.url):
             return self._resolve(tag)
 
@@ -73,7 +73,7 @@ class LayoutRepository:
             return tuple(sorted({entry.tag for entry in read_entries(self.path) if entry.tag}))
 
     def has_blob(self, digest: Digest) -> bool:
-        """Is the blob here?"""
+        """Return whether the blob is here."""
         with reaching(self.url):
             return blob_path(self.path, digest).is_file()
 
@@ -102,7 +102,9 @@ class LayoutRepository:
         return ""
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
-        """What speaks of `subject`, sorted by digest: of what is listed in index.json, and in a fallback index that
+        """List the referrers of `subject`, sorted by digest.
+
+        Of what is listed in index.json, and in a fallback index that
         was copied here."""
         with reaching(self.url):
             entries = read_entries(self.path)

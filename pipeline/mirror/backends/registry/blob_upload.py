@@ -223,7 +223,7 @@ class BlobUpload:
 
 
 def _received(answer: Answer, otherwise: int) -> int:
-    """How many bytes a Range header says have arrived."""
+    """The number of bytes that have arrived, as a Range header says."""
     match = _RANGE.fullmatch(answer.header("range").strip())
     return int(match[1]) + 1 if match else otherwise
 

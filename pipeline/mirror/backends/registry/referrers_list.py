@@ -1,4 +1,4 @@
-"""What speaks of an image on a registry: asked of its referrers API, or kept by its clients under a fallback tag
+"""Referrers of an image on a registry: asked of its referrers API, or kept by its clients under a fallback tag
 (distribution-spec 1.1, "Listing Referrers" and "Referrers Tag Schema")."""
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NO_API = frozenset({404, 405, 501})
 
 
 class Manifests(Protocol):
-    """What is needed of a repository."""
+    """The part of a repository that is needed here."""
 
     @property
     def url(self) -> str: ...
@@ -70,7 +70,7 @@ class Listing:
         """For each list: threads of this process do not need to meet on the registry to find each other."""
 
     def of(self, subject: Digest) -> tuple[Referrer, ...]:
-        """What speaks of `subject`, sorted by digest."""
+        """List the referrers of `subject`, sorted by digest."""
         if self._native is not False:
             found = self._asked(subject)
             if found is not None:

@@ -47,7 +47,7 @@ class RegistryRoot:
 
     @property
     def base(self) -> str:
-        """Where requests go."""
+        """The URL below which requests go."""
         return f"{SCHEMES[self.scheme]}://{self.host}"
 
     def full(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What registries answer: errors in their own words, pages, manifests (distribution-spec 1.1)."""
+"""Answers of registries: errors in their own words, pages, manifests (distribution-spec 1.1)."""
 
 from __future__ import annotations
 

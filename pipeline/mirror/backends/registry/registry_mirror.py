@@ -83,7 +83,7 @@ class RegistryMirror(Mirror):
 
     @property
     def traffic(self) -> Traffic:
-        """What was asked of the registry, and the bytes that went there and back, until now."""
+        """Counters of what was asked of the registry, and of the bytes that went there and back, until now."""
         return self._exchange.traffic
 
     def repository(self, name: str) -> RegistryRepository:
@@ -121,7 +121,7 @@ class RegistryMirror(Mirror):
     # --- keeping
 
     def inventory(self) -> Inventory:
-        """What the tags of all repositories that the registry lists lead to."""
+        """Take an inventory of what the tags of all repositories lead to that the registry lists."""
         return inventory_by_tags(self)
 
     def prune(

@@ -91,7 +91,9 @@ class RegistryRepository(Repository):
         return manifest_of(answer, reference if isinstance(reference, Digest) else None, f"{self.url}: {reference}")
 
     def resolve(self, tag: str) -> Digest | None:
-        """What a tag points to now; None if it does not exist. A registry that does not say it is asked for the
+        """Resolve a tag to the digest that it points to now; None if it does not exist.
+
+        A registry that does not say it is asked for the
         manifest, whose digest is computed."""
         return self._head(tag)
 
@@ -104,7 +106,7 @@ class RegistryRepository(Repository):
         return tuple(sorted(found))
 
     def has_blob(self, digest: Digest) -> bool:
-        """Is the blob here?"""
+        """Return whether the blob is here."""
         return self._blob_size(digest) is not None
 
     def holds_whole(self, descriptor: Descriptor) -> bool:
@@ -194,7 +196,7 @@ class RegistryRepository(Repository):
         return ""
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
-        """What speaks of `subject`, sorted by digest."""
+        """List the referrers of `subject`, sorted by digest."""
         return self._listing.of(subject)
 
     # --- writing ---------------------------------------------------------------------------------
@@ -329,7 +331,7 @@ class RegistryRepository(Repository):
         return answer
 
     def has_manifest(self, digest: Digest) -> bool:
-        """Is a manifest or index here?"""
+        """Return whether a manifest or index is here."""
         return self._head(digest) is not None
 
     def _head(self, reference: Digest | str) -> Digest | None:

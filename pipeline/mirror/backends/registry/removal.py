@@ -30,7 +30,7 @@ _DONE = frozenset({200, 202, 204})
 
 
 class Holder(Protocol):
-    """What is needed of a repository."""
+    """The part of a repository that is needed here."""
 
     @property
     def url(self) -> str: ...
