@@ -152,6 +152,9 @@ def test_what_a_mirror_of_any_kind_was_given_it_holds_keeps_and_gives(mirror: Mi
     done = mirror.scrub(Healing(store), rate=0, progress=QUIET)
     assert done.findings == () and done.tags >= 1
     assert repository.resolve("1.0") == put.digest
+    for digest in mirrored.blobs_of(made) - {put.digest}:
+        path = repository.file_path(digest)
+        assert not path or (Path(mirror.url.partition(":")[2]) / path).is_file()
 
 
 def test_pruning_is_carried_out_or_refused_by_its_own_code(mirror: Mirror, tmp_path: Path) -> None:
