@@ -244,7 +244,7 @@ class _Stream:
         """Refuse an entry that the library read only in part. That it could not convert a name is what was wanted."""
         message = self._library.error_string(self._handle) or b""
         if b"can't be converted from UTF-8" not in message:
-            raise MalformedArchive(message.decode(errors="replace"))
+            raise MalformedArchive(message.decode(errors="replace") or "a header is damaged")
 
     def _xattrs(self) -> tuple[tuple[bytes, bytes], ...]:
         library, entry = self._library, self._entry
