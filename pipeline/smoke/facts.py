@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import assert_never
 
 from pipeline.errors import RelbuildError
-from pipeline.model.checks import Answer, NoAnswer, Restart, Subject
+from pipeline.model.checks import Answer, NoAnswer
 from pipeline.model.checks.account_check import AccountAnswer, AccountFacts
 from pipeline.model.checks.file_check import FileAnswer, FileFacts, FileSort
-from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.checks.image_check import ImageAnswer, ImageFacts
 from pipeline.model.checks.licenses_check import LicenseFacts, LicensesAnswer
 from pipeline.model.checks.listening_check import SOCKETS_MOST, ListeningAnswer, ListeningFacts, SeenSocket
@@ -49,7 +48,11 @@ _LICENSE_FOLDERS = ("/usr/share/licenses", "/usr/share/doc")
 _LICENSE_NAME = re.compile(r"(?i)(copying|copyright|licen[cs]e|notice|artistic|l?gpl|mit|bsd)")
 
 
-def look(subject: Subject | None, instance: Instance, image: Image) -> Seen:
+Looked = FileFacts | ProcessFacts | ListeningFacts | AccountFacts | PackageFacts | ImageFacts | LicenseFacts
+"""Subjects of which is seen what they are."""
+
+
+def look(subject: Looked, instance: Instance, image: Image) -> Seen:
     """What there is to see, for every kind of facts."""
     try:
         match subject:
@@ -67,8 +70,6 @@ def look(subject: Subject | None, instance: Instance, image: Image) -> Seen:
                 return Seen(ImageAnswer(), settled=True)
             case LicenseFacts():
                 return Seen(_licenses(subject, instance, image), settled=True)
-            case HttpRequest() | Restart() | None:
-                raise TypeError(f"{subject!r} is nothing to look at")
             case other:
                 assert_never(other)
     except OSError as error:

@@ -16,7 +16,7 @@ from pipeline.model.smoke import Check
 from pipeline.model.values import SHOWN, Said, final, readable
 from pipeline.sandbox import Instance
 from pipeline.smoke.answer import Seen
-from pipeline.smoke.facts import look
+from pipeline.smoke.facts import Looked, look
 from pipeline.smoke.talking import request, talk
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.5
@@ -106,7 +106,9 @@ def _attempt(check: Check, instance: Instance, image: Image) -> Callable[[float]
             | CheckKind.IMAGE
             | CheckKind.LICENSES
         ):
-            return lambda _: look(check.subject, instance, image)
+            subject = check.subject
+            assert isinstance(subject, Looked), f"{check.kind} has no subject"
+            return lambda _: look(subject, instance, image)
         case CheckKind.RESTART | CheckKind.STOP:
             raise AssertionError(f"{check.kind} is no question that is asked again")
         case other:
