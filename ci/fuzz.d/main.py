@@ -28,6 +28,8 @@ _INPUT_SECONDS = 10
 _INPUT_MIB = 2048
 _LENGTH = 8192
 """Bytes of an input: what is longer is cut, so that an execution stays quick."""
+_LENGTHS = {"challenge": 1024, "licence": 512, "mirrorlist": 2048, "pulls": 1024, "rendering": 1024, "template": 1024}
+"""Of readers of lines, in which more lines are more of the same."""
 
 
 def main() -> int:
@@ -75,7 +77,7 @@ def _fuzz(name: str, given: argparse.Namespace) -> Row:
         f"-max_total_time={max(1, round(given.minutes * 60))}",
         f"-timeout={_INPUT_SECONDS}",
         f"-rss_limit_mb={_INPUT_MIB}",
-        f"-max_len={_LENGTH}",
+        f"-max_len={_LENGTHS.get(name, _LENGTH)}",
         f"-artifact_prefix={given.finds / name}-",
         "-print_final_stats=1",
     ]
