@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,32 @@ def test_rpms_database_on_a_full_or_broken_disk_is_the_disks_fault(
         write_database(tmp_path, [])
     assert raised.value.errno == number
     assert raised.value.filename == str(tmp_path / "rpmdb.sqlite")
+
+
+def test_a_database_that_keeps_its_log_is_the_disks_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an error of the disk SQLite leaves it in the mode in which rpm wrote it, and raises nothing: no image that has
+    it read-only can be read, and a build would remember it."""
+    path = tmp_path / "rpmdb.sqlite"
+
+    def imported(*_: object, **__: object) -> Completed:
+        made = sqlite3.connect(path)
+        made.execute("PRAGMA journal_mode = WAL")
+        made.execute("CREATE TABLE Packages (blob)")
+        made.close()
+        return Completed(("rpmdb",), 0, b"", b"")
+
+    class Kept(sqlite3.Connection):
+        def execute(self, sql: str, *words: object) -> sqlite3.Cursor:
+            return super().execute(sql.replace("journal_mode = DELETE", "journal_mode"), *words)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(database, "run", imported)
+    monkeypatch.setattr(
+        database.sqlite3, "connect", lambda name: connect(name, factory=Kept) if path.exists() else connect(name)
+    )
+    with pytest.raises(OSError) as raised:
+        write_database(tmp_path, [])
+    assert (raised.value.errno, raised.value.filename) == (errno.EIO, str(path))
 
 
 def test_a_header_that_rpm_refuses_is_not_the_disks_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
