@@ -43,6 +43,7 @@ _WRITER_VERSION = 3_034_001
 _REASONS = {
     "database or disk is full": errno.ENOSPC,
     "disk I/O error": errno.EIO,
+    "unable to open database file": errno.EIO,  # in a folder that was just made, and can be written to
     "readonly database": errno.EROFS,
     "out of memory": errno.ENOMEM,
     os.strerror(errno.ENOSPC): errno.ENOSPC,

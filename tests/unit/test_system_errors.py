@@ -91,6 +91,7 @@ def test_a_write_that_fails_names_the_file_also_where_the_kernel_does_not(tmp_pa
         ("error: sqlite failure: CREATE TABLE 'Name': database or disk is full\nerror: No such file", 24, errno.ENOSPC),
         ("error: sqlite failure: INSERT: database or disk is full", 0, errno.ENOSPC),
         ("error: sqlite failure: COMMIT: disk I/O error", 3, errno.EIO),
+        ("error: Unable to open sqlite database x/rpmdb.sqlite: unable to open database file", 1, errno.EIO),
         ("error: cannot open Packages: attempt to write a readonly database", 1, errno.EROFS),
         ("error: x: Disk quota exceeded", 1, errno.EDQUOT),
     ],
