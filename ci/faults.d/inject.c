@@ -42,7 +42,6 @@ struct plan {
 enum { ALLOCATES = 1, WRITES = 2 };
 
 static struct plan *plan;
-static int log_file = -1;
 static char library[PATH_MAX], shared[PATH_MAX];
 
 __attribute__((constructor)) static void start(void) {
@@ -89,10 +88,10 @@ static void note(int number, const char *call, unsigned long node, const char *o
     int length = snprintf(line, sizeof line, "%d\t%d\t%s\t%lu\t%s\t%s\n", number, getpid(), call, node, one, other);
     if (!*plan->log) return;
     /* Opened each time: a daemon may close all that it does not know. */
-    log_file = syscall(SYS_openat, AT_FDCWD, plan->log, O_WRONLY | O_APPEND | O_CLOEXEC, 0);
-    if (log_file < 0) return;
-    syscall(SYS_write, log_file, line, length);
-    syscall(SYS_close, log_file);
+    int file = syscall(SYS_openat, AT_FDCWD, plan->log, O_WRONLY | O_APPEND | O_CLOEXEC, 0);
+    if (file < 0) return;
+    syscall(SYS_write, file, line, length);
+    syscall(SYS_close, file);
 }
 
 /* What is to happen to this call: 0 nothing, else -errno, or 1 for a write that comes out short. */

@@ -64,7 +64,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=1, help="begin with this call")
     parser.add_argument("--again", action="store_true", help="also what stands in the file of --result already")
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after that")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="for each command and fault; what is left is for another run"
+    )
     parser.add_argument(
         "--result", type=Path, help="add what comes of it to a row of this file; begin where that ended"
     )
@@ -84,7 +86,6 @@ def _inject(given: argparse.Namespace, root: Path) -> int:
     if unknown:
         sys.exit(f"no such command: {', '.join(unknown)}; there are: {', '.join(one.name for one in SCENARIOS)}")
     kept = results.read(given.result) if given.result else {}
-    deadline = time.monotonic() + given.minutes * 60
     bad = 0
     with prepared(root, frozenset(one.name for one in chosen)) as place:
         for scenario in chosen:
@@ -99,7 +100,7 @@ def _inject(given: argparse.Namespace, root: Path) -> int:
                 row = kept.setdefault(row.key, row)
                 row.calls = len(calls)
                 before = row.losses
-                for done in _happen(subject, fault, row, given, deadline):
+                for done in _happen(subject, fault, row, given):
                     if given.result and (done or len(row.numbers) % _KEPT_EVERY == 0):
                         results.write(given.result, kept.values())
                 bad += row.losses - before
@@ -107,10 +108,9 @@ def _inject(given: argparse.Namespace, root: Path) -> int:
     return 1 if bad else 0
 
 
-def _happen(
-    subject: Subject, fault: Fault, row: results.Row, given: argparse.Namespace, deadline: float
-) -> Iterator[bool]:
+def _happen(subject: Subject, fault: Fault, row: results.Row, given: argparse.Namespace) -> Iterator[bool]:
     """Let it happen to one call after the other; yields False after each, True at the end."""
+    deadline = time.monotonic() + given.minutes * 60
     for number in _numbers(row.calls, given, fault):
         began = time.monotonic()
         if began > deadline:
@@ -123,11 +123,10 @@ def _happen(
 
 
 def _numbers(calls: int, given: argparse.Namespace, fault: Fault) -> list[int]:
-    """Which calls; a crash is tried after the last one too."""
+    """Which calls, in an order by chance: if time runs out, those that were reached are from everywhere. A crash is
+    tried after the last call too."""
     every = range(given.first, calls + 1 + (fault is Fault.CRASH))
-    if not given.sample or given.sample >= len(every):
-        return list(every)
-    return sorted(random.Random(given.seed).sample(every, given.sample))
+    return random.Random(given.seed).sample(every, min(given.sample or len(every), len(every)))
 
 
 def _how(given: argparse.Namespace) -> tuple[str, str]:

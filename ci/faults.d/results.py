@@ -23,8 +23,8 @@ HEADER = (
     "exit statuses",
     "numbers",
 )
-"""`relbuild`: which code, as Git names the folder `pipeline`. `states`: how many different ones the faults left, each
-of which was looked at once. `numbers`: of the calls that a fault happened to."""
+"""`relbuild`: which code, as Git names the folder `pipeline`. `states`: how many were left that no fault
+of the same run had left before. `numbers`: of the calls that a fault happened to."""
 
 
 @dataclass(slots=True)

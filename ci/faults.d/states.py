@@ -129,7 +129,7 @@ class _Reader:
         sealed = Sealer.of(key, kind).open(path.parent.name if path.name == "seal" else f"sha256:{path.name}", data)
         if not isinstance(sealed, bytes):
             return data
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OSError):
             value = json.loads(sealed)
             if path.name == "seal":
                 value["look"] = value["look"] == look(path.parent / "root")

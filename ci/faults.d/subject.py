@@ -132,10 +132,10 @@ class Subject:
     def _ended(self, ran: Ran, fault: Fault) -> Iterator[str]:
         """How it ended: killed, or with an error of its own."""
         if fault.ends:
-            if ran.fired and ran.status != -9:
-                yield f"killed, it ended with {ran.status}"
+            if ran.status != (-9 if ran.fired else 0):
+                yield f"{'killed' if ran.fired else 'left alone'}, it ended with {ran.status}"
             return
-        if ran.status not in self.scenario.statuses:
+        if ran.status not in (self.scenario.statuses if ran.fired else (0,)):
             yield f"it ended with {ran.status}"
         for words in ("Traceback", "internal error", "internal-error", "Exception ignored"):
             if words in ran.err or words in ran.out:

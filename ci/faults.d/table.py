@@ -46,20 +46,20 @@ def _faults() -> Iterator[str]:
 
 def _torture() -> Iterator[str]:
     """Runs of a scenario with different seeds are one row."""
-    yield "| scenario | rounds | losses | what was done | repeat |"
-    yield "|---|---|---|---|---|"
-    found: dict[str, list[dict[str, str]]] = {}
+    yield "| scenario | rounds | losses | seconds | relbuild | what was done | repeat |"
+    yield "|---|---|---|---|---|---|---|"
+    found: dict[tuple[str, str, str], list[dict[str, str]]] = {}
     for row in _rows("torture"):
-        found.setdefault(row["scenario"], []).append(row)
-    for name, rows in found.items():
-        rounds, losses = (sum(int(row[key]) for row in rows) for key in ("rounds", "losses"))
+        found.setdefault((row["scenario"], row["rounds"], row["relbuild"]), []).append(row)
+    for (name, each, relbuild), rows in found.items():
+        rounds, losses, seconds = (sum(int(row[key]) for row in rows) for key in ("rounds", "losses", "seconds"))
         done: Counter[str] = Counter()
-        for count, what in (each for row in rows for each in _COUNTED.findall(row["what was done"])):
+        for count, what in (one for row in rows for one in _COUNTED.findall(row["what was done"])):
             done[what] += int(count)
         told = ", ".join(f"{count} {what}" for what, count in sorted(done.items()))
         seeds = ", ".join(row["seed"] for row in rows)
-        words = f"`ci/torture {name} --rounds {rows[0]['rounds']} --seed …`: {seeds}"
-        yield f"| {name} | {rounds} | {losses} | {told} | {words} |"
+        words = f"`ci/torture {name} --rounds {each} --seed …`: {seeds}"
+        yield f"| {name} | {rounds} | {losses} | {seconds} | {relbuild} | {told} | {words} |"
 
 
 def _fuzz() -> Iterator[str]:

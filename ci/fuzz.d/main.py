@@ -10,11 +10,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from one import fuzz
 from results import Row, added, read_rows, write_rows
 
+from tests.fuzz.reader import reader_digest
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
@@ -26,14 +28,15 @@ _INPUT_SECONDS = 10
 _INPUT_MIB = 2048
 _LENGTH = 8192
 """Bytes of an input: what is longer is cut, so that an execution stays quick."""
+_LENGTHS = {"challenge": 1024, "licence": 512, "mirrorlist": 2048, "pulls": 1024, "rendering": 1024, "template": 1024}
+"""Of readers of lines, in which more lines are more of the same."""
 
 
 def main() -> int:
     """Fuzz the targets that were named, or all."""
     given = _arguments()
     if given.list:
-        print("\n".join(TARGETS))
-        return 0
+        return max(_in_child(1, partial(_list, name)) for name in TARGETS)
     finds = 0
     for name in given.target or TARGETS:
         if name not in TARGETS:
@@ -55,8 +58,12 @@ def _arguments() -> argparse.Namespace:
         "--result", type=Path, help="add to the target's line of this file, or begin it anew if its reader changed"
     )
     parser.add_argument("--finds", type=Path, default=Path("fuzz-finds"), help="where inputs that were found are kept")
-    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--list", action="store_true", help="tell the targets, and the digest of each one's code")
     return parser.parse_args()
+
+
+def _list(name: str) -> None:
+    print(f"{name}\t{reader_digest(name, CORPUS / name)}", flush=True)
 
 
 def _fuzz(name: str, given: argparse.Namespace) -> Row:
@@ -70,7 +77,7 @@ def _fuzz(name: str, given: argparse.Namespace) -> Row:
         f"-max_total_time={max(1, round(given.minutes * 60))}",
         f"-timeout={_INPUT_SECONDS}",
         f"-rss_limit_mb={_INPUT_MIB}",
-        f"-max_len={_LENGTH}",
+        f"-max_len={_LENGTHS.get(name, _LENGTH)}",
         f"-artifact_prefix={given.finds / name}-",
         "-print_final_stats=1",
     ]
@@ -103,6 +110,7 @@ def _in_child(output: int, work: Callable[[], object]) -> int:
         os.dup2(output, 2)
         try:
             work()
+            os._exit(0)
         except SystemExit as error:
             os._exit(error.code if isinstance(error.code, int) else 1)
         except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,14 +25,26 @@ def run(name: str, scenario: Scenario) -> int:
     began = time.monotonic()
     with _folder() as folder:
         losses, told = scenario(folder, given.rounds, given.seed)
-    words = (name, given.rounds, given.seed, losses, round(time.monotonic() - began), told)
+    words = (name, given.rounds, given.seed, losses, round(time.monotonic() - began), _measured(), told)
     line = "\t".join(str(word) for word in words)
     print(line)
     if given.result is not None:
         new = not given.result.exists()
         with given.result.open("a") as file:
-            file.write(("scenario\trounds\tseed\tlosses\tseconds\twhat was done\n" if new else "") + line + "\n")
+            file.write(
+                ("scenario\trounds\tseed\tlosses\tseconds\trelbuild\twhat was done\n" if new else "") + line + "\n"
+            )
     return int(losses > 0)
+
+
+def _measured() -> str:
+    """What Git calls the folder `pipeline` of the last commit, with a `+` where the files are others."""
+    git = ["git", "-C", str(Path(__file__).parents[2])]
+    named = subprocess.run(
+        [*git, "rev-parse", "--short=10", "HEAD:pipeline"], capture_output=True, text=True, check=False
+    )
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "pipeline"], check=False).returncode != 0
+    return named.stdout.strip() + ("+" if changed else "")
 
 
 @contextlib.contextmanager

@@ -43,6 +43,7 @@ _WRITER_VERSION = 3_034_001
 _REASONS = {
     "database or disk is full": errno.ENOSPC,
     "disk I/O error": errno.EIO,
+    "unable to open database file": errno.EIO,  # in a folder that was just made, and can be written to
     "readonly database": errno.EROFS,
     "out of memory": errno.ENOMEM,
     os.strerror(errno.ENOSPC): errno.ENOSPC,
@@ -155,7 +156,10 @@ def _settle(database: Path, expected: int) -> None:
         (count,) = connection.execute("SELECT count(*) FROM Packages").fetchone()
         if count != expected:
             raise BuildError("rpm-database", f"rpm took in {count} of {expected} headers")
-        connection.execute("PRAGMA journal_mode = DELETE")
+        (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+        if mode != "delete":
+            # SQLite raises nothing here: it answers which mode stays. One with a log cannot be read in an image.
+            raise sqlite3.OperationalError("disk I/O error")
         connection.execute("VACUUM")
     finally:
         connection.close()

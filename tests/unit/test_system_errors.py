@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,7 @@ def test_a_write_that_fails_names_the_file_also_where_the_kernel_does_not(tmp_pa
         ("error: sqlite failure: CREATE TABLE 'Name': database or disk is full\nerror: No such file", 24, errno.ENOSPC),
         ("error: sqlite failure: INSERT: database or disk is full", 0, errno.ENOSPC),
         ("error: sqlite failure: COMMIT: disk I/O error", 3, errno.EIO),
+        ("error: Unable to open sqlite database x/rpmdb.sqlite: unable to open database file", 1, errno.EIO),
         ("error: cannot open Packages: attempt to write a readonly database", 1, errno.EROFS),
         ("error: x: Disk quota exceeded", 1, errno.EDQUOT),
     ],
@@ -102,6 +104,32 @@ def test_rpms_database_on_a_full_or_broken_disk_is_the_disks_fault(
         write_database(tmp_path, [])
     assert raised.value.errno == number
     assert raised.value.filename == str(tmp_path / "rpmdb.sqlite")
+
+
+def test_a_database_that_keeps_its_log_is_the_disks_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an error of the disk SQLite leaves it in the mode in which rpm wrote it, and raises nothing: no image that has
+    it read-only can be read, and a build would remember it."""
+    path = tmp_path / "rpmdb.sqlite"
+
+    def imported(*_: object, **__: object) -> Completed:
+        made = sqlite3.connect(path)
+        made.execute("PRAGMA journal_mode = WAL")
+        made.execute("CREATE TABLE Packages (blob)")
+        made.close()
+        return Completed(("rpmdb",), 0, b"", b"")
+
+    class Kept(sqlite3.Connection):
+        def execute(self, sql: str, *words: object) -> sqlite3.Cursor:
+            return super().execute(sql.replace("journal_mode = DELETE", "journal_mode"), *words)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(database, "run", imported)
+    monkeypatch.setattr(
+        database.sqlite3, "connect", lambda name: connect(name, factory=Kept) if path.exists() else connect(name)
+    )
+    with pytest.raises(OSError) as raised:
+        write_database(tmp_path, [])
+    assert (raised.value.errno, raised.value.filename) == (errno.EIO, str(path))
 
 
 def test_a_header_that_rpm_refuses_is_not_the_disks_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
