@@ -16,7 +16,7 @@ from pipeline.launch import run_tests
 from pipeline.model.artifact import Manifest
 from pipeline.oci import make_image, make_index, write_layout
 from pipeline.progress import QUIET
-from pipeline.reports import report_documents, report_folder, write_report
+from pipeline.reports import report_documents, write_report
 from pipeline.store import Store
 from tests.system.parcels import SmallProducts
 from tests.system.sites import Site, relbuild, relbuild_at_once
@@ -108,11 +108,9 @@ def other_architecture(built: Built, small: SmallProducts, architecture: str) ->
     record = replace(built.record, image=image.digest, provenance=provenance)
     made = replace(
         built,
-        image=image,
+        assembled=replace(built.assembled, image=image),
         layout=layout,
-        report_folder=report_folder(layout),
-        report=tested.report,
-        evidence=tested.evidence,
+        tested=tested,
         bill=bill,
         record=record,
         documents=report_documents(bill, record, store=store),

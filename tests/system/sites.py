@@ -27,7 +27,7 @@ from tests.system.webserver import nginx
 
 KINDS_OF_SITES = ("registry", "directory")
 
-PASSWORD = "of a test"
+PASSWORD = "a password that stands nowhere else"
 """Of the keys that these tests sign with."""
 
 
