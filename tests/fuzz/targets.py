@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -67,6 +69,12 @@ _VALUES: Mapping[str, object] = MappingProxyType(
 _MEMORY = Path("/dev/shm")
 _FOLDER = _MEMORY if os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
 """In memory: making a file on a disk that others use took longer than reading it."""
+
+
+@atexit.register
+def _leave_nothing() -> None:
+    for folder in _FOLDER.glob(f"fuzz-{os.getpid()}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
