@@ -26,7 +26,7 @@ from pipeline.cli.command import Surroundings, app
 from pipeline.cli.main import COMMANDS, run
 from pipeline.cli.signals import end_at_once
 from pipeline.cli.streams import open_streams
-from pipeline.mirror import registry
+from pipeline.mirror.backends.registry import registry_repository
 from pipeline.oci import generate_key, sealing
 from pipeline.store import keys as store_keys
 from pipeline.transfer.patience import Pace
@@ -169,7 +169,7 @@ def _be_the_same_each_time(at: float) -> None:
     """Give each run the same clock and the store's own key the same bytes, so that what two of them leave is the same.
     Processes that Python starts for it have what is loaded here."""
     Surroundings.clock = property(lambda _: functools.partial(float, at))
-    registry.LONGEST_PAUSE = 0.0  # for other publishers, of whom there are none
+    registry_repository.LONGEST_PAUSE = 0.0  # for other publishers, of whom there are none
     Pace.sleep = lambda pace, _: pace.wait()  # before a request is made again
     multiprocessing.util.spawnv_passfds = _fork_instead
     store_keys.secrets = SimpleNamespace(token_bytes=bytes)

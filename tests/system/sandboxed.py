@@ -32,7 +32,7 @@ def until_logged(instance: Instance, text: bytes) -> None:
         instance.wait(0.01)
 
 
-SERVER = "httpd -p 80 -h /srv; echo serving; trap 'echo bye; exit 3' TERM; while :; do sleep 0.05; done"
+SERVER = "httpd -p 80 -h /srv; trap 'echo bye; exit 3' TERM; echo serving; while :; do sleep 0.05; done"
 
 
 def left_behind(station: Station) -> list[str]:

@@ -25,7 +25,7 @@ from pipeline.sandbox.cgroups import groups_named
 from pipeline.smoke import junit, report_lines, smoke
 from tests.system.tiny import make_root
 
-SERVER = "sleep 0.2; httpd -p 80 -h /srv; echo serving; trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done"
+SERVER = "sleep 0.2; httpd -p 80 -h /srv; trap 'echo bye; exit 0' TERM; echo serving; while :; do sleep 0.05; done"
 
 
 WAIT = "while :; do sleep 0.05; done"
