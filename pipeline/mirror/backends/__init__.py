@@ -1,1 +1,4 @@
-"""The kinds of mirror: each folder implements the whole protocol (`pipeline.mirror.protocol`)."""
+"""The kinds of mirror, one folder for each.
+
+Each folder implements the whole protocol (`pipeline.mirror.protocol`).
+"""

@@ -76,8 +76,11 @@ class DirectoryForm(AddressForm):
 
 
 def find_root(path: Path) -> tuple[Path, str] | None:
-    """`ROOT/NAME` → the mirror that it is in, and the repository's name (empty for the root itself); None if no folder
-    on the way up is a mirror. Nothing but the root need exist."""
+    """Split `ROOT/NAME` into the mirror's root and the repository's name.
+
+    The name is empty for the root itself. Returns None if no folder on the way up is a mirror. Nothing but the root
+    need exist.
+    """
     for folder in (path.absolute(), *path.absolute().parents):
         if (folder / MARKER).is_file():
             name = path.absolute().relative_to(folder).as_posix()

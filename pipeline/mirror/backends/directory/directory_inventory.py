@@ -17,9 +17,11 @@ _BLOB = re.compile(r"[0-9a-f]{64}")
 
 
 def take_inventory(place: MirrorPaths) -> Inventory:
-    """Look at all that is here. Tags are looked at first: what one of them points to is then in the inventory, also
-    while others publish. What goes meanwhile is passed over. Raises VerificationError `digest-mismatch` for a damaged
-    manifest."""
+    """List all repositories, tags, manifests and blobs of a directory mirror.
+
+    Tags are read first: what one of them points to is then in the inventory, also while others publish. What goes
+    meanwhile is passed over. Raises VerificationError `digest-mismatch` for a damaged manifest.
+    """
     tags = {name: _tags(place.paths(name)) for name in place.names()}
     repositories = (_repository(place.paths(name), held) for name, held in tags.items())
     return Inventory(
@@ -29,8 +31,10 @@ def take_inventory(place: MirrorPaths) -> Inventory:
 
 
 def _repository(paths: RepositoryPaths, tags: tuple[HeldTag, ...]) -> HeldRepository:
-    """A repository with its manifests. Who pulls by a tag that is moved meanwhile is still at what it pointed to: that
-    is young since it was moved."""
+    """Return a repository with its tags and manifests.
+
+    Who pulls by a tag that is moved meanwhile is still at what it pointed to: that is young since it was moved.
+    """
     manifests = _manifests(paths)
     tagged = {tag.name: manifests[tag.digest][0] for tag in tags if tag.digest in manifests}
     signed = (signed_move(manifest) for manifest, _ in manifests.values())
@@ -79,8 +83,10 @@ def _manifests(paths: RepositoryPaths) -> dict[Digest, tuple[Manifest, int]]:
 
 
 def _blobs(place: MirrorPaths) -> list[HeldBlob]:
-    """All blobs, and when each came here: the change time of its inode, which nobody can set back, and which moving it
-    within the mirror renews."""
+    """List all blobs, with the time at which each came here.
+
+    That is the change time of its inode, which nobody can set back, and which moving it within the mirror renews.
+    """
     found = []
     with os.scandir(place.blobs) as entries:
         for entry in entries:

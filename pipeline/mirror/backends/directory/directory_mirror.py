@@ -1,4 +1,6 @@
-"""A mirror that is a directory, which any web server serves as a registry. What lies where: `mirror_paths`.
+"""A mirror that is a directory, which any web server serves as a registry.
+
+`mirror_paths` says what lies where.
 
 Needs symbolic links, atomic renames and flock of its file system. A tag is moved exactly: compared and swapped under
 a lock that all writers of the repository take.
@@ -49,7 +51,9 @@ _HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z0-9._/-]+)?")
 
 @dataclass(frozen=True, slots=True)
 class DirectoryMirror:
-    """A mirror in a directory. `host`: `HOST` or `HOST/NAMESPACE` by which people will pull what is in it.
+    """A mirror in a directory.
+
+    `host`: `HOST` or `HOST/NAMESPACE` by which people will pull what is in it.
 
     What keeps it is imported when it is asked for: a night in which nothing changed asks for tags only.
     """
@@ -90,8 +94,10 @@ class DirectoryMirror:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """To be held while something is published: nothing is pruned meanwhile. Many may hold it at once, and one
-        may hold it twice."""
+        """Hold the lock of publishers: nothing is pruned while something is published.
+
+        Many may hold it at once, and one may hold it twice.
+        """
         with contextlib.ExitStack() as stack:
             with reaching(self.url):
                 self.place.make()
@@ -100,8 +106,10 @@ class DirectoryMirror:
             yield
 
     def inventory(self) -> Inventory:
-        """All that is here, as it is while nobody publishes (`pruning`) or nearly so. Raises VerificationError when a
-        manifest is damaged."""
+        """List all that the mirror holds, as it is while nobody publishes (`pruning`) or nearly so.
+
+        Raises VerificationError when a manifest is damaged.
+        """
         from pipeline.mirror.backends.directory.directory_inventory import take_inventory
 
         with reaching(self.url):
@@ -116,8 +124,10 @@ class DirectoryMirror:
         dry_run: bool = False,
         idle: bool = False,
     ) -> Pruned:
-        """Move aside what the rules do not keep: see `prune_directory`. `idle` is not needed: publishers are kept
-        out."""
+        """Move aside what the rules do not keep: see `prune_directory`.
+
+        `idle` is not needed: publishers are kept out.
+        """
         from pipeline.mirror.backends.directory.directory_prune import prune_directory
 
         return prune_directory(self, rules, now, pulls=pulls, dry_run=dry_run)
@@ -136,8 +146,10 @@ class DirectoryMirror:
 
     @contextlib.contextmanager
     def pruning(self, patience: float) -> Iterator[Pruning]:
-        """To be held while something is removed or brought back: nobody publishes meanwhile. Raises EnvironmentLacking
-        `mirror-busy` if others publish for `patience` seconds."""
+        """Hold the lock of pruning: nobody publishes while something is removed or restored.
+
+        Raises EnvironmentLacking `mirror-busy` if others publish for `patience` seconds.
+        """
         from pipeline.mirror.backends.directory.quarantine_folder import Pruning
 
         with contextlib.ExitStack() as stack:
@@ -189,8 +201,11 @@ def open_directory(path: Path, *, create: bool, clock: Callable[[], float], host
 
 
 def _make(place: MirrorPaths, host: str) -> None:
-    """The marker comes last: with it, the mirror is whole. Of several that make one at the same time the first does:
-    who came later must not write over what was published meanwhile."""
+    """Make a directory mirror; its marker is written last.
+
+    With the marker, the mirror is complete. Of several that make one at the same time the first does: who came later
+    must not write over what was published meanwhile.
+    """
     root = place.root
     if root.exists() and (not root.is_dir() or set(_names(root)) - _BEGUN) and not (root / MARKER).exists():
         raise UsageError(

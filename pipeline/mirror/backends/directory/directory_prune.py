@@ -1,4 +1,6 @@
-"""Pruning of a directory: what was decided to go (`retention.pruning_plan`) is moved aside and can be brought back.
+"""Pruning of a directory: what goes is moved into quarantine and can be restored.
+
+`retention.pruning_plan` decides what goes.
 
 Publishers are kept out, what goes is decided anew, and then: lists of referrers are written without what goes, tags are
 removed, manifests, and blobs last. So whatever can be found by a tag is whole at every moment, and a pruning that was
@@ -45,10 +47,11 @@ def prune_directory(
     dry_run: bool = False,
     patience: float = PATIENCE,
 ) -> Pruned:
-    """Move what the rules do not keep into quarantine, and empty that of what is there for longer than
-    `rules.quarantine`. `now` is seconds since the epoch, `pulls` when tags were
-    last pulled, where that is known. With `dry_run` nothing is changed, and publishers are not kept
-    out: the result is what would go.
+    """Move what the rules do not keep into quarantine, and delete what is there for too long.
+
+    Too long is longer than `rules.quarantine`. `now` is seconds since the epoch, `pulls` when tags were last pulled,
+    where that is known. With `dry_run` nothing is changed, and publishers are not kept out: the result is what would
+    go.
 
     Raises EnvironmentLacking `mirror-busy` if others publish for `patience` seconds, `mirror-unreachable`;
     VerificationError if a manifest is damaged: what it needs is not known then.
@@ -73,8 +76,10 @@ def prune_directory(
 
 
 def undo(mirror: DirectoryMirror, stamp: str, *, patience: float = PATIENCE) -> Undone:
-    """Bring back what went with one pruning and with those after it, the last one first: it is then as before that
-    one. A tag that exists again is left as it is, and lists of referrers keep what was attached meanwhile.
+    """Bring back what one pruning removed, and those after it, the last one first.
+
+    The mirror is then as before that pruning. A tag that exists again is left as it is, and lists of referrers keep
+    what was attached meanwhile.
 
     Raises UsageError `quarantine-unknown`, EnvironmentLacking `mirror-busy`, `mirror-unreachable`.
     """
@@ -100,7 +105,10 @@ def undo(mirror: DirectoryMirror, stamp: str, *, patience: float = PATIENCE) -> 
 
 
 def _list_again(place: MirrorPaths) -> None:
-    """A pruning that was killed may have removed a tag that is still in the repository's list of tags."""
+    """Write the list of tags of every repository again.
+
+    A pruning that was killed may have removed a tag that is still in the repository's list of tags.
+    """
     for name in place.names():
         paths = place.paths(name)
         with paths.locked():
@@ -124,8 +132,11 @@ def _leaving(plan: Plan) -> Leaving:
 
 
 class _Tidying:
-    """After one pruning was brought back: lists of referrers say again what they said, and nothing is left that was
-    made on the way. `before`: what was there when it began."""
+    """The rest of undoing one pruning: lists of referrers, and what was made on the way.
+
+    Lists of referrers say again what they said, and nothing is left that was made on the way. `before`: what was there
+    when it began.
+    """
 
     def __init__(self, place: MirrorPaths, before: Inventory, leaving: Leaving) -> None:
         self._place = place
@@ -134,8 +145,10 @@ class _Tidying:
         self._manifests = {(name, one.digest) for name, one in _manifests(before)}
 
     def lists(self, kept: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-        """Point lists of referrers at what they were, or at that with what was attached since. Returns the other tags
-        among `kept`."""
+        """Point lists of referrers at what they were, or at that with what was attached since.
+
+        Returns the other tags among `kept`.
+        """
         for name, tag, digest in self._leaving.tags:
             paths = self._place.paths(name)
             old = paths.read(digest) if _is_list(tag) else None

@@ -49,8 +49,11 @@ class DirectoryRepository:
 
     @property
     def identity(self) -> str:
-        """`HOST/NAMESPACE/NAME`. A directory does not know by which host it is reached: it was told when it was made
-        (`open_directory`), or says `localhost`."""
+        """The name by which signatures call the repository: `HOST/NAMESPACE/NAME`.
+
+        A directory does not know by which host it is reached: it was told when it was made (`open_directory`), or says
+        `localhost`.
+        """
         return f"{self.mirror.host}/{self.paths.name}"
 
     def exists(self) -> bool:
@@ -63,7 +66,7 @@ class DirectoryRepository:
     # --- reading
 
     def manifest(self, reference: Digest | str) -> Manifest | None:
-        """The manifest or index with a digest, or that a tag points to, verified; None if there is none."""
+        """Return the manifest or index with a digest or under a tag, verified; None if missing."""
         with reaching(self.url):
             if isinstance(reference, Digest):
                 return self.paths.read(reference)
@@ -116,8 +119,11 @@ class DirectoryRepository:
     # --- writing
 
     def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
-        """Make sure that a blob is here, whole. `elsewhere` is not needed: what one repository has, all have. Raises
-        VerificationError if `content` is not what `descriptor` says."""
+        """Make sure that a blob is here and intact.
+
+        `elsewhere` is not needed: what one repository has, all have. Raises VerificationError if `content` is not what
+        `descriptor` says.
+        """
         with reaching(self.url), self.mirror.writing():
             place = self.paths.place
             target = place.blob(descriptor.digest)
@@ -130,13 +136,19 @@ class DirectoryRepository:
             return is_whole(place.root, place.blob(descriptor.digest), descriptor.digest, descriptor.size, place.known)
 
     def put_manifest(self, manifest: Manifest) -> bool:
-        """Put a manifest or index by its digest; False if it was there. Raises VerificationError `blob-missing`,
-        `manifest-missing` if something that it refers to is not here, UsageError `media-type-unservable`."""
+        """Put a manifest or index by its digest; return False if it was there.
+
+        Raises VerificationError `blob-missing`, `manifest-missing` if something that it refers to is not here,
+        UsageError `media-type-unservable`.
+        """
         with self._changing():
             return self.paths.put(manifest)
 
     def attach(self, manifest: Manifest) -> bool:
-        """Put a manifest that has a `subject`, and list it among the referrers; False if that was so before."""
+        """Put a manifest that has a `subject`, and list it among the referrers.
+
+        Returns False if that was so before.
+        """
         with self._changing():
             new = self.paths.put(manifest)
             return self.paths.attach(manifest) or new
@@ -151,8 +163,11 @@ class DirectoryRepository:
             self.paths.move(tag, manifest.descriptor)
 
     def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
-        """Point a tag at what was cleared. Nothing is written if it points there already. Raises ValueError,
-        Overtaken; VerificationError `manifest-missing`, `blob-missing` if anything of it is not here (any more)."""
+        """Point a tag at what was cleared; write nothing if it points there already.
+
+        Raises ValueError, Overtaken; VerificationError `manifest-missing`, `blob-missing` if anything of it is not here
+        (any more).
+        """
         if not TAG.fullmatch(tag) or is_auxiliary(tag):
             raise ValueError(f"{tag} is no tag to pull by")
         cleared.refuse_other(tag)

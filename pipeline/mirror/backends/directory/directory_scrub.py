@@ -1,5 +1,6 @@
-"""Scrubbing a directory: everything on it is read and held against its digest, what is rotten or missing is put aside
-and healed, what lists what is there is brought up to date.
+"""Scrubbing a directory: all of it is read, held against its digests, and healed.
+
+What is corrupt or missing is put aside and healed; what lists what is there is brought up to date.
 
 Manifests, then blobs (read without any lock, in the order of their digests), then tags and lists. Publishers and
 pruners go on meanwhile: whatever is changed is looked at again under the lock that they take too, so what they brought
@@ -51,8 +52,10 @@ BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 def scrub_directory(mirror: DirectoryMirror, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
-    """Scrub all of a directory mirror, at most `rate` bytes a second (0: no limit). Raises EnvironmentLacking
-    `mirror-unreachable`."""
+    """Scrub all of a directory mirror, at most `rate` bytes a second (0: no limit).
+
+    Raises EnvironmentLacking `mirror-unreachable`.
+    """
     with reaching(mirror.url):
         mirror.place.make()
         drafts = mirror.place.sweep()
@@ -188,7 +191,10 @@ class _DirectoryScrub:
             return None
 
     def _heal_manifest(self, paths: RepositoryPaths, digest: Digest, path: Path, media_type: str) -> Manifest | None:
-        """A rotten one is replaced, or put aside. One that came, or went, meanwhile is as it should be."""
+        """Replace a corrupt manifest, or put it aside.
+
+        One that came, or went, meanwhile is as it should be.
+        """
         with self._changing(paths):
             again = self._read(path, media_type)
             if again is not None and again.digest == digest:

@@ -97,7 +97,7 @@ class MirrorPaths:
 
     @property
     def known(self) -> KnownInFolder:
-        """Which blobs are known to be whole."""
+        """The record of the blobs that are known to be intact."""
         return KnownInFolder(self.root / ".scrub" / "blobs", self.drafts, self.clock)
 
     def make(self) -> None:
@@ -158,7 +158,10 @@ class RepositoryPaths:
         return self.folder / "_tags"
 
     def make(self) -> None:
-        """Make the repository. Its lock comes last: where there is one, the catalogue names the repository."""
+        """Make the repository; its lock is made last.
+
+        Where there is a lock, the catalogue names the repository.
+        """
         if (self.folder / "_lock").exists():
             return
         with self.place.cataloguing():
@@ -210,8 +213,11 @@ class RepositoryPaths:
         return manifest
 
     def put(self, manifest: Manifest) -> bool:
-        """Put a manifest; False if it was here. Raises VerificationError when it is too large, of a media type that
-        cannot be served, or refers to what is not here."""
+        """Put a manifest; return False if it was here.
+
+        Raises VerificationError when it is too large, of a media type that cannot be served, or refers to what is not
+        here.
+        """
         if self._holds(manifest):
             return False
         if len(manifest.data) > DOCUMENT_LIMIT:
@@ -237,15 +243,19 @@ class RepositoryPaths:
             return file.read(len(manifest.data) + 1) == manifest.data
 
     def require(self, manifest: Manifest) -> None:
-        """Raises VerificationError `manifest-missing` or `blob-missing` if a manifest, or anything that a client would
-        pull with it, is not here."""
+        """Check that a manifest, and all that a client would pull with it, is here.
+
+        Raises VerificationError `manifest-missing` or `blob-missing` if anything is not.
+        """
         if not self.manifest_file(manifest.descriptor).exists():
             raise VerificationError("manifest-missing", f"{manifest.digest} is not here", place=self.name)
         self.require_whole(manifest)
 
     def require_whole(self, manifest: Manifest) -> None:
-        """Raises VerificationError `blob-missing` or `manifest-missing` if anything that a client would pull with
-        this manifest is not here."""
+        """Check that all that a client would pull with this manifest is here.
+
+        Raises VerificationError `blob-missing` or `manifest-missing` if anything is not.
+        """
         said = references(manifest)
         for blob in said.blobs:
             if not self.place.blob(blob.digest).exists():
@@ -267,7 +277,10 @@ class RepositoryPaths:
         return Digest(found[1]) if found else None
 
     def tagged(self, tag: str) -> Manifest | None:
-        """The manifest that a tag points to, also while the tag moves and what it pointed to is pruned."""
+        """Return the manifest that a tag points to; None if there is none.
+
+        It is found also while the tag moves and what it pointed to is pruned.
+        """
         for _ in range(_ATTEMPTS):
             digest = self.target(tag)
             manifest = self.read(digest) if digest else None
@@ -283,8 +296,10 @@ class RepositoryPaths:
             return ()
 
     def move(self, tag: str, descriptor: Descriptor) -> None:
-        """Point a tag at a manifest that is here, in one step, after all that it needs has reached the disk. A tag
-        that points there already is not touched."""
+        """Point a tag at a manifest that is here, in one step.
+
+        All that the manifest needs has reached the disk before that. A tag that points there already is not touched.
+        """
         destination = f"../_manifests/{_file_name(descriptor)}"
         path = self.tags / tag
         if not path.is_symlink() or str(path.readlink()) != destination:

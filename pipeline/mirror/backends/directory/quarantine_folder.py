@@ -1,4 +1,6 @@
-"""Quarantine of a directory mirror: what is pruned is moved aside with a list, and can be brought back.
+"""Quarantine of a directory mirror: what is pruned is moved aside and can be restored.
+
+A list says what was moved.
 
     .quarantine/STAMP/list.json     tags, manifests and blobs of one pruning, written before anything moves
     .quarantine/STAMP/blobs/…       the files, under the paths that they had
@@ -47,9 +49,11 @@ class Pruning:
         return take_inventory(self.place)
 
     def quarantine(self, leaving: Leaving, at: float) -> str:
-        """Move things aside: tags, entries among referrers, manifests, blobs, in this order, so that whatever can
-        still be found is whole. What is not there (any more) is passed over, also a tag that points elsewhere.
-        `at`: seconds since the epoch. Returns the stamp by which they can be brought back."""
+        """Move tags, entries among referrers, manifests and blobs aside, in this order.
+
+        So whatever can still be found is whole. What is not there (any more) is passed over, also a tag that points
+        elsewhere. `at`: seconds since the epoch. Returns the stamp by which they can be brought back.
+        """
         stamp = f"{datetime.fromtimestamp(at, UTC).strftime(_TIME)}.{secrets.token_hex(4)}"
         aside = self._folder / stamp
         if not self._folder.is_dir():
@@ -77,8 +81,11 @@ class Pruning:
         return stamp
 
     def restore(self, stamp: str) -> Restored:
-        """Bring back all of one pruning: blobs, manifests, entries among referrers, tags. A tag that exists again is
-        left as it is. Can be run again if it was killed. Raises UsageError `quarantine-unknown`."""
+        """Bring back all of one pruning: blobs, manifests, entries among referrers, tags.
+
+        A tag that exists again is left as it is. Can be run again if it was killed. Raises UsageError
+        `quarantine-unknown`.
+        """
         aside = self._aside_of(stamp)
         leaving, times = _leaving(aside), read_times((aside / LIST).read_bytes(), str(aside / LIST))
         blobs = sum(self._back(self.place.blob(digest), aside) for digest in leaving.blobs)
@@ -114,8 +121,11 @@ class Pruning:
         )
 
     def empty_quarantine(self, before: float) -> int:
-        """Delete prunings of before `before` (seconds since the epoch) for good; returns the bytes of their files.
-        Rotten files that were put aside before that go too. Also finishes what a killed call began."""
+        """Delete prunings of before `before` for good; return the bytes of their files.
+
+        `before`: seconds since the epoch. Corrupt files that were put aside before that go too. Also finishes what a
+        killed call began.
+        """
         freed = 0
         for path in list(self._stamps()):
             if _at(path.name) < before:
@@ -153,7 +163,7 @@ class Pruning:
         return path
 
     def _times(self, leaving: Leaving) -> list[list[str]]:
-        """When each tag was set, in nanoseconds since the epoch."""
+        """Return the time at which each tag was set, in nanoseconds since the epoch."""
         rows = []
         for name, tag, _ in leaving.tags:
             with contextlib.suppress(FileNotFoundError):

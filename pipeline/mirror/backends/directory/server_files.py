@@ -1,5 +1,6 @@
-"""Files beside a directory mirror's content by which other programs serve and copy it: the web server's
-configuration and the script for rsync, from the files beside this one.
+"""Files beside a directory mirror's content by which other programs serve and copy it.
+
+They are the web server's configuration and the script for rsync, made from the files beside this one.
 
 Of a tag, a web server must tell media type, digest and bytes that belong together while the tag moves. Tried and left:
 a generated map from tags to digests, which the server reads at other times than the link; a header from one look at
@@ -19,8 +20,10 @@ LISTEN = "127.0.0.1:8080"
 
 
 def nginx_configuration(root: Path, listen: str = LISTEN) -> str:
-    """For nginx's `http` section: a server that serves the mirror at `root`. Raises UsageError `mirror-path` for a
-    path that cannot be written into it."""
+    """Return a server for nginx's `http` section that serves the mirror at `root`.
+
+    Raises UsageError `mirror-path` for a path that cannot be written into it.
+    """
     text = str(root)
     if any(not char.isprintable() or char in "\"'\\$;{}" for char in text):
         raise UsageError(

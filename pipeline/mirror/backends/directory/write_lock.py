@@ -1,4 +1,4 @@
-"""The lock of a directory mirror: publishers hold it together, whoever prunes holds it alone.
+"""The lock of a directory mirror: shared by publishers, exclusive for pruning.
 
 flock lets any number share a file for as long as they overlap, so one who wants it alone could wait for ever. That one
 shuts a gate first, which all others pass on their way in. A process that holds the lock may take it again meanwhile
@@ -24,7 +24,10 @@ _counting = threading.Lock()
 
 @contextlib.contextmanager
 def shared(folder: Path) -> Iterator[None]:
-    """Hold the lock in `folder` together with others. Waits while another waits for it alone, or holds it."""
+    """Hold the lock in `folder` together with others.
+
+    Waits while another waits for it alone, or holds it.
+    """
     with _counting:
         again = _held[folder] > 0
     if not again:

@@ -1,4 +1,7 @@
-"""index.json of a layout: the entries that it lists, read and replaced whole (image-spec 1.1, image-layout.md)."""
+"""index.json of a layout: the entries that it lists, read and replaced whole.
+
+image-spec 1.1, image-layout.md.
+"""
 
 from __future__ import annotations
 
@@ -46,14 +49,20 @@ class IndexEntry:
 
 
 def read_entries(layout: Path) -> list[IndexEntry]:
-    """Read the entries of a layout's index.json. Raises VerificationError, UsageError `not-a-layout`."""
+    """Read the entries of a layout's index.json.
+
+    Raises VerificationError, UsageError `not-a-layout`.
+    """
     data = read_document(layout / "index.json")
     Reader.parse(data, "index.json").get("manifests").items()  # An array or nothing, or this says what is wrong.
     return [index_entry(value) for value in json.loads(data).get("manifests") or ()]
 
 
 def write_entries(layout: Path, entries: Iterable[IndexEntry]) -> None:
-    """Replace index.json; what else it says is kept. Raises VerificationError `document-too-large`."""
+    """Replace the entries of index.json; what else it says is kept.
+
+    Raises VerificationError `document-too-large`.
+    """
     document = json.loads(read_document(layout / "index.json"))
     document["manifests"] = [json.loads(entry.text) for entry in entries]
     data = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
@@ -69,7 +78,10 @@ def index_entry(value: dict[str, object]) -> IndexEntry:
 
 
 def tidied(entries: Iterable[IndexEntry]) -> list[IndexEntry]:
-    """Without entries that have no name while another of the same digest is there, and each once."""
+    """Return each entry once, without nameless ones whose digest has a named entry.
+
+    That is: an entry without a name is left out while another of the same digest has one.
+    """
     every = list(dict.fromkeys(entries))
     named = {entry.descriptor.digest for entry in every if entry.tag}
     return [entry for entry in every if entry.tag or entry.descriptor.digest not in named]

@@ -1,4 +1,6 @@
-"""An OCI layout as a mirror: what is carried across an air gap (image-spec 1.1, image-layout.md).
+"""An OCI layout as a mirror, to carry images across an air gap.
+
+image-spec 1.1, image-layout.md.
 
 A layout is one repository. Its index.json lists what has a name (`org.opencontainers.image.ref.name`: a tag), and,
 without a name, what speaks of others, as oras does; the referrers of something are found by reading what is listed.
@@ -120,8 +122,9 @@ class LayoutMirror:
 
 
 def open_layout(path: Path, *, create: bool, identity: str | None = None) -> LayoutMirror:
-    """Open the layout at `path`; with `create`, make it where nothing or an empty folder is. `identity`: what
-    signatures name it by, `localhost/FOLDER` if not given.
+    """Open the layout at `path`; with `create`, make it if nothing or an empty folder is there.
+
+    `identity`: what signatures name it by, `localhost/FOLDER` if not given.
 
     Raises UsageError `not-a-layout`, EnvironmentLacking `mirror-unreachable`.
     """

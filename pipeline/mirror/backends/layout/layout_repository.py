@@ -57,7 +57,7 @@ class LayoutRepository:
     # --- reading
 
     def manifest(self, reference: Digest | str) -> Manifest | None:
-        """The manifest or index with a digest, or that a tag points to, verified; None if there is none."""
+        """Return the manifest or index with a digest or under a tag, verified; None if missing."""
         with reaching(self.url):
             digest = self._resolve(reference) if isinstance(reference, str) else reference
             return self._read(digest) if digest else None
@@ -119,7 +119,10 @@ class LayoutRepository:
     # --- writing
 
     def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
-        """Make sure that a blob is here. Raises VerificationError if `content` is not what `descriptor` says."""
+        """Make sure that a blob is here.
+
+        Raises VerificationError if `content` is not what `descriptor` says.
+        """
         with reaching(self.url):
             make_folder(self._drafts)
             target = blob_path(self.path, descriptor.digest)
@@ -132,13 +135,18 @@ class LayoutRepository:
             return is_whole(self.path, target, descriptor.digest, descriptor.size, self.known)
 
     def put_manifest(self, manifest: Manifest) -> bool:
-        """Put a manifest or index by its digest; False if it was there. Raises VerificationError `blob-missing`,
-        `manifest-missing` if something that it refers to is not here."""
+        """Put a manifest or index by its digest; return False if it was there.
+
+        Raises VerificationError `blob-missing`, `manifest-missing` if something that it refers to is not here.
+        """
         with reaching(self.url):
             return self._put(manifest)
 
     def attach(self, manifest: Manifest) -> bool:
-        """Put a manifest that has a `subject`, and list it without a name; False if that was so before."""
+        """Put a manifest that has a `subject`, and list it without a name.
+
+        Returns False if that was so before.
+        """
         with self._changing():
             if references(manifest).subject is None:
                 raise ValueError(f"{manifest.digest} has no subject")
@@ -163,8 +171,11 @@ class LayoutRepository:
             self._move(tag, manifest.descriptor)
 
     def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
-        """Point a tag at what was cleared. Nothing is written if it points there already. Raises ValueError,
-        Overtaken; VerificationError `manifest-missing`, `blob-missing` if anything of it is not here."""
+        """Point a tag at what was cleared; write nothing if it points there already.
+
+        Raises ValueError, Overtaken; VerificationError `manifest-missing`, `blob-missing` if anything of it is not
+        here.
+        """
         if not TAG.fullmatch(tag) or is_auxiliary(tag):
             raise ValueError(f"{tag} is no tag to pull by")
         cleared.refuse_other(tag)

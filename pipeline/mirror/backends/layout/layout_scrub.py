@@ -1,5 +1,7 @@
-"""Scrubbing a layout: every blob is read, and what index.json leads to must be there. Like a directory's
-(`directory_scrub`), without what is known from before: a layout is carried, and read anew where it arrives.
+"""Scrubbing a layout: every blob is read, and what index.json leads to must be there.
+
+Like a directory's (`directory_scrub`), without what is known from before: a layout is carried, and read anew where it
+arrives.
 """
 
 from __future__ import annotations
@@ -32,8 +34,11 @@ _MANIFESTS = frozenset({media_types.MANIFEST, media_types.INDEX})
 
 
 def scrub_layout(mirror: LayoutMirror, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
-    """Scrub all of a layout, at most `rate` bytes a second (0: no limit). Raises EnvironmentLacking
-    `mirror-unreachable`, VerificationError if index.json, which has no digest, cannot be read."""
+    """Scrub all of a layout, at most `rate` bytes a second (0: no limit).
+
+    Raises EnvironmentLacking `mirror-unreachable`, VerificationError if index.json, which has no digest, cannot be
+    read.
+    """
     with reaching(mirror.url):
         drafts = mirror.sweep()
         files = sorted(one for one in mirror.blobs.iterdir() if BLOB_NAME.fullmatch(one.name))
@@ -69,8 +74,10 @@ class _LayoutScrub:
             self.rotten[digest] = Wrong.ROTTEN
 
     def follow(self) -> int:
-        """From index.json to everything: what is rotten or missing is healed. What nothing leads to is put aside.
-        Returns how many tags there are."""
+        """Follow index.json to all that it leads to, and heal what is corrupt or missing.
+
+        What nothing leads to is put aside. Returns how many tags there are.
+        """
         waiting = list(self.mirror.entries())
         while waiting:
             descriptor = waiting.pop()

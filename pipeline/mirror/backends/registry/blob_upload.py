@@ -1,5 +1,7 @@
-"""One blob brought to a registry: mounted from another repository, or uploaded, taken up again where a connection
-broke (distribution-spec 1.1, "Pushing blobs")."""
+"""One blob pushed to a registry: mounted from another repository, or uploaded.
+
+An upload is resumed where a connection broke (distribution-spec 1.1, "Pushing blobs").
+"""
 
 from __future__ import annotations
 
@@ -60,8 +62,11 @@ class BlobUpload:
         self._piece = PIECE
 
     def mount(self, sources: Sequence[str]) -> bool:
-        """Have it mounted from the first of `sources` (full names, MOUNTS at most) that has it. What a registry
-        begins instead is the upload's session."""
+        """Mount the blob from the first of `sources` that has it; return whether one had.
+
+        `sources`: full names, of which MOUNTS are tried at most. What a registry begins instead is the upload's
+        session.
+        """
         for source in sources[:MOUNTS]:
             query = f"?mount={self._descriptor.digest}&from={quote(source, safe='')}"
             scopes = (*self._scopes, Scope.repository(source, "pull"))
@@ -81,8 +86,10 @@ class BlobUpload:
         return False
 
     def send(self, task: Task) -> None:
-        """Upload it. Raises VerificationError `blob-mismatch` if the bytes are not the descriptor's, and what
-        `Exchange.ask` raises."""
+        """Upload the blob.
+
+        Raises VerificationError `blob-mismatch` if the bytes are not the descriptor's, and what `Exchange.ask` raises.
+        """
         patience = self._exchange.patience()
         for left in reversed(range(SESSIONS)):
             try:
@@ -110,7 +117,10 @@ class BlobUpload:
             self._piece = max(PIECE, int(least))
 
     def _cancel(self) -> None:
-        """Give back a session that is not needed. Where that is not possible or allowed, it is forgotten in time."""
+        """Cancel an upload session that is not needed.
+
+        Where that is not possible or allowed, the registry forgets it in time.
+        """
         if self._location:
             with contextlib.suppress(EnvironmentLacking):
                 self._exchange.ask("DELETE", self._location, scopes=self._scopes, limit=ANSWER)
@@ -188,7 +198,10 @@ class BlobUpload:
         self._reported = max(self._reported, self._offset)
 
     def _take_up(self) -> None:
-        """Ask how much of it has arrived. Raises _Forgotten when that cannot be said, which costs what arrived."""
+        """Ask how much of the blob has arrived, to resume the upload there.
+
+        Raises _Forgotten when that cannot be said, which costs what arrived.
+        """
         answer = self._exchange.ask("GET", self._location, scopes=self._scopes, limit=ANSWER)
         if answer.status not in {200, 202, 204}:
             raise _Forgotten(answer)
@@ -229,8 +242,11 @@ def _received(answer: Answer, otherwise: int) -> int:
 
 
 def known_digest(content: bytes | Path, descriptor: Descriptor) -> None:
-    """Raises VerificationError `blob-mismatch` if `content` cannot be what `descriptor` says. A file's bytes are
-    not read for that: the registry computes their digest, and so does whoever reads them."""
+    """Check that `content` can be what `descriptor` says.
+
+    A file's bytes are not read for that: the registry computes their digest, and so does whoever reads them. Raises
+    VerificationError `blob-mismatch` if it cannot.
+    """
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     same = size == descriptor.size and (isinstance(content, Path) or Digest.of(content) == descriptor.digest)
     if not same:

@@ -1,5 +1,7 @@
-"""The list of referrers that clients keep where a registry has no referrers API: an index under the tag `sha256-HEX`
-(distribution-spec 1.1, "Referrers Tag Schema"): merged by whoever attaches."""
+"""The list of referrers that clients keep where a registry has no referrers API.
+
+It is an index under the tag `sha256-HEX` (distribution-spec 1.1, "Referrers Tag Schema"), merged by whoever attaches.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,10 @@ from pipeline.oci.image import DOCUMENT_LIMIT, descriptor_json
 
 
 def merge(index: Manifest | None, add: Sequence[Referrer] = (), drop: Sequence[Digest] = ()) -> Manifest:
-    """The index with `add` listed and `drop` not. What others wrote is carried as it is; entries are sorted by
-    digest, so that writers who know the same referrers write the same bytes.
+    """Return the index with `add` listed and `drop` not.
+
+    What others wrote is carried as it is; entries are sorted by digest, so that writers who know the same referrers
+    write the same bytes.
 
     Raises VerificationError `document-malformed`, or `referrers-too-many` when no registry would take it.
     """

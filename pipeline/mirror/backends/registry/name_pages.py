@@ -1,4 +1,7 @@
-"""Lists of names that a registry gives page by page: its tags, its repositories (distribution-spec 1.1)."""
+"""Lists of names that a registry gives page by page: its tags, its repositories.
+
+distribution-spec 1.1.
+"""
 
 from __future__ import annotations
 

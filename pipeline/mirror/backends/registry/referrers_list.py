@@ -1,5 +1,8 @@
-"""Referrers of an image on a registry: asked of its referrers API, or kept by its clients under a fallback tag
-(distribution-spec 1.1, "Listing Referrers" and "Referrers Tag Schema")."""
+"""Referrers of an image on a registry, from its referrers API or a fallback tag.
+
+Clients keep the list under the fallback tag where there is no API (distribution-spec 1.1, "Listing Referrers" and
+"Referrers Tag Schema").
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,10 @@ class Listing:
     """The referrers of one repository. Which of the two ways its registry knows is learned once."""
 
     def __init__(self, repository: Manifests, put: Callable[[str, Manifest], Answer]) -> None:
-        """`put` puts a manifest under a digest or a tag: not for everybody, because people pull by tags."""
+        """Take the repository, and `put`, which puts a manifest under a digest or a tag.
+
+        `put` is not for everybody, because people pull by tags.
+        """
         self._repository = repository
         self._put = put
         self._native: bool | None = None
@@ -79,8 +85,11 @@ class Listing:
         return () if index is None else listed_referrers(index)
 
     def attach(self, manifest: Manifest) -> bool:
-        """Put `manifest`, and list it as a referrer of its subject; False if all that was so before. Raises ValueError
-        if it has no subject, EnvironmentLacking `referrers-contended`."""
+        """Put `manifest`, and list it as a referrer of its subject.
+
+        Returns False if all that was so before. Raises ValueError if it has no subject, EnvironmentLacking
+        `referrers-contended`.
+        """
         subject = subject_of(manifest)
         if subject is None:
             raise ValueError(f"{manifest.digest} has no subject")

@@ -1,4 +1,7 @@
-"""Addresses of registries: `registry://HOST[:PORT]/NAMESPACE/NAME`, and `registry+http://…` for plain text."""
+"""Addresses of registries: `registry://HOST[:PORT]/NAMESPACE/NAME`.
+
+`registry+http://…` is for plain text.
+"""
 
 from __future__ import annotations
 

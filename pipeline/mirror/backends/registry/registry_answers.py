@@ -1,4 +1,7 @@
-"""Answers of registries: errors in their own words, pages, manifests (distribution-spec 1.1)."""
+"""Answers of registries: errors in their own words, pages, manifests.
+
+distribution-spec 1.1.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,10 @@ def _first_error(answer: Answer) -> tuple[str, str]:
 
 
 def refused(answer: Answer, what: str, place: str) -> EnvironmentLacking:
-    """The error for an answer that is not what was asked for. `what`: the thing that was to be done."""
+    """Return the error for an answer that is not what was asked for.
+
+    `what`: the thing that was to be done.
+    """
     return EnvironmentLacking(
         "registry-refused",
         f"the registry does not {what}: it answers {words(answer)}",
@@ -60,7 +66,10 @@ def refused(answer: Answer, what: str, place: str) -> EnvironmentLacking:
 
 
 def promised_digest(answer: Answer) -> Digest | None:
-    """The digest that Docker-Content-Digest names; None if there is none, or one of another algorithm."""
+    """Return the digest in an answer's Docker-Content-Digest header.
+
+    None if there is none, or one of another algorithm.
+    """
     try:
         return Digest.parse(answer.header("docker-content-digest"))
     except VerificationError:
@@ -68,7 +77,10 @@ def promised_digest(answer: Answer) -> Digest | None:
 
 
 def compare(answer: Answer, digest: Digest, place: str) -> None:
-    """Raises VerificationError `registry-digest` if an answer names another digest than the bytes have."""
+    """Compare the digest that an answer names with that of its bytes.
+
+    Raises VerificationError `registry-digest` if it names another.
+    """
     named = promised_digest(answer)
     if named not in {None, digest}:
         raise VerificationError(
@@ -77,8 +89,11 @@ def compare(answer: Answer, digest: Digest, place: str) -> None:
 
 
 def manifest_of(answer: Answer, wanted: Digest | None, place: str) -> Manifest:
-    """The manifest that an answer carries. Raises VerificationError when its bytes have another digest than was
-    asked for or is promised, or its media type is not the one that it names itself."""
+    """Return the manifest that an answer carries, verified.
+
+    Raises VerificationError when its bytes have another digest than was asked for or is promised, or its media type is
+    not the one that it names itself.
+    """
     manifest = Manifest(answer.header("content-type").partition(";")[0].strip().lower(), answer.body)
     if wanted is not None and manifest.digest != wanted:
         raise VerificationError(
@@ -99,8 +114,10 @@ def manifest_of(answer: Answer, wanted: Digest | None, place: str) -> Manifest:
 
 
 def next_page(answer: Answer, seen: Collection[str], place: str) -> str | None:
-    """The URL of the next page (RFC 8288), or None. Raises VerificationError `registry-pages` when it was `seen`
-    or is somewhere else than the registry."""
+    """Return the URL of the next page (RFC 8288), or None.
+
+    Raises VerificationError `registry-pages` when it was `seen` or is somewhere else than the registry.
+    """
     link = _NEXT.search(answer.header("link"))
     if link is None:
         return None

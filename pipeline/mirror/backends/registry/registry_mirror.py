@@ -1,4 +1,7 @@
-"""A mirror that is a registry: the OCI distribution specification 1.1, spoken to any of them."""
+"""A mirror that is a registry, reached by the OCI distribution specification 1.1.
+
+It is spoken to any of them.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ def open_registry(
     network: Network | None = None,
     known: KnownInRun | None = None,
 ) -> RegistryMirror:
-    """The registry at `registry://HOST[:PORT]/NAMESPACE` or `registry+http://…`; nothing is asked of it yet.
+    """Return the registry at `registry://HOST[:PORT]/NAMESPACE` or `registry+http://…`.
+
+    Nothing is asked of it yet.
 
     `environment` says where credentials and certificates are kept, and how the network is reached (unless `network`
     does); `known` which blobs are known to be whole. Raises UsageError `mirror-url`. Close it at the end, or use it in
@@ -83,7 +88,7 @@ class RegistryMirror(Mirror):
 
     @property
     def traffic(self) -> Traffic:
-        """Counters of what was asked of the registry, and of the bytes that went there and back, until now."""
+        """Counters of the requests to the registry, and of the bytes sent and received so far."""
         return self._exchange.traffic
 
     def repository(self, name: str) -> RegistryRepository:
@@ -99,7 +104,10 @@ class RegistryMirror(Mirror):
         return self._repositories.setdefault(name, made)  # one, which all threads share: it has learned and locks
 
     def repositories(self) -> tuple[str, ...]:
-        """The names of all repositories of the namespace, sorted; none if the registry does not list them."""
+        """List the names of all repositories of the namespace, sorted.
+
+        None are listed if the registry does not list them.
+        """
         try:
             names = list(listed_names(self._exchange, "/v2/_catalog", (CATALOG,), "repositories", self.url))
         except EnvironmentLacking as error:

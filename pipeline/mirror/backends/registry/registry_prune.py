@@ -1,4 +1,7 @@
-"""Pruning of a registry: manifests and tags are deleted through its API, and its keeper is told to free the space."""
+"""Pruning of a registry: manifests and tags are deleted through its API.
+
+Its operator is told to free the space.
+"""
 
 from __future__ import annotations
 

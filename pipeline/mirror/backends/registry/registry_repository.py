@@ -163,8 +163,11 @@ class RegistryRepository(Repository):
             raise
 
     def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = unheeded) -> None:
-        """Read a blob of any size to its end, keep nothing, and hold it against its digest and size; a transfer that
-        breaks off is begun anew. Raises VerificationError `blob-missing`, `blob-damaged`."""
+        """Read a blob of any size to its end, and compare it with its digest and size.
+
+        Nothing is kept; a transfer that breaks off is begun anew. Raises VerificationError `blob-missing`,
+        `blob-damaged`.
+        """
         for left in reversed(range(CHECKS)):
             try:
                 self._read_through(descriptor, advance)
@@ -202,7 +205,10 @@ class RegistryRepository(Repository):
     # --- writing ---------------------------------------------------------------------------------
 
     def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
-        """Make sure that a blob is here: looked for, else mounted from one of `elsewhere` and read, else uploaded."""
+        """Make sure that a blob is here: found, else mounted, else uploaded.
+
+        It is mounted from one of `elsewhere`, and read then.
+        """
         known_digest(content, descriptor)
         self._write()
         size = self._blob_size(descriptor.digest)
@@ -252,16 +258,21 @@ class RegistryRepository(Repository):
         self._move(tag, manifest, expected)
 
     def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
-        """Point a tag at what was cleared. Registries cannot compare and swap: the last writer wins, and the other
-        is told when the tag is read back."""
+        """Point a tag at what was cleared.
+
+        Registries cannot compare and swap: the last writer wins, and the other is told when the tag is read back.
+        """
         if is_auxiliary(tag):
             raise ValueError(f"{tag} is an auxiliary tag")
         cleared.refuse_other(tag)
         self._move(tag, cleared.manifest, expected)
 
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
-        """Which tags point elsewhere, some time after they were moved to these digests: whoever looked before that and
-        writes after it does so within the time of a few round trips, so the pause is at least what moving took here."""
+        """Return the tags that point elsewhere, some time after they were moved to these digests.
+
+        Whoever looked before that and writes after it does so within the time of a few round trips, so the pause is at
+        least what moving took here.
+        """
         if not moved:
             return ()
         time.sleep(min(LONGEST_PAUSE, max(SHORTEST_PAUSE, 2 * self._moving)) * (1 + secrets.randbelow(1000) / 1000))
@@ -274,7 +285,10 @@ class RegistryRepository(Repository):
         self._removal.tag(tag, expected)
 
     def remove_manifest(self, digest: Digest) -> None:
-        """Remove a manifest or index, the tags that point to it, and its entry in a list of referrers."""
+        """Remove a manifest or index, its tags, and its entry in a list of referrers.
+
+        Its tags are all that point to it.
+        """
         held = self.manifest(digest)
         if held is None:
             return
@@ -301,7 +315,10 @@ class RegistryRepository(Repository):
         limit: int = PAGE_LIMIT,
         accept: Sequence[str] = (),
     ) -> Answer:
-        """A GET, HEAD or DELETE below `/v2/NAME/` (or of an absolute URL). Nothing can be put with it."""
+        """Send a GET, HEAD or DELETE to a path below `/v2/NAME/` (or to an absolute URL).
+
+        Nothing can be put with it.
+        """
         headers = {"Accept": ", ".join(accept)} if accept else {}
         scopes = {"GET": self._reading, "HEAD": self._reading, "DELETE": self._delete}[method]
         return self._exchange.ask(method, self._below(target), scopes=scopes, limit=limit, headers=headers)
@@ -347,8 +364,11 @@ class RegistryRepository(Repository):
         return found
 
     def _write(self) -> None:
-        """From now on tokens are for reading and writing: one serves all, and registries that tell nothing of what
-        does not exist yet to who may only read tell it to who may make it."""
+        """Ask from now on for tokens that allow reading and writing.
+
+        One serves all, and registries that tell nothing of what does not exist yet to who may only read tell it to who
+        may make it.
+        """
         self._reading = self._push
 
     def _move(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:

@@ -50,13 +50,19 @@ class Removal:
     """Removes from one repository."""
 
     def __init__(self, repository: Holder, put: Callable[[str, Manifest], Answer]) -> None:
-        """`put` puts a manifest under a digest or a tag: not for everybody, because people pull by tags."""
+        """Take the repository, and `put`, which puts a manifest under a digest or a tag.
+
+        `put` is not for everybody, because people pull by tags.
+        """
         self._repository = repository
         self._put = put
         self._by_tag = True
 
     def manifest(self, digest: Digest) -> None:
-        """Remove a manifest; it is no error if it is gone. Raises EnvironmentLacking `delete-unsupported`."""
+        """Remove a manifest; it is no error if it is gone.
+
+        Raises EnvironmentLacking `delete-unsupported`.
+        """
         answer = self._repository.ask("DELETE", f"manifests/{digest}")
         if answer.status == 404:
             return
