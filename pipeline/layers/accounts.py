@@ -129,7 +129,7 @@ def number_accounts(
 
 
 def _from_parent(parent: AccountTable, users: Sequence[User], groups: Sequence[Group], wishes: _Wishes) -> None:
-    """What stands in the parent image is settled: files there belong to these numbers."""
+    """Take over the parent image's accounts, whose numbers are fixed: its files have them."""
     for group in parent.groups:
         wishes.group(_Wish(group.name, group.gid, _PARENT))
     for user in parent.users:
@@ -154,8 +154,11 @@ def _from_parent(parent: AccountTable, users: Sequence[User], groups: Sequence[G
 
 
 def final_accounts(table: AccountTable, passwd: str | None, group: str | None) -> AccountTable:
-    """The accounts of an image whose layers are made: those in its final `/etc/passwd` and `/etc/group` (None: as they
-    were written from the table, or there is none), then those of the table that are not there."""
+    """Return the accounts of an image whose layers are made.
+
+    They are those in its final `/etc/passwd` and `/etc/group` (None: as they were written from the table, or there is
+    none), then those of the table that are not there.
+    """
     wishes = _Wishes()
     for path, text in (("/etc/group", group), ("/etc/passwd", passwd)):
         _from_file(path, text or "", _PARENT, wishes)
@@ -243,7 +246,10 @@ def _numbers(
 
 
 def _from_provide(name: str, encoded: str, source: str, wishes: _Wishes) -> None:
-    """`user(NAME)` and `group(NAME)` provides; rpm ≥ 4.19 puts the sysusers line there in base64."""
+    """Read an account from a `user(NAME)` or `group(NAME)` provide.
+
+    rpm ≥ 4.19 puts the sysusers line there in base64.
+    """
     found = re.fullmatch(r"(user|group)\((.+)\)", name)
     if not found:
         return
@@ -279,12 +285,18 @@ def _from_file(path: str, text: str, source: str, wishes: _Wishes) -> None:
 
 
 def _is_number(text: str) -> bool:
-    """Tell whether a field is a number as the C library reads one; `str.isdigit` takes `²` and digits without end."""
+    """Tell whether a field is a number as the C library reads one.
+
+    `str.isdigit` takes `²` and digits without end.
+    """
     return len(text) <= _DIGITS and text.isascii() and text.isdigit()
 
 
 def _sysusers_line(line: str, source: str, wishes: _Wishes) -> None:
-    """One line of sysusers.d(5): `u name id[:group] "comment" home shell`, `g name id`, `m user group`."""
+    """Read one line of sysusers.d(5).
+
+    The forms are `u name id[:group] "comment" home shell`, `g name id`, and `m user group`.
+    """
     try:
         words = shlex.split(line, comments=True)
     except ValueError:
@@ -312,7 +324,10 @@ def _sysusers_line(line: str, source: str, wishes: _Wishes) -> None:
 
 
 def complete_passwd(text: str, table: AccountTable) -> str:
-    """`/etc/passwd` with a line for every user: the lines that are there stay, the missing ones follow."""
+    """Return `/etc/passwd` with a line for every user.
+
+    The lines that are there stay, the missing ones follow.
+    """
     names = {line.split(":", 1)[0] for line in text.splitlines()}
     return _with_lines(
         text,
@@ -325,7 +340,10 @@ def complete_passwd(text: str, table: AccountTable) -> str:
 
 
 def complete_group(text: str, table: AccountTable) -> str:
-    """`/etc/group` with a line for every group; members that are missing in a line are added to it."""
+    """Return `/etc/group` with a line for every group.
+
+    Members that are missing in a line are added to it.
+    """
     members: dict[str, list[str]] = {}
     for group, user in table.members:
         members.setdefault(group, []).append(user)

@@ -1,4 +1,6 @@
-"""A recipe's archive (tar, cpio or zip, in any compression), put below a path of the image and nowhere else.
+"""Unpack a recipe's archive (tar, cpio or zip, any compression) below a path of the image.
+
+Nothing of it is put anywhere else.
 
 The archive says what is in it; owners, modes and times are the recipe's. Its bytes have the checksum that the recipe
 gives, and are still not believed: a name or link that leads out, a device, more content than fits is refused.
@@ -52,7 +54,9 @@ _HOLE = bytes(1 << 20)
 
 
 def place_archive(file: ImageFile, archive: BinaryIO, root: RootFs, *, uid: int, gid: int, mtime: int) -> None:
-    """Put what is in `archive` below `file.path`. Directories that are there keep their owners and modes.
+    """Put what is in `archive` below `file.path`.
+
+    Directories that are there keep their owners and modes.
 
     Raises BuildError `archive-unsafe`, `archive-malformed`, `archive-too-large`, `archive-empty`.
     """
@@ -92,8 +96,11 @@ def archive_members(archive: BinaryIO) -> Iterator[ArchiveMember]:
 
 @dataclass(slots=True)
 class _Placing:
-    """An archive that is being placed. Paths are tuples of names below the recipe's path; `folders` are known to be
-    directories and no links, `files` are those of the archive with all of their hard links."""
+    """An archive that is being placed.
+
+    Paths are tuples of names below the recipe's path; `folders` are known to be directories and no links, `files` are
+    those of the archive with all of their hard links.
+    """
 
     file: ImageFile
     archive: ImageArchive
@@ -164,8 +171,10 @@ class _Placing:
             )
 
     def folder(self, path: tuple[str, ...]) -> None:
-        """Make a directory with those above it, up to the recipe's path. What is there must be a directory itself: a
-        link that a package put there would lead elsewhere."""
+        """Make a directory with those above it, up to the recipe's path.
+
+        What is there must be a directory itself: a link that a package put there would lead elsewhere.
+        """
         if path in self.folders:
             return
         if path:
@@ -255,7 +264,10 @@ class _Placing:
             raise self.wrong("archive-malformed", f"'{'/'.join(path)}' is in it twice")
 
     def _leads_out(self, path: tuple[str, ...], target: str) -> str:
-        """The reason to refuse a symlink, "" if there is none. Links of the archive on its way are followed."""
+        """Return the reason to refuse a symlink, "" if there is none.
+
+        Links of the archive on its way are followed.
+        """
         done, ahead, followed = list(path[:-1]), target.split("/")[::-1], 0
         if target.startswith("/"):
             return "is absolute: it must lead to something in the archive"

@@ -1,4 +1,4 @@
-"""What an image comes to once its last layer is made: what an image that is built from it stands on."""
+"""The tree and the accounts of a finished image, for an image that is built from it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,21 @@ _ACCOUNT_FILE_LIMIT = 4 << 20
 
 
 def stand_on(lower: Tree, last: Layer, accounts: AccountTable, *, store: Store) -> tuple[Tree, AccountTable]:
-    """The tree and the accounts of a whole image. `lower` is what its layers but the `last` come to, `accounts` those
-    that the last one began with. Raises VerificationError as `layer_entries` does, BuildError `accounts-too-large`."""
+    """Return the tree and the accounts of a whole image.
+
+    `lower` is the tree that its layers but the `last` come to, `accounts` those that the last one began with. Raises
+    VerificationError as `layer_entries` does, BuildError `accounts-too-large`.
+    """
     texts: dict[str, str] = {}
     tree = stacked(lower, _with_contents(last, texts, store))
     return tree, final_accounts(accounts, *(texts.get(path) for path in _ACCOUNT_FILES))
 
 
 def _with_contents(layer: Layer, texts: dict[str, str], store: Store) -> Iterator[Entry]:
-    """The entries of a layer, files with their digests; what tells of accounts is put into `texts`."""
+    """Yield the entries of a layer, files with their digests.
+
+    The contents of `/etc/passwd` and `/etc/group` are put into `texts`.
+    """
     for member in layer_members(layer, store=store):
         entry = member.entry
         if entry.kind is not Kind.FILE:

@@ -1,4 +1,7 @@
-"""What is in an image, read from its unpacked layers: from the very bytes that are shipped, whoever built them."""
+"""The contents of an image (packages, privileged files), read from its unpacked layers.
+
+They are read from the very bytes that are shipped, whoever built them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ _PRIVILEGED = stat.S_ISUID | stat.S_ISGID
 
 
 def read_contents(image: Image, lowers: Sequence[Path]) -> Contents:
-    """`lowers` are the image's unpacked layers, the lowest first. Raises VerificationError `rpmdb-damaged`."""
+    """Read the packages and privileged files of an image from its unpacked layers.
+
+    `lowers` are the image's unpacked layers, the lowest first. Raises VerificationError `rpmdb-damaged`.
+    """
     labels = dict(image.config.labels)
     database, packages = _packages(lowers, database_paths(labels))
     return Contents(
@@ -71,7 +77,7 @@ def _programs(root: Path) -> Iterator[tuple[str, int]]:
 
 
 def _hides(upper: Path, path: str) -> bool:
-    """Does a layer further up replace or remove what a lower one has at `path`?"""
+    """Tell whether an upper layer replaces or removes what a lower one has at `path`."""
     place = upper
     for part in path.split("/"):
         place /= part

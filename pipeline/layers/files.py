@@ -21,8 +21,11 @@ FILE_LIMIT = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class ImageArchive:
-    """An archive that is put below a path: `name` says where it came from, for messages; its bytes have the `digest`
-    and are in the store. Names in it lose their `strip` leading components."""
+    """An archive that is put below a path.
+
+    `name` says where it came from, for messages; its bytes have the `digest` and are in the store. Names in it lose
+    their `strip` leading components.
+    """
 
     name: str
     digest: Digest
@@ -31,8 +34,11 @@ class ImageArchive:
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A file of the recipe with its final content: bytes for a file, None for a directory, the target as text
-    for a symlink. `owner`, `group` are names. `mode` is None where an archive says what is a program."""
+    """A file of the recipe with its final content.
+
+    `content` is bytes for a file, None for a directory; `link` is a symlink's target as text. `owner`, `group` are
+    names. `mode` is None where an archive says what is a program.
+    """
 
     path: str
     kind: FileKind
@@ -48,8 +54,10 @@ class ImageFile:
 def render_files(
     recipe: Recipe, seen: Mapping[str, object], get: Callable[[Download], bytes], memory: Memory | None = None
 ) -> tuple[tuple[ImageFile, ...], tuple[Path, ...]]:
-    """The files of `recipe` with their final content, and every template file that took part. Templates see `seen`;
-    `get` fetches what has a URL; `memory` keeps what templates came to. Archives are taken to be in the store.
+    """Return the final files of `recipe`, and every template file that took part.
+
+    Templates see `seen`; `get` fetches what has a URL; `memory` keeps what templates came to. Archives are taken to be
+    in the store.
 
     Raises RecipeError `source-missing`, `source-too-large`, `path-escapes`, and what templates raise.
     """
@@ -98,7 +106,10 @@ def _render(
 
 
 def _read_source(given: Given, plan: FilePlan) -> bytes:
-    """A file that stands beside the recipe. Raises RecipeError `source-missing`, `source-too-large`, `path-escapes`."""
+    """Read a file that stands beside the recipe.
+
+    Raises RecipeError `source-missing`, `source-too-large`, `path-escapes`.
+    """
     path = given.folder / plan.origin
     try:
         return given.read(path, FILE_LIMIT)

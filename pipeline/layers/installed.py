@@ -1,4 +1,4 @@
-"""What rpm's database says of an image in the end."""
+"""The records of rpm's database in a finished image: its packages and their files' states."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ def matching(pattern: str, tree: Tree) -> list[str]:
 def states_in_the_end(
     states: Mapping[str, tuple[int, ...]], paths: Mapping[str, tuple[str, ...]], remove: Sequence[str], tree: Tree
 ) -> dict[str, tuple[int, ...]]:
-    """rpm's states of all files by NEVRA, with what lies at or below `remove` as not installed. `paths` are the
-    canonical paths of the files of each package."""
+    """Return rpm's states of all files by NEVRA in the finished image.
+
+    Files that lie at or below `remove` count as not installed. `paths` are the canonical paths of the files of each
+    package.
+    """
     gone = {path for pattern in remove for path in matching(pattern, tree)}
     return {
         nevra: tuple(
@@ -50,8 +53,11 @@ def record_packages(
     store: Store,
     folder: Path,
 ) -> Path:
-    """rpm's database in a new directory in `folder`. `installed` are the packages with the times of their installation,
-    in its order; `states` is by NEVRA, `color` is rpm's transaction colour."""
+    """Write rpm's database into a new directory in `folder`, and return that directory.
+
+    `installed` are the packages with the times of their installation, in its order; `states` is by NEVRA, `color` is
+    rpm's transaction colour.
+    """
     records = [
         DatabaseRecord(
             rpm=store.blob(header.checksum),

@@ -146,7 +146,10 @@ def _end(store: Store, compression: Compression) -> Segment:
 
 
 def _assemble(segments: Sequence[Segment], blob: BlobWriter, store: Store) -> tuple[DiffId, int]:
-    """Copy segments into `blob`; returns the digest and size of the tar bytes that they decompress to."""
+    """Copy segments into `blob`, and return the digest and size of their tar bytes.
+
+    The tar bytes are those that the segments decompress to.
+    """
     source = cast("BinaryIO", io.BufferedReader(Pieces(_chunks(segments, blob, store)), CHUNK))
     found, size = hashlib.sha256(), 0
     expected = sum(segment.tar_size for segment in segments)

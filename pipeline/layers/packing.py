@@ -1,4 +1,4 @@
-"""Entries that are not from packages as a layer: an overlay's upper directory, or files from memory.
+"""Layers of entries that no package brings: of an overlay's upper directory, or of memory.
 
 An overlay says "deleted" with a character device 0:0 and "nothing from below" with an attribute; a layer says
 both with `.wh.` names (image-spec, layer.md). An opaque directory is written as one whiteout for each name that
@@ -40,7 +40,7 @@ def pack_directory(
     compression: Compression,
     contents: tuple[str, ...] = (),
 ) -> Layer:
-    """What an overlay's upper directory changed of `lower`, as a layer.
+    """Pack the changes that an overlay's upper directory makes to `lower` into a layer.
 
     `shift` is taken off owners' numbers. What is the same as in `lower` is left out, also when it was copied up
     or removed and made again. Everything gets `build_time` as its time, except what has its content and time
@@ -62,8 +62,10 @@ def pack_entries(
     build_time: int = 0,
     contents: tuple[str, ...] = (),
 ) -> Layer:
-    """Entries with their content (empty for what is no file) as a layer. Parents that are not among them are
-    added as they are in `lower`, else 0755 of root, with `build_time`."""
+    """Pack entries with their content (empty for what is no file) into a layer.
+
+    Parents that are not among them are added as they are in `lower`, else 0755 of root, with `build_time`.
+    """
     found: dict[str, tuple[Entry, bytes | Path]] = {entry.path: (entry, content) for entry, content in entries}
     for path in [*found]:
         for parent in _above(path):
@@ -140,7 +142,7 @@ def _write(
 
 @dataclass(slots=True)
 class _Changes:
-    """What an upper directory says, gathered path by path."""
+    """The changes of an upper directory, gathered path by path."""
 
     upper: Path
     lower: Tree
@@ -233,8 +235,10 @@ class _Changes:
             self.changed[entry.path] = (entry, Path(item.path) if entry.kind is Kind.FILE else b"")
 
     def _link_up(self) -> None:
-        """Hard links hold together: if one name of a file is new, all its names in the upper directory are
-        written, for a layer cannot link to what is below it."""
+        """Write all names of a file in the upper directory if one of its hard links is new.
+
+        Hard links hold together, for a layer cannot link to what is below it.
+        """
         for names in self.links.values():
             if all(same for _, _, same in names):
                 continue

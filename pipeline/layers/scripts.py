@@ -1,5 +1,7 @@
-"""One script of a transaction, run in a build session: its environment, its input, its bounds, and what is said when it
-fails."""
+"""One script of a transaction, run in a build session.
+
+The module has its environment, its input, its bounds, and what is said when it fails.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,11 @@ _PATH = "/sbin:/bin:/usr/sbin:/usr/bin"
 
 
 def run_step(step: Step, session: BuildSession, bound: Path, build_time: int) -> None:
-    """Run `step`; `bound` is the folder that the session shows at BOUND. Raises BuildError `scriptlet-failed`,
-    `scriptlet-timed-out`, `scriptlet-macros`."""
+    """Run `step` in a build session.
+
+    `bound` is the folder that the session shows at BOUND. Raises BuildError `scriptlet-failed`, `scriptlet-timed-out`,
+    `scriptlet-macros`.
+    """
     if step.expand and "%" in step.body:
         raise BuildError(
             "scriptlet-macros",

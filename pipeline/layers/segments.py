@@ -37,8 +37,11 @@ class Segment:
 
 
 def segment_identity(part: Part, compression: Compression) -> Digest:
-    """Names the segment of `part`. The tar headers stand for the emit list: they hold every byte of it that can
-    reach the layer; a file's content is known by the package and its place in the header."""
+    """Return the identity of the segment of `part`.
+
+    The tar headers stand for the emit list: they hold every byte of it that can reach the layer; a file's content is
+    known by the package and its place in the header.
+    """
     emitted = hashlib.sha256()
     for index, entry in part.entries:
         emitted.update(b"%d %d " % (index, entry.size))
@@ -62,8 +65,10 @@ def recall_segment(name: Digest, store: Store) -> Segment | None:
 def make_segment(
     part: Part, *, name: Digest, store: Store, compression: Compression, pool: ThreadPoolExecutor
 ) -> Segment:
-    """Stream the package's payload into compressed tar. The package must have been verified; each file's
-    content is compared with the header's digest again on its way. `pool` compresses.
+    """Stream the package's payload into compressed tar.
+
+    The package must have been verified; each file's content is compared with the header's digest again on its way.
+    `pool` compresses.
 
     Raises VerificationError `package-damaged`, `blob-missing`.
     """
@@ -81,8 +86,11 @@ def make_segment(
 
 
 def _emitted(part: Part, rpm: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
-    """What needs no content first, in order of path; then files as the payload brings them, each with its hard
-    links behind it. RPM gives a hard link's data with its last name, which may be one that is not emitted."""
+    """Yield a package's entries with their contents, in the order of the segment.
+
+    Entries that need no content come first, in order of path; then files as the payload brings them, each with its hard
+    links behind it. RPM gives a hard link's data with its last name, which may be one that is not emitted.
+    """
     by_index = dict(part.entries)
     links: dict[str, list[Entry]] = {}
     with_content = {}

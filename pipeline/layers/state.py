@@ -1,4 +1,4 @@
-"""The state layer: what needs a real tree happens here, inside the sandbox, on top of the package layers.
+"""The state layer: made in the sandbox, above the package layers, where a tree is needed.
 
 Accounts, scriptlets and triggers in RPM's order, the recipe's files, removals, the RPM database. What landed
 in the overlay's upper directory, cleaned of everything that is not a function of the inputs, is the last layer.
@@ -97,8 +97,11 @@ class StateInputs:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The last layer, what in it differs from what packages brought, and the states of all packages' files as rpm's
-    database has them."""
+    """The last layer of an image, and the states of its packages' files.
+
+    `changes` is what in it differs from what packages brought; `states` are those of all packages' files as rpm's
+    database has them.
+    """
 
     layer: Layer
     changes: tuple[Change, ...]
@@ -122,8 +125,9 @@ def build_state(
     compression: Compression,
     progress: Progress,
 ) -> State:
-    """Make the state layer, or recall it when nothing that it depends on changed. `station` is asked for only
-    when a sandbox is needed.
+    """Make the state layer, or recall it when nothing that it depends on changed.
+
+    `station` is asked for only when a sandbox is needed.
 
     Raises BuildError: `scriptlet-failed`, `scriptlet-timed-out`, `scriptlet-renumbers`, `owner-unknown`,
     `remove-missing`; EnvironmentLacking when the machine cannot run the sandbox.
@@ -286,7 +290,10 @@ def _check_accounts(session: BuildSession, before: AccountTable) -> dict[tuple[s
 
 
 def _archives_first(files: Sequence[ImageFile]) -> list[ImageFile]:
-    """The files in the order in which they are placed: what an archive brings can be replaced by any other of them."""
+    """Return the files in the order in which they are placed, archives first.
+
+    What an archive brings can be replaced by any other of them.
+    """
     return sorted(files, key=lambda file: file.kind is not FileKind.ARCHIVE)
 
 
@@ -320,7 +327,10 @@ def _place(
 
 
 def _need_directory(session: BuildSession, path: str) -> None:
-    """Make a directory with its parents where there is none; one that is there keeps its mode and owner."""
+    """Make a directory with its parents where there is none.
+
+    One that is there keeps its mode and owner.
+    """
     if path and session.files.stat(path) is None:
         session.files.make_directory(path)
 
@@ -355,8 +365,10 @@ def _remove(paths: Sequence[str], session: BuildSession, tree: Tree) -> None:
 
 
 def _clean(session: BuildSession, inputs: StateInputs) -> None:
-    """Take out what is no function of the inputs, and empty the logs that scripts wrote: what is in them tells
-    of this build alone, while packages want them there, with their owners."""
+    """Remove what is no function of the inputs, and empty the logs that scripts wrote.
+
+    What is in the logs tells of this build alone, while packages want them there, with their owners.
+    """
     for pattern in UNREPRODUCIBLE:
         parent, name = posixpath.split(pattern)
         folder = session.upper / parent
@@ -380,7 +392,7 @@ def _discard(path: Path) -> None:
 
 
 def _place_database(made: Path, target: str, session: BuildSession, build_time: int) -> None:
-    """Where the platform's own rpm reads it."""
+    """Put rpm's database where the platform's own rpm reads it."""
     _need_directory(session, target)
     for file in sorted(made.iterdir()):
         session.files.write_file(f"{target}/{file.name}", file.read_bytes(), mode=0o644, mtime=build_time)

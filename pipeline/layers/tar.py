@@ -1,4 +1,6 @@
-"""A layer's tar bytes: POSIX ustar, with pax records only where ustar cannot say it (POSIX.1-2017, pax).
+"""The tar bytes of a layer: POSIX ustar, with pax records only where ustar cannot say it.
+
+The formats are those of POSIX.1-2017, pax.
 
 The same entry always gives the same bytes: no user names, no access times, nothing of the machine. Reading is
 libarchive's (`pipeline.archives`); what it makes of an entry is judged here, and anything unclear is refused.
@@ -59,7 +61,10 @@ OWNER_LIMIT = (1 << 32) - 2
 
 
 def tar_header(entry: Entry) -> bytes:
-    """The blocks that stand before an entry's content; after `entry.size` bytes of it comes `padding`."""
+    """Return the header blocks that stand before an entry's content.
+
+    After `entry.size` bytes of content comes `padding`.
+    """
     name = _encoded(entry.path or ".") + (b"/" if entry.kind is Kind.DIRECTORY else b"")
     link = _encoded(entry.link)
     size = entry.size if entry.kind is Kind.FILE else 0
@@ -92,7 +97,7 @@ def tar_header(entry: Entry) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """What fills a content of `size` bytes up to whole blocks."""
+    """Return the zero bytes that fill a content of `size` bytes up to whole blocks."""
     return bytes(-size % BLOCK)
 
 
@@ -174,7 +179,10 @@ def _ascii(name: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One entry of a tar stream. `pieces` gives its content, once, before the next member is asked for."""
+    """One entry of a tar stream.
+
+    `pieces` gives its content, once, before the next member is asked for.
+    """
 
     entry: Entry
     pieces: Callable[[], Iterator[memoryview]]

@@ -1,4 +1,4 @@
-"""Which scripts an installation runs, in which order, with which arguments and input.
+"""The scripts that an installation runs: their order, their arguments and their input.
 
 Follows rpm 4.18 (lib/psm.c, lib/rpmtriggers.c, lib/transaction.c) for a transaction that installs packages into an
 empty root, or beside those of a parent image:
@@ -29,8 +29,11 @@ _LESS, _GREATER, _EQUAL = 2, 4, 8
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One script to run. `label` is for people (`%post of nginx-1.26.3-3.x86_64`); `arguments` follow the
-    script's name; `input` is fed to its standard input."""
+    """One script to run.
+
+    `label` is for people (`%post of nginx-1.26.3-3.x86_64`); `arguments` follow the script's name; `input` is fed to
+    its standard input.
+    """
 
     label: str
     package: str
@@ -51,7 +54,9 @@ def plan(
     compare: type_compare,
     below: Sequence[PackageHeader] = (),
 ) -> tuple[Step, ...]:
-    """The steps of installing `headers`, given in the order of the transaction, beside the packages `below`.
+    """Return the steps of installing `headers` beside the packages `below`.
+
+    `headers` are given in the order of the transaction.
 
     `present` maps each NEVRA to the absolute paths that file triggers see: rpm's own file list of the package.
     `compare` orders two EVRs as rpm does.
@@ -61,7 +66,7 @@ def plan(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What decides on the steps, as `plan` takes it."""
+    """The inputs that decide on the steps, as `plan` takes them."""
 
     headers: tuple[PackageHeader, ...]
     below: tuple[PackageHeader, ...]
@@ -90,8 +95,10 @@ class _Plan:
                 yield from _file_step(header, trigger, (*self.below, *self.headers), self.present)
 
     def _instances(self, header: PackageHeader) -> str:
-        """How many packages of this name there are, as scriptlets are told: those of the parent image and, of all that
-        are new, one."""
+        """Return how many packages of this name there are, as scriptlets are told.
+
+        Counted are those of the parent image and, of all that are new, one.
+        """
         new = 0 if any(other is header for other in self.below) else 1
         return str(new + sum(other.nevra.name == header.nevra.name for other in self.below))
 
@@ -151,8 +158,11 @@ def _file_triggers(
     *,
     early: bool,
 ) -> Iterator[Step]:
-    """What the files of `header` set off in the installed packages, itself among them, then its own triggers over the
-    files of the others."""
+    """Yield the steps of the file triggers around `header`.
+
+    First come those that its files set off in the installed packages, itself among them, then its own triggers over the
+    files of the others.
+    """
     for other, trigger in _ranked(installed, TriggerKind.FILE_IN):
         if (trigger.priority >= _EARLY_PRIORITY) is early:
             yield from _file_step(other, trigger, [header], present)
@@ -178,7 +188,10 @@ def _file_step(
     matched: Sequence[PackageHeader],
     present: Mapping[str, Sequence[str]],
 ) -> Iterator[Step]:
-    """One step if any file matches. Input: per prefix, per package, its files below it (rpm's order)."""
+    """Yield one step if any file matches the trigger.
+
+    Its input is, per prefix, per package, the package's files below the prefix (rpm's order).
+    """
     lines = [
         path
         for prefix in trigger.on

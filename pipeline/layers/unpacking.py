@@ -68,9 +68,11 @@ def unpack(layer: Layer, *, store: Store, progress: Progress = QUIET) -> Path:
 
 
 def layer_entries(layer: Layer, *, store: Store) -> Iterator[Entry]:
-    """What stands in the layer, in its order, whiteouts as the kinds WHITEOUT and OPAQUE; no tree is made. Digest
-    and diff_id are checked as it is read, so what was given is good only when the end is reached. Raises as
-    `unpack`."""
+    """Yield the entries of the layer, in its order, whiteouts as the kinds WHITEOUT and OPAQUE.
+
+    No tree is made. Digest and diff_id are checked as it is read, so what was given is good only when the end is
+    reached. Raises as `unpack`.
+    """
     for member in layer_members(layer, store=store):
         yield member.entry
 
@@ -151,8 +153,10 @@ def _extract(pieces: Iterator[bytes], root: Path, name: str) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Extraction:
-    """A tree being made. `directories` are all that the layer has; they get their attributes at the end, when
-    nothing more is put into them."""
+    """A tree being made.
+
+    `directories` are all that the layer has; they get their attributes at the end, when nothing more is put into them.
+    """
 
     name: str
     open: OrderedDict[str, int] = field(default_factory=OrderedDict)

@@ -1,4 +1,7 @@
-"""Which script changed which path: package content that is not as the package brought it has a cause."""
+"""Record the script that changed each path.
+
+Package content that is not as the package brought it has a cause.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from pipeline.sandbox import BuildSession
 
 
 class Watch:
-    """Tells which step changed which path, from the upper directory's metadata before and after each."""
+    """A record of the step that changed each path.
+
+    It is made from the upper directory's metadata before and after each step.
+    """
 
     def __init__(self, session: BuildSession) -> None:
         self._session = session
@@ -27,7 +33,7 @@ class Watch:
         self._seen = now
 
     def forget(self) -> None:
-        """What differs since the last call was our own cleaning."""
+        """Forget what differs since the last call: it was our own cleaning."""
         self._seen = dict(self._walk(self._session.upper))
 
     def changes(self, tree: Tree) -> tuple[Change, ...]:
