@@ -1,5 +1,7 @@
-"""The narratives of publishing: what was tested here goes to a mirror; what is on a mirror is verified, carried on,
-promoted, rolled back, and its history told. Start reading at `publish`.
+"""The operations of publishing: publish, verify, copy, promote, roll back, tell the history.
+
+What was tested here goes to a mirror; what is on a mirror is verified, carried on, promoted, rolled back, and its
+history told. Start reading at `publish`.
 
 Whatever moves a tag here has what the gate cleared: from the evidence that this machine sealed when it tested the
 image, or from the evidence that the keeper's key attests on the mirror.

@@ -1,5 +1,7 @@
-"""Which security fixes an image lacks that its repositories offer now: its packages as they are attested, against what
-the repositories of its platform say. Start reading at `audit`."""
+"""The security fixes that an image lacks and that its repositories offer now.
+
+Its packages as they are attested are compared with what the repositories of its platform say. Start reading at `audit`.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class AuditOrder:
-    """What is to be audited, and how. `subject` is a reference on a mirror, or a layout that was built here.
+    """The subject of an audit, and the options for it.
+
+    `subject` is a reference on a mirror, or a layout that was built here.
 
     `key` must have signed what is named and attested the packages; None: they are what the mirror says, as those of a
     layout are what its report says. `repositories` is the file that defines platforms, `platform` another one than was
@@ -70,7 +74,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class AuditedImage:
-    """What an image lacks.
+    """The fixes that one image lacks.
 
     `heard` are the repositories that have advisories, `silent` those that have none. `unjudged`: of how many packages
     nothing is known, or only what other repositories say, by the repository that they come from: a silent one, or one
@@ -94,8 +98,11 @@ class AuditedImage:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What was found at `now` (milliseconds since the epoch). `digest` is of what was named, an index or an image;
-    `verified`: the packages are attested by a key that was given. `end_of_life` is a day, or ""."""
+    """The findings of an audit at `now` (milliseconds since the epoch).
+
+    `digest` is of what was named, an index or an image; `verified`: the packages are attested by a key that was given.
+    `end_of_life` is a day, or "".
+    """
 
     subject: str
     digest: Digest
@@ -106,12 +113,14 @@ class Audit:
 
     @property
     def missing(self) -> tuple[MissingFix, ...]:
-        """What any of the images lacks, each once."""
+        """Return the fixes that any of the images lacks, each once."""
         return tuple(dict.fromkeys(fix for image in self.images for fix in image.missing))
 
 
 def audit(order: AuditOrder, workshop: Workshop) -> Audit:
-    """Hold the packages of an image, or of each image of an index, against the advisories of its repositories.
+    """Compare the packages of each image with the advisories of its repositories.
+
+    The subject is an image, or an index with several.
 
     Raises UsageError `reference-missing`, `architecture-missing`, VerificationError, RecipeError for the platform, and
     EnvironmentLacking where a mirror or repository cannot be reached.
@@ -138,7 +147,10 @@ def audit(order: AuditOrder, workshop: Workshop) -> Audit:
 
 
 def open_bulletin(platform: Platform, arch: str, workshop: Workshop) -> Bulletin:
-    """What a platform's repositories say now: to be opened once, and held against any number of images."""
+    """Return what a platform's repositories say now.
+
+    A bulletin is to be opened once, and compared with any number of images.
+    """
     opened = open_repositories(
         platform,
         arch,
@@ -152,7 +164,7 @@ def open_bulletin(platform: Platform, arch: str, workshop: Workshop) -> Bulletin
 
 
 def audited(contents: Contents, bulletin: Bulletin, order: AuditOrder) -> AuditedImage:
-    """What one image lacks. Pure."""
+    """Return the fixes that one image lacks. Pure."""
     packages, advisories = contents.packages, bulletin.advisories
     streams = streams_in_use(packages, bulletin.streams) | set(order.modules)
     missing = missing_fixes(packages, advisories.given, streams=streams, kinds=order.kinds)
@@ -176,8 +188,11 @@ def audited(contents: Contents, bulletin: Bulletin, order: AuditOrder) -> Audite
 
 
 def require_below(threshold: Threshold, found: Audit) -> None:
-    """Raises FixesLacking `fixes-lacking` if something is missing that is as bad and as old as `threshold` says, and
-    `advisories-missing` if of an image nobody can tell, because no repository of its platform has advisories."""
+    """Refuse an audit that found fixes lacking beyond `threshold`.
+
+    Raises FixesLacking `fixes-lacking` if something is missing that is as bad and as old as `threshold` says, and
+    `advisories-missing` if of an image nobody can tell, because no repository of its platform has advisories.
+    """
     for image in found.images:
         if not image.heard:
             raise FixesLacking(
@@ -203,7 +218,10 @@ def require_below(threshold: Threshold, found: Audit) -> None:
 
 
 def read_contents(order: AuditOrder, workshop: Workshop) -> tuple[Digest, str, tuple[Contents, ...]]:
-    """The digest of what is named, its end of life, and what is in each of its images. Raises as `audit`."""
+    """Return the digest of the subject, its end of life, and the contents of its images.
+
+    Raises as `audit`.
+    """
     subject = order.subject
     if isinstance(subject, Path):
         image = read_layout(subject)
@@ -245,7 +263,7 @@ def rpm_architecture(config: ImageConfig) -> str:
 
 
 def _available(fix: MissingFix, packages: Sequence[ImagePackage], bulletin: Bulletin) -> bool:
-    """Does a repository have the fix, for an architecture in which the image has the package?"""
+    """Tell whether a repository has the fix, for an architecture of the image's package."""
     arches = {one.nevra.arch for one in packages if one.nevra.name == fix.package}
     offered = (bulletin.newest.get((fix.package, arch)) for arch in arches)
     return any(evr is not None and compare_evr(evr, fix.fixed_in) >= 0 for evr in offered)

@@ -1,5 +1,7 @@
-"""What differs between two images, wherever they are: read from the very layers that are shipped, with digest and
-diff_id checked on the way. Start reading at `compare`.
+"""The differences between two images, wherever they are.
+
+They are read from the very layers that are shipped, with digest and diff_id checked on the way. Start reading at
+`compare`.
 
 Each layer is read once, as a stream: of files only digests are kept, and of the RPM database its bytes.
 """
@@ -47,8 +49,9 @@ _EMPTY = Tree.of({})
 
 
 def compare(before: Address | Path, after: Address | Path, workshop: Workshop) -> Comparison:
-    """From one image or index to another: references on mirrors, or layouts. Images are paired by platform; two single
-    images are compared whatever they are for.
+    """Compare one image or index with another: references on mirrors, or layouts.
+
+    Images are paired by platform; two single images are compared whatever they are for.
 
     Raises UsageError `reference-missing`, `not-a-layout`, `platforms-differ`, VerificationError.
     """
@@ -81,7 +84,7 @@ def compare(before: Address | Path, after: Address | Path, workshop: Workshop) -
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """What one reference names."""
+    """The images that one reference names."""
 
     digest: Digest
     images: tuple[Image, ...]
@@ -144,7 +147,10 @@ class _Inside:
 
 
 class _Reader:
-    """Reads layers, each once: what two images have in common lies lowest, and is stacked once as well."""
+    """A reader of layers, which reads each once.
+
+    What two images have in common lies lowest, and is stacked once as well.
+    """
 
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
@@ -152,7 +158,10 @@ class _Reader:
         self._stacks: dict[tuple[DiffId, ...], Tree] = {(): _EMPTY}
 
     def inside(self, image: Image) -> _Inside:
-        """What stands in an image. Raises VerificationError."""
+        """Read the tree, the content size and the RPM database of an image.
+
+        Raises VerificationError.
+        """
         below: tuple[DiffId, ...] = ()
         content, database = 0, None
         paths = tuple(path.removeprefix("/") for path in database_paths(dict(image.config.labels)))
@@ -202,7 +211,10 @@ class _Reader:
 
 
 def _named(entries: Sequence[Entry], lower: Tree) -> Iterator[Entry]:
-    """The entries of a layer, hard links as the files that they name: in the layer, else below it."""
+    """Yield the entries of a layer, hard links as the files that they name.
+
+    The file is looked up in the layer, else below it.
+    """
     files = {entry.path: entry for entry in entries if entry.kind is Kind.FILE}
     for entry in entries:
         if entry.kind is not Kind.HARDLINK:

@@ -30,7 +30,10 @@ from pipeline.release.verify import believed, clear_held, verified
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What was carried: the reference's digest, its tags there, and how much was sent."""
+    """The result of a copy.
+
+    It has the reference's digest, its tags there, and how much was sent.
+    """
 
     digest: Digest
     tags: tuple[str, ...]
@@ -48,9 +51,11 @@ def copy(
     identity: ExpectedIdentity = EXPECT_OWN,
     allow_stale: bool = False,
 ) -> tuple[Copied, ...]:
-    """Carry an image, or without tag and digest all that a repository's tags name, to another mirror or into a layout,
-    with every signature and referrer; verified first to the last byte. `identity` is the source's; what is in a layout,
-    which has no name, must have been signed under a name whose last part is the target's.
+    """Copy an image, or all that a repository's tags name, to another mirror or into a layout.
+
+    A repository's tags are taken if neither tag nor digest is named. Every signature and referrer is carried along; all
+    is verified first to the last byte. `identity` is the source's; what is in a layout, which has no name, must have
+    been signed under a name whose last part is the target's.
 
     With a private key, what arrives is signed under the target's name as well, and so are the moves of its tags. With a
     public one the target is a mirror of the source: the signed moves of its tags are carried, and it verifies under the
@@ -70,7 +75,7 @@ Tags = tuple[tuple[str, str], ...]
 
 
 def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Digest, Tags]]:
-    """What is to be carried, with the tags that it is to have there."""
+    """Return the digests that are to be carried, with the tags that each is to have there."""
     if target.tag:
         refuse_name(target.tag)
     if source.digest is not None:
@@ -141,8 +146,10 @@ class _Porter:
         return self.key.public if isinstance(self.key, SigningKey) else self.key
 
     def _believed(self, found: Verified, tags: Tags) -> list[TagStanding]:
-        """Every tag of the source is where its newest signed move says; which of them are carried with that, because
-        nobody is here to sign new ones."""
+        """Check that every tag of the source is where its newest signed move says.
+
+        Return the moves that are carried with that, because nobody is here to sign new ones.
+        """
         names = (*known_names(self.here, self.expected), *found.identities)
         carried = []
         own = immutable_tag(found.held.version, found.held.created, found.held.digest)

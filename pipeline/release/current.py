@@ -1,4 +1,4 @@
-"""How mirrors are reached, and what their tags point to now."""
+"""Access to mirrors, and the images that their tags point to now."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.oci import SigningKey
 
 
 def mirror_access(workshop: Workshop) -> MirrorAccess:
-    """How mirrors are reached from a workshop."""
+    """Return the access to mirrors that a workshop has."""
     return MirrorAccess(workshop.environment, workshop.progress, workshop.clock, workshop.store)
 
 
@@ -37,8 +37,11 @@ def refuse_name(tag: str) -> None:
 
 
 def current_images(repository: Repository, tags: Sequence[str], wanted: Digest) -> tuple[CurrentImage, ...]:
-    """What tags point to now, but for those that point to `wanted`. What cannot be read as an image there is passed
-    over: a tag that somebody else broke must not keep the next publication from mending it."""
+    """Return the images that tags point to now, but for those that point to `wanted`.
+
+    What cannot be read as an image there is passed over: a tag that somebody else broke must not keep the next
+    publication from mending it.
+    """
     known: dict[Digest, Held | None] = {}
     found = []
     for tag in tags:

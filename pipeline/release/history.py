@@ -1,4 +1,4 @@
-"""What a tag pointed to and when, with what changed each time."""
+"""The history of a tag: where it pointed and when, with what changed each time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from pipeline.release.current import mirror_access
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A move of a tag, and what changed with it: None where either image is not there any more, or has no SBOM."""
+    """A move of a tag, and what changed with it.
+
+    `changes` is None where either image is not there any more, or has no SBOM.
+    """
 
     past: Past
     changes: Difference | None
@@ -30,8 +33,10 @@ def history(
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
 ) -> tuple[Step, ...]:
-    """All moves of a tag, oldest first, with what changed between neighbours: those that `key` signed, or without one
-    what the mirror says."""
+    """Return all moves of a tag, oldest first, with what changed between neighbours.
+
+    They are those that `key` signed, or without one what the mirror says.
+    """
     with mirror_access(workshop).repository(reference) as repository:
         known: dict[Digest, Known | None] = {}
 

@@ -1,4 +1,7 @@
-"""Looking at what is on a mirror: what it is made of, and whether every digest, size and diff_id holds."""
+"""Inspection of what is on a mirror.
+
+What it is made of, and whether every digest, size and diff_id holds.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,19 @@ _PREDICATES = {SbomForm.SPDX: SPDX, SbomForm.CYCLONEDX: CYCLONEDX}
 
 
 def look_at(reference: Address, workshop: Workshop) -> Held:
-    """What a reference names: its documents, each verified; layers are not read. Raises UsageError
-    `reference-missing`, VerificationError."""
+    """Return the documents of what a reference names, each verified.
+
+    Layers are not read. Raises UsageError `reference-missing`, VerificationError.
+    """
     with mirror_access(workshop).repository(reference) as repository:
         return read_held(repository, reference.reference)
 
 
 def validate_held(reference: Address, workshop: Workshop) -> tuple[Held, tuple[Problem, ...]]:
-    """Fetch an image or index into the store, and recompute every digest, size and diff_id of it as `validate` does
-    of a layout."""
+    """Fetch an image or index into the store, and validate it.
+
+    Every digest, size and diff_id of it is recomputed as `validate` does of a layout.
+    """
     with mirror_access(workshop).repository(reference) as repository:
         held = read_held(repository, reference.reference)
         problems: list[Problem] = []
@@ -48,7 +55,9 @@ def attested_sbom(
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
 ) -> tuple[Digest, bytes]:
-    """The SBOM that `key` attests of an image that it signed under this repository's name, and the image's digest.
+    """Return the SBOM that `key` attests of an image, and the image's digest.
+
+    The image must be signed with `key` under this repository's name.
 
     Raises UsageError `several-images` for an index (name the digest of one of its images), VerificationError.
     """

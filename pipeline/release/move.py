@@ -21,7 +21,7 @@ from pipeline.release.verify import clear_held, verified
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What became of a tag: `moved` is None if it pointed there already."""
+    """The result of moving a tag: `moved` is None if it pointed there already."""
 
     repository: str
     tag: str
@@ -40,8 +40,11 @@ def promote(
     identity: ExpectedIdentity = EXPECT_OWN,
     allow_stale: bool = False,
 ) -> Moved:
-    """Point `channel` at the very digest that `reference` names, verified first, and cleared by that channel's rules.
-    Nothing is uploaded but the signed move. Raises as `verify`, PublicationRefused."""
+    """Point `channel` at the very digest that `reference` names.
+
+    The digest is verified first, and cleared by that channel's rules. Nothing is uploaded but the signed move. Raises
+    as `verify`, PublicationRefused.
+    """
     with mirror_access(workshop).repository(reference, write=True) as repository:
         refuse_name(channel)
         expected, public = identity.of(repository), key.public
@@ -74,8 +77,9 @@ def rollback(
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
 ) -> Moved:
-    """Point a tag at what it pointed to before, or at `to`, verified first to its last byte. Nothing is uploaded but
-    the signed move. Where the tag points now is not asked: rolling back is what mends it.
+    """Point a tag at what it pointed to before, or at `to`, verified first to its last byte.
+
+    Nothing is uploaded but the signed move. Where the tag points now is not asked: rolling back is what mends it.
 
     Raises UsageError `history-empty`, as `verify`, PublicationRefused.
     """

@@ -1,4 +1,7 @@
-"""Cleaning up: what the keeper's rules do not keep goes, and on a directory can be brought back."""
+"""The removal of what the keeper's rules do not keep.
+
+On a directory it can be brought back.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,10 @@ def prune(
     dry_run: bool = False,
     idle: bool = False,
 ) -> Pruned:
-    """Remove from a mirror what the rules do not keep, or with `dry_run` say what that would be. `logs` are access
-    logs that tell when tags were pulled; `idle`: nobody publishes to the registry meanwhile, the keeper says.
+    """Remove from a mirror what the rules do not keep.
+
+    With `dry_run` only say what that would be. `logs` are access logs that tell when tags were pulled; `idle`: nobody
+    publishes to the registry meanwhile, the keeper says.
 
     Raises UsageError `not-a-mirror`, and as `Mirror.prune` does.
     """

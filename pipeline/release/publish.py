@@ -1,4 +1,4 @@
-"""What was built and tested here goes to a mirror. Start reading at `publish`."""
+"""Publish to a mirror what was built and tested here. Start reading at `publish`."""
 
 from __future__ import annotations
 
@@ -36,10 +36,13 @@ PLACES = 3
 
 @dataclass(frozen=True, slots=True)
 class PublishOrder:
-    """What is to be published: `layouts` as builds left them, with their reports beside them. Those of one name become
-    one index. `to` is a mirror; `known_as` is `HOST/NAMESPACE` for those who pull from a directory. `tags` replace the
-    tags that follow the version. `sources`: with the source packages, which the builds have fetched. `attested`: what
-    is attested of each image besides, predicate type → JSON."""
+    """The images that are to be published, and the options for it.
+
+    `layouts` are as builds left them, with their reports beside them. Those of one name become one index. `to` is a
+    mirror; `known_as` is `HOST/NAMESPACE` for those who pull from a directory. `tags` replace the tags that follow the
+    version. `sources`: with the source packages, which the builds have fetched. `attested`: what is attested of each
+    image besides, predicate type → JSON.
+    """
 
     layouts: tuple[Path, ...]
     to: Address
@@ -65,8 +68,9 @@ class BuiltImage:
 
 
 def publish(order: PublishOrder, workshop: Workshop) -> tuple[Publication, ...]:
-    """Publish what was built and tested here. Each product is a publication of its own; those before one that is
-    refused are published.
+    """Publish what was built and tested here.
+
+    Each product is a publication of its own; those before one that is refused are published.
 
     Raises PublicationRefused, UsageError, VerificationError, EnvironmentLacking.
     """
@@ -98,8 +102,11 @@ def publish(order: PublishOrder, workshop: Workshop) -> tuple[Publication, ...]:
 
 @dataclass(frozen=True, slots=True)
 class KnownPlaces:
-    """In which repositories of a mirror this store's layers were put: a layer that products share is then mounted and
-    not sent. What is remembered may be out of date, which costs a request and no more."""
+    """The repositories of a mirror in which this store's layers were put.
+
+    A layer that products share is then mounted and not sent. What is remembered may be out of date, which costs a
+    request and no more.
+    """
 
     store: Store
     mirror: str
@@ -125,7 +132,9 @@ class KnownPlaces:
 
 
 def open_built_image(layout: Path, workshop: Workshop, *, sources: bool = False) -> BuiltImage:
-    """An image from its layout, its layers taken into the store, with what its report's folder says of it.
+    """Read an image from its layout, with what its report's folder says of it.
+
+    Its layers are taken into the store.
 
     Raises UsageError `report-missing`, PublicationRefused `gate-report-missing`, `gate-report-edited`,
     VerificationError.
@@ -217,7 +226,10 @@ def _manifest(image: Image) -> Manifest:
 
 
 def _attachments(member: BuiltImage, key: SigningKey, further: Mapping[str, bytes]) -> tuple[SignedAttachments, ...]:
-    """What goes with an image; with its sources, if they do, what goes with these: they are signed as well."""
+    """Return what is attached to an image.
+
+    With its sources, if they are published, comes what is attached to these: they are signed as well.
+    """
     image = member.image
     created = image.config.created
     sources = (sources_artifact(member.sources, image.manifest_descriptor, created),) if member.sources else ()

@@ -21,8 +21,11 @@ from pipeline.release.current import signer_of
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """`tags` that were signed again; `left`: those that point elsewhere than is signed, or of which nothing is signed;
-    `due`: when the first of all is to be renewed again, in milliseconds since the epoch."""
+    """The result of signing tags again.
+
+    `tags` were signed again; `left` are those that point elsewhere than is signed, or of which nothing is signed;
+    `due`: when the first of all is to be renewed again, in milliseconds since the epoch.
+    """
 
     tags: tuple[str, ...]
     left: tuple[str, ...]
@@ -32,8 +35,10 @@ class Renewed:
 def renew(
     repository: Repository, key: SigningKey, rules: MirrorRules, workshop: Workshop, own: Mapping[str, Digest]
 ) -> Renewed:
-    """Sign again where the tags of a repository point, of which that is signed with `key` and old, and where `own` says
-    so of one that nobody signed. What points elsewhere than is signed is left, for a person to look at.
+    """Sign again where the tags of a repository point.
+
+    Signed are those of which that is signed with `key` and old, and where `own` says so of one that nobody signed. What
+    points elsewhere than is signed is left, for a person to look at.
 
     Raises as the repository does.
     """

@@ -1,5 +1,7 @@
-"""An image that is published is tested again, with other checks or another runtime than before, and is not built again:
-the new verdict is attested beside the former ones. No tag moves."""
+"""Test a published image again, with other checks or another runtime than before.
+
+It is not built again: the new verdict is attested beside the former ones. No tag moves.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ from pipeline.oci.predicates import SMOKE
 
 @dataclass(frozen=True, slots=True)
 class Retested:
-    """The verdict on an image of a mirror, and what was sent: (digest, bytes), and the new referrers."""
+    """The verdict on an image of a mirror, and what was sent.
+
+    `uploaded` are (digest, bytes), `attached` the new referrers.
+    """
 
     image: Image
     tested: Tested
@@ -44,8 +49,10 @@ def retest(
     folder: Path = Path(),
     also: Callable[[Image], Mapping[str, bytes]] = lambda image: {},
 ) -> Retested:
-    """Fetch the image `digest` from its repository, launch it, ask the checks of `plan`, and if it passes attest that
-    there, and with it what `also` says of it. `folder` is the recipe's.
+    """Test the image `digest` of a repository, and attest there that it passes.
+
+    The image is fetched and launched, and asked the checks of `plan`; if it passes, that is attested, and with it what
+    `also` says of it. `folder` is the recipe's.
 
     Raises UsageError `reference-missing`, VerificationError `image-missing` for an index, `identity-mismatch`.
     """

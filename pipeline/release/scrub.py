@@ -1,4 +1,4 @@
-"""Looking after a mirror's bytes: all of it is read, and what is rotten is healed from the store or another mirror."""
+"""Read all bytes of a mirror, and heal what is rotten from the store or another mirror."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from pipeline.release.current import mirror_access
 
 
 def scrub(mirror: Address, workshop: Workshop, *, sources: Sequence[Address] = (), rate: int = 0) -> Scrubbed:
-    """Read everything on a mirror, at most `rate` bytes a second (0: no limit), hold it against its digest, and heal
-    what is rotten or missing from the store, then from `sources`, which are mirrors.
+    """Read everything on a mirror, compare it with its digest, and heal what is damaged.
+
+    At most `rate` bytes are read in a second (0: no limit). What is rotten or missing is healed from the store, then
+    from `sources`, which are mirrors.
 
     Raises UsageError `not-a-mirror`, EnvironmentLacking if a mirror cannot be reached.
     """

@@ -13,9 +13,11 @@ from pipeline.reports import report_folder
 
 
 def refuse_untested(path: Path) -> None:
-    """Refuse to serve a layout whose report beside it has no evidence that this very image passed. A mirror, and a
-    layout without a report, came through a gate elsewhere or are somebody's own. Raises PublicationRefused
-    `gate-not-passed`."""
+    """Refuse to serve a layout whose report has no evidence that this very image passed.
+
+    The report is the one beside it. A mirror, and a layout without a report, came through a gate elsewhere or are
+    somebody's own. Raises PublicationRefused `gate-not-passed`.
+    """
     if not is_layout(path) or not report_folder(path).is_dir():
         return
     tested = _tested(report_folder(path))

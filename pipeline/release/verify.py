@@ -1,4 +1,4 @@
-"""What a mirror holds, verified to the last byte and cleared by what is attested there."""
+"""Verify what a mirror holds to the last byte, and clear it by what is attested there."""
 
 from __future__ import annotations
 
@@ -35,9 +35,12 @@ def verify(
     identity: ExpectedIdentity = EXPECT_OWN,
     allow_stale: bool = False,
 ) -> Verified:
-    """Verify what a reference names: every byte (without `contents`, of layers only that they are there), signatures
-    and the name in them, attestations, the recorded answers once more, and of a tag that may move that it points where
-    its newest signed move says. Raises UsageError `reference-missing`, VerificationError."""
+    """Verify what a reference names.
+
+    Verified are every byte (without `contents`, of layers only that they are there), signatures and the name in them,
+    attestations, the recorded answers once more, and of a tag that may move that it points where its newest signed move
+    says. Raises UsageError `reference-missing`, VerificationError.
+    """
     with mirror_access(workshop).repository(reference) as repository:
         try:
             expected = identity.of(repository)
@@ -64,8 +67,10 @@ def verified(
     expected: SignedIdentity | None,
     allow_stale: bool = False,
 ) -> Verified:
-    """The same, of a repository that is open, by one who wants to move a tag to it: PublicationRefused is raised if the
-    recorded answers do not carry that."""
+    """Verify what a reference names in an open repository, before a tag is moved to it.
+
+    It is as `verify`; PublicationRefused is raised if the recorded answers do not carry the move.
+    """
     for attempt in reversed(range(ATTEMPTS)):
         found = verify_held(
             repository,
@@ -98,8 +103,11 @@ def believed(
     names: Sequence[str],
     allow_stale: bool,
 ) -> TagStanding | None:
-    """Hold a tag that points to what was `found` against what is signed of it under one of `names`, and remember that;
-    None for the tag that never moves, whose name says what it points to. Raises VerificationError as `check_tag`."""
+    """Check the tag of what was `found` against what is signed of it, and remember that.
+
+    The tag points to what was `found`; what is signed is under one of `names`. None is returned for the tag that never
+    moves, whose name says what it points to. Raises VerificationError as `check_tag`.
+    """
     held = found.held
     if tag == immutable_tag(held.version, held.created, held.digest):
         return None
@@ -121,8 +129,10 @@ def believed(
 def clear_held(
     held: Held, tags: tuple[str, ...], repository: Repository, key: VerifyingKey, rules: MirrorRules
 ) -> Cleared:
-    """What a mirror holds, cleared by the evidence that `key` attests there. Going back is what a person wants who
-    names an older image, so what `tags` point to now is not asked about."""
+    """Clear what a mirror holds by the evidence that `key` attests there.
+
+    Going back is what a person wants who names an older image, so what `tags` point to now is not asked about.
+    """
     warrants = [Attested(image.digest, repository, key) for image in held.images]
     candidates = tuple(
         Candidate(image.manifest_bytes, image.config_bytes, warrant.evidence, warrant)
