@@ -1,5 +1,7 @@
-"""OCI images (image-spec 1.1): from layers to manifest and config, to a layout or an archive on disk, and back; and
-what is said of images: signatures and attestations.
+"""OCI images (image-spec 1.1): manifests, configs, layouts, archives and attestations.
+
+An image is made from layers and a configuration, written to a layout or an archive on disk, and read back; signatures
+and attestations say something of it.
 
 Everything is derived from an image's values, and `validate` trusts none of it: it recomputes every digest,
 size and diff_id and reports all that does not match.

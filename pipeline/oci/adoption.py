@@ -1,4 +1,4 @@
-"""Taking the image of a layout into the store, so that it can be unpacked and launched from there."""
+"""Load the image of a layout into the store, so that it can be unpacked and launched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pipeline.store import Store, copy_into
 
 
 def adopt_layout(path: Path, *, store: Store) -> Image:
-    """The one image in the layout at `path`, with every layer's blob in the store, its digest checked on the way.
+    """Return the one image in the layout at `path`, with every layer's blob in the store.
+
+    A layer that the store lacks is copied, and its digest checked on the way.
 
     Raises UsageError `not-a-layout` or `several-images`, VerificationError.
     """

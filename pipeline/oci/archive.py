@@ -1,5 +1,8 @@
-"""An image as one file: an OCI archive (a tar of its layout), or a Docker archive as `docker load`, `podman
-load` and skopeo's docker-archive: read it. The same layout always gives the same bytes."""
+"""Images as one file: an OCI archive (a tar of the layout) or a Docker archive.
+
+A Docker archive is what `docker load`, `podman load` and skopeo's docker-archive: read. The same layout always gives
+the same bytes.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Manifests that carry something else than an image (image-spec 1.1, manifest.md, "Guidelines for Artifact Usage"):
-made, and read back."""
+"""Write and read manifests of artifacts, which carry something else than an image.
+
+As in image-spec 1.1, manifest.md, "Guidelines for Artifact Usage".
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,11 @@ EMPTY = Descriptor(media_types.EMPTY, Digest.of(EMPTY_DATA), len(EMPTY_DATA))
 
 @dataclass(frozen=True, slots=True)
 class ArtifactManifest:
-    """What an artifact's manifest says. `artifact_type` is that of its config where it has none of its own
-    (distribution-spec 1.1, "Listing Referrers"); `annotations` are sorted."""
+    """The content of an artifact's manifest.
+
+    `artifact_type` is that of its config where it has none of its own (distribution-spec 1.1, "Listing Referrers");
+    `annotations` are sorted.
+    """
 
     artifact_type: str
     config: Descriptor
@@ -41,7 +46,9 @@ def make_referrer(
     subject: Descriptor,
     annotations: Mapping[str, str] | None = None,
 ) -> Artifact:
-    """An artifact that speaks of `subject`, with the empty config. `layers`: media type and bytes.
+    """Make an artifact that refers to `subject`, with the empty config.
+
+    `layers`: media type and bytes.
 
     Pure: the same values always give the same manifest.
     """
@@ -62,7 +69,10 @@ def make_referrer(
 
 
 def read_artifact(manifest: Manifest) -> ArtifactManifest:
-    """What a manifest says as an artifact. Raises VerificationError `document-malformed`, `digest-malformed`."""
+    """Parse a manifest as that of an artifact.
+
+    Raises VerificationError `document-malformed`, `digest-malformed`.
+    """
     if len(manifest.data) > DOCUMENT_LIMIT:
         raise VerificationError("document-malformed", f"a manifest has more than {DOCUMENT_LIMIT >> 20} MiB")
     document = Reader.parse(manifest.data, "manifest")

@@ -1,5 +1,8 @@
-"""A bill of materials as JSON, and back. There is one form for each bill: what is read has to say, byte for byte, what
-would be written, so a key that is there twice or another order is refused. Keys of a later release are passed over."""
+"""Write and read a bill of materials as canonical JSON.
+
+There is one form for each bill: what is read has to say, byte for byte, what would be written, so a key that is there
+twice or another order is refused. Keys of a later release are passed over.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,10 @@ def bill_bytes(bill: Bill) -> bytes:
 
 
 def parse_bill(data: bytes, place: str) -> Bill:
-    """JSON text → bill; `place` is what errors call it. Raises VerificationError `bill-malformed`,
-    `format-newer`."""
+    """Parse a bill from its JSON text.
+
+    `place` is what errors call it. Raises VerificationError `bill-malformed`, `format-newer`.
+    """
     try:
         document = Reader.parse(data, place)
         refuse_newer(place, document.get("format").number(), FORMAT)

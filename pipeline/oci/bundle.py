@@ -1,5 +1,7 @@
-"""Sigstore bundles (protobuf-specs, sigstore_bundle.proto, v0.3) with a statement signed by a key: what newer cosign
-and other sigstore clients read, attached to an image as a referrer.
+"""Sigstore bundles (protobuf-specs, sigstore_bundle.proto, v0.3) with a signed statement.
+
+The statement is signed by a key. Bundles are what newer cosign and other sigstore clients read, attached to an image as
+a referrer.
 
 A bundle made here has no certificate and no entry of a transparency log, only a hint of which key it needs; verifiers
 are told so (`--insecure-ignore-tlog`).
@@ -36,7 +38,10 @@ certificates some hundred. What is attested stands in it as one text."""
 
 
 def make_bundle(statement: Statement, key: SigningKey) -> bytes:
-    """A statement, signed, as a bundle. Pure: the same statement and key always give the same bytes."""
+    """Sign a statement and return it as a bundle.
+
+    Pure: the same statement and key always give the same bytes.
+    """
     envelope = seal(media_types.IN_TOTO, statement_bytes(statement), key)
     return canonical_json(
         {
@@ -54,8 +59,10 @@ def attest(
     created: int | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> Artifact:
-    """A signed statement as a referrer of `subject`. `created`: the image's, in seconds since the epoch; never the
-    clock, which would give another manifest each time. `annotations` are the manifest's, besides those of a bundle.
+    """Sign a statement and return it as a referrer of `subject`.
+
+    `created`: the image's, in seconds since the epoch; never the clock, which would give another manifest each time.
+    `annotations` are the manifest's, besides those of a bundle.
 
     Raises VerificationError `bundle-too-large`; ValueError if the statement is not about `subject`.
     """
@@ -76,8 +83,10 @@ def attest(
 
 
 def bundle_layer(manifest: Manifest) -> Descriptor:
-    """Where the bundle of a referrer is. Raises VerificationError `bundle-malformed` if it is no referrer with one
-    bundle that can be read."""
+    """Return the descriptor of the bundle that a referrer carries.
+
+    Raises VerificationError `bundle-malformed` if it is no referrer with one bundle that can be read.
+    """
     try:
         said = read_artifact(manifest)
     except VerificationError as error:
@@ -128,8 +137,11 @@ def verify_bundle(manifest: Manifest, blob: bytes, subject: Digest, key: Verifyi
 
 
 def unverified_statement(blob: bytes) -> Statement:
-    """What a bundle says, whoever signed it: for those who have no key, and say so. Raises VerificationError
-    `bundle-malformed`, `document-malformed`."""
+    """Return the statement in a bundle without checking its signature.
+
+    It is returned whoever signed it: for those who have no key, and say so. Raises VerificationError
+    `bundle-malformed`, `document-malformed`.
+    """
     return read_statement(_read_bundle(blob)[0].payload)
 
 

@@ -1,4 +1,4 @@
-"""What the documents that are attested of an image say of it, read back: its packages, and what it was built for."""
+"""Read an image's packages, platform and architecture back from its attested documents."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ _PROPERTY = "relbuild:"
 
 
 def listed_packages(document: bytes, place: str) -> tuple[ImagePackage, ...]:
-    """The RPMs in a CycloneDX document, sorted. Raises VerificationError `document-malformed` for one that does not say
-    of an RPM which it is."""
+    """Return the RPMs in a CycloneDX document, sorted.
+
+    Raises VerificationError `document-malformed` for one that does not say of an RPM which it is.
+    """
     components = Reader.parse(document, place).get("components").items()
     if len(components) > PACKAGES_MOST:
         raise _malformed(f"lists more than {PACKAGES_MOST} components", place)
@@ -51,8 +53,10 @@ def listed_packages(document: bytes, place: str) -> tuple[ImagePackage, ...]:
 
 
 def built_for(predicate: bytes, place: str) -> tuple[str, str]:
-    """Platform and RPM architecture that an image was built for, from SLSA's predicate. Raises VerificationError
-    `document-malformed`."""
+    """Return the platform and RPM architecture of an image from its SLSA predicate.
+
+    They are those that it was built for. Raises VerificationError `document-malformed`.
+    """
     parameters = Reader.parse(predicate, place).get("buildDefinition").get("externalParameters")
     return parameters.get("platform").text(), parameters.get("architecture").text()
 

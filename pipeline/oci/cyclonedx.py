@@ -1,4 +1,6 @@
-"""A bill of materials as a CycloneDX 1.6 document in JSON (https://cyclonedx.org/docs/1.6/json/).
+"""A bill of materials as a CycloneDX 1.6 document in JSON.
+
+The specification: https://cyclonedx.org/docs/1.6/json/
 
 The image is what the document is about, the RPMs are its components. What CycloneDX has no place for (layer, source
 package, repository, what a changelog names) stands in properties that begin with `relbuild:`. The only door to
@@ -39,8 +41,10 @@ _WEB = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]+")
 
 
 def cyclonedx_value(bill: Bill, serial: UUID, tool: tuple[str, str]) -> object:
-    """The document as a JSON value. `serial` names it, and no other document; `tool` is the name and version of
-    what makes it."""
+    """Return the CycloneDX document of a bill as a JSON value.
+
+    `serial` names it, and no other document; `tool` is the name and version of what makes it.
+    """
     image = _image(bill)
     packages = [_package(package, bill) for package in bill.packages]
     bom = Bom(
@@ -62,7 +66,7 @@ def cyclonedx_value(bill: Bill, serial: UUID, tool: tuple[str, str]) -> object:
 
 
 def cyclonedx_problems(text: str) -> list[str]:
-    """What the specification's strict schema finds wrong with a document, as sentences."""
+    """Validate a document with the specification's strict schema; return problems as sentences."""
     found = _validator().validate_str(text, all_errors=True)
     return [str(problem.data) for problem in found or ()]
 

@@ -1,7 +1,8 @@
-"""Envelopes that hold what is signed and its signature (DSSE 1.0, protocol.md and envelope.md).
+"""DSSE 1.0 envelopes: a payload and its signatures (protocol.md and envelope.md).
 
 Not the payload's JSON is signed but its bytes with their type before them, so nobody has to agree on how JSON is
-written."""
+written.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +20,17 @@ SIGNATURES_LIMIT = 16
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A payload, what kind it is of, and signatures of both. Nothing in it is to be believed before `signed_by`."""
+    """A payload, its type, and signatures of both.
+
+    Nothing in it is to be believed before `signed_by`.
+    """
 
     payload_type: str
     payload: bytes = field(repr=False)
     signatures: tuple[bytes, ...]
 
     def signed_by(self, key: VerifyingKey) -> bool:
-        """Is one of the signatures by `key`?"""
+        """Return True if one of the signatures is by `key`."""
         data = pre_authentication(self.payload_type, self.payload)
         return any(key.verifies(signature, data) for signature in self.signatures)
 
@@ -43,7 +47,10 @@ def seal(payload_type: str, payload: bytes, key: SigningKey) -> Envelope:
 
 
 def envelope_json(envelope: Envelope) -> dict[str, object]:
-    """The envelope's JSON. Without `keyid`, which nobody may rely on: a bundle has a hint of its own."""
+    """Return the JSON of an envelope, without `keyid`.
+
+    Nobody may rely on `keyid`: a bundle has a hint of its own.
+    """
     return {
         "payload": base64.b64encode(envelope.payload).decode(),
         "payloadType": envelope.payload_type,

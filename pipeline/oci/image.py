@@ -1,5 +1,7 @@
-"""From layers and a configuration to the exact bytes of config and manifest, and back (image-spec 1.1,
-config.md and manifest.md)."""
+"""Write and parse the exact bytes of an image's config and manifest.
+
+They are made from layers and a configuration, and read back (image-spec 1.1, config.md and manifest.md).
+"""
 
 from __future__ import annotations
 
@@ -67,8 +69,11 @@ INDEX_LIMIT = 100
 
 
 def make_index(images: Sequence[Image], annotations: Mapping[str, str] | None = None) -> Manifest:
-    """An index over images of several architectures (image-index.md), sorted by architecture: pure, like `make_image`.
-    It carries the annotations that all its images have in common besides `annotations`, which win."""
+    """Make an index over images of several architectures (image-index.md).
+
+    Its manifests are sorted by architecture. Pure, like `make_image`. It carries the annotations that all its images
+    have in common besides `annotations`, which win.
+    """
     ordered = sorted(images, key=lambda image: (image.config.architecture, image.config.variant))
     common = set.intersection(*(set(_notes(image).items()) for image in ordered)) if ordered else set()
     return Manifest(
@@ -88,7 +93,10 @@ def make_index(images: Sequence[Image], annotations: Mapping[str, str] | None = 
 
 
 def parse_index(data: bytes, place: str = "index") -> tuple[Descriptor, ...]:
-    """The manifests that an index lists. Raises VerificationError `document-malformed`, `index-too-long`."""
+    """Return the descriptors of the manifests that an index lists.
+
+    Raises VerificationError `document-malformed`, `index-too-long`.
+    """
     items = Reader.parse(data, place).get("manifests").items()
     if len(items) > INDEX_LIMIT:
         raise VerificationError("index-too-long", f"{place} lists {len(items)} manifests, more than {INDEX_LIMIT}")
@@ -96,8 +104,11 @@ def parse_index(data: bytes, place: str = "index") -> tuple[Descriptor, ...]:
 
 
 def end_of_life(manifest: bytes) -> str:
-    """The day (`2027-04-30`) until which the product of an image or index is kept up, as its manifest says; "" if it
-    says none, or what is no date. Raises VerificationError `document-malformed`."""
+    """Return the product's end-of-life date (`2027-04-30`) from a manifest's annotations.
+
+    It is the day until which the product of an image or index is kept up; "" if the manifest says none, or what is no
+    date. Raises VerificationError `document-malformed`.
+    """
     notes = Reader.parse(manifest, "manifest").get("annotations").members()
     text = notes[media_types.END_OF_LIFE].text() if media_types.END_OF_LIFE in notes else ""
     try:
@@ -211,7 +222,7 @@ class Reader:
 
     @property
     def missing(self) -> bool:
-        """Is there nothing?"""
+        """Return True if there is no value here."""
         return self._value is None
 
     def text(self, default: str | None = None) -> str:
@@ -223,7 +234,10 @@ class Reader:
         return self._value
 
     def number(self) -> int:
-        """A number, not negative, of 63 bits at most: what a size in Go's libraries can be, and a file's."""
+        """Return the value as a number, not negative, of 63 bits at most.
+
+        That is what a size in Go's libraries can be, and a file's.
+        """
         if not isinstance(self._value, int) or isinstance(self._value, bool) or not 0 <= self._value <= _NUMBER_MOST:
             raise self._wrong("a number")
         return self._value
@@ -302,7 +316,10 @@ def _restored(key: ImageKey, value: Reader) -> Any:  # noqa: ANN401  as the key 
 
 
 def parse_image(name: str, reference: str, manifest_bytes: bytes, config_bytes: bytes) -> Image:
-    """An image from its documents' bytes. Raises VerificationError when they do not fit each other."""
+    """Parse an image from the bytes of its manifest and config.
+
+    Raises VerificationError when they do not fit each other.
+    """
     manifest = Reader.parse(manifest_bytes, "manifest")
     descriptors = [item.descriptor() for item in manifest.get("layers").items()]
     config, diff_ids = parse_config(config_bytes)

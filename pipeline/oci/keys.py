@@ -1,4 +1,4 @@
-"""Keys that sign and keys that verify, of the kinds that the world's verifiers take, from the files that people have.
+"""Signing and verifying keys, loaded from files, of the kinds that all verifiers accept.
 
 ECDSA on P-256, and RSA (PKCS #1 v1.5) of 2048, 3072 and 4096 bits, both with SHA-256: that is where all agree. On
 P-384, P-521 and Ed25519 they do not: what `cosign sign` 3.1 signs with such a key, its own `cosign verify --key`
@@ -83,7 +83,7 @@ class VerifyingKey:
         return _kind(_public(self.der))
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
-        """Is `signature` (DER for ECDSA) this key's signature of `data`?"""
+        """Return True if `signature` (DER for ECDSA) is this key's signature of `data`."""
         key = _public(self.der)
         try:
             if isinstance(key, ec.EllipticCurvePublicKey):
@@ -124,7 +124,9 @@ def generate_key(password: bytes) -> tuple[bytes, bytes]:
 def load_signing_key(
     source: bytes | Path, password: PasswordSource | None = None, *, progress: Progress = QUIET
 ) -> SigningKey:
-    """A key file (PKCS #8 or SEC 1 in PEM, plain or encrypted, or cosign's encrypted form), or its content → a key.
+    """Load a private key from a file or from a file's content.
+
+    The file is PKCS #8 or SEC 1 in PEM, plain or encrypted, or cosign's encrypted form.
 
     A file that others than its owner can read is warned of. Raises UsageError: `key-unreadable`, `key-malformed`,
     `key-not-private`, `key-kind`, `key-password-missing`, `key-password-wrong`, `key-derivation-costly`.
@@ -139,8 +141,11 @@ def load_signing_key(
 def load_verifying_key(
     source: bytes | Path, password: PasswordSource | None = None, *, progress: Progress = QUIET
 ) -> VerifyingKey:
-    """A public key file in PEM, or a private one (as `load_signing_key` reads them), or its content → the public key.
-    Raises UsageError with the codes of `load_signing_key`."""
+    """Load a public key from a file or from a file's content.
+
+    The file is a public key in PEM, or a private one (as `load_signing_key` reads them), of which the public key is
+    returned. Raises UsageError with the codes of `load_signing_key`.
+    """
     data, place = _content(source, progress)
     label, _ = pem_block(data, place)
     if not label.endswith("PUBLIC KEY"):

@@ -23,7 +23,7 @@ LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 def blob_path(layout: Path, digest: Digest) -> Path:
-    """Where a blob stands in a layout."""
+    """Return the path of a blob in a layout."""
     return layout / "blobs" / "sha256" / digest.hex
 
 
@@ -36,8 +36,9 @@ def index_bytes(image: Image) -> bytes:
 
 
 def write_layout(image: Image, *, store: Store, target: Path) -> None:
-    """Put `image` at `target` as an OCI layout, its layers from the store. What stood there is replaced in one
-    step; the same image there is not touched.
+    """Write `image` to `target` as an OCI layout, with its layers from the store.
+
+    What stood there is replaced in one step; the same image there is not touched.
 
     Raises VerificationError `blob-missing` or `blob-damaged` for a layer, UsageError `not-a-layout` if
     something else stands at `target`.
@@ -73,7 +74,9 @@ def write_layout(image: Image, *, store: Store, target: Path) -> None:
 
 
 def read_layout(path: Path) -> Image:
-    """The image in a layout that holds one. Its documents are verified, its layers are not (`validate`).
+    """Read the image in a layout that holds one.
+
+    Its documents are verified, its layers are not (`validate`).
 
     Raises UsageError `not-a-layout` or `several-images`, VerificationError.
     """
@@ -93,8 +96,10 @@ def read_layout(path: Path) -> Image:
 
 
 def read_document(path: Path) -> bytes:
-    """A small file's bytes. Raises UsageError `not-a-layout` if it is missing, VerificationError if it is
-    large."""
+    """Return the bytes of a small file of a layout.
+
+    Raises UsageError `not-a-layout` if it is missing, VerificationError if it is large.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(DOCUMENT_LIMIT + 1)

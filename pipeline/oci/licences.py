@@ -1,4 +1,6 @@
-"""What a header's License tag says, as an SPDX licence expression where it is one (SPDX 2.3, annex D).
+"""Convert an RPM header's License tag into an SPDX licence expression, where it is one.
+
+The expressions are those of SPDX 2.3, annex D.
 
 Distributions moved to SPDX's names some years ago; what was packaged before, or by others, says `GPLv2+` or
 `See COPYING`. That is kept as it is written, as a licence of a name of our own, and nothing is guessed.
@@ -22,8 +24,11 @@ _REFERENCE = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
 
 @cache
 def _licensing() -> Licensing:
-    """The SPDX list as the library has it, without what its makers add to it: names of their own, and other names
-    that they take for a licence of the list, so that a distribution's `LicenseRef-` became another one."""
+    """Return the library's SPDX list without what its makers added to it.
+
+    They added names of their own, and other names that they take for a licence of the list, so that a distribution's
+    `LicenseRef-` became another one.
+    """
     return Licensing(
         [
             LicenseSymbol(
@@ -39,7 +44,10 @@ def _licensing() -> Licensing:
 
 @lru_cache(maxsize=4096)
 def licence_expression(tag: str) -> LicenseExpression | None:
-    """The SPDX expression that a tag is, None if it is none (also for an empty tag). It may hold `LicenseRef-…`."""
+    """Parse a tag as an SPDX expression; None if it is none.
+
+    An empty tag is none. The expression may hold `LicenseRef-…`.
+    """
     if not tag.strip() or len(tag) > LICENCE_LIMIT:
         return None
     try:
@@ -57,5 +65,8 @@ def licence_references(tag: str) -> tuple[str, ...]:
 
 
 def own_licence(tag: str) -> LicenseExpression:
-    """A licence of our own for a tag that is no expression: `LicenseRef-` with a digest of its text."""
+    """Make a `LicenseRef-` licence for a tag that is no SPDX expression.
+
+    It is a licence of our own, named by a digest of the tag's text.
+    """
     return _licensing().parse(f"LicenseRef-relbuild-{hashlib.sha256(tag.encode()).hexdigest()[:16]}")

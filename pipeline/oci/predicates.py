@@ -1,5 +1,7 @@
-"""Names of what is attested of images: the types of predicates, as verifiers know them (`cosign verify-attestation
---type`)."""
+"""Predicate types of the attestations of images.
+
+They are named as verifiers know them (`cosign verify-attestation --type`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Package URLs: the name of a package that the world's scanners know (purl-spec, types `rpm` and `oci`)."""
+"""Package URLs (purl-spec, types `rpm` and `oci`): names of packages that scanners know."""
 
 from __future__ import annotations
 
@@ -28,14 +28,19 @@ _NAMESPACES = {
 
 
 def vendor_namespace(vendor: str) -> str:
-    """The namespace of a vendor: a distribution's well-known one, else the vendor's name in lower case with `-`
-    for what is neither letter nor digit."""
+    """Return the purl namespace of a vendor.
+
+    A distribution's well-known one, else the vendor's name in lower case with `-` for what is neither letter nor digit.
+    """
     plain = " ".join(vendor.lower().split())
     return _NAMESPACES.get(plain) or re.sub(r"[^a-z0-9.]+", "-", plain).strip("-.") or UNKNOWN_VENDOR
 
 
 def package_url(nevra: Nevra, vendor: str, source_rpm: str) -> PackageURL:
-    """`pkg:rpm/VENDOR/NAME@VERSION-RELEASE?arch=…&epoch=…&upstream=…`; the epoch is left out when it is 0."""
+    """Return the package URL of an RPM.
+
+    It is `pkg:rpm/VENDOR/NAME@VERSION-RELEASE?arch=…&epoch=…&upstream=…`; the epoch is left out when it is 0.
+    """
     return PackageURL(
         "rpm",
         vendor_namespace(vendor),
@@ -50,8 +55,10 @@ def package_url(nevra: Nevra, vendor: str, source_rpm: str) -> PackageURL:
 
 
 def source_url(source_rpm: str, vendor: str) -> PackageURL | None:
-    """The same for a source package by the name of its file (`NAME-VERSION-RELEASE.src.rpm`); None for another
-    name."""
+    """Return the package URL of a source RPM, from the name of its file.
+
+    The name is `NAME-VERSION-RELEASE.src.rpm`; None for another name.
+    """
     found = re.fullmatch(r"(.+)-([^-]+-[^-]+)\.(?:no)?src\.rpm", source_rpm)
     return PackageURL("rpm", vendor_namespace(vendor), found[1], found[2], {"arch": "src"}) if found else None
 

@@ -1,4 +1,7 @@
-"""What a build was made of as JSON, and back, in one form only, as `pipeline.oci.bill`."""
+"""Write and read the record of a build's inputs as canonical JSON.
+
+There is one form only, as in `pipeline.oci.bill`.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,10 @@ def record_bytes(record: BuildRecord) -> bytes:
 
 
 def parse_record(data: bytes, place: str) -> BuildRecord:
-    """JSON text → record; `place` is what errors call it. Raises VerificationError `record-malformed`,
-    `format-newer`."""
+    """Parse a build record from its JSON text.
+
+    `place` is what errors call it. Raises VerificationError `record-malformed`, `format-newer`.
+    """
     try:
         document = Reader.parse(data, place)
         refuse_newer(place, document.get("format").number(), FORMAT)

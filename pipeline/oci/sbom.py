@@ -1,4 +1,4 @@
-"""Software bills of materials, in the two forms that the world reads: SPDX 2.3 and CycloneDX 1.6, as JSON.
+"""Software bills of materials as SPDX 2.3 and CycloneDX 1.6 documents, in JSON.
 
 The one idea: a document is a function of the bill. Its name is made from the image's digest and the bill's, its
 time is the image's, and everything is sorted; so the same bill gives the same bytes, and what is published again is
@@ -30,7 +30,7 @@ class SbomForm(StrEnum):
 
     @property
     def file_name(self) -> str:
-        """What the document is called in a report's folder."""
+        """Return the name of the document's file in a report's folder."""
         return f"sbom.{self}.json"
 
 
@@ -49,8 +49,10 @@ def sbom_bytes(bill: Bill, form: SbomForm) -> bytes:
 
 
 def sbom_problems(data: bytes, form: SbomForm) -> list[str]:
-    """What the form's own validator finds wrong with a document, as sentences; none for a good one. Raises
-    VerificationError `sbom-malformed` for what is no JSON."""
+    """Validate a document with its form's own validator; return problems as sentences.
+
+    None for a good one. Raises VerificationError `sbom-malformed` for what is no JSON.
+    """
     try:
         if form is SbomForm.SPDX:
             from pipeline.oci.spdx import spdx_problems
@@ -69,7 +71,10 @@ def sbom_versions() -> tuple[tuple[str, str], ...]:
 
 
 def _serial(bill: Bill, form: SbomForm) -> UUID:
-    """Two documents that differ have different names, also where they are about one image (a package may have come
-    from another repository)."""
+    """Return the UUID that names the document of a bill in a form.
+
+    Two documents that differ have different names, also where they are about one image (a package may have come from
+    another repository).
+    """
     image = uuid5(NAMESPACE_URL, f"https://relbuild.org/image/{bill.digest}")
     return uuid5(image, f"{form} {Digest.of(bill_bytes(bill))} {dict(sbom_versions())}")

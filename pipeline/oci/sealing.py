@@ -1,4 +1,6 @@
-"""Private keys under a password: cosign's own form, and what PKCS #8 asks for before it can be opened.
+"""Encrypt and decrypt private keys in cosign's form, and bound the cost of decryption.
+
+Also what a file in PKCS #8 asks for is checked here, before it can be opened.
 
 cosign's form (securesystemslib's "encrypted", as go-securesystemslib writes it) is JSON in PEM: scrypt makes a key from
 the password, NaCl's secretbox (XSalsa20 and Poly1305) keeps the PKCS #8 bytes. How costly the derivation is stands in
@@ -43,8 +45,10 @@ _SCRYPT_OID = bytes.fromhex("2b06010401da47040b")
 
 
 def pem_block(data: bytes, place: str) -> tuple[str, bytes]:
-    """The label and the bytes of the first PEM block (RFC 7468) that is a key. Parameters before an EC key, as
-    OpenSSL writes them, are passed over. Raises UsageError `key-malformed`."""
+    """Return the label and the bytes of the first PEM block (RFC 7468) that is a key.
+
+    Parameters before an EC key, as OpenSSL writes them, are passed over. Raises UsageError `key-malformed`.
+    """
     for match in _PEM.finditer(data):
         label = match[1].decode("ascii")
         if not label.endswith("PARAMETERS"):
@@ -84,7 +88,9 @@ def seal_private_key(der: bytes, password: bytes) -> bytes:
 
 
 def unseal_private_key(body: bytes, password: bytes, place: str) -> bytes:
-    """What stands in PEM in cosign's form → PKCS #8 bytes.
+    """Decrypt the body of a private key in cosign's form, and return PKCS #8 bytes.
+
+    The body is what stands in the PEM block.
 
     Raises UsageError `key-malformed`, `key-derivation-costly`, `key-password-wrong`.
     """

@@ -10,9 +10,12 @@ _HISTORY = ("rootfs", "history")
 
 
 def settings(config: bytes) -> Mapping[str, str]:
-    """The settings of a config that was parsed before (`parse_config`), by the names of config.md: `architecture`,
-    `StopSignal`, `Env.PATH`, `Labels.NAME`, `ExposedPorts.8080/tcp`. Lists other than Env are JSON. Settings that
-    relbuild does not write (a health check, say) are among them."""
+    """Return the settings of a config as flat names and texts.
+
+    The config was parsed before (`parse_config`). The names are those of config.md: `architecture`, `StopSignal`,
+    `Env.PATH`, `Labels.NAME`, `ExposedPorts.8080/tcp`. Lists other than Env are JSON. Settings that relbuild does not
+    write (a health check, say) are among them.
+    """
     document: dict[str, object] = json.loads(config)
     run = document.pop("config", None)
     flat = {name: value for name, value in document.items() if name not in _HISTORY}

@@ -1,5 +1,7 @@
-"""cosign's first form of signature, the only one that podman and older cosign read: a manifest under the tag
-`sha256-HEX.sig` with one layer for each signature.
+"""cosign's simple signing: signatures in a manifest under the tag `sha256-HEX.sig`.
+
+It is cosign's first form of signature, the only one that podman and older cosign read. The manifest has one layer for
+each signature.
 
 A layer's bytes are what is signed (containers/image, "atomic container signature", with sigstore's type): the digest of
 the image, and the name under which it was signed. The signature itself stands in the layer's annotation. An image that
@@ -37,8 +39,11 @@ PAYLOAD_LIMIT = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class SimpleSignature:
-    """What one layer claims. `digest`: the image; `identity`: the name under which it was signed; both None where the
-    payload cannot be read. `problem`: why it does not hold, or None."""
+    """The claim of one layer of a signature manifest.
+
+    `digest`: the image; `identity`: the name under which it was signed; both None where the payload cannot be read.
+    `problem`: why it does not hold, or None.
+    """
 
     layer: Descriptor
     digest: Digest | None
@@ -47,12 +52,15 @@ class SimpleSignature:
 
 
 def signature_tag(digest: Digest) -> str:
-    """Where the signatures of an image or index stand: `sha256-HEX.sig`."""
+    """Return the tag of the signatures of an image or index: `sha256-HEX.sig`."""
     return f"sha256-{digest.hex}.sig"
 
 
 def signature_payload(digest: Digest, identity: str) -> bytes:
-    """What is signed, exactly in cosign's bytes. `identity` is `HOST/NAME` as those who pull name it."""
+    """Return the bytes that are signed, exactly as cosign writes them.
+
+    `identity` is `HOST/NAME` as those who pull name it.
+    """
     value = {
         "critical": {
             "identity": {"docker-reference": identity},
@@ -92,9 +100,11 @@ def sign_simply(digest: Digest, identity: str, key: SigningKey, existing: Manife
 
 
 def join_signatures(present: Manifest, more: Manifest) -> Artifact:
-    """The signature manifest with those of `present`, and then those of `more` that are not among them. Its blobs are
-    the config alone: payloads are where both manifests are. Raises VerificationError `document-malformed`,
-    `signatures-too-many`."""
+    """Return the signature manifest with the signatures of both manifests.
+
+    Those of `present` come first, and then those of `more` that are not among them. Its blobs are the config alone:
+    payloads are where both manifests are. Raises VerificationError `document-malformed`, `signatures-too-many`.
+    """
     layers = list(read_artifact(present).layers)
     missing = [layer for layer in read_artifact(more).layers if layer not in layers]
     if not missing:
@@ -111,8 +121,10 @@ def check_signatures(
     key: VerifyingKey,
     identity: str | None = None,
 ) -> tuple[SimpleSignature, ...]:
-    """Every signature in a signature manifest, with what is wrong with it as a signature of `subject` by `key`, and, if
-    `identity` is given, under that name (with or without a tag).
+    """Check every signature in a signature manifest, and return each with its problem.
+
+    The problem is what is wrong with it as a signature of `subject` by `key`, and, if `identity` is given, under that
+    name (with or without a tag).
 
     `payloads`: the layers' bytes by the digest that the manifest gives. Raises VerificationError `document-malformed`,
     `signatures-too-many`. The problems' codes: `signature-malformed`, `signature-altered`, `signature-wrong-key`,
@@ -133,8 +145,11 @@ def verify_signatures(
     key: VerifyingKey,
     identity: str | None = None,
 ) -> tuple[SimpleSignature, ...]:
-    """Those signatures of `check_signatures` that hold. Raises VerificationError with all problems if none does:
-    `signature-missing` if there are none at all, else the codes given there."""
+    """Return the signatures that hold, of those of `check_signatures`.
+
+    Raises VerificationError with all problems if none does: `signature-missing` if there are none at all, else the
+    codes given there.
+    """
     checked = check_signatures(manifest, payloads, subject, key, identity)
     good = tuple(signature for signature in checked if signature.problem is None)
     if good:
@@ -148,7 +163,10 @@ def verify_signatures(
 
 
 def _nearest(problems: Sequence[Problem]) -> list[Problem]:
-    """Other people's keys are no news when a signature by ours is there and fails: what says most comes first."""
+    """Sort problems with `signature-wrong-key` last.
+
+    Other people's keys are no news when a signature by ours is there and fails: what says most comes first.
+    """
     return sorted(problems, key=lambda problem: problem.code == "signature-wrong-key")
 
 
@@ -224,7 +242,10 @@ def _of_layers(layers: Sequence[Descriptor]) -> Artifact:
 
 
 def _config(layers: Sequence[Descriptor]) -> bytes:
-    """A config as cosign writes it: the payloads are not compressed, so their digests are their diff_ids."""
+    """Return a config as cosign writes it.
+
+    The payloads are not compressed, so their digests are their diff_ids.
+    """
     return canonical_json(
         {
             "architecture": "",

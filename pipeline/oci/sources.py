@@ -1,4 +1,7 @@
-"""The corresponding source packages of an image, as an artifact that goes with it, for licences that demand them."""
+"""The corresponding source packages of an image, as an artifact.
+
+It goes with the image, for licences that demand them.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,10 @@ class SourceFile:
 
 
 def sources_artifact(files: Sequence[SourceFile], subject: Descriptor, created: int) -> Artifact:
-    """Source RPMs as a referrer of `subject`. `created`: the image's own time, in seconds since the epoch. Pure: the
-    same files always give the same manifest."""
+    """Make a referrer of `subject` with source RPMs as layers.
+
+    `created`: the image's own time, in seconds since the epoch. Pure: the same files always give the same manifest.
+    """
     ordered = sorted(files, key=lambda one: (one.name, one.digest))
     layers = [Descriptor(SOURCE_RPM, one.digest, one.size, ((media_types.TITLE, one.name),)) for one in ordered]
     data = canonical_json(

@@ -1,4 +1,6 @@
-"""A bill of materials as an SPDX 2.3 document in JSON (https://spdx.github.io/spdx-spec/v2.3/).
+"""A bill of materials as an SPDX 2.3 document in JSON.
+
+The specification: https://spdx.github.io/spdx-spec/v2.3/
 
 The document describes the image, a package that contains its layers, which contain the RPMs, each generated from
 its source package. Nothing is concluded: what is said of licences is what the headers declare. The only door to
@@ -48,8 +50,10 @@ _WEB = re.compile(r"https?://[A-Za-z0-9]+([.-][A-Za-z0-9]+)*\.[A-Za-z]{2,}(:[0-9
 
 
 def spdx_value(bill: Bill, namespace: str, tool: str) -> object:
-    """The document as a JSON value. `namespace` is its URI, which no other document has; `tool` is the name and
-    version of what makes it."""
+    """Return the SPDX document of a bill as a JSON value.
+
+    `namespace` is its URI, which no other document has; `tool` is the name and version of what makes it.
+    """
     document = Document(
         creation_info=CreationInfo(
             spdx_version=VERSION,
@@ -73,7 +77,7 @@ def spdx_value(bill: Bill, namespace: str, tool: str) -> object:
 
 
 def spdx_problems(text: str) -> list[str]:
-    """What the specification's own validator finds wrong with a document, as sentences."""
+    """Validate a document with the specification's own validator; return problems as sentences."""
     try:
         document = JsonLikeDictParser().parse(json.loads(text))  # type: ignore[no-untyped-call]
     except SPDXParsingError as error:
@@ -221,7 +225,10 @@ def _layer_id(number: int) -> str:
 
 
 def _package_id(package: BilledPackage) -> str:
-    """A name that holds letters, digits, `.` and `-` only; the checksum tells apart what they make alike."""
+    """Return the SPDX identifier of a package.
+
+    It is a name that holds letters, digits, `.` and `-` only; the checksum tells apart what they make alike.
+    """
     return f"SPDXRef-Package-{_plain(str(package.nevra))}-{package.checksum.short}"
 
 

@@ -1,5 +1,7 @@
-"""What is attested: in-toto statements (in-toto attestation framework, statement.md v1), and the provenance of an image
-as one of their predicates (SLSA v1.0, provenance.md)."""
+"""in-toto statements, and the provenance of an image as an SLSA predicate.
+
+As in the in-toto attestation framework (statement.md v1) and SLSA v1.0 (provenance.md).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ SUBJECT_LIMIT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a statement is about. `name` is for people, and may be empty."""
+    """The subject of a statement, by digest.
+
+    `name` is for people, and may be empty.
+    """
 
     digest: Digest
     name: str = ""
@@ -45,7 +50,9 @@ class Statement:
 
 
 def statement_bytes(statement: Statement) -> bytes:
-    """Statement → the bytes to sign. The predicate goes in byte for byte, since an SBOM may have tens of MiB.
+    """Serialize a statement to the bytes to sign.
+
+    The predicate goes in byte for byte, since an SBOM may have tens of MiB.
 
     Raises ValueError if the predicate is not a JSON object.
     """
@@ -61,7 +68,9 @@ def statement_bytes(statement: Statement) -> bytes:
 
 
 def read_statement(data: bytes, place: str = "statement") -> Statement:
-    """Signed bytes → statement; its predicate as canonical JSON, which for one that was made here are the same bytes.
+    """Parse a statement from its signed bytes.
+
+    Its predicate is canonical JSON, which for one that was made here are the same bytes.
 
     Subjects without a sha256 are left out. Raises VerificationError `document-malformed`.
     """
@@ -81,7 +90,9 @@ def read_statement(data: bytes, place: str = "statement") -> Statement:
 
 
 def provenance_predicate(provenance: Provenance) -> bytes:
-    """Provenance → SLSA's predicate, canonical JSON. Pure: without times unless the provenance has them.
+    """Return the SLSA predicate of a provenance, as canonical JSON.
+
+    Pure: without times unless the provenance has them.
 
     Parameters name what was asked for; by digest it stands among the dependencies, as the specification wants it.
     """

@@ -1,4 +1,7 @@
-"""Is a layout what it says it is? Everything is recomputed, and every mismatch is reported, not the first."""
+"""Validate a layout: recompute every digest, and report every mismatch.
+
+Every mismatch is reported, not only the first.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ class _Found:
             raise _Enough
 
     def attempt(self, look: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
-        """Look at one thing; what makes that impossible is a problem, and the next thing is looked at."""
+        """Run one check; record what makes it impossible as a problem, so that others go on."""
         try:
             look(*args, **kwargs)
         except RelbuildError as error:
@@ -69,7 +72,7 @@ class _Found:
                 self.add(problem.code, problem.message, problem.place or "")
 
     def blob(self, descriptor: Descriptor, place: str) -> bool:
-        """Are the bytes of a descriptor here, and right?"""
+        """Return True if the blob of a descriptor is here and right; record a problem if not."""
         self.referred.add(descriptor.digest.hex)
         if descriptor.digest in self.checked:
             return self.checked[descriptor.digest]
