@@ -1,4 +1,7 @@
-"""Paths that mean the same in every working directory: those of work that leaves the process that read them."""
+"""Absolute paths, which mean the same in every working directory.
+
+They are those of work that leaves the process that read them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ AbsolutePath = NewType("AbsolutePath", Path)
 
 
 def absolute(path: Path) -> AbsolutePath:
-    """Resolve a path against the working directory. Links and `..` in it stay as they are written."""
+    """Resolve a path against the working directory.
+
+    Links and `..` in it stay as they are written.
+    """
     return AbsolutePath(path.absolute())
 
 

@@ -1,4 +1,4 @@
-"""Who is who in an image: names and their numbers."""
+"""The users and groups of an image: names and their numbers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pipeline.model.recipe import Group, User
 
 @dataclass(frozen=True, slots=True)
 class AccountTable:
-    """All users and groups of an image, sorted by number then name. `root` (0) is always in it. `members` are
-    (group, user) pairs of supplementary membership."""
+    """All users and groups of an image, sorted by number then name.
+
+    `root` (0) is always in it. `members` are (group, user) pairs of supplementary membership.
+    """
 
     users: tuple[User, ...]
     groups: tuple[Group, ...]

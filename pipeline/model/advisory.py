@@ -1,5 +1,7 @@
-"""What repositories say of the fixes that they offer, and how much of that may be lacking. Values without I/O; times
-are milliseconds since the epoch."""
+"""Security advisories of repositories, and the threshold for fixes that an image lacks.
+
+Values without I/O; times are milliseconds since the epoch.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,10 @@ _EVR = re.compile(r"(?:(\d{1,9}):)?([^-:\s]+)-([^-\s]+)")
 
 @dataclass(frozen=True, slots=True)
 class FixedPackage:
-    """A package in an advisory: in `evr` (`[epoch:]version-release`) it is fixed. `module` is the stream that it
-    belongs to (`nodejs:20`), "" if none; for whom that stream is off, it fixes nothing."""
+    """A package in an advisory: in `evr` (`[epoch:]version-release`) it is fixed.
+
+    `module` is the stream that it belongs to (`nodejs:20`), "" if none; for whom that stream is off, it fixes nothing.
+    """
 
     name: str
     arch: str
@@ -39,8 +43,11 @@ class FixedPackage:
 
 @dataclass(frozen=True, slots=True)
 class Advisory:
-    """One `update` of a repository's updateinfo. `kind` is its type in lower case (`security`, `bugfix`, …), `severity`
-    one of SEVERITIES, `issued` 0 where that cannot be read, `repository` the id of who gives it."""
+    """One `update` of a repository's updateinfo.
+
+    `kind` is its type in lower case (`security`, `bugfix`, …), `severity` one of SEVERITIES, `issued` 0 where that
+    cannot be read, `repository` the id of who gives it.
+    """
 
     id: str
     kind: str
@@ -54,8 +61,11 @@ class Advisory:
 
 @dataclass(frozen=True, slots=True)
 class Advisories:
-    """All that a platform's repositories say. `heard` are the ids of those that have an updateinfo, `silent` of those
-    that have none, which says nothing good of their packages. `notes` are sentences about what was not understood."""
+    """All advisories of a platform's repositories.
+
+    `heard` are the ids of the repositories that have an updateinfo, `silent` of those that have none, which says
+    nothing good of their packages. `notes` are sentences about what was not understood.
+    """
 
     given: tuple[Advisory, ...]
     heard: tuple[str, ...] = ()
@@ -65,8 +75,10 @@ class Advisories:
 
 @dataclass(frozen=True, slots=True)
 class ImagePackage:
-    """A package in an image: `source` is the file name of its source package, `repository` the id of where it came from
-    ("": not told)."""
+    """A package in an image.
+
+    `source` is the file name of its source package, `repository` the id of where it came from ("": not told).
+    """
 
     nevra: Nevra
     source: str = ""
@@ -74,7 +86,10 @@ class ImagePackage:
 
     @classmethod
     def of(cls, name: str, evr: str, arch: str, source: str = "", repository: str = "") -> ImagePackage:
-        """From the `[epoch:]version-release` that bills and reports have. Raises ValueError for another form."""
+        """Make one from the `[epoch:]version-release` that bills and reports have.
+
+        Raises ValueError for another form.
+        """
         found = _EVR.fullmatch(evr)
         if found is None:
             raise ValueError(f"'{evr[:80]}' is not [epoch:]version-release")
@@ -91,7 +106,10 @@ class Threshold:
 
     @classmethod
     def parse(cls, text: str) -> Threshold:
-        """`important`, `important:7`; `none` for any severity. Raises UsageError `threshold-malformed`."""
+        """Parse `important`, `important:7`; `none` for any severity.
+
+        Raises UsageError `threshold-malformed`.
+        """
         word, colon, number = text.strip().lower().partition(":")
         severity = "" if word == "none" else word
         if not word or severity not in SEVERITIES or (colon and not re.fullmatch(r"[0-9]{1,6}", number)):
@@ -112,13 +130,15 @@ def age_in_days(issued: int, now: int) -> int | None:
 
 
 def rank(severity: str) -> int:
-    """Where a severity stands among SEVERITIES: the worst is 0."""
+    """Return the index of a severity in SEVERITIES: the worst is 0."""
     return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)
 
 
 def exceeding(threshold: Threshold, missing: Iterable[MissingFix], now: int) -> tuple[MissingFix, ...]:
-    """Those of `missing` that are as bad and as old as `threshold` says, `now` in milliseconds since the epoch. What
-    has no date counts as old; what is no security fix never counts."""
+    """Return those of `missing` that are as bad and as old as `threshold` says.
+
+    `now` is in milliseconds since the epoch. What has no date counts as old; what is no security fix never counts.
+    """
     found = []
     for fix in missing:
         age = age_in_days(fix.issued, now)

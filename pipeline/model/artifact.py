@@ -1,4 +1,4 @@
-"""What a mirror holds beside blobs: manifests and indexes, and how those that speak of others refer to them."""
+"""Manifests and indexes of a mirror, and the referrers among them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pipeline.model.image import Descriptor
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest or index, exactly as its bytes are: byte-exact is what its digest, and so every signature, is of."""
+    """A manifest or index, byte for byte.
+
+    Byte-exact is what its digest, and so every signature, is of.
+    """
 
     media_type: str
     data: bytes
@@ -23,13 +26,13 @@ class Manifest:
 
     @property
     def descriptor(self) -> Descriptor:
-        """What an index or a subject says of it."""
+        """The descriptor by which an index or a `subject` refers to it."""
         return Descriptor(self.media_type, self.digest, len(self.data))
 
 
 @dataclass(frozen=True, slots=True)
 class Referrer:
-    """A manifest that speaks of another one, its subject (image-spec 1.1, manifest.md, `subject`).
+    """A manifest that has another one as its `subject` (image-spec 1.1, manifest.md).
 
     `artifact_type` says what it is. `descriptor` has the manifest's own annotations, as the referrers API and the
     fallback tag list them (distribution-spec 1.1).
@@ -45,8 +48,10 @@ class Referrer:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A manifest with the blobs that it needs, not yet on any mirror. `blobs`: descriptor → bytes, or the file that has
-    them."""
+    """A manifest with the blobs that it needs, not yet on any mirror.
+
+    `blobs`: descriptor → bytes, or the file that has them.
+    """
 
     manifest: Manifest
     blobs: tuple[tuple[Descriptor, bytes | Path], ...] = ()

@@ -1,5 +1,7 @@
-"""What an image is made of, down to each package's checksum and licence: what SBOMs are written from, what a
-gate looks at, and what is compared between two images. Made by `pipeline.materials`."""
+"""The contents of an image, down to each package's checksum and licence.
+
+SBOMs are written from it, a gate looks at it, and two images are compared by it. Made by `pipeline.materials`.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ class BilledPackage:
 
 @dataclass(frozen=True, slots=True)
 class BilledLayer:
-    """One layer, lowest first in a bill: `digest` and `size` (bytes) are of the blob, `diff_id` of the tar."""
+    """One layer, lowest first in a bill.
+
+    `digest` and `size` (bytes) are of the blob, `diff_id` of the tar.
+    """
 
     name: str
     diff_id: DiffId
@@ -45,9 +50,12 @@ class BilledLayer:
 
 @dataclass(frozen=True, slots=True)
 class Privileged:
-    """A path that lends its owner's rights to whoever runs it: a file with set-user-id or set-group-id (`mode` is
-    the twelve permission bits), or with capabilities, as text (`cap_net_raw=ep`; empty: none). `path` begins with a
-    slash; `package` is the NEVRA of the package that it comes from, empty if none."""
+    """A path that lends its owner's rights to whoever runs it.
+
+    A file with set-user-id or set-group-id (`mode` is the twelve permission bits), or with capabilities, as text
+    (`cap_net_raw=ep`; empty: none). `path` begins with a slash; `package` is the NEVRA of the package that it comes
+    from, empty if none.
+    """
 
     path: str
     mode: int
@@ -76,9 +84,12 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class BuildRecord:
-    """What the image `image` was made from. `unknown` names inputs whose digest nobody kept (`repomd.xml of base`,
-    where a lock is older than that record), sorted. `checks` is the digest of the plan that its recipe asked for when
-    it was last built or tested: evidence on other checks does not carry it."""
+    """The inputs that the image `image` was made from.
+
+    `unknown` names inputs whose digest nobody kept (`repomd.xml of base`, where a lock is older than that record),
+    sorted. `checks` is the digest of the plan that its recipe asked for when it was last built or tested: evidence on
+    other checks does not carry it.
+    """
 
     image: Digest
     provenance: Provenance

@@ -1,4 +1,4 @@
-"""What in an image is not as a package brought it."""
+"""Package content of an image that was changed after its installation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Package content that is not as the package brought it, and what did it. `path` is canonical."""
+    """Package content that is not as the package brought it, and the cause of the change.
+
+    `path` is canonical.
+    """
 
     path: str
     package: str

@@ -1,4 +1,4 @@
-"""The declaration of a kind of check: its subject, its answer, and how the answer is judged and recorded.
+"""The declaration of a kind of check: its subject, its answer, its judgement and recording.
 
 A module in `pipeline.model.checks` declares one kind. All of it is pure: who asks an image, and who judges a report
 again, use the same. The kind's document is in `pipeline.recipes.questions`, its asking in `pipeline.smoke.questions`.

@@ -1,4 +1,7 @@
-"""What differs between two images: packages, configuration, files, layers. Sizes are bytes."""
+"""The differences between two images: packages, configuration, files, layers.
+
+Sizes are bytes.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,11 @@ from pipeline.model.tree import Entry
 
 @dataclass(frozen=True, slots=True)
 class PackageDifference:
-    """A package that is another, or in one image only (`before` or `after` is None). `changelog` are the entries that
-    the later one has and the earlier one has not, newest first; `fixes` the vulnerabilities that they name."""
+    """A package that is another, or in one image only (`before` or `after` is None).
+
+    `changelog` are the entries that the later one has and the earlier one has not, newest first; `fixes` the
+    vulnerabilities that they name.
+    """
 
     name: str
     arch: str
@@ -25,7 +31,10 @@ class PackageDifference:
 
 @dataclass(frozen=True, slots=True)
 class SettingDifference:
-    """A setting of the image's configuration, by the names of config.md (`StopSignal`, `Env.PATH`); None: not there."""
+    """A setting that differs in the image's configuration.
+
+    Its name is that of config.md (`StopSignal`, `Env.PATH`); a value of None: not there.
+    """
 
     name: str
     before: str | None
@@ -34,8 +43,10 @@ class SettingDifference:
 
 @dataclass(frozen=True, slots=True)
 class FileDifference:
-    """A path that is in one image only (`before` or `after` is None), or differs in the fields `what` of Entry. A hard
-    link counts as the file that it names."""
+    """A path that is in one image only (`before` or `after` is None), or differs.
+
+    `what` are the fields of Entry that differ. A hard link counts as the file that it names.
+    """
 
     path: str
     before: Entry | None
@@ -45,7 +56,10 @@ class FileDifference:
 
 @dataclass(frozen=True, slots=True)
 class ComparedLayer:
-    """A layer of the later image, lowest first. `shared`: the earlier one has the very same blob."""
+    """A layer of the later image, lowest first.
+
+    `shared`: the earlier one has the very same blob.
+    """
 
     name: str
     digest: Digest
@@ -55,7 +69,7 @@ class ComparedLayer:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """How large an image is: compressed layers, and the content of all their files."""
+    """The size of an image: compressed layers, and the content of all their files."""
 
     compressed: int
     content: int
@@ -63,9 +77,12 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class ImageComparison:
-    """One image against another. `platform` is the later one's (`linux/amd64`). `packages` is None where neither has an
-    RPM database. `touched` counts paths that differ in their time alone, which is no difference. `download` is what a
-    client fetches that has the earlier one: layers, configuration and manifest."""
+    """One image against another.
+
+    `platform` is the later one's (`linux/amd64`). `packages` is None where neither has an RPM database. `touched`
+    counts paths that differ in their time alone, which is no difference. `download` is what a client fetches that has
+    the earlier one: layers, configuration and manifest.
+    """
 
     platform: str
     before: Digest
@@ -83,8 +100,10 @@ class ImageComparison:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two references: each an image, or an index of several, which are paired by platform. `only_before` and
-    `only_after` are the platforms that one of them lacks."""
+    """Two references: each an image, or an index of several, which are paired by platform.
+
+    `only_before` and `only_after` are the platforms that one of them lacks.
+    """
 
     before: Digest
     after: Digest
@@ -94,5 +113,5 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Are they the same to the last byte?"""
+        """True if they are the same to the last byte."""
         return self.before == self.after

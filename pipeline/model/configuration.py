@@ -1,4 +1,4 @@
-"""An image's configuration: what the recipe says of it, and what it has from the image that it is built from."""
+"""An image's configuration, from the recipe and from the parent image."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def _evaluated(key: ImageKey, value: Any, said: Callable[[str], str]) -> Any:  #
 
 
 def inherited(config: ImageConfig, given: Set[str], below: ImageConfig) -> ImageConfig:
-    """`config` with what it leaves to `below`, its parent's; `given` are the keys under `image` that the recipe has.
+    """Return `config` completed from `below`, its parent's.
+
+    `given` are the keys under `image` that the recipe has.
 
     Environment and labels are merged, the child's winning. Every other key is
     the child's where it is given, else the parent's; a command belongs to its entrypoint, so that of the parent goes

@@ -1,4 +1,6 @@
-"""Which limits the kernel held while an image was tested: found from what was read back, whatever the report says.
+"""The limits that the kernel enforced while an image was tested.
+
+They are found from what was read back, whatever the report says.
 
 A limit that a recipe asks for is not held everywhere: an ordinary user to whom no control groups were handed over gets
 neither memory nor processors limited. The answers of such a test are worth what they are worth; it is the keeper's
@@ -20,7 +22,10 @@ _BY_NAME = {limit.name: limit for limit in LIMITS}
 
 @dataclass(frozen=True, slots=True)
 class LimitEnforcement:
-    """One limit that was asked for: whether the kernel held every instance to it, and if not, why."""
+    """One limit that was asked for, and the kernel's enforcement of it.
+
+    `enforced`: the kernel held every instance to it; if not, `reason` says why.
+    """
 
     name: str
     asked: int
@@ -29,7 +34,10 @@ class LimitEnforcement:
 
 
 def enforcement(*reports: SmokeReport) -> tuple[LimitEnforcement, ...]:
-    """Say of each limit that was asked for, or read back, whether all instances of all reports were held to it."""
+    """Return the enforcement of each limit that was asked for, or read back.
+
+    A limit is enforced if all instances of all reports were held to it.
+    """
     found: dict[str, LimitEnforcement] = {}
     for report in reports:
         asked = asked_limits(report.asked.limits)
@@ -60,8 +68,11 @@ def unenforced_lines(limits: Sequence[LimitEnforcement]) -> tuple[str, ...]:
 
 
 def unenforced(patterns: Sequence[str], limits: Sequence[LimitEnforcement]) -> tuple[str, ...]:
-    """Say what of `patterns` does not hold: globs of limits that must be enforced if they were asked for; a plain name
-    must have been asked for as well."""
+    """Return what of `patterns` does not hold.
+
+    They are globs of limits that must be enforced if they were asked for; a plain name must have been asked for as
+    well.
+    """
     wrong = [f"{one.name} ({one.reason})" for one in limits if not one.enforced and _matches(one.name, patterns)]
     names = {one.name for one in limits}
     wrong += [f"{name} (no such limit was asked for)" for name in patterns if not _is_glob(name) and name not in names]
@@ -77,7 +88,10 @@ def _is_glob(pattern: str) -> bool:
 
 
 def asked_limits(limits: Limits) -> tuple[tuple[str, int], ...]:
-    """Limits by the names that readings have; of scratch space and volumes the sandbox knows which there are."""
+    """Return the limits that were asked for, by the names that readings have.
+
+    Scratch space and volumes are not among them: the sandbox knows which there are.
+    """
     found = ((limit.name, limits[limit]) for limit in IN_STAGES if not isinstance(limit.set_by, AsFileSystem))
     return tuple((name, value) for name, value in found if value is not None)
 

@@ -1,5 +1,8 @@
-"""What a publication rests on: one image, what was asked of it, under which runtime, what it answered, and what is in
-it. Canonical JSON both ways: of one evidence there is one text."""
+"""The evidence of a smoke test that a publication rests on.
+
+One image, what was asked of it, under which runtime, what it answered, and what is in it. Canonical JSON both ways: of
+one evidence there is one text.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ EVIDENCE_FILE, EVIDENCE_SEAL = "evidence.json", "evidence.seal"
 
 @dataclass(frozen=True, slots=True)
 class HeldPackage:
-    """A package in the image: its NEVRA, and its licence as its header has it ("": it says none)."""
+    """A package in the image: its NEVRA, and the licence in its header ("": it has none)."""
 
     nevra: str
     license: str
@@ -44,9 +47,11 @@ class PrivilegedFile:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is in an image that its manifest and config do not tell, read from the tree that was launched. `packages`
-    sorted by NEVRA, `privileged` by path. `database` is the path of the RPM database that names the packages, "" if it
-    has none (or the evidence is older than this field)."""
+    """Contents of an image that its manifest and config do not tell.
+
+    They are read from the tree that was launched. `packages` sorted by NEVRA, `privileged` by path. `database` is the
+    path of the RPM database that names the packages, "" if it has none (or the evidence is older than this field).
+    """
 
     name: str
     version: str
@@ -58,8 +63,11 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`image`: the manifest's digest; `checks`: the digest of the plan that the recipe asks for; `runtime`: what it was
-    to be launched by; `full`: nothing that the recipe asks for was left out (neighbours are, unless asked for)."""
+    """The evidence of one smoke test of one image.
+
+    `image`: the manifest's digest; `checks`: the digest of the plan that the recipe asks for; `runtime`: what it was to
+    be launched by; `full`: nothing that the recipe asks for was left out (neighbours are, unless asked for).
+    """
 
     image: Digest
     checks: Digest
@@ -90,7 +98,9 @@ def evidence_json(evidence: Evidence, schema: int = EVIDENCE_SCHEMA) -> bytes:
 
 
 def read_evidence(data: bytes) -> Evidence:
-    """Read what `evidence_json` wrote, in this release or another: members that are not known are passed over.
+    """Read what `evidence_json` wrote, in this release or another.
+
+    Members that are not known are passed over.
 
     Other white space, another order of keys, a key that is there twice, limits that are not what the readings say are
     refused. Raises VerificationError `evidence-malformed`, `evidence-too-large`, `format-newer`.

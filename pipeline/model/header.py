@@ -1,4 +1,7 @@
-"""What an RPM's header says, as far as relbuild needs it. Read by `pipeline.packages.header`."""
+"""The header of an RPM, as far as relbuild needs it.
+
+Read by `pipeline.packages.header`.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,10 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Dependency:
-    """A name with an optional comparison; `flags` are RPMSENSE_* bits (LESS 2, GREATER 4, EQUAL 8, …)."""
+    """A name with an optional comparison of versions.
+
+    `flags` are RPMSENSE_* bits (LESS 2, GREATER 4, EQUAL 8, …).
+    """
 
     name: str
     flags: int = 0
@@ -62,7 +68,7 @@ class Dependency:
 
 
 class Moment(StrEnum):
-    """When a scriptlet runs in a first installation."""
+    """The slots of scriptlets in a first installation."""
 
     PRETRANS = "pretrans"
     PRE = "pre"
@@ -72,8 +78,11 @@ class Moment(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scriptlet:
-    """One scriptlet. `interpreter` is the program with its arguments, `("<lua>",)` for rpm's own Lua. `body`
-    is empty for `-p PROGRAM` alone. `expand`: macros in the body are expanded at run time (`-e`)."""
+    """One scriptlet of a package.
+
+    `interpreter` is the program with its arguments, `("<lua>",)` for rpm's own Lua. `body` is empty for `-p PROGRAM`
+    alone. `expand`: macros in the body are expanded at run time (`-e`).
+    """
 
     moment: Moment
     interpreter: tuple[str, ...]
@@ -82,7 +91,7 @@ class Scriptlet:
 
 
 class TriggerKind(StrEnum):
-    """What sets a trigger off in a first installation."""
+    """Kinds of triggers that a first installation sets off."""
 
     PREIN = "triggerprein"
     IN = "triggerin"
@@ -92,8 +101,11 @@ class TriggerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A trigger script with the packages (PREIN, IN) or path prefixes (FILE_IN, TRANSACTION_FILE_IN) that set
-    it off. `priority` orders file triggers, higher first (default 1000000)."""
+    """A trigger script with the packages or path prefixes that set it off.
+
+    Packages for PREIN and IN, path prefixes for FILE_IN and TRANSACTION_FILE_IN. `priority` orders file triggers,
+    higher first (default 1000000).
+    """
 
     kind: TriggerKind
     interpreter: tuple[str, ...]
@@ -104,8 +116,10 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class ChangelogEntry:
-    """One entry of a changelog: `time` is seconds since the epoch (rpm: noon of the day), `name` who and usually
-    which EVR, `text` the lines."""
+    """One entry of a changelog.
+
+    `time` is seconds since the epoch (rpm: noon of the day), `name` who and usually which EVR, `text` the lines.
+    """
 
     time: int
     name: str
@@ -114,7 +128,10 @@ class ChangelogEntry:
 
 @dataclass(frozen=True, slots=True)
 class PackageHeader:
-    """One package's header. `checksum` is the sha256 of the RPM file it was read from (a blob in the store)."""
+    """One package's header.
+
+    `checksum` is the sha256 of the RPM file it was read from (a blob in the store).
+    """
 
     nevra: Nevra
     checksum: Digest

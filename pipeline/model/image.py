@@ -20,7 +20,7 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer: its tar bytes (`diff_id`), its compressed bytes (`blob`), and what it is called.
+    """One layer: its tar (`diff_id`), its compressed blob (`blob`), and its name.
 
     `tar_size` is bytes of tar. `contents` is for people: the NEVRAs in it, sorted.
     """
@@ -44,8 +44,11 @@ class ImageConfig(ImageSettings):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A whole image. `manifest` and `config_bytes` are the exact bytes; everything else is derived from the
-    same values and never stored twice."""
+    """A whole image.
+
+    `manifest` and `config_bytes` are the exact bytes; everything else is derived from the same values and never stored
+    twice.
+    """
 
     name: str
     reference: str

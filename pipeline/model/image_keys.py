@@ -1,4 +1,6 @@
-"""The table of keys under `image`: whoever adds a key here adds it to recipes, images, inheritance, checks and output.
+"""The table of keys under `image`.
+
+Whoever adds a key here adds it to recipes, images, inheritance, checks and output.
 
 A key is a field of `ImageSettings` whose metadata says all of it (`ImageKey`). Made from the table are the recipe's
 schema, the merging of includes, what an image has from its parent, the config's bytes and their reading (image-spec,
@@ -28,7 +30,10 @@ class KeyForm(StrEnum):
 
 
 class ConfigForm(StrEnum):
-    """Forms of a value in a config: a string, an array of strings, an object of empty objects, an object of strings."""
+    """Forms of a value in a config.
+
+    A string, an array of strings, an object of empty objects, an object of strings.
+    """
 
     STRING = "string"
     ARRAY = "array"

@@ -1,4 +1,6 @@
-"""Nouns as JSON and back, by their declared types: what is read is exactly what could have been written.
+"""Dataclasses as JSON and back, by their declared types.
+
+What is read is exactly what could have been written.
 
 A dataclass is an object with a member for each field (but those that do not take part in comparisons: where in a
 recipe something stood); the members of an `EMBEDDED` field stand in the object itself. Where one of several may stand,
@@ -47,15 +49,21 @@ def from_json(kind: type[Noun], value: object) -> Noun:
 
 
 def read_json(kind: type[Noun], value: object) -> Noun:
-    """JSON values of this or another release as a `kind`. Raises ValueError with the path of what is wrong."""
+    """Read JSON values of this or another release as a `kind`.
+
+    Raises ValueError with the path of what is wrong.
+    """
     made = _read(kind, value, "$", lenient=True)
     assert isinstance(made, kind)
     return made
 
 
 def refuse_newer(what: str, version: object, known: int) -> None:
-    """Refuse a document by its format. Raises VerificationError `format-newer` that names the way out, ValueError where
-    `version` is none that was ever written."""
+    """Refuse a document by its format.
+
+    Raises VerificationError `format-newer` that names the way out, ValueError where `version` is none that was ever
+    written.
+    """
     if type(version) is not int or version < 1:
         raise ValueError(f"{what} has no format")
     if version > known:
@@ -265,7 +273,10 @@ def _with_default(kind: type) -> frozenset[str]:
 
 @cache
 def _kinds(declared: object) -> tuple[object, ...]:
-    """What may stand where one of several may, nothing left out."""
+    """Return the types of a declared union but None.
+
+    They are what may stand where one of several may, nothing left out.
+    """
     return tuple(kind for kind in get_args(declared) if kind is not NoneType)
 
 

@@ -1,4 +1,4 @@
-"""Where a value stands in a JSON document: a small part of JSONPath (RFC 9535) that names exactly one value.
+"""A small part of JSONPath (RFC 9535) that names exactly one value of a JSON document.
 
 `$` is the document, `.name` or `['any name']` a member, `[2]` an item, `[-1]` the last one, `.length()` the number
 of items or members. The leading `$` may be left out: `status`, `nodes[0].name`.
@@ -41,7 +41,10 @@ def parse_path(text: str) -> tuple[object, ...]:
 
 
 def look_up(document: str, path: str) -> str:
-    """The value at `path` as text: a string as it is, everything else as JSON. Raises ValueError, LookupError."""
+    """Return the value at `path` as text: a string as it is, everything else as JSON.
+
+    Raises ValueError, LookupError.
+    """
     value = json.loads(document)
     for step in parse_path(path):
         if step is LENGTH:

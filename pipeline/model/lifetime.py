@@ -9,8 +9,11 @@ WARNED_BEFORE = 90
 
 
 def days_left(end_of_life: str, now: int) -> int:
-    """Days from `now` (milliseconds since the epoch) to the end of the day `end_of_life` (`2027-04-30`, UTC), which
-    itself counts as 0; negative when it has passed. Raises ValueError for what is no date."""
+    """Return the days that are left to the end of the day `end_of_life` (`2027-04-30`, UTC).
+
+    They are counted from `now` (milliseconds since the epoch); the day itself counts as 0; negative when it has passed.
+    Raises ValueError for what is no date.
+    """
     today = (datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=now)).date()
     return (date.fromisoformat(end_of_life) - today).days
 

@@ -1,4 +1,4 @@
-"""The declaration of a limit: its recipe form, how it is set, how it is read back, how an overrun is recognised.
+"""The declaration of a limit: its recipe form, its setting, reading back and overruns.
 
 A module in `pipeline.model.limits` declares one limit as `LIMIT`. Made from the set of them are the recipe's schema,
 the options of `run`, what the sandbox sets and reads back, the report and `enforced-limits` of the gate, the sentence
@@ -25,7 +25,10 @@ Value = TypeVar("Value", int, int | None)
 
 @dataclass(frozen=True, slots=True)
 class LimitReading:
-    """A limit as asked for and as read back from the kernel. `enforced` False: the kernel did not take it."""
+    """A limit as asked for and as read back from the kernel.
+
+    `enforced` False: the kernel did not take it.
+    """
 
     name: str
     asked: int
@@ -36,7 +39,10 @@ class LimitReading:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A file system of limited size, as the kernel has it. `size` None: it is not limited, for the reason `why`."""
+    """A file system of limited size, as the kernel has it.
+
+    `size` None: it is not limited, for the reason `why`.
+    """
 
     path: str
     size: int | None
@@ -46,7 +52,10 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """Bits per second into the instance and out of it, as the kernel has them; `why` they are not limited."""
+    """Bits per second into the instance and out of it, as the kernel has them.
+
+    `why` they are not limited.
+    """
 
     into: int | None = None
     out: int | None = None
@@ -55,8 +64,10 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Bytes per second that the kernel lets through to or from a volume at the most; None: any number. `why` not
-    all of it is held."""
+    """Bytes per second that the kernel lets through to or from a volume at the most.
+
+    None: any number. `why` not all of it is held.
+    """
 
     rate: int | None = None
     why: str = "the instance has no volume"
@@ -93,7 +104,7 @@ class ControlGroup(Protocol):
 
 
 class Started(Protocol):
-    """An instance that has just been started, to which limits are set that the runtime does not set."""
+    """An instance that was just started, for limits that the runtime does not set."""
 
     @property
     def group(self) -> ControlGroup:
@@ -133,7 +144,10 @@ class Observed(Protocol):
         """Tell whether the machine has swap space in use."""
 
     def weightless(self) -> str:
-        """Reason why shares of control groups do not matter to the disk that it writes to, or nothing."""
+        """Return the reason why shares of control groups do not apply to its disk, or "".
+
+        The disk is the one that it writes to.
+        """
 
 
 # --- how a limit is set --------------------------------------------------------------------------------
@@ -141,8 +155,10 @@ class Observed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InResources:
-    """By the runtime, as a member of `linux.resources` (runtime-spec, config-linux.md). `unasked`: the limit where a
-    recipe asks for none."""
+    """Setting by the runtime, as a member of `linux.resources` (runtime-spec, config-linux.md).
+
+    `unasked`: the limit where a recipe asks for none.
+    """
 
     make: Callable[[int, ControlGroup], Mapping[str, object]]
     unasked: int | None = None
@@ -151,7 +167,10 @@ class InResources:
 
 @dataclass(frozen=True, slots=True)
 class AsRlimit:
-    """By the runtime, as a resource limit (getrlimit(2)) such as `RLIMIT_NOFILE`. `unasked` as in `InResources`."""
+    """Setting by the runtime, as a resource limit (getrlimit(2)) such as `RLIMIT_NOFILE`.
+
+    `unasked` as in `InResources`.
+    """
 
     kind: str
     unasked: int | None = None
@@ -160,14 +179,17 @@ class AsRlimit:
 
 @dataclass(frozen=True, slots=True)
 class OnLink:
-    """By the sandbox, when it makes the instance's link."""
+    """Setting by the sandbox, when it makes the instance's link."""
 
     stage: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, slots=True)
 class AfterStart:
-    """By the sandbox, on a control group whose processes run. `apply` gets None where no limit was asked for."""
+    """Setting by the sandbox, on a control group whose processes run.
+
+    `apply` gets None where no limit was asked for.
+    """
 
     apply: Callable[[int | None, Started], None]
     stage: ClassVar[int] = 3
@@ -175,7 +197,7 @@ class AfterStart:
 
 @dataclass(frozen=True, slots=True)
 class AsFileSystem:
-    """By the sandbox, as the size of file systems that it makes."""
+    """Setting by the sandbox, as the size of file systems that it makes."""
 
     stage: ClassVar[int] = 4
 
@@ -207,8 +229,10 @@ class Overrun:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """Controller, file and key where the kernel counts how often the limit was hit, by version of control groups.
-    `figure` is its name among what was measured."""
+    """The place where the kernel counts how often the limit was hit.
+
+    Controller, file and key by version of control groups. `figure` is its name among what was measured.
+    """
 
     figure: str
     v1: tuple[str, str, str]
@@ -269,7 +293,10 @@ class Limit(Generic[Value]):
 
 
 def compared(name: str, asked: int, read: int | None, *, slack: int, why: str) -> LimitReading:
-    """Compare what was read back with what was asked for; a difference below `slack` is rounding."""
+    """Compare what was read back with what was asked for.
+
+    A difference below `slack` is rounding.
+    """
     if read is None:
         return LimitReading(name, asked, None, False, why)
     close = abs(read - asked) < max(slack, 1)

@@ -11,8 +11,11 @@ from pipeline.model.resolution import Resolution
 
 @dataclass(frozen=True, slots=True)
 class LockedParent:
-    """The image that the packages of a section are added to: its recipe's name, its manifest's digest, and its
-    config's, which is the same however layers are compressed and by which another image is told."""
+    """The image that the packages of a section are added to.
+
+    Its recipe's name, its manifest's digest, and its config's, which is the same however layers are compressed and by
+    which another image is told.
+    """
 
     recipe: str
     digest: Digest
@@ -21,7 +24,7 @@ class LockedParent:
 
 @dataclass(frozen=True, slots=True)
 class LockSection:
-    """What one platform and architecture came to.
+    """The resolution for one platform and architecture, with the digests of its inputs.
 
     Where there is a `parent` the resolution is what is added to it, and the parent's own lock says what is in it.
     `inputs` maps the name of every input that the resolution depends on (`requests`, `repositories`, `keys`,
@@ -59,7 +62,7 @@ class Lock:
 
 
 class Mode(StrEnum):
-    """How a build treats the lock: use it or renew it as needed, insist on it, or renew it."""
+    """Modes of a build: use the lock or renew it as needed, insist on it, or renew it."""
 
     DEFAULT = "default"
     LOCKED = "locked"

@@ -1,5 +1,8 @@
-"""One night over a catalogue: what came of every product, and why. What the morning's page, the feeds and CI are made
-from. Times are milliseconds since the epoch, durations milliseconds, sizes bytes."""
+"""One nightly run over a catalogue: the outcome of every product, and its reason.
+
+The morning's page, the feeds and CI are made from it. Times are milliseconds since the epoch, durations milliseconds,
+sizes bytes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ NIGHT_FORMAT = 1
 
 
 class Outcome(StrEnum):
-    """What a night did about a product."""
+    """Outcomes of a product in a nightly run."""
 
     BUILT = "built"
     RETESTED = "retested"
@@ -24,7 +27,7 @@ class Outcome(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where a product failed."""
+    """Stages in which a product fails."""
 
     RECIPE = "recipe"
     RESOLVE = "resolve"
@@ -37,8 +40,11 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no new image. `code`, `message`, `place` and `hint` are those of the error, `log` the last lines of
-    what was said (a scriptlet's or container's output among them), `command` what to type to see it again."""
+    """The error because of which there is no new image.
+
+    `code`, `message`, `place` and `hint` are those of the error, `log` the last lines of what was said (a scriptlet's
+    or container's output among them), `command` what to type to see it again.
+    """
 
     stage: Stage
     code: str
@@ -51,7 +57,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ProductRun:
-    """What one run did about a product, and nothing that outlives the run.
+    """The outcome of one run for a product, and nothing that outlives the run.
 
     `why` says in words why it was built or not. `steps` are (name, duration) in order. `uploaded` bytes were sent,
     `moved` are the tags that were moved. `worker` is where it was made, "" on this machine.
@@ -70,9 +76,10 @@ class ProductRun:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What a night came to for one product on one platform and architecture: what its recipe says (the fields that
-    stand here), what the `run` did, and the `published` image that stands on the mirror now. In JSON all three are one
-    object.
+    """The result of a nightly run for one product on one platform and architecture.
+
+    What its recipe says (the fields that stand here), what the `run` did, and the `published` image that stands on the
+    mirror now. In JSON all three are one object.
 
     `name` is the recipe's, `recipe` its path as it was given. `parent` is the product that it is built from, "" if
     none. `end_of_life` is a date (`2027-04-30`), or "".
@@ -92,8 +99,11 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryState:
-    """What a repository offered: the digest of its repomd.xml, None if it could not be read, and then why.
-    `advisories`: it tells of security fixes; of the packages of one that does not, nothing is known."""
+    """The state of a repository: the digest of its repomd.xml.
+
+    `digest` is None if it could not be read, and `problem` then says why. `advisories`: it tells of security fixes; of
+    the packages of one that does not, nothing is known.
+    """
 
     platform: str
     arch: str
@@ -113,12 +123,14 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """A whole night. `destination` is the mirror as people write it, `known_as` the `HOST/NAMESPACE` to pull from.
-    `threshold` is the severity and age in days from which a missing fix fails the night (`important:7`), "" if none;
-    `exceeded` says which did, in words. `key` is the public key that signatures are verified with, in PEM.
-    `exit_code` is the process's. `set_aside` are workers that got no more tasks: their machines lack something, or
-    they fell silent. `run` tells this night from every other, also from one that began
-    at the same moment ("": nobody says)."""
+    """A whole nightly run.
+
+    `destination` is the mirror as people write it, `known_as` the `HOST/NAMESPACE` to pull from. `threshold` is the
+    severity and age in days from which a missing fix fails the night (`important:7`), "" if none; `exceeded` says which
+    did, in words. `key` is the public key that signatures are verified with, in PEM. `exit_code` is the process's.
+    `set_aside` are workers that got no more tasks: their machines lack something, or they fell silent. `run` tells this
+    night from every other, also from one that began at the same moment ("": nobody says).
+    """
 
     began: int
     ended: int
@@ -137,5 +149,5 @@ class Night:
     format: int = NIGHT_FORMAT
 
     def count(self, outcome: Outcome) -> int:
-        """How many products came to that."""
+        """Return the number of products with an outcome."""
         return sum(product.run.outcome is outcome for product in self.products)

@@ -17,8 +17,11 @@ NO_SOURCE_ARCH = "nosrc"
 
 @dataclass(frozen=True, slots=True)
 class Nevra:
-    """Name, epoch, version, release, architecture. Sorts by its text, which is stable and not rpm's order
-    of versions; compare versions with `pipeline.packages.versions`."""
+    """Name, epoch, version, release, architecture.
+
+    Sorts by its text, which is stable and not rpm's order of versions; compare versions with
+    `pipeline.packages.versions`.
+    """
 
     name: str
     epoch: int

@@ -1,4 +1,7 @@
-"""The image that another one is built `from`, as far as its child needs to know it. Made by `pipeline.build`."""
+"""The image that another one is built `from`, as far as its child needs to know it.
+
+Made by `pipeline.build`.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,11 @@ layer cannot be called so."""
 
 @dataclass(frozen=True, slots=True)
 class InstalledPackage:
-    """A package of a parent image: its header, why it is there (the layer by its name in the child), rpm's states of
-    its files as its database has them, and the time of its installation in seconds since the epoch."""
+    """A package of a parent image.
+
+    Its header, why it is there (the layer by its name in the child), rpm's states of its files as its database has
+    them, and the time of its installation in seconds since the epoch.
+    """
 
     header: PackageHeader
     chosen: Chosen
@@ -63,8 +69,10 @@ class ParentImage:
 
 
 def layer_in_child(layer: str, recipe: str) -> str:
-    """What a layer of the image of `recipe` is called in an image that is built from it; one that came from its own
-    parent keeps its name."""
+    """Return the name of a layer of the image of `recipe` in an image that is built from it.
+
+    A layer that came from its own parent keeps its name.
+    """
     return layer if FROM_PARENT in layer else f"{recipe}{FROM_PARENT}{layer}"
 
 

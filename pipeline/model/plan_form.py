@@ -1,4 +1,7 @@
-"""What is asked of an image, as JSON and back, and its digest. Where in a recipe it is asked does not matter."""
+"""The plan of a smoke test as JSON and back, and its digest.
+
+Where in a recipe it is asked does not matter.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ def plan_value(plan: SmokePlan) -> object:
 
 
 def read_plan(value: object) -> SmokePlan:
-    """What `plan_value` wrote. Raises VerificationError `plan-malformed`."""
+    """Read what `plan_value` wrote.
+
+    Raises VerificationError `plan-malformed`.
+    """
     try:
         return from_json(SmokePlan, value)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Where RPMs come from and which of them make up a platform."""
+"""The repositories of RPMs, and those of them that make up a platform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an image was made from, and how: the values of an attestation of provenance."""
+"""The materials and parameters of a build: the values of a provenance attestation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.digest import Digest
 
 
 class MaterialKind(StrEnum):
-    """What a material is to the build."""
+    """Kinds of materials of a build."""
 
     RECIPE = "recipe"
     """The recipe, or one that it includes."""
@@ -49,7 +49,9 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """How one image came to be. Two builds of the same inputs give equal provenances, unless times are given.
+    """The materials and parameters of one build.
+
+    Two builds of the same inputs give equal provenances, unless times are given.
 
     `recipe` is the recipe's file; `materials` is everything else that decides on bytes: packages, repomd, included
     recipes, templates, files, keys, the lock, the parent, relbuild's own source. `options` are those that the person

@@ -1,4 +1,4 @@
-"""What a publication did, and the moves of tags that make up a mirror's history."""
+"""The result of a publication, and the moves of tags that make up a mirror's history."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.model.enforcement import LimitEnforcement
 
 
 class Why(StrEnum):
-    """What moved a tag."""
+    """Causes of the move of a tag."""
 
     PUBLISH = "publish"
     PROMOTE = "promote"
@@ -22,8 +22,11 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One move of a tag: from what to what (`before` None: the tag was new), when (milliseconds since the epoch), why,
-    and the version of what it points to since."""
+    """One move of a tag: from what to what, when, why, and to which version.
+
+    `before` None: the tag was new. `at` is in milliseconds since the epoch. `version` is that of what it points to
+    since.
+    """
 
     tag: str
     before: Digest | None
@@ -64,9 +67,12 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A move as the history tells it. `happened`: the tag did point there; else whoever wrote the move down was
-    overtaken or killed before making it. `record`: the digest of the manifest that has it, or of an old one the tag.
-    `number` is 0 of old records, which nobody signed."""
+    """A move in the history of a tag.
+
+    `happened`: the tag did point there; else whoever wrote the move down was overtaken or killed before making it.
+    `record`: the digest of the manifest that has it, or of an old one the tag. `number` is 0 of old records, which
+    nobody signed.
+    """
 
     move: Move
     record: str
@@ -81,8 +87,10 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What was published where. `digest` is the image's or index's; `immutable` its tag for ever; `moved` the floating
-    tags that were moved, `unmoved` those that pointed there already.
+    """The result of one publication to a repository.
+
+    `digest` is the image's or index's; `immutable` its tag for ever; `moved` the floating tags that were moved,
+    `unmoved` those that pointed there already.
 
     Blobs and manifests by how they came there: `uploaded` (digest, bytes), `mounted` and `present` (digest).
     `attached`: the referrers that are new. `limits`: what the kernel held the tested instances to.

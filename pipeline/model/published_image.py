@@ -1,5 +1,7 @@
-"""The image of a product that stands on a mirror, as reports and pages show it. Times are milliseconds since the epoch,
-durations milliseconds, sizes bytes."""
+"""The image of a product on a mirror, as reports and pages show it.
+
+Times are milliseconds since the epoch, durations milliseconds, sizes bytes.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,10 @@ from pipeline.model.resolution import Chosen
 
 @dataclass(frozen=True, slots=True)
 class PackageSize:
-    """A package of the image: where it is, which source package it was built from, and how many bytes its files have.
-    `evr` e.g. `1:3.0.7-2`."""
+    """A package of the image and its size.
+
+    Its layer, the source package it was built from, and how many bytes its files have. `evr` e.g. `1:3.0.7-2`.
+    """
 
     name: str
     evr: str
@@ -39,7 +43,10 @@ class LayerSize:
 
 @dataclass(frozen=True, slots=True)
 class PackageChange:
-    """A package that is another than last time. `before` and `after` are versions, "": it was not there, or is gone."""
+    """A package that is another than last time.
+
+    `before` and `after` are versions, "": it was not there, or is gone.
+    """
 
     name: str
     before: str
@@ -48,7 +55,7 @@ class PackageChange:
 
 @dataclass(frozen=True, slots=True)
 class CheckFigure:
-    """What one check of one instance came to."""
+    """The result of one check of one instance."""
 
     instance: str
     name: str
@@ -59,8 +66,10 @@ class CheckFigure:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the launched instances used at most: bytes of memory, microseconds of processor, processes; and how long
-    until the first was ready. None where the kernel or the runtime does not tell."""
+    """The most that the launched instances used, and the time until the first was ready.
+
+    Bytes of memory, microseconds of processor, processes; None where the kernel or the runtime does not tell.
+    """
 
     peak_memory: int | None = None
     cpu_time: int | None = None
@@ -70,10 +79,12 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class MissingFix:
-    """A package in the image for which the repositories offer a security fix. `severity` is a word of updateinfo in
-    lower case (`critical`, `important`, `moderate`, `low`, or "" where the advisory gives none), `issued` when the
-    advisory came out (0: it has no date), `has` and `fixed_in` are versions, `kind` the advisory's type: where other
-    fixes were asked for as well, `bugfix` and the like."""
+    """A package in the image for which the repositories offer a security fix.
+
+    `severity` is a word of updateinfo in lower case (`critical`, `important`, `moderate`, `low`, or "" where the
+    advisory gives none), `issued` when the advisory came out (0: it has no date), `has` and `fixed_in` are versions,
+    `kind` the advisory's type: where other fixes were asked for as well, `bugfix` and the like.
+    """
 
     advisory: str
     severity: str
@@ -101,8 +112,11 @@ class FixTaken:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A document that goes with the image: what it is (`SPDX`, `CycloneDX`, `provenance`, `smoke report`, …), the
-    digest of the blob that holds it, and where that is below the mirror's root, "" if the mirror is a registry."""
+    """A document that is attached to the image.
+
+    What it is (`SPDX`, `CycloneDX`, `provenance`, `smoke report`, …), the digest of the blob that holds it, and where
+    that is below the mirror's root, "" if the mirror is a registry.
+    """
 
     name: str
     digest: Digest
@@ -145,7 +159,10 @@ class PublishedImage:
     def with_build(
         self, bill: Bill, image: Image, chosen: Sequence[Chosen], *, before: Mapping[str, str] | None
     ) -> PublishedImage:
-        """With the figures of a new image. `before`: versions of the packages of the image before, None if unknown."""
+        """Return it with the figures of a new image.
+
+        `before`: versions of the packages of the image before, None if unknown.
+        """
         packages = _package_sizes(chosen)
         return replace(
             self,

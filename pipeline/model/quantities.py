@@ -48,7 +48,10 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A kind of quantity: its name in the reference, how it is read and written, whether YAML's numbers are of it."""
+    """A kind of quantity: its name in the reference, its parser and its writer.
+
+    `numeric`: YAML's numbers are of it.
+    """
 
     name: str
     parse: Callable[[object], int]
@@ -99,7 +102,10 @@ def parse_age(value: object) -> int:
 
 
 def parse_validity(value: object) -> int:
-    """An age from `SHORTEST_VALIDITY` to `LONGEST_VALIDITY`, in seconds. Raises Malformed `age-malformed`."""
+    """Parse an age from `SHORTEST_VALIDITY` to `LONGEST_VALIDITY`, in seconds.
+
+    Raises Malformed `age-malformed`.
+    """
     seconds = parse_age(value)
     if not SHORTEST_VALIDITY <= seconds <= LONGEST_VALIDITY:
         what = f"{value!s:.40} is not from {write_age(SHORTEST_VALIDITY)} to {write_age(LONGEST_VALIDITY)}"
@@ -108,7 +114,10 @@ def parse_validity(value: object) -> int:
 
 
 def write_age(seconds: int) -> str:
-    """Seconds in the largest unit up to days that they are a whole number of; `parse_age` reads it back."""
+    """Write seconds in the largest unit up to days that they are a whole number of.
+
+    `parse_age` reads it back.
+    """
     unit = next((unit for unit in ("d", "h", "m") if seconds and seconds % AGE_UNITS[unit] == 0), "s")
     return f"{seconds // AGE_UNITS[unit]}{unit}"
 
@@ -123,7 +132,10 @@ def parse_bandwidth(value: object) -> int:
 
 
 def parse_throughput(value: object) -> int:
-    """`20MiB/s`, `512K/s`, also without the `/s` → bytes per second. Raises Malformed `throughput-malformed`."""
+    """Parse `20MiB/s`, `512K/s`, also without the `/s`, as bytes per second.
+
+    Raises Malformed `throughput-malformed`.
+    """
     hint = "write a number with K, M or G (or KiB, MiB, GiB) and /s, such as 20MiB/s"
     number, unit = _split(value.removesuffix("/s") if isinstance(value, str) else value, "throughput", hint)
     if not unit or unit not in SIZE_UNITS:

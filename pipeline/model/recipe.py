@@ -1,4 +1,7 @@
-"""A validated recipe. Built by `pipeline.recipes` from YAML; everything here is already checked."""
+"""A validated recipe.
+
+Built by `pipeline.recipes` from YAML; everything here is already checked.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pipeline.model.smoke import SmokePlan
 
 
 class Without(StrEnum):
-    """What a layer leaves out."""
+    """Contents that a layer leaves out."""
 
     DOCS = "docs"
     MAN = "man"
@@ -21,8 +24,11 @@ class Without(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One line under `packages`: a name, a provide, a file path, `name-version[-release]`, a rich dependency,
-    or a comparison such as `openssl >= 3`. `place` is its `file:line`."""
+    """One line under `packages`.
+
+    A name, a provide, a file path, `name-version[-release]`, a rich dependency, or a comparison such as `openssl >= 3`.
+    `place` is its `file:line`.
+    """
 
     text: str
     place: str
@@ -39,9 +45,11 @@ class LocalPackage:
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """One layer of packages, lowest first in the recipe. `docs`/`man`: are they installed? `at_most`: its packages are
-    grouped into up to so many layers of the image (None: it is one). Such a layer of an included recipe is
-    `brought_by` that."""
+    """One layer of packages, lowest first in the recipe.
+
+    `docs`/`man`: are they installed? `at_most`: its packages are grouped into up to so many layers of the image (None:
+    it is one). Such a layer of an included recipe is `brought_by` that.
+    """
 
     name: str
     requests: tuple[Request, ...]
@@ -73,7 +81,7 @@ class Group:
 
 
 class FileKind(StrEnum):
-    """What a recipe's file is made from."""
+    """Kinds of sources that a recipe's file is made from."""
 
     TEMPLATE = "template"
     CONTENT = "content"
@@ -112,8 +120,11 @@ class FilePlan:
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan(ImageSettings):
-    """Settings that the image will have. Strings may hold `{{ packages[…] }}`. `given` are the keys that the recipe
-    has, so that one that is empty can be told from one that is left to the parent image."""
+    """Settings that the image will have.
+
+    Strings may hold `{{ packages[…] }}`. `given` are the keys that the recipe has, so that one that is empty can be
+    told from one that is left to the parent image.
+    """
 
     given: frozenset[str] = frozenset()
 

@@ -1,4 +1,4 @@
-"""What running images answered, and whether that is what was asked for."""
+"""The report of a smoke test: the answers of running images, and their judgement."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ UNRECORDED = NoAnswer("no answer was recorded")
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check of one instance came to. `took` in milliseconds. `passed` and `detail` are what was found when it
-    was asked; `answer` is what that was found from, and can be found again."""
+    """The result of one check of one instance.
+
+    `took` in milliseconds. `passed` and `detail` are what was found when it was asked; `answer` is what that was found
+    from, and can be found again.
+    """
 
     name: str
     passed: bool
@@ -57,9 +60,12 @@ class InstanceReport:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourFigures:
-    """What the neighbours of one that misbehaves (`misbehaviour`) noticed. Latencies in microseconds: the median
-    and the 99th percentile, before (`quiet_…`) and meanwhile. `asked` answers, of which `failed` did not come or
-    were wrong. `effect` is what the one that misbehaved is known to have done; `detail` says why it did not pass."""
+    """Measurements of the neighbours of an instance that misbehaves (`misbehaviour`).
+
+    Latencies in microseconds: the median and the 99th percentile, before (`quiet_…`) and meanwhile. `asked` answers, of
+    which `failed` did not come or were wrong. `effect` is what the one that misbehaved is known to have done; `detail`
+    says why it did not pass.
+    """
 
     misbehaviour: str
     passed: bool
@@ -85,9 +91,11 @@ class Older:
 
 @dataclass(frozen=True, slots=True)
 class SmokeReport:
-    """The verdict on one image, by digest. `plan` is the digest of what was asked (`asked`), `config` what the image
-    says of itself, `older` the image that upgrading started from. `runtime` e.g. `runc 1.1.5`, `started` seconds since
-    the epoch, `took` milliseconds."""
+    """The report of a smoke test of one image, by digest.
+
+    `plan` is the digest of what was asked (`asked`), `config` what the image says of itself, `older` the image that
+    upgrading started from. `runtime` e.g. `runc 1.1.5`, `started` seconds since the epoch, `took` milliseconds.
+    """
 
     image: Digest
     plan: Digest
@@ -103,7 +111,10 @@ class SmokeReport:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Why it does not pass: the recorded answers, judged again (`pipeline.model.verdict`)."""
+        """The reasons why it does not pass.
+
+        The recorded answers are judged again (`pipeline.model.verdict`).
+        """
         # Here and not above, because judging needs the types of this module.
         from pipeline.model.verdict import problems_of
 
@@ -116,8 +127,10 @@ class SmokeReport:
 
     @property
     def claimed(self) -> bool:
-        """Is nothing written in it that did not pass when it was asked? If it does not pass all the same, it was
-        edited."""
+        """True if nothing is written in it that did not pass when it was asked.
+
+        If it does not pass all the same, it was edited.
+        """
         return (
             not self.failure
             and all(figures.passed for figures in self.neighbours)

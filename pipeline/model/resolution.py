@@ -1,4 +1,4 @@
-"""Which packages were chosen, in which layer, and why."""
+"""The packages that were chosen, their layers, and the reasons for them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pipeline.model.package import Package
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a package is in the image: `requested` (by = the request's text), `requires` (by = the NEVRA that
-    needs it, `what` = the requirement), `recommends`, `supplements`, `local`."""
+    """A reason why a package is in the image.
+
+    `requested` (by = the request's text), `requires` (by = the NEVRA that needs it, `what` = the requirement),
+    `recommends`, `supplements`, `local`.
+    """
 
     kind: str
     by: str
@@ -19,7 +22,10 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One package of the resolution with the name of its layer and its reasons, most direct first."""
+    """One package of the resolution with the name of its layer and its reasons.
+
+    The most direct reason is first.
+    """
 
     package: Package
     layer: str
@@ -28,9 +34,11 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """All packages of one platform and architecture, sorted by NEVRA; `order` is the NEVRAs in the order of
-    the transaction (what is needed comes first), which is the order of scriptlets. `assumed` are the
-    requirements that `assume-installed` satisfied. `warnings` are sentences for people."""
+    """All packages of one platform and architecture, sorted by NEVRA.
+
+    `order` is the NEVRAs in the order of the transaction (what is needed comes first), which is the order of
+    scriptlets. `assumed` are the requirements that `assume-installed` satisfied. `warnings` are sentences for people.
+    """
 
     platform: str
     arch: str

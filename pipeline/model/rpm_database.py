@@ -1,4 +1,7 @@
-"""The one place that says where rpm's database stands in an image, for whoever writes or reads it."""
+"""The path of rpm's database in an image.
+
+The one place that says it, for whoever writes or reads the database.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ LABEL = "org.relbuild.rpm-database"
 
 
 def labelled(labels: Mapping[str, str], folder: str) -> dict[str, str]:
-    """An image's labels, with the one that says where the database is if that goes without saying no longer."""
+    """Return an image's labels, with the path of the database where it is not a default one.
+
+    A label that such an image had for it is left out where the path goes without saying.
+    """
     others = {key: value for key, value in labels.items() if key != LABEL}
     return others if folder in FOLDERS else {**others, LABEL: folder}
 

@@ -1,4 +1,7 @@
-"""What the keeper of a mirror demands of what is published there, and what is kept. Read by `pipeline.recipes`."""
+"""The rules of a mirror's keeper: demands on publications, and retention.
+
+Read by `pipeline.recipes`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class GateRule:
-    """Demands on images of repositories that match `repositories` when a tag that matches `tags` is moved (globs, as
+    """Demands on images when a tag is moved.
+
+    They are on images of repositories that match `repositories` when a tag that matches `tags` is moved (globs, as
     fnmatch has them). Of several rules that match, all must hold. None or empty: nothing is demanded.
 
     `size`: bytes of config and compressed layers, at most. `setuid`: globs of paths; any other setuid or setgid
@@ -34,8 +39,10 @@ class GateRule:
 
 @dataclass(frozen=True, slots=True)
 class RetentionRule:
-    """What is kept of tags that match `tags` in repositories that match `repositories` (globs). The first rule that
-    matches a tag decides; a tag that no rule matches is kept. A rule without any of the below keeps all.
+    """Retention of tags that match `tags` in repositories that match `repositories` (globs).
+
+    The first rule that matches a tag decides; a tag that no rule matches is kept. A rule without any of the below keeps
+    all.
 
     `keep`: the newest N by when they were published. `younger_than`, `pulled_within`: seconds; the second only where
     the server knows. A tag that any of the given ones speaks for is kept.
@@ -63,9 +70,12 @@ class IdentityRule:
 
 @dataclass(frozen=True, slots=True)
 class MirrorRules:
-    """All that a keeper has written down. `grace`: seconds for which what nothing refers to is spared, because a
-    publication may be under way; `quarantine`: seconds for which what was pruned can be brought back; `validity`:
-    seconds for which what is signed of a tag is believed."""
+    """All rules of a mirror's keeper.
+
+    `grace`: seconds for which what nothing refers to is spared, because a publication may be under way; `quarantine`:
+    seconds for which what was pruned can be brought back; `validity`: seconds for which what is signed of a tag is
+    believed.
+    """
 
     gate: tuple[GateRule, ...] = (GateRule(),)
     retention: tuple[RetentionRule, ...] = ()

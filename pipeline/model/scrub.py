@@ -38,8 +38,10 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing. `name`: digest, or tag, of `repository` ("": of the whole mirror); `source`: from where it was
-    healed."""
+    """One damage that a scrub found.
+
+    `name`: digest, or tag, of `repository` ("": of the whole mirror); `source`: from where it was healed.
+    """
 
     thing: Thing
     wrong: Wrong
@@ -62,8 +64,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Scrubbed:
-    """All of it. `blobs`, `bytes_read`, `manifests`, `tags`: what was looked at; `earlier`: blobs that a scrub which
-    was broken off had read; `drafts`: files of killed processes that were removed."""
+    """The result of a scrub.
+
+    `blobs`, `bytes_read`, `manifests`, `tags`: what was looked at; `earlier`: blobs that a scrub which was broken off
+    had read; `drafts`: files of killed processes that were removed.
+    """
 
     mirror: str
     blobs: int

@@ -1,4 +1,7 @@
-"""In what order an instance is asked, which those who ask and those who judge the answers again agree on."""
+"""The order of the questions to an instance.
+
+Those who ask and those who judge the answers again agree on it.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,11 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What one recorded result must be the answer to. `check` None: the look at the mounts. `config` is of the image
-    that was asked; `ready` is what shows, after a restart, that the instance is back."""
+    """The question that one recorded result must be the answer to.
+
+    `check` None: the look at the mounts. `config` is of the image that was asked; `ready` is what shows, after a
+    restart, that the instance is back.
+    """
 
     name: str
     check: Check | None
@@ -36,7 +42,10 @@ class Question:
 
 
 def stages(checks: Sequence[Check], *, upgrade: bool) -> tuple[Stage, ...]:
-    """The checks, cut where one restarts the instance. An upgrade has a restart in any case: before all."""
+    """Return the checks, cut where one restarts the instance.
+
+    An upgrade has a restart in any case: before all.
+    """
     if upgrade and all(check.kind is not CheckKind.RESTART for check in checks):
         return (Stage(None, ()), Stage(UPGRADING, tuple(checks)))
     return tuple(_cut(checks))
@@ -57,8 +66,10 @@ def _cut(checks: Sequence[Check]) -> Iterator[Stage]:
 def questions(
     plan: SmokePlan, config: ImageConfig, *, older: ImageConfig | None = None, variant: Variant | None = None
 ) -> tuple[Question, ...]:
-    """All that one instance is asked, in order. `older` is what an instance that is upgraded is before its first
-    restart."""
+    """Return all questions to one instance, in order.
+
+    `older` is what an instance that is upgraded is before its first restart.
+    """
     found: list[Question] = []
     for number, stage in enumerate(stages(plan.checks, upgrade=older is not None)):
         current = older if older is not None and number == 0 else config
@@ -76,8 +87,10 @@ _TALKING = (CheckKind.HTTP, CheckKind.PORT, CheckKind.SOCKET)
 
 
 def measured_by(plan: SmokePlan) -> Check | None:
-    """The question by which neighbours are measured: the first by HTTP, else the first to a port or socket, else
-    `ready` if it is one of these."""
+    """Return the check by which neighbours are measured.
+
+    The first by HTTP, else the first to a port or socket, else `ready` if it is one of these.
+    """
     known = [check for kind in _TALKING for check in plan.checks if check.kind is kind]
     if not known and plan.ready is not None and plan.ready.kind in _TALKING:
         known = [plan.ready]

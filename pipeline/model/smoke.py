@@ -1,4 +1,7 @@
-"""What is asked of a running image. What it answered is in `pipeline.model.report`."""
+"""The plan of a smoke test: the checks of a running image.
+
+What it answered is in `pipeline.model.report`.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,11 @@ from pipeline.model.value_rules import Rules
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What an answer must show. `exit_code` and `stderr` are a command's; `stdout` is what a command prints or a
-    port sends; `status`, `headers` (by name) and `body` are of HTTP."""
+    """The expected answer to a check.
+
+    `exit_code` and `stderr` are a command's; `stdout` is what a command prints or a port sends; `status`, `headers` (by
+    name) and `body` are of HTTP.
+    """
 
     exit_code: int | None = 0
     stdout: Rules = ()
@@ -62,7 +68,7 @@ class Variant(StrEnum):
 
 
 class Misbehaviour(StrEnum):
-    """What a bad neighbour does with all that its limits leave it."""
+    """Ways to misbehave for a neighbour, with all that its limits leave it."""
 
     SPIN = "spin"
     ALLOCATE = "allocate"
@@ -80,9 +86,11 @@ CONTAINED_BY: Mapping[Misbehaviour, AnyLimit] = {
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """`count` instances at the same time, of which one misbehaves in each way in turn: the others must still
-    answer within `factor` times their quiet latency. Latencies below `floor` (microseconds) count as `floor`.
-    `lasting` is milliseconds of each measurement."""
+    """`count` instances at the same time, of which one misbehaves in each way in turn.
+
+    The others must still answer within `factor` times their quiet latency. Latencies below `floor` (microseconds) count
+    as `floor`. `lasting` is milliseconds of each measurement.
+    """
 
     count: int = 20
     misbehave: tuple[Misbehaviour, ...] = tuple(Misbehaviour)
@@ -93,7 +101,9 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True)
 class SmokePlan:
-    """All that is asked of an image. `ready` is asked first of every instance, then `checks` in order.
+    """The plan of a smoke test of one image.
+
+    `ready` is asked first of every instance, then `checks` in order.
 
     `variants` are instances more. `upgrade_from` is an older image (a layout, relative to the recipe; "": none):
     one more instance starts as that one, and is the new one, on its data, from the first restart on.

@@ -24,7 +24,10 @@ def newest_first(statements: Iterable[Recorded]) -> tuple[Recorded, ...]:
 
 
 def head(statements: Iterable[Recorded], now: Digest | None) -> Digest | None:
-    """The record of the move that was made last, where the tag points to `now` (None: it does not exist)."""
+    """Return the record of the move that was made last.
+
+    The tag points to `now` (None: it does not exist).
+    """
     ordered = newest_first(statements)
     settled = _settled(ordered)
     begun = _begun(ordered, settled)
@@ -45,7 +48,10 @@ def _settled(ordered: Sequence[Recorded]) -> Digest | None:
 
 
 def _begun(ordered: Sequence[Recorded], settled: Digest | None) -> tuple[Recorded, ...]:
-    """The moves that follow a settled one (None: any whose predecessor is not there), newest first."""
+    """Return the moves that follow a settled one, newest first.
+
+    `settled` None: any whose predecessor is not there.
+    """
     moves = [one for one in ordered if not one.statement.renews]
     known = {one.record for one in moves}
     after = set() if settled is None else {settled}
@@ -60,8 +66,10 @@ def _begun(ordered: Sequence[Recorded], settled: Digest | None) -> tuple[Recorde
 
 
 def chain(statements: Iterable[Recorded], last: Digest | None) -> tuple[Recorded, ...]:
-    """The moves that were made, oldest first: from the record `last` by predecessors, as far as they are there. Numbers
-    fall on the way, so that a chain ends."""
+    """Return the moves that were made, oldest first.
+
+    From the record `last` by predecessors, as far as they are there. Numbers fall on the way, so that a chain ends.
+    """
     moves = {one.record: one for one in statements if not one.statement.renews}
     found: list[Recorded] = []
     one = moves.get(last) if last is not None else None

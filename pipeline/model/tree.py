@@ -12,7 +12,10 @@ from pipeline.digest import Digest
 
 
 class Kind(StrEnum):
-    """What stands at a path. HARDLINK: another name of the file at `link`."""
+    """Types of entries.
+
+    HARDLINK: another name of the file at `link`.
+    """
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -36,13 +39,13 @@ _KINDS = {
 
 
 def kind_of(mode: int) -> Kind | None:
-    """What a st_mode says that something is; None for what no image holds (a socket)."""
+    """Return the type that a st_mode says; None for what no image holds (a socket)."""
     return _KINDS.get(stat.S_IFMT(mode))
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What stands at one path.
+    """The entry at one path.
 
     `path` is canonical: relative to the image's root, no leading or trailing slash, no `.` or `..`, nothing
     of it beneath a symlink; bytes that are no UTF-8 are surrogate-escaped. `mode` is the twelve permission
@@ -68,7 +71,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A sorted map path → entry. The root directory is not in it unless a package gives it a mode."""
+    """A sorted map path → entry.
+
+    The root directory is not in it unless a package gives it a mode.
+    """
 
     entries: Mapping[str, Entry]
 
@@ -84,5 +90,5 @@ class Tree:
         return len(self.entries)
 
     def get(self, path: str) -> Entry | None:
-        """What stands at `path`, if anything."""
+        """Return the entry at `path`, if there is one."""
         return self.entries.get(path)

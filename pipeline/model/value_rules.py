@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What must hold of one value, which is a text or a number written as one; all that is given must.
+    """A rule for one value, which is a text or a number written as one.
+
+    All that is given must hold.
 
     `equals` compares without white space at the ends; `matches` and `lacks` are regular expressions that are
     searched for; `least` and `most` bound a number, both included. With `at` (`pipeline.model.jsonpath`) the

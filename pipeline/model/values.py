@@ -1,4 +1,6 @@
-"""Whether a value is what rules say, and what is wrong with it if not; and texts as they are recorded.
+"""The comparison of values with rules, and texts as they are recorded.
+
+It says whether a value is what rules say, and what is wrong with it if not.
 
 A text that is not too long is recorded whole. Of a longer one the record keeps, for each rule, the part that decides
 (the lines around what a pattern finds, the value that a JSON path leads to), beside size and digest of the whole. Such
@@ -35,8 +37,11 @@ _AROUND = 200
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """What of a text decides about one rule. `reached`: the rule's JSON path leads somewhere, and `text` is (of) what
-    stands there; else `text` says why it does not."""
+    """The part of a text that decides about one rule.
+
+    `reached`: the rule's JSON path leads somewhere, and `text` is (of) what stands there; else `text` says why it does
+    not.
+    """
 
     text: str
     reached: bool = True
@@ -44,9 +49,11 @@ class Excerpt:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A text of an answer, in which U+FFFD stands for what was no UTF-8. `size` and `digest` are of the whole, as
-    UTF-8. `excerpts`: None where `text` is the whole; else there is one for each rule, and `text` is only a beginning
-    for people."""
+    """A text of an answer, in which U+FFFD stands for what was no UTF-8.
+
+    `size` and `digest` are of the whole, as UTF-8. `excerpts`: None where `text` is the whole; else there is one for
+    each rule, and `text` is only a beginning for people.
+    """
 
     text: str
     size: int
@@ -62,7 +69,10 @@ class Said:
 
 
 def readable(data: bytes | str) -> str:
-    """Bytes, or a text that may hold halves of surrogate pairs (file names, JSON), as a text that UTF-8 can hold."""
+    """Return bytes or a text as a text that UTF-8 can hold.
+
+    A text may hold halves of surrogate pairs (file names, JSON).
+    """
     encoded = data.encode(errors="surrogatepass") if isinstance(data, str) else data
     return encoded.decode(errors="replace")
 
@@ -71,7 +81,10 @@ NOTHING_SAID = Said.of("")
 
 
 def misses(rules: Sequence[Rule], said: Said, what: str, *, tell: bool = False) -> str:
-    """What is wrong with a recorded text, as `differs` says it; also when the record contradicts itself."""
+    """Return what is wrong with a recorded text, as `differs` says it.
+
+    Also when the record contradicts itself.
+    """
     if said.excerpts is None:
         encoded = said.text.encode(errors="replace")
         if len(encoded) != said.size or Digest.of(encoded) != said.digest:
@@ -90,8 +103,11 @@ def misses(rules: Sequence[Rule], said: Said, what: str, *, tell: bool = False) 
 
 
 def recorded(rules: Sequence[Rule], said: Said) -> Said:
-    """The text as it is recorded: the same verdict, and no longer than `TEXT_LIMIT` where excerpts show the same. A
-    text of which no excerpt shows that it is right is kept whole up to `WHOLE_LIMIT`."""
+    """Return the text as it is recorded.
+
+    It has the same verdict, and is no longer than `TEXT_LIMIT` where excerpts show the same. A text of which no excerpt
+    shows that it is right is kept whole up to `WHOLE_LIMIT`.
+    """
     if said.excerpts is not None or len(said.text) <= TEXT_LIMIT:
         return said
     excerpts = [_excerpt(rule, said.text) for rule in rules]
@@ -104,7 +120,10 @@ def recorded(rules: Sequence[Rule], said: Said) -> Said:
 
 
 def _excerpt(rule: Rule, text: str) -> Excerpt | None:
-    """What of a long text decides about a rule; None if no part does. That a text is wrong, its beginning may show."""
+    """Return the part of a long text that decides about a rule; None if no part does.
+
+    That a text is wrong, its beginning may show.
+    """
     value = text
     if rule.at:
         try:
@@ -138,7 +157,10 @@ def _parts(rule: Rule, text: str) -> Iterator[str]:
 
 
 def differs(rules: Sequence[Rule], text: str, what: str, *, tell: bool = False) -> str:
-    """What is wrong with `text`, which people call `what`; empty if nothing is. `tell`: say what it is instead."""
+    """Return what is wrong with `text`, which people call `what`; empty if nothing is.
+
+    `tell`: say what it is instead.
+    """
     for rule in rules:
         wrong = _wrong(rule, text, what, tell=tell)
         if wrong:

@@ -1,5 +1,8 @@
-"""The verdict on an image, found from what is recorded: who was asked, what each answered, what the kernel enforced,
-what neighbours noticed. Nothing that the report says of itself (`passed`, `enforced`) is believed."""
+"""The verdict on an image, found from what is recorded.
+
+Who was asked, what each answered, what the kernel enforced, what neighbours noticed. Nothing that the report says of
+itself (`passed`, `enforced`) is believed.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _ARBITRARY = re.compile(r"[1-9]\d{4}:0")
 
 
 def problems_of(report: SmokeReport) -> tuple[str, ...]:
-    """Why the report does not pass; empty if it does."""
+    """Return the reasons why the report does not pass; empty if it does."""
     return tuple(_problems(report))
 
 
@@ -136,7 +139,10 @@ def _neighbours(report: SmokeReport) -> Iterator[str]:
 
 
 def judge_neighbours(figures: NeighbourFigures, wanted: Neighbours) -> str:
-    """What is wrong with the figures; empty if the neighbours noticed no more than they may."""
+    """Return what is wrong with the figures; empty if all is right.
+
+    It is right if the neighbours noticed no more than they may.
+    """
     others = wanted.count - 1
     if figures.quiet_failed:
         return f"{figures.quiet_failed} answers were wrong before anybody misbehaved"

@@ -53,7 +53,7 @@ SCRATCH = ("/dev", "/proc", "/run", "/tmp")  # noqa: S108 - in the container
 
 
 class CheckKind(StrEnum):
-    """How a check asks."""
+    """Kinds of checks."""
 
     COMMAND = "command"
     PORT = "port"
@@ -72,7 +72,7 @@ class CheckKind(StrEnum):
 
 
 class Restart(StrEnum):
-    """How an instance ends before it is started again on the same volumes."""
+    """Ways to end an instance before it is started again on the same volumes."""
 
     SAME_DATA = "same-data"
     AFTER_KILL = "after-kill"
@@ -100,15 +100,18 @@ class NoAnswer:
 
 @dataclass(frozen=True, slots=True)
 class MountsAnswer:
-    """Where the instance could write: mount points."""
+    """The mount points at which the instance could write."""
 
     writable: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RestartAnswer:
-    """How it was ended, its exit code then, and what it answered to the question whether it is ready, after it was
-    started again (None: nothing asks that)."""
+    """The end and the new start of an instance.
+
+    `how` it was ended, its exit code then, and what it answered to the question whether it is ready, after it was
+    started again (None: nothing asks that).
+    """
 
     how: Restart
     exit_code: int | None
@@ -189,8 +192,10 @@ def declaration(kind: CheckKind) -> CheckDeclaration[Any]:
 
 
 def judge(check: Check, answer: Answer, config: ImageConfig, ready: Check | None = None) -> str:
-    """What is wrong with an answer, for people; empty if it is right. `config` is of the image that was asked; `ready`
-    is what shows that it is back after a RESTART."""
+    """Return what is wrong with an answer, for people; empty if it is right.
+
+    `config` is of the image that was asked; `ready` is what shows that it is back after a RESTART.
+    """
     if isinstance(answer, NoAnswer):
         return answer.reason or "there was no answer"
     kind = declaration(check.kind)
@@ -228,5 +233,5 @@ def recordable(check: Check, answer: Answer) -> Answer:
 
 
 def place_of(check: Check) -> str:
-    """Where a check of a port, of a socket or by HTTP asks, for people."""
+    """Return the address of a check of a port, of a socket or by HTTP, for people."""
     return declaration(check.kind).place(check)

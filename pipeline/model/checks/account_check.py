@@ -28,7 +28,10 @@ class AccountFacts:
 
 @dataclass(frozen=True, slots=True)
 class AccountAnswer:
-    """The fields of the account's line (None: there is none), and which groups name it as a member."""
+    """The fields of the account's line, and the groups that name it as a member.
+
+    `entry` None: there is no such line.
+    """
 
     entry: tuple[str, ...] | None
     groups: tuple[str, ...] = ()

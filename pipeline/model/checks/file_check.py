@@ -20,7 +20,7 @@ _LAST_WORDS = 500
 
 
 class FileSort(StrEnum):
-    """What can stand at a path."""
+    """Types of files."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -32,8 +32,11 @@ class FileSort(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What stands at `path` in the running instance. Links are followed unless `sort` is SYMLINK. `sha256` is
-    64 hex digits; `owner` and `group` are names of the image's accounts, or numbers; None: any."""
+    """The file that is expected at `path` in the running instance.
+
+    Links are followed unless `sort` is SYMLINK. `sha256` is 64 hex digits; `owner` and `group` are names of the image's
+    accounts, or numbers; None: any.
+    """
 
     path: str
     absent: bool = False
@@ -49,9 +52,12 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class FileAnswer:
-    """What stands at a path. `sort` None: something that has no name here. `owners` and `groups` are names that the
-    image has for `uid` and `gid`. `target`: where a symlink points, if that was asked; `sha256` (64 hex digits) and
-    `text` likewise, and empty or None if it is no regular file."""
+    """The file that was found at a path.
+
+    `sort` None: something that has no name here. `owners` and `groups` are names that the image has for `uid` and
+    `gid`. `target`: where a symlink points, if that was asked; `sha256` (64 hex digits) and `text` likewise, and empty
+    or None if it is no regular file.
+    """
 
     there: bool
     sort: FileSort | None = None

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request to `port`, or to the unix socket at `socket`. `tls` speaks HTTPS; `trust` is a file in the
-    image with the authorities that the certificate must come from ("": any certificate will do)."""
+    """One HTTP request to `port`, or to the unix socket at `socket`.
+
+    `tls` speaks HTTPS; `trust` is a file in the image with the authorities that the certificate must come from ("": any
+    certificate will do).
+    """
 
     port: int = 0
     socket: str = ""

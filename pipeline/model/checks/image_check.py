@@ -35,8 +35,10 @@ else:
 
 
 class ImageFacts(_ImageFacts):
-    """Settings that the image's configuration has; None or empty: not asked. Of environment and labels only the named
-    ones are looked at."""
+    """Settings that the image's configuration has; None or empty: not asked.
+
+    Of environment and labels only the named ones are looked at.
+    """
 
     __slots__ = ()
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LicenseFacts:
-    """Packages that must bring the text of their licence; empty: all that the image has, but those in
-    `without`."""
+    """Packages that must bring the text of their licence.
+
+    Empty: all that the image has, but those in `without`.
+    """
 
     packages: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
@@ -24,8 +26,10 @@ class LicenseFacts:
 
 @dataclass(frozen=True, slots=True)
 class LicensesAnswer:
-    """For each package that was looked at, by name, a file that is its licence ("": none was found). `known` False: the
-    image has no RPM database that would say which packages there are."""
+    """The licence file of each package that was looked at, by the package's name.
+
+    "": none was found. `known` False: the image has no RPM database that would say which packages there are.
+    """
 
     known: bool
     texts: tuple[tuple[str, str], ...] = ()

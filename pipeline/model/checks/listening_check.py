@@ -18,8 +18,11 @@ SOCKETS_MOST = 4096
 
 @dataclass(frozen=True, slots=True)
 class ListeningFacts:
-    """Sockets that listen: `ports` (`8080/tcp`; None: the image's exposed ones) on more than the loopback, and
-    `local` (may be there, on the loopback only). Any other is wrong."""
+    """Sockets that may listen; any other is wrong.
+
+    `ports` (`8080/tcp`; None: the image's exposed ones) listen on more than the loopback; those in `local` may be
+    there, on the loopback only.
+    """
 
     ports: tuple[str, ...] | None = None
     local: tuple[str, ...] = ()

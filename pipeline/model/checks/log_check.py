@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LogAnswer:
-    """What the instance had printed by then."""
+    """The log of the instance up to the check."""
 
     log: Said
 

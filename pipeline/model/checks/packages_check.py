@@ -28,7 +28,10 @@ class PackageFacts:
 
 @dataclass(frozen=True, slots=True)
 class PackagesAnswer:
-    """NEVRAs that the image's RPM database has, or else its build says. `known` False: there is neither."""
+    """NEVRAs that the image's RPM database has, or else its build says.
+
+    `known` False: there is neither.
+    """
 
     known: bool
     packages: tuple[str, ...] = ()
@@ -50,7 +53,10 @@ def _judge(check: Check, seen: PackagesAnswer, config: ImageConfig, ready: Check
 
 
 def package_is(nevra: str, pattern: str) -> bool:
-    """Is it the package, or one of those, that a pattern (`*` for any characters) of names or NEVRAs means?"""
+    """Return whether a pattern of names or NEVRAs matches the package.
+
+    `*` in the pattern stands for any characters.
+    """
     name = re.sub(r"-[^-]+-[^-]+$", "", nevra)
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(nevra, pattern)
 

@@ -20,8 +20,11 @@ PROCESSES_MOST = 4096
 
 @dataclass(frozen=True, slots=True)
 class ProcessFacts:
-    """Processes of the instance whose name is `name`, whose command line matches `command`, that run as `user`,
-    as far as these are given; `count` holds of how many they are."""
+    """Processes of the instance that must run.
+
+    Their name is `name`, their command line matches `command`, they run as `user`, as far as these are given; `count`
+    holds of how many they are.
+    """
 
     name: str = ""
     command: str = ""
@@ -31,7 +34,10 @@ class ProcessFacts:
 
 @dataclass(frozen=True, slots=True)
 class SeenProcess:
-    """A process: the kernel's name for it (15 characters), its program, its command line, its user's number."""
+    """A process: the kernel's name for it, its program, command line and user's number.
+
+    The kernel's name has at most 15 characters.
+    """
 
     name: str
     program: str
@@ -41,7 +47,10 @@ class SeenProcess:
 
 @dataclass(frozen=True, slots=True)
 class ProcessAnswer:
-    """All processes of the instance. `user` is the number of the user that was asked for (None: of none)."""
+    """All processes of the instance.
+
+    `user` is the number of the user that was asked for (None: of none).
+    """
 
     user: int | None
     processes: tuple[SeenProcess, ...]

@@ -18,7 +18,10 @@ DEFAULT_SIGNAL = "SIGTERM"
 
 @dataclass(frozen=True, slots=True)
 class StopAnswer:
-    """The signal that was sent, and the exit code (None: it ran on). `words`: the last that it printed."""
+    """The signal that was sent, and the exit code (None: it ran on).
+
+    `words`: the last that it printed.
+    """
 
     signal: str
     exit_code: int | None

@@ -1,4 +1,6 @@
-"""Limits of an instance, one module each: whoever adds a module adds a limit (`pipeline.model.limit` says what it has).
+"""Limits of an instance, one module each.
+
+Whoever adds a module adds a limit (`pipeline.model.limit` says what it has).
 
 `LIMITS` are all of them in the order of documents; `Limits` are their values for one instance, made from the set.
 """
@@ -55,7 +57,9 @@ else:
 
 
 class Limits(_Values):
-    """Limits of one instance by their members, None where none was asked for; `limits[LIMIT]` is the value of one.
+    """Limits of one instance by their members, None where none was asked for.
+
+    `limits[LIMIT]` is the value of one.
 
     `enforce`: a limit that the kernel did not take fails the run.
     """

@@ -9,8 +9,10 @@ from pipeline.model.quantities import SIZE
 
 
 def inodes_of(size: int) -> int:
-    """Files that a tmpfs of `size` bytes may hold: an empty one costs no bytes of it, but a kilobyte of the kernel's
-    memory."""
+    """Return the number of files that a tmpfs of `size` bytes may hold.
+
+    An empty one costs no bytes of it, but a kilobyte of the kernel's memory.
+    """
     return max(1024, size // 16384)
 
 
