@@ -19,8 +19,10 @@ _KINDS: Final = {
 
 
 class Escape(OSError):
-    """A name leads out of the folder. `link` is the link that does, below the folder ("": the name itself), `target`
-    what stands in it."""
+    """A name leads out of the folder.
+
+    `link` is the link that does, below the folder ("": the name itself), `target` what stands in it.
+    """
 
     def __init__(self, folder: Path, name: str, link: str, target: str) -> None:
         self.folder, self.link, self.target = folder, link, target

@@ -18,18 +18,27 @@ _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder, and all that can be read below it. `path` itself is the caller's word and may lead through links."""
+    """A folder, and all that can be read below it.
+
+    `path` itself is the caller's word and may lead through links.
+    """
 
     path: Path
 
     def open(self, name: str | PurePath) -> BufferedReader:
-        """The regular file `name`, for reading. Raises OSError: Escape, NotRegular, FileNotFoundError …"""
+        """Open the regular file `name` for reading.
+
+        Raises OSError: Escape, NotRegular, FileNotFoundError …
+        """
         handle = self._handle(name, wanted=stat.S_IFREG)
         return os.fdopen(handle, "rb")
 
     def open_unlinked(self, name: str | PurePath) -> BufferedReader:
-        """As `open`, where not even a link that stays in the folder is expected. Raises OSError: LinkRefused,
-        NotRegular, FileNotFoundError …"""
+        """Open a file as `open` does, where no link at all is expected.
+
+        Not even a link that stays in the folder is followed. Raises OSError: LinkRefused, NotRegular, FileNotFoundError
+        …
+        """
         *above, last = _plain_parts(self.path, os.fspath(name))
         here = os.open(self.path, LOOK | os.O_DIRECTORY)
         try:
@@ -48,8 +57,10 @@ class Folder:
             raise
 
     def read(self, name: str | PurePath, limit: int) -> bytes:
-        """The content of the regular file `name`, which has at most `limit` bytes also while it grows. Raises as
-        `open`, and TooLarge."""
+        """Return the content of the regular file `name`, which has at most `limit` bytes.
+
+        The limit holds also while the file grows. Raises as `open`, and TooLarge.
+        """
         with self.open(name) as file:
             return _bounded(file, self.path / name, limit)
 
@@ -66,7 +77,10 @@ class Folder:
         return self._has(name, stat.S_IFDIR)
 
     def check(self, name: str | PurePath) -> None:
-        """Raise Escape where `name` leads out of the folder, whatever it names or whether it is there."""
+        """Raise Escape where `name` leads out of the folder.
+
+        It does so whatever `name` names, and also if nothing is there.
+        """
         self._has(name, None)
 
     def _has(self, name: str | PurePath, kind: int | None) -> bool:
@@ -89,7 +103,10 @@ class Folder:
             os.close(top)
 
     def _handle(self, name: str | PurePath, *, wanted: int) -> int:
-        """Looked at before it is opened, because opening a device may do something; and again afterwards."""
+        """Open `name` as a file of the type `wanted`.
+
+        It is looked at before it is opened, because opening a device may do something; and again afterwards.
+        """
         path = self.path / name
         flags = _READ | (os.O_DIRECTORY if wanted == stat.S_IFDIR else 0)
         top = os.open(self.path, LOOK | os.O_DIRECTORY)
@@ -112,9 +129,12 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The folder that was given: `folder`, that of the recipe that a person named. What stands in it is opened there.
-    What a recipe names with `..` is opened below the folder above, where `templates/` and recipes that others share
-    may stand (right below the file system's root: `/templates` alone); no name and no link leads further."""
+    """The folder that was given: `folder`, that of the recipe that a person named.
+
+    What stands in it is opened there. What a recipe names with `..` is opened below the folder above, where
+    `templates/` and recipes that others share may stand (right below the file system's root: `/templates` alone); no
+    name and no link leads further.
+    """
 
     folder: Path
 
@@ -156,14 +176,19 @@ class Given:
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """The content of a regular file that a person named, links and all; at most `limit` bytes. Raises OSError:
-    NotRegular, TooLarge, FileNotFoundError …"""
+    """Return the content of a regular file that a person named, links and all.
+
+    It has at most `limit` bytes. Raises OSError: NotRegular, TooLarge, FileNotFoundError …
+    """
     with open_file(path) as file:
         return _bounded(file, path, limit)
 
 
 def open_file(path: Path) -> BufferedReader:
-    """A regular file that a person named, for reading. Raises OSError: NotRegular, FileNotFoundError …"""
+    """Open a regular file that a person named, for reading.
+
+    Raises OSError: NotRegular, FileNotFoundError …
+    """
     if not stat.S_ISREG(mode := path.stat().st_mode):
         raise NotRegular(path, mode)
     handle = os.open(path, _READ)
@@ -185,7 +210,10 @@ def _plain_parts(folder: Path, name: str) -> list[str]:
 
 
 def _open_unlinked(folder: int, part: str, flags: int, path: Path) -> int:
-    """Open one component that is no link. With O_PATH and O_NOFOLLOW a link would be opened itself."""
+    """Open one component that is no link.
+
+    With O_PATH and O_NOFOLLOW a link would be opened itself.
+    """
     try:
         handle = os.open(part, flags | os.O_NOFOLLOW, dir_fd=folder)
     except OSError as error:

@@ -33,8 +33,10 @@ _TRIES: Final = 8
 
 @cache
 def _system_call() -> Callable[[int, str, int], tuple[int, int]]:
-    """openat2 as a function of folder, name and flags that gives the descriptor and errno; made when it is needed, for
-    ctypes takes longer to load than all else here."""
+    """Return openat2 as a function of folder, name and flags.
+
+    It gives the descriptor and errno; made when it is needed, for ctypes takes longer to load than all else here.
+    """
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -173,7 +175,10 @@ def _walk(top: int, folder: Path, name: str, flags: int) -> int:
 
 
 def _last(folder: int, part: str, seen: int, flags: int) -> int:
-    """The last component, which was just `seen` (the descriptor is kept or closed here): opened as asked for."""
+    """Open the last component as asked for, which was just `seen`.
+
+    The descriptor `seen` is kept or closed here.
+    """
     if flags == LOOK:
         return seen
     try:
