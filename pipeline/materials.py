@@ -1,5 +1,6 @@
-"""What a build was made of, written down beside it: the bill that SBOMs and the gate's rules are read from, and the
-record of every input by digest that provenance is made from.
+"""The bill and the record of inputs that are written beside a build.
+
+SBOMs and the gate's rules are read from the bill; provenance is made from the record of every input by digest.
 
 All of it is a function of the image and its inputs.
 """
@@ -47,9 +48,11 @@ _SET_ID = 0o6000
 def make_bill(
     image: Image, every: Sequence[Chosen], headers: Sequence[PackageHeader], tree: Tree, *, store: Store
 ) -> Bill:
-    """All that `image` is made of: `every` package in it, the parent's too, with its header. `tree` is what its layers
-    but the last come to together; the last layer is read from the store, and so are the packages' changelogs, each
-    once. Raises VerificationError for what is damaged there."""
+    """Make the bill of `image`: `every` package in it, the parent's too, with its header.
+
+    `tree` is what its layers but the last come to together; the last layer is read from the store, and so are the
+    packages' changelogs, each once. Raises VerificationError for what is damaged there.
+    """
     by_nevra = {str(header.nevra): header for header in headers}
     packages = []
     for chosen in every:
@@ -85,7 +88,10 @@ def make_bill(
 
 
 def _plain(text: str) -> str:
-    """A header's text as every reader of JSON takes it: bytes that are no UTF-8 and control characters replaced."""
+    """Return a header's text as every reader of JSON takes it.
+
+    Bytes that are no UTF-8 and control characters are replaced.
+    """
     known = text.encode(errors="surrogateescape").decode(errors="replace")
     return "".join(one if one.isprintable() else " " for one in known).strip()
 
@@ -125,8 +131,11 @@ def _privileged(layers: Sequence[Layer], tree: Tree, store: Store) -> tuple[Priv
 
 
 def privileged_paths(lower: Tree, upper: Iterator[Entry]) -> tuple[Privileged, ...]:
-    """What lends rights in an image, sorted by path: `lower` is the tree below the last layer, `upper` what stands in
-    that layer. A file that the last layer replaces is as it is there."""
+    """Return the paths that lend rights in an image, sorted by path.
+
+    `lower` is the tree below the last layer, `upper` what stands in that layer. A file that the last layer replaces is
+    as it is there.
+    """
     entries = stacked(lower, upper).entries
     found = []
     for path, entry in entries.items():
@@ -146,8 +155,11 @@ def privileged_paths(lower: Tree, upper: Iterator[Entry]) -> tuple[Privileged, .
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a build took in: `repositories` is the file that defines platforms, `lock` the lock's, `templates` every
-    template file that took part; `checks` is the digest of the plan of what is asked of the image."""
+    """The inputs of a build.
+
+    `repositories` is the file that defines platforms, `lock` the lock's, `templates` every template file that took
+    part; `checks` is the digest of the plan of what is asked of the image.
+    """
 
     recipe: Recipe
     repositories: Path
@@ -163,8 +175,11 @@ class Inputs:
 
 
 def make_record(image: Image, inputs: Inputs) -> BuildRecord:
-    """Every input of `image` by digest. Names of files are relative to the recipe's folder, and nothing tells of the
-    machine, so two builds of the same inputs give equal records."""
+    """Make the record of every input of `image` by digest.
+
+    Names of files are relative to the recipe's folder, and nothing tells of the machine, so two builds of the same
+    inputs give equal records.
+    """
     recipe, section = inputs.recipe, inputs.section
     folder = recipe.path.parent
     known = dict(section.metadata)
@@ -221,8 +236,11 @@ def _own_files(recipe: Recipe, folder: Path) -> Iterator[Material]:
 
 
 def _repositories(platform: Platform, known: Mapping[str, Digest]) -> Iterator[Material]:
-    """The index of each repository as it was when the lock was made. Where it is, is told as the definition is
-    written, before variables are replaced: what they stand for is this machine's."""
+    """Yield the index of each repository as it was when the lock was made.
+
+    Where it is, is told as the definition is written, before variables are replaced: what they stand for is this
+    machine's.
+    """
     for one in platform.repositories:
         if one.id in known:
             place = public(next(iter(one.baseurls), one.metalink or one.mirrorlist or ""))

@@ -54,9 +54,11 @@ def write_report(
     image: Image,
     store: Store,
 ) -> None:
-    """`NAME.report/` beside the layout: `report.json`, `junit.xml`, the containers' logs, what the image was made of,
-    and of an image that passed the evidence. Whole or not at all. `value` is what `report.json` says, `documents`
-    are (file name, content)."""
+    """Write `NAME.report/` beside the layout, whole or not at all.
+
+    In it are `report.json`, `junit.xml`, the containers' logs, what the image was made of, and of an image that passed
+    the evidence. `value` is what `report.json` says, `documents` are (file name, content).
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     sweep_beside(folder)
     with draft_beside(folder) as made:
@@ -74,7 +76,10 @@ def write_report(
 
 
 def keep_evidence(folder: Path, evidence: Evidence | None, store: Store) -> None:
-    """`evidence.json` and the store's seal on it (`evidence.seal`) in `folder`; without evidence none are there."""
+    """Write `evidence.json` and the store's seal on it (`evidence.seal`) in `folder`.
+
+    Without evidence, remove both.
+    """
     for name in (EVIDENCE_SEAL, EVIDENCE_FILE):
         (folder / name).unlink(missing_ok=True)
     if evidence is not None:
@@ -88,7 +93,10 @@ def keep_evidence(folder: Path, evidence: Evidence | None, store: Store) -> None
 
 
 def report_documents(bill: Bill, record: BuildRecord, *, store: Store) -> tuple[tuple[str, bytes], ...]:
-    """(file name, content) of what is written into a report's folder. SBOMs are recalled where the store has them."""
+    """Return (file name, content) of the documents of a report's folder.
+
+    SBOMs are recalled where the store has them.
+    """
     sboms = tuple((form.file_name, _sbom(bill, form, store)) for form in SbomForm)
     return ((BILL, bill_bytes(bill)), (RECORD, record_bytes(record)), *sboms)
 
@@ -104,15 +112,20 @@ def _sbom(bill: Bill, form: SbomForm, store: Store) -> bytes:
 
 
 def seal_documents(folder: Path, image: Digest, documents: Sequence[tuple[str, bytes]], store: Store) -> None:
-    """Write down in `folder` what `store` says of the documents on `image` there, so that none is published that was
-    edited, or that is about another image."""
+    """Write the seals of `store` on the documents of `image` in `folder`.
+
+    So none is published that was edited, or that is about another image.
+    """
     seals = {name: store.seal(_named(name, image, data)) for name, data in documents}
     (folder / SEALS).write_bytes(canonical_json(seals))
 
 
 def refuse_edited(folder: Path, image: Digest, store: Store) -> None:
-    """Are the documents in a report's folder those that this store wrote of `image`? Raises UsageError
-    `report-missing`, VerificationError `report-of-another-image`, PublicationRefused `gate-report-edited`."""
+    """Refuse documents in a report's folder that this store did not write of `image`.
+
+    Raises UsageError `report-missing`, VerificationError `report-of-another-image`, PublicationRefused
+    `gate-report-edited`.
+    """
     refuse_another(folder, image)
     seals = Reader.parse(_read(folder / SEALS, SEALS_LIMIT), str(folder / SEALS))
     for name in _sealed_in(folder):
@@ -126,8 +139,11 @@ def refuse_edited(folder: Path, image: Digest, store: Store) -> None:
 
 
 def restate_checks(folder: Path, image: Digest, checks: Digest, store: Store) -> None:
-    """`image` was asked other checks than when it was built: the record in its report's folder says so from now on. A
-    record that is missing or edited is left as it is, and publishing refuses it."""
+    """Set the checks in the record of the report's folder of `image`.
+
+    `image` was asked other checks than when it was built: the record says so from now on. A record that is missing or
+    edited is left as it is, and publishing refuses it.
+    """
     try:
         refuse_edited(folder, image, store)
         documents = {name: _read(folder / name, SBOM_LIMIT) for name in _sealed_in(folder)}
@@ -147,24 +163,31 @@ def _sealed_in(folder: Path) -> tuple[str, ...]:
 
 
 def _named(name: str, image: Digest, data: bytes) -> bytes:
-    """What is sealed of a document: its name and its image too, so that none can stand in for another."""
+    """Return the bytes that are sealed of a document.
+
+    Its name and its image too, so that none can stand in for another.
+    """
     return f"{name}\n{image}\n".encode() + data
 
 
 def report_folder(layout: Path) -> Path:
-    """Where the report of a layout that was built here stands."""
+    """Return the folder of the report of a layout that was built here."""
     return layout.parent / f"{layout.name}.report"
 
 
 def read_bill(folder: Path) -> Bill:
-    """The bill in a report's folder. Raises UsageError `report-missing`, VerificationError `bill-malformed`,
-    `format-newer`."""
+    """Read the bill in a report's folder.
+
+    Raises UsageError `report-missing`, VerificationError `bill-malformed`, `format-newer`.
+    """
     return parse_bill(_read(folder / BILL, BILL_LIMIT), BILL)
 
 
 def read_materials(folder: Path) -> BuildRecord:
-    """What the build was made from, as its report's folder says. Raises UsageError `report-missing`,
-    VerificationError `record-malformed`, `format-newer`."""
+    """Read the record of the build's inputs in its report's folder.
+
+    Raises UsageError `report-missing`, VerificationError `record-malformed`, `format-newer`.
+    """
     return parse_record(_read(folder / RECORD, RECORD_LIMIT), RECORD)
 
 
@@ -182,7 +205,10 @@ def sources_document(packages: Sequence[Package]) -> tuple[str, bytes]:
 
 
 def read_sources(folder: Path, store: Store) -> tuple[SourceFile, ...]:
-    """The source packages of an image, which lie in the store. Raises UsageError `sources-missing`."""
+    """Return the source packages of an image, which lie in the store.
+
+    Raises UsageError `sources-missing`.
+    """
     if not (folder / SOURCES).exists():
         raise UsageError(
             "sources-missing",
@@ -205,14 +231,19 @@ def read_sources(folder: Path, store: Store) -> tuple[SourceFile, ...]:
 
 
 def read_sbom(folder: Path, form: SbomForm, image: Digest) -> bytes:
-    """The SBOM in a report's folder, which has to be about `image`. Raises UsageError `report-missing`,
-    VerificationError `report-of-another-image`."""
+    """Read the SBOM in a report's folder, which has to be about `image`.
+
+    Raises UsageError `report-missing`, VerificationError `report-of-another-image`.
+    """
     refuse_another(folder, image)
     return _read(folder / form.file_name, SBOM_LIMIT)
 
 
 def refuse_another(folder: Path, image: Digest) -> None:
-    """Is the report in a folder about `image`? Raises VerificationError `report-of-another-image`."""
+    """Refuse a report in a folder that is not about `image`.
+
+    Raises VerificationError `report-of-another-image`.
+    """
     bill = read_bill(folder)
     if bill.digest != image:
         raise VerificationError(
