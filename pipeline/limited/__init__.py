@@ -1,4 +1,6 @@
-"""Work on foreign input in a child process with limits on processor time, memory, output and time.
+"""Work on foreign input in a child process with limits.
+
+The limits are on processor time, memory, output and time.
 
 What can be bounded by counting is bounded where it is done. What cannot (a template that compares nested lists, a
 regular expression that backtracks) is done by a child, which the kernel limits and which is killed when its time is

@@ -1,4 +1,4 @@
-"""The child: reads requests from its standard input, does them one after the other, writes results.
+"""The child: reads requests from standard input, does them in turn, writes results.
 
 Run as a script by an isolated interpreter (`python -I`), whose only argument is a JSON array of the folders in which
 modules are looked for. A frame is the length of a JSON text and of the bytes after it, then both. The first that it
