@@ -1,4 +1,6 @@
-"""The layers of a block, which is a layer of the recipe that says `auto`: a name for the layer of each package.
+"""Assign the packages of a block to layers. A block is a recipe's layer that says `auto`.
+
+There is a name for the layer of each package.
 
 A block is grouped by itself, so one that comes from an included recipe is the same in every image that has it. The
 former grouping is what the lock says, of the recipe that brings the block if that has one of its own: those who
@@ -22,9 +24,12 @@ _SECONDS_OF_DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """One package of a block. `key` is its NEVRA, `name` what it is called whatever its version, `source` the name of
-    its source package, `size` bytes to download, `content` its checksum. `days` are those on which it is known to have
-    changed, `built` is the day of its build, all as days since the epoch."""
+    """One package of a block.
+
+    `key` is its NEVRA, `name` what it is called whatever its version, `source` the name of its source package, `size`
+    bytes to download, `content` its checksum. `days` are those on which it is known to have changed, `built` is the day
+    of its build, all as days since the epoch.
+    """
 
     key: str
     name: str
@@ -55,7 +60,7 @@ def resident(package: Package, days: Sequence[int]) -> Resident:
 
 
 def former_block(block: str, section: LockSection | None) -> Former:
-    """What a lock says of a block."""
+    """Return the layers and checksums of a block's packages that a lock records."""
     chosen = section.resolution.chosen if section else ()
     inside = set(block_layers(block, (one.layer for one in chosen)))
     return {
@@ -68,8 +73,11 @@ def former_block(block: str, section: LockSection | None) -> Former:
 def layer_block(
     block: str, residents: Sequence[Resident], at_most: int, former: Former | None = None
 ) -> dict[str, str]:
-    """Package → layer, by key. What is as it was stays where it was. The day that it is, is the newest of all that is
-    known of the packages, so that the clock has no part in it."""
+    """Return the layer of each package of a block, by key.
+
+    What is as it was stays where it was. The day that it is, is the newest of all that is known of the packages, so
+    that the clock has no part in it.
+    """
     held: dict[str, dict[str, str]] = {}
     for name, (layer, content) in (former or {}).items():
         held.setdefault(layer, {})[name] = content
@@ -110,7 +118,10 @@ def _most(held: Mapping[str, Mapping[str, str]], members: Sequence[Resident]) ->
 
 
 def _named(block: str, groups: Sequence[Sequence[Resident]], held: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """A name for each group: that of the former layer of which it has most, else the first number that is free."""
+    """Return a name for each group of packages.
+
+    It is that of the former layer of which the group has most, else the first number that is free.
+    """
     claims = sorted(
         (-_share(members, names), layer, number)
         for number, members in enumerate(groups)
@@ -132,7 +143,10 @@ def block_layers(block: str, layers: Iterable[str]) -> tuple[str, ...]:
 
 
 def image_layers(recipe: Recipe, resolution: Resolution) -> tuple[tuple[str, LayerPlan], ...]:
-    """The layers of packages that an image has, the lowest first, each with what the recipe says of it."""
+    """Return the package layers of an image, the lowest first.
+
+    Each comes with what the recipe says of it.
+    """
     names = [one.layer for one in resolution.chosen]
     return tuple(
         (name, plan)

@@ -1,4 +1,7 @@
-"""What was chosen, in which layer, in which order and why: libsolv's numbers become a `Resolution`."""
+"""Convert libsolv's solution into a `Resolution`: packages, layers, order and reasons.
+
+It says what was chosen, in which layer, in which order and why.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ class Description:
         )
 
     def _wanted(self, layer: str, lines: Sequence[Line]) -> Wanted:
-        """What a layer asks for, in terms of what was chosen."""
+        """Return the requests of a layer with the chosen packages that satisfy them."""
         requests = []
         local = []
         for line in lines:
@@ -80,7 +83,7 @@ class Description:
         return Wanted(layer, tuple(requests), tuple(sorted(local)))
 
     def _needs(self, solvable: int) -> list[Need]:
-        """What a package needs of the others, sorted."""
+        """Return the requirements and recommendations of a package that others satisfy, sorted."""
         needs = self._list(solvable, solv.SOLVABLE_REQUIRES, _ALL, "requires")
         needs += self._weak(solvable, solv.SOLVABLE_RECOMMENDS, "recommends")
         mine = self._names[solvable]

@@ -1,4 +1,4 @@
-"""Why a package is in the image, told as chains from a request to it."""
+"""Explain each package of an image by chains that lead back to a request."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pipeline.model.resolution import Chosen, Reason
 
 
 def explain(chosen: Sequence[Chosen], name: str) -> str:
-    """For every package called `name` (a name or a NEVRA) of those in an image: its layer, its reasons, and behind
-    each the chain back to a request; and from which parent it comes, if from one. Raises UsageError
-    `package-not-chosen`."""
+    """Return the layer and the reasons of every package called `name`, as text.
+
+    `name` is a name or a NEVRA, of the packages in an image. Behind each reason stands the chain back to a request; and
+    from which parent the package comes, if from one. Raises UsageError `package-not-chosen`.
+    """
     by_nevra = {str(one.package.nevra): one for one in chosen}
     found = [one for key, one in by_nevra.items() if name in {key, one.package.nevra.name}]
     if not found:
@@ -39,8 +41,10 @@ def _tell(chosen: Chosen, by_nevra: Mapping[str, Chosen]) -> str:
 
 
 def _chain(reason: Reason, by_nevra: Mapping[str, Chosen], seen: set[str]) -> list[str]:
-    """Sentences from the package behind `reason` back to a request; each takes that package's first reason that
-    leads to one that was not met yet."""
+    """Return the sentences from the package behind `reason` back to a request.
+
+    Each takes that package's first reason that leads to one that was not met yet.
+    """
     lines: list[str] = []
     while reason.by in by_nevra and reason.by not in seen:
         seen.add(reason.by)

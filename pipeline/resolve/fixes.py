@@ -1,4 +1,6 @@
-"""Which fixes that repositories offer an image lacks, and which came in from one image to the next.
+"""Find fixes that an image lacks, and those that came in from one image to the next.
+
+Fixes are what the advisories of repositories offer.
 
 An advisory speaks of a package of the same name and architecture; versions are compared as rpm does, and of several
 versions side by side the newest counts, all as dnf's `updateinfo list` has it. What an advisory says of a module's
@@ -35,8 +37,11 @@ Versions = Mapping[tuple[str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Bulletin:
-    """What the repositories of a platform say of fixes, for one architecture: read once, shared between images.
-    `newest` is what they have; `streams` are their module streams with the packages of each."""
+    """The advisories of a platform's repositories for one architecture.
+
+    Read once, shared between images. `newest` is what the repositories have; `streams` are their module streams with
+    the packages of each.
+    """
 
     advisories: Advisories
     newest: Versions
@@ -46,8 +51,11 @@ class Bulletin:
 def read_bulletin(
     repositories: Sequence[OpenRepository], arch: str, *, store: Store, progress: Progress = QUIET
 ) -> Bulletin:
-    """Read what open repositories say. Raises VerificationError `metadata-malformed`, ResolutionError `module-refused`,
-    and as `pipeline.repos.metadata_file`."""
+    """Read the advisories, versions and module streams of open repositories.
+
+    Raises VerificationError `metadata-malformed`, ResolutionError `module-refused`, and as
+    `pipeline.repos.metadata_file`.
+    """
     universe = Universe(arch, store=store, progress=progress)
     for opened in repositories:
         universe.add_repository(opened)
@@ -65,8 +73,11 @@ def missing_fixes(
     streams: Collection[str] = (),
     kinds: Collection[str] | None = _ONLY_SECURITY,
 ) -> tuple[MissingFix, ...]:
-    """What `packages` lack, the worst first and of these the oldest; each package of an advisory once. `streams` are
-    the module streams that are on (`nodejs:20`); `kinds`: of advisories, None for all."""
+    """Return the fixes that `packages` lack.
+
+    The worst come first, and of these the oldest; each package of an advisory once. `streams` are the module streams
+    that are on (`nodejs:20`); `kinds`: of advisories, None for all.
+    """
     has = newest(packages)
     found: dict[tuple[str, str, str, str], MissingFix] = {}
     for advisory in advisories:
@@ -89,7 +100,10 @@ def fixes_taken(
     *,
     streams: Collection[str] = (),
 ) -> tuple[FixTaken, ...]:
-    """The security fixes that `after` has and `before` lacked: of packages that are in both. The worst first."""
+    """Return the security fixes that `after` has and `before` lacked.
+
+    They are those of packages that are in both. The worst come first.
+    """
     old, new = newest(before), newest(after)
     found: dict[tuple[str, str, str], tuple[Advisory, FixTaken]] = {}
     for advisory in advisories:
@@ -116,8 +130,11 @@ def newest(packages: Iterable[ImagePackage]) -> Versions:
 
 
 def streams_in_use(packages: Iterable[ImagePackage], streams: Mapping[str, Collection[str]]) -> frozenset[str]:
-    """Those of `streams` (as `stream_packages` gives them) that packages are of. An old build that the repositories do
-    not have any more tells nothing."""
+    """Return the module streams that packages belong to.
+
+    They are among `streams` (as `stream_packages` gives them). An old build that the repositories do not have any more
+    tells nothing.
+    """
     own = {full_nevra(one.nevra) for one in packages}
     return frozenset(name for name, listed in streams.items() if not own.isdisjoint(listed))
 
@@ -131,7 +148,7 @@ def _newest(versions: Iterable[tuple[tuple[str, str], str]]) -> Versions:
 
 
 def _concerned(advisory: Advisory, has: Versions, streams: Collection[str]) -> Iterator[tuple[FixedPackage, str]]:
-    """What an advisory says of packages that there are, each with the version that there is."""
+    """Yield the packages of an advisory that are present, each with the version present."""
     for fixed in advisory.packages:
         own = has.get((fixed.name, fixed.arch))
         if own is not None and (not fixed.module or fixed.module in streams):

@@ -1,4 +1,6 @@
-"""Which packages share a layer, so that those who follow an image download the least in the year to come.
+"""Group packages into layers so that those who follow an image download the least.
+
+What counts is the year to come.
 
 A layer with one changed package is downloaded whole. So what a layer costs in a year is its size times the number of
 nights on which at least one of its sources changes:
@@ -59,9 +61,12 @@ _YEARS = tuple((FADING**year, ((1 << DAYS_OF_YEAR) - 1) << (DAYS_OF_YEAR * year)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is never parted: packages of one source. `size` is bytes to download, `days` are the days on which the
-    source is known to have changed, as numbers of days in any order: watching began on the first of them. `packages`
-    tells the packages' exact bytes, `layer` is the former layer that the source was in."""
+    """The packages of one source, which are never parted.
+
+    `size` is bytes to download, `days` are the days on which the source is known to have changed, as numbers of days in
+    any order: watching began on the first of them. `packages` tells the packages' exact bytes, `layer` is the former
+    layer that the source was in.
+    """
 
     name: str
     size: int
@@ -73,9 +78,11 @@ class Piece:
 def group(
     pieces: Sequence[Piece], at_most: int, *, today: int, former: Mapping[str, frozenset[str]] | None = None
 ) -> tuple[tuple[str, ...], ...]:
-    """The names of `pieces`, which are unique, in at most `at_most` groups; what changes least comes first, names are
-    sorted. `today` is the day that it is: what comes after it is not looked at. `former` are the layers of the image
-    that is there, name → packages."""
+    """Return the names of `pieces` in at most `at_most` groups.
+
+    The names are unique; what changes least comes first, names are sorted. `today` is the day that it is: what comes
+    after it is not looked at. `former` are the layers of the image that is there, name → packages.
+    """
     if not pieces:
         return ()
     ordered = sorted(pieces, key=lambda piece: piece.name)
@@ -96,9 +103,11 @@ def group(
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Some pieces together. `members` has a bit for each, `rate` is the sum of theirs, `seen` has a bit for each past
-    day on which one of them changed, the youngest lowest, and `apart` are as many nights as there would be if each
-    piece's counted for itself."""
+    """A set of pieces that share a layer.
+
+    `members` has a bit for each, `rate` is the sum of theirs, `seen` has a bit for each past day on which one of them
+    changed, the youngest lowest, and `apart` are as many nights as there would be if each piece's counted for itself.
+    """
 
     members: int = 0
     size: int = 0
@@ -132,8 +141,11 @@ def _weight(seen: int) -> float:
 
 
 def alone(piece: Piece, number: int, today: int) -> Group:
-    """A piece for itself. Its rate is the mean of the gamma distribution that remains of PRIOR_YEARS with PRIOR_RATE
-    after it was watched since its first day, each year counting FADING of the one after it."""
+    """Return the group of one piece.
+
+    Its rate is the mean of the gamma distribution that remains of PRIOR_YEARS with PRIOR_RATE after it was watched
+    since its first day, each year counting FADING of the one after it.
+    """
     first = min(piece.days, default=today)
     ages = [today - day for day in set(piece.days) if first < day <= today]
     seen = sum(1 << age for age in ages if age < HORIZON * DAYS_OF_YEAR)
@@ -178,8 +190,11 @@ class _Search:
         return groups
 
     def consecutive(self) -> list[Group]:
-        """The best grouping of those that part the pieces as they stand in a row by rate for each byte: what seldom
-        changes and is large at one end, what is small and often changes, which costs little, at the other."""
+        """Return the best grouping of pieces that are consecutive in order of rate per byte.
+
+        What seldom changes and is large stands at one end, what is small and often changes, which costs little, at the
+        other; the groups part this row.
+        """
         row = sorted(self._pieces, key=lambda one: (one.rate / (one.size + 1), one.members))
         spans: list[list[tuple[float, Group]]] = []
         for start in range(len(row)):
@@ -200,8 +215,10 @@ class _Search:
         return best[-1][1]
 
     def improved(self, groups: Sequence[Group]) -> list[Group]:
-        """A grouping that no move of a piece to another group or to one of its own makes better, nor joining two
-        groups."""
+        """Return a grouping that no single move or join makes better.
+
+        A move takes a piece to another group or to one of its own; a join makes two groups one.
+        """
         groups = list(groups)
         for _ in range(ROUNDS_MOST):
             before = self.total(groups)
@@ -248,7 +265,10 @@ class _Search:
 
 
 def _still_there(pieces: Sequence[Piece], former: Mapping[str, frozenset[str]]) -> Iterator[int]:
-    """The former layers that nobody downloads again, by members: all that was in them is as it was."""
+    """Yield the former layers that are unchanged, so that nobody downloads them again.
+
+    Each is given by its members: all that was in it is as it was.
+    """
     for layer in former.values():
         inside = [number for number, piece in enumerate(pieces) if piece.packages <= layer]
         if frozenset[str]().union(*(pieces[number].packages for number in inside)) == layer:

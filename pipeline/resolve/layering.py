@@ -1,4 +1,4 @@
-"""Which layer a package belongs to, and why it is there.
+"""Assign each package to a layer, and tell the reasons why it is there.
 
 A package belongs to the lowest layer whose requests reach it over requirements (and recommendations, where
 weak dependencies are on). Of several chosen providers of one requirement, those that the layer has already
@@ -18,9 +18,11 @@ REASONS = 4
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One requirement of a package: its text, and which of the chosen packages satisfy it, sorted. `every`: all
-    of them count (rich dependencies), else one is enough. `kind` is `requires` or `recommends`. `below`: the parent
-    image satisfies it."""
+    """One requirement of a package.
+
+    Its text, and which of the chosen packages satisfy it, sorted. `every`: all of them count (rich dependencies), else
+    one is enough. `kind` is `requires` or `recommends`. `below`: the parent image satisfies it.
+    """
 
     kind: str
     text: str
@@ -31,8 +33,10 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What one layer asks for: (text of the request, the chosen packages that satisfy it); `local` packages by
-    path."""
+    """The requests of one layer.
+
+    `requests`: (text of the request, the chosen packages that satisfy it); `local`: packages by path.
+    """
 
     layer: str
     requests: tuple[tuple[str, tuple[str, ...]], ...]
@@ -42,8 +46,10 @@ class Wanted:
 def assign_layers(
     wanted: Sequence[Wanted], needs: Mapping[str, Sequence[Need]], supplements: Mapping[str, Sequence[Need]]
 ) -> dict[str, str]:
-    """Package → layer, for every package in `needs`. `wanted` is lowest first; `supplements` says for a package
-    which chosen packages it supplements."""
+    """Return the layer of every package in `needs`.
+
+    `wanted` is lowest first; `supplements` says for a package which chosen packages it supplements.
+    """
     layers: dict[str, str] = {}
     for one in wanted:
         roots = sorted({name for _, names in one.requests for name in names} | set(one.local))
@@ -95,8 +101,10 @@ def _likeliest(need: Need) -> str:
 def tell_reasons(
     wanted: Sequence[Wanted], needs: Mapping[str, Sequence[Need]], supplements: Mapping[str, Sequence[Need]]
 ) -> dict[str, tuple[Reason, ...]]:
-    """Package → why it is there, most direct first, at most REASONS: requests, then the link of the shortest
-    chain from a request, then others by name."""
+    """Return the reasons why each package is there, most direct first, at most REASONS.
+
+    They are requests, then the link of the shortest chain from a request, then others by name.
+    """
     direct: dict[str, list[Reason]] = {name: [] for name in needs}
     for one in wanted:
         for name in one.local:
@@ -123,7 +131,10 @@ def tell_reasons(
 
 
 def _shortest(roots: Sequence[str], needs: Mapping[str, Sequence[Need]]) -> dict[str, Reason]:
-    """Package → the reason that links it to the package before it on a shortest chain from a root."""
+    """Return each package's link on a shortest chain from a root.
+
+    The link is the reason that ties it to the package before it.
+    """
     links: dict[str, Reason] = {}
     seen = set(roots)
     level = list(roots)

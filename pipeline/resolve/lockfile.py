@@ -1,4 +1,6 @@
-"""The lock as a file: TOML that reads well in a diff, with one section per platform and architecture.
+"""Write and read the lock file: TOML with one section per platform and architecture.
+
+It reads well in a diff.
 
 Every package is one line, sorted by NEVRA. Where a line speaks of another package it gives the name alone,
 unless several packages are called so: an update of one package then changes one line. The writer is
@@ -43,7 +45,7 @@ _HEAD = """\
 
 
 def lock_path(recipe_path: Path) -> Path:
-    """Where the lock of a recipe stands: `mysql.lock` beside `mysql.yaml`."""
+    """Return the path of a recipe's lock: `mysql.lock` beside `mysql.yaml`."""
     return recipe_path.with_suffix(".lock")
 
 
@@ -51,8 +53,10 @@ def lock_path(recipe_path: Path) -> Path:
 
 
 def write_lock(path: Path, lock: Lock) -> None:
-    """Write the lock, whole or not at all, also over a power cut. A link that stands there is replaced, never
-    followed."""
+    """Write the lock, whole or not at all, also over a power cut.
+
+    A link that stands there is replaced, never followed.
+    """
     write_durably(path, format_lock(lock).encode())
 
 
@@ -128,11 +132,11 @@ class _Shorter:
         self._full = {name: full for full, name in self._short.items()}
 
     def short(self, nevra: str) -> str:
-        """What the file says."""
+        """Return the text for a NEVRA in the file: its name alone where that is not ambiguous."""
         return self._short.get(nevra, nevra)
 
     def full(self, text: str) -> str:
-        """What it means."""
+        """Return the NEVRA that a text in the file stands for."""
         return self._full.get(text, text)
 
 
@@ -294,8 +298,10 @@ def _account(table: _Table) -> tuple[str, str, int]:
 
 
 class _Table:
-    """A TOML table that is read key by key. What nobody asks for is of a later release, which would have raised the
-    format if it had to be understood."""
+    """A TOML table that is read key by key.
+
+    What nobody asks for is of a later release, which would have raised the format if it had to be understood.
+    """
 
     def __init__(self, values: Mapping[str, object], place: str) -> None:
         self._values = dict(values)

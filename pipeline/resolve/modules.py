@@ -29,8 +29,10 @@ _SEPARATOR = re.compile(r"^---(?:[ \t].*)?$\n?|^\.\.\.[ \t]*$\n?", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """One build of a module's stream: its requirements (module → streams that do, none: any) and the NEVRAs of
-    its packages."""
+    """One build of a module's stream.
+
+    With its requirements (module → streams that do, none: any) and the NEVRAs of its packages.
+    """
 
     module: str
     stream: str
@@ -53,8 +55,10 @@ def apply_modules(
     store: Store,
     progress: Progress = QUIET,
 ) -> tuple[str, ...]:
-    """Take out of the universe what modules forbid; returns sentences for people. Raises ResolutionError
-    `module-refused`."""
+    """Disable the packages that modules forbid, and return sentences for people.
+
+    They are taken out of the universe. Raises ResolutionError `module-refused`.
+    """
     streams, defaults = _read(repositories, store, progress)
     if not streams and not recipe.modules:
         return ()
@@ -76,8 +80,10 @@ def apply_modules(
 def stream_packages(
     repositories: Sequence[OpenRepository], *, store: Store, progress: Progress = QUIET
 ) -> dict[str, frozenset[str]]:
-    """Each module stream (`nodejs:20`) → the packages of all of its builds, as `name-epoch:version-release.arch`.
-    Raises ResolutionError `module-refused`."""
+    """Return the packages of each module stream (`nodejs:20`), those of all of its builds.
+
+    They are given as `name-epoch:version-release.arch`. Raises ResolutionError `module-refused`.
+    """
     found: dict[str, frozenset[str]] = {}
     for one in _read(repositories, store, progress)[0]:
         found[one.name] = found.get(one.name, frozenset()) | one.packages
@@ -148,7 +154,10 @@ def _version(value: object) -> int:
 
 
 def _requires(dependencies: object) -> dict[str, tuple[str, ...]]:
-    """Version 2 of modulemd: a list of mappings of mappings of lists; `platform` is the distribution itself."""
+    """Return the streams of each module that a build requires.
+
+    Version 2 of modulemd: a list of mappings of mappings of lists; `platform` is the distribution itself.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for one in dependencies if isinstance(dependencies, list) else [dependencies]:
         requires = one.get("requires") if isinstance(one, dict) else None

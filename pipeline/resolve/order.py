@@ -13,8 +13,11 @@ from collections.abc import Mapping, Sequence
 
 
 def transaction_order(requires: Mapping[str, Mapping[str, bool]]) -> tuple[str, ...]:
-    """Names in order. `requires` maps each to the names that it requires; True: already for its scriptlets.
-    Requirements of itself and of unknown names count for nothing."""
+    """Return package names in the order of installation.
+
+    `requires` maps each to the names that it requires; True: already for its scriptlets. Requirements of itself and of
+    unknown names count for nothing.
+    """
     known = {
         name: {other: pre for other, pre in needs.items() if other != name and other in requires}
         for name, needs in requires.items()
@@ -44,8 +47,11 @@ def transaction_order(requires: Mapping[str, Mapping[str, bool]]) -> tuple[str, 
 
 
 def _within(circle: Sequence[str], known: Mapping[str, Mapping[str, bool]]) -> list[str]:
-    """The members of a circle, each time the one that misses least: first of what its scriptlets need, then
-    of anything, then the one that most of the others wait for."""
+    """Return the members of a circle in the order of installation.
+
+    Each time the one that misses least: first of what its scriptlets need, then of anything, then the one that most of
+    the others wait for.
+    """
     left = sorted(circle)
     ordered = []
     while left:

@@ -28,8 +28,10 @@ _FORMAT = 2
 
 
 def solv_file(opened: OpenRepository, kind: str, *, store: Store, progress: Progress) -> Path:
-    """The `.solv` file of a document (`primary` or `filelists`), made when it is not there or damaged. Raises
-    VerificationError `metadata-malformed`, and as `metadata_file`."""
+    """Return the `.solv` file of a repository document (`primary` or `filelists`).
+
+    It is made when it is not there or damaged. Raises VerificationError `metadata-malformed`, and as `metadata_file`.
+    """
     made_from = [str(opened.records[one].checksum) for one in ("primary", kind)]
     name = identity("solv", _FORMAT, kind=kind, made_from=made_from, solv=SOLV_VERSION)
     known = store.recall_as(name, digest_json)

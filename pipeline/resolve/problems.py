@@ -1,4 +1,7 @@
-"""libsolv's problems as sentences: what cannot be, which line of the recipe asks for it, and the way out."""
+"""Explain libsolv's problems as sentences.
+
+They say what cannot be, which line of the recipe asks for it, and the way out.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +80,10 @@ def _offered(universe: Universe, name: str) -> str:
 def explain_problems(
     universe: Universe, problems: Sequence[solv.Problem], asked: Sequence[Asked], parent: Recipe | None = None
 ) -> list[Problem]:
-    """One Problem per problem of the solver. `parent` is the recipe of the image whose packages are installed."""
+    """Return one Problem for each problem of the solver.
+
+    `parent` is the recipe of the image whose packages are installed.
+    """
     return [_explain(universe, problem, asked, parent) for problem in problems]
 
 
@@ -149,7 +155,10 @@ def _sentence(universe: Universe, info: solv.Ruleinfo) -> str:
 
 
 def _fixed(universe: Universe, infos: Sequence[solv.Ruleinfo], parent: Recipe | None) -> tuple[str, str] | None:
-    """Code and way out where one of the parent's packages would have to be another, or go; else None."""
+    """Return code and way out of a conflict with the parent's packages; else None.
+
+    It is one where one of the parent's packages would have to be another, or go.
+    """
     if parent is None:
         return None
     replacing: dict[str, None] = {}

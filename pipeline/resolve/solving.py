@@ -1,6 +1,9 @@
-"""Solving: the requests of a recipe become packages. What `dnf install` with best=1 would install into an
-empty root is what is chosen (libdnf, goal/Goal.cpp). Where there is a parent image, its packages are installed and
-locked: a request that they satisfy asks for nothing more, and whatever would change one of them is refused."""
+"""Resolve the requests of a recipe to packages, as `dnf install` with best=1 does.
+
+What dnf would install into an empty root is what is chosen (libdnf, goal/Goal.cpp). Where there is a parent image, its
+packages are installed and locked: a request that they satisfy asks for nothing more, and whatever would change one of
+them is refused.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,9 @@ def solve(
     progress: Progress = QUIET,
     universe: Universe | None = None,
 ) -> LockSection:
-    """Choose the packages of a recipe for one platform and architecture: those that it adds to `parent`.
+    """Choose the packages of a recipe for one platform and architecture.
+
+    They are those that it adds to `parent`.
 
     `universe` is what `open_universe` made of the same repositories, if several recipes are solved in it: what a recipe
     adds to it, it must not see. `inputs` are kept in the section as they are. Local packages are read and put into the
@@ -138,7 +143,10 @@ def _shown(item: LocalPackage, folder: Path) -> str:
 def _exclude(
     universe: Universe, recipe: Recipe, repositories: Sequence[OpenRepository], local: dict[Digest, int]
 ) -> list[str]:
-    """Take out what recipe, repositories, pins and local packages leave no room for; returns sentences."""
+    """Disable the packages that are excluded, and return sentences.
+
+    They are what recipe, repositories, pins and local packages leave no room for.
+    """
     mine = set(local.values())
     out = {one for text in recipe.excludes for one in match_nevra(universe, text)} - mine
     for opened in repositories:
@@ -180,8 +188,10 @@ def _exclude(
 
 
 def _pinned(universe: Universe, name: str, version: str) -> tuple[set[int], set[int]]:
-    """Packages called `name` that a pin lets through, and the others. A pin is `version`, `version-release`
-    or with an epoch; it may hold wildcards."""
+    """Return the packages called `name` that a pin lets through, and the others.
+
+    A pin is `version`, `version-release` or with an epoch; it may hold wildcards.
+    """
     named = match_nevra(universe, name)
     texts = (f"{name}-{version}",) if is_glob(version) else (f"{name}-{version}", f"{name}-{version}-*")
     fitting = {one for text in texts for one in match_nevra(universe, text)}
@@ -189,7 +199,10 @@ def _pinned(universe: Universe, name: str, version: str) -> tuple[set[int], set[
 
 
 def _match_all(universe: Universe, recipe: Recipe, local: dict[Digest, int]) -> list[Line]:
-    """Every request with its candidates. Raises ResolutionError `package-missing` for all that have none."""
+    """Return every request of a recipe with its candidates.
+
+    Raises ResolutionError `package-missing` for all that have none.
+    """
     lines = []
     problems = []
     for layer in recipe.layers:
@@ -209,7 +222,10 @@ def _match_all(universe: Universe, recipe: Recipe, local: dict[Digest, int]) -> 
 
 
 def _satisfied_below(found: Match, universe: Universe) -> Match:
-    """What the parent image has of the packages that a request asks for is what it gets, however old."""
+    """Narrow a match to the packages that the parent image has, where it has any.
+
+    What the parent image has of the packages that a request asks for is what it gets, however old.
+    """
     if found.rich is not None:
         return found
     groups = (tuple(one for one in group if one in universe.installed) or group for group in found.groups)

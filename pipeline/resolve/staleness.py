@@ -1,4 +1,7 @@
-"""Does a lock still fit? What it depends on, what differs, and what is to be done about it."""
+"""Compare a lock with its recipe: the inputs, the differences, and the action to take.
+
+It tells if a lock still fits: what it depends on, what differs, and what is to be done about it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from pipeline.resolve.versions import versions
 
 
 class State(StrEnum):
-    """How the lock stands to the recipe."""
+    """The state of a lock in relation to its recipe."""
 
     ABSENT = "absent"
     FRESH = "fresh"
@@ -29,7 +32,7 @@ class State(StrEnum):
 
 
 class Action(Enum):
-    """What is to be done."""
+    """The action to take on a lock."""
 
     USE = "use"
     RESOLVE = "resolve"
@@ -50,7 +53,9 @@ _NAMES = {
 def inputs(
     recipe: Recipe, platform: Platform, arch: str, keys: Sequence[Key], *, parent: Digest | None = None
 ) -> tuple[tuple[str, Digest], ...]:
-    """Everything that a resolution depends on besides what the repositories offer, as (name, digest), sorted.
+    """Return the digests of all that a resolution depends on, as (name, digest), sorted.
+
+    What the repositories offer is not among them.
 
     Definitions are taken as they are written, before variables are replaced, so that another home directory or
     mirror makes no difference. `parent` is the config's digest of the image that the recipe is built from. What
@@ -129,7 +134,10 @@ def _definition(repository: Repository) -> list[object]:
 
 
 def stale(section: LockSection, now: Sequence[tuple[str, Digest]]) -> tuple[str, ...]:
-    """Why the section does not fit any more, as sentences; empty when it does."""
+    """Return the reasons why the section does not fit any more, as sentences.
+
+    Empty when it fits.
+    """
     old, new = dict(section.inputs), dict(now)
     return tuple(
         f"{_NAMES.get(name, name)} has changed" + (_digests(old, new) if name == _PARENT else "")
@@ -144,8 +152,11 @@ def _digests(old: Mapping[str, Digest], new: Mapping[str, Digest]) -> str:
 
 
 def other_versions(section: LockSection) -> tuple[str, ...]:
-    """Libraries that have another version now than when the section was written, as sentences: they do not
-    make it stale, but the same bytes are promised only for the same versions."""
+    """Return sentences on the libraries whose version differs from that in the section.
+
+    They have another version now than when the section was written. They do not make it stale, but the same bytes are
+    promised only for the same versions.
+    """
     now = dict(versions())
     return tuple(
         f"{name} was {version} when the lock was written and is {now.get(name, 'not there')} now"
@@ -155,8 +166,11 @@ def other_versions(section: LockSection) -> tuple[str, ...]:
 
 
 def decide(section: LockSection | None, why: Sequence[str], mode: Mode, path: Path) -> Action:
-    """What to do with a lock at `path`: `section` is what it says (None: nothing), `why` what `stale` says.
-    Raises ResolutionError `lock-missing` or `lock-stale` where `--locked` forbids what would be needed."""
+    """Decide if the lock at `path` is used or resolved again.
+
+    `section` is what it says (None: nothing), `why` what `stale` says. Raises ResolutionError `lock-missing` or
+    `lock-stale` where `--locked` forbids what would be needed.
+    """
     state = State.ABSENT if section is None else State.STALE if why else State.FRESH
     match mode, state:
         case Mode.UPGRADE, _:
@@ -183,7 +197,7 @@ def decide(section: LockSection | None, why: Sequence[str], mode: Mode, path: Pa
 
 
 def compare(old: LockSection | None, new: LockSection) -> tuple[str, ...]:
-    """What is different, a line for each package, for people."""
+    """Return the differences between two sections as text for people, a line for each package."""
     before = _by_name(old)
     after = _by_name(new)
     lines = _changed_parent(old.parent if old else None, new.parent)

@@ -1,4 +1,4 @@
-"""What a line under `packages` means: dnf's way of matching a text with packages.
+"""Match a line under `packages` with packages, as dnf does.
 
 As libdnf's Query::filterSubject (query.cpp) and hawkey's Subject: forms of NEVRA from the most specific on,
 then provides, then file paths; the first that matches anything decides. A bare name brings along what
@@ -33,8 +33,10 @@ _FORMS = (
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Alternatives for a request: of each group one package is to be installed. `rich` is the dependency itself
-    where a set of packages could not say what it means."""
+    """The candidates for a request: of each group one package is to be installed.
+
+    `rich` is the dependency itself where a set of packages could not say what it means.
+    """
 
     groups: tuple[tuple[int, ...], ...]
     rich: solv.Dep | None = None
@@ -46,7 +48,7 @@ class Match:
 
 
 def is_glob(text: str) -> bool:
-    """Does the text hold a wildcard?"""
+    """Return True if the text holds a wildcard."""
     return any(sign in text for sign in "*[?")
 
 
@@ -132,7 +134,10 @@ def _per_name(universe: Universe, solvables: list[int]) -> list[list[int]]:
 
 
 def _obsoleters(universe: Universe, solvables: list[int]) -> Iterator[int]:
-    """Packages that obsolete any of `solvables` (by name: POOL_FLAG_OBSOLETEUSESPROVIDES is off, as in dnf)."""
+    """Yield the packages that obsolete any of `solvables`.
+
+    Obsoletes match by name: POOL_FLAG_OBSOLETEUSESPROVIDES is off, as in dnf.
+    """
     for one in solvables:
         solvable = universe.pool.id2solvable(one)
         yield from universe.enabled(universe.pool.whatmatchessolvable(solv.SOLVABLE_OBSOLETES, solvable))

@@ -37,7 +37,10 @@ _PATH = re.compile(r"(?:^|(?<=[( ]))/[^ )]+")
 
 
 class Universe:
-    """The pool, and what is known of the solvables in it. Solvables are named by their number in the pool."""
+    """The libsolv pool, and what is known of the solvables in it.
+
+    Solvables are named by their number in the pool.
+    """
 
     def __init__(self, arch: str, *, store: Store, progress: Progress = QUIET) -> None:
         self.arch = arch
@@ -78,7 +81,10 @@ class Universe:
         self.index()
 
     def add_local(self, header: PackageHeader, size: int, location: str) -> int:
-        """A package by path. It takes the place of those of the same name and architecture in repositories."""
+        """Add a package by path.
+
+        It takes the place of those of the same name and architecture in repositories.
+        """
         solvable = self._add(self._repo(LOCAL_REPOSITORY), header)
         self._local[solvable] = Package(
             header.nevra,
@@ -135,7 +141,10 @@ class Universe:
         return next((repo for repo in self.pool.repos if repo.name == name), None) or self.pool.add_repo(name)
 
     def disable(self, solvables: Iterable[int]) -> None:
-        """Take solvables out of consideration, besides those that are out already. What is installed stays."""
+        """Take solvables out of consideration, besides those that are out already.
+
+        What is installed stays.
+        """
         self._disabled.update(set(solvables) - self.installed)
         self.pool.set_disabled_list(sorted(self._disabled))
 
@@ -179,7 +188,10 @@ class Universe:
         return self.pool.Dep(dependency.name).Rel(flags, self.pool.Dep(dependency.evr))
 
     def providers(self, dependency: int | solv.Dep) -> list[int]:
-        """Who provides it, sorted; disabled ones and what is assumed are left out."""
+        """Return the packages that provide a dependency, sorted.
+
+        Disabled ones and what is assumed are left out.
+        """
         found = (int(one.id) for one in self.pool.whatprovides(dependency))
         return sorted(one for one in found if one not in self._disabled and one != self.assumed)
 
@@ -199,8 +211,11 @@ class Universe:
         return Nevra(one.name, int(epoch or 0), version, release, one.arch)
 
     def package(self, solvable: int) -> Package:
-        """The package that a solvable stands for. Raises VerificationError `checksum-weak` where the metadata
-        knows it by no sha256, `location-elsewhere` where it lies outside its repository."""
+        """Return the package that a solvable stands for.
+
+        Raises VerificationError `checksum-weak` where the metadata knows it by no sha256, `location-elsewhere` where it
+        lies outside its repository.
+        """
         if solvable in self._local:
             return self._local[solvable]
         one = self.pool.id2solvable(solvable)
@@ -235,7 +250,9 @@ class Universe:
     # --- are file lists needed? --------------------------------------------------------------------
 
     def needs_filelists(self, start: Iterable[int], *, weak: bool) -> bool:
-        """Can anything that `start` leads to, over any provider, name a path that primary metadata leaves out?
+        """Return True if a path that primary metadata leaves out may be needed.
+
+        That is so if anything that `start` leads to, over any provider, can name such a path.
 
         Too many are looked at rather than too few: a missing path would silently change what is chosen.
         """
@@ -267,5 +284,5 @@ class Universe:
 
 
 def in_primary(path: str) -> bool:
-    """Is this path, if any package has it, in primary metadata?"""
+    """Return True if primary metadata lists this path, if any package has it."""
     return bool(_IN_PRIMARY.match(path))
