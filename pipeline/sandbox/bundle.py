@@ -1,5 +1,6 @@
-"""What a runtime is told: a runtime-spec bundle (config.json, runtime-spec 1.0.2, config.md and
-config-linux.md).
+"""Runtime bundles: the config.json that an OCI runtime is given.
+
+They follow runtime-spec 1.0.2, config.md and config-linux.md.
 
 The two profiles differ in capabilities, system calls and in whether the root can be written.
 """
@@ -76,8 +77,10 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class ProcessPlan:
-    """What runs: argv, environment, directory, as whom (the image's numbers), and resource limits by
-    kind (getrlimit(2))."""
+    """The process of a container: arguments, environment, directory, user and rlimits.
+
+    `uid`, `gid` and `groups` are the image's numbers; `rlimits` are resource limits by kind (getrlimit(2)).
+    """
 
     argv: tuple[str, ...]
     environment: tuple[str, ...]
@@ -91,8 +94,11 @@ class ProcessPlan:
 
 @dataclass(frozen=True, slots=True)
 class ContainerPlan:
-    """What it runs in. `base` is the first id on the machine, `shm` bytes of /dev/shm; `resources` are its limits, as
-    members of `linux.resources`; `namespaces`: those to join, by kind; the runtime makes the others."""
+    """The container around a process: root, ids, control group, mounts, limits and namespaces.
+
+    `base` is the first id on the machine, `shm` bytes of /dev/shm; `resources` are its limits, as members of
+    `linux.resources`; `namespaces`: those to join, by kind; the runtime makes the others.
+    """
 
     process: ProcessPlan
     root: Path

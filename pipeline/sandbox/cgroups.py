@@ -1,4 +1,6 @@
-"""Control groups as they are mounted, v1 (also hybrid) and v2: reading limits back, usage, emptying, removing.
+"""Control groups, v1 (also hybrid) and v2: read limits back, read usage, kill, remove.
+
+They are used as they are mounted.
 
 Every container's group is `/relbuild/ID` in each hierarchy. Sources: the kernel's
 Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst.
@@ -31,9 +33,12 @@ _EMPTYING = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Hierarchies:
-    """Where control groups are mounted. `controllers` maps v1 controllers to their hierarchy; it is empty on a
-    machine with v2 only. `unified` is v2's root, where v2 has the controllers; `beside` is v2's root on a
-    hybrid machine, where runtimes make groups too, that limit nothing."""
+    """The mount points of the control group hierarchies.
+
+    `controllers` maps v1 controllers to their hierarchy; it is empty on a machine with v2 only. `unified` is v2's
+    root, where v2 has the controllers; `beside` is v2's root on a hybrid machine, where runtimes make groups too,
+    that limit nothing.
+    """
 
     controllers: Mapping[str, Path] = field(default_factory=dict)
     unified: Path | None = None
@@ -65,9 +70,12 @@ class Hierarchies:
 
 
 def usable() -> Hierarchies:
-    """The hierarchies, if this user may make groups there; none of them otherwise. In a user namespace it may where
-    `/relbuild` in each was handed over to it, and on v2 below its own group if that was (systemd's `Delegate=`)
-    and `rootless.enter` could leave it for a leaf. Raises EnvironmentLacking `no-cgroups`."""
+    """Return the hierarchies in which this user may make groups, or empty ones.
+
+    In a user namespace it may where `/relbuild` in each was handed over to it, and on v2 below its own group if that
+    was (systemd's `Delegate=`) and `rootless.enter` could leave it for a leaf. Raises EnvironmentLacking
+    `no-cgroups`.
+    """
     found = locate()
     if not nested() or all(_writable(root) for root in found.roots()):
         return found
@@ -135,7 +143,10 @@ class Group:
         return text or None
 
     def write(self, controller: str, file: str, text: str) -> bool:
-        """Write to a file; False if there is none. Whether the kernel took it is found by reading it back."""
+        """Write to a controller's file; return False if there is no such file.
+
+        Whether the kernel took it is found by reading it back.
+        """
         folder = self.folder(controller)
         if folder is None or not (folder / file).exists():
             return False
@@ -167,7 +178,10 @@ class Group:
 
     @property
     def limits_swap(self) -> bool:
-        """Does this kernel count swap? (Without, the runtime must not be told to limit it.)"""
+        """True if this kernel accounts for swap.
+
+        Without, the runtime must not be told to limit it.
+        """
         root = self.hierarchies.root_of("memory")
         if root is None:
             return False
@@ -183,7 +197,10 @@ class Group:
     # --- usage ---------------------------------------------------------------------------------
 
     def usage(self) -> Usage:
-        """What was used so far. Read it before the group is removed."""
+        """Return the resource usage so far.
+
+        Read it before the group is removed.
+        """
         counted = {limit.counter.figure: limit.counter.read(self) for limit in LIMITS if limit.counter is not None}
         oom_kills, pids_refused = counted.pop("oom_kills", None), counted.pop("pids_refused", None)
         others = tuple((figure, count) for figure, count in counted.items() if count is not None)
@@ -259,8 +276,10 @@ class Group:
 
     @property
     def tracker(self) -> tuple[str, Path] | None:
-        """Controller and folder of the hierarchy in which sub-groups only keep track of processes (v1's
-        freezer limits nothing); None where there are no control groups."""
+        """The hierarchy whose sub-groups only track processes, as controller and group folder.
+
+        v1's freezer limits nothing. None where there are no control groups.
+        """
         if not self.hierarchies.version:
             return None
         if self.hierarchies.unified is not None:

@@ -1,4 +1,4 @@
-"""What an image has in a directory, copied into a directory of the machine: how a volume begins."""
+"""Copying a directory of an image into a directory of the machine, as a volume begins."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ _REVISION_3, _REVISION_2 = (3 << 24, 2 << 24)
 
 
 def copy_tree(source: int, target: int, *, limit: int, shift: int = 0) -> int:
-    """Copy what is in the directory `source` into the directory `target` (descriptors), with owner, mode, times and
-    the attributes that an image can have (capabilities and `user.*`); links stay links, also hard ones among what is
-    copied; devices and sockets are left out. `shift` is taken off the owners. Returns the bytes copied.
+    """Copy the content of the directory `source` into the directory `target` (descriptors).
+
+    What is copied keeps owner, mode, times and the attributes that an image can have (capabilities and `user.*`);
+    links stay links, also hard ones among what is copied; devices and sockets are left out. `shift` is taken off the
+    owners. Returns the bytes copied.
 
     Raises BuildError `volume-too-large` beyond `limit` bytes, OSError.
     """
@@ -37,8 +39,10 @@ def copy_tree(source: int, target: int, *, limit: int, shift: int = 0) -> int:
 
 
 def keep_attributes(handle: int, source: int, shift: int = 0) -> None:
-    """Give an open file or directory the owner (less `shift`), mode, attributes and times of another. `source` may be
-    a descriptor that only names it (O_PATH)."""
+    """Copy owner (less `shift`), mode, extended attributes and times from `source` to `handle`.
+
+    `handle` is an open file or directory; `source` may be a descriptor that only names it (O_PATH).
+    """
     status = os.fstat(source)
     # Owners first: chown takes set-id bits and capabilities away.
     os.fchown(handle, status.st_uid - shift, status.st_gid - shift)
@@ -54,8 +58,10 @@ def keep_attributes(handle: int, source: int, shift: int = 0) -> None:
 
 
 def fill_anew(folder: Path, source: int, *, limit: int, shift: int) -> None:
-    """Make `folder`, unless it is there, with what is in the directory `source`, and its owner and mode: whole or not
-    at all, however this process ends, and once, whoever else wants it at the same time.
+    """Create `folder` atomically as a copy of the directory `source`, unless it exists.
+
+    It gets the content, owner and mode of `source`: whole or not at all, however this process ends, and once, whoever
+    else wants it at the same time.
 
     Raises what `copy_tree` raises.
     """
@@ -84,8 +90,11 @@ def fill_anew(folder: Path, source: int, *, limit: int, shift: int) -> None:
 
 @dataclass(slots=True)
 class _Copying:
-    """`top` is where everything goes, `left` the bytes that may still be copied; `linked` are files of several names
-    that have been copied: their path below `top`, by device and inode."""
+    """The state of one recursive copy.
+
+    `top` is where everything goes, `left` the bytes that may still be copied; `linked` are files of several names
+    that have been copied: their path below `top`, by device and inode.
+    """
 
     top: int
     left: int
@@ -148,7 +157,10 @@ class _Copying:
 
 
 def _attributes(handle: int) -> list[tuple[str, bytes]]:
-    """What an image can have of extended attributes, capabilities without the id of a namespace's root."""
+    """Return the extended attributes that an image can have.
+
+    Capabilities come without the id of a namespace's root.
+    """
     # By a path that ends in the file itself: a descriptor that only names it cannot be asked.
     path = f"/proc/self/fd/{handle}"
     found = []

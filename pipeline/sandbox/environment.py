@@ -1,4 +1,4 @@
-"""What this machine has of what sandboxes need, found out by trying."""
+"""Checks of what sandboxes need of this machine, each made by trying it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,11 @@ class Finding:
 
 
 def check_environment(folder: Path | None = None) -> tuple[Finding, ...]:
-    """All findings. `folder` is on the file system that sandboxes will be on (the store's); without it, that of
-    temporary files stands in."""
+    """Return the findings of all checks.
+
+    `folder` is on the file system that sandboxes will be on (the store's); without it, that of temporary files stands
+    in.
+    """
     return tuple(_findings(folder))
 
 

@@ -32,8 +32,11 @@ _CLOSED_EARLY = (errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ENOTCO
 
 @dataclass(slots=True, eq=False)
 class _Side:
-    """One end of a connection. `waiting` is to be written to it; `ended`: the other end will send no more, and
-    `told` when this end has been told so."""
+    """One end of a forwarded connection.
+
+    `waiting` is to be written to it; `ended`: the other end will send no more, and `told` when this end has been told
+    so.
+    """
 
     socket: socket.socket
     connected: bool = True
@@ -47,8 +50,10 @@ class _Side:
 
 @contextlib.contextmanager
 def publish_port(instance: Instance, host_port: int, container_port: int, *, host: str = "127.0.0.1") -> Iterator[int]:
-    """Forward `host:host_port` (0: any free one) to the instance's port for as long as the block lasts; yields the
-    port. Connections reach the instance from outside, at its address and under its bandwidth.
+    """Forward `host:host_port` (0: any free one) to the instance's port; yield the host's port.
+
+    Forwards for as long as the block lasts. Connections reach the instance from outside, at its address and under its
+    bandwidth.
 
     Raises UsageError `no-address` for an instance without a link, `port-taken`.
     """
@@ -75,8 +80,11 @@ def publish_port(instance: Instance, host_port: int, container_port: int, *, hos
 
 
 class _Forwarder:
-    """The loop. Its thread lives in the namespace outside the instance, where it dials; connections that it
-    accepts belong to the namespace of the listening socket."""
+    """The event loop that forwards the connections of one published port.
+
+    Its thread lives in the namespace outside the instance, where it dials; connections that it accepts belong to the
+    namespace of the listening socket.
+    """
 
     def __init__(self, listening: socket.socket, namespace: int, target: tuple[str, int]) -> None:
         self._listening = listening

@@ -1,4 +1,4 @@
-"""Which ids containers get on the machine, and user namespaces to map file systems through.
+"""Id ranges of containers on the machine, and user namespaces for idmapped mounts.
 
 An image's ids 0…65535 become `base`…`base`+65535 on the machine, a range that nothing else uses.
 """
@@ -33,8 +33,11 @@ def base_of(slot: int) -> int:
 
 
 def mapping(base: int, ours: str | None = None) -> tuple[tuple[int, int, int], ...]:
-    """A container's ids: number inside, number on the machine, count. A user namespace that lies in another must
-    be mapped piece by piece as that one is (user_namespaces(7)). `ours`: this process's own map."""
+    """Return a container's id map: number inside, number on the machine, count.
+
+    A user namespace that lies in another must be mapped piece by piece as that one is (user_namespaces(7)). `ours`:
+    this process's own map.
+    """
     pieces = []
     for line in (ours or Path("/proc/self/uid_map").read_text()).splitlines():
         first, _, count = (int(word) for word in line.split())
@@ -56,8 +59,10 @@ def user_namespace(base: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def user_and_network_namespace(base: int) -> Iterator[tuple[int, int]]:
-    """The same, and an empty network namespace that belongs to it, for a container to live in. The runtime joins a
-    container's namespaces in the order user, network: were the network the machine's, it could not (runc exec).
+    """A user namespace like `user_namespace`'s and an empty network namespace that it owns.
+
+    They are for a container to live in; yields a descriptor of each. The runtime joins a container's namespaces in
+    the order user, network: were the network the machine's, it could not (runc exec).
 
     Raises EnvironmentLacking `no-user-namespace`.
     """

@@ -1,4 +1,7 @@
-"""A launched image: profile `run`. What is asked of it is asked from outside, so it needs no shell."""
+"""A launched image: profile `run`.
+
+What is asked of it is asked from outside, so it needs no shell.
+"""
 
 from __future__ import annotations
 
@@ -45,9 +48,11 @@ _LAST_WORDS = 1.0
 
 @dataclass(slots=True)
 class Instance:
-    """Made by `pipeline.sandbox.launch`. `plan` is its own process, as whom commands run too unless told
-    otherwise. `pid` is its first process on the machine, -1 if it ended at once. `link` is its cable; None: there
-    is none, for the reason `linkless`."""
+    """A running container of an image, made by `pipeline.sandbox.launch`.
+
+    `plan` is its own process, as whom commands run too unless told otherwise. `pid` is its first process on the
+    machine, -1 if it ended at once. `link` is its network link; None: there is none, for the reason `linkless`.
+    """
 
     name: str
     station: Station
@@ -74,7 +79,7 @@ class Instance:
 
     @property
     def alive(self) -> bool:
-        """Does its own process still run?"""
+        """True while the instance's own process runs."""
         return self._running.poll() is None
 
     @property
@@ -83,8 +88,10 @@ class Instance:
         return self._running.poll()
 
     def wait(self, timeout: float) -> int | None:
-        """Wait up to `timeout` seconds for its end; the exit code, or None. Once it has ended, all that it printed
-        is in `log`."""
+        """Wait up to `timeout` seconds for the process to end; return its exit code, or None.
+
+        Once it has ended, all that it printed is in `log`.
+        """
         wait(self._running, timeout)
         code = self.exit_code
         if code is not None:
@@ -93,8 +100,10 @@ class Instance:
 
     @property
     def log(self) -> bytes:
-        """What it printed so far, stdout and stderr together, with a note at the end if the log's bound was
-        passed."""
+        """The output so far, stdout and stderr together.
+
+        A note at its end says so if the log's bound was passed.
+        """
         kept, dropped = self._output.kept, self._output.dropped
         return kept + f"\n[relbuild: {dropped} more bytes were dropped]\n".encode() if dropped else kept
 
@@ -109,9 +118,11 @@ class Instance:
         environment: Mapping[str, str] | None = None,
         timeout: float = 30.0,
     ) -> Outcome:
-        """Run a command in the instance, as its own user or as `user` (`name`, `uid[:gid]`), and wait for its
-        end. All that it started is killed when it ends or when `timeout` (seconds) passes. A command that
-        cannot be started has status 127 and the reason as stderr. Raises SmokeError `user-unknown`.
+        """Run a command in the instance and wait for its end.
+
+        It runs as the instance's own user or as `user` (`name`, `uid[:gid]`). All that it started is killed when it
+        ends or when `timeout` (seconds) passes. A command that cannot be started has status 127 and the reason as
+        stderr. Raises SmokeError `user-unknown`.
         """
         plan = replace(self.plan, argv=tuple(argv))
         if user:
@@ -173,7 +184,10 @@ class Instance:
 
     @contextlib.contextmanager
     def _flowing(self) -> Iterator[None]:
-        """A command that is killed cannot end before its last I/O has: for that long it is not held back."""
+        """Suspend the I/O bandwidth limit for as long as the block lasts.
+
+        A command that is killed cannot end before its last I/O has: for that long it is not held back.
+        """
         limit = self.limits[IO_BANDWIDTH]
         if limit is not None:
             let_go(self.berth.group, self.berth.folder)
@@ -212,14 +226,20 @@ class Instance:
             return _dial(self._network, "::1", port, timeout)
 
     def identity(self, user: str) -> Identity:
-        """Who `user` is in this image. Raises SmokeError `user-unknown`, `group-unknown`."""
+        """Resolve `user` to the ids that it has in this image.
+
+        Raises SmokeError `user-unknown`, `group-unknown`.
+        """
         return identity_in(self.files, user)
 
     # --- end -----------------------------------------------------------------------------------
 
     def stop(self, stop_signal: str, within: float) -> int | None:
-        """Send a signal (`SIGTERM`, `TERM`, `15`) and wait up to `within` seconds; the exit code, or None if it
-        still runs. The kernel drops a signal for which the first process of a container has no handler."""
+        """Send a signal (`SIGTERM`, `TERM`, `15`) and wait up to `within` seconds for the end.
+
+        Returns the exit code, or None if it still runs. The kernel drops a signal for which the first process of a
+        container has no handler.
+        """
         number = signal_number(stop_signal)
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
@@ -248,7 +268,7 @@ class Instance:
         return read_limits(self.limits, self.measured())
 
     def measured(self) -> Measured:
-        """What its limits look at, as it is now."""
+        """Return the present state that limits are checked against."""
         wire = Wire(why=self.linkless) if self.linkless else Wire()
         if self.link is not None and self.limits[BANDWIDTH] is not None:
             wire = Wire(*self.link.rates(), why=self.link.unlimited)
@@ -263,8 +283,10 @@ class Instance:
         )
 
     def usage(self) -> Usage:
-        """What it has used. After its end: all that it used, if the runtime keeps ended containers, else
-        what the last look saw."""
+        """Return the resources that the instance has used.
+
+        After its end: all that it used, if the runtime keeps ended containers, else what the last look saw.
+        """
         if self._settled:
             return self._last_usage
         usage = self.berth.group.usage()
@@ -302,7 +324,9 @@ def merge_environment(environment: Sequence[str], changes: Mapping[str, str]) ->
 
 
 def signal_number(text: str) -> int:
-    """`SIGTERM`, `TERM` or `15` → 15; `SIGRTMIN+3` too; empty → SIGTERM (image-spec, StopSignal).
+    """Parse the name or number of a signal.
+
+    `SIGTERM`, `TERM` or `15` → 15; `SIGRTMIN+3` too; empty → SIGTERM (image-spec, StopSignal).
 
     Raises SmokeError `signal-unknown`.
     """
@@ -328,7 +352,7 @@ def _dial(namespace: int, address: str, port: int, timeout: float) -> socket.soc
 
 
 def _command_ended(running: Running, pid_file: Path, deadline: float) -> bool:
-    """Wait until the command, or the runtime that started it, has ended; did it before the deadline?"""
+    """Wait for a command, or the runtime that started it, to end; return False at the deadline."""
     pause = 0.005
     while (left := deadline - time.monotonic()) > 0:
         with contextlib.suppress(FileNotFoundError, ValueError):

@@ -28,8 +28,10 @@ _T = TypeVar("_T")
 
 
 class Keeper:
-    """Runs functions in its thread: `keeper.do(os.listdir, "/")`. The thread's working directory is its own
-    as well."""
+    """An executor whose thread has a mount namespace of its own: `keeper.do(os.listdir, "/")`.
+
+    It runs functions in its thread. The thread's working directory is its own as well.
+    """
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
@@ -75,8 +77,10 @@ class Keeper:
         return path
 
     def bind(self, source: Path, name: str, *, read_only: bool, userns: int | None = None) -> Path:
-        """What is at `source`, seen on the stage as well, its ids mapped through `userns` if given (in a user
-        namespace they need no mapping, and the kernel would not do it)."""
+        """Bind-mount `source` at `name` on the stage, its ids mapped through `userns` if given.
+
+        In a user namespace they need no mapping, and the kernel would not do it. Returns the mount's path.
+        """
         target = STAGE / name
 
         def attach() -> None:

@@ -70,7 +70,10 @@ def _call(number: int, subject: str, *arguments: object) -> int:
 
 
 def unshare(flags: int) -> None:
-    """Give the *calling thread* new namespaces (unshare(2)); the process's other threads keep theirs."""
+    """Give the *calling thread* new namespaces (unshare(2)).
+
+    The process's other threads keep theirs.
+    """
     _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
@@ -85,8 +88,10 @@ def die_with_parent() -> None:
 
 
 def set_dumpable() -> None:
-    """Let this process's own children look at its descriptors in /proc (PR_SET_DUMPABLE), which the kernel stops
-    when a process gains capabilities."""
+    """Let this process's own children read its descriptors in /proc (PR_SET_DUMPABLE).
+
+    The kernel stops that when a process gains capabilities.
+    """
     _checked(_libc.prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(1), 0, 0, 0), "prctl")
 
 
@@ -101,8 +106,10 @@ def mount(source: str, target: str, kind: str, flags: int, options: str) -> None
 
 
 def idmapped_clone(source: Path | str, userns: int | None, *, read_only: bool) -> int:
-    """A detached copy of the mount that `source` lies on, rooted at `source`, its ids mapped through the user
-    namespace behind `userns` (None: not mapped). Returns a descriptor for `attach`.
+    """Clone the mount below `source` with its ids mapped; return a descriptor for `attach`.
+
+    It is a detached copy of the mount that `source` lies on, rooted at `source`, its ids mapped through the user
+    namespace behind `userns` (None: not mapped).
 
     mount_setattr(2): the file system must support idmapped mounts; EINVAL says that it does not.
     """

@@ -51,7 +51,9 @@ def launch(
     bindings: Sequence[Binding] = (),
     follow: Callable[[bytes], None] | None = None,
 ) -> Iterator[Instance]:
-    """Start an image from its unpacked layers (lowest first) as its config says, and end it with the block.
+    """Start an image from its unpacked layers (lowest first) as its config says.
+
+    It is ended with the block.
 
     The root is read-only. Volumes are writable, each with room for `limits.volume` bytes; what is not in
     `volumes` yet begins with what the image has there. /tmp and /run are scratch file systems of `limits.tmpfs`
@@ -137,7 +139,10 @@ def launch(
 def _link(
     inside: int, berth: Berth, limits: Limits, network: Network | None, closing: contextlib.ExitStack
 ) -> tuple[Link | None, str]:
-    """The instance's cable, or why there is none; then it gets an empty namespace from the runtime."""
+    """Create the instance's network link, or return None and the reason.
+
+    Without a link it gets an empty namespace from the runtime.
+    """
     try:
         return closing.enter_context(lay_link(inside, berth.range, limits[BANDWIDTH], network)), ""
     except OSError as error:
@@ -193,8 +198,10 @@ def _start(
 
 
 def _handles(pid: int, stage: Stage) -> tuple[int, int]:
-    """Descriptors of the first process and of its network namespace; -1 if it has ended already. Also its file
-    systems that the runtime has made become known."""
+    """Open descriptors of the first process and of its network namespace; -1 if it has ended.
+
+    Also records the file systems of it that the runtime has made.
+    """
     closing = stage.closing
     try:
         pidfd = os.pidfd_open(pid)

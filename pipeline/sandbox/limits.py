@@ -67,8 +67,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """An instance that has just been started (`pipeline.model.limit.Started`): its sandbox's folder, and its volumes'
-    block devices as `st_dev`."""
+    """An instance that has just been started (`pipeline.model.limit.Started`).
+
+    `folder` is its sandbox's, `devices` are its volumes' block devices as `st_dev`.
+    """
 
     group: Group
     folder: Path
@@ -107,8 +109,10 @@ def resources_of(limits: Limits, group: ControlGroup) -> Mapping[str, object]:
 
 
 def rlimits_of(limits: Limits) -> tuple[tuple[str, int], ...]:
-    """Resource limits of an instance's processes. Without CAP_SYS_RESOURCE nobody can have more than the hard limit;
-    the reading then says so."""
+    """Return the resource limits (setrlimit(2)) of an instance's processes.
+
+    Without CAP_SYS_RESOURCE nobody can have more than the hard limit; the reading then says so.
+    """
     found = []
     for limit in LIMITS:
         if isinstance(limit.set_by, AsRlimit):
@@ -128,7 +132,10 @@ def set_limits(limits: Limits, started: Started) -> None:
 
 
 def _weightless(group: Group, disk: Path | None) -> str:
-    """Why the weights of groups do not matter to the disk that `disk` is on, or nothing."""
+    """Return the reason that I/O weights have no effect on the disk of `disk`, or nothing.
+
+    The weights are those of control groups.
+    """
     if disk is None:
         return "it is not known which disk is written to"
     device = disk.stat().st_dev

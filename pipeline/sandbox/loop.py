@@ -16,8 +16,10 @@ _TRIES = 100
 
 
 def attach(file: Path) -> tuple[Path, int]:
-    """A block device with the content of `file`, and a descriptor that keeps it. It goes by itself with its last
-    user, mounts included, also when this process is killed. Raises OSError."""
+    """Attach `file` to a loop device; return its path and a descriptor that keeps it.
+
+    The device goes by itself with its last user, mounts included, also when this process is killed. Raises OSError.
+    """
     backing = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     control = -1
     try:

@@ -1,4 +1,6 @@
-"""An instance's network: one virtual cable between a namespace of its own and a namespace outside.
+"""Networks of instances: a virtual Ethernet link (veth) between two network namespaces.
+
+One end is in a namespace of the instance's own, the other in a namespace outside.
 
 Both namespaces are held open by descriptors of this process and by nothing else: neither has a name, nothing of
 them appears in the machine's own network, and after a kill -9 they go with the last process in them. Each
@@ -45,7 +47,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The outside of one or more instances; `handle` is its namespace. `talk`: packets pass between them."""
+    """The outer network namespace of one or more instances.
+
+    `handle` is a descriptor of the namespace. `talk`: packets pass between the instances.
+    """
 
     handle: int
     talk: bool
@@ -53,8 +58,11 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An instance's cable. `inside` and `outside` are namespaces, `name` the outer end. `unlimited`: why the
-    bandwidth is not limited, although it should be."""
+    """An instance's network link (veth pair).
+
+    `inside` and `outside` are namespaces, `name` the outer end. `unlimited`: why the bandwidth is not limited,
+    although it should be.
+    """
 
     inside: int
     outside: int
@@ -68,14 +76,19 @@ class Link:
         return within(self.outside, _rate, self.name), within(self.inside, _rate, INSIDE)
 
     def traffic(self) -> tuple[int, int] | None:
-        """Bytes that went into the instance and out of it, as the outer end has counted them, with Ethernet's
-        headers; None when the cable is gone."""
+        """Return the bytes that went into the instance and out of it, or None if the link is gone.
+
+        They are as the outer end has counted them, with Ethernet's headers.
+        """
         return within(self.outside, _traffic, self.name)
 
 
 def within(namespace: int, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """`function(…)` by a thread that is in the network namespace behind a descriptor. What it opens stays there:
-    a socket belongs to the namespace of the thread that made it, wherever it is used later."""
+    """Call `function(…)` in a thread that has joined a network namespace.
+
+    `namespace` is a descriptor of it. What the function opens stays there: a socket belongs to the namespace of the
+    thread that made it, wherever it is used later.
+    """
 
     def entered() -> _T:
         kernel.setns(namespace, kernel.CLONE_NEWNET)
@@ -91,7 +104,10 @@ def socket_within(namespace: int, family: socket.AddressFamily) -> socket.socket
 
 @contextlib.contextmanager
 def open_network(*, talk: bool = False) -> Iterator[Network]:
-    """An outside for several instances, gone with the block. Raises OSError where the kernel refuses."""
+    """Create an outer network namespace that several instances share, gone with the block.
+
+    Raises OSError where the kernel refuses.
+    """
     handle = _new_namespace()
     try:
         within(handle, _settle_outside, talk=talk)
@@ -102,8 +118,11 @@ def open_network(*, talk: bool = False) -> Iterator[Network]:
 
 @contextlib.contextmanager
 def lay_link(inside: int, base: int, bandwidth: int | None, network: Network | None = None) -> Iterator[Link]:
-    """Tie the empty namespace `inside` of the instance whose ids begin at `base` to `network` or to an outside of
-    its own, with `bandwidth` bits per second each way. Raises OSError where the kernel refuses."""
+    """Connect the empty network namespace `inside` to `network`, or to an outer one of its own.
+
+    It is that of the instance whose ids begin at `base`; the link has `bandwidth` bits per second each way (None: no
+    limit). Raises OSError where the kernel refuses.
+    """
     with contextlib.ExitStack() as closing:
         shared = closing.enter_context(open_network()) if network is None else network
         number = base // IDS % (ADDRESSES.num_addresses // 2)
@@ -119,7 +138,10 @@ def lay_link(inside: int, base: int, bandwidth: int | None, network: Network | N
 
 
 def _aside(function: Callable[[], _T]) -> _T:
-    """By a thread that ends afterwards, so that it need not find its way back."""
+    """Call a function in a thread of its own and return its result.
+
+    The thread ends afterwards, so that it need not find its way back.
+    """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="network") as pool:
         return pool.submit(function).result()
 

@@ -88,7 +88,10 @@ class Capture:
             self.write_end = -1
 
     def finish(self) -> None:
-        """Wait until all that was printed is here. Ends when the last holder of the write end is gone."""
+        """Wait until all output has been read.
+
+        Ends when the last holder of the write end is gone.
+        """
         self._thread.join()
 
     def catch_up(self, within: float) -> None:
@@ -97,7 +100,7 @@ class Capture:
 
     @property
     def kept(self) -> bytes:
-        """What was printed so far, up to the limit."""
+        """The output so far, up to the limit."""
         with self._lock:
             return bytes(self._kept)
 
@@ -200,8 +203,10 @@ def wait(process: Running, timeout: float) -> bool:
 
 
 def ends(pid: int, timeout: float) -> bool:
-    """Wait up to `timeout` seconds for the process `pid` to end; did it? Does not poll, so a short command
-    costs no more than it takes."""
+    """Wait up to `timeout` seconds for the process `pid` to end; return False if it has not.
+
+    Does not poll, so a short command costs no more than it takes.
+    """
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:

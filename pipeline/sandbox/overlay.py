@@ -26,8 +26,11 @@ _OPTIONS = "metacopy=off,index=off,xino=off,volatile"
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """A mounted overlay: `path` on the keeper's stage, `handle` an O_PATH descriptor of its root that works
-    in every thread, `upper` where writes land, on the machine."""
+    """A mounted overlay file system.
+
+    `path` is on the keeper's stage, `handle` an O_PATH descriptor of its root that works in every thread, `upper`
+    where writes land, on the machine.
+    """
 
     path: Path
     handle: int

@@ -21,8 +21,10 @@ _CLEAR = (
 
 
 def main(owner: int, state: str, path: str) -> None:
-    """Wait until the process behind the descriptor `owner` has ended, then clear `state`. `path` is relbuild's
-    `sys.path` as JSON."""
+    """Wait for the end of the process behind the pidfd `owner`, then clear `state`.
+
+    `path` is relbuild's `sys.path` as JSON.
+    """
     waiting = select.poll()
     waiting.register(owner, select.POLLIN)
     while not waiting.poll():

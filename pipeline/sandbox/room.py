@@ -33,7 +33,10 @@ _LARGE_WRITE = 4 << 20
 
 @dataclass(slots=True)
 class Room:
-    """Made by `open_room`. `folder`: where there is room, for this process. `hard`: the kernel keeps to the limit."""
+    """A directory with limited disk space, made by `open_room`.
+
+    `folder`: where there is room, for this process. `hard`: the kernel keeps to the limit.
+    """
 
     folder: Path
     limit: int
@@ -43,7 +46,10 @@ class Room:
     _pause: float = _OFTEN
 
     def full(self) -> bool:
-        """Is next to nothing left of it, in bytes or in files? Of a directory: has more been written?"""
+        """Return True if next to no space is left, in bytes or in files.
+
+        For a directory that the kernel does not limit: if more than the limit has been written.
+        """
         if self.hard:
             status = os.statvfs(self.folder)
             rest = max(status.f_blocks // 100, min(_LARGE_WRITE // status.f_frsize, status.f_blocks // 4))
@@ -59,7 +65,10 @@ class Room:
 
     @property
     def pause(self) -> float:
-        """Seconds until it is to be looked at again. A full file system harms nobody, so its writer can wait."""
+        """Seconds until the usage is to be checked again.
+
+        A full file system harms nobody, so its writer can wait.
+        """
         return _SELDOM if self.hard else self._pause
 
     def _count(self) -> int:

@@ -1,4 +1,6 @@
-"""A container's root seen from the machine, where nothing that an image holds can lead outside.
+"""A container's root file system, accessed from the machine without leaving it.
+
+Nothing that an image holds can lead outside.
 
 Every path is looked up by the kernel with the container's root as `/` (openat2(2), RESOLVE_IN_ROOT), so that
 symlinks of the image lead where they lead in the container. Owners are the image's numbers.
@@ -54,7 +56,10 @@ class RootFs:
         return data
 
     def stat(self, path: str, *, follow: bool = True) -> os.stat_result | None:
-        """What stands at `path`, or None. `st_uid` and `st_gid` are the machine's ids."""
+        """Return the status of the file at `path`, or None if there is none.
+
+        `st_uid` and `st_gid` are the machine's ids.
+        """
         flags = os.O_PATH | (0 if follow else os.O_NOFOLLOW)
         try:
             handle = kernel.openat2(self.handle, path, flags, resolve=_SAFE)
@@ -78,8 +83,10 @@ class RootFs:
             os.close(handle)
 
     def require_mount_point(self, path: str) -> None:
-        """Raises BuildError `mount-point-odd` unless a directory stands at `path`, over no symlink: a runtime
-        that mounts over a link can be led elsewhere."""
+        """Require a directory at `path`, reached over no symlink.
+
+        A runtime that mounts over a link can be led elsewhere. Raises BuildError `mount-point-odd`.
+        """
         try:
             with self.folder(path, links=False):
                 pass
@@ -92,7 +99,10 @@ class RootFs:
             ) from error
 
     def real(self, path: str) -> str:
-        """Where a path leads in the container, links followed, whether or not something stands there."""
+        """Resolve the symlinks of a path as the container would.
+
+        Returns where the path leads in the container, whether or not something is there.
+        """
         done: list[str] = []
         ahead = [*reversed(PurePosixPath("/", path).parts[1:])]
         links = 0
@@ -114,8 +124,11 @@ class RootFs:
         return "/" + "/".join(done)
 
     def require_working_directory(self, path: str) -> None:
-        """Raises BuildError `directory-impossible` for a place below /proc, /sys or /dev, also behind a link: there a
-        descriptor of the runtime can lead to the machine (CVE-2024-21626)."""
+        """Require that a working directory is not below /proc, /sys or /dev, also behind a symlink.
+
+        There a descriptor of the runtime can lead to the machine (CVE-2024-21626). Raises BuildError
+        `directory-impossible`.
+        """
         real = self.real(path)
         if PurePosixPath(real).parts[1:2] in (("proc",), ("sys",), ("dev",)):
             raise BuildError(
@@ -126,7 +139,7 @@ class RootFs:
             )
 
     def _link(self, path: str) -> str | None:
-        """What a symlink holds; None if none stands there."""
+        """Return the target of the symlink at `path`; None if there is no symlink."""
         try:
             handle = kernel.openat2(self.handle, path, os.O_PATH | os.O_NOFOLLOW, resolve=_SAFE)
         except OSError:
@@ -148,9 +161,11 @@ class RootFs:
         gid: int = 0,
         mtime: int | None = None,
     ) -> None:
-        """Put a regular file at `path`, whole or not at all; a file or symlink there is replaced, a hard link
-        of it elsewhere is not touched. `content` may come in pieces. Directories on the way must exist
-        (`make_directory`)."""
+        """Write a regular file at `path` atomically.
+
+        It is there whole or not at all; a file or symlink there is replaced, a hard link of it elsewhere is not
+        touched. `content` may come in pieces. Directories on the way must exist (`make_directory`).
+        """
         with self._parent(path) as (folder, name):
             temporary = f".relbuild-{secrets.token_hex(8)}"
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
@@ -186,8 +201,11 @@ class RootFs:
     def make_directory(
         self, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0, mtime: int | None = None
     ) -> None:
-        """Make a directory, or give the one that is there this mode and owner. Missing parents are made as
-        root's, with mode 0755; existing ones are not touched. A symlink to a directory is followed."""
+        """Make a directory, or give the one that is there this mode and owner.
+
+        Missing parents are made as root's, with mode 0755; existing ones are not touched. A symlink to a directory is
+        followed.
+        """
         parts = PurePosixPath("/", path).parts[1:]
         for end in range(1, len(parts) + 1):
             here = "/" + "/".join(parts[:end])
@@ -232,8 +250,10 @@ class RootFs:
                 raise _failed(path, error) from error
 
     def remove(self, path: str) -> bool:
-        """Remove what stands at `path`, a directory with all that is in it, a symlink itself. Was there
-        something?"""
+        """Remove the file, symlink or directory at `path`; return False if there was none.
+
+        A directory is removed with all that is in it; of a symlink, the link itself.
+        """
         if self.stat(path, follow=False) is None:
             return False
         with self._parent(path) as (folder, name):

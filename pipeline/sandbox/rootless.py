@@ -36,7 +36,10 @@ LEAF = "relbuild-itself"
 
 
 def own_group() -> Path:
-    """This process's group in the v2 hierarchy, as the kernel names it (cgroups(7)); `/` if there is none."""
+    """Return this process's group in the v2 hierarchy; `/` if there is none.
+
+    It is named as the kernel names it (cgroups(7)).
+    """
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         if line.startswith("0::"):
             return Path(line.removeprefix("0::"))
@@ -44,7 +47,10 @@ def own_group() -> Path:
 
 
 def _leave_group() -> None:
-    """Make room for containers in a group that was handed over to this user; where none was, nothing happens."""
+    """Move this process into a leaf group, so that its own group can have groups of containers.
+
+    This is done in a group that was handed over to this user; where none was, nothing happens.
+    """
     folder = Path("/sys/fs/cgroup") / own_group().relative_to("/") / LEAF
     with contextlib.suppress(OSError):
         folder.mkdir(exist_ok=True)
@@ -53,13 +59,18 @@ def _leave_group() -> None:
 
 @functools.cache
 def nested() -> bool:
-    """Is this process in a user namespace, where it may be root and is not the machine's?"""
+    """Return True if this process is in a user namespace.
+
+    There it may be root and is not the machine's.
+    """
     return Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
 
 
 def enter() -> None:
-    """Become root in a new user namespace. Must be called before there are threads; the caller goes on as another
-    process, the second one of a process namespace, whose exit status becomes this one's.
+    """Become root in a new user namespace.
+
+    Must be called before there are threads; the caller goes on as another process, the second one of a process
+    namespace, whose exit status becomes this one's.
 
     Raises EnvironmentLacking `no-sub-ids`, `no-user-namespace`.
     """
@@ -91,7 +102,10 @@ def enter() -> None:
 
 
 def obstacle() -> str:
-    """Why `enter` would not work for this user, as far as can be told without trying; empty if nothing is known."""
+    """Return the reason that `enter` would not work for this user; empty if none is known.
+
+    It is found as far as can be told without trying.
+    """
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
         for file in ("/etc/subuid", "/etc/subgid"):
@@ -120,7 +134,10 @@ def _subordinate(file: Path, name: str, uid: int) -> int:
 
 
 def _map_ids(maps: dict[str, tuple[int, int]]) -> None:
-    """Go into a user namespace. Its maps are written by a helper that has stayed outside: newuidmap(1) may."""
+    """Enter a new user namespace with these id maps.
+
+    Its maps are written by a helper that has stayed outside: newuidmap(1) may.
+    """
     us = os.getpid()
     begin, begun = os.pipe()
     reasons, reason = os.pipe()

@@ -41,17 +41,23 @@ class Runtime:
 
     @property
     def wall(self) -> str:
-        """What stands between a container and the machine, for people."""
+        """The isolation between a container and the machine, in words for people."""
         return _WALLS.get(self.name, "a wall that relbuild knows nothing of")
 
     @property
     def command(self) -> tuple[str | Path, ...]:
-        """How it is called. runc does not see by itself that control groups are not this user's."""
+        """The command line that calls the runtime.
+
+        runc does not see by itself that control groups are not this user's.
+        """
         return (self.path, "--rootless=true") if self.name == "runc" and nested() else (self.path,)
 
     @property
     def keeps_ended(self) -> bool:
-        """Does `run --keep` leave an ended container's cgroup, so that its usage can still be read?"""
+        """True if `run --keep` leaves the control group of an ended container.
+
+        Then its usage can still be read.
+        """
         return self.name == "runc"
 
 

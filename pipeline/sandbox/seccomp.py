@@ -1,4 +1,6 @@
-"""Which system calls a container may make (runtime-spec, config-linux.md, Seccomp).
+"""The seccomp profile: system calls that a container may make.
+
+See runtime-spec, config-linux.md, Seccomp.
 
 An allow-list. What is not on it does not exist (ENOSYS), so that programs fall back as they do on an old
 kernel; what programs expect to be refused is refused (EPERM). The usual profiles admit mount, unshare, keyctl
@@ -117,9 +119,12 @@ def profile(*, build: bool, machine: str | None = None) -> dict[str, object]:
 
 
 def _ioctls() -> list[_Rule]:
-    """All but _TERMINAL_INPUT. The kernel looks at 32 bits of the request and a filter at 64, so "not equal"
-    could be had by setting a higher one; it is said bit by bit instead: whatever differs in one of the upper 28,
-    and the fourteen others of the last four."""
+    """Return rules that allow every ioctl(2) request but those of _TERMINAL_INPUT.
+
+    The kernel looks at 32 bits of the request and a filter at 64, so "not equal" could be had by setting a higher
+    one; it is said bit by bit instead: whatever differs in one of the upper 28, and the fourteen others of the last
+    four.
+    """
     first = _TERMINAL_INPUT[0]
     rules = [_rule(["ioctl"], (1, "SCMP_CMP_MASKED_EQ", 1 << bit, ~first & (1 << bit))) for bit in range(_NIBBLE, 32)]
     near = range(first >> _NIBBLE << _NIBBLE, (first >> _NIBBLE) + 1 << _NIBBLE)

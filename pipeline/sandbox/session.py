@@ -44,8 +44,11 @@ _SCRATCH = ("run", "tmp")
 
 @dataclass(frozen=True, slots=True)
 class BuildLimits:
-    """Of each command: bytes of memory (swap included), processes, bytes kept of stdout and of stderr; and
-    bytes of the session: of each scratch file system, and of the upper directory."""
+    """The limits of a build session.
+
+    They are, of each command: bytes of memory (swap included), processes, bytes kept of stdout and of stderr; and
+    bytes of the session: of each scratch file system, and of the upper directory.
+    """
 
     memory: int = 2 << 30
     pids: int = 512
@@ -57,8 +60,11 @@ class BuildLimits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A command that has ended. `status` is its exit status, 128 + n when signal n ended it. `dropped` are the
-    bytes of output beyond the limit. `took` is seconds."""
+    """The result of a command that has ended.
+
+    `status` is its exit status, 128 + n when signal n ended it. `dropped` are the bytes of output beyond the limit.
+    `took` is seconds.
+    """
 
     argv: tuple[str, ...]
     status: int
@@ -104,7 +110,7 @@ class BuildSession:
 
     @property
     def upper(self) -> Path:
-        """Where changes land."""
+        """The overlay's upper directory, which holds the changes."""
         return self._overlay.upper
 
     @property
@@ -151,7 +157,9 @@ class BuildSession:
         directory: str = "/",
         timeout: float = 300.0,
     ) -> Outcome:
-        """Run a command as the image's root, without a network, and wait for it and all that it started.
+        """Run a command as the image's root, without a network, and wait for its end.
+
+        Waits for all that it started, too.
 
         When `timeout` (seconds) passes, all of it is killed. `environment` is added to PATH, HOME and
         LANG=C.UTF-8. Raises BuildError `command-not-started` if the runtime could not start it (a missing
@@ -244,7 +252,9 @@ class BuildSession:
 def build_session(
     lowers: Sequence[Path], *, station: Station, label: str = "build", limits: BuildLimits | None = None
 ) -> Iterator[BuildSession]:
-    """A session on the unpacked layers `lowers` (lowest first), which keep the image's ids and are not changed.
+    """Open a session on the unpacked layers `lowers` (lowest first).
+
+    The layers keep the image's ids and are not changed.
 
     `upper` must be used before the block ends; then everything of the session is removed. Raises
     EnvironmentLacking when the machine lacks overlayfs, idmapped mounts, namespaces or control groups.

@@ -1,4 +1,4 @@
-"""What is made for one instance before it starts: scratch file systems, volumes, and files from outside."""
+"""Mounts of one instance, made before it starts: scratch file systems, volumes, host files."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ SYSTEM = ("/proc", "/dev", "/run", "/tmp")  # noqa: S108 - in the container
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """The machine's file or directory `source`, seen at `target`; owners appear as they are on the machine. `begun`:
-    a directory; if it is not there, it is made with what the image has at `target`."""
+    """A bind mount: the machine's file or directory `source`, seen at `target`.
+
+    Owners appear as they are on the machine. `begun`: a directory; if it is not there, it is made with what the image
+    has at `target`.
+    """
 
     source: Path
     target: str
@@ -41,15 +44,17 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Descriptors of the writable file systems of an instance, by path. `volumes` are those of them that are
-    volumes, `loose` volumes without a limit, with the reason."""
+    """Descriptors of the writable file systems of an instance, by path.
+
+    `volumes` are those of them that are volumes, `loose` volumes without a limit, with the reason.
+    """
 
     handles: dict[str, int] = field(default_factory=dict)
     volumes: list[str] = field(default_factory=list)
     loose: dict[str, str] = field(default_factory=dict)
 
     def space(self, path: str) -> Space:
-        """How large it is, as the kernel has it."""
+        """Return the size of the file system at `path`, as the kernel reports it."""
         if path in self.loose:
             return Space(path, None, why=self.loose[path])
         status = os.fstatvfs(self.handles[path])
@@ -90,8 +95,11 @@ class Stage:
     places: Places = field(default_factory=Places)
 
     def scratch(self, size: int, identity: Identity) -> list[Mount]:
-        """The instance's /tmp, /run and /dev/shm. They are made here and not by the runtime, so that what became of
-        them can be told also of an instance that ends at once."""
+        """Make the instance's /tmp, /run and /dev/shm, and return their mounts.
+
+        They are made here and not by the runtime, so that what became of them can be told also of an instance that
+        ends at once.
+        """
         base = self.berth.base
         owner = {"uid": base + identity.uid, "gid": base + identity.gid}
         tmp = self.keeper.tmpfs("tmp", size=size, mode=0o1777, uid=base, gid=base)
@@ -108,7 +116,10 @@ class Stage:
         return [Mount(tmp, "/tmp"), Mount(run, "/run"), Mount(shm, "/dev/shm", executable=False)]  # noqa: S108
 
     def provided(self, hostname: str, address: str | None) -> list[Mount]:
-        """The files that every container runtime provides. Where the image has a symlink, it keeps it."""
+        """Return mounts of the files that every container runtime provides.
+
+        Where the image has a symlink, it keeps it.
+        """
         contents = {
             "/etc/hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{address or '127.0.1.1'}\t{hostname}\n",
             "/etc/hostname": f"{hostname}\n",
@@ -165,7 +176,10 @@ class Stage:
         return seen
 
     def bindings(self, bindings: Sequence[Binding]) -> list[Mount]:
-        """Files and directories from the machine. Before `scratch` and `volumes`, which copy the mount points."""
+        """Return bind mounts of files and directories of the machine.
+
+        To be called before `scratch` and `volumes`, which copy the mount points.
+        """
         mounts = []
         for number, binding in enumerate(bindings):
             if binding.begun or binding.source.is_dir():
@@ -212,7 +226,10 @@ class Stage:
             ) from error
 
     def know(self, root: int, *paths: str) -> None:
-        """Count file systems that the runtime has made among the places. `root` is what the container sees."""
+        """Add file systems that the runtime has made to the places.
+
+        `root` is what the container sees.
+        """
         for path in paths:
             resolve = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS | kernel.RESOLVE_NO_SYMLINKS
             with contextlib.suppress(OSError):
@@ -227,6 +244,9 @@ class Stage:
 
 
 def _place(handle: int, root: Path) -> str:
-    """Where a file or directory of the root really is, symlinks resolved. In the keeper: it sees the mounts."""
+    """Return the path in the root of the file or directory `handle`, symlinks resolved.
+
+    To be called in the keeper: it sees the mounts.
+    """
     seen = Path(f"/proc/self/fd/{handle}").readlink()
     return "/" + str(seen.relative_to(root)) if seen != root else "/"

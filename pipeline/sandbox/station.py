@@ -1,4 +1,6 @@
-"""Where sandboxes are kept track of, so that none is left over.
+"""The registry of sandboxes, which removes those that a killed process has left.
+
+Sandboxes are kept track of here, so that none is left over.
 
 Every sandbox has a folder `live/ID/` and a lock file `live/ID.lock`, which its owner holds. A lock that nobody
 holds belongs to a relbuild that was killed: what is left of that sandbox is ended and removed by relbuild's reaper
@@ -40,9 +42,12 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Berth:
-    """One sandbox's place: a name that is unique on the machine, a folder, a control group, and ids: `base` is
-    the first. `range` is the number of nobody else's range of ids; where there are no others (in a user namespace
-    all containers have the user's subordinate ids), it is only a number, and `base` is 0."""
+    """The slot of one sandbox: its name, folder, control group and ids.
+
+    The name is unique on the machine; `base` is the first id. `range` is the number of nobody else's range of ids;
+    where there are no others (in a user namespace all containers have the user's subordinate ids), it is only a
+    number, and `base` is 0.
+    """
 
     name: str
     folder: Path
@@ -138,7 +143,10 @@ def _left(state: Path) -> Iterator[list[str]]:
 
 
 def _end_runtimes(state: Path, names: Collection[str]) -> None:
-    """Kill the runtimes of sandboxes. Each is told where it keeps its state, which is nobody else's."""
+    """Kill the runtimes of sandboxes.
+
+    Each runtime is told where it keeps its state, which is nobody else's: by that it is found.
+    """
     folders = {os.fsencode(state / "live" / name / "runtime") for name in names}
     if not folders:
         return
@@ -150,7 +158,10 @@ def _end_runtimes(state: Path, names: Collection[str]) -> None:
 
 
 def _try(state: Path, hierarchies: Hierarchies, name: str) -> bool:
-    """Clear a sandbox. What cannot be ended now (a process that waits for a disk) is left for the next time."""
+    """Clear a sandbox; return False if that failed.
+
+    What cannot be ended now (a process that waits for a disk) is left for the next time.
+    """
     try:
         _clear(state, hierarchies, name)
     except (EnvironmentLacking, OSError):
@@ -170,7 +181,9 @@ def _clear(state: Path, hierarchies: Hierarchies, name: str) -> None:
 
 @contextlib.contextmanager
 def _range() -> Iterator[int]:
-    """The first id of a range that no other sandbox on this machine has, whatever its state folder.
+    """Reserve a range of ids that no other sandbox on this machine has; yield its first id.
+
+    No other has it whatever its state folder.
 
     The search begins anywhere: a killed relbuild's container keeps its ids until it is swept, but nobody holds
     their lock any more.
@@ -194,8 +207,10 @@ def _range() -> Iterator[int]:
 
 
 def open_station(state: Path, runtime: Runtime) -> Station:
-    """Open or make the state folder (on a file system that overlayfs can write to, best the store's), and
-    clear what killed processes left in it. Raises EnvironmentLacking."""
+    """Open or create the state folder, and clear what killed processes left in it.
+
+    It has to be on a file system that overlayfs can write to, best the store's. Raises EnvironmentLacking.
+    """
     for folder in (state, state / "live"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = state.resolve()
@@ -223,7 +238,10 @@ def _mark(state: Path) -> str:
 
 @contextlib.contextmanager
 def _held(lock: Path) -> Iterator[None]:
-    """Make a lock file and hold it. A sweep may take it for a left one in the moment before it is held."""
+    """Create a lock file and hold its lock for as long as the block lasts.
+
+    A sweep may take it for a left one in the moment before it is held.
+    """
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX)

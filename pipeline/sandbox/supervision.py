@@ -1,4 +1,6 @@
-"""A reaper for this process: started with the first sandbox, and started again if it is killed.
+"""Supervision of this process by a reaper, which clears its sandboxes when it is killed.
+
+The reaper is started with the first sandbox, and started again if it is killed.
 
 The kernel ends nothing by itself when relbuild is killed: a container's first process is the runtime's child, and the
 runtime is in a session of its own. So one small process for each process of relbuild (`reaper`) outlives it just long
@@ -59,7 +61,10 @@ _lock = threading.Lock()
 
 
 def supervise(state: Path) -> None:
-    """See to it that sandboxes of this process in `state` end with it. Raises EnvironmentLacking `no-reaper`."""
+    """Have the sandboxes of this process in `state` cleared when it ends.
+
+    Raises EnvironmentLacking `no-reaper`.
+    """
     with _lock:
         mine = _supervised.setdefault((os.getpid(), state), _Supervised(state))
     mine.ensure()

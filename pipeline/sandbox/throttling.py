@@ -1,4 +1,6 @@
-"""Bytes per second to and from the volumes of an instance, which are block devices that nobody else has.
+"""I/O limits of an instance's volumes, in bytes per second.
+
+The volumes are block devices that nobody else has.
 
 v2 holds a group to `io.max`, and with the memory controller also what the kernel writes back for it. v1 holds what
 the group's processes read, write directly or sync (`blkio.throttle.*_bps_device`); what the kernel writes back later
@@ -28,8 +30,11 @@ _VOLUME = re.compile(r"/live/[^/]+/volume\d+\.ext4$")
 
 
 def hold(group: Group, folder: Path, devices: Sequence[int], limit: int | None) -> None:
-    """Hold a running instance to `limit` bytes per second, each way and on each of `devices` (as `st_dev`); without
-    a limit, only let v1 count. `folder` is the sandbox's. `flow` tells what the kernel has taken."""
+    """Limit the I/O of a running instance to `limit` bytes per second, each way and per device.
+
+    `devices` are given as `st_dev`; without a limit, only let v1 count. `folder` is the sandbox's. `flow` tells what
+    the kernel has taken.
+    """
     if group.hierarchies.version == 2:
         if limit is not None:
             for device in devices:
@@ -46,8 +51,10 @@ def hold(group: Group, folder: Path, devices: Sequence[int], limit: int | None) 
 
 
 def let_go(group: Group, folder: Path) -> None:
-    """Let a group's reading and writing run free, or its processes could not be killed for as long as the kernel holds
-    their last I/O. What was transferred is counted on."""
+    """Lift a group's I/O limits, so that its processes can be killed.
+
+    They could not be for as long as the kernel holds their last I/O. What was transferred is counted on.
+    """
     if group.hierarchies.version == 2:
         for device in _rates(group.read("io", "io.max")):
             _write(group.folder("io"), "io.max", f"{device} rbps=max wbps=max")
@@ -67,7 +74,7 @@ def let_go(group: Group, folder: Path) -> None:
 
 
 def flow(group: Group, devices: Sequence[int]) -> Flow:
-    """What the kernel has for an instance on its `devices`."""
+    """Return the I/O limits that the kernel has for an instance on its `devices`."""
     if not devices:
         return Flow()
     names = [_name(device) for device in devices]
@@ -89,7 +96,10 @@ def flow(group: Group, devices: Sequence[int]) -> Flow:
 
 
 def _rates(text: str | None) -> dict[str, tuple[int, ...]]:
-    """Bytes per second by device, of v1 (`7:0 1048576`) and v2 (`7:0 rbps=1048576 wbps=max riops=max wiops=max`)."""
+    """Parse I/O limits into bytes per second by device.
+
+    `text` is of v1 (`7:0 1048576`) and v2 (`7:0 rbps=1048576 wbps=max riops=max wiops=max`).
+    """
     found: dict[str, tuple[int, ...]] = {}
     for line in (text or "").splitlines():
         device, *words = line.split()
@@ -100,8 +110,10 @@ def _rates(text: str | None) -> dict[str, tuple[int, ...]]:
 
 
 def _true_root(hierarchies: Hierarchies) -> Path | None:
-    """v1's root group of all; a container with a namespace of control groups has another at the same place. Only the
-    true one has this file."""
+    """Return v1's root group of all, or None if it cannot be seen from here.
+
+    A container with a namespace of control groups has another at the same place. Only the true one has this file.
+    """
     root = hierarchies.controllers.get("blkio")
     return root if root is not None and (root / "cgroup.sane_behavior").exists() else None
 
@@ -126,7 +138,10 @@ def _text(folder: Path | None, file: str) -> str:
 
 
 def _write(folder: Path | None, file: str, text: str) -> None:
-    """What the kernel does not take, `flow` does not find."""
+    """Write to a control file, ignoring refusals.
+
+    What the kernel does not take, `flow` does not find.
+    """
     with contextlib.suppress(OSError):
         # Not created where it is missing: in tests these are plain files.
         if folder is not None and (folder / file).exists():

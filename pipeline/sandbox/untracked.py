@@ -1,4 +1,4 @@
-"""Keeping track of processes where there are no control groups: by the process namespaces of containers."""
+"""Process tracking where there are no control groups, by containers' process namespaces."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 
 
 def container_processes(folder: Path) -> set[int]:
-    """Processes of the containers whose pid files the runtime has left in a sandbox's folder. All that a
-    container starts is in its process namespace, whose first process takes all others with it."""
+    """Return the processes of the containers of a sandbox.
+
+    They are the containers whose pid files the runtime has left in the sandbox's folder. All that a container starts
+    is in its process namespace, whose first process takes all others with it.
+    """
     own = _namespace(os.getpid())
     wanted = {_namespace(pid) for pid in _told(folder.glob("*pid"))} - {own, None}
     if not wanted:
@@ -19,8 +22,10 @@ def container_processes(folder: Path) -> set[int]:
 
 
 def command_processes(pid_file: Path) -> set[int]:
-    """A command in a container, and what descends from it. What has lost its parent is not found: it ends with the
-    container."""
+    """Return the processes of a command in a container: its own and those that descend from it.
+
+    What has lost its parent is not found: it ends with the container.
+    """
     found = {pid for pid in _told([pid_file]) if _namespace(pid) not in (None, _namespace(os.getpid()))}
     if not found:
         return found
@@ -43,7 +48,10 @@ def _everybody() -> list[int]:
 
 
 def _state(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat after the command's name: state, parent …; zombies and the gone have none."""
+    """Return the fields of /proc/PID/stat after the command's name: state, parent …
+
+    Zombies and the gone have none.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     except OSError:

@@ -1,4 +1,7 @@
-"""Bytes that an instance has read from disks and written to them, from the files of its control group."""
+"""Bytes that an instance has read from and written to disks.
+
+They are read from the files of its control group.
+"""
 
 from __future__ import annotations
 

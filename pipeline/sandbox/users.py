@@ -1,4 +1,6 @@
-"""Who a container runs as: `User` of an image config (image-spec, config.md) by the image's own accounts.
+"""The user that a container runs as: `User` of an image config (image-spec, config.md).
+
+It is resolved by the image's own accounts.
 
 The rules are those of the Docker Engine and runc (`GetExecUser`): a user without a group gets the group of its
 passwd entry and its supplementary groups; a user with a group gets that one only; a number need not be in
@@ -33,7 +35,9 @@ class Identity:
 
 
 def resolve_user(text: str, passwd: str, group: str) -> Identity:
-    """`[user][:group]`, each a name or a number, with the content of the image's passwd(5) and group(5).
+    """Resolve `[user][:group]`, each a name or a number, to ids.
+
+    `passwd` and `group` are the content of the image's passwd(5) and group(5).
 
     An empty text is root. Raises SmokeError `user-unknown` or `group-unknown`.
     """
@@ -72,7 +76,10 @@ def _user(wanted: str, passwd: str) -> Identity:
 
 
 def _entries(text: str, *, numbers: tuple[int, ...], least: int) -> Iterator[list[str]]:
-    """Lines with at least so many fields whose fields `numbers` are numbers; others are no accounts."""
+    """Return the lines of passwd(5) or group(5) that are accounts, split into fields.
+
+    These are lines with at least `least` fields whose fields `numbers` are numbers; others are no accounts.
+    """
     # Lines as the C library has them: other separators belong to a field.
     for line in text.split("\n"):
         fields = line.split(":")

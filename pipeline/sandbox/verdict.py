@@ -1,4 +1,4 @@
-"""What became of an instance, in words: which of its limits it ran into."""
+"""The reason that an instance ended, in words: which of its limits it ran into."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pipeline.model.usage import Usage
 
 
 def what_happened(usage: Usage, exit_code: int | None) -> str:
-    """A sentence for people: `killed for want of memory; /data is full (bytes)`. Empty when it ran into nothing
-    and was not ended by a signal."""
+    """Describe for people how an instance ended and which limits it ran into.
+
+    An example: `killed for want of memory; /data is full (bytes)`. Empty when it ran into nothing and was not ended
+    by a signal.
+    """
     found = [overrun for limit in LIMITS for overrun in limit.overruns(usage)]
     if usage.output_dropped:
         found.append(Overrun(Severity.DROPPED, f"printed {usage.output_dropped} bytes more than are kept"))

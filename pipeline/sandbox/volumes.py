@@ -1,4 +1,6 @@
-"""Volumes: writable directories of limited size that can outlive the instance that wrote them.
+"""Volumes: writable directories of limited size.
+
+They can outlive the instance that wrote them.
 
 Each is an ext4 file system of its own in a sparse file on the store's disk, so that bytes and inodes are limited
 without any quota of the host's, and what is written counts as disk, not as the instance's memory. Making one
@@ -37,8 +39,11 @@ _DATA = "data"
 
 @dataclass(slots=True)
 class Volume:
-    """One volume. `device` is a block device, or None: then it is the directory `folder`, for the reason
-    `unlimited`. `fresh`: nothing has been put there yet."""
+    """One volume of an instance.
+
+    `device` is a block device, or None: then it is the directory `folder`, for the reason `unlimited`. `fresh`:
+    nothing has been put there yet.
+    """
 
     path: str
     number: int
@@ -50,7 +55,10 @@ class Volume:
 
 @dataclass(slots=True)
 class Volumes:
-    """Made by `kept_volumes`: for instances that come one after the other. `folder` is where they are kept."""
+    """The volumes of instances that run one after the other, made by `kept_volumes`.
+
+    `folder` is where they are kept.
+    """
 
     folder: Path
     _known: dict[str, Volume] = field(default_factory=dict)
@@ -82,8 +90,11 @@ class Volumes:
 
 
 def mount(volume: Volume, keeper: Keeper, userns: int) -> tuple[Path, int]:
-    """Show a volume on the keeper's stage, owners mapped through `userns`: where, and a descriptor of the volume
-    with the image's owners, through which root can write; the caller closes it. Raises OSError."""
+    """Mount a volume on the keeper's stage, its owners mapped through `userns`.
+
+    Returns where, and a descriptor of the volume with the image's owners, through which root can write; the caller
+    closes it. Raises OSError.
+    """
     source = volume.folder
     if volume.device is None and nested():
         return _mount_folder(volume, keeper)
