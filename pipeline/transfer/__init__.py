@@ -1,5 +1,6 @@
-"""Getting bytes from elsewhere and bringing them there: bounded, resumed, verified. The only door to the HTTP
-library.
+"""Downloads and uploads: bounded, resumed, verified.
+
+The only door to the HTTP library.
 
 A `Download` names bytes by digest and the places where they may be had; `fetch` puts them into the store or
 raises. Nothing reaches a caller unverified: a document (`fetch_document`) is the exception, because its

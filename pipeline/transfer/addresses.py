@@ -18,7 +18,9 @@ _lock = threading.Lock()
 
 
 def find_addresses(host: str, seconds: float) -> _Addresses:
-    """Find the addresses of `host`, those to be tried first in front; an address has none but itself.
+    """Find the addresses of `host`, in the order in which to try them.
+
+    An address has none but itself.
 
     Raises TimeoutError after `seconds`, OSError where there is none, UnicodeError for what cannot be a name.
     """

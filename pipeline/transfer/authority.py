@@ -1,5 +1,8 @@
-"""What a registry is shown so that it answers: Basic (RFC 7617), or tokens of a token server (the token
-authentication of the distribution project, with OAuth2 for identity tokens)."""
+"""Authentication at a registry: Basic, or tokens of a token server.
+
+Basic is that of RFC 7617; tokens are those of the token authentication of the distribution project, with OAuth2 for
+identity tokens.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +47,10 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """What is asked of a token server. `form`: the body of a POST; None for a GET. `authorization`: a header's value
-    or an empty text."""
+    """A request to a token server.
+
+    `form`: the body of a POST; None for a GET. `authorization`: a header's value or an empty text.
+    """
 
     url: str
     form: bytes | None
@@ -59,8 +64,10 @@ class _Token:
 
 
 class Authority:
-    """Knows how one registry wants to be asked. `host`: as people write it; `call` sends a TokenRequest and returns
-    (status, body)."""
+    """The authentication that one registry asks for, and the tokens got from its token server.
+
+    `host`: as people write it; `call` sends a TokenRequest and returns (status, body).
+    """
 
     def __init__(
         self, base: Url, host: str, namespace: str, wallet: Wallet, call: Callable[[TokenRequest], tuple[int, bytes]]
@@ -76,8 +83,10 @@ class Authority:
         self._tokens: dict[tuple[str, str, tuple[Scope, ...]], _Token] = {}
 
     def header(self, scopes: Sequence[Scope]) -> str:
-        """The Authorization for a request that needs `scopes`, as far as the registry said what it wants: an empty
-        text before its first refusal."""
+        """Return the Authorization header for a request that needs `scopes`.
+
+        It is made as far as the registry said what it wants: an empty text before its first refusal.
+        """
         with self._lock:
             way = self._way
             if way is None:
@@ -88,10 +97,13 @@ class Authority:
             return self._bearer(way, merged(scopes))
 
     def answer(self, challenges: Sequence[Challenge], scopes: Sequence[Scope], refused: str) -> str:
-        """The Authorization for the same request once more, after it was refused with `challenges` although (or
-        because) it had the header `refused`. A token is asked for `scopes` and nothing else, whatever the challenge
-        says: what a registry names is not what is done. Raises EnvironmentLacking `registry-denied` when there is no
-        way in, `token-server-unknown` for a realm that nobody vouches for, `registry-token`."""
+        """Return the Authorization header for a second attempt at a request that was refused.
+
+        The request was refused with `challenges` although (or because) it had the header `refused`. A token is asked
+        for `scopes` and nothing else, whatever the challenge says: what a registry names is not what is done. Raises
+        EnvironmentLacking `registry-denied` when there is no way in, `token-server-unknown` for a realm that nobody
+        vouches for, `registry-token`.
+        """
         way = next((one for one in challenges if one.scheme == "bearer" and one.parameter("realm")), None)
         way = way or next((one for one in challenges if one.scheme == "basic"), None)
         if way is None:
@@ -131,7 +143,10 @@ class Authority:
         return self._wallet.find(self._host, name)
 
     def _bearer(self, way: Challenge, scopes: tuple[Scope, ...]) -> str:
-        """A token's header, from those at hand or a new one. The lock is held, so that many threads ask once."""
+        """Return the header with a token, from those at hand or a new one.
+
+        The lock is held, so that many threads ask once.
+        """
         realm, service = way.parameter("realm"), way.parameter("service")
         key = (realm, service, scopes)
         known = self._tokens.get(key)
@@ -166,7 +181,10 @@ class Authority:
         return _Token(f"Bearer {token}", asked + _lifetime(lasts) * (1 - _MARGIN))
 
     def _check_realm(self, realm: str, scopes: Sequence[Scope]) -> None:
-        """Raises EnvironmentLacking for a realm that is no address, or that does not belong to this registry."""
+        """Refuse a realm that is no address, or that does not belong to this registry.
+
+        Raises EnvironmentLacking.
+        """
         url = parse_url(realm)
         if url is None or url.scheme not in {"http", "https"} or not url.host or url.userinfo:
             raise self.denied(scopes, f"its token server is said to be at {shown(realm)}, which is no address")
@@ -200,7 +218,10 @@ class Authority:
 
 
 def _own_query(realm: str) -> tuple[str, list[tuple[str, str]]]:
-    """A realm without its query, and what may stay of that: nothing that would ask for more than we do."""
+    """Split a realm into its address and the query parameters that may stay.
+
+    None stays that would ask for more than we do.
+    """
     address, _, query = realm.partition("#")[0].partition("?")
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_PARAMETERS)
@@ -210,7 +231,10 @@ def _own_query(realm: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _lifetime(said: object) -> float:
-    """Seconds that a token lasts, from what its server says: a number of any size, or anything else."""
+    """Return the seconds that a token lasts, from its server's `expires_in`.
+
+    What the server says may be a number of any size, or anything else.
+    """
     if isinstance(said, bool) or not isinstance(said, int | float) or not said > 0:  # NaN is not
         return _SHORTEST
     return float(min(said, LONGEST))

@@ -1,4 +1,4 @@
-"""Certificates that are particular to one host, where podman and docker keep them (containers-certs.d(5))."""
+"""Certificates for one host, where podman and docker keep them (containers-certs.d(5))."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def certificate_roots(environment: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def host_certificates(roots: Sequence[Path], url: str) -> Path | None:
-    """The first folder of certificates for the host (and port, if it is named) of `url`, or None."""
+    """Return the first folder of certificates for the host of `url`, or None.
+
+    The port belongs to the folder's name if `url` names one.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if not _HOST.fullmatch(host):
@@ -35,7 +38,9 @@ def host_certificates(roots: Sequence[Path], url: str) -> Path | None:
 
 
 def load_certificates(context: ssl.SSLContext, folder: Path) -> None:
-    """Trust every `*.crt` of `folder` as an authority, and show every `*.cert` with its `*.key` to who asks.
+    """Load the CA certificates and the client certificates of `folder` into `context`.
+
+    Every `*.crt` is trusted as an authority; every `*.cert` is shown, with its `*.key`, to who asks.
 
     Raises EnvironmentLacking `certificates-unreadable`.
     """

@@ -1,5 +1,8 @@
-"""What a server wants to see before it answers: WWW-Authenticate (RFC 9110, 11.6.1) and scopes (the token
-authentication of the distribution project, "Token Scope Documentation")."""
+"""Authentication challenges (WWW-Authenticate) and scopes of tokens.
+
+The header is that of RFC 9110, 11.6.1; scopes are those of the token authentication of the distribution project ("Token
+Scope Documentation").
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ _SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s+|\s*(?=,|$))")
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One way in. `scheme` is in small letters; `parameters` are sorted, their names in small letters."""
+    """One challenge: an authentication scheme and its parameters.
+
+    `scheme` is in small letters; `parameters` are sorted, their names in small letters.
+    """
 
     scheme: str
     parameters: tuple[tuple[str, str], ...] = ()
@@ -28,7 +34,10 @@ class Challenge:
 
 
 def parse_challenges(headers: Iterable[str]) -> tuple[Challenge, ...]:
-    """All challenges of the WWW-Authenticate headers of an answer. What cannot be understood is left out."""
+    """Parse all challenges of an answer's WWW-Authenticate headers.
+
+    What cannot be understood is left out.
+    """
     found: list[Challenge] = []
     for header in headers:
         text, position = header[:HEADER_LIMIT], 0
@@ -51,7 +60,10 @@ def parse_challenges(headers: Iterable[str]) -> tuple[Challenge, ...]:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Scope:
-    """A resource and what shall be done with it: `repository:NAME:pull,push`, `registry:catalog:*`."""
+    """A resource and the actions on it.
+
+    Written as `repository:NAME:pull,push` or `registry:catalog:*`.
+    """
 
     kind: str
     name: str

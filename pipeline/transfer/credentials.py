@@ -1,5 +1,7 @@
-"""Where people keep what they log in with: the files of podman and docker (containers-auth.json(5), docker's
-`config.json`) and the credential helpers that these name."""
+"""Credentials for registries, from the files of podman and docker and credential helpers.
+
+The files are containers-auth.json(5) and docker's `config.json`; they name the credential helpers.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ _NOT_FOUND = "credentials not found"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user and a password, or (`identity_token`) what an earlier login was given instead of a password."""
+    """A user with a password or an identity token.
+
+    `identity_token` is what an earlier login was given instead of a password.
+    """
 
     user: str
     password: str = field(default="", repr=False)
@@ -53,8 +58,11 @@ class Wallet:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Wallet:
-        """The files that podman and docker read: `$REGISTRY_AUTH_FILE` alone if it is named, else podman's of this
-        session, podman's and docker's of the person. Raises UsageError `token-servers-malformed`."""
+        """Return the wallet of the files that podman and docker read.
+
+        These are `$REGISTRY_AUTH_FILE` alone if it is named, else podman's of this session, podman's and docker's of
+        the person. Raises UsageError `token-servers-malformed`.
+        """
         named = environment.get("REGISTRY_AUTH_FILE")
         if named:
             return cls([Path(named)], environment)
@@ -66,7 +74,9 @@ class Wallet:
         return cls(files, environment)
 
     def find(self, host: str, repository: str = "") -> Credentials | None:
-        """What to log in with at `HOST[:PORT]` for a repository or a namespace; None if nothing is kept for it.
+        """Find the credentials for a repository or a namespace at `HOST[:PORT]`.
+
+        None if nothing is kept for it.
 
         In each file: the host's own helper (`credHelpers`), the entry with the longest key that is the repository,
         a namespace above it, or the host, and the helper for all (`credsStore`). Raises EnvironmentLacking
@@ -93,7 +103,10 @@ class Wallet:
         return self._from_helper(store, host, path) if isinstance(store, str) and store else None
 
     def _from_helper(self, name: str, host: str, path: Path) -> Credentials | None:
-        """`docker-credential-NAME get`: the server on its standard input, JSON on its standard output."""
+        """Ask the credential helper `docker-credential-NAME get`.
+
+        It gets the server on its standard input, and gives JSON on its standard output.
+        """
         program = f"docker-credential-{name}"
         if not _HELPER.fullmatch(name):
             raise _unreadable(path, f"'{name[:80]!r}' is not a credential helper's name")

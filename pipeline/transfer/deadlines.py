@@ -35,8 +35,11 @@ _AVERAGE_OVER = 16
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Seconds to connect, and until the head of an answer is whole; and the bytes per second (`floor`) that each window
-    of so many seconds must bring, one byte at least."""
+    """The time limits and the least throughput of one request.
+
+    Seconds to connect, and until the head of an answer is whole; and the bytes per second (`floor`) that each window of
+    so many seconds must bring, one byte at least.
+    """
 
     connect: float
     answer: float
@@ -49,7 +52,10 @@ class Bounds:
 
 
 class Watch:
-    """Judges one request. For one thread. `whole`: the body goes into memory, and its average is judged too."""
+    """The time limits of one request, measured as it runs; for one thread.
+
+    `whole`: the body goes into memory, and its average is judged too.
+    """
 
     def __init__(self, bounds: Bounds, *, whole: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self.bounds = bounds
@@ -113,9 +119,11 @@ _current: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
 def send(client: httpx.Client, request: httpx.Request, watch: Watch) -> httpx.Response:
-    """Send a request and return the answer with its body unread, as `httpx.Client.send` does, under `watch`. Raises
-    httpx's own errors: also where those below it raise ValueError or UnicodeError over what a server sent or is called
-    (a Content-Length of 5,000 digits, a host's label of 64 characters)."""
+    """Send a request under `watch` and return the answer with its body unread.
+
+    As `httpx.Client.send` does. Raises httpx's own errors: also where those below it raise ValueError or UnicodeError
+    over what a server sent or is called (a Content-Length of 5,000 digits, a host's label of 64 characters).
+    """
     before = _current.set(watch)
     try:
         response = client.send(request, stream=True)
@@ -168,7 +176,10 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to the first address of the host that answers, each in its share of the time that is left."""
+        """Connect to the first address of the host that answers.
+
+        Each address has its share of the time that is left.
+        """
         watch = _current.get()
         if watch is None:
             return _Stream(self._inner.connect_tcp(host, port, timeout, local_address, socket_options))

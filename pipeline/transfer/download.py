@@ -31,8 +31,11 @@ SIZE_LIMIT = 16 << 30
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """Bytes that are wanted: where they may be had (tried in turn), their digest and size as far as these are
-    known, and what people call them."""
+    """A file to download: its URLs, digest, size and label.
+
+    `urls` are tried in turn; digest (`target`) and size are given as far as they are known; `label` is what people call
+    it.
+    """
 
     urls: tuple[str, ...]
     target: Digest | None
@@ -98,7 +101,7 @@ def fetch(
 
 
 def fetch_document(urls: Sequence[str], *, limit: int, offline: bool = False, network: Network | None = None) -> bytes:
-    """The bytes of a small document from the first of `urls` that delivers, at most `limit` bytes.
+    """Fetch a small document from the first of `urls` that delivers, at most `limit` bytes.
 
     They are not verified: the caller knows a checksum or a signature, or knows that there is none. Raises
     EnvironmentLacking as `fetch` does, and VerificationError `download-too-large`.
@@ -150,7 +153,7 @@ def _all(fetcher: _Fetcher, wanted: Sequence[Download], parallel: int) -> list[D
 
 
 class _Fetcher:
-    """What the threads of one `fetch` share."""
+    """The state that the threads of one `fetch` share."""
 
     def __init__(self, store: Shelf, source: Source, network: Network, running: Task) -> None:
         self.stop = threading.Event()
@@ -162,8 +165,10 @@ class _Fetcher:
         """Per host: a mirror that is down is asked last for the next file."""
 
     def fetch(self, one: Download) -> Digest:
-        """One download, from the first place that delivers. `stop` is set only after all were handed in and
-        one failed, or all are done."""
+        """Fetch one download from the first place that delivers.
+
+        `stop` is set only after all were handed in and one failed, or all are done.
+        """
         if one.target is None:
             return self._from_anywhere(one, self._unnamed)
         with self._store.locked(f"download {one.target}"):
@@ -200,8 +205,10 @@ class _Fetcher:
             return blob.digest
 
     def _named(self, one: Download, url: str, network: Network) -> Digest:
-        """Bytes whose digest is known: kept under it while they are partial, so that any run and any mirror
-        can go on where the last one stopped."""
+        """Download a file whose digest is known, resuming the part that is there.
+
+        The part is kept under the digest, so that any run and any mirror can go on where the last one stopped.
+        """
         target = _target(one)
         folder = self._store.metadata / "partial"
         folder.mkdir(exist_ok=True, mode=0o700)
@@ -249,7 +256,10 @@ class _Fetcher:
 
 
 class _Partial:
-    """The first part of a file: its path, size and hash so far, and beside it where it came from."""
+    """The first part of a file: its path, size and hash so far.
+
+    Beside it stands where it came from.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -271,8 +281,10 @@ class _Partial:
         return self.size
 
     def validator(self, url: str) -> str:
-        """What `url` called this content, if the first part came from there. Another mirror's validators mean
-        nothing: there the digest decides in the end."""
+        """Return the validator that `url` gave this content, if the first part came from there.
+
+        Another mirror's validators mean nothing: there the digest decides in the end.
+        """
         try:
             origin = json.loads(self._origin.read_bytes())
         except (OSError, ValueError, RecursionError):

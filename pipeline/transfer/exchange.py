@@ -1,4 +1,7 @@
-"""Requests to one registry: authenticated, bounded, repeated where that helps, counted; from many threads at once."""
+"""HTTP requests to one registry, from many threads at once.
+
+They are authenticated, bounded, repeated where that helps, and counted.
+"""
 
 from __future__ import annotations
 
@@ -68,9 +71,10 @@ class Answer:
 
 
 class Exchange:
-    """Speaks with the registry at `base` (scheme, host and port). Authorization goes to that origin and to a token
-    server that is known to belong to it, and nowhere else: not along a redirection, not to an upload's Location on
-    another host.
+    """An HTTP client for the registry at `base` (scheme, host and port).
+
+    Authorization goes to that origin and to a token server that is known to belong to it, and nowhere else: not along a
+    redirection, not to an upload's Location on another host.
 
     Raises UsageError `mirror-url` for a `base` that is none. Close it at the end; it is a context manager.
     """
@@ -115,11 +119,14 @@ class Exchange:
 
     @property
     def traffic(self) -> Traffic:
-        """What was asked, sent and received until now."""
+        """Return the requests and bytes that were counted until now."""
         return self._meter.read()
 
     def patience(self) -> Patience:
-        """For somebody who repeats a thing of several requests (an upload): `spend` an Interrupted, and try again."""
+        """Return the retries for a caller that repeats several requests as one (an upload).
+
+        `spend` an Interrupted, and try again.
+        """
         return Patience(self.host, self.network.attempts, self.network.backoff, self._pace)
 
     def ask(
@@ -133,9 +140,11 @@ class Exchange:
         body: bytes | FileRange = b"",
         once: bool = False,
     ) -> Answer:
-        """Ask `target` (a path at the registry, or an absolute URL) and return the answer, whatever its status, with
-        at most `limit` bytes of body (of an error: its first ERROR_LIMIT bytes). 401 and 403 are given to the caller
-        when logging in does not help: `denied` makes the error.
+        """Send a request to `target` and return the answer, whatever its status.
+
+        `target` is a path at the registry, or an absolute URL. The answer has at most `limit` bytes of body (of an
+        error: its first ERROR_LIMIT bytes). 401 and 403 are given to the caller when logging in does not help: `denied`
+        makes the error.
 
         Failures that pass (lost connections, 429, 503 …) are waited out; with `once`, for requests that must not be
         repeated blindly, they raise Interrupted. Raises EnvironmentLacking `registry-unreachable`, `registry-busy`,
@@ -153,8 +162,10 @@ class Exchange:
 
     @contextlib.contextmanager
     def stream(self, target: str, *, scopes: Sequence[Scope], offset: int = 0, validator: str = "") -> Iterator[Stream]:
-        """The bytes of `target` from `offset` on, as `places.ask` gives them: raises PlaceFailed here or while the
-        pieces are read, and what `ask` raises."""
+        """Yield the bytes of `target` from `offset` on, as `places.ask` gives them.
+
+        Raises PlaceFailed here or while the pieces are read, and what `ask` raises.
+        """
         import httpx
 
         headers = {"Range": f"bytes={offset}-"} if offset else {}
@@ -179,7 +190,10 @@ class Exchange:
                 raise PlaceFailed(str(error) or type(error).__name__, again=True) from error
 
     def denied(self, scopes: Sequence[Scope], why: str) -> EnvironmentLacking:
-        """The error `registry-denied`, with where credentials were looked for. `why`: the registry's words."""
+        """Return the error `registry-denied`, with the places where credentials were looked for.
+
+        `why`: the registry's words.
+        """
         return self._authority.denied(scopes, why)
 
     # --- one request ---------------------------------------------------------------------------
@@ -199,8 +213,10 @@ class Exchange:
     def _answered(
         self, method: str, url: str, scopes: Sequence[Scope], headers: Mapping[str, str], body: bytes | FileRange
     ) -> Iterator[httpx.Response]:
-        """The answer after at most REDIRECTS redirections, its body unread. A body is only sent along where the
-        status says that the method is kept."""
+        """Yield the answer after at most REDIRECTS redirections, its body unread.
+
+        A body is only sent along where the status says that the method is kept.
+        """
         for _ in range(REDIRECTS + 1):
             if self._origin[0] == "https" and self._place(url).scheme != "https":
                 raise VerificationError(
@@ -333,7 +349,10 @@ class Exchange:
         return self._patiently(attempt, once=False)
 
     def _client(self, url: str) -> httpx.Client:
-        """A pool of connections for each origin, so that a host's certificates are for that host alone."""
+        """Return the connection pool of an origin.
+
+        Each has its own, so that a host's certificates are for that host alone.
+        """
         key = self._place(url).origin
         with self._lock:
             if key not in self._clients:

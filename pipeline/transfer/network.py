@@ -1,4 +1,7 @@
-"""How the network is spoken to: proxies, certificates, time-outs, and one request with bounded redirects."""
+"""The network's settings (proxies, certificates, time-outs) and one request with redirects.
+
+Redirects are bounded.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +50,9 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What is particular about the way out of this machine. All of it is passed in; nothing is read from the
-    environment here.
+    """The network settings of this machine: proxies, certificates, time-outs, retries.
+
+    All of it is passed in; nothing is read from the environment here.
 
     `http_proxy`, `https_proxy`: proxy URLs for plain and for encrypted requests. `no_proxy`: host names (with
     their subdomains) that are reached directly, `*` for all. `ca_file`: certificates to trust instead of the
@@ -69,8 +73,11 @@ class Network:
 
     @classmethod
     def of(cls, variables: Mapping[str, str]) -> Network:
-        """From environment variables as curl reads them (`https_proxy`, `NO_PROXY`, …), `SSL_CERT_FILE`,
-        RELBUILD_TIMEOUT and RELBUILD_MINRATE. Raises UsageError `network-variable`."""
+        """Return the settings from environment variables, as curl reads them.
+
+        These are `https_proxy`, `NO_PROXY`, …, `SSL_CERT_FILE`, RELBUILD_TIMEOUT and RELBUILD_MINRATE. Raises
+        UsageError `network-variable`.
+        """
 
         def value(*names: str) -> str | None:
             return next((variables[name] for name in names if variables.get(name)), None)
@@ -108,7 +115,10 @@ class Network:
 
     @contextlib.contextmanager
     def client(self, parallel: int = 1, *, certificates: Path | None = None) -> Iterator[httpx.Client]:
-        """A client that knows nothing but what this value says, and the `certificates` of a folder, for one host."""
+        """Yield an HTTP client with these settings and the `certificates` of a folder, for one host.
+
+        It knows nothing but what this value says, and these certificates.
+        """
         import httpx  # only here: a build whose lock and packages are at hand does without, 40 ms sooner
 
         try:
@@ -158,7 +168,10 @@ class Network:
 
 
 def _proxy(text: str | None, name: str) -> str | None:
-    """A proxy's URL; without a scheme it is http, as for curl. Raises UsageError `network-variable`."""
+    """Return a proxy's URL; without a scheme it is http, as for curl.
+
+    Raises UsageError `network-variable`.
+    """
     if not text:
         return None
     url = text if _SCHEME.match(text) else f"http://{text}"
@@ -184,7 +197,9 @@ def _unusable(name: str, why: str, form: str) -> UsageError:
 
 @contextlib.contextmanager
 def request(client: httpx.Client, url: str, headers: Mapping[str, str], watch: Watch) -> Iterator[httpx.Response]:
-    """GET `url` and yield the response with its body unread, after at most REDIRECTS redirections, all under `watch`.
+    """GET `url` and yield the response with its body unread.
+
+    At most REDIRECTS redirections are followed, all under `watch`.
 
     Only http and https are followed and never from https to http. Credentials in the URL stay with the host
     they were given for, because httpx takes them from the URL and a redirection names its own.

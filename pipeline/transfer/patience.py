@@ -1,4 +1,7 @@
-"""How long a server is waited for: which failures pass, what it asks for (RFC 9110, Retry-After), and when to stop."""
+"""Retries: transient failures, pauses that a server asks for, and when to give up.
+
+The pauses are those of Retry-After (RFC 9110).
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,10 @@ registry that counts requests meets this often, and each time at a pause that th
 
 
 class Interrupted(Exception):
-    """A request came to nothing for a reason that may pass. `pause`: seconds that the server asks to be left alone
-    (None: it does not say)."""
+    """A request failed for a reason that may pass.
+
+    `pause`: seconds that the server asks to be left alone (None: it does not say).
+    """
 
     def __init__(self, text: str, pause: float | None = None) -> None:
         super().__init__(text)
@@ -30,7 +35,9 @@ class Interrupted(Exception):
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that an answer's Retry-After asks for; None if it says nothing that can be understood.
+    """Return the seconds that an answer's Retry-After asks for.
+
+    None if it says nothing that can be understood.
 
     A date is taken against the answer's own Date, so that neither clock needs to be right.
     """
@@ -52,7 +59,10 @@ def _date(text: str) -> datetime | None:
 
 
 class Pace:
-    """What all threads keep to that speak with one server: when one of them is told to wait, all wait."""
+    """A pause shared by all threads that speak with one server.
+
+    When one of them is told to wait, all wait.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -87,8 +97,11 @@ class Pace:
 
 
 class Patience:
-    """How often one thing is still tried. `attempts` in all, the pause between them doubling from `backoff` seconds;
-    pauses that the server asks for count by themselves."""
+    """The retries that one thing has left.
+
+    `attempts` in all, the pause between them doubling from `backoff` seconds; pauses that the server asks for count by
+    themselves.
+    """
 
     def __init__(self, place: str, attempts: int, backoff: float, pace: Pace) -> None:
         self._place = place
@@ -104,8 +117,10 @@ class Patience:
         self._pause = self._backoff
 
     def spend(self, failure: Interrupted) -> None:
-        """Wait as long as that may help. Raises EnvironmentLacking `registry-busy` or `registry-unreachable` when it
-        does not."""
+        """Wait before the next attempt, as long as that may help.
+
+        Raises EnvironmentLacking `registry-busy` or `registry-unreachable` when it does not.
+        """
         if failure.pause is not None and failure.pause > LONGEST_PAUSE:
             raise self._busy(f"it asks to be left alone for {failure.pause:.0f} seconds: {failure}")
         if failure.pause is not None:

@@ -26,9 +26,12 @@ _NAMED = MappingProxyType({encoding: codec.suffixes for codec in CODECS for enco
 
 
 class PlaceFailed(Exception):
-    """A place did not deliver. `again`: worth asking the same place again, several times. `missing`: it has no such
-    thing, which is worth a second look. `offline`: it was not asked. `restart`: what was had of it already is of no
-    use. `pause`: seconds that it asks to be left alone."""
+    """A place did not deliver.
+
+    `again`: worth asking the same place again, several times. `missing`: it has no such thing, which is worth a second
+    look. `offline`: it was not asked. `restart`: what was had of it already is of no use. `pause`: seconds that it asks
+    to be left alone.
+    """
 
     def __init__(
         self,
@@ -50,8 +53,11 @@ class PlaceFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An answer: its bytes from `offset` on (0, although more was asked for, when the place cannot resume),
-    and the validator (strong ETag or date) by which a later request knows the same content again."""
+    """An answer: its bytes from `offset` on, and its validator.
+
+    `offset` is 0, although more was asked for, when the place cannot resume. By the validator (strong ETag or date) a
+    later request knows the same content again.
+    """
 
     offset: int
     validator: str
@@ -68,9 +74,12 @@ def ask(
     validator: str = "",
     verified: bool = False,
 ) -> Iterator[Stream]:
-    """Ask `url` for its bytes from `offset` on. Without a client only `file://` is asked. `verified`: the bytes are
-    held against a digest, so what a server calls their encoding does not matter; else they are a small document. Raises
-    PlaceFailed here or while the pieces are read."""
+    """Request `url` and yield its bytes from `offset` on.
+
+    Without a client only `file://` is asked. `verified`: the bytes are held against a digest, so what a server calls
+    their encoding does not matter; else they are a small document. Raises PlaceFailed here or while the pieces are
+    read.
+    """
     if url.startswith("file:"):
         yield Stream(offset, "", _file(url, offset))
         return
@@ -96,8 +105,9 @@ def ask(
 
 
 def stream_of(response: httpx.Response, offset: int, *, verified: bool = True, name: str = "") -> Stream:
-    """The answer to a request for the bytes from `offset` on. Raises PlaceFailed here or while the pieces are read,
-    and then httpx's own errors.
+    """Return the answer to a request for the bytes from `offset` on.
+
+    Raises PlaceFailed here or while the pieces are read, and then httpx's own errors.
 
     No encoding was asked for. Web servers label compressed files with one all the same (Apache's AddEncoding), and mean
     the file as it is: that is what is read, as dnf does, where a digest or the file's `name` says that it may be.

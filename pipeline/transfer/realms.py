@@ -36,14 +36,20 @@ _ENTRY = re.compile(r"([^\s,=]{1,300})=([^\s,=]{1,300})")
 
 
 class TokenServers:
-    """The token servers that are known. `known`: pairs of a registry and a server, as HOST or HOST:PORT."""
+    """The token servers that are known to belong to a registry.
+
+    `known`: pairs of a registry and a server, as HOST or HOST:PORT.
+    """
 
     def __init__(self, known: frozenset[tuple[str, str]] = frozenset()) -> None:
         self._known = known | frozenset(PUBLIC.items())
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> TokenServers:
-        """The public ones and those that RELBUILD_TOKEN_SERVERS names. Raises UsageError `token-servers-malformed`."""
+        """Return the public ones and those that RELBUILD_TOKEN_SERVERS names.
+
+        Raises UsageError `token-servers-malformed`.
+        """
         words = environment.get("RELBUILD_TOKEN_SERVERS", "").replace(",", " ").split()
         return cls(frozenset(_entry(word) for word in words))
 
@@ -73,7 +79,10 @@ def _entry(word: str) -> tuple[str, str]:
 
 
 def _place(text: str) -> str:
-    """HOST[:PORT] as `Url.place` has it; of a whole URL the same. An empty text for what is none."""
+    """Return HOST[:PORT] as `Url.place` has it; of a whole URL the same.
+
+    An empty text for what is none.
+    """
     url = parse_url(text if "://" in text else f"https://{text}")
     if url is None or url.scheme not in {"http", "https"} or not url.host or url.userinfo:
         return ""

@@ -1,4 +1,7 @@
-"""Asking several places for one thing: the next one first, then each again after a pause, as long as that may help."""
+"""Requests for one file to several places, in rounds.
+
+The next place is asked first, then each again after a pause, as long as that may help.
+"""
 
 from __future__ import annotations
 

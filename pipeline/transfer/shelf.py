@@ -1,5 +1,7 @@
-"""Where downloads are put, as far as this room needs to know. `pipeline.store.Store` is one: the two rooms
-stand on the same floor, so neither imports the other."""
+"""The store of downloads, as far as this room needs to know it: a protocol.
+
+`pipeline.store.Store` is one: the two rooms stand on the same floor, so neither imports the other.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,10 @@ class Shelf(Protocol):
         """A folder on the same file system, for what is on its way."""
 
     def blob(self, digest: Digest) -> Path:
-        """Where the bytes stand, or would stand."""
+        """Return the path where the bytes stand, or would stand."""
 
     def has(self, digest: Digest) -> bool:
-        """Are they here?"""
+        """Return whether the bytes are here."""
 
     def writer(self, expected: Digest | None = None) -> AbstractContextManager[Blob]:
         """New bytes; kept when the block ends well."""

@@ -1,4 +1,4 @@
-"""What went over the wire, counted."""
+"""Counters of HTTP requests and of the bytes of their bodies."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ UNANSWERED = 0
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Requests and bytes until now. `requests`: (method, status, how many), sorted; token servers and the hosts that
-    a registry redirects to are counted too. `sent` and `received`: bytes of bodies, without headers."""
+    """The requests and bytes that were counted until now.
+
+    `requests`: (method, status, how many), sorted; token servers and the hosts that a registry redirects to are counted
+    too. `sent` and `received`: bytes of bodies, without headers.
+    """
 
     requests: tuple[tuple[str, int, int], ...] = ()
     sent: int = 0
     received: int = 0
 
     def count(self, *methods: str) -> int:
-        """How many requests with these methods there were; with none named, of all."""
+        """Return the number of requests with these methods; with none named, of all."""
         return sum(number for method, _, number in self.requests if not methods or method in methods)
 
     def __sub__(self, earlier: Traffic) -> Traffic:
-        """What came after `earlier`, which was read from the same meter."""
+        """Return what was counted after `earlier`, which was read from the same meter."""
         left = Counter({(method, status): number for method, status, number in self.requests})
         left.subtract({(method, status): number for method, status, number in earlier.requests})
         return Traffic(_rows(left), self.sent - earlier.sent, self.received - earlier.received)
@@ -55,7 +58,7 @@ class Meter:
             self._received += size
 
     def read(self) -> Traffic:
-        """What was counted until now."""
+        """Return what was counted until now."""
         with self._lock:
             return Traffic(_rows(self._requests), self._sent, self._received)
 
