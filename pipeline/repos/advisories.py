@@ -1,4 +1,4 @@
-"""What repositories say of the fixes that they offer: updateinfo.xml.
+"""Advisories of repositories on the fixes that they offer: updateinfo.xml.
 
 Read element by element with the XML parser of the standard library, as source packages are, and not by libsolv: what is
 kept are plain values that outlive the pool, can be shared between products and sent to workers, and what is odd in a
@@ -69,7 +69,9 @@ _KEPT = frozenset({"id", "title", "severity"})
 
 
 def read_advisories(repositories: Sequence[OpenRepository], *, store: Store, progress: Progress = QUIET) -> Advisories:
-    """All advisories of `repositories`, in their order. To be read once for a platform and an architecture, and shared.
+    """All advisories of `repositories`, in their order.
+
+    To be read once for a platform and an architecture, and shared.
 
     Raises VerificationError `metadata-malformed` for what is no updateinfo or more than it can be, and as
     `metadata_file`.
@@ -107,8 +109,10 @@ def read_updateinfo(path: Path, repository: str) -> Advisories:
 
 
 def parse_issued(text: str) -> int:
-    """`1700000000`, `2023-11-14`, `2023-11-14 22:13:20` or ISO 8601 (UTC where no zone is given) → milliseconds since
-    the epoch; 0 for anything else."""
+    """Parse an advisory's date to milliseconds since the epoch; 0 for what is no date.
+
+    It is `1700000000`, `2023-11-14`, `2023-11-14 22:13:20` or ISO 8601 (UTC where no zone is given).
+    """
     text = text.strip().removesuffix(" UTC")
     if _EPOCH_SECONDS.fullmatch(text):
         return int(text) * 1000
@@ -121,8 +125,10 @@ def parse_issued(text: str) -> int:
 
 @dataclass(slots=True)
 class _Reading:
-    """What was read so far, and the advisory that is being read: an `update` is the second element from outside, and
-    what is kept of its text the third."""
+    """The state of the parser: what was read so far, and the advisory that is being read.
+
+    An `update` is the second element from outside, and what is kept of its text the third.
+    """
 
     repository: str
     found: list[Advisory] = field(default_factory=list)

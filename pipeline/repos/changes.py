@@ -1,4 +1,7 @@
-"""Repositories that change while they are read: what their repomd.xml named is gone or has become another file."""
+"""Repositories that change while they are read.
+
+What their repomd.xml named is gone or has become another file.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def have_changed(before: Sequence[OpenRepository], now: Sequence[OpenRepository]
 
 
 def still_changing(error: RelbuildError) -> EnvironmentLacking:
-    """The error for repositories that were read again because they had changed, and have changed once more."""
+    """Return the error for repositories that changed again while they were read again."""
     return EnvironmentLacking(
         "repository-changing",
         f"the repositories changed twice while they were read: {error.problems[0].message}",

@@ -1,5 +1,7 @@
-"""Small documents that have no checksum of their own (repomd.xml, its signature, metalinks, keys), fetched
-each time and kept for the time without a network."""
+"""Small documents that have no checksum of their own, fetched and kept.
+
+They are repomd.xml, its signature, metalinks and keys: fetched each time and kept for the time without a network.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ _T = TypeVar("_T")
 
 
 class Documents:
-    """Gets documents by URL. With `offline`, what was kept last is given instead; `file://` is always read."""
+    """A reader of small documents by URL.
+
+    With `offline`, what was kept last is given instead; `file://` is always read.
+    """
 
     def __init__(self, store: Store, *, offline: bool = False, network: Network | None = None) -> None:
         self._store = store
@@ -43,7 +48,10 @@ class Documents:
         return self._read(url, limit, read, hurried)
 
     def plain(self, url: str, *, limit: int) -> bytes:
-        """A document whose reader looks at it together with another: fetched once, and kept by nobody who is online."""
+        """Fetch a document whose reader looks at it together with another.
+
+        It is fetched once, and kept by nobody who is online.
+        """
         return self._fetched(url, limit, self._network)
 
     def keep(self, url: str, data: bytes) -> None:

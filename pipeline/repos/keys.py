@@ -42,8 +42,10 @@ _BAD = (b"BADSIG", b"ERRSIG", b"EXPSIG", b"EXPKEYSIG", b"REVKEYSIG")
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One primary key that a repository's packages may be signed with. `armored` is the armored block that it
-    stands in; keys that share a block share its text."""
+    """A primary key that a repository's packages may be signed with.
+
+    `armored` is the armored block that it stands in; keys that share a block share its text.
+    """
 
     repository: str
     fingerprint: str
@@ -110,7 +112,10 @@ def read_keys(repository: str, data: bytes, name: str) -> tuple[Key, ...]:
 
 
 def _blocks(data: bytes) -> Iterator[bytes]:
-    """The armored blocks, each with line feeds alone. One pass: a block begins anew at each line that says so."""
+    """Yield the armored blocks, each with line feeds alone.
+
+    One pass: a block begins anew at each line that says so.
+    """
     block: list[bytes] = []
     for line in data.split(b"\n"):
         bare = line.rstrip(b" \t\r")
@@ -124,7 +129,10 @@ def _blocks(data: bytes) -> Iterator[bytes]:
 
 
 def _fingerprints(armored: bytes) -> list[str]:
-    """Fingerprints of the primary keys of one block (gpg's doc/DETAILS: the `fpr` line after a `pub` line)."""
+    """Return the fingerprints of the primary keys of one armored block.
+
+    In gpg's doc/DETAILS: the `fpr` line after a `pub` line.
+    """
     with tempfile.TemporaryDirectory(prefix="relbuild-gpg-") as home:
         # --no-autostart: no agent or keybox daemon may outlive this call.
         command = ["gpg", "--homedir", home, "--batch", "--no-autostart", "--no-options"]
@@ -142,7 +150,9 @@ def _fingerprints(armored: bytes) -> list[str]:
 
 
 def verify_detached(data: bytes, signature: bytes, keys: Sequence[Key], *, name: str) -> str:
-    """Check a detached signature over `data` by one of `keys`; returns the primary key's fingerprint.
+    """Verify a detached signature over `data`, made by one of `keys`.
+
+    Returns the primary key's fingerprint.
 
     Raises VerificationError `metadata-signature-bad`. Expired and revoked keys are refused: whoever takes over
     an old key could sign old metadata again.

@@ -1,4 +1,7 @@
-"""Metadata documents of an open repository: fetched when needed, checked inside and out, decompressed."""
+"""Metadata documents of an open repository, fetched when needed.
+
+They are checked inside and out, and decompressed.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,10 @@ RATIO = 200
 def metadata_file(
     opened: OpenRepository, kind: str, *, store: Store, progress: Progress = QUIET
 ) -> tuple[Path, str] | None:
-    """A metadata document (`primary`, `filelists`, `updateinfo`, `modules`), decompressed, as a path in the
-    store with the text of its checksum; None if the repository has no such document.
+    """Return a repository's metadata document, decompressed: its path and its checksum.
+
+    `kind` is `primary`, `filelists`, `updateinfo` or `modules`; the path is one in the store, the checksum a text. None
+    if the repository has no such document.
 
     Fetched when it is not there. Both checksums and sizes of repomd.xml are held against it; without an open
     size, RATIO bounds what may come out. Raises VerificationError `metadata-mismatch`, `download-mismatch`.

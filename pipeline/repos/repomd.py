@@ -51,7 +51,7 @@ class Checksum:
         return cls(algorithm, value)
 
     def matches(self, data: bytes) -> bool:
-        """Is this the checksum of `data`?"""
+        """Return whether this is the checksum of `data`."""
         return hashlib.new(self.algorithm, data).hexdigest() == self.hex
 
     def __str__(self) -> str:
@@ -60,8 +60,11 @@ class Checksum:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One metadata document: its place below the repository's root, checksum and size as stored, and when it
-    is compressed, checksum and size of what is inside."""
+    """The entry of one metadata document in repomd.xml.
+
+    Its place below the repository's root, checksum and size as stored, and when it is compressed, checksum and size of
+    what is inside.
+    """
 
     kind: str
     location: str
@@ -81,8 +84,10 @@ class Repomd:
 
 @dataclass(frozen=True, slots=True)
 class Metalink:
-    """Where repomd.xml is and what it must be: repository roots, best first, and the checksums that are
-    allowed, newest first."""
+    """The content of a metalink: repository roots, and the allowed checksums of repomd.xml.
+
+    Roots are best first, the checksums that are allowed newest first.
+    """
 
     base_urls: tuple[str, ...]
     checksums: tuple[Checksum, ...]
@@ -131,7 +136,10 @@ def _size(element: Element, name: str, place: str) -> int | None:
 
 
 def safe_location(text: str, *, place: str) -> str:
-    """A path below a repository's root. Raises VerificationError `location-escapes` for one that is not."""
+    """Return `text` if it is a path below a repository's root.
+
+    Raises VerificationError `location-escapes` for one that is not.
+    """
     parts = text.split("/")
     if not text or text.startswith("/") or ".." in parts or _SCHEME.match(text) or "\\" in text or "\0" in text:
         raise VerificationError("location-escapes", f"'{text[:200]}' is not below the repository", place=place)

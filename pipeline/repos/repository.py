@@ -1,4 +1,7 @@
-"""Opening a platform's repositories: mirrors, repomd.xml and its proof; and fetching their packages."""
+"""A platform's repositories: their mirrors, the verified repomd.xml, and their packages.
+
+Opening finds a mirror and checks repomd.xml and its proof; packages are fetched afterwards.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,7 @@ def open_repositories(
 
 @dataclass(frozen=True, slots=True)
 class _Opener:
-    """What opening any repository needs."""
+    """The state that opening any repository needs."""
 
     store: Store
     progress: Progress
@@ -150,9 +153,12 @@ class _Opener:
         return self.documents.get(url, limit=REPOMD_LIMIT, read=read, hurried=hurried)
 
     def _refuse_rollback(self, repository: Repository, revision: str, url: str, *, proven: bool) -> None:
-        """repomd.xml has no chain of versions, so an old one with its old signature looks good: the last
-        revision seen is kept. Where nothing proves the metadata, the revision proves nothing either: then an
-        older one is only warned about."""
+        """Refuse a repomd.xml with a lower revision than the last one seen.
+
+        repomd.xml has no chain of versions, so an old one with its old signature looks good: the last revision seen is
+        kept. Where nothing proves the metadata, the revision proves nothing either: then an older one is only warned
+        about.
+        """
         origin = [*repository.baseurls, repository.metalink or "", repository.mirrorlist or ""]
         name = identity("revision", 1, repository=repository.id, origin=origin)
         if not _REVISION.fullmatch(revision):
@@ -174,8 +180,10 @@ class _Opener:
 
 
 def find_mirrors(repository: Repository, documents: Documents) -> tuple[tuple[str, ...], tuple[Checksum, ...]]:
-    """Roots of an expanded repository, best first, and the checksums that its metalink allows for repomd.xml
-    (none given: any)."""
+    """Find the mirrors of an expanded repository and the checksums allowed for repomd.xml.
+
+    Roots are given best first; the checksums are those that its metalink allows (none given: any).
+    """
     if repository.metalink:
         place = shown(repository.metalink)
         metalink = documents.get(repository.metalink, limit=REPOMD_LIMIT, read=lambda data: parse_metalink(data, place))
@@ -206,9 +214,11 @@ def fetch_packages(
     offline: bool = False,
     parallel: int = 4,
 ) -> None:
-    """Have every package in the store as `store.blob(package.checksum)`; those that are there are not touched,
-    so that `repositories` may be empty when all are. Raises as `pipeline.transfer.fetch`, and UsageError
-    `repository-unknown` for a package of a repository that is not open."""
+    """Download every package that is not in the store, as `store.blob(package.checksum)`.
+
+    Those that are there are not touched, so that `repositories` may be empty when all are. Raises as
+    `pipeline.transfer.fetch`, and UsageError `repository-unknown` for a package of a repository that is not open.
+    """
     by_id = {opened.repository.id: opened for opened in repositories}
     downloads = []
     for package in packages:

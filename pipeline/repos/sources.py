@@ -1,4 +1,4 @@
-"""Which source packages a repository offers, of those that are asked for by the names of their files.
+"""The source packages of a repository, found by the names of their files.
 
 Nothing is resolved here, so libsolv is not needed: primary metadata is read once, element by element, and only what
 was asked for is kept. A distribution's largest has some hundred MiB.
@@ -30,9 +30,11 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 def source_packages(
     opened: OpenRepository, names: Collection[str], *, store: Store, progress: Progress = QUIET
 ) -> dict[str, Package]:
-    """File name (`NAME-VERSION-RELEASE.src.rpm`) → source package, for those of `names` that `opened` has; of several
-    with one name the one with the lowest checksum. Raises VerificationError `metadata-malformed`, `checksum-weak`, and
-    as `metadata_file`."""
+    """Find the source packages of `opened` by file name (`NAME-VERSION-RELEASE.src.rpm`).
+
+    Returns file name → source package, for those of `names` that `opened` has; of several with one name the one with
+    the lowest checksum. Raises VerificationError `metadata-malformed`, `checksum-weak`, and as `metadata_file`.
+    """
     found = metadata_file(opened, "primary", store=store, progress=progress)
     if found is None:
         return {}
@@ -50,7 +52,7 @@ def source_packages(
 
 @dataclass(slots=True)
 class _Reading:
-    """What was read so far, and the package that is being read."""
+    """The state of the parser: what was read so far, and the package that is being read."""
 
     repository: str
     names: frozenset[str]

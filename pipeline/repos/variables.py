@@ -1,4 +1,6 @@
-"""Variables in repository definitions: `$releasever` and the like, and `${NAME:-default}` of the environment.
+"""Variables in repository definitions and in platforms.
+
+These are `$releasever` and the like, and `${NAME:-default}` of the environment.
 
 The two never mix. A platform's variables may name environment variables; a repository's URLs and keys may
 name the platform's variables. So a recipe cannot read the environment, and the lock's digest is taken over

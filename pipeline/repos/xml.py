@@ -1,4 +1,6 @@
-"""XML from strangers as a small tree: no document type, no entities, bounded depth and count.
+"""A parser of untrusted XML into a small tree: no document type, no entities, bounded.
+
+Depth and count are bounded.
 
 repomd.xml and metalinks need elements, attributes and text; everything else that XML can do is a way to be
 attacked (billion laughs, external entities), so a document that declares a type is refused. `parse_pieces` is for
@@ -47,7 +49,10 @@ class Element:
 
 
 def parse_xml(data: bytes, name: str) -> Element:
-    """The root element of `data`. Raises VerificationError `xml-malformed` or `xml-refused`, naming `name`."""
+    """Parse `data` and return its root element.
+
+    Raises VerificationError `xml-malformed` or `xml-refused`, naming `name`.
+    """
     root = Element("", {})
     stack = [root]
     count = 0
@@ -88,9 +93,11 @@ def parse_xml(data: bytes, name: str) -> Element:
 def parse_pieces(
     parser: expat.XMLParserType, pieces: Iterable[bytes], malformed: Callable[[str], VerificationError]
 ) -> None:
-    """Feed a document to a parser with its handlers set. Whatever is wrong with it raises what `malformed` makes of the
-    reason: also an encoding that Python lacks, or has and cannot be used for XML (pyexpat raises LookupError,
-    ValueError and what codecs raise)."""
+    """Feed a document to a parser with its handlers set.
+
+    Whatever is wrong with it raises what `malformed` makes of the reason: also an encoding that Python lacks, or has
+    and cannot be used for XML (pyexpat raises LookupError, ValueError and what codecs raise).
+    """
     try:
         for piece in pieces:
             parser.Parse(piece, False)
