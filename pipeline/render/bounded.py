@@ -106,7 +106,10 @@ class Runaway(TemplateRuntimeError):
 
 
 class NameMissing(UndefinedError):
-    """A name was used that nothing defines: `name`, an attribute or item of `owner` unless that is None."""
+    """The error for a name that nothing defines.
+
+    The name is `name`, an attribute or item of `owner` unless that is None.
+    """
 
     def __init__(self, message: str | None, *, name: str, owner: object) -> None:
         super().__init__(message)
@@ -115,7 +118,7 @@ class NameMissing(UndefinedError):
 
 
 class Missing(StrictUndefined):
-    """What stands in for an undefined name: any use of it raises `NameMissing`."""
+    """The value of an undefined name: any use of it raises `NameMissing`."""
 
     __slots__ = ()
 
@@ -169,11 +172,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.globals = {"range": _bounded_range, "dict": dict, "namespace": self.globals["namespace"]}
 
     def concatenate(self, parts: Iterable[object]) -> str:
-        """What `~` does."""
+        """Join values as text: Jinja's operator `~`."""
         return _joined(_text_of(part) for part in parts)
 
     def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
-        """What the arithmetic operators do, within bounds."""
+        """Evaluate an arithmetic operator within bounds."""
         _refuse_undefined(left, right)
         if operator in {"+", "-", "*", "**", "/", "//", "%"} and _is_number(left) and _is_number(right):
             return _calculate(operator, left, right)
@@ -238,7 +241,10 @@ def _refuse_undefined(*values: object) -> None:
 
 
 def _text_of(value: object) -> str:
-    """A scalar as text. Booleans are written as in YAML; null and collections are mistakes in a file."""
+    """Return a scalar as text.
+
+    Booleans are written as in YAML; null and collections are mistakes in a file.
+    """
     _refuse_undefined(value)
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -297,7 +303,10 @@ def _replace(text: object, old: str, new: str) -> str:
 
 
 def _indent(text: object, width: int = 4, first: bool = False) -> str:
-    """Indent the lines of a text after the first by `width` spaces, and the first too with `first`."""
+    """Indent the lines of a text after the first by `width` spaces.
+
+    With `first`, the first line is indented too.
+    """
     _bound(width, 100, "an indent", "spaces")
     lines = _text_of(text).split("\n")
     _bound(len(lines) * width, TEXT_LIMIT, "a text", "characters")

@@ -23,7 +23,10 @@ _SAID = 2000
 
 @contextmanager
 def explained(loader: Loader | None, place: str, values: Mapping[str, object]) -> Iterator[None]:
-    """Turns what Jinja raises into a RecipeError with the template's file and line, else with `place`."""
+    """Convert Jinja's errors into a RecipeError.
+
+    Its place is the template's file and line, else `place`.
+    """
     try:
         yield
     except (RecipeError, EnvironmentLacking, MemoryError):

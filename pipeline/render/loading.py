@@ -65,7 +65,10 @@ class Loader(BaseLoader):
 
 
 class FileLoader(Loader):
-    """Loads from folders, never from outside them. `given` is what no link leads out of (default: each folder)."""
+    """A loader that reads from folders, never from outside them.
+
+    `given` is what no link leads out of (default: each folder).
+    """
 
     def __init__(self, folders: tuple[Path, ...], given: Given | None) -> None:
         super().__init__()
@@ -89,7 +92,10 @@ class FileLoader(Loader):
         return None
 
     def contents(self) -> dict[str, str]:
-        """The digest of each template that was looked for by its name, `missing` for what was not there."""
+        """Return the digest of each template that was looked for, by name.
+
+        It is `missing` for what was not there.
+        """
         return dict(self._contents)
 
     def text(self, name: str) -> Text | None:

@@ -14,8 +14,11 @@ from markupsafe import Markup
 
 
 class Pages:
-    """The templates of one folder. `filters` are given to them by name; `legal` is what every text goes through before
-    it is escaped. A name that nothing defines is an error of the program."""
+    """The templates of one folder.
+
+    `filters` are given to them by name; `legal` is what every text goes through before it is escaped. A name that
+    nothing defines is an error of the program.
+    """
 
     def __init__(self, folder: Path, filters: Mapping[str, Callable[..., object]], legal: Callable[[str], str]) -> None:
         def printed(value: object) -> object:

@@ -1,4 +1,4 @@
-"""Finding templates in folders, rendering them, and saying in which line of which file one went wrong.
+"""Find templates in folders, render them, and report errors with file and line.
 
 What is rendered is rendered in the child with limits (`pipeline.limited`), but for what cannot take long: a few names
 and attributes in a text. The bounds that count steps and sizes hold in both, and give the nicer error.
@@ -60,7 +60,10 @@ class Memory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A rendered template, and every template file that took part, in the order in which they were read."""
+    """A rendered template, and every template file that took part.
+
+    The files stand in the order in which they were read.
+    """
 
     text: str
     sources: tuple[Path, ...]
@@ -68,8 +71,10 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """The templates in `folders`; a name is looked for in the first folder first. `given` is what no link leads out of
-    (default: each of the folders)."""
+    """The templates in `folders`.
+
+    A name is looked for in the first folder first. `given` is what no link leads out of (default: each of the folders).
+    """
 
     folders: tuple[Path, ...]
     given: Given | None = None
@@ -96,8 +101,9 @@ class Templates:
                 environment.parse(source, name, filename)
 
     def render(self, name: str, values: Mapping[str, object], *, place: str, memory: Memory | None = None) -> Rendered:
-        """Render the template `name` with `values`; `place` is who asked for it. What `memory` has of the same template
-        with the same values is not rendered again.
+        """Render the template `name` with `values`.
+
+        `place` is who asked for it. What `memory` has of the same template with the same values is not rendered again.
 
         The text has LF line ends and, unless it is empty, exactly one at its end. Raises RecipeError:
         `template-missing`, `template-undefined`, `template-syntax`, `template-failed`, `template-escapes`,
@@ -134,7 +140,7 @@ def _recalled(value: object, loader: FileLoader) -> str | None:
 
 
 def is_template(text: str) -> bool:
-    """Does `text` hold anything that `evaluate` would replace?"""
+    """Return True if `text` holds anything that `evaluate` would replace."""
     return "{{" in text or "{%" in text or "{#" in text
 
 
@@ -150,7 +156,9 @@ def check(text: str, *, place: str) -> None:
 
 
 def evaluate(text: str, values: Mapping[str, object], *, place: str) -> str:
-    """Evaluate a small template such as `{{ packages['mysql-server'].version }}`, which names no other.
+    """Evaluate a small template, which names no other.
+
+    It is one such as `{{ packages['mysql-server'].version }}`.
 
     Raises RecipeError at `place`: `template-undefined`, `template-syntax`, `template-failed`,
     `template-too-large`, `template-runaway`.
@@ -189,7 +197,10 @@ def _is_simple(text: str) -> bool:
 
 
 def _in_child(request: Mapping[str, object], loader: FileLoader | None, place: str) -> str:
-    """The text that the child makes. It reads no files: it asks for templates by name, and gets what may be read."""
+    """Return the text that the child process renders.
+
+    The child reads no files: it asks for templates by name, and gets what may be read.
+    """
 
     def answer(question: object) -> object:
         assert loader is not None
