@@ -1,4 +1,6 @@
-"""The store: content-addressed files, remembered results, unpacked trees. The only door to its directory.
+"""The store: content-addressed files, remembered results, unpacked trees.
+
+The only door to its directory.
 
     blobs/<hex>            any bytes by digest: RPMs, segments, layers, configs, manifests
     results/<xx>/<hex>     small JSON results by identity: "these inputs came to this", each in a sealed envelope
@@ -13,7 +15,8 @@
 A thing in the store is absent or whole: everything is written under `tmp/`, synced and renamed. Nothing in it is
 believed because it stands there: a result and a tree by their seal, a blob by its digest, which is computed anew
 unless the seal says that it was and that the file was not touched since. What does not hold is a miss: told of, put
-into quarantine, and made or fetched again. See docs/decisions/0017."""
+into quarantine, and made or fetched again. See docs/decisions/0017.
+"""
 
 from pipeline.store.blobs import BlobWriter
 from pipeline.store.content import Store, copy_into

@@ -1,4 +1,7 @@
-"""Blobs being written, and what tells at a look that one was not touched since it was hashed."""
+"""Writers and stamps of blobs.
+
+A stamp tells at a look that a blob was not touched since it was hashed.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,11 @@ or attributes, and nobody else can."""
 
 
 class BlobWriter:
-    """A blob being written: `write` bytes, then leave the `with` block, and it stands under its digest, synced, or
-    nowhere if the block raised. With `expected`, other bytes raise VerificationError. `place` tells where a digest
-    stands, `kept` is told of what does now."""
+    """A blob being written: `write` bytes, then leave the `with` block.
+
+    Then it stands under its digest, synced, or nowhere if the block raised. With `expected`, other bytes raise
+    VerificationError. `place` tells where a digest stands, `kept` is told of what does now.
+    """
 
     def __init__(
         self, drafts: Path, place: Callable[[Digest], Path], kept: Callable[[Digest], None], expected: Digest | None
@@ -79,7 +84,10 @@ class BlobWriter:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """The stamp of a blob's file; None if none stands there, or something that is no regular file."""
+    """Return the stamp of a blob's file.
+
+    It is None if none stands there, or something that is no regular file.
+    """
     try:
         return _stamp(path.lstat())
     except (FileNotFoundError, NotADirectoryError):

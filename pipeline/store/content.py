@@ -56,8 +56,11 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A store in a directory that only its owner can enter (unpacked trees hold setuid files). `key` is what a CI gives
-    in place of the store's own; `tell` is told, in a sentence, what was not as this store had left it."""
+    """A store in a directory that only its owner can enter (unpacked trees hold setuid files).
+
+    `key` is what a CI gives in place of the store's own; `tell` is told, in a sentence, what was not as this store had
+    left it.
+    """
 
     root: Path
     key: bytes | None = field(default=None, repr=False, compare=False)
@@ -66,8 +69,10 @@ class Store:
 
     @classmethod
     def open(cls, root: Path, *, key: bytes | None = None, tell: Callable[[str], None] = _silent) -> Store:
-        """Open or make the store at `root`, and remove what killed processes left in flight. Raises EnvironmentLacking
-        `no-permission`, `store-not-own`."""
+        """Open or make the store at `root`, and remove what killed processes left in flight.
+
+        Raises EnvironmentLacking `no-permission`, `store-not-own`.
+        """
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in FOLDERS:
@@ -98,7 +103,7 @@ class Store:
     # --- blobs -------------------------------------------------------------------------------
 
     def blob(self, digest: Digest) -> Path:
-        """Where the blob stands, or would stand."""
+        """Return the path at which the blob stands, or would stand."""
         return self.root / "blobs" / digest.hex
 
     def has(self, digest: Digest) -> bool:
@@ -136,7 +141,10 @@ class Store:
         return BlobWriter(self.root / "tmp", self.blob, self.note_whole, expected)
 
     def note_whole(self, digest: Digest) -> None:
-        """The blob's bytes were just hashed by whoever wrote or linked it: it is `sound` as it stands now."""
+        """Note that a blob is whole, for its bytes were just hashed by whoever wrote or linked it.
+
+        It is `sound` as it stands now.
+        """
         seen = self.stamp(digest)
         if seen is not None:
             self._keep(_stamped(digest), seen, sync=False)
@@ -150,8 +158,10 @@ class Store:
         return digest
 
     def read(self, digest: Digest, *, limit: int) -> bytes:
-        """A small blob's bytes, verified. Raises VerificationError if it is missing, damaged, or more than
-        `limit` bytes."""
+        """Return a small blob's bytes, verified.
+
+        Raises VerificationError if it is missing, damaged, or more than `limit` bytes.
+        """
         path = self.blob(digest)
         try:
             size = path.stat().st_size
@@ -175,8 +185,10 @@ class Store:
             yield file
 
     def verify(self, digest: Digest) -> Stamp:
-        """Recompute the blob's digest; returns its stamp. Raises VerificationError; a damaged blob is put into
-        quarantine first."""
+        """Recompute the blob's digest, and return its stamp.
+
+        Raises VerificationError; a damaged blob is put into quarantine first.
+        """
         whole = stamp_of_whole(self.blob(digest), digest)
         if whole is None:
             raise self._damaged(digest)
@@ -193,16 +205,20 @@ class Store:
         )
 
     def settle(self) -> None:
-        """Have the names of all blobs on the disk, whose bytes are there already. What names blobs and is to last (a
-        layout) calls it first."""
+        """Sync the names of all blobs to the disk, whose bytes are there already.
+
+        What names blobs and is to last (a layout) calls it first.
+        """
         with contextlib.suppress(PermissionError):
             sync_folder(self.root / "blobs")
 
     # --- results -----------------------------------------------------------------------------
 
     def recall(self, identity: Digest) -> object | None:
-        """The JSON value that this store remembered for `identity`, or None. What another store or anybody else wrote
-        is None; what was damaged is put into quarantine."""
+        """Return the JSON value that this store remembered for `identity`, or None.
+
+        What another store or anybody else wrote is None; what was damaged is put into quarantine.
+        """
         path = self.result(identity)
         data = read_small(path)
         if data is None:
@@ -234,8 +250,10 @@ class Store:
             return None
 
     def remember(self, identity: Digest, value: object) -> None:
-        """Keep a JSON value under `identity`, sealed. A store that cannot be written to remembers nothing, and says so:
-        what is remembered only saves time."""
+        """Keep a JSON value under `identity`, sealed.
+
+        A store that cannot be written to remembers nothing, and says so: what is remembered only saves time.
+        """
         self._keep(identity, value, sync=True)
 
     def opened(self, identity: Digest, envelope: bytes) -> bytes | Finding:
@@ -280,8 +298,11 @@ class Store:
     # --- seals -------------------------------------------------------------------------------
 
     def seal(self, data: bytes) -> str:
-        """What only this store says of `data`: HMAC-SHA256 (RFC 2104), 64 hex digits, under a key that is made when it
-        is first needed. Whoever can read the store can make one too."""
+        """Return the seal of this store on `data`: HMAC-SHA256 (RFC 2104), 64 hex digits.
+
+        Only this store says it of `data`, under a key that is made when it is first needed. Whoever can read the store
+        can make one too.
+        """
         return hmac.new(self._key_made(), data, hashlib.sha256).hexdigest()
 
     def sealed(self, data: bytes, seal: str) -> bool:
@@ -349,13 +370,17 @@ class Store:
     # --- trees -------------------------------------------------------------------------------
 
     def tree(self, name: DiffId | str) -> Path:
-        """Folder of an unpacked layer, or of another kept tree: `root/` is the tree; it exists only when it is
-        whole."""
+        """Return the folder of an unpacked layer, or of another kept tree.
+
+        `root/` in it is the tree; the folder exists only when it is whole.
+        """
         return self.root / "trees" / (name if isinstance(name, str) else name.hex)
 
     def keep_tree(self, folder: Path, name: DiffId | str, content: Mapping[str, str] | None = None) -> Path:
-        """Move a whole tree (`folder`/root, in a temporary folder) to its place, sealed; the first to finish wins.
-        `content` is the sha256 of each of its files by path, where whoever made it knows."""
+        """Move a whole tree (`folder`/root, in a temporary folder) to its place, sealed.
+
+        The first to finish wins. `content` is the sha256 of each of its files by path, where whoever made it knows.
+        """
         target = self.tree(name)
         found = content if content is not None else read_files(folder / ROOT)
         write_seal(folder, target.name, content_digest(found), self._sealer_made("tree"))
@@ -368,8 +393,10 @@ class Store:
         return target
 
     def kept_tree(self, name: DiffId | str) -> Path | None:
-        """The folder of a kept tree that is as it was when it was made; None if there is none. One that is not is
-        removed."""
+        """Return the folder of a kept tree that is as it was when it was made, or None.
+
+        One that is not as it was is removed.
+        """
         folder = self.tree(name)
         if not os.path.lexists(folder):
             return None
@@ -399,8 +426,10 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Hold the lock called `name` (any text) against other processes and threads. In a store that cannot be written
-        to nobody makes anything, so there is nothing to be locked."""
+        """Hold the lock called `name` (any text) against other processes and threads.
+
+        In a store that cannot be written to nobody makes anything, so there is nothing to be locked.
+        """
         path = self.root / "locks" / hashlib.sha256(name.encode()).hexdigest()[:32]
         try:
             handle = hold(path)
@@ -416,8 +445,10 @@ class Store:
 
     @contextlib.contextmanager
     def temporary(self, prefix: str) -> Iterator[Path]:
-        """A fresh folder on the store's file system, removed with the block, or by the next `open` if this
-        process is killed."""
+        """Make a fresh folder on the store's file system, for the time of the block.
+
+        It is removed with the block, or by the next `open` if this process is killed.
+        """
         with temporary(self.root / "tmp", prefix) as folder:
             yield folder
 
@@ -436,7 +467,10 @@ def last_stamped(store: Store, digest: Digest) -> Path:
 
 
 def _make_folder(path: Path) -> None:
-    """Make a folder of the store. A store that is there, and that this process may only read, can do without."""
+    """Make a folder of the store.
+
+    A store that is there, and that this process may only read, can do without.
+    """
     try:
         path.mkdir(exist_ok=True, mode=0o700)
     except FileExistsError:
@@ -447,8 +481,11 @@ def _make_folder(path: Path) -> None:
 
 
 def _demand_own(path: Path) -> None:
-    """A folder of the store that is a link leads what is swept and collected elsewhere: an unpacked cache may have
-    brought it."""
+    """Refuse a folder of the store that is a link or no folder.
+
+    It leads what is swept and collected elsewhere: an unpacked cache may have brought it. Raises EnvironmentLacking
+    `store-not-own`.
+    """
     try:
         found = path.lstat()
     except FileNotFoundError:

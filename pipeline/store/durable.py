@@ -1,4 +1,6 @@
-"""Files that are on the disk before they count: synced, then renamed, then the folder that names them synced.
+"""Files that are on the disk before they count.
+
+They are synced, then renamed, then the folder that names them is synced.
 
 Without the first a power cut can leave a name for bytes that never arrived (rename(2) orders nothing), without the
 last it can take the name away again (fsync(2): the folder's entry needs an fsync of its own).
@@ -23,7 +25,10 @@ _SPARED = 30.0
 
 @contextlib.contextmanager
 def failing_at(path: Path) -> Iterator[None]:
-    """Name `path` in an operating-system error that comes without one, as those of write and fsync do."""
+    """Name `path` in an operating-system error that comes without one.
+
+    The errors of write and fsync come without one.
+    """
     try:
         yield
     except OSError as error:
@@ -39,7 +44,10 @@ def sync_file(file: BinaryIO) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in `folder` on the disk. A file system without a sync for folders says EINVAL."""
+    """Sync the names in `folder` to the disk.
+
+    A file system without a sync for folders says EINVAL.
+    """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -52,8 +60,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Put `data` at `path`, whole or not at all, also over a power cut. What stood there is replaced, and what a killed
-    writer of the same file left is removed."""
+    """Write `data` to `path`, whole or not at all, also over a power cut.
+
+    What stood there is replaced, and what a killed writer of the same file left is removed.
+    """
     _sweep(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     draft = Path(name)
@@ -71,7 +81,10 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 def _sweep(path: Path) -> None:
-    """Remove drafts of `path` that no living process holds. The youngest are spared: their owner is about to."""
+    """Remove drafts of `path` that no living process holds.
+
+    The youngest are spared: their owner is about to hold them.
+    """
     draft = re.compile(re.escape(f".{path.name}.") + "[a-z0-9_]{8}")
     for other in path.parent.iterdir():
         # One that may not be read, or is gone by now, is somebody else's.

@@ -1,5 +1,6 @@
-"""Envelopes: small values in files, sealed, so that what anybody else wrote, or what rotted, is told from what this
-store wrote.
+"""Sealed envelopes of small values in files.
+
+By its seal what this store wrote is told from what anybody else wrote, or what rotted.
 
     relbuild 1 KIND KEY SEAL\\n     KEY: which key sealed it (16 hex digits); SEAL: HMAC-SHA256 (64 hex digits)
     the value's bytes
@@ -31,7 +32,7 @@ _HEAD_LIMIT = 256
 
 
 class Finding(Enum):
-    """Why an envelope does not count."""
+    """The reasons for which an envelope does not count."""
 
     FOREIGN = auto()
     """Another key sealed it, or it is from before values were sealed."""
@@ -78,8 +79,10 @@ _BARE_END = tuple(bytes([one]) for one in b'}]"0123456789el')
 
 
 def read_small(path: Path) -> bytes | Finding | None:
-    """The bytes of a regular file of at most VALUE_LIMIT and a head; None if there is none. No link is followed, and
-    what the disk cannot read is damaged."""
+    """Return the bytes of a regular file of at most VALUE_LIMIT and a head, or None.
+
+    None is returned if there is no such file. No link is followed, and what the disk cannot read is damaged.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):

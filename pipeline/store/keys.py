@@ -1,4 +1,6 @@
-"""The key that a store seals with: its own, made once and kept in its root, or one that a CI gives it.
+"""The key that a store seals with.
+
+It is the store's own, made once and kept in its root, or one that a CI gives it.
 
 The store's own key never leaves the machine and is never cached: whoever has it can make a result that counts. A CI
 whose machines are thrown away gives a key of its own from its protected secrets; then what its protected runs
@@ -43,8 +45,10 @@ TEXT_MOST = 4096
 
 
 def given_key(environment: Mapping[str, str]) -> bytes | None:
-    """The key that the environment gives, or None: then the store's own is used. Raises UsageError `store-key-short`,
-    `store-key-missing`."""
+    """Return the key that the environment gives, or None.
+
+    With None the store's own is used. Raises UsageError `store-key-short`, `store-key-missing`.
+    """
     text, place = environment.get(KEY_VARIABLE, ""), KEY_VARIABLE
     if not text and (name := environment.get(KEY_FILE_VARIABLE, "")):
         place = name
@@ -94,7 +98,10 @@ def read_key(root: Path) -> bytes | None:
 
 
 def make_key(root: Path) -> bytes:
-    """The store's own key, made if there is none; of several that make one at the same time the first wins."""
+    """Return the store's own key, made if there is none.
+
+    Of several that make one at the same time the first wins.
+    """
     known = read_key(root)
     if known is not None:
         return known

@@ -1,5 +1,6 @@
-"""Seals of kept trees. A look at names, inodes and times tells that nothing was touched; reading all of it tells that
-no bit has rotted.
+"""The seals of kept trees.
+
+A look at names, inodes and times tells that nothing was touched; reading all of it tells that no bit has rotted.
 
 A tree is not synced when it is made, for that would take longer than making it. So one that was made before the machine
 was last started is read once before it counts again: after that it is known to be on the disk.

@@ -29,8 +29,10 @@ PARTIAL = "partial"
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """Bytes that were freed per kind of content. `spared_since`: another process uses the store, so what was used since
-    (seconds since the epoch) was left."""
+    """The result of a collection: bytes that were freed per kind of content.
+
+    `spared_since`: another process uses the store, so what was used since (seconds since the epoch) was left.
+    """
 
     freed: dict[str, int]
     spared_since: float | None = None
@@ -38,7 +40,10 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A file or folder of the store that was not what it should be, and is in quarantine or removed."""
+    """A damaged file or folder of the store.
+
+    It was not what it should be, and is in quarantine or removed.
+    """
 
     kind: str
     path: Path
@@ -68,10 +73,13 @@ def usage(store: Store) -> dict[str, int]:
 
 
 def collect(store: Store, before: float, keep: Collection[Digest] = ()) -> Collected:
-    """Remove what was last used before `before` (seconds since the epoch) and is not in `keep`, and the files of locks
-    that nobody holds. Use is when a file was last read or written, as the file system tells it (to a day, with
-    relatime), or when the store noted it; a folder was used when any file directly in it was. What another process
-    that is running may use is left. What is removed is made or fetched again when it is needed."""
+    """Remove what was last used before `before` (seconds since the epoch) and is not in `keep`.
+
+    The files of locks that nobody holds are removed too. Use is when a file was last read or written, as the file
+    system tells it (to a day, with relatime), or when the store noted it; a folder was used when any file directly in
+    it was. What another process that is running may use is left. What is removed is made or fetched again when it is
+    needed.
+    """
     since = others_since(store.root)
     spared = None if since is None or since - _USE_NOTED >= before else since - _USE_NOTED
     limit = before if spared is None else spared
@@ -138,8 +146,10 @@ def _bytes(path: Path) -> int:
 
 
 def check(store: Store) -> Checked:
-    """Read all that the store holds. What is damaged is put into quarantine (a tree is removed), so that it is made or
-    fetched again."""
+    """Read all that the store holds, and put what is damaged into quarantine.
+
+    A damaged tree is removed. So what is damaged is made or fetched again.
+    """
     damaged: list[Damage] = []
     read = dict.fromkeys(("blobs", "results", "trees", "metadata"), 0)
     foreign = 0

@@ -1,4 +1,7 @@
-"""Which processes use a store, since when: what they may be using is not collected from under them."""
+"""The processes that use a store, and since when.
+
+What they may be using is not collected from under them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ _guard = threading.Lock()
 
 
 def enter(root: Path) -> None:
-    """This process uses the store at `root` until it ends. A store that cannot be written to is not collected from."""
+    """Note that this process uses the store at `root` until it ends.
+
+    A store that cannot be written to is not collected from.
+    """
     with _guard:
         known = _entered.get(root)
         if known is not None and known[0] == os.getpid() and known[1].exists():
@@ -33,7 +39,10 @@ def enter(root: Path) -> None:
 
 
 def _entry(path: Path) -> int:
-    """A handle that holds the lock of the file, made again if it was taken for a left one before it was held."""
+    """Return a handle that holds the lock of the file.
+
+    The file is made again if it was taken for a left one before it was held.
+    """
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -43,8 +52,10 @@ def _entry(path: Path) -> int:
 
 
 def others_since(root: Path) -> float | None:
-    """When the first of the other processes that use the store began, in seconds since the epoch; None if there are
-    none. Files of those that have ended are removed."""
+    """Return the time at which the first of the other processes that use the store began.
+
+    It is in seconds since the epoch; None if there are none. Files of those that have ended are removed.
+    """
     with _guard:
         own = _entered.get(root)
     began: list[float] = []

@@ -1,4 +1,7 @@
-"""Locks, and work in flight: what a killed process leaves is known by nobody holding its lock."""
+"""Locks, and the folders of work in flight.
+
+What a killed process leaves is known by nobody holding its lock.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ SWEEP_AGE = 30.0
 
 
 def hold(path: Path) -> int:
-    """A handle that holds the lock of a file. `remove_unheld` may take a file away between opening and locking it: then
-    it is made again."""
+    """Return a handle that holds the lock of a file.
+
+    `remove_unheld` may take a file away between opening and locking it: then it is made again.
+    """
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -47,7 +52,10 @@ def remove_unheld(path: Path) -> bool:
 
 @contextlib.contextmanager
 def temporary(parent: Path, prefix: str) -> Iterator[Path]:
-    """A fresh folder in `parent`, removed with the block, or by `sweep` if this process is killed."""
+    """Make a fresh folder in `parent`, for the time of the block.
+
+    It is removed with the block, or by `sweep` if this process is killed.
+    """
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{prefix}-"))
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -59,8 +67,10 @@ def temporary(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files and folders that no living process holds a lock on. The youngest are spared: their owner
-    may be about to lock them."""
+    """Remove temporary files and folders that no living process holds a lock on.
+
+    The youngest are spared: their owner may be about to lock them.
+    """
     spared = time.time() - SWEEP_AGE
     for path in folder.glob("*"):
         try:
