@@ -1,4 +1,7 @@
-"""The worker's side of a cluster: what it says of itself when it joins, and the one function that it is given."""
+"""The worker's side of a cluster.
+
+What a worker says of itself when it joins, and the one function that it is given.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +54,11 @@ _DECIDING = ("zstandard", "deflate", "rpm", "solv", "Jinja2", "PyYAML", "cryptog
 
 @functools.cache
 def code() -> str:
-    """Names this relbuild: its version, and the digest of its files, of Python's version and of the versions of what
-    its bytes depend on. Two that are named alike do the same with the same task."""
+    """Return the name of this relbuild's code.
+
+    It names its version, and the digest of its files, of Python's version and of the versions of what its bytes depend
+    on. Two that are named alike do the same with the same task.
+    """
     versions = {name: importlib.metadata.version(name) for name in _DECIDING}
     python = ".".join(map(str, sys.version_info[:2]))
     whole = Digest.of(canonical_json({"files": str(code_digest()), "python": python, "versions": versions}))
@@ -60,14 +66,16 @@ def code() -> str:
 
 
 def offered(jobs: int, memory: int, *, containers: bool) -> dict[str, float]:
-    """What a worker on this machine offers, as Dask's resources: its relbuild, its architecture, places for
-    containers, bytes of memory."""
+    """Return the Dask resources that a worker on this machine offers.
+
+    They are its relbuild, its architecture, places for containers, bytes of memory.
+    """
     offer = {code(): float(jobs), f"{ARCH}-{platform.machine()}": float(jobs), MEMORY: float(memory)}
     return {**offer, CONTAINERS: float(jobs)} if containers else offer
 
 
 def wanted(needs: Needs) -> dict[str, float]:
-    """What a task takes of its worker while it is done there."""
+    """Return the Dask resources that a task takes of its worker while it is done there."""
     want = {code(): 1.0, f"{ARCH}-{needs.arch}": 1.0}
     if needs.containers:
         want[CONTAINERS] = 1.0
@@ -97,8 +105,10 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a worker tells of a task while it is under way. `attempt` tells one beginning from the next. Plain data on
-    its way: the scheduler keeps it."""
+    """A message of a worker about a task that is under way.
+
+    `attempt` tells one beginning from the next. Plain data on its way: the scheduler keeps it.
+    """
 
     night: str
     name: str
@@ -113,8 +123,11 @@ class Heard:
 
     @classmethod
     def parse(cls, said: object) -> Heard:
-        """The inverse of `plain`. Raises ValueError for what no worker of relbuild tells: whoever can speak to the
-        scheduler may say anything there."""
+        """Parse a message from the form that `plain` returns.
+
+        Raises ValueError for what no worker of relbuild tells: whoever can speak to the scheduler may say anything
+        there.
+        """
         if not isinstance(said, list | tuple) or len(said) != len(fields(cls)):
             raise ValueError("it is no message of a worker")
         night, name, attempt, worker, events = said
@@ -130,7 +143,10 @@ class Heard:
 
     @classmethod
     def of_night(cls, event: object, night: str) -> Heard | None:
-        """Parse an event of the scheduler's topic, (time, message). None: it is another night's, or no worker's."""
+        """Parse an event of the scheduler's topic, (time, message).
+
+        Returns None if it is another night's, or no worker's.
+        """
         try:
             assert isinstance(event, list | tuple)
             _, said = event
@@ -187,7 +203,10 @@ def attend(errand: Errand) -> bytes:
 
 @dataclass(slots=True)
 class _Telling:
-    """Tells the client what happens, in few messages, and looks whether somebody still waits for the task."""
+    """The messages of a running task to its client, and the check that the task is still wanted.
+
+    It tells the client what happens, in few messages, and looks whether somebody still waits for the task.
+    """
 
     worker: distributed.Worker
     key: Key
@@ -206,8 +225,10 @@ class _Telling:
 
     @contextmanager
     def until_ended(self, crew: LocalCrew) -> Iterator[None]:
-        """Tell that the task begins, and then what happens, until the block ends. A task that is not wanted any more is
-        ended."""
+        """Tell the client that the task begins, and then what happens, until the block ends.
+
+        A task that is not wanted any more is ended.
+        """
         self._tell()
         thread = threading.Thread(target=self._watch, args=(crew,), name="relbuild telling", daemon=True)
         thread.start()
@@ -236,7 +257,10 @@ class _Telling:
             self.worker.log_event(TOPIC, heard.plain())
 
     def _is_unwanted(self) -> bool:
-        """Has the client taken the task back, or does the worker close? Both go on until their threads end."""
+        """Return True if the client has taken the task back, or the worker closes.
+
+        Both go on until their threads end.
+        """
         state = self.worker.state.tasks.get(self.key)
         if state is None or state.state == "cancelled":
             return True

@@ -1,4 +1,7 @@
-"""Security fixes of a night: what each product has taken in, and what it lacks that its repositories offer."""
+"""Security fixes of a night: those that each product has taken in, and those that it lacks.
+
+A product lacks what its repositories offer and its image does not have.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,11 @@ from pipeline.resolve import fixes_taken, missing_fixes, read_bulletin, streams_
 
 
 def read_bulletins(offers: Sequence[Offer], workshop: Workshop) -> None:
-    """Read what the repositories of every platform say of fixes. Those of a platform that cannot be read are left: what
-    needed them failed, or was built from locks, and then it is said."""
+    """Read the advisories of the repositories of every platform.
+
+    Those of a platform that cannot be read are left: what needed them failed, or was built from locks, and then it is
+    said.
+    """
     for offer in offers:
         if offer.error is not None:
             continue
@@ -39,7 +45,10 @@ def read_bulletins(offers: Sequence[Offer], workshop: Workshop) -> None:
 
 
 def audited(product: Product, offers: Sequence[Offer], before: Mapping[str, Product]) -> Product:
-    """The product with the fixes that it lacks, and where it was built anew, with those that came in since `before`."""
+    """Return the product with the fixes that it lacks.
+
+    Where it was built anew, also with those that came in since `before`.
+    """
     offer = next((one for one in offers if (one.platform.name, one.arch) == (product.platform, product.arch)), None)
     if offer is None or offer.bulletin is None:
         return product

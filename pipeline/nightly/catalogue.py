@@ -26,8 +26,10 @@ _QUOTED = re.compile(r"""["']([^"'\n]{1,200})["']""")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A recipe of the catalogue, or what is wrong with it. `name` is the product's; of one that cannot be read the
-    file's, without its ending."""
+    """A recipe of the catalogue, or the error that makes it unusable.
+
+    `name` is the product's; of one that cannot be read the file's, without its ending.
+    """
 
     path: Path
     name: str
@@ -42,8 +44,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which products: those that fit all that is given. `names`, `labels` (key and value, of `image.labels`), `changed`
-    (files; None: not asked) and `containing` (packages: those whose image has one of them)."""
+    """A selection of products: those that fit all that is given.
+
+    `names`, `labels` (key and value, of `image.labels`), `changed` (files; None: not asked) and `containing` (packages:
+    those whose image has one of them).
+    """
 
     names: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -83,8 +88,11 @@ class Catalogue:
 
 
 def load_catalogue(places: Sequence[Path]) -> Catalogue:
-    """All recipes in folders, or those that are named as files, and what they are built from. A recipe that is wrong is
-    in the catalogue with its error. Raises UsageError `catalogue-empty`, `path-missing`."""
+    """Load the recipes in folders, or those that are named as files.
+
+    The catalogue also says what they are built from. A recipe that is wrong is in it with its error. Raises UsageError
+    `catalogue-empty`, `path-missing`.
+    """
     entries: dict[Path, Entry] = {}
     for place in places:
         if not place.exists():
@@ -119,7 +127,10 @@ def _read(path: Path) -> Entry:
 
 
 def _name_in(path: Path) -> str:
-    """The name in a recipe that is wrong elsewhere, so that it stands in the night under its name."""
+    """Return the product's name in a recipe that is wrong elsewhere.
+
+    So it stands in the night under its name.
+    """
     try:
         value = load(path).value
     except RelbuildError:
@@ -176,9 +187,10 @@ def _in_order(entries: Sequence[Entry]) -> Iterator[Entry]:
 
 
 def select(catalogue: Catalogue, wanted: Wanted, held: Callable[[Entry], Collection[str] | None]) -> Catalogue:
-    """The products that are wanted, and what they are built from. Of a changed file all that is built from its product
-    is wanted too: its image will be another. `held` says which packages an entry's image has, None if nobody knows:
-    then it is wanted, rather too much than too little.
+    """Select the products that are wanted, and what they are built from.
+
+    Of a changed file all that is built from its product is wanted too: its image will be another. `held` says which
+    packages an entry's image has, None if nobody knows: then it is wanted, rather too much than too little.
 
     Raises UsageError `product-unknown`, `label-unknown`, `package-unknown`.
     """
@@ -234,8 +246,11 @@ def _touches(entry: Entry, changed: Sequence[Path]) -> bool:
 
 
 def templates_of(recipe: Recipe) -> frozenset[Path]:
-    """The templates of a recipe, resolved: those that it names, and those that they name. A name that is put together
-    in a template is not seen."""
+    """Return the resolved paths of the templates of a recipe.
+
+    They are those that the recipe names, and those that these name. A name that is put together in a template is not
+    seen.
+    """
     waiting = [plan.origin for plan in recipe.files if plan.kind is FileKind.TEMPLATE]
     given = Given(recipe.path.parent)
     seen: set[str] = set()
@@ -258,8 +273,11 @@ def groups_itself(recipe: Recipe) -> bool:
 
 
 def files_of(recipe: Recipe) -> frozenset[Path]:
-    """Every file that a recipe names, resolved: itself, what it includes, what it copies, its lock; templates are not
-    among them. Not its parent's."""
+    """Return the resolved path of every file that a recipe names.
+
+    They are the recipe itself, what it includes, what it copies, its lock; templates are not among them. Not its
+    parent's.
+    """
     copied = [recipe.path.parent / plan.origin for plan in recipe.files if plan.is_beside]
     local = [recipe.path.parent / item.path for layer in recipe.layers for item in layer.local]
     upgrade = [recipe.path.parent / recipe.smoke.upgrade_from] if recipe.smoke.upgrade_from else []

@@ -1,4 +1,7 @@
-"""Workers of a Dask cluster as a crew. Importing this file needs `distributed`, which a plain installation lacks."""
+"""The `Crew` of a Dask cluster: tasks are done by its workers.
+
+Importing this file needs `distributed`, which a plain installation lacks.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,10 @@ _LOOK = 2.0
 
 class _Client(distributed.Client):
     def start(self, **options: float) -> None:
-        """A client that could not start is closed here: its finalizer would wait for a thread that may be its own."""
+        """Start the client, and close it if it cannot start.
+
+        It is closed here, because its finalizer would wait for a thread that may be its own.
+        """
         try:
             super().start(**options)  # type: ignore[no-untyped-call]
         except BaseException:
@@ -64,9 +70,12 @@ class _Client(distributed.Client):
 
 @dataclass(slots=True)
 class _Given:
-    """A task that has not ended. `attempts` are its beginnings on workers as far as they were heard of, `worker` is
-    where the last was, `times` how often it was given and `since` when that was. `only` are the workers that it may be
-    done on (empty: any), `faults` those that failed it for what their machines lack, and why."""
+    """A task that has not ended.
+
+    `attempts` are its beginnings on workers as far as they were heard of, `worker` is where the last was, `times` how
+    often it was given and `since` when that was. `only` are the workers that it may be done on (empty: any), `faults`
+    those that failed it for what their machines lack, and why.
+    """
 
     name: str
     order: Order
@@ -83,8 +92,11 @@ class _Given:
 
 @dataclass(slots=True)
 class DaskCrew:
-    """See `Crew`. Made by `join`. `patience` is how many seconds a lost scheduler is waited for, `wait` how many a
-    worker that can do a task; `health` knows which workers are to have none."""
+    """The workers of a Dask cluster as a `Crew`. Made by `join`.
+
+    `patience` is how many seconds a lost scheduler is waited for, `wait` how many a worker that can do a task; `health`
+    knows which workers are to have none.
+    """
 
     address: str
     progress: Progress
@@ -113,8 +125,10 @@ class DaskCrew:
         wait: float = 300.0,
         silence: float = SILENCE,
     ) -> Self:
-        """The workers of the scheduler at `address`, `tcp://HOST:PORT` or `tls://HOST:PORT`. `plain`: what is sent,
-        keys included, may be read by others on the way. `silence`: see `WorkerHealth`.
+        """Connect to the scheduler at `address`, `tcp://HOST:PORT` or `tls://HOST:PORT`.
+
+        Returns its workers as a crew. `plain`: what is sent, keys included, may be read by others on the way.
+        `silence`: see `WorkerHealth`.
 
         Raises EnvironmentLacking `no-scheduler`; UsageError `scheduler-plain` where a scheduler or a worker is reached
         over plain TCP beyond this machine, and that was not allowed.
@@ -142,7 +156,10 @@ class DaskCrew:
 
     @property
     def size(self) -> int:
-        """See `Crew`: one task for each place, and one more for each worker, so that none waits for the next."""
+        """The number of tasks that are worth giving at a time; see `Crew`.
+
+        It is one task for each place, and one more for each worker, so that none waits for the next.
+        """
         places = [int(offer.get(code(), 0)) for offer in self._look().values()]
         return max(_AHEAD, sum(places) + sum(count > 0 for count in places))
 
@@ -177,7 +194,10 @@ class DaskCrew:
         return self._ended.pop(0)
 
     def close(self) -> None:
-        """See `Crew`. Workers end what they do when they hear of it; one that cannot be reached does not."""
+        """Cancel all tasks and leave the scheduler; see `Crew`.
+
+        Workers end what they do when they hear of it; one that cannot be reached does not.
+        """
         futures = [given.future for given in self._given.values() if given.future is not None]
         self._given.clear()
         if futures and self._client.status == "running":
@@ -297,7 +317,10 @@ class DaskCrew:
         self._ended.append(Ended(given.name, result, lost, worker or given.worker, tried=tuple(given.faults)))
 
     def _rejoined(self) -> bool:
-        """The scheduler was lost. Wait for it; if it does not come back, all that was given is lost too."""
+        """Wait for a scheduler that was lost, and return True if it came back.
+
+        If it does not come back, all that was given is lost too.
+        """
         if self._client.status == "connecting":
             self.progress.warn(f"the scheduler {self.address} was lost; it is waited for {self.patience:.0f} s")
         deadline = time.monotonic() + self.patience
@@ -311,7 +334,7 @@ class DaskCrew:
         return False
 
     def _look(self) -> Mapping[str, Mapping[str, float]]:
-        """What the workers offer, by their names, as it was some seconds ago."""
+        """Return the resources that workers offer, by their names, as they were some seconds ago."""
         now = time.monotonic()
         if now - self._asked < _LOOK or self._client.status != "running":
             return self._offers
@@ -339,7 +362,10 @@ class DaskCrew:
                 self._again(given)
 
     def _end_hopeless(self) -> None:
-        """A task that no worker can do is waited with for some time: a cluster grows, and its workers start again."""
+        """End the tasks that no worker has been able to do for some time.
+
+        They are waited with, because a cluster grows, and its workers start again.
+        """
         now = time.monotonic()
         for given in list(self._given.values()):
             if (given.attempts and given.worker in self._offers) or now - given.since < _LOOK:
@@ -361,7 +387,7 @@ class DaskCrew:
         return {name for name, offer in self._offers.items() if _can(offer, needs)}
 
     def _lacking(self, needs: Needs) -> str:
-        """Why nobody can do that, in words."""
+        """Return the reason why no worker can do a task with these needs, in words."""
         want = [needs.arch]
         if needs.containers:
             want.append("containers")

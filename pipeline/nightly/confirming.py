@@ -1,4 +1,7 @@
-"""Confirmation on the mirror, by the process that gave the work, of what a worker reports as published."""
+"""Confirmation on the mirror of what a worker reports as published.
+
+The process that gave the work confirms it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from pipeline.model.night import Outcome, Product
 
 
 def demand_same(answered: Product, given: Product) -> None:
-    """Refuse an answer about another product than was given. Raises PublicationRefused `answer-foreign`."""
+    """Refuse an answer about another product than was given.
+
+    Raises PublicationRefused `answer-foreign`.
+    """
     for name in (one.name for one in fields(Product) if one.name not in ("run", "published")):
         if getattr(answered, name) != getattr(given, name):
             raise PublicationRefused(

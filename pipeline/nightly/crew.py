@@ -1,5 +1,7 @@
-"""Who does the work of a night: processes of this machine, or workers of a cluster. A crew is given one task at a time
-and says which ended; what the tasks are it does not know."""
+"""Executors of a night's tasks: processes of this machine, or the interface to a cluster's.
+
+A crew is given one task at a time and says which ended; what the tasks are it does not know.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,11 @@ from pipeline.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a task needs of its worker: the architecture (rpm's name), bytes of memory, whether it has to be able to
-    make containers, and the files and folders of this machine that it reads."""
+    """The requirements of a task on its worker.
+
+    They are the architecture (rpm's name), bytes of memory, whether it has to be able to make containers, and the files
+    and folders of this machine that it reads.
+    """
 
     arch: str
     memory: int = 0
@@ -37,9 +42,12 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A task that ended. `result` is what its function returned; else `lost` says what became of its worker, or what
-    the function raised. `worker` names who did it, "" for this machine. `fault`: it failed for what the machine lacks,
-    in words. `tried`: all workers on which it failed so."""
+    """A task that ended.
+
+    `result` is what its function returned; else `lost` says what became of its worker, or what the function raised.
+    `worker` names who did it, "" for this machine. `fault`: it failed for what the machine lacks, in words. `tried`:
+    all workers on which it failed so.
+    """
 
     name: str
     result: object = None
@@ -66,8 +74,11 @@ Act = Callable[[object, Progress], object]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a worker of a cluster has of its own: its store, the folder that it builds into, and its name. `files` is
-    where the files that its task reads stand, each below its absolute path; None before there is a task."""
+    """The store, the output folder and the name of a cluster's worker.
+
+    It builds into the output folder. `files` is where the files that its task reads stand, each below its absolute
+    path; None before there is a task.
+    """
 
     store: AbsolutePath
     output: AbsolutePath
@@ -85,11 +96,11 @@ HERE: ContextVar[Place | None] = ContextVar("HERE", default=None)
 
 
 class Crew(Protocol):
-    """Does tasks. Not called from two threads."""
+    """The interface of what does tasks. Not called from two threads."""
 
     @property
     def size(self) -> int:
-        """How many tasks are worth giving at a time."""
+        """The number of tasks that are worth giving at a time."""
 
     def start(self, name: str, act: Act, work: object, needs: Needs) -> None:
         """Give a task. Returns at once. `name` tells it from all others that are under way."""
@@ -99,8 +110,10 @@ class Crew(Protocol):
         """The workers that get no more tasks, and why."""
 
     def next_ended(self) -> Ended:
-        """Wait until a task ends. A task whose worker was lost, or failed it for what its machine lacks, may have been
-        tried on another meanwhile."""
+        """Wait until a task ends, and return it.
+
+        A task whose worker was lost, or failed it for what its machine lacks, may have been tried on another meanwhile.
+        """
 
     def close(self) -> None:
         """End what is under way, and let the workers go."""
@@ -115,7 +128,10 @@ class _Hand:
 
 @dataclass(slots=True)
 class LocalCrew:
-    """Processes of this machine: each task has one of its own, so that one that is killed costs its task only."""
+    """The `Crew` of processes of this machine.
+
+    Each task has a process of its own, so that one that is killed costs its task only.
+    """
 
     progress: Progress
     jobs: int
@@ -181,7 +197,10 @@ class LocalCrew:
         return Ended(name, lost=f"its process ended {how} before the work was done")
 
     def end(self, name: str) -> None:
-        """End a task that is under way: `next_ended` will say that it ended by a signal. Called from any thread."""
+        """End a task that is under way. Called from any thread.
+
+        `next_ended` will say that it ended by a signal.
+        """
         hand = self._hands.get(name)
         if hand is not None:
             hand.process.terminate()
@@ -197,7 +216,7 @@ class LocalCrew:
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -228,8 +247,11 @@ def _perform(pipe: Connection, act: Act, work: object) -> None:
 
 
 def _end_with_parent() -> None:
-    """A process whose work nobody waits for any more is of no use. The kernel's own notice (PR_SET_PDEATHSIG) will not
-    do: it tells of the process that this one was forked from, not of the one that gave the work."""
+    """Wait until the process that gave the work ends, and then kill this one.
+
+    A process whose work nobody waits for any more is of no use. The kernel's own notice (PR_SET_PDEATHSIG) will not do:
+    it tells of the process that this one was forked from, not of the one that gave the work.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

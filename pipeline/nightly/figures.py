@@ -25,7 +25,10 @@ NAMES = {
 
 
 def packages_of(standing: Standing) -> Mapping[str, str] | None:
-    """Name of each package of an image that stands on a mirror → its version, None if nobody knows."""
+    """Return the packages of an image on a mirror, name → version.
+
+    Returns None if nobody knows.
+    """
     if standing.product is not None and standing.product.published.packages:
         return package_versions([(one.name, one.evr) for one in standing.product.published.packages])
     if not standing.record.lock:
@@ -36,8 +39,11 @@ def packages_of(standing: Standing) -> Mapping[str, str] | None:
 
 
 def attached_to(repository: Repository, image: Digest) -> tuple[Attached, ...]:
-    """What goes with an image on its mirror: of each kind the newest. Where files are served, also the path below the
-    mirror's address by which each can be had."""
+    """Return the signature and the attestations of an image: of each kind the newest.
+
+    They are on its mirror. Where files are served, each has also the path below the mirror's address by which it can be
+    had.
+    """
     found: dict[str, Attached] = {}
     for referrer in bundles(repository, image):
         kind = referrer.annotation(PREDICATE_TYPE)

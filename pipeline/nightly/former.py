@@ -1,4 +1,4 @@
-"""What the last night said, read from its `nightly.json` when somebody asks."""
+"""The products of the last night, read from its `nightly.json` when somebody asks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ LIMIT = 256 << 20
 
 
 class FormerNight(Mapping[str, Product]):
-    """The products of the last night, by name, in this release's form or another's. One that cannot be read counts as
-    not there, and `warn` is told once why: it is a convenience, and whatever is done because of it is checked against
-    what is signed."""
+    """The products of the last night, by name, in this release's form or another's.
+
+    One that cannot be read counts as not there, and `warn` is told once why: it is a convenience, and whatever is done
+    because of it is checked against what is signed.
+    """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         self._path = path

@@ -1,5 +1,7 @@
-"""What an image is made from and tested with, as named digests: so that a night can say whether anything of it changed,
-and what."""
+"""The inputs of an image and of its tests, as named digests.
+
+By them a night can say whether anything changed of what an image is made from and tested with, and what.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,10 @@ _SAYS_NOTHING = frozenset({"place", "sources", "template_folders", "parent", "sm
 
 
 def making(recipe: Recipe, compression: Compression, key: str) -> dict[str, str]:
-    """What `recipe` and relbuild bring to the image, but for templates and packages. `key`: the fingerprint of the key
-    that signs."""
+    """Return the inputs that `recipe` and relbuild bring to the image.
+
+    Templates and packages are not among them. `key`: the fingerprint of the key that signs.
+    """
     formats = [dict(IMAGE), layer_versions(), versions(), importlib.metadata.version("Jinja2")]
     return {
         "recipe": _digest(_form(recipe)),
@@ -59,7 +63,7 @@ def making(recipe: Recipe, compression: Compression, key: str) -> dict[str, str]
 
 
 def testing(recipe: Recipe, runtime: str, *, full: bool) -> dict[str, str]:
-    """What the image of `recipe` is tested with."""
+    """Return the inputs of the tests of `recipe`'s image."""
     older = recipe.path.parent / recipe.smoke.upgrade_from / "index.json" if recipe.smoke.upgrade_from else None
     return {
         "checks": f"{_digest(dict(TEST))} {plan_digest(plan_asked(recipe.smoke, full=full))}",
@@ -80,7 +84,10 @@ def template_names(recipe: Recipe, used: Iterable[Path]) -> tuple[str, ...]:
 
 
 def templates(recipe: Recipe, names: Sequence[str]) -> str:
-    """The digest of what templates of these names are now: the first that is found in the recipe's folders counts."""
+    """Return the digest of what templates of these names are now.
+
+    The first that is found in the recipe's folders counts.
+    """
     found = []
     for name in names:
         path = next((folder / name for folder in recipe.template_folders if (folder / name).is_file()), None)
@@ -94,7 +101,7 @@ def differing(before: Facts, now: Facts) -> tuple[str, ...]:
 
 
 def in_words(names: Iterable[str]) -> str:
-    """What changed, as a sentence's part: `the recipe and a template`."""
+    """Return the names of changed inputs as part of a sentence: `the recipe and a template`."""
     words = [WORDS.get(name, name) for name in names]
     return " and ".join(", ".join(words).rsplit(", ", 1))
 
@@ -116,8 +123,10 @@ def _digest(value: object) -> str:
 
 
 def _form(value: object) -> object:
-    """A value as JSON, without what says nothing, and without what is as it is where nobody says otherwise: a key that
-    relbuild learns changes no recipe that lacks it."""
+    """Return a value as JSON values, without the fields that have their defaults.
+
+    What says nothing (`_SAYS_NOTHING`) is left out too. So a key that relbuild learns changes no recipe that lacks it.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: field.default for field in dataclasses.fields(value) if field.name not in _SAYS_NOTHING}
         given = {name: getattr(value, name) for name in fields}

@@ -1,4 +1,7 @@
-"""A machine joins a cluster as a worker, and stays: it looks for its scheduler again when that was lost."""
+"""The process that joins a cluster as a worker, and stays.
+
+It looks for its scheduler again when that was lost.
+"""
 
 from __future__ import annotations
 
@@ -58,9 +61,11 @@ class _Worker(DaskWorker):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a machine gives. `jobs` tasks at a time (None: one for each processor that it may use), which may want
-    `memory` together, as text like `8GiB` ("": all that its
-    control group allows), and may need containers or not."""
+    """The resources that a machine gives to a cluster.
+
+    `jobs` tasks at a time (None: one for each processor that it may use), which may want `memory` together, as text
+    like `8GiB` ("": all that its control group allows), and may need containers or not.
+    """
 
     jobs: int | None
     memory: str
@@ -81,8 +86,11 @@ class Offer:
 
 
 async def settle(worker: DaskWorker, place: Place, *, containers: bool) -> None:
-    """Make a worker of `dask worker`, which has not joined yet, offer what tasks want: as many at a time as it has
-    threads. Raises EnvironmentLacking `nanny` in a process that may not have children."""
+    """Make a worker of `dask worker`, which has not joined yet, offer what tasks want.
+
+    It offers as many tasks at a time as it has threads. Raises EnvironmentLacking `nanny` in a process that may not
+    have children.
+    """
     if multiprocessing.current_process().daemon:
         raise EnvironmentLacking(
             "nanny",
@@ -96,8 +104,10 @@ async def settle(worker: DaskWorker, place: Place, *, containers: bool) -> None:
 
 
 def join(address: str, place: Place, offer: Offer, progress: Progress, *, patience: float | None = None) -> None:
-    """Work for the scheduler at `address` (`tcp://HOST:PORT`, `tls://…`) until SIGTERM or SIGINT, or until it says to
-    go. A scheduler that is not there is waited for, also one that was, for at most `patience` seconds.
+    """Work for the scheduler at `address` (`tcp://HOST:PORT`, `tls://…`) until told to stop.
+
+    It ends at SIGTERM or SIGINT, or when the scheduler says to go. A scheduler that is not there is waited for, also
+    one that was, for at most `patience` seconds.
 
     Raises EnvironmentLacking `no-scheduler` when they have passed.
     """

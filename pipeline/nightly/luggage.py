@@ -1,4 +1,7 @@
-"""The files that a task reads, taken to the worker that does it: so a worker needs no checkout of the catalogue."""
+"""The files that a task reads, packed and taken to the worker that does it.
+
+So a worker needs no checkout of the catalogue.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,10 @@ _MEMBER_COST = 512
 
 
 def files_of_recipe(recipe: Recipe) -> tuple[Path, ...]:
-    """The files and folders that building and testing a recipe may read: its own, its templates, and those of what it
-    is built from."""
+    """Return the files and folders that building and testing a recipe may read.
+
+    They are its own, its templates, and those of what it is built from.
+    """
     return tuple(dict.fromkeys(path for one in _chain(recipe) for path in _read_by(one)))
 
 
@@ -54,9 +59,11 @@ def _read_by(recipe: Recipe) -> Iterator[Path]:
 
 
 def pack(files: Iterable[Path]) -> bytes:
-    """Files and folders under their absolute paths. Links are followed as long as they stay in their folder; what leads
-    out of it, is no regular file or is not there is left out: the task that wants it says so. Raises UsageError
-    `files-too-large`."""
+    """Pack files and folders, under their absolute paths, into a compressed tar archive.
+
+    Links are followed as long as they stay in their folder; what leads out of it, is no regular file or is not there is
+    left out: the task that wants it says so. Raises UsageError `files-too-large`.
+    """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1, dereference=True) as archive:
         for path in files:
@@ -85,7 +92,10 @@ def _add(archive: tarfile.TarFile, path: Path) -> Iterator[Path]:
 
 
 def _add_folder(archive: tarfile.TarFile, top: Folder, inner: Path, above: tuple[int, ...]) -> Iterator[Path]:
-    """`inner` is below `top`; `above` are the inodes of the folders around it: a link to one is a circle."""
+    """Add a folder with all in it; yields the path of each file that was added.
+
+    `inner` is below `top`; `above` are the inodes of the folders around it: a link to one is a circle.
+    """
     whole = top.path / inner
     inode = whole.stat().st_ino
     if inode in above or len(above) > FOLDER_DEPTH:

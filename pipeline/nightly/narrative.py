@@ -1,5 +1,8 @@
-"""The narrative of a night: a catalogue is planned, what changed is built, tested and published in the order in which
-it is built from one another, and what became of all of it is told. Start reading at `nightly`."""
+"""The run of a night over a catalogue. Start reading at `nightly`.
+
+A catalogue is planned, what changed is built, tested and published in the order in which it is built from one another,
+and what became of all of it is told.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,12 @@ ANY_NAME = "any"
 
 @dataclass(frozen=True, slots=True)
 class NightOrder:
-    """What is asked for: the catalogue's folders or recipes, which products of it, and how they are made.
-    `write_locks`: put the locks of tonight beside the recipes. `destination` is the mirror as it was typed: everybody
-    reads the pages, and where a relative path begins is this machine's business."""
+    """The settings of a night: the catalogue, the products to take, and how they are made.
+
+    The catalogue is given by its folders or recipes. `write_locks`: put the locks of tonight beside the recipes.
+    `destination` is the mirror as it was typed: everybody reads the pages, and where a relative path begins is this
+    machine's business.
+    """
 
     catalogue: tuple[Path, ...]
     making: Making
@@ -48,8 +54,11 @@ class NightOrder:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a night would do about a product: `action` is `build`, `test`, `nothing`, `failed`, `resolve` where a worker
-    has to look whether anything changed, or `after NAME` where that depends on what it is built from."""
+    """The action that a night would take for a product.
+
+    `action` is `build`, `test`, `nothing`, `failed`, `resolve` where a worker has to look whether anything changed, or
+    `after NAME` where that depends on what it is built from.
+    """
 
     product: Product
     action: str
@@ -64,8 +73,11 @@ class Done:
 
 
 def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], former: Mapping[str, Product]) -> Done:
-    """Plan, build, test and publish a catalogue. `crew_of` calls the crew when there is something to do; `former` is
-    what the last night said of each product. What fails is told in the night, and keeps only what is built from it."""
+    """Plan, build, test and publish a catalogue.
+
+    `crew_of` calls the crew when there is something to do; `former` is what the last night said of each product. What
+    fails is told in the night, and keeps only what is built from it.
+    """
     began = workshop.clock()
     with _mirror(order, workshop, create=True) as mirror:
         planner = plan_catalogue(order, workshop, mirror, former)
@@ -93,14 +105,20 @@ def nightly(order: NightOrder, workshop: Workshop, crew_of: Callable[[], Crew], 
 def plan_catalogue(
     order: NightOrder, workshop: Workshop, mirror: Mirror | None, former: Mapping[str, Product]
 ) -> Planner:
-    """Read the catalogue and choose from it. Both a night and `--plan` begin so, and then decide about each product."""
+    """Read the catalogue and select the wanted products.
+
+    Both a night and `--plan` begin so, and then decide about each product.
+    """
     planner = Planner(load_catalogue(order.catalogue), order.making, workshop, mirror, former)
     planner.catalogue = select(planner.catalogue, order.wanted, planner.packages)
     return planner
 
 
 def plan(order: NightOrder, workshop: Workshop, former: Mapping[str, Product]) -> tuple[Planned, ...]:
-    """What a night would do, in the order in which it would. Nothing is built and nothing published."""
+    """Return what a night would do, in the order in which it would.
+
+    Nothing is built and nothing published.
+    """
     with _mirror(order, workshop, create=False) as mirror:
         planner = plan_catalogue(order, workshop, mirror, former)
         planned: dict[str, Planned] = {}
@@ -144,7 +162,10 @@ def _mirror(order: NightOrder, workshop: Workshop, *, create: bool) -> Iterator[
 
 @dataclass(slots=True)
 class _Shift:
-    """The night's work while it is under way. `before` is what stood on the mirror of what is made anew."""
+    """The state of a night's work while it is under way.
+
+    `before` is what stood on the mirror of what is made anew.
+    """
 
     order: NightOrder
     catalogue: Catalogue
@@ -178,7 +199,7 @@ class _Shift:
         return tuple(self._done[entry.name] for entry in self.catalogue.entries)
 
     def remember(self, products: Sequence[Product]) -> None:
-        """What was found out about products after they were done with."""
+        """Remember in the store what was found out about products after they were done with."""
         for product in products:
             kept = self._kept.get(product.name)
             if kept is not None and kept.product != product:

@@ -18,8 +18,10 @@ from pipeline.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be done: the pickled (act, work), so that the scheduler, which unpickles what it hands on, need not
-    know what a night is; and the packed files that it reads."""
+    """A task as it is sent: the pickled (act, work), and the packed files that it reads.
+
+    It is pickled so that the scheduler, which unpickles what it hands on, need not know what a night is.
+    """
 
     # Not in `repr`: a worker of Dask's writes the arguments of a task that raised into its log.
     work: bytes = field(repr=False)
@@ -27,7 +29,10 @@ class Order:
 
     @classmethod
     def of(cls, act: Act, work: object, files: Iterable[Path]) -> Self:
-        """Raises UsageError `files-too-large`, and `path-relative` where the work holds a relative path."""
+        """Pickle (act, work), and pack the files.
+
+        Raises UsageError `files-too-large`, and `path-relative` where the work holds a relative path.
+        """
         refuse_relative(work)
         return cls(pickle.dumps((act, work)), pack(files))
 

@@ -1,4 +1,7 @@
-"""The digest of relbuild's own files: what another relbuild is told by, whether or not somebody raised a format."""
+"""The digest of relbuild's own files.
+
+Another relbuild is told by it, whether or not somebody raised a format.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ def code_digest() -> Digest:
 
 
 def folder_digest(root: Path) -> Digest:
-    """The digest of the names and contents of all files below a folder, but for what Python compiles them to."""
+    """Return the digest of the names and contents of all files below a folder.
+
+    What Python compiles them to is left out.
+    """
     files = [path for path in root.rglob("*") if path.suffix != ".pyc" and path.is_file()]
     return Digest.of(canonical_json({str(path.relative_to(root)): str(Digest.of(path.read_bytes())) for path in files}))

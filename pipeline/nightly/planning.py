@@ -1,5 +1,8 @@
-"""What is to be done about each product: nothing, where what it is made from and tested with is what it was; else a
-job. One state of a platform's repositories is opened once and shared by all recipes."""
+"""The decisions of a night about each product of a catalogue.
+
+What is to be done is nothing, where what it is made from and tested with is what it was; else a job. One state of a
+platform's repositories is opened once and shared by all recipes.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +52,10 @@ from pipeline.sandbox import find_runtime
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done about a product: `job` if something is; else `product` as it stands, and `standing` to be
-    remembered of it."""
+    """The decision about a product: `job` if something is to be done.
+
+    Else `product` as it stands, and `standing` to be remembered of it.
+    """
 
     product: Product
     job: Job | None = None
@@ -77,8 +82,11 @@ class Offer:
 
 @dataclass(slots=True)
 class Planner:
-    """Decides about one product after the other. `former` is what the last night said, by product; `mirror` is None
-    where there is none yet; `remembered` is what the store knew, by product."""
+    """The planner of a night, which decides about one product after the other.
+
+    `former` is what the last night said, by product; `mirror` is None where there is none yet; `remembered` is what the
+    store knew, by product.
+    """
 
     catalogue: Catalogue
     making: Making
@@ -98,7 +106,7 @@ class Planner:
 
     @property
     def states(self) -> tuple[RepositoryState, ...]:
-        """What the repositories offered that were looked at."""
+        """The states of the repositories that were looked at, as they offered them."""
         found = []
         for offer in self._offers.values():
             opened = {one.repository.id: one.repomd for one in offer.repositories}
@@ -117,8 +125,10 @@ class Planner:
         return tuple(found)
 
     def plan(self, entry: Entry) -> Product:
-        """The product as it stands before anything is done. Raises RelbuildError if the recipe is wrong, or its
-        platform cannot be used."""
+        """Return the product as it stands before anything is done.
+
+        Raises RelbuildError if the recipe is wrong, or its platform cannot be used.
+        """
         if entry.recipe is None:
             assert entry.error is not None
             raise entry.error
@@ -138,7 +148,7 @@ class Planner:
         )
 
     def last(self, name: str) -> Product | None:
-        """What the night before said of a product."""
+        """Return the product as the night before reported it."""
         known = self._recalled(name) if self.mirror else None
         return known.product if known is not None and known.product is not None else self.former.get(name)
 
@@ -152,8 +162,10 @@ class Planner:
             self.workshop.progress.warn(text)
 
     def packages(self, entry: Entry) -> Collection[str] | None:
-        """The names of the packages of an entry's image: as the last night said, else as its lock and those of what it
-        is built from say; None if nobody knows."""
+        """Return the names of the packages of an entry's image, None if nobody knows.
+
+        They are as the last night said, else as its lock and those of what it is built from say.
+        """
         known = self.last(entry.name)
         if known is not None and known.published.packages:
             return {package.name for package in known.published.packages}
@@ -166,8 +178,10 @@ class Planner:
         return names
 
     def as_known(self, entry: Entry, product: Product | None) -> Product:
-        """A product of which nothing can be done tonight, with all that is known of what stands there. `product` is
-        None where not even its platform is known."""
+        """Return a product of which nothing can be done tonight, with all that is known of it.
+
+        What is known is what stands there. `product` is None where not even its platform is known.
+        """
         last = self.last(entry.name)
         if product is None:
             run = ProductRun(Outcome.FAILED, "")
@@ -177,8 +191,11 @@ class Planner:
         return replace(product, published=last.published)
 
     def decide(self, entry: Entry, product: Product, parent: Product | None, locks: Mapping[str, str]) -> Decision:
-        """What is to be done about a product. `parent` is what became tonight of what it is built from, `locks` the
-        texts of the locks of all that was decided before. Raises RelbuildError."""
+        """Decide what is to be done about a product.
+
+        `parent` is what became tonight of what it is built from, `locks` the texts of the locks of all that was decided
+        before. Raises RelbuildError.
+        """
         recipe = entry.recipe
         assert recipe is not None
         offer = self._offer(entry, product)
@@ -217,8 +234,10 @@ class Planner:
         return Decision(product, job, standing)
 
     def _locks(self, entry: Entry, standing: Standing | None, locks: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-        """The locks of what a product is built from and whose layers it shares, and its own former one: account numbers
-        and groups of packages stay."""
+        """Return the locks from which account numbers and groups of packages are kept.
+
+        They are those of what a product is built from and whose layers it shares, and its own former one.
+        """
         below = [(one.name, locks[one.name]) for one in self.catalogue.below(entry.name) if locks.get(one.name)]
         shared = [(one.path.stem, locks[one.name]) for one in self.catalogue.followed(entry) if locks.get(one.name)]
         return (*shared, *([(entry.name, standing.record.lock)] if standing else []), *below)
@@ -262,7 +281,10 @@ class Planner:
         return self._runtime
 
     def _offer(self, entry: Entry, product: Product) -> Offer:
-        """The platform as it is tonight, read once. Raises what reading it raises, for each product anew."""
+        """Return the platform as it is tonight, read once.
+
+        Raises what reading it raises, for each product anew.
+        """
         name = (product.platform, product.arch)
         if name not in self._offers:
             assert entry.recipe is not None
@@ -297,7 +319,10 @@ class Planner:
             )
 
     def _resolved(self, entry: Entry, recipe: Recipe, offer: Offer, standing: Standing | None) -> str:
-        """The lock of tonight, as text: resolved anew with the account numbers that were, or the committed one."""
+        """Return the lock of tonight, as text.
+
+        It is resolved anew with the account numbers that were, or the committed one.
+        """
         now = inputs(recipe, offer.platform, offer.arch, offer.keys)
         path = lock_path(entry.path)
         lock = read_lock(path)
@@ -331,8 +356,11 @@ class Planner:
     # --- what stands on the mirror ----------------------------------------------------------------
 
     def _standing(self, product: Product) -> Standing | None:
-        """What stands on the mirror, from the store's memory if the mirror still has it, else from what is attested
-        there. None: nothing, or nothing that can be compared with."""
+        """Return the product as it is published on the mirror.
+
+        It comes from the store's memory if the mirror still has it, else from what is attested there. None: nothing, or
+        nothing that can be compared with.
+        """
         if self.mirror is None:
             return None
         repository = self.mirror.repository(product.name)
@@ -378,7 +406,10 @@ def _why(standing: Standing | None, changed: frozenset[str]) -> str:
 
 
 def _only_tests(job: Job, standing: Standing, changed: frozenset[str], nothing: str) -> Decision:
-    """What is to be done where the image would be the same: test it again if its checks are others, else `nothing`."""
+    """Decide about a product whose image would be the same.
+
+    Test it again if its checks are others, else `nothing`.
+    """
     if changed:
         again = replace(job, test_only=True, why=f"{in_words(sorted(changed))} changed")
         return Decision(job.product, again, standing)

@@ -1,6 +1,7 @@
-"""A night in which nothing changed at all: what the last night read is read again, byte for byte, and what it came to
-is told again. Recipes are not parsed, nothing is resolved, and most of the program is not loaded: this is what most
-nights come to, and it takes a fraction of a second.
+"""The check that nothing changed since the last night, byte for byte.
+
+What the last night read is read again, and what it came to is told again. Recipes are not parsed, nothing is resolved,
+and most of the program is not loaded: this is what most nights come to, and it takes a fraction of a second.
 
 Nothing is believed here that a whole night would not believe: a repomd.xml whose signature held yesterday is today's if
 its bytes are the same. Where anything differs, or a platform is found by metalinks (whose bytes differ from hour to
@@ -46,9 +47,12 @@ files are watched."""
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What a night read. `made` is the digest of what it was asked for and of the program; `files` are (path, digest or
-    `missing`), `folders` (path, digest of the names in it), `documents` (URL, digest), `programs` (path, size and time
-    of change), `variables` (name of an environment variable, digest of its value), `tags` (product, tag, digest)."""
+    """A snapshot of all that a night read.
+
+    `made` is the digest of what it was asked for and of the program; `files` are (path, digest or `missing`), `folders`
+    (path, digest of the names in it), `documents` (URL, digest), `programs` (path, size and time of change),
+    `variables` (name of an environment variable, digest of its value), `tags` (product, tag, digest).
+    """
 
     made: Digest
     files: tuple[tuple[str, str], ...]
@@ -75,8 +79,11 @@ Resolve = Callable[[str, str], Digest | None]
 
 
 def asked(words: object) -> Digest:
-    """The digest of what a night is asked for (JSON values) and of the program that does it, to its last byte: so a
-    relbuild that changed anywhere does a whole night, which compares formats and decides."""
+    """Return the digest of a night's settings (JSON values) and of the program that does it.
+
+    The program counts to its last byte: so a relbuild that changed anywhere does a whole night, which compares formats
+    and decides.
+    """
     libraries = [importlib.metadata.version(name) for name in _LIBRARIES]
     return identity(
         "asked", FORMAT, words=words, libraries=libraries, python=platform.python_version(), relbuild=code_digest()
@@ -92,7 +99,10 @@ def again(
     get: Get,
     resolve: Resolve,
 ) -> Night | None:
-    """Tonight, if nothing that the last night read is another now, and None if something is or may be."""
+    """Return tonight's result if nothing that the last night read is another now.
+
+    Returns None if something is or may be.
+    """
     began = clock()
     remembered = _recall(store, made)
     if remembered is None or not _holds(remembered.watch, environment, get, resolve):
@@ -115,7 +125,10 @@ def watch(
     environment: Mapping[str, str],
     tags: Sequence[tuple[str, str, Digest]],
 ) -> Watch:
-    """What is to be looked at next time. Variables are those that any of the files names."""
+    """Take a snapshot of all that the next night is to compare.
+
+    Variables are those that any of the files names.
+    """
     every = sorted({os.fspath(path) for path in files})
     named: set[str] = set()
     for path in every:
@@ -151,7 +164,7 @@ def _recall(store: Store, made: Digest) -> Remembered | None:
 
 
 def _holds(seen: Watch, environment: Mapping[str, str], get: Get, resolve: Resolve) -> bool:
-    """Is everything as it was? What costs least is looked at first."""
+    """Return True if everything is as it was. What costs least is looked at first."""
     return (
         all(_value(name, environment) == value for name, value in seen.variables)
         and all(_stamp(path) == stamp for path, stamp in seen.programs)

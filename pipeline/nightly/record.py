@@ -1,5 +1,7 @@
-"""What is kept of a product from night to night: signed beside its image on the mirror, and in the store so that the
-mirror need not be asked."""
+"""The record of a product that is kept from night to night.
+
+It is signed beside its image on the mirror, and in the store so that the mirror need not be asked.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,10 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What an image that passed was made from and tested with: `facts` by name, the names of the `templates` that took
-    part, and the `lock` as text."""
+    """The inputs that an image that passed was made from and tested with.
+
+    `facts` by name, the names of the `templates` that took part, and the `lock` as text.
+    """
 
     facts: tuple[tuple[str, str], ...]
     templates: tuple[str, ...]
@@ -41,8 +45,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A product as it stands on a mirror: its record, the image's digest and its immutable tag, and what the last night
-    said of it (None: nobody knows)."""
+    """A product as it stands on a mirror.
+
+    Its record, the image's digest and its immutable tag, and what the last night said of it (None: nobody knows).
+    """
 
     record: Record
     digest: Digest
@@ -60,8 +66,10 @@ def predicate(record: Record) -> bytes:
 def attested_record(
     repository: Repository, image: Digest, key: VerifyingKey, warn: Callable[[str], None]
 ) -> Record | None:
-    """The newest record that `key` attests of an image, in this release's form or another's; None if there is none that
-    can be read, and `warn` is told why."""
+    """Return the newest record that `key` attests of an image.
+
+    It is in this release's form or another's; None if there is none that can be read, and `warn` is told why.
+    """
     good, _ = find_attested(repository, image, LOCK, key)
     why = ""
     for one in reversed(good):

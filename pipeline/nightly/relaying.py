@@ -1,4 +1,7 @@
-"""Progress that crosses a process: what a worker reports is told as plain events, and heard where people watch."""
+"""Progress that crosses a process.
+
+What a worker reports is told as plain events, and heard where people watch.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ RUNNING_LIMIT = 1000
 
 
 class Kind(StrEnum):
-    """What happened."""
+    """The kinds of progress events."""
 
     START = "start"
     ADVANCE = "advance"
@@ -31,8 +34,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened to one task, which `number` tells from others of the same worker. `text` is the label,
-    the note or the warning; `amount` how much was done in all, or at START the total."""
+    """A progress event of one task.
+
+    `number` tells the task from others of the same worker. `text` is the label, the note or the warning; `amount` how
+    much was done in all, or at START the total.
+    """
 
     kind: Kind
     number: int = 0
@@ -95,7 +101,10 @@ class Relay:
 
 @dataclass(slots=True)
 class Listener:
-    """Hears the events of one worker's work and reports them to `progress`, labels preceded by `name`."""
+    """The receiver of the progress events of one worker's work.
+
+    Hears them and reports them to `progress`, labels preceded by `name`.
+    """
 
     progress: Progress
     name: str
@@ -148,8 +157,11 @@ class _Timed:
 
 @dataclass(slots=True)
 class Logged:
-    """A Progress that passes everything on to `inner`, and keeps the last `limit` lines as people would have read them
-    and how long each stage took, from its first beginning to its last end. `clock` gives seconds."""
+    """A Progress that passes everything on to `inner`, and keeps a log.
+
+    The log is the last `limit` lines as people would have read them and how long each stage took, from its first
+    beginning to its last end. `clock` gives seconds.
+    """
 
     inner: Progress
     clock: Callable[[], float]

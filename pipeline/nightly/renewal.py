@@ -1,4 +1,7 @@
-"""A night renews what is signed of its products' tags before it is too old to be believed, also one without changes."""
+"""Renewal of what is signed of the products' tags, before it is too old to be believed.
+
+A night renews it, also one without changes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from pipeline.release.renew import renew
 
 
 def renew_tags(products: Sequence[Product], making: Making, mirror: Mirror | None, workshop: Workshop) -> None:
-    """Renew what is due of products that stand on the mirror. What cannot be is warned of: the next night does it."""
+    """Renew what is due of products that stand on the mirror.
+
+    What cannot be is warned of: the next night does it.
+    """
     destination, now = str(making.to), int(workshop.clock() * 1000)
     standing = {product.name: product for product in products if product.published.digest is not None}
     waiting = due(workshop.store, destination, standing, now)

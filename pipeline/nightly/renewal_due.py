@@ -1,4 +1,7 @@
-"""When what is signed of a product's tags is to be renewed, as the store remembers it: a quiet night asks no more."""
+"""The times when what is signed of products' tags is to be renewed.
+
+The store remembers them: a quiet night asks no more.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from pipeline.store import Store
 
 
 def due(store: Store, destination: str, products: Iterable[str], now: int) -> tuple[str, ...]:
-    """The products of whose tags something is to be renewed at `now` (milliseconds since the epoch), or of which nobody
-    knows."""
+    """Return the products of whose tags something is to be renewed at `now`.
+
+    Those of which nobody knows are among them. `now` is in milliseconds since the epoch.
+    """
 
     def is_due(product: str) -> bool:
         known = store.recall(_name(destination, product))

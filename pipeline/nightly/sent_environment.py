@@ -1,4 +1,6 @@
-"""The environment variables that go to a cluster's workers: those that relbuild reads there, and no others.
+"""The environment variables that are sent to a cluster's workers.
+
+They are those that relbuild reads there, and no others.
 
 A worker makes, tests and publishes a product, so it needs what finds repositories, registries and the key's password.
 All else that a CI job carries (credentials of clouds and of forges, tokens) stays where the night was started.
@@ -42,8 +44,10 @@ READ: Mapping[str, Form] = MappingProxyType(
 
 
 def sent_environment(environment: Mapping[str, str], named: Collection[str]) -> dict[str, str]:
-    """The part of `environment` that workers get: what relbuild reads, and the variables `named` by the definitions of
-    the repositories and by `--send-env`."""
+    """Return the part of `environment` that workers get.
+
+    It is what relbuild reads, and the variables `named` by the definitions of the repositories and by `--send-env`.
+    """
     sent: dict[str, str] = {}
     for name, value in environment.items():
         if name in READ:

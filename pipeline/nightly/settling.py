@@ -1,4 +1,4 @@
-"""Is what a night resolved what stands on the mirror already?"""
+"""Comparison of a night's lock with the published one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pipeline.resolve import parse_lock
 
 
 def same_packages(before: str, now: str) -> bool:
-    """Do two locks, as text, come to the same bytes: the same packages in the same layers, in the same order, on the
-    same image? Which repository they came from, or what else there is by now, makes no difference."""
+    """Return True if two locks, as text, come to the same bytes.
+
+    They do with the same packages in the same layers, in the same order, on the same image. Which repository they came
+    from, or what else there is by now, makes no difference.
+    """
     return _bytes_of(before) == _bytes_of(now)
 
 

@@ -29,7 +29,10 @@ class _Answer:
 
 
 def result_bytes(ended: Ended) -> bytes:
-    """The answer as JSON; one that is too large, or of a kind that no task returns, says so instead."""
+    """Return a task's result as JSON.
+
+    One that is too large, or of a kind that no task returns, says so instead.
+    """
     worked = ended.result if isinstance(ended.result, Worked) else None
     text = ended.result if isinstance(ended.result, str) else None
     if ended.result is not None and worked is None and text is None:

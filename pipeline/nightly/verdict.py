@@ -1,4 +1,4 @@
-"""What a night comes to: its exit code, and which security fixes are lacking for too long."""
+"""The exit code of a night, and the security fixes that are lacking for too long."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ FAILED_EXIT = 1
 
 
 def judged(night: Night, threshold: Threshold | None) -> Night:
-    """The night with its exit code: what failed counts more than what is lacking. Which fixes are lacking for too long
-    depends on the day, so it is asked each night, whatever else is known."""
+    """Return the night with its exit code.
+
+    What failed counts more than what is lacking. Which fixes are lacking for too long depends on the day, so it is
+    asked each night, whatever else is known.
+    """
     exceeded = []
     for product in night.products:
         for fix in exceeding(threshold, product.published.missing, night.ended) if threshold else ():
@@ -29,5 +32,5 @@ def judged(night: Night, threshold: Threshold | None) -> Night:
 
 
 def something_failed(night: Night) -> bool:
-    """Is there a product that could not be brought up to date?"""
+    """Return True if a product could not be brought up to date."""
     return any(product.run.outcome in (Outcome.FAILED, Outcome.BLOCKED) for product in night.products)

@@ -1,4 +1,7 @@
-"""What a night read, so that the next one can tell at once whether any of it is another."""
+"""The list of all that a night read, for the snapshot that the next night compares.
+
+So the next one can tell at once whether any of it is another.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,10 @@ TEMPLATES = "templates"
 def watched(
     planner: Planner, products: tuple[Product, ...], places: tuple[Path, ...], made: Digest, get: Get
 ) -> Watch | None:
-    """Everything that a night has read of which nothing failed; None if it cannot be told by bytes: a metalink's differ
-    from hour to hour."""
+    """Return a snapshot of everything that a night has read of which nothing failed.
+
+    None if it cannot be told by bytes: a metalink's differ from hour to hour.
+    """
     making = planner.making
     files: set[Path] = {making.repositories}
     folders = {place for place in places if place.is_dir()}
@@ -68,6 +73,6 @@ def watched(
 
 
 def _template_folders(sources: tuple[Path, ...]) -> Iterator[Path]:
-    """Where templates are looked for, also where there is no such folder yet."""
+    """Yield the folders in which templates are looked for, also those that do not exist yet."""
     for source in sources:
         yield from (source.parent, source.parent / TEMPLATES, source.parent.parent / TEMPLATES)

@@ -1,4 +1,6 @@
-"""Which workers of a cluster get tasks: those that neither fail for what their machine lacks nor have fallen silent.
+"""The health of a cluster's workers, which decides whether they get tasks.
+
+Those get tasks that neither fail for what their machine lacks nor have fallen silent.
 
 A worker whose machine is at fault (no control groups, a full store, a broken disk) fails a task sooner than others end
 one, so it would draw one task after the other. A fault suspends its worker at once, and the task is tried on another.
@@ -53,8 +55,11 @@ class WorkerHealth:
             self._suspended.pop(worker, None)
 
     def look(self, seen: Mapping[str, float], now: float) -> tuple[str, ...]:
-        """Take note of when the scheduler last heard each worker, by any clock that only it reads, at the time `now` of
-        this process's. The workers that have fallen silent since the last look."""
+        """Take note of when the scheduler last heard each worker.
+
+        `seen` has times of any clock that only the scheduler reads, `now` is the time of this process's clock. Returns
+        the workers that have fallen silent since the last look.
+        """
         fallen = []
         for worker, beat in seen.items():
             known = self._beats.get(worker)
@@ -69,7 +74,9 @@ class WorkerHealth:
         return tuple(fallen)
 
     def usable(self, able: Collection[str], tried: Collection[str]) -> tuple[str, ...]:
-        """Of the workers that are `able` to do a task, those that it may be given to, sorted: none of those that it was
-        `tried` on, and suspended ones only where there is no other."""
+        """Return the workers, of those that are `able` to do a task, that it may be given to.
+
+        Sorted: none of those that it was `tried` on, and suspended ones only where there is no other.
+        """
         left = [one for one in able if one not in tried and one not in self._faulty and one not in self._silent]
         return tuple(sorted([one for one in left if one not in self._suspended] or left))

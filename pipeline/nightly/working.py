@@ -1,4 +1,7 @@
-"""One product of a night, made by one worker: resolved if need be, built, tested, published. Start at `work`."""
+"""One product of a night, made by one worker. Start at `work`.
+
+It is resolved if need be, built, tested, published.
+"""
 
 from __future__ import annotations
 
@@ -85,9 +88,12 @@ class Making:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One product to be made. `locks` are (product, text): its own, "" if it is to be resolved here, and those of what
-    it is built from; `parent` is the digest of the image that it is built from, as it was published. `facts` are its
-    inputs, `standing` what is on the mirror. `test_only`: only its checks are others."""
+    """The task to make one product.
+
+    `locks` are (product, text): its own, "" if it is to be resolved here, and those of what it is built from; `parent`
+    is the digest of the image that it is built from, as it was published. `facts` are its inputs, `standing` what is on
+    the mirror. `test_only`: only its checks are others.
+    """
 
     product: Product
     recipe: AbsolutePath
@@ -110,7 +116,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """What came of a job, and what is to be kept of it: None where it failed."""
+    """The result of a job, and what is to be kept of it: None where it failed."""
 
     product: Product
     standing: Standing | None
@@ -118,7 +124,10 @@ class Worked:
 
 
 def work(job: object, progress: Progress) -> object:
-    """Do one job: a function of its own process. What fails is told in the product, never raised."""
+    """Perform one job: a function of its own process.
+
+    What fails is told in the product, never raised.
+    """
     assert isinstance(job, Job)
     job = _here(job)
     clock = job.making.clock
@@ -139,7 +148,10 @@ def work(job: object, progress: Progress) -> object:
 
 
 def _failed(job: Job, error: Exception, logged: Logged) -> Product:
-    """The product with what was raised. A defect of relbuild fails one product, and the page shows where it is."""
+    """Return the product with what was raised as its failure.
+
+    A defect of relbuild fails one product, and the page shows where it is.
+    """
     known = relbuild_error(error)
     if known is not None:
         return _as_given(failed(job.product, known, job.making, log=tuple(logged.lines)), job)
@@ -156,7 +168,10 @@ def _failed(job: Job, error: Exception, logged: Logged) -> Product:
 
 
 def _here(job: Job) -> Job:
-    """The job as a worker of a cluster does it: with its own store, and the giver's files where they stand here."""
+    """Return the job as a worker of a cluster does it.
+
+    It has the worker's own store, and the giver's files where they stand here.
+    """
     here, making = HERE.get(), job.making
     if here is None:
         return job
@@ -185,8 +200,10 @@ def _with_failure(product: Product, why: str, failure: Failure) -> Product:
 
 
 def _as_given(product: Product, job: Job) -> Product:
-    """A failure that names files as whoever asked for the night names them: neither by where the worker keeps them nor
-    by absolute paths where relative ones were given."""
+    """Return a product whose failure names files as whoever asked for the night names them.
+
+    They are named neither by where the worker keeps them nor by absolute paths where relative ones were given.
+    """
     here, failure = HERE.get(), product.run.failure
     assert failure is not None
     given = Path(product.recipe).parent
@@ -216,7 +233,7 @@ def _stage(error: RelbuildError) -> Stage:
 
 
 def command_for(product: Product, making: Making) -> str:
-    """What a person types to see a failure again."""
+    """Return the command that a person types to see a failure again."""
     mode = "--locked" if making.locked else "--upgrade"
     words = ["relbuild", "build", product.recipe, mode, "--retest"]
     words += ["--platform", making.platform] if making.platform else []
@@ -227,7 +244,10 @@ def command_for(product: Product, making: Making) -> str:
 
 
 def signing_key(making: Making, progress: Progress) -> SigningKey:
-    """The key that signs, its password from the environment. Raises UsageError, EnvironmentLacking."""
+    """Load the key that signs, its password from the environment.
+
+    Raises UsageError, EnvironmentLacking.
+    """
     assert making.key is not None
     return load_signing_key(making.key, password_of(making), progress=progress)
 
@@ -305,7 +325,10 @@ class _Worker:
         )
 
     def _demand_parent(self, locked: Locked) -> None:
-        """Is the child built on the very image that was published tonight?"""
+        """Refuse a child that is not built on the very image that was published tonight.
+
+        Raises VerificationError `parent-differs`.
+        """
         if self.job.parent is not None and locked.parent is not None and locked.parent.digest != self.job.parent:
             raise VerificationError(
                 "parent-differs",
@@ -317,7 +340,10 @@ class _Worker:
     # --- nothing new, or only the checks ----------------------------------------------------------
 
     def _unchanged(self, recipe: Recipe, locked: Locked) -> Worked | None:
-        """What is to be said where the resolution is the former one: nothing changed, or the checks did."""
+        """Return the result where the resolution is the former one, else None.
+
+        It says that nothing changed, or that the checks did.
+        """
         standing, facts = self.job.standing, dict(self.job.facts)
         if standing is None or self.job.making.retest:
             return None
@@ -442,7 +468,7 @@ class _Worker:
 
 
 def why_built(standing: Standing | None, lock: str, facts: Mapping[str, str]) -> str:
-    """Why a product is built, in words."""
+    """Return the reason why a product is built, in words."""
     if standing is None:
         return "it was not published yet"
     changed = [name for name in differing(standing.record.inputs, facts) if name != OFFER]
