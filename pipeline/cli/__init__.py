@@ -1,7 +1,9 @@
-"""The command line: argv, environment, clock, printing and exit codes. The library raises; this room prints.
+"""The command line: argv, environment, clock, printing and exit codes.
 
-What people read goes to stderr; stdout carries one machine-readable result with `--json`, or the answer that
-was asked for (`explain`, `schema`, `inspect`).
+The library raises; this room prints.
+
+What people read goes to stderr; stdout carries one machine-readable result with `--json`, or the answer that was asked
+for (`explain`, `schema`, `inspect`).
 """
 
 import os

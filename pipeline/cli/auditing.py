@@ -105,7 +105,7 @@ def audit_command(
 
 
 def audit_as_lines(found: Audit) -> tuple[str, ...]:
-    """What was found, for people."""
+    """Format the result of an audit as lines for people."""
     return tuple(_lines(found))
 
 
@@ -138,7 +138,7 @@ def _image_lines(image: AuditedImage, now: int) -> Iterator[str]:
 
 
 def _notes(image: AuditedImage) -> Iterator[str]:
-    """What is not known, or odd."""
+    """Yield notes on what is not known of an audited image, or odd."""
     for repository, count in image.unjudged:
         name = f"repository {repository} has no advisories"
         if repository not in image.silent:
@@ -166,7 +166,7 @@ def _counted(missing: tuple[MissingFix, ...]) -> str:
 
 
 def _word(fix: MissingFix) -> str:
-    """How bad it is; of what is no security fix, what it is."""
+    """Return the severity of a missing security fix; of any other fix, its kind."""
     return (fix.severity or "of no severity") if fix.kind == SECURITY else fix.kind
 
 

@@ -221,7 +221,10 @@ def _night(request: Request, around: Surroundings) -> Night:
 
 
 def _words(request: Request) -> dict[str, object]:
-    """All that is asked for, but who makes it and how much at a time; and from where, because paths are relative."""
+    """Return the settings of a night that its result depends on.
+
+    They are all that is asked for, but who makes it and how much at a time; and from where, because paths are relative.
+    """
     given = {
         field.name: str(getattr(request, field.name))
         for field in dataclasses.fields(request)
@@ -233,7 +236,7 @@ def _words(request: Request) -> dict[str, object]:
 
 @contextlib.contextmanager
 def _tags(to: Address, around: Surroundings) -> Iterator[Resolve]:
-    """What tags of the mirror point to."""
+    """Open the mirror for a block, and yield the function that resolves its tags."""
     if not to.form.exists(to):
         yield lambda product, tag: None
         return

@@ -1,4 +1,7 @@
-"""What every command has: its options by one name each, what the process was started with, and how it ends."""
+"""The parts that every command has.
+
+Its options by one name each, what the process was started with, and how it ends.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +89,7 @@ SubjectArgument = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the process was started with, read here and nowhere else."""
+    """The state that the process was started with, read here and nowhere else."""
 
     progress: Progress
     as_json: bool
@@ -109,7 +112,7 @@ class Surroundings:
         return Store.open(a_folder(store or cache / "store"), key=given_key(environment), tell=self.progress.warn)
 
     def workshop(self, store: Path | None, *, offline: bool = False, runtime: str | None = None) -> Workshop:
-        """Where the command works, its store opened."""
+        """Return the environment that the command works in, with its store opened."""
         # Here and not above, as in `order`: what is needed to build takes longer to load than many commands to run.
         from pipeline.gather import Workshop
 
@@ -146,7 +149,10 @@ def perform(act: Callable[[Surroundings], int], look: Look, as_json: bool) -> No
 
 
 def a_folder(path: Path) -> Path:
-    """`path`, which is a directory, or can become one. Raises UsageError `not-a-directory` before any work is done."""
+    """Return `path`, which is a directory, or can become one.
+
+    Raises UsageError `not-a-directory` before any work is done.
+    """
     standing = next((one for one in (path, *path.parents) if os.path.lexists(one)), path)
     if os.path.lexists(standing) and not standing.is_dir():
         raise UsageError(
@@ -157,8 +163,10 @@ def a_folder(path: Path) -> Path:
 
 
 def tell(error: RelbuildError) -> int:
-    """Tell people of an error after the answer was given, which says it in its own way: stdout has one JSON value. The
-    status to exit with."""
+    """Tell people of an error after the answer was given; returns the status to exit with.
+
+    The answer says the error in its own way: stdout has one JSON value.
+    """
     return report_error(error, as_json=False)
 
 
@@ -187,7 +195,10 @@ def order(
     full: bool = False,
     sources: bool = False,
 ) -> Order:
-    """What a person asks for, with the recipe and the file of platforms found."""
+    """Return the build options that a person asks for.
+
+    The recipe and the file of platforms are found.
+    """
     from pipeline.gather import Order
     from pipeline.recipes import find_recipe
 

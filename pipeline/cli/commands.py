@@ -1,4 +1,7 @@
-"""Which commands there are, in which file each is, and what it needs: known before any of them is imported."""
+"""The list of all commands, known before any of them is imported.
+
+In which file each is, and what it needs.
+"""
 
 from __future__ import annotations
 

@@ -23,6 +23,9 @@ StaleOption = Annotated[
 
 
 def identity_for(stated: str, rules: Path | None = None) -> ExpectedIdentity:
-    """The name that must have been signed: stated, or as the keeper's rules say in the file that is named. What the
-    mirror itself says is not asked: whoever can write to it could say anything."""
+    """Return the name that must have been signed.
+
+    It is stated, or as the keeper's rules say in the file that is named. What the mirror itself says is not asked:
+    whoever can write to it could say anything.
+    """
     return ExpectedIdentity(stated, load_rules(rules).identities if rules is not None else ())

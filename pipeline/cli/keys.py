@@ -41,7 +41,10 @@ def signing_key(path: Path, environment: Mapping[str, str], progress: Progress) 
 
 
 def verifying_key(path: Path, environment: Mapping[str, str], progress: Progress) -> VerifyingKey:
-    """A public key file, or the public half of a private one. Raises UsageError, EnvironmentLacking."""
+    """Load a public key file, or the public half of a private one.
+
+    Raises UsageError, EnvironmentLacking.
+    """
     return load_verifying_key(path, password(path, environment), progress=progress)
 
 

@@ -1,4 +1,7 @@
-"""Where the command line begins. Importing a file of this room puts its commands into the app."""
+"""The entry point of the command line.
+
+Importing a file of this room puts its commands into the app.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""What a night needs where something may have changed: loaded by `cataloguing` when it is not told at once that nothing
-has."""
+"""The part of `nightly` that is needed where something may have changed.
+
+It is loaded by `cataloguing` when it is not told at once that nothing has.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,10 @@ GIT_TIMEOUT = 60.0
 
 
 def whole_night(request: Request, around: Surroundings, made: Digest | None, get: Get) -> Night:
-    """The night itself. One of which nothing failed is kept under `made`, so that the next may be told at once."""
+    """Run the night itself.
+
+    One of which nothing failed is kept under `made`, so that the next may be told at once.
+    """
     workshop, order, environment = _prepared(request, around)
     former = _former(request, workshop)
     public = ""
@@ -74,7 +79,7 @@ def renew_night(request: Request, around: Surroundings, night: Night) -> None:
 
 
 def planned_night(request: Request, around: Surroundings) -> tuple[Planned, ...]:
-    """What it would do."""
+    """Return what the night would do."""
     workshop, order, _ = _prepared(request, around)
     return plan(order, workshop, _former(request, workshop))
 
@@ -123,8 +128,10 @@ def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOr
 
 
 def _named_by(repositories: Path) -> frozenset[str]:
-    """The environment variables that definitions of repositories name. Definitions that are wrong fail each product
-    later, with the error in full."""
+    """Return the environment variables that definitions of repositories name.
+
+    Definitions that are wrong fail each product later, with the error in full.
+    """
     try:
         return frozenset().union(*map(environment_names, load_platforms(repositories).values()))
     except RelbuildError:
@@ -137,8 +144,11 @@ def _runtime(named: str | None) -> str | None:
 
 
 def _fingerprint(key: Path | None, environment: dict[str, str], workshop: Workshop) -> str:
-    """Of the key that signs, public or private. Kept in the store, because an encrypted one takes a password and a
-    while. A password that a person types is for all workers of this night. Raises UsageError, EnvironmentLacking."""
+    """Return the fingerprint of the key that signs, public or private; "" without a key.
+
+    It is kept in the store, because an encrypted one takes a password and a while. A password that a person types is
+    for all workers of this night. Raises UsageError, EnvironmentLacking.
+    """
     if key is None:
         return ""
     name = identity("fingerprint", 1, file=digest_file(key))

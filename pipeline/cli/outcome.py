@@ -44,7 +44,10 @@ def report(error: BaseException, *, as_json: bool) -> int:
 
 
 def _answer(value: object) -> None:
-    """The error for programs. People were told it already, so that an unwritable stream ends nothing."""
+    """Print the error as JSON, for programs.
+
+    People were told it already, so that an unwritable stream ends nothing.
+    """
     try:
         print(json.dumps(value, indent=2), flush=True)
     except OSError:

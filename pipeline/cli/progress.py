@@ -1,4 +1,7 @@
-"""How progress looks: live bars on a terminal, plain lines elsewhere, JSON lines for programs. All on stderr."""
+"""Progress on stderr: live bars on a terminal, plain lines elsewhere, JSON for programs.
+
+The JSON is lines, one value each.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What was published, moved, copied, verified or found in the history: as lines for people, and as values."""
+"""The results of publishing, moving, copying, verifying and pruning.
+
+What was published, moved, copied, verified or found in the history: as lines for people, and as values.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _SHOWN = 12
 
 
 def published_as_lines(done: Publication) -> tuple[str, ...]:
-    """What a publication came to."""
+    """Format the result of a publication as lines for people."""
     return tuple(_published(done))
 
 
@@ -80,7 +83,7 @@ def move_as_json(move: Move) -> dict[str, object]:
 
 
 def moved_as_lines(moved: Moved) -> tuple[str, ...]:
-    """What promoting or rolling back came to."""
+    """Format the result of promoting or rolling back as lines for people."""
     what = f"{moved.repository}:{moved.tag}"
     if moved.moved is None:
         return (f"{what} points to {moved.digest} already",)
@@ -100,7 +103,7 @@ def moved_as_json(moved: Moved) -> dict[str, object]:
 
 
 def copied_as_lines(done: Copied) -> tuple[str, ...]:
-    """What was carried."""
+    """Format the result of a copy as lines for people: what was sent, and which tags moved."""
     carried = done.carried
     sent = sum(size for _, size in carried.uploaded)
     return (
@@ -123,7 +126,7 @@ def copied_as_json(done: Copied) -> dict[str, object]:
 
 
 def verified_as_lines(found: Verified) -> tuple[str, ...]:
-    """What was found to hold."""
+    """Format the result of a verification as lines for people."""
     return tuple(_verified(found))
 
 
@@ -220,7 +223,7 @@ def history_as_json(steps: tuple[Step, ...]) -> list[dict[str, object]]:
 
 
 def pruned_as_lines(done: Pruned) -> tuple[str, ...]:
-    """What went from a mirror, or would go."""
+    """Format what was removed from a mirror, or would be, as lines for people."""
     return tuple(_pruned(done))
 
 
@@ -250,7 +253,7 @@ def _pruned(done: Pruned) -> Iterator[str]:
 
 
 def undone_as_lines(done: Undone) -> tuple[str, ...]:
-    """What was brought back."""
+    """Format what was brought back to a mirror as lines for people."""
     return (
         f"{done.mirror}: {len(done.tags)} tags, {done.manifests} manifests and {done.blobs} blobs are back "
         f"(of {', '.join(done.stamps)})",

@@ -1,4 +1,4 @@
-"""What a night is asked for."""
+"""The settings of a night that a person asks for."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ class Request:
 
     @property
     def partial(self) -> bool:
-        """Is only a part of the catalogue asked for?"""
+        """True if only a part of the catalogue is asked for."""
         return bool(self.only or self.labels or self.containing or self.changed_since is not None)

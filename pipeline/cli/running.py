@@ -1,4 +1,7 @@
-"""Instances for a person at a terminal: what the options of `run` mean, logs as they come, stopping, shells."""
+"""Instances for a person at a terminal.
+
+What the options of `run` mean, logs as they come, stopping, shells.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ def order_of(
 
 
 def _variable(text: str, surroundings: Mapping[str, str]) -> tuple[str, str]:
-    """NAME=VALUE, or NAME with relbuild's own value: what stands on a command line, every user's `ps` shows."""
+    """Parse NAME=VALUE, or NAME with relbuild's own value.
+
+    The latter, because every user's `ps` shows what stands on a command line.
+    """
     name, separator, value = text.partition("=")
     if not name:
         raise _odd("--env", text, "NAME=VALUE, or NAME for the value that it has here")
@@ -93,9 +99,11 @@ def _odd(option: str, text: str, form: str) -> UsageError:
 
 
 class Follower:
-    """Writes what instances print, line by line, each with the name of who printed it. Control characters are
-    escaped, so that an image cannot steer the terminal; a line without an end is broken after a while. Once
-    something printed, it can be stopped cleanly."""
+    """A writer of what instances print, line by line, each with the name of who printed it.
+
+    Control characters are escaped, so that an image cannot steer the terminal; a line without an end is broken after a
+    while. Once something printed, it can be stopped cleanly.
+    """
 
     LONGEST = 16 << 10
 
@@ -134,7 +142,10 @@ class Follower:
 
 
 def attend(run: Run, *, shell: bool, stopping: Stopping) -> int:
-    """Stay with the instances until they end by themselves or the person stops them; the exit code."""
+    """Stay with the instances until they end by themselves or the person stops them.
+
+    Returns the exit code.
+    """
     stopping.armed = True
     if shell and not stopping.asked.is_set():
         _say(f"a shell in {run.instances[0].name}; it goes when you leave the shell")
@@ -160,7 +171,10 @@ def _stop(run: Run) -> int:
 
 
 def describe(run: Run) -> Iterator[str]:
-    """What a person wants to know of instances that have just been started."""
+    """Yield lines about instances that have just been started: addresses, ports, limits.
+
+    The limits are those that are not enforced.
+    """
     for instance, ports in zip(run.instances, run.ports, strict=True):
         places = [f"127.0.0.1:{host} → {container}" for host, container in ports]
         address = f", address {instance.address}" if instance.address else ""
@@ -171,8 +185,11 @@ def describe(run: Run) -> Iterator[str]:
 
 
 class Stopping:
-    """Ctrl-C and SIGTERM, once something runs that can be stopped cleanly (`armed`): the first asks to stop, the
-    next one interrupts. Before, the first interrupts."""
+    """A signal handler that stops instances cleanly.
+
+    Ctrl-C and SIGTERM, once something runs that can be stopped cleanly (`armed`): the first asks to stop, the next one
+    interrupts. Before, the first interrupts.
+    """
 
     def __init__(self) -> None:
         self.asked = threading.Event()
@@ -197,8 +214,10 @@ def stopped_by_signals() -> Iterator[Stopping]:
 
 
 def open_shell(instance: Instance) -> int:
-    """A shell in the instance, on a terminal of its own, so that nothing in there gets hold of the person's. Its
-    exit status."""
+    """Open a shell in the instance, and return its exit status.
+
+    It is on a terminal of its own, so that nothing in there gets hold of the person's.
+    """
     if shell_of(instance) is None:
         _say(
             "the image has no shell: this is one of this machine, as you, with the instance's network and processes; "
@@ -237,7 +256,7 @@ class Keeping:
 
 
 def kept_lines(instance: Instance, results: Sequence[CheckResult]) -> Iterator[str]:
-    """What a person needs to look at a failed instance."""
+    """Yield lines that a person needs to look at a failed instance."""
     failed = [result.name for result in results if not result.passed]
     yield f"{instance.name} failed ({visible(', '.join(failed[:5]))}) and is kept up until Ctrl-C"
     which = "a shell in it" if shell_of(instance) else "it has no shell; one of this machine in its namespaces"
@@ -252,12 +271,12 @@ def _say(text: str) -> None:
 
 
 def is_layout(text: str) -> bool:
-    """Is this an image's layout, and not a recipe?"""
+    """Return True if the text names an image's layout, and not a recipe."""
     return (Path(text) / "index.json").is_file()
 
 
 def run_as_json(run: Run, code: int) -> Mapping[str, object]:
-    """What became of the instances, as a value."""
+    """Return the names, ports and exit codes of the instances of a run, as a value."""
     return {
         "instances": [
             {

@@ -1,4 +1,6 @@
-"""Signals that end a command. Loads nothing that takes time: it stands before all other imports.
+"""Signals that end a command.
+
+Loads nothing that takes time: it stands before all other imports.
 
 Until a command runs there is nothing to put away, and the process ends at once, in one line. While a command runs, a
 signal is an exception in the main thread, so that what is open is closed; afterwards it ends at once again.
@@ -24,7 +26,10 @@ class Terminated(SystemExit):
 
 
 def end_at_once() -> None:
-    """From now on, a signal ends the process. Called once, first of all, by the process's entry alone."""
+    """Let signals end the process at once from now on.
+
+    Called once, first of all, by the process's entry alone.
+    """
     for number in SIGNALS:
         # What was ignored when this was started (by `nohup`, or a shell's `&`) stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -32,8 +37,11 @@ def end_at_once() -> None:
 
 
 class Interruptible:
-    """A block in which signals that would end the process raise KeyboardInterrupt or Terminated instead. Without
-    `end_at_once` before, it changes nothing: what runs this as a library has signals of its own."""
+    """A block in which signals raise KeyboardInterrupt or Terminated.
+
+    They are signals that would end the process otherwise. Without `end_at_once` before, it changes nothing: what runs
+    this as a library has signals of its own.
+    """
 
     def __enter__(self) -> None:
         self._own = [number for number in SIGNALS if signal.getsignal(number) is _end]

@@ -61,8 +61,10 @@ def new_command(
 
 
 def _platform(wanted: str | None, repositories: Path | None, folder: Path, *, given: bool) -> str:
-    """The platform that the recipe has to name: the one that is wanted, else the first that there is; "" if another
-    recipe gives it."""
+    """Return the platform that the recipe has to name.
+
+    It is the one that is wanted, else the first that there is; "" if another recipe gives it.
+    """
     if wanted is None and given:
         return ""
     beside = (folder / "repositories.yaml", CHECKOUT / "recipes" / "repositories.yaml")

@@ -18,7 +18,10 @@ STDOUT = "standard output"
 
 
 class _Diagnostics(io.TextIOWrapper):
-    """Standard error. What nobody can read is dropped: there is no other place to say so, and work goes on."""
+    """Standard error, which drops what nobody can read.
+
+    There is no other place to say so, and work goes on.
+    """
 
     def write(self, text: str, /) -> int:
         with contextlib.suppress(OSError):
@@ -78,7 +81,10 @@ def stdout_is_closed() -> bool:
 
 
 def drop_stdout() -> None:
-    """Let what is still in the buffer of standard output go nowhere: it would fail again at the exit."""
+    """Let what is still in the buffer of standard output go nowhere.
+
+    It would fail again at the exit.
+    """
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     os.close(nothing)

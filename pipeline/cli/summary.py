@@ -145,7 +145,7 @@ def image_as_json(image: Image) -> dict[str, object]:
 
 
 def locked_as_lines(locked: Locked) -> tuple[str, ...]:
-    """What `relbuild lock` says."""
+    """Format the result of `relbuild lock` as lines for people."""
     count = str(len(locked.section.resolution.chosen))
     if locked.parent is not None:
         count = f"besides the {len(locked.parent.packages)} of the parent image '{locked.parent.name}', {count}"
@@ -170,7 +170,7 @@ def locked_as_json(locked: Locked) -> dict[str, object]:
 
 
 def environment_as_lines(findings: Sequence[Finding]) -> tuple[str, ...]:
-    """What `relbuild doctor` says."""
+    """Format the findings of `relbuild doctor` as lines for people."""
     width = max(len(finding.name) for finding in findings)
     return tuple(
         f"{'✓' if finding.ok else '✗'} {finding.name:<{width}}  {finding.detail}"

@@ -1,4 +1,7 @@
-"""The command of a machine that works for others' nights, and what `dask worker` loads to do so."""
+"""The `worker` command, of a machine that works for others' nights.
+
+Also what `dask worker` loads to do so.
+"""
 
 from __future__ import annotations
 
@@ -69,8 +72,11 @@ def worker_command(
 
 
 async def dask_setup(worker: DaskWorker) -> None:
-    """`dask worker … --no-nanny --preload pipeline.cli.working`: a worker of Dask's own does the same, with the user's
-    own store, and as many tasks at a time as it has threads."""
+    """Set up a worker of `dask worker` to do tasks of nights, as `relbuild worker` does.
+
+    `dask worker … --no-nanny --preload pipeline.cli.working`: a worker of Dask's own does the same, with the user's own
+    store, and as many tasks at a time as it has threads.
+    """
     from pipeline.nightly.joining import settle
 
     mine = absolute(Surroundings(QUIET, False).open_store(None).root)
