@@ -1,4 +1,6 @@
-"""Copies of files that share no inode with the original: what is written into one is not in the other.
+"""Copy files so that a copy shares no inode with its original.
+
+What is written into one is not in the other.
 
 Where the file system shares blocks (Btrfs, XFS: ioctl_ficlone(2)) a copy costs neither time nor space; elsewhere the
 kernel copies (copy_file_range(2)), and between file systems that cannot do that, bytes are read and written.

@@ -118,7 +118,10 @@ def chunks(file: BinaryIO, size: int = CHUNK) -> Iterator[bytes]:
 
 
 def digest_file(path: Path) -> Digest:
-    """Digest of a regular file's content. Raises OSError, also for a FIFO or a device, which could be read for ever."""
+    """Return the digest of a regular file's content.
+
+    Raises OSError, also for a FIFO or a device, which could be read for ever.
+    """
     with open_file(path) as file:
         return Digest(hashlib.file_digest(file, "sha256").hexdigest())
 
@@ -144,7 +147,9 @@ def _refuse_floats(value: object) -> None:
 
 
 def identity(step: str, version: int, **inputs: object) -> Digest:
-    """Identity of a step's result: a digest over its name, its format version and its declared inputs.
+    """Return the digest that identifies a step's result.
+
+    It is over the step's name, its format version and its declared inputs.
 
     `inputs` are JSON values, or values whose `str` is canonical (`Digest`, `DiffId`, `Nevra` …).
     """

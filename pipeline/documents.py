@@ -47,14 +47,20 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed document: its `name` as people see it, its plain `value`, and where everything stands."""
+    """A parsed document.
+
+    Its `name` as people see it, its plain `value`, and where everything stands.
+    """
 
     name: str
     value: object
     positions: Mapping[DocumentPath, tuple[int, int]]
 
     def place(self, path: DocumentPath) -> str:
-        """`name:line` of the key or list item at `path`, or of the nearest thing around it that exists."""
+        """Return `name:line` of the key or list item at `path`.
+
+        If there is none, that of the nearest thing around it that exists.
+        """
         for length in range(len(path), -1, -1):
             position = self.positions.get(path[:length])
             if position is not None:
@@ -63,8 +69,10 @@ class Document:
 
 
 def load(path: Path, name: str | None = None, *, given: Given | None = None) -> Document:
-    """Read and parse the document at `path`; `name` (default: the file's name) is what places call it, `given` the
-    folder that it must not lead out of (default: its own).
+    """Read and parse the document at `path`.
+
+    `name` (default: the file's name) is what places call it, `given` the folder that it must not lead out of (default:
+    its own).
 
     Raises RecipeError: `document-missing`, `document-unreadable`, `path-escapes`, and all that `parse` raises.
     """

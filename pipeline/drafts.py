@@ -1,4 +1,6 @@
-"""Folders that are whole or not there: made beside their place, synced, and put there in one step.
+"""Write folders atomically: they are whole or not there.
+
+They are made beside their place, synced, and put there in one step.
 
 A draft's folder is locked while its maker lives, so what killed processes left beside a target is known, and goes with
 the next run.
@@ -59,7 +61,10 @@ def sweep_beside(target: Path) -> None:
 
 
 def put_folder(draft: Path, target: Path) -> None:
-    """Sync all that is in `draft` and move it to `target`; what stood there is then at `draft`. Raises OSError."""
+    """Sync all that is in `draft` and move it to `target`.
+
+    What stood there is then at `draft`. Raises OSError.
+    """
     _sync_tree(draft)
     _exchange(draft, target)
     _sync(target.parent)

@@ -26,9 +26,11 @@ _SEQUENCE = re.compile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\
 
 
 def visible(text: str, *, lines: bool = True) -> str:
-    """A text of which all is seen, on a terminal and in XML: what would move the cursor, change colours, turn or hide
-    text is written out as an escape such as `\\x1b` or `\\u202e`. Tabs stay, and with `lines` line feeds; without, the
-    text is one line."""
+    """Escape the characters of a text that are not seen, on a terminal and in XML.
+
+    What would move the cursor, change colours, turn or hide text is written out as an escape such as `\\x1b` or
+    `\\u202e`. Tabs stay, and with `lines` line feeds; without, the text is one line.
+    """
     if text.isascii() and text.isprintable():
         return text
     seen = _UNSEEN.sub(_written, text.replace("\r\n", "\n"))
@@ -36,21 +38,30 @@ def visible(text: str, *, lines: bool = True) -> str:
 
 
 def message_lines(text: str) -> str:
-    """A message that may quote foreign text of several lines: those after the first are set off, so that none passes
-    for a line of relbuild's own, nor for a command to the CI that shows them."""
+    """Escape a message, and set off its lines after the first.
+
+    It may quote foreign text of several lines: none of them is to pass for a line of relbuild's own, nor for a command
+    to the CI that shows them.
+    """
     return visible(text.rstrip("\n")).replace("\n", "\n  | ")
 
 
 def cleaned(text: str) -> str:
-    """A text without what no page shows and no XML may hold: terminal sequences, control characters, halves of
-    surrogate pairs, marks that turn or hide text. Tab and line feed stay."""
+    """Remove from a text what no page shows and no XML may hold.
+
+    That is terminal sequences, control characters, halves of surrogate pairs, marks that turn or hide text. Tab and
+    line feed stay.
+    """
     if text.isascii() and text.isprintable():
         return text
     return _UNSEEN.sub("", _SEQUENCE.sub("", text).replace("\r\n", "\n"))
 
 
 def json_text(value: object) -> str:
-    """A value as indented JSON with sorted keys, readable: only what is not seen is written as JSON's escape."""
+    """Return a value as indented JSON with sorted keys.
+
+    It is readable: only what is not seen is written as JSON's escape.
+    """
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
     return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
 

@@ -1,4 +1,6 @@
-"""Regular expressions that recipes and rules bring, looked for in what images and servers say, within bounds.
+"""Search texts for regular expressions of recipes and rules, within bounds.
+
+The texts are what images and servers say.
 
 Python's expressions backtrack: `(a+)+$` doubles its time with each character, and even `a+b` takes the square of a
 text's length. A search that may take long is done by the child with limits (`pipeline.limited`), any other here.

@@ -1,4 +1,7 @@
-"""Compressed streams read as pieces or as files, every reader with a bound. The codecs are in `compression`."""
+"""Read compressed streams as pieces or as files, every reader with a bound.
+
+The codecs are in `compression`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ than a disk filled by a bomb."""
 
 
 def decompressed(file: BinaryIO, *, limit: int, name: str, workers: int = 0) -> Iterator[bytes]:
-    """What `file` holds, decompressed, in pieces of at most `PIECE` bytes.
+    """Decompress `file`, and yield pieces of at most `PIECE` bytes.
 
     gzip, zstd, xz, bzip2 (each of any number of concatenated streams) are told by their first bytes; anything
     else is passed on as it is. With `workers`, gzip members of our own are decompressed side by side. `name`
@@ -47,13 +50,19 @@ def decompressed(file: BinaryIO, *, limit: int, name: str, workers: int = 0) -> 
 
 
 def open_compressed(path: Path, *, limit: int = METADATA_LIMIT) -> BinaryIO:
-    """The decompressed content of a file, as a file. Closing it closes `path`. Errors as `decompressed`."""
+    """Open the decompressed content of a file as a file.
+
+    Closing it closes `path`. Errors as `decompressed`.
+    """
     file = path.open("rb")
     return io.BufferedReader(Pieces(decompressed(file, limit=limit, name=path.name), file.close), READ_SIZE)
 
 
 def ahead(pieces: Iterator[T], *, depth: int = 4) -> Iterator[T]:
-    """The same items, made by a thread that is up to `depth` of them ahead; its error is raised here."""
+    """Yield the items of `pieces`, made ahead by a thread.
+
+    The thread is up to `depth` of them ahead; its error is raised here.
+    """
     waiting: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
     abandoned = threading.Event()
 

@@ -1,4 +1,6 @@
-"""Operating-system errors as relbuild's own: the code, the exit status and the way out of each `errno`.
+"""Convert operating-system errors into relbuild's own, by `errno`.
+
+Each has its code, its exit status and its way out.
 
 What the kernel says wrong is never a defect of relbuild, so every OSError has an answer here, the unknown ones too.
 Libraries report some of them in their own types: a thread that cannot be started is a RuntimeError in Python.

@@ -1,4 +1,7 @@
-"""URLs from people and from servers: taken apart without surprises, and shown without secrets."""
+"""Parse and join URLs from people and from servers, and show them without secrets.
+
+They are taken apart without surprises.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,10 @@ _PARAMETER = re.compile(r"([^&;=]+)=([^&;]*)")
 
 
 def redacted(text: str) -> str:
-    """`text` with every URL in it without user, password, and the values of parameters that may be secret."""
+    """Remove user, password and secret parameters from every URL in `text`.
+
+    Of parameters that may be secret, the values are removed.
+    """
     if ":/" not in text:
         return text
     text = _COLLAPSED.sub(rf"\1{HIDDEN}@", text)
@@ -78,13 +84,18 @@ def _shown_parameter(found: re.Match[str]) -> str:
 
 
 def public(url: str) -> str:
-    """A URL as it may be published: without user and password, and without the values of parameters that may be
-    secret."""
+    """Return a URL as it may be published.
+
+    It is without user and password, and without the values of parameters that may be secret.
+    """
     return redacted(_CREDENTIALS.sub("", url))
 
 
 def shown(url: str, limit: int = 200) -> str:
-    """One URL (or what was given for one) for a message: without secrets, on one line, at most `limit` characters."""
+    """Return one URL for a message: without secrets and on one line.
+
+    It may also be what was given for a URL. At most `limit` characters are shown.
+    """
     scheme, separator, rest = url.partition("://")
     if separator and (at := re.search(r"^.*@(?!sha256:)", rest, re.DOTALL)) and "@" in rest.split("/")[0]:
         rest = f"{HIDDEN}@{rest[at.end() :]}"
@@ -94,8 +105,10 @@ def shown(url: str, limit: int = 200) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """A URL that was taken apart. `scheme` and `host` are in small letters; `port` is the scheme's own if none is named
-    (0 if there is none)."""
+    """A parsed URL.
+
+    `scheme` and `host` are in small letters; `port` is the scheme's own if none is named (0 if there is none).
+    """
 
     scheme: str
     host: str
@@ -142,7 +155,10 @@ def is_asked(text: str) -> bool:
 
 
 def join_url(base: str, reference: str) -> str:
-    """The URL that `reference` means at `base` (RFC 3986, 5), or an empty text for what is none. Never raises."""
+    """Resolve `reference` against the URL `base` (RFC 3986, 5).
+
+    Returns an empty text for what is no URL. Never raises.
+    """
     try:
         joined = urljoin(base, reference)
     except ValueError:
