@@ -1,4 +1,4 @@
-"""What one attempt to ask came to."""
+"""The answer to one attempt at a check."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pipeline.model.checks import Answer
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An answer that is yet to be judged. `cut_off`: its time was over before it could tell. `settled`: asking again
-    would not change it."""
+    """An answer that is yet to be judged.
+
+    `cut_off`: its time was over before it could tell. `settled`: asking again would not change it.
+    """
 
     answer: Answer
     cut_off: bool = False

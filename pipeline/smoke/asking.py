@@ -1,4 +1,6 @@
-"""Asking a port or socket until the answer is right, over several connections where the first answers are not.
+"""Probes of a port or socket, repeated until the answer is right.
+
+They go over several connections where the first answers are not right.
 
 A server may say something else first ("still loading") and keep the connection: then it is asked anew on another one,
 soon and then less often. Another may answer slowly, in pieces, and what has come is only the beginning: so the earlier
@@ -50,7 +52,10 @@ class _Line:
 
 @dataclass(slots=True)
 class Asking:
-    """`connect` opens a connection within so many seconds, `send` is the question, `rules` hold for the answer."""
+    """One probe of a port or socket, and the connections that it has opened.
+
+    `connect` opens a connection within so many seconds, `send` is the question, `rules` hold for the answer.
+    """
 
     connect: Callable[[float], socket.socket]
     send: bytes
@@ -63,8 +68,11 @@ class Asking:
     _asked: float = 0.0
 
     def answer(self) -> bytes | str:
-        """Ask until an answer is right, no connection is left, or the deadline has come: the right answer, else the
-        last one that is known to be wrong, else why there is none. Raises OSError if the first connection does."""
+        """Ask until an answer is right, no connection is left, or the deadline has come.
+
+        Returns the right answer, else the last one that is known to be wrong, else why there is none. Raises OSError
+        if the first connection does.
+        """
         try:
             self._ask(self.deadline - time.monotonic())
             if not self.rules:
@@ -128,7 +136,10 @@ class Asking:
         return False
 
     def _give_up(self) -> bytes | None:
-        """Close connections over which nothing has come for long; the answer of one that was right all the same."""
+        """Close connections over which nothing has come for long.
+
+        Returns the answer of one that was right all the same, else None.
+        """
         for line in [line for line in self._lines if line.answer and time.monotonic() >= self._patience(line)]:
             if not line.wrong(self.rules):
                 return line.answer
@@ -149,11 +160,14 @@ class Asking:
             self._drop(self._lines[1])
 
     def _next(self) -> float:
-        """When something is to be done though nothing comes."""
+        """Return the time at which something is to be done though nothing comes."""
         return min([self.deadline, self._due(), *(self._patience(line) for line in self._lines if line.answer)])
 
     def _due(self) -> float:
-        """When to ask anew: never while the latest connection is silent, or its answer is right so far."""
+        """Return the time at which to ask anew.
+
+        Never (the deadline) while the latest connection is silent, or its answer is right so far.
+        """
         latest = self._lines[-1]
         if not latest.answer or not latest.wrong(self.rules):
             return self.deadline

@@ -1,4 +1,7 @@
-"""What stands in a running instance, as answers to a recipe's checks. Whether it is right is not decided here."""
+"""Facts of a running instance, as answers to a recipe's checks.
+
+Whether they are right is not decided here.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ Looked = FileFacts | ProcessFacts | ListeningFacts | AccountFacts | PackageFacts
 
 
 def look(subject: Looked, instance: Instance, image: Image) -> Seen:
-    """What there is to see, for every kind of facts."""
+    """Read the facts that `subject` asks for, of every kind."""
     try:
         match subject:
             case FileFacts():
@@ -165,7 +168,10 @@ def _entries(files: RootFs, table: str) -> Iterator[list[str]]:
 
 
 def _names_of(number: int, asked: str | None, files: RootFs, table: str) -> tuple[str, ...]:
-    """What a number is called, by the first entry of each name; nothing if nobody asks."""
+    """Return the names of a user's or group's number; nothing if nobody asks.
+
+    A name is known by its first entry; the one that is asked for comes first.
+    """
     if asked is None:
         return ()
     first: dict[str, int] = {}
@@ -179,7 +185,10 @@ def _names_of(number: int, asked: str | None, files: RootFs, table: str) -> tupl
 
 
 def installed(instance: Instance, image: Image) -> tuple[Installed, ...] | None:
-    """What the image's RPM database says; None if it has none. Raises VerificationError `rpmdb-damaged`."""
+    """Read the packages in the image's RPM database; None if it has none.
+
+    Raises VerificationError `rpmdb-damaged`.
+    """
     for path in database_paths(dict(image.config.labels)):
         data = instance.files.read(path, limit=DATABASE_LIMIT)
         if data is not None:

@@ -1,4 +1,7 @@
-"""A smoke report as JUnit XML, which CI servers show: a suite per instance, a test case per check."""
+"""Smoke reports as JUnit XML: a suite per instance, a test case per check.
+
+CI servers show that format.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,10 @@ def _neighbours(report: SmokeReport, name: str) -> JunitSuite:
 
 
 def _misjudged(report: SmokeReport) -> bool:
-    """Does it not pass, though nothing in it says so?"""
+    """Return True if a report claims to pass and does not.
+
+    Nothing that is written in the report says that it does not.
+    """
     return report.claimed and not report.passed
 
 

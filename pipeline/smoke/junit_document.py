@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class JunitResult(StrEnum):
-    """What a test case came to."""
+    """The result of a test case."""
 
     PASSED = "passed"
     FAILURE = "failure"
@@ -27,7 +27,10 @@ class JunitResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JunitCase:
-    """A test case: `message`, `kind` and `said` tell why it did not pass, `out` is its output. `took` milliseconds."""
+    """A test case of a suite.
+
+    `message`, `kind` and `said` tell why it did not pass, `out` is its output. `took` is milliseconds.
+    """
 
     classname: str
     name: str
@@ -41,7 +44,10 @@ class JunitCase:
 
 @dataclass(frozen=True, slots=True)
 class JunitSuite:
-    """A suite: `began` is its time in ISO 8601 without a zone, `took` milliseconds, None for the sum of its cases."""
+    """A suite of test cases.
+
+    `began` is its time in ISO 8601 without a zone, `took` milliseconds, None for the sum of its cases.
+    """
 
     name: str
     cases: Sequence[JunitCase]

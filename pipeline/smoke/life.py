@@ -1,5 +1,7 @@
-"""The life of one instance: started, ready, asked, stopped, and where the plan says so started again on the same
-volumes, as the same image or as its successor."""
+"""The lifecycle of one instance: start, wait until ready, check, stop, restart.
+
+It is started again where the plan says so, on the same volumes, as the same image or as its successor.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,11 @@ Unpacked = tuple[Image, Sequence[Path]]
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """Which instance it is, and what is special about it: `images` are what it is from start to start (the last
-    one stays), `user` whom it runs as instead of the image's user."""
+    """The role of one instance in a smoke test: its images, and its user or variant.
+
+    `images` are what it is from start to start (the last one stays), `user` whom it runs as instead of the image's
+    user.
+    """
 
     name: str
     images: tuple[Unpacked, ...]
@@ -50,8 +55,11 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a life needs of its surroundings. `known` is entered while an instance runs, `asked` is told of each
-    answer, `hold` of an instance that has failed and still runs, before it is ended."""
+    """The context in which an instance is tested: its plan, station and callbacks.
+
+    `known` is entered while an instance runs, `asked` is told of each answer, `hold` of an instance that has failed
+    and still runs, before it is ended.
+    """
 
     plan: SmokePlan
     station: Station
@@ -206,7 +214,10 @@ class Life:
         self.around.asked()
 
     def _skip(self, stage: Stage, *, quietly: bool = False) -> None:
-        """Write down what is not asked any more; nothing (`quietly`) where the image has not started at all."""
+        """Record the checks that are not asked any more as unanswered.
+
+        Nothing is recorded (`quietly`) where the image has not started at all.
+        """
         if not quietly:
             told = {result.name for result in self._results}
             restart = (stage.restart,) if stage.restart and stage.restart.name not in told else ()

@@ -1,4 +1,6 @@
-"""A bad neighbour: uses all that an instance's limits leave it, in one of several ways, until it is killed.
+"""A program that uses all that an instance's limits leave it, until it is killed.
+
+It is a bad neighbour in one of several ways.
 
 Run by `neighbours` as a program of its own, `python -I misbehaving.py KIND UID GID GROUPS TARGETS`, in the network
 namespace of the instance; it needs nothing of the image. It enters the instance's control groups (`GROUPS`:

@@ -43,7 +43,10 @@ _NOTABLE = 100_000
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """Latencies in microseconds, sorted, and how many answers did not come or were wrong, with one reason."""
+    """The measured latencies in microseconds, sorted, and the failures.
+
+    `failed` is how many answers did not come or were wrong, with one `reason`.
+    """
 
     latencies: tuple[int, ...]
     failed: int
@@ -59,7 +62,10 @@ class _Measured:
 def watch(
     image: Image, lowers: Sequence[Path], plan: SmokePlan, *, station: Station, progress: Progress
 ) -> tuple[NeighbourFigures, ...]:
-    """Launch `plan.neighbours.count` instances, let the first misbehave in each way, and measure the others."""
+    """Measure the latency of instances while a neighbour misbehaves, in each way in turn.
+
+    Launches `plan.neighbours.count` instances, lets the first misbehave, and measures the others.
+    """
     wanted = plan.neighbours
     question = measured_by(plan)
     if wanted is None or question is None:
@@ -96,7 +102,10 @@ def _wait_until_ready(ready: Check | None, instances: Sequence[Instance], image:
 
 
 def _measure(question: Check, image: Image, instances: Sequence[Instance], lasting: int) -> _Measured:
-    """Ask one after the other, round and round, for `lasting` milliseconds, and each at least once."""
+    """Measure the latency of instances for `lasting` milliseconds.
+
+    They are asked one after the other, round and round, and each at least once.
+    """
     latencies, failed, reason = [], 0, ""
     until = time.monotonic() + lasting / 1000
     count = 0
@@ -117,7 +126,10 @@ def _measure(question: Check, image: Image, instances: Sequence[Instance], lasti
 
 
 def _asked(question: Check, image: Image, instance: Instance, deadline: float) -> str:
-    """One question, from outside over the limited link where the instance has one. What is wrong with the answer."""
+    """Ask one question; return what is wrong with the answer, or nothing.
+
+    It is asked from outside over the limited link where the instance has one.
+    """
     attempt: Callable[[Check, Instance, float, str | None], Seen]
     attempt = request if question.kind is CheckKind.HTTP else talk
     return judge(question, attempt(question, instance, deadline, instance.address).answer, image.config)
@@ -165,7 +177,7 @@ def _disturbed(
 
 
 def _effect(misbehaviour: Misbehaviour, before: Usage, after: Usage) -> str:
-    """What the kernel counted that it did; empty if that is nothing."""
+    """Describe the effect of a misbehaviour that the kernel counted; empty if there is none."""
     name, text = {
         Misbehaviour.SPIN: ("cpu_time", "used {:.1f} s of processor time"),
         Misbehaviour.ALLOCATE: ("oom_kills", "killed {} times for want of memory"),

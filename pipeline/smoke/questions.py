@@ -24,8 +24,11 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.5
 
 
 def ask(check: Check, instance: Instance, image: Image) -> CheckResult:
-    """Ask until the answer is right, `check.within` milliseconds have passed, or the instance has ended. For every
-    kind but RESTART, which is more than a question. What is judged in the end is what is recorded."""
+    """Run a check, of any kind but RESTART, and return its result.
+
+    Asks until the answer is right, `check.within` milliseconds have passed, or the instance has ended. RESTART is
+    more than a question. What is judged in the end is what is recorded.
+    """
     begun = time.monotonic()
     deadline = begun + check.within / 1000
     why = ""
@@ -46,7 +49,10 @@ def last_lines(log: bytes, limit: int = SHOWN) -> str:
 
 
 def how_it_ended(instance: Instance) -> str:
-    """The exit code of an instance that has ended, why the kernel ended it if it did, and its last words."""
+    """Describe how an instance ended: its exit code, the kernel's reason, its last output.
+
+    The reason is given if the kernel ended it.
+    """
     # Waits for what it printed at last, too: the end is seen sooner than the log is read.
     code, killed = instance.wait(0), instance.usage().oom_kills
     why = " (killed for want of memory)" if killed and code == 137 else ""
@@ -65,7 +71,10 @@ def stop(check: Check, instance: Instance, stop_signal: str) -> Answer:
 def asked_until_right(
     attempt: Callable[[float], Seen], check: Check, instance: Instance, config: ImageConfig, deadline: float
 ) -> tuple[Answer, str]:
-    """The answer that was right, or the last one that tells something, and why it was not asked for any longer."""
+    """Repeat an attempt until its answer is right, the instance has ended, or time is over.
+
+    Returns the answer that was right, or the last one that tells something, and why it was not asked for any longer.
+    """
     pause = _FIRST_PAUSE
     told: tuple[Answer, str] | None = None
     while True:

@@ -1,4 +1,7 @@
-"""Drafting checks from what a running image shows, for a person to keep: `relbuild smoke --record`."""
+"""Drafts of checks, made from a running image: `relbuild smoke --record`.
+
+They are drafted from what the image shows, for a person to keep.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +41,10 @@ _Drafted = dict[str, object]
 def draft_checks(
     instance: Instance, image: Image, plan: SmokePlan, *, settling: float, pause: Callable[[float], object]
 ) -> str:
-    """YAML with `smoke:`, to be put into a recipe. Waits until the instance is ready as `plan` says, or until it
-    listens, and `settling` seconds more; then stops it, to see how it ends.
+    """Draft `smoke:` of a recipe as YAML, from a running instance.
+
+    Waits until the instance is ready as `plan` says, or until it listens, and `settling` seconds more; then stops it,
+    to see how it ends.
 
     Raises SmokeError `not-recordable` if it ends by itself.
     """
@@ -154,7 +159,7 @@ def _log(instance: Instance) -> Iterator[_Drafted]:
 
 
 def _tail(line: str) -> str:
-    """What is after a line's date and tags."""
+    """Return the part of a log line after its date and tags."""
     return re.split(r"\]\s+|\s\|\s", line[:400])[-1] or line[:400]
 
 

@@ -9,8 +9,10 @@ from pipeline.model.report import InstanceReport, NeighbourFigures, SmokeReport
 
 
 def report_lines(report: SmokeReport) -> tuple[str, ...]:
-    """What a terminal shows: every instance with its answers, what it used, and limits that do not hold. What
-    an image printed cannot steer the terminal: control characters appear as `\\x1b`."""
+    """Format a report for a terminal: instances, answers, usage, limits that do not hold.
+
+    What an image printed cannot steer the terminal: control characters appear as `\\x1b`.
+    """
     return tuple(visible(line, lines=False) for line in _lines(report))
 
 
@@ -42,7 +44,7 @@ def _lines(report: SmokeReport) -> Iterator[str]:
 
 
 def neighbours_line(figures: NeighbourFigures) -> str:
-    """What the neighbours of one that misbehaves noticed, in a line."""
+    """Format in one line what one instance's misbehaviour changed for its neighbours."""
     effect = f" ({figures.effect})" if figures.effect else ""
     return (
         f"neighbours of one that does '{figures.misbehaviour}'{effect}: "

@@ -47,9 +47,11 @@ def smoke(
     older: Unpacked | None = None,
     holding: Holding | None = None,
 ) -> SmokeReport:
-    """Launch `plan.instances` instances of `image` from its unpacked layers (lowest first), one more for each of
-    `plan.variants` and one that was `older` before, and ask `plan.ready` and `plan.checks` of each; then
-    `plan.neighbours`. `clock` gives seconds since the epoch.
+    """Run a smoke test: launch instances of `image` and ask the checks of `plan`.
+
+    Launches `plan.instances` instances from its unpacked layers (lowest first), one more for each of `plan.variants`
+    and one that was `older` before, and asks `plan.ready` and `plan.checks` of each; then `plan.neighbours`. `clock`
+    gives seconds since the epoch.
 
     A failed image is a report that does not pass. Raises EnvironmentLacking when the machine cannot do it.
     """
@@ -147,7 +149,7 @@ class _Cast:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def surroundings(self) -> Surroundings:
-        """What each life is told of the others."""
+        """Return the context that each instance is tested in."""
         return Surroundings(self.plan, self.station, self.known, lambda: self.running.advance(1), self.hold)
 
     def hold(self, instance: Instance, results: Sequence[CheckResult]) -> None:

@@ -1,4 +1,4 @@
-"""What can be seen of a running instance from the machine: its processes, its sockets, its files.
+"""Inspection of a running instance from the machine: its processes, sockets and files.
 
 Nothing in the image is run. Files are looked up by `RootFs` with the root of the instance's first process as `/`,
 so that nothing in the image leads outside; what is read is bounded.
@@ -38,8 +38,11 @@ _EPHEMERAL = 32768
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process: its number on the machine, its name (15 characters at most), its command line with single
-    spaces, and its user's number in the image. `inside` is its number in the instance."""
+    """A process of an instance.
+
+    `pid` is its number on the machine, `name` its name (15 characters at most), `command` its command line with
+    single spaces, `uid` its user's number in the image. `inside` is its number in the instance.
+    """
 
     pid: int
     name: str
@@ -63,8 +66,10 @@ class Listener:
 
 @contextlib.contextmanager
 def root_of(instance: Instance) -> Iterator[RootFs]:
-    """The root as the instance sees it, volumes and scratch file systems included. Raises FileNotFoundError,
-    ProcessLookupError if it has ended."""
+    """Open the root as the instance sees it, volumes and scratch file systems included.
+
+    Raises FileNotFoundError, ProcessLookupError if it has ended.
+    """
     if not instance.alive or instance.pid < 0:
         raise ProcessLookupError("the instance has ended")
     handle = os.open(f"/proc/{instance.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -102,7 +107,9 @@ def _process(pid: int, base: int, limit: int) -> Process | None:
 
 
 def listeners(instance: Instance) -> tuple[Listener, ...]:
-    """Find sockets in the instance's network that listen, each port once (reachable rather than local), sorted.
+    """Find the listening sockets in the instance's network, sorted.
+
+    Each port is listed once (reachable rather than local).
 
     Raises ProcessLookupError if it ends meanwhile, SmokeError `sockets-too-many` if not all of them can be looked at.
     """
@@ -153,8 +160,10 @@ def is_loopback(address: str) -> bool:
 
 
 def connect_socket(instance: Instance, path: str, *, timeout: float) -> socket.socket:
-    """A connection to the unix socket at `path` in the instance. `timeout` (seconds) stays set on it. Raises
-    OSError."""
+    """Connect to the unix socket at `path` in the instance.
+
+    `timeout` (seconds) stays set on the connection. Raises OSError.
+    """
     with root_of(instance) as root:
         # What is opened is what is connected to: a link that the image changes meanwhile leads nowhere else.
         safely = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
@@ -175,8 +184,10 @@ def connect_socket(instance: Instance, path: str, *, timeout: float) -> socket.s
 
 
 def writable_mounts(instance: Instance) -> tuple[str, ...]:
-    """Find where the instance can write: mount points that are not read-only (proc_pid_mountinfo(5)). Raises OSError
-    if it has ended."""
+    """Find the mount points at which the instance can write.
+
+    They are those that are not read-only (proc_pid_mountinfo(5)). Raises OSError if it has ended.
+    """
     text = Path("/proc", str(instance.pid), "mountinfo").read_text(errors="replace")
     lines = [line.split(" ") for line in text.split("\n") if line]
     return tuple(sorted({fields[4] for fields in lines if "ro" not in fields[5].split(",")}))

@@ -1,4 +1,7 @@
-"""Talking to a running instance through its own network or its unix sockets, without anything of the image."""
+"""Probes of a running instance through its own network or its unix sockets.
+
+They need nothing of the image.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,11 @@ _TRUST_LIMIT = 4 << 20
 
 
 def talk(check: Check, instance: Instance, deadline: float, address: str | None = None) -> Seen:
-    """Send to a port or socket and take what comes back, until it fits `expect.stdout` or the other side ends.
-    `address` is where the port is; None: the instance's loopback."""
+    """Send to a port or socket and return the answer.
+
+    Takes what comes back, until it fits `expect.stdout` or the other side ends. `address` is where the port is; None:
+    the instance's loopback.
+    """
 
     def connect(within: float) -> socket.socket:
         return _connection(instance, check.port, check.socket, within, address)
@@ -119,7 +125,10 @@ def _connection(instance: Instance, port: int, path: str, within: float, address
 
 @contextlib.contextmanager
 def _hung_up_at(deadline: float, connection: socket.socket) -> Iterator[None]:
-    """A server that sends a byte now and then is cut off at the deadline, whatever reads from it."""
+    """Shut a connection down at the deadline, whatever reads from it.
+
+    So a server that sends a byte now and then is cut off.
+    """
 
     def hang_up() -> None:
         with contextlib.suppress(OSError):
