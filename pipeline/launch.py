@@ -1,4 +1,7 @@
-"""From an image to a verdict or to a person: unpacked from the very blobs that are shipped, launched, tested or run."""
+"""Launching an image, to test it or to run it for a person.
+
+The image is unpacked from the very blobs that are shipped.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,9 @@ def run_tests(
     folder: Path = Path(),
     holding: Holding | None = None,
 ) -> Tested:
-    """Launch `image` under the limits of `plan` and ask its checks; its neighbours only if `full`.
+    """Launch `image` under the limits of `plan` and ask its checks.
+
+    Its neighbours are tested only if `full`.
 
     The layers are unpacked from the store's blobs, with digest and diff_id checked on the way. A passing
     verdict on the same image, the same plan and the same runtime is reused unless `again`. An image that does
@@ -103,7 +108,7 @@ def run_tests(
 
 
 def plan_asked(plan: SmokePlan, *, full: bool) -> SmokePlan:
-    """What is asked of what a recipe wants: its neighbours only if `full`."""
+    """Return the part of a recipe's plan that is to be tested: its neighbours only if `full`."""
     return plan if full else replace(plan, neighbours=None)
 
 
@@ -114,7 +119,7 @@ def _read_report(value: object) -> SmokeReport:
 
 
 def _contents(image: Image, store: Store, progress: Progress) -> Contents:
-    """What is in the image, looked at once per image."""
+    """Return the contents of the image, read once per image."""
     name = identity("contents", CONTENTS_FORMAT, image=image.digest)
     known = store.recall_as(name, lambda value: from_json(Contents, value))
     if known is not None:
@@ -145,8 +150,11 @@ def _older(plan: SmokePlan, folder: Path, store: Store) -> Image:
 
 
 def plan_of(image: Image) -> SmokePlan:
-    """What can be asked of an image without a recipe: that it listens on its exposed ports and no other, and stops
-    when it is told to."""
+    """Return a smoke plan for an image without a recipe.
+
+    It asks what can be asked of any image: that it listens on its exposed ports and no other, and stops when it is
+    told to.
+    """
     ports = [int(port.partition("/")[0]) for port in image.config.exposed_ports if port.endswith("/tcp")]
     ready = Check("ready", CheckKind.PORT, 60_000, Expectation(exit_code=None), port=ports[0]) if ports else None
     checks = (
@@ -161,8 +169,10 @@ def plan_of(image: Image) -> SmokePlan:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A port of the container on the host's loopback. `host` is that of the first instance, the next one has the
-    next; 0: any free one."""
+    """A port of the container, published on the host's loopback.
+
+    `host` is that of the first instance, the next one has the next; 0: any free one.
+    """
 
     host: int
     container: int
@@ -170,8 +180,10 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
-    """A file or folder of the host at `path` in the container. `named`: `source` is a volume's name in the store,
-    one for each instance, kept from run to run."""
+    """A file or folder of the host, mounted at `path` in the container.
+
+    `named`: `source` is a volume's name in the store, one for each instance, kept from run to run.
+    """
 
     source: str
     path: str
@@ -181,7 +193,10 @@ class Mounted:
 
 @dataclass(frozen=True, slots=True)
 class RunOrder:
-    """How a person wants an image launched. Without limits of their own, the recipe's hold."""
+    """The options with which a person wants an image launched.
+
+    Without limits of their own, the recipe's hold.
+    """
 
     instances: int = 1
     limits: Limits = Limits()
@@ -229,8 +244,11 @@ def run_image(
     progress: Progress,
     follow: Callable[[str, bytes], None],
 ) -> Iterator[Run]:
-    """Instances of `image` for as long as the block lasts, reaching one another. `follow` gets what each prints, by
-    its name, in a thread of its own. Raises SmokeError, UsageError, EnvironmentLacking."""
+    """Run instances of `image` for as long as the block lasts, in one network.
+
+    They reach one another. `follow` gets what each prints, by its name, in a thread of its own. Raises SmokeError,
+    UsageError, EnvironmentLacking.
+    """
     lowers = unpacked(image, store, progress)
     with contextlib.ExitStack() as closing:
         network = closing.enter_context(open_network(talk=True))
@@ -288,8 +306,11 @@ def shell_of(instance: Instance) -> str | None:
 
 
 def enter_command(instance: Instance) -> tuple[str, ...]:
-    """A command line of the host that opens a shell in the instance: the image's own, as its user, or where it has
-    none the host's, in all namespaces but that of the files (these are in /proc/PID/root)."""
+    """Return a command line of the host that opens a shell in the instance.
+
+    The shell is the image's own, as its user, or where it has none the host's, in all namespaces but that of the
+    files (these are in /proc/PID/root).
+    """
     target = ("nsenter", "--target", str(instance.pid))
     shell = shell_of(instance)
     if shell is None:
@@ -304,8 +325,11 @@ def enter_command(instance: Instance) -> tuple[str, ...]:
 def record(
     image: Image, plan: SmokePlan, *, store: Store, station: Station, progress: Progress, settling: float
 ) -> str:
-    """A draft of `smoke` for a recipe, from what one instance shows when it is ready and has run `settling` seconds
-    more. Raises SmokeError if the image does not start."""
+    """Draft `smoke` of a recipe from a running instance.
+
+    The draft is made from what one instance shows when it is ready and has run `settling` seconds more. Raises
+    SmokeError if the image does not start.
+    """
     lowers = unpacked(image, store, progress)
     with launch(image.config, lowers, plan.limits, station=station, name=f"{image.name}-record") as instance:
         return draft_checks(instance, image, plan, settling=settling, pause=threading.Event().wait)

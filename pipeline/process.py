@@ -31,7 +31,10 @@ OUTPUT_LIMIT = 8 << 20
 
 
 class CommandFailed(RelbuildError):
-    """A command ended with a status other than 0, or not in time. `completed` holds what it printed."""
+    """The error of a command that ended with a status other than 0, or not in time.
+
+    `completed` holds what it printed.
+    """
 
     def __init__(self, completed: Completed) -> None:
         self.completed = completed
@@ -55,12 +58,15 @@ class Completed:
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment that commands get: nothing of the caller's, so that nothing of it can matter."""
+    """Return the environment that commands get, with nothing of the caller's.
+
+    So nothing of the caller's environment can matter.
+    """
     return {"PATH": SEARCH_PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", **(extra or {})}
 
 
 def find(program: str) -> Path | None:
-    """Where `program` (a name or an absolute path) is, or None."""
+    """Return the path of `program` (a name or an absolute path), or None."""
     if "/" in program:
         return Path(program) if os.access(program, os.X_OK) else None
     for folder in SEARCH_PATH.split(":"):
@@ -127,7 +133,10 @@ def start(
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start `argv` in a session of its own and return at once; the caller waits for it and bounds it."""
+    """Start `argv` in a session of its own and return at once.
+
+    The caller waits for it and bounds it.
+    """
     words = [str(word) for word in argv]
     program = find(words[0])
     if program is None:

@@ -14,15 +14,21 @@ class Task(Protocol):
         """`amount` more units (bytes or items) are done. Called from any thread."""
 
     def note(self, text: str) -> None:
-        """What came of it, said once at the end: `reused`, `12 packages` …"""
+        """Set the task's result, said once at the end: `reused`, `12 packages` …"""
 
 
 class Progress(Protocol):
-    """Where the library reports to. Called from any thread."""
+    """The interface that the library reports progress to.
+
+    It is called from any thread.
+    """
 
     def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
-        """A task begins. `stage` is a verb of the pipeline (`resolve`, `fetch`, `layer`, `state`, `image`,
-        `smoke`), `unit` is `items` or `bytes`, `total` is in that unit."""
+        """Report that a task begins.
+
+        `stage` is a verb of the pipeline (`resolve`, `fetch`, `layer`, `state`, `image`, `smoke`), `unit` is `items`
+        or `bytes`, `total` is in that unit.
+        """
 
     def finish(self, task: Task, *, failed: bool = False) -> None:
         """The task ended."""
