@@ -1,4 +1,7 @@
-"""From a recipe to its packages: resolved or taken from the lock, fetched, verified, read, owners numbered."""
+"""The steps from a recipe to its packages.
+
+They are resolved or taken from the lock, fetched, verified, read, and their owners numbered.
+"""
 
 from pipeline.gather.locking import (
     Locked,

@@ -1,6 +1,9 @@
-"""The stages from a recipe to its packages: resolve or use the lock, fetch, verify, number owners, group, lock.
+"""The stages from a recipe to its locked packages.
 
-`pipeline.build.lock` has them in their order."""
+They are: resolve or use the lock, fetch, verify, number owners, group, lock.
+
+`pipeline.build.lock` has them in their order.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +54,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """A recipe with its resolution. `wrote`: the lock file was written, `first` for the first time, `why` says for
-    which reasons; `changes` say what differs from before. `headers` are in the order of the transaction;
-    `keys` are those of every repository of the platform. `section` and `headers` are what the recipe adds to its
-    `parent`, if it has one; `accounts` are all of the image."""
+    """A recipe with its resolution.
+
+    `wrote`: the lock file was written, `first` for the first time, `why` says for which reasons; `changes` say what
+    differs from before. `headers` are in the order of the transaction; `keys` are those of every repository of the
+    platform. `section` and `headers` are what the recipe adds to its `parent`, if it has one; `accounts` are all of the
+    image.
+    """
 
     recipe: Recipe
     platform: Platform
@@ -71,7 +77,10 @@ class Locked:
 
     @property
     def all_headers(self) -> tuple[PackageHeader, ...]:
-        """Those of every package in the image, in the order of their installation: the parent's come first."""
+        """The headers of every package in the image, in the order of their installation.
+
+        The parent's come first.
+        """
         below = self.parent.packages if self.parent else ()
         return (*(one.header for one in below), *self.headers)
 
@@ -85,8 +94,11 @@ class Locked:
 
 @dataclass(frozen=True, slots=True)
 class LockPlan:
-    """What is to be done about the lock of a recipe: use it, or resolve anew, because of `why`. `section` is what the
-    lock at `path` says for the platform and architecture until now, None if nothing; `inputs` are those of today."""
+    """The decision about the lock of a recipe: use it, or resolve anew, because of `why`.
+
+    `section` is what the lock at `path` says for the platform and architecture until now, None if nothing; `inputs` are
+    those of today.
+    """
 
     recipe: Recipe
     platform: Platform
@@ -107,7 +119,10 @@ class LockPlan:
 
 
 def plan_lock(order: Order, workshop: Workshop, parent: ParentImage | None) -> LockPlan:
-    """Compare the lock of a recipe with the inputs of today. `parent` is the image that it is built from."""
+    """Compare the lock of a recipe with the inputs of today.
+
+    `parent` is the image that it is built from.
+    """
     recipe = load_recipe(order.recipe)
     platform = choose_platform(recipe, order)
     arch = choose_architecture(recipe, platform, order)
@@ -159,13 +174,20 @@ def resolve(plan: LockPlan) -> LockSection:
 
 
 def fetch_and_verify(plan: LockPlan, section: LockSection) -> tuple[PackageHeader, ...]:
-    """The headers of a section's packages, in the order of the transaction; the packages are in the store by then."""
+    """Return the headers of a section's packages, in the order of the transaction.
+
+    The packages are in the store by then.
+    """
     packages = [chosen.package for chosen in section.resolution.chosen]
     return obtain_verified(packages, plan.recipe, plan.keys, section, plan.offer)
 
 
 def steadily(plan: LockPlan, obtain: Callable[[], T]) -> T:
-    """Do what reads repositories, and once more where they changed meanwhile: then they are open as they are now.
+    """Call `obtain`, which reads repositories, and call it once more if they changed meanwhile.
+
+    The second time they are open as they are now.
+
+    The second time they are open as they are now.
 
     Raises EnvironmentLacking `repository-changing` when they change again. What a lock says is the same whatever they
     offer, so there it is done once.
@@ -208,8 +230,10 @@ def keep_lock(
     accounts: AccountTable,
     mode: Mode,
 ) -> Locked:
-    """Write the lock beside the recipe where it says something new. Raises ResolutionError `lock-stale` where `mode`
-    forbids that."""
+    """Write the lock beside the recipe where it says something new.
+
+    Raises ResolutionError `lock-stale` where `mode` forbids that.
+    """
     before, parent = plan.section, plan.parent
     if before is not None and before.parent and parent and before.parent.config == parent.config:
         section = replace(section, parent=before.parent)  # The same image, though it may be compressed otherwise.
@@ -243,14 +267,20 @@ def keep_lock(
 
 
 def choose_platform(recipe: Recipe, order: Order) -> Platform:
-    """The platform that the order or the recipe names. Raises RecipeError `platform-unknown`, `platform-refused`."""
+    """Return the platform that the order or the recipe names.
+
+    Raises RecipeError `platform-unknown`, `platform-refused`.
+    """
     name = order.platform or recipe.platform
     place = str(order.repositories) if order.platform else str(order.recipe)
     return load_platforms(order.repositories).find(name, place=place)
 
 
 def choose_architecture(recipe: Recipe, platform: Platform, order: Order) -> str:
-    """The architecture to build for. Raises UsageError if there are several, or the platform lacks it."""
+    """Return the architecture to build for.
+
+    Raises UsageError if there are several, or the platform lacks it.
+    """
     wanted = order.architectures or recipe.architectures
     if len(wanted) != 1:
         raise UsageError(
@@ -270,8 +300,11 @@ def choose_architecture(recipe: Recipe, platform: Platform, order: Order) -> str
 
 
 def group_layers(plan: LockPlan, section: LockSection, order: Order) -> LockSection:
-    """The section with the packages of every layer that says `auto` in the layers of the image. How often they change
-    is read from their changelogs, so they have to be in the store. A lock that is used says it already."""
+    """Group the packages of every layer that says `auto` into the layers of the image.
+
+    Return the section with them so placed. How often packages change is read from their changelogs, so they have to be
+    in the store. A lock that is used says it already.
+    """
     if not plan.resolves:
         return section
     store, resolution = plan.offer.workshop.store, section.resolution
@@ -289,16 +322,22 @@ def group_layers(plan: LockPlan, section: LockSection, order: Order) -> LockSect
 
 
 def _former(plan: LayerPlan, fresh: LockSection, section: LockSection | None, order: Order) -> Former:
-    """The grouping that a layer had: in the lock of the recipe that brings it, else in `section`."""
+    """Return the former grouping of a layer.
+
+    It is read from the lock of the recipe that brings the layer, else from `section`.
+    """
     lock = read_lock(order.lock_file_at(plan.brought_by)) if plan.brought_by else None
     theirs = lock.section(fresh.resolution.platform, fresh.resolution.arch) if lock else None
     return former_block(plan.name, theirs) or former_block(plan.name, section)
 
 
 def locked_packages(folder: Path) -> frozenset[Digest]:
-    """The packages that the locks below a folder name. Read are those that stand beside their recipe, and those that
-    begin as relbuild begins one; the locks of other programs are none of ours. Raises ResolutionError for a lock that
-    cannot be read: what it needs must not be lost because of that."""
+    """Return the packages that the locks below a folder name.
+
+    Read are the locks that stand beside their recipe, and those that begin as relbuild begins one; the locks of other
+    programs are none of ours. Raises ResolutionError for a lock that cannot be read: what it needs must not be lost
+    because of that.
+    """
     found: set[Digest] = set()
     for above, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != ".git")

@@ -1,4 +1,4 @@
-"""What is asked for, where the work is done, and what is on offer there."""
+"""The order for a build, the workshop that it is done in, and the offer of the repositories."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from pipeline.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked for: a recipe and how to build it. `repositories` is the file that defines platforms;
-    `platform` and `architectures` override the recipe's; `output` is where layout and report go; `full`
-    tests also what takes long; `sources` fetches the source packages too; `locks` is a folder for the locks, by the
-    recipes' names, where they are not to stand beside the recipes."""
+    """A recipe and the options of its build.
+
+    `repositories` is the file that defines platforms; `platform` and `architectures` override the recipe's; `output` is
+    where layout and report go; `full` tests also what takes long; `sources` fetches the source packages too; `locks` is
+    a folder for the locks, by the recipes' names, where they are not to stand beside the recipes.
+    """
 
     recipe: Path
     repositories: Path
@@ -38,18 +40,23 @@ class Order:
     locks: Path | None = None
 
     def lock_file(self, recipe: Recipe) -> Path:
-        """Where the lock of `recipe` is read and written."""
+        """Return the path at which the lock of `recipe` is read and written."""
         return self.locks / f"{recipe.name}.lock" if self.locks else lock_path(self.recipe)
 
     def lock_file_at(self, path: Path) -> Path:
-        """Where the lock of a recipe is read that is included from `path`."""
+        """Return the path of the lock of a recipe that is included from `path`.
+
+        That lock is read.
+        """
         return self.locks / lock_path(path).name if self.locks else lock_path(path)
 
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """Where the work is done: the store, where progress goes, and what the process was started with.
-    `clock` gives seconds since the epoch; `runtime` names an OCI runtime, or None for the machine's."""
+    """The environment of a build: its store, its progress, and the process's settings.
+
+    `clock` gives seconds since the epoch; `runtime` names an OCI runtime, or None for the machine's.
+    """
 
     store: Store
     progress: Progress
@@ -59,13 +66,19 @@ class Workshop:
     runtime: str | None = None
 
     def station(self) -> Station:
-        """Where sandboxes are made; what a killed relbuild left there is removed first."""
+        """Return the station in which sandboxes are made.
+
+        What a killed relbuild left there is removed first.
+        """
         return open_station(self.store.sandbox, find_runtime(self.runtime))
 
 
 @dataclass(slots=True)
 class Offer:
-    """What a platform's repositories offer, opened when it is first asked for: a fresh lock needs none of it."""
+    """The offer of a platform's repositories, opened when it is first asked for.
+
+    A fresh lock needs none of it.
+    """
 
     platform: Platform
     arch: str

@@ -1,4 +1,4 @@
-"""What has been built, as what another recipe is built from."""
+"""A built image as the parent that another recipe is built from."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ def as_parent(
     changes: Sequence[Change],
     store: Store,
 ) -> ParentImage:
-    """An image that was built from `locked` as what another one stands on. `lower` is what its layers but the last come
-    to; `states` are rpm's of the files of all packages, by NEVRA, as its database has them, and
-    `changes` what in it is not as packages brought it."""
+    """Return an image that was built from `locked` as the parent of another one.
+
+    `lower` is what its layers but the last come to; `states` are rpm's of the files of all packages, by NEVRA, as its
+    database has them, and `changes` what in it is not as packages brought it.
+    """
     name = image.name
     tree, accounts = stand_on(lower, image.layers[-1], locked.accounts, store=store)
     chosen = {str(one.package.nevra): one for one in locked.section.resolution.chosen}

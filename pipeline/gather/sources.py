@@ -17,7 +17,9 @@ from pipeline.repos import Key, fetch_packages, load_keys, source_packages
 
 
 def obtain_sources(locked: Locked, workshop: Workshop) -> tuple[Package, ...]:
-    """The source package of every package, in the store, verified as packages are, sorted; each once.
+    """Return the source package of every package, verified and in the store, sorted, each once.
+
+    They are verified as packages are.
 
     Raises ResolutionError `sources-missing` for all that no repository of sources has, or `sources-unknown` if the
     platform names none; VerificationError and EnvironmentLacking as for packages.

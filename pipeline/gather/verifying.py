@@ -1,4 +1,7 @@
-"""Packages that are in the store, whose bytes and signatures are what was promised: fetched, verified, read."""
+"""Packages in the store, fetched, verified and read.
+
+Their bytes and signatures are what was promised.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,11 @@ from pipeline.transfer import Download, Network, fetch
 def obtain_verified(
     packages: Sequence[Package], recipe: Recipe, keys: Sequence[Key], section: LockSection, offer: Offer
 ) -> tuple[PackageHeader, ...]:
-    """Every package in the store, verified; the headers in the order of the transaction. What was damaged in the store
-    is fetched once more. Raises as `obtain` and `verify_and_read`."""
+    """Return the headers of all packages, in the order of the transaction.
+
+    Every package is in the store by then, verified. What was damaged in the store is fetched once more. Raises as
+    `obtain` and `verify_and_read`.
+    """
     obtain(packages, recipe, offer)
     try:
         return verify_and_read(packages, keys, section, offer.workshop)
@@ -75,7 +81,9 @@ def obtain(packages: Sequence[Package], recipe: Recipe, offer: Offer) -> None:
 
 
 def obtain_archives(recipe: Recipe, workshop: Workshop) -> None:
-    """Have the archives that a recipe puts into the image in the store, from beside it or by their URLs.
+    """Fetch the archives that a recipe puts into the image into the store.
+
+    They come from beside it or by their URLs.
 
     Raises VerificationError when one has not the checksum that the recipe gives, RecipeError `path-escapes`, and as
     `fetch` does.
@@ -98,8 +106,11 @@ def obtain_archives(recipe: Recipe, workshop: Workshop) -> None:
 
 
 def _refuse_escape(recipe: Recipe, path: Path, place: str) -> None:
-    """Raise RecipeError `path-escapes`. Looked at and then fetched: what is fetched has the checksum that the recipe
-    gives, so nothing is read that whoever wrote it does not have already."""
+    """Raise RecipeError `path-escapes` if a file leads out of the recipe's folder.
+
+    It is looked at and then fetched: what is fetched has the checksum that the recipe gives, so nothing is read that
+    whoever wrote it does not have already.
+    """
     try:
         Given(recipe.path.parent).check(path)
     except Escape as error:
@@ -109,8 +120,10 @@ def _refuse_escape(recipe: Recipe, path: Path, place: str) -> None:
 def verify_and_read(
     packages: Sequence[Package], keys: Sequence[Key], section: LockSection, workshop: Workshop
 ) -> tuple[PackageHeader, ...]:
-    """Every package's header, in the order of the transaction, its signature checked against the keys of the
-    repository that it comes from. All that fail are reported at once."""
+    """Return every package's header, in the order of the transaction, its signature checked.
+
+    The keys are those of the repository that the package comes from. All that fail are reported at once.
+    """
     by_repository: dict[str, list[bytes]] = {}
     for key in keys:
         blocks = by_repository.setdefault(key.repository, [])
