@@ -1,4 +1,6 @@
-"""File capabilities: rpm's text to the bytes of the attribute `security.capability`, revision 2.
+"""File capabilities: rpm's text to the bytes of the attribute `security.capability`.
+
+The attribute is of revision 2.
 
 The text is libcap's (cap_from_text(3)): clauses separated by white space, each a comma-separated list of names
 (or `all`, or nothing for all) followed by one or more operators `=`, `+`, `-` with flags of `e`, `i`, `p`. The
@@ -103,8 +105,11 @@ def capability_attribute(text: str) -> bytes:
 
 
 def capability_text(value: bytes) -> str:
-    """The attribute's value → text that `capability_attribute` turns into the same value (`cap_net_raw=ep`); names
-    with the same flags stand together, in the order of their numbers. Raises BuildError `capability-unknown`."""
+    """Return the text of the attribute's value (`cap_net_raw=ep`).
+
+    `capability_attribute` turns it into the same value; names with the same flags stand together, in the order of their
+    numbers. Raises BuildError `capability-unknown`.
+    """
     value = as_revision_2(value)
     if len(value) != _V2.size or int.from_bytes(value[:4], "little") & _REVISION_MASK != _REVISION_2:
         raise BuildError("capability-unknown", f"{value.hex()[:80]} is no set of capabilities of a file")
@@ -122,8 +127,10 @@ def capability_text(value: bytes) -> str:
 
 
 def as_revision_2(value: bytes) -> bytes:
-    """An attribute as a user namespace writes it (revision 3, with its root's id) → revision 2, as an image
-    holds it. Other values come back as they are."""
+    """Convert an attribute as a user namespace writes it to revision 2, as an image holds it.
+
+    A user namespace writes revision 3, with its root's id. Other values come back as they are.
+    """
     if len(value) == _V3_SIZE:
         magic = int.from_bytes(value[:4], "little")
         if magic & _REVISION_MASK == _REVISION_3:

@@ -44,7 +44,10 @@ _BELOW = -1
 
 @dataclass(slots=True)
 class _Claim:
-    """One package's file at a canonical path; `layer` is _BELOW for a package of the parent image."""
+    """One package's file at a canonical path.
+
+    `layer` is _BELOW for a package of the parent image.
+    """
 
     layer: int
     package: PackageHeader
@@ -54,7 +57,7 @@ class _Claim:
 
 @dataclass(slots=True)
 class _Work:
-    """What is known so far."""
+    """The state of a composition that is under way."""
 
     accounts: AccountTable
     options: ComposeOptions
@@ -137,8 +140,10 @@ def _claim_all(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Wor
 
 
 def _claim_below(canonical: Canonical, work: _Work) -> None:
-    """What the parent image's packages have there. A file that is gone is claimed no more: who brings it again emits
-    it."""
+    """Record the claims of the parent image's packages.
+
+    A file that is gone is claimed no more: who brings it again emits it.
+    """
     for one in work.options.installed:
         work.states[str(one.header.nevra)] = list(one.states)
         for index, file in enumerate(one.header.files):
@@ -186,7 +191,7 @@ def _settle(path: str, claims: list[_Claim], work: _Work) -> _Claim | None:
 
 
 def _difference(a: FileRecord, b: FileRecord) -> str | None:
-    """Why two files cannot share a path, None if they can."""
+    """Return the reason for which two files cannot share a path, None if they can."""
     if a.mode != b.mode:
         return f"mode {stat.filemode(a.mode)} and {stat.filemode(b.mode)}"
     if (a.user, a.group) != (b.user, b.group):
@@ -323,8 +328,11 @@ def _linked(package: PackageHeader, entries: list[tuple[int, Entry]]) -> tuple[t
 
 
 def _stands_below(entry: Entry, path: str, work: _Work) -> bool:
-    """Is the same thing in the parent image already, though no package of it claims it? A different thing of a package
-    there is a conflict, and so is a directory that would take the place of something else or the other way round."""
+    """Tell whether the same thing is in the parent image already, though no package claims it.
+
+    A different thing of a package there is a conflict, and so is a directory that would take the place of something
+    else or the other way round.
+    """
     below = work.options.below
     there = below.get(path)
     if there is None:

@@ -1,4 +1,4 @@
-"""What compose takes and gives."""
+"""The input and the result of `compose`."""
 
 from __future__ import annotations
 
@@ -30,10 +30,13 @@ def install_color(arch: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ComposeOptions:
-    """`docs`, `man`: layer name → are they installed? (missing: yes). `languages`: the locales to install, none
-    for all. `below`: the tree of a parent image, as its state layer left it. `installed`: its packages,
-    which claim their files as those of a layer below all others would. The order of the transaction is no option:
-    what is in a layer must not depend on the layers above."""
+    """The options of `compose`.
+
+    `docs`, `man`: layer name → are they installed? (missing: yes). `languages`: the locales to install, none for all.
+    `below`: the tree of a parent image, as its state layer left it. `installed`: its packages, which claim their files
+    as those of a layer below all others would. The order of the transaction is no option: what is in a layer must not
+    depend on the layers above.
+    """
 
     docs: Mapping[str, bool] = field(default_factory=dict)
     man: Mapping[str, bool] = field(default_factory=dict)
@@ -44,8 +47,11 @@ class ComposeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one package emits into its layer: (index of the file in the header, entry), sorted by path. No
-    directories; of hard links the first path is the file and the others name it."""
+    """The entries that one package emits into its layer.
+
+    `entries` are (index of the file in the header, entry), sorted by path. There are no directories among them; of hard
+    links the first path is the file and the others name it.
+    """
 
     nevra: Nevra
     checksum: Digest
@@ -71,8 +77,11 @@ class ComposedLayer:
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """All layers, the tree that they come to together (with what is `below`), rpm's state of every file by
-    NEVRA (those of `installed` too), and the newest build time."""
+    """The result of `compose`: all layers, and the tree that they come to together.
+
+    The tree is that of all layers with what is `below`. `states` are rpm's of every file by NEVRA (those of `installed`
+    too), and `build_time` is the newest build time.
+    """
 
     layers: tuple[ComposedLayer, ...]
     tree: Tree

@@ -1,4 +1,4 @@
-"""What differs between two trees."""
+"""The differences between two trees."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pipeline.model.tree import Entry, Tree
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A path that is in one tree only (`old` or `new` is None), or differs in the fields `what` of Entry."""
+    """A path that differs between two trees.
+
+    It is in one tree only (`old` or `new` is None), or differs in the fields `what` of Entry.
+    """
 
     path: str
     old: Entry | None

@@ -1,4 +1,4 @@
-"""What a package's files come to when documents, manual pages or languages are left out.
+"""Leave out a package's documents, manual pages or languages.
 
 This is rpm's skipInstallFiles (rpm, lib/transaction.c), manual pages aside: a file is left out by its own flag,
 and a directory that the package owns is left out with the last file in it.
@@ -17,7 +17,10 @@ MANUALS = "/usr/share/man/"
 
 
 def excluded(files: Sequence[FileRecord], *, docs: bool, man: bool, languages: Sequence[str]) -> frozenset[int]:
-    """The indices of the files that are not installed. `languages` empty or holding `all` means all."""
+    """Return the indices of the files that are not installed.
+
+    `languages` empty or holding `all` means all.
+    """
     wanted = () if "all" in languages else tuple(languages)
     if docs and man and not wanted:
         return frozenset()
@@ -44,5 +47,8 @@ def _left_out(file: FileRecord, docs: bool, man: bool, languages: Sequence[str])
 
 
 def _spoken(file: Sequence[str], wanted: Sequence[str]) -> bool:
-    """rpm compares as many letters as the file's language has: a file for `de` is installed for `de_AT`."""
+    """Tell whether a file of these languages is installed for the wanted ones.
+
+    rpm compares as many letters as the file's language has: a file for `de` is installed for `de_AT`.
+    """
     return any(language.startswith(tag) for language in wanted for tag in file)

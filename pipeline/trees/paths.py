@@ -1,4 +1,4 @@
-"""Canonical paths: where a path really is once the symlinks that stand in the image are followed.
+"""Canonical paths: paths with the symlinks that stand in the image followed.
 
 A package may say `/bin/x` where `/bin` is a symlink to `usr/bin` that another package owns; the file lies at
 `usr/bin/x`. Nothing in a layer may lie beneath a symlink, so every path is made canonical before anything else.
@@ -25,8 +25,11 @@ _ROUNDS = 8
 
 
 def split_path(path: str) -> tuple[str, ...]:
-    """An absolute path's components. Raises BuildError `unsafe-path` for a path that is relative, too long,
-    holds `.`, `..`, empty components or NUL, or a name that means a whiteout."""
+    """Split an absolute path into its components.
+
+    Raises BuildError `unsafe-path` for a path that is relative, too long, holds `.`, `..`, empty components or NUL, or
+    a name that means a whiteout.
+    """
     if path == "/":
         return ()
     encoded = path.encode(errors="surrogateescape")
@@ -51,7 +54,10 @@ def unsafe(path: str, why: str) -> BuildError:
 
 
 class Canonical:
-    """Turns paths into canonical ones, by a map of canonical path → target of the symlinks of an image."""
+    """The canonical paths of an image.
+
+    They are found by a map of canonical path → target of the symlinks of the image.
+    """
 
     def __init__(self, links: Mapping[str, str]) -> None:
         self._links = links
@@ -59,7 +65,10 @@ class Canonical:
 
     @classmethod
     def of(cls, links: Iterable[tuple[str, str]]) -> Canonical:
-        """From absolute paths as packages write them, with their targets. Raises BuildError `unsafe-path`."""
+        """Make the canonical paths from absolute paths as packages write them, with their targets.
+
+        Raises BuildError `unsafe-path`.
+        """
         given = [(split_path(path), target) for path, target in links]
         canonical = cls({"/".join(names): target for names, target in given})
         for _ in range(_ROUNDS):
@@ -75,14 +84,17 @@ class Canonical:
         return cls({entry.path: entry.link for entry in tree if entry.kind is Kind.SYMLINK})
 
     def path(self, names: tuple[str, ...]) -> str:
-        """Where `names` is: its directories resolved, its last component left as it is."""
+        """Return the canonical path of `names`.
+
+        Its directories are resolved, its last component is left as it is.
+        """
         if not names:
             return ""
         above = self.directory(names[:-1])
         return f"{above}/{names[-1]}" if above else names[-1]
 
     def directory(self, names: tuple[str, ...]) -> str:
-        """Where the directory `names` is, all of it resolved."""
+        """Return the canonical path of the directory `names`, all of it resolved."""
         known = self._known.get(names)
         if known is None:
             known = self._known[names] = self._step(self.directory(names[:-1]), names[-1], names, [_LINKS_LIMIT])
@@ -106,5 +118,8 @@ class Canonical:
 
 
 def canonical_path(path: str, tree: Tree) -> str:
-    """Where an absolute path lies in a composed tree. For many paths make one `Canonical.in_tree`."""
+    """Return the canonical path of an absolute path in a composed tree.
+
+    For many paths make one `Canonical.in_tree`.
+    """
     return Canonical.in_tree(tree).path(split_path(path))

@@ -21,7 +21,9 @@ _FOREIGN = ("security.selinux", "security.ima", "security.evm", "security.apparm
 
 
 def scan(root: Path, *, shift: int = 0, contents: bool = True) -> Tree:
-    """Read the directory `root`, without following symlinks, into a tree; the root itself is not an entry.
+    """Read the directory `root`, without following symlinks, into a tree.
+
+    The root itself is not an entry.
 
     `shift` is taken off owners' numbers. With `contents`, files' digests are computed. Of hard links the first
     path is the file. An overlay's whiteouts (character device 0:0) and opaque directories come out as such:
@@ -34,8 +36,11 @@ def scan(root: Path, *, shift: int = 0, contents: bool = True) -> Tree:
 
 
 def read_xattrs(path: str | int) -> tuple[tuple[str, bytes], ...]:
-    """The extended attributes that belong to an image: capabilities (as revision 2) and `user.*`, sorted. What
-    the kernel, its security modules or overlayfs put there for themselves is left out."""
+    """Return the extended attributes that belong to an image, sorted.
+
+    They are capabilities (as revision 2) and `user.*`. What the kernel, its security modules or overlayfs put there for
+    themselves is left out.
+    """
     found = []
     with contextlib.suppress(OSError):
         for name in sorted(os.listxattr(path, follow_symlinks=False)):
@@ -47,7 +52,7 @@ def read_xattrs(path: str | int) -> tuple[tuple[str, bytes], ...]:
 
 
 def is_opaque(path: str | int) -> bool:
-    """Does an overlay's directory hide what is beneath it?"""
+    """Tell whether an overlay's directory hides what is beneath it."""
     for prefix in _OVERLAY:
         with contextlib.suppress(OSError):
             if os.getxattr(path, f"{prefix}opaque", follow_symlinks=False) in (b"y", b"x"):

@@ -9,8 +9,10 @@ from pipeline.model.tree import Entry, Kind, Tree
 
 
 def stacked(lower: Tree, upper: Iterable[Entry]) -> Tree:
-    """`lower` with the entries of a layer over it, whiteouts among them. An entry of the layer that says nothing of
-    its owner is taken for the content of the package that owns the path below, if one does and the kind is the same.
+    """Apply the entries of a layer, whiteouts among them, over `lower`.
+
+    An entry of the layer that says nothing of its owner is taken for the content of the package that owns the path
+    below, if one does and the kind is the same.
     """
     entries = dict(lower.entries)
     added: dict[str, Entry] = {}
