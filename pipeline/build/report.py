@@ -22,7 +22,10 @@ from pipeline.store import Store
 def describe(
     bill: Bill, record: BuildRecord, locked: Locked, order: Order, workshop: Workshop
 ) -> tuple[tuple[str, bytes], ...]:
-    """The documents of an image's making: SBOMs, bill, record, and its source packages if they are asked for."""
+    """Return the documents of an image's making: SBOMs, bill, record.
+
+    If they are asked for, its source packages are among them.
+    """
     documents = report_documents(bill, record, store=workshop.store)
     return (*documents, sources_document(obtain_sources(locked, workshop))) if order.sources else documents
 

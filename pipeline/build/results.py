@@ -1,4 +1,7 @@
-"""The results of a build: an image in the store, and one that was tested and stands in the output."""
+"""The results of a build.
+
+They are an image in the store, and one that was tested and stands in the output.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,12 @@ from pipeline.trees import Composition
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """An image whose layers are in the store. `composition` is what all but the last come to, and `states` are rpm's of
-    all files, by NEVRA, as its database has them. `reused` names the layers that were not made anew; `changes` is
-    package content that scriptlets or recipes altered, in the parent too; `templates` are the files that took part."""
+    """An image whose layers are in the store.
+
+    `composition` is what all but the last come to, and `states` are rpm's of all files, by NEVRA, as its database has
+    them. `reused` names the layers that were not made anew; `changes` is package content that scriptlets or recipes
+    altered, in the parent too; `templates` are the files that took part.
+    """
 
     image: Image
     locked: Locked
@@ -38,8 +44,11 @@ class Assembled:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An image that stands in `layout`, what it was `tested` with (None: not at all), and what it `took`, in seconds.
-    `documents` are (name, content) of what the report says of the image's making, from `bill` and `record`."""
+    """An image that stands in `layout`, what it was `tested` with, and what it `took`.
+
+    `tested` is None if it was not tested at all; `took` is in seconds. `documents` are (name, content) of what the
+    report says of the image's making, from `bill` and `record`.
+    """
 
     assembled: Assembled
     layout: Path

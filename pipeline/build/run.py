@@ -1,4 +1,7 @@
-"""The narrative of a build: a recipe becomes a tested image. Each line a verb on a noun; start reading at `build`."""
+"""The stages of a build in their order: a recipe becomes a tested image.
+
+Each line is a verb on a noun; start reading at `build`.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,10 @@ def assemble(order: Order, workshop: Workshop) -> Assembled:
 
 
 def lock(order: Order, workshop: Workshop) -> Locked:
-    """Lock a recipe with its packages, after the image that it is built from was built, if there is one."""
+    """Lock a recipe with its packages.
+
+    The image that it is built from is built first, if there is one.
+    """
     parent = build_parent(order, workshop)
     plan = plan_lock(order, workshop, parent)
 
@@ -111,9 +117,12 @@ def lock(order: Order, workshop: Workshop) -> Locked:
 
 
 def build_parent(order: Order, workshop: Workshop) -> ParentImage | None:
-    """The image that the recipe of `order` is built from: with its own lock, for the same platform and architecture.
-    Where the child is to be tested, it is tested too and stands in the output; what is unchanged is recalled, the
-    verdict as well. Raises SmokeError `parent-failed`: nothing is built on an image that did not pass."""
+    """Build the image that the recipe of `order` is built from.
+
+    It has its own lock, and the same platform and architecture. Where the child is to be tested, it is tested too and
+    stands in the output; what is unchanged is recalled, the verdict as well. Raises SmokeError `parent-failed`: nothing
+    is built on an image that did not pass.
+    """
     recipe = load_recipe(order.recipe)
     if recipe.parent is None:
         return None
@@ -148,15 +157,18 @@ def build_parent(order: Order, workshop: Workshop) -> ParentImage | None:
 
 
 def explain_package(order: Order, workshop: Workshop, package: str) -> str:
-    """Why a package is in the image, as text."""
+    """Explain as text why a package is in the image."""
     return explain(lock(replace(order, smoke=False), workshop).all_chosen, package)
 
 
 def smoke_image(
     order: Order, workshop: Workshop, layout: Path | None, holding: Holding | None = None
 ) -> tuple[str, SmokeReport]:
-    """Launch an image that was built before, again, with the recipe's checks; its layers are taken from the
-    layout into the store, digest by digest. Returns the product's name and the verdict."""
+    """Test an image that was built before, again, with the recipe's checks.
+
+    It is launched; its layers are taken from the layout into the store, digest by digest. Returns the product's name
+    and the verdict.
+    """
     recipe = load_recipe(order.recipe)
     image = adopt_layout(layout or order.output / recipe.name, store=workshop.store)
     tested = test(image, recipe, replace(order, retest=True), workshop, holding)
@@ -169,7 +181,10 @@ def smoke_image(
 
 
 def launchable(order: Order, workshop: Workshop) -> tuple[Image, SmokePlan]:
-    """A recipe's image as it stands in the output, built (and not tested) if it is not there; and how it is tested."""
+    """Return a recipe's image as it stands in the output, and the plan of its tests.
+
+    The image is built (and not tested) if it is not there.
+    """
     recipe = load_recipe(order.recipe)
     layout = order.output / recipe.name
     if not layout.exists():

@@ -33,7 +33,10 @@ STATE_LAYER = "state"
 
 
 def compose_layers(locked: Locked) -> Composition:
-    """What every layer will contain, from headers alone; conflicts and unsafe paths are refused here."""
+    """Compose the contents of every layer from headers alone.
+
+    Conflicts and unsafe paths are refused here.
+    """
     resolution = locked.section.resolution
     by_nevra = {str(header.nevra): header for header in locked.headers}
     layers = image_layers(locked.recipe, resolution)
@@ -60,7 +63,10 @@ def pack_layers(composition: Composition, order: Order, workshop: Workshop) -> l
 
 
 def facts(locked: Locked) -> dict[str, object]:
-    """What templates and `{{ packages[…] }}` see: the recipe's values, and the packages after the lock."""
+    """Return the values that templates and `{{ packages[…] }}` see.
+
+    They are the recipe's values, and the packages after the lock.
+    """
     packages = {
         header.nevra.name: {
             "name": header.nevra.name,
@@ -103,7 +109,10 @@ def add_state(
     order: Order,
     workshop: Workshop,
 ) -> State:
-    """The last layer: scriptlets, accounts, configuration and the RPM database, made inside the sandbox."""
+    """Make the last layer: scriptlets, accounts, configuration and the RPM database.
+
+    It is made inside the sandbox.
+    """
     canonical = Canonical.in_tree(composition.tree)
     return build_state(
         StateInputs(
@@ -155,7 +164,10 @@ def make_config_and_manifest(locked: Locked, layers: Sequence[Layer]) -> Image:
 
 
 def test(image: Image, recipe: Recipe, order: Order, workshop: Workshop, holding: Holding | None = None) -> Tested:
-    """Launch the image under the recipe's limits and ask its checks, or recall that this was done."""
+    """Launch the image under the recipe's limits and ask its checks.
+
+    If that was done already, its result is recalled.
+    """
     return run_tests(
         image,
         recipe.smoke,
@@ -171,7 +183,7 @@ def test(image: Image, recipe: Recipe, order: Order, workshop: Workshop, holding
 
 
 def taken_in(locked: Locked, templates: tuple[Path, ...], order: Order) -> Inputs:
-    """What the build takes in, for the record of it."""
+    """Return the inputs of the build, for the record of it."""
     return Inputs(
         recipe=locked.recipe,
         repositories=order.repositories,
@@ -188,7 +200,10 @@ def taken_in(locked: Locked, templates: tuple[Path, ...], order: Order) -> Input
 
 
 def all_changes(locked: Locked, own: Sequence[Change]) -> tuple[Change, ...]:
-    """What in the whole image is not as packages brought it: also what was done in the parent and is still so."""
+    """Return the changes in the whole image to what packages brought.
+
+    They include what was done in the parent and is still so.
+    """
     below = locked.parent.changes if locked.parent else ()
     again = {change.path for change in own}
     return (*(change for change in below if change.path not in again), *own)
