@@ -1,4 +1,6 @@
-"""Codecs of compressed streams: of each one declaration, which says how it is told, read, written, and called.
+"""The codecs of compressed streams.
+
+Each has one declaration, which says how the codec is told, read, written, and called.
 
 A layer's tar bytes are cut into pieces of at most `PIECE` bytes and each piece becomes a whole gzip member
 (RFC 1952) or zstd frame (RFC 8878). Members and frames concatenate into valid streams, so compressed pieces
@@ -50,7 +52,7 @@ START_SIZE = 6
 
 
 class Compression(StrEnum):
-    """How layers are compressed."""
+    """The compressions of layers."""
 
     GZIP = "gzip"
     ZSTD = "zstd"
@@ -58,9 +60,12 @@ class Compression(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """A codec that is read. `suffixes` are endings of files' names, `encodings` the words of Content-Encoding. `starts`
-    tells a stream by its first `START_SIZE` bytes; `decompress` gives its content in pieces of at most `PIECE` bytes,
-    working on as many at a time as its second argument says, if it can."""
+    """A codec that is read.
+
+    `suffixes` are endings of files' names, `encodings` the words of Content-Encoding. `starts` tells a stream by its
+    first `START_SIZE` bytes; `decompress` gives its content in pieces of at most `PIECE` bytes, working on as many at a
+    time as its second argument says, if it can.
+    """
 
     name: str
     suffixes: tuple[str, ...]
@@ -71,8 +76,11 @@ class Codec:
 
 @dataclass(frozen=True, slots=True)
 class LayerCodec:
-    """A codec that layers are written with. `media_suffix` ends the media type of a layer, `compress` makes a whole
-    member of one piece, the same for the same bytes, and `version` names the library that the bytes depend on."""
+    """A codec that layers are written with.
+
+    `media_suffix` ends the media type of a layer, `compress` makes a whole member of one piece, the same for the same
+    bytes, and `version` names the library that the bytes depend on.
+    """
 
     reads: Codec
     media_suffix: str
@@ -97,12 +105,15 @@ def layer_versions() -> str:
 
 
 def codec_of(start: bytes) -> Codec | None:
-    """The codec of a stream with these first bytes; None: it is not compressed, or with none that is known."""
+    """Return the codec of a stream with these first bytes, or None.
+
+    None is returned if the stream is not compressed, or with none that is known.
+    """
     return next((codec for codec in CODECS if codec.starts(start)), None)
 
 
 def damages() -> tuple[type[Exception], ...]:
-    """What the codecs' libraries raise of streams that cannot be decompressed."""
+    """Return the errors that the codecs' libraries raise of streams that cannot be decompressed."""
     import lzma
 
     import deflate
@@ -123,7 +134,10 @@ _MEMBER_LIMIT = PIECE + (PIECE >> 3) + 64
 
 
 def gzip_member(piece: bytes) -> bytes:
-    """`piece` (at most `PIECE` bytes) as one gzip member. The same bytes always give the same member."""
+    """Compress `piece` (at most `PIECE` bytes) to one gzip member.
+
+    The same bytes always give the same member.
+    """
     import deflate
 
     body = deflate.deflate_compress(piece, GZIP_LEVEL)
@@ -243,7 +257,7 @@ def _unzstd(reader: Buffered, _: int) -> Iterator[bytes]:
 
 
 class _Stream(Protocol):
-    """What zlib's, lzma's and bz2's decompressors have in common."""
+    """The interface that zlib's, lzma's and bz2's decompressors have in common."""
 
     @property
     def eof(self) -> bool: ...
@@ -255,7 +269,10 @@ class _Stream(Protocol):
 
 
 def _streams(reader: Buffered, make: Callable[[], _Stream]) -> Iterator[bytes]:
-    """Concatenated xz or bzip2 streams; decompressors keep what `max_length` made them hold back."""
+    """Decompress concatenated xz or bzip2 streams.
+
+    Decompressors keep what `max_length` made them hold back.
+    """
     data = reader.read(READ_SIZE)
     while data:
         stream = make()
