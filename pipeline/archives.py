@@ -54,7 +54,7 @@ class MalformedArchive(Exception):
 
 
 class ArchiveHeader(NamedTuple):
-    """What an archive says of one entry.
+    """The fields that an archive gives for one entry.
 
     `mode` has the type's bits, 0 as type for hard links. `hardlink` and `symlink` are None for what is no such link.
     `sparse`: the content has holes. `ruled`: the entry has an access control list. `encrypted`: the content is.
@@ -76,8 +76,10 @@ class ArchiveHeader(NamedTuple):
 
 
 class ArchiveMember(NamedTuple):
-    """One entry of an archive. `blocks` gives its content with each block's offset, once, before the next member is
-    asked for."""
+    """One entry of an archive.
+
+    `blocks` gives its content with each block's offset, once, before the next member is asked for.
+    """
 
     header: ArchiveHeader
     blocks: Callable[[], Iterator[tuple[int, memoryview]]]
@@ -92,8 +94,9 @@ def libarchive_version() -> str:
 def read_archive(
     pieces: Iterator[bytes], *formats: ArchiveFormat, packed: ArchiveFilter | None = None
 ) -> Iterator[ArchiveMember]:
-    """The members of an archive of one of the `formats`, in its order; what follows the end marker is not asked of
-    `pieces`.
+    """Yield the members of an archive of one of the `formats`, in its order.
+
+    What follows the end marker is not asked of `pieces`.
 
     Raises MalformedArchive, EnvironmentLacking `library-missing`, and whatever `pieces` raises.
     """
@@ -104,7 +107,10 @@ def read_archive(
 
 
 def read_zip(file: BinaryIO) -> Iterator[ArchiveMember]:
-    """The members of a zip archive, which has modes and links in a directory at its end. Raises as `read_archive`."""
+    """Yield the members of a zip archive, which has modes and links in a directory at its end.
+
+    Raises as `read_archive`.
+    """
     stream = _Stream(iter(lambda: file.read(_ZIP_PIECE), b""), _library(), file.seek)
     with stream.opened((ArchiveFormat.ZIP,), None):
         while (header := stream.next_header()) is not None:
@@ -173,8 +179,10 @@ class _Stream:
             return -1
 
     def _more(self, handle: object, context: object, where: ctypes.Array[ctypes.c_void_p]) -> int:
-        """Hand the next piece to the C library, which reads from it until it asks again. An exception must not leave
-        through C: it is kept, and raised when the library has returned."""
+        """Hand the next piece to the C library, which reads from it until it asks again.
+
+        An exception must not leave through C: it is kept, and raised when the library has returned.
+        """
         try:
             for piece in self._pieces:
                 if piece:
@@ -241,7 +249,10 @@ class _Stream:
         )
 
     def _judge_warning(self) -> None:
-        """Refuse an entry that the library read only in part. That it could not convert a name is what was wanted."""
+        """Refuse an entry that the library read only in part.
+
+        That it could not convert a name is what was wanted.
+        """
         message = self._library.error_string(self._handle) or b""
         if b"can't be converted from UTF-8" not in message:
             raise MalformedArchive(message.decode(errors="replace") or "a header is damaged")
@@ -285,7 +296,10 @@ class _Stream:
 
 @functools.cache
 def _library() -> ModuleType:
-    """`libarchive.ffi`, with what it does not declare. Raises EnvironmentLacking `library-missing`."""
+    """Return `libarchive.ffi`, with what it does not declare.
+
+    Raises EnvironmentLacking `library-missing`.
+    """
     try:
         import libarchive
         from libarchive import ffi
@@ -324,7 +338,10 @@ def _libc() -> ctypes.PyDLL:
 
 @functools.cache
 def _locale(is_zip: bool) -> object:
-    """The locale under which headers are read: for tar and cpio "C", in which no name that is not ASCII is converted
-    and the library falls back to the bytes as they are; for zip, whose reader has no such fallback, UTF-8."""
+    """Return the locale under which headers are read.
+
+    For tar and cpio it is "C", in which no name that is not ASCII is converted and the library falls back to the bytes
+    as they are; for zip, whose reader has no such fallback, UTF-8.
+    """
     wanted = b"C.UTF-8" if is_zip else b"C"
     return _libc().newlocale(_LC_CTYPE_MASK, wanted, None) or _libc().newlocale(_LC_CTYPE_MASK, b"C", None)
