@@ -185,8 +185,10 @@ def is_lock(path: Path) -> bool:
 
 
 def read_lock(path: Path) -> Lock | None:
-    """The lock at `path`, or None if there is none. Raises ResolutionError `lock-malformed` or
-    `lock-newer-format`, RecipeError `path-escapes`."""
+    """Read the lock at `path`; None if there is none.
+
+    Raises ResolutionError `lock-malformed` or `lock-newer-format`, RecipeError `path-escapes`.
+    """
     try:
         data = Folder(path.parent).read(path.name, LOCK_LIMIT)
     except FileNotFoundError:

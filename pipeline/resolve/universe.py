@@ -165,8 +165,10 @@ class Universe:
         return (one for one in self.pool.solvables if one.id != self.assumed)
 
     def dependency(self, text: str) -> solv.Dep:
-        """`name`, `name >= evr` or a rich dependency in brackets. Raises ResolutionError
-        `dependency-malformed`."""
+        """Parse a dependency: `name`, `name >= evr` or a rich dependency in brackets.
+
+        Raises ResolutionError `dependency-malformed`.
+        """
         if text.startswith("("):
             rich = self.pool.parserpmrichdep(text)
             if rich is None:
