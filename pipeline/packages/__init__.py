@@ -1,4 +1,6 @@
-"""RPM packages: who signed one, what its header says, the bytes that it carries, and rpm's own database.
+"""RPM packages: signature, header, payload, and rpm's own database.
+
+Who signed a package, what its header says, the bytes that it carries.
 
 The one idea: nothing in a package is believed before its signature is. `verify_package` settles that the
 header is signed by one of the given keys and that the compressed payload is the one the signed header names;

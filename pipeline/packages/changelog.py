@@ -1,5 +1,8 @@
-"""A package's changelog, and which vulnerabilities it names. Read where it is asked for and not with the header:
-a build has no use for it, and a distribution's largest changelogs have more bytes than the rest of the header."""
+"""A package's changelog and the vulnerabilities that it names.
+
+Read where it is asked for and not with the header: a build has no use for it, and a distribution's largest changelogs
+have more bytes than the rest of the header.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,11 @@ knowing whose they are."""
 
 
 def read_changelog(path: Path) -> tuple[ChangelogEntry, ...]:
-    """The newest entries of the RPM at `path`, as its header orders them (newest first), up to ENTRIES_MOST and
-    TEXT_MOST; the last one may be cut. Raises VerificationError `package-damaged`."""
+    """Read the newest changelog entries of the RPM at `path`.
+
+    As its header orders them (newest first), up to ENTRIES_MOST and TEXT_MOST; the last one may be cut. Raises
+    VerificationError `package-damaged`.
+    """
     header = open_header(path)
     times, names, texts = (
         header[tag] or [] for tag in (rpm.RPMTAG_CHANGELOGTIME, rpm.RPMTAG_CHANGELOGNAME, rpm.RPMTAG_CHANGELOGTEXT)
@@ -38,8 +44,10 @@ def read_changelog(path: Path) -> tuple[ChangelogEntry, ...]:
 
 
 def newest_entries(times: Sequence[int], names: Sequence[str], texts: Sequence[str]) -> tuple[ChangelogEntry, ...]:
-    """The first entries of a changelog as a header holds it, up to ENTRIES_MOST and TEXT_MOST; the last one may be
-    cut."""
+    """Return the first entries of a changelog as a header holds it.
+
+    Up to ENTRIES_MOST and TEXT_MOST; the last one may be cut.
+    """
     found = []
     left = TEXT_MOST
     for time, name, text in list(zip(times, names, texts, strict=False))[:ENTRIES_MOST]:
@@ -51,15 +59,21 @@ def newest_entries(times: Sequence[int], names: Sequence[str], texts: Sequence[s
 
 
 def read_change_days(path: Path) -> tuple[int, ...]:
-    """The days, since the epoch, of the newest ENTRIES_MOST entries of the RPM at `path`, each once, sorted; that of
-    its build where it has none. Raises VerificationError `package-damaged`."""
+    """Read the days, since the epoch, of the newest changelog entries of the RPM at `path`.
+
+    Those of the newest ENTRIES_MOST entries, each day once, sorted; that of its build where it has none. Raises
+    VerificationError `package-damaged`.
+    """
     header = open_header(path)
     times = (header[rpm.RPMTAG_CHANGELOGTIME] or [])[:ENTRIES_MOST] or [header[rpm.RPMTAG_BUILDTIME] or 0]
     return tuple(sorted({time // _SECONDS_OF_DAY for time in times}))
 
 
 def named_fixes(entries: Sequence[ChangelogEntry]) -> tuple[str, ...]:
-    """The vulnerabilities that entries name, each once, sorted: `CVE-2024-0001`, `GHSA-xxxx-xxxx-xxxx`."""
+    """Return the identifiers of the vulnerabilities that entries name, each once, sorted.
+
+    `CVE-2024-0001`, `GHSA-xxxx-xxxx-xxxx`.
+    """
     return tuple(sorted({_spelled(found) for entry in entries for found in _IDENTIFIER.findall(entry.text)}))
 
 

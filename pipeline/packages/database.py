@@ -63,8 +63,11 @@ _FULL = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class DatabaseRecord:
-    """One installed package: its file, what it is called, the state of each of its files (RPMFILE_STATE_*, in
-    the header's order), the time of its installation, the colour of the transaction."""
+    """One installed package, as the database records it.
+
+    Its file, what it is called, the state of each of its files (RPMFILE_STATE_*, in the header's order), the time of
+    its installation, the colour of the transaction.
+    """
 
     rpm: Path
     nevra: Nevra
@@ -74,8 +77,10 @@ class DatabaseRecord:
 
 
 def write_database(folder: Path, records: Sequence[DatabaseRecord]) -> None:
-    """Write `rpmdb.sqlite` into `folder`, an empty directory. The order of `records` is the order in which rpm
-    lists them (newest last); equal records in equal order give equal bytes under the same SQLite.
+    """Write `rpmdb.sqlite` into `folder`, an empty directory.
+
+    The order of `records` is the order in which rpm lists them (newest last); equal records in equal order give equal
+    bytes under the same SQLite.
 
     Raises BuildError `rpm-database` if rpm refuses a header, VerificationError `package-damaged`, and OSError with the
     database's path where the machine refuses: a full disk, a quota, a defect.
@@ -110,8 +115,10 @@ def write_database(folder: Path, records: Sequence[DatabaseRecord]) -> None:
 
 
 def _demand_written(said: str, database: Path) -> None:
-    """Raise the operating system's error where the words of SQLite or rpm tell of one: rpmdb's status is the number of
-    headers that failed, whatever the reason."""
+    """Raise the operating system's error where the words of SQLite or rpm tell of one.
+
+    rpmdb's status does not: it is the number of headers that failed, whatever the reason.
+    """
     number = next((number for words, number in _REASONS.items() if words in said), None)
     if number is None:
         return
@@ -133,8 +140,11 @@ def _installed(record: DatabaseRecord) -> bytes:
 
 
 def _with_states(header: bytes, states: bytes) -> bytes:
-    """An exported header with one more entry. rpm's Python cannot put values of this type, so it is done by
-    hand: an entry at the end of the index, its data at the end of the data, the counts raised."""
+    """Return an exported header with one more entry, the files' states.
+
+    rpm's Python cannot put values of this type, so it is done by hand: an entry at the end of the index, its data at
+    the end of the data, the counts raised.
+    """
     entries, stored = _COUNTS.unpack_from(header)
     index = _COUNTS.size
     data = index + entries * _ENTRY.size

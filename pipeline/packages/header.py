@@ -47,8 +47,11 @@ _TRIGGERS = (
 
 
 def read_header(path: Path, checksum: Digest) -> PackageHeader:
-    """The header of the RPM at `path`, whose sha256 is `checksum`; the signature is not looked at (that is
-    `verify_package`), the header's own digests are. Raises VerificationError `package-damaged`."""
+    """Read the header of the RPM at `path`, whose sha256 is `checksum`.
+
+    The signature is not looked at (that is `verify_package`), the header's own digests are. Raises VerificationError
+    `package-damaged`.
+    """
     header = open_header(path)
     if header[rpm.RPMTAG_SOURCEPACKAGE]:
         raise damaged(path, "it is a source package, which cannot be installed")
@@ -58,8 +61,11 @@ def read_header(path: Path, checksum: Digest) -> PackageHeader:
 
 @contextlib.contextmanager
 def _consistent(path: Path) -> Iterator[None]:
-    """rpm checks that a header's tags are well-formed, not that they fit each other: lists of one length, indexes that
-    lead somewhere, numbers that are times and modes. What does not fit raises VerificationError `package-damaged`."""
+    """Raise VerificationError `package-damaged` where a header's tags do not fit each other.
+
+    rpm checks that a header's tags are well-formed, not that they fit each other: lists of one length, indexes that
+    lead somewhere, numbers that are times and modes.
+    """
     try:
         yield
     except (rpm.error, ValueError, TypeError, LookupError, OverflowError, SystemError) as error:
@@ -91,8 +97,11 @@ def _read(header: rpm.hdr, checksum: Digest) -> PackageHeader:
 
 
 def read_source_nevra(path: Path) -> Nevra:
-    """What the source RPM at `path` is called, its architecture `src` or `nosrc` as in its file's name; the signature
-    is not looked at. Raises VerificationError `package-damaged`, also if it is no source package."""
+    """Read the NEVRA of the source RPM at `path`.
+
+    Its architecture is `src` or `nosrc` as in its file's name; the signature is not looked at. Raises VerificationError
+    `package-damaged`, also if it is no source package.
+    """
     header = open_header(path)
     if not header[rpm.RPMTAG_SOURCEPACKAGE]:
         raise damaged(path, "it is no source package")

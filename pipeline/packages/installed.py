@@ -1,4 +1,6 @@
-"""What an image's own RPM database says is installed, read from the database's bytes without rpm's library.
+"""A reader of an image's own RPM database, without rpm's library.
+
+It says what is installed in the image, from the database's bytes.
 
 The database comes from an image that may be anybody's, so it is opened in memory, read-only, by sqlite alone. Each
 package is a header as rpm writes it: two counts, an index of (tag, type, offset, count), and the data
@@ -41,8 +43,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """An installed package, those of its files that the package marks as its licence and that were installed, and the
-    licence as its header names it (`license`; empty: it names none)."""
+    """An installed package with its licence and its licence files.
+
+    Its files are those that the package marks as its licence and that were installed; the licence is the one that its
+    header names (`license`; empty: it names none).
+    """
 
     nevra: Nevra
     licenses: tuple[str, ...]
@@ -50,13 +55,19 @@ class Installed:
 
 
 def read_installed(database: bytes) -> tuple[Installed, ...]:
-    """All packages in the bytes of an `rpmdb.sqlite`, sorted by NEVRA. Raises VerificationError `rpmdb-damaged`."""
+    """Read all packages in the bytes of an `rpmdb.sqlite`, sorted by NEVRA.
+
+    Raises VerificationError `rpmdb-damaged`.
+    """
     return tuple(sorted(_each(database, _installed), key=lambda package: str(package.nevra)))
 
 
 def installed_changelogs(database: bytes, wanted: Collection[Nevra]) -> Mapping[Nevra, tuple[ChangelogEntry, ...]]:
-    """The newest entries of the changelogs of those packages that are `wanted`, bounded as `read_changelog` bounds
-    them; an image may have been built without. Raises VerificationError `rpmdb-damaged`."""
+    """Read the newest changelog entries of those packages that are `wanted`.
+
+    They are bounded as `read_changelog` bounds them; an image may have been built without. Raises VerificationError
+    `rpmdb-damaged`.
+    """
 
     def read(blob: bytes) -> tuple[Nevra, tuple[ChangelogEntry, ...]]:
         tags = _tags(blob)
@@ -70,7 +81,7 @@ def installed_changelogs(database: bytes, wanted: Collection[Nevra]) -> Mapping[
 
 
 def _each(database: bytes, read: Callable[[bytes], T]) -> list[T]:
-    """What `read` makes of each package's header."""
+    """Call `read` with each package's header and return the results."""
     connection = sqlite3.connect(":memory:")
     try:
         connection.deserialize(database)

@@ -1,4 +1,6 @@
-"""Where the parts of an RPM file begin, and that the signed part of the header is all of it.
+"""The offsets of the parts of an RPM file, and the check of its signed header.
+
+The signed part of the header must be all of it.
 
 An RPM file is a lead of 96 bytes, a signature header padded to 8 bytes, the header, the compressed payload
 (rpm, docs/manual/format_v4.md). A header is an introduction, an index of entries of 16 bytes, and a store of
@@ -38,7 +40,10 @@ class Layout:
 
 
 def read_layout(path: Path) -> Layout:
-    """Raises VerificationError `package-damaged` if the file is no RPM or its header is not all region."""
+    """Read where the header and the payload of the RPM at `path` begin.
+
+    Raises VerificationError `package-damaged` if the file is no RPM or its header is not all region.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if os.pread(handle, 4, 0) != _LEAD_MAGIC:

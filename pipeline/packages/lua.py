@@ -1,4 +1,6 @@
-"""rpm's own Lua, made portable: `-p <lua>` scriptlets run inside rpm itself, and an image need not hold rpm.
+"""rpm's Lua as a runtime that any image can run.
+
+`-p <lua>` scriptlets run inside rpm itself, and an image need not hold rpm.
 
 The host's rpm with its ELF closure and its configuration is copied into a folder that can be bound into any
 root file system and started there through its own dynamic linker, whatever libc the image has.
@@ -65,7 +67,9 @@ def lua_runtime(store: Store) -> Path:
 
 
 def lua_command(at: str, script: str, arguments: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The command, with its environment, that runs the Lua file `script` with the runtime bound at `at`.
+    """Return the command that runs the Lua file `script`, with its environment.
+
+    The runtime is bound at `at`.
 
     As in rpm, `arg[1]` is `<lua>` and the scriptlet's numbers follow; the paths of a file trigger come through
     `rpm.input()`, which reads standard input here.

@@ -39,9 +39,11 @@ class PayloadFile:
 
 
 def read_payload(path: Path) -> Iterator[PayloadFile]:
-    """The regular files with content of a verified RPM, in the payload's order; empty files and other kinds are
-    known from the header alone and not given. Raises VerificationError `package-damaged`, BuildError
-    `payload-unsupported`."""
+    """Yield the regular files with content of a verified RPM, in the payload's order.
+
+    Empty files and other kinds are known from the header alone and not given. Raises VerificationError
+    `package-damaged`, BuildError `payload-unsupported`.
+    """
     header = open_header(path)
     digests = header[rpm.RPMTAG_FILEDIGESTS] if header[rpm.RPMTAG_FILEDIGESTALGO] == SHA256 else None
     members: dict[int, list[int]] = {}
@@ -91,8 +93,11 @@ def _decompressing(handle: int, header: rpm.hdr, path: Path) -> rpm.fd:
 
 
 def read_files(path: Path, paths: Sequence[str], *, limit: int = 1 << 20) -> dict[str, bytes]:
-    """The content of those of `paths` (as the header spells them) that are regular files in the package, each
-    at most `limit` bytes. Raises as `read_payload`, and BuildError `file-too-large`."""
+    """Read the content of those of `paths` that are regular files in the package.
+
+    `paths` are as the header spells them; each file has at most `limit` bytes. Raises as `read_payload`, and BuildError
+    `file-too-large`.
+    """
     header = open_header(path)
     names, sizes = header[rpm.RPMTAG_FILENAMES], header[rpm.RPMTAG_LONGFILESIZES]
     wanted = set(paths)

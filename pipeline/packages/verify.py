@@ -1,4 +1,6 @@
-"""Is a package signed by one of these keys, and are its bytes the signed ones?
+"""Verification of a package's signature and of its payload's digest.
+
+Is a package signed by one of these keys, and are its bytes the signed ones?
 
 rpm verifies the header's signature with a keyring that holds nothing but the given keys; rpm's own database
 and configuration of keys are never asked. That rpm calls an unsigned package good unless told otherwise is
@@ -31,8 +33,9 @@ _SIGNATURE_PACKET = re.compile(r"[Kk]ey ID ([0-9a-fA-F]{8,40})")
 
 
 def verify_package(path: Path, keys: Sequence[bytes]) -> str:
-    """Verify an RPM against armored OpenPGP `keys` and no others; returns the id of the key that signed it, in
-    lower-case hex.
+    """Verify an RPM against armored OpenPGP `keys` and no others.
+
+    Returns the id of the key that signed it, in lower-case hex.
 
     Raises VerificationError `package-unsigned`, `package-key-unknown` (signed by none of `keys`),
     `package-signature-bad` (the header is not what was signed), `package-damaged` (it is no RPM, or the

@@ -8,8 +8,11 @@ from pipeline.packages.library import rpm
 
 
 def compare_evr(a: str, b: str) -> int:
-    """-1, 0 or 1 as the `[epoch:]version[-release]` text `a` is older than, the same as, or newer than `b`.
-    A missing release equals any, as in rpm's dependencies."""
+    """Compare two `[epoch:]version[-release]` texts as rpm does.
+
+    Returns -1, 0 or 1 as `a` is older than, the same as, or newer than `b`. A missing release equals any, as in rpm's
+    dependencies.
+    """
     left, right = _split(a), _split(b)
     if not left[2] or not right[2]:
         left, right = (*left[:2], ""), (*right[:2], "")
@@ -31,6 +34,9 @@ def library_version() -> str:
 
 
 def library_files() -> tuple[Path, ...]:
-    """The files of rpm's library as this process has loaded them, its own module included, sorted."""
+    """List the files of rpm's library as this process has loaded them, sorted.
+
+    Its own module is included.
+    """
     mapped = {line.split(maxsplit=5)[5] for line in Path("/proc/self/maps").read_text().splitlines() if "rpm" in line}
     return tuple(sorted(Path(name) for name in mapped if "rpm" in Path(name).name and Path(name).exists()))
