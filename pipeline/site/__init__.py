@@ -1,4 +1,6 @@
-"""The morning page: a static site of what a night over a catalogue came to, with a feed and files for other programs.
+"""The static site of a nightly run: pages, a feed, and files for other programs.
+
+It is the morning page: what a night over a catalogue came to.
 
 `write_site` makes it from a `Night` and from what the site itself remembers of the nights before. Pages run no script
 and load nothing from elsewhere. What did not change is not made again.

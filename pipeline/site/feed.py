@@ -1,4 +1,7 @@
-"""The nights as an Atom feed (RFC 4287): an entry for each night, and for each product that failed or is new."""
+"""The nights as an Atom feed (RFC 4287).
+
+It has an entry for each night, and for each product that failed or is new.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,11 @@ _SAID = {Outcome.FAILED: "failed", Outcome.BLOCKED: "is blocked", Outcome.BUILT:
 
 
 def atom_xml(nights: Sequence[NightNote], catalogue: str, known_as: str, address: str = "") -> bytes:
-    """The feed of `nights`, oldest first, one at least. `catalogue` and `known_as` are the nights' own, by which feeds
-    are told apart. `address`: the URL of the site's folder; links are relative to it, or to the feed's own URL."""
+    """Return the Atom feed of `nights`, oldest first, one at least.
+
+    `catalogue` and `known_as` are the nights' own, by which feeds are told apart. `address`: the URL of the site's
+    folder; links are relative to it, or to the feed's own URL.
+    """
     base = attributes(**{"xml:base": address}) if address else ""
     entries = [entry for note in reversed(nights) for entry in _entries(note, catalogue, known_as)]
     return "\n".join(

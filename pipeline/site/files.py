@@ -22,8 +22,10 @@ class Files:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else writes meanwhile. Raises EnvironmentLacking `site-unwritable` for what the file system forbids in
-        this block."""
+        """Lock the site, so that nobody else writes meanwhile.
+
+        Raises EnvironmentLacking `site-unwritable` for what the file system forbids in this block.
+        """
         try:
             self._make(self.folder)
             handle = os.open(self.folder / ".lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -47,8 +49,10 @@ class Files:
                 draft.unlink(missing_ok=True)
 
     def put(self, name: str, data: bytes, *, keep: bool = False) -> bool:
-        """Make `data` what the file has; False if it was so. `keep`: it survives a power cut, because it cannot be made
-        again."""
+        """Write `data` to a file of the site, unless it has that already; False if it had.
+
+        `keep`: it survives a power cut, because it cannot be made again.
+        """
         target = self.folder / name
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if target.stat().st_size == len(data) and target.read_bytes() == data:

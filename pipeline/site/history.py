@@ -1,4 +1,4 @@
-"""What a site remembers from night to night: figures of each product, and what came of the last nights.
+"""The history that a site keeps: figures of each product, and the last nights' results.
 
     data/NAME.json    the figures of a product (`History`), a point for each night in which something was measured
     data/site.json    the last nights in short, and from what each product's page was made (`State`)
@@ -35,8 +35,11 @@ STATE_FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What a night measured of a product. `at` is when the night began, which names it. `took`: the build, or the
-    test where nothing was built. Sizes in bytes, `cpu_time` in microseconds; None where it was not measured."""
+    """The figures that one night measured of a product.
+
+    `at` is when the night began, which names it. `took`: the build, or the test where nothing was built. Sizes in
+    bytes, `cpu_time` in microseconds; None where it was not measured.
+    """
 
     at: int
     outcome: Outcome
@@ -94,7 +97,10 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a night has to tell of one product: `said` is the failure's message, or the version that is new."""
+    """A night's news of one product.
+
+    `said` is the failure's message, or the version that is new.
+    """
 
     name: str
     platform: str
@@ -105,8 +111,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class NightNote:
-    """A night in short. `results` has each product's outcome by `name platform arch`; `items` what is worth telling.
-    `name` is what its files are called, where another night began in the same second."""
+    """A night's summary.
+
+    `results` has each product's outcome by `name platform arch`; `items` what is worth telling. `name` is what its
+    files are called, where another night began in the same second.
+    """
 
     began: int
     ended: int
@@ -124,7 +133,7 @@ class NightNote:
         return self.name or stamp_text(self.began)
 
     def count(self, outcome: Outcome) -> int:
-        """How many products came to that."""
+        """Return how many products had that outcome."""
         return sum(result == outcome for _, result in self.results)
 
     @property
@@ -135,7 +144,10 @@ class NightNote:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`nights` oldest first; `pages` has for each product the digest of that from which its page was made."""
+    """The nights that a site keeps, and the digests from which its pages were made.
+
+    `nights` oldest first; `pages` has for each product the digest of that from which its page was made.
+    """
 
     format: int
     nights: tuple[NightNote, ...]
@@ -149,7 +161,7 @@ Noun = TypeVar("Noun", History, State)
 
 
 def key_of(product: Product) -> str:
-    """What tells a product on a platform from all others of a night."""
+    """Return the key of a product on a platform, unique within a night."""
     return f"{product.name} {product.platform} {product.arch}"
 
 
@@ -172,7 +184,10 @@ def noted(night: Night, headline: str) -> NightNote:
 
 
 def apart(night: Night, nights: Sequence[NightNote]) -> Night:
-    """A night that began at another millisecond than any other run: by that, figures are told apart."""
+    """Return the night with a start time that no other run has.
+
+    It began at another millisecond than any other run: by that, figures are told apart.
+    """
     taken = {one.began for one in nights if one.run != night.run}
     while night.began in taken:
         night = replace(night, began=night.began + 1)
@@ -182,8 +197,11 @@ def apart(night: Night, nights: Sequence[NightNote]) -> Night:
 def with_night(
     nights: tuple[NightNote, ...], note: NightNote
 ) -> tuple[NightNote, tuple[NightNote, ...], tuple[NightNote, ...]]:
-    """This night with its name, the nights that are kept, with this one in place of what was written of it before, and
-    those that go."""
+    """Add a night to those that are kept, and give it its name.
+
+    Returns this night with its name, the nights that are kept, with this one in place of what was written of it before,
+    and those that go.
+    """
     others = [one for one in nights if (one.run, one.began) != (note.run, note.began)]
     stamp, taken = stamp_text(note.began), {one.stamp for one in others}
     names = itertools.chain([stamp], (f"{stamp}-{number}" for number in itertools.count(2)))
@@ -193,7 +211,7 @@ def with_night(
 
 
 def written(value: History | State) -> bytes:
-    """What `read` reads."""
+    """Return the JSON of a history or a state, as `read` reads it."""
     return json_bytes(to_json(value))
 
 
@@ -226,8 +244,10 @@ def _is_of(series: Series, product: Product) -> bool:
 
 
 def _measured(product: Product, night: Night) -> Point | None:
-    """What a night measured; None where it did nothing. Of a product that failed, only that: its other figures are of
-    the image that stands there."""
+    """Return the figures of a product from one night; None where it did nothing.
+
+    Of a product that failed, only that: its other figures are of the image that stands there.
+    """
     if product.run.outcome is Outcome.UNCHANGED:
         return None
     run, image = product.run, product.published

@@ -1,4 +1,4 @@
-"""What a night says at a glance: its headline, the order of things, how urgent something is."""
+"""A night at a glance: its headline, the order of products, how urgent something is."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class Overdue:
 
 @dataclass(frozen=True, slots=True)
 class EndOfLife:
-    """How near the end is: `state` is `passed`, `near` or `far`, `said` tells it in words."""
+    """The end of life of a product and how near it is.
+
+    `state` is `passed`, `near` or `far`, `said` tells it in words.
+    """
 
     day: str
     state: str

@@ -1,5 +1,7 @@
-"""A night as JUnit XML, which CI servers show: a suite for each product with its checks as cases, and one for what the
-night asks besides: whether repositories can be read, and whether fixes are past the threshold.
+"""A night as JUnit XML, which CI servers show.
+
+It has a suite for each product with its checks as cases, and one for what the night asks besides: whether repositories
+can be read, and whether fixes are past the threshold.
 
 The image itself is a case of each suite: it passes, is an error (what failed is no check), or is skipped (a blocked
 product). The checks of a product with which nothing was done were not asked that night, and so are not among them.

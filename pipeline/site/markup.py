@@ -19,8 +19,10 @@ def text(value: object) -> str:
 
 
 def json_bytes(value: object) -> bytes:
-    """JSON with sorted keys, without white space. Half of a surrogate pair, as a log has that is not UTF-8, is written
-    as JSON's own escape."""
+    """Return JSON with sorted keys, without white space.
+
+    Half of a surrogate pair, as a log has that is not UTF-8, is written as JSON's own escape.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode(errors="backslashreplace") + b"\n"
 

@@ -1,4 +1,4 @@
-"""What stands on the page of a night."""
+"""The content of the page of a night."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A product of the night. `variant` tells its platforms apart where it has several, else it is ""."""
+    """A product of the night.
+
+    `variant` tells its platforms apart where it has several, else it is "".
+    """
 
     product: Product
     variant: str
@@ -84,7 +87,10 @@ class FixGroup:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """When a product was worked on, in per cent of the night; its steps likewise."""
+    """The time in which a product was worked on, in per cent of the night.
+
+    Its steps likewise.
+    """
 
     row: Row
     x: str
@@ -96,7 +102,10 @@ class Bar:
 
 
 def night_values(night: Night, nights: Sequence[NightNote], name: str) -> Mapping[str, object]:
-    """What the template of the night's page `name` is given. `nights`: those that are kept, oldest first."""
+    """Return the variables for the template of the night's page `name`.
+
+    `nights`: those that are kept, oldest first.
+    """
     root = up(name)
     names = Counter(product.name for product in night.products)
     rows = tuple(

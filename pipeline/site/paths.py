@@ -1,4 +1,4 @@
-"""Where a site's pages stand, and what leads out of them.
+"""The paths of a site's pages, and the links out of them.
 
 index.html                     the latest night
 nights/STAMP.html, .json       each night that is kept
@@ -28,8 +28,11 @@ _BELOW = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*
 
 
 def product_folder(name: str) -> str:
-    """The folder of a product's page. A product that is called as something else of the site gets a `_`, with which no
-    repository's name ends. Raises UsageError `product-name` for what must not become a path."""
+    """Return the folder of a product's page.
+
+    A product that is called as something else of the site gets a `_`, with which no repository's name ends. Raises
+    UsageError `product-name` for what must not become a path.
+    """
     if len(name) > 200 or not _NAME.fullmatch(name):
         raise UsageError("product-name", f"'{name[:200]}' is no name of a product", place=name[:200])
     first, slash, rest = name.partition("/")
@@ -48,6 +51,8 @@ def up(name: str) -> str:
 
 
 def blob_link(root: str, mirror: str, path: str) -> str:
-    """From a page to a file of the mirror; "" where none leads there. `mirror` leads from the site's root to the
-    mirror's, "" if they are apart."""
+    """Return the link from a page to a file of the mirror; "" where none leads there.
+
+    `mirror` leads from the site's root to the mirror's, "" if they are apart.
+    """
     return f"{root}{mirror}{path}" if mirror and _BELOW.fullmatch(path) else ""

@@ -30,8 +30,11 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A plot: its heading, its line (`points` of an SVG polyline, x in per mille), marks, nights that failed (x in per
-    cent), the levels of its scale (y, text), the days at its ends, the last value, and the whole in words."""
+    """A plot as the template draws it.
+
+    Its heading, its line (`points` of an SVG polyline, x in per mille), marks, nights that failed (x in per cent), the
+    levels of its scale (y, text), the days at its ends, the last value, and the whole in words.
+    """
 
     name: str
     title: str
@@ -46,7 +49,10 @@ class Plot:
 
 
 def plots(points: Sequence[Point]) -> tuple[Plot, ...]:
-    """Size, time, memory and processor over the nights, as far as there are two figures of one at least."""
+    """Plot size, time, memory and processor over the nights.
+
+    Each is plotted as far as there are two figures of one at least.
+    """
     wanted: tuple[tuple[str, str, Callable[[Point], int | None], Callable[[int | None], str], tuple[int, ...]], ...] = (
         ("size", "Size to download", lambda point: point.download, size_text, _DECIMAL),
         ("time", "Time of the build", lambda point: point.took if point.outcome is Outcome.BUILT else None, span_text,

@@ -1,4 +1,4 @@
-"""What stands on the page of a product."""
+"""The content of the page of a product."""
 
 from __future__ import annotations
 
@@ -48,9 +48,12 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A product on one platform. `id` tells it apart in links on the page. `tag` is the one to pull by; `pull` and
-    `verify` are commands. `refused`: the checks are not of the image that stands, but of one that
-    did not pass them. `last` is the point of the last build, `points` are the latest first."""
+    """A product on one platform.
+
+    `id` tells it apart in links on the page. `tag` is the one to pull by; `pull` and `verify` are commands. `refused`:
+    the checks are not of the image that stands, but of one that did not pass them. `last` is the point of the last
+    build, `points` are the latest first.
+    """
 
     id: str
     variant: str
@@ -78,8 +81,11 @@ class Section:
 
 
 def product_values(products: Sequence[Product], night: Night, history: History, mirror: str) -> Mapping[str, object]:
-    """What the template of a product's page is given. `products`: the same product on its platforms. It says nothing
-    of this night that would be another the next night if nothing happened to the product."""
+    """Return the variables for the template of a product's page.
+
+    `products`: the same product on its platforms. It says nothing of this night that would be another the next night if
+    nothing happened to the product.
+    """
     name = products[0].name
     root = up(f"{product_folder(name)}/index.html")
     sections = tuple(_section(product, night, history, root, mirror) for product in ordered(tuple(products)))

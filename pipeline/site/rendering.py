@@ -1,4 +1,7 @@
-"""Pages from templates. Imported only when there is a page to make: Jinja2 and the templates take their time."""
+"""A renderer of pages from templates.
+
+Imported only when there is a page to make: Jinja2 and the templates take their time.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""An image's packages as areas: squarified treemaps (Bruls, Huizing, van Wijk, 2000), a layer at a time.
+"""Treemaps of an image's packages, a layer at a time.
+
+Packages are drawn as areas: squarified treemaps (Bruls, Huizing, van Wijk, 2000).
 
 A map is `WIDTH` × `HEIGHT` pixels on a wide screen. Across it is measured in per cent, so that it fits any screen while
 its texts keep their size.
@@ -43,8 +45,11 @@ class Rectangle:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A package, or several small ones together, and where it is drawn. `label` is shown where it fits: on any screen
-    (`all`), on wide ones (`wide`), or nowhere (""). `x` and `width` in per cent."""
+    """A package, or several small ones together, and where it is drawn.
+
+    `label` is shown where it fits: on any screen (`all`), on wide ones (`wide`), or nowhere (""). `x` and `width` in
+    per cent.
+    """
 
     label: str
     size: int
@@ -81,8 +86,10 @@ class LayerArea:
 
 
 def squarified(sizes: Sequence[int], place: Rectangle) -> tuple[Rectangle, ...]:
-    """A rectangle for each size, in the order given (largest first gives the best shapes), that fill `place` without a
-    gap and have areas in proportion. Sizes are above 0."""
+    """Return a rectangle for each size, in the order given, that together fill `place`.
+
+    They leave no gap and have areas in proportion (largest first gives the best shapes). Sizes are above 0.
+    """
     scaled = squarify.normalize_sizes(sizes, place.width, place.height)
     return tuple(
         Rectangle(one["x"], one["y"], one["dx"], one["dy"])
@@ -91,7 +98,10 @@ def squarified(sizes: Sequence[int], place: Rectangle) -> tuple[Rectangle, ...]:
 
 
 def treemap(packages: Sequence[PackageSize], layers: Sequence[str]) -> tuple[LayerArea, ...]:
-    """The packages that have any bytes, by layer. `layers`: the names of the image's layers, lowest first."""
+    """Draw the packages that have any bytes, by layer.
+
+    `layers`: the names of the image's layers, lowest first.
+    """
     held: dict[str, list[PackageSize]] = {}
     for package in packages:
         if package.size > 0:

@@ -1,4 +1,7 @@
-"""Figures, times and texts as people read them. Times are UTC, in milliseconds since the epoch."""
+"""Figures, times and texts, formatted for people.
+
+Times are UTC, in milliseconds since the epoch.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +125,10 @@ def age_in_days(issued: int, now: int) -> int:
 
 
 def days_until(day: str, now: int) -> int | None:
-    """Days from `now` to a date such as `2027-04-30`, negative when it has passed; None if that is no date."""
+    """Return the days from `now` to a date such as `2027-04-30`; None if that is no date.
+
+    Negative when it has passed.
+    """
     try:
         return (date.fromisoformat(day) - moment(now).date()).days
     except ValueError:

@@ -1,4 +1,7 @@
-"""Writing a site: what is remembered is brought up to date, then every page is made from which something changed."""
+"""The writer of a site: its history is updated, then the pages that changed are made.
+
+What is remembered is brought up to date, then every page is made from which something changed.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 
 def write_site(night: Night, folder: Path, *, mirror: str = "../", address: str = "") -> tuple[Path, ...]:
-    """Write what the night came to into `folder`, which is made if it is missing. Returns the files that changed.
+    """Write the site of a night into `folder`, which is made if it is missing.
+
+    Returns the files that changed.
 
     `mirror` leads from the folder to the root of the directory mirror that was published to (`../` from `nightly/` in
     it); "" if no link leads there, as to a registry: then pages say what command fetches a document. `address` is the
@@ -81,7 +86,9 @@ def write_site(night: Night, folder: Path, *, mirror: str = "../", address: str 
 
 
 def refuse_newer_site(folder: Path) -> None:
-    """Refuse to begin a night whose pages could not be written: a newer relbuild wrote what stands in `folder`.
+    """Refuse to begin a night whose pages could not be written.
+
+    A newer relbuild wrote what stands in `folder`.
 
     Raises VerificationError `format-newer`.
     """
@@ -128,7 +135,7 @@ _PRODUCT_TEMPLATES = ("frame.html.j2", "parts.html.j2", "product.html.j2")
 
 
 def _is_made(folder: Path, name: str, group: Sequence[Product], inputs: Digest, pages: Mapping[str, Digest]) -> bool:
-    """Does the page that stands there say just what it would say now?"""
+    """Return whether a product's page stands there and would come out the same now."""
     return (
         all(product.run.outcome is Outcome.UNCHANGED for product in group)
         and pages.get(name) == inputs
