@@ -11,7 +11,10 @@ from pipeline.recipes.sources import Source
 
 
 def plan_accounts(sources: Sequence[Source], problems: Problems) -> tuple[tuple[User, ...], tuple[Group, ...]]:
-    """The users and groups of all `sources`, in order. Problem: `account-duplicate`, `account-reserved`."""
+    """Plan the users and groups of all `sources`, in order.
+
+    Problem: `account-duplicate`, `account-reserved`.
+    """
     signed_tag = _Ledger(problems)
     users: list[User] = []
     groups: list[Group] = []
@@ -31,7 +34,7 @@ def plan_accounts(sources: Sequence[Source], problems: Problems) -> tuple[tuple[
 
 
 class _Ledger:
-    """Who has which name and number, and where it is written."""
+    """The names and numbers that are taken, each with its holder and its place in a document."""
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems

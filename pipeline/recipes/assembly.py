@@ -1,4 +1,4 @@
-"""Putting a recipe together from its files: the rule of includes, and what must hold between values.
+"""The assembly of a recipe from its files: the rule of includes, checks between values.
 
 Included recipes come first, in order, then the recipe itself on top of them:
 
@@ -58,8 +58,10 @@ Value = TypeVar("Value")
 
 
 def load_recipe(path: Path) -> Recipe:
-    """The recipe at `path` with all that it includes, and the recipes that it is built from. Raises RecipeError with
-    every problem at once."""
+    """Load the recipe at `path`, all that it includes, and the recipes that it is built from.
+
+    Raises RecipeError with every problem at once.
+    """
     top = Path(os.path.abspath(path))  # noqa: PTH100  not resolved: a link to a recipe stands where it stands
     return _load(top, None, ())
 
@@ -76,8 +78,11 @@ def _load(top: Path, shown: str | None, stack: tuple[Path, ...]) -> Recipe:
 
 
 def _load_parent(source: Source, top: Path, stack: tuple[Path, ...], problems: Problems) -> Recipe | None:
-    """The recipe that `source` is built from; None after writing down `from-cycle`, `from-too-deep`, what
-    `parent_path` finds wrong, and all that is wrong with the parent itself."""
+    """Load the recipe that `source` is built from.
+
+    None after writing down `from-cycle`, `from-too-deep`, what `parent_path` finds wrong, and all that is wrong with
+    the parent itself.
+    """
     path = parent_path(source, source.recipe.from_ or "", problems)
     if path is None:
         return None
@@ -105,15 +110,17 @@ def _line(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _runs_something(recipe: Recipe) -> bool:
-    """Does the image of a recipe have a program, its own or its parent's?"""
+    """Return whether the image of a recipe has a program, its own or its parent's."""
     if recipe.image.entrypoint or recipe.image.command:
         return True
     return recipe.parent is not None and _runs_something(recipe.parent)
 
 
 def scope(recipe: Recipe) -> dict[str, object]:
-    """What the recipe's templates see: each value by its name, all as `values`, and the recipe's `name`.
-    The build adds `packages`."""
+    """Return the variables of the recipe's templates.
+
+    Each value by its name, all as `values`, and the recipe's `name`. The build adds `packages`.
+    """
     return _scope(dict(recipe.values), recipe.name)
 
 
@@ -192,8 +199,11 @@ def _most_layers(layers: Sequence[LayerPlan], parent: Recipe | None) -> int:
 def _agree(
     sources: Sequence[Source], platform: str, architectures: Sequence[str], parent: Recipe, problems: Problems
 ) -> None:
-    """An image is of one platform and one architecture, and so is what it is built from; and each has its own name, by
-    which it stands in the output."""
+    """Check that a recipe fits the one that it is built from: platform, architectures, name.
+
+    An image is of one platform and one architecture, and so is what it is built from; and each has its own name, by
+    which it stands in the output.
+    """
     own = sources[-1]
     if own.recipe.name in _line(parent):
         message = f"'{own.recipe.name}' is also the name of what this is built from"
@@ -212,7 +222,7 @@ def _agree(
 
 
 def _upper(sources: Sequence[Source], field: str, default: Value) -> Value:
-    """What the uppermost recipe that gives `field` says."""
+    """Return the value of `field` in the uppermost recipe that gives it."""
     for source in _upper_source(sources, field):
         value: Value = getattr(source.recipe, field)
         return value
@@ -225,7 +235,10 @@ def _upper_source(sources: Sequence[Source], field: str) -> tuple[Source, ...]:
 
 
 def _template_folders(sources: Sequence[Source], problems: Problems) -> tuple[Path, ...]:
-    """Beside each recipe, `templates/` beside it and `templates/` beside its folder; the upper recipe first."""
+    """List the folders in which templates are looked for; those of the upper recipe first.
+
+    Beside each recipe, `templates/` beside it and `templates/` beside its folder.
+    """
     folders: dict[Path, None] = {}
     for source in reversed(sources):
         for folder in (source.folder, source.folder / "templates", source.folder.parent / "templates"):

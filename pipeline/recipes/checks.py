@@ -1,4 +1,4 @@
-"""How an image is tested: checks as values, with the recipe's values written into them."""
+"""The checks of an image as values, with the recipe's values written into them."""
 
 from __future__ import annotations
 

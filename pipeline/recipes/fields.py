@@ -1,4 +1,7 @@
-"""The kinds of values that documents hold, as types for the models: each with its check and its JSON Schema."""
+"""The types of values in documents, each with its check and its JSON Schema.
+
+They are types for the models.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,10 @@ _SIGNALS = (
 
 
 class Strict(BaseModel):
-    """A mapping in a document: unknown keys are refused, and no value is turned into another type."""
+    """A mapping in a document, the base of all models.
+
+    Unknown keys are refused, and no value is turned into another type.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -81,14 +87,14 @@ def checked(function: Callable[[object], object]) -> BeforeValidator:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a type is called in the reference, and how a value of it is written."""
+    """The name of a type in the reference, and the function that writes a value of it."""
 
     name: str
     write: Callable[[int], str] = str
 
 
 def refusal(code: str, message: str, hint: str | None = None) -> PydanticCustomError:
-    """What a validator raises so that the problem keeps its code and its hint."""
+    """Return the error that a validator raises so that the problem keeps its code and its hint."""
     return PydanticCustomError(code, "{message}", {"message": message, "hint": hint})
 
 
@@ -107,7 +113,7 @@ def matching(pattern: str, code: str, what: str, hint: str) -> Callable[[object]
 
 
 def kind(value: object) -> str:
-    """What a value of a document is, in the words of its readers."""
+    """Name the type of a document's value, in the words of its readers."""
     if value is None:
         return "nothing"
     names = {str: "text", bool: "true or false", int: "a number", float: "a number", dict: "a mapping"}

@@ -1,4 +1,7 @@
-"""The files that a recipe puts into the image: what each is made from, and that none is in another's way."""
+"""The files that a recipe puts into the image.
+
+What each is made from, and that none is in another's way.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ _NEED_CHECKSUM = (FileKind.URL, FileKind.ARCHIVE)
 
 
 def plan_files(sources: Sequence[Source], templates: Templates, top: Path, problems: Problems) -> tuple[FilePlan, ...]:
-    """The files of all `sources`, in order; one that overrides stands where the overridden one stood.
+    """Plan the files of all `sources`, in order.
+
+    One that overrides stands where the overridden one stood.
 
     `top` is the folder that a file's `origin` is relative to. Problems: `file-kind`, `file-key-misplaced`,
     `file-duplicate`, `file-overrides-nothing`, `file-beneath-file`, `source-missing`, `template-missing`, …
@@ -135,7 +140,7 @@ def _check_keys(document: FileDocument, kind: FileKind, refuse: Callable[..., No
 
 
 def _check_beside(source: Source, origin: str, kind: FileKind, refuse: Callable[..., None]) -> None:
-    """Refuse a file beside the recipe that is not there, is no regular file, or is a link that leads out."""
+    """Refuse a file beside the recipe that is missing, not regular, or a link that leads out."""
     try:
         source.given.open(source.folder / origin).close()
     except Escape as error:

@@ -1,4 +1,4 @@
-"""`repositories.yaml`: the platforms that recipes build on, and the repositories that make them up."""
+"""`repositories.yaml`: the platforms that recipes build on, and their repositories."""
 
 from __future__ import annotations
 
@@ -118,7 +118,10 @@ class PlatformsDocument(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Platforms(Mapping[str, Platform]):
-    """Platforms by name. `refused` are names of platforms that nothing can be built on, with the reason."""
+    """The platforms by name.
+
+    `refused` are names of platforms that nothing can be built on, with the reason.
+    """
 
     platforms: Mapping[str, Platform]
     refused: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""Problems of a document: collected with their places, so that all of them are reported at once."""
+"""Problems of a document, collected with their places to be reported all at once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _EXPECTED = {
 
 
 class Problems:
-    """What is wrong with some documents, in the order of the documents and of their lines."""
+    """The problems of some documents, in the order of the documents and of their lines."""
 
     def __init__(self) -> None:
         self._found: list[tuple[str, int, int, Problem]] = []
@@ -101,8 +101,10 @@ REFERENCE = "docs/recipe.md shows the form of every key"
 
 
 def validate(model: type[Model], document: Document, problems: Problems, *, reference: str = REFERENCE) -> Model | None:
-    """The document as a `model`, or None after writing down everything that keeps it from being one. `reference` says
-    where the form is described."""
+    """Validate the document as a `model`; None after writing down its problems.
+
+    Everything that keeps it from being a `model` is written down. `reference` says where the form is described.
+    """
     if document.value is None:
         problems.add("document-empty", "the document is empty", document, (), "write `name:` and `layers:`")
         return None
@@ -151,7 +153,10 @@ def _translate(
 
 
 def _document_path(location: Sequence[str | int], document: Document) -> DocumentPath:
-    """Where pydantic's location is in the document: what names a member of a union is left out."""
+    """Convert pydantic's location to a path in the document.
+
+    What names a member of a union is left out.
+    """
     path: list[str | int] = []
     value: Any = document.value
     for part in location:

@@ -68,7 +68,10 @@ def _path(value: object) -> object:
 
 
 def _rules(short: str) -> BeforeValidator:
-    """A validator that writes out a list of rules; a bare text stands for the rule called `short`."""
+    """Return a validator that writes out a list of rules.
+
+    A bare text stands for the rule called `short`.
+    """
 
     def rule(value: object) -> object:
         if isinstance(value, str):

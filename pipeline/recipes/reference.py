@@ -1,4 +1,7 @@
-"""The reference of the recipe format, for editors (JSON Schema) and for people (Markdown), from the models."""
+"""The reference of the recipe format, made from the models.
+
+It is made for editors (JSON Schema) and for people (Markdown).
+"""
 
 from __future__ import annotations
 
@@ -171,7 +174,10 @@ Sizes are bytes, or a number with `K`, `M`, `G`, `T` or `KiB` … `TiB`, all pow
 
 
 def json_schema() -> dict[str, object]:
-    """The JSON Schema (draft 2020-12) of a recipe file. What concerns several values is not in it."""
+    """Return the JSON Schema (draft 2020-12) of a recipe file.
+
+    What concerns several values is not in it.
+    """
     return _schema(RecipeDocument, "relbuild recipe")
 
 

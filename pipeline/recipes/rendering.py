@@ -1,4 +1,7 @@
-"""Texts of the `smoke` section with the recipe's values written into them, and what they must be then."""
+"""A renderer of the texts of the `smoke` section, and the checks of what it renders.
+
+The recipe's values are written into the texts; the checks say what the texts must be then.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Renderer:
-    """Renders the texts of one recipe file; what is wrong with them is written down in `problems`."""
+    """A renderer of the texts of one recipe file.
+
+    What is wrong with them is written down in `problems`.
+    """
 
     source: Source
     scope: Mapping[str, object]

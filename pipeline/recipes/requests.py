@@ -1,4 +1,4 @@
-"""What a recipe asks the resolver for: layers of requests, pins, exclusions, modules."""
+"""The requests of a recipe to the resolver: layers of requests, pins, exclusions, modules."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ _VERSION = re.compile(r"(\d+:)?[A-Za-z0-9_.+~^]+(-[A-Za-z0-9_.+~^]+)?")
 def plan_layers(
     sources: Sequence[Source], weak_dependencies: bool, top: Path, problems: Problems, *, alone: bool = True
 ) -> tuple[LayerPlan, ...]:
-    """The layers of all `sources`, the lowest first; local packages are relative to `top`. `alone`: there is no parent
-    image, so there must be a layer.
+    """Plan the layers of all `sources`, the lowest first.
+
+    Local packages are relative to `top`. `alone`: there is no parent image, so there must be a layer.
 
     Problems: `layer-duplicate`, `layer-name-of-auto`, `request-duplicate`, `request-template`, `request-malformed`,
     `weak-dependencies-contradiction`, `key-missing`.

@@ -125,8 +125,10 @@ class RulesDocument(Strict):
 
 
 def load_rules(path: Path) -> MirrorRules:
-    """The rules in the file at `path`; an empty file says nothing, so the defaults hold. Raises RecipeError with every
-    problem at once."""
+    """Load a mirror's rules from the file at `path`.
+
+    An empty file says nothing, so the defaults hold. Raises RecipeError with every problem at once.
+    """
     document = load(path)
     if document.value is None:
         return _DEFAULTS

@@ -29,8 +29,10 @@ INCLUDE_COUNT = 64
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One recipe file: its places, what it says, and the folder that its paths are relative to; and the folder that was
-    given, out of which none of them leads."""
+    """One recipe file: its places, what it says, and the folders that bound its paths.
+
+    Its paths are relative to the one folder; none of them leads out of the other, the folder that was given.
+    """
 
     path: Path
     document: Document
@@ -39,13 +41,16 @@ class Source:
 
     @property
     def folder(self) -> Path:
-        """Where the file stands."""
+        """The folder of the recipe file."""
         return self.path.parent
 
 
 def parent_path(source: Source, name: str, problems: Problems) -> Path | None:
-    """The recipe that `from: NAME` in `source` means: a path from there, or a name without its ending. None after
-    writing down `from-absolute`, `path-escapes` or `from-missing`."""
+    """Find the recipe that `from: NAME` in `source` means.
+
+    NAME is a path from there, or a name without its ending. None after writing down `from-absolute`, `path-escapes` or
+    `from-missing`.
+    """
 
     def refuse(code: str, message: str, hint: str) -> None:
         problems.add(code, message, source.document, ("from",), hint)
@@ -81,8 +86,11 @@ def _near(name: str, known: Sequence[str]) -> list[str]:
 
 
 def find_recipe(name: str, folders: Sequence[Path]) -> Path:
-    """The recipe that a person means by `name`: a path, or a name without its ending in the working directory
-    or in one of `folders`. Raises RecipeError `recipe-missing`."""
+    """Find the recipe that a person means by `name`.
+
+    It is a path, or a name without its ending in the working directory or in one of `folders`. Raises RecipeError
+    `recipe-missing`.
+    """
     endings = ("",) if name.endswith((".yaml", ".yml")) else ("", ".yaml", ".yml")
     places = [Path(), *folders]
     for folder in places:
@@ -111,8 +119,11 @@ def find_recipe(name: str, folders: Sequence[Path]) -> Path:
 
 
 def read_sources(path: Path, problems: Problems, given: Given, shown: str | None = None) -> tuple[Source, ...]:
-    """The recipe at `path` (the last) and what it includes; `given`: the folder that was given; `shown`: what places
-    call it, if not its file's name. Raises RecipeError if it cannot be read itself."""
+    """Read the recipe at `path` and what it includes; the recipe itself is the last.
+
+    `given`: the folder that was given; `shown`: what places call it, if not its file's name. Raises RecipeError if it
+    cannot be read itself.
+    """
     reader = _Reader(path, problems, given)
     document = load(path, shown, given=given)
     reader.read(path, document, ())

@@ -1,5 +1,7 @@
-"""A first recipe for a product, to be changed by whoever asked for it. It holds what every recipe needs, and the rest
-as comments."""
+"""A first recipe for a product, to be changed by whoever asked for it.
+
+It holds what every recipe needs, and the rest as comments.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,11 @@ _BASE = ("bash", "coreutils", "glibc", "tzdata", "ca-certificates")
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a first recipe begins with. `packages` are requests; `parent` is the recipe it is built from, `include` one
-    that it includes ("": none); `platform` is named if nothing else gives one ("": something does)."""
+    """The content of a first recipe.
+
+    `packages` are requests; `parent` is the recipe it is built from, `include` one that it includes ("": none);
+    `platform` is named if nothing else gives one ("": something does).
+    """
 
     name: str
     packages: tuple[str, ...]
@@ -38,7 +43,9 @@ class Start:
 
 
 def start_recipe(path: Path, start: Start) -> None:
-    """Write a first recipe to `path`, whole and valid or not at all; what is there is never touched.
+    """Write a first recipe to `path`, whole and valid or not at all.
+
+    What is there is never touched.
 
     Raises UsageError `recipe-exists`, `name-malformed`, RecipeError as `load_recipe`.
     """

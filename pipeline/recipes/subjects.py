@@ -1,4 +1,4 @@
-"""What checks ask about, as values, from the documents that say it."""
+"""The subjects of checks as values, made from the documents of the checks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Value = TypeVar("Value")
 def plan_subject(
     document: CheckDocument | ReadyDocument, check_kind: CheckKind, path: DocumentPath, renderer: Renderer
 ) -> Subject | None:
-    """The subject that a check of a kind asks about; None for the kinds that have no more than their answer.
+    """Plan the subject of a check; None for kinds that have no more than their answer.
 
     Problems: `check-contradiction`, and those of values.
     """
