@@ -1,1 +1,4 @@
-"""Cleaning up of mirrors: what a mirror holds, what is reached, what goes by the keeper's rules, and taking it away."""
+"""Retention on mirrors: inventory, reachability, the pruning plan, and deletion.
+
+A mirror's inventory says what it holds, reachability what is needed, the plan what goes by the keeper's rules.
+"""

@@ -1,5 +1,8 @@
-"""When tags were last pulled, from the access log of the web server or registry in front of a mirror: where the server
-knows, it is there that it says so. Logs in the combined format, as nginx, Apache and docker-registry write them."""
+"""Times at which tags were last pulled, from the access log in front of a mirror.
+
+The log is that of the web server or registry: where the server knows, it is there that it says so. Logs in the combined
+format, as nginx, Apache and docker-registry write them.
+"""
 
 from __future__ import annotations
 
@@ -36,16 +39,22 @@ class Pulls:
     prefix: str = ""
 
     def of(self, repository: str, tag: HeldTag) -> int:
-        """When a tag was last pulled, at the latest: by its name, or by the digest that it points to. What is in no log
-        may have been pulled until the log began."""
+        """Return the latest time at which a tag may have been pulled.
+
+        It was pulled by its name, or by the digest that it points to. What is in no log may have been pulled until the
+        log began.
+        """
         name = f"{self.prefix}/{repository}" if self.prefix else repository
         found = [self.last.get((name, reference)) for reference in (tag.name, str(tag.digest))]
         return max((at for at in found if at is not None), default=self.since)
 
 
 def read_pulls(logs: Sequence[Path], prefix: str = "") -> Pulls:
-    """Read access logs, rotated ones (`.gz`) too. Raises UsageError `log-unreadable`, and `log-empty` if no line in
-    them has a time: nothing would then count as pulled."""
+    """Read access logs, rotated ones (`.gz`) too.
+
+    Raises UsageError `log-unreadable`, and `log-empty` if no line in them has a time: nothing would then count as
+    pulled.
+    """
     last: dict[tuple[str, str], int] = {}
     since: int | None = None
     for path in logs:

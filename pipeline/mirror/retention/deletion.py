@@ -1,4 +1,6 @@
-"""Deletion of what was decided to go (`pruning_plan`) from a mirror that is reached by an API, as a registry is.
+"""Deletion of what a pruning plan removes, from a mirror with an API, as a registry is.
+
+`pruning_plan` decides what goes.
 
 Only manifests and tags can be deleted there; nothing brings them back, and the space is freed by the registry's own
 garbage collection, which people must run. A registry has no lock that would keep publishers out, so a repository is
@@ -92,7 +94,7 @@ def prune_by_deletion(
 
 
 def _common(plan: Plan, again: Plan, name: str) -> Plan:
-    """What goes from one repository by both looks."""
+    """Return what goes from one repository by both plans."""
     tags, manifests, lists = frozenset(again.tags), frozenset(again.manifests), frozenset(again.relisted)
     return Plan(
         tags=tuple(one for one in plan.tags if one.repository == name and one in tags),
@@ -110,8 +112,10 @@ def _staying(held: tuple[HeldRepository, ...], done: Plan) -> set[Digest]:
 
 
 def _as_done(plan: Plan, held: tuple[HeldRepository, ...], gone: set[tuple[str, Digest]]) -> Plan:
-    """What a plan comes to when of its manifests only those went that did: blobs that one needs which is still there
-    are not free."""
+    """Return the part of a plan that was carried out.
+
+    Of its manifests only those in `gone` went: blobs that one needs which is still there are not free.
+    """
     still = {
         blob.digest
         for repository in held
@@ -126,7 +130,10 @@ def _as_done(plan: Plan, held: tuple[HeldRepository, ...], gone: set[tuple[str, 
 
 
 class _Deletion:
-    """Deletes from one repository. `gone`: the manifests that were deleted; `refused`: what could not be, and why."""
+    """The deletion from one repository.
+
+    `gone`: the manifests that were deleted; `refused`: what could not be, and why.
+    """
 
     def __init__(
         self,
@@ -145,7 +152,10 @@ class _Deletion:
         self._tags_stay: bool | None = None
 
     def run(self) -> None:
-        """Lists of referrers first, then each image with what speaks of it, the tags that are left last."""
+        """Delete in order: lists of referrers, images, the tags that are left.
+
+        Each image goes with what refers to it.
+        """
         going = {one.digest: one for one in self._plan.manifests}
         for relisting, index in self._lists:
             try:
@@ -169,7 +179,10 @@ class _Deletion:
                     self._untag(tag, digest, known.get(tag))
 
     def _with_it(self, tags: Sequence[str], digest: Digest) -> None:
-        """Most registries remove a manifest's tags with it, as distribution-spec has it; a few keep them."""
+        """Remove the tags of a deleted manifest where the registry keeps them.
+
+        Most registries remove a manifest's tags with it, as distribution-spec has it; a few keep them.
+        """
         for tag in tags:
             if self._tags_stay is None:
                 self._tags_stay = self._repository.resolve(tag) == digest
@@ -196,9 +209,11 @@ class _Deletion:
         return False
 
     def _write_down(self, going: dict[Digest, Judged]) -> dict[str, Digest]:
-        """Write down what is about to go. Returns what was written, by tag, now and by prunings that were killed: it
-        goes last and is taken out of `going`. The same is written under the same tag, so that a registry that deletes
-        nothing does not fill up with it."""
+        """Write down what is about to go; return what was written, by tag.
+
+        What was written now and by prunings that were killed is returned: it goes last and is taken out of `going`. The
+        same is written under the same tag, so that a registry that deletes nothing does not fill up with it.
+        """
         records = {
             tag.tag: tag.digest for tag in self._plan.tags if tag.tag.startswith(PRUNING) and tag.digest in going
         }
@@ -223,8 +238,11 @@ class _Deletion:
 
 
 def _whole_first(held: HeldRepository, going: Mapping[Digest, object]) -> Iterator[Digest]:
-    """An index before what it lists, and something before what speaks of it: whoever finds one of them still finds all
-    that belongs to it. One after the other, so that little is left over when this is killed."""
+    """Order what goes: an index before its images, a subject before its referrers.
+
+    Whoever finds one of them still finds all that belongs to it. One after the other, so that little is left over when
+    this is killed.
+    """
     graph = Graph(held)
     below: dict[Digest, list[Digest]] = {}
     for digest in sorted(going):

@@ -1,4 +1,7 @@
-"""Inventory of a mirror, and the plan and result of pruning it. Times are seconds since the epoch, sizes bytes."""
+"""Inventory of a mirror, and the plan and result of pruning it.
+
+Times are seconds since the epoch, sizes bytes.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,11 @@ from pipeline.model.image import Descriptor
 
 @dataclass(frozen=True, slots=True)
 class HeldTag:
-    """A tag. `set_at`: when it was pointed to what it points to now; `pulled_at`: when somebody last pulled by it. None
-    where the mirror does not tell."""
+    """A tag in an inventory.
+
+    `set_at`: when it was pointed to what it points to now; `pulled_at`: when somebody last pulled by it. None where the
+    mirror does not tell.
+    """
 
     name: str
     digest: Digest
@@ -22,8 +28,11 @@ class HeldTag:
 
 @dataclass(frozen=True, slots=True)
 class HeldManifest:
-    """A manifest or index of one repository. `children`: what an index lists; `blobs`: config and layers; `subject`:
-    what it speaks of; `since`: when it came, or when a tag was last known to point to it, None where nobody knows."""
+    """A manifest or index of one repository, in an inventory.
+
+    `children`: what an index lists; `blobs`: config and layers; `subject`: what it refers to; `since`: when it came, or
+    when a tag was last known to point to it, None where nobody knows.
+    """
 
     digest: Digest
     media_type: str
@@ -55,15 +64,20 @@ class HeldRepository:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """All that a mirror holds, as far as it tells: repositories by name, and blobs by digest, which all repositories
-    share; each once and sorted."""
+    """All that a mirror holds, as far as it tells.
+
+    Repositories by name, and blobs by digest, which all repositories share; each once and sorted.
+    """
 
     repositories: tuple[HeldRepository, ...]
     blobs: tuple[HeldBlob, ...]
 
 
 class Kind(StrEnum):
-    """Kinds of what goes, in the order in which they go: nothing that still stands refers to what is gone."""
+    """Kinds of what goes, in the order in which they go.
+
+    Nothing that still stands refers to what is gone.
+    """
 
     TAG = "tag"
     MANIFEST = "manifest"
@@ -72,8 +86,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One thing that goes, or is spared, and why. `repository` is empty for a blob, `tag` for all but a tag; `digest`
-    of a tag is what it points to, and its `size` is 0: what it points to is counted by itself."""
+    """One thing that goes, or is spared, and why.
+
+    `repository` is empty for a blob, `tag` for all but a tag; `digest` of a tag is what it points to, and its `size` is
+    0: what it points to is counted by itself.
+    """
 
     kind: Kind
     repository: str
@@ -102,8 +119,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Relisting:
-    """The list of referrers under a tag that stays, `present`, names what is not there or will not be: `without` is to
-    be taken out."""
+    """A list of referrers that must be written without some of its entries.
+
+    The list under a tag that stays, `present`, names what is not there or will not be: `without` is to be taken out.
+    """
 
     repository: str
     tag: str
@@ -191,8 +210,11 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """Result of bringing back. `stamps`: the prunings that were undone, the last first; `tags`: (repository, tag);
-    `left`: those that exist again meanwhile and were left as they are."""
+    """Result of undoing prunings.
+
+    `stamps`: the prunings that were undone, the last first; `tags`: (repository, tag); `left`: those that exist again
+    meanwhile and were left as they are.
+    """
 
     mirror: str
     stamps: tuple[str, ...]

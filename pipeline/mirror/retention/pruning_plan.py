@@ -76,7 +76,10 @@ def _why_young(grace: int) -> str:
 
 @dataclass(slots=True)
 class _Tags:
-    """Which of a repository's tags go by the rules, and why; what a keeper should know of it."""
+    """The tags of a repository that go by the rules, and why.
+
+    Also what a keeper should know of it.
+    """
 
     going: dict[str, str] = field(default_factory=dict)
     untimed: int = 0
@@ -84,7 +87,10 @@ class _Tags:
 
 
 def _decide(repository: HeldRepository, rules: Iterable[RetentionRule], now: int) -> _Tags:
-    """The first rule that matches a tag decides. Tags that follow what they speak of have no part in it."""
+    """Decide which tags go: the first rule that matches a tag decides.
+
+    Tags that follow what they refer to have no part in it.
+    """
     told = _Tags()
     told.going = {tag.name: "a pruning was killed" for tag in repository.tags if tag.name.startswith(PRUNING)}
     undecided = [tag for tag in repository.tags if not follows(tag.name) and tag.name not in told.going]
@@ -121,7 +127,10 @@ def _newest_first(tag: HeldTag) -> tuple[int, str]:
 
 
 def _matches(tag: str, glob: str) -> bool:
-    """`*` means what people pull by. The records of moves are matched only by a glob that names them."""
+    """Return whether a rule's glob matches a tag; `*` means what people pull by.
+
+    The records of moves are matched only by a glob that names them.
+    """
     return fnmatchcase(tag, glob) and (glob.startswith(RECORD) or not tag.startswith(RECORD))
 
 
@@ -150,7 +159,7 @@ _NEEDED = "something that is spared needs it"
 
 
 class _Judgement:
-    """What of one repository stays, is spared, and goes."""
+    """The parts of one repository that stay, are spared, and go."""
 
     def __init__(self, repository: HeldRepository, rules: MirrorRules, now: int, idle: bool) -> None:
         self.repository = repository
@@ -192,8 +201,10 @@ class _Judgement:
         }
 
     def _settled(self) -> frozenset[Digest]:
-        """What arrived long ago, although the mirror does not say when: a publication puts tags last, and what is
-        spoken of before what speaks of it."""
+        """Return what arrived long ago, although the mirror does not say when.
+
+        A publication puts tags last, and what is referred to before what refers to it.
+        """
         graph = self._graph
         if all(one.since is not None for one in self.repository.manifests):
             return frozenset()
@@ -211,7 +222,10 @@ class _Judgement:
         return frozenset(reach.manifests | reach.lists | self._left.manifests | self._left.lists)
 
     def _look_at_lists(self) -> tuple[tuple[Relisting, ...], frozenset[str]]:
-        """The lists of referrers that stay and name what does not, and the tags of those that name nothing else."""
+        """Return the lists of referrers that must be relisted, and the tags of those that go.
+
+        Lists are relisted that stay and name what does not; those go that name nothing else.
+        """
         relisted: list[Relisting] = []
         emptied: set[str] = set()
         for name, tag in sorted(self._graph.lists.items()):
@@ -227,7 +241,7 @@ class _Judgement:
         return tuple(relisted), frozenset(emptied)
 
     def _stays(self, digest: Digest) -> bool:
-        """Does a manifest stay with all that it refers to?"""
+        """Return whether a manifest stays, with all that it refers to."""
         return digest in self.kept.manifests or digest in self.spared.manifests
 
     # --- results

@@ -1,4 +1,7 @@
-"""The record of one pruning that can be undone: what went, where it was, and what was brought back."""
+"""The record of one pruning that can be undone.
+
+It says what went, where it was, and what was brought back.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from pipeline.oci.image import Reader
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """List of what is to go: tags as (repository, tag, what it points to), manifests as (repository, digest), blobs."""
+    """List of what is to go.
+
+    Tags as (repository, tag, what it points to), manifests as (repository, digest), blobs.
+    """
 
     tags: tuple[tuple[str, str, Digest], ...] = ()
     manifests: tuple[tuple[str, Digest], ...] = ()
@@ -22,8 +28,10 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """One pruning that can be undone. `at`: seconds since the epoch, whole; `size`: bytes of its blobs and
-    manifests that are there."""
+    """One pruning that can be undone.
+
+    `at`: seconds since the epoch, whole; `size`: bytes of its blobs and manifests that are there.
+    """
 
     stamp: str
     at: float
@@ -33,7 +41,10 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """Result of a restoration: what was brought back, and tags that were not, because they point elsewhere by now."""
+    """Result of restoring one pruning.
+
+    It says what was brought back, and which tags were not, because they point elsewhere by now.
+    """
 
     tags: tuple[tuple[str, str], ...]
     manifests: int
@@ -42,7 +53,10 @@ class Restored:
 
 
 def written_list(leaving: Leaving, times: list[list[str]]) -> bytes:
-    """Write the list of what is to go. `times`: rows of repository, tag, nanoseconds since the epoch."""
+    """Return the list of what is to go, as canonical JSON.
+
+    `times`: rows of repository, tag, nanoseconds since the epoch.
+    """
     return canonical_json(
         {
             "times": times,
@@ -54,7 +68,10 @@ def written_list(leaving: Leaving, times: list[list[str]]) -> bytes:
 
 
 def read_leaving(data: bytes, place: str) -> Leaving:
-    """Read what was to go. `place` names the list in errors. Raises VerificationError `document-malformed`."""
+    """Read the list of what was to go.
+
+    `place` names the list in errors. Raises VerificationError `document-malformed`.
+    """
     document = Reader.parse(data, place)
     tags = _rows(document.get("tags"), 3, place)
     manifests = _rows(document.get("manifests"), 2, place)
@@ -66,7 +83,10 @@ def read_leaving(data: bytes, place: str) -> Leaving:
 
 
 def read_times(data: bytes, place: str) -> dict[tuple[str, str], int]:
-    """Read when tags were set: (repository, tag) → nanoseconds since the epoch. Raises VerificationError."""
+    """Read when tags were set: (repository, tag) → nanoseconds since the epoch.
+
+    Raises VerificationError.
+    """
     rows = _rows(Reader.parse(data, place).get("times"), 3, place)
     return {(name, tag): int(at) for name, tag, at in rows if re.fullmatch(r"\d{1,20}", at)}
 

@@ -29,8 +29,10 @@ _OF_SUBJECT = re.compile(r"sha256-(?P<hex>[0-9a-f]{64})(?P<ending>\.[a-z]+)?")
 
 
 def tag_subject(tag: str) -> tuple[Digest, bool] | None:
-    """Of what a tag speaks by its name, and whether it is a list of referrers (`sha256-HEX`, and not `sha256-HEX.sig`);
-    None for all other tags."""
+    """Return the subject that a tag names, and whether the tag is a list of referrers.
+
+    A list of referrers is `sha256-HEX`, and not `sha256-HEX.sig`. None for all other tags.
+    """
     found = _OF_SUBJECT.fullmatch(tag)
     return (Digest(found["hex"]), found["ending"] is None) if found and is_auxiliary(tag) else None
 
@@ -78,7 +80,10 @@ class Graph:
                 self.sources[tag.name] = tag
 
     def reach(self, roots: Iterable[Digest], lists: Iterable[Digest] = (), beside: Reach | None = None) -> Reach:
-        """Collect what is reached from `roots` and `lists`, without the manifests and tags that are in `beside`."""
+        """Collect what is reached from `roots` and `lists`.
+
+        The manifests and tags that are in `beside` are left out.
+        """
         reach = Reach(lists=set(lists))
         known = beside.manifests if beside else set[Digest]()
         self._follow(roots, reach, known)

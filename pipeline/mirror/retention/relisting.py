@@ -1,4 +1,4 @@
-"""Lists of referrers that stay and name what goes: as they will be when they are written anew."""
+"""Lists of referrers that stay, written anew without what goes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from pipeline.model.artifact import Manifest
 
 
 def with_lists(plan: Plan, mirror: Mirror) -> tuple[Plan, tuple[tuple[Relisting, Manifest], ...]]:
-    """The lists of referrers as they will be, and the plan with that in mind: such a list may have been there before,
-    and lie among what goes. Raises as the mirror does."""
+    """Return the plan adapted to its rewritten lists of referrers, and those lists.
+
+    Such a list may have been there before, and lie among what goes. Raises as the mirror does.
+    """
     lists = []
     for relisting in plan.relisted:
         index = mirror.repository(relisting.repository).manifest(relisting.present)
