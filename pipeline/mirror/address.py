@@ -1,4 +1,7 @@
-"""A place on a mirror, as people write it, and how the addresses of one kind of mirror are read and opened."""
+"""Addresses of mirrors and repositories, as people write them.
+
+Also how the addresses of one kind of mirror are read and opened.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AddressForm(ABC):
-    """Addresses of one kind of mirror. `prefix` is how they begin; `example` what hints show ("": nothing).
+    """The form of the addresses of one kind of mirror.
+
+    `prefix` is how they begin; `example` what hints show ("": nothing).
 
     A kind of mirror is a folder below `backends`, and its form a line in `addresses.FORMS`. What needs the rest of that
     folder is imported when a mirror is opened: most commands open no mirror, or one.
@@ -36,24 +41,35 @@ class AddressForm(ABC):
 
     @abstractmethod
     def normal(self, rest: str) -> str:
-        """Bring what follows the prefix, without tag and digest, into its normal form. Raises UsageError."""
+        """Bring what follows the prefix, without tag and digest, into its normal form.
+
+        Raises UsageError.
+        """
 
     @abstractmethod
     def locate(self, address: Address, *, create: bool) -> tuple[Address, str]:
-        """Split a repository's address into its mirror's and its name on it. `create`: the mirror may be made. Raises
-        UsageError `address-malformed`."""
+        """Split a repository's address into its mirror's address and its name on that mirror.
+
+        `create`: the mirror may be made. Raises UsageError `address-malformed`.
+        """
 
     @abstractmethod
     def open(
         self, address: Address, access: MirrorAccess, *, create: bool, name: str
     ) -> AbstractContextManager[Mirror]:
-        """Open the mirror at an address. `create`: one that is not there is made, known to those who pull as `name`
-        (`HOST/NAMESPACE`; "": the default, or what it is known as already). Raises UsageError."""
+        """Open the mirror at an address.
+
+        `create`: one that is not there is made, known to those who pull as `name` (`HOST/NAMESPACE`; "": the default,
+        or what it is known as already). Raises UsageError.
+        """
 
     # --- what mirrors have that are folders of this machine
 
     def exists(self, address: Address) -> bool:
-        """Return False where nothing is there yet and a night makes the mirror; True where that is asked by opening."""
+        """Return False if nothing is at the address yet and a nightly run makes the mirror.
+
+        True where opening the address tells whether it exists.
+        """
         return True
 
     def served_folder(self, address: Address) -> Path | None:
@@ -73,8 +89,11 @@ class AddressForm(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A place on a mirror. `rest` is what follows the form's prefix, without tag and digest: host and path, or a path
-    from the root, so that it names the same place in every process."""
+    """An address of a mirror, or of a repository, tag or digest on it.
+
+    `rest` is what follows the form's prefix, without tag and digest: host and path, or a path from the root, so that it
+    names the same place in every process.
+    """
 
     form: AddressForm
     rest: str
@@ -110,5 +129,8 @@ class Address:
 
 
 def names_no_repository(address: Address, form: str) -> UsageError:
-    """The error of an address that names a mirror where a repository is wanted. `form`: what to write."""
+    """Return the error of an address that names a mirror where a repository is wanted.
+
+    `form`: what to write.
+    """
     return UsageError("address-malformed", f"'{address}' names no repository on a mirror", hint=f"write {form}")

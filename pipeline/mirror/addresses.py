@@ -31,7 +31,10 @@ def is_address(text: str) -> bool:
 
 
 def parse_address(text: str) -> Address:
-    """An address. A relative path in it begins at the working directory. Raises UsageError `address-malformed`."""
+    """Parse an address; a relative path in it begins at the working directory.
+
+    Raises UsageError `address-malformed`.
+    """
     form = next((form for form in FORMS if text.startswith(form.prefix)), None)
     if form is None:
         raise _malformed(text, f"it does not begin with {_or([form.prefix for form in FORMS])}")

@@ -1,4 +1,6 @@
-"""Files of mirrors that are files: absent or whole, in place for good, readable by whoever serves them.
+"""Files of mirrors, written atomically: absent or complete, never changed afterwards.
+
+They are readable by whoever serves them.
 
 A file is written as a draft, synced, and renamed; it is never written to again, and shares its inode with no file
 outside the mirror. A folder's new names are synced as well, before a tag leads to them. Locks are flock's, which the
@@ -38,7 +40,10 @@ _DRAFT = "draft-"
 
 @contextlib.contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Turn what the file system forbids in this block into an EnvironmentLacking that names the mirror."""
+    """Turn an OSError in this block into an EnvironmentLacking that names the mirror.
+
+    An OSError is what the file system forbids.
+    """
     try:
         yield
     except OSError as error:
@@ -51,7 +56,10 @@ def reaching(url: str) -> Iterator[None]:
 
 
 def open_unlinked(root: Path, path: Path) -> BinaryIO | None:
-    """Open a file below `root`; None if it is not there, or if a link stands in the way: no mirror has one there."""
+    """Open a file below `root`; None if it is not there or is reached by a link.
+
+    No mirror has a link there.
+    """
     try:
         return Folder(root).open_unlinked(path.relative_to(root))
     except (FileNotFoundError, NotADirectoryError, LinkRefused, NotRegular):
@@ -59,7 +67,10 @@ def open_unlinked(root: Path, path: Path) -> BinaryIO | None:
 
 
 def make_folder(path: Path) -> None:
-    """A folder that everybody may enter, with all above it that are missing; their names survive a crash."""
+    """Make a folder that everybody may enter, with all missing ones above it.
+
+    Their names survive a crash.
+    """
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -70,7 +81,10 @@ def make_folder(path: Path) -> None:
 
 
 def make_drafts(path: Path) -> None:
-    """The folder of drafts, for its owner alone: whoever can read it can lock it and keep everybody waiting."""
+    """Make the folder of drafts, for its owner alone.
+
+    Whoever can read it can lock it and keep everybody waiting.
+    """
     make_folder(path)
     if path.stat().st_mode & 0o077:
         with contextlib.suppress(PermissionError):
@@ -87,8 +101,11 @@ def sync_folder(path: Path) -> None:
 
 
 def write_whole(data: bytes, target: Path, drafts: Path, *, sync: bool = True) -> None:
-    """Put `data` at `target`, in place of what stood there, in one step. `drafts`: a folder of the same file system;
-    `sync`: the name too survives a crash (else the caller syncs the folder before anything leads to it)."""
+    """Write `data` to `target` in one step, in place of what stood there.
+
+    `drafts`: a folder of the same file system; `sync`: the name too survives a crash (else the caller syncs the folder
+    before anything leads to it).
+    """
     with _draft(drafts) as (draft, file):
         file.write(data)
         _settle(file)
@@ -98,8 +115,10 @@ def write_whole(data: bytes, target: Path, drafts: Path, *, sync: bool = True) -
 
 
 def point_whole(destination: str, target: Path, drafts: Path, at: float) -> None:
-    """Make `target` a symbolic link to `destination`, in place of what stood there, in one step. `at`: seconds since
-    the epoch, which becomes the link's own time."""
+    """Make `target` a symbolic link to `destination` in one step, replacing what was there.
+
+    `at`: seconds since the epoch, which becomes the link's own time.
+    """
     draft = drafts / f"{_DRAFT}{secrets.token_hex(8)}"
     with _drafting(drafts):
         try:
@@ -112,9 +131,11 @@ def point_whole(destination: str, target: Path, drafts: Path, at: float) -> None
 
 
 def write_blob(descriptor: Descriptor, content: bytes | Path, target: Path, drafts: Path) -> None:
-    """Put a blob at `target`, in place of what stood there, its bytes hashed on the way; the caller syncs the folder.
-    Raises VerificationError `digest-mismatch` if `content` is not what `descriptor` says, `blob-missing` if it is not
-    there."""
+    """Write a blob to `target`, in place of what stood there, and hash its bytes meanwhile.
+
+    The caller syncs the folder. Raises VerificationError `digest-mismatch` if `content` is not what `descriptor` says,
+    `blob-missing` if it is not there.
+    """
     if isinstance(content, bytes):
         check_digest(descriptor, Digest.of(content), len(content))
         write_whole(content, target, drafts, sync=False)
@@ -153,8 +174,11 @@ def _drafting(drafts: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def sweep_drafts(drafts: Path, *, shared: bool) -> int:
-    """Remove the drafts that killed processes left, unless somebody has one at the moment: then the next does it.
-    `shared`: other programs have theirs in the folder too. Returns how many."""
+    """Remove the drafts that killed processes left; return how many.
+
+    If somebody has one at the moment, nothing is removed: then the next does it. `shared`: other programs have theirs
+    in the folder too.
+    """
     removed = 0
     with contextlib.suppress(BlockingIOError, FileNotFoundError), _folder_locked(drafts, fcntl.LOCK_EX | fcntl.LOCK_NB):
         for path in list(drafts.iterdir()):
@@ -176,7 +200,10 @@ def _folder_locked(folder: Path, kind: int) -> Iterator[None]:
 
 
 def read_verified(path: Path, descriptor: Descriptor, limit: int = SMALL_BLOB) -> bytes:
-    """A small blob's bytes. Raises VerificationError `blob-missing`, `blob-too-large`, `digest-mismatch`."""
+    """Read a small blob and verify its digest.
+
+    Raises VerificationError `blob-missing`, `blob-too-large`, `digest-mismatch`.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)
@@ -189,8 +216,10 @@ def read_verified(path: Path, descriptor: Descriptor, limit: int = SMALL_BLOB) -
 
 
 def check_verified(path: Path, descriptor: Descriptor, advance: Callable[[int], None]) -> None:
-    """Read a blob to its end and keep nothing; `advance` is told of the bytes. Raises VerificationError `blob-missing`,
-    `blob-damaged`."""
+    """Read a blob to its end, verify its digest, and keep nothing.
+
+    `advance` is told of the bytes. Raises VerificationError `blob-missing`, `blob-damaged`.
+    """
     seen = HashingWriter()
     try:
         with path.open("rb") as file:
@@ -203,7 +232,10 @@ def check_verified(path: Path, descriptor: Descriptor, advance: Callable[[int], 
 
 
 def fetch_verified(path: Path, descriptor: Descriptor, store: Store) -> None:
-    """Copy a blob of any size into the store. Raises VerificationError `blob-missing`, `digest-mismatch`."""
+    """Copy a blob of any size into the store.
+
+    Raises VerificationError `blob-missing`, `digest-mismatch`.
+    """
     if store.sound(descriptor.digest):
         return
     try:
@@ -221,10 +253,13 @@ def fetch_verified(path: Path, descriptor: Descriptor, store: Store) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False, patience: float | None = None) -> Iterator[None]:
-    """Hold the lock of a file, which is made if it is missing, against other processes and threads. `patience`:
-    seconds after which TimeoutError is raised; None waits for as long as it takes.
+    """Hold the lock of a file against other processes and threads.
 
-    Whoever can read a file can lock it and keep everybody else waiting, so that is its owner alone."""
+    The file is made if it is missing. `patience`: seconds after which TimeoutError is raised; None waits for as long as
+    it takes.
+
+    Whoever can read a file can lock it and keep everybody else waiting, so that is its owner alone.
+    """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -245,7 +280,10 @@ def locked(path: Path, *, shared: bool = False, patience: float | None = None) -
 
 
 def _settle(file: BinaryIO) -> None:
-    """Without the sync, a crash after the rename can leave an empty file under a name that promises content."""
+    """Flush and sync a draft, and make it readable, before it is renamed.
+
+    Without the sync, a crash after the rename can leave an empty file under a name that promises content.
+    """
     file.flush()
     os.fchmod(file.fileno(), 0o644)
     os.fsync(file.fileno())
@@ -254,7 +292,10 @@ def _settle(file: BinaryIO) -> None:
 def check_digest(
     descriptor: Descriptor, digest: Digest, size: int, place: Path | None = None, code: str = "digest-mismatch"
 ) -> None:
-    """Raises VerificationError `code` if bytes of this digest and size are not what `descriptor` says."""
+    """Compare the digest and size of read bytes with what `descriptor` says.
+
+    Raises VerificationError `code` if they differ.
+    """
     if digest != descriptor.digest or size != descriptor.size:
         raise VerificationError(
             code,

@@ -46,9 +46,11 @@ class Attestation:
 
 @dataclass(frozen=True, slots=True)
 class SignedAttachments:
-    """Signature and attestations of one image or index. `about` is its descriptor, `name` the product's; `predicates`
-    are what is attested besides the signature: predicate type → JSON. `created` is the image's own time, in seconds
-    since the epoch. `attached` goes with it as it is."""
+    """Signature and attestations of one image or index.
+
+    `about` is its descriptor, `name` the product's; `predicates` are what is attested besides the signature: predicate
+    type → JSON. `created` is the image's own time, in seconds since the epoch. `attached` goes with it as it is.
+    """
 
     about: Descriptor
     name: str
@@ -63,13 +65,19 @@ class SignedAttachments:
         return self.about.digest
 
     def signature(self, repository: Repository, present: Manifest | None) -> Artifact | None:
-        """The signature for the `.sig` tag, beside those of others that are `present`; None: ours is among them."""
+        """Return the signature for the `.sig` tag, beside those of others that are `present`.
+
+        None: ours is among them.
+        """
         artifact = sign_simply(self.about.digest, repository.identity, self.key, present)
         return None if artifact.manifest == present else artifact
 
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
-        """Those that the repository has none of yet that verifies under this key. What was attested once stays: a
-        verdict that is given again is no news, one on other checks or under another runtime is."""
+        """Return the attestations that the repository does not have yet.
+
+        It has one if it verifies under this key. What was attested once stays: a verdict that is given again is no
+        news, one on other checks or under another runtime is.
+        """
         everything = repository.referrers(self.about.digest)
         known = {referrer.descriptor.digest for referrer in everything}
         listed = [one for one in everything if one.artifact_type == media_types.SIGSTORE_BUNDLE]
@@ -87,13 +95,19 @@ class SignedAttachments:
 
 @dataclass(frozen=True, slots=True)
 class SignedName:
-    """The signature of something under the name of the repository that it was brought to, and nothing else."""
+    """The signature of a manifest under the name of the repository it was pushed to.
+
+    Nothing else goes with it.
+    """
 
     subject: Digest
     key: SigningKey
 
     def signature(self, repository: Repository, present: Manifest | None) -> Artifact | None:
-        """The signature for the `.sig` tag, beside those that are `present`; None: ours is among them."""
+        """Return the signature for the `.sig` tag, beside those that are `present`.
+
+        None: ours is among them.
+        """
         artifact = sign_simply(self.subject, repository.identity, self.key, present)
         return None if artifact.manifest == present else artifact
 
@@ -103,7 +117,10 @@ class SignedName:
 
 
 def _says_the_same(predicate_type: str, known: bytes, new: bytes) -> bool:
-    """Does what is attested make `new` needless? An image has one bill and one origin, but many verdicts and locks."""
+    """Return whether what is attested makes `new` needless.
+
+    An image has one bill and one origin, but many verdicts and locks.
+    """
     if predicate_type == LOCK:
         return known == new
     if predicate_type != SMOKE:
@@ -117,8 +134,10 @@ def _says_the_same(predicate_type: str, known: bytes, new: bytes) -> bool:
 
 
 def attested_evidence(repository: Repository, image: Digest, key: VerifyingKey) -> bytes:
-    """The newest evidence on `image` that `key` attests. Raises VerificationError if there is none, or none that
-    holds."""
+    """Return the newest evidence on `image` that `key` attests.
+
+    Raises VerificationError if there is none, or none that holds.
+    """
     good, bad = find_attested(repository, image, SMOKE, key)
     readable: list[tuple[int, bytes]] = []
     for one in good:
@@ -154,7 +173,10 @@ def find_attested(
     *,
     listed: Sequence[Referrer] | None = None,
 ) -> tuple[tuple[Attestation, ...], tuple[VerificationError, ...]]:
-    """Find what `key` attests of `subject` by statements of a type, and why others of that type do not hold."""
+    """Find what `key` attests of `subject` by statements of a type.
+
+    Returns also why others of that type do not hold.
+    """
     good: list[Attestation] = []
     bad: list[VerificationError] = []
     of_type = [
@@ -183,7 +205,10 @@ def _verified(repository: Repository, referrer: Referrer, subject: Digest, key: 
 
 
 def signature_payloads(repository: Repository, manifest: Manifest) -> dict[Digest, bytes]:
-    """The payloads of a `.sig` manifest, by digest; those that are missing or damaged are left out."""
+    """Read the payloads of a `.sig` manifest, by digest.
+
+    Those that are missing or damaged are left out.
+    """
     found = {}
     for layer in read_artifact(manifest).layers:
         try:

@@ -1,4 +1,6 @@
-"""Connections of `relbuild serve`, bounded in number and in time, so that those who say nothing keep nobody out.
+"""Connections of `relbuild serve`, bounded in number and in time.
+
+So those who say nothing keep nobody out.
 
 A connection is idle while no request on it is being answered. When there are too many, in all or from one address, the
 one that is idle for the longest goes. A request's head must arrive, and an answer be taken, within a time.
@@ -115,7 +117,10 @@ def _drop_idle(among: list[BoundedConnection]) -> bool:
 
 
 def bounded(application: ASGIApp, refuse: ASGIApp) -> ASGIApp:
-    """The application for `AT_ONCE` requests at a time, and `refuse` for those that are too many."""
+    """Limit the application to `AT_ONCE` requests at a time.
+
+    `refuse` answers those that are too many.
+    """
     under_way: Counter[str] = Counter()
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:

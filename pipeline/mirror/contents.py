@@ -1,4 +1,7 @@
-"""Attested contents of an image on a mirror, read with a key that must have signed it, or as the mirror says it."""
+"""Attested contents of an image on a mirror.
+
+They are read with a key that must have signed them, or as the mirror says them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from pipeline.oci import PREDICATE_TYPE, VerifyingKey, bundle_layer, unverified_
 
 
 def attested_predicate(repository: Repository, image: Digest, predicate_type: str, key: VerifyingKey | None) -> bytes:
-    """A predicate of a type on `image` (JSON): signed by `key`, or where there is no key by whomever.
+    """Return a predicate of a type on `image` (JSON), signed by `key`.
+
+    Where there is no key, it may be signed by anybody.
 
     Raises VerificationError `attestation-missing`, or why those that are there do not hold.
     """

@@ -1,5 +1,8 @@
-"""Differences between two images on a mirror: packages, size, and the vulnerabilities that changelogs name now and did
-not before. Read from the SBOM that was published with each."""
+"""Differences between two images on a mirror: packages, size, vulnerabilities.
+
+The vulnerabilities are those that changelogs name now and did not before. Read from the SBOM that was published with
+each.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,10 @@ from pipeline.oci.predicates import CYCLONEDX
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Known contents of an image: `packages` as (architecture of the image, name, EVR), `fixes` that changelogs name,
-    bytes of its compressed layers."""
+    """Known contents of an image.
+
+    `packages` as (architecture of the image, name, EVR), `fixes` that changelogs name, bytes of its compressed layers.
+    """
 
     packages: frozenset[tuple[str, str, str]]
     fixes: frozenset[str]
@@ -42,7 +47,9 @@ class Difference:
 
 
 def read_known(repository: Repository, digest: Digest) -> Known | None:
-    """Read what is known of the image or index with a digest; None if it is not there any more, or has no SBOM.
+    """Read what is known of the image or index with a digest, from its SBOM.
+
+    None if it is not there any more, or has no SBOM.
 
     The SBOM's signature is not verified here: what is shown is what the mirror says (`verify` is another question).
     """
@@ -65,8 +72,10 @@ def read_known(repository: Repository, digest: Digest) -> Known | None:
 
 
 def difference(before: Known, after: Known) -> Difference:
-    """From `before` to `after`. A package counts as changed when its name is there before and after, in as many
-    versions."""
+    """Return the difference from `before` to `after`.
+
+    A package counts as changed when its name is there before and after, in as many versions.
+    """
     gone, come = before.packages - after.packages, after.packages - before.packages
     added, removed, changed = set[str](), set[str](), set[tuple[str, str, str]]()
     for arch, name in sorted({(arch, name) for arch, name, _ in gone | come}):

@@ -45,7 +45,7 @@ class Sealed:
     store: Store
 
     def doubt(self, image: Digest, evidence: bytes) -> Problem | None:
-        """Why the evidence on `image` cannot be believed, if it cannot."""
+        """Return why the evidence on `image` cannot be believed; None if it can."""
         if self.store.sealed(evidence, self.seal.strip()):
             return None
         return Problem(
@@ -58,8 +58,11 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """Evidence of a test elsewhere, or before: the newest evidence on `image` that `key` attests in `repository`. It is
-    looked for, and verified, when this is made. Raises VerificationError if none is there, or none that holds."""
+    """Evidence of a test elsewhere, or before, that is attested in a repository.
+
+    The newest evidence on `image` that `key` attests in `repository`. It is looked for, and verified, when this is
+    made. Raises VerificationError if none is there, or none that holds.
+    """
 
     image: Digest
     repository: Repository
@@ -70,7 +73,7 @@ class Attested:
         object.__setattr__(self, "evidence", attested_evidence(self.repository, self.image, self.key))
 
     def doubt(self, image: Digest, evidence: bytes) -> Problem | None:
-        """Why the evidence on `image` cannot be believed, if it cannot."""
+        """Return why the evidence on `image` cannot be believed; None if it can."""
         if self.image != image:
             message = f"the attestation is on another image, {self.image}"
             return Problem("gate-report-of-another-image", message, str(image), _TEST)
@@ -85,9 +88,12 @@ class Attested:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One image: the exact bytes of its manifest, of its config and of the evidence on it (empty: there is none), and
-    how that is known to be genuine. `checks`: the digest of what has to have been asked, where whoever publishes
-    knows (the recipe is at hand); None: what the evidence says that the recipe asked for."""
+    """One image that is to be cleared, with the evidence on it.
+
+    The exact bytes of its manifest, of its config and of the evidence (empty: there is none), and how that is known to
+    be genuine. `checks`: the digest of what has to have been asked, where whoever publishes knows (the recipe is at
+    hand); None: what the evidence says that the recipe asked for.
+    """
 
     manifest: bytes
     config: bytes
@@ -103,7 +109,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """An image or index that `tags` of `repository` may be pointed at. Making one is what decides.
+    """An image or index that `tags` of `repository` may be pointed at.
+
+    Making one is what decides.
 
     `images` are candidates for every manifest of the index, or the one for the image itself. `rules` are the keeper's;
     those that match the repository and any of the tags apply, and all that match where there are no tags. `current` is
@@ -138,8 +146,11 @@ class Cleared:
         return enforcement(*(read_evidence(candidate.evidence).report for candidate in self.images))
 
     def refuse_other(self, tag: str) -> None:
-        """Whoever moves a tag asks this: the keeper's rules for one tag say nothing of another. What was cleared
-        without tags has passed all rules, and may have any. Raises ValueError."""
+        """Raise ValueError if `tag` is not one that this was cleared for.
+
+        Whoever moves a tag asks this: the keeper's rules for one tag say nothing of another. What was cleared without
+        tags has passed all rules, and may have any.
+        """
         if self.tags and tag not in self.tags:
             raise ValueError(f"{self.digest} was cleared for {', '.join(self.tags)}, not for {tag}")
 
@@ -199,8 +210,10 @@ _PLATFORM = "platform"
 
 
 def _described(manifest: Manifest) -> tuple[Descriptor, ...]:
-    """Every image that whoever pulls `manifest` may get, with its platform as an annotation. Raises VerificationError
-    `document-malformed`."""
+    """List every image that a client may get by pulling `manifest`.
+
+    Each has its platform as an annotation. Raises VerificationError `document-malformed`.
+    """
     place = "index" if manifest.media_type == media_types.INDEX else "manifest"
     if len(manifest.data) > DOCUMENT_LIMIT:
         raise VerificationError("document-malformed", f"the {place} has more than {DOCUMENT_LIMIT} bytes")
@@ -252,7 +265,7 @@ def _image(candidate: Candidate, named: Descriptor) -> Image:
 
 
 def _doubts(candidate: Candidate, image: Image, evidence: Evidence) -> Iterator[Problem]:
-    """Why the evidence is not that this image passed what it had to pass."""
+    """List why the evidence does not show that this image passed what it had to pass."""
     place, report = str(image.digest), evidence.report
     doubt = candidate.warrant.doubt(image.digest, candidate.evidence)
     if doubt is not None:

@@ -1,4 +1,7 @@
-"""Sources of good bytes for a scrub (the store, other mirrors), and the rate at which it reads."""
+"""Sources of good bytes for a scrub, and the rate at which it reads.
+
+The sources are the store and other mirrors.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ class Healing:
     others: Sequence[Mirror] = ()
 
     def blob(self, descriptor: Descriptor, names: Iterable[str]) -> tuple[Path, str] | None:
-        """The good bytes of a blob, in the store, and where they came from. `names`: of repositories that need it."""
+        """Fetch the good bytes of a blob into the store; return them and their source.
+
+        `names`: of repositories that need it.
+        """
         if self.store.sound(descriptor.digest):
             return self.store.blob(descriptor.digest), STORE
         for other in self.others:

@@ -31,8 +31,11 @@ _LONGEST_NAME = 90
 def read_history(
     repository: Repository, tag: str, names: Sequence[str] = (), key: VerifyingKey | None = None
 ) -> tuple[Past, ...]:
-    """All moves of a tag, oldest first, under the first of `names` (the repository's own) that it has any under: as
-    `key` signed them, or without one as the mirror says. Raises VerificationError `move-malformed`."""
+    """Return all moves of a tag, oldest first.
+
+    They are under the first of `names` (the repository's own) that it has any under: as `key` signed them, or without
+    one as the mirror says. Raises VerificationError `move-malformed`.
+    """
     now = repository.resolve(tag)
     signed: tuple[Recorded, ...] = ()
     for name in names or (repository.identity,):
@@ -100,8 +103,11 @@ def records(tags: Sequence[str], tag: str | None = None) -> tuple[str, ...]:
 
 
 def _told(found: Sequence[tuple[Move, str]], stands: Digest | None) -> tuple[Past, ...]:
-    """Which moves were made: seen from the end, what the tag points to was put there by the last move that says so,
-    and that one says what it found. Where two say so the later one is taken, by clocks that may have been wrong."""
+    """Select the moves that were made, from those that were recorded.
+
+    Seen from the end, what the tag points to was put there by the last move that says so, and that one says what it
+    found. Where two say so the later one is taken, by clocks that may have been wrong.
+    """
     left = sorted(found, key=lambda one: (one[0].at, one[1]))
     made: list[tuple[Move, str]] = []
     while stands is not None:

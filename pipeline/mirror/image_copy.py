@@ -1,5 +1,7 @@
-"""Carrying what is published from one mirror to another: every byte of it, so that every digest, signature and referrer
-is there what it was here."""
+"""Copies of published images from one mirror to another, byte for byte.
+
+Every byte is copied, so that every digest, signature and referrer is there what it was here.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,9 @@ class Carried:
 
 
 def carry(held: Held, source: Repository, target: Repository, *, store: Store, progress: Progress) -> Carried:
-    """Bring an image or index with its signatures and referrers from `source` to `target`, without any tag by which
-    people pull. Blobs go through the store, which verifies them.
+    """Copy an image or index with its signatures and referrers from `source` to `target`.
+
+    No tag by which people pull is copied. Blobs go through the store, which verifies them.
 
     Raises VerificationError if anything is not what its digest promises.
     """
@@ -63,7 +66,10 @@ def carry(held: Held, source: Repository, target: Repository, *, store: Store, p
 
 
 def carry_statements(source: Repository, target: Repository, standing: TagStanding, *, renewals: bool) -> None:
-    """Bring what is signed of a tag, byte for byte: its moves, or its renewals. Raises as the repositories do."""
+    """Copy what is signed of a tag, byte for byte: its moves, or its renewals.
+
+    Raises as the repositories do.
+    """
     identity, tag = standing.identity, standing.tag
     there = {one.record for one in list_statements(target, identity, tag)}
     subject = anchor(identity, tag)

@@ -56,7 +56,10 @@ def held_manifest(manifest: Manifest, since: int | None) -> HeldManifest:
 
 
 def joined(repositories: tuple[HeldRepository, ...]) -> Inventory:
-    """Repositories of a registry, with the blobs that their manifests need. How old those are nobody knows."""
+    """Join repositories of a registry to an inventory, with the blobs that they need.
+
+    Their manifests need them. How old the blobs are nobody knows.
+    """
     sizes = {
         blob.digest: blob.size
         for repository in repositories
@@ -111,7 +114,10 @@ class _Search:
             self.waiting.append(anchor(self.repository.identity, tag).digest)
 
     def follow(self) -> None:
-        """Look at all that is referred to by what was found. Raises VerificationError `repository-too-large`."""
+        """Look at all that is referred to by what was found.
+
+        Raises VerificationError `repository-too-large`.
+        """
         for move in recorded_moves(self.tagged):
             self.waiting += [digest for digest in (move.before, move.after) if digest is not None]
         while self.waiting:
@@ -172,8 +178,11 @@ def known_times(moves: tuple[Move, ...]) -> Mapping[Digest, int]:
 
 
 def _set_at(tag: str, manifest: Manifest, moves: tuple[Move, ...]) -> int | None:
-    """When a tag was set: by the history; else when what it points to was made, by its annotations or, for a tag that
-    never moves, by its name."""
+    """Return the time at which a tag was set, as far as it is known.
+
+    By the history; else when what it points to was made, by its annotations or, for a tag that never moves, by its
+    name.
+    """
     if records((tag,)):
         with contextlib.suppress(VerificationError):
             return read_move(manifest, tag).at // 1000

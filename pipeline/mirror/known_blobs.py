@@ -69,8 +69,10 @@ class Known(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KnownInRun:
-    """Known while this process works with the mirror, and what a store remembers of its scrubs. `url`: the mirror's;
-    `clock` gives seconds since the epoch."""
+    """Blobs known to be intact while this process works with the mirror.
+
+    Also what a store remembers of its scrubs. `url`: the mirror's; `clock` gives seconds since the epoch.
+    """
 
     url: str = ""
     store: Store | None = None
@@ -89,7 +91,10 @@ class KnownInRun:
         self._whole[digest] = stamp
 
     def note_scrub(self, digest: Digest, run: str) -> None:
-        """A blob of a registry was read just now by a scrub, and is whole. `run`: a name of the scrub's own."""
+        """Note that a scrub read a blob of a registry just now, and that it is intact.
+
+        `run`: a name of the scrub's own.
+        """
         self._whole[digest] = NO_STAMP
         if self.store is not None:
             self.store.remember(self._name(digest), [int(self.clock()), run])
@@ -117,8 +122,11 @@ class KnownInRun:
 
 @dataclass(frozen=True, slots=True)
 class KnownInFolder:
-    """Known to all who work with a directory: a file for each two digits that digests begin with. Of two who write one
-    at the same time one is forgotten, which costs another look."""
+    """Blobs known to be intact to all who work with a directory.
+
+    There is a file for each two digits that digests begin with. Of two who write one at the same time one is forgotten,
+    which costs another look.
+    """
 
     folder: Path
     drafts: Path
@@ -133,7 +141,10 @@ class KnownInFolder:
         return 0 <= self.clock() - at < (SCRUBBED if finder is Finder.SCRUB else BELIEVED)
 
     def note(self, digest: Digest, stamp: Stamp, finder: Finder) -> None:
-        """See `Known`. A file that changed just now is not noted: it could change again and have the same stamp."""
+        """Note that a blob is intact: see `Known`.
+
+        A file that changed just now is not noted: it could change again and have the same stamp.
+        """
         self.note_all({digest: stamp}, finder)
 
     def note_all(self, found: Mapping[Digest, Stamp], finder: Finder) -> None:
@@ -202,8 +213,10 @@ class Hashed:
 
 
 def hash_file(root: Path, path: Path, advance: Callable[[int], None] = unheeded) -> Hashed | None:
-    """Hash a file below `root`; None if there is no such file. `advance` is told of the bytes that were read. Raises
-    OSError where the disk cannot read it."""
+    """Hash a file below `root`; None if there is no such file.
+
+    `advance` is told of the bytes that were read. Raises OSError where the disk cannot read it.
+    """
     try:
         file = Folder(root).open_unlinked(path.relative_to(root))
     except (FileNotFoundError, NotADirectoryError, LinkRefused, NotRegular):
@@ -222,8 +235,10 @@ def hash_file(root: Path, path: Path, advance: Callable[[int], None] = unheeded)
 def bring_blob(
     descriptor: Descriptor, content: bytes | Path, target: Path, *, root: Path, drafts: Path, known: Known
 ) -> Arrival:
-    """Make sure that a blob stands at `target`, whole, and that it is no other name of `content`. Raises
-    VerificationError `digest-mismatch` if `content` is not what `descriptor` says, `blob-missing` if it is not there.
+    """Make sure that an intact blob is at `target`, and is no other name of `content`.
+
+    Raises VerificationError `digest-mismatch` if `content` is not what `descriptor` says, `blob-missing` if it is not
+    there.
     """
     if is_whole(root, target, descriptor.digest, descriptor.size, known):
         if not isinstance(content, Path) or not _same_file(target, content):
@@ -266,8 +281,11 @@ def is_whole(root: Path, path: Path, digest: Digest, size: int, known: Known) ->
 
 
 def set_aside(root: Path, path: Path, *, stays: bool = False) -> None:
-    """Move a file whose bytes are not what its name says into the quarantine, for whoever wants to know what became of
-    it; or, if it `stays` until it is replaced, link it there. Nothing happens if it is gone."""
+    """Move a file whose bytes are not what its name says into the quarantine.
+
+    It is there for whoever wants to know what became of it. If it `stays` until it is replaced, it is linked there.
+    Nothing happens if it is gone.
+    """
     aside = root / ".quarantine" / "rotten"
     if not aside.is_dir():
         aside.parent.mkdir(mode=0o700, exist_ok=True)
@@ -285,7 +303,10 @@ def set_aside(root: Path, path: Path, *, stays: bool = False) -> None:
 
 
 def still_rotten(what: str, url: str) -> VerificationError:
-    """The error of something that a registry gives with other bytes, also after it was sent again."""
+    """Return the error of a blob or manifest that stays corrupt on a registry.
+
+    The registry gives it with other bytes, also after it was sent again.
+    """
     return VerificationError(
         "mirror-rotten",
         f"the registry gives other bytes than those of the {what}, also after they were sent again",

@@ -14,8 +14,11 @@ from pipeline.store import Store
 
 @dataclass(frozen=True, slots=True)
 class MirrorAccess:
-    """Opens mirrors by address. `environment` says where credentials and certificates are and how the network is
-    reached; `clock` gives seconds since the epoch; `store` remembers what scrubs of registries found whole."""
+    """Access to mirrors by their addresses.
+
+    `environment` says where credentials and certificates are and how the network is reached; `clock` gives seconds
+    since the epoch; `store` remembers what scrubs of registries found whole.
+    """
 
     environment: Mapping[str, str]
     progress: Progress
@@ -25,8 +28,10 @@ class MirrorAccess:
     def mirror(
         self, address: Address, *, create: bool = False, name: str = ""
     ) -> contextlib.AbstractContextManager[Mirror]:
-        """The mirror itself. `create`: a directory or layout that is not there is made, known to those who pull as
-        `name` (`HOST/NAMESPACE`; "": the default, or what it is known as already).
+        """Open the mirror at an address.
+
+        `create`: a directory or layout that is not there is made, known to those who pull as `name` (`HOST/NAMESPACE`;
+        "": the default, or what it is known as already).
 
         Raises UsageError where the address names no mirror.
         """
@@ -34,8 +39,11 @@ class MirrorAccess:
 
     @contextlib.contextmanager
     def repository(self, address: Address, *, create: bool = False, write: bool = False) -> Iterator[Repository]:
-        """The repository that an address names; of a directory, the mirror that it lies in is found. `write`: something
-        is to be put there, and prune spares what arrives meanwhile."""
+        """Open the repository that an address names.
+
+        Of a directory, the mirror that it lies in is found. `write`: something is to be put there, and prune spares
+        what arrives meanwhile.
+        """
         above, name = address.form.locate(address, create=create)
         with (
             self.mirror(above, create=create) as mirror,

@@ -1,5 +1,7 @@
-"""One repository of a mirror, as everything else in this room sees it: the three kinds of mirror are three
-implementations of `Repository`.
+"""The protocols of a mirror and of one repository on it.
+
+Everything else in this room sees a mirror through them: the three kinds of mirror are three implementations of
+`Repository`.
 
 Nothing here decides whether something may be published. Tags by which people pull are moved by `point` alone, which
 wants what the gate has cleared; all other tags have names of their own (`is_auxiliary`), which nobody pulls.
@@ -42,9 +44,11 @@ _AUXILIARY = re.compile(r"sha256-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?|move\..+|so
 
 
 def is_auxiliary(tag: str) -> bool:
-    """Return whether a tag speaks of images and names none: a fallback index of referrers (`sha256-HEX`), a cosign
-    signature (`sha256-HEX.sig`), the record of a move (`move.…`), an image's sources (`sources-…`), a pruning
-    that is under way (`prune.…`)."""
+    """Return whether a tag is auxiliary: it refers to images and names none.
+
+    A fallback index of referrers (`sha256-HEX`), a cosign signature (`sha256-HEX.sig`), the record of a move
+    (`move.…`), an image's sources (`sources-…`), a pruning that is under way (`prune.…`).
+    """
     return _AUXILIARY.fullmatch(tag) is not None
 
 
@@ -61,8 +65,11 @@ class Arrival(StrEnum):
 
 
 class Overtaken(Exception):
-    """A tag is not (or did not stay) what the one who moves it takes it for: somebody else moved it. `found` is what
-    it points to; `written`: it was moved, and moved on by another (only where nothing can compare and swap)."""
+    """The error of a move when somebody else moved the tag meanwhile.
+
+    The tag is not (or did not stay) what the one who moves it takes it for. `found` is what it points to; `written`: it
+    was moved, and moved on by another (only where nothing can compare and swap).
+    """
 
     def __init__(self, tag: str, found: Digest | None, *, written: bool = False) -> None:
         super().__init__(f"tag {tag} points to {found} by now")
@@ -72,12 +79,18 @@ class Overtaken(Exception):
 
 
 class Repository(Protocol):
-    """One repository. All raise EnvironmentLacking when the mirror cannot be reached or forbids it, and
-    VerificationError when it gives other bytes than a digest promises."""
+    """One repository of a mirror.
+
+    All methods raise EnvironmentLacking when the mirror cannot be reached or forbids it, and VerificationError when it
+    gives other bytes than a digest promises.
+    """
 
     @property
     def name(self) -> str:
-        """As the mirror names it, which the keeper's rules speak of; empty for a layout, which has but one."""
+        """The repository's name on the mirror; empty for a layout, which has but one.
+
+        The keeper's rules speak of it by this name.
+        """
 
     @property
     def url(self) -> str:
@@ -85,12 +98,18 @@ class Repository(Protocol):
 
     @property
     def identity(self) -> str:
-        """`HOST/NAMESPACE/NAME` as those who pull name it, which simple signing puts into what is signed."""
+        """The repository's name as those who pull it write it: `HOST/NAMESPACE/NAME`.
+
+        Simple signing puts it into what is signed.
+        """
 
     # --- reading
 
     def manifest(self, reference: Digest | str) -> Manifest | None:
-        """The manifest or index with a digest (verified), or that a tag points to; None if there is none."""
+        """Return the manifest or index with a digest or under a tag; None if there is none.
+
+        What is asked for by a digest is verified.
+        """
 
     def resolve(self, tag: str) -> Digest | None:
         """Resolve a tag to the digest that it points to now; None if it does not exist."""
@@ -108,14 +127,22 @@ class Repository(Protocol):
         """Bring a blob of any size into the store, verified; nothing happens if it is there."""
 
     def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = unheeded) -> None:
-        """Read a blob of any size from its beginning to its end, keep nothing, and hold size and digest against what
-        is promised; `advance` is told of the bytes. Raises VerificationError `blob-missing`, `blob-damaged`."""
+        """Read a blob of any size to its end, and compare size and digest with what is promised.
+
+        Nothing is kept; `advance` is told of the bytes. Raises VerificationError `blob-missing`, `blob-damaged`.
+        """
 
     def file_path(self, digest: Digest) -> str:
-        """The path below the mirror's address by which a web server serves a blob as a file; empty if none does."""
+        """Return the path at which a web server serves a blob as a file; empty if none does.
+
+        The path is below the mirror's address.
+        """
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
-        """List the referrers of `subject`, sorted by digest: from the referrers API or the fallback tag."""
+        """List the referrers of `subject`, sorted by digest.
+
+        They are from the referrers API or the fallback tag.
+        """
 
     # --- writing
 
@@ -127,31 +154,48 @@ class Repository(Protocol):
         """
 
     def put_blob(self, descriptor: Descriptor, content: bytes | Path, *, elsewhere: Sequence[str] = ()) -> Arrival:
-        """Make sure that a blob is here and `holds_whole`; a rotten one is replaced. `elsewhere`: names of repositories
-        of the same mirror that may have it. Raises VerificationError `mirror-rotten` where a rotten one cannot be."""
+        """Make sure that a blob is here and `holds_whole`; a corrupt one is replaced.
+
+        `elsewhere`: names of repositories of the same mirror that may have it. Raises VerificationError `mirror-rotten`
+        where a corrupt one cannot be replaced.
+        """
 
     def put_manifest(self, manifest: Manifest) -> bool:
-        """Put a manifest or index by its digest; False if it was there. What it refers to must be here already."""
+        """Put a manifest or index by its digest; return False if it was there.
+
+        What it refers to must be here already.
+        """
 
     def attach(self, manifest: Manifest) -> bool:
-        """Put a manifest that has a `subject` by its digest, and make sure that `referrers` lists it, also when
-        others attach at the same time; False if that was so before."""
+        """Put a manifest that has a `subject`, and make sure that `referrers` lists it.
+
+        It is put by its digest, and listed also when others attach at the same time. Returns False if that was so
+        before.
+        """
 
     def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
-        """Point an auxiliary tag, which must point to `expected` now (None: not exist), at a manifest.
+        """Point an auxiliary tag at a manifest, if it points to `expected` now.
 
-        Raises ValueError if `tag` is not auxiliary, Overtaken."""
+        `expected` None: the tag must not exist.
+
+        Raises ValueError if `tag` is not auxiliary, Overtaken.
+        """
 
     def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
-        """Point a tag, which must point to `expected` now (None: not exist), at the image or index that was cleared
-        and whose manifest is here already. Where the mirror cannot compare and swap, the tag is read back.
+        """Point a tag at the image or index that was cleared, if it points to `expected` now.
 
-        Raises ValueError if `tag` is auxiliary or not one of those that were cleared, Overtaken."""
+        `expected` None: the tag must not exist. The manifest of what was cleared is here already. Where the mirror
+        cannot compare and swap, the tag is read back.
+
+        Raises ValueError if `tag` is auxiliary or not one of those that were cleared, Overtaken.
+        """
 
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
-        """Which tags, of some that were just moved to these digests, point elsewhere by now. Where a mirror cannot
-        compare and swap, somebody who looked before they were moved may write after that, and take them away: they are
-        looked at when that has had its time. Elsewhere it cannot be, and nothing is looked at."""
+        """Return the tags, of some that were just moved to these digests, that point elsewhere.
+
+        Where a mirror cannot compare and swap, somebody who looked before they were moved may write after that, and
+        take them away: they are looked at when that has had its time. Elsewhere it cannot be, and nothing is looked at.
+        """
 
     # --- removing
 
@@ -162,13 +206,19 @@ class Repository(Protocol):
         """Remove a manifest or index, and with it what points to it."""
 
     def remove_referrer(self, digest: Digest) -> None:
-        """Remove a manifest that speaks of another, to which no tag points, while others list more that speak of it:
-        first from the list, because registries refuse a list that names what is gone."""
+        """Remove a referrer to which no tag points, while others list more of its subject.
+
+        A referrer is a manifest that refers to another, its subject. First it is removed from the list, because
+        registries refuse a list that names what is gone.
+        """
 
 
 class Mirror(Protocol):
-    """A mirror: repositories by name. Those who implement it may stand on what works on any mirror:
-    `inventory.inventory_by_tags`, `retention.deletion`, `remote_scrub`."""
+    """A mirror: repositories by name.
+
+    Those who implement it may stand on what works on any mirror: `inventory.inventory_by_tags`, `retention.deletion`,
+    `remote_scrub`.
+    """
 
     @property
     def url(self) -> str:
@@ -182,7 +232,10 @@ class Mirror(Protocol):
 
     @property
     def namespace(self) -> str:
-        """The path before the names of its repositories in what clients request; empty if there is none."""
+        """The path before the names of its repositories in what clients request.
+
+        Empty if there is none.
+        """
 
     def writing(self) -> AbstractContextManager[None]:
         """To be held while something is published: prune spares what arrives meanwhile."""
@@ -190,8 +243,11 @@ class Mirror(Protocol):
     # --- keeping
 
     def inventory(self) -> Inventory:
-        """All that is held, as far as can be found out. Raises VerificationError for a manifest that cannot be read:
-        what it needs is not known, so nothing can be said to be unneeded."""
+        """List all that the mirror holds, as far as can be found out.
+
+        Raises VerificationError for a manifest that cannot be read: what it needs is not known, so nothing can be said
+        to be unneeded.
+        """
 
     def prune(
         self,
@@ -202,18 +258,23 @@ class Mirror(Protocol):
         dry_run: bool = False,
         idle: bool = False,
     ) -> Pruned:
-        """Remove what the rules do not keep. `now` is seconds since the epoch; `pulls`: when tags were last pulled,
-        where that is known; `idle`: the keeper vouches that nobody publishes. With `dry_run` nothing is changed.
+        """Remove what the rules do not keep.
 
-        Raises UsageError `not-a-mirror` where nothing is ever pruned, EnvironmentLacking, VerificationError."""
+        `now` is seconds since the epoch; `pulls`: when tags were last pulled, where that is known; `idle`: the keeper
+        vouches that nobody publishes. With `dry_run` nothing is changed.
+
+        Raises UsageError `not-a-mirror` where nothing is ever pruned, EnvironmentLacking, VerificationError.
+        """
 
     def restore(self, stamp: str) -> Undone:
         """Bring back what went with the pruning `stamp` and with those after it. Raises UsageError
         `quarantine-unknown`; `undo-impossible` where what is pruned is gone."""
 
     def scrub(self, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
-        """Read everything, at most `rate` bytes a second (0: no limit), hold it against its digest, and heal what is
-        rotten or missing. Raises EnvironmentLacking if the mirror cannot be reached."""
+        """Read everything, compare it with its digests, and heal what is corrupt or missing.
+
+        At most `rate` bytes are read a second (0: no limit). Raises EnvironmentLacking if the mirror cannot be reached.
+        """
 
 
 def undo_impossible(url: str) -> UsageError:

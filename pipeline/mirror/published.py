@@ -1,4 +1,7 @@
-"""Published images: what a reference names on a mirror, with the exact documents of an index and its images."""
+"""Published images: the exact documents that a reference names on a mirror.
+
+They are the documents of an image, or of an index and its images.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """`manifest` is what the reference names; `images` is that one image, or those that the index lists."""
+    """A published image or index, with its exact documents.
+
+    `manifest` is what the reference names; `images` is that one image, or those that the index lists.
+    """
 
     manifest: Manifest
     images: tuple[Image, ...]

@@ -1,4 +1,6 @@
-"""`relbuild serve`: a directory mirror or a layout as a registry to pull from, on a developer's machine and in tests.
+"""`relbuild serve`: a directory mirror or a layout, served as a registry to pull from.
+
+It is for a developer's machine and for tests.
 
 The same answers as those of a web server with the mirror's configuration (distribution-spec 1.1, "Pull"), and besides
 pages of tags and referrers by type. No link below what is served is followed. Not for the internet: no TLS, no access
@@ -48,8 +50,10 @@ _PATH = re.compile(
 
 
 def shown(path: Path, *, clock: Callable[[], float]) -> PullSource:
-    """Open what stands at a path to be served: a directory mirror, or a layout as one repository. Raises
-    UsageError `not-a-mirror`."""
+    """Open a directory mirror, or a layout as one repository, to be served.
+
+    It stands at `path`. Raises UsageError `not-a-mirror`.
+    """
     for form in FORMS:
         found = form.pull_source(path, clock)
         if found is not None:
@@ -71,8 +75,10 @@ def serve(
     ready: Callable[[str], None],
     anywhere: bool = False,
 ) -> None:
-    """Serve what is at `path` until the process is interrupted. `port` 0: any free one. `ready` is told the URL as soon
-    as it answers; whoever shows it should show `WARNING` too. `clock`: seconds since the epoch.
+    """Serve what is at `path` until the process is interrupted.
+
+    `port` 0: any free one. `ready` is told the URL as soon as it answers; whoever shows it should show `WARNING` too.
+    `clock`: seconds since the epoch.
 
     Only on the loopback unless `anywhere`. Raises UsageError `not-for-the-internet`, `not-a-mirror`,
     EnvironmentLacking `port-unavailable`.

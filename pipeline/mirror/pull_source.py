@@ -24,7 +24,10 @@ class PullableRepository(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PullSource:
-    """A mirror as it is served: the names of all repositories, and one by its name (None if there is none)."""
+    """A mirror as it is served.
+
+    The names of all repositories, and one by its name (None if there is none).
+    """
 
     names: Callable[[], tuple[str, ...]]
     repository: Callable[[str], PullableRepository | None]

@@ -1,4 +1,4 @@
-"""Publishing: the order in which things arrive, so that whoever pulls finds either what was there before or all of it.
+"""Publishing: an upload in an order in which pulls find all of it or what was before.
 
 Blobs, config, manifests; then signatures and attestations; then the tag that never moves; then the floating tags, each
 move signed before it is made. All of it can be done again: what is there already is found and not sent.
@@ -34,7 +34,10 @@ class Attachments(Protocol):
         """The digest of the manifest or index that it accompanies."""
 
     def signature(self, repository: Repository, present: Manifest | None) -> Artifact | None:
-        """The signature's manifest for its tag, with what is `present` there kept; None: it is signed already."""
+        """Return the signature's manifest for its tag, with what is `present` there kept.
+
+        None: it is signed already.
+        """
 
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
         """Those that the repository does not list yet."""
@@ -42,9 +45,12 @@ class Attachments(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Something that was cleared, with all that goes with it. `images` have their exact documents, and their layers
-    are found by `source`; `attachments` are those of each image and, if there is one, of the index. `floating`: tags
-    that shall follow, the most particular first. `version` and `created` make the immutable tag."""
+    """An image or index that was cleared, with all that is pushed with it.
+
+    `images` have their exact documents, and their layers are found by `source`; `attachments` are those of each image
+    and, if there is one, of the index. `floating`: tags that shall follow, the most particular first. `version` and
+    `created` make the immutable tag.
+    """
 
     cleared: Cleared
     images: tuple[Image, ...]
@@ -69,8 +75,9 @@ def push(
     signer: TagSigner,
     progress: Progress,
 ) -> Publication:
-    """Bring an upload into a repository. `clear_again` asks the gate anew when somebody else has moved a tag
-    meanwhile; `signer` signs where tags point.
+    """Push an upload to a repository.
+
+    `clear_again` asks the gate anew when somebody else has moved a tag meanwhile; `signer` signs where tags point.
 
     Raises PublicationRefused `tag-immutable`, `tag-overtaken` (all else is done then), VerificationError if what is
     read back is not what was sent, and whatever the repository raises.
@@ -103,8 +110,11 @@ def push(
 def push_attachments(
     attachments: Sequence[Attachments], repository: Repository, *, progress: Progress
 ) -> tuple[tuple[tuple[Digest, int], ...], tuple[Digest, ...]]:
-    """Bring what accompanies images that are there already: the (digest, bytes) that were sent, and the new referrers.
-    No tag moves. Raises VerificationError if what is read back is not what was sent."""
+    """Push the attachments of images that are there already; no tag moves.
+
+    Returns the (digest, bytes) that were sent, and the new referrers. Raises VerificationError if what is read back is
+    not what was sent.
+    """
     pushing = _Push(repository)
     with task(progress, "publish", repository.url):
         pushing.attachments(attachments)
@@ -168,8 +178,10 @@ class _Push:
                 self._documents.append(artifact.manifest)
 
     def read_back(self, attachments: Sequence[Attachments]) -> None:
-        """Read what was sent from the mirror and compare its digests, before any tag points to it. What had
-        been there was checked when it came, and is only asked for. Raises VerificationError, of all at once."""
+        """Read what was sent from the mirror and compare its digests, before any tag points to it.
+
+        What had been there was checked when it came, and is only asked for. Raises VerificationError, of all at once.
+        """
         problems: list[Problem] = []
 
         def check(descriptor: Descriptor) -> tuple[Problem, ...]:
@@ -196,8 +208,10 @@ class _Push:
             raise VerificationError.of(problems)
 
     def _unlisted(self, subject: Digest) -> set[Digest]:
-        """Attach again what was attached to `subject` and is not listed: where lists of referrers are kept by
-        those who write them, a slow one may have undone it."""
+        """Attach again what was attached to `subject` and is not listed; return what stays so.
+
+        Where lists of referrers are kept by those who write them, a slow one may have undone it.
+        """
         ours = {digest for about, digest in self.attached if about == subject}
         missing = ours
         for _ in range(ATTEMPTS):

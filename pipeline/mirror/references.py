@@ -1,4 +1,6 @@
-"""What a manifest or index refers to, and how what refers to it is listed. Pure: bytes in, values out.
+"""References of a manifest or index, and lists of what refers to it.
+
+Pure: bytes in, values out.
 
 image-spec 1.1, manifest.md, image-index.md; distribution-spec 1.1, "Listing Referrers".
 """
@@ -50,7 +52,10 @@ class References:
 
 
 def references(manifest: Manifest) -> References:
-    """A manifest's bytes → what they refer to. Raises VerificationError `document-malformed`, `digest-malformed`."""
+    """Return what a manifest refers to, read from its bytes.
+
+    Raises VerificationError `document-malformed`, `digest-malformed`.
+    """
     document = Reader.parse(manifest.data, f"manifest {manifest.digest}")
     entries: tuple[Descriptor, ...] = ()
     blobs: tuple[Descriptor, ...] = ()
@@ -80,8 +85,10 @@ def subject_of(manifest: Manifest) -> Digest | None:
 
 
 def media_type_of(data: bytes) -> str | None:
-    """Bytes of anything → the media type of the manifest that they are, by what they say themselves; None if they
-    are none. (`mediaType` may be missing in OCI's own.)"""
+    """Return the media type of the manifest that `data` is, by what it says itself.
+
+    None if it is no manifest. (`mediaType` may be missing in OCI's own.)
+    """
     try:
         document = Reader.parse(data, "manifest")
         if document.get("schemaVersion").missing:
@@ -104,8 +111,10 @@ def referrer_of(manifest: Manifest) -> Referrer:
 
 
 def referrers_index(referrers: Iterable[Referrer]) -> Manifest:
-    """The index that lists referrers, sorted by digest: what the referrers API answers and what the fallback tag
-    points to."""
+    """Return the index that lists referrers, sorted by digest.
+
+    The referrers API answers it and the fallback tag points to it.
+    """
     entries = [
         {**descriptor_json(one.descriptor), **({"artifactType": one.artifact_type} if one.artifact_type else {})}
         for one in sorted(referrers, key=lambda one: one.descriptor.digest)
@@ -117,7 +126,10 @@ def referrers_index(referrers: Iterable[Referrer]) -> Manifest:
 
 
 def listed_referrers(index: Manifest) -> tuple[Referrer, ...]:
-    """The referrers that such an index lists, each once, sorted by digest. Raises VerificationError."""
+    """Return the referrers that an index lists, each once, sorted by digest.
+
+    The index is one such as `referrers_index` makes. Raises VerificationError.
+    """
     document = Reader.parse(index.data, "list of referrers")
     found: dict[Digest, Referrer] = {}
     for item in document.get("manifests").items():
@@ -127,8 +139,10 @@ def listed_referrers(index: Manifest) -> tuple[Referrer, ...]:
 
 
 def fallback_tag(subject: Digest) -> str:
-    """The tag under which `referrers_index` stands for clients without the API (distribution-spec 1.1, "Referrers Tag
-    Schema")."""
+    """Return the tag of the list of referrers for clients without the API.
+
+    The list is `referrers_index` (distribution-spec 1.1, "Referrers Tag Schema").
+    """
     return f"sha256-{subject.hex}"
 
 

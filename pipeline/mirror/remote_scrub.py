@@ -1,5 +1,6 @@
-"""Scrubbing a registry: everything that its tags lead to is read and held against its digest. What is rotten or missing
-is sent again; whether the registry takes it is read back, and what it keeps is told.
+"""Scrubbing a registry: all that its tags lead to is read and held against its digest.
+
+What is corrupt or missing is sent again; whether the registry takes it is read back, and what it keeps is told.
 
 A registry has no quarantine, and no record but the store's: which blobs were read, and when (`known_blobs.KnownInRun`).
 """

@@ -1,6 +1,7 @@
-"""The name under which an image was signed, compared with the repository that it is found in: a good signature of
-another product, put here by whoever can write to the mirror, is none of this one (containers-policy.json,
-`signedIdentity`).
+"""The name under which an image was signed, compared with the repository it is found in.
+
+A good signature of another product, put here by whoever can write to the mirror, is none of this one
+(containers-policy.json, `signedIdentity`).
 
 A directory that was made without `--as` signs as `localhost/NAME`, which says the product and not the host. Where one
 of the two names has this host, the shorter path must be the end of the longer one; all others must be equal.
@@ -24,14 +25,20 @@ NO_HOST = "localhost"
 
 @dataclass(frozen=True, slots=True)
 class ExpectedIdentity:
-    """Which name is asked for: `stated` by a person (`--as HOST/NAMESPACE/NAME`), else what the keeper's `rules` make
-    of the repository's own name, else that name."""
+    """The rule for the name under which an image must be signed.
+
+    The name is the one `stated` by a person (`--as HOST/NAMESPACE/NAME`), else what the keeper's `rules` make of the
+    repository's own name, else that name.
+    """
 
     stated: str = ""
     rules: tuple[IdentityRule, ...] = ()
 
     def of(self, repository: Repository) -> SignedIdentity | None:
-        """The name for one repository; None for a layout of which nobody said a name: it has none of its own."""
+        """Return the expected name for one repository.
+
+        None for a layout of which nobody said a name: it has none of its own.
+        """
         if self.stated:
             return SignedIdentity(self.stated, exact=True)
         if not repository.name:
@@ -45,7 +52,10 @@ class ExpectedIdentity:
 
 @dataclass(frozen=True, slots=True)
 class SignedIdentity:
-    """A name that is expected: `HOST/NAMESPACE/NAME`. `exact`: a person named it, so that `localhost` is a host."""
+    """A name that is expected: `HOST/NAMESPACE/NAME`.
+
+    `exact`: a person named it, so that `localhost` is a host.
+    """
 
     name: str
     exact: bool = False
@@ -66,8 +76,10 @@ class SignedIdentity:
 
 
 def known_names(repository: Repository, expected: SignedIdentity | None) -> tuple[str, ...]:
-    """The names under which it may be signed where tags of a repository point: what is expected, and where that is not
-    exact the same without a host."""
+    """Return the names under which statements of a repository's tags may be signed.
+
+    They say where the tags point. The names are what is expected, and where that is not exact the same without a host.
+    """
     own = () if repository.name else (repository.identity,)
     if expected is None or expected.exact:
         return (expected.name,) if expected else own
@@ -83,7 +95,9 @@ EXPECT_OWN = ExpectedIdentity()
 def signed_names(
     repository: Repository, manifest: Manifest, key: VerifyingKey, expected: SignedIdentity | None
 ) -> tuple[str, ...]:
-    """The names among `expected` (None: all) under which `key` signed a manifest in cosign's first form.
+    """Return the names among `expected` under which `key` signed a manifest.
+
+    `expected` None: all. The signatures are in cosign's first form.
 
     Raises VerificationError: `signature-missing`, `identity-mismatch` if it is signed under other names alone, and as
     `verify_signatures`.
@@ -108,7 +122,10 @@ def signed_names(
 def require_identity(
     repository: Repository, manifest: Manifest, key: VerifyingKey, expected: ExpectedIdentity = EXPECT_OWN
 ) -> None:
-    """Raises VerificationError as `signed_names`, of one who believes what is attested of `manifest`."""
+    """Check that `key` signed `manifest` under the expected name.
+
+    For one who believes what is attested of `manifest`. Raises VerificationError as `signed_names`.
+    """
     signed_names(repository, manifest, key, expected.of(repository))
 
 

@@ -21,9 +21,11 @@ from pipeline.oci import VerifyingKey
 
 @dataclass(frozen=True, slots=True)
 class TagStanding:
-    """A tag that points where its newest signed statement says. `identity`: under which name that is signed; `number`
-    and `until` (milliseconds since the epoch) are the statement's; `stale`: it was too old, and believed all the
-    same."""
+    """A tag that points where its newest signed statement says.
+
+    `identity`: under which name that is signed; `number` and `until` (milliseconds since the epoch) are the
+    statement's; `stale`: it was too old, and believed all the same.
+    """
 
     tag: str
     identity: str
@@ -43,8 +45,10 @@ def check_tag(
     seen: int = 0,
     allow_stale: bool = False,
 ) -> TagStanding:
-    """Hold what a tag points to (`digest`) against what `key` signed of it, under the first of `names` under which
-    anything is. `now`: milliseconds since the epoch; `seen`: the highest number that was seen before.
+    """Compare what a tag points to (`digest`) with what `key` signed of it.
+
+    What is signed is read under the first of `names` under which anything is. `now`: milliseconds since the epoch;
+    `seen`: the highest number that was seen before.
 
     Raises VerificationError: `tag-unsigned` (nothing is signed of it), `moves-rolled-back` (less is than was seen
     before), `tag-replayed` (it was moved on from there), `tag-unsigned-move` (nobody signed that it goes there),

@@ -1,4 +1,7 @@
-"""Moves of tags by which people pull: each is signed before it is made, and again once it is seen to be made."""
+"""Moves of tags by which people pull, each signed.
+
+Each is signed before it is made, and again once it is seen to be made.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ ATTEMPTS = 5
 
 
 def set_immutable_tag(repository: Repository, tag: str, cleared: Cleared) -> None:
-    """Set an immutable tag, or find it set to the same. Raises PublicationRefused `tag-immutable`."""
+    """Set an immutable tag, or find it set to the same.
+
+    Raises PublicationRefused `tag-immutable`.
+    """
     found = repository.resolve(tag)
     if found in (None, cleared.manifest.digest):
         try:
@@ -45,10 +51,13 @@ def set_immutable_tag(repository: Repository, tag: str, cleared: Cleared) -> Non
 
 @dataclass(frozen=True, slots=True)
 class TagMover:
-    """Moves floating tags of a repository, each move signed before it is made. `version` is that of what they shall
-    point to, `why` goes into the history; `clear_again` asks the gate anew when a tag points to something else than it
-    was told; `clock` gives seconds since the epoch. `signer` is None where what was signed elsewhere was carried here;
-    `identity`: the name under which tags are signed, if it is not the repository's own."""
+    """Moves of floating tags of a repository, each move signed before it is made.
+
+    `version` is that of what they shall point to, `why` goes into the history; `clear_again` asks the gate anew when a
+    tag points to something else than it was told; `clock` gives seconds since the epoch. `signer` is None where what
+    was signed elsewhere was carried here; `identity`: the name under which tags are signed, if it is not the
+    repository's own.
+    """
 
     repository: Repository
     version: str
@@ -59,8 +68,9 @@ class TagMover:
     identity: str = ""
 
     def move(self, tags: Sequence[str], cleared: Cleared) -> tuple[tuple[Move, ...], tuple[str, ...]]:
-        """Move tags to what was cleared; those that point there already are left alone, and what is signed of them is
-        renewed if it is missing or old. Returns the moves, and the tags left alone.
+        """Move tags to what was cleared; return the moves, and the tags left alone.
+
+        Those that point there already are left alone, and what is signed of them is renewed if it is missing or old.
 
         Moves are signed side by side, each in its tag's own list, then made one after the other, then settled side by
         side. Each tag is a step of its own: one that cannot be moved does not keep the others from it. Raises
@@ -103,7 +113,10 @@ class TagMover:
         return found, self._announced(tag, found, wanted)
 
     def _move(self, tag: str, cleared: Cleared, found: Digest | None, move: Move | None) -> Move | None:
-        """Move a tag that was found to point to `found`. `move`: signed already. Returns None if it pointed there."""
+        """Move a tag that was found to point to `found`.
+
+        `move`: signed already. Returns None if it pointed there.
+        """
         wanted = cleared.manifest.digest
         for _ in range(ATTEMPTS):
             if found != wanted and move is None:
@@ -138,8 +151,10 @@ class TagMover:
         return SignedTag(self.repository, self.identity or self.repository.identity, tag, signer)
 
     def _judged(self, cleared: Cleared, tag: str, found: Digest | None) -> bool:
-        """Did the gate know what the tag points to? What may follow something else is for it to say again. Who goes
-        back on purpose is not asked."""
+        """Return whether the gate knew what the tag points to.
+
+        What may follow something else is for it to say again. Who goes back on purpose is not asked.
+        """
         if found is None or self.why is Why.ROLLBACK:
             return True
         return any((now.tag, now.digest) == (tag, found) for now in cleared.current)

@@ -1,5 +1,7 @@
-"""Signing where tags point: a move before it is made, and once it is seen to be made that it is so; and that again
-before what was said is too old to be believed.
+"""Signed statements of where tags point, made around each move and renewed later.
+
+A move is signed before it is made, and once it is seen to be made that it is so; and that again before what was said is
+too old to be believed.
 
 A publisher that is killed between the two leaves a tag that points where it did, or where it was to point: who verifies
 believes either (`pipeline.model.tag_chain.believable`), until the next publication or renewal says which.
@@ -31,7 +33,10 @@ leaves the mirror alone, and nights may fail for days before anything is too old
 
 @dataclass(frozen=True, slots=True)
 class SignedTag:
-    """The signed statements of one tag, for one who adds to them. `identity` is the repository's signed name."""
+    """The signed statements of one tag, for one who adds to them.
+
+    `identity` is the repository's signed name.
+    """
 
     repository: Repository
     identity: str
@@ -46,8 +51,10 @@ class SignedTag:
         self._write(move, self._number(listed, recent), head(recent or listed, move.before))
 
     def settle(self, digest: Digest, version: str, why: Why) -> bool:
-        """Sign that the tag stands at `digest`, where it was moved or found; nothing is signed that was signed already
-        and is young, nor if it points elsewhere by now. `why`: what a move is called that nobody had signed.
+        """Sign that the tag stands at `digest`, where it was moved or found.
+
+        Nothing is signed that was signed already and is young, nor if it points elsewhere by now. `why`: what a move is
+        called that nobody had signed.
 
         Returns whether anything was signed.
         """
@@ -68,7 +75,10 @@ class SignedTag:
         return True
 
     def believed_until(self, digest: Digest) -> int | None:
-        """Until when (milliseconds since the epoch) it is believed that the tag points to `digest`; None: it is not."""
+        """Return until when it is believed that the tag points to `digest`.
+
+        Milliseconds since the epoch; None: it is not believed.
+        """
         believed, newest = believable(self._recent(), self._find)
         return newest[0].statement.until if digest in believed else None
 
@@ -109,7 +119,10 @@ class SignedTag:
         return written
 
     def _number(self, listed: tuple[Recorded, ...], recent: tuple[Recorded, ...]) -> int:
-        """Higher than all that were signed, seen, or are listed: what nobody verified leaves half of the room."""
+        """Return the number for the next statement: higher than all that are known.
+
+        Known are those that were signed, seen, or are listed: what nobody verified leaves half of the room.
+        """
         signed = (one.statement.number for one in recent)
         said = (one.statement.number for one in listed if one.statement.number <= NUMBER_LIMIT // 2)
         return max((self.signer.seen(self.repository, self.tag), *signed, *said)) + 1

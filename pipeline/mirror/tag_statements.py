@@ -1,6 +1,8 @@
-"""Signed statements of where tags point (docs/decisions/0018): sigstore bundles that speak of an anchor, a manifest
-that stands for one tag of one repository and is the same for all who know both names. Nobody pulls it, and it has no
-tag: a registry with the referrers API shows nothing of it, one without has one list of referrers for each.
+"""Signed statements of where tags point (docs/decisions/0018).
+
+They are sigstore bundles that refer to an anchor, a manifest that stands for one tag of one repository and is the same
+for all who know both names. Nobody pulls it, and it has no tag: a registry with the referrers API shows nothing of it,
+one without has one list of referrers for each.
 
 A statement is read from its signed bytes. What its manifest's annotations repeat is for lists: who looks into them
 without a key believes the mirror.
@@ -77,8 +79,10 @@ class TagSigner:
 
 @dataclass(frozen=True, slots=True)
 class TagMemory:
-    """The highest number that this store has seen signed of each tag of a mirror: one that is lower later was replayed,
-    with all that the mirror says of it."""
+    """The highest statement number that this store has seen of each tag of a mirror.
+
+    Only signed numbers count. One that is lower later was replayed, with all that the mirror says of it.
+    """
 
     store: Store
 
@@ -269,9 +273,12 @@ def write_statement(repository: Repository, said: TagStatement, key: SigningKey)
 
 
 def tidy_statements(repository: Repository, newest: TagStatement, key: VerifyingKey, now: int) -> None:
-    """Remove what `key` signed of the tag of `newest`, which holds: renewals that it supersedes, and the oldest moves
-    beyond `KEPT`. What is younger than `UNDER_WAY` at `now` (milliseconds) is left: whoever wrote it may still look
-    whether it is listed. A registry that deletes nothing keeps all of it: it does no harm."""
+    """Remove what `key` signed of a tag and is not needed besides `newest`, which holds.
+
+    The tag is that of `newest`. Removed are renewals that it supersedes, and the oldest moves beyond `KEPT`. What is
+    younger than `UNDER_WAY` at `now` (milliseconds) is left: whoever wrote it may still look whether it is listed. A
+    registry that deletes nothing keeps all of it: it does no harm.
+    """
     listed = list_statements(repository, newest.repository, newest.move.tag)
     with contextlib.suppress(EnvironmentLacking):
         for one in _superseded(listed, newest.number):

@@ -17,14 +17,20 @@ _IMMUTABLE = re.compile(r".+-\d{8}-(?P<short>[0-9a-f]{12})")
 
 
 def version_tag(version: str) -> str:
-    """A tag that says the version: what a tag cannot hold becomes `-`. `latest` where nothing is left."""
+    """Return a tag that says the version.
+
+    What a tag cannot hold becomes `-`. `latest` where nothing is left.
+    """
     cleaned = re.sub(r"[^A-Za-z0-9_.-]", "-", version)[:_LONGEST]
     return cleaned if re.match(r"[A-Za-z0-9_]", cleaned) else LATEST
 
 
 def immutable_tag(version: str, created: int, digest: Digest) -> str:
-    """`9.7.4-20261124-`, then twelve hex digits of the digest. `created` (seconds since the epoch) is the image's own
-    time and not today's, so that each digest has one such tag: publishing again finds it and changes nothing."""
+    """Return the immutable tag: `9.7.4-20261124-`, then twelve hex digits of the digest.
+
+    `created` (seconds since the epoch) is the image's own time and not today's, so that each digest has one such tag:
+    publishing again finds it and changes nothing.
+    """
     ending = f"-{datetime.fromtimestamp(created, UTC):%Y%m%d}-{digest.short}"
     return version_tag(version)[: _LONGEST - len(ending)] + ending
 
@@ -36,7 +42,10 @@ def names_digest(tag: str, digest: Digest) -> bool:
 
 
 def floating_tags(version: str) -> tuple[str, ...]:
-    """`9.7.4` → `9.7.4`, `9.7`, `9`, `latest`. A pre-release (rpm's `~`) moves the tag of its own version only."""
+    """Return the floating tags of a version: `9.7.4` → `9.7.4`, `9.7`, `9`, `latest`.
+
+    A pre-release (rpm's `~`) moves the tag of its own version only.
+    """
     whole = version_tag(version)
     numbers = re.match(r"\d+(?:\.\d+)*", version)
     if "~" in version or not numbers:

@@ -1,4 +1,7 @@
-"""Verifying what a mirror holds: every byte, every signature, every attestation, and the answers once more."""
+"""Verification of what a mirror holds: every byte, signature and attestation.
+
+Also the answers of the checks once more.
+"""
 
 from __future__ import annotations
 
@@ -51,9 +54,11 @@ def verify(
     progress: Progress,
     contents: bool = True,
 ) -> Verified:
-    """Verify an image or index with all that belongs to it, signed under the name `expected` (None: whichever).
-    `judge` asks the gate whether the attested evidence carries it, and raises PublicationRefused if not; `contents`
-    reads every layer from its beginning to its end (without it, layers need only be there).
+    """Verify an image or index with all that belongs to it, signed under `expected`.
+
+    `expected` is a name (None: whichever). `judge` asks the gate whether the attested evidence carries it, and raises
+    PublicationRefused if not; `contents` reads every layer from its beginning to its end (without it, layers need only
+    be there).
 
     Raises UsageError `reference-missing`; VerificationError of all problems at once; what `judge` raises.
     """
@@ -104,7 +109,10 @@ def _contents(repository: Repository, held: Held, contents: bool) -> Iterator[tu
 def _sources(
     repository: Repository, subject: Digest, key: VerifyingKey, expected: SignedIdentity | None
 ) -> tuple[Problem, ...]:
-    """What is wrong with the source packages that go with a manifest, if they do: signature and bytes."""
+    """Return what is wrong with the source packages of a manifest: signature and bytes.
+
+    Nothing is wrong if no source packages go with it.
+    """
     problems: list[Problem] = []
     for referrer in repository.referrers(subject):
         if referrer.artifact_type != SOURCES_TYPE:
@@ -125,7 +133,7 @@ def _sources(
 def _attested(
     repository: Repository, manifest: Manifest, key: VerifyingKey
 ) -> tuple[dict[str, tuple[Attestation, ...]], tuple[Problem, ...]]:
-    """What is attested of a manifest, by predicate type, and what is wrong."""
+    """Return what is attested of a manifest, by predicate type, and what is wrong."""
     wanted = OF_EACH_INDEX if manifest.media_type == media_types.INDEX else OF_EACH_IMAGE
     said: dict[str, tuple[Attestation, ...]] = {}
     problems: list[Problem] = []

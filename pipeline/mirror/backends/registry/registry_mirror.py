@@ -1,6 +1,6 @@
 """A mirror that is a registry, reached by the OCI distribution specification 1.1.
 
-It is spoken to any of them.
+Any registry that implements it will do.
 """
 
 from __future__ import annotations

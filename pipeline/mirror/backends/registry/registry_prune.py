@@ -1,6 +1,6 @@
 """Pruning of a registry: manifests and tags are deleted through its API.
 
-Its operator is told to free the space.
+Its keeper is told to free the space.
 """
 
 from __future__ import annotations
