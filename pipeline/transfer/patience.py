@@ -24,7 +24,7 @@ registry that counts requests meets this often, and each time at a pause that th
 
 
 class Interrupted(Exception):
-    """A request failed for a reason that may pass.
+    """The failure of a request for a reason that may pass.
 
     `pause`: seconds that the server asks to be left alone (None: it does not say).
     """

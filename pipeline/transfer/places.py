@@ -26,7 +26,7 @@ _NAMED = MappingProxyType({encoding: codec.suffixes for codec in CODECS for enco
 
 
 class PlaceFailed(Exception):
-    """A place did not deliver.
+    """The failure of a place to deliver.
 
     `again`: worth asking the same place again, several times. `missing`: it has no such thing, which is worth a second
     look. `offline`: it was not asked. `restart`: what was had of it already is of no use. `pause`: seconds that it asks
