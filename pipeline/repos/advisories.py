@@ -69,7 +69,7 @@ _KEPT = frozenset({"id", "title", "severity"})
 
 
 def read_advisories(repositories: Sequence[OpenRepository], *, store: Store, progress: Progress = QUIET) -> Advisories:
-    """All advisories of `repositories`, in their order.
+    """Read all advisories of `repositories`, in their order.
 
     To be read once for a platform and an architecture, and shared.
 
