@@ -222,7 +222,7 @@ def _zlib(reader: Buffered) -> Iterator[bytes]:
 
 
 def zstd_frame(piece: bytes) -> bytes:
-    """`piece` as one zstd frame with its content's size and checksum, made by one thread."""
+    """Compress `piece` to one zstd frame with the content's size and checksum, in one thread."""
     import zstandard
 
     compressor = zstandard.ZstdCompressor(

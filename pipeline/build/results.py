@@ -65,7 +65,7 @@ class Built:
 
     @property
     def locked(self) -> Locked:
-        """Its packages."""
+        """The image's recipe with its packages, locked."""
         return self.assembled.locked
 
     @property

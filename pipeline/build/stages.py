@@ -83,7 +83,7 @@ def facts(locked: Locked) -> dict[str, object]:
 
 
 def getting(workshop: Workshop) -> Callable[[Download], bytes]:
-    """Fetches a file that has a URL, or has it in the store."""
+    """Return a function that fetches a file that has a URL, unless the store has it."""
 
     def get(wanted: Download) -> bytes:
         if wanted.target is not None:

@@ -187,8 +187,6 @@ def steadily(plan: LockPlan, obtain: Callable[[], T]) -> T:
 
     The second time they are open as they are now.
 
-    The second time they are open as they are now.
-
     Raises EnvironmentLacking `repository-changing` when they change again. What a lock says is the same whatever they
     offer, so there it is done once.
     """

@@ -44,10 +44,7 @@ class Order:
         return self.locks / f"{recipe.name}.lock" if self.locks else lock_path(self.recipe)
 
     def lock_file_at(self, path: Path) -> Path:
-        """Return the path of the lock of a recipe that is included from `path`.
-
-        That lock is read.
-        """
+        """Return the path at which the lock of a recipe is read that is included from `path`."""
         return self.locks / lock_path(path).name if self.locks else lock_path(path)
 
 
@@ -99,7 +96,10 @@ class Offer:
         return self._opened
 
     def changed(self, error: RelbuildError) -> bool:
-        """Did the repositories change under `error`? Then they are open as they are now."""
+        """Tell whether the repositories changed under `error`.
+
+        If they did, they are open as they are now.
+        """
         before = self._opened
         if before is None or self.workshop.offline or error.code not in MOVED:
             return False

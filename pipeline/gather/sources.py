@@ -66,7 +66,10 @@ def _verify_sources(packages: Sequence[Package], keys: Sequence[Key], workshop: 
 
 
 def _no_source(name: str, made: Sequence[str], platform: Platform) -> Problem:
-    """`name` is empty for packages whose header names no source package."""
+    """Return the problem of a source package that no repository has.
+
+    `name` is empty for packages whose header names no source package.
+    """
     where = ", ".join(one.id for one in platform.sources)
     return Problem(
         "sources-missing",

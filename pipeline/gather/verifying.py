@@ -47,7 +47,10 @@ _GONE = ("blob-damaged", "blob-missing")
 
 
 def obtain(packages: Sequence[Package], recipe: Recipe, offer: Offer) -> None:
-    """Have every package in the store. Repositories are opened only when one is missing."""
+    """Fetch every package that the store lacks.
+
+    Repositories are opened only when one is missing.
+    """
     workshop = offer.workshop
     missing = [package for package in packages if not workshop.store.has(package.checksum)]
     local = {item.sha256: item for layer in recipe.layers for item in layer.local}

@@ -1,4 +1,6 @@
-"""Names become numbers before any layer is made (RPM headers hold names, tar needs numbers).
+"""The numbers of accounts, given before any layer is made.
+
+RPM headers hold names, tar needs numbers.
 
 A number comes from, in this order: the parent image, the recipe's `accounts`, `user()` and `group()`
 provides, sysusers.d and passwd and group files in payloads, else one that is kept in the lock. The state

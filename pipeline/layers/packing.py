@@ -172,7 +172,10 @@ class _Changes:
         return [self.changed[path] for path in sorted(self.changed)]
 
     def walk(self, folder: str, *, hidden: bool) -> None:
-        """`hidden`: of the lower directory nothing shows through, as an opaque directory is above."""
+        """Gather the changes of a folder and of all below it.
+
+        `hidden`: of the lower directory nothing shows through, as an opaque directory is above.
+        """
         if folder.count("/") > DEPTH_LIMIT:
             raise BuildError("too-deep", f"directories nest deeper than {DEPTH_LIMIT}", place=folder[:200])
         with os.scandir(self.upper / folder) as found:

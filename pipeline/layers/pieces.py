@@ -19,7 +19,7 @@ WORKERS = max(1, min(8, len(os.sched_getaffinity(0))))
 
 
 class PieceWriter:
-    """Takes tar bytes and writes whole compressed pieces to a blob.
+    """A writer that takes tar bytes and writes whole compressed pieces to a blob.
 
     `size` is bytes of tar so far. Up to twice `WORKERS` pieces are in memory, however large the files are.
     """

@@ -144,7 +144,7 @@ def _pax(name: bytes, records: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _record(key: bytes, value: bytes) -> bytes:
-    """`LENGTH key=value\\n`, where the length counts its own digits."""
+    """Return the pax record `LENGTH key=value\\n`, where the length counts its own digits."""
     rest = len(key) + len(value) + 3
     length = rest + len(str(rest))
     if len(str(length)) > len(str(rest)):

@@ -214,7 +214,7 @@ class _Extraction:
                 assert_never(other)
 
     def finish(self) -> None:
-        """Directories get their attributes, the deepest first."""
+        """Set the attributes of the directories, the deepest first."""
         for path in sorted(self.directories, reverse=True):
             entry = self.directories[path]
             folder = self._folder(path)

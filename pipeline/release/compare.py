@@ -132,7 +132,10 @@ def _platform(image: Image) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _LayerContent:
-    """`database`: the bytes of the RPM database, if the layer has one."""
+    """The content of one layer.
+
+    `database`: the bytes of the RPM database, if the layer has one.
+    """
 
     entries: tuple[Entry, ...]
     content: int

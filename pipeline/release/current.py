@@ -27,7 +27,10 @@ def signer_of(key: SigningKey, rules: MirrorRules, workshop: Workshop) -> TagSig
 
 
 def refuse_name(tag: str) -> None:
-    """May people pull by a tag? Raises UsageError `tag-reserved`, `tag-malformed`."""
+    """Refuse a tag that people cannot pull by.
+
+    Raises UsageError `tag-reserved`, `tag-malformed`.
+    """
     if is_auxiliary(tag) or not TAG.fullmatch(tag):
         raise UsageError(
             "tag-reserved" if is_auxiliary(tag) else "tag-malformed",

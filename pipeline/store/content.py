@@ -306,7 +306,7 @@ class Store:
         return hmac.new(self._key_made(), data, hashlib.sha256).hexdigest()
 
     def sealed(self, data: bytes, seal: str) -> bool:
-        """Was `seal` made by this store, of this very data?"""
+        """Tell whether `seal` was made by this store, of this very data."""
         return hmac.compare_digest(self.seal(data).encode(), seal.encode(errors="replace"))
 
     def _key(self) -> bytes | None:

@@ -38,7 +38,7 @@ def failing_at(path: Path) -> Iterator[None]:
 
 
 def sync_file(file: BinaryIO) -> None:
-    """Have what was written on the disk."""
+    """Sync what was written to the disk."""
     file.flush()
     os.fsync(file.fileno())
 

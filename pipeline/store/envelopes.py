@@ -42,7 +42,7 @@ class Finding(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sealer:
-    """Seals and opens envelopes of one kind under one key."""
+    """A key that seals and opens envelopes of one kind."""
 
     kind: str
     key: bytes

@@ -64,7 +64,7 @@ class Checked:
 
 
 def usage(store: Store) -> dict[str, int]:
-    """Bytes on disk per kind of content; what runs and volumes keep too."""
+    """Return the bytes on disk per kind of content, with what runs and volumes keep."""
     every = {*FOLDERS, *(path.name for path in store.root.iterdir() if path.is_dir() and not path.is_symlink())}
     return {name: sum(_bytes(path) for path in (store.root / name).glob("*")) for name in sorted(every)}
 
@@ -112,7 +112,7 @@ def _items(store: Store, kind: str) -> Iterator[Path]:
 
 
 def _last_used(store: Store, kind: str, path: Path) -> float:
-    """Seconds since the epoch."""
+    """Return the time at which an item was last used, in seconds since the epoch."""
     seen = [path.lstat()]
     if stat.S_ISLNK(seen[0].st_mode):
         return 0.0  # relbuild puts none there.

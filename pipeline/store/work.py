@@ -38,7 +38,7 @@ def hold(path: Path) -> int:
 
 
 def remove_unheld(path: Path) -> bool:
-    """Remove the file of a lock that nobody holds; was it so?"""
+    """Remove the file of a lock if nobody holds it, and tell whether that was so."""
     with contextlib.suppress(OSError):
         handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

@@ -73,7 +73,10 @@ _OPERATION = re.compile(r"([=+-])([eip]*)", re.IGNORECASE)
 
 
 def capability_attribute(text: str) -> bytes:
-    """`cap_net_raw=ep` → the attribute's value. Raises BuildError `capability-unknown`."""
+    """Return the attribute's value for a text like `cap_net_raw=ep`.
+
+    Raises BuildError `capability-unknown`.
+    """
     sets = {"e": 0, "i": 0, "p": 0}
     clauses = text.split()
     if not clauses:
