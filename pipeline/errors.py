@@ -125,6 +125,6 @@ class EnvironmentLacking(RelbuildError):
 
 
 class FixesLacking(RelbuildError):
-    """An image lacks security fixes that are as bad and as old as the threshold says, or nobody can tell."""
+    """An image lacks security fixes that the threshold demands, or nobody can tell."""
 
     exit_code = 9

@@ -71,7 +71,7 @@ def audit_command(
     as_json: JsonOption = False,
     progress: ProgressOption = Look.AUTO,
 ) -> None:
-    """List the security fixes that the repositories offer now and the image lacks, with their age."""
+    """List the security fixes that the repositories offer and the image lacks, with their age."""
 
     def act(around: Surroundings) -> int:
         limit = Threshold.parse(threshold) if threshold is not None else None

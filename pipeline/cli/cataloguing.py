@@ -128,7 +128,7 @@ def nightly_command(
     as_json: JsonOption = False,
     progress: ProgressOption = Look.AUTO,
 ) -> None:
-    """Build, test and publish what changed in a catalogue of recipes, and write the morning's page."""
+    """Build, test and publish what changed in a catalogue of recipes; write the morning's page."""
 
     def act(around: Surroundings) -> int:
         if locked and write_locks:

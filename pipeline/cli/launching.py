@@ -65,8 +65,10 @@ def smoke_command(
     as_json: JsonOption = False,
     progress: ProgressOption = Look.AUTO,
 ) -> None:
-    """Launch a built image again and ask the recipe's checks. An image without its recipe is asked whether it listens
-    on its exposed ports and no other, and stops."""
+    """Launch a built image again and ask the recipe's checks.
+
+    An image without its recipe is asked whether it listens on its exposed ports and no other, and stops.
+    """
 
     def act(around: Surroundings) -> int:
         workshop = around.workshop(store, runtime=runtime)

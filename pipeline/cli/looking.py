@@ -94,7 +94,10 @@ def sbom_command(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print an image's software bill of materials: of a layout that was built here, or as a mirror attests it."""
+    """Print an image's software bill of materials.
+
+    That of a layout that was built here, or as a mirror attests it.
+    """
 
     def act(around: Surroundings) -> int:
         if is_address(image):

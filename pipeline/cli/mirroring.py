@@ -53,7 +53,10 @@ def verify_command(
     as_json: JsonOption = False,
     progress: ProgressOption = Look.AUTO,
 ) -> None:
-    """Verify what a mirror holds: every byte, every signature, every attestation, and the tests' answers once more."""
+    """Verify what a mirror holds.
+
+    Every byte, every signature, every attestation, and the tests' answers once more.
+    """
 
     def act(around: Surroundings) -> int:
         workshop = around.workshop(store)
@@ -98,7 +101,10 @@ def prune_command(
     as_json: JsonOption = False,
     progress: ProgressOption = Look.AUTO,
 ) -> None:
-    """Remove what the keeper's rules do not keep: shown first, and on a directory moved aside, not deleted."""
+    """Remove what the keeper's rules do not keep.
+
+    It is shown first, and on a directory moved aside, not deleted.
+    """
 
     def act(around: Surroundings) -> int:
         workshop, address = around.workshop(store), parse_address(mirror)
@@ -143,7 +149,10 @@ def serve_command(
         bool, typer.Option("--untested", help="Serve an image of output/ that did not pass its tests, all the same.")
     ] = False,
 ) -> None:
-    """Serve a mirror for pulling, on this machine: for developers and tests, not for the internet."""
+    """Serve a mirror for pulling, on this machine.
+
+    For developers and tests, not for the internet.
+    """
 
     def act(around: Surroundings) -> int:
         if not untested:

@@ -85,7 +85,10 @@ def publish_command(
     as_json: JsonOption = False,
     progress: ProgressOption = Look.AUTO,
 ) -> None:
-    """Publish images that passed their tests: blobs, manifests, signatures, attestations, then tags."""
+    """Publish images that passed their tests.
+
+    Blobs go first, then manifests, signatures and attestations, and tags last.
+    """
 
     def act(around: Surroundings) -> int:
         workshop = around.workshop(store)
@@ -202,7 +205,10 @@ def copy_command(
     as_json: JsonOption = False,
     progress: ProgressOption = Look.AUTO,
 ) -> None:
-    """Carry an image, or without a tag all images of a repository, with signatures and attestations. Verified first."""
+    """Carry an image with its signatures and attestations from one mirror to another.
+
+    Without a tag, all images of the repository. They are verified first.
+    """
 
     def act(around: Surroundings) -> int:
         workshop = around.workshop(store)

@@ -45,7 +45,10 @@ def scrub_command(
     as_json: JsonOption = False,
     progress: ProgressOption = Look.AUTO,
 ) -> None:
-    """Read everything on a mirror; put aside what is rotten, and heal it from the store or another mirror."""
+    """Read everything on a mirror, and put aside and heal what is rotten.
+
+    It is healed from the store or from another mirror.
+    """
 
     def act(around: Surroundings) -> int:
         done = scrub(

@@ -36,7 +36,10 @@ def new_command(
     folder: Annotated[Path, typer.Option("--folder", help="Where recipes are.")] = Path("recipes"),
     as_json: JsonOption = False,
 ) -> None:
-    """Begin a recipe: commented, valid at once, to be changed. Nothing that is there is overwritten."""
+    """Begin a recipe: commented, valid at once, to be changed.
+
+    Nothing that is there is overwritten.
+    """
 
     def act(around: Surroundings) -> int:
         path = folder / f"{name}.yaml"

@@ -94,8 +94,10 @@ def store_gc_command(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove what was not used for some days. Packages that a lock names are kept: a repository may have
-    dropped them."""
+    """Remove what was not used for some days.
+
+    Packages that a lock names are kept: a repository may have dropped them.
+    """
 
     def act(around: Surroundings) -> int:
         workshop = around.workshop(store)
@@ -115,7 +117,10 @@ def store_gc_command(
 
 @store_app.command("fsck")
 def store_fsck_command(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Read everything in the store. What is damaged is put into quarantine, so that the next build makes it anew."""
+    """Read everything in the store.
+
+    What is damaged is put into quarantine, so that the next build makes it anew.
+    """
 
     def act(around: Surroundings) -> int:
         found = check(around.open_store(store))

@@ -55,8 +55,11 @@ def worker_command(
     store: StoreOption = None,
     progress: ProgressOption = Look.PLAIN,
 ) -> None:
-    """Work for `relbuild nightly --scheduler`: join the cluster, and stay until SIGTERM. A scheduler that is not there,
-    or no more, is waited for. Options have Dask's names too, so that what starts `dask worker` can start this."""
+    """Work for `relbuild nightly --scheduler`: join the cluster, and stay until SIGTERM.
+
+    A scheduler that is not there, or no more, is waited for. Options have Dask's names too, so that what starts
+    `dask worker` can start this.
+    """
 
     def act(around: Surroundings) -> int:
         from pipeline.nightly.joining import Offer, join

@@ -84,7 +84,7 @@ class RepositoryDocument(Strict):
 
 
 class PlatformDocument(Strict):
-    """One platform: repositories that fit together, with what is particular about the distribution."""
+    """Repositories that fit together, with what is particular about the distribution."""
 
     description: Text = Field(default="", description="for people")
     refused: Line | None = Field(

@@ -93,9 +93,12 @@ _JsonPath = Annotated[str, Named("JSON path"), checked(_path), WithJsonSchema({"
 
 
 class RuleDocument(Strict):
-    """What a value must be; all that is given must hold. A text in place of a rule is short for `matches`
-    (in `target`, `environment` and `labels`: for `is`), a number for `is`, and a list is several rules that must
-    all hold. A JSON path is `$`, then `.name`, `['any name']`, `[0]`, `[-1]` or `.length()`; it names one value."""
+    """A rule for a value.
+
+    All that is given must hold. A text in place of a rule is short for `matches` (in `target`, `environment` and
+    `labels`: for `is`), a number for `is`, and a list is several rules that must all hold. A JSON path is `$`, then
+    `.name`, `['any name']`, `[0]`, `[-1]` or `.length()`; it names one value.
+    """
 
     equals: _Plain | None = Field(
         default=None, alias="is", description="the whole value, without white space at its ends", examples=["green"]
@@ -117,9 +120,12 @@ ExactRules = Annotated[list[RuleDocument], Named("text, [rule](#rule) or list of
 
 
 class ExpectDocument(Strict):
-    """What an answer must show: `exit_code`, `stdout`, `stdout_is` and `stderr` of a command, `stdout` and
-    `stdout_is` of a port or socket, `status`, `headers` and `body` of HTTP. Patterns are Python regular expressions,
-    searched for in the text; one that takes more than 5 s of processor time counts as wrong."""
+    """The answer that is expected.
+
+    `exit_code`, `stdout`, `stdout_is` and `stderr` of a command, `stdout` and `stdout_is` of a port or socket,
+    `status`, `headers` and `body` of HTTP. Patterns are Python regular expressions, searched for in the text; one that
+    takes more than 5 s of processor time counts as wrong.
+    """
 
     exit_code: Annotated[int, Field(ge=0, le=255)] | None = Field(
         default=0, description="the command's exit status; null: any"
@@ -159,7 +165,10 @@ class HttpDocument(Strict):
 
 
 class FileCheckDocument(Strict):
-    """What stands at a path in the running instance, its volumes and scratch file systems included."""
+    """A path in the running instance.
+
+    Its volumes and scratch file systems are included.
+    """
 
     path: Target = Field(description="where", examples=["/var/lib/mysql/ibdata1"])
     absent: bool = Field(default=False, description="nothing may stand there")
@@ -189,8 +198,10 @@ class ProcessDocument(Strict):
 
 
 class ListeningDocument(Strict):
-    """Sockets that listen (TCP) or are bound (UDP): these and no other. `exposed`, or a list of ports, is short for
-    this mapping."""
+    """Sockets that listen (TCP) or are bound (UDP): these and no other.
+
+    `exposed`, or a list of ports, is short for this mapping.
+    """
 
     ports: list[ExposedPort] | None = Field(
         default=None, description="ports that others can reach; default: `image.exposed_ports`", examples=[[8080]]
@@ -212,7 +223,7 @@ class AccountCheckDocument(Strict):
 
 
 class PackagesDocument(Strict):
-    """What the image is made of: names or whole NEVRAs of packages, `*` for any characters."""
+    """The packages of the image: names or whole NEVRAs, `*` for any characters."""
 
     present: list[Line] = Field(default=[], description="must be there", examples=[["mysql-server"]])
     absent: list[Line] = Field(default=[], description="must not be there", examples=[["gcc", "*-devel"]])
@@ -227,12 +238,14 @@ else:
 
 
 class ImageCheckDocument(_ImageFields):
-    """What the image's configuration says."""
+    """The image's configuration, as it must be."""
 
 
 class LicensesDocument(Strict):
-    """Packages that bring the text of their licence, in /usr/share/licenses or /usr/share/doc. `all`, or a list of
-    packages, is short for this mapping."""
+    """Packages that bring the text of their licence.
+
+    In /usr/share/licenses or /usr/share/doc. `all`, or a list of packages, is short for this mapping.
+    """
 
     packages: list[Line] | None = Field(default=None, description="names; default: all", examples=[["nginx"]])
     without: list[Line] = Field(default=[], description="packages that have none", examples=[["filesystem"]])
@@ -250,7 +263,7 @@ def _short(word: str, key: str) -> BeforeValidator:
 
 
 class StopDocument(Strict):
-    """How the image must stop when it gets its stop signal."""
+    """The image's end when it gets its stop signal."""
 
     within: Duration = Field(default=20_000, description="how long it may take", examples=["20s"])
     exit_code: Annotated[int, Field(ge=0, le=255)] = Field(default=0, description="the exit status it must have")
@@ -258,7 +271,7 @@ class StopDocument(Strict):
 
 
 class ReadyDocument(Strict):
-    """How to tell that an instance can be used: exactly one kind."""
+    """The sign that an instance can be used: exactly one kind."""
 
     command: list[Text] | None = Field(default=None, description="a command that must succeed")
     port: Port | None = Field(default=None, description="a port that must accept connections", examples=[3306])
@@ -278,10 +291,12 @@ class ReadyDocument(Strict):
 
 
 class CheckDocument(Strict):
-    """One question to a running instance, of exactly one kind: `command`, `port`, `socket`, `http`, `log`, `file`,
-    `process`, `listening`, `account`, `packages`, `image`, `licenses`, `restart`, `stop`. All but `command` need
-    nothing in the image. Each is asked again until it is met or `within` has passed. Texts may hold templates that
-    use `values`, so that a check follows the configuration."""
+    """One question to a running instance, of exactly one kind.
+
+    The kinds are `command`, `port`, `socket`, `http`, `log`, `file`, `process`, `listening`, `account`, `packages`,
+    `image`, `licenses`, `restart`, `stop`. All but `command` need nothing in the image. Each is asked again until it is
+    met or `within` has passed. Texts may hold templates that use `values`, so that a check follows the configuration.
+    """
 
     name: Line = Field(description="what the check shows, for reports", examples=["answers"])
     command: list[Text] | None = Field(
@@ -342,9 +357,12 @@ class CheckDocument(Strict):
 
 
 class NeighboursDocument(Strict):
-    """Many instances at once, of which one misbehaves; only asked with `--full`, because it takes a while. Each
-    latency is that of the first `http` check (else of the first `port` check, else of `ready`) of the recipe. Each
-    misbehaviour uses all that the limits leave it, so `allocate` needs a limit on memory, and `fork` one on pids."""
+    """Many instances at once, of which one misbehaves.
+
+    Only asked with `--full`, because it takes a while. Each latency is that of the first `http` check (else of the
+    first `port` check, else of `ready`) of the recipe. Each misbehaviour uses all that the limits leave it, so
+    `allocate` needs a limit on memory, and `fork` one on pids.
+    """
 
     count: Annotated[int, Field(ge=2, le=100)] = Field(default=20, description="how many run")
     misbehave: list[Annotated[Misbehaviour, choice(Misbehaviour, "a way to misbehave")]] = Field(

@@ -20,7 +20,10 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class GateDocument(Strict):
-    """Demands on images when tags are moved. All rules hold whose globs match the repository and one of the tags."""
+    """Demands on images when tags are moved.
+
+    All rules hold whose globs match the repository and one of the tags.
+    """
 
     repositories: Line = Field(
         default="*", description="names of repositories, as a glob (`*` matches `/` too)", examples=["prod/*"]
@@ -71,8 +74,11 @@ class GateDocument(Strict):
 
 
 class RetentionDocument(Strict):
-    """What is kept of the tags that it matches. The first rule that matches a tag decides; a tag that none matches is
-    kept. A tag is kept if any of the keys below speaks for it; without any, all are."""
+    """The tags that are kept.
+
+    The first rule that matches a tag decides; a tag that none matches is kept. A tag is kept if any of the keys below
+    speaks for it; without any, all are.
+    """
 
     repositories: Line = Field(default="*", description="names of repositories, as a glob", examples=["nightly/*"])
     tags: Line = Field(default="*", description="tags, as a glob", examples=["*-20*"])
@@ -89,10 +95,11 @@ class RetentionDocument(Strict):
 
 
 class IdentityDocument(Strict):
-    """The name under which a copied mirror's images were signed: that of the mirror that was copied.
+    """The name under which the images of a copied mirror were signed.
 
-    The first rule that matches a repository decides. It is believed from a file that is named with `--rules` alone,
-    never from the mirror itself."""
+    It is that of the mirror that was copied. The first rule that matches a repository decides. It is believed from a
+    file that is named with `--rules` alone, never from the mirror itself.
+    """
 
     prefix: Line = Field(
         description="how the repository's name begins here: HOST, HOST/NAMESPACE or all of it",

@@ -73,8 +73,11 @@ def _written_out(value: object) -> object:
 
 
 class AutoDocument(Strict):
-    """How the packages of a layer are grouped into several, so that those who follow the image download little: by
-    their sizes, their sources, and how often these changed. See [layering.md](layering.md)."""
+    """The grouping of a layer's packages into several layers.
+
+    Those who follow the image download little: packages are grouped by their sizes, their sources, and how often these
+    changed. See [layering.md](layering.md).
+    """
 
     at_most: Annotated[int, Field(ge=2, le=AUTO_MOST)] = Field(
         default=AUTO_DEFAULT,
@@ -138,8 +141,10 @@ class AccountsDocument(Strict):
 
 
 class FileDocument(Strict):
-    """One file that the recipe puts into the image, made from exactly one of `template`, `content`, `source`,
-    `url`, `directory`, `symlink`, `archive`."""
+    """One file that the recipe puts into the image.
+
+    It is made from exactly one of `template`, `content`, `source`, `url`, `directory`, `symlink`, `archive`.
+    """
 
     template: Line | None = Field(
         default=None,
@@ -192,8 +197,10 @@ else:
 
 
 class ImageDocument(_ImageFields):
-    """What the image's configuration says (OCI image-spec, config.md). Texts may hold templates that use
-    `values` and `packages`; ports may use `values`."""
+    """The image's configuration (OCI image-spec, config.md).
+
+    Texts may hold templates that use `values` and `packages`; ports may use `values`.
+    """
 
 
 def _limit_field(limit: AnyLimit) -> tuple[Any, Any]:
@@ -211,13 +218,13 @@ else:
 
 
 class LimitsDocument(_LimitFields):
-    """What one instance may use."""
+    """The limits of one instance."""
 
     enforce: bool = Field(default=False, description="fail when the kernel does not take a limit")
 
 
 class SmokeDocument(Strict):
-    """How the image is tested before it may be shipped."""
+    """The test of the image before it may be shipped."""
 
     limits: LimitsDocument = Field(default=LimitsDocument(), description="what each instance may use")
     instances: Annotated[int, Field(ge=1, le=100)] = Field(
@@ -243,9 +250,11 @@ class SmokeDocument(Strict):
 
 
 class RecipeDocument(Strict):
-    """A recipe file. `name`, `version`, `platform` and at least one layer must come from it or, except for
-    `name` and `version`, from recipes that it includes. With `from`, the platform may come from there and there need
-    be no layer."""
+    """A recipe file.
+
+    `name`, `version`, `platform` and at least one layer must come from it or, except for `name` and `version`, from
+    recipes that it includes. With `from`, the platform may come from there and there need be no layer.
+    """
 
     name: Name | None = Field(default=None, description="the product's name, and the image's", examples=["mysql"])
     version: Line | None = Field(
