@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -15,3 +16,7 @@ settings.register_profile("same", settings.get_profile("relbuild"), derandomize=
 # While one works: a tenth of the inputs.
 settings.register_profile("fast", settings.get_profile("relbuild"), max_examples=examples(100))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "relbuild"))
+
+# Whoever starts the tests in the background of a script has them ignore SIGINT, and with them all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
