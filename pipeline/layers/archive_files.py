@@ -46,7 +46,7 @@ _FILTERS = {
     b"LZIP": ArchiveFilter.LZIP,
     b"\x5d\x00\x00": ArchiveFilter.LZMA,
 }
-"""How a stream begins that only libarchive decompresses."""
+"""First bytes of the streams that only libarchive decompresses."""
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _LINKS_LIMIT = 40
 """Symlinks on the way of one path: the kernel's own bound (path_resolution(7))."""

@@ -25,7 +25,7 @@ PARALLEL = 4
 answering times, few enough for its limits."""
 
 ATTEMPTS = 5
-"""How often a tag is tried to be moved that others move at the same time."""
+"""Attempts to move a tag that others move at the same time."""
 
 
 def set_immutable_tag(repository: Repository, tag: str, cleared: Cleared) -> None:

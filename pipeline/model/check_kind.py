@@ -18,7 +18,7 @@ Seen = TypeVar("Seen")
 Asked = TypeVar("Asked")
 
 _NAMED = 12
-"""How many things a report names of a longer list."""
+"""Items of a longer list that a report names."""
 
 
 class Unfit(Exception):

@@ -49,7 +49,7 @@ KILLED = 137
 
 
 SCRATCH = ("/dev", "/proc", "/run", "/tmp")  # noqa: S108 - in the container
-"""Where every instance may write."""
+"""Paths at which every instance may write."""
 
 
 class CheckKind(StrEnum):

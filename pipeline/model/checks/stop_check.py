@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT_SIGNAL = "SIGTERM"
-"""What stops an image that names no signal (config.md, StopSignal)."""
+"""The stop signal of an image that names none (config.md, StopSignal)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ allow 255 with the host."""
 _MARKER_LIMIT = 64 << 10
 
 _BEGUN = frozenset({".lock", ".incoming", ".scrub", "blobs", "repositories", "nginx.conf", "rsync.sh", "catalog.json"})
-"""What a creation that was killed leaves: anything else in a folder is somebody's."""
+"""Leftovers of a creation that was killed: anything else in a folder is somebody's."""
 
 _HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z0-9._/-]+)?")
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     pass
 
 _LISTS_NOTHING = frozenset({401, 403, 404, 405, 501})
-"""How registries refuse to list all their repositories."""
+"""Answers with which registries refuse to list all their repositories."""
 
 
 def open_registry(

@@ -20,7 +20,7 @@ INSTRUCTIONS = (
     "every index, and every signature, SBOM and provenance that is attached by digest",
     "4. start the registry again: a running one remembers blobs that the collection took away",
 )
-"""What people must do. Tried with docker-registry 2.8.3 (tests/system/test_prune_registry.py)."""
+"""Steps left to people. Tried with docker-registry 2.8.3 (tests/system/abreast/test_prune_registry.py)."""
 
 
 def prune_registry(
