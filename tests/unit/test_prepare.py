@@ -1,0 +1,550 @@
+"""From a recipe to locked and verified packages: what is read, what is fetched, what is asked twice and what never."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.errors import (
+    EnvironmentLacking,
+    RecipeError,
+    RelbuildError,
+    ResolutionError,
+    VerificationError,
+)
+from pipeline.gather import as_parent, locking, obtain_sources, sources, verifying
+from pipeline.gather import order as ordering
+from pipeline.model.change import Change
+from pipeline.model.lock import Lock, LockSection, Mode
+from pipeline.model.package import Nevra, Package
+from pipeline.model.platform import Repository
+from pipeline.model.recipe import FileKind, FilePlan, LayerPlan, LocalPackage
+from pipeline.model.tree import Tree
+from pipeline.repos import LOCAL_REPOSITORY, Key
+from pipeline.resolve import Action, read_lock, write_lock
+from tests.support.builds import (
+    ARCH,
+    NOBODY,
+    PLATFORM,
+    header,
+    image,
+    locked,
+    order,
+    package,
+    parent,
+    recipe,
+    section,
+    workshop,
+)
+from tests.support.journal import Journal, Told
+
+A, B = "a-1-1.noarch", "b-2-1.x86_64"
+RECIPE = "name: demo\nversion: '1'\nplatform: el9\narchitectures: [x86_64]\nlayers: [{name: base, packages: [a]}]\n"
+RECIPE += "image: {entrypoint: [/a]}\n"
+PLATFORMS = """\
+platforms:
+  el9: {architectures: [x86_64, aarch64], repositories: [{id: base, baseurls: [file:///nowhere], keys: [/key]}]}
+"""
+
+
+@pytest.fixture
+def journal(monkeypatch: pytest.MonkeyPatch) -> Journal:
+    return Journal(monkeypatch)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a recipe and the file of its platforms."""
+    (tmp_path / "demo.yaml").write_text(RECIPE)
+    (tmp_path / "repositories.yaml").write_text(PLATFORMS)
+    return tmp_path
+
+
+def opened(*ids: str, state: bytes = b"today") -> tuple[Any, ...]:
+    return tuple(SimpleNamespace(repository=SimpleNamespace(id=one), repomd=Digest.of(state)) for one in ids)
+
+
+# --- the plan of a lock ------------------------------------------------------------------------------------
+
+
+def planned(folder: Path, journal: Journal, mode: Mode = Mode.DEFAULT, **more: Any) -> Any:
+    journal.stand_in(locking, locking.load_keys, gives=(Key("base", "F", b"armored"),))
+    return locking.plan_lock(order(folder, mode=mode), workshop(folder, **more), None)
+
+
+def stood(folder: Path, plan: Any, **more: Any) -> LockSection:
+    """Write a lock that says what a plan found today, but for what is given."""
+    made = section(package(A), inputs=plan.inputs, **more)
+    write_lock(folder / "demo.lock", Lock("demo", (made,)))
+    return made
+
+
+def test_a_lock_is_used_as_long_as_its_inputs_are_todays(folder: Path, journal: Journal) -> None:
+    first = planned(folder, journal)
+    assert first.action is Action.RESOLVE and first.lock is None and first.resolves
+    assert first.why == ("there is no lock for this platform and architecture",)
+    made = stood(folder, first)
+    again = planned(folder, journal)
+    assert (again.action, again.why, again.section) == (Action.USE, (), made) and not again.resolves
+    (folder / "demo.yaml").write_text(RECIPE.replace("[a]", "[a, b]"))
+    changed = planned(folder, journal)
+    assert (changed.action, changed.section) == (Action.RESOLVE, made)
+    assert changed.why == ("what the recipe asks for has changed",)
+
+
+def test_a_stale_lock_is_refused_where_nothing_may_change_it_and_renewed_where_it_is_wished(
+    folder: Path, journal: Journal
+) -> None:
+    stood(folder, planned(folder, journal))
+    assert planned(folder, journal, Mode.UPGRADE).resolves
+    (folder / "demo.yaml").write_text(RECIPE.replace("[a]", "[b]"))
+    with pytest.raises(ResolutionError) as caught:
+        planned(folder, journal, Mode.LOCKED)
+    assert caught.value.code == "lock-stale"
+
+
+def test_that_other_versions_made_a_lock_is_told_when_it_is_used(folder: Path, journal: Journal) -> None:
+    progress = Told()
+    stood(folder, planned(folder, journal), versions=(("libsolv", "0.1"),))
+    assert not planned(folder, journal, progress=progress).resolves
+    (warning,) = progress.warnings
+    assert warning.startswith("demo.lock: ") and "libsolv" in warning
+    planned(folder, journal, Mode.UPGRADE, progress=progress)
+    assert len(progress.warnings) == 1, "what is resolved anew needs no warning"
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ({"platform": "el8"}, "platform-unknown"),
+        ({"architectures": ("x86_64", "aarch64")}, "architectures-several"),
+        ({"architectures": ("s390x",)}, "architecture-unknown"),
+    ],
+)
+def test_what_cannot_be_built_for_is_refused_before_a_key_is_read(
+    asked: dict[str, Any], code: str, folder: Path, journal: Journal
+) -> None:
+    journal.stand_in(locking, locking.load_keys)
+    with pytest.raises(RelbuildError) as caught:
+        locking.plan_lock(order(folder, **asked), workshop(folder), None)
+    assert caught.value.code == code and journal.calls == []
+
+
+def test_the_order_overrides_the_recipes_architecture_and_locks_may_stand_elsewhere(
+    folder: Path, journal: Journal
+) -> None:
+    journal.stand_in(locking, locking.load_keys, gives=())
+    asked = order(folder, architectures=("aarch64",), locks=folder / "locks")
+    plan = locking.plan_lock(asked, workshop(folder), None)
+    assert plan.offer.arch == "aarch64" and plan.path == folder / "locks" / "demo.lock"
+
+
+# --- resolving and fetching --------------------------------------------------------------------------------
+
+
+def lock_plan(folder: Path, **more: Any) -> locking.LockPlan:
+    here = more.pop("workshop", None) or workshop(folder)
+    given = {
+        "recipe": recipe(folder),
+        "platform": PLATFORM,
+        "path": folder / "demo.lock",
+        "lock": None,
+        "section": None,
+        "inputs": (),
+        "keys": (),
+        "why": (),
+        "action": Action.RESOLVE,
+        "offer": ordering.Offer(PLATFORM, ARCH, here),
+        "parent": None,
+        **more,
+    }
+    return locking.LockPlan(**given)
+
+
+def test_resolving_opens_the_repositories_and_tells_warnings(folder: Path, journal: Journal) -> None:
+    progress = Told()
+    found = section(package(A))
+    found = replace(found, resolution=replace(found.resolution, warnings=("it is odd",)))
+    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base"))
+    journal.stand_in(locking, locking.solve, gives=found)
+    plan = lock_plan(folder, workshop=workshop(folder, progress=progress), parent=parent("base"), inputs=(("a", "b"),))
+    assert locking.resolve(plan) is found
+    assert journal.names == ["open_repositories", "solve"]
+    assert journal.last(locking.solve).args == (plan.recipe, PLATFORM, ARCH, opened("base"))
+    assert journal.last(locking.solve).options["inputs"] == (("a", "b"),)
+    assert journal.last(locking.solve).options["parent"] is plan.parent
+    assert progress.warnings == ["it is odd"] and progress.tasks[0].notes == ["1 packages"]
+
+
+def put(folder: Path, *nevras: str) -> tuple[Any, list[Package]]:
+    """A workshop whose store has the packages' files, and the packages."""
+    here = workshop(folder, progress=Told())
+    for one in nevras:
+        here.store.put(one.encode())
+    return here, list(map(package, nevras))
+
+
+def test_no_repository_is_opened_for_packages_that_are_in_the_store(folder: Path, journal: Journal) -> None:
+    here, packages = put(folder, A, B)
+    journal.stand_in(ordering, ordering.open_repositories)
+    journal.stand_in(verifying, verifying.fetch_packages)
+    journal.stand_in(verifying, verifying.fetch)
+    verifying.obtain(packages, recipe(folder), ordering.Offer(PLATFORM, ARCH, here))
+    assert journal.calls == []
+
+
+def test_only_what_is_missing_is_fetched_and_files_come_from_beside_the_recipe(folder: Path, journal: Journal) -> None:
+    here, packages = put(folder, A)
+    hotfix = package("fix-1-1.noarch", LOCAL_REPOSITORY)
+    plans = LayerPlan("base", (), (LocalPackage(Path("rpms/fix.rpm"), hotfix.checksum, "demo.yaml:6"),))
+    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base"))
+    journal.stand_in(verifying, verifying.fetch_packages)
+    journal.stand_in(verifying, verifying.fetch)
+    (folder / "rpms").mkdir()
+    wanted = [*packages, package(B), hotfix]
+    verifying.obtain(wanted, recipe(folder, "demo", plans), ordering.Offer(PLATFORM, ARCH, here))
+    assert journal.last(verifying.fetch_packages).args == ([package(B)], opened("base"))
+    (file,) = journal.last(verifying.fetch).args[1]
+    assert file.urls == ((folder / "rpms" / "fix.rpm").as_uri(),) and file.target == hotfix.checksum
+
+
+def test_a_package_file_that_leads_out_of_the_recipes_folder_is_not_fetched(folder: Path, journal: Journal) -> None:
+    inside = folder / "inside"
+    inside.mkdir()
+    (inside / "rpms").symlink_to(folder)
+    hotfix = package("fix-1-1.noarch", LOCAL_REPOSITORY)
+    plans = LayerPlan("base", (), (LocalPackage(Path("rpms/fix.rpm"), hotfix.checksum, "demo.yaml:6"),))
+    journal.stand_in(verifying, verifying.fetch)
+    with pytest.raises(RecipeError) as caught:
+        offer = ordering.Offer(PLATFORM, ARCH, workshop(folder))
+        verifying.obtain([hotfix], recipe(inside, "demo", plans), offer)
+    assert caught.value.code == "path-escapes" and journal.calls == []
+
+
+def test_archives_are_fetched_from_beside_the_recipe_or_by_url_and_other_files_are_not(
+    folder: Path, journal: Journal
+) -> None:
+    digest = Digest.of(b"archive")
+
+    def plan(kind: FileKind, origin: str) -> FilePlan:
+        return FilePlan(kind, "/opt/app", origin, None, "root", "root", "demo.yaml:7", digest)
+
+    files = (
+        plan(FileKind.ARCHIVE, "app.tar"),
+        plan(FileKind.ARCHIVE, "https://example.invalid/app.tar"),
+        plan(FileKind.URL, "https://example.invalid/file"),
+    )
+    journal.stand_in(verifying, verifying.fetch)
+    verifying.obtain_archives(recipe(folder, files=files), workshop(folder, offline=True))
+    wanted = journal.last(verifying.fetch).args[1]
+    assert [one.urls for one in wanted] == [((folder / "app.tar").as_uri(),), ("https://example.invalid/app.tar",)]
+    assert journal.last(verifying.fetch).options["offline"]
+
+
+# --- verifying ---------------------------------------------------------------------------------------------
+
+
+class Rpms:
+    """Stand-ins for what reads RPMs: a file says its own NEVRA, and is good unless it is in `bad`."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.bad: set[str] = set()
+        journal.stand_in(verifying, verifying.verify_package, self._verify)
+        journal.stand_in(verifying, verifying.read_header, lambda path, digest: header(path.read_text()))
+
+    def _verify(self, path: Path, keys: Any) -> None:
+        if path.read_text() in self.bad:
+            raise VerificationError("signature-bad", f"{path.name} is not signed", place=str(path))
+
+    @property
+    def verified(self) -> list[tuple[str, list[bytes]]]:
+        calls = self.journal.of(verifying.verify_package)
+        return [(call.args[0].read_text(), list(call.args[1])) for call in calls]
+
+
+@pytest.fixture
+def rpms(journal: Journal) -> Rpms:
+    return Rpms(journal)
+
+
+KEYS = (Key("base", "F1", b"one"), Key("base", "F2", b"one"), Key("extra", "F3", b"two"))
+
+
+def test_headers_come_in_the_transactions_order_each_checked_by_its_own_repositorys_keys(
+    folder: Path, rpms: Rpms
+) -> None:
+    here, _ = put(folder, A, B, "c-1-1.noarch")
+    packages = [package(A), package(B, "extra"), package("c-1-1.noarch", LOCAL_REPOSITORY)]
+    found = section(packages[2], packages[1], packages[0])
+    headers = verifying.verify_and_read(packages, KEYS, found, here)
+    assert [one.nevra.name for one in headers] == ["c", "b", "a"]
+    assert rpms.verified == [(A, [b"one"]), (B, [b"two"]), ("c-1-1.noarch", [b"one", b"two"])]
+    assert here.progress.tasks[0].advanced == 3
+
+
+def test_a_good_signature_is_not_checked_again_unless_keys_or_file_are_others(folder: Path, rpms: Rpms) -> None:
+    here, packages = put(folder, A)
+    for keys in (KEYS, KEYS, (Key("base", "F9", b"other"),)):
+        verifying.verify_and_read(packages, keys, section(*packages), here)
+    assert rpms.verified == [(A, [b"one"]), (A, [b"other"])]
+    rpms.bad.add(A)
+    with pytest.raises(VerificationError):
+        verifying.verify_and_read(packages, (Key("base", "F8", b"third"),), section(*packages), here)
+    with pytest.raises(VerificationError):
+        verifying.verify_and_read(packages, (Key("base", "F8", b"third"),), section(*packages), here)
+    assert len(rpms.verified) == 4, "what failed is no result to keep"
+
+
+def test_all_packages_that_fail_are_told_at_once_by_their_names(folder: Path, rpms: Rpms) -> None:
+    here, packages = put(folder, A, B)
+    rpms.bad |= {A, B}
+    with pytest.raises(VerificationError) as caught:
+        verifying.verify_and_read(packages, KEYS, section(*packages), here)
+    assert [problem.place for problem in caught.value.problems] == [
+        f"{A} of repository 'base'",
+        f"{B} of repository 'base'",
+    ]
+    assert A in caught.value.problems[0].message and packages[0].checksum.hex not in caught.value.problems[0].message
+
+
+def test_a_package_that_says_another_name_than_its_repository_is_refused(folder: Path, rpms: Rpms) -> None:
+    here, (one,) = put(folder, A)
+    lying = replace(one, nevra=Nevra.parse(B))
+    with pytest.raises(VerificationError) as caught:
+        verifying.verify_and_read([lying], KEYS, section(lying), here)
+    assert caught.value.code == "package-not-as-described"
+
+
+def verified_from_repository(folder: Path, journal: Journal, here: Any, fetched: Any) -> Any:
+    """Obtain and verify `A`, with `fetched(store)` for what repositories give."""
+    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base"))
+    journal.stand_in(verifying, verifying.fetch_packages, lambda *given, store, **more: fetched(store))
+    offer = ordering.Offer(PLATFORM, ARCH, here)
+    return verifying.obtain_verified([package(A)], recipe(folder), KEYS, section(package(A)), offer)
+
+
+def test_a_package_that_was_damaged_in_the_store_is_fetched_once_more(
+    folder: Path, journal: Journal, rpms: Rpms
+) -> None:
+    here, (one,) = put(folder, A)
+    blob = here.store.blob(one.checksum)
+    blob.chmod(0o644)
+    blob.write_bytes(b"damaged")
+    (found,) = verified_from_repository(folder, journal, here, lambda store: store.put(A.encode()))
+    assert found.nevra.name == "a" and len(journal.of(verifying.fetch_packages)) == 1
+
+
+def test_a_package_that_comes_damaged_again_is_an_error(folder: Path, journal: Journal, rpms: Rpms) -> None:
+    here = workshop(folder)
+    with pytest.raises(VerificationError) as caught:
+        verified_from_repository(folder, journal, here, lambda store: None)
+    assert caught.value.code == "blob-damaged" and len(journal.of(verifying.fetch_packages)) == 2
+
+
+def test_a_signature_that_is_wrong_is_not_asked_for_twice(folder: Path, journal: Journal, rpms: Rpms) -> None:
+    here, _ = put(folder, A)
+    rpms.bad.add(A)
+    with pytest.raises(VerificationError):
+        verified_from_repository(folder, journal, here, lambda store: None)
+    assert journal.of(verifying.fetch_packages) == [] and len(rpms.verified) == 1
+
+
+# --- repositories that change ------------------------------------------------------------------------------
+
+GONE = EnvironmentLacking("download-missing", "it is gone")
+
+
+class Changing:
+    """Repositories whose state is another each time they are opened, up to the last of `states`."""
+
+    def __init__(self, folder: Path, journal: Journal, *states: bytes, **more: Any) -> None:
+        self.progress = Told()
+        left = list(states)
+        journal.stand_in(
+            ordering,
+            ordering.open_repositories,
+            lambda *given, **more: opened("base", state=left.pop(0) if len(left) > 1 else left[0]),
+        )
+        self.plan = lock_plan(folder, workshop=workshop(folder, progress=self.progress), **more)
+        self.asked = 0
+
+    def obtain(self, *results: Any) -> Any:
+        """Ask `steadily` for something whose attempts come to `results`."""
+        left = list(results)
+
+        def attempt() -> Any:
+            self.asked += 1
+            self.plan.offer.repositories()
+            result = left.pop(0)
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        return locking.steadily(self.plan, attempt)
+
+
+def test_what_changed_while_it_was_read_is_read_once_more_and_told(folder: Path, journal: Journal) -> None:
+    changing = Changing(folder, journal, b"before", b"after")
+    assert changing.obtain(GONE, "found") == "found"
+    assert changing.asked == 2 and len(changing.progress.warnings) == 1
+    assert len(journal.of(ordering.open_repositories)) == 2, "opened again for the comparison, and used so"
+
+
+def test_what_changes_twice_ends_with_an_error_that_says_so(folder: Path, journal: Journal) -> None:
+    changing = Changing(folder, journal, b"one", b"two", b"three")
+    with pytest.raises(EnvironmentLacking) as caught:
+        changing.obtain(GONE, GONE)
+    assert caught.value.code == "repository-changing" and changing.asked == 2
+
+
+@pytest.mark.parametrize(
+    ("states", "error", "more"),
+    [
+        ((b"same",), GONE, {}),
+        ((b"before", b"after"), VerificationError("signature-bad", "it is not signed"), {}),
+        ((b"before", b"after"), GONE, {"section": section(package(A)), "action": Action.USE}),
+    ],
+    ids=["nothing-changed", "another-error", "a-lock-is-used"],
+)
+def test_an_error_that_is_not_of_a_change_is_told_as_it_is(
+    states: tuple[bytes, ...], error: Exception, more: dict[str, Any], folder: Path, journal: Journal
+) -> None:
+    changing = Changing(folder, journal, *states, **more)
+    with pytest.raises(RelbuildError) as caught:
+        changing.obtain(error)
+    assert caught.value is error and changing.asked == 1 and changing.progress.warnings == []
+
+
+def test_repositories_are_opened_once_and_never_again_offline(folder: Path, journal: Journal) -> None:
+    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base"))
+    offer = ordering.Offer(PLATFORM, ARCH, workshop(folder, offline=True))
+    assert not offer.changed(GONE), "nothing was opened"
+    assert offer.repositories() == offer.repositories() == opened("base")
+    assert not offer.changed(GONE)
+    assert len(journal.calls) == 1 and journal.calls[0].options["offline"]
+
+
+# --- owners, locks in a folder -----------------------------------------------------------------------------
+
+
+def test_numbers_of_owners_are_kept_from_the_lock_of_before(folder: Path, journal: Journal) -> None:
+    journal.stand_in(locking, locking.number_accounts, gives=(NOBODY, (("user", "a", 901),)))
+    old = section(package(A), accounts=(("user", "a", 901),))
+    plan = lock_plan(folder, section=old, parent=parent("base"))
+    fresh, accounts = locking.number_owners(plan, section(package(B), accounts=(("user", "a", 5),)), ())
+    assert journal.last(locking.number_accounts).options["kept"] == old.accounts
+    assert journal.last(locking.number_accounts).options["parent"] is plan.parent.accounts
+    assert fresh.accounts == (("user", "a", 901),) and accounts is NOBODY
+    locking.number_owners(lock_plan(folder), section(package(B), accounts=(("user", "b", 5),)), ())
+    assert journal.last(locking.number_accounts).options["kept"] == (("user", "b", 5),)
+
+
+def test_the_packages_that_locks_name_are_found_and_locks_of_other_programs_are_left_alone(tmp_path: Path) -> None:
+    for name, nevra in (("demo", A), ("deep/other", B), (".git/hidden", "c-1-1.noarch")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_lock(tmp_path / f"{name}.lock", Lock("demo", (section(package(nevra)),)))
+    (tmp_path / "poetry.lock").write_text("[[package]]\n")
+    (tmp_path / "link.lock").symlink_to(tmp_path / "nowhere")
+    assert locking.locked_packages(tmp_path) == {package(A).checksum, package(B).checksum}
+
+
+def test_a_lock_beside_its_recipe_that_cannot_be_read_is_an_error_because_what_it_needs_would_be_lost(
+    folder: Path,
+) -> None:
+    (folder / "demo.lock").write_text("<<<<<<< mine\n")
+    with pytest.raises(ResolutionError):
+        locking.locked_packages(folder)
+    (folder / "demo.yaml").write_text("nothing: of ours\n")
+    assert locking.locked_packages(folder) == frozenset()
+
+
+def test_the_lock_that_is_kept_is_what_the_next_build_reads(folder: Path) -> None:
+    plan = lock_plan(folder)
+    made = locking.keep_lock(plan, section(package(A)), (header(A),), NOBODY, Mode.DEFAULT)
+    found = read_lock(plan.path)
+    assert found is not None and found.sections == (made.section,) and made.first and made.wrote
+
+
+# --- sources -----------------------------------------------------------------------------------------------
+
+SOURCED = replace(PLATFORM, sources=(Repository("base-source", baseurls=("file:///sources",)),))
+SOURCE = package("a-1-1.src", "base-source")
+
+
+def test_the_source_of_every_package_is_fetched_and_verified_once(folder: Path, journal: Journal) -> None:
+    here = workshop(folder)
+    here.store.put(b"a-1-1.src")
+    made = replace(locked(recipe(folder), A, B), platform=SOURCED)
+    made = replace(made, headers=tuple(header(one, source_rpm="a-1-1.src.rpm") for one in (A, B)))
+    key = Key("base-source", "F", b"armored")
+    journal.stand_in(sources, sources.load_keys, gives=(key,))
+    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base-source", "more"))
+    journal.stand_in(
+        sources, sources.source_packages, lambda one, names, **more: {"a-1-1.src.rpm": SOURCE} if names else {}
+    )
+    journal.stand_in(sources, sources.fetch_packages)
+    journal.stand_in(verifying, verifying.verify_package)
+    journal.stand_in(sources, sources.read_source_nevra, gives=SOURCE.nevra)
+    assert obtain_sources(made, here) == (SOURCE,)
+    assert [set(call.args[1]) for call in journal.of(sources.source_packages)] == [{"a-1-1.src.rpm"}, set()]
+    assert journal.last(ordering.open_repositories).args[0].repositories == SOURCED.sources
+    assert journal.last(sources.fetch_packages).args == ([SOURCE], opened("base-source", "more"))
+    assert journal.last(verifying.verify_package).args[1] == [b"armored"]
+
+
+def test_sources_that_no_repository_has_are_told_with_the_packages_that_need_them(
+    folder: Path, journal: Journal
+) -> None:
+    made = replace(locked(recipe(folder), A, B), platform=SOURCED)
+    made = replace(made, headers=(header(A, source_rpm="a-1-1.src.rpm"), header(B)))
+    journal.stand_in(sources, sources.load_keys, gives=())
+    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base-source"))
+    journal.stand_in(sources, sources.source_packages, gives={})
+    journal.stand_in(sources, sources.fetch_packages)
+    with pytest.raises(ResolutionError) as caught:
+        obtain_sources(made, workshop(folder))
+    assert [(problem.code, problem.place) for problem in caught.value.problems] == [
+        ("sources-missing", B),
+        ("sources-missing", A),
+    ]
+    assert journal.of(sources.fetch_packages) == []
+
+
+def test_a_platform_without_sources_is_told_before_anything_is_opened(folder: Path, journal: Journal) -> None:
+    journal.stand_in(ordering, ordering.open_repositories)
+    with pytest.raises(ResolutionError) as caught:
+        obtain_sources(locked(recipe(folder), A), workshop(folder))
+    assert caught.value.code == "sources-unknown" and journal.calls == []
+
+
+# --- a built image as a parent -----------------------------------------------------------------------------
+
+
+def test_what_stands_in_an_image_becomes_what_a_child_is_built_on(
+    folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.gather import parents
+
+    journal.stand_in(parents, parents.stand_on, gives=("tree", "accounts"))
+    old = Change("etc/old", "z-1", "%post of z, in the image 'root'")
+    below = parent("root", "z-1-1.noarch", changes=(old,))
+    middle = replace(locked(recipe(folder, "middle"), A), parent=below)
+    made = image("middle", "root/base", "root/state", "base", "state")
+    states = {"z-1-1.noarch": (1,), A: (0,)}
+    new = Change("etc/new", "a-1", "%post of a")
+    here = workshop(folder)
+    found = as_parent(made, middle, Tree.of({}), states=states, changes=(old, new), store=here.store)
+    assert [one.name for one in found.image.layers] == ["root/base", "root/state", "middle/base", "middle/state"]
+    assert [(one.header.nevra.name, one.chosen.layer, one.states) for one in found.packages] == [
+        ("z", "root/base", (1,)),
+        ("a", "middle/base", (0,)),
+    ]
+    assert (found.tree, found.accounts) == ("tree", "accounts")
+    assert found.changes == (old, replace(new, cause="%post of a, in the image 'middle'"))
+    assert found.digest == made.digest
