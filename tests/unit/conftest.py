@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.store import Store
+from tests.support.journal import Journal
 from tests.unit.slow_server import SlowServer, slow_server
 
 
@@ -15,6 +16,12 @@ from tests.unit.slow_server import SlowServer, slow_server
 def store(tmp_path: Path) -> Store:
     """A new store."""
     return Store.open(tmp_path / "store")
+
+
+@pytest.fixture
+def journal(monkeypatch: pytest.MonkeyPatch) -> Journal:
+    """Notes what stand-ins were asked."""
+    return Journal(monkeypatch)
 
 
 @pytest.fixture

@@ -93,11 +93,6 @@ class World:
 
 
 @pytest.fixture
-def journal(monkeypatch: pytest.MonkeyPatch) -> Journal:
-    return Journal(monkeypatch)
-
-
-@pytest.fixture
 def world(tmp_path: Path, journal: Journal) -> World:
     return World(tmp_path, journal)
 

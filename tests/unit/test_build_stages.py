@@ -31,11 +31,6 @@ from tests.support.builds import NOBODY, header, image, layer, locked, order, pa
 from tests.support.journal import Journal, Told
 
 
-@pytest.fixture
-def journal(monkeypatch: pytest.MonkeyPatch) -> Journal:
-    return Journal(monkeypatch)
-
-
 def file(path: str, content: str = "x", mode: int = 0o100644) -> FileRecord:
     return FileRecord(path, mode, "root", "root", len(content), 5, Digest.of(content.encode()))
 

@@ -69,11 +69,6 @@ def upgraded(made: Image, older: Image) -> Any:
 
 
 @pytest.fixture
-def journal(monkeypatch: pytest.MonkeyPatch) -> Journal:
-    return Journal(monkeypatch)
-
-
-@pytest.fixture
 def bench(store: Store, journal: Journal) -> Bench:
     return Bench(store, journal)
 

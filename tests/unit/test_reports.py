@@ -57,11 +57,6 @@ def names(folder: Path) -> set[str]:
 DOCUMENTS = {"report.json", "bill.json", "materials.json", "seals.json", "sbom.spdx.json", "sbom.cyclonedx.json"}
 
 
-@pytest.fixture
-def journal(monkeypatch: pytest.MonkeyPatch) -> Journal:
-    return Journal(monkeypatch)
-
-
 # --- written -----------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,157 @@
+"""Nights over a catalogue in a folder of which only the planning is real: the rest is stood in for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pipeline.digest import Digest
+from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.tags import immutable_tag
+from pipeline.model.absolute_path import absolute
+from pipeline.model.lock import Lock, LockSection
+from pipeline.model.night import Product
+from pipeline.nightly import planning
+from pipeline.nightly.catalogue import load_catalogue
+from pipeline.nightly.inputs import templates
+from pipeline.nightly.planning import Decision, Planner
+from pipeline.nightly.record import Record, Standing, remember
+from pipeline.nightly.working import Job, Making
+from pipeline.resolve import format_lock
+from pipeline.store import Store
+from tests.support.builds import package, section, ticking, workshop
+from tests.support.journal import Journal, Told
+
+PLATFORMS = """\
+platforms:
+  el9: {architectures: [x86_64], repositories: [{id: base, baseurls: [file:///nowhere], keys: [/key]}]}
+"""
+RECIPE = """\
+name: %s
+version: '1'
+platform: el9
+architectures: [x86_64]
+layers: [{name: base, packages: [a]}]
+files: [{template: page.j2, path: /page}, {source: notes.txt, path: /notes}]
+image: {entrypoint: [/a]}
+smoke: {checks: [{name: log, log: ready}]}
+"""
+CHILD = "name: child\nversion: '1'\nfrom: base\nlayers: [{name: top, packages: [b]}]\n"
+PAGE = "page.j2"
+
+
+@dataclass
+class Tags:
+    """A mirror of which only tags are known."""
+
+    tags: dict[tuple[str, str], Digest] = field(default_factory=dict)
+    name: str = ""
+    identity: str = "example.invalid/it"
+    url: str = "fake:"
+
+    def repository(self, name: str) -> Tags:
+        return replace(self, name=name)
+
+    def resolve(self, tag: str) -> Digest | None:
+        return self.tags.get((self.name, tag))
+
+
+class Nights:
+    """A catalogue, what its repositories offer, a mirror, and nights that follow one another."""
+
+    def __init__(self, folder: Path, journal: Journal) -> None:
+        self.folder, self.journal = folder, journal
+        self.store = Store.open(folder / "store")
+        self.mirror: Tags | None = Tags()
+        self.progress = Told()
+        self.state, self.packages, self.runtime = b"monday", ("a-1-1.noarch",), "runc 1.1"
+        self.accounts: tuple[tuple[str, str, int], ...] = ()
+        self.former: dict[str, Product] = {}
+        self.fault: Exception | None = None
+        (folder / "recipes").mkdir()
+        self.write("repositories.yaml", PLATFORMS)
+        self.write("base.yaml", RECIPE % "base")
+        self.write(PAGE, "a page")
+        self.write("notes.txt", "notes")
+        journal.stand_in(planning, planning.load_keys, gives=())
+        journal.stand_in(planning, planning.open_repositories, self._open)
+        journal.stand_in(planning, planning.open_universe, gives="universe")
+        journal.stand_in(planning, planning.solve, self._solve)
+        journal.stand_in(planning, planning.find_runtime, lambda name: self.runtime)
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / "recipes" / name).write_text(text)
+
+    def change(self, name: str, before: str, after: str) -> None:
+        """Change a text in one of the catalogue's files."""
+        path = self.folder / "recipes" / name
+        assert before in path.read_text()
+        path.write_text(path.read_text().replace(before, after))
+
+    def _open(self, platform: Any, arch: str, **more: Any) -> tuple[Any, ...]:
+        if self.fault:
+            raise self.fault
+        return (SimpleNamespace(repository=SimpleNamespace(id="base"), repomd=Digest.of(self.state)),)
+
+    def _solve(self, recipe: Any, *given: Any, inputs: Any, **more: Any) -> LockSection:
+        return section(*map(package, self.packages), inputs=tuple(inputs), accounts=self.accounts)
+
+    def planner(self, **more: Any) -> Planner:
+        """The planner of a new night."""
+        self.journal.calls.clear()
+        given: dict[str, Any] = {"key": None, **more}
+        making = Making(
+            repositories=absolute(self.folder / "recipes" / "repositories.yaml"),
+            to=parse_address(f"dir:{self.folder}/mirror"),
+            store=absolute(self.folder / "store"),
+            output=absolute(self.folder / "output"),
+            environment={},
+            clock=ticking(),
+            **given,
+        )
+        here = workshop(self.folder, store=self.store, progress=self.progress)
+        mirror: Any = self.mirror
+        return Planner(load_catalogue([self.folder / "recipes"]), making, here, mirror, self.former)
+
+    def decide(self, name: str = "base", planner: Planner | None = None, **more: Any) -> Decision:
+        """What a night decides about one product, whose parent stands as it was published."""
+        planner = planner or self.planner(**more)
+        entry = planner.catalogue.find(name)
+        assert entry is not None
+        locks: dict[str, str] = {}
+        parent = None
+        for one in reversed(tuple(planner.catalogue.below(name))):
+            decision = planner.decide(one, planner.plan(one), parent, locks)
+            parent = decision.product
+            locks[one.name] = decision.standing.record.lock if decision.standing else dict(decision.job.locks)[one.name]  # type: ignore[union-attr]
+        return planner.decide(entry, planner.plan(entry), parent, locks)
+
+    def publish(self, name: str = "base", digest: Digest | None = None, **more: Any) -> Standing:
+        """Do what was decided: the product stands on the mirror, and the store remembers it."""
+        job = self.decide(name, **more).job
+        assert job is not None
+        return self.settle(job, digest or Digest.of(name.encode()))
+
+    def settle(self, job: Job, digest: Digest, lock: str = "") -> Standing:
+        entry = load_catalogue([self.folder / "recipes"]).find(job.product.name)
+        assert entry is not None and entry.recipe is not None
+        names = (PAGE,) if entry.recipe.files else ()
+        facts = {**dict(job.facts), "templates": templates(entry.recipe, names)}
+        text = lock or dict(job.locks).get(job.product.name, "") or self.lock()
+        immutable = immutable_tag("1", 1_700_000_000, digest)
+        standing = Standing(Record(tuple(sorted(facts.items())), names, text), digest, immutable)
+        product = replace(job.product, published=replace(job.product.published, digest=digest, immutable=immutable))
+        remember(self.store, str(job.making.to), product, replace(standing, product=product))
+        assert self.mirror is not None
+        self.mirror.tags[job.product.name, immutable] = digest
+        return standing
+
+    def lock(self, **more: Any) -> str:
+        """A lock of what is offered now, as text."""
+        return format_lock(Lock("base", (section(*map(package, self.packages), **more),)))
+
+    @property
+    def resolved(self) -> int:
+        return len(self.journal.of(planning.solve))

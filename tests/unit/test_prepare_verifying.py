@@ -1,0 +1,283 @@
+"""Packages, archives and sources in the store: which are fetched, by whose keys they are verified, and how often."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.errors import (
+    RecipeError,
+    ResolutionError,
+    VerificationError,
+)
+from pipeline.gather import obtain_sources, sources, verifying
+from pipeline.gather import order as ordering
+from pipeline.model.package import Nevra, Package
+from pipeline.model.platform import Repository
+from pipeline.model.recipe import FileKind, FilePlan, LayerPlan, LocalPackage
+from pipeline.repos import LOCAL_REPOSITORY, Key
+from tests.support.builds import (
+    ARCH,
+    PLATFORM,
+    header,
+    locked,
+    package,
+    recipe,
+    section,
+    workshop,
+)
+from tests.support.journal import Journal, Told
+
+A, B = "a-1-1.noarch", "b-2-1.x86_64"
+RECIPE = "name: demo\nversion: '1'\nplatform: el9\narchitectures: [x86_64]\nlayers: [{name: base, packages: [a]}]\n"
+RECIPE += "image: {entrypoint: [/a]}\n"
+PLATFORMS = """\
+platforms:
+  el9: {architectures: [x86_64, aarch64], repositories: [{id: base, baseurls: [file:///nowhere], keys: [/key]}]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a recipe and the file of its platforms."""
+    (tmp_path / "demo.yaml").write_text(RECIPE)
+    (tmp_path / "repositories.yaml").write_text(PLATFORMS)
+    return tmp_path
+
+
+def opened(*ids: str, state: bytes = b"today") -> tuple[Any, ...]:
+    return tuple(SimpleNamespace(repository=SimpleNamespace(id=one), repomd=Digest.of(state)) for one in ids)
+
+
+# --- fetching -----------------------------------------------------------------------------------------------
+
+
+def put(folder: Path, *nevras: str) -> tuple[Any, list[Package]]:
+    """A workshop whose store has the packages' files, and the packages."""
+    here = workshop(folder, progress=Told())
+    for one in nevras:
+        here.store.put(one.encode())
+    return here, list(map(package, nevras))
+
+
+def test_no_repository_is_opened_for_packages_that_are_in_the_store(folder: Path, journal: Journal) -> None:
+    here, packages = put(folder, A, B)
+    journal.stand_in(ordering, ordering.open_repositories)
+    journal.stand_in(verifying, verifying.fetch_packages)
+    journal.stand_in(verifying, verifying.fetch)
+    verifying.obtain(packages, recipe(folder), ordering.Offer(PLATFORM, ARCH, here))
+    assert journal.calls == []
+
+
+def test_only_what_is_missing_is_fetched_and_files_come_from_beside_the_recipe(folder: Path, journal: Journal) -> None:
+    here, packages = put(folder, A)
+    hotfix = package("fix-1-1.noarch", LOCAL_REPOSITORY)
+    plans = LayerPlan("base", (), (LocalPackage(Path("rpms/fix.rpm"), hotfix.checksum, "demo.yaml:6"),))
+    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base"))
+    journal.stand_in(verifying, verifying.fetch_packages)
+    journal.stand_in(verifying, verifying.fetch)
+    (folder / "rpms").mkdir()
+    wanted = [*packages, package(B), hotfix]
+    verifying.obtain(wanted, recipe(folder, "demo", plans), ordering.Offer(PLATFORM, ARCH, here))
+    assert journal.last(verifying.fetch_packages).args == ([package(B)], opened("base"))
+    (file,) = journal.last(verifying.fetch).args[1]
+    assert file.urls == ((folder / "rpms" / "fix.rpm").as_uri(),) and file.target == hotfix.checksum
+
+
+def test_a_package_file_that_leads_out_of_the_recipes_folder_is_not_fetched(folder: Path, journal: Journal) -> None:
+    inside = folder / "inside"
+    inside.mkdir()
+    (inside / "rpms").symlink_to(folder)
+    hotfix = package("fix-1-1.noarch", LOCAL_REPOSITORY)
+    plans = LayerPlan("base", (), (LocalPackage(Path("rpms/fix.rpm"), hotfix.checksum, "demo.yaml:6"),))
+    journal.stand_in(verifying, verifying.fetch)
+    with pytest.raises(RecipeError) as caught:
+        offer = ordering.Offer(PLATFORM, ARCH, workshop(folder))
+        verifying.obtain([hotfix], recipe(inside, "demo", plans), offer)
+    assert caught.value.code == "path-escapes" and journal.calls == []
+
+
+def test_archives_are_fetched_from_beside_the_recipe_or_by_url_and_other_files_are_not(
+    folder: Path, journal: Journal
+) -> None:
+    digest = Digest.of(b"archive")
+
+    def plan(kind: FileKind, origin: str) -> FilePlan:
+        return FilePlan(kind, "/opt/app", origin, None, "root", "root", "demo.yaml:7", digest)
+
+    files = (
+        plan(FileKind.ARCHIVE, "app.tar"),
+        plan(FileKind.ARCHIVE, "https://example.invalid/app.tar"),
+        plan(FileKind.URL, "https://example.invalid/file"),
+    )
+    journal.stand_in(verifying, verifying.fetch)
+    verifying.obtain_archives(recipe(folder, files=files), workshop(folder, offline=True))
+    wanted = journal.last(verifying.fetch).args[1]
+    assert [one.urls for one in wanted] == [((folder / "app.tar").as_uri(),), ("https://example.invalid/app.tar",)]
+    assert journal.last(verifying.fetch).options["offline"]
+
+
+# --- verifying ---------------------------------------------------------------------------------------------
+
+
+class Rpms:
+    """Stand-ins for what reads RPMs: a file says its own NEVRA, and is good unless it is in `bad`."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.bad: set[str] = set()
+        journal.stand_in(verifying, verifying.verify_package, self._verify)
+        journal.stand_in(verifying, verifying.read_header, lambda path, digest: header(path.read_text()))
+
+    def _verify(self, path: Path, keys: Any) -> None:
+        if path.read_text() in self.bad:
+            raise VerificationError("signature-bad", f"{path.name} is not signed", place=str(path))
+
+    @property
+    def verified(self) -> list[tuple[str, list[bytes]]]:
+        calls = self.journal.of(verifying.verify_package)
+        return [(call.args[0].read_text(), list(call.args[1])) for call in calls]
+
+
+@pytest.fixture
+def rpms(journal: Journal) -> Rpms:
+    return Rpms(journal)
+
+
+KEYS = (Key("base", "F1", b"one"), Key("base", "F2", b"one"), Key("extra", "F3", b"two"))
+
+
+def test_headers_come_in_the_transactions_order_each_checked_by_its_own_repositorys_keys(
+    folder: Path, rpms: Rpms
+) -> None:
+    here, _ = put(folder, A, B, "c-1-1.noarch")
+    packages = [package(A), package(B, "extra"), package("c-1-1.noarch", LOCAL_REPOSITORY)]
+    found = section(packages[2], packages[1], packages[0])
+    headers = verifying.verify_and_read(packages, KEYS, found, here)
+    assert [one.nevra.name for one in headers] == ["c", "b", "a"]
+    assert rpms.verified == [(A, [b"one"]), (B, [b"two"]), ("c-1-1.noarch", [b"one", b"two"])]
+    assert here.progress.tasks[0].advanced == 3
+
+
+def test_a_good_signature_is_not_checked_again_unless_keys_or_file_are_others(folder: Path, rpms: Rpms) -> None:
+    here, packages = put(folder, A)
+    for keys in (KEYS, KEYS, (Key("base", "F9", b"other"),)):
+        verifying.verify_and_read(packages, keys, section(*packages), here)
+    assert rpms.verified == [(A, [b"one"]), (A, [b"other"])]
+    rpms.bad.add(A)
+    with pytest.raises(VerificationError):
+        verifying.verify_and_read(packages, (Key("base", "F8", b"third"),), section(*packages), here)
+    with pytest.raises(VerificationError):
+        verifying.verify_and_read(packages, (Key("base", "F8", b"third"),), section(*packages), here)
+    assert len(rpms.verified) == 4, "what failed is no result to keep"
+
+
+def test_all_packages_that_fail_are_told_at_once_by_their_names(folder: Path, rpms: Rpms) -> None:
+    here, packages = put(folder, A, B)
+    rpms.bad |= {A, B}
+    with pytest.raises(VerificationError) as caught:
+        verifying.verify_and_read(packages, KEYS, section(*packages), here)
+    assert [problem.place for problem in caught.value.problems] == [
+        f"{A} of repository 'base'",
+        f"{B} of repository 'base'",
+    ]
+    assert A in caught.value.problems[0].message and packages[0].checksum.hex not in caught.value.problems[0].message
+
+
+def test_a_package_that_says_another_name_than_its_repository_is_refused(folder: Path, rpms: Rpms) -> None:
+    here, (one,) = put(folder, A)
+    lying = replace(one, nevra=Nevra.parse(B))
+    with pytest.raises(VerificationError) as caught:
+        verifying.verify_and_read([lying], KEYS, section(lying), here)
+    assert caught.value.code == "package-not-as-described"
+
+
+def verified_from_repository(folder: Path, journal: Journal, here: Any, fetched: Any) -> Any:
+    """Obtain and verify `A`, with `fetched(store)` for what repositories give."""
+    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base"))
+    journal.stand_in(verifying, verifying.fetch_packages, lambda *given, store, **more: fetched(store))
+    offer = ordering.Offer(PLATFORM, ARCH, here)
+    return verifying.obtain_verified([package(A)], recipe(folder), KEYS, section(package(A)), offer)
+
+
+def test_a_package_that_was_damaged_in_the_store_is_fetched_once_more(
+    folder: Path, journal: Journal, rpms: Rpms
+) -> None:
+    here, (one,) = put(folder, A)
+    blob = here.store.blob(one.checksum)
+    blob.chmod(0o644)
+    blob.write_bytes(b"damaged")
+    (found,) = verified_from_repository(folder, journal, here, lambda store: store.put(A.encode()))
+    assert found.nevra.name == "a" and len(journal.of(verifying.fetch_packages)) == 1
+
+
+def test_a_package_that_comes_damaged_again_is_an_error(folder: Path, journal: Journal, rpms: Rpms) -> None:
+    here = workshop(folder)
+    with pytest.raises(VerificationError) as caught:
+        verified_from_repository(folder, journal, here, lambda store: None)
+    assert caught.value.code == "blob-damaged" and len(journal.of(verifying.fetch_packages)) == 2
+
+
+def test_a_signature_that_is_wrong_is_not_asked_for_twice(folder: Path, journal: Journal, rpms: Rpms) -> None:
+    here, _ = put(folder, A)
+    rpms.bad.add(A)
+    with pytest.raises(VerificationError):
+        verified_from_repository(folder, journal, here, lambda store: None)
+    assert journal.of(verifying.fetch_packages) == [] and len(rpms.verified) == 1
+
+
+# --- sources -----------------------------------------------------------------------------------------------
+
+SOURCED = replace(PLATFORM, sources=(Repository("base-source", baseurls=("file:///sources",)),))
+SOURCE = package("a-1-1.src", "base-source")
+
+
+def test_the_source_of_every_package_is_fetched_and_verified_once(folder: Path, journal: Journal) -> None:
+    here = workshop(folder)
+    here.store.put(b"a-1-1.src")
+    made = replace(locked(recipe(folder), A, B), platform=SOURCED)
+    made = replace(made, headers=tuple(header(one, source_rpm="a-1-1.src.rpm") for one in (A, B)))
+    key = Key("base-source", "F", b"armored")
+    journal.stand_in(sources, sources.load_keys, gives=(key,))
+    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base-source", "more"))
+    journal.stand_in(
+        sources, sources.source_packages, lambda one, names, **more: {"a-1-1.src.rpm": SOURCE} if names else {}
+    )
+    journal.stand_in(sources, sources.fetch_packages)
+    journal.stand_in(verifying, verifying.verify_package)
+    journal.stand_in(sources, sources.read_source_nevra, gives=SOURCE.nevra)
+    assert obtain_sources(made, here) == (SOURCE,)
+    assert [set(call.args[1]) for call in journal.of(sources.source_packages)] == [{"a-1-1.src.rpm"}, set()]
+    assert journal.last(ordering.open_repositories).args[0].repositories == SOURCED.sources
+    assert journal.last(sources.fetch_packages).args == ([SOURCE], opened("base-source", "more"))
+    assert journal.last(verifying.verify_package).args[1] == [b"armored"]
+
+
+def test_sources_that_no_repository_has_are_told_with_the_packages_that_need_them(
+    folder: Path, journal: Journal
+) -> None:
+    made = replace(locked(recipe(folder), A, B), platform=SOURCED)
+    made = replace(made, headers=(header(A, source_rpm="a-1-1.src.rpm"), header(B)))
+    journal.stand_in(sources, sources.load_keys, gives=())
+    journal.stand_in(ordering, ordering.open_repositories, gives=opened("base-source"))
+    journal.stand_in(sources, sources.source_packages, gives={})
+    journal.stand_in(sources, sources.fetch_packages)
+    with pytest.raises(ResolutionError) as caught:
+        obtain_sources(made, workshop(folder))
+    assert [(problem.code, problem.place) for problem in caught.value.problems] == [
+        ("sources-missing", B),
+        ("sources-missing", A),
+    ]
+    assert journal.of(sources.fetch_packages) == []
+
+
+def test_a_platform_without_sources_is_told_before_anything_is_opened(folder: Path, journal: Journal) -> None:
+    journal.stand_in(ordering, ordering.open_repositories)
+    with pytest.raises(ResolutionError) as caught:
+        obtain_sources(locked(recipe(folder), A), workshop(folder))
+    assert caught.value.code == "sources-unknown" and journal.calls == []
