@@ -6,6 +6,7 @@ Importing a file of this room puts its commands into the app.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -21,6 +22,8 @@ def run() -> None:
     arguments = sys.argv[1:]
     try:
         _import_commands(arguments)
+        gc.freeze()
+        gc.enable()
         app(arguments)
     except Exception as error:  # Outside of a command's body: while it was loaded or its options were read.
         sys.exit(report(error, as_json=False))

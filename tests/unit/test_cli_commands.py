@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 
 import pytest
@@ -52,3 +53,17 @@ def test_what_may_be_offline_reads_repositories_and_so_does_a_worker() -> None:
 def test_it_is_known_from_the_words_what_is_needed(words: str, command: str, reads: bool) -> None:
     assert command_of(words.split()) == command
     assert reads_repositories(words.split()) is reads
+
+
+def test_garbage_is_collected_again_when_a_command_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = importlib.import_module("pipeline.cli.main")
+    begun: list[bool] = []
+    monkeypatch.setattr("sys.argv", ["relbuild", "version"])
+    monkeypatch.setattr(program, "app", lambda arguments: begun.append(gc.isenabled()))
+    gc.disable()  # as `pipeline.cli.main` does before it loads anything
+    try:
+        program.run()
+        assert begun == [True]
+    finally:
+        gc.enable()
+        gc.unfreeze()
