@@ -22,10 +22,10 @@ import typer.main
 from plan import Fault, Plan
 
 import pipeline
-from pipeline.cli.command import Surroundings, app
-from pipeline.cli.main import COMMANDS, run
+from pipeline.cli.app import Surroundings, app
+from pipeline.cli.main import run
 from pipeline.cli.signals import end_at_once
-from pipeline.cli.streams import open_streams
+from pipeline.cli.standard_streams import open_streams
 from pipeline.mirror.backends.registry import registry_repository
 from pipeline.oci import generate_key, sealing
 from pipeline.store import keys as store_keys
@@ -60,8 +60,6 @@ class Ran:
 
 def load_all() -> None:
     """Import all of relbuild and build its command line once, so that a fork has them."""
-    for name in COMMANDS:
-        importlib.import_module(f"pipeline.cli.{name}")
     for name in (*_LATE, *(module.name for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."))):
         if not name.endswith(_NOT_LOADED):
             importlib.import_module(name)

@@ -20,7 +20,7 @@ def main() -> None:
     except KeyboardInterrupt:
         os.write(2, b"interrupted\n")
         os._exit(130)
-    from pipeline.cli.streams import open_streams
+    from pipeline.cli.standard_streams import open_streams
 
     open_streams()
     # What is loaded stays for as long as the process does: to look for garbage in it is a fifth of the time to start.

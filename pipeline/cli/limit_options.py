@@ -9,6 +9,7 @@ from typing import Annotated, Any, assert_never
 
 import typer
 
+from pipeline.cli.app import Surroundings
 from pipeline.errors import UsageError
 from pipeline.model.limits import LIMITS, AnyLimit, Limits
 from pipeline.model.quantities import Malformed, Quantity, WholeNumber
@@ -18,16 +19,14 @@ _OFFERED = tuple(limit for limit in LIMITS if limit.option)
 Asked = Mapping[str, str | int | None]
 """Limits as a person writes them on the command line, by the limit's name; None: not written."""
 
-NOTHING_ASKED: Asked = {}
 
-
-def with_limits(command: Callable[..., None]) -> Callable[..., None]:
+def with_limits(command: Callable[..., int]) -> Callable[..., int]:
     """Give a command the options of limits, in place of its parameter `asked` of type `Asked`."""
     own = inspect.signature(command, eval_str=True)
 
     @functools.wraps(command)
-    def filled(**given: Any) -> None:  # noqa: ANN401  typer gives each by its own type
-        command(asked={limit.name: given.pop(_parameter(limit)) for limit in _OFFERED}, **given)
+    def filled(around: Surroundings, **given: Any) -> int:  # noqa: ANN401  typer gives each by its own type
+        return command(around, asked={limit.name: given.pop(_parameter(limit)) for limit in _OFFERED}, **given)
 
     parameters = [
         option
@@ -69,6 +68,6 @@ def _options() -> list[inspect.Parameter]:
             case other:
                 assert_never(other)
         found.append(
-            inspect.Parameter(_parameter(limit), inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=kind)
+            inspect.Parameter(_parameter(limit), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
         )
     return found

@@ -1,19 +1,15 @@
-"""The entry point of the command line.
-
-Importing a file of this room puts its commands into the app.
-"""
+"""The entry point of the command line."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
 import sys
 
-from pipeline.cli.command import app
-from pipeline.cli.commands import COMMANDS, IN_A_NAMESPACE, command_of
-from pipeline.cli.outcome import report
+from pipeline.cli.app import IN_A_NAMESPACE, app
+from pipeline.cli.commands import DEFAULT, command_of, load
+from pipeline.cli.messages import report
 from pipeline.errors import EnvironmentLacking
 
 
@@ -21,7 +17,7 @@ def run() -> None:
     """Run the command line. `relbuild RECIPE` is `relbuild build RECIPE`."""
     arguments = sys.argv[1:]
     try:
-        _import_commands(arguments)
+        _load(arguments)
         gc.freeze()
         gc.enable()
         app(arguments)
@@ -29,13 +25,11 @@ def run() -> None:
         sys.exit(report(error, as_json=False))
 
 
-def _import_commands(arguments: list[str]) -> None:
+def _load(arguments: list[str]) -> None:
     command = command_of(arguments)
-    if command and arguments[0] != command:
-        arguments.insert(0, command)
-    for name, commands in COMMANDS.items():
-        if not command or command in commands:
-            importlib.import_module(f"pipeline.cli.{name}")
+    if command == DEFAULT and arguments[0] != DEFAULT:
+        arguments.insert(0, DEFAULT)
+    load(command)
     if os.geteuid() != 0 and command in IN_A_NAMESPACE and "--help" not in arguments:
         # Here and not above: root needs none of it. What needs root says so itself, and what does not goes on.
         from pipeline.sandbox import rootless

@@ -15,16 +15,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
-from pipeline.cli import launching, mirroring, publishing
-from pipeline.cli.command import app
+from pipeline.cli.app import app
+from pipeline.cli.commands import load
 from pipeline.mirror.protocol import is_auxiliary
 from tests.system.parcels import SmallProducts, small_products
 from tests.system.rpm_factory import Forge
 
 ROOT = Path(__file__).parents[2]
-
-COMMANDS = (launching, mirroring, publishing)
-"""Imported for the commands that they put into the app."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +80,7 @@ class Keeper:
             )
             status, out, err = done.returncode, done.stdout, done.stderr
         else:
+            load(arguments[0])
             result = CliRunner().invoke(app, arguments, env=environment)
             status, out, err = result.exit_code, result.stdout, result.stderr
         assert "Traceback" not in err, err

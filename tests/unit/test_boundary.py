@@ -59,7 +59,7 @@ _WAITING = """
 import os, sys, threading
 sys.path.insert(0, {root!r})
 sys.argv = ["relbuild", "version"]
-import pipeline.cli.command as command
+from pipeline.cli.app import Look, perform
 from pipeline.cli.signals import end_at_once
 end_at_once()
 
@@ -71,7 +71,7 @@ def act(around):
         print("put away", flush=True)
     return 0
 
-command.perform(act, command.Look.NONE, False)
+perform(act, Look.NONE, False)
 """
 
 
@@ -131,7 +131,7 @@ def test_no_file_is_opened_in_place_of_a_closed_standard_stream(tmp_path: Path) 
     """Where standard output is closed, the next file to be opened would get its number, and a child's words."""
     program = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        f"from pipeline.cli.streams import open_streams\nopen_streams()\n"
+        f"from pipeline.cli.standard_streams import open_streams\nopen_streams()\n"
         f"import os; file = open({str(tmp_path / 'blob')!r}, 'w'); os._exit(file.fileno())"
     )
     command = f"{sys.executable} -c '{program.replace(chr(39), chr(34))}' <&- >&- 2>&-"

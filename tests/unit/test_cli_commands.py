@@ -1,39 +1,109 @@
-"""The command line knows where its commands are."""
+"""The command line finds its commands, each in a file of its own, and no option is declared twice."""
 
 from __future__ import annotations
 
+import ast
 import gc
 import importlib
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from pipeline.cli.command import app
-from pipeline.cli.commands import COMMANDS, FROM_REPOSITORIES, command_of, reads_repositories
+from pipeline.cli.app import IN_A_NAMESPACE, app
+from pipeline.cli.commands import command_of, load, modules, reads_repositories, words_of
+from tests.support.source import PIPELINE, ROOT, dotted, trees
+
+CLI = PIPELINE / "cli"
 
 
-def test_every_command_is_in_the_file_that_the_table_names() -> None:
-    before: set[str | None] = {command.name for command in app.registered_commands}
-    for name, commands in COMMANDS.items():
-        module = importlib.import_module(f"pipeline.cli.{name}")
-        own = {
-            command.name
-            for command in app.registered_commands
-            if command.callback is not None and command.callback.__module__ == module.__name__
-        }
-        groups = {group.name for group in app.registered_groups} & set(commands)
-        assert own | groups == set(commands), name
-    assert before <= {command for commands in COMMANDS.values() for command in commands}
+@cache
+def commands() -> dict[tuple[str, ...], TyperCommand]:
+    """All commands of the app by their words."""
+    load()
+    return dict(_within((), typer.main.get_group(app)))
+
+
+def _within(words: tuple[str, ...], group: TyperGroup) -> Iterator[tuple[tuple[str, ...], TyperCommand]]:
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from _within((*words, name), command)
+        else:
+            assert isinstance(command, TyperCommand)
+            yield (*words, name), command
+
+
+def options(command: TyperCommand) -> set[str]:
+    return {flag for parameter in command.params for flag in parameter.opts}
+
+
+def test_every_file_declares_the_command_or_the_group_that_it_is_named_after() -> None:
+    found = commands()
+    groups = {words[:-1] for words in found}
+    assert {words_of(module) for module in modules()} == {*found, *groups - {()}}
+    assert all(command.help for command in found.values())
+
+
+def test_a_command_loads_its_own_file_alone() -> None:
+    program = (
+        "import sys; from pipeline.cli.commands import load; load(sys.argv[1])\n"
+        "print(*(name.rpartition('.')[2] for name in sys.modules if name.startswith('pipeline.cli.commands.')))"
+    )
+    for words, loaded in (("version", "version"), ("store_du", "store_du store"), ("schema", "schema")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, words], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert set(done.stdout.split()) == set(loaded.split())
+
+
+def test_no_command_imports_another() -> None:
+    offences = [
+        f"{path.name} imports {node.module}"
+        for path, tree in trees().items()
+        if path.parent == CLI / "commands"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("pipeline.cli.commands.")
+    ]
+    assert not offences
+
+
+def test_no_options_help_stands_twice() -> None:
+    """What two commands share is in `pipeline/cli/options.py`."""
+    where = defaultdict(list)
+    for path, tree in trees().items():
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and dotted(call.func) in ("typer.Option", "typer.Argument"):
+                where[next(ast.unparse(word.value) for word in call.keywords if word.arg == "help")].append(path.name)
+    assert not {text: files for text, files in where.items() if len(files) > 1 and "'" in text}
+
+
+def test_each_command_has_its_own_place_in_the_list() -> None:
+    ranks = Counter(
+        (words_of(path.stem)[:-1], ast.unparse(word.value))
+        for path, tree in trees().items()
+        if path.parent == CLI / "commands"
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and dotted(call.func) == "command"
+        for word in call.keywords
+        if word.arg == "rank"
+    )
+    assert ranks.total() == len(commands())
+    assert not [place for place, count in ranks.items() if count > 1]
 
 
 def test_what_may_be_offline_reads_repositories_and_so_does_a_worker() -> None:
-    for name in COMMANDS:
-        importlib.import_module(f"pipeline.cli.{name}")
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    offline = {
-        name for name, command in commands.items() if "--offline" in {one for p in command.params for one in p.opts}
-    }
-    assert {*FROM_REPOSITORIES} == offline | {"worker"}
+    offline = {words for words, command in commands().items() if "--offline" in options(command)}
+    assert {words for words in commands() if reads_repositories(words)} == offline | {("worker",)}
+
+
+def test_what_takes_a_runtime_makes_containers() -> None:
+    making = {words for words, command in commands().items() if "--runtime" in options(command)}
+    assert making < {words_of(module) for module in IN_A_NAMESPACE}
 
 
 @pytest.mark.parametrize(
@@ -46,6 +116,9 @@ def test_what_may_be_offline_reads_repositories_and_so_does_a_worker() -> None:
         ("keygen release", "keygen", False),
         ("serve mirror", "serve", False),
         ("verify dir:mirror/mysql:9 --key release.pub", "verify", False),
+        ("store gc --older-than 3", "store_gc", False),
+        ("store", "store", False),
+        ("store nosuch", "store", False),
         ("--help", "", False),
         ("", "", False),
     ],

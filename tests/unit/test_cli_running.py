@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.cli.running import Follower, Stopping, order_of
+from pipeline.cli.commands.run import Follower, Stopping, order_of
 from pipeline.errors import RelbuildError
 from pipeline.model.limits import Limits
 

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import pipeline.cli.scrubbing
-from pipeline.cli.command import app
+from pipeline.cli.app import app
+from pipeline.cli.commands import load
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.store import Store
 from tests.unit import mirrored
 from tests.unit.directory.test_reuse import flip
-
-assert pipeline.cli.scrubbing
 
 
 @pytest.fixture
@@ -29,6 +27,7 @@ def mirror(tmp_path: Path) -> DirectoryMirror:
 
 def scrub(tmp_path: Path, *more: str, store: str = "store") -> tuple[int, str, str]:
     command = ["scrub", f"dir:{tmp_path}/mirror", "--store", str(tmp_path / store), "--progress", "none", *more]
+    load("scrub")
     done = CliRunner().invoke(app, command)
     return done.exit_code, done.stdout, done.stderr
 

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline.cli import outcome, progress
-from pipeline.cli.command import answer, say
-from pipeline.cli.live import Live
-from pipeline.cli.progress import Look, open_progress
+from pipeline.cli import messages, progress_bars, progress_display
+from pipeline.cli.messages import answer, say
+from pipeline.cli.progress_bars import Live
+from pipeline.cli.progress_display import Look, open_progress
 from pipeline.errors import BuildError, RelbuildError
 from pipeline.escaping import cleaned, json_text, message_lines, visible
 from pipeline.model.night import Failure, Outcome, Stage
@@ -125,8 +125,8 @@ def test_no_line_of_a_message_passes_for_one_of_relbuilds_own() -> None:
 @KINDS
 def test_errors_and_lines_on_the_terminal(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     error = RelbuildError("failed", f"a{text}\nerror[faked]: b", place=f"p{text}\nq", hint=f"h{text}")
-    outcome.report(error, as_json=True)
-    outcome.report(ValueError(text), as_json=False)
+    messages.report(error, as_json=True)
+    messages.report(ValueError(text), as_json=False)
     say(f"package {text}")
     answer({"name": text})
     out, err = capsys.readouterr()
@@ -252,10 +252,10 @@ def test_what_rpmdb_says_of_a_header_is_escaped(
     monkeypatch.setattr(database, "run", lambda *_, **__: said)
     with pytest.raises(BuildError) as caught:
         database.write_database(tmp_path, ())
-    outcome.report(caught.value, as_json=True)
+    messages.report(caught.value, as_json=True)
     out, err = capsys.readouterr()
     assert caught.value.code == "rpm-database" and harmless(out) and harmless(err)
 
 
 def test_progress_has_no_other_door_to_the_terminal() -> None:
-    assert "visible" in vars(progress) and sys.modules["pipeline.cli.live"].__dict__["visible"] is visible
+    assert vars(progress_display)["visible"] is vars(progress_bars)["visible"] is visible

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.summary import image_as_lines
+from pipeline.cli.image_format import image_as_lines
 from pipeline.model.checks import CheckKind, judge
 from pipeline.model.checks.image_check import ImageAnswer, ImageFacts
 from pipeline.model.configuration import inherited

@@ -9,7 +9,7 @@ import pytest
 from typer.utils import get_params_from_function
 
 from pipeline import sandbox
-from pipeline.cli.launching import run_command
+from pipeline.cli.commands.run import run_command
 from pipeline.cli.limit_options import limits_of
 from pipeline.errors import RelbuildError
 from pipeline.model.enforcement import asked_limits, is_enforced

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline.cli.live import Live
-from pipeline.cli.progress import _JsonLines, _Lines
+from pipeline.cli.progress_bars import Live
+from pipeline.cli.progress_display import _JsonLines, _Lines
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, Problem, RecipeError, RelbuildError, UsageError, VerificationError
 from pipeline.mirror.addresses import parse_address

@@ -16,8 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.build import build
-from pipeline.cli import auditing, looking
-from pipeline.cli.command import app
+from pipeline.cli.app import app
+from pipeline.cli.commands import load
+from pipeline.cli.commands.audit import audit_as_json, audit_as_lines
 from pipeline.gather import Order
 from pipeline.mirror.addresses import parse_address
 from pipeline.mirror.published import read_held
@@ -31,9 +32,6 @@ from tests.system.peers import docker_registry
 from tests.system.rpm_factory import forge
 from tests.system.updating import add_metadata, add_updateinfo
 from tests.unit.updateinfo import Fixed, Update
-
-COMMANDS = (auditing, looking)
-"""Imported for the commands that they put into the app."""
 
 PUBLISHED = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -128,10 +126,10 @@ def test_ages_are_counted_from_the_given_clock(site: Site) -> None:
     for days in (0, 7, 400):
         at = PUBLISHED.timestamp() + days * 86_400 + 3600
         found = audit(order, replace(site.keeper.products.workshop, clock=lambda at=at: at))  # type: ignore[misc]
-        value: dict[str, Any] = auditing.audit_as_json(found)
+        value: dict[str, Any] = audit_as_json(found)
         assert [fix["age_days"] for fix in value["images"][0]["missing"]] == [days] * 3
         assert not found.verified and (found.now - int(PUBLISHED.timestamp() * 1000)) // DAY == days
-        assert f"{days} day" in "\n".join(auditing.audit_as_lines(found))
+        assert f"{days} day" in "\n".join(audit_as_lines(found))
 
 
 @pytest.mark.parametrize(
@@ -231,6 +229,7 @@ def people(site: Site, reference: str, *words: str | Path) -> str:
 def output(site: Site, *words: str | Path) -> str:
     """What a command writes to standard output."""
     argv = [*map(str, words), "--store", str(site.keeper.store)]
+    load(argv[0])
     result = CliRunner().invoke(app, argv, env={"HOME": str(site.keeper.folder)})
     assert result.exit_code == 0, result.stderr
     return result.stdout
@@ -373,4 +372,4 @@ def test_the_end_of_life_goes_with_the_image_and_is_told(site: Site, tmp_path: P
         moment = datetime.fromisoformat(f"{at}T12:00:00+00:00").timestamp()
         workshop = replace(it.products.workshop, clock=lambda moment=moment: moment)  # type: ignore[misc]
         found = audit(AuditOrder(parse_address(reference), site.platforms), workshop)
-        assert words in auditing.audit_as_lines(found)
+        assert words in audit_as_lines(found)

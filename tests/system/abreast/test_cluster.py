@@ -377,7 +377,9 @@ def test_a_worker_with_another_relbuild_gets_no_work(tmp_path: Path) -> None:
 def test_dasks_own_worker_does_the_same(net: Machines, words: list[str], environment: dict[str, str]) -> None:
     name = f"dasks{words[0]}"
     argv = ("-m", "dask", "worker", net.address, "--nthreads", "1", "--name", name)
-    command = net.machine(name[-8:]).run(*argv, "--preload", "pipeline.cli.working", *words, environment=environment)
+    command = net.machine(name[-8:]).run(
+        *argv, "--preload", "pipeline.cli.commands.worker", *words, environment=environment
+    )
     try:
         with joined(net) as (crew, _):
             where: set[str] = set()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.build import Built, build, explain_package, lock
-from pipeline.cli.summary import locked_as_lines
+from pipeline.cli.commands.lock import locked_as_lines
 from pipeline.compression import Compression
 from pipeline.errors import BuildError, RelbuildError, ResolutionError, SmokeError
 from pipeline.gather import Workshop

@@ -3,7 +3,6 @@ command line."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 import time
@@ -24,9 +23,6 @@ from pipeline.oci import generate_key, load_signing_key, read_artifact
 from pipeline.oci.sources import SOURCES_TYPE
 from pipeline.release import PublishOrder, copy, publish, verify
 from tests.system.sites import relbuild_at_once
-
-for name in ("looking", "mirroring"):
-    importlib.import_module(f"pipeline.cli.{name}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,192 @@
+"""The application of the command line: declaring, running and ending a command."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import typer
+
+from pipeline.cli import commands
+from pipeline.cli.file_arguments import a_folder
+from pipeline.cli.messages import answer, report, say
+from pipeline.cli.options import Default, JsonOption, ProgressOption, StoreOption
+from pipeline.cli.progress_display import Look, close, open_progress
+from pipeline.cli.signals import SIGNALS, Interruptible, Terminated
+from pipeline.cli.standard_streams import stdout_is_closed
+from pipeline.errors import UsageError
+from pipeline.escaping import visible
+from pipeline.progress import Progress
+from pipeline.store import Store, given_key
+
+if TYPE_CHECKING:
+    from pipeline.gather import Workshop
+
+app = typer.Typer(
+    name="relbuild",
+    help="Turns YAML recipes into container images from RPM repositories, and ships only the bytes that were tested.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.callback()(lambda: None)  # Or typer takes a command for the whole application while it is the only one.
+
+IN_A_NAMESPACE: set[str] = set()
+"""Commands that an ordinary user runs as root of its own user namespace, by their modules' names: they make containers,
+or remove what is owned by subordinate ids. Filled as commands are imported."""
+
+_GROUPS: dict[str, typer.Typer] = {}
+_RANKS: dict[Callable[..., Any] | None, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The state that the process was started with, read here and nowhere else.
+
+    `store` is the option.
+    """
+
+    progress: Progress
+    as_json: bool = False
+    store: Path | None = None
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Tells seconds since the epoch."""
+        return time.time
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The process's environment variables."""
+        return dict(os.environ)
+
+    def open_store(self) -> Store:
+        """The store, by default in the user's cache directory."""
+        environment = self.environment
+        home = Path(environment.get("HOME", "/root"))
+        cache = Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "relbuild"
+        return Store.open(a_folder(self.store or cache / "store"), key=given_key(environment), tell=self.progress.warn)
+
+    def workshop(self, *, offline: bool = False, runtime: str | None = None) -> Workshop:
+        """Return the environment that the command works in, with its store opened."""
+        # Here and not above: what is needed to build takes longer to load than many commands to run.
+        from pipeline.gather import Workshop
+
+        return Workshop(
+            store=self.open_store(),
+            progress=self.progress,
+            environment=self.environment,
+            clock=self.clock,
+            offline=offline,
+            runtime=runtime,
+        )
+
+    def answer(self, value: object) -> None:
+        """Print the one machine-readable result on stdout, where it is asked for."""
+        if self.as_json:
+            answer(value)
+
+    def show(self, lines: Iterable[str], value: object) -> None:
+        """Print what was asked for on stdout: lines for people, or the machine-readable result."""
+        if self.as_json:
+            answer(value)
+        else:
+            print(visible("\n".join(lines)))
+
+
+def group(name: str, *, help: str) -> None:
+    """Declare a group of commands; those in files `NAME_….py` are in it."""
+    _GROUPS[name] = typer.Typer(help=help, no_args_is_help=True)
+    app.add_typer(_GROUPS[name], name=name)
+
+
+def _group(name: str) -> typer.Typer:
+    importlib.import_module(f"{commands.__name__}.{name}")
+    return _GROUPS[name]
+
+
+def command(
+    *,
+    rank: int,
+    in_a_namespace: bool = False,
+    reads_repositories: bool = False,  # Read from the source, by `pipeline.cli.commands.reads_repositories`.
+    store: bool = True,
+    json: bool = True,
+    progress: Look | None = Look.AUTO,
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Declare a function as the command that its module is named after.
+
+    It gets the process's `Surroundings` first, then its options by name, and returns the exit status; its docstring is
+    the help. `rank` is its place in the list of commands; `in_a_namespace`: it makes containers, or removes what is
+    owned by subordinate ids; `reads_repositories`: it reads those of a platform. `store`, `json` and `progress` (what
+    it is by default; None: nothing is shown) say which of the options of every command it has: they are the last.
+    """
+    standard = [
+        *([_parameter("store", StoreOption)] if store else ()),
+        *([_parameter("as_json", JsonOption)] if json else ()),
+        *([_parameter("progress", ProgressOption, progress)] if progress is not None else ()),
+    ]
+
+    def declare(function: Callable[..., int]) -> Callable[..., int]:
+        own = inspect.signature(function, eval_str=True)
+        parameters = [*map(_with_default, [*own.parameters.values()][1:]), *standard]
+
+        @functools.wraps(function)
+        def run(store: Any = None, as_json: bool = False, progress: Look = Look.NONE, **given: Any) -> None:  # noqa: ANN401  typer gives each by its own type
+            perform(lambda around: function(around, **given), progress, as_json, store)
+
+        vars(run)["__signature__"] = own.replace(parameters=parameters, return_annotation=None)
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        module = function.__module__.rpartition(".")[2]
+        *groups, name = commands.words_of(module)
+        place = _group(groups[0]) if groups else app
+        place.command(name)(run)
+        _RANKS[run] = rank
+        place.registered_commands.sort(key=lambda one: _RANKS[one.callback])
+        if in_a_namespace:
+            IN_A_NAMESPACE.add(module)
+        return function
+
+    return declare
+
+
+def _parameter(name: str, option: Any, default: object = inspect.Parameter.empty) -> inspect.Parameter:  # noqa: ANN401  a type with metadata
+    return _with_default(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option))
+
+
+def _with_default(parameter: inspect.Parameter) -> inspect.Parameter:
+    """Return the parameter with its option's own default where the command gives none."""
+    own = [one.value for one in get_args(parameter.annotation) if isinstance(one, Default)]
+    return parameter.replace(default=own[0]) if own and parameter.default is parameter.empty else parameter
+
+
+def perform(act: Callable[[Surroundings], int], look: Look, as_json: bool, store: Path | None = None) -> None:
+    """Run a command's body with live progress around it, and exit with its status."""
+    progress = open_progress(look)
+    with Interruptible():
+        try:
+            if as_json and stdout_is_closed():
+                raise UsageError("stdout-closed", "--json writes to standard output, which is closed", hint="open it")
+            status = act(Surroundings(progress, as_json, store))
+            sys.stdout.flush()
+        except (KeyboardInterrupt, Terminated) as ended:
+            number = ended.number if isinstance(ended, Terminated) else signal.SIGINT
+            close(progress)
+            say(SIGNALS[signal.Signals(number)])
+            status = 128 + number
+        except Exception as error:
+            close(progress)
+            status = report(error, as_json=as_json)
+        finally:
+            close(progress)
+    sys.exit(status)

@@ -1,0 +1,202 @@
+"""The `audit` command."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.file_arguments import platforms_file
+from pipeline.cli.key_files import verifying_key
+from pipeline.cli.messages import tell
+from pipeline.cli.mirror_options import identity_for
+from pipeline.errors import FixesLacking
+from pipeline.mirror.addresses import is_address, parse_address
+from pipeline.model.advisory import SECURITY, Threshold, age_in_days, exceeding
+from pipeline.model.lifetime import days_text, lifetime_warning
+from pipeline.model.published_image import MissingFix
+from pipeline.release import Audit, AuditedImage, AuditOrder, audit, require_below
+
+_SHOWN = 6
+"""Names of packages or CVEs that a line shows."""
+
+
+@command(rank=150, reads_repositories=True)
+def audit_command(
+    around: Surroundings,
+    *,
+    image: options.ImageArgument,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            "--threshold",
+            help="SEVERITY[:DAYS]: fail (exit status 9) if a fix is missing, as bad and was issued as long ago.",
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", help="The public key that must have attested what is in the image."),
+    ] = None,
+    platform: Annotated[
+        str | None, typer.Option("--platform", help="Another platform than the one that the image was built for.")
+    ] = None,
+    arch: options.ArchOption,
+    repositories: options.RepositoriesOption,
+    module: Annotated[
+        list[str] | None,
+        typer.Option("--module", help="NAME:STREAM of a module that is on, where its packages do not tell."),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Other fixes than those of security too; no threshold is on them.")
+    ] = False,
+    known_as: options.SignedAsOption,
+    offline: options.OfflineOption,
+) -> int:
+    """List the security fixes that the repositories offer and the image lacks, with their age."""
+    limit = Threshold.parse(threshold) if threshold is not None else None
+    workshop = around.workshop(offline=offline)
+    found = audit(
+        AuditOrder(
+            subject=parse_address(image) if is_address(image) else Path(image),
+            repositories=repositories or platforms_file(Path("recipes")),
+            key=verifying_key(key, around) if key is not None else None,
+            platform=platform,
+            architectures=tuple(arch or ()),
+            modules=tuple(module or ()),
+            kinds=None if everything else frozenset({SECURITY}),
+            identity=identity_for(known_as),
+        ),
+        workshop,
+    )
+    around.show(audit_as_lines(found), audit_as_json(found, limit))
+    if limit is not None:
+        try:
+            require_below(limit, found)
+        except FixesLacking as error:
+            return tell(error)
+    return 0
+
+
+def audit_as_lines(found: Audit) -> tuple[str, ...]:
+    """Format the result of an audit as lines for people."""
+    return tuple(_lines(found))
+
+
+def _lines(found: Audit) -> Iterator[str]:
+    yield f"{found.subject}  {found.digest}"
+    for image in found.images:
+        yield from _image_lines(image, found.now)
+    if warning := lifetime_warning(found.end_of_life, found.now):
+        yield warning
+    elif found.end_of_life:
+        yield f"end of life: {found.end_of_life}"
+    if not found.verified:
+        told = "the mirror says: --key verifies it" if is_address(found.subject) else "the layout's report says"
+        yield f"NOT VERIFIED: what is in the image is what {told}"
+
+
+def _image_lines(image: AuditedImage, now: int) -> Iterator[str]:
+    contents = image.contents
+    found = _counted(image.missing) if image.heard else "no repository has advisories"
+    yield f"  {contents.platform}, {contents.arch}: {len(contents.packages)} packages, {found}"
+    for fix in image.missing:
+        age = age_in_days(fix.issued, now)
+        yield (
+            f"    {_word(fix):<14} {'no date' if age is None else days_text(age):>9}  {fix.advisory}  "
+            f"{fix.package} {fix.has} → {fix.fixed_in}" + (f"  {_names(fix.cves)}" if fix.cves else "")
+        )
+        if fix.title:
+            yield f"      {fix.title}"
+    yield from (f"  {note}" for note in _notes(image))
+
+
+def _notes(image: AuditedImage) -> Iterator[str]:
+    """Yield notes on what is not known of an audited image, or odd."""
+    for repository, count in image.unjudged:
+        name = f"repository {repository} has no advisories"
+        if repository not in image.silent:
+            name = f"'{repository}' is no repository of the platform" if repository else "where from is not told"
+        told = f"only what {', '.join(image.heard)} says is known of" if image.heard else "nothing can be said about"
+        yield f"{name}: {told} its packages ({count} here)"
+    if image.unoffered:
+        yield f"packages that no repository offers ({len(image.unoffered)}): {_names(image.unoffered)}"
+    if image.unavailable:
+        fixes = tuple(dict.fromkeys(f"{fix.package} {fix.fixed_in}" for fix in image.unavailable))
+        yield f"fixed packages that no repository has ({len(fixes)}): {_names(fixes)}"
+    if image.modular:
+        yield (
+            f"packages of modules in builds that the repositories do not know, so that only --module tells their "
+            f"streams ({len(image.modular)}): {_names(image.modular)}"
+        )
+    yield from image.notes
+
+
+def _counted(missing: tuple[MissingFix, ...]) -> str:
+    if not missing:
+        return "no fix is missing"
+    counted = Counter(_word(fix) for fix in missing)
+    return f"missing fixes: {len(missing)} ({', '.join(f'{count} {word}' for word, count in counted.items())})"
+
+
+def _word(fix: MissingFix) -> str:
+    """Return the severity of a missing security fix; of any other fix, its kind."""
+    return (fix.severity or "of no severity") if fix.kind == SECURITY else fix.kind
+
+
+def _names(names: tuple[str, ...]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def audit_as_json(found: Audit, threshold: Threshold | None = None) -> dict[str, object]:
+    """The same as a value, with what is beyond `threshold`."""
+    beyond = exceeding(threshold, found.missing, found.now) if threshold is not None else ()
+    return {
+        "subject": found.subject,
+        "digest": str(found.digest),
+        "verified": found.verified,
+        "at": found.now,
+        "end_of_life": found.end_of_life or None,
+        "end_of_life_warning": lifetime_warning(found.end_of_life, found.now) or None,
+        "threshold": str(threshold) if threshold is not None else None,
+        "exceeding": [_fix(fix, found.now) for fix in beyond],
+        "images": [_image(image, found.now) for image in found.images],
+    }
+
+
+def _image(image: AuditedImage, now: int) -> dict[str, object]:
+    return {
+        "digest": str(image.contents.digest),
+        "platform": image.contents.platform,
+        "architecture": image.contents.arch,
+        "packages": len(image.contents.packages),
+        "missing": [_fix(fix, now) for fix in image.missing],
+        "repositories_with_advisories": list(image.heard),
+        "packages_of_repositories_without": dict(image.unjudged),
+        "unoffered": list(image.unoffered),
+        "unavailable": [_fix(fix, now) for fix in image.unavailable],
+        "module_streams": list(image.streams),
+        "unknown_module_builds": list(image.modular),
+        "notes": list(image.notes),
+    }
+
+
+def _fix(fix: MissingFix, now: int) -> dict[str, object]:
+    return {
+        "advisory": fix.advisory,
+        "kind": fix.kind,
+        "severity": fix.severity or None,
+        "title": fix.title,
+        "issued": fix.issued or None,
+        "age_days": age_in_days(fix.issued, now),
+        "cves": list(fix.cves),
+        "package": fix.package,
+        "has": fix.has,
+        "fixed_in": fix.fixed_in,
+        "repository": fix.repository,
+    }

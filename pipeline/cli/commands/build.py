@@ -1,0 +1,138 @@
+"""The `build` command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from pipeline.build import Built, build
+from pipeline.cli import options
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.image_format import image_as_json, parent_as_json
+from pipeline.cli.messages import say, tell
+from pipeline.cli.progress_display import size_text
+from pipeline.cli.recipe_argument import order
+from pipeline.errors import SmokeError, UsageError
+from pipeline.oci import ArchiveKind, write_archive
+from pipeline.resolve import Mode
+from pipeline.smoke import report_lines
+
+_CHANGES_SHOWN = 20
+
+
+@command(rank=10, in_a_namespace=True, reads_repositories=True)
+def build_command(
+    around: Surroundings,
+    *,
+    recipes: Annotated[list[str], typer.Argument(help="Recipes: files, or names in recipes/.", show_default=False)],
+    platform: options.PlatformOption,
+    arch: options.ArchOption,
+    repositories: options.RepositoriesOption,
+    locked: Annotated[bool, typer.Option("--locked", help="Refuse to build if the lock is missing or stale.")] = False,
+    upgrade: options.UpgradeOption,
+    offline: options.OfflineOption,
+    full: options.FullOption,
+    no_smoke: Annotated[
+        bool, typer.Option("--no-smoke", help="Do not launch the image; it counts as untested.")
+    ] = False,
+    retest: Annotated[bool, typer.Option("--retest", help="Launch again even if this image already passed.")] = False,
+    compression: options.CompressionOption,
+    output: Annotated[options.OutputFolder, typer.Option(help="Where the layout and the report go.")],
+    with_sources: Annotated[
+        bool, typer.Option("--with-sources", help="Fetch the source packages too, for `publish --with-sources`.")
+    ] = False,
+    archive: Annotated[ArchiveKind | None, typer.Option(help="Also write one file to hand on.")] = None,
+    runtime: options.RuntimeOption,
+) -> int:
+    """Build images: resolve, lock, fetch, verify, layer, run scriptlets, pack, launch, test."""
+    if locked and upgrade:
+        raise UsageError("options-contradict", "--locked and --upgrade contradict each other", hint="give one")
+    orders = [
+        order(
+            name,
+            platform,
+            arch,
+            repositories,
+            mode=Mode.LOCKED if locked else Mode.UPGRADE if upgrade else Mode.DEFAULT,
+            smoke=not no_smoke,
+            retest=retest,
+            compression=compression,
+            output=output,
+            full=full,
+            sources=with_sources,
+        )
+        for name in recipes
+    ]
+    workshop = around.workshop(offline=offline, runtime=runtime)
+    results: list[Built] = []
+    for one in orders:
+        built = build(one, workshop)
+        if archive is not None:
+            target = output / f"{built.image.name}.{archive}.tar"
+            write_archive(built.layout, target, archive)
+            say(f"wrote {target} ({size_text(target.stat().st_size)})")
+        say(*_lines(built))
+        results.append(built)
+    around.answer({"built": [_json(built) for built in results]})
+    failed = [built for built in results if built.report is not None and not built.report.passed]
+    if failed:
+        names = ", ".join(built.image.name for built in failed)
+        hint = f"see {failed[0].report_folder}/ for the answers and the containers' logs"
+        return tell(SmokeError("smoke-failed", f"did not pass: {names}", hint=hint))
+    return 0
+
+
+def _lines(built: Built) -> Iterator[str]:
+    image = built.image
+    compressed = sum(layer.blob.size for layer in image.layers)
+    unpacked = sum(layer.tar_size for layer in image.layers)
+    yield ""
+    yield f"{image.name} {image.reference}  {image.digest}"
+    yield (
+        f"  {len(built.locked.all_chosen)} packages in {len(image.layers)} layers, "
+        f"{size_text(compressed)} compressed, {size_text(unpacked)} unpacked, in {built.took:.1f} s"
+    )
+    if (parent := built.locked.parent) is not None:
+        yield f"  from {parent.name} {parent.digest}, whose {len(parent.packages)} packages are fixed"
+    for layer in image.layers:
+        mark = "reused" if layer.name in built.reused else "made"
+        yield f"    {layer.name:<10} {size_text(layer.blob.size):>9}  {layer.diff_id.short}  {mark}"
+    if built.locked.wrote:
+        yield f"  lock: wrote {built.locked.path} ({'; '.join(built.locked.why) or 'account numbers'})"
+        if not built.locked.first:
+            yield from (f"    {line}" for line in built.locked.changes[:_CHANGES_SHOWN])
+            more = len(built.locked.changes) - _CHANGES_SHOWN
+            if more > 0:
+                yield f"    … and {more} more: `git diff {built.locked.path}` shows all"
+    yield f"  layout: {built.layout}   report: {built.report_folder}"
+    if built.changes:
+        yield f"  {len(built.changes)} package files were changed by scriptlets or the recipe: see the report"
+    report = built.report
+    if report is None:
+        yield "  NOT TESTED (--no-smoke): this image cannot be published"
+        return
+    if built.verdict_reused:
+        yield "  the verdict on this very image is kept from before (--retest asks again):"
+    yield from (f"  {line}" for line in report_lines(report))
+
+
+def _json(built: Built) -> dict[str, object]:
+    report = built.report
+    return {
+        **image_as_json(built.image),
+        **parent_as_json(built.locked.parent),
+        "layout": str(built.layout),
+        "report": str(built.report_folder),
+        "lock": {
+            "path": str(built.locked.path),
+            "wrote": built.locked.wrote,
+            "changes": list(built.locked.changes),
+        },
+        "reused": list(built.reused),
+        "tested": report is not None,
+        "passed": report.passed if report is not None else None,
+        "verdict_reused": built.verdict_reused,
+        "took_ms": round(built.took * 1000),
+    }

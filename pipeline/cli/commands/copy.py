@@ -1,0 +1,78 @@
+"""The `copy` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.key_files import either_key
+from pipeline.cli.messages import say
+from pipeline.cli.mirror_options import identity_for, rules_for
+from pipeline.cli.move_format import move_as_json, move_text
+from pipeline.cli.progress_display import size_text
+from pipeline.mirror.addresses import parse_address
+from pipeline.release import Copied, copy
+
+
+@command(rank=130)
+def copy_command(
+    around: Surroundings,
+    *,
+    source: options.ReferenceArgument,
+    target: Annotated[str, typer.Argument(help="Where to: a repository on a mirror, or oci:PATH.", show_default=False)],
+    key: Annotated[
+        Path,
+        typer.Option(
+            "--key",
+            help="The private key: signs under the target's name. With a public one the target is a mirror (see --as).",
+            show_default=False,
+        ),
+    ],
+    known_as: options.SignedAsOption,
+    allow_stale: options.StaleOption,
+    rules: options.RulesOption,
+) -> int:
+    """Carry an image with its signatures and attestations from one mirror to another.
+
+    Without a tag, all images of the repository. They are verified first.
+    """
+    workshop, there = around.workshop(), parse_address(target)
+    either, identity = either_key(key, around), identity_for(known_as, rules)
+    done = copy(
+        parse_address(source),
+        there,
+        either,
+        rules_for(there, rules),
+        workshop,
+        identity=identity,
+        allow_stale=allow_stale,
+    )
+    for one in done:
+        say(*_lines(one))
+    around.answer({"copied": [_json(one) for one in done]})
+    return 0
+
+
+def _lines(done: Copied) -> tuple[str, ...]:
+    carried = done.carried
+    sent = sum(size for _, size in carried.uploaded)
+    return (
+        f"{done.digest}  {', '.join(done.tags)}",
+        f"  {len(carried.uploaded)} sent ({size_text(sent)}), {len(carried.present)} there before, "
+        f"{len(carried.referrers)} referrers new",
+        *(f"  {move_text(move)}" for move in done.moved),
+    )
+
+
+def _json(done: Copied) -> dict[str, object]:
+    return {
+        "digest": str(done.digest),
+        "tags": list(done.tags),
+        "moved": [move_as_json(move) for move in done.moved],
+        "uploaded": [{"digest": str(digest), "size": size} for digest, size in done.carried.uploaded],
+        "referrers": [str(digest) for digest in done.carried.referrers],
+    }

@@ -1,0 +1,23 @@
+"""The `doctor` command."""
+
+from __future__ import annotations
+
+from pipeline.cli.app import Surroundings, command
+from pipeline.errors import EnvironmentLacking
+from pipeline.sandbox import check_environment
+
+
+@command(rank=240, in_a_namespace=True, store=False, progress=None)
+def doctor_command(around: Surroundings) -> int:
+    """Say what this machine has of what relbuild needs."""
+    findings = check_environment()
+    width = max(len(finding.name) for finding in findings)
+    around.show(
+        (
+            f"{'✓' if finding.ok else '✗'} {finding.name:<{width}}  {finding.detail}"
+            + ("" if finding.ok else f"  (needed for {finding.needed_for})")
+            for finding in findings
+        ),
+        [{"name": f.name, "ok": f.ok, "detail": f.detail, "needed_for": f.needed_for} for f in findings],
+    )
+    return 0 if all(finding.ok for finding in findings) else EnvironmentLacking.exit_code

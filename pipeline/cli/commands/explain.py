@@ -1,0 +1,30 @@
+"""The `explain` command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.build import explain_package
+from pipeline.cli import options
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.recipe_argument import order
+
+
+@command(rank=30, reads_repositories=True)
+def explain_command(
+    around: Surroundings,
+    *,
+    recipe: options.RecipeArgument,
+    package: Annotated[str, typer.Argument(help="A package's name.", show_default=False)],
+    platform: options.PlatformOption,
+    arch: options.ArchOption,
+    repositories: options.RepositoriesOption,
+    offline: options.OfflineOption,
+) -> int:
+    """Say why a package is in the image."""
+    wanted = order(recipe, platform, arch, repositories)
+    text = explain_package(wanted, around.workshop(offline=offline), package)
+    around.show([text], {"package": package, "explanation": text})
+    return 0

@@ -1,0 +1,89 @@
+"""The `history` command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.key_files import verifying_key
+from pipeline.cli.mirror_options import identity_for
+from pipeline.cli.move_format import move_as_json
+from pipeline.cli.progress_display import Look, size_text
+from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.differences import Difference
+from pipeline.release import Step, history
+
+_SHOWN = 12
+"""Packages of a change that a terminal shows."""
+
+
+@command(rank=190, progress=Look.NONE)
+def history_command(
+    around: Surroundings,
+    *,
+    reference: options.ReferenceArgument,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Only moves that this public key signed (default: as the mirror says).")
+    ] = None,
+    known_as: options.SignedAsOption,
+) -> int:
+    """Tell what a tag pointed to and when, and what changed each time."""
+    workshop = around.workshop()
+    verifying = verifying_key(key, around) if key is not None else None
+    steps = history(parse_address(reference), workshop, verifying, identity=identity_for(known_as))
+    lines = [line for step in steps for line in _lines(step)] or ["no move of this tag is written down"]
+    around.show(lines, {"history": [_json(step) for step in steps]})
+    return 0
+
+
+def _lines(step: Step) -> Iterator[str]:
+    move = step.past.move
+    when = datetime.fromtimestamp(move.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    yield (
+        f"{when}  {move.why:<8}  {move.version or '':<12}  {move.after}"
+        + ("" if step.past.happened else "  (written down, not made)")
+        + ("" if step.past.signed else "  (nobody signed it)")
+    )
+    if step.changes is not None:
+        yield from (f"    {line}" for line in _changes(step.changes))
+
+
+def _changes(changes: Difference) -> Iterator[str]:
+    lines = [
+        *(f"~ {name} {before} → {after}" for name, before, after in changes.changed),
+        *(f"+ {package}" for package in changes.added),
+        *(f"- {package}" for package in changes.removed),
+    ]
+    yield from lines[:_SHOWN]
+    if len(lines) > _SHOWN:
+        yield f"… and {len(lines) - _SHOWN} packages more (--json has all)"
+    if changes.fixed:
+        yield f"fixes: {', '.join(changes.fixed[:_SHOWN])}" + (" …" if len(changes.fixed) > _SHOWN else "")
+    if changes.grew:
+        yield f"{'+' if changes.grew > 0 else '-'}{size_text(abs(changes.grew))} compressed"
+
+
+def _json(step: Step) -> dict[str, object]:
+    changes = step.changes
+    return {
+        **move_as_json(step.past.move),
+        "happened": step.past.happened,
+        "record": step.past.record,
+        "number": step.past.number or None,
+        "signed": step.past.signed,
+        "changes": None
+        if changes is None
+        else {
+            "added": list(changes.added),
+            "removed": list(changes.removed),
+            "changed": [list(one) for one in changes.changed],
+            "fixed": list(changes.fixed),
+            "grew": changes.grew,
+        },
+    }

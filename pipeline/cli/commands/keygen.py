@@ -1,0 +1,34 @@
+"""The `keygen` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.key_files import password
+from pipeline.cli.messages import say
+from pipeline.cli.progress_display import Look
+from pipeline.errors import UsageError
+from pipeline.oci import generate_key
+
+
+@command(rank=140, store=False, json=False, progress=Look.NONE)
+def keygen_command(
+    around: Surroundings,
+    *,
+    name: Annotated[str, typer.Argument(help="Writes NAME.key and NAME.pub.")] = "relbuild",
+) -> int:
+    """Make a key to sign with: NAME.key (encrypted, in cosign's form) and NAME.pub."""
+    private, public = Path(f"{name}.key"), Path(f"{name}.pub")
+    for path in (private, public):
+        if path.exists():
+            raise UsageError("key-exists", f"{path} is there already", hint="name another, or move it away")
+    secret, open_half = generate_key(password(private, around.environment)())
+    private.touch(mode=0o600, exist_ok=False)
+    private.write_bytes(secret)
+    public.write_bytes(open_half)
+    say(f"wrote {private} (keep it to yourself) and {public} (give it to all who verify)")
+    return 0

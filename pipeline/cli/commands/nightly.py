@@ -1,0 +1,295 @@
+"""The `nightly` command."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.file_arguments import a_folder
+from pipeline.cli.messages import say
+from pipeline.cli.progress_display import size_text
+from pipeline.compression import Compression
+from pipeline.digest import digest_file
+from pipeline.errors import UsageError
+from pipeline.mirror.address import Address
+from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.open import MirrorAccess
+from pipeline.model.advisory import Threshold
+from pipeline.model.json_form import to_json
+from pipeline.model.night import Night, Outcome, Product
+from pipeline.nightly.quiet import Resolve, again, asked
+from pipeline.nightly.renewal_due import due
+from pipeline.nightly.verdict import judged
+from pipeline.site import junit_xml, refuse_newer_site, summary_markdown, write_site
+from pipeline.transfer import Network, fetch_document
+
+if TYPE_CHECKING:
+    from pipeline.nightly.narrative import Planned
+
+_PAGES = "nightly"
+"""Where in a directory mirror the pages are."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """A person's request for a night, as the options of `relbuild nightly` give it.
+
+    `destination` is the mirror as it was typed, `pages` is where the pages go.
+    """
+
+    catalogue: tuple[Path, ...]
+    to: Address
+    destination: str
+    key: Path | None
+    pages: Path | None
+    only: tuple[str, ...]
+    labels: tuple[str, ...]
+    changed_since: str | None
+    containing: tuple[str, ...]
+    locked: bool
+    write_locks: bool
+    jobs: int | None
+    scheduler: str | None
+    plain_scheduler: bool
+    send_env: tuple[str, ...]
+    platform: str | None
+    architectures: tuple[str, ...]
+    repositories: Path | None
+    rules: Path | None
+    known_as: str
+    full: bool
+    retest: bool
+    compression: Compression
+    output: Path
+    offline: bool
+    runtime: str | None
+
+    @property
+    def partial(self) -> bool:
+        """True if only a part of the catalogue is asked for."""
+        return bool(self.only or self.labels or self.containing or self.changed_since is not None)
+
+
+@command(rank=210, in_a_namespace=True, reads_repositories=True)
+def nightly_command(
+    around: Surroundings,
+    *,
+    catalogue: Annotated[
+        list[Path], typer.Argument(help="Folders of recipes, or recipes by their files.", show_default=False)
+    ],
+    to: options.MirrorOption,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", help="The key that signs. A plan needs none, and takes the public one too."),
+    ] = None,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Say what would be done and why, and do nothing.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="This product, and what it is built from (repeatable).")
+    ] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option("--label", help="Products whose image has this label, KEY=VALUE (repeatable).")
+    ] = None,
+    changed_since: Annotated[
+        str | None,
+        typer.Option("--changed-since", help="Products whose files differ from this git revision, and all above."),
+    ] = None,
+    containing: Annotated[
+        list[str] | None, typer.Option("--containing", help="Products whose image has this package (repeatable).")
+    ] = None,
+    locked: Annotated[bool, typer.Option("--locked", help="Build the committed locks; resolve nothing.")] = False,
+    write_locks: Annotated[
+        bool, typer.Option("--write-locks", help="Put tonight's locks beside the recipes of what was published.")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Products at a time (default: one for each processor).")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", help="A Dask scheduler, tcp:// or tls://HOST:PORT, whose workers do it."),
+    ] = None,
+    plain_scheduler: Annotated[
+        bool,
+        typer.Option("--plain-scheduler", help="Send the key and its password over tcp:// beyond this machine."),
+    ] = False,
+    send_env: Annotated[
+        list[str] | None,
+        typer.Option("--send-env", help="Also give workers this environment variable (repeatable)."),
+    ] = None,
+    site: Annotated[
+        Path | None,
+        typer.Option("--site", help="Where pages go (default: nightly/ in a directory mirror, for whole nights)."),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", help="Also write the night's JUnit report into this file.")
+    ] = None,
+    summary: Annotated[
+        Path | None, typer.Option("--summary", help="Also write a summary in Markdown into this file.")
+    ] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option("--threshold", help="Fail (9) if a security fix is missing, SEVERITY[:DAYS], e.g. important:7."),
+    ] = None,
+    platform: options.PlatformOption,
+    arch: options.ArchOption,
+    repositories: options.RepositoriesOption,
+    rules: options.RulesOption,
+    known_as: options.PublicNameOption,
+    full: options.FullOption,
+    retest: Annotated[bool, typer.Option("--retest", help="Build and test everything, changed or not.")] = False,
+    compression: options.CompressionOption,
+    output: Annotated[options.OutputFolder, typer.Option(help="Where layouts and reports go.")],
+    offline: options.OfflineOption,
+    runtime: options.RuntimeOption,
+) -> int:
+    """Build, test and publish what changed in a catalogue of recipes; write the morning's page."""
+    if locked and write_locks:
+        raise UsageError("options-contradict", "--locked and --write-locks contradict each other", hint="give one")
+    if key is None and not plan_only:
+        raise UsageError("key-missing", "what is published is signed, and no key is given", hint="give --key FILE")
+    address = parse_address(to)
+    served = address.form.served_folder(address)
+    request = Request(
+        catalogue=tuple(catalogue),
+        to=address,
+        destination=to,
+        key=key,
+        pages=site or (served / _PAGES if served is not None else None),
+        only=tuple(only or ()),
+        labels=tuple(labels or ()),
+        changed_since=changed_since,
+        containing=tuple(containing or ()),
+        locked=locked,
+        write_locks=write_locks,
+        jobs=jobs,
+        scheduler=scheduler,
+        plain_scheduler=plain_scheduler,
+        send_env=tuple(send_env or ()),
+        platform=platform,
+        architectures=tuple(arch or ()),
+        repositories=repositories,
+        rules=rules,
+        known_as=known_as,
+        full=full,
+        retest=retest,
+        compression=compression,
+        output=a_folder(output),
+        offline=offline,
+        runtime=runtime,
+    )
+    if plan_only:
+        # Here and not above, as below: on most nights nothing changed, and then none of it is needed.
+        from pipeline.cli.nightly_run import planned_night
+
+        planned = planned_night(request, around)
+        say(*_planned_lines(planned))
+        around.answer({"plan": [_planned_as_json(one) for one in planned]})
+        return 0
+    if request.pages is not None:
+        refuse_newer_site(request.pages)
+    limit = Threshold.parse(threshold) if threshold is not None else None
+    night = judged(_night(request, around), limit)
+    if junit is not None:
+        junit.write_bytes(junit_xml(night))
+    if summary is not None:
+        summary.write_text(summary_markdown(night))
+    if request.pages is not None and (site is not None or not request.partial):
+        write_site(night, request.pages, mirror="../" if site is None else "")
+    say(*_night_lines(night))
+    around.answer(to_json(night))
+    return night.exit_code
+
+
+def _night(request: Request, around: Surroundings) -> Night:
+    """Tonight: at once if nothing changed at all, else the whole of it."""
+    environment = around.environment
+
+    def get(url: str, limit: int) -> bytes:
+        return fetch_document([url], limit=limit, network=Network.of(environment))
+
+    made = None
+    if not request.retest and not request.offline and request.changed_since is None:
+        made = asked(_words(request))
+        store = around.open_store()
+        with _tags(request.to, around) as resolve:
+            night = again(store, made, environment=environment, clock=around.clock, get=get, resolve=resolve)
+        if night is not None:
+            waiting = due(
+                store, str(request.to), (one.name for one in night.products if one.published.digest), night.began
+            )
+            if waiting:
+                from pipeline.cli.nightly_run import renew_night
+
+                renew_night(request, around, night)
+            return night
+    from pipeline.cli.nightly_run import whole_night
+
+    return whole_night(request, around, made, get)
+
+
+def _words(request: Request) -> dict[str, object]:
+    """Return the settings of a night that its result depends on.
+
+    They are all that is asked for, but who makes it and how much at a time; and from where, because paths are relative.
+    """
+    given = {
+        field.name: str(getattr(request, field.name))
+        for field in dataclasses.fields(request)
+        if field.name not in {"key", "jobs", "scheduler", "plain_scheduler", "send_env", "output"}
+    }
+    key = str(digest_file(request.key)) if request.key is not None and request.key.is_file() else ""
+    return {**given, "key": key, "folder": str(Path.cwd())}
+
+
+@contextlib.contextmanager
+def _tags(to: Address, around: Surroundings) -> Iterator[Resolve]:
+    """Open the mirror for a block, and yield the function that resolves its tags."""
+    if not to.form.exists(to):
+        yield lambda product, tag: None
+        return
+    with MirrorAccess(around.environment, around.progress, around.clock).mirror(to) as mirror:
+        yield lambda product, tag: mirror.repository(product).resolve(tag)
+
+
+# --- said ----------------------------------------------------------------------------------------
+
+
+def _planned_lines(planned: tuple[Planned, ...]) -> list[str]:
+    return [f"{one.action:<9} {one.product.name}: {one.product.run.why}" for one in planned]
+
+
+def _planned_as_json(planned: Planned) -> dict[str, object]:
+    product = planned.product
+    return {
+        "action": planned.action,
+        "product": product.name,
+        "recipe": product.recipe,
+        "platform": product.platform,
+        "arch": product.arch,
+        "from": product.parent,
+        "why": product.run.why,
+    }
+
+
+def _night_lines(night: Night) -> list[str]:
+    counts = ", ".join(f"{night.count(outcome)} {outcome}" for outcome in Outcome if night.count(outcome))
+    sent = sum(product.run.uploaded for product in night.products)
+    took = (night.ended - night.began) / 1000
+    lines = [_product_line(product) for product in night.products]
+    lines += [f"too long  {text}" for text in night.exceeded]
+    lines += [f"set aside {one.worker}: {one.why}" for one in night.set_aside]
+    return [*lines, f"{len(night.products)} products in {took:.1f} s: {counts}; {size_text(sent)} uploaded"]
+
+
+def _product_line(product: Product) -> str:
+    version = f" {product.published.version}" if product.published.version else ""
+    line = f"{product.run.outcome:<9} {product.name}{version}: {product.run.why}"
+    if product.run.failure is not None:
+        return f"{line} [{product.run.failure.code}]\n          again: {product.run.failure.command}"
+    return line

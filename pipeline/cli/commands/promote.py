@@ -1,0 +1,38 @@
+"""The `promote` command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.key_files import signing_key
+from pipeline.cli.messages import say
+from pipeline.cli.mirror_options import identity_for, rules_for
+from pipeline.cli.move_format import moved_as_json, moved_as_lines
+from pipeline.mirror.addresses import parse_address
+from pipeline.release import promote
+
+
+@command(rank=110)
+def promote_command(
+    around: Surroundings,
+    *,
+    reference: options.ReferenceArgument,
+    to: Annotated[str, typer.Option("--to", help="The channel: a tag such as 'stable'.", show_default=False)],
+    key: options.SigningKeyOption,
+    known_as: options.SignedAsOption,
+    allow_stale: options.StaleOption,
+    rules: options.RulesOption,
+) -> int:
+    """Point a channel at the very digest that was tested. Nothing is uploaded."""
+    workshop, address = around.workshop(), parse_address(reference)
+    signing, identity = signing_key(key, around), identity_for(known_as, rules)
+    moved = promote(
+        address, to, signing, rules_for(address, rules), workshop, identity=identity, allow_stale=allow_stale
+    )
+    say(*moved_as_lines(moved))
+    around.answer(moved_as_json(moved))
+    return 0

@@ -1,0 +1,107 @@
+"""The `prune` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.messages import say
+from pipeline.cli.mirror_options import rules_for
+from pipeline.cli.progress_display import size_text
+from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.retention.model import Pruned, Undone
+from pipeline.release import prune, undo_pruning
+
+_SHOWN = 30
+"""Tags and manifests that go that a terminal shows."""
+
+
+@command(rank=170)
+def prune_command(
+    around: Surroundings,
+    *,
+    mirror: Annotated[
+        str, typer.Argument(help="The mirror: dir:PATH or registry://HOST/NAMESPACE.", show_default=False)
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and the bytes.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; without a terminal nothing goes without it.")] = False,
+    undo: Annotated[
+        str | None,
+        typer.Option("--undo", help="Bring back what went with that pruning (its stamp) and with those after it."),
+    ] = None,
+    idle: Annotated[
+        bool, typer.Option("--idle", help="Nobody publishes to the registry now: what has no known age may go.")
+    ] = False,
+    access_log: Annotated[
+        list[Path] | None,
+        typer.Option("--access-log", help="The server's log, for `pulled-within` (repeatable; .gz too)."),
+    ] = None,
+    rules: options.RulesOption,
+) -> int:
+    """Remove what the keeper's rules do not keep.
+
+    It is shown first, and on a directory moved aside, not deleted.
+    """
+    workshop, address = around.workshop(), parse_address(mirror)
+    if undo is not None:
+        undone = undo_pruning(address, undo, workshop)
+        say(*_undone_lines(undone))
+        around.answer(undone.json())
+        return 0
+    wanted = rules_for(address, rules)
+    logs = access_log or ()
+    done = prune(address, wanted, workshop, logs=logs, dry_run=True, idle=idle)
+    say(*_lines(done))
+    if not dry_run and not done.plan.empty and _agreed(yes):
+        done = prune(address, wanted, workshop, logs=logs, idle=idle)
+        say(*_lines(done))
+    around.answer(done.json())
+    return 0
+
+
+def _agreed(yes: bool) -> bool:
+    if yes:
+        return True
+    if sys.stdin.isatty():
+        return typer.confirm("remove that?", err=True)
+    say("nothing was removed: --yes does it")
+    return False
+
+
+def _lines(done: Pruned) -> Iterator[str]:
+    plan = done.plan
+    yield from (f"note: {note}" for note in plan.notes)
+    if plan.empty:
+        yield f"{done.mirror}: nothing goes" + (f"; {len(plan.spared)} too young to go" if plan.spared else "")
+        return
+    if done.dry_run:
+        for one in (*plan.tags, *plan.manifests)[:_SHOWN]:
+            yield f"  {one}"
+        more = len(plan.tags) + len(plan.manifests) - _SHOWN
+        if more > 0:
+            yield f"  … and {more} more (--json has all)"
+    yield (
+        f"{done.mirror}: {len(plan.tags)} tags, {len(plan.manifests)} manifests and {len(plan.blobs)} blobs "
+        f"{'would go' if done.dry_run else 'are gone'}, {size_text(done.size)}"
+        + (f"; {len(plan.spared)} too young to go" if plan.spared else "")
+    )
+    yield from (f"  cannot be removed here: {one}" for one in done.refused)
+    if done.stamp:
+        yield f"  moved aside: `relbuild prune {done.mirror} --undo {done.stamp}` brings it back"
+    if done.size_after:
+        yield f"  the registry's garbage collection frees {size_text(done.size_after)} of it:"
+        yield from (f"    {line}" for line in done.instructions)
+
+
+def _undone_lines(done: Undone) -> tuple[str, ...]:
+    return (
+        f"{done.mirror}: {len(done.tags)} tags, {done.manifests} manifests and {done.blobs} blobs are back "
+        f"(of {', '.join(done.stamps)})",
+        *(f"  left as it is now: {repository}:{tag}" for repository, tag in done.left),
+    )

@@ -1,0 +1,104 @@
+"""The `publish` command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.file_arguments import built_layout
+from pipeline.cli.key_files import signing_key
+from pipeline.cli.messages import say
+from pipeline.cli.mirror_options import rules_for
+from pipeline.cli.move_format import limits_as_json, move_as_json, move_text
+from pipeline.cli.progress_display import size_text
+from pipeline.mirror.addresses import parse_address
+from pipeline.model.enforcement import enforcement_lines
+from pipeline.model.publication import Publication
+from pipeline.release import PublishOrder, publish
+
+_HINT = "name a layout that `relbuild build` left, such as output/NAME"
+
+
+@command(rank=100)
+def publish_command(
+    around: Surroundings,
+    *,
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Images that were built and tested here: layouts, or names in --output. "
+            "Those of one product become one index.",
+            show_default=False,
+        ),
+    ],
+    to: options.MirrorOption,
+    key: options.SigningKeyOption,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option("--tag", help="Move these tags and not those that follow the version (repeatable)."),
+    ] = None,
+    rules: options.RulesOption,
+    with_sources: Annotated[
+        bool, typer.Option("--with-sources", help="With the source packages that `build --with-sources` fetched.")
+    ] = False,
+    known_as: options.PublicNameOption,
+    output: options.LayoutsOption,
+) -> int:
+    """Publish images that passed their tests.
+
+    Blobs go first, then manifests, signatures and attestations, and tags last.
+    """
+    workshop, address = around.workshop(), parse_address(to)
+    order = PublishOrder(
+        layouts=tuple(built_layout(image, output, _HINT) for image in images),
+        to=address,
+        key=signing_key(key, around),
+        rules=rules_for(address, rules),
+        tags=tuple(tags) if tags else None,
+        sources=with_sources,
+        known_as=known_as,
+    )
+    done = publish(order, workshop)
+    for one in done:
+        say(*published_as_lines(one))
+    around.answer({"published": [published_as_json(one) for one in done]})
+    return 0
+
+
+def published_as_lines(done: Publication) -> tuple[str, ...]:
+    """Format the result of a publication as lines for people."""
+    return tuple(_published(done))
+
+
+def _published(done: Publication) -> Iterator[str]:
+    yield f"{done.repository}:{done.immutable}  {done.digest}"
+    yield from (f"  {line}" for line in enforcement_lines(done.limits))
+    if not done.uploaded and not done.moved:
+        yield "  nothing changed: all of it was there, and no tag was moved"
+        return
+    sent = f"{len(done.uploaded)} sent ({size_text(done.bytes_uploaded)})"
+    yield f"  {sent}, {len(done.mounted)} mounted, {len(done.present)} there before"
+    yield from (f"  {move_text(move)}" for move in done.moved)
+    if done.unmoved:
+        yield f"  not moved, for they point there: {', '.join(done.unmoved)}"
+
+
+def published_as_json(done: Publication) -> dict[str, object]:
+    """The same as a value."""
+    return {
+        "repository": done.repository,
+        "digest": str(done.digest),
+        "immutable_tag": done.immutable,
+        "moved": [move_as_json(move) for move in done.moved],
+        "unmoved": list(done.unmoved),
+        "uploaded": [{"digest": str(digest), "size": size} for digest, size in done.uploaded],
+        "bytes_uploaded": done.bytes_uploaded,
+        "mounted": [str(digest) for digest in done.mounted],
+        "present": [str(digest) for digest in done.present],
+        "attached": [str(digest) for digest in done.attached],
+        "limits": limits_as_json(done.limits),
+    }

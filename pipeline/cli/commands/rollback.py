@@ -1,0 +1,38 @@
+"""The `rollback` command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.key_files import signing_key
+from pipeline.cli.messages import say
+from pipeline.cli.mirror_options import identity_for, rules_for
+from pipeline.cli.move_format import moved_as_json, moved_as_lines
+from pipeline.mirror.addresses import parse_address
+from pipeline.release import rollback
+
+
+@command(rank=120)
+def rollback_command(
+    around: Surroundings,
+    *,
+    reference: options.ReferenceArgument,
+    key: options.SigningKeyOption,
+    to: Annotated[
+        str | None, typer.Option("--to", help="A digest (default: what the tag pointed to before).", show_default=False)
+    ] = None,
+    known_as: options.SignedAsOption,
+    rules: options.RulesOption,
+) -> int:
+    """Point a tag at what it pointed to before, verified first. Nothing is uploaded."""
+    workshop, address = around.workshop(), parse_address(reference)
+    target = parse_address(f"{address.url}@{to}").digest if to else None
+    signing, identity = signing_key(key, around), identity_for(known_as, rules)
+    moved = rollback(address, target, signing, rules_for(address, rules), workshop, identity=identity)
+    say(*moved_as_lines(moved))
+    around.answer(moved_as_json(moved))
+    return 0

@@ -1,0 +1,310 @@
+"""The `run` command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from pipeline import process
+from pipeline.cli import options
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.limit_options import Asked, limits_of, with_limits
+from pipeline.cli.messages import say
+from pipeline.cli.progress_display import close
+from pipeline.cli.recipe_argument import image_to_launch
+from pipeline.errors import UsageError
+from pipeline.escaping import visible
+from pipeline.launch import Mounted, Published, Run, RunOrder, enter_command, run_image, shell_of
+from pipeline.model.limits import Limits
+from pipeline.sandbox import Instance
+
+_LOOK = 0.2
+"""Seconds between looks at what runs."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_PORT_MOST = 65535
+
+
+@command(rank=90, in_a_namespace=True)
+@with_limits
+def run_command(
+    around: Surroundings,
+    *,
+    subject: options.SubjectArgument,
+    instances: Annotated[int, typer.Option("--instances", min=1, max=100, help="How many.")] = 1,
+    asked: Asked,
+    publish: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--publish",
+            "-p",
+            help="HOST:CONTAINER: a port on this machine's loopback; the next instance has the next port.",
+        ),
+    ] = None,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--volume",
+            "-v",
+            help="NAME:PATH: kept from run to run, each instance its own; or FOLDER:PATH: a folder of this machine.",
+        ),
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, or NAME with the value it has here.")
+    ] = None,
+    config: Annotated[
+        list[str] | None, typer.Option("--config", help="FILE:PATH: a file of this machine in place of the image's.")
+    ] = None,
+    shell: Annotated[bool, typer.Option("--shell", help="Open a shell in the first instance.")] = False,
+    output: Annotated[options.OutputFolder, typer.Option(help="Where a recipe's layout is.")],
+    runtime: options.RuntimeOption,
+) -> int:
+    """Launch an image or a recipe under its limits, and follow its log until Ctrl-C."""
+    workshop = around.workshop(runtime=runtime)
+    image, plan = image_to_launch(subject, workshop, None, output)
+    wanted = order_of(
+        instances,
+        limits_of(plan.limits, asked),
+        publish=publish or (),
+        volume=volume or (),
+        env=env or (),
+        config=config or (),
+        surroundings=around.environment,
+    )
+    with (
+        stopped_by_signals() as stopping,
+        contextlib.closing(Follower(stopping, shown=not around.as_json and not shell)) as follower,
+        run_image(
+            image,
+            wanted,
+            store=workshop.store,
+            station=workshop.station(),
+            progress=workshop.progress,
+            follow=follower,
+        ) as run,
+    ):
+        close(workshop.progress)
+        say(*describe(run))
+        code = attend(run, shell=shell, stopping=stopping)
+    around.answer(_json(run, code))
+    return code
+
+
+# --- options -----------------------------------------------------------------------------------------------
+
+
+def order_of(
+    instances: int,
+    limits: Limits,
+    *,
+    publish: Sequence[str],
+    volume: Sequence[str],
+    env: Sequence[str],
+    config: Sequence[str],
+    surroundings: Mapping[str, str],
+) -> RunOrder:
+    """Read a person's options; `surroundings` is relbuild's own environment. Raises UsageError."""
+    environment = dict(_variable(text, surroundings) for text in env)
+    mounts = [*(_volume(text) for text in volume), *(_config(text) for text in config)]
+    return RunOrder(instances, limits, tuple(map(_published, publish)), tuple(mounts), environment)
+
+
+def _variable(text: str, surroundings: Mapping[str, str]) -> tuple[str, str]:
+    """Parse NAME=VALUE, or NAME with relbuild's own value.
+
+    The latter, because every user's `ps` shows what stands on a command line.
+    """
+    name, separator, value = text.partition("=")
+    if not name:
+        raise _odd("--env", text, "NAME=VALUE, or NAME for the value that it has here")
+    if separator:
+        return name, value
+    if name not in surroundings:
+        raise UsageError(
+            "variable-missing",
+            f"--env {name} takes the value of an environment variable that is not set",
+            hint=f"export {name}=… before, or write --env {name}=VALUE",
+        )
+    return name, surroundings[name]
+
+
+def _published(text: str) -> Published:
+    host, separator, container = text.rpartition(":")
+    words = (host if separator else container, container)
+    if not all(word.isascii() and word.isdigit() and int(word) <= _PORT_MOST for word in words) or container == "0":
+        raise _odd("--publish", text, "HOST:CONTAINER, such as 8080:80, or one port for both; 0: any free one")
+    return Published(int(words[0]), int(words[1]))
+
+
+def _volume(text: str) -> Mounted:
+    source, _, path = text.rpartition(":")
+    if not source or not path.startswith("/") or (not _NAME.fullmatch(source) and "/" not in source):
+        raise _odd("--volume", text, "NAME:/path/in/container or ./folder:/path/in/container")
+    return Mounted(source, path, named="/" not in source)
+
+
+def _config(text: str) -> Mounted:
+    source, _, path = text.rpartition(":")
+    if not source or not path.startswith("/"):
+        raise _odd("--config", text, "FILE:/path/in/container")
+    return Mounted(source, path, read_only=True)
+
+
+def _odd(option: str, text: str, form: str) -> UsageError:
+    return UsageError("option-malformed", f"{option} {text} is not understood", hint=f"write {option} {form}")
+
+
+# --- logs --------------------------------------------------------------------------------------------------
+
+
+class Follower:
+    """A writer of what instances print, line by line, each with the name of who printed it.
+
+    Control characters are escaped, so that an image cannot steer the terminal; a line without an end is broken after a
+    while. Once something printed, it can be stopped cleanly.
+    """
+
+    LONGEST = 16 << 10
+
+    def __init__(self, stopping: Stopping, *, shown: bool) -> None:
+        self._stopping = stopping
+        self._shown = shown
+        self._open: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str, piece: bytes) -> None:
+        self._stopping.armed = True
+        if not self._shown:
+            return
+        with self._lock:
+            *lines, rest = (self._open.get(name, b"") + piece).split(b"\n")
+            if len(rest) > self.LONGEST:
+                lines, rest = [*lines, rest], b""
+            self._open[name] = rest
+            self._write(name, lines)
+
+    def close(self) -> None:
+        """Write lines that never came to their end."""
+        with self._lock:
+            for name, rest in self._open.items():
+                self._write(name, [rest] if rest else [])
+            self._open.clear()
+
+    def _write(self, name: str, lines: Sequence[bytes]) -> None:
+        if lines:
+            texts = (visible(line.decode(errors="replace").rstrip("\r"), lines=False) for line in lines)
+            label = visible(name, lines=False)
+            print("\n".join(f"{label} | {text}" for text in texts), flush=True)
+
+
+# --- while they run ------------------------------------------------------------------------------------------
+
+
+def attend(run: Run, *, shell: bool, stopping: Stopping) -> int:
+    """Stay with the instances until they end by themselves or the person stops them.
+
+    Returns the exit code.
+    """
+    stopping.armed = True
+    if shell and not stopping.asked.is_set():
+        say(f"a shell in {run.instances[0].name}; it goes when you leave the shell")
+        open_shell(run.instances[0])
+    else:
+        while not stopping.asked.is_set() and not run.wait(_LOOK):
+            pass
+    return _stop(run)
+
+
+def _stop(run: Run) -> int:
+    living = [instance.name for instance in run.instances if instance.alive]
+    if living:
+        say(f"stopping {', '.join(living)} with {run.stop_signal or 'SIGTERM'} (Ctrl-C again kills)")
+        try:
+            run.stop()
+        except KeyboardInterrupt:
+            for instance in run.instances:
+                instance.kill()
+    for instance in run.instances:
+        say(f"{instance.name} ended with exit code {instance.exit_code}")
+    return run.exit_code
+
+
+def describe(run: Run) -> Iterator[str]:
+    """Yield lines about instances that have just been started: addresses, ports, limits.
+
+    The limits are those that are not enforced.
+    """
+    for instance, ports in zip(run.instances, run.ports, strict=True):
+        places = [f"127.0.0.1:{host} → {container}" for host, container in ports]
+        address = f", address {instance.address}" if instance.address else ""
+        yield f"{instance.name} runs{address}" + (f", {', '.join(places)}" if places else "")
+        for reading in instance.readings():
+            if not reading.enforced:
+                yield f"  ! limit {reading.name} is not enforced: {reading.reason}"
+
+
+class Stopping:
+    """A signal handler that stops instances cleanly.
+
+    Ctrl-C and SIGTERM, once something runs that can be stopped cleanly (`armed`): the first asks to stop, the next one
+    interrupts. Before, the first interrupts.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.armed = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self.armed or self.asked.is_set():
+            raise KeyboardInterrupt
+        self.asked.set()
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[Stopping]:
+    """While the block lasts, signals ask to stop."""
+    stopping = Stopping()
+    before = [(number, signal.signal(number, stopping)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield stopping
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def open_shell(instance: Instance) -> int:
+    """Open a shell in the instance, and return its exit status.
+
+    It is on a terminal of its own, so that nothing in there gets hold of the person's.
+    """
+    if shell_of(instance) is None:
+        say(
+            "the image has no shell: this is one of this machine, as you, with the instance's network and processes; "
+            f"its files are in /proc/{instance.pid}/root"
+        )
+    given = process.clean_environment({"TERM": os.environ.get("TERM", "dumb"), "HOME": "/"})
+    bare = ["env", "-i", *(f"{key}={value}" for key, value in given.items())]
+    return os.waitstatus_to_exitcode(pty.spawn([*bare, *enter_command(instance)]))
+
+
+def _json(run: Run, code: int) -> Mapping[str, object]:
+    return {
+        "instances": [
+            {
+                "name": instance.name,
+                "exit_code": instance.exit_code,
+                "ports": [{"host": host, "container": container} for host, container in ports],
+            }
+            for instance, ports in zip(run.instances, run.ports, strict=True)
+        ],
+        "exit_code": code,
+    }

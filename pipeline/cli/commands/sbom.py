@@ -1,0 +1,57 @@
+"""The `sbom` command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.key_files import verifying_key
+from pipeline.cli.mirror_options import identity_for
+from pipeline.errors import Problem, UsageError, VerificationError
+from pipeline.mirror.addresses import is_address, parse_address
+from pipeline.oci import read_layout
+from pipeline.oci.sbom import SbomForm, sbom_problems
+from pipeline.release import attested_sbom
+from pipeline.reports import read_sbom, report_folder
+
+
+@command(rank=60, progress=None)
+def sbom_command(
+    around: Surroundings,
+    *,
+    image: options.ImageArgument,
+    form: Annotated[SbomForm, typer.Option("--format", help="SPDX 2.3 or CycloneDX 1.6, as JSON.")] = SbomForm.SPDX,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", help="For an image on a mirror: the public key that must have attested it."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--validate", help="Hold it against the form's own validator first (a second or so).")
+    ] = False,
+    known_as: options.SignedAsOption,
+) -> int:
+    """Print an image's software bill of materials.
+
+    That of a layout that was built here, or as a mirror attests it.
+    """
+    if is_address(image):
+        if key is None:
+            raise UsageError(
+                "key-missing", "an SBOM on a mirror is worth what its signature is", hint="name the public --key"
+            )
+        workshop = around.workshop()
+        verifying, identity = verifying_key(key, around), identity_for(known_as)
+        _, document = attested_sbom(parse_address(image), form, verifying, workshop, identity=identity)
+    else:
+        layout = Path(image)
+        document = read_sbom(report_folder(layout), form, read_layout(layout).digest)
+    problems = sbom_problems(document, form) if check else []
+    if problems:
+        raise VerificationError.of([Problem("sbom-invalid", text, place=form.file_name) for text in problems])
+    sys.stdout.buffer.write(document)
+    return 0

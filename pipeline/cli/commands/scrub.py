@@ -1,0 +1,88 @@
+"""The `scrub` command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.messages import say
+from pipeline.cli.progress_display import size_text
+from pipeline.errors import UsageError, VerificationError
+from pipeline.mirror.addresses import parse_address
+from pipeline.model.quantities import Malformed, parse_throughput
+from pipeline.model.scrub import Fate, Finding, Scrubbed
+from pipeline.release import scrub
+
+_SHOWN = 100
+"""Findings that a terminal shows; `--json` has all."""
+
+
+@command(rank=200)
+def scrub_command(
+    around: Surroundings,
+    *,
+    mirror: Annotated[
+        str,
+        typer.Argument(help="The mirror: dir:PATH, registry://HOST/NAMESPACE or oci:PATH.", show_default=False),
+    ],
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--from", help="A mirror with good bytes (repeatable).", show_default=False),
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option("--rate", help="Read no faster than that: 50MB/s.", show_default=False)
+    ] = None,
+) -> int:
+    """Read everything on a mirror, and put aside and heal what is rotten.
+
+    It is healed from the store or from another mirror.
+    """
+    done = scrub(
+        parse_address(mirror),
+        around.workshop(),
+        sources=[parse_address(one) for one in source or ()],
+        rate=_rate(rate),
+    )
+    say(*_lines(done))
+    around.answer(done.json())
+    return VerificationError.exit_code if done.lost else 0
+
+
+def _rate(text: str | None) -> int:
+    """Bytes per second; `MB` is what people write for `M`."""
+    if text is None:
+        return 0
+    try:
+        return parse_throughput(text.replace("B/s", "/s") if not text.endswith("iB/s") else text)
+    except Malformed as error:
+        raise UsageError("rate-malformed", f"--rate {text[:40]}: {error}", hint="write such as 50MB/s") from None
+
+
+def _lines(done: Scrubbed) -> Iterator[str]:
+    earlier = f", {done.earlier} read before it was broken off" if done.earlier else ""
+    yield (
+        f"{done.mirror}: {done.blobs} blobs ({size_text(done.bytes_read)}){earlier}, "
+        f"{done.manifests} manifests, {done.tags} tags"
+    )
+    if done.drafts:
+        yield f"  {done.drafts} drafts of killed processes removed"
+    yield from (_finding(one) for one in done.findings[:_SHOWN])
+    if len(done.findings) > _SHOWN:
+        yield f"  … and {len(done.findings) - _SHOWN} more: --json has all"
+    if not done.findings:
+        yield "  all of it is whole"
+    elif done.lost:
+        yield f"  {len(done.lost)} could not be healed: name a mirror that has them with --from, or publish them again"
+    else:
+        yield f"  {len(done.findings)} found, all healed or needed by nothing"
+
+
+def _finding(one: Finding) -> str:
+    where = f" of {one.repository}" if one.repository else ""
+    fate = f"healed from {one.source}" if one.fate is Fate.HEALED else str(one.fate)
+    if one.fate is Fate.ASIDE:
+        fate += ": nothing needs it"
+    return f"  {one.thing} {one.name}{where} was {one.wrong}: {fate}"

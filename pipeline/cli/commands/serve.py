@@ -1,0 +1,42 @@
+"""The `serve` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.messages import say
+from pipeline.mirror.pull_server import WARNING, serve
+from pipeline.release import refuse_untested
+
+
+@command(rank=180, store=False, json=False, progress=None)
+def serve_command(
+    around: Surroundings,
+    *,
+    path: Annotated[Path, typer.Argument(help="A directory mirror, or an OCI layout.", show_default=False)],
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="The port to listen on; 0 for any free one.")] = 8080,
+    anywhere: Annotated[
+        bool, typer.Option("--anywhere", help="Listen on an address that is not the loopback's, all the same.")
+    ] = False,
+    untested: Annotated[
+        bool, typer.Option("--untested", help="Serve an image of output/ that did not pass its tests, all the same.")
+    ] = False,
+) -> int:
+    """Serve a mirror for pulling, on this machine.
+
+    For developers and tests, not for the internet.
+    """
+    if not untested:
+        refuse_untested(path)
+
+    def ready(url: str) -> None:
+        notes = ("what is served may have failed its tests: --untested was given",) if untested else ()
+        say(f"serving {path} at {url} (Ctrl-C ends it)", WARNING, *notes)
+
+    serve(path, host, port, clock=around.clock, ready=ready, anywhere=anywhere)
+    return 0

@@ -1,0 +1,5 @@
+"""The `store` group of commands."""
+
+from pipeline.cli.app import group
+
+group("store", help="Look after the store.")

@@ -1,0 +1,93 @@
+"""The `verify` command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.key_files import verifying_key
+from pipeline.cli.messages import say
+from pipeline.cli.mirror_options import identity_for
+from pipeline.cli.move_format import limits_as_json
+from pipeline.cli.progress_display import size_text
+from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.verification import Verified
+from pipeline.model.enforcement import enforcement_lines
+from pipeline.release import verify
+
+
+@command(rank=160)
+def verify_command(
+    around: Surroundings,
+    *,
+    reference: options.ReferenceArgument,
+    key: Annotated[
+        Path,
+        typer.Option("--key", help="The public key that must have signed (a private one will do).", show_default=False),
+    ],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not read the layers, only ask whether they are there.")
+    ] = False,
+    known_as: options.SignedAsOption,
+    allow_stale: options.StaleOption,
+    rules: options.RulesOption,
+) -> int:
+    """Verify what a mirror holds.
+
+    Every byte, every signature, every attestation, and the tests' answers once more.
+    """
+    workshop = around.workshop()
+    verifying, identity = verifying_key(key, around), identity_for(known_as, rules)
+    found = verify(
+        parse_address(reference),
+        verifying,
+        workshop,
+        contents=not quick,
+        identity=identity,
+        allow_stale=allow_stale,
+    )
+    say(*_lines(found))
+    around.answer(_json(found))
+    return 0
+
+
+def _lines(found: Verified) -> Iterator[str]:
+    yield f"{found.held.digest}: every digest, signature and attestation holds, and the tests' answers are right"
+    yield f"  signed as {', '.join(found.identities)}; {size_text(found.bytes_read)} of blobs read"
+    yield from (f"  {line}" for line in enforcement_lines(found.limits))
+    if found.tag is not None:
+        until = datetime.fromtimestamp(found.tag.until / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        yield f"  '{found.tag.tag}' points here by its move {found.tag.number}, believable until {until}" + (
+            ": STALE, taken all the same" if found.tag.stale else ""
+        )
+    if found.held.end_of_life:
+        yield f"  end of life: {found.held.end_of_life}"
+    for digest, types in found.attested:
+        yield f"  {digest.short}  {', '.join(sorted(one.removeprefix('https://') for one in types))}"
+
+
+def _json(found: Verified) -> dict[str, object]:
+    return {
+        "digest": str(found.held.digest),
+        "images": [str(image.digest) for image in found.held.images],
+        "end_of_life": found.held.end_of_life or None,
+        "identities": list(found.identities),
+        "attested": {str(digest): list(types) for digest, types in found.attested},
+        "bytes_read": found.bytes_read,
+        "limits": limits_as_json(found.limits),
+        "tag": None
+        if found.tag is None
+        else {
+            "name": found.tag.tag,
+            "signed_as": found.tag.identity,
+            "number": found.tag.number,
+            "until": found.tag.until,
+            "stale": found.tag.stale,
+        },
+    }

@@ -1,0 +1,85 @@
+"""The `worker` command, of a machine that works for others' nights.
+
+Also what `dask worker` loads to do so.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.app import Surroundings, command
+from pipeline.cli.messages import say
+from pipeline.cli.progress_display import Look
+from pipeline.model.absolute_path import absolute
+from pipeline.nightly.crew import Place
+from pipeline.progress import QUIET, Progress
+from pipeline.sandbox import check_environment
+
+if TYPE_CHECKING:
+    from pipeline.nightly.joining import DaskWorker
+
+_NEEDED = ("every sandbox", "scriptlets and smoke tests", "unpacking and mounting layers")
+"""What `doctor` says of findings without which there are no containers. Limits may be missing: what a recipe demands
+of them fails where it is asked for."""
+
+
+@command(rank=230, reads_repositories=True, in_a_namespace=True, json=False, progress=Look.PLAIN)
+def worker_command(
+    around: Surroundings,
+    *,
+    address: Annotated[
+        str, typer.Argument(help="The cluster's scheduler: tcp://HOST:PORT or tls://HOST:PORT.", show_default=False)
+    ],
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "--nthreads", min=1, help="Tasks at a time (default: processors).")
+    ] = None,
+    memory: Annotated[
+        str, typer.Option("--memory", "--memory-limit", help="What they may want together (default: the machine's).")
+    ] = "",
+    patience: Annotated[
+        float | None,
+        typer.Option("--death-timeout", help="Seconds without a scheduler after which to leave (default: never)."),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What to be called (default: the host's name).")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Where layouts and reports go (default: below the store).")
+    ] = None,
+) -> int:
+    """Work for `relbuild nightly --scheduler`: join the cluster, and stay until SIGTERM.
+
+    A scheduler that is not there, or no more, is waited for. Options have Dask's names too, so that what starts
+    `dask worker` can start this.
+    """
+    # Here and not above: a plain installation lacks what it needs.
+    from pipeline.nightly.joining import Offer, join
+
+    mine = absolute(around.open_store().root)
+    place = Place(mine, absolute(output or mine / "nightly"), name or socket.gethostname())
+    offer = Offer(jobs, memory, _containers(mine, around.progress))
+    say(f"works for {address} as {place.worker}: {offer.threads} at a time, store {mine}")
+    join(address, place, offer, around.progress, patience=patience)
+    return 0
+
+
+async def dask_setup(worker: DaskWorker) -> None:
+    """Set up a worker of `dask worker` to do tasks of nights, as `relbuild worker` does.
+
+    `dask worker … --no-nanny --preload pipeline.cli.commands.worker`: a worker of Dask's own does the same, with the
+    user's own store, and as many tasks at a time as it has threads.
+    """
+    from pipeline.nightly.joining import settle
+
+    mine = absolute(Surroundings(QUIET).open_store().root)
+    place = Place(mine, absolute(mine / "nightly"), str(worker.name))
+    await settle(worker, place, containers=_containers(mine, QUIET))
+
+
+def _containers(store: Path, progress: Progress) -> bool:
+    missing = [f for f in check_environment(store) if not f.ok and f.needed_for in _NEEDED]
+    for finding in missing:
+        progress.warn(f"no containers are made here: {finding.name}: {finding.detail}")
+    return not missing

@@ -1,0 +1,52 @@
+"""Files and folders that arguments and options of commands mean."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pipeline
+from pipeline.errors import UsageError
+
+CHECKOUT = Path(pipeline.__file__).parents[1]
+"""Where recipes/ and templates/ stand when relbuild runs from a checkout."""
+
+
+def a_folder(path: Path) -> Path:
+    """Return `path`, which is a directory, or can become one.
+
+    Raises UsageError `not-a-directory` before any work is done.
+    """
+    standing = next((one for one in (path, *path.parents) if os.path.lexists(one)), path)
+    if os.path.lexists(standing) and not standing.is_dir():
+        raise UsageError(
+            "not-a-directory", "a directory is wanted here, and something else stands here", place=str(standing),
+            hint="name another, or move it away",
+        )  # fmt: skip
+    return path
+
+
+def platforms_file(*folders: Path) -> Path:
+    """Return the file that defines platforms: the first that exists, else the first looked for.
+
+    It is looked for in the folders, then in the checkout.
+    """
+    files = [folder / "repositories.yaml" for folder in (*folders, CHECKOUT / "recipes")]
+    return next((file for file in files if file.exists()), files[0])
+
+
+def is_layout(text: str) -> bool:
+    """Return True if the text names an image's layout, and not a recipe."""
+    return (Path(text) / "index.json").is_file()
+
+
+def built_layout(name: str, output: Path, hint: str) -> Path:
+    """Return the layout of that path, or of that name in `output`.
+
+    Raises UsageError `not-a-layout` with the hint.
+    """
+    for path in (Path(name), output / name):
+        if (path / "oci-layout").is_file():
+            return path
+    where = f"there is no image in '{name}'" + ("" if "/" in name else f" nor in {output / name}")
+    raise UsageError("not-a-layout", where, hint=hint)

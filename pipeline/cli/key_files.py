@@ -1,0 +1,58 @@
+"""Key files that options name, and their passwords."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import typer
+
+from pipeline.cli.app import Surroundings
+from pipeline.errors import EnvironmentLacking, UsageError
+from pipeline.oci import SigningKey, VerifyingKey, load_signing_key, load_verifying_key
+
+PASSWORD_VARIABLES = ("RELBUILD_KEY_PASSWORD", "COSIGN_PASSWORD")
+"""Environment variables that may hold the password of a key, in this order."""
+
+
+def password(path: Path, environment: Mapping[str, str]) -> Callable[[], bytes]:
+    """Asks for the password of the key at `path`: in the environment, else at the terminal."""
+
+    def ask() -> bytes:
+        for name in PASSWORD_VARIABLES:
+            if name in environment:
+                return environment[name].encode()
+        if not sys.stdin.isatty():
+            raise EnvironmentLacking(
+                "key-password-missing",
+                "the key has a password, and there is no terminal to ask for it",
+                place=str(path),
+                hint=f"give it in the environment variable {PASSWORD_VARIABLES[0]}",
+            )
+        return str(typer.prompt(f"password of {path}", hide_input=True, err=True)).encode()
+
+    return ask
+
+
+def signing_key(path: Path, around: Surroundings) -> SigningKey:
+    """A private key file. Raises UsageError, EnvironmentLacking."""
+    return load_signing_key(path, password(path, around.environment), progress=around.progress)
+
+
+def verifying_key(path: Path, around: Surroundings) -> VerifyingKey:
+    """Load a public key file, or the public half of a private one.
+
+    Raises UsageError, EnvironmentLacking.
+    """
+    return load_verifying_key(path, password(path, around.environment), progress=around.progress)
+
+
+def either_key(path: Path, around: Surroundings) -> SigningKey | VerifyingKey:
+    """A private key file, or a public one. Raises UsageError, EnvironmentLacking."""
+    try:
+        return signing_key(path, around)
+    except UsageError as error:
+        if error.code != "key-not-private":
+            raise
+    return verifying_key(path, around)

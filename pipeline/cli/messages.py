@@ -1,0 +1,73 @@
+"""Messages for people, answers for programs, and errors with their exit status."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+
+from pipeline.cli.standard_streams import BROKEN_PIPE, STDOUT, drop_stdout
+from pipeline.errors import EnvironmentLacking, RelbuildError
+from pipeline.escaping import json_text, message_lines, visible
+from pipeline.system_errors import relbuild_error
+
+INTERNAL_ERROR = 1
+
+
+def say(*lines: str) -> None:
+    """Lines for people, on stderr."""
+    for line in lines:
+        print(visible(line), file=sys.stderr)
+
+
+def answer(value: object) -> None:
+    """The one machine-readable result, on stdout."""
+    print(json_text(value))
+
+
+def tell(error: RelbuildError) -> int:
+    """Tell people of an error after the answer was given; returns the status to exit with.
+
+    The answer says the error in its own way: stdout has one JSON value.
+    """
+    return report(error, as_json=False)
+
+
+def report(error: BaseException, *, as_json: bool) -> int:
+    """Print what happened and return the exit status. A traceback is only printed for a defect."""
+    if isinstance(error, OSError) and error.filename == STDOUT:
+        drop_stdout()
+        if isinstance(error, BrokenPipeError):
+            return BROKEN_PIPE
+        error = EnvironmentLacking(
+            "stdout-unwritable",
+            f"the answer cannot be written to standard output: {error.strerror}",
+            hint="what the command did is done; run it again with standard output open and space behind it",
+        )
+    known = relbuild_error(error)
+    if known is None:
+        print(visible("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+        print(visible(f"internal error: {error!r}; this is a defect in relbuild, please report it"), file=sys.stderr)
+        if as_json:
+            _answer_error({"error": [{"code": "internal-error", "message": repr(error)}]})
+        return INTERNAL_ERROR
+    for problem in known.problems:
+        where = f"{visible(problem.place, lines=False)}: " if problem.place else ""
+        print(message_lines(f"error[{problem.code}] {where}{problem.message}"), file=sys.stderr)
+        if problem.hint:
+            print(message_lines(f"  → {problem.hint}"), file=sys.stderr)
+    if as_json:
+        problems = [{"code": p.code, "message": p.message, "place": p.place, "hint": p.hint} for p in known.problems]
+        _answer_error({"error": problems, "exit_code": known.exit_code})
+    return known.exit_code
+
+
+def _answer_error(value: object) -> None:
+    """Print the error as JSON, for programs.
+
+    People were told it already, so that an unwritable stream ends nothing.
+    """
+    try:
+        print(json.dumps(value, indent=2), flush=True)
+    except OSError:
+        drop_stdout()

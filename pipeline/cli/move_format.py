@@ -1,0 +1,52 @@
+"""Moves of tags, and the limits of tested instances, as lines for people and as JSON values."""
+
+from __future__ import annotations
+
+from pipeline.model.enforcement import LimitEnforcement
+from pipeline.model.publication import Move
+from pipeline.release import Moved
+
+
+def limits_as_json(limits: tuple[LimitEnforcement, ...]) -> list[dict[str, object]]:
+    """The limits of the tested instances, as asked and as enforced, in JSON values."""
+    return [
+        {"name": limit.name, "asked": limit.asked, "enforced": limit.enforced, "reason": limit.reason or None}
+        for limit in limits
+    ]
+
+
+def move_text(move: Move) -> str:
+    """A move of a tag, for people."""
+    return f"{move.tag}: {move.before.short if move.before else 'new'} → {move.after.short}"
+
+
+def move_as_json(move: Move) -> dict[str, object]:
+    """A move of a tag; `at` in milliseconds since the epoch."""
+    return {
+        "tag": move.tag,
+        "from": str(move.before) if move.before else None,
+        "to": str(move.after),
+        "at": move.at,
+        "why": str(move.why),
+        "version": move.version,
+    }
+
+
+def moved_as_lines(moved: Moved) -> tuple[str, ...]:
+    """Format the result of promoting or rolling back as lines for people."""
+    what = f"{moved.repository}:{moved.tag}"
+    if moved.moved is None:
+        return (f"{what} points to {moved.digest} already",)
+    before = moved.moved.before
+    return (f"{what}: {before or 'new'} → {moved.digest}" + (f" ({moved.version})" if moved.version else ""),)
+
+
+def moved_as_json(moved: Moved) -> dict[str, object]:
+    """The same as a value."""
+    return {
+        "repository": moved.repository,
+        "tag": moved.tag,
+        "digest": str(moved.digest),
+        "version": moved.version,
+        "moved": move_as_json(moved.moved) if moved.moved else None,
+    }

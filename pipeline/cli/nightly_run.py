@@ -1,0 +1,204 @@
+"""The part of `nightly` that is needed where something may have changed, loaded only then."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pipeline
+import pipeline.process as processes
+from pipeline.cli.app import Surroundings
+from pipeline.cli.file_arguments import platforms_file
+from pipeline.cli.key_files import PASSWORD_VARIABLES, password
+from pipeline.cli.mirror_options import rules_for
+from pipeline.digest import Digest, digest_file, identity
+from pipeline.errors import RelbuildError, UsageError
+from pipeline.gather import Workshop
+from pipeline.model.absolute_path import absolute
+from pipeline.model.night import Night
+from pipeline.nightly.catalogue import Wanted
+from pipeline.nightly.crew import Crew, LocalCrew, processors
+from pipeline.nightly.former import FormerNight
+from pipeline.nightly.narrative import NightOrder, Planned, nightly, plan
+from pipeline.nightly.quiet import Get, keep
+from pipeline.nightly.renewal import renew_tags
+from pipeline.nightly.sent_environment import sent_environment
+from pipeline.nightly.verdict import something_failed
+from pipeline.nightly.watching import watched
+from pipeline.nightly.working import Making
+from pipeline.oci import load_signing_key, load_verifying_key
+from pipeline.recipes import load_platforms
+from pipeline.release.current import mirror_access
+from pipeline.repos.variables import environment_names
+
+if TYPE_CHECKING:
+    from pipeline.cli.commands.nightly import Request
+
+GIT_TIMEOUT = 60.0
+"""Seconds that git may take to say what changed."""
+
+
+def whole_night(request: Request, around: Surroundings, made: Digest | None, get: Get) -> Night:
+    """Run the night itself.
+
+    One of which nothing failed is kept under `made`, so that the next may be told at once.
+    """
+    workshop, order, environment = _prepared(request, around)
+    former = _former(request, workshop)
+    public = ""
+
+    def crew() -> Crew:
+        nonlocal public
+        assert request.key is not None
+        # A wrong password ends the night here, before anything is built.
+        ask = _asking(request.key, environment)
+        public = load_signing_key(request.key, ask, progress=workshop.progress).public.pem.decode()
+        if request.scheduler is not None:
+            # Here and not above: a plain installation lacks what it needs.
+            from pipeline.nightly.cluster import DaskCrew
+
+            return DaskCrew.join(request.scheduler, workshop.progress, plain=request.plain_scheduler)
+        return LocalCrew(workshop.progress, request.jobs or processors())
+
+    done = nightly(order, workshop, crew, former)
+    night = replace(done.night, key=public or former.key, relbuild=pipeline.__version__)
+    if made is not None and not something_failed(night):
+        seen = watched(done.planner, night.products, request.catalogue, made, get)
+        if seen is not None:
+            keep(workshop.store, seen, night)
+    return night
+
+
+def renew_night(request: Request, around: Surroundings, night: Night) -> None:
+    """Renew what is signed of the tags of a night in which nothing changed."""
+    workshop, order, _ = _prepared(request, around)
+    with mirror_access(workshop).mirror(request.to) as mirror:
+        renew_tags(night.products, order.making, mirror, workshop)
+
+
+def planned_night(request: Request, around: Surroundings) -> tuple[Planned, ...]:
+    """Return what the night would do."""
+    workshop, order, _ = _prepared(request, around)
+    return plan(order, workshop, _former(request, workshop))
+
+
+def _former(request: Request, workshop: Workshop) -> FormerNight:
+    return FormerNight(request.pages / "nightly.json" if request.pages else Path(), workshop.progress.warn)
+
+
+def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOrder, dict[str, str]]:
+    workshop = around.workshop(offline=request.offline, runtime=request.runtime)
+    repositories = absolute(request.repositories or platforms_file(*map(_folder, request.catalogue)))
+    environment = around.environment
+    if request.scheduler is not None:
+        environment = sent_environment(environment, {*request.send_env, *_named_by(repositories)})
+    making = Making(
+        repositories=repositories,
+        to=request.to,
+        key=absolute(request.key) if request.key else None,
+        store=absolute(workshop.store.root),
+        output=absolute(request.output),
+        environment=environment,
+        clock=workshop.clock,
+        platform=request.platform,
+        architectures=request.architectures,
+        fingerprint=_fingerprint(request.key, environment, workshop),
+        known_as=request.known_as,
+        rules=rules_for(request.to, request.rules),
+        compression=request.compression,
+        locked=request.locked,
+        offline=request.offline,
+        full=request.full,
+        retest=request.retest,
+        runtime=_runtime(request.runtime),
+    )
+    wanted = Wanted(
+        names=request.only,
+        labels=tuple(_label(text) for text in request.labels),
+        changed=None if request.changed_since is None else _changed(request.catalogue, request.changed_since),
+        containing=request.containing,
+    )
+    return (
+        workshop,
+        NightOrder(request.catalogue, making, wanted, request.write_locks, request.destination),
+        environment,
+    )
+
+
+def _named_by(repositories: Path) -> frozenset[str]:
+    """Return the environment variables that definitions of repositories name.
+
+    Definitions that are wrong fail each product later, with the error in full.
+    """
+    try:
+        return frozenset().union(*map(environment_names, load_platforms(repositories).values()))
+    except RelbuildError:
+        return frozenset()
+
+
+def _runtime(named: str | None) -> str | None:
+    """A runtime by its name, or by its path from the root."""
+    return str(absolute(Path(named))) if named and "/" in named else named
+
+
+def _fingerprint(key: Path | None, environment: dict[str, str], workshop: Workshop) -> str:
+    """Return the fingerprint of the key that signs, public or private; "" without a key.
+
+    It is kept in the store, because an encrypted one takes a password and a while. A password that a person types is
+    for all workers of this night. Raises UsageError, EnvironmentLacking.
+    """
+    if key is None:
+        return ""
+    name = identity("fingerprint", 1, file=digest_file(key))
+    known = workshop.store.recall(name)
+    if isinstance(known, str):
+        return known
+    found = str(load_verifying_key(key, _asking(key, environment), progress=workshop.progress).fingerprint)
+    workshop.store.remember(name, found)
+    return found
+
+
+def _asking(key: Path, environment: dict[str, str]) -> Callable[[], bytes]:
+    def ask() -> bytes:
+        given = password(key, environment)()
+        environment[PASSWORD_VARIABLES[0]] = given.decode()
+        return given
+
+    return ask
+
+
+def _folder(place: Path) -> Path:
+    return place if place.is_dir() else place.parent
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError("label-malformed", f"'{text}' is not KEY=VALUE", hint="write --label team=databases")
+    return key, value
+
+
+def _changed(catalogue: tuple[Path, ...], revision: str) -> tuple[Path, ...]:
+    """The files that differ from a git revision, also those that git does not know yet."""
+    folder = _folder(catalogue[0])
+    if revision.startswith("-"):
+        raise UsageError("revision-unknown", f"'{revision}' is no revision", hint="name a commit, branch or tag")
+
+    def git(*words: str) -> list[str]:
+        done = processes.run(["git", "-C", folder, *words], timeout=GIT_TIMEOUT, check=False)
+        if done.status != 0:
+            raise UsageError(
+                "revision-unknown",
+                f"git cannot tell what changed since '{revision}': {done.stderr.decode(errors='replace').strip()}",
+                place=str(folder),
+                hint="name a revision that is in this clone: a shallow one lacks most of them",
+            )
+        return [name for name in done.stdout.decode(errors="surrogateescape").split("\0") if name]
+
+    top = Path(git("rev-parse", "--show-toplevel")[0].rstrip("\n"))
+    new = git("ls-files", "-z", "--others", "--exclude-standard", "--full-name")
+    names = [*git("diff", "--name-only", "-z", revision, "--"), *new]
+    return tuple(Path(os.path.normpath(top / name)) for name in names)

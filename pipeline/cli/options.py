@@ -1,0 +1,122 @@
+"""Options and arguments that several commands share, declared once.
+
+A flag, its help and its default stand here and nowhere else. A command has a parameter of the option's type and without
+a default (`offline: options.OfflineOption`): `pipeline.cli.app.command` gives it the option's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.progress_display import Look
+from pipeline.compression import Compression
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """The value of an option that is not given."""
+
+    value: object
+
+
+# --- of every command: `pipeline.cli.app.command` adds them ------------------------------------------------
+
+StoreOption = Annotated[
+    Path | None,
+    typer.Option("--store", help="Where content is kept (default: the user's cache directory)."),
+    Default(None),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One machine-readable result on stdout."), Default(False)]
+ProgressOption = Annotated[Look, typer.Option("--progress", help="How progress is shown, on stderr.")]
+
+# --- recipes and repositories ------------------------------------------------------------------------------
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe's file, or its name in recipes/.", show_default=False)]
+PlatformOption = Annotated[
+    str | None, typer.Option("--platform", help="Another platform than the recipe's."), Default(None)
+]
+ArchOption = Annotated[
+    list[str] | None, typer.Option("--arch", help="Another architecture than the recipe's."), Default(None)
+]
+RepositoriesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--repositories", help="The file that defines platforms (default: beside the recipe).", resolve_path=True
+    ),
+    Default(None),
+]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Use what the store holds and nothing else."), Default(False)
+]
+UpgradeOption = Annotated[
+    bool, typer.Option("--upgrade", help="Resolve anew even if the lock is fresh."), Default(False)
+]
+
+# --- building and testing ----------------------------------------------------------------------------------
+
+CompressionOption = Annotated[
+    Compression, typer.Option("--compression", help="How layers are compressed."), Default(Compression.GZIP)
+]
+FullOption = Annotated[
+    bool, typer.Option("--full", help="Also ask what takes long: `smoke.neighbours`."), Default(False)
+]
+RuntimeOption = Annotated[
+    str | None,
+    typer.Option("--runtime", help="An OCI runtime with runc's command line (default: runc, else crun)."),
+    Default(None),
+]
+OutputFolder = Annotated[Path, Default(Path("output"))]
+"""The folder of layouts and reports; each command says in its help what it has of it."""
+
+LayoutsOption = Annotated[OutputFolder, typer.Option("--output", help="Where builds have left their layouts.")]
+
+# --- images ------------------------------------------------------------------------------------------------
+
+SubjectArgument = Annotated[
+    str, typer.Argument(help="An image's OCI layout, or a recipe: its file, or its name.", show_default=False)
+]
+ImageArgument = Annotated[
+    str,
+    typer.Argument(help="An OCI layout, or a reference on a mirror (dir:PATH/NAME:TAG …).", show_default=False),
+]
+ReferenceArgument = Annotated[
+    str,
+    typer.Argument(help="registry://HOST/NAMESPACE/NAME:TAG, dir:PATH/NAME:TAG or oci:PATH:TAG", show_default=False),
+]
+
+# --- mirrors -----------------------------------------------------------------------------------------------
+
+MirrorOption = Annotated[
+    str, typer.Option("--to", help="The mirror: registry://HOST/NAMESPACE or dir:PATH.", show_default=False)
+]
+PublicNameOption = Annotated[
+    str,
+    typer.Option("--as", help="HOST/NAMESPACE by which people pull from a new directory mirror."),
+    Default(""),
+]
+SigningKeyOption = Annotated[
+    Path, typer.Option("--key", help="The key that signs: PKCS#8, or in cosign's encrypted form.", show_default=False)
+]
+RulesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--rules",
+        help="The keeper's rules (default: rules.yaml in a directory mirror's root, if there).",
+        resolve_path=True,
+    ),
+    Default(None),
+]
+SignedAsOption = Annotated[
+    str,
+    typer.Option("--as", help="HOST/NAMESPACE/NAME under which it was signed, where this mirror is a copy."),
+    Default(""),
+]
+StaleOption = Annotated[
+    bool,
+    typer.Option("--allow-stale", help="Take what is signed of a tag although it is too old, and say so."),
+    Default(False),
+]

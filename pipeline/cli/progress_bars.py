@@ -1,0 +1,96 @@
+"""Progress on a terminal: bars that move, and a line for what is done."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as Bars
+from rich.progress import Task as Bar
+from rich.text import Text
+
+from pipeline.cli.progress_display import Running
+from pipeline.escaping import visible
+from pipeline.progress import Task
+from pipeline.urls import redacted
+
+
+def _text(foreign: str) -> str:
+    """A text in which nothing is markup of Rich or steers the terminal."""
+    return escape(visible(foreign, lines=False))
+
+
+class _Figures(ProgressColumn):
+    """Sizes and rates for tasks in bytes, counts for the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._size, self._rate, self._count = DownloadColumn(), TransferSpeedColumn(), MofNCompleteColumn()
+
+    def render(self, task: Bar) -> Text:
+        if task.fields.get("unit") == "bytes":
+            return Text.assemble(self._size.render(task), " ", self._rate.render(task))
+        return self._count.render(task) if task.total else Text("")
+
+
+class _LiveRunning(Running):
+    def __init__(self, bars: Bars, stage: str, label: str, total: int | None, unit: str) -> None:
+        bar = bars.add_task(f"{stage:>8}  {_text(redacted(label))}", total=total, unit=unit)
+        super().__init__(stage, label, total, unit, bar)
+        self._bars = bars
+
+    def advance(self, amount: int) -> None:
+        super().advance(amount)
+        assert self.bar is not None
+        self._bars.advance(self.bar, amount)  # type: ignore[arg-type]
+
+
+class Live:
+    """Live bars on a terminal; a finished task leaves one line behind."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            _Figures(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._bars.start()
+
+    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+        return _LiveRunning(self._bars, stage, label, total, unit)
+
+    def finish(self, task: Task, *, failed: bool = False) -> None:
+        assert isinstance(task, _LiveRunning)
+        assert task.bar is not None
+        self._bars.remove_task(task.bar)  # type: ignore[arg-type]
+        self._bars.refresh()  # Or the bar would be drawn again under everything that is printed afterwards.
+        mark = "[red]✗[/]" if failed else "[green]✓[/]"
+        self._console.print(
+            f"{mark} {task.stage:>8}  {_text(task.label)}  [dim]{_text(task.summary())}[/]", highlight=False
+        )
+
+    def warn(self, text: str) -> None:
+        self._console.print(f"[yellow]! warning[/]  {_text(redacted(text))}", highlight=False)
+
+    def close(self) -> None:
+        """Take the bars off the screen."""
+        self._bars.stop()
+
+
+def open_live() -> Live:
+    """Bars on stderr."""
+    return Live(Console(stderr=True))

@@ -1,0 +1,127 @@
+"""Progress on stderr: live bars on a terminal, plain lines elsewhere, JSON for programs.
+
+The JSON is lines, one value each.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from enum import StrEnum
+from typing import IO
+
+from pipeline.escaping import visible
+from pipeline.progress import QUIET, Progress, Task
+from pipeline.urls import redacted
+
+
+class Look(StrEnum):
+    """The values of `--progress`."""
+
+    AUTO = "auto"
+    PLAIN = "plain"
+    JSON = "json"
+    NONE = "none"
+
+
+_RATED_FROM = 0.02
+"""Seconds: what was quicker was found and not made, and its rate says nothing."""
+
+
+def size_text(count: float) -> str:
+    """Bytes for people: `12.3 MB` (decimal units, as registries show them)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return ""
+
+
+class Running:
+    def __init__(self, stage: str, label: str, total: int | None, unit: str, bar: int | None = None) -> None:
+        self.stage, self.label, self.total, self.unit, self.bar = stage, redacted(label), total, unit, bar
+        self.done = 0
+        self.text = ""
+        self.started = time.monotonic()
+        self._lock = threading.Lock()
+
+    def advance(self, amount: int) -> None:
+        with self._lock:
+            self.done += amount
+
+    def note(self, text: str) -> None:
+        self.text = redacted(text)
+
+    def summary(self) -> str:
+        took = time.monotonic() - self.started
+        parts = [self.text] if self.text else []
+        if self.unit == "bytes" and self.done:
+            rate = f" at {size_text(self.done / took)}/s" if took >= _RATED_FROM else ""
+            parts.append(f"{size_text(self.done)}{rate}")
+        elif self.done and not self.text:
+            parts.append(f"{self.done} {self.unit}")
+        parts.append(f"{took:.1f} s")
+        return ", ".join(parts)
+
+
+class _Lines:
+    """Plain lines: one when a task ends, and one when it begins if it may take long."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+        return Running(stage, label, total, unit)
+
+    def finish(self, task: Task, *, failed: bool = False) -> None:
+        assert isinstance(task, Running)
+        self._say(f"{task.stage:>8}  {task.label}: {'failed, ' if failed else ''}{task.summary()}")
+
+    def warn(self, text: str) -> None:
+        self._say(f" warning  {redacted(text)}")
+
+    def _say(self, text: str) -> None:
+        with self._lock:
+            print(visible(text, lines=False), file=self._stream, flush=True)
+
+
+class _JsonLines(_Lines):
+    """One JSON object a line: `{"event": "finish", "stage": …}`."""
+
+    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+        shown = redacted(label)
+        self._say(json.dumps({"event": "start", "stage": stage, "label": shown, "total": total, "unit": unit}))
+        return super().start(stage, label, total=total, unit=unit)
+
+    def finish(self, task: Task, *, failed: bool = False) -> None:
+        assert isinstance(task, Running)
+        took = round((time.monotonic() - task.started) * 1000)
+        event = {"event": "finish", "stage": task.stage, "label": task.label, "failed": failed}
+        self._say(json.dumps({**event, "done": task.done, "unit": task.unit, "note": task.text, "took_ms": took}))
+
+    def warn(self, text: str) -> None:
+        self._say(json.dumps({"event": "warning", "text": redacted(text)}))
+
+
+def close(progress: Progress) -> None:
+    """Take progress off the screen, if it is there. May be called twice."""
+    end = getattr(progress, "close", None)
+    if end is not None:
+        end()
+
+
+def open_progress(look: Look) -> Progress:
+    """The progress for `--progress`; `auto` is live on a terminal and plain elsewhere."""
+    if look is Look.NONE:
+        return QUIET
+    if look is Look.JSON:
+        return _JsonLines(sys.stderr)
+    if look is Look.AUTO and sys.stderr.isatty():
+        # Here and not above: what draws on terminals takes longer to load than many commands to run.
+        from pipeline.cli.progress_bars import open_live
+
+        return open_live()
+    return _Lines(sys.stderr)
