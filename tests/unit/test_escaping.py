@@ -258,4 +258,4 @@ def test_what_rpmdb_says_of_a_header_is_escaped(
 
 
 def test_progress_has_no_other_door_to_the_terminal() -> None:
-    assert vars(progress_display)["visible"] is vars(progress_bars)["visible"] is visible
+    assert vars(progress_display)[visible.__name__] is vars(progress_bars)[visible.__name__] is visible
