@@ -167,7 +167,7 @@ class _Stream:
         except ValueError:
             enabled = False
         if not enabled:
-            raise MalformedArchive(f"it is of a kind that this machine's libarchive does not read ({name})")
+            raise MalformedArchive(f"this machine's libarchive cannot read its format ({name})")
 
     def _moved(self, handle: object, context: object, offset: int, whence: int) -> int:
         """Go to another place in the file. Exceptions as with `_more`."""
@@ -189,7 +189,7 @@ class _Stream:
                     if self._header_left is not None:
                         self._header_left -= len(piece)
                         if self._header_left < 0:
-                            raise MalformedArchive(f"an entry has more than {HEADER_LIMIT >> 20} MiB of headers")
+                            raise MalformedArchive(f"the headers of an entry exceed {HEADER_LIMIT >> 20} MiB")
                     self._piece = piece
                     self._start = ctypes.cast(ctypes.c_char_p(piece), ctypes.c_void_p).value or 0
                     where[0] = self._start

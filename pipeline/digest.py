@@ -74,7 +74,7 @@ class DiffId(_Sha256):
 def digest_json(value: object) -> Digest:
     """A digest from the JSON text of one. Raises TypeError, VerificationError."""
     if not isinstance(value, str):
-        raise TypeError("a digest is a text")
+        raise TypeError("a digest is a string")
     return Digest.parse(value)
 
 

@@ -164,8 +164,8 @@ class _Builder:
                     self.problem(
                         "yaml-syntax",
                         _mark(event),
-                        "a second document begins here",
-                        "keep one document in one file; remove the '---'",
+                        "a second YAML document begins here",
+                        "keep one document per file; remove the '---'",
                     )
                     return None
                 seen = True
@@ -182,7 +182,7 @@ class _Builder:
     def syntax(self, error: yaml.MarkedYAMLError, text: str) -> None:
         """Write down what the parser could not read."""
         mark = error.problem_mark or error.context_mark or _At(0, 0)
-        said = error.problem or error.context or "this cannot be read"
+        said = error.problem or error.context or "invalid YAML"
         context = f", {error.context}" if error.context and error.context != said else ""
         lines = text.splitlines()
         line = lines[mark.line] if mark.line < len(lines) else ""
@@ -219,8 +219,8 @@ class _Builder:
                 self.problem(
                     "yaml-duplicate-key",
                     mark,
-                    f"the key '{_short(key)}' stands here again, after line {self.positions[inner][0]}",
-                    "merge the two, or remove one",
+                    f"duplicate key '{_short(key)}'; it was first set in line {self.positions[inner][0]}",
+                    "merge the two values, or remove one",
                 )
             else:
                 self.positions[inner] = (mark.line + 1, mark.column + 1)
@@ -238,7 +238,7 @@ class _Builder:
                     "yaml-alias",
                     _mark(event),
                     "merge keys ('<<') are not supported",
-                    "write the keys out, or move what is shared into a recipe and include it",
+                    "write the keys out, or move the shared keys into a recipe and include it",
                 )
                 return None
             return str(event.value)
@@ -248,7 +248,7 @@ class _Builder:
         self.problem(
             "yaml-key",
             _mark(event),
-            "a key must be text, and here a list or mapping stands in its place",
+            "a key must be text, not a list or mapping",
             "put the value in double quotes if it begins with '{{'",
         )
         self._value(event, events, (*path, ""), depth + 1)
@@ -353,7 +353,7 @@ def _too_large(name: str) -> RecipeError:
         "yaml-too-large",
         f"the document is larger than {SIZE_LIMIT >> 20} MiB",
         place=name,
-        hint="move long texts into files of their own and name them with 'source' or 'template'",
+        hint="move long texts into separate files and refer to them with 'source' or 'template'",
     )
 
 
@@ -361,9 +361,9 @@ def _syntax_hint(said: str, line: str) -> str:
     if "\t" in line[: len(line) - len(line.lstrip())] or "'\\t'" in said:
         return "indent with spaces, never with tabs"
     if "mapping values are not allowed" in said:
-        return "text that holds ': ' needs quotes, and keys of one mapping begin in the same column"
+        return "put text that contains ': ' in quotes; indent all keys of a mapping equally"
     if "cannot start any token" in said:
         return "text that begins with '@', '`' or '%' needs quotes"
     if "{{" in line:
         return "a value that begins with '{{' needs double quotes"
-    return "look at the quotes, brackets and indentation here and on the lines above"
+    return "check the quotes, brackets and indentation here and on the lines above"

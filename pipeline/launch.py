@@ -143,8 +143,8 @@ def _older(plan: SmokePlan, folder: Path, store: Store) -> Image:
     if not there:
         raise UsageError(
             "upgrade-from-missing",
-            f"there is no image in {path}, from which upgrading is to be tested",
-            hint="put a layout of the older version there, or remove smoke.upgrade_from",
+            f"the older image for the upgrade test was not found: '{path}'",
+            hint="put an OCI layout of the older version there, or remove smoke.upgrade_from",
         )
     return adopt_layout(path, store=store)
 
@@ -292,7 +292,9 @@ def _binding(mount: Mounted, number: int, store: Store) -> Binding:
         return Binding(_volume_folder(mount, number, store), mount.path, read_only=mount.read_only, begun=True)
     source = Path(mount.source).absolute()
     if not source.exists():
-        raise UsageError("file-missing", f"there is no {source} to show at {mount.path}", hint="check the path")
+        raise UsageError(
+            "file-missing", f"the bind mount source '{source}' for '{mount.path}' does not exist", hint="check the path"
+        )
     return Binding(source, mount.path, read_only=mount.read_only)
 
 

@@ -142,8 +142,8 @@ def start(
     if program is None:
         raise EnvironmentLacking(
             "program-missing",
-            f"'{words[0]}' is not installed",
-            hint="run ci/setup, or install it yourself; `relbuild doctor` lists what is needed",
+            f"the program '{words[0]}' was not found in PATH",
+            hint="install it (ci/setup installs all); `relbuild doctor` lists the requirements",
         )
     return subprocess.Popen(
         [str(program), *words[1:]],

@@ -132,9 +132,9 @@ def refuse_edited(folder: Path, image: Digest, store: Store) -> None:
         if not store.sealed(_named(name, image, _read(folder / name, SBOM_LIMIT)), seals.get(name).text("")):
             raise PublicationRefused(
                 "gate-report-edited",
-                f"{name} does not carry this store's seal: it was edited, or is from another image or machine",
+                f"the seal of {name} does not match this store: it was edited, or belongs to another image or machine",
                 place=str(folder / name),
-                hint="build the image again, on this machine: what is the same is not made again",
+                hint="build the image again on this machine; unchanged layers are reused",
             )
 
 
@@ -214,7 +214,7 @@ def read_sources(folder: Path, store: Store) -> tuple[SourceFile, ...]:
             "sources-missing",
             f"no source packages were fetched for the image of {folder}",
             place=str(folder),
-            hint="build it with --with-sources; what is the same is not made again",
+            hint="build it with --with-sources; unchanged layers are reused",
         )
     found = []
     for one in Reader.parse(_read(folder / SOURCES, RECORD_LIMIT), SOURCES).items():
@@ -222,9 +222,9 @@ def read_sources(folder: Path, store: Store) -> tuple[SourceFile, ...]:
         if not store.sound(digest):
             raise UsageError(
                 "sources-missing",
-                f"{one.get('name').text()} is not in the store any more",
+                f"the source package {one.get('name').text()} is no longer in the store",
                 place=str(folder),
-                hint="build the image with --with-sources again, which fetches it",
+                hint="build the image again with --with-sources, which fetches it",
             )
         found.append(SourceFile(one.get("name").text(), digest, one.get("size").number(), store.blob(digest)))
     return tuple(found)
@@ -248,7 +248,7 @@ def refuse_another(folder: Path, image: Digest) -> None:
     if bill.digest != image:
         raise VerificationError(
             "report-of-another-image",
-            f"the report is about {bill.digest}, the layout holds {image}",
+            f"the report describes image {bill.digest}, but the layout holds {image}",
             place=str(folder),
             hint="build the image again with `relbuild build`",
         )
@@ -261,7 +261,7 @@ def _read(path: Path, limit: int) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             "report-missing",
-            f"there is no {path.name} in {path.parent}: the image was not built here, or by an older relbuild",
+            f"'{path.name}' not found in '{path.parent}': the image was built elsewhere, or by an older relbuild",
             place=str(path.parent),
             hint="build it with `relbuild build`, which writes its report beside the layout",
         ) from None

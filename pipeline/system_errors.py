@@ -31,54 +31,60 @@ class _Answer:
 
 _FULL = _Answer(
     "disk-full",
-    "no space is left",
-    "free some with `relbuild store gc`, or name another place with --store and --output",
+    "the disk is full",
+    "free space with `relbuild store gc`, or choose other directories with --store and --output",
 )
 _REFUSED = _Answer(
     "no-permission",
-    "the system refused",
-    "run `relbuild doctor` to see what this user may not do, or name folders that it may write",
+    "permission denied by the operating system",
+    "run `relbuild doctor` to see which permissions this user lacks, or choose writable directories",
 )
 _DEFECTIVE = _Answer(
     "disk-error",
-    "the disk or its file system failed",
-    "look at the kernel's log (`dmesg`); on a sound disk, `relbuild store fsck` finds what was damaged",
+    "disk or file system error",
+    "check the kernel log (`dmesg`); once the disk is sound, `relbuild store fsck` finds damaged files",
 )
-_FILES = _Answer("too-many-open-files", "no more files can be opened", "raise the limit: `ulimit -n 4096`")
-_MEMORY = _Answer("out-of-memory", "memory ran out", "give it more memory, or fewer jobs at once (--jobs)")
+_FILES = _Answer("too-many-open-files", "too many open files", "raise the limit: `ulimit -n 4096`")
+_MEMORY = _Answer("out-of-memory", "out of memory", "provide more memory, or run fewer jobs at once (--jobs)")
 _PROCESSES = _Answer(
     "too-many-processes",
-    "no more processes or threads can be started",
-    "raise the limit (`ulimit -u`, or the control group's pids.max), or give it fewer jobs at once (--jobs)",
+    "cannot start more processes or threads",
+    "raise the limit (`ulimit -u`, or the control group's pids.max), or run fewer jobs at once (--jobs)",
 )
-_NOT_A_FOLDER = _Answer("not-a-directory", "a directory is wanted here", "check the path", UsageError)
-_LOOP = _Answer("path-unusable", "this path cannot be used", "check the path", UsageError)
+_NOT_A_FOLDER = _Answer("not-a-directory", "not a directory", "check the path", UsageError)
+_LOOP = _Answer("path-unusable", "path unusable", "check the path", UsageError)
 
 _ANSWERS: Mapping[int, _Answer] = {
     errno.ENOSPC: _FULL,
-    errno.EDQUOT: _Answer("disk-full", "the quota is used up", _FULL.hint),
-    errno.EFBIG: _Answer("disk-full", "the file is larger than may be", "see `ulimit -f`, or name another file system"),
+    errno.EDQUOT: _Answer("disk-full", "the disk quota is exhausted", _FULL.hint),
+    errno.EFBIG: _Answer(
+        "disk-full", "the file exceeds the size limit", "see `ulimit -f`, or name another file system"
+    ),
     errno.EACCES: _REFUSED,
     errno.EPERM: _REFUSED,
     errno.EROFS: _Answer(
-        "read-only", "the file system is read-only", "mount it writable, or name another with --store and --output"
+        "read-only",
+        "the file system is read-only",
+        "mount it writable, or choose other directories with --store and --output",
     ),
     errno.EIO: _DEFECTIVE,
     errno.EUCLEAN: _DEFECTIVE,
     errno.ENXIO: _DEFECTIVE,
     errno.ENODEV: _DEFECTIVE,
     errno.EREMOTEIO: _DEFECTIVE,
-    errno.ESTALE: _Answer("disk-error", "the file server forgot this file", "mount it again, then run it again"),
+    errno.ESTALE: _Answer(
+        "disk-error", "stale file handle of a network file system", "remount it, then run the command again"
+    ),
     errno.EMFILE: _FILES,
     errno.ENFILE: _FILES,
     errno.ENOMEM: _MEMORY,
     errno.EAGAIN: _PROCESSES,
-    errno.ENOENT: _Answer("file-missing", "there is no such file or directory", "check the path", UsageError),
+    errno.ENOENT: _Answer("file-missing", "file or directory not found", "check the path", UsageError),
     errno.ENOTDIR: _NOT_A_FOLDER,
     errno.EEXIST: _Answer(
-        "file-in-the-way", "something stands here already", "name another path, or move it away", UsageError
+        "file-in-the-way", "the path already exists", "choose another path, or move the file away", UsageError
     ),
-    errno.EISDIR: _Answer("is-a-directory", "a file is wanted here", "check the path", UsageError),
+    errno.EISDIR: _Answer("is-a-directory", "this is a directory, not a file", "check the path", UsageError),
     errno.ELOOP: _LOOP,
     errno.ENAMETOOLONG: _LOOP,
 }
@@ -109,9 +115,9 @@ def _of_system(error: OSError) -> RelbuildError:
         name = f" ({errno.errorcode[number]})" if number is not None and number in errno.errorcode else ""
         return EnvironmentLacking(
             "system-error",
-            f"the operating system refused: {said}{name}",
+            f"operating system error: {said}{name}",
             place=where,
-            hint="run `relbuild doctor` to see what this machine lacks, and the command again",
+            hint="run `relbuild doctor` to see what this machine lacks, then run the command again",
         )
     return answer.kind(answer.code, f"{answer.message}: {error.strerror}", place=where, hint=answer.hint)
 

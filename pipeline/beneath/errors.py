@@ -39,24 +39,24 @@ class Escape(OSError):
         if not self.link:
             return "move the file into that folder"
         if self.target.startswith("/"):
-            return "put the file itself there; a link has to be relative, and to stay in the folder"
-        return "put the file itself there, or link to one in the folder"
+            return "copy the file there; a link must be relative and stay in the folder"
+        return "copy the file there, or link to one in the folder"
 
 
 class NotRegular(OSError):
     """A path that is opened as a file and is not a regular file."""
 
     def __init__(self, path: Path, mode: int) -> None:
-        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+        kind = _KINDS.get(stat.S_IFMT(mode), "not a regular file")
         code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        super().__init__(code, f"it is {kind}, and a file is wanted", str(path))
+        super().__init__(code, f"it is {kind}, not a file", str(path))
 
 
 class LinkRefused(OSError):
     """A link stands where none is expected."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(errno.ELOOP, "a link stands where none is expected", str(path))
+        super().__init__(errno.ELOOP, "a symbolic link is not allowed here", str(path))
 
 
 class TooLarge(OSError):

@@ -109,7 +109,7 @@ def open_below(top: int, folder: Path, name: str, flags: int) -> int:
     # The kernel refused: walked once more, to say which link it was. What passes here was exchanged meanwhile, or is a
     # link of /proc, and stays refused.
     os.close(_walk(top, folder, name, LOOK))
-    raise Escape(folder, name, name, "another place with each look")
+    raise Escape(folder, name, name, "a target that changes between lookups")
 
 
 # --- by hand -------------------------------------------------------------------------------------

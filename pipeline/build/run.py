@@ -144,7 +144,7 @@ def build_parent(order: Order, workshop: Workshop) -> ParentImage | None:
                 "parent-failed",
                 f"'{recipe.parent.name}', which '{recipe.name}' is built from, did not pass its tests",
                 place=str(recipe.parent.path),
-                hint=f"see {built.report_folder}/; `relbuild build {recipe.parent.path.name} --retest` asks again",
+                hint=f"see {built.report_folder}/; `relbuild build {recipe.parent.path.name} --retest` repeats it",
             )
     return as_parent(
         made.image,

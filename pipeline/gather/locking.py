@@ -131,7 +131,7 @@ def plan_lock(order: Order, workshop: Workshop, parent: ParentImage | None) -> L
     section = lock.section(platform.name, arch) if lock else None
     keys = load_keys(platform, arch, variables=workshop.environment, store=workshop.store, offline=workshop.offline)
     now = inputs(recipe, platform, arch, keys, parent=parent.config if parent else None)
-    why = stale(section, now) if section else ("there is no lock for this platform and architecture",)
+    why = stale(section, now) if section else ("no lock for this platform and architecture",)
     action = decide(section, why, order.mode, path)
     for warning in other_versions(section) if section is not None and action is Action.USE else ():
         workshop.progress.warn(f"{path.name}: {warning}")
@@ -195,7 +195,7 @@ def steadily(plan: LockPlan, obtain: Callable[[], T]) -> T:
     except RelbuildError as error:
         if not plan.resolves or not plan.offer.changed(error):
             raise
-        plan.offer.workshop.progress.warn("the repositories changed while they were read, and are read again")
+        plan.offer.workshop.progress.warn("the repositories changed while they were read; reading them again")
     try:
         return obtain()
     except RelbuildError as error:
@@ -241,7 +241,7 @@ def keep_lock(
     if wrote and mode is Mode.LOCKED:
         raise ResolutionError(
             "lock-stale",
-            "the lock lacks account numbers that the packages need",
+            "the lock has no numeric IDs for accounts that the packages need",
             place=str(plan.path),
             hint="run `relbuild lock` and commit the result",
         )
@@ -283,9 +283,9 @@ def choose_architecture(recipe: Recipe, platform: Platform, order: Order) -> str
     if len(wanted) != 1:
         raise UsageError(
             "architectures-several",
-            f"this version builds one architecture at a time, and {len(wanted)} are asked for",
+            f"relbuild builds one architecture at a time; the recipe lists {len(wanted)}",
             place=str(order.recipe),
-            hint=f"choose with --arch, one of {', '.join(wanted)}",
+            hint=f"choose one with --arch: {', '.join(wanted)}",
         )
     if wanted[0] not in platform.architectures:
         raise UsageError(

@@ -28,9 +28,9 @@ def obtain_sources(locked: Locked, workshop: Workshop) -> tuple[Package, ...]:
     if not platform.sources:
         raise ResolutionError(
             "sources-unknown",
-            f"the platform '{platform.name}' does not say where its source packages are",
+            f"platform '{platform.name}' defines no repositories of source packages",
             place=platform.name,
-            hint="name repositories of source packages under 'sources:' of the platform in repositories.yaml",
+            hint="add them under 'sources:' of the platform in repositories.yaml",
         )
     wanted: dict[str, list[str]] = {}
     for header in locked.all_headers:
@@ -73,7 +73,7 @@ def _no_source(name: str, made: Sequence[str], platform: Platform) -> Problem:
     where = ", ".join(one.id for one in platform.sources)
     return Problem(
         "sources-missing",
-        f"none of the source repositories ({where}) has {name}" if name else "its header names no source package",
+        f"no source repository ({where}) has {name}" if name else "its header names no source package",
         ", ".join(made),
         "add the repository that has it under 'sources:' of the platform, or publish without sources",
     )

@@ -174,9 +174,9 @@ def demand_nevra(nevra: Nevra, package: Package) -> None:
     if nevra != package.nevra:
         raise VerificationError(
             "package-not-as-described",
-            f"the repository says {package.nevra}, the package says {nevra}",
+            f"the repository metadata says {package.nevra}, the package header says {nevra}",
             place=package.location,
-            hint="the repository's metadata is wrong or stale: refresh it, or tell its keeper",
+            hint="the repository metadata is wrong or stale: retry later, or report it to the repository's maintainer",
         )
 
 

@@ -145,8 +145,8 @@ def _from_parent(parent: AccountTable, users: Sequence[User], groups: Sequence[G
     problems = [
         Problem(
             "account-differs",
-            f"the recipe gives the {kind} '{name}' number {number}, and in the parent image it has {has}",
-            hint="leave it out under 'accounts:', or rebuild the parent with that number",
+            f"{kind} '{name}' has ID {number} in the recipe, but {has} in the parent image",
+            hint="remove it from 'accounts:', or rebuild the parent with that ID",
         )
         for kind, name, number, has in wanted
         if has is not None and has != number
@@ -226,9 +226,9 @@ def _numbers(
             problems.append(
                 Problem(
                     "account-number-taken",
-                    f"the {kind}s '{other}' ({wishes[other].source}) and '{name}' ({wish.source}) both want "
-                    f"number {wish.number}",
-                    hint=f"give one of them another number under 'accounts: {kind}s:' in the recipe",
+                    f"the {kind}s '{other}' ({wishes[other].source}) and '{name}' ({wish.source}) both request "
+                    f"ID {wish.number}",
+                    hint=f"give one of them another ID under 'accounts: {kind}s:' in the recipe",
                 )
             )
         taken.setdefault(wish.number, name)
@@ -388,5 +388,5 @@ def changed_numbers(before: AccountTable, passwd: str, group: str) -> tuple[str,
             if len(fields) > 2 and _is_number(fields[2]):
                 expected = number_of(fields[0])
                 if expected is not None and expected != int(fields[2]):
-                    found.append(f"{kind} '{fields[0]}' has number {fields[2]} instead of {expected}")
+                    found.append(f"{kind} '{fields[0]}' has ID {fields[2]} instead of {expected}")
     return tuple(found)

@@ -125,7 +125,7 @@ class _Placing:
         """Put one entry where it belongs, if stripping leaves something of its name."""
         self.count += 1
         if self.count > ENTRIES_LIMIT:
-            raise self.wrong("archive-too-large", f"it holds more than {ENTRIES_LIMIT} entries")
+            raise self.wrong("archive-too-large", f"it has more than {ENTRIES_LIMIT} entries")
         header = member.header
         path = self._stripped(header.path)
         if not path:
@@ -145,29 +145,25 @@ class _Placing:
             self.folder(path[:-1])
             target = (header.symlink or b"").decode(errors="surrogateescape")
             if not 0 < len(header.symlink or b"") < PATH_LIMIT:
-                raise self.wrong(
-                    "archive-unsafe", f"the link '{_shown(header)}' leads to nothing or has too long a target"
-                )
+                raise self.wrong("archive-unsafe", f"the symlink '{_shown(header)}' has an empty or too long target")
             self.root.symlink(self._whole(path), target, uid=self.uid, gid=self.gid, mtime=self.mtime)
             self.links[path] = target
         else:
-            raise self.wrong(
-                "archive-unsafe", f"'{_shown(header)}' is no file, directory or link, but a device or the like"
-            )
+            raise self.wrong("archive-unsafe", f"'{_shown(header)}' is not a file, directory or link")
 
     def finish(self) -> None:
         """Look at what can be judged only now: where links lead, and that there is anything."""
         for path, target in self.links.items():
             why = self._leads_out(path, target)
             if why:
-                raise self.wrong("archive-unsafe", f"the link '{'/'.join(path)}' → '{target}' {why}")
+                raise self.wrong("archive-unsafe", f"the symlink '{'/'.join(path)}' → '{target}' {why}")
         if not (self.files or self.links or len(self.folders) > 1):
             raise self.wrong(
                 "archive-empty",
-                f"'strip: {self.archive.strip}' leaves nothing of it"
+                f"nothing remains of it after 'strip: {self.archive.strip}'"
                 if self.archive.strip and self.count
-                else "nothing is in it",
-                "look at its names with `tar -t`, and correct 'strip'" if self.archive.strip else None,
+                else "it is empty",
+                "list its names with `tar -t`, and correct 'strip'" if self.archive.strip else None,
             )
 
     def folder(self, path: tuple[str, ...]) -> None:
@@ -190,7 +186,7 @@ class _Placing:
             )
         elif not stat.S_ISDIR(found.st_mode):
             raise self.wrong(
-                "archive-unsafe", f"'{whole}' would be a directory, and is none in the image or the archive"
+                "archive-unsafe", f"'{whole}' must be a directory, but is not one in the image or the archive"
             )
         self.folders.add(path)
 
@@ -199,7 +195,7 @@ class _Placing:
         if names is None:
             raise self.wrong(
                 "archive-unsafe",
-                f"'{_shown(member.header)}' is a hard link to what is no file of the archive before it",
+                f"'{_shown(member.header)}' is a hard link whose target does not precede it in the archive",
             )
         self.folder(path[:-1])
         if member.header.size > 0:
@@ -230,7 +226,7 @@ class _Placing:
         """The content of a file, holes filled with zeros, within what is left of the bound."""
         size, at = member.header.size, 0
         if size > self.left:
-            raise self.wrong("archive-too-large", f"its files have more than {CONTENT_LIMIT >> 30} GiB")
+            raise self.wrong("archive-too-large", f"its files exceed {CONTENT_LIMIT >> 30} GiB")
         for offset, block in member.blocks():
             if offset < at or offset + len(block) > size:
                 raise self.wrong("archive-malformed", f"'{_shown(member.header)}' has content beyond its size")
@@ -252,7 +248,7 @@ class _Placing:
         parts = [part for part in text.split("/") if part not in ("", ".")]
         shown = name.decode(errors="replace")
         if text.startswith("/") or ".." in parts:
-            raise self.wrong("archive-unsafe", f"the name '{shown}' leads out of it")
+            raise self.wrong("archive-unsafe", f"the name '{shown}' leads out of the archive")
         try:
             split_path(f"{self.file.path}/{'/'.join(parts)}" if parts else self.file.path)
         except BuildError as error:
@@ -261,7 +257,7 @@ class _Placing:
 
     def _demand_new(self, path: tuple[str, ...]) -> None:
         if path in self.files or path in self.links:
-            raise self.wrong("archive-malformed", f"'{'/'.join(path)}' is in it twice")
+            raise self.wrong("archive-malformed", f"'{'/'.join(path)}' appears twice")
 
     def _leads_out(self, path: tuple[str, ...], target: str) -> str:
         """Return the reason to refuse a symlink, "" if there is none.
@@ -270,7 +266,7 @@ class _Placing:
         """
         done, ahead, followed = list(path[:-1]), target.split("/")[::-1], 0
         if target.startswith("/"):
-            return "is absolute: it must lead to something in the archive"
+            return "is absolute; it must point inside the archive"
         while ahead:
             part = ahead.pop()
             if part in ("", "."):
@@ -286,7 +282,7 @@ class _Placing:
                 continue
             followed += 1
             if followed > _LINKS_LIMIT:
-                return f"leads over more than {_LINKS_LIMIT} links"
+                return f"follows more than {_LINKS_LIMIT} links"
             ahead += further.split("/")[::-1]
         return ""
 

@@ -120,12 +120,12 @@ def _read_source(given: Given, plan: FilePlan) -> bytes:
             "source-too-large",
             f"{path} has more than {FILE_LIMIT} bytes",
             place=plan.place,
-            hint="put it into a package",
+            hint="ship it in a package instead",
         ) from error
     except (FileNotFoundError, NotADirectoryError, NotRegular) as error:
         raise RecipeError(
             "source-missing",
-            f"{plan.path} is to be made from {path}, which is no file: {error.strerror}",
+            f"the source '{path}' of {plan.path} cannot be read: {error.strerror}",
             place=plan.place,
-            hint="correct `source:`; it is relative to the recipe",
+            hint="correct 'source:'; it is relative to the recipe",
         ) from error

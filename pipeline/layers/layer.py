@@ -162,7 +162,7 @@ def _assemble(segments: Sequence[Segment], blob: BlobWriter, store: Store) -> tu
             store.verify(segment.digest)  # Removes the damaged one and says so.
         raise
     if size != expected:
-        raise VerificationError("layer-malformed", f"segments hold {size} bytes of tar, not {expected}")
+        raise VerificationError("layer-malformed", f"layer segments have {size} bytes of tar, not {expected}")
     return DiffId(found.hexdigest()), size
 
 

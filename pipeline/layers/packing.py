@@ -188,7 +188,9 @@ class _Changes:
         for item in items:
             path = f"{folder}/{item.name}" if folder else item.name
             if item.name.startswith(WHITEOUT):
-                raise BuildError("unsafe-path", f"/{path} would mean a deletion in a layer", place=f"/{path}")
+                raise BuildError(
+                    "unsafe-path", f"/{path} is a whiteout name, which marks a deletion in a layer", place=f"/{path}"
+                )
             self._item(path, item, hidden)
 
     def _item(self, path: str, item: os.DirEntry[str], hidden: bool) -> None:
@@ -201,7 +203,7 @@ class _Changes:
             return
         kind = kind_of(status.st_mode)
         if kind is None or kind in (Kind.CHARACTER, Kind.BLOCK):
-            raise BuildError("device-node", f"/{path} is a device node, which an image cannot hold")
+            raise BuildError("device-node", f"/{path} is a device node; images cannot contain those")
         entry = Entry(
             path=path,
             kind=kind,

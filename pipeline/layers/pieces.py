@@ -43,7 +43,9 @@ class PieceWriter:
             for data in content:
                 self.write(data)
             if self.size - before != entry.size:
-                raise ValueError(f"{entry.path}: {self.size - before} bytes came, {entry.size} were announced")
+                raise ValueError(
+                    f"{entry.path}: the header announced {entry.size} bytes, {self.size - before} followed"
+                )
             self.write(padding(entry.size))
 
     def write(self, data: bytes) -> None:

@@ -30,7 +30,7 @@ def run_step(step: Step, session: BuildSession, bound: Path, build_time: int) ->
     if step.expand and "%" in step.body:
         raise BuildError(
             "scriptlet-macros",
-            f"{step.label} asks for macros to be expanded at installation, which depends on the machine",
+            f"{step.label} requires macro expansion at installation (-e), which depends on the build machine",
             place=step.package,
             hint="leave the package out with 'exclude', or ask its maintainer to drop -e from the scriptlet",
         )
@@ -59,15 +59,15 @@ def run_step(step: Step, session: BuildSession, bound: Path, build_time: int) ->
         if ended.timed_out:
             what = f"ran longer than {SCRIPT_SECONDS:.0f} s"
         elif ended.out_of_memory:
-            what = "needed more memory than the sandbox gives scripts"
+            what = "exceeded the sandbox's memory limit for scripts"
         elif ended.out_of_disk:
-            what = "wrote more than the sandbox gives scripts"
+            what = "exceeded the sandbox's disk limit for scripts"
         raise BuildError(
             "scriptlet-timed-out" if ended.timed_out else "scriptlet-failed",
-            f"{step.label} {what}" + (f": {said}" if said else " and said nothing"),
+            f"{step.label} {what}" + (f": {said}" if said else " without output"),
             place=step.package,
-            hint="every scriptlet must succeed; leave the package out with 'exclude', pin another version with "
-            "'pins', or give the scriptlet what it lacks by adding a package",
+            hint="every scriptlet must succeed; exclude the package with 'exclude', pin another version with "
+            "'pins', or add the package that the scriptlet needs",
         )
 
 

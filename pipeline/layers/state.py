@@ -274,8 +274,8 @@ def _check_accounts(session: BuildSession, before: AccountTable) -> dict[tuple[s
     if wrong:
         raise BuildError(
             "scriptlet-renumbers",
-            "scriptlets left accounts with other numbers than the layers below use: " + "; ".join(wrong),
-            hint="state the numbers under 'accounts:' in the recipe",
+            "scriptlets changed the IDs of accounts: " + "; ".join(wrong),
+            hint="set the IDs under 'accounts:' in the recipe",
         )
     numbers: dict[tuple[str, str], int] = {}
     for kind, text in (("user", passwd), ("group", group)):
@@ -345,7 +345,7 @@ def _number(kind: str, name: str, numbers: Mapping[tuple[str, str], int], place:
             "owner-unknown",
             f"the image has no {kind} '{name}'",
             place=place,
-            hint=f"name it under 'accounts: {kind}s:', or add the package that makes it",
+            hint=f"define it under 'accounts: {kind}s:', or add the package that creates it",
         ) from None
 
 
@@ -358,7 +358,7 @@ def _remove(paths: Sequence[str], session: BuildSession, tree: Tree) -> None:
             raise BuildError(
                 "remove-missing",
                 f"'{pattern}' matches nothing in the image",
-                hint="correct or drop it under 'remove:'",
+                hint="correct it or delete it under 'remove:'",
             )
         for path in found:
             session.files.remove(path)

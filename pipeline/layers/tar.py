@@ -223,14 +223,15 @@ def _content(member: ArchiveMember, size: int, name: str) -> Iterator[memoryview
         raise _malformed(name, str(error)) from None
     if at != size:
         raise _malformed(
-            name, f"/{member.header.path.decode(errors='replace')} has not the {size} bytes that it should"
+            name,
+            f"/{member.header.path.decode(errors='replace')} does not have the {size} bytes that its header announces",
         )
 
 
 def _entry(header: ArchiveHeader, name: str) -> Entry:
     kind = Kind.HARDLINK if header.hardlink is not None else _KINDS.get(stat.S_IFMT(header.mode))
     if kind is None or (wrong := _refused(header)):
-        why = wrong if kind else "is of no known type"
+        why = wrong if kind else "is of an unknown type"
         raise _malformed(name, f"'{header.path.decode(errors='replace')}' {why}")
     link = _text(header.hardlink or header.symlink or b"")
     where, kind = _place(header.path, kind)
@@ -255,9 +256,9 @@ def _refused(header: ArchiveHeader) -> str:
         # implementations." A kilobyte of them can stand for any size.
         return "is a sparse file"
     if header.ruled:
-        return "has an access control list in a form that image tools do not read"
+        return "has an access control list in a format that image tools do not read"
     if not (0 <= header.uid <= OWNER_LIMIT and 0 <= header.gid <= OWNER_LIMIT):
-        return f"has the owner {header.uid}:{header.gid}, which cannot be"
+        return f"has an invalid owner {header.uid}:{header.gid}"
     if header.size < 0:
         return "has a negative size"
     if header.xattrs and sum(len(key) + len(value) for key, value in header.xattrs) > XATTRS_LIMIT:
@@ -276,7 +277,7 @@ def _place(path: bytes, kind: Kind) -> tuple[str, Kind]:
     if last == ".wh..wh..opq":
         return _relative(parent), Kind.OPAQUE
     if last == ".wh.":
-        raise VerificationError("layer-malformed", f"'{text}' is a whiteout of nothing")
+        raise VerificationError("layer-malformed", f"'{text}' is a whiteout without a name")
     if last.startswith(".wh."):
         return _relative(f"{parent}/{last[4:]}" if parent else last[4:]), Kind.WHITEOUT
     return _relative(text), kind
@@ -288,4 +289,4 @@ def _relative(path: str) -> str:
 
 
 def _malformed(name: str, why: str) -> VerificationError:
-    return VerificationError("layer-malformed", f"{name} is no layer that can be read: {why}", place=name)
+    return VerificationError("layer-malformed", f"layer '{name}' cannot be read: {why}", place=name)

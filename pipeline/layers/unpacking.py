@@ -62,7 +62,7 @@ def unpack(layer: Layer, *, store: Store, progress: Progress = QUIET) -> Path:
                 raise EnvironmentLacking(
                     "root-needed",
                     f"a layer cannot be unpacked with its owners: {error}",
-                    hint="run relbuild as root, or in a user namespace",
+                    hint="run relbuild as root, or as a user with subordinate IDs",
                 ) from error
             return store.keep_tree(made, layer.diff_id, content) / ROOT
 
@@ -143,7 +143,7 @@ def _extract(pieces: Iterator[bytes], root: Path, name: str) -> dict[str, str]:
         extraction.open[""] = handle
         for count, member in enumerate(read_tar(pieces, name)):
             if count >= ENTRIES_LIMIT:
-                raise VerificationError("layer-malformed", f"layer '{name}' holds more than {ENTRIES_LIMIT} entries")
+                raise VerificationError("layer-malformed", f"layer '{name}' has more than {ENTRIES_LIMIT} entries")
             extraction.place(member)
         extraction.finish()
         return extraction.content
@@ -170,7 +170,7 @@ class _Extraction:
         try:
             self._place(entry, member)
         except FileExistsError:
-            raise self._malformed(f"/{entry.path} is in it twice") from None
+            raise self._malformed(f"/{entry.path} appears twice") from None
 
     def _place(self, entry: Entry, member: Member) -> None:
         if entry.kind is Kind.OPAQUE:
@@ -179,7 +179,7 @@ class _Extraction:
             return
         if entry.path == "":
             if entry.kind is not Kind.DIRECTORY:
-                raise self._malformed("its root is no directory")
+                raise self._malformed("its root is not a directory")
             self.directories[""] = entry
             return
         parent, _, last = entry.path.rpartition("/")
@@ -207,7 +207,7 @@ class _Extraction:
             case Kind.CHARACTER | Kind.BLOCK | Kind.OPAQUE:
                 raise BuildError(
                     "device-node",
-                    f"/{entry.path} in layer '{self.name}' is a device node, which is never unpacked",
+                    f"/{entry.path} in layer '{self.name}' is a device node; relbuild does not unpack those",
                     place=f"/{entry.path}",
                 )
             case other:
@@ -234,7 +234,7 @@ class _Extraction:
             self.open.move_to_end(path)
             return handle
         if path not in self.directories:
-            raise self._malformed(f"/{path} is used as a directory and is none of the layer")
+            raise self._malformed(f"/{path} is used as a directory, but is not a directory of the layer")
         parent, _, last = path.rpartition("/")
         handle = os.open(last, _DIRECTORY, dir_fd=self._folder(parent))
         if len(self.open) >= _OPEN_LIMIT:
@@ -256,7 +256,7 @@ class _Extraction:
 
     def _link(self, entry: Entry, last: str, folder: int) -> None:
         if entry.link not in self.files:
-            raise self._malformed(f"/{entry.path} is a hard link to /{entry.link}, which is no file of the layer")
+            raise self._malformed(f"/{entry.path} is a hard link to /{entry.link}, which is not a file of the layer")
         parent, _, name = entry.link.rpartition("/")
         here = os.dup(folder)  # Opening the other may close this one.
         try:

@@ -75,11 +75,11 @@ class _Child:
             if "failed" in told:
                 raise _Failed(told["failed"])
             if "stopped" in told:
-                raise Stopped(f"takes more than {MEMORY >> 20} MiB of memory")
+                raise Stopped(f"needs more than {MEMORY >> 20} MiB of memory")
             if "ask" not in told or answer is None:
                 break
             self._send({"answer": answer(told["ask"])}, b"", until)
-        raise Stopped("asks for too much")
+        raise Stopped("makes more than {ASKED_LIMIT} requests")
 
     def _start(self, until: float) -> None:
         try:
@@ -107,8 +107,8 @@ class _Child:
         status = self._process.wait()
         self.forget()
         if status == -signal.SIGXCPU:
-            return f"takes more than {PROCESSOR_TIME} s of processor time"
-        return f"ended its process with {signal.Signals(-status).name if status < 0 else f'status {status}'}"
+            return f"needs more than {PROCESSOR_TIME} s of processor time"
+        return f"crashed its process with {signal.Signals(-status).name if status < 0 else f'status {status}'}"
 
     def forget(self) -> None:
         """Close this end of its pipes."""
@@ -185,8 +185,8 @@ def call(module: str, request: object, *, body: bytes = b"", answer: Answer | No
             ended = child.stop()
             raise EnvironmentLacking(
                 "child-failed",
-                f"the process for what runs with limits cannot work: {str(failed) or ended}",
-                hint="what it says is about this machine or this installation, and about no recipe",
+                f"the resource-limited child process failed: {str(failed) or ended}",
+                hint="the cause is this machine or this installation, not a recipe",
             ) from None
         except BaseException:
             # Interrupted in the middle: what it says next would be taken for another answer.
@@ -216,7 +216,7 @@ def _running() -> _Child:
     except OSError as error:
         raise EnvironmentLacking(
             "child-failed",
-            f"no process can be started for what runs with limits: {error.strerror}",
+            f"the resource-limited child process cannot be started: {error.strerror}",
             hint="raise the limit on processes or memory",
         ) from error
     return _children[0]

@@ -107,7 +107,7 @@ def write_database(folder: Path, records: Sequence[DatabaseRecord]) -> None:
             _settle(database, len(records))
         except sqlite3.Error as error:
             _demand_written(str(error), database)
-            raise BuildError("rpm-database", f"SQLite cannot read what rpm wrote into {database}: {error}") from error
+            raise BuildError("rpm-database", f"SQLite cannot read the RPM database {database}: {error}") from error
     for other in folder.iterdir():
         if other != database:
             other.unlink()
@@ -165,7 +165,7 @@ def _settle(database: Path, expected: int) -> None:
     try:
         (count,) = connection.execute("SELECT count(*) FROM Packages").fetchone()
         if count != expected:
-            raise BuildError("rpm-database", f"rpm took in {count} of {expected} headers")
+            raise BuildError("rpm-database", f"rpm imported {count} of {expected} headers")
         (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
         if mode != "delete":
             # SQLite raises nothing here: it answers which mode stays. One with a log cannot be read in an image.

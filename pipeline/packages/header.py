@@ -69,7 +69,7 @@ def _consistent(path: Path) -> Iterator[None]:
     try:
         yield
     except (rpm.error, ValueError, TypeError, LookupError, OverflowError, SystemError) as error:
-        raise damaged(path, f"its header contradicts itself: {str(error)[:200]}") from error
+        raise damaged(path, f"its header is inconsistent: {str(error)[:200]}") from error
 
 
 def _read(header: rpm.hdr, checksum: Digest) -> PackageHeader:
@@ -100,11 +100,11 @@ def read_source_nevra(path: Path) -> Nevra:
     """Read the NEVRA of the source RPM at `path`.
 
     Its architecture is `src` or `nosrc` as in its file's name; the signature is not looked at. Raises VerificationError
-    `package-damaged`, also if it is no source package.
+    `package-damaged`, also if it is not a source package.
     """
     header = open_header(path)
     if not header[rpm.RPMTAG_SOURCEPACKAGE]:
-        raise damaged(path, "it is no source package")
+        raise damaged(path, "it is not a source package")
     with _consistent(path):
         lacking = header[rpm.RPMTAG_NOSOURCE] or header[rpm.RPMTAG_NOPATCH]
         return replace(_nevra(header), arch=NO_SOURCE_ARCH if lacking else SOURCE_ARCH)

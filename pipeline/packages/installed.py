@@ -101,7 +101,7 @@ def _each(database: bytes, read: Callable[[bytes], T]) -> list[T]:
 def _tags(blob: bytes) -> _Tags:
     count, _size = struct.unpack_from(">II", blob)
     if count > _INDEX_LIMIT:
-        raise ValueError(f"a header with {count} entries")
+        raise ValueError(f"a header has {count} entries")
     tags: dict[int, tuple[int, int, int]] = {}
     start = 8 + 16 * count
     for index in range(count):

@@ -47,7 +47,7 @@ def read_layout(path: Path) -> Layout:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if os.pread(handle, 4, 0) != _LEAD_MAGIC:
-            raise damaged(path, "it is no RPM package")
+            raise damaged(path, "it is not an RPM package")
         header = _LEAD + _size(handle, _LEAD, path)
         header += -header % 8
         size = _size(handle, header, path)
@@ -63,7 +63,7 @@ def damaged(path: Path, why: str) -> VerificationError:
         "package-damaged",
         f"{path.name}: {why}",
         place=str(path),
-        hint="fetch it again; if it stays so, tell the keeper of the repository",
+        hint="download it again; if that does not help, report it to the repository's maintainer",
     )
 
 
@@ -73,7 +73,7 @@ def _introduction(handle: int, offset: int, path: Path) -> tuple[int, int]:
         raise damaged(path, "it ends in the middle of a header")
     magic, entries, stored = _INTRODUCTION.unpack(data)
     if magic != _MAGIC:
-        raise damaged(path, "a header does not begin as one should")
+        raise damaged(path, "a header does not begin with the header magic")
     if entries > ENTRIES_LIMIT or stored > DATA_LIMIT:
         raise damaged(path, f"a header claims {entries} entries and {stored} bytes")
     return entries, stored
@@ -91,11 +91,11 @@ def _check_region(handle: int, offset: int, path: Path) -> None:
         raise damaged(path, "its header is empty")
     tag, kind, where, count = _ENTRY.unpack(first)
     if (tag, kind, count) != (_REGION_TAG, _BINARY, _ENTRY.size) or where != stored - _ENTRY.size:
-        raise damaged(path, "its header has parts that no signature covers")
+        raise damaged(path, "its header has entries that no signature covers")
     data = offset + _INTRODUCTION.size + entries * _ENTRY.size
     trailer = os.pread(handle, _ENTRY.size, data + where)
     if len(trailer) < _ENTRY.size:
         raise damaged(path, "it ends in the middle of its header")
     tag, kind, back, count = _ENTRY.unpack(trailer)
     if (tag, kind, count) != (_REGION_TAG, _BINARY, _ENTRY.size) or -back != entries * _ENTRY.size:
-        raise damaged(path, "its header has parts that no signature covers")
+        raise damaged(path, "its header has entries that no signature covers")

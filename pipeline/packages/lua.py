@@ -42,7 +42,9 @@ def lua_runtime(store: Store) -> Path:
     """
     rpm = find("rpm")
     if rpm is None:
-        raise EnvironmentLacking("rpm-missing", "rpm is not installed", hint="run ci/setup, or install rpm")
+        raise EnvironmentLacking(
+            "rpm-missing", "the program 'rpm' was not found in PATH", hint="run ci/setup, or install rpm"
+        )
     rpm = rpm.resolve()
     objects = _closure(rpm)
     name = identity("lua-runtime", _FORMAT, files=[str(digest_file(path)) for path in (rpm, *objects.values())])

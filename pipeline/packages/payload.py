@@ -77,7 +77,7 @@ def _reader(archive: rpm.archive, member: rpm.file, expected: str | None, path: 
             found.update(piece)
             yield piece
         if expected and found.hexdigest() != expected:
-            raise damaged(path, f"the content of {member.name} is not what the header says")
+            raise damaged(path, f"the content of {member.name} does not match the digest in the header")
 
     return pieces
 
@@ -87,7 +87,7 @@ def _decompressing(handle: int, header: rpm.hdr, path: Path) -> rpm.fd:
     kind = header[rpm.RPMTAG_PAYLOADFORMAT] or "cpio"
     if compressor not in _IO or kind != "cpio":
         raise BuildError(
-            "payload-unsupported", f"{path.name}: a {kind} payload compressed with {compressor} is not known"
+            "payload-unsupported", f"{path.name}: unsupported payload: {kind}, compressed with {compressor}"
         )
     return rpm.fd(handle, "r", _IO[compressor])
 

@@ -27,7 +27,7 @@ from pipeline.packages.library import rpm
 SHA256 = 8
 """OpenPGP's number of the hash (RFC 4880, 9.4), which rpm uses too."""
 
-_SIGNED_HINT = "trust the key that signs this repository, or do not use the package"
+_SIGNED_HINT = "add the key that signs the package to the repository's 'keys', or do not use the package"
 _KEYRING = threading.Lock()
 _SIGNATURE_PACKET = re.compile(r"[Kk]ey ID ([0-9a-fA-F]{8,40})")
 
@@ -68,9 +68,9 @@ def _verified_header(path: Path, transaction: rpm.TransactionSet) -> rpm.hdr:
             ) from error
         raise VerificationError(
             "package-signature-bad",
-            f"{path.name}: the header is not what was signed ({reason})",
+            f"{path.name}: the header's signature is invalid ({reason})",
             place=str(path),
-            hint="fetch it again; if it stays so, tell the keeper of the repository",
+            hint="download it again; if that does not help, report it to the repository's maintainer",
         ) from error
     finally:
         os.close(handle)
@@ -79,14 +79,14 @@ def _verified_header(path: Path, transaction: rpm.TransactionSet) -> rpm.hdr:
 def _verify_payload(path: Path, layout: Layout, header: rpm.hdr) -> None:
     named = header[rpm.RPMTAG_PAYLOADDIGEST]
     if not named or header[rpm.RPMTAG_PAYLOADDIGESTALGO] != SHA256:
-        raise damaged(path, "its header names no sha256 of the payload (it was made by an rpm before 4.14)")
+        raise damaged(path, "its header has no sha256 of the payload (it was built by an rpm older than 4.14)")
     found = hashlib.sha256()
     with path.open("rb") as file:
         file.seek(layout.payload)
         while data := file.read(CHUNK):
             found.update(data)
     if found.hexdigest() != named[0]:
-        raise damaged(path, "the payload is not the one that its header names")
+        raise damaged(path, "the payload does not match the digest in its header")
 
 
 def _key_id(header: rpm.hdr) -> str:

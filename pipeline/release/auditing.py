@@ -130,9 +130,9 @@ def audit(order: AuditOrder, workshop: Workshop) -> Audit:
     if not wanted:
         raise UsageError(
             "architecture-missing",
-            f"{order.subject} is not for {', '.join(order.architectures)}",
+            f"{order.subject} has no image for {', '.join(order.architectures)}",
             place=str(order.subject),
-            hint=f"it is for {', '.join(one.arch for one in every)}",
+            hint=f"available: {', '.join(one.arch for one in every)}",
         )
     platforms = load_platforms(order.repositories)
     bulletins: dict[tuple[str, str], Bulletin] = {}
@@ -197,10 +197,10 @@ def require_below(threshold: Threshold, found: Audit) -> None:
         if not image.heard:
             raise FixesLacking(
                 "advisories-missing",
-                f"no repository of the platform '{image.contents.platform}' has advisories, so nobody can tell whether "
-                f"the image holds {threshold}",
+                f"no repository of the platform '{image.contents.platform}' has advisories, so it is unknown whether "
+                f"fixes are missing ({threshold})",
                 place=found.subject,
-                hint="name a platform whose repositories have updateinfo, or set no threshold",
+                hint="choose a platform whose repositories have updateinfo, or set no threshold",
             )
     beyond = exceeding(threshold, found.missing, found.now)
     if beyond:
@@ -259,7 +259,7 @@ def rpm_architecture(config: ImageConfig) -> str:
         if known == (config.architecture, config.variant):
             return name
     said = "/".join(filter(None, (config.architecture, config.variant)))
-    raise VerificationError("architecture-unknown", f"'{said[:40]}' is no architecture that RPM has a name for")
+    raise VerificationError("architecture-unknown", f"unknown architecture: '{said[:40]}'")
 
 
 def _available(fix: MissingFix, packages: Sequence[ImagePackage], bulletin: Bulletin) -> bool:

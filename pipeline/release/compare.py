@@ -60,8 +60,8 @@ def compare(before: Address | Path, after: Address | Path, workshop: Workshop) -
     if not pairs:
         raise UsageError(
             "platforms-differ",
-            f"the one is for {', '.join(earlier.platforms)}, the other for {', '.join(later.platforms)}",
-            hint="name images by their digests to compare them all the same",
+            f"the images are for different platforms: {', '.join(earlier.platforms)}; {', '.join(later.platforms)}",
+            hint="give their digests to compare them anyway",
         )
     reader = _Reader(workshop)
     images = []
@@ -193,7 +193,7 @@ class _Reader:
         for member in layer_members(layer, store=self._workshop.store):
             if len(entries) >= ENTRIES_LIMIT:
                 raise VerificationError(
-                    "layer-malformed", f"layer '{layer.name}' holds more than {ENTRIES_LIMIT} entries"
+                    "layer-malformed", f"layer '{layer.name}' has more than {ENTRIES_LIMIT} entries"
                 )
             entry = member.entry
             if entry.kind is Kind.FILE:

@@ -88,7 +88,7 @@ def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Di
                 "reference-missing",
                 f"{here.url} has no tag '{tag}'",
                 place=here.url,
-                hint="name another; without a tag, all are copied",
+                hint="choose another tag; without one, all tags are copied",
             )
         by_digest.setdefault(digest, []).append((tag, target.tag or tag))
     return [(digest, tuple(tags)) for digest, tags in sorted(by_digest.items())]
@@ -164,9 +164,9 @@ class _Porter:
             if standing is None or called != tag:
                 raise UsageError(
                     "key-not-private",
-                    f"nobody signed that '{called}' points to {found.held.digest}",
+                    f"no signed statement says that '{called}' points to {found.held.digest}",
                     place=f"{self.there.url}:{called}",
-                    hint="give the private key, or copy a tag to itself, whose signed moves are carried along",
+                    hint="give the private key, or copy to the same tag name, which copies the signed moves",
                 )
             carried.append(standing)
         return carried

@@ -34,8 +34,8 @@ def refuse_name(tag: str) -> None:
     if is_auxiliary(tag) or not TAG.fullmatch(tag):
         raise UsageError(
             "tag-reserved" if is_auxiliary(tag) else "tag-malformed",
-            f"'{tag[:140]}' cannot be a tag that people pull by",
-            hint="take a name like 'stable': letters, digits, _ . and -, not beginning with 'move.' or 'sha256-'",
+            f"'{tag[:140]}' is a reserved tag name",
+            hint="choose a name such as 'stable': letters, digits, _ . and -, not starting with 'move.' or 'sha256-'",
         )
 
 

@@ -67,9 +67,9 @@ def attested_sbom(
             digests = ", ".join(f"{image.config.architecture}: {image.digest}" for image in held.images)
             raise UsageError(
                 "several-images",
-                f"{reference} is an index, and each of its images has an SBOM of its own",
+                f"{reference} is an index; each of its images has its own SBOM",
                 place=str(reference),
-                hint=f"name one of them by digest ({digests})",
+                hint=f"give the digest of one of them ({digests})",
             )
         require_identity(repository, held.manifest, key, identity)
         digest = held.images[0].digest
@@ -81,8 +81,8 @@ def attested_sbom(
             if bad
             else VerificationError(
                 "attestation-missing",
-                f"no SBOM of {digest} is attested",
+                f"{digest} has no SBOM attestation",
                 place=repository.url,
-                hint="publish it with relbuild, or copy it with `relbuild copy`, which carries attestations along",
+                hint="publish it with relbuild, or copy it with `relbuild copy`, which also copies attestations",
             )
         )

@@ -91,9 +91,9 @@ def rollback(
         if to is None and not before:
             raise UsageError(
                 "history-empty",
-                f"'{tag}' has pointed to nothing else before",
+                f"tag '{tag}' has no earlier image",
                 place=repository.url,
-                hint="name a digest with --to; `relbuild history` shows what there is",
+                hint="choose a digest with --to; `relbuild history` lists them",
             )
         target = to or before[0]
         held = verified(repository, target, public, workshop, contents=True, expected=expected).held

@@ -165,7 +165,7 @@ def _evidence(folder: Path, image: Image) -> tuple[bytes, str]:
             "gate-report-missing",
             f"{image.name} {image.digest} has no passing smoke report in {folder}",
             place=str(folder),
-            hint="test it: `relbuild build`, or `relbuild smoke RECIPE` for an image that was built before",
+            hint="test it with `relbuild build`, or `relbuild smoke RECIPE` for an image that is already built",
         ) from None
 
 
@@ -216,8 +216,8 @@ def _refuse_doubles(images: Sequence[Image]) -> None:
         if platforms.count(platform) > 1:
             raise UsageError(
                 "platform-twice",
-                f"{images[0].name} is named twice for {'/'.join(filter(None, platform))}",
-                hint="name one layout for each architecture",
+                f"image '{images[0].name}' was given twice for {'/'.join(filter(None, platform))}",
+                hint="give one layout per architecture",
             )
 
 

@@ -87,7 +87,5 @@ def retest(
 
 def _one(held: Held, repository: Repository) -> Image:
     if len(held.images) != 1:
-        raise VerificationError(
-            "image-missing", f"{held.digest} is an index, and one image is to be tested", place=repository.url
-        )
+        raise VerificationError("image-missing", f"{held.digest} is an index, not a single image", place=repository.url)
     return held.images[0]

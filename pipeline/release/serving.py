@@ -28,9 +28,11 @@ def refuse_untested(path: Path) -> None:
     if image is None or tested != image:
         raise PublicationRefused(
             "gate-not-passed",
-            f"the image in {path} did not pass its tests" if tested is None else f"{path} was not tested as it is now",
+            f"the image in '{path}' did not pass its tests"
+            if tested is None
+            else f"the image in '{path}' was not tested in its current state",
             place=str(report_folder(path)),
-            hint="`relbuild build` tests it; to serve it all the same, for looking into what failed: --untested",
+            hint="test it with `relbuild build`; to serve it anyway, for debugging: --untested",
         )
 
 

@@ -187,10 +187,10 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
                 _bound(len(left) + len(right), LIST_LIMIT, "a list", "items")
                 return [*left, *right]
         if operator == "*" and isinstance(left, str) and isinstance(right, int):
-            _bound(len(left) * right, TEXT_LIMIT, "a text", "characters")
+            _bound(len(left) * right, TEXT_LIMIT, "text", "characters")
             return left * right
         raise TemplateRuntimeError(
-            f"'{operator}' does not work on {_kind(left)} and {_kind(right)}; texts are joined with '~'"
+            f"'{operator}' does not work on {_kind(left)} and {_kind(right)}; join texts with '~'"
         )
 
     def wrap_str_format(self, value: object) -> None:
@@ -207,14 +207,14 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
 def _calculate(name: str, left: int | float, right: int | float) -> object:
     if name == "**" and (abs(right) > 256 or abs(left) >= NUMBER_LIMIT):
-        raise Runaway("a power is larger than is sensible")
+        raise Runaway("a power exceeds the limit (2^256)")
     functions: Mapping[str, Callable[[object, object], object]] = BoundedEnvironment.default_binop_table
     try:
         result = functions[name](left, right)
     except (ZeroDivisionError, OverflowError) as error:
         raise TemplateRuntimeError(f"{left} {name} {right}: {error}") from None
     if _is_number(result) and not -NUMBER_LIMIT < result < NUMBER_LIMIT:
-        raise Runaway("a number is larger than is sensible")
+        raise Runaway("a number exceeds the limit (2^256)")
     return result
 
 
@@ -250,10 +250,10 @@ def _text_of(value: object) -> str:
         return "true" if value else "false"
     if value is None or isinstance(value, dict | list | tuple | set | frozenset) or callable(value):
         raise TemplateRuntimeError(
-            f"{_kind(value)} has no text; join a list, give null a default, or use the filter 'tojson'"
+            f"cannot print {_kind(value)}; join a list, give null a default, or use the filter 'tojson'"
         )
     text = str(value)
-    _bound(len(text), TEXT_LIMIT, "a text", "characters")
+    _bound(len(text), TEXT_LIMIT, "text", "characters")
     return text
 
 
@@ -266,7 +266,7 @@ def _joined(parts: Iterable[str]) -> str:
     kept = []
     for part in parts:
         total += len(part)
-        _bound(total, TEXT_LIMIT, "a text", "characters")
+        _bound(total, TEXT_LIMIT, "text", "characters")
         kept.append(part)
     return "".join(kept)
 
@@ -298,7 +298,7 @@ def _join(values: Iterable[object], separator: str = "", attribute: str | None =
 def _replace(text: object, old: str, new: str) -> str:
     """`'a.b' | replace('.', '-')`."""
     whole = _text_of(text)
-    _bound(len(whole) + whole.count(old) * len(new), TEXT_LIMIT, "a text", "characters")
+    _bound(len(whole) + whole.count(old) * len(new), TEXT_LIMIT, "text", "characters")
     return whole.replace(old, new)
 
 
@@ -309,7 +309,7 @@ def _indent(text: object, width: int = 4, first: bool = False) -> str:
     """
     _bound(width, 100, "an indent", "spaces")
     lines = _text_of(text).split("\n")
-    _bound(len(lines) * width, TEXT_LIMIT, "a text", "characters")
+    _bound(len(lines) * width, TEXT_LIMIT, "text", "characters")
     return ("\n").join(" " * width + line if line and (number or first) else line for number, line in enumerate(lines))
 
 

@@ -43,7 +43,7 @@ def explained(loader: Loader | None, place: str, values: Mapping[str, object]) -
             where = f"{loader.loaded[filename].shown}:{error.lineno}"
         raise RecipeError(
             "template-syntax",
-            f"the template cannot be read: {error.message}",
+            f"invalid template: {error.message}",
             place=where,
             hint=_syntax_hint(str(error.message)),
         ) from None
@@ -51,7 +51,7 @@ def explained(loader: Loader | None, place: str, values: Mapping[str, object]) -
         raise _undefined(error, _where(error, loader, place), values) from None
     except RecursionError as error:
         raise RecipeError(
-            "template-runaway", "the template calls itself without end", place=_where(error, loader, place)
+            "template-runaway", "the template includes or calls itself endlessly", place=_where(error, loader, place)
         ) from None
     except Runaway as error:
         raise RecipeError("template-runaway", str(error), place=_where(error, loader, place)) from None
@@ -64,7 +64,7 @@ def explained(loader: Loader | None, place: str, values: Mapping[str, object]) -
         ) from None
     except SyntaxError as error:  # Of Python, from what Jinja made: too many blocks or brackets in one another.
         raise RecipeError(
-            "template-syntax", f"the template cannot be compiled: {error.msg}", place=place, hint="nest less in it"
+            "template-syntax", f"the template cannot be compiled: {error.msg}", place=place, hint="reduce the nesting"
         ) from None
     except Exception as error:
         # Whatever Python raises in what a template asks for is the template's: there are too many to name them.
@@ -74,10 +74,10 @@ def explained(loader: Loader | None, place: str, values: Mapping[str, object]) -
 
 def _syntax_hint(said: str) -> str:
     if "comment" in said:
-        return "'{#' begins a comment; a shell's ${#name} is written {{ '${#' }}name}"
+        return "'{#' begins a comment; write a shell's ${#name} as {{ '${#' }}name}"
     if "No filter" in said:
-        return f"there are the filters {', '.join(FILTERS)}"
-    return "what is meant as it stands goes between {% raw %} and {% endraw %}"
+        return f"available filters: {', '.join(FILTERS)}"
+    return "put literal text between {% raw %} and {% endraw %}"
 
 
 def _where(error: BaseException, loader: Loader | None, place: str) -> str:
@@ -96,9 +96,9 @@ def _where(error: BaseException, loader: Loader | None, place: str) -> str:
 
 def _not_found(error: TemplateNotFound, loader: Loader | None, place: str) -> RecipeError:
     name = str(error.name or error)
-    hint = loader.hint(name) if loader is not None else "templates are looked for in no folder"
+    hint = loader.hint(name) if loader is not None else "no folder is searched for templates"
     return RecipeError(
-        "template-missing", f"there is no template '{name[:200]}'", place=_where(error, loader, place), hint=hint
+        "template-missing", f"template not found: '{name[:200]}'", place=_where(error, loader, place), hint=hint
     )
 
 
@@ -111,12 +111,12 @@ def _undefined(error: NameMissing, place: str, values: Mapping[str, object]) -> 
     else:
         owner = error.owner
         known = [str(key) for key in owner] if isinstance(owner, Mapping) else []
-        message = f"'{name}' is undefined: nothing of that name is in what it is looked up in"
+        message = f"'{name}' is undefined: the value has no such member"
     near = difflib.get_close_matches(name, known[:_KNOWN_MOST], n=1, cutoff=0.6)
     if near:
         hint = f"did you mean '{near[0]}'?"
     elif known:
-        hint = f"defined are {', '.join(sorted(known)[:12])}{' …' if len(known) > 12 else ''}"
+        hint = f"defined: {', '.join(sorted(known)[:12])}{' …' if len(known) > 12 else ''}"
     else:
         hint = "add it to the recipe's values, or write a default: {{ name | default('…') }}"
     return RecipeError("template-undefined", message, place=place, hint=hint)

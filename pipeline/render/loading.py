@@ -22,7 +22,7 @@ TEMPLATE_LIMIT = 1 << 20
 _KNOWN_MOST = 1000
 """Names of templates among which one like a missing one is looked for."""
 
-_ESCAPE_HINT = "name templates relative to the template folder, without '..'"
+_ESCAPE_HINT = "write the path relative to the template folder, without '..'"
 
 
 class Refused(Exception):
@@ -80,14 +80,14 @@ class FileLoader(Loader):
         """The folder and the file for `name`. Raises Refused `template-escapes`."""
         parts = PurePosixPath(name)
         if not name or parts.is_absolute() or ".." in parts.parts or "\0" in name or "\\" in name:
-            message = f"the template '{name[:200]}' lies outside the template folders"
+            message = f"template '{name[:200]}' is outside the template folders"
             raise Refused(Problem("template-escapes", message, hint=_ESCAPE_HINT))
         for folder in self.folders:
             try:
                 if self._within(folder).has_file(folder / parts):
                     return folder, folder / parts
             except Escape as error:
-                message = f"the template '{name}': {error.strerror}"
+                message = f"template '{name}': {error.strerror}"
                 raise Refused(Problem("template-escapes", message, hint=error.way_out)) from None
         return None
 
@@ -109,7 +109,9 @@ class FileLoader(Loader):
             text = Text(data.decode(), str(path), f"{folder.name}/{path.relative_to(folder).as_posix()}")
         except TooLarge:
             message = f"'{name}' is larger than {TEMPLATE_LIMIT >> 20} MiB"
-            raise Refused(Problem("template-too-large", message, hint="copy it with 'source'")) from None
+            raise Refused(
+                Problem("template-too-large", message, hint="use 'source', which copies the file unchanged")
+            ) from None
         except OSError as error:
             raise Refused(Problem("template-unreadable", f"'{name}' cannot be read: {error.strerror}")) from None
         except UnicodeDecodeError as error:
@@ -122,7 +124,7 @@ class FileLoader(Loader):
     def hint(self, name: str) -> str:
         near = self.suggestions(name)
         folders = ", ".join(f"{folder.name}/" for folder in self.folders)
-        return f"did you mean '{near[0]}'?" if near else f"templates are looked for in {folders or 'no folder'}"
+        return f"did you mean '{near[0]}'?" if near else f"searched folders: {folders or 'none'}"
 
     def suggestions(self, name: str) -> tuple[str, ...]:
         """Names of templates that look like `name`, the nearest first."""

@@ -220,7 +220,10 @@ def _in_child(request: Mapping[str, object], loader: FileLoader | None, place: s
         told = limited.call(CHILD, request, answer=answer if loader is not None else None)
     except limited.Stopped as error:
         raise RecipeError(
-            "template-runaway", f"the template {error}", place=place, hint="look for what doubles or never ends in it"
+            "template-runaway",
+            f"the template {error}",
+            place=place,
+            hint="check its loops and its growing texts and lists",
         ) from None
     assert isinstance(told, dict)
     if "text" in told:

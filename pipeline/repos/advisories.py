@@ -150,7 +150,7 @@ class _Reading:
         """An element begins."""
         self.depth += 1
         if self.depth > _DEPTH:
-            raise self.malformed(f"elements lie more than {_DEPTH} deep in one another")
+            raise self.malformed(f"elements are nested more than {_DEPTH} deep")
         if self.depth == 1 and tag != "updates":
             raise self.malformed(f"it is a <{tag[:80]}>, not <updates>")
         if self.depth == 2:
@@ -196,21 +196,21 @@ class _Reading:
             "metadata-malformed",
             f"'updateinfo' cannot be read: {what}",
             place=f"repository {self.repository}",
-            hint="the repository was indexed badly; tell its keeper",
+            hint="the repository's metadata is invalid; report it to its maintainer",
         )
 
     def notes(self) -> tuple[str, ...]:
         """Sentences about what was not understood."""
         told = [
-            (self.undated, "no date that can be read, which count as old"),
-            (self.odd, "a severity that is no word of updateinfo, which count as having none"),
-            (self.broken, "packages that lack name, version, release or architecture and are passed over"),
+            (self.undated, "an unreadable date, treated as old"),
+            (self.odd, "an unknown severity, treated as none"),
+            (self.broken, "packages without name, version, release or architecture, ignored"),
         ]
         said = [
             f"repository {self.repository}: advisories with {what}: {_listed(names)}" for names, what in told if names
         ]
         if self.nameless:
-            said.append(f"repository {self.repository}: advisories with no id, which are passed over: {self.nameless}")
+            said.append(f"repository {self.repository}: advisories without an id, ignored: {self.nameless}")
         return tuple(said)
 
     def _name_cves(self, *texts: str) -> None:

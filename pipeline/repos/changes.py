@@ -25,5 +25,5 @@ def still_changing(error: RelbuildError) -> EnvironmentLacking:
         "repository-changing",
         f"the repositories changed twice while they were read: {error.problems[0].message}",
         place=error.problems[0].place,
-        hint="run the command again when their keeper has finished, or use a mirror that is switched over as a whole",
+        hint="run the command again when the update has finished, or use a mirror that is updated atomically",
     )

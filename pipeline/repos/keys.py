@@ -88,7 +88,7 @@ def _load(place: str, repository: str, documents: Documents) -> tuple[Key, ...]:
             "key-unreadable",
             f"the key {shown(place)} cannot be read: {error}",
             place=f"repository {repository}",
-            hint="name it by an absolute path, by ~/…, or by a URL",
+            hint="write an absolute path, ~/…, or a URL",
         ) from error
     return read_keys(repository, data, place)
 
@@ -98,15 +98,15 @@ def read_keys(repository: str, data: bytes, name: str) -> tuple[Key, ...]:
     keys = []
     for number, armored in enumerate(_blocks(data)):
         if number >= BLOCKS:
-            why = f"{shown(name)} holds more than {BLOCKS} armored keys"
+            why = f"{shown(name)} has more than {BLOCKS} armored keys"
             raise VerificationError("key-malformed", why, place=f"repository {repository}")
         keys += [Key(repository, fingerprint, armored) for fingerprint in _fingerprints(armored)]
     if not keys:
         raise VerificationError(
             "key-malformed",
-            f"{shown(name)} holds no armored OpenPGP public key",
+            f"{shown(name)} has no armored OpenPGP public key",
             place=f"repository {repository}",
-            hint="the file has to begin with -----BEGIN PGP PUBLIC KEY BLOCK-----",
+            hint="the file must begin with -----BEGIN PGP PUBLIC KEY BLOCK-----",
         )
     return tuple(keys)
 
@@ -160,9 +160,9 @@ def verify_detached(data: bytes, signature: bytes, keys: Sequence[Key], *, name:
     if not keys:
         raise VerificationError(
             "metadata-signature-bad",
-            f"{name} has to be signed, and no key of its repository is known",
+            f"{name} must be signed, but the repository has no keys",
             place=name,
-            hint="name the repository's key under 'keys'",
+            hint="add the repository's key under 'keys'",
         )
     with tempfile.TemporaryDirectory(prefix="relbuild-gpg-") as home:
         folder = Path(home)
@@ -186,7 +186,7 @@ def verify_detached(data: bytes, signature: bytes, keys: Sequence[Key], *, name:
             "metadata-signature-bad",
             f"{name} is not signed by a key of its repository ({'; '.join(detail[-2:]) or 'no verdict'})",
             place=name,
-            hint="check 'keys' of the repository; if they are right, do not use this mirror",
+            hint="check 'keys' of the repository; if they are correct, do not use this mirror",
         )
     return valid[0]
 
@@ -198,4 +198,4 @@ def dearmor(armored: bytes) -> bytes:
         body = lines[lines.index(b"") + 1 : -1]
         return base64.b64decode(b"".join(line for line in body if not line.startswith(b"=")), validate=True)
     except (ValueError, binascii.Error) as error:
-        raise VerificationError("key-malformed", f"an armored key is damaged: {error}") from error
+        raise VerificationError("key-malformed", f"invalid armored key: {error}") from error

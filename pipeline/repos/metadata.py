@@ -60,7 +60,7 @@ def _stored(opened: OpenRepository, record: Record, store: Store, progress: Prog
         label=label,
     )
     if named is None and not _matches(store.blob(digest), record.checksum):
-        raise _mismatch(record, opened.repository.id, "its checksum is another")
+        raise _mismatch(record, opened.repository.id, "its checksum differs")
     return digest
 
 
@@ -80,16 +80,16 @@ def _opened(record: Record, stored: Digest, store: Store, repository: str) -> Di
             if hashed is not None:
                 hashed.update(piece)
         if record.open_size is not None and blob.size != record.open_size:
-            raise _mismatch(record, repository, f"it has {blob.size} bytes inside, not {record.open_size}")
+            raise _mismatch(record, repository, f"it has {blob.size} bytes uncompressed, not {record.open_size}")
         if hashed is not None and record.open_checksum and hashed.hexdigest() != record.open_checksum.hex:
-            raise _mismatch(record, repository, "the checksum of its content is another")
+            raise _mismatch(record, repository, "the checksum of the uncompressed content differs")
         return blob.digest
 
 
 def _mismatch(record: Record, repository: str, what: str) -> VerificationError:
     return VerificationError(
         "metadata-mismatch",
-        f"'{record.kind}' is not what repomd.xml promises: {what}",
+        f"'{record.kind}' does not match repomd.xml: {what}",
         place=f"repository {repository}",
-        hint="the repository was indexed badly, or a mirror is damaged",
+        hint="the repository or the mirror is inconsistent; try again later, or use another mirror",
     )

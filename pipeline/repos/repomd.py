@@ -42,12 +42,12 @@ class Checksum:
         if algorithm not in _ALGORITHMS:
             raise VerificationError(
                 "checksum-weak",
-                f"'{algorithm[:20]}' is no checksum to rely on",
+                f"checksum algorithm '{algorithm[:20]}' is too weak",
                 place=place,
-                hint="the repository has to be indexed with sha256 (createrepo_c --checksum sha256)",
+                hint="the repository must be indexed with sha256 (createrepo_c --checksum sha256)",
             )
         if not re.fullmatch(rf"[0-9a-f]{{{_ALGORITHMS[algorithm]}}}", value):
-            raise VerificationError("checksum-malformed", f"'{value[:80]}' is no {algorithm}", place=place)
+            raise VerificationError("checksum-malformed", f"'{value[:80]}' is not a {algorithm} checksum", place=place)
         return cls(algorithm, value)
 
     def matches(self, data: bytes) -> bool:
@@ -104,7 +104,7 @@ def parse_repomd(data: bytes, name: str) -> Repomd:
             record = _record(element, name)
             records.setdefault(record.kind, record)
     if "primary" not in records:
-        raise VerificationError("repomd-malformed", f"{name} names no primary metadata", place=name)
+        raise VerificationError("repomd-malformed", f"{name} lists no primary metadata", place=name)
     return Repomd(root.value("revision"), MappingProxyType(records))
 
 
@@ -131,7 +131,7 @@ def _size(element: Element, name: str, place: str) -> int | None:
     if not text:
         return None
     if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) > METADATA_LIMIT:
-        raise VerificationError("repomd-malformed", f"'{text[:40]}' is no sensible {name}", place=place)
+        raise VerificationError("repomd-malformed", f"'{text[:40]}' is not a valid {name}", place=place)
     return int(text)
 
 
@@ -142,7 +142,7 @@ def safe_location(text: str, *, place: str) -> str:
     """
     parts = text.split("/")
     if not text or text.startswith("/") or ".." in parts or _SCHEME.match(text) or "\\" in text or "\0" in text:
-        raise VerificationError("location-escapes", f"'{text[:200]}' is not below the repository", place=place)
+        raise VerificationError("location-escapes", f"'{text[:200]}' leads out of the repository", place=place)
     return text
 
 
@@ -151,7 +151,7 @@ def parse_metalink(data: bytes, name: str) -> Metalink:
     root = parse_xml(data, name)
     file = next((one for one in root.all("file") if one.attributes.get("name") == "repomd.xml"), None)
     if root.name != "metalink" or file is None:
-        raise VerificationError("metalink-malformed", f"{name} names no repomd.xml", place=name)
+        raise VerificationError("metalink-malformed", f"{name} has no entry for repomd.xml", place=name)
     checksums = []
     for verification in file.all("verification"):
         strong = [h for h in verification.children if h.attributes.get("type", "").lower() in _ALGORITHMS]
@@ -168,7 +168,7 @@ def parse_metalink(data: bytes, name: str) -> Metalink:
             preference = url.attributes.get("preference", "0")
             urls.append((-int(preference) if _PREFERENCE.fullmatch(preference) else 0, address.removesuffix(_REPOMD)))
     if not urls:
-        raise VerificationError("metalink-malformed", f"{name} has no mirror that is spoken here", place=name)
+        raise VerificationError("metalink-malformed", f"{name} lists no mirror by http, https or file", place=name)
     ordered = [url for _, url in sorted(urls, key=lambda one: one[0])]
     return Metalink(tuple(dict.fromkeys(ordered))[:_MIRRORS], tuple(dict.fromkeys(checksums)))
 
@@ -178,7 +178,7 @@ def parse_mirrorlist(data: bytes, name: str) -> tuple[str, ...]:
     lines = [line.strip() for line in data.decode(errors="replace").splitlines()]
     urls = [line.rstrip("/") for line in lines if _spoken(line)]
     if not urls:
-        raise VerificationError("mirrorlist-malformed", f"{name} names no mirror", place=name)
+        raise VerificationError("mirrorlist-malformed", f"{name} lists no mirror", place=name)
     return tuple(dict.fromkeys(urls))[:_MIRRORS]
 
 

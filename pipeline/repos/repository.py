@@ -137,7 +137,7 @@ class _Opener:
             if allowed and not any(one.matches(data) for one in allowed):
                 raise VerificationError(
                     "repomd-mismatch",
-                    f"{shown(url)} is not one of the {len(allowed)} versions that the metalink allows",
+                    f"{shown(url)} does not match any of the {len(allowed)} versions in the metalink",
                     place=shown(url),
                     hint="the mirror is out of step with the metalink; try again later",
                 )
@@ -165,14 +165,14 @@ class _Opener:
             return
         seen = self.store.recall(name)
         if isinstance(seen, int) and int(revision) < seen:
-            text = f"{shown(url)} has revision {revision}, older than {seen}, which was seen before"
+            text = f"rollback: {shown(url)} has revision {revision}, older than {seen}, which was seen before"
             if proven:
                 raise VerificationError(
                     "metadata-rollback",
                     text,
                     place=url,
-                    hint="a mirror is behind, or someone replays old metadata; if it was set back on purpose,"
-                    f" forget what was seen: remove results/{name.hex[:2]}/{name.hex} in the store",
+                    hint="a mirror is outdated, or someone replays old metadata; if the repository was reset on purpose"
+                    f", remove results/{name.hex[:2]}/{name.hex} in the store",
                 )
             self.progress.warn(f"repository {repository.id}: {text}")
         if seen != int(revision):
@@ -228,7 +228,7 @@ def fetch_packages(
         if opened is None:
             raise UsageError(
                 "repository-unknown",
-                f"{package.nevra} comes from the repository '{package.repository}', which the platform lacks",
+                f"{package.nevra} comes from the repository '{package.repository}', which the platform does not define",
                 place=str(package.nevra),
                 hint="resolve again with --upgrade",
             )

@@ -97,7 +97,7 @@ class _Reading:
             "metadata-malformed",
             f"'primary' cannot be read: {what}",
             place=f"repository {self.repository}",
-            hint="the repository was indexed badly; tell its keeper",
+            hint="the repository's metadata is invalid; report it to its maintainer",
         )
 
     def _keep(self) -> None:
@@ -116,9 +116,9 @@ class _Reading:
             if self.attributes["checksum"].get("type") != "sha256":
                 raise VerificationError(
                     "checksum-weak",
-                    f"{name} is not known by its sha256",
+                    f"{name} has no sha256 in the metadata",
                     place=f"repository {self.repository}",
-                    hint="the repository has to be indexed with sha256 (createrepo_c --checksum sha256)",
+                    hint="the repository must be indexed with sha256 (createrepo_c --checksum sha256)",
                 )
             package = Package(
                 nevra,
@@ -131,7 +131,7 @@ class _Reading:
                 _number(self.attributes["size"].get("installed", "0")),
             )
         except (KeyError, ValueError) as error:
-            raise self.malformed(f"a package lacks something: {error}") from error
+            raise self.malformed(f"incomplete package entry: {error}") from error
         before = self.found.get(name)
         if before is None or package.checksum < before.checksum:
             self.found[name] = package
@@ -140,5 +140,5 @@ class _Reading:
 def _number(text: str) -> int:
     """A number as metadata has it, up to what rpm's tags hold. Raises ValueError."""
     if not _NUMBER.fullmatch(text):
-        raise ValueError(f"'{text[:40]}' is no number that can be")
+        raise ValueError(f"'{text[:40]}' is not a valid number")
     return int(text)

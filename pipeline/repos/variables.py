@@ -36,9 +36,9 @@ def expand_environment(text: str, environment: Mapping[str, str], *, place: str)
         if not is_offered(name):
             raise RecipeError(
                 "variable-not-offered",
-                f"the environment variable {name} is not for platforms",
+                f"platforms cannot use the environment variable {name}",
                 place=place,
-                hint=f"call it {OFFERED_PREFIX}{name}, here and where it is set",
+                hint=f"rename it to {OFFERED_PREFIX}{name}, here and where it is set",
             )
         given = environment.get(name) or default
         if given is None:
@@ -77,9 +77,9 @@ def expand(text: str, variables: Mapping[str, str], *, place: str) -> str:
         if name not in variables:
             raise RecipeError(
                 "variable-unknown",
-                f"'${name}' in '{text}' is no variable of the platform",
+                f"undefined variable '${name}' in '{text}'",
                 place=place,
-                hint=f"define it under 'variables'; known are {', '.join(sorted(variables))}",
+                hint=f"define it under 'variables'; defined: {', '.join(sorted(variables))}",
             )
         return variables[name]
 

@@ -130,7 +130,7 @@ class Description:
         """Assumptions that nothing needed: they can go from the recipe."""
         used = {text.split()[0] for text in assumed}
         return [
-            f"assume-installed: nothing requires '{text}', so the line can go"
+            f"assume-installed: nothing requires '{text}'; remove the line"
             for text in self._recipe.assume_installed
             if text.split()[0] not in used
         ]

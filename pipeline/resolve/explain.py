@@ -24,7 +24,7 @@ def explain(chosen: Sequence[Chosen], name: str) -> str:
         raise UsageError(
             "package-not-chosen",
             f"'{name}' is not in the image",
-            hint=f"did you mean {' or '.join(close)}?" if close else "`relbuild inspect` lists what is in it",
+            hint=f"did you mean {' or '.join(close)}?" if close else "`relbuild inspect` lists the image's packages",
         )
     return "\n\n".join(_tell(one, by_nevra) for one in found)
 
@@ -33,7 +33,7 @@ def _tell(chosen: Chosen, by_nevra: Mapping[str, Chosen]) -> str:
     lines = [f"{chosen.package.nevra} (layer {chosen.layer}, repository {chosen.package.repository})"]
     parent = recipe_of_layer(chosen.layer)
     if parent is not None:
-        lines.append(f"  comes with the parent image '{parent}', where")
+        lines.append(f"  from the parent image '{parent}':")
     for reason in chosen.reasons:
         lines.append(f"  {_sentence(reason, chosen)}")
         lines += [f"    {line}" for line in _chain(reason, by_nevra, {str(chosen.package.nevra)})]
@@ -64,7 +64,7 @@ def _sentence(reason: Reason, chosen: Chosen) -> str:
         case "requested":
             return f"{who} asks for '{reason.by}'"
         case "local":
-            return f"{who} names it by path, in layer {reason.by}"
+            return f"{who} adds it by path, in layer {reason.by}"
         case "supplements":
             return f"supplements {reason.by} ({reason.what})"
         case _:

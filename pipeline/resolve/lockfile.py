@@ -224,7 +224,7 @@ def parse_lock(text: str, name: str) -> Lock:
     recipe = document.text("recipe")
     sections = tuple(_section(table, version) for table in document.tables("section"))
     if len({(s.resolution.platform, s.resolution.arch) for s in sections}) != len(sections):
-        raise _malformed("a platform and architecture has two sections", name)
+        raise _malformed("two sections for the same platform and architecture", name)
     return Lock(recipe, sections)
 
 
@@ -233,11 +233,11 @@ def _section(table: _Table, version: int) -> LockSection:
     nevras = [one.parsed("nevra", Nevra.parse) for one in packages]
     shorter = _Shorter(nevras)
     if len(set(nevras)) != len(nevras):
-        raise table.error("a package is named twice")
+        raise table.error("a package is listed twice")
     chosen = tuple(_chosen(one, nevra, shorter) for one, nevra in zip(packages, nevras, strict=True))
     order = tuple(shorter.full(text) for text in table.texts("order"))
     if sorted(order) != sorted(str(nevra) for nevra in nevras):
-        raise table.error("'order' and 'packages' do not name the same packages")
+        raise table.error("'order' and 'packages' list different packages")
     resolution = Resolution(
         table.text("platform"),
         table.text("architecture"),
@@ -277,7 +277,7 @@ def _chosen(table: _Table, nevra: Nevra, shorter: _Shorter) -> Chosen:
     reasons = []
     for words in table.lists("why"):
         if len(words) not in {2, 3}:
-            raise table.error("a reason in 'why' has two or three words")
+            raise table.error("a reason in 'why' must have two or three words")
         by = words[1] if words[0] in _BY_TEXT else shorter.full(words[1])
         reasons.append(Reason(words[0], by, *words[2:]))
     return Chosen(package, table.text("layer"), tuple(reasons))
@@ -295,7 +295,7 @@ def _parent(table: _Table) -> LockedParent | None:
 def _account(table: _Table) -> tuple[str, str, int]:
     account = table.text("kind"), table.text("name"), table.number("number")
     if account[0] not in {"user", "group"}:
-        raise table.error(f"'{account[0]}' is neither user nor group")
+        raise table.error(f"'{account[0]}' is neither 'user' nor 'group'")
     return account
 
 
@@ -322,13 +322,13 @@ class _Table:
 
     def _text(self, value: object, key: str) -> str:
         if not isinstance(value, str):
-            raise self.error(f"'{key}' holds something that is no text")
+            raise self.error(f"'{key}' has an entry that is not text")
         return value
 
     def number(self, key: str) -> int:
         value = self._take(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-            raise self.error(f"'{key}' is no whole number")
+            raise self.error(f"'{key}' is not a whole number")
         return value
 
     def parsed(self, key: str, parse: Callable[[str], _T]) -> _T:
@@ -345,7 +345,7 @@ class _Table:
 
     def _list(self, value: object, key: str) -> list[object]:
         if not isinstance(value, list):
-            raise self.error(f"'{key}' is no list")
+            raise self.error(f"'{key}' is not a list")
         return value
 
     def texts(self, key: str) -> list[str]:
@@ -359,7 +359,7 @@ class _Table:
         found = []
         for number, one in enumerate(self._list(self._values.pop(key, []), key), 1):
             if not isinstance(one, dict):
-                raise self.error(f"'{key}' holds something that is no table")
+                raise self.error(f"'{key}' has an entry that is not a table")
             found.append(_Table(one, f"{self._place}, {key} {number}"))
         return found
 
@@ -367,12 +367,12 @@ class _Table:
         value = self._values.pop(key, None)
         if value is None or isinstance(value, dict):
             return None if value is None else _Table(value, f"{self._place}, {key}")
-        raise self.error(f"'{key}' is no table")
+        raise self.error(f"'{key}' is not a table")
 
     def pairs(self, key: str) -> list[tuple[str, str]]:
         value = self._take(key)
         if not isinstance(value, dict):
-            raise self.error(f"'{key}' is no table")
+            raise self.error(f"'{key}' is not a table")
         return [(str(name), self._text(inner, key)) for name, inner in value.items()]
 
 

@@ -181,13 +181,15 @@ def _activate(recipe: Recipe, streams: Sequence[_Stream], defaults: Mapping[str,
             problems.append(
                 Problem(
                     "module-refused",
-                    f"no repository has the module '{text}'",
+                    f"module stream not found: '{text}'",
                     recipe.path.name,
-                    f"there is {have}" if have else "no repository of the platform has such a module",
+                    f"available: {have}" if have else "no repository of the platform has this module",
                 )
             )
         elif chosen.setdefault(module, stream) != stream:
-            problems.append(Problem("module-refused", f"'{module}' is named with two streams", recipe.path.name))
+            problems.append(
+                Problem("module-refused", f"module '{module}' is listed with two streams", recipe.path.name)
+            )
     if problems:
         raise ResolutionError.of(problems)
     named = set(chosen)
@@ -198,7 +200,9 @@ def _activate(recipe: Recipe, streams: Sequence[_Stream], defaults: Mapping[str,
         module = waiting.pop(0)
         build = _build(module, chosen, streams)
         if build is None and module in named:
-            raise _refused(f"the module '{module}:{chosen[module]}' requires streams that are not on", recipe.path.name)
+            raise _refused(
+                f"module '{module}:{chosen[module]}' requires streams that are not enabled", recipe.path.name
+            )
         if build is None:  # dnf leaves out a default whose requirements do not hold
             continue
         active[module] = build
@@ -206,7 +210,7 @@ def _activate(recipe: Recipe, streams: Sequence[_Stream], defaults: Mapping[str,
             if other not in chosen:
                 if len(wanted) != 1 or f"{other}:{wanted[0]}" not in known:
                     raise _refused(
-                        f"the module '{build.name}' requires a stream of '{other}', and it is not clear which",
+                        f"module '{build.name}' requires a stream of '{other}', and several or none fit",
                         recipe.path.name,
                     )
                 chosen[other] = wanted[0]
@@ -228,8 +232,7 @@ def _build(module: str, chosen: Mapping[str, str], streams: Sequence[_Stream]) -
     best = [one for one in fitting if one.version == newest]
     if len({one.context for one in best}) > 1:
         raise _refused(
-            f"the module '{best[0].name}' has several contexts that fit"
-            f" ({', '.join(sorted(one.context for one in best))})",
+            f"module '{best[0].name}' has several matching contexts ({', '.join(sorted(one.context for one in best))})",
             best[0].name,
         )
     return best[0]
@@ -241,5 +244,5 @@ def _name(nevra: str) -> str:
 
 def _refused(message: str, place: str) -> ResolutionError:
     return ResolutionError(
-        "module-refused", message, place=place, hint="name the streams under 'modules': [name:stream]"
+        "module-refused", message, place=place, hint="list the streams under 'modules': [name:stream]"
     )

@@ -56,7 +56,7 @@ def load(repo: solv.Repo, path: Path, flags: int) -> None:
     if not repo.add_solv(str(path), flags):
         raise VerificationError(
             "metadata-malformed",
-            f"libsolv cannot read what it has written: {repo.pool.errstr}",
+            f"libsolv cannot read its cache: {repo.pool.errstr}",
             place=f"repository {repo.name}",
             hint=f"remove {path} and run the command again",
         )
@@ -73,7 +73,7 @@ def _read(repo: solv.Repo, opened: OpenRepository, kind: str, store: Store, prog
             "metadata-malformed",
             f"libsolv cannot read '{kind}': {repo.pool.errstr}",
             place=f"repository {opened.repository.id}",
-            hint="the repository was indexed badly; tell its keeper",
+            hint="the repository's metadata is invalid; report it to its maintainer",
         )
 
 
@@ -84,7 +84,9 @@ def _write(what: solv.Repo | solv.XRepodata, store: Store) -> Digest:
         try:
             file = solv.xfopen_fd("", handle, "w")
             if file is None or not what.write(file) or not file.close():
-                raise EnvironmentLacking("store-unwritable", "parsed metadata cannot be written", place=str(store.root))
+                raise EnvironmentLacking(
+                    "store-unwritable", "the cache of parsed metadata cannot be written", place=str(store.root)
+                )
         finally:
             os.close(handle)
         with store.writer() as blob:

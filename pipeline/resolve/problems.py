@@ -41,21 +41,21 @@ def missing(universe: Universe, request: Request, *, disabled: Sequence[str]) ->
     if disabled:
         return Problem(
             "package-missing",
-            f"'{request.text}' is only in packages that are excluded: {', '.join(disabled[:5])}",
+            f"only excluded packages match '{request.text}': {', '.join(disabled[:5])}",
             request.place,
-            "change 'exclude', the pin, or the modules",
+            "change 'exclude', the pins, or the modules",
         )
     names = sorted({one.name for one in universe.solvables()})
     close = difflib.get_close_matches(request.text, names, 3, 0.7)
     if any(sign in request.text for sign in "<>=") and " " not in request.text:
-        hint = "write spaces around the comparison: 'openssl >= 3'"
+        hint = "put spaces around the comparison: 'openssl >= 3'"
     elif close:
         hint = f"did you mean {' or '.join(close)}?"
     else:
-        hint = "check the name, or add the repository that has it"
+        hint = "check the name, or add the repository that provides it"
     return Problem(
         "package-missing",
-        f"no repository of the platform has '{request.text}'",
+        f"no package matches '{request.text}' in the platform's repositories",
         request.place,
         hint,
     )
@@ -66,15 +66,15 @@ def pinned_otherwise(universe: Universe, name: str, version: str, has: Sequence[
     below = recipe.parent.name if recipe.parent else ""
     return Problem(
         "parent-fixed",
-        f"pins: {name} is to have version {version}, and the parent image '{below}' has {', '.join(has)}",
+        f"pins: {name} is pinned to {version}, but the parent image '{below}' has {', '.join(has)}",
         recipe.path.name,
-        f"what the parent has is fixed: put the pin into its recipe, or change this one; {_offered(universe, name)}",
+        f"a parent's packages are fixed: pin it in the parent's recipe, or change this pin; {_offered(universe, name)}",
     )
 
 
 def _offered(universe: Universe, name: str) -> str:
     found = sorted({universe.nevra(one.id).evr for one in universe.solvables() if one.name == name})
-    return f"there is {', '.join(found)}"
+    return f"available: {', '.join(found)}"
 
 
 def explain_problems(
@@ -93,12 +93,12 @@ def _explain(universe: Universe, problem: solv.Problem, asked: Sequence[Asked], 
     told = sorted({(_rank(info), _sentence(universe, info)) for info in infos})
     sentences = list(dict.fromkeys(sentence for _, sentence in told if sentence))[:SENTENCES]
     code, hint = _fixed(universe, infos, parent) or _verdict(universe, infos)
-    texts = ", ".join(f"'{request.text}'" for request in requests) or "the requests"
+    texts = ", ".join(f"'{request.text}'" for request in requests) or "the requested packages"
     beyond = f" on top of the parent image '{parent.name}'" if code == "parent-fixed" and parent else ""
     message = f"{texts} cannot be installed{beyond}" + "".join(f"\n    {sentence}" for sentence in sentences)
     more = [f"{request.place} ('{request.text}')" for request in requests[1:]]
     if more:
-        message += f"\n    also asked for at {', '.join(more)}"
+        message += f"\n    also requested at {', '.join(more)}"
     return Problem(code, message, requests[0].place if requests else None, hint)
 
 
@@ -150,7 +150,7 @@ def _sentence(universe: Universe, info: solv.Ruleinfo) -> str:
         case rule.SOLVER_RULE_BEST:
             return f"the best candidate, {who}, cannot be installed" if who else ""
         case rule.SOLVER_RULE_JOB_NOTHING_PROVIDES_DEP | rule.SOLVER_RULE_JOB_UNKNOWN_PACKAGE:
-            return f"nothing provides {what}" if what else "something that was asked for does not exist"
+            return f"nothing provides {what}" if what else "a requested package does not exist"
     return ""
 
 
@@ -177,11 +177,11 @@ def _fixed(universe: Universe, infos: Sequence[solv.Ruleinfo], parent: Recipe | 
             against[str(universe.nevra(here))] = None
     if not replacing and not against:
         return None
-    how = f"`relbuild lock {parent.path.name} --upgrade`, or name it under 'layers:' in {parent.path.name}"
+    how = f"`relbuild lock {parent.path.name} --upgrade`, or add it under 'layers:' in {parent.path.name}"
     if replacing:
         return "parent-fixed", f"the parent's packages are fixed: rebuild it with {', '.join(replacing)} ({how})"
     return "parent-fixed", (
-        f"the parent's packages are fixed: rebuild '{parent.name}' without {', '.join(against)}, or ask for less here"
+        f"the parent's packages are fixed: rebuild '{parent.name}' without {', '.join(against)}, or request less here"
     )
 
 
@@ -198,7 +198,7 @@ def _verdict(universe: Universe, infos: Sequence[solv.Ruleinfo]) -> tuple[str, s
         what = of_type[rule.SOLVER_RULE_PKG_NOTHING_PROVIDES_DEP].dep.str()
         return (
             "requirement-missing",
-            f"add the repository that has it, or, if the image can do without: assume-installed: ['{what}']",
+            f"add the repository that provides it, or, if the image works without it: assume-installed: ['{what}']",
         )
     if any(
         one in of_type
@@ -210,7 +210,7 @@ def _verdict(universe: Universe, infos: Sequence[solv.Ruleinfo]) -> tuple[str, s
             rule.SOLVER_RULE_PKG_SELF_CONFLICT,
         )
     ):
-        return "packages-conflict", "ask for only one of them, or put them into two images"
+        return "packages-conflict", "request only one of them, or build two images"
     if rule.SOLVER_RULE_PKG_NOT_INSTALLABLE in of_type:
-        return "resolution-impossible", "change 'exclude' or the pin that takes it out"
-    return "resolution-impossible", "ask for less, or for other versions"
+        return "resolution-impossible", "change 'exclude', or the pin that excludes it"
+    return "resolution-impossible", "request fewer packages, or other versions"

@@ -158,7 +158,7 @@ def _exclude(
     for name, version in recipe.pins:
         fitting, others = _pinned(universe, name, version)
         if not fitting | others:
-            idle.append(f"pins: no repository has a package called '{name}', so the line does nothing")
+            idle.append(f"pins: no repository has a package '{name}'; the pin has no effect")
         fixed = sorted(str(universe.nevra(one)) for one in others & universe.installed)
         if fixed:
             problems.append(pinned_otherwise(universe, name, version, fixed, recipe))
@@ -171,7 +171,7 @@ def _exclude(
                     "pin-unsatisfied",
                     f"no repository has {name} in version {version}",
                     recipe.path.name,
-                    f"there is {have}",
+                    f"available: {have}",
                 )
             )
     if problems:

@@ -42,11 +42,11 @@ _PARENT = "parent"
 
 _NAMES = {
     _PARENT: "the parent image",
-    "requests": "what the recipe asks for",
-    "includes": "a recipe that is included",
+    "requests": "the requested packages",
+    "includes": "an included recipe",
     "repositories": "the definition of the repositories",
     "keys": "the keys of the repositories",
-    "flags": "excludes, pins, modules or other switches of the recipe",
+    "flags": "excludes, pins, modules or other settings of the recipe",
 }
 
 
@@ -140,7 +140,7 @@ def stale(section: LockSection, now: Sequence[tuple[str, Digest]]) -> tuple[str,
     """
     old, new = dict(section.inputs), dict(now)
     return tuple(
-        f"{_NAMES.get(name, name)} has changed" + (_digests(old, new) if name == _PARENT else "")
+        f"{_NAMES.get(name, name)} changed" + (_digests(old, new) if name == _PARENT else "")
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     )
@@ -148,7 +148,7 @@ def stale(section: LockSection, now: Sequence[tuple[str, Digest]]) -> tuple[str,
 
 def _digests(old: Mapping[str, Digest], new: Mapping[str, Digest]) -> str:
     """A parent is known by its config's digest, so the two can be told."""
-    return f" (its config from {old.get(_PARENT, 'none')} to {new.get(_PARENT, 'none')})"
+    return f" (config {old.get(_PARENT, 'none')} → {new.get(_PARENT, 'none')})"
 
 
 def other_versions(section: LockSection) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ def other_versions(section: LockSection) -> tuple[str, ...]:
     """
     now = dict(versions())
     return tuple(
-        f"{name} was {version} when the lock was written and is {now.get(name, 'not there')} now"
+        f"{name} was {version} when the lock was written, and is {now.get(name, 'not installed')} now"
         for name, version in section.versions
         if now.get(name) != version
     )
@@ -182,14 +182,14 @@ def decide(section: LockSection | None, why: Sequence[str], mode: Mode, path: Pa
         case Mode.LOCKED, State.ABSENT:
             raise ResolutionError(
                 "lock-missing",
-                f"{path.name} has no section for this platform and architecture, and --locked is given",
+                f"{path.name} has no section for this platform and architecture, and --locked was given",
                 place=str(path),
                 hint="run `relbuild lock` and commit the result",
             )
         case Mode.LOCKED, State.STALE:
             raise ResolutionError(
                 "lock-stale",
-                f"{path.name} does not fit any more: {'; '.join(why)}",
+                f"{path.name} is stale: {'; '.join(why)}",
                 place=str(path),
                 hint="run `relbuild lock` and commit the result",
             )
@@ -242,7 +242,7 @@ def _changed(name: str, old: _Told, new: _Told) -> list[str]:
         arch = "" if old[0].arch == new[0].arch else f" ({old[0].arch} → {new[0].arch})"
         lines.append(f"~ {name} {old[0].evr} → {new[0].evr} {verb}{arch}")
     elif old[1] != new[1]:
-        lines.append(f"~ {name} {new[0].evr} has other bytes under the same version")
+        lines.append(f"~ {name} {new[0].evr} has another checksum under the same version")
     if old[2] != new[2]:
         lines.append(f"~ {name} moves from layer {old[2]} to {new[2]}")
     return lines

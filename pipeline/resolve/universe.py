@@ -172,7 +172,7 @@ class Universe:
         if text.startswith("("):
             rich = self.pool.parserpmrichdep(text)
             if rich is None:
-                raise ResolutionError("dependency-malformed", f"'{text}' is not a rich dependency")
+                raise ResolutionError("dependency-malformed", f"'{text}' is not a valid rich dependency")
             return rich
         found = re.fullmatch(r"(\S+)\s+(<=|>=|<|>|==?)\s+(\S+)", text)
         if not found:
@@ -226,17 +226,17 @@ class Universe:
         if checksum is None or checksum.typestr() != "sha256":
             raise VerificationError(
                 "checksum-weak",
-                f"the repository knows {nevra} by no sha256",
+                f"the repository has no sha256 of {nevra}",
                 place=f"repository {one.repo.name}",
-                hint="the repository has to be indexed with sha256 (createrepo_c --checksum sha256)",
+                hint="the repository must be indexed with sha256 (createrepo_c --checksum sha256)",
             )
         location = one.lookup_location()[0]
         if one.lookup_str(solv.SOLVABLE_MEDIABASE):
             raise VerificationError(
                 "location-elsewhere",
-                f"the repository keeps {nevra} outside of itself (xml:base)",
+                f"{nevra} is outside of its repository (xml:base)",
                 place=f"repository {one.repo.name}",
-                hint="define the place that it points to as a repository of its own",
+                hint="define the location it points to as a repository of its own",
             )
         return Package(
             nevra,

@@ -80,9 +80,9 @@ class Store:
         except PermissionError as error:
             raise EnvironmentLacking(
                 "no-permission",
-                f"the store cannot be made: {error}",
+                f"the store directory cannot be created: {error}",
                 place=str(root),
-                hint="name another with --store",
+                hint="choose another directory with --store",
             ) from error
         store = cls(root.resolve(), key, tell)
         for name in FOLDERS:
@@ -127,7 +127,7 @@ class Store:
             return False
         whole = stamp_of_whole(path, digest)
         if whole is None:
-            self.quarantine(path, "its bytes are not what its name says")
+            self.quarantine(path, "its content does not match its digest")
             return False
         self._keep(name, whole, sync=False)
         return True
@@ -196,10 +196,10 @@ class Store:
         return whole
 
     def _damaged(self, digest: Digest) -> VerificationError:
-        self.quarantine(self.blob(digest), "its bytes are not what its name says")
+        self.quarantine(self.blob(digest), "its content does not match its digest")
         return VerificationError(
             "blob-damaged",
-            f"{digest} in the store was damaged and is put aside",
+            f"blob {digest} in the store is damaged and was moved to quarantine",
             place=str(self.blob(digest)),
             hint="run the command again",
         )
@@ -231,7 +231,7 @@ class Store:
         if value is Finding.FOREIGN:
             self._tell_of_foreign(path)
         else:
-            self.quarantine(path, "a remembered result is not what this store wrote")
+            self.quarantine(path, "a cached result was changed after this store wrote it")
         return None
 
     def recall_as(self, identity: Digest, read: Callable[[object], _T]) -> _T | None:
@@ -246,7 +246,7 @@ class Store:
         try:
             return read(known)
         except (ValueError, TypeError, LookupError, RelbuildError) as error:
-            self.tell(f"a remembered result has another form, and is made again: {self.result(identity)} ({error})")
+            self.tell(f"a cached result has another format and is recomputed: {self.result(identity)} ({error})")
             return None
 
     def remember(self, identity: Digest, value: object) -> None:
@@ -284,7 +284,7 @@ class Store:
                 raise
             if not self._known.closed:
                 self._known.closed = True
-                self.tell(f"the store cannot be written to, so nothing new is remembered: {self.root}")
+                self.tell(f"the store is not writable, so new results are not cached: {self.root}")
 
     def _make_place(self, folder: Path) -> None:
         """Make a folder of results. Something else in its place, a link also, is put aside."""
@@ -292,7 +292,7 @@ class Store:
             folder.mkdir(mode=0o700)
         except FileExistsError:
             if folder.is_symlink() or not folder.is_dir():
-                self.quarantine(folder, "this is no folder of results")
+                self.quarantine(folder, "not a directory of results")
                 folder.mkdir(exist_ok=True, mode=0o700)
 
     # --- seals -------------------------------------------------------------------------------
@@ -349,15 +349,15 @@ class Store:
             if error.errno not in _CLOSED:
                 raise
             aside = path  # It cannot be moved, and does not count.
-        self.tell(f"{why}; it is made again, and kept in {aside}: {path}")
+        self.tell(f"{path}: {why}; it was moved to {aside} and is recreated")
 
     def _tell_of_foreign(self, path: Path) -> None:
         with self._known.guard:
             first, self._known.foreign = not self._known.foreign, True
         if first:
             self.tell(
-                "the store holds results that are not sealed with its key (another machine's, or an older relbuild's):"
-                f" they do not count, and are made again; the first is {path}"
+                "the store holds results that are not sealed with its key (from another machine, or an older relbuild);"
+                f" they are ignored and recomputed; the first is {path}"
             )
 
     def _used(self, path: Path) -> None:
@@ -402,7 +402,7 @@ class Store:
             return None
         if self.tree_holds(folder):
             return folder
-        self.tell(f"an unpacked tree is not as this store left it, and is unpacked again: {folder}")
+        self.tell(f"an unpacked layer was changed after the store wrote it, and is unpacked again: {folder}")
         with self.temporary("damaged") as aside:
             folder.rename(aside / "tree")
         return None
@@ -493,9 +493,9 @@ def _demand_own(path: Path) -> None:
     if not stat.S_ISDIR(found.st_mode):
         raise EnvironmentLacking(
             "store-not-own",
-            "this is no folder, as relbuild makes it, but something else",
+            "a directory of the store is not a directory",
             place=str(path),
-            hint="remove it; to keep the store elsewhere, name the whole of it with --store",
+            hint="remove it; to keep the store elsewhere, use --store",
         )
 
 

@@ -68,9 +68,9 @@ def given_key(environment: Mapping[str, str]) -> bytes | None:
     if not TEXT_LEAST <= len(text) <= TEXT_MOST:
         raise UsageError(
             "store-key-short",
-            f"the store's key has {len(text)} characters, not {TEXT_LEAST} to {TEXT_MOST}",
+            f"the store's key must have {TEXT_LEAST} to {TEXT_MOST} characters, not {len(text)}",
             place=place,
-            hint="make one with `openssl rand -hex 32`",
+            hint="generate one with `openssl rand -hex 32`",
         )
     return hashlib.sha256(b"relbuild store key\n" + text.encode(errors="surrogateescape")).digest()
 
@@ -129,7 +129,7 @@ def derived(key: bytes, purpose: str) -> bytes:
 def _spoiled(path: Path) -> VerificationError:
     return VerificationError(
         "store-key",
-        "the store's key is not as relbuild made it, so nothing that was sealed with it can be trusted",
+        "the store's key file was changed, so results sealed with it cannot be trusted",
         place=str(path),
-        hint="remove it and test again what is to be published",
+        hint="remove it, then build and test again before publishing",
     )

@@ -156,7 +156,7 @@ def check(store: Store) -> Checked:
     _check_key(store, damaged)
     for path in sorted((store.root / "blobs").iterdir()):
         if not _check_blob(store, path):
-            damaged.append(_put_aside(store, "blob", path, "its bytes are not what its name says"))
+            damaged.append(_put_aside(store, "blob", path, "its content does not match its digest"))
         else:
             read["blobs"] += 1
     for path in sorted(_items(store, "results")):
@@ -166,19 +166,19 @@ def check(store: Store) -> Checked:
             case Finding.FOREIGN:
                 foreign += 1
             case Finding.DAMAGED:
-                damaged.append(_put_aside(store, "result", path, "it is not what this store wrote"))
+                damaged.append(_put_aside(store, "result", path, "it was changed after this store wrote it"))
             case other:
                 assert_never(other)
     for path in sorted((store.root / "trees").iterdir()):
         if path.is_dir() and not path.is_symlink() and store.tree_holds(path, reading=True):
             read["trees"] += 1
         else:
-            damaged.append(_put_aside(store, "tree", path, "it is not as this store left it"))
+            damaged.append(_put_aside(store, "tree", path, "it was changed after this store wrote it"))
     for path in sorted(_items(store, "metadata")):
         if path.parent.name == PARTIAL and path.is_file() and not path.is_symlink():
             read["metadata"] += 1  # The part of a download: its digest decides when it is whole.
         else:
-            damaged.append(_put_aside(store, "metadata", path, "relbuild keeps no such thing there"))
+            damaged.append(_put_aside(store, "metadata", path, "not a file of relbuild's"))
     return Checked(tuple(damaged), read, foreign)
 
 

@@ -107,12 +107,12 @@ class Authority:
         way = next((one for one in challenges if one.scheme == "bearer" and one.parameter("realm")), None)
         way = way or next((one for one in challenges if one.scheme == "basic"), None)
         if way is None:
-            raise self.denied(scopes, "it says no way to log in that is known here (Basic, Bearer)")
+            raise self.denied(scopes, "it offers no supported authentication scheme (Basic, Bearer)")
         with self._lock:
             if way.scheme == "basic":
                 credentials = self._credentials(scopes)
                 if credentials is None or not credentials.user or credentials.basic == refused:
-                    why = "it does not accept the credentials" if credentials else "it wants credentials"
+                    why = "it rejects the credentials" if credentials else "it requires credentials"
                     raise self.denied(scopes, why)
                 self._way = way
                 return credentials.basic
@@ -125,17 +125,17 @@ class Authority:
     def denied(self, scopes: Sequence[Scope], why: str) -> EnvironmentLacking:
         """The error for a registry that refuses, which says where credentials were looked for."""
         what = ", ".join(scope.name for scope in scopes) or "this"
-        looked = ", ".join(str(path) for path in self._wallet.files) or "nowhere: neither HOME nor another is set"
+        looked = ", ".join(str(path) for path in self._wallet.files) or "no file (HOME is not set)"
         known = self._credentials(scopes)
         who = f"as '{known.user or 'the holder of an identity token'}'" if known else "without credentials"
         more = [str(one) for one in self._demanded if merged(scopes, (one,)) != merged(scopes)]
-        wider = f"; it wants a token for {shown(' '.join(more))}, which this command has no use for" if more else ""
+        wider = f"; it requires a token for {shown(' '.join(more))}, which this command does not need" if more else ""
         return EnvironmentLacking(
             "registry-denied",
-            f"{self._host} refuses to let us into {what} {who}: {why}{wider}",
+            f"{self._host} denies access to {what} {who}: {why}{wider}",
             place=self._host,
-            hint=f"log in with `podman login {self._host}`, or ask the registry's keeper for the right; credentials "
-            f"were looked for in {looked}",
+            hint=f"log in with `podman login {self._host}`, or ask the registry's administrator for access; "
+            f"credentials are read from {looked}",
         )
 
     def _credentials(self, scopes: Sequence[Scope]) -> Credentials | None:
@@ -174,9 +174,9 @@ class Authority:
         if not isinstance(token, str) or len(token) > TOKEN_LIMIT or not _TOKEN.fullmatch(token):
             raise EnvironmentLacking(
                 "registry-token",
-                f"the token server {shown(realm)} of {self._host} answers {status} and no token",
+                f"the token server {shown(realm)} of {self._host} returned no token (status {status})",
                 place=shown(realm),
-                hint="try again later, or tell the registry's keeper",
+                hint="try again later, or report it to the registry's administrator",
             )
         return _Token(f"Bearer {token}", asked + _lifetime(lasts) * (1 - _MARGIN))
 
@@ -187,18 +187,19 @@ class Authority:
         """
         url = parse_url(realm)
         if url is None or url.scheme not in {"http", "https"} or not url.host or url.userinfo:
-            raise self.denied(scopes, f"its token server is said to be at {shown(realm)}, which is no address")
+            raise self.denied(scopes, f"the address of its token server is invalid: {shown(realm)}")
         if url.scheme == "http" and self._base.scheme == "https":
             raise self.denied(
-                scopes, f"its token server {shown(realm)} speaks no TLS, and nothing is told to it: the registry does"
+                scopes,
+                f"its token server {shown(realm)} lacks TLS, which the registry uses; no credentials were sent",
             )
         if not self._wallet.token_servers.admit(self._base, url):
             raise EnvironmentLacking(
                 "token-server-unknown",
-                f"{self._host} asks to log in at {url.place}, which is not known to belong to it; it was told nothing",
+                f"{self._host} names the unknown token server {url.place}; no credentials were sent",
                 place=self._host,
-                hint=f"if {url.place} does give out its tokens, say so: {VARIABLE}={self._base.place}={url.place}; if "
-                "not, the registry or the way to it is not what it was: tell its keeper",
+                hint=f"if {url.place} issues tokens for it, set {VARIABLE}={self._base.place}={url.place}; if "
+                "not, the registry or the network may be compromised: tell its administrator",
             )
 
     @staticmethod

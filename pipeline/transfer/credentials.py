@@ -131,7 +131,7 @@ class Wallet:
         how = "did not end in time" if done.timed_out else f"ended with status {done.status}"
         raise EnvironmentLacking(
             "credential-helper-failed",
-            f"'{program} get', which {path} names, gave no credentials for {host}: it {how}",
+            f"the credential helper '{program}' (from {path}) returned no credentials for {host}: it {how}",
             place=host,
             hint=f"run `echo {host} | {program} get` yourself, or log in again",
         )
@@ -193,7 +193,7 @@ def _object(value: object) -> Mapping[str, object]:
 def _unreadable(path: Path, text: str) -> EnvironmentLacking:
     return EnvironmentLacking(
         "credentials-unreadable",
-        f"the file of credentials {path} cannot be used: {text}",
+        f"the credentials file '{path}' cannot be read: {text}",
         place=str(path),
-        hint="log in again with `podman login` or `skopeo login`, or name another file with REGISTRY_AUTH_FILE",
+        hint="log in again with `podman login` or `skopeo login`, or set REGISTRY_AUTH_FILE to another file",
     )

@@ -84,7 +84,7 @@ class Watch:
             if self._deadline is None:
                 self._deadline = now + patience
             if now >= self._deadline:
-                sent = ", and the request was not sent whole" if self._cut else ""
+                sent = ", and the request was not sent completely" if self._cut else ""
                 raise httpcore.ReadTimeout(f"no answer within {patience:g} s{sent}")
             return self._deadline - now
         self._judge(now, httpcore.ReadTimeout)
@@ -128,7 +128,7 @@ def send(client: httpx.Client, request: httpx.Request, watch: Watch) -> httpx.Re
     try:
         response = client.send(request, stream=True)
     except (ValueError, OverflowError) as error:
-        raise httpx.ProtocolError(f"the answer or the address cannot be understood: {str(error)[:200]}") from error
+        raise httpx.ProtocolError(f"invalid response or address: {str(error)[:200]}") from error
     finally:
         _current.reset(before)
     watch.body()

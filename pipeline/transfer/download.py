@@ -327,8 +327,8 @@ def _mismatch(one: Download, url: str, what: str) -> VerificationError:
     promised += [str(one.target)] if one.target else []
     return VerificationError(
         "download-mismatch",
-        f"{one.label} from {shown(url)} is not what was promised ({', '.join(promised)}): {what}",
+        f"{one.label} from {shown(url)} does not match the metadata ({', '.join(promised)}): {what}",
         place=one.label,
-        hint="the mirror is damaged, out of step, or has replaced the file: try again later, use another one, "
-        "or resolve anew with --upgrade",
+        hint="the mirror is damaged or out of sync, or the file was replaced: try again later, use another mirror, "
+        "or resolve again with --upgrade",
     )

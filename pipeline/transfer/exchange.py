@@ -91,7 +91,7 @@ class Exchange:
     ) -> None:
         root = parse_url(base)
         if root is None or not root.host:
-            raise UsageError("mirror-url", f"{shown(base)!r} is not the address of a registry", place=shown(base))
+            raise UsageError("mirror-url", f"invalid registry address: {shown(base)!r}", place=shown(base))
         self.base = base
         self.host = base.partition("://")[2].partition("/")[0]
         self.network = network
@@ -221,10 +221,10 @@ class Exchange:
             if self._origin[0] == "https" and self._place(url).scheme != "https":
                 raise VerificationError(
                     "redirect-refused",
-                    f"{self.host} sends us on to {shown(url)!r}, without TLS",
+                    f"{self.host} redirects to {shown(url)!r}, without TLS",
                     place=self.host,
-                    hint="behind a proxy a registry must be told how it is spoken to (X-Forwarded-Proto, or its own "
-                    "setting for its address)",
+                    hint="a registry behind a proxy must know its external scheme (X-Forwarded-Proto, or its own "
+                    "setting for its URL)",
                 )
             with self._authorised(method, url, scopes, headers, body) as response:
                 followed = method in {"GET", "HEAD"} or response.status_code in _METHOD_IS_KEPT
@@ -244,7 +244,7 @@ class Exchange:
         """
         place = parse_url(url)
         if place is None or place.scheme not in {"http", "https"} or not place.host:
-            text = f"{self.host} sends us on to {shown(url)!r}, which is not followed"
+            text = f"{self.host} redirects to {shown(url)!r}; only http and https are followed"
             raise VerificationError("redirect-refused", text, place=self.host)
         return place
 
@@ -311,7 +311,7 @@ class Exchange:
                 left -= len(piece)
         if left:
             raise VerificationError(
-                "file-changed", f"{body.path} became shorter while it was sent", place=str(body.path)
+                "file-changed", f"'{body.path}' was truncated during the upload", place=str(body.path)
             )
 
     def _read(self, response: httpx.Response, limit: int) -> bytes:
@@ -323,10 +323,10 @@ class Exchange:
                 break
             if not response.is_error and len(data) > limit:
                 raise VerificationError(
-                    "answer-too-large", f"{self.host} answers with more than {limit} bytes", place=str(response.url)
+                    "answer-too-large", f"the response of {self.host} exceeds {limit} bytes", place=str(response.url)
                 )
             if time.monotonic() - began > bounds.at_most(len(data)):
-                raise Interrupted("the answer comes too slowly")
+                raise Interrupted("the response is too slow")
         return bytes(data[:ERROR_LIMIT] if response.is_error else data)
 
     def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -358,7 +358,7 @@ class Exchange:
             if key not in self._clients:
                 if len(self._clients) >= HOSTS:
                     raise EnvironmentLacking(
-                        "registry-unreachable", f"{self.host} sends us to more than {HOSTS} hosts", place=self.host
+                        "registry-unreachable", f"{self.host} redirects to more than {HOSTS} hosts", place=self.host
                     )
                 own = host_certificates(self._certificates, url) if key[0] == "https" else None
                 way: AbstractContextManager[httpx.Client] = self.network.client(self._parallel, certificates=own)
@@ -371,4 +371,4 @@ def _authorization(value: str) -> dict[str, str]:
 
 
 def _status(response: httpx.Response) -> str:
-    return f"the answer is {response.status_code} {response.reason_phrase[:80]}".rstrip()
+    return f"status {response.status_code} {response.reason_phrase[:80]}".rstrip()

@@ -176,7 +176,7 @@ def _proxy(text: str | None, name: str) -> str | None:
         return None
     url = text if _SCHEME.match(text) else f"http://{text}"
     if not is_asked(url):
-        raise _unusable(name, "it is not the URL of a proxy that is spoken to in HTTP", "http://HOST:PORT")
+        raise _unusable(name, "it is not the URL of an HTTP proxy", "http://HOST:PORT")
     return url
 
 
@@ -185,7 +185,7 @@ def _number(given: str, name: str, form: re.Pattern[str], default: int, *, least
     if not text:
         return default
     if not form.fullmatch(text) or int(text) < least:
-        raise _unusable(name, "it is no whole number that can be", f"a number from {least} on, or leave it out")
+        raise _unusable(name, "it is not a valid whole number", f"a whole number of at least {least}, or unset it")
     return int(text)
 
 
@@ -216,7 +216,7 @@ def request(client: httpx.Client, url: str, headers: Mapping[str, str], watch: W
         target = join_url(url, location)
         here, there = parse_url(url), parse_url(target)
         if not is_asked(target) or (here and there and (here.scheme, there.scheme) == ("https", "http")):
-            text = f"{shown(url)} redirects to {shown(location)}, which is not followed"
+            text = f"{shown(url)} redirects to {shown(location)}, which is refused (another scheme, or no TLS)"
             raise VerificationError("redirect-refused", text, place=shown(url))
         url = target
     raise VerificationError("redirect-refused", f"more than {REDIRECTS} redirections", place=shown(url))

@@ -122,11 +122,11 @@ class Patience:
         Raises EnvironmentLacking `registry-busy` or `registry-unreachable` when it does not.
         """
         if failure.pause is not None and failure.pause > LONGEST_PAUSE:
-            raise self._busy(f"it asks to be left alone for {failure.pause:.0f} seconds: {failure}")
+            raise self._busy(f"it asks for a pause of {failure.pause:.0f} seconds: {failure}")
         if failure.pause is not None:
             self._throttled -= 1
             if self._throttled <= 0:
-                raise self._busy(f"it was asked {THROTTLED} times and always asks to come later: {failure}")
+                raise self._busy(f"it refused {THROTTLED} times in a row: {failure}")
             self._pace.hold(max(failure.pause, self._backoff))
             self._pace.wait()
             return
@@ -139,17 +139,17 @@ class Patience:
     def _busy(self, text: str) -> EnvironmentLacking:
         return EnvironmentLacking(
             "registry-busy",
-            f"{self._place} limits how often it is asked; {text}",
+            f"rate limit of {self._place}: {text}",
             place=self._place,
-            hint="run the command again later: it goes on where it stopped",
+            hint="run the command again later; it resumes where it stopped",
         )
 
 
 def unreachable(place: str, text: str) -> EnvironmentLacking:
     """The error for a server that cannot be spoken with."""
-    hint = "check the network, the proxy variables and the address; run the command again: it goes on where it stopped"
+    hint = "check the network, the proxy variables and the address; run the command again; it resumes where it stopped"
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        hint = "name its certificate authority with SSL_CERT_FILE, or put it into /etc/containers/certs.d/HOST/ca.crt"
+        hint = "set SSL_CERT_FILE to its certificate authority, or put that into /etc/containers/certs.d/HOST/ca.crt"
     elif "WRONG_VERSION_NUMBER" in text or "wrong version number" in text or "record layer failure" in text:
-        hint = "it seems to speak no TLS: if that is meant to be so, say registry+http://"
+        hint = "the server does not use TLS; if that is intended, write registry+http://"
     return EnvironmentLacking("registry-unreachable", f"{place} cannot be reached: {text}", place=place, hint=hint)

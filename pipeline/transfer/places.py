@@ -85,9 +85,9 @@ def ask(
         return
     place = parse_url(url)
     if place is None or place.scheme not in {"http", "https"} or not place.host:
-        raise PlaceFailed("it is no URL that is spoken here, only http, https and file")
+        raise PlaceFailed("unsupported URL; only http, https and file are supported")
     if client is None:
-        raise PlaceFailed("not asked", offline=True)
+        raise PlaceFailed("offline", offline=True)
     import httpx
 
     from pipeline.transfer.deadlines import Watch
@@ -115,11 +115,11 @@ def stream_of(response: httpx.Response, offset: int, *, verified: bool = True, n
     _refuse_status(response)
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity" and not verified and not name.endswith(_NAMED.get(encoding, ("\0",))):
-        raise PlaceFailed("the server encodes what was asked for plainly")
+        raise PlaceFailed("the server sent a Content-Encoding that was not requested")
     resumed = response.status_code == 206
     start = response.headers.get("content-range", "")
     if resumed and not (offset and start.startswith(f"bytes {offset}-")):
-        raise PlaceFailed("the server sent another range than was asked for")
+        raise PlaceFailed("the server sent another range than requested")
     tag = response.headers.get("etag", "")
     known = response.headers.get("last-modified", "") if tag.startswith("W/") or not tag else tag
     return Stream(offset if resumed else 0, known, response.iter_raw())  # with a size it would lose the last bytes
@@ -128,13 +128,13 @@ def stream_of(response: httpx.Response, offset: int, *, verified: bool = True, n
 def _file(url: str, offset: int) -> Iterator[bytes]:
     parts = parse_url(url)
     if parts is None:
-        raise PlaceFailed("it is no URL")
+        raise PlaceFailed("invalid URL")
     path = Path(unquote(parts.path))
     if parts.host not in {"", "localhost"}:
         raise PlaceFailed(f"a file of the host '{parts.host}' cannot be read")
     try:
         if not path.is_file():
-            raise PlaceFailed("there is no such file", missing=True)
+            raise PlaceFailed("file not found", missing=True)
         with path.open("rb") as file:
             file.seek(offset)
             yield from chunks(file)

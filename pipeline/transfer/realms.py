@@ -71,7 +71,7 @@ def _entry(word: str) -> tuple[str, str]:
     if len(places) != 2 or not all(places):
         raise UsageError(
             "token-servers-malformed",
-            f"{VARIABLE} has an entry that is no REGISTRY=SERVER",
+            f"{VARIABLE} has an entry that is not REGISTRY=SERVER",
             place=VARIABLE,
             hint="write each as HOST[:PORT]=HOST[:PORT], with blanks or commas between",
         )

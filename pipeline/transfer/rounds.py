@@ -80,22 +80,22 @@ def _given_up(label: str, failures: Sequence[tuple[str, PlaceFailed]]) -> Enviro
     if any(failure.offline for _, failure in failures):
         return EnvironmentLacking(
             "offline-miss",
-            f"{label} is not in the store, and --offline forbids to fetch it",
+            f"{label} is not in the store, and --offline forbids downloads",
             place=label,
             hint="run once without --offline, or `relbuild vendor` where there is a network",
         )
-    tried = "; ".join(f"{shown(url)}: {failure}" for url, failure in failures) or "no place to get it from is known"
+    tried = "; ".join(f"{shown(url)}: {failure}" for url, failure in failures) or "no URL known"
     if failures and all(failure.missing for _, failure in failures):
         return EnvironmentLacking(
             "download-missing",
-            f"{label} cannot be had any more: {tried}",
+            f"{label} is no longer available: {tried}",
             place=label,
-            hint="the repository may have dropped it: resolve again with --upgrade",
+            hint="the repository may have removed it: resolve again with --upgrade",
         )
     return EnvironmentLacking(
         "network-unreachable",
-        f"{label} cannot be fetched: {tried}",
+        f"download failed: {label}: {tried}",
         place=label,
-        hint="check the network, the proxy variables and the repository's URL; on a slow line, set RELBUILD_TIMEOUT "
+        hint="check the network, the proxy variables and the repository's URL; on a slow link, set RELBUILD_TIMEOUT "
         "(seconds) and RELBUILD_MINRATE (bytes per second)",
     )

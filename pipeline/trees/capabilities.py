@@ -95,7 +95,7 @@ def capability_attribute(text: str) -> bytes:
     if sets["e"] and (permitted | inheritable) & ~sets["e"]:
         raise BuildError(
             "capability-unknown",
-            f"'{text}' makes some capabilities effective and not others, which a file cannot hold",
+            f"'{text}' makes only some capabilities effective; a file has one effective flag for all",
         )
     low = 0xFFFFFFFF
     return _V2.pack(
@@ -115,7 +115,7 @@ def capability_text(value: bytes) -> str:
     """
     value = as_revision_2(value)
     if len(value) != _V2.size or int.from_bytes(value[:4], "little") & _REVISION_MASK != _REVISION_2:
-        raise BuildError("capability-unknown", f"{value.hex()[:80]} is no set of capabilities of a file")
+        raise BuildError("capability-unknown", f"'{value.hex()[:80]}' is not a valid security.capability attribute")
     magic, permitted, inheritable, high_permitted, high_inheritable = _V2.unpack(value)
     permitted |= high_permitted << 32
     inheritable |= high_inheritable << 32
@@ -157,4 +157,4 @@ def _mask(names: str, text: str) -> int:
 
 
 def _unknown(text: str) -> BuildError:
-    return BuildError("capability-unknown", f"'{text}' is not a set of capabilities that is known")
+    return BuildError("capability-unknown", f"unknown file capabilities: '{text}'")

@@ -95,7 +95,7 @@ def compose(
     for (kind, name), packages in sorted(work.unknown.items()):
         work.refuse(
             "owner-unknown",
-            f"files of {', '.join(sorted(packages))} belong to {kind} '{name}', which has no number",
+            f"files of {', '.join(sorted(packages))} belong to {kind} '{name}', which has no numeric ID",
             name,
             "add it to `accounts` in the recipe",
         )
@@ -116,7 +116,7 @@ def _claim_all(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Wor
     options = work.options
     count = sum(len(package.files) for _, packages in layers for package in packages)
     if count > ENTRIES_LIMIT:
-        raise BuildError("too-many-files", f"the packages hold {count} files, more than {ENTRIES_LIMIT}")
+        raise BuildError("too-many-files", f"the packages contain {count} files, more than {ENTRIES_LIMIT}")
     canonical = _canonical(layers, work)
     _claim_below(canonical, work)
     for number, (name, packages) in enumerate(layers):
@@ -212,7 +212,7 @@ def _conflict(path: str, first: _Claim, other: _Claim, why: str, work: _Work) ->
         f"/{path} is in {first.package.nevra}{' of the parent image' if below else ''} and in {other.package.nevra}"
         f" with {why}",
         f"/{path}",
-        "rebuild the parent with a package that agrees, or leave the other one out"
+        "rebuild the parent with a matching package version, or leave the other package out"
         if below
         else "leave one of the packages out, or exclude it in the recipe",
     )
@@ -278,9 +278,9 @@ def _entry(path: str, claim: _Claim, work: _Work) -> Entry:
     if kind is None or kind in (Kind.CHARACTER, Kind.BLOCK):
         work.refuse(
             "device-node",
-            f"/{path} is a device node or a socket, which an image cannot hold",
+            f"/{path} is a device node or a socket; images cannot contain those",
             nevra,
-            "leave the package out; a runtime makes the devices that a container may use",
+            "leave the package out; the container runtime creates devices",
         )
         kind = Kind.FIFO
     xattrs: tuple[tuple[str, bytes], ...] = ()
@@ -349,10 +349,10 @@ def _stands_below(entry: Entry, path: str, work: _Work) -> bool:
     if not same and (turned or (there.owner and not settled)):
         work.refuse(
             "file-conflict",
-            f"/{entry.path} is a {entry.kind.value} in {entry.owner} and, different, a {there.kind.value} in "
+            f"/{entry.path} differs: a {entry.kind.value} in {entry.owner}, a {there.kind.value} in "
             f"{f'{there.owner} of ' if there.owner else ''}the parent image",
             f"/{entry.path}",
-            "rebuild the parent with a package that agrees",
+            "rebuild the parent with a matching package version",
         )
     return same
 

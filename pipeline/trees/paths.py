@@ -40,17 +40,17 @@ def split_path(path: str) -> tuple[str, ...]:
         raise unsafe(path, f"it is longer than {PATH_LIMIT} bytes or holds a NUL")
     for name in names[1:]:
         if name in ("", ".", ".."):
-            raise unsafe(path, f"a component of it is '{name}'")
+            raise unsafe(path, f"it has the component '{name}'")
         if len(name.encode(errors="surrogateescape")) > NAME_LIMIT:
-            raise unsafe(path, f"a component of it is longer than {NAME_LIMIT} bytes")
+            raise unsafe(path, f"one of its components is longer than {NAME_LIMIT} bytes")
         if name.startswith(WHITEOUT):
-            raise unsafe(path, f"'{name}' would mean a deletion in a layer")
+            raise unsafe(path, f"'{name}' is a whiteout name, which marks a deletion in a layer")
     return tuple(names[1:])
 
 
 def unsafe(path: str, why: str) -> BuildError:
     """The error for a path that cannot be put into an image."""
-    return BuildError("unsafe-path", f"'{path[:200]}' cannot be in an image: {why}", place=path[:200])
+    return BuildError("unsafe-path", f"invalid path in an image: '{path[:200]}': {why}", place=path[:200])
 
 
 class Canonical:
@@ -107,7 +107,7 @@ class Canonical:
             return here
         left[0] -= 1
         if left[0] < 0:
-            raise unsafe("/" + "/".join(whole), f"it leads through more than {_LINKS_LIMIT} symlinks")
+            raise unsafe("/" + "/".join(whole), f"it follows more than {_LINKS_LIMIT} symlinks")
         at = "" if target.startswith("/") else above
         for part in target.split("/"):
             if part == "..":

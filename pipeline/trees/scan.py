@@ -70,7 +70,7 @@ class _Scan:
 
     def walk(self, folder: str, depth: int) -> None:
         if depth > DEPTH_LIMIT:
-            raise BuildError("too-deep", f"directories nest deeper than {DEPTH_LIMIT}", place=folder[:200])
+            raise BuildError("too-deep", f"directories are nested more than {DEPTH_LIMIT} deep", place=folder[:200])
         with os.scandir(self.root / folder) as found:
             items = sorted(found, key=lambda item: item.name)
         for item in items:
@@ -85,7 +85,7 @@ class _Scan:
         status = item.stat(follow_symlinks=False)
         kind = kind_of(status.st_mode)
         if kind is None:
-            raise BuildError("socket", f"/{path} is a socket, which an image cannot hold", place=path)
+            raise BuildError("socket", f"/{path} is a socket; images cannot contain those", place=path)
         device = (os.major(status.st_rdev), os.minor(status.st_rdev))
         if kind is Kind.CHARACTER and device == (0, 0):
             return Entry(path, Kind.WHITEOUT, mtime=int(status.st_mtime))

@@ -238,7 +238,7 @@ def test_a_folder_of_the_host_can_be_a_volume(start: Callable[..., Started], fol
         (["-p", "http"], "--publish HOST:CONTAINER"),
         (["-p", "1:0"], "--publish HOST:CONTAINER"),
         (["-v", "x"], "--volume NAME:/path"),
-        (["-v", "./nowhere:/data"], "there is no"),
+        (["-v", "./nowhere:/data"], "the bind mount source"),
         (["-e", "=X"], "--env NAME=VALUE"),
         (["-e", "NOT_SET_HERE"], "export NOT_SET_HERE="),
         (["--config", "silent:x"], "--config FILE:/path"),

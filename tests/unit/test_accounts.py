@@ -118,7 +118,7 @@ def test_completed_files_keep_their_lines_and_gain_the_missing() -> None:
 
 def test_a_scriptlet_that_renumbers_an_account_is_noticed() -> None:
     table, _ = number(package("a"), users=[User("db", 27)])
-    assert changed_numbers(table, "db:x:28:27::/:/bin/sh\n", "db:x:27:\n") == ("user 'db' has number 28 instead of 27",)
+    assert changed_numbers(table, "db:x:28:27::/:/bin/sh\n", "db:x:27:\n") == ("user 'db' has ID 28 instead of 27",)
     assert changed_numbers(table, "db:x:27:27::/:/bin/sh\nnew:x:5:5::/:\n", "db:x:27:\n") == ()
 
 

@@ -316,12 +316,10 @@ def test_what_is_odd_is_said_and_the_rest_is_read(tmp_path: Path) -> None:
     assert [one.id for one in found.given][:3] == ["WORD", "DATE", "NAMELESS"]
     assert [one.name for one in found.given[2].packages] == ["b"]
     assert found.notes == (
-        "repository r: advisories with no date that can be read, which count as old: DATE, D0, D1, D2, D3 and 5 more",
-        "repository r: advisories with a severity that is no word of updateinfo, which count as having none: "
-        "WORD ('catastrophic')",
-        "repository r: advisories with packages that lack name, version, release or architecture and are passed over: "
-        "NAMELESS",
-        "repository r: advisories with no id, which are passed over: 1",
+        "repository r: advisories with an unreadable date, treated as old: DATE, D0, D1, D2, D3 and 5 more",
+        "repository r: advisories with an unknown severity, treated as none: WORD ('catastrophic')",
+        "repository r: advisories with packages without name, version, release or architecture, ignored: NAMELESS",
+        "repository r: advisories without an id, ignored: 1",
     )
     missing = missing_fixes(have("a-1-1.x86_64"), found.given)
     assert [fix.advisory for fix in exceeding(Threshold("important", 30), missing, NOW)] == ["DATE"]

@@ -239,14 +239,17 @@ LOCAL = LocalPackage(Path("fix.rpm"), Digest("2" * 64), "p")
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (_other_layers(), "what the recipe asks for"),
-        (_other_layers("glibc", "other"), "what the recipe asks for"),
-        ({"layers": (LayerPlan("base", (Request("bash", "p"), Request("glibc", "p")), (LOCAL,)),)}, "asks for"),
-        ({"weak_dependencies": True}, "switches"),
-        ({"excludes": ("a*",)}, "switches"),
-        ({"pins": (("a", "1"),)}, "switches"),
-        ({"assume_installed": ("systemd",)}, "switches"),
-        ({"modules": ("nginx:1.24",)}, "switches"),
+        (_other_layers(), "the requested packages"),
+        (_other_layers("glibc", "other"), "the requested packages"),
+        (
+            {"layers": (LayerPlan("base", (Request("bash", "p"), Request("glibc", "p")), (LOCAL,)),)},
+            "requested packages",
+        ),
+        ({"weak_dependencies": True}, "settings"),
+        ({"excludes": ("a*",)}, "settings"),
+        ({"pins": (("a", "1"),)}, "settings"),
+        ({"assume_installed": ("systemd",)}, "settings"),
+        ({"modules": ("nginx:1.24",)}, "settings"),
     ],
 )
 def test_every_input_makes_a_lock_stale_and_is_named(tmp_path: Path, change: dict[str, object], what: str) -> None:
@@ -262,7 +265,7 @@ def test_an_included_recipe_repositories_keys_and_architecture_make_a_lock_stale
         (reason,) = stale(before, inputs(recipe(tmp_path), platform, arch, keys))
         return reason
 
-    assert "asks for" in why(arch="aarch64")
+    assert "requested packages" in why(arch="aarch64")
     assert "keys" in why(keys=(Key("base", "E" * 40, b"armored"),))
     assert "keys" in why(keys=(Key("base", "F" * 40, b"renewed"),))
     assert "repositories" in why(replace(PLATFORM, variables=(("m", "/srv"),)))
@@ -329,7 +332,7 @@ def test_changes_are_told_a_line_for_each_package() -> None:
         "- a 1-1",
         "~ b 1:1-1 → 2-1 downgraded",
         "~ c moves from layer base to product",
-        "~ d 1-1 has other bytes under the same version",
+        "~ d 1-1 has another checksum under the same version",
         "~ e 1.9-1 → 1.10-1 upgraded",
         "+ g 1-1 (product)",
     )

@@ -105,7 +105,7 @@ def test_a_parent_that_is_the_same_image_otherwise_compressed_changes_no_lock(tm
 def test_a_locked_build_writes_nothing(tmp_path: Path) -> None:
     lacking = plan(tmp_path, SECTION)
     before = lacking.path.read_bytes()
-    with pytest.raises(ResolutionError, match="account numbers") as refused:
+    with pytest.raises(ResolutionError, match="numeric IDs") as refused:
         keep_lock(lacking, replace(SECTION, accounts=(("user", "a", 900),)), (), NOBODY, Mode.LOCKED)
     assert refused.value.code == "lock-stale"
     assert lacking.path.read_bytes() == before

@@ -287,7 +287,7 @@ def test_an_image_that_did_not_pass_is_not_served(tmp_path: Path) -> None:
     assert refused.value.code == "gate-not-passed"
     assert "--untested" in str(refused.value)
     (report / "evidence.json").write_bytes(evidence_json(evidence(image())))
-    with pytest.raises(PublicationRefused, match="not tested as it is now"):
+    with pytest.raises(PublicationRefused, match="not tested in its current state"):
         refuse_untested(tmp_path / "tiny")
     (report / "evidence.json").write_bytes(evidence_json(replace(evidence(image()), image=made.digest)))
     refuse_untested(tmp_path / "tiny")

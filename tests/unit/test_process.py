@@ -36,7 +36,7 @@ def test_a_failure_says_what_the_command_said() -> None:
 
 
 def test_a_missing_program_is_named() -> None:
-    with pytest.raises(EnvironmentLacking, match="'no-such-program' is not installed"):
+    with pytest.raises(EnvironmentLacking, match="'no-such-program' was not found in PATH"):
         run(["no-such-program"], timeout=10)
 
 

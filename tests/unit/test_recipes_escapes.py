@@ -254,7 +254,7 @@ def test_a_digest_is_not_taken_of_what_never_ends(tmp_path: Path) -> None:
 
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path / "fifo", Path("/dev/zero")):
-        with pytest.raises(OSError, match="and a file is wanted"):
+        with pytest.raises(OSError, match="not a file"):
             digest_file(path)
     (tmp_path / "file").write_text("x")
     assert digest_file(tmp_path / "file") == Digest.of(b"x")

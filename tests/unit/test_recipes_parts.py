@@ -79,7 +79,7 @@ def test_two_users_may_share_a_group(tmp_path: Path) -> None:
         ("{source: none, path: /etc/a}", "source-missing", ".source", "add it"),
         ("{source: ../x, path: /etc/a}", "path-unsafe", ".source", "beside the recipe"),
         ("{source: /etc/passwd, path: /etc/a}", "path-unsafe", ".source", "beside the recipe"),
-        ("{template: none.j2, path: /etc/a}", "template-missing", ".template", "looked for in"),
+        ("{template: none.j2, path: /etc/a}", "template-missing", ".template", "searched folders"),
         ("{template: my.cfn.j2, path: /etc/a}", "template-missing", ".template", "'my.cnf.j2'"),
         ("{template: ../x, path: /etc/a}", "template-escapes", ".template", "'..'"),
         ("{content: x, path: /etc/a, override: true}", "file-overrides-nothing", ".override", "correct"),

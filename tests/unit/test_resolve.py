@@ -182,7 +182,7 @@ def test_a_pin_holds_and_does_not_install(world: World) -> None:
     assert world.names(["b"], pins=(("a", "1"),)) == ["a-1-2.noarch", "b-1-1.noarch"]
     assert world.names(["b"], pins=(("a", "1-1"),)) == ["a-1-1.noarch", "b-1-1.noarch"]
     assert world.names(["c"], pins=(("a", "1"),)) == ["c-1-1.noarch"]
-    assert "called 'aa'" in world.solve(["c"], pins=(("aa", "1"),)).resolution.warnings[0]
+    assert "package 'aa'" in world.solve(["c"], pins=(("aa", "1"),)).resolution.warnings[0]
     error = refusal(world, ["b"], pins=(("a", "3"),))
     assert error.code == "pin-unsatisfied"
     assert "there is 1-1, 1-2, 2-1" in str(error)
@@ -291,7 +291,7 @@ def test_a_missing_requirement_is_told_with_the_chain_to_it(world: World) -> Non
 
 def test_a_package_without_a_sha256_is_refused_by_name(world: World) -> None:
     world.add("r", Rpm("a", checksum_type="sha1"))
-    with pytest.raises(VerificationError, match=r"knows a-1-1\.noarch by no sha256"):
+    with pytest.raises(VerificationError, match=r"has no sha256 of a-1-1\.noarch"):
         world.solve(["a"])
 
 

@@ -93,7 +93,7 @@ def test_a_stream_turns_on_what_it_requires(world: World) -> None:
     rpms = (Rpm("perl", "5.32-1"), Rpm("perl", "5.40-1"), Rpm("nginx", "1.24-1", requires=("perl",)))
     world.add("r", *rpms, modules=perl + newer + needs)
     assert world.names(["nginx"], modules=("nginx:1.24",)) == ["nginx-1.24-1.noarch", "perl-5.32-1.noarch"]
-    with pytest.raises(ResolutionError, match="requires streams that are not on") as caught:
+    with pytest.raises(ResolutionError, match="requires streams that are not enabled") as caught:
         world.names(["nginx"], modules=("nginx:1.24", "perl:5.40"))
     assert caught.value.code == "module-refused"
 
@@ -108,12 +108,12 @@ def test_the_newest_build_of_a_stream_counts(world: World) -> None:
 @pytest.mark.parametrize(
     ("modules", "asked", "message"),
     [
-        (OLD + NEW, ("nginx:1.99",), "no repository has the module 'nginx:1.99'"),
-        (OLD + NEW, ("nginx",), "no repository has the module 'nginx'"),
-        ("", ("nginx:1.24",), "no repository has the module"),
-        (OLD + NEW, ("nginx:1.20", "nginx:1.24"), "named with two streams"),
-        (OLD + OLD.replace("c0", "c1"), ("nginx:1.20",), "several contexts that fit"),
-        (stream("nginx", "1.20", requires="        perl: []"), ("nginx:1.20",), "it is not clear which"),
+        (OLD + NEW, ("nginx:1.99",), "module stream not found: 'nginx:1.99'"),
+        (OLD + NEW, ("nginx",), "module stream not found: 'nginx'"),
+        ("", ("nginx:1.24",), "module stream not found"),
+        (OLD + NEW, ("nginx:1.20", "nginx:1.24"), "listed with two streams"),
+        (OLD + OLD.replace("c0", "c1"), ("nginx:1.20",), "several matching contexts"),
+        (stream("nginx", "1.20", requires="        perl: []"), ("nginx:1.20",), "several or none fit"),
         ("---\ndocument: [\n", (), "cannot be read"),
     ],
 )

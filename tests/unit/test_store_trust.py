@@ -180,7 +180,7 @@ def test_a_blob_is_hashed_before_it_counts_and_once_only(told: Told) -> None:
     store.blob(good).write_bytes(b"good")
     store.blob(planted).write_bytes(b"something else")
     assert store.sound(good) and not store.sound(planted)
-    assert not store.has(planted) and "not what its name says" in told.notes[0]
+    assert not store.has(planted) and "not match its digest" in told.notes[0]
     before = store.blob(good).stat().st_atime_ns
     os.utime(store.blob(good), ns=(1, store.blob(good).stat().st_mtime_ns))
     assert store.sound(good)

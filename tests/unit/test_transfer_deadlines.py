@@ -266,7 +266,7 @@ def test_a_compressed_file_that_is_labelled_as_encoded_is_read_as_it_is(
     packed = gzip.compress(CONTENT)
     server.serve = lambda _: head("200 OK", packed, Content_Encoding=label)
     assert fetch_document([f"{server.url}/list.gz"], limit=1 << 20, network=NETWORK) == packed
-    with pytest.raises(EnvironmentLacking, match="encodes"):
+    with pytest.raises(EnvironmentLacking, match="Content-Encoding"):
         fetch_document([f"{server.url}/repomd.xml"], limit=1 << 20, network=NETWORK)
 
 
@@ -357,7 +357,7 @@ def test_who_could_not_send_a_request_whole_does_not_wait_as_long_as_an_answer_m
     try:
         with pytest.raises(httpcore.WriteError):
             stream.write(b"PUT")
-        with pytest.raises(httpcore.ReadTimeout, match="not sent whole"):
+        with pytest.raises(httpcore.ReadTimeout, match="not sent completely"):
             stream.read(1)
     finally:
         _current.reset(before)

@@ -116,7 +116,7 @@ def test_a_realm_without_tls_is_told_nothing_by_a_registry_with_it(tmp_path: Pat
     asked = Asked()
     wallet = wallet_of(tmp_path, {"host.test": LOGIN}, "host.test=auth.test:80")
     authority = authority_of(wallet, asked)
-    with pytest.raises(EnvironmentLacking, match="no TLS"):
+    with pytest.raises(EnvironmentLacking, match="lacks TLS"):
         authority.answer([bearer("http://auth.test/token")], PULL, "")
     assert asked == []
 
