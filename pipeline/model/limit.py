@@ -306,10 +306,10 @@ def compared(name: str, asked: int, read: int | None, *, slack: int, why: str) -
 def lacking(group: ControlGroup, controller: str) -> str:
     """Reason why a control group does not hold a limit of `controller`."""
     if not group.version:
-        return f"no {controller} control group has been handed over to this user"
+        return f"the {controller} controller is not delegated to this user"
     if not group.has(controller):
-        return f"the {controller} controller is not available here"
-    return f"the {controller} controller has not taken it"
+        return f"the {controller} controller is not available"
+    return f"the {controller} controller did not accept the limit"
 
 
 def never(usage: Usage) -> Sequence[Overrun]:

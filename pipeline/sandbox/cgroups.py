@@ -113,7 +113,9 @@ def locate(mountinfo: str | None = None) -> Hierarchies:
         # Hybrid: v2 is mounted beside v1, without controllers; runc uses v1 for all.
         return Hierarchies(controllers, beside=unified)
     if unified is None:
-        raise EnvironmentLacking("no-cgroups", "no control groups are mounted", hint="mount cgroup2 at /sys/fs/cgroup")
+        raise EnvironmentLacking(
+            "no-cgroups", "no control group file system is mounted", hint="mount cgroup2 at /sys/fs/cgroup"
+        )
     return Hierarchies({}, unified)
 
 
@@ -258,8 +260,8 @@ class Group:
             if time.monotonic() > deadline:
                 raise EnvironmentLacking(
                     "processes-remain",
-                    f"processes {sorted(pids)[:10]} of {self.path} do not end",
-                    hint="look at /proc/PID/stack; they may wait for a disk",
+                    f"processes {sorted(pids)[:10]} of {self.path} cannot be killed",
+                    hint="check /proc/PID/stack; they may be blocked on disk I/O",
                 )
             time.sleep(pause)
             pause = min(pause * 2, 0.1)

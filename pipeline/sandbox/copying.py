@@ -136,7 +136,7 @@ class _Copying:
 
     def _file(self, name: str, source: int, target: int, status: os.stat_result) -> None:
         if status.st_size > self.left:
-            raise BuildError("volume-too-large", f"the image's content of a volume is too large at {name}")
+            raise BuildError("volume-too-large", f"the image's content of the volume exceeds the limit at '{name}'")
         self.left -= status.st_size
         inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source)
         made = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -80,14 +80,14 @@ def _privileges() -> Finding:
     """May this process do what containers need?"""
     purpose = "unpacking and mounting layers"
     if os.geteuid() != 0:
-        reason = obstacle() or "a user namespace could not be entered: see `user namespaces`"
-        return Finding("privileges", False, f"an ordinary user, and {reason}", purpose)
+        reason = obstacle() or "no user namespace: see `user namespaces`"
+        return Finding("privileges", False, f"not root, and {reason}", purpose)
     if not nested():
         return Finding("privileges", True, "root on this machine", purpose)
     return Finding(
         "privileges",
         True,
-        "root in a user namespace (rootless); all containers share its ids, volumes have no size of their own",
+        "root in a user namespace (rootless); all containers share its IDs, volumes have no size limit",
         purpose,
     )
 
@@ -129,7 +129,7 @@ def _network() -> str:
     asked = 10**6
     with user_and_network_namespace(_base()) as (_, inside), lay_link(inside, _base(), asked) as link:
         if link.unlimited or link.rates() != (asked, asked):
-            raise OSError(link.unlimited or f"the kernel made {link.rates()} bit/s of {asked}")
+            raise OSError(link.unlimited or f"the kernel set {link.rates()} bit/s instead of {asked}")
     return "yes, limited each way"
 
 
@@ -166,9 +166,9 @@ def _cgroups() -> Iterator[Finding]:
         way = (
             "start relbuild with `systemd-run --user --scope -p Delegate=yes`"
             if there.version == 2
-            else f"root can hand over a folder `{PARENT}` in every hierarchy (docs/sandbox.md)"
+            else f"root can delegate a directory `{PARENT}` in every hierarchy (docs/sandbox.md)"
         )
-        detail = f"{kind}, not this user's: {names} limits are unenforced; {way}"
+        detail = f"{kind}, not delegated to this user: {names} limits are unenforced; {way}"
         yield Finding("control groups", False, detail, "limits")
         return
     yield Finding("control groups", True, kind, "limits")

@@ -60,13 +60,15 @@ def publish_port(instance: Instance, host_port: int, container_port: int, *, hos
     link = instance.link
     if link is None:
         raise UsageError(
-            "no-address", f"{instance.name} has no address, so no port can be published", hint=instance.linkless
+            "no-address",
+            f"port not published: instance '{instance.name}' has no network address",
+            hint=instance.linkless,
         )
     try:
         listening = socket.create_server((host, host_port), backlog=_BACKLOG)
     except OSError as error:
         raise UsageError(
-            "port-taken", f"{host}:{host_port} cannot be listened on: {error.strerror}", hint="publish another port"
+            "port-taken", f"cannot listen on {host}:{host_port}: {error.strerror}", hint="choose another port"
         ) from error
     forwarder = _Forwarder(listening, link.outside, (link.address, container_port))
     thread = threading.Thread(target=forwarder.run, name=f"publish-{host_port}", daemon=True)

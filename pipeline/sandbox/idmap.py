@@ -28,7 +28,7 @@ SLOTS = 4000
 def base_of(slot: int) -> int:
     """The first id of range number `slot`."""
     if not 0 <= slot < SLOTS:
-        raise ValueError(f"there is no id range {slot}")
+        raise ValueError(f"no ID range {slot}")
     return FIRST_BASE + slot * IDS
 
 
@@ -91,8 +91,8 @@ def _namespaces(base: int, *kinds: str) -> Iterator[tuple[int, ...]]:
         if os.read(ours_in, 3) != b"in\n":
             raise EnvironmentLacking(
                 "no-user-namespace",
-                "a user namespace cannot be made",
-                hint="see kernel.unprivileged_userns_clone and user.max_user_namespaces",
+                "cannot create a user namespace",
+                hint="check the sysctls kernel.unprivileged_userns_clone and user.max_user_namespaces",
             )
         for kind in ("uid_map", "gid_map"):
             lines = [f"{inside} {outside} {count}\n" for inside, outside, count in mapping(base)]

@@ -105,7 +105,7 @@ class Instance:
         A note at its end says so if the log's bound was passed.
         """
         kept, dropped = self._output.kept, self._output.dropped
-        return kept + f"\n[relbuild: {dropped} more bytes were dropped]\n".encode() if dropped else kept
+        return kept + f"\n[relbuild: output limit reached, {dropped} bytes dropped]\n".encode() if dropped else kept
 
     # --- questions -----------------------------------------------------------------------------
 
@@ -337,7 +337,9 @@ def signal_number(text: str) -> int:
     found = getattr(signal, f"SIG{base}", None)
     if isinstance(found, signal.Signals) and (not plus or offset.isdecimal()):
         return int(found) + int(offset or 0)
-    raise SmokeError("signal-unknown", f"'{text}' is not a signal", hint="say SIGTERM, SIGQUIT, SIGINT …")
+    raise SmokeError(
+        "signal-unknown", f"unknown signal: '{text}'", hint="use a signal name such as SIGTERM, SIGQUIT or SIGINT"
+    )
 
 
 def _dial(namespace: int, address: str, port: int, timeout: float) -> socket.socket:
@@ -380,6 +382,6 @@ def started(running: Running, pid_file: Path, ended: Callable[[], str], *, withi
         pause = min(pause * 1.5, 0.004)
     raise SmokeError(
         "not-started",
-        f"the image could not be started: {ended()}",
-        hint="is the entrypoint in the image and executable, with its interpreter?",
+        f"the container could not be started: {ended()}",
+        hint="check that the entrypoint and its interpreter are in the image and executable",
     )

@@ -107,7 +107,7 @@ def keep() -> Iterator[Keeper]:
         except PermissionError as error:
             raise EnvironmentLacking(
                 "no-mount-namespace",
-                f"a mount namespace cannot be made: {error}",
+                f"cannot create a mount namespace: {error}",
                 hint="run relbuild as root, in a container with CAP_SYS_ADMIN",
             ) from error
         yield Keeper(pool)

@@ -65,7 +65,9 @@ def launch(
     argv = (*config.entrypoint, *config.command)
     if not argv:
         raise SmokeError(
-            "nothing-to-run", "the image has neither entrypoint nor command", hint="give it one under `image`"
+            "nothing-to-run",
+            "the image has neither entrypoint nor command",
+            hint="set 'image.entrypoint' in the recipe",
         )
     with (
         station.berth(name) as berth,
@@ -146,7 +148,7 @@ def _link(
     try:
         return closing.enter_context(lay_link(inside, berth.range, limits[BANDWIDTH], network)), ""
     except OSError as error:
-        return None, f"this machine does not let relbuild make a network for it: {error}"
+        return None, f"cannot create its network: {error}"
 
 
 def _start(

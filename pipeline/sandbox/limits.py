@@ -137,7 +137,7 @@ def _weightless(group: Group, disk: Path | None) -> str:
     The weights are those of control groups.
     """
     if disk is None:
-        return "it is not known which disk is written to"
+        return "the disk of the store is unknown"
     device = disk.stat().st_dev
     name = f"{os.major(device)}:{os.minor(device)}"
     try:
@@ -145,7 +145,7 @@ def _weightless(group: Group, disk: Path | None) -> str:
         whole = entry.parent if (entry / "partition").exists() else entry
         scheduler = re.search(r"\[([\w-]+)\]", (whole / "queue" / "scheduler").read_text())
     except OSError:
-        return f"it is not known how the disk under {disk} is scheduled"
+        return f"the I/O scheduler of the disk under {disk} is unknown"
     if scheduler is not None and scheduler[1] == "bfq":
         return ""
     if group.hierarchies.unified is not None:
@@ -153,4 +153,4 @@ def _weightless(group: Group, disk: Path | None) -> str:
         if costs.exists() and re.search(rf"^{name} .*enable=1", costs.read_text(), re.MULTILINE):
             return ""
     used = scheduler[1] if scheduler is not None else "nothing"
-    return f"disk {name} is scheduled by {used}, which knows no weights; bfq does"
+    return f"the I/O scheduler of disk {name}, {used}, does not support weights; bfq does"

@@ -222,7 +222,7 @@ def _limit(name: str, bandwidth: int) -> str:
     """Limit what is sent into this end; why it could not be, or nothing."""
     rate = bandwidth // 8
     if not 0 < rate <= _LARGEST:
-        return f"{bandwidth} bit/s is beyond what is limited here: 8 bit/s to {_LARGEST * 8} bit/s"
+        return f"{bandwidth} bit/s is out of range: 8 bit/s to {_LARGEST * 8} bit/s"
     # Five milliseconds: short beside what is measured, long beside a timer's slack.
     burst = max(_LEAST_BURST, rate // 200)
     queue = burst + max(_LEAST_QUEUE, rate // 20)

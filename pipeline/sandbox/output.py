@@ -160,7 +160,7 @@ class Capture:
     def _tell_missed(self) -> None:
         if self._missed and self._told is not None:
             missed, self._missed = self._missed, 0
-            self._tell(f"\n[relbuild: {missed} bytes are not shown: more than {FOLLOWED} a second]\n".encode())
+            self._tell(f"\n[relbuild: {missed} bytes not shown: output exceeds {FOLLOWED} bytes/s]\n".encode())
 
     def _tell(self, piece: bytes) -> None:
         if self._told is None:

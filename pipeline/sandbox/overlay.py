@@ -66,7 +66,7 @@ def mount_overlay(
         except OSError as error:
             raise EnvironmentLacking(
                 "no-idmapped-mounts",
-                f"the file system of the store cannot be mounted with mapped ids: {error}",
+                f"the store's file system does not support ID-mapped mounts: {error}",
                 place=str(lower),
                 hint="put the store on ext4, xfs, btrfs or tmpfs, with Linux 5.19 or newer",
             ) from error
@@ -103,7 +103,7 @@ def mount_overlay(
     except OSError as error:
         raise EnvironmentLacking(
             "no-overlay",
-            f"the layers cannot be stacked with overlayfs: {error}",
+            f"cannot mount the layers with overlayfs: {error}",
             place=str(folder),
             hint="load the kernel module `overlay`, and put the store on ext4, xfs or tmpfs",
         ) from error

@@ -93,9 +93,9 @@ class RootFs:
         except OSError as error:
             raise BuildError(
                 "mount-point-odd",
-                f"{path} in the image is not a directory, so nothing can be mounted there: {error.strerror}",
+                f"mount point '{path}' is not a directory in the image: {error.strerror}",
                 place=path,
-                hint="let a package or `files` make it a directory",
+                hint="create the directory with a package or under 'files'",
             ) from error
 
     def real(self, path: str) -> str:
@@ -117,7 +117,7 @@ class RootFs:
                 continue
             links += 1
             if links > _LINKS:
-                raise BuildError("unsafe-path", f"{path} in the image leads through too many links", place=path)
+                raise BuildError("unsafe-path", f"'{path}' in the image follows too many symlinks", place=path)
             if target.startswith("/"):
                 done.clear()
             ahead += reversed([word for word in target.split("/") if word not in ("", ".")])
@@ -133,9 +133,9 @@ class RootFs:
         if PurePosixPath(real).parts[1:2] in (("proc",), ("sys",), ("dev",)):
             raise BuildError(
                 "directory-impossible",
-                f"a program cannot start in {path}" + ("" if real == path else f", which leads to {real}"),
+                f"invalid working directory '{path}'" + ("" if real == path else f", a symlink to '{real}'"),
                 place=path,
-                hint="give `working_directory` a directory of the image's own",
+                hint="set 'working_directory' to a directory outside of /proc, /sys and /dev",
             )
 
     def _link(self, path: str) -> str | None:
@@ -282,7 +282,7 @@ class RootFs:
 def _failed(path: str, error: OSError) -> BuildError:
     return BuildError(
         "image-path-failed",
-        f"{path} cannot be written in the image: {error.strerror}",
+        f"cannot write '{path}' in the image: {error.strerror}",
         place=path,
-        hint="look at what the packages have put there: a file where a directory is wanted, or a loop of links",
+        hint="check which package puts a file in place of a directory there, or a loop of symlinks",
     )

@@ -113,9 +113,9 @@ def obstacle() -> str:
     except EnvironmentLacking as error:
         return error.problems[0].message
     except KeyError:
-        return "this user is in no /etc/passwd"
+        return "this user is not in /etc/passwd"
     missing = [program for program in ("newuidmap", "newgidmap") if process.find(program) is None]
-    return f"{' and '.join(missing)} not installed (package uidmap or shadow-utils)" if missing else ""
+    return f"{' and '.join(missing)} not found in PATH (package uidmap or shadow-utils)" if missing else ""
 
 
 def _subordinate(file: Path, name: str, uid: int) -> int:
@@ -128,7 +128,7 @@ def _subordinate(file: Path, name: str, uid: int) -> int:
                 return int(first)
     raise EnvironmentLacking(
         "no-sub-ids",
-        f"{file} gives {name} no range of {IDS} ids, so layers cannot be unpacked with their owners",
+        f"{file} has no range of {IDS} subordinate IDs for user '{name}'",
         hint=f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}",
     )
 
@@ -144,7 +144,11 @@ def _map_ids(maps: dict[str, tuple[int, int]]) -> None:
     helper = os.fork()
     if helper == 0:
         os.close(begun)
-        said = _write_maps(us, maps) if os.read(begin, 1) else "an ordinary user cannot make a user namespace here"
+        said = (
+            _write_maps(us, maps)
+            if os.read(begin, 1)
+            else "unprivileged users cannot create user namespaces on this machine"
+        )
         os.write(reason, said.encode(errors="replace")[:_REASON])
         os._exit(0)
     os.close(begin)
@@ -160,8 +164,8 @@ def _map_ids(maps: dict[str, tuple[int, int]]) -> None:
         raise EnvironmentLacking(
             "no-user-namespace",
             refused,
-            hint="see user.max_user_namespaces, kernel.unprivileged_userns_clone, AppArmor's "
-            "kernel.apparmor_restrict_unprivileged_userns, and that newuidmap is set-user-id",
+            hint="check user.max_user_namespaces, kernel.unprivileged_userns_clone, AppArmor's "
+            "kernel.apparmor_restrict_unprivileged_userns, and that newuidmap is setuid",
         )
 
 
@@ -172,7 +176,7 @@ def _write_maps(pid: int, maps: dict[str, tuple[int, int]]) -> str:
             words = (pid, 0, own, 1, 1, first, IDS)
             process.run([program, *(str(word) for word in words)], timeout=_MAPPING)
     except (RelbuildError, OSError) as error:
-        return f"this user did not get its subordinate ids: {error}"
+        return f"the subordinate IDs of this user cannot be mapped: {error}"
     return ""
 
 

@@ -17,13 +17,13 @@ _LOG_LIMIT = 65536
 RUNTIMES = ("runc", "crun")
 """Looked for in this order: runc is the reference, and runs on cgroup v1 and v2 alike."""
 
-_KERNEL = "namespaces and a seccomp filter, on the machine's own kernel"
+_KERNEL = "namespaces and a seccomp filter, on the host kernel"
 _WALLS = {
     "runc": _KERNEL,
     "crun": _KERNEL,
     "youki": _KERNEL,
-    "runsc": "a kernel in user space (gVisor) that answers system calls itself",
-    "kata-runtime": "a virtual machine with a kernel of its own (Kata)",
+    "runsc": "a user-space kernel (gVisor)",
+    "kata-runtime": "a virtual machine with its own kernel (Kata)",
 }
 """Only runc's and crun's are proven by the tests."""
 
@@ -42,7 +42,7 @@ class Runtime:
     @property
     def wall(self) -> str:
         """The isolation between a container and the machine, in words for people."""
-        return _WALLS.get(self.name, "a wall that relbuild knows nothing of")
+        return _WALLS.get(self.name, "unknown isolation")
 
     @property
     def command(self) -> tuple[str | Path, ...]:
@@ -70,11 +70,11 @@ def find_runtime(name: str | None = None) -> Runtime:
         path = process.find(candidate)
         if path is not None:
             return _identify(path)
-    wanted = f"'{name}' is" if name else f"none of {', '.join(RUNTIMES)} is"
+    wanted = f"'{name}'" if name else " or ".join(f"'{one}'" for one in RUNTIMES)
     raise EnvironmentLacking(
         "runtime-missing",
-        f"{wanted} installed, so no container can be started",
-        hint="install runc (apt-get install runc, dnf install runc) or run ci/setup",
+        f"the runtime {wanted} was not found in PATH",
+        hint="install runc (apt-get install runc, dnf install runc), or run ci/setup",
     )
 
 
@@ -84,8 +84,8 @@ def _identify(path: Path) -> Runtime:
     if not found:
         raise EnvironmentLacking(
             "runtime-unknown",
-            f"{path} does not say which OCI runtime it is: {told[:200]!r}",
-            hint="name another runtime",
+            f"'{path}' is not an OCI runtime: `--version` printed {told[:200]!r}",
+            hint="choose another runtime",
         )
     return Runtime(path, found[1], found[2].partition("+")[0])
 

@@ -143,7 +143,7 @@ class BuildSession:
     def _show(self, seen: Path, target: str) -> None:
         place = PurePosixPath(target)
         if len(place.parts) < 3 or place.parts[1] not in _SCRATCH or ".." in place.parts:
-            raise UsageError("bind-elsewhere", f"{target} is not below /run or /tmp")
+            raise UsageError("bind-elsewhere", f"the target '{target}' of the bind mount is not below /run or /tmp")
         point = self._mounts[_SCRATCH.index(place.parts[1])].source.joinpath(*place.parts[2:])
         self._keeper.do(lambda: point.mkdir(parents=True, exist_ok=True))
         self._mounts.append(Mount(seen, target, read_only=True))
@@ -241,9 +241,8 @@ class BuildSession:
         if not started and not timed_out:
             raise BuildError(
                 "command-not-started",
-                f"'{' '.join(argv)[:200]}' could not be started: "
-                f"{reason or err.kept.decode(errors='replace').strip()[-1000:]}",
-                hint="is the program in the image? `relbuild doctor` says what the machine lacks",
+                f"cannot start '{' '.join(argv)[:200]}': {reason or err.kept.decode(errors='replace').strip()[-1000:]}",
+                hint="check that the program is in the image; `relbuild doctor` shows what the machine lacks",
             )
         return outcome
 

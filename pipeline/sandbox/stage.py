@@ -145,12 +145,12 @@ class Stage:
                 with self.files.folder(path) as source:
                     place = self.keeper.do(_place, source, self.overlay.path)
                     if place in ("/", "/proc", "/dev"):
-                        raise SmokeError("volume-impossible", f"{path} cannot be a volume", place=path)
+                        raise SmokeError("volume-impossible", f"'{path}' is not allowed as a volume", place=path)
                     if place not in SYSTEM:
                         mounts.append(Mount(self._volume(source, volumes.volume(place, size)), place))
             except NotADirectoryError as error:
                 raise SmokeError(
-                    "volume-impossible", f"volume {path} is not a directory in the image", place=path
+                    "volume-impossible", f"volume '{path}' is not a directory in the image", place=path
                 ) from error
         return mounts
 
@@ -167,9 +167,9 @@ class Stage:
             except (OSError, BuildError) as error:
                 raise SmokeError(
                     "volume-too-small",
-                    f"what the image has at {volume.path} cannot be put into the volume: {error}",
+                    f"cannot copy the image's content of '{volume.path}' into the volume: {error}",
                     place=volume.path,
-                    hint="raise the limit `volume`",
+                    hint="raise the limit 'volume'",
                 ) from error
             keep_attributes(handle, source, self.berth.base)
             volume.fresh = False
@@ -198,7 +198,7 @@ class Stage:
             finally:
                 os.close(handle)
             if place in ("/", *SYSTEM) or place.startswith(("/proc/", "/dev/")):
-                raise UsageError("bind-elsewhere", f"nothing can be bound at {binding.target}")
+                raise UsageError("bind-elsewhere", f"bind mounts are not allowed at '{binding.target}'")
             if binding.begun:
                 self._begin(binding)
             name = f"bound{number}"
@@ -214,15 +214,15 @@ class Stage:
         except NotADirectoryError as error:
             raise SmokeError(
                 "volume-impossible",
-                f"{binding.target} is not a directory in the image, so no volume can be there",
+                f"volume '{binding.target}' is not a directory in the image",
                 place=binding.target,
             ) from error
         except (OSError, BuildError) as error:
             raise SmokeError(
                 "volume-not-filled",
-                f"what the image has at {binding.target} cannot be put into the volume: {error}",
+                f"cannot copy the image's content of '{binding.target}' into the volume: {error}",
                 place=binding.target,
-                hint="is there room on the store's disk?",
+                hint="check the free space on the store's disk",
             ) from error
 
     def know(self, root: int, *paths: str) -> None:

@@ -71,9 +71,9 @@ class Station:
         if os.geteuid() != 0:
             raise EnvironmentLacking(
                 "root-needed",
-                "sandboxes need root: layers are mounted and processes limited",
-                hint="run relbuild as root, or as a user that can have a user namespace: "
-                + (obstacle() or "`relbuild doctor` says why this one cannot"),
+                "sandboxes need root, to mount layers and limit processes",
+                hint="run relbuild as root, or as a user that may create user namespaces: "
+                + (obstacle() or "`relbuild doctor` shows why this user may not"),
             )
         supervise(self.state)
         name = f"{self.mark}-{_plain(label)}-{secrets.token_hex(4)}"
@@ -203,7 +203,7 @@ def _range() -> Iterator[int]:
         finally:
             os.close(handle)
         return
-    raise EnvironmentLacking("no-free-ids", f"{SLOTS} sandboxes run already", hint="wait until some of them have ended")
+    raise EnvironmentLacking("no-free-ids", f"{SLOTS} sandboxes are already running", hint="wait until some have ended")
 
 
 def open_station(state: Path, runtime: Runtime) -> Station:
@@ -217,7 +217,7 @@ def open_station(state: Path, runtime: Runtime) -> Station:
     mark = _mark(state)
     if not re.fullmatch("[0-9a-f]{8}", mark):
         raise EnvironmentLacking(
-            "state-damaged", "the sandbox's state folder is damaged", place=str(state), hint="remove it"
+            "state-damaged", "the sandbox's state directory is damaged", place=str(state), hint="remove it"
         )
     station = Station(state, runtime, usable(), mark)
     station.sweep()

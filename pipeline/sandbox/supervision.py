@@ -81,8 +81,8 @@ def _start(state: Path) -> process.Process:
     except OSError as error:
         raise EnvironmentLacking(
             "no-reaper",
-            f"the process that ends containers when relbuild is killed cannot be started: {error}",
-            hint="see `ulimit -u` and free memory",
+            f"cannot start the reaper, which ends containers if relbuild is killed: {error}",
+            hint="check `ulimit -u` and the free memory",
         ) from error
     finally:
         os.close(owner)

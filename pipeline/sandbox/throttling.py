@@ -80,19 +80,19 @@ def flow(group: Group, devices: Sequence[int]) -> Flow:
     names = [_name(device) for device in devices]
     if group.hierarchies.version == 2:
         rates = _rates(group.read("io", "io.max"))
-        why = "" if group.hierarchies.has("memory") else "the memory controller is not available here"
+        why = "" if group.hierarchies.has("memory") else "the memory controller is not available"
     else:
         of_ways = [_rates(group.read("blkio", _bps(way))) for way in _WAYS]
         rates = {name: tuple(rate for one in of_ways for rate in one.get(name, (UNFELT,))) for name in names}
         root = _true_root(group.hierarchies)
         back = _rates(_text(root, _bps("write")))
-        why = "" if root is not None else "the root of the blkio control groups cannot be seen from here"
+        why = "" if root is not None else "the root of the blkio hierarchy is not visible"
         if not why and any(max(back.get(name, (UNFELT,))) > max(rates[name]) for name in names):
-            why = "the root of the blkio control groups has not taken it"
+            why = "the root of the blkio hierarchy did not accept the limit"
     found = max(max(rates.get(name, (UNFELT,))) for name in names)
     if found >= UNFELT:
         return Flow(None, "")
-    return Flow(found, f"what the kernel writes back later is not held: {why}" if why else "")
+    return Flow(found, f"the kernel's write-back is not limited: {why}" if why else "")
 
 
 def _rates(text: str | None) -> dict[str, tuple[int, ...]]:

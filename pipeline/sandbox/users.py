@@ -53,8 +53,8 @@ def resolve_user(text: str, passwd: str, group: str) -> Identity:
         if number >= IDS:
             raise SmokeError(
                 "user-out-of-range",
-                f"the image runs as '{text}', with the number {number}; a container has ids up to {IDS - 1}",
-                hint="give the account a smaller number",
+                f"the image's user '{text}' has ID {number}; containers have IDs up to {IDS - 1}",
+                hint="give the account a smaller ID",
             )
     return identity
 
@@ -69,8 +69,8 @@ def _user(wanted: str, passwd: str) -> Identity:
     if found is None:
         raise SmokeError(
             "user-unknown",
-            f"the image runs as '{wanted}', who is not in its /etc/passwd",
-            hint="add the user under `accounts`, or say `user: <number>`",
+            f"the image's user '{wanted}' is not in its /etc/passwd",
+            hint="add the user under 'accounts', or write its ID",
         )
     return Identity(int(found[2]), int(found[3]), (), found[5] or "/", found[0])
 
@@ -95,6 +95,6 @@ def _gid(wanted: str, groups: list[list[str]]) -> int:
         return int(wanted)
     raise SmokeError(
         "group-unknown",
-        f"the image runs with group '{wanted}', which is not in its /etc/group",
-        hint="add the group under `accounts`, or give its number",
+        f"the image's group '{wanted}' is not in its /etc/group",
+        hint="add the group under 'accounts', or write its ID",
     )

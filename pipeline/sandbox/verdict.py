@@ -12,17 +12,17 @@ from pipeline.model.usage import Usage
 def what_happened(usage: Usage, exit_code: int | None) -> str:
     """Describe for people how an instance ended and which limits it ran into.
 
-    An example: `killed for want of memory; /data is full (bytes)`. Empty when it ran into nothing and was not ended
+    An example: `killed: out of memory; /data is full (bytes)`. Empty when it ran into nothing and was not ended
     by a signal.
     """
     found = [overrun for limit in LIMITS for overrun in limit.overruns(usage)]
     if usage.output_dropped:
-        found.append(Overrun(Severity.DROPPED, f"printed {usage.output_dropped} bytes more than are kept"))
+        found.append(Overrun(Severity.DROPPED, f"output limit reached, {usage.output_dropped} bytes dropped"))
     found.sort(key=lambda overrun: overrun.severity)
     told = [overrun.text for overrun in found]
     killed = any(overrun.severity is Severity.KILLED for overrun in found)
     if exit_code is not None and exit_code > 128 and not killed:
-        told.append(f"ended by {_signal(exit_code - 128)}")
+        told.append(f"killed by {_signal(exit_code - 128)}")
     return "; ".join(told)
 
 

@@ -84,7 +84,7 @@ class Volumes:
         except (OSError, process.CommandFailed, EnvironmentLacking) as error:
             file.unlink(missing_ok=True)
             folder.mkdir(mode=0o700)
-            return Volume(path, number, folder, None, f"no block device could be made of a file: {error}")
+            return Volume(path, number, folder, None, f"cannot create a loop device: {error}")
         self._handles.callback(os.close, handle)
         return Volume(path, number, folder, device)
 

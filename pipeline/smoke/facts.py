@@ -127,7 +127,7 @@ def _processes(facts: ProcessFacts, instance: Instance) -> Answer:
     # Counted before they are looked at, one by one.
     count = len(instance.berth.group.processes())
     if count > PROCESSES_MOST:
-        return NoAnswer(f"there are {count} processes, more than the {PROCESSES_MOST} that are looked at")
+        return NoAnswer(f"the instance has {count} processes, more than the limit of {PROCESSES_MOST}")
     everyone = processes(instance)
     return ProcessAnswer(
         uid,
@@ -140,7 +140,7 @@ def _processes(facts: ProcessFacts, instance: Instance) -> Answer:
 def _listening(instance: Instance) -> Answer:
     seen = listeners(instance)
     if len(seen) > SOCKETS_MOST:
-        return NoAnswer(f"{len(seen)} sockets listen, more than the {SOCKETS_MOST} that are looked at")
+        return NoAnswer(f"the instance listens on {len(seen)} sockets, more than the limit of {SOCKETS_MOST}")
     return ListeningAnswer(tuple(SeenSocket(str(listener), listener.local) for listener in seen))
 
 

@@ -20,7 +20,7 @@ def junit(report: SmokeReport, name: str) -> bytes:
     suites = [_suite(report, instance, name) for instance in report.instances]
     if report.neighbours:
         suites.append(_neighbours(report, name))
-    whole = report.failure or (f"judged again: {'; '.join(report.problems)}" if _misjudged(report) else "")
+    whole = report.failure or (f"verdict recomputed: {'; '.join(report.problems)}" if _misjudged(report) else "")
     if whole:
         case = _failed(JunitCase(name, "the run as a whole", 0), whole, whole)
         suites.append(JunitSuite(f"{name} as a whole", (case,)))

@@ -116,7 +116,7 @@ class Life:
         except RelbuildError as error:
             name = stage.restart.name if stage.restart else "starts"
             self._answered(_unanswered(name, str(error), _milliseconds(begun)))
-            self._unasked = "not asked: the instance did not start"
+            self._unasked = "skipped: the instance did not start"
             self._skip(replace(stage, restart=None), quietly=stage.restart is None)
 
     def _lived(self, instance: Instance, image: Image, stage: Stage, later: Sequence[Stage], begun: float) -> None:
@@ -141,7 +141,7 @@ class Life:
             self._answered(result)
             self._ready_after = took if result.passed else None
         if not back:
-            self._unasked = "not asked: the instance was not ready"
+            self._unasked = "skipped: the instance was not ready"
         elif self.role.variant is Variant.READ_ONLY and restart is None:
             self._answered(_read_only(instance, image))
 
@@ -151,7 +151,7 @@ class Life:
             return
         self._answered(self._asked(check, instance, image))
         if check.kind is CheckKind.STOP:
-            self._unasked = "not asked: the instance was stopped before"
+            self._unasked = "skipped: the instance was already stopped"
 
     def _asked(self, check: Check, instance: Instance, image: Image) -> CheckResult:
         try:
@@ -166,7 +166,7 @@ class Life:
         answer = RestartAnswer(restart.subject, self._ended, ready.answer if ready else None)
         wrong = judge(restart, answer, image.config, self.around.plan.ready)
         if ready is not None and not ready.passed:
-            wrong = f"not ready when started again: {ready.detail}"
+            wrong = f"not ready after the restart: {ready.detail}"
         return CheckResult(restart.name, not wrong, took, wrong, answer)
 
     def _end_for(self, restart: Check, instance: Instance, image: Image) -> None:
@@ -184,7 +184,7 @@ class Life:
             asked = Check(restart.name, CheckKind.STOP, restart.within, signal=image.config.stop_signal)
             wrong = judge(asked, answer, image.config)
             self._answered(CheckResult(restart.name, False, _milliseconds(begun), wrong, answer))
-            self._unasked = "not asked: the instance was not started again"
+            self._unasked = "skipped: the instance was not restarted"
 
     def _finish(self, instance: Instance, image: Image, *, last: bool, told: bool) -> None:
         good = all(result.passed for result in self._results)
@@ -237,7 +237,7 @@ class Life:
             throttled_time=measured("throttled_time"),
             peak_pids=measured("peak_pids"),
             oom_kills=measured("oom_kills"),
-            log=visible(shortened("[relbuild: started again]\n".join(self._logs))),
+            log=visible(shortened("[relbuild: restarted]\n".join(self._logs))),
             role=self.role.label,
             happened="; ".join(self._happened),
             measured=tuple(sorted(self._measured.items())),
@@ -268,7 +268,7 @@ def shortened(log: str) -> str:
     if len(log) <= LOG_SHOWN:
         return log
     head, tail = LOG_SHOWN // 4, LOG_SHOWN - LOG_SHOWN // 4
-    return f"{log[:head]}\n[relbuild: {len(log) - LOG_SHOWN} characters left out]\n{log[-tail:]}"
+    return f"{log[:head]}\n[relbuild: {len(log) - LOG_SHOWN} characters omitted]\n{log[-tail:]}"
 
 
 def _milliseconds(begun: float) -> int:

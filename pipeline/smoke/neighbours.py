@@ -156,7 +156,7 @@ def _disturbed(
         except EnvironmentLacking as error:
             impossible = str(error)
     if not impossible and not effect:
-        impossible = f"it showed no effect in {time.monotonic() - begun:.1f} s, so nothing was measured"
+        impossible = f"not measured: the misbehaviour had no effect within {time.monotonic() - begun:.1f} s"
     figures = NeighbourFigures(
         misbehaviour=str(misbehaviour),
         passed=True,
@@ -180,13 +180,13 @@ def _effect(misbehaviour: Misbehaviour, before: Usage, after: Usage) -> str:
     """Describe the effect of a misbehaviour that the kernel counted; empty if there is none."""
     name, text = {
         Misbehaviour.SPIN: ("cpu_time", "used {:.1f} s of processor time"),
-        Misbehaviour.ALLOCATE: ("oom_kills", "killed {} times for want of memory"),
+        Misbehaviour.ALLOCATE: ("oom_kills", "killed {} times: out of memory"),
         Misbehaviour.FORK: ("pids_refused", "refused {} processes"),
         Misbehaviour.FLOOD: ("network_out", "sent {:.1f} MB"),
     }[misbehaviour]
     first, last = getattr(before, name), getattr(after, name)
     if first is None or last is None:
-        return "not counted here"
+        return "effect unknown: this kernel does not count it"
     done = last - first
     if misbehaviour in (Misbehaviour.FORK, Misbehaviour.ALLOCATE):
         return text.format(done) if done else ""
@@ -195,15 +195,15 @@ def _effect(misbehaviour: Misbehaviour, before: Usage, after: Usage) -> str:
 
 def _impossible(misbehaviour: Misbehaviour, bad: Instance) -> str:
     if not bad.alive:
-        return "the instance that is to misbehave has ended"
+        return "the misbehaving instance has ended"
     contained_by = CONTAINED_BY.get(misbehaviour)
     if contained_by is None:
         return ""
     needed = contained_by.name
     reading = next((reading for reading in bad.readings() if reading.name == needed), None)
     if reading is None:
-        return f"it needs a limit on {needed}, or it would disturb the whole machine"
-    return "" if reading.enforced else f"the limit on {needed} is not enforced here: {reading.reason}"
+        return f"it needs the limit '{needed}'; otherwise it would disturb the whole machine"
+    return "" if reading.enforced else f"the limit '{needed}' is not enforced: {reading.reason}"
 
 
 @contextlib.contextmanager
@@ -212,7 +212,7 @@ def _misbehaving(misbehaviour: Misbehaviour, bad: Instance, targets: Sequence[st
     # A group of its own that only tracks, as for commands: what it contains is exactly what was started here.
     tracker = bad.berth.group.tracker
     if tracker is None:
-        raise EnvironmentLacking("no-cgroups", "without control groups nothing could be ended again")
+        raise EnvironmentLacking("no-cgroups", "misbehaving processes cannot be killed without control groups")
     _, container = tracker
     below = bad.berth.group.below(f"misbehaving-{misbehaviour}")
     inner = container / f"misbehaving-{misbehaviour}"
@@ -246,6 +246,6 @@ def _wait_until_begun(started: process.Process) -> None:
     if line.strip() != b"begun":
         raise EnvironmentLacking(
             "not-misbehaving",
-            f"no instance could be made to misbehave: {started.stderr.read(2000).decode(errors='replace').strip()}",
-            hint="`relbuild doctor` says what is missing",
+            f"cannot start the misbehaving process: {started.stderr.read(2000).decode(errors='replace').strip()}",
+            hint="`relbuild doctor` shows what is missing",
         )

@@ -11,6 +11,7 @@ from pipeline.model.checks.command_check import CommandAnswer
 from pipeline.model.checks.log_check import LogAnswer
 from pipeline.model.checks.stop_check import DEFAULT_SIGNAL, StopAnswer
 from pipeline.model.image import Image, ImageConfig
+from pipeline.model.limits.memory import LIMIT as MEMORY
 from pipeline.model.report import CheckResult
 from pipeline.model.smoke import Check
 from pipeline.model.values import SHOWN, Said, final, readable
@@ -55,14 +56,17 @@ def how_it_ended(instance: Instance) -> str:
     """
     # Waits for what it printed at last, too: the end is seen sooner than the log is read.
     code, killed = instance.wait(0), instance.usage().oom_kills
-    why = " (killed for want of memory)" if killed and code == 137 else ""
-    return f"exit code {code}{why}; its last words: {last_lines(instance.log) or '(none)'}"
+    why = ""
+    if killed and code == 137:
+        limit = instance.limits[MEMORY]
+        why = f" (killed: out of memory{f', limit {limit / (1 << 20):g} MiB' if limit else ''})"
+    return f"exit code {code}{why}; last log lines: {last_lines(instance.log) or 'none'}"
 
 
 def stop(check: Check, instance: Instance, stop_signal: str) -> Answer:
     """Send the signal and see how the instance ends."""
     if not instance.alive:
-        return NoAnswer(f"the instance had ended before, with {how_it_ended(instance)}")
+        return NoAnswer(f"the instance had already ended with {how_it_ended(instance)}")
     name = stop_signal or DEFAULT_SIGNAL
     code = instance.stop(name, check.within / 1000)
     return StopAnswer(name, code, last_lines(instance.log))

@@ -60,7 +60,7 @@ def draft_checks(
         raise SmokeError(
             "not-recordable",
             f"the instance ended with {how_it_ended(instance)}",
-            hint="look at what it said; give it what it lacks under `image` or `files`",
+            hint="check its output; add what it needs under 'image' or 'files'",
         ) from error
     checks += [*_image(image), *_packages(instance, image), *_stop(instance, image)]
     signs: list[_Drafted] = [{"port": found.port} for found in seen if found.protocol == "tcp"]
@@ -98,7 +98,7 @@ def _conversation(port: int, instance: Instance) -> _Drafted:
         deadline = time.monotonic() + _HTTP_PATIENCE
         status, headers, _ = exchange(HttpRequest(port), instance, deadline)
     except (OSError, HTTPException):
-        return {"name": f"takes connections on {port}", "port": port}
+        return {"name": f"accepts connections on {port}", "port": port}
     expect: _Drafted = {"status": status}
     kind = headers.get("Content-Type")
     if kind:

@@ -38,7 +38,7 @@ def _lines(report: SmokeReport) -> Iterator[str]:
         yield f"✗ {report.failure}"
     problems = report.problems
     if problems and report.claimed:
-        yield from (f"✗ judged again: {problem}" for problem in problems)
+        yield from (f"✗ verdict recomputed: {problem}" for problem in problems)
     verdict = "DID NOT PASS" if problems else "passed"
     yield f"{verdict} in {seconds(report.took)} under {report.runtime}"
 
@@ -47,8 +47,8 @@ def neighbours_line(figures: NeighbourFigures) -> str:
     """Format in one line what one instance's misbehaviour changed for its neighbours."""
     effect = f" ({figures.effect})" if figures.effect else ""
     return (
-        f"neighbours of one that does '{figures.misbehaviour}'{effect}: "
-        f"{figures.asked} answers, {figures.failed} failed, "
+        f"neighbours while one does '{figures.misbehaviour}'{effect}: "
+        f"{figures.asked} responses, {figures.failed} failed, "
         f"median {figures.quiet_p50 / 1000:.1f} → {figures.p50 / 1000:.1f} ms, "
         f"99th percentile {figures.quiet_p99 / 1000:.1f} → {figures.p99 / 1000:.1f} ms"
     )
@@ -66,5 +66,5 @@ def _used(instance: InstanceReport) -> str:
     if instance.cpu_time is not None:
         parts.append(f"{instance.cpu_time / 1_000_000:.2f} s of CPU")
     if instance.oom_kills:
-        parts.append(f"{instance.oom_kills} killed for want of memory")
+        parts.append(f"{instance.oom_kills} OOM kills")
     return f" ({', '.join(parts)})" if parts else ""

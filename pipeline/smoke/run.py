@@ -129,7 +129,7 @@ def _failure(plan: SmokePlan, questions: Sequence[Check], instances: Sequence[In
             }
         )
         if loose:
-            return f"limits that must be enforced are not: {', '.join(loose)}"
+            return f"limits not enforced, but required by the recipe: {', '.join(loose)}"
     happened = [
         f"{instance.name}: {instance.happened}"
         for instance in instances

@@ -139,8 +139,8 @@ def _sockets(pid: int, table: str) -> Iterator[tuple[str, int, str, str]]:
         # One that listens may be hidden behind thousands of others.
         raise SmokeError(
             "sockets-too-many",
-            f"the instance has more {table} sockets than are looked at ({_TABLE_LIMIT >> 20} MiB of them)",
-            hint="let it open fewer, or limit its descriptors with `open_files`",
+            f"the instance has too many {table} sockets (the limit is {_TABLE_LIMIT >> 20} MiB of table)",
+            hint="reduce its sockets, or limit its descriptors with 'open_files'",
         )
     for line in data.decode(errors="replace").split("\n")[1:]:
         fields = line.split()
@@ -170,7 +170,7 @@ def connect_socket(instance: Instance, path: str, *, timeout: float) -> socket.s
         handle = kernel.openat2(root.handle, path, os.O_PATH, resolve=safely)
     try:
         if not stat.S_ISSOCK(os.fstat(handle).st_mode):
-            raise ConnectionRefusedError(f"{path} is no socket")
+            raise ConnectionRefusedError(f"'{path}' is not a socket")
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         connection.settimeout(timeout)
         try:

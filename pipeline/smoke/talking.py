@@ -78,7 +78,7 @@ def exchange(
         except (http.client.HTTPException, OSError) as error:
             # Hung up on by ourselves, whatever it looks like from here: a broken pipe, a reset, an early end.
             if time.monotonic() >= deadline:
-                raise TimeoutError("the answer did not come to its end") from error
+                raise TimeoutError("the response was incomplete at the deadline") from error
             raise
 
 
@@ -105,7 +105,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, http.client.BadStatusLine):
-        return f"the answer is no HTTP: {shown(str(error), 200)}"
+        return f"the response is not HTTP: {shown(str(error), 200)}"
     return str(error) or type(error).__name__
 
 
@@ -148,7 +148,7 @@ def _encrypted(asked: HttpRequest, instance: Instance, plain: socket.socket) -> 
     if asked.trust:
         data = instance.files.read(asked.trust, limit=_TRUST_LIMIT)
         if data is None:
-            raise FileNotFoundError(f"{asked.trust}, which says whom to trust, is not in the image")
+            raise FileNotFoundError(f"the CA file '{asked.trust}' is not in the image")
         context.load_verify_locations(cadata=data.decode(errors="replace"))
     else:
         context.check_hostname = False

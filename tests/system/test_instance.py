@@ -193,7 +193,7 @@ class TestRunning:
         if without_groups():
             for name in ("cpus", "memory", "pids"):
                 expected[name] = (None, False)
-                assert "handed over" in readings[name].reason
+                assert "not delegated" in readings[name].reason
         assert {name: (reading.read, reading.enforced) for name, reading in readings.items()} == expected
         assert files == b"100\n"
         require_groups("cpus, memory, pids")
@@ -256,7 +256,7 @@ class TestRunning:
             instance.kill()
             log = instance.log
         assert len(log) < (8 << 20) + 100
-        assert log.endswith(b"[relbuild: 611392 more bytes were dropped]\n")
+        assert log.endswith(b"[relbuild: output limit reached, 611392 bytes dropped]\n")
 
     def test_instances_see_neither_each_other_nor_the_machine(self, root: Path, station: Station) -> None:
         def start(name: str) -> object:

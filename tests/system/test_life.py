@@ -90,7 +90,7 @@ def test_data_survives_a_restart_of_each_of_two(examine: Callable[..., SmokeRepo
     for number in (0, 1):
         assert names(report, number) == ["+ready", "+start 1", "+restarts", "+start 2", "+log start 2", "+stops"]
     instance = report.instances[0]
-    assert "[relbuild: started again]" in instance.log
+    assert "[relbuild: restarted]" in instance.log
     measured = dict(instance.measured)
     assert {"stopped_after_ms", "ready_again_after_ms"} <= measured.keys()
     require_groups("measured usage")
@@ -118,7 +118,7 @@ def test_one_that_does_not_stop_is_not_started_again(examine: Callable[..., Smok
     report = examine(SmokePlan(READY, (replace(restart(), within=300), started(2), STOP)), image)
     assert names(report) == ["+ready", "-restarts", "-start 2", "-stops"]
     assert "still runs 300 ms after SIGUSR1" in report.instances[0].checks[1].detail
-    assert report.instances[0].checks[2].detail == "not asked: the instance was not started again"
+    assert report.instances[0].checks[2].detail == "skipped: the instance was not restarted"
 
 
 def test_an_arbitrary_user_in_group_0_and_a_look_at_the_mounts(examine: Callable[..., SmokeReport]) -> None:
@@ -191,13 +191,13 @@ def test_neighbours_that_notice_too_much_fail_the_run(
     (figures,) = report.neighbours
     assert not figures.passed and not report.passed
     assert "latency rose from 1.0 ms to 50.0 ms, more than 50.0 ms" in figures.detail
-    assert any("✗ neighbours of one that does 'spin' (used" in line for line in report_lines(report))
+    assert any("✗ neighbours while one does 'spin' (used" in line for line in report_lines(report))
 
 
 def test_nobody_forks_without_a_limit(examine: Callable[..., SmokeReport]) -> None:
     neighbours = Neighbours(count=2, misbehave=(Misbehaviour.ALLOCATE,), lasting=100)
     report = examine(SmokePlan(READY, (PAGE,), Limits(), neighbours=neighbours))
-    assert "needs a limit on memory" in report.neighbours[0].detail
+    assert "needs the limit 'memory'" in report.neighbours[0].detail
 
 
 def test_what_a_process_check_counts_is_the_instance_alone(examine: Callable[..., SmokeReport]) -> None:

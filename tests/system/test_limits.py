@@ -43,9 +43,9 @@ def root(closed: Path) -> Path:
 
 BOMBS: dict[str, tuple[tuple[str, ...], dict[str, object], str]] = {
     "fork bomb": (("fork",), {}, r"refused processes \d+ times"),
-    "heap": (("heap",), {}, "killed for want of memory"),
-    "shared memory": (("shared",), {}, "killed for want of memory"),
-    "memory through tmpfs": (("fill", "/tmp"), {"tmpfs": 256 << 20}, "killed for want of memory"),
+    "heap": (("heap",), {}, "killed: out of memory"),
+    "shared memory": (("shared",), {}, "killed: out of memory"),
+    "memory through tmpfs": (("fill", "/tmp"), {"tmpfs": 256 << 20}, "killed: out of memory"),
     "tmpfs bytes": (("fill", "/tmp"), {}, r"/tmp is full \(bytes\)"),
     "tmpfs inodes": (("files", "/tmp"), {}, r"/tmp is full \(inodes\)"),
     "shared memory bytes": (("fill", "/dev/shm"), {}, r"/dev/shm is full \(bytes\)"),
@@ -53,7 +53,7 @@ BOMBS: dict[str, tuple[tuple[str, ...], dict[str, object], str]] = {
     "device bytes": (("fill", "/dev"), {"memory": 128 << 20}, r"/dev is full \(bytes\)"),
     "volume bytes": (("fill", "/data"), {}, r"/data is full \(bytes\)"),
     "volume inodes": (("files", "/data"), {}, r"/data is full \(inodes\)"),
-    "output": (("flood",), {}, r"printed \d+ bytes more than are kept"),
+    "output": (("flood",), {}, r"output limit reached, \d+ bytes dropped"),
     "processor": (("stubborn",), {"milli_cpus": 300}, "held to its share of the processors"),
 }
 
@@ -76,7 +76,7 @@ class TestBombs:
             with launch(bomb("serve", "80", volumes=("/data",)), [root], LIMITS, station=station, name="x") as instance:
                 reading = next(one for one in instance.readings() if one.name == "volume /data")
             assert (reading.read, reading.enforced) == (None, False)
-            assert "no block device" in reading.reason
+            assert "loop device" in reading.reason
             unenforced("the size of volumes")
         links = cables()
         limits = LIMITS.changed(**changes)  # type: ignore[arg-type]
@@ -151,12 +151,12 @@ class TestProcessors:
             reading = next(one for one in instance.readings() if one.name == "io_weight")
         if without_groups():
             assert (reading.read, reading.enforced) == (None, False)
-            assert "handed over" in reading.reason
+            assert "not delegated" in reading.reason
             unenforced("shares of the disk, without control groups")
         if reading.enforced:
             assert reading.read == 250
         else:
-            assert "bfq" in reading.reason or "not available" in reading.reason or "not taken" in reading.reason
+            assert "bfq" in reading.reason or "not available" in reading.reason or "did not accept" in reading.reason
 
 
 @pytest.mark.parametrize("words", [("fork",), ("stubborn",), ("flood", "on")], ids=lambda words: words[0])

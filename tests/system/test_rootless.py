@@ -226,7 +226,7 @@ def test_what_is_not_limited_is_said_with_its_reason(plain: dict[str, object]) -
     assert {"bandwidth", "tmpfs"} <= enforced
     for name in ("cpus", "memory", "pids"):
         assert readings[name]["read"] is None
-        assert "handed over" in readings[name]["reason"], readings[name]
+        assert "not delegated" in readings[name]["reason"], readings[name]
 
 
 @pytest.mark.parametrize("place", ["root", "build"])

@@ -157,7 +157,7 @@ def test_an_instance_that_dies_is_noticed_at_once_with_its_last_words(examine: E
     said = details(report)
     assert "exit code 7" in said["ready"]
     assert "cannot open database" in said["ready"]
-    assert said["log"].startswith("not asked")
+    assert said["log"].startswith("skipped")
     assert report.instances[0].exit_code == 7
 
 

@@ -135,7 +135,7 @@ class TestVolumes:
             assert reading.asked == 4 << 30
             if ordinary():
                 assert (reading.read, reading.enforced) == (None, False)
-                assert "no block device" in reading.reason
+                assert "loop device" in reading.reason
                 assert instance.execute(["ls", "-A", "/data"]).stdout == b""
                 unenforced("the size of volumes")
             assert reading.enforced

@@ -203,7 +203,7 @@ class TestLimits:
 
         for group in (v1, v2):
             assert reading(group, 250, None).read == 250
-            assert "not known" in reading(group, 250, None).reason
+            assert "unknown" in reading(group, 250, None).reason
             set_weight(group, 300)
             assert weight_of(group) == 300
             monkeypatch.setattr("pipeline.sandbox.limits._weightless", lambda group, disk: "")

@@ -94,7 +94,7 @@ def test_id_ranges_do_not_overlap_nor_reach_what_others_hand_out() -> None:
     assert bases[0] == FIRST_BASE > 0x6FFF_FFFF
     assert bases[-1] + IDS <= 0x7FFE_0000
     for wrong in (-1, SLOTS):
-        with pytest.raises(ValueError, match="no id range"):
+        with pytest.raises(ValueError, match="no ID range"):
             base_of(wrong)
 
 
@@ -266,12 +266,12 @@ class TestVerdict:
             (Usage(1, 10, 0, 1, 0), 0, ""),
             (Usage(1, 10, 0, 1, 0), None, ""),
             (Usage(1, 10, 2, 1, 0), None, ""),
-            (Usage(1, 10, 0, 1, 1), 137, "killed for want of memory"),
+            (Usage(1, 10, 0, 1, 1), 137, "killed: out of memory"),
             (Usage(1, 10, 0, 1, 0, 312), 0, "refused processes 312 times"),
             (Usage(1, 10, 0, 1, 0, full=("/data (inodes)",)), 1, "/data is full (inodes)"),
             (Usage(1, 2_000_000, 4_000_000, 1, 0), 0, "held to its share of the processors for 4.0 s"),
-            (Usage(1, 10, 0, 1, 0, output_dropped=5), 143, "printed 5 bytes more than are kept; ended by SIGTERM"),
-            (Usage(None, None, None, None, None), 255, "ended by signal 127"),
+            (Usage(1, 10, 0, 1, 0, output_dropped=5), 143, "output limit reached, 5 bytes dropped; killed by SIGTERM"),
+            (Usage(None, None, None, None, None), 255, "killed by signal 127"),
         ],
     )
     def test_it_names_what_was_run_into(self, used: Usage, code: int | None, said: str) -> None:

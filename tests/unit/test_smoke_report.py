@@ -191,7 +191,7 @@ class TestJunit:
 class TestLines:
     def test_people_see_answers_limits_that_do_not_hold_and_the_verdict(self) -> None:
         assert report_lines(REPORT) == (
-            "tiny-1, ready after 300 ms (10.0 MiB, 1.50 s of CPU, 2 killed for want of memory)",
+            "tiny-1, ready after 300 ms (10.0 MiB, 1.50 s of CPU, 2 OOM kills)",
             "  ✓ ready (250 ms)",
             "  ✗ answers (1.5 s)",
             "      exit code 1",
@@ -208,7 +208,7 @@ class TestLines:
         assert lines[0].startswith("tiny-1, read-only, ready")
         assert "  ! /data is full (bytes)" in lines
         assert (
-            "✗ neighbours of one that does 'spin' (used 1.0 s): 100 answers, 1 failed, median 0.9 → 1.0 ms, "
+            "✗ neighbours while one does 'spin' (used 1.0 s): 100 responses, 1 failed, median 0.9 → 1.0 ms, "
             "99th percentile 2.0 → 90.0 ms" in lines
         )
         document = ElementTree.fromstring(junit(report, "tiny"))
@@ -222,7 +222,7 @@ class TestLines:
         report = replace(REPORT, plan=plan_digest(SmokePlan(check)), asked=SmokePlan(check), instances=(answered,))
         lines = report_lines(report)
         told = "tiny-1: ready: what was recorded is no answer to a question of kind 'port'"
-        assert f"✗ judged again: {told}" in lines and lines[-1].startswith("DID NOT PASS")
+        assert f"✗ verdict recomputed: {told}" in lines and lines[-1].startswith("DID NOT PASS")
         assert told in (ElementTree.fromstring(junit(report, "tiny")).findtext("testsuite/testcase/failure") or "")
 
     def test_a_failure_as_a_whole_is_said(self) -> None:

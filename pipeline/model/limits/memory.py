@@ -54,7 +54,7 @@ def _memory_and_swap(group: ControlGroup) -> int | None:
 def _overruns(usage: Usage) -> Sequence[Overrun]:
     if not usage.oom_kills:
         return ()
-    return (Overrun(Severity.KILLED, "killed for want of memory" + times(usage.oom_kills)),)
+    return (Overrun(Severity.KILLED, f"killed{times(usage.oom_kills)}: out of memory"),)
 
 
 LIMIT: Limit[int | None] = Limit(

@@ -102,8 +102,8 @@ def test_https_where_only_http_is_spoken() -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "the answer is no HTTP"),
-        (b"", "the answer is no HTTP"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "the response is not HTTP"),
+        (b"", "the response is not HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello", "IncompleteRead"),
         (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70000 + b"\r\n\r\nhello", "header line"),
         (b"HTTP/1.1 200 OK\r\n\r\nother", "the body does not match 'hello'"),
