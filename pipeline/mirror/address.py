@@ -133,4 +133,6 @@ def names_no_repository(address: Address, form: str) -> UsageError:
 
     `form`: what to write.
     """
-    return UsageError("address-malformed", f"'{address}' names no repository on a mirror", hint=f"write {form}")
+    return UsageError(
+        "address-malformed", f"'{address}' is not the address of a repository on a mirror", hint=f"write {form}"
+    )

@@ -37,27 +37,27 @@ def parse_address(text: str) -> Address:
     """
     form = next((form for form in FORMS if text.startswith(form.prefix)), None)
     if form is None:
-        raise _malformed(text, f"it does not begin with {_or([form.prefix for form in FORMS])}")
+        raise _malformed(text, f"it must start with {_or([form.prefix for form in FORMS])}")
     rest, _, stated = text.removeprefix(form.prefix).partition("@")
     try:
         digest = Digest.parse(stated) if stated else None
     except VerificationError:
-        why = "what follows an '@' is a sha256 digest; names and passwords belong into `podman login`"
+        why = "the part after '@' must be a sha256 digest; pass credentials with `podman login`"
         raise _malformed(text, why) from None
     head, slash, last = rest.rpartition("/")
     last, colon, tag = last.partition(":") if "/" in rest or form.is_path else (last, "", "")
     if colon and not TAG.fullmatch(tag):
-        raise _malformed(text, f"'{tag[:140]}' is no tag: letters, digits, _ . - and at most 128 of them")
+        raise _malformed(text, f"'{tag[:140]}' is not a valid tag: up to 128 letters, digits, _ . and -")
     rest = f"{head}{slash}{last}".rstrip("/")
     if not rest:
-        raise _malformed(text, "it names no place")
+        raise _malformed(text, "it has no host or path")
     return Address(form, form.normal(rest), tag, digest)
 
 
 def _malformed(text: str, why: str) -> UsageError:
     return UsageError(
         "address-malformed",
-        f"'{shown(text)}' names no place on a mirror: {why}",
+        f"'{shown(text)}' is not the address of a mirror: {why}",
         hint=f"write {_or([form.example for form in FORMS if form.example])}",
     )
 

@@ -49,9 +49,9 @@ def reaching(url: str) -> Iterator[None]:
     except OSError as error:
         raise EnvironmentLacking(
             "mirror-unreachable",
-            f"{url} cannot be used: {error}",
+            f"cannot access the mirror '{url}': {error}",
             place=url,
-            hint="look at its permissions and at the space that is left",
+            hint="check its permissions and free space",
         ) from error
 
 
@@ -306,4 +306,4 @@ def check_digest(
 
 def missing_blob(descriptor: Descriptor, path: Path) -> VerificationError:
     """The error of a blob that is wanted and not there."""
-    return VerificationError("blob-missing", f"{descriptor.digest} is not there", place=str(path))
+    return VerificationError("blob-missing", f"{descriptor.digest} not found", place=str(path))

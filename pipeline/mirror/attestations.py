@@ -152,9 +152,9 @@ def attested_evidence(repository: Repository, image: Digest, key: VerifyingKey) 
         if bad
         else VerificationError(
             "attestation-missing",
-            f"no smoke report on {image} is attested",
+            f"{image} has no smoke report attestation",
             place=repository.url,
-            hint="publish it with relbuild, or copy it with `relbuild copy`, which carries attestations along",
+            hint="publish it with relbuild, or copy it with `relbuild copy`, which also copies attestations",
         )
     )
 
@@ -199,7 +199,7 @@ def _verified(repository: Repository, referrer: Referrer, subject: Digest, key: 
     manifest = repository.manifest(referrer.descriptor.digest)
     if manifest is None:
         raise VerificationError(
-            "referrer-missing", f"{referrer.descriptor.digest} is listed and not there", place=repository.url
+            "referrer-missing", f"{referrer.descriptor.digest} is listed but missing", place=repository.url
         )
     return verify_bundle(manifest, repository.read_blob(bundle_layer(manifest)), subject, key)
 

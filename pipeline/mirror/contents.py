@@ -39,7 +39,7 @@ def attested_predicate(repository: Repository, image: Digest, predicate_type: st
 def _missing(repository: Repository, image: Digest, predicate_type: str) -> VerificationError:
     return VerificationError(
         "attestation-missing",
-        f"nothing of the type {predicate_type} is attested of {image}",
+        f"{image} has no attestation of type {predicate_type}",
         place=repository.url,
-        hint="publish it with relbuild, or copy it with `relbuild copy`, which carries attestations along",
+        hint="publish it with relbuild, or copy it with `relbuild copy`, which also copies attestations",
     )

@@ -110,7 +110,7 @@ def _components(repository: Repository, image: Digest) -> Sequence[Reader] | Non
             try:
                 payload = base64.b64decode(bundle.get("dsseEnvelope").get("payload").text(), validate=True)
             except ValueError as error:
-                raise VerificationError("bundle-malformed", f"{place} is not in base64", place=place) from error
+                raise VerificationError("bundle-malformed", f"{place} is not base64", place=place) from error
             return Reader.parse(payload, place).get("predicate").get("components").items()
     return None
 

@@ -30,8 +30,8 @@ from pipeline.store import Store
 IMAGES_MOST = 64
 """Manifests in an index: there are a dozen architectures."""
 
-_TEST = "test the very image that is to be published: `relbuild build`, or `relbuild smoke` for one that was built"
-_AGAIN = "test the image again, on this machine: `relbuild smoke RECIPE`"
+_TEST = "test this image: `relbuild build`, or `relbuild smoke` if it is already built"
+_AGAIN = "test the image again on this machine: `relbuild smoke RECIPE`"
 
 
 # --- how evidence is known to be genuine -------------------------------------------------------------------
@@ -50,7 +50,7 @@ class Sealed:
             return None
         return Problem(
             "gate-report-edited",
-            "the evidence does not carry this store's seal: it was edited, or is from another machine",
+            "the evidence lacks this store's seal: it was edited, or is from another machine",
             str(image),
             _AGAIN,
         )
@@ -75,11 +75,11 @@ class Attested:
     def doubt(self, image: Digest, evidence: bytes) -> Problem | None:
         """Return why the evidence on `image` cannot be believed; None if it can."""
         if self.image != image:
-            message = f"the attestation is on another image, {self.image}"
+            message = f"the attestation is for another image, {self.image}"
             return Problem("gate-report-of-another-image", message, str(image), _TEST)
         if self.evidence != evidence:
-            message = "the evidence is not what was signed"
-            return Problem("gate-report-edited", message, str(image), "take the evidence from the attestation")
+            message = "the evidence differs from the signed evidence"
+            return Problem("gate-report-edited", message, str(image), "use the evidence of the attestation")
         return None
 
 
@@ -163,17 +163,17 @@ def _problems(wanted: Cleared) -> Iterator[Problem]:
         return
     candidates = {candidate.digest: candidate for candidate in wanted.images}
     if len(candidates) != len(wanted.images):
-        yield Problem("gate-image", "an image stands twice among the candidates", str(wanted.digest), "name each once")
+        yield Problem("gate-image", "the image is given twice", str(wanted.digest), "give each image once")
     for descriptor in described:
         if descriptor.digest not in candidates:
             platform = dict(descriptor.annotations).get(_PLATFORM, "an unknown platform")
-            message = f"the index has an image for {platform} that nobody tested"
+            message = f"the image for {platform} in the index was not tested"
             yield Problem("gate-architecture-untested", message, str(descriptor.digest), _TEST)
     tested = []
     for digest, candidate in candidates.items():
         named = next((descriptor for descriptor in described if descriptor.digest == digest), None)
         if named is None:
-            message = f"the evidence is on an image that {wanted.digest} does not have"
+            message = f"the evidence is for an image that is not part of {wanted.digest}"
             yield Problem("gate-report-of-another-image", message, str(digest), _TEST)
             continue
         image, evidence = None, None
@@ -182,7 +182,7 @@ def _problems(wanted: Cleared) -> Iterator[Problem]:
         except VerificationError as error:
             yield Problem("gate-image", error.problems[0].message, str(digest), "build it again")
         if not candidate.evidence:
-            yield Problem("gate-report-missing", "there is no smoke report on this image", str(digest), _TEST)
+            yield Problem("gate-report-missing", "the image has no smoke report", str(digest), _TEST)
         else:
             try:
                 evidence = read_evidence(candidate.evidence)
@@ -219,20 +219,22 @@ def _described(manifest: Manifest) -> tuple[Descriptor, ...]:
         raise VerificationError("document-malformed", f"the {place} has more than {DOCUMENT_LIMIT} bytes")
     document = Reader.parse(manifest.data, place)
     if document.get("mediaType").text(manifest.media_type) != manifest.media_type:
-        raise VerificationError("document-malformed", f"the {place} says that it is something else")
+        raise VerificationError("document-malformed", f"the mediaType in the {place} differs from the declared one")
     # One text that is an index to some and an image to others is tested by some and pulled by others.
     foreign = ("layers", "config") if place == "index" else ("manifests",)
     if any(not document.get(key).missing for key in foreign):
-        raise VerificationError("document-malformed", f"the {place} is one of an image and one of an index as well")
+        raise VerificationError("document-malformed", f"the {place} has members of both an image and an index")
     if place == "manifest":
         if manifest.media_type != media_types.MANIFEST:
-            raise VerificationError("document-malformed", f"'{manifest.media_type}' is neither image nor index")
+            raise VerificationError(
+                "document-malformed", f"media type '{manifest.media_type}' is neither image nor index"
+            )
         return (manifest.descriptor,)
     found = []
     for item in document.get("manifests").items():
         descriptor = item.descriptor()
         if descriptor.media_type != media_types.MANIFEST:
-            raise VerificationError("document-malformed", f"the index holds a {descriptor.media_type}, no image")
+            raise VerificationError("document-malformed", f"the index lists a {descriptor.media_type}, not an image")
         platform = item.get("platform")
         keys = () if platform.missing else ("os", "architecture", "variant")
         spelled = "/".join(filter(None, (platform.get(key).text("") for key in keys)))
@@ -245,18 +247,20 @@ def _described(manifest: Manifest) -> tuple[Descriptor, ...]:
 def _image(candidate: Candidate, named: Descriptor) -> Image:
     """The image from its bytes. Raises VerificationError."""
     if len(candidate.manifest) != named.size:
-        raise VerificationError("digest-mismatch", f"the manifest has not the {named.size} bytes that the index says")
+        raise VerificationError(
+            "digest-mismatch", f"the manifest does not have the {named.size} bytes that the index states"
+        )
     document = Reader.parse(candidate.manifest, "manifest")
     said = document.get("mediaType").text(media_types.MANIFEST)
     if said != media_types.MANIFEST or not document.get("manifests").missing:
-        raise VerificationError("document-malformed", "the manifest is not, or not only, one of an image")
+        raise VerificationError("document-malformed", "the manifest is not an image manifest")
     image = parse_image("", "", candidate.manifest, candidate.config)
     if image.config_descriptor.size != len(candidate.config):
-        raise VerificationError("digest-mismatch", "the config has not the size that the manifest says")
+        raise VerificationError("digest-mismatch", "the config does not have the size that the manifest states")
     platform = dict(named.annotations).get(_PLATFORM)
     config = image.config
     if platform is not None and platform != "/".join(filter(None, (config.os, config.architecture, config.variant))):
-        message = f"the index has it for '{platform}', it is for {config.os}/{config.architecture}"
+        message = f"the index lists the image for '{platform}', but it is for {config.os}/{config.architecture}"
         raise VerificationError("document-malformed", message)
     return image
 
@@ -274,27 +278,27 @@ def _doubts(candidate: Candidate, image: Image, evidence: Evidence) -> Iterator[
         return
     others = sorted({str(digest) for digest in (evidence.image, report.image) if digest != image.digest})
     if others:
-        message = f"the smoke report is on another image, {', '.join(others)}"
+        message = f"the smoke report is for another image, {', '.join(others)}"
         yield Problem("gate-report-of-another-image", message, place, _TEST)
     elif report.config != image.config or evidence.contents.architecture != image.config.architecture:
-        message = "the smoke report is on an image of another configuration"
+        message = "the smoke report is for an image with another config"
         yield Problem("gate-report-of-another-image", message, place, _TEST)
     asked = {plan_digest(report.asked), report.plan, evidence.checks, candidate.checks or evidence.checks}
     if len(asked) > 1:
         wanted = candidate.checks or evidence.checks
-        message = f"other checks were asked than {wanted}, which the recipe asks for"
+        message = f"the tested checks differ from the recipe's checks {wanted}"
         yield Problem("gate-other-checks", message, place, _AGAIN)
     if report.runtime != evidence.runtime or not report.runtime:
         message = f"the smoke report was made under '{report.runtime}', not under '{evidence.runtime}'"
         yield Problem("gate-other-runtime", message, place, _AGAIN)
     if not evidence.contents.packages and not evidence.contents.database:
-        message = "nobody knows which packages it holds: there is no RPM database where its platform should have one"
-        hint = "build it with relbuild, and say `rpm-database` in the platform if its rpm has it elsewhere"
+        message = "its packages are unknown: the platform's RPM database path has no database"
+        hint = "build it with relbuild, and set 'rpm-database' in the platform if its rpm uses another path"
         yield Problem("gate-packages-unknown", message, place, hint)
     problems = report.problems
     if problems:
         code = "gate-report-edited" if report.claimed else "gate-report-failed"
-        told = "says that it passed, and its answers are wrong" if report.claimed else "did not pass"
+        told = "claims a pass, but its recorded answers are wrong" if report.claimed else "did not pass"
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         hint = _AGAIN if report.claimed else "correct the image or its checks, and test it again"
         yield Problem(code, f"the smoke report {told}: {problems[0]}{more}", place, hint)

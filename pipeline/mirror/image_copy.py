@@ -130,9 +130,9 @@ class _Carrier:
             return
         raise PublicationRefused(
             "tag-overtaken",
-            f"others sign {subject} on {self.target.url} at the same time, again and again",
+            f"other publishers keep signing {subject} on {self.target.url} at the same time",
             place=self.target.url,
-            hint="copy again when they are done",
+            hint="copy again when they have finished",
         )
 
     def referrers(self, subject: Digest, depth: int) -> None:
@@ -147,7 +147,7 @@ class _Carrier:
             manifest = self.source.manifest(one.descriptor.digest)
             if manifest is None:
                 raise VerificationError(
-                    "referrer-missing", f"{one.descriptor.digest} is listed and not there", place=self.source.url
+                    "referrer-missing", f"{one.descriptor.digest} is listed but missing", place=self.source.url
                 )
             if manifest.digest not in listed:
                 self.manifest(manifest)

@@ -129,7 +129,7 @@ class _Search:
                     "repository-too-large",
                     f"more than {MANIFEST_LIMIT} manifests",
                     place=self.repository.url,
-                    hint="prune with rules for a part of its tags, by the registry's own means",
+                    hint="use the registry's own tools to remove a part of its tags",
                 )
             self.asked.add(digest)
             if digest not in self.found:

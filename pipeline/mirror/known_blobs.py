@@ -309,8 +309,8 @@ def still_rotten(what: str, url: str) -> VerificationError:
     """
     return VerificationError(
         "mirror-rotten",
-        f"the registry gives other bytes than those of the {what}, also after they were sent again",
+        f"the registry returns corrupt content of the {what}, also after a new upload",
         place=url,
-        hint="it takes what it has for whole: remove its file from the registry's own storage "
+        hint="it does not replace a blob it has: remove its file from the registry's own storage "
         "(docker-registry: docker/registry/v2/blobs/sha256/…/data), restart the registry, and publish again",
     )

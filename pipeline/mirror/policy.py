@@ -57,7 +57,7 @@ def broken(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
 
     size = image.config_descriptor.size + sum(layer.blob.size for layer in image.layers)
     if rule.size is not None and size > rule.size:
-        yield refuse("gate-size", f"it has {size} bytes, more than {rule.size}", "leave packages out, or raise `size`")
+        yield refuse("gate-size", f"it has {size} bytes, more than {rule.size}", "leave packages out, or raise 'size'")
     if rule.setuid is not None:
         allowed = rule.setuid
         extra = [
@@ -66,15 +66,15 @@ def broken(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
             if not any(fnmatchcase(file.path, glob) for glob in allowed)
         ]
         if extra:
-            hint = "take the bits off in the recipe, remove the files, or add them to `setuid`"
-            yield refuse("gate-setuid", f"it holds setuid or setgid programs that are not listed: {_some(extra)}", hint)
+            hint = "clear the mode bits in the recipe, remove the files, or add them to 'setuid'"
+            yield refuse("gate-setuid", f"it has setuid or setgid programs that are not allowed: {_some(extra)}", hint)
     labels = dict(image.config.labels)
     missing = [name for name in rule.labels if not labels.get(name, "").strip()]
     if missing:
-        yield refuse("gate-labels", f"it lacks the labels {_some(missing)}", "add them to `image.labels` in the recipe")
+        yield refuse("gate-labels", f"it lacks the labels {_some(missing)}", "add them to 'image.labels' in the recipe")
     if (rule.licenses or rule.forbidden_packages) and not contents.packages:
         hint = "build it with relbuild, which writes an RPM database"
-        yield refuse("gate-package", "it does not say which packages it holds", hint)
+        yield refuse("gate-package", "its packages are unknown", hint)
     if rule.licenses:
         others = [
             f"{package.nevra} ({package.license or 'none'})"
@@ -83,23 +83,23 @@ def broken(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
             if not package.nevra.endswith(".") and not any(fnmatchcase(package.license, glob) for glob in rule.licenses)
         ]
         if others:
-            hint = "leave the packages out, or add their licences to `licenses`"
-            yield refuse("gate-license", f"these have a licence that is not listed: {_some(others)}", hint)
+            hint = "leave the packages out, or add their licences to 'licenses'"
+            yield refuse("gate-license", f"packages with a licence that is not allowed: {_some(others)}", hint)
     forbidden = [
         package.nevra
         for package in contents.packages
         if any(package_is(package.nevra, glob) for glob in rule.forbidden_packages)
     ]
     if forbidden:
-        yield refuse("gate-package", f"it holds what must not ship: {_some(forbidden)}", "leave these packages out")
+        yield refuse("gate-package", f"it has forbidden packages: {_some(forbidden)}", "leave these packages out")
     runtime = tested.evidence.runtime
     if rule.runtimes and not any(fnmatchcase(runtime, glob) for glob in rule.runtimes):
         hint = f"test it under one of {', '.join(rule.runtimes)} (--runtime)"
         yield refuse("gate-runtime", f"it was tested under {runtime}", hint)
     loose = unenforced(rule.enforced_limits, tested.evidence.limits) if rule.enforced_limits else ()
     if loose:
-        hint = "ask for the limits in the recipe, and test where they are enforced: as root, or with control groups "
-        hint += "handed over (docs/sandbox.md)"
+        hint = "set the limits in the recipe, and test where they are enforced: as root, or with delegated control "
+        hint += "groups (docs/sandbox.md)"
         yield refuse("gate-limits", f"limits were not enforced when it was tested: {_some(loose)}", hint)
 
 
@@ -109,14 +109,14 @@ def broken_by_all(rule: GateRule, tested: Sequence[TestedImage], current: Sequen
     versions = {one.image.config.architecture: one.version for one in tested}
     if rule.same_versions and len(set(versions.values())) > 1:
         told = ", ".join(f"{arch}: {version or 'none'}" for arch, version in sorted(versions.items()))
-        message = f"the versions differ from architecture to architecture: {told}{said}"
+        message = f"the versions differ between architectures: {told}{said}"
         yield Problem("gate-versions-differ", message, None, "build all of them from the same repositories")
     if not rule.refuse_older or not tested:
         return
     for now in current:
         if fnmatchcase(now.tag, rule.tags) and (older := _older(tested, now)):
-            hint = "publish under another tag; to go back on purpose, use `relbuild rollback`"
-            yield Problem("gate-older", f"{now.tag} has something newer: {older}{said}", now.tag, hint)
+            hint = "publish under another tag; to go back deliberately, use `relbuild rollback`"
+            yield Problem("gate-older", f"tag '{now.tag}' points to a newer image: {older}{said}", now.tag, hint)
 
 
 def _older(tested: Sequence[TestedImage], now: CurrentImage) -> str:
@@ -124,10 +124,10 @@ def _older(tested: Sequence[TestedImage], now: CurrentImage) -> str:
     version = tested[0].version
     order = compare_evr(version, now.version) if version and now.version else 0
     if order < 0:
-        return f"{now.version}, this is {version}"
+        return f"version {now.version}, not {version}"
     created = max(one.image.config.created for one in tested)
     if order == 0 and created < now.created:
-        return f"it was made {now.created - created} seconds later"
+        return f"created {now.created - created} seconds later"
     return ""
 
 

@@ -72,7 +72,7 @@ class Overtaken(Exception):
     """
 
     def __init__(self, tag: str, found: Digest | None, *, written: bool = False) -> None:
-        super().__init__(f"tag {tag} points to {found} by now")
+        super().__init__(f"tag '{tag}' was moved to {found} meanwhile")
         self.tag = tag
         self.found = found
         self.written = written
@@ -279,4 +279,4 @@ class Mirror(Protocol):
 
 def undo_impossible(url: str) -> UsageError:
     """The error of a mirror that cannot bring back what was pruned."""
-    return UsageError("undo-impossible", "only a directory has a quarantine to bring things back from", place=url)
+    return UsageError("undo-impossible", "only directory mirrors have a quarantine to restore from", place=url)

@@ -66,7 +66,7 @@ def read_held(repository: Repository, reference: Digest | str) -> Held:
     if manifest is None:
         raise UsageError(
             "reference-missing",
-            f"nothing stands there under '{reference}'",
+            f"no such tag or digest: '{reference}'",
             place=repository.url,
             hint=_what_is_there(repository),
         )
@@ -75,7 +75,7 @@ def read_held(repository: Repository, reference: Digest | str) -> Held:
     if manifest.media_type != media_types.INDEX:
         raise VerificationError(
             "media-type",
-            f"{reference} is neither an image nor an index: {manifest.media_type[:80]}",
+            f"'{reference}' is neither an image nor an index: {manifest.media_type[:80]}",
             place=repository.url,
         )
     images = []
@@ -83,12 +83,14 @@ def read_held(repository: Repository, reference: Digest | str) -> Held:
         one = repository.manifest(descriptor.digest)
         if one is None:
             raise VerificationError(
-                "manifest-missing", f"{reference} lists {descriptor.digest}, which is not there", place=repository.url
+                "manifest-missing",
+                f"index '{reference}' lists {descriptor.digest}, which is missing",
+                place=repository.url,
             )
         if (one.media_type, len(one.data)) != (descriptor.media_type, descriptor.size):
             raise VerificationError(
                 "index-mismatch",
-                f"{reference} describes {descriptor.digest} otherwise than it is",
+                f"the index entry of {descriptor.digest} in '{reference}' does not match its manifest",
                 place=repository.url,
             )
         images.append(_image(repository, one, str(reference)))
@@ -100,8 +102,8 @@ def _what_is_there(repository: Repository) -> str:
     with contextlib.suppress(RelbuildError):  # that a registry lists no tags is not what the person asked
         tags = [tag for tag in repository.tags() if not is_auxiliary(tag)]
     if not tags:
-        return "no tags are there: check the mirror's address and the image's name"
-    return f"name a tag that is there: {', '.join(tags[-SHOWN:])}" + (" …" if len(tags) > SHOWN else "")
+        return "the repository has no tags; check the mirror's address and the image's name"
+    return f"tags: {', '.join(tags[-SHOWN:])}" + (" …" if len(tags) > SHOWN else "")
 
 
 def _image(repository: Repository, manifest: Manifest, reference: str) -> Image:
@@ -109,7 +111,7 @@ def _image(repository: Repository, manifest: Manifest, reference: str) -> Image:
     config: Descriptor = document.get("config").descriptor()
     if config.media_type != media_types.CONFIG:
         raise VerificationError(
-            "media-type", f"{reference} is no image: its config is {config.media_type[:80]}", place=repository.url
+            "media-type", f"'{reference}' is not an image: its config is {config.media_type[:80]}", place=repository.url
         )
     title = document.get("annotations").members().get(media_types.TITLE)
     return parse_image(title.text() if title else "", reference, manifest.data, repository.read_blob(config))

@@ -37,7 +37,7 @@ _BACKLOG = 256
 _FAREWELL = 3
 """Seconds that requests under way get when the server is told to stop."""
 
-WARNING = "not for the internet: no TLS, no access rules; put a web server in front of a mirror that others use"
+WARNING = "this server has no TLS and no access control; put a web server in front of a mirror that others use"
 
 _PATH = re.compile(
     rf"/v2/(?P<name>{NAME.pattern})/(?:"
@@ -60,9 +60,9 @@ def shown(path: Path, *, clock: Callable[[], float]) -> PullSource:
             return found
     raise UsageError(
         "not-a-mirror",
-        f"{path} is neither a mirror nor an image layout",
+        f"'{path}' is neither a mirror nor an OCI layout",
         place=str(path),
-        hint="name the directory that was published to",
+        hint="give the directory that images were published to",
     )
 
 
@@ -121,7 +121,7 @@ def application(what: PullSource) -> Starlette:
             return _answer(what, request)
         except RelbuildError:
             # What is not right is not given away, nor is a path of this machine; who asked may ask another mirror.
-            return _error(500, "UNKNOWN", "what is there is damaged or cannot be read")
+            return _error(500, "UNKNOWN", "the stored content is damaged or unreadable")
 
     def read_only(request: Request, error: Exception) -> Response:
         refused = _error(405, "UNSUPPORTED", "this mirror is read only")
@@ -141,7 +141,7 @@ def _answer(what: PullSource, request: Request) -> Response:
         return _document(listed_repositories(what.names()), "application/json")
     found = _PATH.fullmatch(path)
     if found is None:
-        return _error(404, "UNSUPPORTED", "there is nothing by this name")
+        return _error(404, "UNSUPPORTED", "not found")
     name = found["name"]
     repository = what.repository(name)
     if repository is None:
@@ -227,9 +227,9 @@ def _listen(host: str, port: int, anywhere: bool) -> socket.socket:
         if not anywhere and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
             raise UsageError(
                 "not-for-the-internet",
-                f"{host} is not this machine's loopback: {WARNING}",
+                f"{host} is not a loopback address: {WARNING}",
                 place=host,
-                hint="use 127.0.0.1, or say that it may be reached from anywhere",
+                hint="use 127.0.0.1, or allow other addresses with --anywhere",
             )
         listener = socket.socket(family, kind, protocol)
         try:

@@ -197,11 +197,15 @@ class _Push:
         for manifest in self._documents:
             if self.repository.manifest(manifest.digest) != manifest:
                 problems.append(
-                    Problem("manifest-not-kept", f"{manifest.digest} was sent and is not there", self.repository.url)
+                    Problem(
+                        "manifest-not-kept",
+                        f"manifest {manifest.digest} is missing after its upload",
+                        self.repository.url,
+                    )
                 )
         for one in attachments:
             problems += [
-                Problem("referrer-not-listed", f"{digest} was attached and is not listed", self.repository.url)
+                Problem("referrer-not-listed", f"referrer {digest} is not listed after its upload", self.repository.url)
                 for digest in self._unlisted(one.subject)
             ]
         if problems:
@@ -241,9 +245,9 @@ class _Push:
                 return
         raise PublicationRefused(
             "tag-overtaken",
-            f"others sign {one.subject} at the same time, again and again",
+            f"other publishers keep signing {one.subject} at the same time",
             place=self.repository.url,
-            hint="publish again when they are done",
+            hint="publish again when they have finished",
         )
 
     def _manifest(self, manifest: Manifest) -> None:

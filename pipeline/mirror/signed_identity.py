@@ -107,9 +107,9 @@ def signed_names(
     if signature is None:
         raise VerificationError(
             "signature-missing",
-            f"{manifest.digest} is not signed: there is no {tag}",
+            f"{manifest.digest} is not signed: it has no signature tag {tag}",
             place=repository.url,
-            hint="publish it with relbuild, or copy it with `relbuild copy`, which carries signatures along",
+            hint="publish it with relbuild, or copy it with `relbuild copy`, which also copies signatures",
         )
     good = verify_signatures(signature, signature_payloads(repository, signature), manifest.digest, key)
     names = tuple(dict.fromkeys(one.identity for one in good if one.identity))
@@ -144,8 +144,8 @@ def _mismatch(repository: Repository, manifest: Manifest, names: Sequence[str], 
         "identity-mismatch",
         f"{manifest.digest} is signed as {', '.join(names) or 'nothing'}, not as {expected.name}",
         repository.url,
-        "if this mirror is a copy of the one by that name, say so: `--as HOST/NAMESPACE/NAME`, or `identities` in "
-        "--rules FILE; otherwise somebody put another product here",
+        "if this mirror is a copy of that one, use `--as HOST/NAMESPACE/NAME`, or 'identities' in "
+        "--rules FILE; otherwise this is another product's image",
     )
 
 

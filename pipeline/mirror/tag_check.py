@@ -60,10 +60,10 @@ def check_tag(
     if not recent:
         raise VerificationError(
             "tag-unsigned",
-            f"nothing is signed of where '{tag}' points",
+            f"tag '{tag}' has no signed move",
             place=place,
-            hint="its keeper signs it: `relbuild promote` of the digest or the immutable tag to it, or the next "
-            "publication; under another name: --as",
+            hint="the publisher must sign it: `relbuild promote` of the digest or the immutable tag to it, or the next "
+            "publication; for another identity: --as",
         )
 
     believed, newest = believable(recent, lambda record: find_statement(repository, identity, tag, record, key))
@@ -71,9 +71,9 @@ def check_tag(
     if said.number < seen:
         raise VerificationError(
             "moves-rolled-back",
-            f"move {said.number} is the newest of '{tag}', and move {seen} was seen here before",
+            f"rollback: the newest move of tag '{tag}' is number {said.number}, but number {seen} was seen before",
             place=place,
-            hint="somebody put back what the mirror said earlier; where its keeper restored it, the next publication "
+            hint="the mirror shows an older state; if it was restored from a backup, the next publication "
             "or promotion signs a higher number",
         )
     if digest not in believed:
@@ -82,10 +82,10 @@ def check_tag(
     if stale and not allow_stale:
         raise VerificationError(
             "tag-frozen",
-            f"where '{tag}' points was believable until {_day(said.until)}, and nobody renewed it since",
+            f"the signed move of tag '{tag}' expired on {_day(said.until)}",
             place=place,
-            hint="the next night renews it, or `relbuild promote` of the same image to it; --allow-stale takes it as "
-            "it is",
+            hint="the next nightly run renews it, or `relbuild promote` of the same image to it; --allow-stale "
+            "accepts it as it is",
         )
     return TagStanding(tag, identity, said.number, said.until, stale)
 
@@ -97,15 +97,15 @@ def _elsewhere(
     if any(one.statement.move.after == digest for one in signed):
         return VerificationError(
             "tag-replayed",
-            f"the tag points to {digest}, from where it was moved on to {right}",
+            f"the tag points to {digest}, but its newest signed move is to {right}",
             place=place,
-            hint="somebody pointed it back without signing that: `relbuild promote` of the right image mends it",
+            hint="it was set back without a signed move; fix it with `relbuild promote` of the right image",
         )
     return VerificationError(
         "tag-unsigned-move",
-        f"the tag points to {digest}, and nobody signed that it goes there, but to {right}",
+        f"the tag points to {digest}, which no move signs; the signed target is {right}",
         place=place,
-        hint="it was moved by other means than relbuild: `relbuild promote` of the right image mends it",
+        hint="it was moved without relbuild; fix it with `relbuild promote` of the right image",
     )
 
 

@@ -43,9 +43,9 @@ def set_immutable_tag(repository: Repository, tag: str, cleared: Cleared) -> Non
     if found != cleared.manifest.digest:
         raise PublicationRefused(
             "tag-immutable",
-            f"{tag} points to {found}, not to {cleared.manifest.digest}, and such a tag is never moved",
+            f"immutable tag '{tag}' points to {found}, not to {cleared.manifest.digest}, and is never moved",
             place=repository.url,
-            hint="somebody pushed there by other means: find out who, and remove that tag if it is wrong",
+            hint="it was pushed without relbuild: find out by whom, and remove the tag if it is wrong",
         )
 
 
@@ -164,7 +164,7 @@ class TagMover:
         elsewhere = f"to {found} " if found else ""
         return PublicationRefused(
             "tag-overtaken",
-            f"somebody else moved '{tag}' {elsewhere}at the same time; {wanted} is there, but not under that tag",
+            f"another publisher moved tag '{tag}' {elsewhere}at the same time; {wanted} is published without that tag",
             place=url,
-            hint=f"look at `relbuild history {url}:{tag}`, then promote the one that shall stand",
+            hint=f"see `relbuild history {url}:{tag}`, then promote the right image",
         )

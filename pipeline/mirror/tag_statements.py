@@ -237,7 +237,7 @@ def _statement(said: Mapping[str, str]) -> TagStatement:
         or not said["tag"]
         or not 0 < int(said["number"]) <= NUMBER_LIMIT
     ):
-        raise VerificationError("move-malformed", f"no statement of where a tag points: {dict(said)!r:.200}")
+        raise VerificationError("move-malformed", f"invalid statement of a tag's target: {dict(said)!r:.200}")
     move = Move(
         said["tag"],
         Digest.parse(said["from"]) if said["from"] else None,

@@ -97,7 +97,7 @@ def _contents(repository: Repository, held: Held, contents: bool) -> Iterator[tu
             if contents:
                 repository.check_blob(descriptor)
             elif not repository.has_blob(descriptor.digest):
-                raise VerificationError("blob-missing", f"{descriptor.digest} is not there", place=repository.url)
+                raise VerificationError("blob-missing", f"{descriptor.digest} not found", place=repository.url)
         except VerificationError as error:
             return error.problems, 0
         return (), descriptor.size if contents else 0
@@ -119,7 +119,7 @@ def _sources(
             continue
         manifest = repository.manifest(referrer.descriptor.digest)
         if manifest is None:
-            problems.append(Problem("referrer-missing", f"{referrer.descriptor.digest} is not there", repository.url))
+            problems.append(Problem("referrer-missing", f"{referrer.descriptor.digest} not found", repository.url))
             continue
         problems += find_signed_names(repository, manifest, key, expected)[1]
         for layer in read_artifact(manifest).layers:
@@ -145,9 +145,9 @@ def _attested(
         problems += [problem for error in bad for problem in error.problems] or [
             Problem(
                 "attestation-missing",
-                f"{manifest.digest} has no attestation {predicate_type}",
+                f"{manifest.digest} has no attestation of type {predicate_type}",
                 repository.url,
-                "publish it with relbuild, or copy it with `relbuild copy`, which carries attestations along",
+                "publish it with relbuild, or copy it with `relbuild copy`, which also copies attestations",
             )
         ]
     return said, tuple(problems)

@@ -305,7 +305,7 @@ class TestImages:
     def test_an_architecture_that_nobody_tested(self, store: Store) -> None:
         both = (image(), image(architecture="arm64"))
         said = refusal(lambda: clear(*both, store=store, candidates=[candidate(both[0], store)]))
-        assert said == {"gate-architecture-untested": "the index has an image for linux/arm64 that nobody tested"}
+        assert said == {"gate-architecture-untested": "the image for linux/arm64 in the index was not tested"}
 
     def test_a_candidate_too_many(self, store: Store) -> None:
         given = [candidate(image(), store), candidate(image("2.0"), store)]

@@ -139,7 +139,7 @@ def test_tags_are_moved_only_from_what_they_are_taken_to_point_to(mirror: Layout
         with pytest.raises(Overtaken) as caught:
             repository.point("1", mirrored.cleared(two), expected)
         assert caught.value.found == one.digest
-    with pytest.raises(ValueError, match="no tag to pull by"):
+    with pytest.raises(ValueError, match="is a reserved tag"):
         repository.point("move.1.x", mirrored.cleared(two), None)
     with pytest.raises(ValueError, match="not an auxiliary tag"):
         repository.put_auxiliary("1", two, one.digest)

@@ -185,7 +185,7 @@ def test_a_pin_holds_and_does_not_install(world: World) -> None:
     assert "package 'aa'" in world.solve(["c"], pins=(("aa", "1"),)).resolution.warnings[0]
     error = refusal(world, ["b"], pins=(("a", "3"),))
     assert error.code == "pin-unsatisfied"
-    assert "there is 1-1, 1-2, 2-1" in str(error)
+    assert "available: 1-1, 1-2, 2-1" in str(error)
 
 
 def test_what_is_assumed_is_not_installed_and_is_reported(world: World) -> None:

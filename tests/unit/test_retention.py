@@ -263,6 +263,6 @@ def test_what_is_missing_is_said() -> None:
     inventory = mirror(shop)
     notes = plan_pruning(replace(inventory, blobs=()), MirrorRules(), NOW).notes
     assert notes == (
-        f"product:lost points to {digest('nowhere')}, which is not here",
-        f"product@{digest('x')} needs {digest('l')}, which is not here",
+        f"product:lost points to {digest('nowhere')}, which is missing",
+        f"product@{digest('x')} needs {digest('l')}, which is missing",
     )

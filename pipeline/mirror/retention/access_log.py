@@ -73,9 +73,9 @@ def read_pulls(logs: Sequence[Path], prefix: str = "") -> Pulls:
     if since is None:
         raise UsageError(
             "log-empty",
-            "the access logs have no line of the combined format",
+            "the access logs have no line in the combined log format",
             place=", ".join(map(str, logs)),
-            hint="give the logs of the server that people pull from, the rotated ones too",
+            hint="give the logs of the server that clients pull from, including rotated ones",
         )
     return Pulls(last, since, prefix)
 

@@ -46,7 +46,7 @@ def plan_pruning(inventory: Inventory, rules: MirrorRules, now: int, *, idle: bo
         elif _young(blob.since, now, rules.grace):
             spared.append(_blob(blob, _why_young(rules.grace)))
         else:
-            gone.append(_blob(blob, "nothing that stays needs it"))
+            gone.append(_blob(blob, "unused by anything that is kept"))
     here = {blob.digest for blob in inventory.blobs}
     return Plan(
         tags=tuple(goes for one in judged for goes in one.tags_that_go()),
@@ -68,7 +68,7 @@ def _young(since: int | None, now: int, grace: int) -> bool:
 
 
 def _why_young(grace: int) -> str:
-    return f"younger than {_span(grace)}: a publication may be under way"
+    return f"younger than {_span(grace)}: a publication may be in progress"
 
 
 # --- tags ----------------------------------------------------------------------------------------------
@@ -92,7 +92,9 @@ def _decide(repository: HeldRepository, rules: Iterable[RetentionRule], now: int
     Tags that follow what they refer to have no part in it.
     """
     told = _Tags()
-    told.going = {tag.name: "a pruning was killed" for tag in repository.tags if tag.name.startswith(PRUNING)}
+    told.going = {
+        tag.name: "left over from a killed pruning" for tag in repository.tags if tag.name.startswith(PRUNING)
+    }
     undecided = [tag for tag in repository.tags if not follows(tag.name) and tag.name not in told.going]
     for rule in rules:
         if not fnmatchcase(repository.name, rule.repositories):
@@ -155,7 +157,7 @@ def _span(seconds: int) -> str:
 
 # --- judgement -----------------------------------------------------------------------------------------
 
-_NEEDED = "something that is spared needs it"
+_NEEDED = "used by something that is spared"
 
 
 class _Judgement:
@@ -252,9 +254,9 @@ class _Judgement:
             if tag.name in self._told.going:
                 yield self._tag(tag, self._told.going[tag.name])
             elif tag.name in self._emptied:
-                yield self._tag(tag, "nothing that it lists stays")
+                yield self._tag(tag, "everything it lists is removed")
             elif tag.name not in self._following:
-                yield self._tag(tag, "what it speaks of does not stay")
+                yield self._tag(tag, "its subject is removed")
 
     def manifests_that_go(self) -> Iterator[Judged]:
         """Yield each manifest that goes, by digest, with why."""
@@ -266,7 +268,7 @@ class _Judgement:
         """Tags by name, then manifests by digest, with why."""
         for tag in self.repository.tags:
             if tag.name in self.spared.tags and tag.name not in self._emptied:
-                yield self._tag(tag, "it is young, or what it speaks of is spared")
+                yield self._tag(tag, "it or its subject is too young")
         for manifest in self.repository.manifests:
             stays = manifest.digest in self.spared.manifests or manifest.digest in self._lists
             if stays and manifest.digest not in self.kept:
@@ -276,17 +278,17 @@ class _Judgement:
         """Yield what a keeper should know. `blobs`: all that the mirror has."""
         name, told = self.repository.name, self._told
         if told.untimed:
-            yield f"{name}: nobody knows since when {told.untimed} tags stand; they are kept"
+            yield f"{name}: {told.untimed} tags of unknown age are kept"
         for rule in sorted(told.unknown_pulls):
-            yield f"{name}: this mirror does not tell when tags were pulled; rule '{rule}' decides by what else it says"
+            yield f"{name}: times of pulls are unknown; rule '{rule}' is applied without pulled-within"
         for tag in self.repository.tags:
             if tag.name in self.kept.tags and tag.digest not in self._graph.manifests:
-                yield f"{name}:{tag.name} points to {tag.digest}, which is not here"
+                yield f"{name}:{tag.name} points to {tag.digest}, which is missing"
         for manifest in self.repository.manifests:
             if manifest.digest in self.kept.manifests:
                 for blob in manifest.blobs:
                     if blob.digest not in blobs:
-                        yield f"{name}@{manifest.digest} needs {blob.digest}, which is not here"
+                        yield f"{name}@{manifest.digest} needs {blob.digest}, which is missing"
 
     def _tag(self, tag: HeldTag, why: str) -> Judged:
         return Judged(Kind.TAG, self.repository.name, tag.name, tag.digest, 0, why)
@@ -296,16 +298,16 @@ class _Judgement:
 
     def _why_gone(self, manifest: HeldManifest) -> str:
         if any(relisting.present == manifest.digest for relisting in self.relisted):
-            return "it is written anew without what goes"
+            return "replaced by a version without the removed entries"
         if manifest.digest in self._left:
-            return "only tags that go reach it"
+            return "only reachable from removed tags"
         if manifest.subject is not None and manifest.subject not in self._graph.manifests:
-            return "what it speaks of is not here"
-        return "no tag reaches it"
+            return "its subject is missing"
+        return "not reachable from any tag"
 
     def _why_spared(self, manifest: HeldManifest) -> str:
         if manifest.digest not in self._young:
             return _NEEDED
         if manifest.since is None:
-            return "this mirror does not say how old it is: a publication may be under way"
+            return "its age is unknown: a publication may be in progress"
         return _why_young(self._grace)

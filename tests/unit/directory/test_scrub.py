@@ -314,4 +314,4 @@ def test_a_configuration_that_follows_links_is_told(mirror: DirectoryMirror, sto
     (mirror.place.root / "nginx.conf").write_text("server { }")
     scrub_directory(mirror, Healing(store), rate=0, progress=Told())
     assert len(told) == 1
-    assert "planted links" in told[0]
+    assert "follow symlinks" in told[0]

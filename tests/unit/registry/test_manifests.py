@@ -56,7 +56,7 @@ def test_an_altered_manifest_is_refused(registry: FakeRegistry, app: RegistryRep
     other = manifest("other")
     given = {"Content_Type": other.media_type, "Docker_Content_Digest": str(other.digest)}
     registry.faults = [Fault("GET", "/manifests/", partial(Request.answer, status=200, body=other.data, **given))]
-    with pytest.raises(VerificationError, match="when it is asked for"):
+    with pytest.raises(VerificationError, match="instead of"):
         app.manifest(one.digest)
     held.manifests[str(one.digest)] = ("application/octet-stream", one.data)
     with pytest.raises(VerificationError) as caught:

@@ -74,9 +74,9 @@ def _manifests(paths: RepositoryPaths) -> dict[Digest, tuple[Manifest, int]]:
             if manifest.digest != digest:
                 raise VerificationError(
                     "digest-mismatch",
-                    f"{digest} has other bytes",
+                    f"the content of {digest} does not match its digest",
                     place=str(path),
-                    hint="`relbuild scrub` puts it aside, and heals it where good bytes are",
+                    hint="`relbuild scrub` moves it to quarantine and restores it from a good copy",
                 )
             found[digest] = manifest, int(path.stat().st_ctime)
     return found

@@ -76,9 +76,9 @@ class DirectoryMirror:
         if len(name) > NAME_LIMIT or not NAME.fullmatch(name):
             raise UsageError(
                 "repository-name",
-                f"'{name[:80]}' cannot be a repository's name",
+                f"invalid repository name: '{name[:80]}'",
                 place=self.url,
-                hint="lower-case letters and digits, with single . _ - between them, and / between parts",
+                hint="use lower-case letters and digits, with single . _ - between them, and / between parts",
             )
         return DirectoryRepository(self, self.place.paths(name))
 
@@ -160,9 +160,9 @@ class DirectoryMirror:
                 except TimeoutError as error:
                     raise EnvironmentLacking(
                         "mirror-busy",
-                        f"others publish to {self.url} for more than {patience:g} s",
+                        f"{self.url} is locked by other publishers for more than {patience:g} s",
                         place=self.url,
-                        hint="prune at another time",
+                        hint="run prune again later",
                     ) from error
                 self.place.sweep()
             yield Pruning(self.place)
@@ -184,18 +184,18 @@ def open_directory(path: Path, *, create: bool, clock: Callable[[], float], host
             if not create:
                 raise UsageError(
                     "not-a-mirror",
-                    f"{root} is not a mirror: it has no {MARKER}",
+                    f"'{root}' is not a mirror: it has no {MARKER}",
                     place=str(root),
-                    hint="name the directory that was published to",
+                    hint="give the directory that images were published to",
                 )
             _make(place, host or "localhost")
         known = _known_host(root)
     if host is not None and host != known:
         raise UsageError(
             "mirror-host",
-            f"{root} is pulled from as {known}, not {host}: signatures name it",
+            f"mirror '{root}' has the name {known}, not {host}; signatures contain the name",
             place=str(root / MARKER),
-            hint=f"publish as {known}, or make another mirror",
+            hint=f"publish as {known}, or create another mirror",
         )
     return DirectoryMirror(place, known)
 
@@ -210,9 +210,9 @@ def _make(place: MirrorPaths, host: str) -> None:
     if root.exists() and (not root.is_dir() or set(_names(root)) - _BEGUN) and not (root / MARKER).exists():
         raise UsageError(
             "not-a-mirror",
-            f"{root} is neither empty nor a mirror",
+            f"'{root}' is neither empty nor a mirror",
             place=str(root),
-            hint="name a new directory, or empty this one",
+            hint="choose a new directory, or empty this one",
         )
     place.make()
     drafts = place.drafts
@@ -241,8 +241,8 @@ def _known_host(root: Path) -> str:
     if found != FORMAT or not isinstance(host, str) or not _HOST.fullmatch(host):
         raise UsageError(
             "mirror-format",
-            f"{root / MARKER} is of another format than {FORMAT}, or damaged",
+            f"'{root / MARKER}' is damaged, or has another format than {FORMAT}",
             place=str(root / MARKER),
-            hint="use the relbuild that made it",
+            hint="use the relbuild version that created it",
         )
     return host

@@ -88,7 +88,7 @@ def undo(mirror: DirectoryMirror, stamp: str, *, patience: float = PATIENCE) -> 
         kept = [one for one in pruning.quarantined() if one.stamp >= stamp]
         if not any(one.stamp == stamp for one in kept):
             pruning.restore(stamp)  # raises
-            raise UsageError("quarantine-unknown", f"nothing was pruned as '{stamp[:60]}'", place=mirror.url)
+            raise UsageError("quarantine-unknown", f"no pruning with the stamp '{stamp[:60]}'", place=mirror.url)
         tags: list[tuple[str, str]] = []
         left: list[tuple[str, str]] = []
         manifests = blobs = 0

@@ -169,7 +169,7 @@ class DirectoryRepository:
         (any more).
         """
         if not TAG.fullmatch(tag) or is_auxiliary(tag):
-            raise ValueError(f"{tag} is no tag to pull by")
+            raise ValueError(f"{tag} is a reserved tag")
         cleared.refuse_other(tag)
         with self._changing():
             self._expect(tag, expected)

@@ -206,9 +206,9 @@ class RepositoryPaths:
         if manifest.digest != digest:
             raise VerificationError(
                 "digest-mismatch",
-                f"{digest} has other bytes",
+                f"the content of {digest} does not match its digest",
                 place=str(path),
-                hint="`relbuild scrub` puts it aside, and heals it where good bytes are",
+                hint="`relbuild scrub` moves it to quarantine and restores it from a good copy",
             )
         return manifest
 
@@ -248,7 +248,7 @@ class RepositoryPaths:
         Raises VerificationError `manifest-missing` or `blob-missing` if anything is not.
         """
         if not self.manifest_file(manifest.descriptor).exists():
-            raise VerificationError("manifest-missing", f"{manifest.digest} is not here", place=self.name)
+            raise VerificationError("manifest-missing", f"manifest {manifest.digest} not found", place=self.name)
         self.require_whole(manifest)
 
     def require_whole(self, manifest: Manifest) -> None:
@@ -259,11 +259,15 @@ class RepositoryPaths:
         said = references(manifest)
         for blob in said.blobs:
             if not self.place.blob(blob.digest).exists():
-                raise VerificationError("blob-missing", f"{manifest.digest} needs {blob.digest}", place=self.name)
+                raise VerificationError(
+                    "blob-missing", f"manifest {manifest.digest} lacks its blob {blob.digest}", place=self.name
+                )
         for entry in said.manifests:
             inner = self.read(entry.digest)
             if inner is None:
-                raise VerificationError("manifest-missing", f"{manifest.digest} needs {entry.digest}", place=self.name)
+                raise VerificationError(
+                    "manifest-missing", f"index {manifest.digest} lacks its manifest {entry.digest}", place=self.name
+                )
             self.require_whole(inner)
 
     # --- tags
@@ -370,7 +374,7 @@ def _file_name(descriptor: Descriptor) -> str:
     if descriptor.media_type not in KINDS:
         raise UsageError(
             "media-type-unservable",
-            f"{descriptor.digest} is a {descriptor.media_type[:100]}, which a directory cannot serve",
+            f"a directory mirror cannot serve {descriptor.digest} of type {descriptor.media_type[:100]}",
             hint="publish OCI images and indexes; convert others first",
         )
     return f"{descriptor.digest.hex}.{KINDS[descriptor.media_type]}"

@@ -156,9 +156,9 @@ class Pruning:
         if not _is_stamp(stamp) or not _listed(path):
             raise UsageError(
                 "quarantine-unknown",
-                f"nothing was pruned as '{stamp[:60]}', or it was deleted or brought back",
+                f"no pruning with the stamp '{stamp[:60]}'; it may be deleted or restored already",
                 place=str(self._folder),
-                hint="the stamps are the names of the folders there",
+                hint="the stamps are the names of the directories there",
             )
         return path
 

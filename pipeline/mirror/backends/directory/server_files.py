@@ -28,7 +28,7 @@ def nginx_configuration(root: Path, listen: str = LISTEN) -> str:
     if any(not char.isprintable() or char in "\"'\\$;{}" for char in text):
         raise UsageError(
             "mirror-path",
-            f"nginx cannot be told to serve '{text}'",
+            f"nginx cannot serve the path '{text}'",
             place=text,
             hint="""use a path without " ' \\ $ ; { }""",
         )

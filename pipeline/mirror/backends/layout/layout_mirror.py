@@ -60,7 +60,7 @@ class LayoutMirror:
     def repository(self, name: str) -> LayoutRepository:
         """The layout's one repository, whatever it is called. Raises UsageError `repository-name`."""
         if name and not NAME.fullmatch(name):
-            raise UsageError("repository-name", f"'{name[:80]}' cannot be a repository's name", place=self.url)
+            raise UsageError("repository-name", f"invalid repository name: '{name[:80]}'", place=self.url)
         return LayoutRepository(self.path, self.identity, self.known)
 
     def repositories(self) -> tuple[str, ...]:
@@ -88,9 +88,9 @@ class LayoutMirror:
         """Raises UsageError `not-a-mirror`."""
         raise UsageError(
             "not-a-mirror",
-            f"{self.url} is a layout, which is carried and not kept",
+            f"{self.url} is an OCI layout, in which nothing can be removed",
             place=self.url,
-            hint="make a new one with `relbuild copy`",
+            hint="create a new one with `relbuild copy`",
         )
 
     def restore(self, stamp: str) -> Undone:
@@ -134,9 +134,9 @@ def open_layout(path: Path, *, create: bool, identity: str | None = None) -> Lay
             if not create or (root.exists() and (not root.is_dir() or _foreign(root))):
                 raise UsageError(
                     "not-a-layout",
-                    f"{root} is not an image layout" + (", nor empty" if create else ": it has no oci-layout"),
+                    f"'{root}' is not an OCI layout" + (", nor empty" if create else ": it has no oci-layout"),
                     place=str(root),
-                    hint="name a layout" + (" or a new directory" if create else ""),
+                    hint="give an OCI layout" + (" or a new directory" if create else ""),
                 )
             make_folder(root / "blobs" / "sha256")
             make_folder(root / DRAFTS)

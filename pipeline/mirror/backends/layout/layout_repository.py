@@ -177,12 +177,14 @@ class LayoutRepository:
         here.
         """
         if not TAG.fullmatch(tag) or is_auxiliary(tag):
-            raise ValueError(f"{tag} is no tag to pull by")
+            raise ValueError(f"{tag} is a reserved tag")
         cleared.refuse_other(tag)
         with self._changing():
             self._expect(tag, expected)
             if not blob_path(self.path, cleared.manifest.digest).is_file():
-                raise VerificationError("manifest-missing", f"{cleared.manifest.digest} is not here", place=self.url)
+                raise VerificationError(
+                    "manifest-missing", f"manifest {cleared.manifest.digest} not found", place=self.url
+                )
             self._require_whole(cleared.manifest)
             self._move(tag, cleared.manifest.descriptor)
 
@@ -258,7 +260,9 @@ class LayoutRepository:
         if media_type is None:
             return None
         if Digest.of(data) != digest:
-            raise VerificationError("digest-mismatch", f"{digest} has other bytes", place=str(path))
+            raise VerificationError(
+                "digest-mismatch", f"the content of {digest} does not match its digest", place=str(path)
+            )
         return Manifest(media_type, data)
 
     def _put(self, manifest: Manifest) -> bool:
@@ -267,7 +271,7 @@ class LayoutRepository:
             return False
         if media_type_of(manifest.data) != manifest.media_type:
             raise VerificationError(
-                "media-type-mismatch", f"{manifest.digest} is not the {manifest.media_type} that it is said to be"
+                "media-type-mismatch", f"{manifest.digest} is not of the declared type {manifest.media_type}"
             )
         self._require_whole(manifest)
         make_folder(self._drafts)
@@ -280,9 +284,13 @@ class LayoutRepository:
         said = references(manifest)
         for blob in said.blobs:
             if not blob_path(self.path, blob.digest).is_file():
-                raise VerificationError("blob-missing", f"{manifest.digest} needs {blob.digest}", place=self.url)
+                raise VerificationError(
+                    "blob-missing", f"manifest {manifest.digest} lacks its blob {blob.digest}", place=self.url
+                )
         for entry in said.manifests:
             inner = self._read(entry.digest)
             if inner is None:
-                raise VerificationError("manifest-missing", f"{manifest.digest} needs {entry.digest}", place=self.url)
+                raise VerificationError(
+                    "manifest-missing", f"index {manifest.digest} lacks its manifest {entry.digest}", place=self.url
+                )
             self._require_whole(inner)

@@ -166,7 +166,7 @@ class BlobUpload:
             raise self._refused(answer)
         got = _received(answer, end)
         if not self._offset < got <= end:
-            raise Interrupted(f"it has {got} bytes after {end} were sent")
+            raise Interrupted(f"it has {got} bytes, but {end} were sent")
         self._location, self._offset = answer.location() or self._location, got
 
     def _finish(self) -> None:
@@ -228,11 +228,11 @@ class BlobUpload:
         if error_code(answer) in {"DIGEST_INVALID", "SIZE_INVALID"}:
             return VerificationError(
                 "blob-mismatch",
-                f"what was sent as {self._descriptor.digest} arrived as something else: {words(answer)}",
+                f"blob {self._descriptor.digest} was corrupted during the upload: {words(answer)}",
                 place=str(self._content) if isinstance(self._content, Path) else self._place,
-                hint="the file was damaged or changed, or a proxy alters uploads: `relbuild store fsck`, then again",
+                hint="the file was damaged or changed, or a proxy alters uploads: run `relbuild store fsck` and retry",
             )
-        return refused(answer, f"take the blob {self._descriptor.digest}", self._place)
+        return refused(answer, f"accept blob {self._descriptor.digest}", self._place)
 
 
 def _received(answer: Answer, otherwise: int) -> int:
@@ -250,4 +250,4 @@ def known_digest(content: bytes | Path, descriptor: Descriptor) -> None:
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     same = size == descriptor.size and (isinstance(content, Path) or Digest.of(content) == descriptor.digest)
     if not same:
-        raise VerificationError("blob-mismatch", f"what is to be uploaded as {descriptor.digest} has other bytes")
+        raise VerificationError("blob-mismatch", f"the content to upload does not match {descriptor.digest}")

@@ -38,11 +38,11 @@ def merge(index: Manifest | None, add: Sequence[Referrer] = (), drop: Sequence[D
     try:
         merged = Manifest(media_types.INDEX, canonical_json(document))
     except (ValueError, TypeError, RecursionError) as error:  # what others wrote may hold fractions
-        raise VerificationError("document-malformed", "the list of referrers cannot be written again") from error
+        raise VerificationError("document-malformed", "the list of referrers cannot be updated") from error
     if len(merged.data) > DOCUMENT_LIMIT:
         raise VerificationError(
             "referrers-too-many",
             f"the list of referrers would have {len(merged.data)} bytes, more than the {DOCUMENT_LIMIT} of a manifest",
-            hint="remove referrers that nobody needs, or use a registry with the referrers API",
+            hint="remove unneeded referrers, or use a registry with the referrers API",
         )
     return merged

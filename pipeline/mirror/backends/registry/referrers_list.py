@@ -160,9 +160,9 @@ class Listing:
                 pause *= 1.3
         raise EnvironmentLacking(
             "referrers-contended",
-            f"the list of what speaks of {subject.short} could not be kept in {ATTEMPTS} attempts: others write it",
+            f"the referrers list of {subject.short} could not be updated in {ATTEMPTS} attempts: others are writing it",
             place=self._repository.url,
-            hint="run the command again; a registry with the referrers API keeps the list itself",
+            hint="run the command again; registries with the referrers API maintain the list themselves",
         )
 
     def _gone(self, index: Manifest) -> tuple[Digest, ...]:

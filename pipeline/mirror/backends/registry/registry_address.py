@@ -41,11 +41,11 @@ class RegistryRoot:
         host, _, namespace = rest.partition("/")
         namespace = namespace.rstrip("/")
         if "@" in rest:
-            raise _wrong(url, "names and passwords do not belong into an address: use `podman login`")
+            raise _wrong(url, "pass credentials with `podman login`, not in the address")
         if scheme not in SCHEMES or not _HOST.fullmatch(host) or parse_url(f"{SCHEMES[scheme]}://{host}") is None:
             raise _wrong(url, "write it as registry://HOST[:PORT]/NAMESPACE")
         if namespace and not NAME.fullmatch(namespace):
-            raise _wrong(url, "a namespace has small letters, digits, and . _ - / between them")
+            raise _wrong(url, "a namespace has lower-case letters and digits, with . _ - / between them")
         return cls(scheme, host.lower(), namespace)
 
     @property
@@ -62,7 +62,7 @@ class RegistryRoot:
 
 
 def _wrong(url: str, hint: str) -> UsageError:
-    return UsageError("mirror-url", f"'{shown(url)}' is not the address of a registry", place=shown(url), hint=hint)
+    return UsageError("mirror-url", f"invalid registry address: '{shown(url)}'", place=shown(url), hint=hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,9 +59,9 @@ def refused(answer: Answer, what: str, place: str) -> EnvironmentLacking:
     """
     return EnvironmentLacking(
         "registry-refused",
-        f"the registry does not {what}: it answers {words(answer)}",
+        f"the registry refused to {what}: {words(answer)}",
         place=place,
-        hint="if these words do not say what to do, ask the registry's keeper",
+        hint="if the reason is unclear, ask the registry's administrator",
     )
 
 
@@ -83,9 +83,7 @@ def compare(answer: Answer, digest: Digest, place: str) -> None:
     """
     named = promised_digest(answer)
     if named not in {None, digest}:
-        raise VerificationError(
-            "registry-digest", f"the registry calls {digest} by another digest, {named}", place=place
-        )
+        raise VerificationError("registry-digest", f"the registry reports the digest {named} for {digest}", place=place)
 
 
 def manifest_of(answer: Answer, wanted: Digest | None, place: str) -> Manifest:
@@ -97,17 +95,19 @@ def manifest_of(answer: Answer, wanted: Digest | None, place: str) -> Manifest:
     manifest = Manifest(answer.header("content-type").partition(";")[0].strip().lower(), answer.body)
     if wanted is not None and manifest.digest != wanted:
         raise VerificationError(
-            "registry-digest", f"the registry gives {manifest.digest} when it is asked for {wanted}", place=place
+            "registry-digest", f"the registry returned {manifest.digest} instead of {wanted}", place=place
         )
     compare(answer, manifest.digest, place)
     try:
         own = Reader.parse(manifest.data, place).get("mediaType").text("") or None
     except VerificationError:
-        raise VerificationError("manifest-malformed", "what the registry gives is no manifest", place=place) from None
+        raise VerificationError(
+            "manifest-malformed", "the registry returned an invalid manifest", place=place
+        ) from None
     if own is not None and own != manifest.media_type:
         raise VerificationError(
             "manifest-type",
-            f"the registry gives a manifest of type {own!r:.200} as {manifest.media_type!r:.200}",
+            f"the registry returned a manifest of type {own!r:.200} with the Content-Type {manifest.media_type!r:.200}",
             place=place,
         )
     return manifest
@@ -124,5 +124,5 @@ def next_page(answer: Answer, seen: Collection[str], place: str) -> str | None:
     target = join_url(answer.url, str(link[1]))
     here, there = parse_url(answer.url), parse_url(target)
     if target in seen or here is None or there is None or there.origin != here.origin:
-        raise VerificationError("registry-pages", f"the registry's pages lead to {shown(link[1])!r}", place=place)
+        raise VerificationError("registry-pages", f"invalid Link to the next page: {shown(link[1])!r}", place=place)
     return target

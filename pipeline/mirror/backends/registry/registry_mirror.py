@@ -96,9 +96,9 @@ class RegistryMirror(Mirror):
         if not NAME.fullmatch(name) or len(self._address.full(name)) > 255:
             raise UsageError(
                 "repository-name",
-                f"'{name[:80]}' cannot be a repository's name",
+                f"invalid repository name: '{name[:80]}'",
                 place=self.url,
-                hint="use small letters and digits, with . _ - / between them, 255 characters in all",
+                hint="use lower-case letters and digits, with . _ - / between them, at most 255 characters",
             )
         made = RegistryRepository(self._address, name, self._exchange, self._progress, self.known)
         return self._repositories.setdefault(name, made)  # one, which all threads share: it has learned and locks

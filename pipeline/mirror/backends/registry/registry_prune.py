@@ -12,7 +12,7 @@ from pipeline.mirror.retention.model import Pruned
 from pipeline.model.rules import MirrorRules
 
 INSTRUCTIONS = (
-    "the registry frees space only when its own garbage collection is run, on its own machine (docker-registry 2.8):",
+    "the registry frees space only when its own garbage collection runs, on its own machine (docker-registry 2.8):",
     "1. stop the registry, or restart it with `storage: maintenance: readonly: enabled: true`: an image that is pushed "
     "during the collection loses its blobs",
     "2. registry garbage-collect --dry-run CONFIG.yml, then without --dry-run (Debian calls it docker-registry)",

@@ -87,7 +87,7 @@ class RegistryRepository(Repository):
         answer = self.ask("GET", f"manifests/{_reference(reference)}", accept=MANIFEST_TYPES, limit=DOCUMENT_LIMIT)
         if answer.status == 404:
             return None
-        self.expect(answer, {200}, f"give the manifest {reference}")
+        self.expect(answer, {200}, f"return manifest {reference}")
         return manifest_of(answer, reference if isinstance(reference, Digest) else None, f"{self.url}: {reference}")
 
     def resolve(self, tag: str) -> Digest | None:
@@ -102,7 +102,9 @@ class RegistryRepository(Repository):
         found = set(listed_names(self._exchange, f"/v2/{self._full}/tags/list", self._reading, "tags", self.url))
         strange = next((tag for tag in found if not TAG.fullmatch(tag)), None)
         if strange is not None:
-            raise VerificationError("tag-malformed", f"the registry lists a tag {strange[:200]!r}", place=self.url)
+            raise VerificationError(
+                "tag-malformed", f"the registry lists an invalid tag {strange[:200]!r}", place=self.url
+            )
         return tuple(sorted(found))
 
     def has_blob(self, digest: Digest) -> bool:
@@ -135,10 +137,12 @@ class RegistryRepository(Repository):
         answer = self.ask("GET", f"blobs/{descriptor.digest}", limit=descriptor.size)
         if answer.status == 404:
             raise self._no_blob(descriptor.digest)
-        self.expect(answer, {200}, f"give the blob {descriptor.digest}")
+        self.expect(answer, {200}, f"return blob {descriptor.digest}")
         if Digest.of(answer.body) != descriptor.digest:
             raise VerificationError(
-                "registry-digest", f"the registry gives other bytes than those of {descriptor.digest}", place=self.url
+                "registry-digest",
+                f"the registry returned content that does not match {descriptor.digest}",
+                place=self.url,
             )
         return answer.body
 
@@ -191,7 +195,7 @@ class RegistryRepository(Repository):
                 seen.write(piece)
                 advance(len(piece))
         if (seen.digest, seen.size) != (descriptor.digest, descriptor.size):
-            what = f"the registry's {descriptor.digest} has other bytes than it was given"
+            what = f"the registry stored other content for {descriptor.digest} than was uploaded"
             raise VerificationError("blob-damaged", what, place=self.url)
 
     def file_path(self, digest: Digest) -> str:
@@ -329,7 +333,7 @@ class RegistryRepository(Repository):
     def expect(self, answer: Answer, statuses: set[int], what: str) -> None:
         """Raises EnvironmentLacking `registry-denied` or `registry-refused` for another status."""
         if answer.status in {401, 403}:
-            raise self._exchange.denied(self._reading, f"asked to {what}, it answers {words(answer)}")
+            raise self._exchange.denied(self._reading, f"it refused to {what}: {words(answer)}")
         if answer.status not in statuses:
             raise refused(answer, what, self.url)
 
@@ -343,7 +347,7 @@ class RegistryRepository(Repository):
             headers={"Content-Type": manifest.media_type},
             body=manifest.data,
         )
-        self.expect(answer, {200, 201, 202}, f"take the manifest {manifest.digest.short} as {reference}")
+        self.expect(answer, {200, 201, 202}, f"accept manifest {manifest.digest.short} as {reference}")
         compare(answer, manifest.digest, self.url)
         return answer
 
@@ -360,7 +364,7 @@ class RegistryRepository(Repository):
             given = self.manifest(reference)
             return given.digest if given else None
         if isinstance(reference, Digest) and found != reference:
-            raise VerificationError("registry-digest", f"the registry answers {found} to {reference}", place=self.url)
+            raise VerificationError("registry-digest", f"the registry returned {found} for {reference}", place=self.url)
         return found
 
     def _write(self) -> None:
@@ -390,7 +394,7 @@ class RegistryRepository(Repository):
         answer = self.ask("HEAD", f"blobs/{digest}")
         if answer.status == 404:
             return None
-        self.expect(answer, {200}, f"say whether it has the blob {digest}")
+        self.expect(answer, {200}, f"check for blob {digest}")
         compare(answer, digest, self.url)
         size = answer.header("content-length")
         return int(size) if size.isascii() and size.isdecimal() and len(size) < 19 else -1
@@ -398,7 +402,7 @@ class RegistryRepository(Repository):
     def _no_blob(self, digest: Digest) -> VerificationError:
         return VerificationError(
             "blob-missing",
-            f"the registry does not have the blob {digest}",
+            f"the registry lacks blob {digest}",
             place=self.url,
             hint="the image there is incomplete: publish or copy it again",
         )
@@ -408,6 +412,6 @@ def _reference(reference: Digest | str) -> str:
     """For a URL. Raises UsageError `tag-malformed`."""
     if isinstance(reference, str) and not TAG.fullmatch(reference):
         raise UsageError(
-            "tag-malformed", f"'{reference[:200]}' cannot be a tag", hint="letters, digits, . _ -, 128 at most"
+            "tag-malformed", f"invalid tag: '{reference[:200]}'", hint="use up to 128 letters, digits, . _ and -"
         )
     return str(reference)

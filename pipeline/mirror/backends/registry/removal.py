@@ -67,7 +67,7 @@ class Removal:
         if answer.status == 404:
             return
         self._unless_unsupported(answer)
-        self._repository.expect(answer, set(_DONE), f"remove the manifest {digest}")
+        self._repository.expect(answer, set(_DONE), f"remove manifest {digest}")
 
     def tag(self, tag: str, expected: Digest) -> None:
         """Remove a tag that points to `expected`, and nothing else.
@@ -85,13 +85,13 @@ class Removal:
         if self._by_tag:
             answer = self._repository.ask("DELETE", f"manifests/{tag}")
             if answer.status in {401, 403}:
-                self._repository.expect(answer, set(_DONE), f"remove the tag {tag}")
+                self._repository.expect(answer, set(_DONE), f"remove tag {tag}")
             self._by_tag = answer.status in _DONE
         if not self._by_tag:
             self._with_its_manifest(tag, expected)
         left = self._repository.resolve(tag)
         if left == expected:
-            raise self._unsupported("it answers that the tag is removed, and keeps it")
+            raise self._unsupported("it reports the tag as removed, but keeps it")
         if left is not None:
             raise Overtaken(tag, left)
 
@@ -114,15 +114,15 @@ class Removal:
 
     def _unless_unsupported(self, answer: Answer) -> None:
         if answer.status in {405, 501} or error_code(answer) == "UNSUPPORTED":
-            raise self._unsupported(f"it answers {words(answer)}")
+            raise self._unsupported(f"it returned {words(answer)}")
 
     def _unsupported(self, text: str) -> EnvironmentLacking:
         return EnvironmentLacking(
             DELETE_UNSUPPORTED,
-            f"this registry does not allow to delete: {text}",
+            f"this registry does not allow deletions: {text}",
             place=self._repository.url,
-            hint="its keeper must switch that on (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true), and run its "
-            "garbage collection to free space",
+            hint="its administrator must enable them (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true), and run "
+            "its garbage collection to free space",
         )
 
 
