@@ -32,7 +32,7 @@ def refuse_relative(value: object, where: str = "the work") -> None:
         if not value.is_absolute():
             raise UsageError(
                 "path-relative",
-                f"{where} is the relative path '{value}', which would mean another place where the work is done",
+                f"{where} is the relative path '{value}', which is ambiguous on another machine",
                 hint="this is a defect of relbuild: report it with the command that was given",
             )
     elif is_dataclass(value) and not isinstance(value, type):

@@ -115,8 +115,8 @@ class Threshold:
         if not word or severity not in SEVERITIES or (colon and not re.fullmatch(r"[0-9]{1,6}", number)):
             raise UsageError(
                 "threshold-malformed",
-                f"'{text[:60]}' is no severity with an age",
-                hint="write critical, important, moderate, low or none, and days if you like: important:7",
+                f"'{text[:60]}' is not SEVERITY[:DAYS]",
+                hint="write critical, important, moderate, low or none, and optionally days: important:7",
             )
         return cls(severity, min(int(number or 0), _LONGEST))
 

@@ -91,8 +91,8 @@ def evidence_json(evidence: Evidence, schema: int = EVIDENCE_SCHEMA) -> bytes:
     if len(data) > EVIDENCE_LIMIT:
         raise VerificationError(
             "evidence-too-large",
-            f"the answers of {evidence.image} come to {len(data) >> 20} MiB, more than {EVIDENCE_LIMIT >> 20} MiB",
-            hint="let checks look at shorter answers, or launch fewer instances",
+            f"the check results of {evidence.image} have {len(data) >> 20} MiB, more than {EVIDENCE_LIMIT >> 20} MiB",
+            hint="make checks request shorter responses, or launch fewer instances",
         )
     return data
 
@@ -106,18 +106,18 @@ def read_evidence(data: bytes) -> Evidence:
     refused. Raises VerificationError `evidence-malformed`, `evidence-too-large`, `format-newer`.
     """
     if len(data) > EVIDENCE_LIMIT:
-        raise VerificationError("evidence-too-large", f"an evidence of {len(data)} bytes is not read")
+        raise VerificationError("evidence-too-large", f"the evidence exceeds the size limit: {len(data)} bytes")
     try:
         value = json.loads(data)
         if not isinstance(value, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
         refuse_newer("the evidence of a smoke test", value.get("schema"), EVIDENCE_SCHEMA)
         evidence = read_json(Evidence, value)
         same = is_canonical(data) and _says(value, evidence)
     except (ValueError, RecursionError) as error:
-        raise VerificationError("evidence-malformed", f"this is no evidence: {error}") from error
+        raise VerificationError("evidence-malformed", f"invalid evidence: {error}") from error
     if not same:
-        raise VerificationError("evidence-malformed", "this is an evidence, but not as relbuild writes one")
+        raise VerificationError("evidence-malformed", "the evidence is not in relbuild's canonical form")
     return evidence
 
 

@@ -69,8 +69,8 @@ def refuse_newer(what: str, version: object, known: int) -> None:
     if version > known:
         raise VerificationError(
             "format-newer",
-            f"{what} was made by a newer relbuild: it has format {version}, and this one reads up to {known}",
-            hint="use the relbuild that made it, or a newer one",
+            f"{what} was made by a newer relbuild: its format is {version}, this relbuild reads up to {known}",
+            hint="use the relbuild version that made it, or a newer one",
         )
 
 
@@ -156,17 +156,17 @@ def _read(declared: object, value: object, where: str, *, lenient: bool) -> obje
         return _read_one_of(declared, value, where, lenient=lenient)
     if origin is tuple:
         if not isinstance(value, list):
-            raise ValueError(f"{where} is no array")
+            raise ValueError(f"{where} is not an array")
         kinds = _items(declared, len(value))
         if len(kinds) != len(value):
             raise ValueError(f"{where} has {len(value)} items, not {len(kinds)}")
         pairs = enumerate(zip(kinds, value, strict=True))
         return tuple(_read(kind, item, f"{where}[{index}]", lenient=lenient) for index, (kind, item) in pairs)
     if not isinstance(declared, type):
-        raise TypeError(f"{declared!r} is no type that can be read")
+        raise TypeError(f"{declared!r} is not a readable type")
     if declared in (str, int, bool):
         if type(value) is not declared:
-            raise ValueError(f"{where} is no {declared.__name__}")
+            raise ValueError(f"{where} is not a {declared.__name__}")
         return value
     if declared is float or issubclass(declared, Digest | DiffId | StrEnum):
         return _read_text(declared, value, where)
@@ -175,7 +175,7 @@ def _read(declared: object, value: object, where: str, *, lenient: bool) -> obje
 
 def _read_text(declared: type[Digest | DiffId | StrEnum | float], value: object, where: str) -> object:
     if not isinstance(value, str):
-        raise ValueError(f"{where} is no text")
+        raise ValueError(f"{where} is not text")
     try:
         if issubclass(declared, Digest | DiffId):
             return declared.parse(value)
@@ -183,20 +183,20 @@ def _read_text(declared: type[Digest | DiffId | StrEnum | float], value: object,
     except (ValueError, VerificationError) as error:
         raise ValueError(f"{where}: {error}") from error
     if isinstance(made, float) and (math.isnan(made) or repr(made) != value):
-        raise ValueError(f"{where} is no fraction in its shortest form")
+        raise ValueError(f"{where} is not a fraction in lowest terms")
     return made
 
 
 def _read_object(declared: type, value: object, where: str, *, lenient: bool) -> object:
     if not isinstance(value, dict):
-        raise ValueError(f"{where} is no object")
+        raise ValueError(f"{where} is not an object")
     given = {str(key) for key in value}
     known = _names(declared)
     optional = _with_default(declared) if lenient else frozenset()
     if lacking := sorted(known - given - optional):
         raise ValueError(f"{where} lacks {', '.join(lacking)[:200]}")
     if not lenient and (unknown := sorted(given - known)):
-        raise ValueError(f"{where} has, without reason, {', '.join(unknown)[:200]}")
+        raise ValueError(f"{where} has unknown members: {', '.join(unknown)[:200]}")
     read: dict[str, object] = {}
     for name, inner in _members(declared):
         if name in _embedded(declared):
@@ -219,13 +219,13 @@ def _read_one_of(declared: object, value: object, where: str, *, lenient: bool) 
     if len(kinds) == 1:
         return _read(kinds[0], value, where, lenient=lenient)
     if not isinstance(value, dict) or not isinstance(value.get(_TAG), str):
-        raise ValueError(f"{where} does not say what it is")
+        raise ValueError(f"{where} has no type")
     named = next((kind for kind in kinds if isinstance(kind, type) and kind.__name__ == value[_TAG]), None)
     if named is None:
         raise ValueError(f"{where} is none of {', '.join(getattr(kind, '__name__', '?') for kind in kinds)}")
     if issubclass(named, StrEnum):
         if "value" not in value or (not lenient and value.keys() != {_TAG, "value"}):
-            raise ValueError(f"{where} has other members than its type and its value")
+            raise ValueError(f"{where} must have only a type and a value")
         return _read(named, value["value"], where, lenient=lenient)
     return _read(named, {key: inner for key, inner in value.items() if key != _TAG}, where, lenient=lenient)
 

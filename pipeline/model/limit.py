@@ -59,7 +59,7 @@ class Wire:
 
     into: int | None = None
     out: int | None = None
-    why: str = "the instance has no link that could be limited"
+    why: str = "the instance has no network link to limit"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def read_plan(value: object) -> SmokePlan:
     try:
         return from_json(SmokePlan, value)
     except ValueError as error:
-        raise VerificationError("plan-malformed", f"this is no plan of a smoke test: {error}") from error
+        raise VerificationError("plan-malformed", f"invalid smoke test plan: {error}") from error
 
 
 def plan_digest(plan: SmokePlan) -> Digest:

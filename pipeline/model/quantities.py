@@ -85,7 +85,7 @@ def parse_duration(value: object) -> int:
     """`60s`, `500ms`, `2m`, `1h` → milliseconds. Raises Malformed `duration-malformed`."""
     hint = "write a number with ms, s, m or h, such as 60s"
     if isinstance(value, int | float) and not isinstance(value, bool):
-        hint = f"write it with its unit: {value}s"
+        hint = f"add the unit: {value}s"
     number, unit = _split(value, "duration", hint)
     if unit not in DURATION_UNITS:
         raise Malformed("duration-malformed", f"'{unit}' is not a unit of time", hint)
@@ -109,7 +109,7 @@ def parse_validity(value: object) -> int:
     seconds = parse_age(value)
     if not SHORTEST_VALIDITY <= seconds <= LONGEST_VALIDITY:
         what = f"{value!s:.40} is not from {write_age(SHORTEST_VALIDITY)} to {write_age(LONGEST_VALIDITY)}"
-        raise Malformed("age-malformed", what, "write how many nights may fail in a row, such as 14d")
+        raise Malformed("age-malformed", what, "write how long runs may fail in a row, such as 14d")
     return seconds
 
 
@@ -140,12 +140,12 @@ def parse_throughput(value: object) -> int:
     number, unit = _split(value.removesuffix("/s") if isinstance(value, str) else value, "throughput", hint)
     if not unit or unit not in SIZE_UNITS:
         if "bit" in unit:
-            hint = "a disk is counted in bytes: write such as 20MiB/s"
+            hint = "disk throughput is in bytes: write 20MiB/s, for example"
         raise Malformed("throughput-malformed", f"'{unit}' is not a unit of throughput", hint)
     rate = _whole(number * (1 << SIZE_UNITS[unit]), "throughput", LARGEST_RATE, hint)
     if rate < SMALLEST_THROUGHPUT:
         least = write_throughput(SMALLEST_THROUGHPUT)
-        raise Malformed("throughput-malformed", f"less than {least} is no throughput that can be kept", hint)
+        raise Malformed("throughput-malformed", f"a throughput below {least} cannot be enforced", hint)
     return rate
 
 
@@ -157,9 +157,9 @@ def parse_cpus(value: object) -> int:
         raise Malformed("cpus-malformed", f"a number of processors has no unit '{unit}'", hint)
     milli = number * 1000
     if milli.denominator != 1:
-        raise Malformed("cpus-malformed", "processors are counted in thousandths", "write at most three decimals")
+        raise Malformed("cpus-malformed", "processors have a resolution of 0.001", "write at most three decimals")
     if not SMALLEST_SHARE <= milli <= MOST_CPUS * 1000:
-        raise Malformed("cpus-malformed", f"a share is from 0.01 to {MOST_CPUS} processors", hint)
+        raise Malformed("cpus-malformed", f"the number of processors must be from 0.01 to {MOST_CPUS}", hint)
     return int(milli)
 
 
@@ -169,7 +169,7 @@ def parse_mode(value: object) -> int:
         digits = f"{value:04d}" if re.fullmatch(r"[0-7]{3,4}", str(value)) else "0644"
         raise Malformed(
             "mode-malformed",
-            "a mode must be text, since YAML reads it as a decimal number otherwise",
+            "a mode must be text, because YAML reads an unquoted one as a decimal number",
             f'write it in quotes: mode: "{digits}"',
         )
     if not isinstance(value, str) or not re.fullmatch(r"[0-7]{3,4}", value):
@@ -211,7 +211,7 @@ def _split(value: object, what: str, hint: str, *, bare: bool = False) -> tuple[
 def _whole(number: Fraction, what: str, limit: int, hint: str) -> int:
     code = f"{what}-malformed"
     if number.denominator != 1:
-        raise Malformed(code, f"the {what} does not come out as a whole number", hint)
+        raise Malformed(code, f"the {what} is not a whole number of base units", hint)
     if not 0 < number <= limit:
         raise Malformed(code, f"the {what} must be more than 0 and at most {limit}", hint)
     return int(number)

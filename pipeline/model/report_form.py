@@ -39,19 +39,19 @@ def read_report(value: Mapping[str, object]) -> SmokeReport:
         schema = value["schema"]
         refuse_newer("the report of a smoke test", schema, REPORT_SCHEMA)
         if schema != REPORT_SCHEMA:
-            raise ValueError(f"schema {schema!r} is unknown, this relbuild reads {REPORT_SCHEMA}")
+            raise ValueError(f"unknown schema {schema!r}; this relbuild reads {REPORT_SCHEMA}")
         if lacking := sorted(_FIRST - value.keys()):
             raise ValueError(f"$ lacks {', '.join(lacking)}")
         instances = value["instances"]
         if not isinstance(instances, list):
-            raise ValueError("instances is no array")
+            raise ValueError("instances is not an array")
         inner = {key: member for key, member in value.items() if key not in _ADDED}
         return read_json(SmokeReport, {**inner, "instances": [_instance(instance) for instance in instances]})
     except (KeyError, ValueError, RecursionError) as error:
-        raise VerificationError("report-malformed", f"this is no smoke report: {error}") from error
+        raise VerificationError("report-malformed", f"invalid smoke report: {error}") from error
 
 
 def _instance(value: object) -> dict[str, object]:
     if not isinstance(value, dict) or not isinstance(value.get("measured"), dict):
-        raise ValueError("an instance is no object, or what was measured is none")
+        raise ValueError("an instance or its measurements is not an object")
     return {**value, "measured": [[key, figure] for key, figure in sorted(value["measured"].items())]}

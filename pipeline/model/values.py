@@ -129,7 +129,7 @@ def _excerpt(rule: Rule, text: str) -> Excerpt | None:
         try:
             value = look_up(text, rule.at)
         except (LookupError, RecursionError, ValueError) as error:
-            return Excerpt(readable(str(error)[:SHOWN]) or "it leads nowhere", reached=False)
+            return Excerpt(readable(str(error)[:SHOWN]) or "it does not exist", reached=False)
     wanted = bool(_held(rule, value, "", tell=False))
     for part in _parts(rule, value):
         if len(part) <= EXCERPT_LIMIT and bool(_held(rule, part, "", tell=False)) == wanted:

@@ -17,8 +17,8 @@ from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures,
 from pipeline.model.sequence import Question, measured_by, questions
 from pipeline.model.smoke import Neighbours, SmokePlan, Variant
 
-NOTHING_ASKED = "nothing was asked: the recipe has neither `smoke.ready` nor `smoke.checks`"
-NOTHING_LAUNCHED = "nothing was launched: the recipe asks for no instance"
+NOTHING_ASKED = "no checks: the recipe has neither 'smoke.ready' nor 'smoke.checks'"
+NOTHING_LAUNCHED = "no instances: 'smoke.instances' is 0"
 
 _ARBITRARY = re.compile(r"[1-9]\d{4}:0")
 """The users that the arbitrary-uid variant runs as: numbers that no image has an account for, in group 0."""
@@ -53,7 +53,7 @@ def _instances(report: SmokeReport) -> Iterator[str]:
     wanted += [(variant, False) for variant in plan.variants]
     wanted += [(None, True)] if plan.upgrade_from else []
     if len(report.instances) != len(wanted):
-        yield f"{len(report.instances)} instances were launched, {len(wanted)} were asked for"
+        yield f"{len(report.instances)} instances were launched instead of {len(wanted)}"
         return
     if len({instance.name for instance in report.instances}) != len(wanted):
         yield "several instances have the same name"
@@ -63,9 +63,9 @@ def _instances(report: SmokeReport) -> Iterator[str]:
         if instance.variant is not variant or (instance.upgraded_from is not None) is not upgraded:
             yield f"{role}, not as {_role(variant, upgraded)}"
         elif upgraded and older is None:
-            yield f"{instance.name}: the image that it was before is not the one in the report"
+            yield f"{instance.name}: its older image is not the one in the report"
         elif variant is Variant.ARBITRARY_UID and not _ARBITRARY.fullmatch(instance.user):
-            yield f"{instance.name} ran as '{instance.user}', which is no arbitrary user"
+            yield f"{instance.name} ran as '{instance.user}', which is not an arbitrary user"
         else:
             asked = questions(plan, report.config, older=older, variant=variant)
             yield from (f"{instance.name}: {wrong}" for wrong in _answers(asked, instance))
@@ -87,7 +87,7 @@ def _answers(asked: tuple[Question, ...], instance: InstanceReport) -> Iterator[
     wanted = [question.name for question in asked]
     failed = [result for result in instance.checks if not result.passed]
     if names != wanted and not failed:
-        yield f"it was asked {', '.join(names) or 'nothing'}; the plan asks {', '.join(wanted)}"
+        yield f"its checks were {', '.join(names) or 'none'}; the plan has {', '.join(wanted)}"
         return
     if names != wanted:
         yield from (f"{result.name}: {_reason(result)}" for result in failed)
@@ -117,7 +117,7 @@ def _limits(plan: SmokePlan, instance: InstanceReport) -> Iterator[str]:
         if reading is None:
             yield f"limit {name} was not read back"
         elif reading.asked != asked:
-            yield f"limit {name} was {reading.asked}, the plan asks for {asked}"
+            yield f"limit {name} was {reading.asked}, the plan has {asked}"
     for reading in instance.limits:
         if (plan.limits.enforce or reading.enforced) and not is_enforced(reading):
             yield f"limit {reading.name} is not enforced: asked {reading.asked}, read {reading.read}"
@@ -130,12 +130,12 @@ def _neighbours(report: SmokeReport) -> Iterator[str]:
     wanted = report.asked.neighbours
     kinds = [str(kind) for kind in wanted.misbehave] if wanted and measured_by(report.asked) else []
     if [figures.misbehaviour for figures in report.neighbours] != kinds:
-        yield f"neighbours were to be watched while one does {', '.join(kinds) or 'nothing'}, which they were not"
+        yield f"neighbours were not measured while one does {', '.join(kinds) or 'nothing'}"
     elif wanted is not None:
         for figures in report.neighbours:
             wrong = (not figures.passed and (figures.detail or "failed")) or judge_neighbours(figures, wanted)
             if wrong:
-                yield f"neighbours of one that does '{figures.misbehaviour}': {wrong}"
+                yield f"neighbours while one does '{figures.misbehaviour}': {wrong}"
 
 
 def judge_neighbours(figures: NeighbourFigures, wanted: Neighbours) -> str:
@@ -145,13 +145,13 @@ def judge_neighbours(figures: NeighbourFigures, wanted: Neighbours) -> str:
     """
     others = wanted.count - 1
     if figures.quiet_failed:
-        return f"{figures.quiet_failed} answers were wrong before anybody misbehaved"
+        return f"{figures.quiet_failed} responses were wrong before the misbehaviour"
     if figures.failed:
-        return f"{figures.failed} answers did not come or were wrong"
+        return f"{figures.failed} responses were missing or wrong"
     if not figures.effect:
-        return "it showed no effect, so nothing was measured"
+        return "not measured: the misbehaviour had no effect"
     if figures.asked < others or figures.quiet_asked < others:
-        return f"not all of the {others} others were asked"
+        return f"not all of the {others} neighbours were measured"
     for quiet, meanwhile, what in (
         (figures.quiet_p50, figures.p50, "median"),
         (figures.quiet_p99, figures.p99, "99th percentile"),
@@ -159,7 +159,7 @@ def judge_neighbours(figures: NeighbourFigures, wanted: Neighbours) -> str:
         allowed = wanted.factor * max(quiet, wanted.floor)
         if meanwhile > allowed:
             return (
-                f"the {what} of the others' latency rose from {quiet / 1000:.1f} ms to {meanwhile / 1000:.1f} ms, "
-                f"more than {allowed / 1000:.1f} ms"
+                f"the {what} of the neighbours' latency rose from {quiet / 1000:.1f} ms to {meanwhile / 1000:.1f} ms, "
+                f"more than the limit of {allowed / 1000:.1f} ms"
             )
     return ""

@@ -129,10 +129,10 @@ class Heard:
         there.
         """
         if not isinstance(said, list | tuple) or len(said) != len(fields(cls)):
-            raise ValueError("it is no message of a worker")
+            raise ValueError("invalid message of a worker")
         night, name, attempt, worker, events = said
         if not isinstance(events, list | tuple) or len(events) > EVENTS_LIMIT:
-            raise ValueError("it has no events, or too many")
+            raise ValueError("it has none, or too many events")
         return cls(
             _checked(night, str, _WORD_LIMIT),
             _checked(name, str, _WORD_LIMIT),
@@ -157,7 +157,7 @@ class Heard:
 
 def _event(said: object) -> Event:
     if not isinstance(said, list | tuple) or len(said) != len(fields(Event)):
-        raise ValueError("it holds something that is no event")
+        raise ValueError("it has an invalid event")
     kind, number, stage, text, amount, unit, failed = said
     return Event(
         Kind(_checked(kind, str, _WORD_LIMIT)),

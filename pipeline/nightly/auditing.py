@@ -41,7 +41,7 @@ def read_bulletins(offers: Sequence[Offer], workshop: Workshop) -> None:
                 offer.repositories, offer.arch, store=workshop.store, progress=workshop.progress
             )
         except RelbuildError as error:
-            workshop.progress.warn(f"{offer.platform.name}: nothing is known of security fixes: {error}")
+            workshop.progress.warn(f"{offer.platform.name}: security fixes are unknown: {error}")
 
 
 def audited(product: Product, offers: Sequence[Offer], before: Mapping[str, Product]) -> Product:

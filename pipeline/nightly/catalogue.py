@@ -96,7 +96,7 @@ def load_catalogue(places: Sequence[Path]) -> Catalogue:
     entries: dict[Path, Entry] = {}
     for place in places:
         if not place.exists():
-            raise UsageError("path-missing", f"there is no {place}", hint="name a folder of recipes, or recipes")
+            raise UsageError("path-missing", f"not found: '{place}'", hint="give a folder of recipes, or recipe files")
         for path in _files(place):
             entries[path.resolve()] = _read(path)
     included = {source.resolve() for entry in entries.values() if entry.recipe for source in entry.recipe.sources} - {
@@ -106,8 +106,8 @@ def load_catalogue(places: Sequence[Path]) -> Catalogue:
     if not kept:
         raise UsageError(
             "catalogue-empty",
-            f"there is no recipe in {', '.join(map(str, places))}",
-            hint="name a folder with recipes: files that end in .yaml",
+            f"no recipes in {', '.join(map(str, places))}",
+            hint="give a folder with recipes, which are files ending in .yaml",
         )
     return Catalogue(tuple(_in_order(_refuse_doubles(_with_parents(kept)))))
 
@@ -164,7 +164,10 @@ def _refuse_doubles(entries: Sequence[Entry]) -> list[Entry]:
             continue
         files = ", ".join(sorted(str(entry.path) for entry in same))
         error = RecipeError(
-            "name-twice", f"several recipes are called '{name}': {files}", place=str(same[1].path), hint="rename one"
+            "name-twice",
+            f"several recipes have the name '{name}': {files}",
+            place=str(same[1].path),
+            hint="rename all but one",
         )
         checked.append(Entry(same[0].path, name, None, error))
     return checked
@@ -199,13 +202,15 @@ def select(catalogue: Catalogue, wanted: Wanted, held: Callable[[Entry], Collect
         for name in wanted.names:
             if catalogue.find(name) is None:
                 known = ", ".join(sorted(chosen))
-                raise UsageError("product-unknown", f"no recipe is called '{name}'", hint=f"there are {known}")
+                raise UsageError("product-unknown", f"no such recipe: '{name}'", hint=f"recipes: {known}")
         chosen &= set(wanted.names)
     if wanted.labels:
         labelled = {entry.name for entry in catalogue.entries if entry.recipe and _has(entry.recipe, wanted.labels)}
         if not labelled:
             text = ", ".join(f"{key}={value}" for key, value in wanted.labels)
-            raise UsageError("label-unknown", f"no recipe has the label {text}", hint="look at image.labels")
+            raise UsageError(
+                "label-unknown", f"no recipe has the label {text}", hint="check 'image.labels' in the recipes"
+            )
         chosen &= labelled
     if wanted.changed is not None:
         touched = {entry.name for entry in catalogue.entries if _touches(entry, wanted.changed)}

@@ -23,7 +23,7 @@ try:
 except ImportError as missing:
     raise EnvironmentLacking(
         "cluster-missing",
-        f"a cluster's work needs dask and distributed ({missing})",
+        f"the cluster executor needs dask and distributed ({missing})",
         hint="pip install 'relbuild[cluster]'",
     ) from missing
 
@@ -141,7 +141,7 @@ class DaskCrew:
         except (OSError, ValueError, TypeError) as error:
             raise EnvironmentLacking(
                 "no-scheduler",
-                f"there is no scheduler to speak to at {address}: {error or type(error).__name__}",
+                f"cannot connect to the scheduler {address}: {error or type(error).__name__}",
                 hint="start `dask scheduler` there; for tls:// see docs/cluster.md",
             ) from error
         # A scheduler on this machine may have workers elsewhere, and hands on to them what it is given.
@@ -243,7 +243,7 @@ class DaskCrew:
         if heard.attempt not in given.attempts:
             if given.attempts:
                 given.listener.end()
-                self.progress.warn(f"{given.name}: its worker {given.worker} was lost; {heard.worker} begins it again")
+                self.progress.warn(f"{given.name}: worker {given.worker} was lost; {heard.worker} restarts the task")
             given.attempts.append(heard.attempt)
             given.worker = heard.worker
             if len(given.attempts) > DEATHS:
@@ -270,7 +270,7 @@ class DaskCrew:
             except distributed.CancelledError:
                 self._again(given)
             except ValueError as error:
-                self._end(given, lost=f"its worker gave no answer that can be read: {error}")
+                self._end(given, lost=f"its worker returned an invalid result: {error}")
             except Exception as error:  # What a worker of a wrong kind may raise is anything.
                 self._end(given, lost=f"{type(error).__name__}: {error}")
             else:
@@ -284,14 +284,16 @@ class DaskCrew:
         """A worker did a task, or failed it for what its machine lacks: then another tries."""
         if not ended.fault:
             for worker, why in given.faults.items():
-                self.progress.warn(f"{worker} gets no more tasks: {ended.worker} did {given.name}, it did not: {why}")
+                self.progress.warn(
+                    f"{worker} gets no more tasks: {given.name} failed there, but succeeded on {ended.worker}: {why}"
+                )
             self.health.blame(given.faults)
             self._end(given, ended.result, ended.lost, ended.worker)
             return
         self.health.fault(ended.worker, ended.fault)
         given.faults[ended.worker] = ended.fault
         if len(given.faults) < FAULTS and self.health.usable(self._able(given.needs), given.faults):
-            self.progress.warn(f"{given.name} is tried on another worker; {ended.worker} lacks: {ended.fault}")
+            self.progress.warn(f"{given.name} is retried on another worker; {ended.worker} failed: {ended.fault}")
             given.listener.end()
             given.attempts.clear()
             self._again(given)
@@ -304,10 +306,10 @@ class DaskCrew:
         if given.times < _GIVEN_AGAIN:
             self._give(given)
         else:
-            self._end(given, lost=f"it was given {given.times} times, and always taken back")
+            self._end(given, lost=f"it was submitted {given.times} times and cancelled each time")
 
     def _give_up(self, given: _Given) -> None:
-        self._end(given, lost=f"{DEATHS} workers died while they did it, the last was {given.worker}")
+        self._end(given, lost=f"{DEATHS} workers died while running it, the last was {given.worker}")
 
     def _end(self, given: _Given, result: object = None, lost: str = "", worker: str = "") -> None:
         given.listener.end()
@@ -322,15 +324,17 @@ class DaskCrew:
         If it does not come back, all that was given is lost too.
         """
         if self._client.status == "connecting":
-            self.progress.warn(f"the scheduler {self.address} was lost; it is waited for {self.patience:.0f} s")
+            self.progress.warn(
+                f"connection to the scheduler {self.address} lost; reconnecting for {self.patience:.0f} s"
+            )
         deadline = time.monotonic() + self.patience
         while self._client.status == "connecting" and time.monotonic() < deadline:
             time.sleep(_PAUSE)
         if self._client.status == "running":
-            self.progress.warn(f"the scheduler {self.address} is back; what was under way is given to it again")
+            self.progress.warn(f"the scheduler {self.address} is back; running tasks are submitted again")
             return True
         for given in list(self._given.values()):
-            self._end(given, lost=f"the scheduler {self.address} was lost, and did not come back in time")
+            self._end(given, lost=f"connection to the scheduler {self.address} lost, and not restored in time")
         return False
 
     def _look(self) -> Mapping[str, Mapping[str, float]]:
@@ -348,12 +352,12 @@ class DaskCrew:
         if strangers:
             self._strangers |= strangers
             who = "; ".join(f"{name} has {_relbuild_of(self._offers[name])}" for name in sorted(strangers))
-            self.progress.warn(f"workers get no work because their relbuild is not this one, {_named(code())}: {who}")
+            self.progress.warn(f"workers with another relbuild than {_named(code())} get no tasks: {who}")
         return self._offers
 
     def _give_elsewhere(self, worker: str) -> None:
         """A worker fell silent: what it does, and what may wait for it, is given again."""
-        self.progress.warn(f"nothing was heard of {worker} for {self.health.silence:.0f} s: others get its tasks")
+        self.progress.warn(f"{worker} sent no heartbeat for {self.health.silence:.0f} s; its tasks are reassigned")
         for given in list(self._given.values()):
             if given.future is not None and (given.worker == worker or not given.attempts):
                 future, given.future = given.future, None
@@ -395,11 +399,11 @@ class DaskCrew:
             want.append(f"{needs.memory / 2**20:.0f} MiB of memory")
         aside = {one.worker: one.why for one in self.set_aside}
         have = [
-            f"{name} is set aside: {aside[name]}" if name in aside else f"{name} has {_had(offer)}"
+            f"{name} is excluded: {aside[name]}" if name in aside else f"{name} has {_had(offer)}"
             for name, offer in sorted(self._offers.items())
         ]
         more = f"; and {len(have) - _NAMED} more" if len(have) > _NAMED else ""
-        return f"no worker of the cluster can do {', '.join(want)}: {'; '.join(have[:_NAMED]) or 'it has none'}{more}"
+        return f"no worker of the cluster offers {', '.join(want)}: {'; '.join(have[:_NAMED]) or 'no workers'}{more}"
 
 
 def _refuse_plain(addresses: Sequence[str], progress: Progress, *, plain: bool) -> bool:
@@ -410,11 +414,11 @@ def _refuse_plain(addresses: Sequence[str], progress: Progress, *, plain: bool) 
     if not plain:
         raise UsageError(
             "scheduler-plain",
-            f"{exposed} is not encrypted: the key that signs, its password and what runs on workers could be read and "
-            "changed on the way",
-            hint="use tls:// (docs/cluster.md), or --plain-scheduler on a network that is yours alone",
+            f"{exposed} is not encrypted: the signing key, its password and the tasks could be read and "
+            "changed in transit",
+            hint="use tls:// (docs/cluster.md), or --plain-scheduler on a trusted network",
         )
-    progress.warn(f"{exposed} is not encrypted: tasks, and the key that signs, can be read on the way; use tls://")
+    progress.warn(f"{exposed} is not encrypted: tasks and the signing key can be read in transit; use tls://")
     return True
 
 
@@ -440,7 +444,7 @@ def _named(token: str) -> str:
 
 
 def _relbuild_of(offer: Mapping[str, float]) -> str:
-    return next((_named(name) for name in offer if name.startswith(f"{CODE}-")), "none that it tells of")
+    return next((_named(name) for name in offer if name.startswith(f"{CODE}-")), "an unknown version")
 
 
 def _had(offer: Mapping[str, float]) -> str:

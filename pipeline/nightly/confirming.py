@@ -21,8 +21,8 @@ def demand_same(answered: Product, given: Product) -> None:
         if getattr(answered, name) != getattr(given, name):
             raise PublicationRefused(
                 "answer-foreign",
-                f"the worker was given '{given.name}' and answered for '{answered.name}' ({name} differs)",
-                hint="what it published is on the mirror; look at the worker, and set the tags right",
+                f"the worker returned a result for '{answered.name}' instead of '{given.name}' ({name} differs)",
+                hint="its publication is on the mirror; check the worker, and correct the tags",
             )
 
 
@@ -42,9 +42,9 @@ def demand_published(product: Product, mirror: Mirror, destination: str) -> None
         if found != image.digest:
             raise PublicationRefused(
                 "publication-missing",
-                f"{product.run.worker or 'the worker'} reports {image.digest} as published, but at {destination} "
+                f"{product.run.worker or 'the worker'} reports {image.digest} as published, but on {destination} "
                 f"'{product.name}:{tag}' {f'points to {found}' if found else 'does not exist'}",
                 place=f"{destination}/{product.name}:{tag}",
-                hint="every worker must reach the same mirror by this name: a `dir:` mirror is one file system at one "
-                "path on every machine; if another publisher moved the tag meanwhile, run the night again",
+                hint="all workers must reach the same mirror by this address: a `dir:` mirror is one file system "
+                "at one path on every machine; if another publisher moved the tag meanwhile, run nightly again",
             )

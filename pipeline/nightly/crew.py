@@ -194,7 +194,7 @@ class LocalCrew:
             return replace(said, name=name)
         code = hand.process.exitcode or 0
         how = f"by signal {-code}" if code < 0 else f"with status {code}"
-        return Ended(name, lost=f"its process ended {how} before the work was done")
+        return Ended(name, lost=f"its process ended {how} before the task was done")
 
     def end(self, name: str) -> None:
         """End a task that is under way. Called from any thread.

@@ -39,7 +39,7 @@ class FormerNight(Mapping[str, Product]):
         try:
             return read_json(Product, raw)
         except (ValueError, VerificationError) as error:
-            self._tell(f"what the last night said of '{name}' cannot be read, so its figures begin anew: {error}")
+            self._tell(f"the previous run's record of '{name}' cannot be read, so its metrics start again: {error}")
             raise KeyError(name) from None
 
     def __iter__(self) -> Iterator[str]:
@@ -56,7 +56,7 @@ class FormerNight(Mapping[str, Product]):
             except (FileNotFoundError, IsADirectoryError):
                 pass  # The first night.
             except (OSError, ValueError, RecursionError, VerificationError) as error:
-                self._tell(f"what the last night said cannot be read, so all figures begin anew: {error}")
+                self._tell(f"the previous run's record cannot be read, so all metrics start again: {error}")
         return self._raw
 
     def _parsed(self) -> tuple[dict[str, object], str]:
@@ -66,7 +66,7 @@ class FormerNight(Mapping[str, Product]):
             raise ValueError(f"{self._path} has more than {LIMIT} bytes")
         night = json.loads(data)
         if not isinstance(night, dict) or not isinstance(night.get("products"), list):
-            raise ValueError(f"{self._path} is no record of a night")
+            raise ValueError(f"'{self._path}' is not the record of a nightly run")
         refuse_newer(str(self._path), night.get("format"), NIGHT_FORMAT)
         named = [one for one in night["products"] if isinstance(one, dict) and isinstance(one.get("name"), str)]
         key = night.get("key", "")

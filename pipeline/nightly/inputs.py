@@ -22,18 +22,18 @@ from pipeline.smoke import plan_digest
 
 WORDS = {
     "recipe": "the recipe",
-    "files": "a file that the recipe copies",
+    "files": "a copied file",
     "templates": "a template",
     "repositories": "the definition of the repositories",
     "keys": "the keys of the repositories",
-    "offer": "what the repositories offer",
-    "parent": "the image that it is built from",
-    "formats": "relbuild, or a library that makes layers",
-    "compression": "how layers are compressed",
-    "key": "the key that signs",
+    "offer": "the repositories' content",
+    "parent": "the parent image",
+    "formats": "relbuild or a library that makes layers",
+    "compression": "the compression of layers",
+    "key": "the signing key",
     "checks": "the checks",
-    "older": "the image that upgrading is tested from",
-    "runtime": "the runtime that it is tested with",
+    "older": "the older image of the upgrade test",
+    "runtime": "the runtime of the tests",
 }
 """What people call the inputs."""
 

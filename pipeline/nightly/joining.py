@@ -94,7 +94,7 @@ async def settle(worker: DaskWorker, place: Place, *, containers: bool) -> None:
     if multiprocessing.current_process().daemon:
         raise EnvironmentLacking(
             "nanny",
-            "this worker is a daemon of its nanny, so it may not start the processes that tasks are done in",
+            "this worker is a daemonic process of its nanny, so it cannot start processes for tasks",
             hint="start `dask worker` with --no-nanny, or with DASK_DISTRIBUTED__WORKER__DAEMON=False",
         )
     offer = Offer(worker.state.nthreads, "", containers).resources()
@@ -143,7 +143,7 @@ class _Stay:
             reason = await self._until(stop, worker)
             if stop.is_set() or worker.reason not in _LOST:
                 return
-            self.progress.warn(f"the scheduler {self.address} was lost ({reason}): looking for it again")
+            self.progress.warn(f"connection to the scheduler {self.address} lost ({reason}); reconnecting")
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(stop.wait(), _PAUSE)
 
@@ -160,7 +160,7 @@ class _Stay:
             raise EnvironmentLacking(
                 "no-scheduler",
                 f"no scheduler answered at {self.address} for {self.patience:.0f} s",
-                hint="is it running, and can this machine reach it?",
+                hint="check that it is running and reachable from this machine",
             )
         if isinstance(ended, Exception):
             worker.reason = _NOT_STARTED

@@ -71,8 +71,8 @@ def pack(files: Iterable[Path]) -> bytes:
                 if packed.tell() > LIMIT:
                     raise UsageError(
                         "files-too-large",
-                        f"the files that it is made from have more than {LIMIT >> 20} MiB, packed, up to {file}",
-                        hint="put large ones into an RPM package; they would pass the scheduler again for every task",
+                        f"the input files exceed {LIMIT >> 20} MiB, packed, up to '{file}'",
+                        hint="put large files into an RPM package; they pass through the scheduler for every task",
                     )
     return packed.getvalue()
 
@@ -138,7 +138,7 @@ def unpack(packed: bytes, folder: Path) -> None:
         for member in read_archive(pieces, ArchiveFormat.TAR):
             left -= member.header.size + _MEMBER_COST
             if left < 0:
-                raise MalformedArchive(f"it holds more than {UNPACKED_LIMIT} bytes")
+                raise MalformedArchive(f"it unpacks to more than {UNPACKED_LIMIT} bytes")
             _put(member, folder)
     except MalformedArchive as error:
         raise _malformed(str(error)) from error
@@ -152,7 +152,7 @@ def _put(member: ArchiveMember, folder: Path) -> None:
     parts = PurePosixPath(name).parts
     kind = 0 if header.hardlink is not None or header.sparse else stat.S_IFMT(header.mode)
     if not parts or ".." in parts or name.startswith("/") or kind not in (stat.S_IFREG, stat.S_IFDIR):
-        raise MalformedArchive(f"'{name[:200]}' is no file or folder below the task's own")
+        raise MalformedArchive(f"'{name[:200]}' is not a file or folder inside the task's folder")
     place = folder.joinpath(*parts)
     place.parent.mkdir(parents=True, exist_ok=True)
     if kind == stat.S_IFDIR:
@@ -165,4 +165,4 @@ def _put(member: ArchiveMember, folder: Path) -> None:
 
 
 def _malformed(why: str) -> VerificationError:
-    return VerificationError("files-malformed", f"the files that came with the task cannot be unpacked: {why}")
+    return VerificationError("files-malformed", f"the task's input files cannot be unpacked: {why}")

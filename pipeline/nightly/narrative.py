@@ -136,7 +136,7 @@ def _planned(entry: Entry, planner: Planner, planned: Mapping[str, Planned], loc
         if below is not None and below.action == "failed":
             return Planned(_with_run(product, Outcome.BLOCKED, f"'{entry.parent}' failed"), "failed")
         if below is not None and below.action != "nothing":
-            why = f"it is built from '{entry.parent}'"
+            why = f"its parent '{entry.parent}' is rebuilt"
             return Planned(_with_run(product, product.run.outcome, why), f"after {entry.parent}")
         decision = planner.decide(entry, product, below.product if below else None, locks)
     except RelbuildError as error:
@@ -277,8 +277,8 @@ class _Shift:
         failure = Failure(
             Stage.WORKER,
             "worker-lost",
-            ended.lost or "the worker gave no answer",
-            hint="look at its log and the kernel's (memory?); what it left behind is removed by the next start",
+            ended.lost or "the worker returned no result",
+            hint="check its log and the kernel log (out of memory?); its remains are removed at the next start",
             command=command_for(job.product, self.order.making),
         )
         self._done[ended.name] = _with_run(job.product, Outcome.FAILED, failure.message, failure)
@@ -327,18 +327,18 @@ def _tried(product: Product, workers: Sequence[str]) -> Product:
     """A product that failed for what machines lack, with the workers that it failed on."""
     if product.run.failure is None or len(workers) < 2:
         return product
-    hint = f"{product.run.failure.hint}; it failed so on {', '.join(workers)}".removeprefix("; ")
+    hint = f"{product.run.failure.hint}; it failed on {', '.join(workers)}".removeprefix("; ")
     return replace(product, run=replace(product.run, failure=replace(product.run.failure, hint=hint)))
 
 
 def _blocked(product: Product, parent: Product, making: Making) -> Product:
-    why = f"'{parent.name}', which it is built from, failed"
+    why = f"its parent '{parent.name}' failed"
     failure = Failure(
         Stage.PARENT,
         "parent-failed",
         why,
         place=product.recipe,
-        hint=f"mend '{parent.name}' first: {parent.run.why}",
+        hint=f"fix '{parent.name}' first: {parent.run.why}",
         command=command_for(parent, making),
     )
     return _with_run(product, Outcome.BLOCKED, why, failure)

@@ -230,7 +230,7 @@ class Planner:
         if standing is not None and same_packages(standing.record.lock, text) and not self.making.retest:
             changed -= {OFFER}
             if changed <= TESTING:
-                return _only_tests(job, standing, changed, "the repositories changed, and for this product nothing")
+                return _only_tests(job, standing, changed, "the repositories changed, this product's packages did not")
         return Decision(product, job, standing)
 
     def _locks(self, entry: Entry, standing: Standing | None, locks: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -328,7 +328,7 @@ class Planner:
         lock = read_lock(path)
         committed = lock.section(offer.platform.name, offer.arch) if lock else None
         if self.making.locked:
-            why = stale(committed, now) if committed else ("there is no lock",)
+            why = stale(committed, now) if committed else ("no lock",)
             decide(committed, why, Mode.LOCKED, path)
             assert committed is not None
             return format_lock(Lock(recipe.name, (committed,)))
@@ -373,7 +373,7 @@ class Planner:
         try:
             return self._attested(repository, product)
         except (UsageError, VerificationError) as error:
-            self._warn(f"what is attested of '{product.name}' cannot be read, so it is made again: {error}")
+            self._warn(f"the attestations of '{product.name}' cannot be read, so it is rebuilt: {error}")
             return None
 
     def _attested(self, repository: Repository, product: Product) -> Standing | None:
@@ -401,8 +401,8 @@ class Planner:
 
 def _why(standing: Standing | None, changed: frozenset[str]) -> str:
     if standing is None:
-        return "it was not published yet"
-    return f"{in_words(sorted(changed))} changed" if changed else "it was asked for"
+        return "not published yet"
+    return f"{in_words(sorted(changed))} changed" if changed else "requested"
 
 
 def _only_tests(job: Job, standing: Standing, changed: frozenset[str], nothing: str) -> Decision:

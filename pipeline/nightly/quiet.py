@@ -37,7 +37,7 @@ RUN_BYTES = 8
 DOCUMENT_LIMIT = 4 << 20
 """Bytes of a repomd.xml or a file of keys."""
 
-NOTHING_NEW = "nothing that it is made from or tested with changed"
+NOTHING_NEW = "no input of its build or tests changed"
 
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)")
 _LIBRARIES = ("deflate", "solv", "zstandard", "Jinja2", "MarkupSafe", "PyYAML", "cryptography", "pydantic")

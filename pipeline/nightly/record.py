@@ -78,7 +78,7 @@ def attested_record(
         except (ValueError, RecursionError, VerificationError) as error:
             why = why or str(error)
     if why:
-        warn(f"what {image} was made from is attested, and cannot be read, so it is made again: {why}")
+        warn(f"the attested inputs of {image} cannot be read, so it is rebuilt: {why}")
     return None
 
 
@@ -86,7 +86,7 @@ def parse_record(predicate: bytes) -> Record:
     """The inverse of `predicate`. Raises ValueError, VerificationError `format-newer`."""
     value = json.loads(predicate)
     if not isinstance(value, dict):
-        raise ValueError("it is no object")
+        raise ValueError("it is not an object")
     refuse_newer("the record of a product's inputs", value.get("format"), FORMAT)
     return read_json(Record, value)
 
@@ -105,7 +105,7 @@ def recall(store: Store, destination: str, product: str, warn: Callable[[str], N
     try:
         return None if known is None else read_json(Standing, known)
     except (ValueError, VerificationError) as error:
-        warn(f"what the store remembers of '{product}' cannot be read, so the mirror is asked: {error}")
+        warn(f"the cached record of '{product}' cannot be read, so the mirror is queried: {error}")
         return None
 
 

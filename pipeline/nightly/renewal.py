@@ -32,13 +32,13 @@ def renew_tags(products: Sequence[Product], making: Making, mirror: Mirror | Non
         try:
             key = signing_key(making, workshop.progress)
         except RelbuildError as error:
-            workshop.progress.warn(f"what is signed of tags was not renewed: {error}")
+            workshop.progress.warn(f"signed moves of tags were not renewed: {error}")
             return
         for name in waiting:
             try:
                 _renew(standing[name], key, making, mirror, workshop)
             except RelbuildError as error:
-                workshop.progress.warn(f"{name}: what is signed of its tags was not renewed: {error}")
+                workshop.progress.warn(f"{name}: the signed moves of its tags were not renewed: {error}")
 
 
 def _renew(product: Product, key: SigningKey, making: Making, mirror: Mirror, workshop: Workshop) -> None:
@@ -48,7 +48,7 @@ def _renew(product: Product, key: SigningKey, making: Making, mirror: Mirror, wo
         done = renew(mirror.repository(product.name), key, making.rules, workshop, own)
     if done.left:
         workshop.progress.warn(
-            f"{product.name}: {', '.join(done.left)} are not where anybody signed that they are, and are not renewed: "
-            "`relbuild verify` says what is wrong, `relbuild promote` of the right image mends it"
+            f"{product.name}: tags not at their signed target and not renewed: {', '.join(done.left)}; "
+            "`relbuild verify` shows what is wrong, `relbuild promote` of the right image fixes it"
         )
     remember_due(workshop.store, str(making.to), product.name, done.due)

@@ -40,7 +40,7 @@ def result_bytes(ended: Ended) -> bytes:
     answer = _Answer(ended.name, ended.lost, ended.worker, ended.fault, worked, text)
     data = json.dumps(to_json(answer), separators=(",", ":")).encode()  # Also of names that are no UTF-8.
     if len(data) > RESULT_LIMIT:
-        lost = f"it returned {len(data)} bytes; what a task returns may have {RESULT_LIMIT}"
+        lost = f"it returned {len(data)} bytes; the limit is {RESULT_LIMIT}"
         return result_bytes(Ended(ended.name, lost=lost, worker=ended.worker))
     return data
 
@@ -48,10 +48,10 @@ def result_bytes(ended: Ended) -> bytes:
 def read_result(data: object) -> Ended:
     """The inverse of `result_bytes`. Raises ValueError for what is no answer."""
     if not isinstance(data, bytes) or len(data) > RESULT_LIMIT:
-        raise ValueError("it is no text of a bounded size")
+        raise ValueError("it is not text, or too long")
     try:
         answer = from_json(_Answer, json.loads(data))
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ValueError("it is nested too deep") from error
     result = answer.text if answer.worked is None else answer.worked
     return Ended(answer.name, result, answer.lost, answer.worker, answer.fault)

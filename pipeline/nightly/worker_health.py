@@ -67,7 +67,7 @@ class WorkerHealth:
                 self._beats[worker] = (beat, now)
                 self._silent.pop(worker, None)
             elif now - known[1] >= self.silence and worker not in self._silent:
-                self._silent[worker] = f"nothing was heard of it for {self.silence:.0f} s"
+                self._silent[worker] = f"no heartbeat for {self.silence:.0f} s"
                 fallen.append(worker)
         for worker in self._beats.keys() - seen.keys():  # It left, or comes back as a new one.
             del self._beats[worker]

@@ -261,9 +261,9 @@ def password_of(making: Making) -> Callable[[], bytes]:
                 return making.environment[name].encode()
         raise EnvironmentLacking(
             "key-password-missing",
-            "the key has a password, and a night has nobody to ask for it",
+            "the key has a password, which nightly does not prompt for",
             place=str(making.key),
-            hint=f"give it in the environment variable {PASSWORDS[0]}",
+            hint=f"set the environment variable {PASSWORDS[0]}",
         )
 
     return ask
@@ -332,9 +332,9 @@ class _Worker:
         if self.job.parent is not None and locked.parent is not None and locked.parent.digest != self.job.parent:
             raise VerificationError(
                 "parent-differs",
-                f"'{locked.parent.name}' came out as {locked.parent.digest}, and was published as {self.job.parent}",
+                f"parent '{locked.parent.name}' is {locked.parent.digest} here, but was published as {self.job.parent}",
                 place=str(self.job.recipe),
-                hint="the worker has other libraries or files than the one that built it; compare `relbuild version`",
+                hint="this worker has other libraries or files than the one that built it; compare `relbuild version`",
             )
 
     # --- nothing new, or only the checks ----------------------------------------------------------
@@ -354,7 +354,7 @@ class _Worker:
         if others:
             return self._retest(recipe, standing, text, f"{in_words(sorted(others))} changed")
         record = replace(standing.record, facts=self.job.facts)
-        run = replace(self.job.product.run, outcome=Outcome.UNCHANGED, why="it came to the same packages")
+        run = replace(self.job.product.run, outcome=Outcome.UNCHANGED, why="resolved to the same packages")
         return Worked(replace(self.job.product, run=run), replace(standing, record=record), text)
 
     def _retest(self, recipe: Recipe, standing: Standing, text: str, why: str) -> Worked:
@@ -432,7 +432,7 @@ class _Worker:
             run=replace(
                 product.run,
                 outcome=outcome,
-                why=f"{product.run.why}; it came out the same" if same else product.run.why,
+                why=f"{product.run.why}; the image is identical" if same else product.run.why,
                 uploaded=publication.bytes_uploaded,
                 moved=tuple(move.tag for move in publication.moved),
             ),
@@ -447,7 +447,7 @@ class _Worker:
         )
 
     def _not_passed(self, product: Product, report: SmokeReport | None) -> Product:
-        problems = report.problems if report else ("it was not launched",)
+        problems = report.problems if report else ("the image was not launched",)
         output = [
             f"{instance.name}: {line}"
             for instance in (report.instances if report else ())
@@ -459,7 +459,7 @@ class _Worker:
             "smoke-failed",
             "\n".join(problems),
             place=self.job.product.recipe,
-            hint=f"see {self.job.making.output / product.name}.report/ for the answers and the containers' logs",
+            hint=f"see {self.job.making.output / product.name}.report/ for the check results and the containers' logs",
             log=tuple(output[-LOG_LINES:]) or tuple(self.logged.lines),
             command=command_for(product, self.job.making),
         )
@@ -470,14 +470,14 @@ class _Worker:
 def why_built(standing: Standing | None, lock: str, facts: Mapping[str, str]) -> str:
     """Return the reason why a product is built, in words."""
     if standing is None:
-        return "it was not published yet"
+        return "not published yet"
     changed = [name for name in differing(standing.record.inputs, facts) if name != OFFER]
     reasons = []
     if not same_packages(standing.record.lock, lock):
         reasons.append("packages changed")
     if changed:
         reasons.append(f"{in_words(changed)} changed")
-    return " and ".join(reasons) or "it was asked for"
+    return " and ".join(reasons) or "requested"
 
 
 def _lock_text(locked: Locked) -> str:

@@ -88,7 +88,7 @@ class _LayerTar(Pieces):
         """Raises VerificationError `diff-id-mismatch`."""
         if self.read(1) or self._seen.size != size or self._seen.diff_id != self._layer.diff_id:
             name, diff_id = self._layer.name, self._layer.diff_id
-            raise VerificationError("diff-id-mismatch", f"layer {name} is not the tar {diff_id}")
+            raise VerificationError("diff-id-mismatch", f"layer '{name}' does not match its diff_id {diff_id}")
 
 
 def _pieces(file: BinaryIO, layer: Layer) -> Iterator[bytes]:

@@ -74,7 +74,7 @@ def read_artifact(manifest: Manifest) -> ArtifactManifest:
     Raises VerificationError `document-malformed`, `digest-malformed`.
     """
     if len(manifest.data) > DOCUMENT_LIMIT:
-        raise VerificationError("document-malformed", f"a manifest has more than {DOCUMENT_LIMIT >> 20} MiB")
+        raise VerificationError("document-malformed", f"the manifest exceeds {DOCUMENT_LIMIT >> 20} MiB")
     document = Reader.parse(manifest.data, "manifest")
     layers = tuple(layer.descriptor() for layer in document.get("layers").items())
     if len(layers) > LAYER_LIMIT:

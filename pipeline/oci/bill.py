@@ -62,7 +62,7 @@ def parse_bill(data: bytes, place: str) -> Bill:
         told = error.problems[0].message if isinstance(error, RelbuildError) else str(error)
         raise _malformed(told, place) from error
     if not is_canonical(data) or not extends(json.loads(data), json.loads(bill_bytes(bill))):
-        raise _malformed(f"{place} says something in a way in which relbuild does not write it", place)
+        raise _malformed(f"{place} is not in relbuild's canonical form", place)
     return bill
 
 
@@ -102,7 +102,7 @@ def _privileged_json(one: Privileged) -> dict[str, object]:
 def _bill(document: Reader) -> Bill:
     image = document.get("image")
     if image.get("created").number() > TIME_MOST:
-        raise VerificationError("bill-malformed", "the image's time lies beyond what rpm's build times can say")
+        raise VerificationError("bill-malformed", "the image's creation time exceeds the range of rpm's build times")
     return Bill(
         name=image.get("name").text(),
         version=image.get("version").text(),
@@ -143,7 +143,7 @@ def _package(one: Reader) -> BilledPackage:
 def _privileged(one: Reader) -> Privileged:
     mode = one.get("mode").text()
     if not (mode.isascii() and mode.isdigit() and set(mode) <= set("01234567")):
-        raise VerificationError("bill-malformed", f"'{mode[:20]}' is no mode in octal digits")
+        raise VerificationError("bill-malformed", f"'{mode[:20]}' is not an octal mode")
     return Privileged(
         path=one.get("path").text(),
         mode=int(mode, 8),

@@ -72,7 +72,7 @@ def attest(
     if len(data) > BUNDLE_LIMIT:
         raise VerificationError(
             "bundle-too-large",
-            f"the attestation {statement.predicate_type} comes to {len(data) >> 20} MiB; verifiers read "
+            f"the attestation {statement.predicate_type} has {len(data) >> 20} MiB; verifiers read "
             f"{BUNDLE_LIMIT >> 20} MiB at most",
             place=str(subject.digest),
         )
@@ -92,9 +92,11 @@ def bundle_layer(manifest: Manifest) -> Descriptor:
     except VerificationError as error:
         raise _malformed(manifest, error.problems[0].message) from error
     if said.artifact_type not in BUNDLE_TYPES or len(said.layers) != 1 or said.layers[0].media_type not in BUNDLE_TYPES:
-        raise _malformed(manifest, f"an artifact {said.artifact_type[:80]} with {len(said.layers)} layers is no bundle")
+        raise _malformed(
+            manifest, f"an artifact of type {said.artifact_type[:80]} with {len(said.layers)} layers is not a bundle"
+        )
     if said.layers[0].size > BUNDLE_LIMIT:
-        raise _malformed(manifest, f"a bundle of more than {BUNDLE_LIMIT >> 20} MiB is not read")
+        raise _malformed(manifest, f"the bundle exceeds {BUNDLE_LIMIT >> 20} MiB")
     return said.layers[0]
 
 
@@ -110,9 +112,11 @@ def verify_bundle(manifest: Manifest, blob: bytes, subject: Digest, key: Verifyi
     place = f"attestation {manifest.digest.short}"
     if said.subject is None or said.subject.digest != subject:
         other = "nothing" if said.subject is None else str(said.subject.digest)
-        raise _moved(f"the manifest speaks of {other}, not of {subject}", place)
+        raise _moved(f"the manifest's subject is {other}, not {subject}", place)
     if len(blob) != layer.size or Digest.of(blob) != layer.digest:
-        raise VerificationError("signature-altered", "the bundle is not the one that the manifest names", place=place)
+        raise VerificationError(
+            "signature-altered", "the bundle does not match the digest in the manifest", place=place
+        )
     try:
         envelope, hint = _read_bundle(blob)
     except VerificationError as error:
@@ -124,14 +128,14 @@ def verify_bundle(manifest: Manifest, blob: bytes, subject: Digest, key: Verifyi
         raise _malformed(manifest, error.problems[0].message) from error
     if subject not in {named.digest for named in statement.subjects}:
         named = ", ".join(str(one.digest) for one in statement.subjects[:3]) or "nothing"
-        raise _moved(f"what was signed speaks of {named}, not of {subject}", place)
+        raise _moved(f"the signed statement is for {named}, not for {subject}", place)
     annotated = said.annotation(PREDICATE_TYPE)
     if annotated and annotated != statement.predicate_type:
         raise VerificationError(
             "predicate-mismatch",
-            f"the manifest says that it holds {annotated[:80]}, and {statement.predicate_type[:80]} was signed",
+            f"the manifest declares {annotated[:80]}, but the signed predicate is {statement.predicate_type[:80]}",
             place=place,
-            hint="somebody changed what the attestation is listed as; publish it again",
+            hint="the manifest's annotation was changed; publish it again",
         )
     return statement
 
@@ -148,20 +152,20 @@ def unverified_statement(blob: bytes) -> Statement:
 def _read_bundle(blob: bytes) -> tuple[Envelope, str]:
     """The envelope and the hint; an empty hint where the key is said in another way."""
     if blob.count(b"[") + blob.count(b"{") + blob.count(b",") > NODE_LIMIT:
-        raise VerificationError("bundle-malformed", f"a bundle of more than {NODE_LIMIT} values is not read")
+        raise VerificationError("bundle-malformed", f"the bundle has more than {NODE_LIMIT} values")
     document = Reader.parse(blob, "bundle")
     kind = document.get("mediaType").text()
     if kind not in BUNDLE_TYPES:
-        raise VerificationError("bundle-malformed", f"'{kind[:80]}' is not a bundle of v0.3")
+        raise VerificationError("bundle-malformed", f"'{kind[:80]}' is not a Sigstore bundle v0.3")
     sealed = document.get("dsseEnvelope")
     if sealed.missing:
-        raise VerificationError("bundle-malformed", "the bundle holds no DSSE envelope")
+        raise VerificationError("bundle-malformed", "the bundle has no DSSE envelope")
     envelope = read_envelope(sealed)
     if envelope.payload_type != media_types.IN_TOTO or len(envelope.signatures) != 1:
         raise VerificationError(
             "bundle-malformed",
-            f"an envelope of {envelope.payload_type[:80]} with {len(envelope.signatures)} signatures is not a "
-            "statement with one",
+            f"the envelope must have one signed in-toto "
+            f"statement; it has {envelope.payload_type[:80]} with {len(envelope.signatures)} signatures",
         )
     public = document.get("verificationMaterial").get("publicKey")
     return envelope, "" if public.missing else public.get("hint").text("")
@@ -173,15 +177,15 @@ def _refuse_signature(envelope: Envelope, hint: str, key: VerifyingKey, place: s
     if hint == key.hint:
         raise VerificationError(
             "signature-altered",
-            f"the bundle says that the key {key.fingerprint.short} signed it, and it did not sign this",
+            f"the bundle names the key {key.fingerprint.short}, but the signature does not verify",
             place=place,
-            hint="what was signed, or the signature, was changed; publish it again",
+            hint="the content or the signature was changed; publish it again",
         )
     raise VerificationError(
         "signature-wrong-key",
         f"the bundle is not signed by the key {key.fingerprint.short}",
         place=place,
-        hint="give the public key of the one who published the image",
+        hint="use the publisher's public key",
     )
 
 
@@ -191,5 +195,8 @@ def _malformed(manifest: Manifest, message: str) -> VerificationError:
 
 def _moved(message: str, place: str) -> VerificationError:
     return VerificationError(
-        "signature-of-another", f"{message}: it was moved here", place=place, hint="pull from where it was published"
+        "signature-of-another",
+        f"{message}: it was copied from another image",
+        place=place,
+        hint="pull from the mirror it was published to",
     )

@@ -30,11 +30,11 @@ def listed_packages(document: bytes, place: str) -> tuple[ImagePackage, ...]:
         try:
             said = PackageURL.from_string(url)
         except ValueError as error:
-            raise _malformed(f"has the package URL '{url[:200]}', which cannot be read", place) from error
+            raise _malformed(f"has the invalid package URL '{url[:200]}'", place) from error
         qualifiers = said.qualifiers if isinstance(said.qualifiers, dict) else {}
         arch = str(qualifiers.get("arch", ""))
         if not arch:
-            raise _malformed(f"does not say which architecture '{url[:200]}' is for", place)
+            raise _malformed(f"has no architecture for '{url[:200]}'", place)
         properties = {
             one.get("name").text(""): one.get("value").text("") for one in component.get("properties").items()
         }
@@ -47,7 +47,7 @@ def listed_packages(document: bytes, place: str) -> tuple[ImagePackage, ...]:
                 properties.get(f"{_PROPERTY}repository", ""),
             )
         except ValueError as error:
-            raise _malformed(f"names '{url[:200]}', of which {error}", place) from error
+            raise _malformed(f"has an invalid package '{url[:200]}': {error}", place) from error
         found.append(package)
     return tuple(sorted(found, key=lambda one: one.nevra))
 

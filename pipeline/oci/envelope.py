@@ -63,7 +63,7 @@ def read_envelope(document: Reader) -> Envelope:
     signatures = document.get("signatures").items()
     if not 0 < len(signatures) <= SIGNATURES_LIMIT:
         raise VerificationError(
-            "document-malformed", f"an envelope with {len(signatures)} signatures (1 to {SIGNATURES_LIMIT})"
+            "document-malformed", f"the envelope has {len(signatures)} signatures (1 to {SIGNATURES_LIMIT} allowed)"
         )
     return Envelope(
         document.get("payloadType").text(),
@@ -78,4 +78,4 @@ def _decoded(part: Reader) -> bytes:
     try:
         return base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise VerificationError("document-malformed", f"an envelope's base64 is broken: {error}") from error
+        raise VerificationError("document-malformed", f"invalid base64 in the envelope: {error}") from error

@@ -45,7 +45,7 @@ _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 """How people call what OpenSSL calls otherwise."""
 
 _MAKE = (
-    "make one for signing with cosign generate-key-pair, or "
+    "create a signing key with cosign generate-key-pair, or "
     "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
 )
 
@@ -190,7 +190,7 @@ def _private(data: bytes, password: PasswordSource | None, place: str) -> object
             "key-not-private" if label.endswith("PUBLIC KEY") else "key-malformed",
             f"this is a {label.lower()}, not a private key",
             place=place,
-            hint="signing needs the private key of a pair, verifying either of them; whoever moves a tag signs that",
+            hint="signing needs the private key; moving a tag signs, too",
         )
     if label == "ENCRYPTED PRIVATE KEY":
         refuse_costly_derivation(body, place)
@@ -226,7 +226,7 @@ def _kind(key: object) -> str:
 def _wrong_kind(key: object, place: str) -> UsageError:
     return UsageError(
         "key-kind",
-        f"the key is {_kind(key)}, on whose signatures verifiers do not agree; they do on those of ECDSA P-256 and of "
+        f"the key is {_kind(key)}, which not all verifiers support; use ECDSA P-256 or "
         f"RSA with {', '.join(map(str, RSA_BITS[:-1]))} or {RSA_BITS[-1]} bits",
         place=place,
         hint=_MAKE,
@@ -250,27 +250,27 @@ def _content(source: bytes | Path, progress: Progress) -> tuple[bytes, str]:
             "key-unreadable",
             f"the key file cannot be read: {error.strerror}",
             place=place,
-            hint="give the path of a key file that you may read",
+            hint="check the path and the permissions of the key file",
         ) from error
     if b"PRIVATE KEY" in data and stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        progress.warn(f"{place}: others than its owner can read this private key; chmod 600 keeps it private")
+        progress.warn(f"{place}: this private key is readable by others than its owner; run chmod 600")
     return _bounded(data, place), place
 
 
 def _bounded(data: bytes, place: str) -> bytes:
     if len(data) > KEY_LIMIT:
-        raise UsageError("key-malformed", f"more than {KEY_LIMIT >> 10} KiB are not a key", place=place, hint=_MAKE)
+        raise UsageError("key-malformed", f"the key file exceeds {KEY_LIMIT >> 10} KiB", place=place, hint=_MAKE)
     return data
 
 
 def _malformed(place: str) -> UsageError:
-    return UsageError("key-malformed", "this is not a key that can be read", place=place, hint=_MAKE)
+    return UsageError("key-malformed", "invalid or unsupported key file", place=place, hint=_MAKE)
 
 
 def _wrong_password(place: str) -> UsageError:
     return UsageError(
         "key-password-wrong",
-        "the password does not open the key, or the file is damaged",
+        "wrong password, or the key file is damaged",
         place=place,
-        hint="give the password that the key was made with",
+        hint="use the password that the key was created with",
     )

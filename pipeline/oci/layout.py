@@ -49,9 +49,9 @@ def write_layout(image: Image, *, store: Store, target: Path) -> None:
     if target.exists() and not (target / "oci-layout").exists() and any(target.iterdir()):
         raise UsageError(
             "not-a-layout",
-            f"{target} is not empty and no image layout",
+            f"'{target}' is not empty and not an OCI layout",
             place=str(target),
-            hint="name another --output, or remove it",
+            hint="choose another --output, or remove it",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     with draft_beside(target) as draft:
@@ -83,10 +83,10 @@ def read_layout(path: Path) -> Image:
     index = Reader.parse(read_document(path / "index.json"), "index.json")
     manifests = index.get("manifests").items()
     if len(manifests) != 1:
-        raise UsageError("several-images", f"{path} holds {len(manifests)} images, not one", place=str(path))
+        raise UsageError("several-images", f"'{path}' has {len(manifests)} images, not one", place=str(path))
     descriptor = manifests[0].descriptor()
     if descriptor.media_type != media_types.MANIFEST:
-        raise UsageError("not-an-image", f"{path} holds a {descriptor.media_type}, not an image", place=str(path))
+        raise UsageError("not-an-image", f"'{path}' has a {descriptor.media_type}, not an image", place=str(path))
     manifest = read_blob(path, descriptor.digest)
     config = read_blob(path, Reader.parse(manifest, "manifest").get("config").descriptor().digest)
     reference = dict(descriptor.annotations).get(media_types.REF_NAME, "")
@@ -106,7 +106,7 @@ def read_document(path: Path) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             "not-a-layout",
-            f"{path.parent} is not an image layout: it has no {path.name}",
+            f"'{path.parent}' is not an OCI layout: it has no {path.name}",
             place=str(path.parent),
         ) from None
     if len(data) > DOCUMENT_LIMIT:
@@ -118,10 +118,12 @@ def read_blob(layout: Path, digest: Digest) -> bytes:
     """A document's bytes, verified. Raises VerificationError."""
     path = blob_path(layout, digest)
     if not path.is_file():
-        raise VerificationError("blob-missing", f"{digest} is not in the layout", place=str(layout))
+        raise VerificationError("blob-missing", f"{digest} is missing in the layout", place=str(layout))
     data = read_document(path)
     if Digest.of(data) != digest:
-        raise VerificationError("blob-damaged", f"{digest} in the layout has other bytes", place=str(path))
+        raise VerificationError(
+            "blob-damaged", f"the content of {digest} in the layout does not match its digest", place=str(path)
+        )
     return data
 
 
@@ -175,14 +177,14 @@ def _take(store: Store, digest: Digest, size: int, place: Path) -> None:
     try:
         found = source.stat().st_size
     except FileNotFoundError:
-        raise VerificationError("blob-missing", f"layer {digest} is not in the store") from None
+        raise VerificationError("blob-missing", f"layer {digest} is missing in the store") from None
     if found != size:
         raise VerificationError("blob-damaged", f"layer {digest} has {found} bytes in the store, not {size}")
     if not store.sound(digest):
         raise VerificationError(
             "blob-damaged",
-            f"layer {digest} in the store has other bytes",
-            hint="run the command again: it is made anew",
+            f"the content of layer {digest} in the store does not match its digest",
+            hint="run the command again; the layer is rebuilt",
         )
     with failing_at(place), source.open("rb") as file, place.open("wb") as copy:
         clone_file(file, copy)

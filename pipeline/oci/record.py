@@ -62,7 +62,7 @@ def parse_record(data: bytes, place: str) -> BuildRecord:
         told = error.problems[0].message if isinstance(error, RelbuildError) else str(error)
         raise _malformed(told, place) from error
     if not is_canonical(data) or not extends(json.loads(data), json.loads(record_bytes(record))):
-        raise _malformed(f"{place} says something in a way in which relbuild does not write it", place)
+        raise _malformed(f"{place} is not in relbuild's canonical form", place)
     return record
 
 

@@ -59,9 +59,9 @@ def pem_block(data: bytes, place: str) -> tuple[str, bytes]:
                 break
     raise UsageError(
         "key-malformed",
-        "this is not a key in PEM",
+        "the key file is not PEM",
         place=place,
-        hint="a key file begins with -----BEGIN … KEY-----",
+        hint="a key file starts with -----BEGIN … KEY-----",
     )
 
 
@@ -105,18 +105,18 @@ def unseal_private_key(body: bytes, password: bytes, place: str) -> bytes:
             for part in (derivation.get("salt"), cipher.get("nonce"), document.get("ciphertext"))
         )
     except (VerificationError, ValueError) as error:
-        raise _not_cosigns(place, "is not as cosign writes it") from error
+        raise _not_cosigns(place, "is not in cosign's format") from error
     if names != ("scrypt", "nacl/secretbox") or len(nonce) != SecretBox.NONCE_SIZE:
-        raise _not_cosigns(place, "is sealed in another way than cosign seals")
+        raise _not_cosigns(place, "uses another encryption than cosign's")
     _refuse_costly_scrypt(n, r, p, place)
     try:
         return SecretBox(_derive(password, salt, n, r, p)).decrypt(sealed, nonce)
     except CryptoError as error:
         raise UsageError(
             "key-password-wrong",
-            "the password does not open the key, or the file is damaged",
+            "wrong password, or the key file is damaged",
             place=place,
-            hint="give the password that the key was made with",
+            hint="use the password that the key was created with",
         ) from error
 
 
@@ -142,7 +142,7 @@ def refuse_costly_derivation(body: bytes, place: str) -> None:
 
 def _refuse_costly_scrypt(n: int, r: int, p: int, place: str) -> None:
     if n < 2 or n & (n - 1) or r < 1 or p < 1:
-        raise _not_cosigns(place, f"has parameters that scrypt does not have: N={n}, r={r}, p={p}")
+        raise _not_cosigns(place, f"has invalid scrypt parameters: N={n}, r={r}, p={p}")
     if 128 * r * (n + p) > SCRYPT_MEMORY or n * r * p > SCRYPT_WORK:
         raise _costly(f"scrypt with N={n}, r={r}, p={p}", place)
 
@@ -156,15 +156,15 @@ def _derive(password: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
 def _costly(what: str, place: str) -> UsageError:
     return UsageError(
         "key-derivation-costly",
-        f"the key file asks for {what} before it can be opened, which is far more than anyone needs",
+        f"decrypting the key file needs {what}, which exceeds the limit",
         place=place,
-        hint="use the file that the key's maker wrote; this one looks like an attack on who opens it",
+        hint="use the original key file; this one looks like a denial-of-service attack",
     )
 
 
 def _not_cosigns(place: str, how: str) -> UsageError:
     return UsageError(
-        "key-malformed", f"the encrypted key {how}", place=place, hint="make a key with cosign generate-key-pair"
+        "key-malformed", f"the encrypted key {how}", place=place, hint="create a key with cosign generate-key-pair"
     )
 
 
@@ -179,14 +179,14 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
     while at < len(data):
         if len(data) < at + 2:
-            raise ValueError("the end comes too soon")
+            raise ValueError("unexpected end of data")
         tag, size, at = data[at], data[at + 1], at + 2
         if size & 0x80:
             count = size & 0x7F
             size = int.from_bytes(data[at : at + count], "big")
             at += count
         if at + size > len(data):
-            raise ValueError("the end comes too soon")
+            raise ValueError("unexpected end of data")
         yield tag, data[at : at + size]
         at += size
 

@@ -89,8 +89,8 @@ def sign_simply(digest: Digest, identity: str, key: SigningKey, existing: Manife
     if len(layers) >= SIGNATURES_LIMIT:
         raise VerificationError(
             "signatures-too-many",
-            f"{digest} has {len(layers)} signatures already, more than are looked at",
-            hint=f"remove the tag {signature_tag(digest)}, and sign again",
+            f"{digest} already has {len(layers)} signatures; the limit is reached",
+            hint=f"remove the tag {signature_tag(digest)} and sign again",
         )
     notes = ((SIGNATURE, base64.b64encode(key.sign(payload)).decode()),)
     own = Descriptor(media_types.SIMPLE_SIGNING, wanted, len(payload), notes)
@@ -157,7 +157,7 @@ def verify_signatures(
     problems = _nearest([signature.problem for signature in checked if signature.problem])
     if not problems:
         raise VerificationError(
-            "signature-missing", "the signature manifest holds no signature", place=signature_tag(subject)
+            "signature-missing", "the signature manifest has no signature", place=signature_tag(subject)
         )
     raise VerificationError.of(problems)
 
@@ -181,9 +181,9 @@ def _checked(
     said: tuple[Digest | None, str | None] = (None, None)
     signature = _signature(layer)
     if layer.media_type != media_types.SIMPLE_SIGNING or signature is None or layer.size > PAYLOAD_LIMIT:
-        return bad("signature-malformed", "the layer is not a signature in cosign's form")
+        return bad("signature-malformed", "the layer is not a signature in cosign's format")
     if payload is None or len(payload) != layer.size or Digest.of(payload) != layer.digest:
-        return bad("signature-altered", "the signed bytes are not those that the signature manifest names")
+        return bad("signature-altered", "the signed payload does not match the digest in the signature manifest")
     try:
         said = _claims(payload, place)
     except VerificationError as error:
@@ -191,17 +191,20 @@ def _checked(
     if not key.verifies(signature, payload):
         return bad(
             "signature-wrong-key",
-            f"the signature is not by the key {key.fingerprint.short}, or what it signs was altered",
-            "give the public key of the one who published the image",
+            f"the signature does not verify with the key {key.fingerprint.short}",
+            "use the publisher's public key",
         )
     digest, name = said
     if digest != subject:
-        return bad("signature-of-another", f"the signature is of {digest}, not of {subject}: it was moved here")
+        return bad(
+            "signature-of-another",
+            f"the signature is for {digest}, not for {subject}: it was copied from another image",
+        )
     if identity is not None and name is not None and _without_tag(name) != _without_tag(identity):
         return bad(
             "signature-other-identity",
             f"the image was signed as {name}, not as {identity}",
-            "a copy keeps the name of the mirror that it came from; sign it under its new name, or expect the old one",
+            "a copy keeps its source's name; sign it under the new name, or expect the old one with --as",
         )
     return SimpleSignature(layer, digest, name, None)
 

@@ -57,7 +57,7 @@ def statement_bytes(statement: Statement) -> bytes:
     Raises ValueError if the predicate is not a JSON object.
     """
     if not isinstance(json.loads(statement.predicate, parse_constant=_no_constant), dict):
-        raise ValueError("a predicate is a JSON object")
+        raise ValueError("the predicate must be a JSON object")
     subjects = [
         {"digest": {"sha256": subject.digest.hex}, **({"name": subject.name} if subject.name else {})}
         for subject in statement.subjects

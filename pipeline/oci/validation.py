@@ -86,7 +86,7 @@ class _Found:
                 self.add("size-mismatch", f"{descriptor.digest} has {size} bytes, not {descriptor.size}", place)
             digest = _digest(path)
             if digest != descriptor.digest:
-                self.add("digest-mismatch", f"the bytes of {descriptor.digest} are {digest}", place)
+                self.add("digest-mismatch", f"the content of {descriptor.digest} has the digest {digest}", place)
             good = size == descriptor.size and digest == descriptor.digest
         self.checked[descriptor.digest] = good
         return good
@@ -109,9 +109,9 @@ def _layout(found: _Found) -> None:
     folder = found.layout / "blobs" / "sha256"
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not re.fullmatch("[0-9a-f]{64}", path.name):
-            found.add("blob-name", f"blobs/sha256/{path.name[:80]} is not named by a sha256", "blobs")
+            found.add("blob-name", f"the file name blobs/sha256/{path.name[:80]} is not a sha256", "blobs")
         elif path.name not in found.referred:
-            found.add("blob-unreferenced", f"nothing refers to sha256:{path.name}", "blobs")
+            found.add("blob-unreferenced", f"unreferenced blob sha256:{path.name}", "blobs")
 
 
 def _manifest(found: _Found, item: Reader) -> None:
@@ -125,7 +125,7 @@ def _manifest(found: _Found, item: Reader) -> None:
     if manifest.get("schemaVersion").number() != 2:
         found.add("schema-version", "schemaVersion is not 2", place)
     if manifest.get("mediaType").text(media_types.MANIFEST) != descriptor.media_type:
-        found.add("media-type", "the manifest's mediaType is not its descriptor's", place)
+        found.add("media-type", "the manifest's mediaType differs from its descriptor's", place)
     config = manifest.get("config").descriptor()
     if config.media_type != media_types.CONFIG:
         found.add("media-type", f"{config.media_type} is not {media_types.CONFIG}", f"{place}: config")
@@ -152,19 +152,19 @@ def _config(found: _Found, config: Descriptor, platform: Reader, place: str) -> 
     if not platform.missing:
         stated = tuple(platform.get(key).text("") for key in ("architecture", "os", "variant"))
         if stated != (said.architecture, said.os, said.variant):
-            found.add("platform-mismatch", "the index states another platform than the config", place)
+            found.add("platform-mismatch", "the platform in the index differs from the one in the config", place)
     if Reader.parse(data, place).get("rootfs").get("type").text("") != "layers":
         found.add("rootfs-type", "rootfs.type is not 'layers'", place)
     history = Reader.parse(data, place).get("history").items()
     filled = sum(1 for entry in history if entry.members().get("empty_layer") is None)
     if history and filled != len(diff_ids):
-        found.add("history-mismatch", f"history tells of {filled} layers, rootfs of {len(diff_ids)}", place)
+        found.add("history-mismatch", f"history lists {filled} layers, rootfs lists {len(diff_ids)}", place)
     return diff_ids
 
 
 def _layer(found: _Found, layer: Descriptor, diff_id: DiffId | None, place: str) -> None:
     if layer.media_type not in _LAYER_TYPES:
-        found.add("media-type", f"{layer.media_type} is no layer", place)
+        found.add("media-type", f"{layer.media_type} is not a layer media type", place)
     if not found.blob(layer, place) or diff_id is None:
         return
     said = dict(layer.annotations).get(media_types.LAYER_TAR_SIZE, "")
@@ -175,13 +175,13 @@ def _layer(found: _Found, layer: Descriptor, diff_id: DiffId | None, place: str)
         start = file.read(START_SIZE)
         file.seek(0)
         if start and not _is(layer.media_type, start):
-            found.add("media-type", f"the bytes are not {layer.media_type}", place)
+            found.add("media-type", f"the content is not {layer.media_type}", place)
         for piece in decompressed(file, limit=limit, name=place):
             writer.write(piece)
     if writer.diff_id != diff_id:
-        found.add("diff-id-mismatch", f"the tar is {writer.diff_id}, the config says {diff_id}", place)
+        found.add("diff-id-mismatch", f"the tar has the digest {writer.diff_id}, the config states {diff_id}", place)
     if said and said != str(writer.size):
-        found.add("tar-size-mismatch", f"the tar has {writer.size} bytes, the manifest says {said}", place)
+        found.add("tar-size-mismatch", f"the tar has {writer.size} bytes, the manifest states {said}", place)
 
 
 def _is(media_type: str, start: bytes) -> bool:

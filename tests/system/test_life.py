@@ -190,7 +190,7 @@ def test_neighbours_that_notice_too_much_fail_the_run(
     report = examine(SmokePlan(READY, (PAGE,), LIMITS, neighbours=neighbours))
     (figures,) = report.neighbours
     assert not figures.passed and not report.passed
-    assert "latency rose from 1.0 ms to 50.0 ms, more than 50.0 ms" in figures.detail
+    assert "latency rose from 1.0 ms to 50.0 ms, more than the limit of 50.0 ms" in figures.detail
     assert any("✗ neighbours while one does 'spin' (used" in line for line in report_lines(report))
 
 

@@ -54,7 +54,7 @@ BOMBS: dict[str, tuple[tuple[str, ...], dict[str, object], str]] = {
     "volume bytes": (("fill", "/data"), {}, r"/data is full \(bytes\)"),
     "volume inodes": (("files", "/data"), {}, r"/data is full \(inodes\)"),
     "output": (("flood",), {}, r"output limit reached, \d+ bytes dropped"),
-    "processor": (("stubborn",), {"milli_cpus": 300}, "held to its share of the processors"),
+    "processor": (("stubborn",), {"milli_cpus": 300}, "CPU-throttled"),
 }
 
 

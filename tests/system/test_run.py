@@ -244,7 +244,7 @@ def test_a_folder_of_the_host_can_be_a_volume(start: Callable[..., Started], fol
         (["--config", "silent:x"], "--config FILE:/path"),
         (["--cpus", "many"], "'many' is not a cpus"),
         (["--memory", "1GB"], "powers of 1024"),
-        (["--io-bandwidth", "8mbit"], "counted in bytes"),
+        (["--io-bandwidth", "8mbit"], "in bytes"),
     ],
 )
 def test_options_that_make_no_sense_are_explained(start: Callable[..., Started], words: list[str], said: str) -> None:

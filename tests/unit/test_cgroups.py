@@ -193,7 +193,7 @@ class TestLimits:
         assert not reading(Wire(10_000_000, None, why="")).enforced
         assert not reading(Wire(10_000_000, 20_000_000, why="")).enforced
         assert reading(Wire(None, None, why="no tbf")).reason == "no tbf"
-        assert "no link" in reading(None).reason
+        assert "no network link" in reading(None).reason
 
     def test_a_share_of_the_disk_counts_only_where_its_scheduler_knows_shares(
         self, v1: Group, v2: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -82,7 +82,7 @@ class TestForm:
         monkeypatch.setattr(evidence_module, "EVIDENCE_LIMIT", len(data) - 1)
         with pytest.raises(VerificationError, match="more than"):
             evidence_json(evidence(image()))
-        with pytest.raises(VerificationError, match="not read"):
+        with pytest.raises(VerificationError, match="exceeds"):
             read_evidence(data)
 
 

@@ -183,7 +183,7 @@ class TestReports:
         plan = replace(PLAN, ready=None, checks=(), variants=(), instances=1)
         found = with_plan(with_instance(evidence(image()), checks=()), plan)
         found = replace(found, report=replace(found.report, instances=found.report.instances[:1]))
-        assert "nothing was asked" in refused(store, found)["gate-report-edited"]
+        assert "no checks" in refused(store, found)["gate-report-edited"]
 
     def test_one_of_another_image(self, store: Store) -> None:
         other = image("1.1")

@@ -99,7 +99,7 @@ def test_an_answer_that_is_none_is_refused_and_nothing_of_it_runs(data: object) 
 
 
 def test_an_answer_that_is_too_large_or_of_another_kind_says_so() -> None:
-    assert "may have" in read_result(result_bytes(Ended("it", "x" * RESULT_LIMIT, worker="one"))).lost
+    assert "the limit is" in read_result(result_bytes(Ended("it", "x" * RESULT_LIMIT, worker="one"))).lost
     assert read_result(result_bytes(Ended("it", {"a": 1}, worker="one"))).lost == "it returned a dict"
 
 

@@ -163,7 +163,7 @@ class TestLayout:
         before = state(layout)
         other = make_image("tiny", "2.0", CONFIG, [fake_layer("missing")])
         for target in (layout, tmp_path / "new"):
-            with pytest.raises(VerificationError, match="is not in the store"):
+            with pytest.raises(VerificationError, match="is missing in the store"):
                 write_layout(other, store=store, target=target)
         assert state(layout) == before
         assert not (tmp_path / "new").exists()

@@ -214,8 +214,8 @@ def test_a_field_more_in_a_nights_record_loses_no_figure_of_what_did_not_change(
     [
         (lambda value: {**value, "format": NIGHT_FORMAT + 1}, "was made by a newer relbuild"),
         (lambda value: {**value, "format": None}, "has no format"),
-        (lambda value: {**value, "products": 3}, "is no record of a night"),
-        (lambda value: [value], "is no record of a night"),
+        (lambda value: {**value, "products": 3}, "is not the record of a nightly run"),
+        (lambda value: [value], "is not the record of a nightly run"),
     ],
 )
 def test_a_nights_record_that_cannot_be_read_is_told_once(
@@ -226,7 +226,7 @@ def test_a_nights_record_that_cannot_be_read_is_told_once(
     former = FormerNight(page, warned.append)
     assert former.get("any") is None and former.get("other") is None and former.key == ""
     (line,) = warned
-    assert told in line and "begin anew" in line
+    assert told in line and "start again" in line
 
 
 def test_one_product_that_cannot_be_read_is_told_and_the_others_are_read(page: Path) -> None:

@@ -269,7 +269,7 @@ class TestVerdict:
             (Usage(1, 10, 0, 1, 1), 137, "killed: out of memory"),
             (Usage(1, 10, 0, 1, 0, 312), 0, "refused processes 312 times"),
             (Usage(1, 10, 0, 1, 0, full=("/data (inodes)",)), 1, "/data is full (inodes)"),
-            (Usage(1, 2_000_000, 4_000_000, 1, 0), 0, "held to its share of the processors for 4.0 s"),
+            (Usage(1, 2_000_000, 4_000_000, 1, 0), 0, "CPU-throttled for 4.0 s"),
             (Usage(1, 10, 0, 1, 0, output_dropped=5), 143, "output limit reached, 5 bytes dropped; killed by SIGTERM"),
             (Usage(None, None, None, None, None), 255, "killed by signal 127"),
         ],

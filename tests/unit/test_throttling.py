@@ -143,6 +143,6 @@ def reading_of(group: Group, found: Flow | None, *volumes: Space) -> LimitReadin
 def test_without_volumes_or_block_devices_it_is_unenforced_with_the_reason(v1: Group) -> None:
     assert reading_of(v1, None).reason == "the instance has no volume"
     loose = reading_of(v1, Flow(RATE, ""), Space("/a", 90), Space("/b", None, why="no loop devices"))
-    assert not loose.enforced and loose.reason == "/b is no file system of its own: no loop devices"
+    assert not loose.enforced and loose.reason == "/b is not a separate file system: no loop devices"
     assert reading_of(v1, Flow(RATE, ""), Space("/a", 90)) == LimitReading("io_bandwidth", RATE, RATE, True)
     assert not reading_of(v1, Flow(RATE - 1, ""), Space("/a", 90)).enforced

@@ -148,7 +148,7 @@ def test_one_sick_worker_costs_no_product_and_is_named() -> None:
     assert [one.result for one in ended] == ["done"] * 8
     assert joined.set_aside == (SetAside("sick", FULL),)
     # Both tasks that were under way when the first failed may have been tried there; none after.
-    assert len([line for line in recorder.warned if "is tried on another worker" in line]) <= 2
+    assert len([line for line in recorder.warned if "is retried on another worker" in line]) <= 2
     assert any("sick gets no more tasks" in line and FULL in line for line in recorder.warned)
 
 
@@ -204,7 +204,7 @@ def test_a_silent_workers_tasks_are_given_to_others(monkeypatch: pytest.MonkeyPa
     again = workers.given[2:]
     assert [(one.errand.name, one.only) for one in again] == [("begun", ["one"]), ("waits", ["one"])]
     assert [one.cancelled for one in workers.given] == [True, True, False, False]
-    assert recorder.warned == ["nothing was heard of two for 5 s: others get its tasks"]
+    assert recorder.warned == ["two sent no heartbeat for 5 s; its tasks are reassigned"]
     # Its late answer counts no more.
     workers.given[0].answer = result_bytes(Ended("begun", "late", "", "two"))
     joined._settle(cast("Any", workers.given[0]))

@@ -14,7 +14,7 @@ _BYTE = 8
 def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
     wire = observed.wire
     if wire.why or wire.into is None or wire.out is None:
-        yield LimitReading("bandwidth", asked, None, False, wire.why or "the kernel has no limit there")
+        yield LimitReading("bandwidth", asked, None, False, wire.why or "the kernel has no limit on the link")
     else:
         yield compared("bandwidth", asked, max(wire.into, wire.out), slack=_BYTE, why="see `tc qdisc`")
 

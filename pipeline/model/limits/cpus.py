@@ -46,7 +46,7 @@ def milli_cpus(group: ControlGroup) -> int | None:
 
 def _overruns(usage: Usage) -> Sequence[Overrun]:
     if usage.throttled_time and usage.cpu_time and usage.throttled_time >= usage.cpu_time * _HELD_BACK:
-        text = f"held to its share of the processors for {usage.throttled_time / 1e6:.1f} s"
+        text = f"CPU-throttled for {usage.throttled_time / 1e6:.1f} s"
         return (Overrun(Severity.SLOWED, text),)
     return ()
 

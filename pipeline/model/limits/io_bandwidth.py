@@ -16,7 +16,7 @@ def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
     flow, group = observed.flow, observed.group
     loose = next((space for space in observed.volumes if space.size is None), None)
     if flow.why or loose is not None:
-        why = flow.why if loose is None else f"{loose.path} is no file system of its own: {loose.why}"
+        why = flow.why if loose is None else f"{loose.path} is not a separate file system: {loose.why}"
         yield LimitReading("io_bandwidth", asked, flow.rate, False, why)
     else:
         why = lacking(group, LIMIT.controller(group))

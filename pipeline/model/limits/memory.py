@@ -32,7 +32,7 @@ def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
     both = _memory_and_swap(group)
     if reading.enforced and both is None and observed.swap_exists():
         reading = LimitReading(
-            "memory", asked, reading.read, False, "this kernel does not count swap, and there is some"
+            "memory", asked, reading.read, False, "this kernel does not account for swap, and swap is enabled"
         )
     elif reading.enforced and both is not None and both > asked:
         reading = LimitReading("memory", asked, both, False, "memory is limited, swap is not")

@@ -19,7 +19,7 @@ def inodes_of(size: int) -> int:
 def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
     scratch = observed.scratch
     size, inodes = (scratch.size, scratch.inodes) if scratch is not None else (None, None)
-    other = "the kernel took another size"
+    other = "the kernel set another size"
     yield compared("tmpfs", asked, size, slack=PAGE, why=other)
     yield compared("tmpfs_inodes", inodes_of(asked), inodes, slack=0, why=other)
 

@@ -17,7 +17,7 @@ def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
             yield LimitReading(name, asked, None, False, space.why)
         else:
             fits = space.size <= asked
-            yield LimitReading(name, asked, space.size, fits, "" if fits else "it was made with more before")
+            yield LimitReading(name, asked, space.size, fits, "" if fits else "it was created with a larger size")
 
 
 def _overruns(usage: Usage) -> Sequence[Overrun]:

@@ -235,8 +235,8 @@ def test_a_worker_that_is_killed_costs_its_own_task_and_that_is_done_elsewhere(n
     assert len(begun(tmp_path, "second")) == 1
     assert log.failed == [f"smoke first: waits on {victim}"]
     assert f"warning: first: begun on {victim}" in log.lines
-    (again,) = [line for line in log.lines if "begins it again" in line]
-    assert again.startswith(f"warning: first: its worker {victim} was lost; ")
+    (again,) = [line for line in log.lines if "restarts the task" in line]
+    assert again.startswith(f"warning: first: worker {victim} was lost; ")
 
 
 def test_a_worker_that_falls_silent_costs_so_many_seconds_and_its_task_is_done_elsewhere(
@@ -262,7 +262,7 @@ def test_a_worker_that_falls_silent_costs_so_many_seconds_and_its_task_is_done_e
         waiting.join()
     assert found[0].lost == "" and found[0].worker != victim
     assert 3 <= took < 20, took
-    assert f"warning: nothing was heard of {victim} for 3 s: others get its tasks" in log.lines
+    assert f"warning: {victim} sent no heartbeat for 3 s; its tasks are reassigned" in log.lines
 
 
 def test_a_sick_worker_is_set_aside_and_costs_no_task(net: Machines) -> None:
@@ -276,7 +276,7 @@ def test_a_sick_worker_is_set_aside_and_costs_no_task(net: Machines) -> None:
 def test_a_task_that_kills_its_workers_is_given_up_after_three(net: Machines) -> None:
     with joined(net) as (crew, log):
         ended = do(crew, {"deadly": (errands.kill_the_worker, None), "good": (errands.say_where, None)})
-    assert ended["deadly"].lost.startswith("3 workers died while they did it, the last was ")
+    assert ended["deadly"].lost.startswith("3 workers died while running it, the last was ")
     assert ended["good"].lost == "" and ended["good"].result in ("one", "two")
     assert sum("deadly: its worker" in line for line in log.lines) == 3
 
@@ -301,8 +301,8 @@ def test_a_scheduler_that_is_started_again_gets_again_what_had_not_ended(net: Ma
     assert found[0].lost == "" and found[0].result == found[0].worker
     assert after["after"].lost == ""
     assert [line for line in log.lines if "scheduler" in line] == [
-        f"warning: the scheduler {net.address} was lost; it is waited for 20 s",
-        f"warning: the scheduler {net.address} is back; what was under way is given to it again",
+        f"warning: connection to the scheduler {net.address} lost; reconnecting for 20 s",
+        f"warning: the scheduler {net.address} is back; running tasks are submitted again",
     ]
 
 
@@ -320,7 +320,7 @@ def test_a_scheduler_that_stays_away_costs_what_had_not_ended(net: Machines, tmp
     finally:
         net.scheduler()
     assert {end.name for end in lost} == {"one", "two", "three"}
-    assert {end.lost for end in lost} == {f"the scheduler {net.address} was lost, and did not come back in time"}
+    assert {end.lost for end in lost} == {f"connection to the scheduler {net.address} lost, and not restored in time"}
 
 
 def test_what_is_ended_early_ends_on_the_workers_too(net: Machines, tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_what_no_worker_can_do_is_said_and_not_waited_for_for_ever(net: Machines
         crew.start("arm", errands.say_where, None, Needs("aarch64"))
         crew.start("huge", errands.say_where, None, Needs("x86_64", memory=1 << 50, containers=False))
         ended = {end.name: end.lost for end in (crew.next_ended(), crew.next_ended())}
-    lack = "no worker of the cluster can do"
+    lack = "no worker of the cluster offers"
     assert ended["arm"].startswith(f"{lack} aarch64, containers: one has x86_64, containers, ")
     assert ended["huge"].startswith(f"{lack} x86_64, {1 << 30} MiB of memory: one has x86_64, containers, ")
     assert {line.partition(":")[2][:30] for line in log.lines} == {f" {name} waits: {lack}"[:30] for name in ended}
@@ -349,7 +349,7 @@ def test_a_result_that_is_too_large_for_the_scheduler_is_refused(net: Machines) 
         sizes = {"fits": RESULT_LIMIT - 1000, "large": RESULT_LIMIT}
         ended = do(crew, {name: (errands.return_much, size) for name, size in sizes.items()})
     assert ended["fits"].result == "x" * (RESULT_LIMIT - 1000)
-    assert "what a task returns may have" in ended["large"].lost
+    assert "the limit is" in ended["large"].lost
 
 
 def test_a_worker_with_another_relbuild_gets_no_work(tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ def test_a_worker_with_another_relbuild_gets_no_work(tmp_path: Path) -> None:
             crew.start("any", errands.say_where, None, HERE)
             ended = crew.next_ended()
     assert "stranger has another relbuild: 0.1.0 (" in ended.lost
-    (warned,) = [line for line in log.lines if "get no work" in line]
+    (warned,) = [line for line in log.lines if "get no tasks" in line]
     assert "stranger has 0.1.0 (" in warned
 
 
@@ -417,9 +417,7 @@ def test_over_tls_and_with_no_key_not_at_all(tmp_path: Path) -> None:
         address = net.address.replace("tcp://", "tls://")
         net.worker("one", to=address, environment=tls)
         for known in (address, net.address):
-            with pytest.raises(
-                EnvironmentLacking, match=f"there is no scheduler to speak to at {known}: .+"
-            ) as refused:
+            with pytest.raises(EnvironmentLacking, match=f"cannot connect to the scheduler {known}: .+") as refused:
                 DaskCrew.join(known, Recorder(), plain=True, patience=3)
             assert refused.value.code == "no-scheduler"
         with dask.config.set(settings):

@@ -231,7 +231,7 @@ class TestOneThingChanged:
         assert "packages changed" in lone["why"]
         moved = {name for name, target in tags(small).items() if before.get(name) not in (None, target)}
         assert moved == {"lone/_tags/latest"}
-        assert "for this product nothing" in product(night, "third")["why"]
+        assert "this product's packages did not" in product(night, "third")["why"]
         assert "packages changed" in text_of(small)
         assert all(words in text_of(small, "lone") for words in ("1-1", "2-1"))
 
