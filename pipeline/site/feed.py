@@ -61,7 +61,7 @@ def _entries(note: NightNote, catalogue: str, known_as: str) -> Iterator[str]:
     for item in note.items:
         identifier = _id(catalogue, known_as, str(note.began), item.name, item.platform, item.arch)
         link = f"{product_folder(item.name)}/index.html"
-        told = item.said or "It has no version."
+        told = item.said or "No version."
         yield _entry(note, identifier, _title(item), link=link, said=told, category=str(item.outcome))
 
 

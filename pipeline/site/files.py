@@ -37,9 +37,9 @@ class Files:
         except OSError as error:
             raise EnvironmentLacking(
                 "site-unwritable",
-                f"the site cannot be written: {error}",
+                f"cannot write the site: {error}",
                 place=str(self.folder),
-                hint="look at its permissions and at the space that is left",
+                hint="check its permissions and free space",
             ) from error
 
     def sweep(self) -> None:

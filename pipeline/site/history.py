@@ -230,7 +230,7 @@ def read(path: Path, empty: Noun) -> Noun:
             raise ValueError(f"{path} is too large")
         raw = json.loads(data)
         if not isinstance(raw, dict):
-            raise ValueError(f"{path} holds no object")
+            raise ValueError(f"'{path}' is not a JSON object")
         refuse_newer(str(path), raw.get("format"), empty.format)
         value = read_json(type(empty), raw)
     except (ValueError, RecursionError):

@@ -74,9 +74,11 @@ def headline(night: Night) -> str:
     if night.exit_code:
         return f"The night ended with exit code {night.exit_code}"
     if not night.products:
-        return "There was nothing to do"
+        return "No products"
     new = night.count(Outcome.BUILT)
-    all_well = f"All {count_text(total, 'product')} are well" if total > 1 else f"{night.products[0].name} is well"
+    all_well = (
+        f"All {count_text(total, 'product')} are up to date" if total > 1 else f"{night.products[0].name} is up to date"
+    )
     return f"{all_well}, {count_text(new, 'new image')}" if new else f"{all_well}, nothing changed"
 
 

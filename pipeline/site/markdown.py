@@ -25,7 +25,7 @@ def summary_markdown(night: Night) -> str:
     for block in _blocks(night):
         size += len(block)
         if size > LIMIT:
-            written.append("There is more than fits here: see the site.\n")
+            written.append("Truncated: see the site for the rest.\n")
             break
         written.append(block)
     return "\n".join(written)
@@ -46,7 +46,7 @@ def _blocks(night: Night) -> Iterator[str]:
         yield "### Repositories that could not be read\n"
         yield "".join(f"- {_plain(state.repository)}: {_plain(state.problem)}\n" for state in problems)
     if night.set_aside:
-        yield "### Workers that were set aside\n"
+        yield "### Excluded workers\n"
         yield "".join(f"- {_plain(one.worker)}: {_plain(one.why)}\n" for one in night.set_aside)
     products = ordered(night.products)
     for product in products:

@@ -34,7 +34,7 @@ def product_folder(name: str) -> str:
     UsageError `product-name` for what must not become a path.
     """
     if len(name) > 200 or not _NAME.fullmatch(name):
-        raise UsageError("product-name", f"'{name[:200]}' is no name of a product", place=name[:200])
+        raise UsageError("product-name", f"invalid product name: '{name[:200]}'", place=name[:200])
     first, slash, rest = name.partition("/")
     return f"{first}_{slash}{rest}" if first in _TAKEN else name
 

@@ -121,7 +121,9 @@ def test_the_page_of_a_product_tells_which_limits_held_in_its_test(written: Path
     product = next(product for product in LAST.products if product.name == "nginx")
     texts = [text for text in _Page(page_of(written)).texts if text.strip()]
     start = next(
-        number for number, text in enumerate(texts) if text.endswith("Limits in this test, as the kernel held them")
+        number
+        for number, text in enumerate(texts)
+        if text.endswith("Limits of this test, and whether the kernel enforced them")
     )
     no = product.published.limits[1].reason
     assert texts[start + 1 : start + 7] == ["Limit", "Enforced", "memory", "yes", "io_bandwidth", f"no: {cleaned(no)}"]
@@ -251,7 +253,7 @@ def test_no_text_becomes_markup_wherever_it_stands(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "/etc", "a/../b", "", ".hidden", "A", "x" * 201, "a b", "a/", "_x"])
 def test_a_name_that_is_no_products_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="no name of a product"):
+    with pytest.raises(UsageError, match="invalid product name"):
         write_site(one(name=name), tmp_path / "site")
     assert not (tmp_path / "site").exists()
 
@@ -289,7 +291,7 @@ def test_a_night_without_changes_touches_no_products_page(tmp_path: Path) -> Non
     }  # fmt: skip
     kept = [path for path in before if path.parent != tmp_path and path.parent.name != "nights"]
     assert all(path.stat().st_mtime_ns == before[path] for path in kept if path.name != "site.json")
-    assert "All 11 products are well, nothing changed" in (tmp_path / "index.html").read_text()
+    assert "All 11 products are up to date, nothing changed" in (tmp_path / "index.html").read_text()
 
 
 def test_the_same_night_again_writes_nothing(tmp_path: Path) -> None:
@@ -417,19 +419,19 @@ def test_an_older_night_that_is_written_late_is_not_the_latest(tmp_path: Path) -
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentLacking, match="cannot be written"):
+    with pytest.raises(EnvironmentLacking, match="cannot write the site"):
         write_site(LAST, tmp_path / "file" / "site")
 
 
 def test_a_catalogue_without_products_has_a_page(tmp_path: Path) -> None:
     write_site(replace(LAST, products=(), repositories=(), exceeded=(), exit_code=0), tmp_path)
-    assert "There was nothing to do" in (tmp_path / "index.html").read_text()
+    assert "No products" in (tmp_path / "index.html").read_text()
 
 
 def test_a_product_without_any_image_has_a_page(tmp_path: Path) -> None:
     bare = Product("new", "recipes/new.yaml", "el9", "x86_64", ProductRun(Outcome.BLOCKED, "its parent failed"))
     write_site(replace(LAST, products=(bare,)), tmp_path)
-    assert "No image of it stands on the mirror yet" in page_of(tmp_path, "new")
+    assert "No image is published yet" in page_of(tmp_path, "new")
     assert "Blocked, no new image: its parent failed" in page_of(tmp_path, "new")
 
 

@@ -236,9 +236,9 @@ def _night(*outcomes: Outcome, **changes: object) -> Night:
 @pytest.mark.parametrize(
     ("night", "said"),
     [
-        (_night(), "There was nothing to do"),
-        (_night(Outcome.UNCHANGED), "p0 is well, nothing changed"),
-        (_night(Outcome.BUILT, Outcome.UNCHANGED), "All 2 products are well, 1 new image"),
+        (_night(), "No products"),
+        (_night(Outcome.UNCHANGED), "p0 is up to date, nothing changed"),
+        (_night(Outcome.BUILT, Outcome.UNCHANGED), "All 2 products are up to date, 1 new image"),
         (_night(Outcome.FAILED, Outcome.BLOCKED), "p0 failed; p1 is blocked"),
         (_night(*[Outcome.FAILED] * 4), "4 of 4 products failed"),
         (_night(Outcome.BUILT, exceeded=("x",)), "Security fixes are overdue"),
