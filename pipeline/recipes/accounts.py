@@ -48,7 +48,7 @@ class _Ledger:
         if name == "root":
             self._problems.add(
                 "account-reserved",
-                f"the {kind} 'root' is in every image, with the number 0",
+                f"the {kind} 'root' is predefined with ID 0",
                 source.document,
                 (*path, "name"),
                 "remove it",
@@ -60,7 +60,7 @@ class _Ledger:
         if known is not None:
             self._problems.add(
                 "account-duplicate",
-                f"there is already a {kind} '{name}' with the number {known[0]}, at {known[1]}",
+                f"duplicate {kind} '{name}', first defined with ID {known[0]} at {known[1]}",
                 source.document,
                 (*path, "name"),
                 "remove one of them",
@@ -71,10 +71,10 @@ class _Ledger:
         if holder is not None:
             self._problems.add(
                 "account-duplicate",
-                f"the {kind} number {number} belongs to '{holder[0]}' already, at {holder[1]}",
+                f"{kind} ID {number} is already used by '{holder[0]}' at {holder[1]}",
                 source.document,
                 (*path, key),
-                "choose another number" + ("" if kind == "user" else ", or give the user's 'gid'"),
+                "choose another ID" + ("" if kind == "user" else ", or give the user's 'gid'"),
             )
             return False
         self._numbers[kind, number] = (name, here)

@@ -90,12 +90,12 @@ def _load_parent(source: Source, top: Path, stack: tuple[Path, ...], problems: P
     real = [one.resolve() for one in below]
     if path.resolve() in real:
         circle = " → ".join([*(one.name for one in below[real.index(path.resolve()) :]), path.name])
-        message = f"recipes are built from one another: {circle}"
-        problems.add("from-cycle", message, source.document, ("from",), "break the circle")
+        message = f"recipes form a cycle through 'from': {circle}"
+        problems.add("from-cycle", message, source.document, ("from",), "break the cycle")
         return None
     if len(below) > FROM_DEPTH:
-        message = f"recipes are built from one another more than {FROM_DEPTH} deep"
-        problems.add("from-too-deep", message, source.document, ("from",), "join some of them")
+        message = f"the chain of parent recipes is longer than {FROM_DEPTH}"
+        problems.add("from-too-deep", message, source.document, ("from",), "merge some of them")
         return None
     try:
         return _load(path, os.path.relpath(path, below[0].parent), below)
@@ -154,15 +154,15 @@ def _assemble(sources: Sequence[Source], top: Path, stack: tuple[Path, ...], pro
     runs = image.entrypoint or image.command or (not alone and (parent is None or _runs_something(parent)))
     if tested.recipe.smoke is not None and not runs:
         path: DocumentPath = ("image",) if is_given(own.recipe, "image") else ()
-        message = "the image is to be tested, but nothing says what it runs"
-        problems.add("image-without-program", message, own.document, path, "add image.entrypoint")
+        message = "the image has checks, but no entrypoint"
+        problems.add("image-without-program", message, own.document, path, "add 'image.entrypoint'")
     weak = _upper(sources, "weak_dependencies", False)
     files = plan_files(sources, Templates(folders, own.given), top.parent, problems)
     layers = plan_layers(sources, weak, top.parent, problems, alone=alone)
     if (most := _most_layers(layers, parent)) > LAYERS_MOST:
-        message = f"the image may come to {most} layers, and can have {LAYERS_MOST}"
+        message = f"the image may have {most} layers, more than {LAYERS_MOST}"
         where: DocumentPath = ("layers",) if own.recipe.layers else ()
-        problems.add("layers-too-many", message, own.document, where, "lower 'at-most' of 'auto', or join layers")
+        problems.add("layers-too-many", message, own.document, where, "lower 'at-most' of 'auto', or merge layers")
     return Recipe(
         name=name,
         path=top,
@@ -206,18 +206,18 @@ def _agree(
     """
     own = sources[-1]
     if own.recipe.name in _line(parent):
-        message = f"'{own.recipe.name}' is also the name of what this is built from"
-        problems.add("name-of-parent", message, own.document, ("name",), "give this recipe a name of its own")
+        message = f"'{own.recipe.name}' is also the name of a parent recipe"
+        problems.add("name-of-parent", message, own.document, ("name",), "give this recipe its own name")
     if platform != parent.platform:
         source = _upper_source(sources, "platform")[0]
-        message = f"the platform is '{platform}', and '{parent.name}', which this is built from, is for"
-        hint = "leave the key out, or name the parent's platform"
+        message = f"the platform is '{platform}', but the platform of the parent '{parent.name}' is"
+        hint = "remove the key, or set it to the parent's platform"
         problems.add("platform-differs", f"{message} '{parent.platform}'", source.document, ("platform",), hint)
     lacking = [one for one in architectures if one not in parent.architectures]
     if lacking:
         source = _upper_source(sources, "architectures")[0]
-        message = f"'{parent.name}', which this is built from, is not built for {', '.join(lacking)}"
-        hint = f"it is built for {', '.join(parent.architectures)}; leave the key out, or add to the parent's"
+        message = f"the parent '{parent.name}' is not built for {', '.join(lacking)}"
+        hint = f"it is built for {', '.join(parent.architectures)}; remove the key, or extend the parent's"
         problems.add("architectures-differ", message, source.document, ("architectures",), hint)
 
 
@@ -257,7 +257,7 @@ def _values(sources: Sequence[Source], problems: Problems) -> dict[str, object]:
         for key, value in source.recipe.values.items():
             path: DocumentPath = ("values", key)
             if key in RESERVED:
-                message = f"'{key}' means something else in templates"
+                message = f"'{key}' is a reserved name in templates"
                 problems.add("value-reserved", message, source.document, path, "choose another name")
             _refuse_infinite(value, source, path, problems)
         merged = _merged(merged, source.recipe.values)
@@ -279,7 +279,7 @@ def _refuse_infinite(value: object, source: Source, path: DocumentPath, problems
     if isinstance(value, float) and not math.isfinite(value):
         problems.add(
             "value-not-finite",
-            f"{value} is not a number that a file can hold",
+            f"{value} is not a finite number",
             source.document,
             path,
             "write a finite number, or text in quotes",
@@ -323,7 +323,9 @@ def _check_image(image: ImageDocument, source: Source, problems: Problems) -> No
             _check_template(text, source, ("image", key.name, place_in), problems)
     if image.entrypoint == []:
         message = "the entrypoint is empty"
-        problems.add("list-empty", message, source.document, ("image", "entrypoint"), "name a program")
+        problems.add(
+            "list-empty", message, source.document, ("image", "entrypoint"), "write a program and its arguments"
+        )
 
 
 def _ports(
@@ -358,11 +360,11 @@ def _removed(sources: Sequence[Source], made: set[str], problems: Problems) -> t
         for index, target in enumerate(source.recipe.remove):
             path: DocumentPath = ("remove", index)
             if any(character in target for character in "*?["):
-                message = f"'{target}' looks like a pattern, and patterns are not supported"
-                hint = "name a directory to remove it with all below, or each path"
+                message = f"'{target}' contains wildcards, which are not supported"
+                hint = "list each path; a directory is removed with its content"
                 problems.add("remove-pattern", message, source.document, path, hint)
             elif any(f"{file}/".startswith(f"{target}/") for file in made):
-                message = f"'{target}' is removed, and 'files' puts something there"
+                message = f"'{target}' is both removed and created by 'files'"
                 problems.add("remove-contradiction", message, source.document, path, "remove one of the two")
             removed[target] = None
     return tuple(removed)

@@ -39,14 +39,14 @@ def plan_smoke(source: Source, scope: Mapping[str, object], problems: Problems) 
     for index, document in enumerate(smoke.checks):
         path: DocumentPath = ("smoke", "checks", index)
         if document.name in names:
-            message = f"two checks are called '{document.name}'"
-            builder.refuse("check-duplicate", message, "give each its own name", path, "name")
+            message = f"two checks have the name '{document.name}'"
+            builder.refuse("check-duplicate", message, "give each check its own name", path, "name")
         names.add(document.name)
         if stopped:
             builder.refuse(
                 "check-after-stop",
-                "after a check that stops the instance nothing can be asked",
-                "move the stop to the end",
+                "a check follows the check that stops the instance",
+                "move the 'stop' check to the end",
                 path,
             )
         check = builder.check(document, path, document.name)
@@ -54,7 +54,7 @@ def plan_smoke(source: Source, scope: Mapping[str, object], problems: Problems) 
         if check is not None:
             checks.append(check)
     if not smoke.checks:
-        message = "the image is launched, but nothing is asked of it"
+        message = "the image is launched, but has no checks"
         builder.refuse("checks-missing", message, "add at least one check", ("smoke",))
     neighbours = None
     if smoke.neighbours is not None:
@@ -86,9 +86,9 @@ class _Builder:
         kinds = [kind for kind in CheckKind if getattr(document, kind, None) is not None]
         if len(kinds) != 1:
             known = [str(kind) for kind in CheckKind if hasattr(document, kind)]
-            given = f"{' and '.join(kinds)} stand here together" if kinds else "nothing says what is asked"
+            given = " and ".join(f"'{kind}'" for kind in kinds) or "none"
             hint = f"write exactly one of {', '.join(known)}"
-            self.refuse("check-kind", f"the check '{name}' has no one kind: {given}", hint, path)
+            self.refuse("check-kind", f"the check '{name}' must have one kind, but has {given}", hint, path)
             return None
         kind = kinds[0]
         problems = self.renderer.problems
@@ -104,7 +104,7 @@ class _Builder:
         if kind is CheckKind.RESTART and not is_given(document, "within"):
             within = _RESTARTING
         if kind is CheckKind.COMMAND and not document.command:
-            self.refuse("list-empty", "the command is empty", "name a program", path, "command")
+            self.refuse("list-empty", "the command is empty", "write a program and its arguments", path, "command")
         check = Check(
             name=name,
             kind=kind,
@@ -126,13 +126,13 @@ class _Builder:
     def neighbours(self, document: NeighboursDocument, smoke: SmokeDocument, asked: list[Check]) -> Neighbours:
         path = ("smoke", "neighbours")
         if not any(check.kind in _TALKING for check in asked):
-            message = "there is nothing by which neighbours could be measured"
-            self.refuse("neighbours-silent", message, "add a check by http, port or socket", path)
+            message = "neighbours cannot be measured without a network check"
+            self.refuse("neighbours-silent", message, "add an 'http', 'port' or 'socket' check", path)
         for misbehaviour in document.misbehave:
             limit = CONTAINED_BY.get(misbehaviour)
             if limit is not None and getattr(smoke.limits, limit.name) is None:
-                message = f"'{misbehaviour}' without a limit would disturb the whole machine"
-                self.refuse("neighbours-unlimited", message, f"add smoke.limits.{limit.name}", path, "misbehave")
+                message = f"'{misbehaviour}' without a limit would affect the whole machine"
+                self.refuse("neighbours-unlimited", message, f"add 'smoke.limits.{limit.name}'", path, "misbehave")
         return Neighbours(
             count=document.count,
             misbehave=tuple(dict.fromkeys(document.misbehave)),
@@ -147,9 +147,9 @@ class _Builder:
             if getattr(document, key) is None:
                 continue
             fitting = ", ".join(sorted(beside - {kind.value}))
-            message = f"'{key}' has no meaning beside '{kind}'"
+            message = f"'{key}' cannot be combined with '{kind}'"
             hint = "write 'within' inside 'stop'" if kind is CheckKind.STOP and key == "within" else None
-            hint = hint or (f"'{kind}' goes with {fitting}" if fitting else f"remove '{key}'")
+            hint = hint or (f"'{kind}' allows {fitting}" if fitting else f"remove '{key}'")
             self.refuse("check-key-misplaced", message, hint, path, key)
 
     def _expectation(self, document: ExpectDocument | None, kind: CheckKind, path: DocumentPath) -> Expectation:
@@ -159,7 +159,7 @@ class _Builder:
         inner = (*path, "expect")
         fitting = declaration(kind).expects or document.model_fields_set
         for key in sorted(document.model_fields_set - fitting):
-            message = f"'{key}' has no meaning for '{kind}'"
+            message = f"'{key}' is not applicable to '{kind}'"
             known = " or ".join(f"'{name}'" for name in sorted(fitting))
             self.refuse("check-key-misplaced", message, f"{declaration(kind).shows} {known}", inner, key)
         rules = self.renderer.rules

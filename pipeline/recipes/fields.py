@@ -127,7 +127,7 @@ def _text(value: object) -> object:
     if not isinstance(value, str):
         raise Malformed("type-wrong", f"text is expected here, not {kind(value)}", "write text")
     if "\0" in value or len(value) > LONGEST_TEXT:
-        raise Malformed("type-wrong", "the text is too long or holds a NUL", "move it into a file")
+        raise Malformed("type-wrong", "the text is too long or contains a NUL", "move it into a file")
     return value
 
 
@@ -145,7 +145,7 @@ def _port(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | str) or not re.fullmatch(r"\d{1,5}", str(value)):
         raise Malformed("port-malformed", f"'{value!s:.40}' is not a port", hint)
     if not 1 <= int(value) <= PORT_MOST:
-        raise Malformed("port-malformed", f"there is no port {value}", hint)
+        raise Malformed("port-malformed", f"port {value} is out of range", hint)
     return str(value)
 
 
@@ -197,7 +197,7 @@ def _without(value: object) -> object:
     near = difflib.get_close_matches(str(value).replace("_", "-"), known, n=1)
     raise Malformed(
         "value-unknown",
-        f"'{value!s:.40}' is nothing that a layer can leave out",
+        f"'{value!s:.40}' is not a valid value of 'without'",
         f"did you mean '{near[0]}'?" if near else f"write {', '.join(known[:-1])} or {known[-1]}",
     )
 
@@ -234,13 +234,13 @@ def pattern_of(text: str) -> str:
         raise Malformed(
             "pattern-malformed",
             f"'{text[:60]}' is not a regular expression: {error}",
-            "escape characters that are meant literally with a backslash, or use stdout_is",
+            "escape literal characters with a backslash, or use stdout_is",
         ) from None
     return text
 
 
 def _date(value: object) -> object:
-    hint = "write a day as YYYY-MM-DD, such as 2027-04-30"
+    hint = "write the date as YYYY-MM-DD, such as 2027-04-30"
     if not isinstance(value, str):
         raise Malformed("date-malformed", f"a date is expected here, not {kind(value)}", hint)
     try:

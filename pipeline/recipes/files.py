@@ -44,7 +44,7 @@ def plan_files(sources: Sequence[Source], templates: Templates, top: Path, probl
             if before is not None and not document.override:
                 problems.add(
                     "file-duplicate",
-                    f"'{plan.path}' is already made at {before.place.split(': ')[0]}",
+                    f"'{plan.path}' is already created at {before.place.split(': ')[0]}",
                     source.document,
                     path,
                     "remove one of them, or write 'override: true' here to replace the other",
@@ -53,7 +53,7 @@ def plan_files(sources: Sequence[Source], templates: Templates, top: Path, probl
             if before is None and document.override:
                 problems.add(
                     "file-overrides-nothing",
-                    f"nothing makes '{plan.path}' before this, so there is nothing to override",
+                    f"'override' is set, but no earlier entry creates '{plan.path}'",
                     source.document,
                     (*path, "override"),
                     "remove 'override', or correct the path",
@@ -80,8 +80,8 @@ def _plan(
     kinds = [kind for kind in FileKind if getattr(document, kind) is not None]
     if len(kinds) != 1:
         names = ", ".join(FileKind)
-        given = f"{' and '.join(kinds)} stand here together" if kinds else "nothing says what the file is made from"
-        refuse("file-kind", given, f"write exactly one of {names}")
+        listed = " and ".join(f"'{kind}'" for kind in kinds) or "none"
+        refuse("file-kind", f"a file must have one kind, but this one has {listed}", f"write exactly one of {names}")
         return None
     kind = kinds[0]
     origin: str = "" if kind is FileKind.DIRECTORY else getattr(document, kind)
@@ -116,25 +116,25 @@ def _check_keys(document: FileDocument, kind: FileKind, refuse: Callable[..., No
     """Refuse keys that do not go with this kind of file, and ask for those that it needs."""
     if kind is FileKind.DIRECTORY:
         if document.path is not None:
-            refuse("file-key-misplaced", "a directory has no 'path'", "'directory' is the path itself", "path")
+            refuse("file-key-misplaced", "a directory has no 'path'", "'directory' is the path; remove 'path'", "path")
     elif document.path is None:
-        refuse("key-missing", "the key 'path' is missing", "say where the file stands: path: /etc/…")
+        refuse("key-missing", "the key 'path' is missing", "add the target path: path: /etc/…")
     if kind is FileKind.SYMLINK and document.mode is not None:
         refuse("file-key-misplaced", "a symbolic link has no mode", "remove 'mode'", "mode")
     if kind in _NEED_CHECKSUM and document.sha256 is None:
-        what = "the archive" if kind is FileKind.ARCHIVE else "what the URL gives"
-        refuse("key-missing", "the key 'sha256' is missing", f"give the checksum of {what}")
+        what = "the archive" if kind is FileKind.ARCHIVE else "the file at the URL"
+        refuse("key-missing", "the key 'sha256' is missing", f"add the checksum of {what}")
     if kind not in _NEED_CHECKSUM and document.sha256 is not None:
         with_them = " and ".join(f"'{one}'" for one in _NEED_CHECKSUM)
-        refuse("file-key-misplaced", f"'sha256' goes with {with_them}, not with '{kind}'", "remove it", "sha256")
+        refuse("file-key-misplaced", f"'sha256' is allowed with {with_them}, not with '{kind}'", "remove it", "sha256")
     if kind is not FileKind.ARCHIVE:
         if document.strip is not None:
-            refuse("file-key-misplaced", f"'strip' goes with 'archive', not with '{kind}'", "remove it", "strip")
+            refuse("file-key-misplaced", f"'strip' is allowed with 'archive', not with '{kind}'", "remove it", "strip")
     elif document.mode is not None and (document.mode > 0o777 or not document.mode & 0o100):
         refuse(
             "mode-malformed",
-            f"'{document.mode:04o}' would be the mode of every directory and program in the archive",
-            "write one such as 0755 or 0750; other files get it without x",
+            f"mode '{document.mode:04o}' is applied to directories and programs of the archive, too",
+            "write 0755 or 0750, for example; files that are not programs get it without x",
             "mode",
         )
 
@@ -146,7 +146,7 @@ def _check_beside(source: Source, origin: str, kind: FileKind, refuse: Callable[
     except Escape as error:
         refuse("path-escapes", str(error.strerror), error.way_out, kind)
     except FileNotFoundError:
-        refuse("source-missing", f"there is no file '{origin}' beside the recipe", "add it", kind)
+        refuse("source-missing", f"file '{origin}' not found in the recipe's folder", "add it", kind)
     except OSError as error:
         refuse("source-missing", f"'{origin}' cannot be read: {error.strerror}", "name a file", kind)
 
@@ -162,7 +162,7 @@ def _refuse_beneath(
                 source, path = places[target]
                 problems.add(
                     "file-beneath-file",
-                    f"'{target}' lies beneath '{above.path}', which is no directory ({above.kind})",
+                    f"'{target}' is below '{above.path}', which is not a directory ({above.kind})",
                     source.document,
                     path,
                     "choose another path for one of them",

@@ -29,23 +29,23 @@ def parse_target(value: object) -> str:
         raise Malformed("path-malformed", f"the path '{shown}' is relative", f"write it from the root: /{shown}")
     names = value[1:].split("/")
     if ".." in names or "." in names:
-        raise Malformed("path-unsafe", f"the path '{shown}' holds '.' or '..'", "write the path that is meant")
+        raise Malformed("path-unsafe", f"the path '{shown}' holds '.' or '..'", "write the resolved path")
     if value == "/" or "" in names:
         plain = str(PurePosixPath("/", *[name for name in names if name]))
-        way_out = "name something below the root" if plain == "/" else f"write {plain}"
-        raise Malformed("path-malformed", f"the path '{shown}' has empty parts", way_out)
+        way_out = "write a path below the root" if plain == "/" else f"write {plain}"
+        raise Malformed("path-malformed", f"the path '{shown}' has empty components", way_out)
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
-        raise Malformed("path-unsafe", "the path holds control characters", "remove them")
+        raise Malformed("path-unsafe", "the path contains control characters", "remove them")
     if any(name.startswith(".wh.") for name in names):
         raise Malformed(
             "path-unsafe",
-            f"the path '{shown}' begins with '.wh.', which marks deletions in image layers",
+            f"the path '{shown}' has a component starting with '.wh.', which marks deletions in image layers",
             "choose another name; to remove a file, use 'remove'",
         )
     if len(value.encode()) > LONGEST_PATH or any(len(name.encode()) > LONGEST_NAME for name in names):
         raise Malformed("path-malformed", f"the path '{shown}…' is too long for Linux", "shorten it")
     if _below(value, KERNELS):
-        raise Malformed("path-unsafe", f"'{shown}' belongs to the kernel in every container", "choose another path")
+        raise Malformed("path-unsafe", f"'{shown}' is a file system of the kernel in containers", "choose another path")
     return value
 
 
@@ -55,8 +55,8 @@ def parse_file_target(value: object) -> str:
     if _below(path, SCRATCH):
         raise Malformed(
             "path-unsafe",
-            f"'{path[:80]}' is hidden by a scratch file system when the image runs",
-            "put it under /usr, /etc or /var; what is made at run time needs no entry here",
+            f"'{path[:80]}' is covered by a tmpfs when the image runs",
+            "put it under /usr, /etc or /var; files created at run time need no entry here",
         )
     return path
 
@@ -64,13 +64,13 @@ def parse_file_target(value: object) -> str:
 def parse_beside(value: object) -> str:
     """A relative path that stays below the recipe's folder. Raises Malformed."""
     if not isinstance(value, str) or not value:
-        raise Malformed("path-malformed", "a path is expected here", "name a file beside the recipe")
+        raise Malformed("path-malformed", "a path is expected here", "write the path of a file in the recipe's folder")
     path = PurePosixPath(value)
     if path.is_absolute() or ".." in path.parts or "\0" in value:
         raise Malformed(
             "path-unsafe",
-            f"'{value[:80]}' lies outside the recipe's folder",
-            "put the file beside the recipe, so that the folder holds all that a build needs",
+            f"'{value[:80]}' is outside the recipe's folder",
+            "put the file into the recipe's folder",
         )
     return str(path)
 

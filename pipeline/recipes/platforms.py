@@ -142,7 +142,7 @@ class Platforms(Mapping[str, Platform]):
         if name in self.refused:
             raise RecipeError(
                 "platform-refused",
-                f"nothing can be built on the platform '{name}': {self.refused[name]}",
+                f"the platform '{name}' is refused: {self.refused[name]}",
                 place=place,
                 hint="choose another platform",
             )
@@ -150,9 +150,9 @@ class Platforms(Mapping[str, Platform]):
             near = nearest(name, self.platforms)
             raise RecipeError(
                 "platform-unknown",
-                f"there is no platform '{name}' in {self.name}",
+                f"no platform '{name}' in {self.name}",
                 place=place,
-                hint=f"did you mean '{near}'?" if near else f"there are {', '.join(self.platforms)}",
+                hint=f"did you mean '{near}'?" if near else f"platforms: {', '.join(self.platforms)}",
             )
         return self.platforms[name]
 
@@ -200,19 +200,19 @@ class _Reader:
             for index, repository in enumerate(listed):
                 inner = (*path, key, index)
                 if repository.id in repositories or repository.id in sources:
-                    message = f"there is already a repository '{repository.id}' in this platform"
+                    message = f"duplicate repository '{repository.id}' in this platform"
                     self._refuse("repository-duplicate", message, (*inner, "id"), "give it another id", below)
                 target[repository.id] = self._repository(repository, inner, below)
                 self._check_variables(repository, variables, inner, below)
         for key, text in document.variables.items():
             if "$" in _ENVIRONMENT.sub("", text):
-                hint = "the environment is written ${NAME:-default}"
+                hint = "write environment variables as ${NAME:-default}"
                 message = f"'{text}' is not a value with ${{NAME:-default}}"
                 self._refuse("variable-malformed", message, (*path, "variables", key), hint, below)
             for given in _ENVIRONMENT.findall(text):
                 if not is_offered(given):
-                    hint = f"call it {OFFERED_PREFIX}{given}, here and where it is set"
-                    message = f"the environment variable {given} is not for platforms"
+                    hint = f"rename it to {OFFERED_PREFIX}{given}, here and where it is set"
+                    message = f"platforms cannot use the environment variable {given}"
                     self._refuse("variable-not-offered", message, (*path, "variables", key), hint, below)
         if not repositories and not below:
             message = f"the platform '{name}' has no repositories"
@@ -236,12 +236,14 @@ class _Reader:
         inner = (*path, "extends")
         if base not in self._platforms:
             near = nearest(base, self._platforms)
-            hint = f"did you mean '{near}'?" if near else f"there are {', '.join(self._platforms)}"
-            self._refuse("platform-unknown", f"there is no platform '{base}'", inner, hint, below)
+            hint = f"did you mean '{near}'?" if near else f"platforms: {', '.join(self._platforms)}"
+            self._refuse("platform-unknown", f"no platform '{base}'", inner, hint, below)
             return None
         if base in (*below, name) or len(below) >= EXTENDS_DEPTH:
             chain = " → ".join([*below, name, base])
-            self._refuse("platform-cycle", f"platforms extend one another: {chain}", inner, "break the circle", ())
+            self._refuse(
+                "platform-cycle", f"platforms form a cycle through 'extends': {chain}", inner, "break the cycle", ()
+            )
             return None
         if self._platforms[base].refused is not None:
             message = f"the platform '{base}' is refused: {self._platforms[base].refused}"
@@ -257,8 +259,8 @@ class _Reader:
     def _repository(self, document: RepositoryDocument, path: DocumentPath, below: tuple[str, ...]) -> Repository:
         given = [key for key in ("baseurls", "metalink", "mirrorlist") if getattr(document, key)]
         if len(given) != 1:
-            stands = f"{' and '.join(given)} stand here together" if given else "nothing says where it is"
-            message = f"the repository '{document.id}': {stands}"
+            listed = " and ".join(f"'{key}'" for key in given) or "none"
+            message = f"repository '{document.id}' must have one location, but has {listed}"
             hint = "write exactly one of baseurls, metalink, mirrorlist"
             self._refuse("repository-location", message, path, hint, below)
         return Repository(

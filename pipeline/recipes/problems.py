@@ -71,7 +71,7 @@ class Problems:
         if self._found:
             told = self.sorted()
             more = len(told) - PROBLEM_LIMIT
-            last = [Problem("problems-more", f"there are {more} problems more", told[0].place)] if more > 0 else []
+            last = [Problem("problems-more", f"{more} more problems", told[0].place)] if more > 0 else []
             raise RecipeError.of([*told[:PROBLEM_LIMIT], *last])
 
 
@@ -96,7 +96,7 @@ def path_text(path: DocumentPath) -> str:
     return text
 
 
-REFERENCE = "docs/recipe.md shows the form of every key"
+REFERENCE = "see docs/recipe.md"
 """The way out where nothing more particular is known."""
 
 
@@ -134,7 +134,7 @@ def _translate(
         key = str(path[-1])
         known = _keys(model, path[:-1])
         near = nearest(key, known) if len(problems) < _COMPARED else None
-        way_out = f"did you mean '{near}'?" if near else f"known here are {', '.join(known)}"
+        way_out = f"did you mean '{near}'?" if near else f"known keys: {', '.join(known)}"
         problems.add("key-unknown", f"unknown key '{key[:60]}'", document, path, way_out)
     elif found == "missing":
         key = str(details["loc"][-1])
@@ -144,7 +144,7 @@ def _translate(
         hint = "remove the key, or give it a value" if given == "nothing" else reference
         problems.add("type-wrong", f"{_EXPECTED[found]} is expected here, not {given}", document, path, hint)
     elif found == "too_short":
-        problems.add("list-empty", "the list is empty", document, path, "put something into it, or remove it")
+        problems.add("list-empty", "the list is empty", document, path, "add an entry, or remove the list")
     elif "hint" in context:
         problems.add(found, details["msg"], document, path, context["hint"])
     else:

@@ -109,7 +109,7 @@ class Renderer:
             at=document.json_path or "",
         )
         if len(self.problems) == before and rule == Rule(at=rule.at) and not rule.at:
-            self.refuse("rule-empty", "the rule asks nothing", "write is, matches, lacks, min or max", where)
+            self.refuse("rule-empty", "the rule has no condition", "write is, matches, lacks, min or max", where)
         return rule
 
     def _number(self, text: str | None, path: Place) -> float | None:

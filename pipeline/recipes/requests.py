@@ -61,20 +61,20 @@ def plan_layers(
                 before, at = first[layer.name]
                 problems.add(
                     "layer-duplicate",
-                    f"there is already a layer '{layer.name}', at {before.document.place(at)}",
+                    f"duplicate layer '{layer.name}', first defined at {before.document.place(at)}",
                     source.document,
                     (*path, "name"),
-                    "give this layer its own name; a layer that is shared comes out the same everywhere, so "
+                    "give this layer its own name; a shared layer is identical in all images, so "
                     "nothing can be added to it",
                 )
             first.setdefault(layer.name, (source, path))
             if weak_dependencies and Without.WEAK_DEPENDENCIES in layer.without:
                 problems.add(
                     "weak-dependencies-contradiction",
-                    f"the recipe turns weak dependencies on, and the layer '{layer.name}' leaves them out",
+                    f"the recipe enables weak dependencies, but the layer '{layer.name}' excludes them",
                     source.document,
                     (*path, "without", layer.without.index(Without.WEAK_DEPENDENCIES)),
-                    "they are one switch for the whole recipe: remove one of the two",
+                    "they are one setting for the whole recipe: remove one of the two",
                 )
             layers.append(_layer(layer, source, path, top, problems, own=source is sources[-1]))
     _refuse_names(layers, first, problems)
@@ -97,7 +97,7 @@ def _refuse_names(
             source, path = places[layer.name]
             problems.add(
                 "layer-name-of-auto",
-                f"'{layer.name}' is what one of the layers that 'auto' makes of '{name}' may be called",
+                f"the layer name '{layer.name}' may clash with a layer that 'auto' creates from '{name}'",
                 source.document,
                 (*path, "name"),
                 "give this layer another name",
@@ -116,7 +116,7 @@ def _layer(
         if text in seen:
             problems.add(
                 "request-duplicate",
-                f"'{text}' is already asked for in this layer",
+                f"duplicate request '{text}' in this layer",
                 source.document,
                 inner,
                 "remove one of them",
@@ -144,7 +144,7 @@ def _local(
     if PurePosixPath(item.path).is_absolute() or not item.path.endswith(".rpm"):
         problems.add(
             "path-malformed",
-            f"'{item.path}' is not a relative path of an RPM file",
+            f"'{item.path}' is not a relative path to an .rpm file",
             source.document,
             (*path, "path"),
             "write the path of a .rpm file, relative to the recipe",
@@ -163,7 +163,7 @@ def _good_request(text: str, source: Source, path: DocumentPath, problems: Probl
     if is_template(text):
         problems.add(
             "request-template",
-            "a request cannot hold a template, because templates may depend on what was resolved",
+            "a request cannot contain a template, because templates may depend on resolved packages",
             source.document,
             path,
             "write the request out",
@@ -171,15 +171,15 @@ def _good_request(text: str, source: Source, path: DocumentPath, problems: Probl
     elif text.startswith("@"):
         problems.add(
             "request-malformed",
-            f"'{text[:60]}' is a package group, and groups are not supported",
+            f"'{text[:60]}' is a package group, which is not supported",
             source.document,
             path,
-            "name the packages, so that the recipe says what the image holds",
+            "list the packages instead",
         )
     elif text.startswith("-") or len(text) > LONGEST_REQUEST or text != text.strip():
         problems.add(
             "request-malformed",
-            f"'{text[:60]}' is not a request",
+            f"'{text[:60]}' is not a package request",
             source.document,
             path,
             "write a name, a provide, a file path, or 'name >= version'; to leave a package out, use 'exclude'",
@@ -197,7 +197,7 @@ def plan_pins(sources: Sequence[Source], problems: Problems) -> tuple[tuple[str,
             if not _PACKAGE_NAME.fullmatch(name) or not _VERSION.fullmatch(version):
                 problems.add(
                     "pin-malformed",
-                    f"'{name}: {version}' is not a package and its version",
+                    f"'{name}: {version}' is not a valid pin",
                     source.document,
                     ("pins", name),
                     'write NAME: "[EPOCH:]VERSION[-RELEASE]"',
@@ -216,7 +216,7 @@ def plan_names(sources: Sequence[Source], key: str, form: Form, problems: Proble
         items: Sequence[str] = getattr(source.recipe, key.replace("-", "_")) or ()
         for index, item in enumerate(items):
             if is_template(item):
-                message = f"'{key}' cannot hold a template"
+                message = f"'{key}' cannot contain a template"
                 problems.add("request-template", message, source.document, (key, index), "write it out")
             elif not expression.fullmatch(item):
                 problems.add(f"{key}-malformed", f"'{item[:60]}' is not {what}", source.document, (key, index), hint)

@@ -14,7 +14,7 @@ from pipeline.recipes.problems import Problems, place, validate
 
 _DEFAULTS = MirrorRules()
 
-REFERENCE = "docs/rules.md shows the form of every key"
+REFERENCE = "see docs/rules.md"
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 

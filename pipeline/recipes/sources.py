@@ -69,7 +69,7 @@ def parent_path(source: Source, name: str, problems: Problems) -> Path | None:
             return None
     near = _near(Path(name).stem, [path.removesuffix(".yaml") for path in _recipes_in(source.folder, source.path)])
     hint = f"did you mean '{near[0]}'?" if near else "write a recipe's name, or its path relative to this one"
-    refuse("from-missing", f"there is no recipe '{name}' to build from", hint)
+    refuse("from-missing", f"parent recipe '{name}' not found", hint)
     return None
 
 
@@ -112,10 +112,10 @@ def find_recipe(name: str, folders: Sequence[Path]) -> Path:
     if near:
         hint = f"did you mean '{near[0]}'?"
     elif Path(name).is_dir():
-        hint = "name one recipe; `relbuild nightly` builds a folder of them"
+        hint = "give one recipe; `relbuild nightly` builds a folder of recipes"
     else:
-        hint = f"there are {', '.join(known[:12])}" if known else "write one with `relbuild new NAME`"
-    raise RecipeError("recipe-missing", f"there is no recipe '{name}'", hint=hint)
+        hint = f"recipes: {', '.join(known[:12])}" if known else "create one with `relbuild new NAME`"
+    raise RecipeError("recipe-missing", f"recipe '{name}' not found", hint=hint)
 
 
 def read_sources(path: Path, problems: Problems, given: Given, shown: str | None = None) -> tuple[Source, ...]:
@@ -164,23 +164,23 @@ class _Reader:
         real = target.resolve()
         if real in stack:
             round_trip = " → ".join([*(step.name for step in stack[stack.index(real) :]), real.name])
-            refuse("include-cycle", f"recipes include one another: {round_trip}", "break the circle")
+            refuse("include-cycle", f"recipes include each other in a cycle: {round_trip}", "break the cycle")
             return
         if real in self._seen:
             return
         if len(stack) > INCLUDE_DEPTH or len(self._seen) >= INCLUDE_COUNT:
             refuse(
                 "include-too-deep",
-                f"includes are more than {INCLUDE_DEPTH} deep or {INCLUDE_COUNT} in number",
-                "join some of them",
+                f"includes are nested more than {INCLUDE_DEPTH} deep, or more than {INCLUDE_COUNT} in number",
+                "merge some of them",
             )
             return
         if not there:
             near = _near(target.name, _recipes_in(target.parent, path))
             refuse(
                 "include-missing",
-                f"there is no recipe '{name}' beside this one",
-                f"did you mean '{near[0]}'?" if near else "paths are relative to the recipe that includes",
+                f"included recipe '{name}' not found",
+                f"did you mean '{near[0]}'?" if near else "paths are relative to the including recipe",
             )
             return
         try:

@@ -53,7 +53,7 @@ def start_recipe(path: Path, start: Start) -> None:
         near = re.sub(r"[^a-z0-9]+", "-", start.name.lower()).strip("-")
         raise UsageError(
             "name-malformed",
-            f"'{start.name[:80]}' cannot be a recipe's name",
+            f"invalid recipe name: '{start.name[:80]}'",
             hint="use lower-case letters and digits, with single '.', '_' or '-' between them"
             + (f": {near[:80]}" if near else ""),
         )
@@ -65,7 +65,7 @@ def start_recipe(path: Path, start: Start) -> None:
         os.link(draft, path)
     except FileExistsError:
         raise UsageError(
-            "recipe-exists", f"{path} is there already", place=str(path), hint="choose another name, or edit it"
+            "recipe-exists", f"'{path}' already exists", place=str(path), hint="choose another name, or edit the file"
         ) from None
     except RecipeError as error:
         raise RecipeError.of(

@@ -83,7 +83,7 @@ def _of_image(document: CheckDocument, path: DocumentPath, renderer: Renderer) -
     if document.packages is not None:
         packages, inner = document.packages, (*path, "packages")
         if not packages.present and not packages.absent:
-            renderer.refuse("check-empty", "no package is named", "write present or absent", inner)
+            renderer.refuse("check-empty", "no package is listed", "write present or absent", inner)
         return PackageFacts(
             renderer.words(packages.present, inner, "present"), renderer.words(packages.absent, inner, "absent")
         )
@@ -96,7 +96,9 @@ def _of_image(document: CheckDocument, path: DocumentPath, renderer: Renderer) -
 
 def _http(document: HttpDocument, path: DocumentPath, renderer: Renderer) -> HttpRequest:
     if (document.port is None) == (document.socket is None):
-        renderer.refuse("check-contradiction", "a request goes to one of port, socket", "write one of them", path)
+        renderer.refuse(
+            "check-contradiction", "a request must have one of 'port' and 'socket'", "write one of them", path
+        )
     request = HttpRequest(
         port=renderer.port(document.port, path, "port"),
         socket=document.socket or "",
@@ -110,7 +112,7 @@ def _http(document: HttpDocument, path: DocumentPath, renderer: Renderer) -> Htt
     )
     line = "".join((request.method, request.path, request.host, *(part for pair in request.headers for part in pair)))
     if not request.path.startswith("/") or any(letter in line for letter in "\r\n") or " " in request.path:
-        message = "the request is none: a path begins with '/' and has no space, and nothing has a line end"
+        message = "invalid HTTP request: the path must start with '/', without spaces or line ends"
         renderer.refuse("request-malformed", message, "write path: /name", path)
     return request
 
@@ -129,8 +131,8 @@ def _file(document: FileCheckDocument, path: DocumentPath, renderer: Renderer) -
         target=renderer.rules(document.target, path, "target"),
     )
     if facts.absent and facts != FileFacts(document.path, absent=True):
-        message = f"{document.path} is to be absent, and to be something"
-        renderer.refuse("check-contradiction", message, "remove 'absent' or the rest", path)
+        message = f"'{document.path}' has 'absent' together with other conditions"
+        renderer.refuse("check-contradiction", message, "remove 'absent', or the other conditions", path)
     elif facts.target and facts.sort not in (None, FileSort.SYMLINK):
         renderer.refuse("check-contradiction", "only a symlink has a target", "remove 'type' or 'target'", path)
     return facts
@@ -138,11 +140,13 @@ def _file(document: FileCheckDocument, path: DocumentPath, renderer: Renderer) -
 
 def _account(document: AccountCheckDocument, path: DocumentPath, renderer: Renderer) -> AccountFacts:
     if (document.user is None) == (document.group is None):
-        renderer.refuse("check-contradiction", "an account is one of user, group", "write one of them", path)
+        renderer.refuse(
+            "check-contradiction", "an account must have one of 'user' and 'group'", "write one of them", path
+        )
     if document.group is not None:
         for key in ("uid", "home", "shell", "groups"):
             if getattr(document, key):
-                renderer.refuse("check-key-misplaced", f"a group has no '{key}'", "remove it", path, key)
+                renderer.refuse("check-key-misplaced", f"'{key}' is not applicable to a group", "remove it", path, key)
     return AccountFacts(
         user=renderer.text(document.user, path, "user"),
         group=renderer.text(document.group, path, "group"),

@@ -155,7 +155,7 @@ def test_the_end_of_life_is_the_recipes_own(tmp_path: Path) -> None:
 def test_what_is_no_day_is_refused_where_it_stands(tmp_path: Path, text: str) -> None:
     problem = only_problem(tmp_path, f"end-of-life: {text}\n")
     assert problem.code == "date-malformed" and problem.place == "demo.yaml:9: end-of-life"
-    assert problem.hint == "write a day as YYYY-MM-DD, such as 2027-04-30"
+    assert problem.hint == "write the date as YYYY-MM-DD, such as 2027-04-30"
 
 
 def test_a_manifest_and_its_index_carry_the_end_of_life() -> None:

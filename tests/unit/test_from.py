@@ -144,7 +144,7 @@ def test_a_parent_is_named_by_its_path_and_by_an_included_recipe_too(tmp_path: P
         ),
         ({"demo": CHILD % "worse", "worse": BASE + "colour: red\n"}, "key-unknown", "worse.yaml:6: colour", "colour"),
         ({"demo": CHILD % "{image: layout}"}, "type-wrong", "demo.yaml:3: from", "text is expected"),
-        ({"demo": CHILD % "base" + SMOKE}, "image-without-program", "demo.yaml", "nothing says what it runs"),
+        ({"demo": CHILD % "base" + SMOKE}, "image-without-program", "demo.yaml", "has checks, but no entrypoint"),
     ],
 )
 def test_what_is_wrong_with_a_parent_is_told_with_its_place(

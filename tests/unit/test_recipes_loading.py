@@ -234,7 +234,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_lines(tmp_path: Path)
     [
         ("nmae: x", "key-unknown", "9: nmae", "did you mean 'name'?"),
         ("assume_installed: [x]", "key-unknown", "9: assume_installed", "'assume-installed'"),
-        ("zzz: 1", "key-unknown", "9: zzz", "known here are name, version"),
+        ("zzz: 1", "key-unknown", "9: zzz", "known keys: name, version"),
         ("accounts: {user: []}", "key-unknown", "9: accounts.user", "'users'"),
         ("smoke: {check: []}", "key-unknown", "9: smoke.check", "'checks'"),
         ("smoke: {limits: {cpu: 1}}", "key-unknown", "9: smoke.limits.cpu", "'cpus'"),
@@ -284,7 +284,7 @@ def test_one_mistake_is_one_problem(tmp_path: Path, more: str, code: str, place:
         ("[bash]", "[]", "list-empty", "6: layers[0].packages", "remove it"),
         ("[bash]", "[bash, bash]", "request-duplicate", "6: layers[0].packages[1]", "remove"),
         ("[bash]", "['{{ shell }}']", "request-template", "6: layers[0].packages[0]", "write the request"),
-        ("[bash]", "['@core']", "request-malformed", "6: layers[0].packages[0]", "name the packages"),
+        ("[bash]", "['@core']", "request-malformed", "6: layers[0].packages[0]", "list the packages"),
         ("[bash]", "['-bash']", "request-malformed", "6: layers[0].packages[0]", "exclude"),
         ("[bash]", "[1]", "type-wrong", "6: layers[0].packages[0]", 'in quotes: "1"'),
         ("[bash]", "[{path: a.rpm}]", "key-missing", "6: layers[0].packages[0]", "sha256"),
@@ -315,7 +315,7 @@ def test_one_mistake_is_one_problem(tmp_path: Path, more: str, code: str, place:
             "[bash]\n    without: [weak-dependencies]\nweak-dependencies: true",
             "weak-dependencies-contradiction",
             "7: layers[0].without[0]",
-            "one switch",
+            "one setting",
         ),
         (
             "[bash]",
