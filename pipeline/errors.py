@@ -1,14 +1,14 @@
 """Every error that relbuild raises on purpose.
 
     RelbuildError                  exit code
-    ├── UsageError                 2   the command line asks for something that cannot be
-    ├── RecipeError                3   a recipe, template or repositories file is wrong
+    ├── UsageError                 2   the command line is invalid
+    ├── RecipeError                3   a recipe, template or repositories file is invalid
     ├── ResolutionError            4   no set of packages satisfies the recipe, or the lock is stale
     ├── VerificationError          5   a checksum, signature or digest does not match
     ├── BuildError                 1   a package, scriptlet or file cannot be put into the image
     ├── SmokeError                 6   the image was launched and did not pass
     ├── PublicationRefused         7   the gate refused
-    ├── EnvironmentLacking         8   this machine lacks something; `relbuild doctor` says what
+    ├── EnvironmentLacking         8   this machine lacks a requirement; `relbuild doctor` shows which
     └── FixesLacking               9   an image lacks fixes beyond the threshold that was set
 
 The library raises; only `pipeline.cli` prints and exits. An error carries a kebab-case code that stays
@@ -79,19 +79,19 @@ class RelbuildError(Exception):
 
 
 class UsageError(RelbuildError):
-    """The command line asks for something that cannot be."""
+    """The command line is invalid."""
 
     exit_code = 2
 
 
 class RecipeError(RelbuildError):
-    """A recipe, a template or a repositories file is wrong."""
+    """A recipe, a template or a repositories file is invalid."""
 
     exit_code = 3
 
 
 class ResolutionError(RelbuildError):
-    """No set of packages satisfies the recipe, or the lock does not fit it any more."""
+    """No set of packages satisfies the recipe, or the lock is stale."""
 
     exit_code = 4
 
@@ -107,24 +107,24 @@ class BuildError(RelbuildError):
 
 
 class SmokeError(RelbuildError):
-    """The image was launched and did not pass its tests."""
+    """The image did not pass its smoke test."""
 
     exit_code = 6
 
 
 class PublicationRefused(RelbuildError):
-    """The gate refused to publish."""
+    """The gate refused the publication."""
 
     exit_code = 7
 
 
 class EnvironmentLacking(RelbuildError):
-    """This machine lacks something that the work needs."""
+    """This machine lacks a requirement."""
 
     exit_code = 8
 
 
 class FixesLacking(RelbuildError):
-    """An image lacks security fixes that the threshold demands, or nobody can tell."""
+    """An image lacks security fixes beyond the threshold, or they are unknown."""
 
     exit_code = 9

@@ -133,7 +133,7 @@ def read_move(manifest: Manifest, record: str) -> Move:
     at, why = notes.get(f"{NOTE}at").text(), notes.get(f"{NOTE}why").text()
     if not re.fullmatch(r"\d{1,13}", at) or why not in set(Why):
         raise VerificationError(
-            "move-malformed", f"{place} is no record of a move: {at[:40]!r}, {why[:40]!r}", place=place
+            "move-malformed", f"{place} is not a record of a move: {at[:40]!r}, {why[:40]!r}", place=place
         )
     return Move(
         tag=notes.get(f"{NOTE}tag").text(),

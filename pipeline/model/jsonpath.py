@@ -27,10 +27,10 @@ def parse_path(text: str) -> tuple[object, ...]:
         bare = position == 0 and not text.startswith("$")
         named = found is not None and found["name"] is not None
         if found is None or (named and rest[position] != "." and not bare):
-            raise ValueError(f"'{rest[position:][:40]}' is no step of a JSON path")
+            raise ValueError(f"'{rest[position:][:40]}' is not a valid step of a JSON path")
         if found["call"]:
             if found["name"] != "length":
-                raise ValueError(f"'{found['name']}()' is no step of a JSON path")
+                raise ValueError(f"'{found['name']}()' is not a valid step of a JSON path")
             steps.append(LENGTH)
         elif named:
             steps.append(found["name"])
@@ -49,7 +49,7 @@ def look_up(document: str, path: str) -> str:
     for step in parse_path(path):
         if step is LENGTH:
             if not isinstance(value, list | dict | str):
-                raise LookupError("there is nothing to count")
+                raise LookupError("the value has no length")
             value = len(value)
         elif isinstance(step, int):
             if not isinstance(value, list) or not -len(value) <= step < len(value):

@@ -199,7 +199,7 @@ def _wrong(rule: Rule, text: str, what: str, *, tell: bool) -> str:
         try:
             text = look_up(text, rule.at)
         except ValueError as error:
-            return f"{what}: it is no JSON: {error}"
+            return f"{what} is not JSON: {error}"
         except (LookupError, RecursionError) as error:
             return f"{what}: {error.args[0] if error.args else error}"
     return _held(rule, text, what, tell=tell)
@@ -216,9 +216,9 @@ def _held(rule: Rule, text: str, what: str, *, tell: bool) -> str:
             return f"{what} does not match '{rule.matches}'{but}"
         if rule.lacks is not None and (where := find(rule.lacks, text)):
             line = text[text.rfind("\n", 0, where[0]) + 1 :].partition("\n")[0]
-            return f"{what} has what it must not have, '{rule.lacks}': {shown(line, 200)}"
+            return f"{what} must not match '{rule.lacks}': {shown(line, 200)}"
     except Undecided as undecided:
-        return f"{what} cannot be judged: {undecided}; write one that repeats less"
+        return f"{what} cannot be matched: {undecided}; use a pattern with fewer repetitions"
     if rule.least is not None or rule.most is not None:
         return _outside(rule, text.strip(), what)
     return ""
@@ -228,7 +228,7 @@ def _outside(rule: Rule, text: str, what: str) -> str:
     try:
         number = float(text)
     except ValueError:
-        return f"{what} is no number but '{shown(text, 80)}'"
+        return f"{what} is not a number: '{shown(text, 80)}'"
     if rule.least is not None and not number >= rule.least:
         return f"{what} is {text}, less than {rule.least:g}"
     if rule.most is not None and not number <= rule.most:

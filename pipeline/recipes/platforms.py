@@ -87,9 +87,7 @@ class PlatformDocument(Strict):
     """Repositories that fit together, with what is particular about the distribution."""
 
     description: Text = Field(default="", description="for people")
-    refused: Line | None = Field(
-        default=None, description="why nothing can be built on it; stands instead of repositories"
-    )
+    refused: Line | None = Field(default=None, description="why the platform is refused; replaces `repositories`")
     extends: Name | None = Field(
         default=None, description="a platform whose repositories and settings this one adds to"
     )

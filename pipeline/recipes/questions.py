@@ -110,7 +110,7 @@ class RuleDocument(Strict):
     json_path: _JsonPath | None = Field(
         default=None,
         alias="json",
-        description="the text is JSON, and the rule is for what stands there",
+        description="parse the text as JSON, and apply the rule to the value at this path",
         examples=["$.nodes[0].status"],
     )
 
@@ -375,7 +375,7 @@ class NeighboursDocument(Strict):
         strict=False,
         description="how many times their quiet latency (median, and 99th percentile) the others may take meanwhile",
     )
-    floor: Duration = Field(default=5, description="latencies below this count as this: nobody notices")
+    floor: Duration = Field(default=5, description="lower bound: latencies below this count as this")
     lasting: Duration = Field(default=2_000, description="how long each is measured")
 
 

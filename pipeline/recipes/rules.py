@@ -102,12 +102,12 @@ class IdentityDocument(Strict):
     """
 
     prefix: Line = Field(
-        description="how the repository's name begins here: HOST, HOST/NAMESPACE or all of it",
+        description="prefix of the repository's name on this mirror: HOST, HOST/NAMESPACE or all of it",
         examples=["mirror.example/copies"],
     )
     signed_prefix: Line = Field(
         alias="signed-prefix",
-        description="what stands in its place in the name that was signed",
+        description="the prefix that replaces it in the signed name",
         examples=["registry.example/prod"],
     )
 
@@ -126,7 +126,7 @@ class RulesDocument(Strict):
     quarantine: Age = Field(default=_DEFAULTS.quarantine, description="how long what was pruned can be brought back")
     validity: Validity = Field(
         default=_DEFAULTS.validity,
-        description="how long what is signed of a tag is believed, 90 days at most; each night renews it",
+        description="validity of the signed moves of tags, at most 90 days; each nightly run renews them",
     )
     identities: list[IdentityDocument] = Field(default=[], description="under which names copies were signed")
 

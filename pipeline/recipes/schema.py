@@ -151,7 +151,7 @@ class FileDocument(Strict):
         description="a Jinja2 template, looked for beside the recipe, in `templates/` beside it and in `../templates/`",
         examples=["my.cnf.j2"],
     )
-    content: Text | None = Field(default=None, description="the file's text, as it stands here")
+    content: Text | None = Field(default=None, description="the file's literal text")
     source: Beside | None = Field(default=None, description="a file beside the recipe, copied as it is")
     url: Url | None = Field(default=None, description="where the file is fetched from; needs `sha256`")
     directory: FileTarget | None = Field(
@@ -169,9 +169,7 @@ class FileDocument(Strict):
     strip: Annotated[int, Field(ge=0, le=64)] | None = Field(
         default=None, description="how many leading components the names in `archive` lose; default: 0", examples=[1]
     )
-    path: FileTarget | None = Field(
-        default=None, description="where the file stands in the image", examples=["/etc/my.cnf"]
-    )
+    path: FileTarget | None = Field(default=None, description="the file's path in the image", examples=["/etc/my.cnf"])
     mode: Mode | None = Field(
         default=None,
         description="permissions in octal, in quotes; default 0644, directories and programs of an archive 0755",

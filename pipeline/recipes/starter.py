@@ -96,7 +96,7 @@ def _lines(start: Start) -> Iterator[str]:
         yield "# The image that this one adds to; its packages are fixed."
         yield f"from: {_scalar(start.parent)}"
     if start.include:
-        yield "# What lies below every product: that layer is stored and downloaded once for all."
+        yield "# The layers that all products share: stored and downloaded once."
         yield f"include: [{_scalar(start.include)}]"
     if start.platform:
         yield "# One of repositories.yaml: where packages come from, and whose keys are trusted."
@@ -122,21 +122,21 @@ def _lines(start: Start) -> Iterator[str]:
     yield "# values: {port: 8080}"
     yield "image:"
     if alone:
-        yield "  # Waits, and ends when told to. Put the product's own program here."
+        yield "  # Waits until it is stopped. Replace it with the product's program."
         yield f"  entrypoint: [/usr/bin/bash, -c, {json.dumps(_WAITS)}]"
     else:
-        yield f"  # As in {start.parent or start.include} until it is given here. Put the product's own program here."
+        yield f"  # Inherited from {start.parent or start.include} unless it is set here. Put the product's program here."
         yield f"  # entrypoint: [/usr/bin/{start.name}]"
     yield f"  # user: {start.name}"
     yield "  # exposed_ports: [8080]"
     yield f"  # volumes: [/var/lib/{start.name}]"
     yield "  labels:"
     yield f"    {_LABEL}: {_scalar(start.name)}"
-    yield "# The image is launched under these limits and asked. docs/smoke.md has every kind of check;"
+    yield "# The image is launched under these limits and checked. docs/smoke.md has every kind of check;"
     yield f"# `relbuild smoke {start.name} --record` drafts checks from what a running image shows."
     yield "smoke:"
     yield "  limits: {cpus: 1, memory: 256MiB, pids: 100}"
-    yield "  # Without `ready` it is asked, and told to stop, as soon as it is started."
+    yield "  # Without `ready` the checks, and the stop, follow right after the start."
     yield "  # ready: {port: 8080, within: 30s}"
     if not start.parent:
         yield "  ready: {log: waiting, within: 10s}"

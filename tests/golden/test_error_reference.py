@@ -113,8 +113,8 @@ def _reference() -> str:
     lines = [
         "# Errors and exit codes",
         "",
-        "Made from the code by `tests/golden/test_error_reference.py`. An error has a code that stays the same, a",
-        "message, the place in the input, and the way out; with `--json` they are the members `code`, `message`,",
+        "Made from the code by `tests/golden/test_error_reference.py`. An error has a stable code, a message,",
+        "the place in the input, and a hint; with `--json` they are the members `code`, `message`,",
         "`place` and `hint` of each object of `error`.",
         "",
         "## Exit codes",

@@ -201,7 +201,7 @@ def test_a_tag_of_unknown_age_stays_and_it_is_said() -> None:
     shop = Shop().image("x").tag("a", "x", None).tag("b", "x", OLD)
     plan = plan_pruning(mirror(shop), MirrorRules(retention=(RetentionRule(keep=0),)), NOW)
     assert [judged.tag for judged in plan.tags] == ["b"]
-    assert any("since when 1 tags" in note for note in plan.notes)
+    assert any("1 tags of unknown age" in note for note in plan.notes)
 
 
 def test_a_tag_that_goes_says_by_which_rule() -> None:

@@ -70,7 +70,7 @@ def test_v2_holds_writing_back_only_with_the_memory_controller(v2: Group, tmp_pa
     (tmp_path / "unified" / "cgroup.controllers").write_text("io\n")
     file(v2, "io.max").write_text(f"7:0 rbps={RATE} wbps={RATE} riops=max wiops=max\n")
     assert flow(v2, DEVICES[:1]).rate == RATE
-    assert "write-back" not in flow(v2, DEVICES[:1]).why and "memory controller" in flow(v2, DEVICES[:1]).why
+    assert "written back" not in flow(v2, DEVICES[:1]).why and "memory controller" in flow(v2, DEVICES[:1]).why
 
 
 def test_v1_holds_the_group_and_what_the_root_group_writes_back(v1: Group, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_v1_counts_without_a_limit_and_is_rid_of_an_old_one(v1: Group, tmp_path:
 def test_v1_says_so_where_writing_back_is_not_held(v1: Group, tmp_path: Path) -> None:
     hold(v1, tmp_path, DEVICES[:1], RATE)
     file(v1, BPS.format("write"), root=True).write_text("")
-    assert "write-back" not in flow(v1, DEVICES[:1]).why
+    assert "written back" not in flow(v1, DEVICES[:1]).why
     assert "write-back is not limited" in flow(v1, DEVICES[:1]).why
     file(v1, "cgroup.sane_behavior", root=True).unlink()
     found = flow(v1, DEVICES[:1])

@@ -131,5 +131,5 @@ def test_a_keeper_says_how_long_it_is_believed(tmp_path: Path, maker: Maker) -> 
     maker.clock.now += 1.5 * DAY
     believed(mirror, maker, "latest")
     maker.clock.now += DAY
-    with pytest.raises(VerificationError, match="renewed"):
+    with pytest.raises(VerificationError, match="expired"):
         believed(mirror, maker, "latest")
