@@ -69,7 +69,7 @@ def refuse_newer(what: str, version: object, known: int) -> None:
     if version > known:
         raise VerificationError(
             "format-newer",
-            f"{what} was made by a newer relbuild: its format is {version}, this relbuild reads up to {known}",
+            f"{what} was made by a newer relbuild: it has format {version}, and this one reads up to {known}",
             hint="use the relbuild version that made it, or a newer one",
         )
 

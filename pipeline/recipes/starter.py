@@ -125,7 +125,7 @@ def _lines(start: Start) -> Iterator[str]:
         yield "  # Waits until it is stopped. Replace it with the product's program."
         yield f"  entrypoint: [/usr/bin/bash, -c, {json.dumps(_WAITS)}]"
     else:
-        yield f"  # Inherited from {start.parent or start.include} unless it is set here. Put the product's program here."
+        yield f"  # Inherited from {start.parent or start.include} unless set here. Put the product's program here."
         yield f"  # entrypoint: [/usr/bin/{start.name}]"
     yield f"  # user: {start.name}"
     yield "  # exposed_ports: [8080]"

@@ -119,7 +119,7 @@ def test_a_parent_is_named_by_its_path_and_by_an_included_recipe_too(tmp_path: P
 @pytest.mark.parametrize(
     ("files", "code", "place", "said"),
     [
-        ({"demo": CHILD % "bsae"}, "from-missing", "demo.yaml:3: from", "no recipe 'bsae'"),
+        ({"demo": CHILD % "bsae"}, "from-missing", "demo.yaml:3: from", "'bsae' not found"),
         ({"demo": CHILD % "/base"}, "from-absolute", "demo.yaml:3: from", "absolute"),
         ({"demo": CHILD % "demo"}, "from-cycle", "demo.yaml:3: from", "demo.yaml → demo.yaml"),
         (

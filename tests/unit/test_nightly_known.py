@@ -45,7 +45,7 @@ def test_what_the_store_remembers_counts_only_while_the_mirror_has_it(nights: Ni
     assert nights.decide().standing is None
     nights.mirror.tags.clear()
     job = nights.decide().job
-    assert job is not None and job.why == "it was not published yet"
+    assert job is not None and job.why == "not published yet"
     nights.mirror = None
     assert nights.decide().standing is None
 
@@ -57,7 +57,7 @@ def test_what_was_published_of_another_platform_is_not_compared_with(nights: Nig
     )
     nights.change("base.yaml", "platform: el9", "platform: el10")
     job = nights.decide().job
-    assert job is not None and job.why == "it was not published yet"
+    assert job is not None and job.why == "not published yet"
 
 
 def test_a_memory_that_cannot_be_read_is_told_once_and_the_mirror_is_asked(
@@ -68,7 +68,7 @@ def test_a_memory_that_cannot_be_read_is_told_once_and_the_mirror_is_asked(
     planner = nights.planner()
     assert nights.decide(planner=planner).job is not None
     nights.decide(planner=planner)
-    assert len([text for text in nights.progress.warnings if "the store remembers" in text]) == 1
+    assert len([text for text in nights.progress.warnings if "the cached record" in text]) == 1
 
 
 class Attested:

@@ -33,7 +33,7 @@ def nights(tmp_path: Path, journal: Journal) -> Nights:
 def test_what_was_never_published_is_built_from_tonights_lock(nights: Nights) -> None:
     decision = nights.decide()
     assert decision.job is not None and decision.standing is None
-    assert decision.job.why == "it was not published yet"
+    assert decision.job.why == "not published yet"
     assert not decision.job.resolve and not decision.job.test_only and not decision.job.may_be_same
     ((name, text),) = decision.job.locks
     (found,) = parse_lock(text, name).sections
@@ -58,7 +58,7 @@ def test_a_product_of_which_nothing_changed_is_not_even_resolved(nights: Nights)
     [
         ("base.yaml", "[/a]", "[/b]", "the recipe changed"),
         (PAGE, "a page", "another page", "a template changed"),
-        ("notes.txt", "notes", "other notes", "a file that the recipe copies changed"),
+        ("notes.txt", "notes", "other notes", "a copied file changed"),
         ("repositories.yaml", "nowhere", "elsewhere", "the definition of the repositories changed"),
     ],
 )
@@ -74,9 +74,9 @@ def test_what_is_made_from_other_inputs_is_built_and_told_which(
 def test_inputs_that_the_night_itself_gives_count_too(nights: Nights) -> None:
     nights.publish()
     compressed = nights.decide(compression=Compression.ZSTD).job
-    assert compressed is not None and compressed.why == "how layers are compressed changed"
+    assert compressed is not None and compressed.why == "the compression of layers changed"
     signed = nights.decide(key=absolute(nights.folder / "key"), fingerprint="other").job
-    assert signed is not None and signed.why == "the key that signs changed"
+    assert signed is not None and signed.why == "the signing key changed"
     assert nights.decide(fingerprint="whatever").job is None, "without a key nothing is signed anew"
 
 
@@ -84,11 +84,11 @@ def test_other_checks_or_another_runtime_test_the_published_image_again_and_buil
     nights.publish()
     nights.runtime = "crun 1.8"
     job = nights.decide().job
-    assert job is not None and job.test_only and job.why == "the runtime that it is tested with changed"
+    assert job is not None and job.test_only and job.why == "the runtime of the tests changed"
     nights.change("base.yaml", "log: ready", "log: serving")
     job = nights.decide().job
     assert job is not None and job.test_only and nights.resolved == 0
-    assert job.why == "the checks and the runtime that it is tested with changed"
+    assert job.why == "the checks and the runtime of the tests changed"
     nights.change("base.yaml", "[/a]", "[/b]")
     job = nights.decide().job
     assert job is not None and not job.test_only, "an image that will be another is not tested as it was"
@@ -99,7 +99,7 @@ def test_repositories_that_moved_on_and_offer_the_same_change_nothing_and_are_as
     nights.state = b"tuesday"
     decision = nights.decide()
     assert decision.job is None and nights.resolved == 1
-    assert decision.product.run.why == "the repositories changed, and for this product nothing"
+    assert decision.product.run.why == "the repositories changed, this product's packages did not"
     assert decision.standing is not None
     remember(
         nights.store,
@@ -132,7 +132,7 @@ def test_moved_repositories_and_other_checks_are_a_test_alone(nights: Nights) ->
 def test_who_asks_for_a_test_gets_one_although_nothing_changed(nights: Nights) -> None:
     nights.publish()
     job = nights.decide(retest=True).job
-    assert job is not None and not job.test_only and job.why == "it was asked for"
+    assert job is not None and not job.test_only and job.why == "requested"
 
 
 def test_numbers_of_owners_are_those_of_the_published_lock(nights: Nights) -> None:
@@ -183,7 +183,7 @@ def test_a_child_of_another_image_is_built_anew(family: Nights) -> None:
     tonight = replace(tonight, published=replace(tonight.published, digest=Digest.of(b"newer")))
     job = planner.decide(entry, planner.plan(entry), tonight, {"base": base.record.lock}).job
     assert job is not None and job.parent == Digest.of(b"newer")
-    assert job.why == "the image that it is built from changed" and not job.may_be_same
+    assert job.why == "the parent image changed" and not job.may_be_same
 
 
 def test_a_child_whose_repositories_moved_may_come_out_the_same(family: Nights) -> None:

@@ -78,14 +78,14 @@ def stood(folder: Path, plan: Any, **more: Any) -> LockSection:
 def test_a_lock_is_used_as_long_as_its_inputs_are_todays(folder: Path, journal: Journal) -> None:
     first = planned(folder, journal)
     assert first.action is Action.RESOLVE and first.lock is None and first.resolves
-    assert first.why == ("there is no lock for this platform and architecture",)
+    assert first.why == ("no lock for this platform and architecture",)
     made = stood(folder, first)
     again = planned(folder, journal)
     assert (again.action, again.why, again.section) == (Action.USE, (), made) and not again.resolves
     (folder / "demo.yaml").write_text(RECIPE.replace("[a]", "[a, b]"))
     changed = planned(folder, journal)
     assert (changed.action, changed.section) == (Action.RESOLVE, made)
-    assert changed.why == ("what the recipe asks for has changed",)
+    assert changed.why == ("the requested packages changed",)
 
 
 def test_a_stale_lock_is_refused_where_nothing_may_change_it_and_renewed_where_it_is_wished(

@@ -217,7 +217,7 @@ def test_a_recipe_that_is_not_found_is_guessed(tmp_path: Path, monkeypatch: pyte
     write(tmp_path / "recipes", "", "repositories.yaml")
     for name, hint in (
         ("mysq", "did you mean 'mysql.yaml'?"),
-        ("zzz", "there are mysql.yaml"),
+        ("zzz", "recipes: mysql.yaml"),
         ("recipes", "nightly"),
     ):
         with pytest.raises(RecipeError) as caught:

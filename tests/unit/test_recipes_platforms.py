@@ -90,7 +90,7 @@ def test_a_refused_platform_says_why(tmp_path: Path) -> None:
 
 def test_an_unknown_platform_is_guessed(tmp_path: Path) -> None:
     platforms = load(tmp_path, GOOD)
-    for name, hint in (("vendro", "did you mean 'vendor'?"), ("zzz", "there are el, vendor")):
+    for name, hint in (("vendro", "did you mean 'vendor'?"), ("zzz", "platforms: el, vendor")):
         with pytest.raises(RecipeError) as caught:
             platforms.find(name)
         assert (caught.value.code, caught.value.problems[0].hint) == ("platform-unknown", hint)
@@ -127,7 +127,7 @@ REPOSITORY = '      - {id: base, baseurls: ["file://$mirror/$release/${basearch}
             "another id",
         ),
         ("extends: el", "extends: ell", "platform-unknown", "10: platforms.vendor.extends", "'el'"),
-        ("extends: el", "extends: vendor", "platform-cycle", "10: platforms.vendor.extends", "circle"),
+        ("extends: el", "extends: vendor", "platform-cycle", "10: platforms.vendor.extends", "cycle"),
         ("extends: el", "extends: old", "platform-refused", "10: platforms.vendor.extends", "another"),
         (
             "refused: it is too old",
