@@ -80,7 +80,7 @@ def load(path: Path, name: str | None = None, *, given: Given | None = None) -> 
     try:
         data = (given or Given(path.parent)).read(path, SIZE_LIMIT)
     except FileNotFoundError:
-        raise RecipeError("document-missing", f"there is no file '{shown}'", place=shown) from None
+        raise RecipeError("document-missing", f"file not found: '{shown}'", place=shown) from None
     except Escape as error:
         raise escape_error(error, shown) from None
     except TooLarge:
@@ -111,7 +111,7 @@ def parse(text: str, name: str) -> Document:
         size = len(text.encode())
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
-        raise RecipeError("yaml-encoding", "a character is half of a surrogate pair", place=f"{name}:{line}") from None
+        raise RecipeError("yaml-encoding", "invalid character: an unpaired surrogate", place=f"{name}:{line}") from None
     if size > SIZE_LIMIT:
         raise _too_large(name)
     builder = _Builder(name)

@@ -142,7 +142,7 @@ def build_parent(order: Order, workshop: Workshop) -> ParentImage | None:
         if built.report is not None and not built.report.passed:
             raise SmokeError(
                 "parent-failed",
-                f"'{recipe.parent.name}', which '{recipe.name}' is built from, did not pass its tests",
+                f"the parent '{recipe.parent.name}' of '{recipe.name}' did not pass its tests",
                 place=str(recipe.parent.path),
                 hint=f"see {built.report_folder}/; `relbuild build {recipe.parent.path.name} --retest` repeats it",
             )

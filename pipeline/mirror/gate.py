@@ -292,7 +292,7 @@ def _doubts(candidate: Candidate, image: Image, evidence: Evidence) -> Iterator[
         message = f"the smoke report was made under '{report.runtime}', not under '{evidence.runtime}'"
         yield Problem("gate-other-runtime", message, place, _AGAIN)
     if not evidence.contents.packages and not evidence.contents.database:
-        message = "its packages are unknown: the platform's RPM database path has no database"
+        message = "the image's packages are unknown: the platform's RPM database path has no database"
         hint = "build it with relbuild, and set 'rpm-database' in the platform if its rpm uses another path"
         yield Problem("gate-packages-unknown", message, place, hint)
     problems = report.problems

@@ -127,7 +127,7 @@ class _Search:
             if len(self.asked) >= MANIFEST_LIMIT:
                 raise VerificationError(
                     "repository-too-large",
-                    f"more than {MANIFEST_LIMIT} manifests",
+                    f"the repository has more than {MANIFEST_LIMIT} manifests",
                     place=self.repository.url,
                     hint="use the registry's own tools to remove a part of its tags",
                 )

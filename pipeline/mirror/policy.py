@@ -57,7 +57,9 @@ def broken(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
 
     size = image.config_descriptor.size + sum(layer.blob.size for layer in image.layers)
     if rule.size is not None and size > rule.size:
-        yield refuse("gate-size", f"it has {size} bytes, more than {rule.size}", "leave packages out, or raise 'size'")
+        yield refuse(
+            "gate-size", f"the image has {size} bytes, more than {rule.size}", "leave packages out, or raise 'size'"
+        )
     if rule.setuid is not None:
         allowed = rule.setuid
         extra = [
@@ -67,14 +69,18 @@ def broken(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
         ]
         if extra:
             hint = "clear the mode bits in the recipe, remove the files, or add them to 'setuid'"
-            yield refuse("gate-setuid", f"it has setuid or setgid programs that are not allowed: {_some(extra)}", hint)
+            yield refuse(
+                "gate-setuid", f"the image has setuid or setgid programs that are not allowed: {_some(extra)}", hint
+            )
     labels = dict(image.config.labels)
     missing = [name for name in rule.labels if not labels.get(name, "").strip()]
     if missing:
-        yield refuse("gate-labels", f"it lacks the labels {_some(missing)}", "add them to 'image.labels' in the recipe")
+        yield refuse(
+            "gate-labels", f"the image lacks the labels {_some(missing)}", "add them to 'image.labels' in the recipe"
+        )
     if (rule.licenses or rule.forbidden_packages) and not contents.packages:
         hint = "build it with relbuild, which writes an RPM database"
-        yield refuse("gate-package", "its packages are unknown", hint)
+        yield refuse("gate-package", "the image's packages are unknown", hint)
     if rule.licenses:
         others = [
             f"{package.nevra} ({package.license or 'none'})"
@@ -84,23 +90,27 @@ def broken(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
         ]
         if others:
             hint = "leave the packages out, or add their licences to 'licenses'"
-            yield refuse("gate-license", f"packages with a licence that is not allowed: {_some(others)}", hint)
+            yield refuse(
+                "gate-license", f"the image has packages with a licence that is not allowed: {_some(others)}", hint
+            )
     forbidden = [
         package.nevra
         for package in contents.packages
         if any(package_is(package.nevra, glob) for glob in rule.forbidden_packages)
     ]
     if forbidden:
-        yield refuse("gate-package", f"it has forbidden packages: {_some(forbidden)}", "leave these packages out")
+        yield refuse(
+            "gate-package", f"the image has forbidden packages: {_some(forbidden)}", "leave these packages out"
+        )
     runtime = tested.evidence.runtime
     if rule.runtimes and not any(fnmatchcase(runtime, glob) for glob in rule.runtimes):
         hint = f"test it under one of {', '.join(rule.runtimes)} (--runtime)"
-        yield refuse("gate-runtime", f"it was tested under {runtime}", hint)
+        yield refuse("gate-runtime", f"the image was tested under {runtime}", hint)
     loose = unenforced(rule.enforced_limits, tested.evidence.limits) if rule.enforced_limits else ()
     if loose:
         hint = "set the limits in the recipe, and test where they are enforced: as root, or with delegated control "
         hint += "groups (docs/sandbox.md)"
-        yield refuse("gate-limits", f"limits were not enforced when it was tested: {_some(loose)}", hint)
+        yield refuse("gate-limits", f"limits were not enforced in the image's test: {_some(loose)}", hint)
 
 
 def broken_by_all(rule: GateRule, tested: Sequence[TestedImage], current: Sequence[CurrentImage]) -> Iterator[Problem]:

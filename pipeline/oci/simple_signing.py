@@ -110,7 +110,7 @@ def join_signatures(present: Manifest, more: Manifest) -> Artifact:
     if not missing:
         return Artifact(present)
     if len(layers) + len(missing) > SIGNATURES_LIMIT:
-        raise VerificationError("signatures-too-many", f"more than {SIGNATURES_LIMIT} signatures of one image")
+        raise VerificationError("signatures-too-many", f"the image has more than {SIGNATURES_LIMIT} signatures")
     return _of_layers([*layers, *missing])
 
 

@@ -41,7 +41,7 @@ def validate(path: Path) -> tuple[Problem, ...]:
     try:
         _layout(found)
     except _Enough:
-        found.problems.append(Problem("too-many-problems", f"more than {PROBLEM_LIMIT}", str(path)))
+        found.problems.append(Problem("too-many-problems", f"more than {PROBLEM_LIMIT} problems", str(path)))
     except RelbuildError as error:
         found.problems.extend(error.problems)
     return tuple(found.problems)
@@ -101,9 +101,11 @@ def _layout(found: _Found) -> None:
         found.add("schema-version", "schemaVersion is not 2", "index.json")
     manifests = index.get("manifests").items()
     if not manifests:
-        found.add("no-image", "the index names no manifest", "index.json")
+        found.add("no-image", "the index lists no manifest", "index.json")
     if len(manifests) > MANIFEST_LIMIT:
-        found.add("too-many-images", f"{len(manifests)} manifests, more than {MANIFEST_LIMIT}", "index.json")
+        found.add(
+            "too-many-images", f"the index lists {len(manifests)} manifests, more than {MANIFEST_LIMIT}", "index.json"
+        )
     for item in manifests[:MANIFEST_LIMIT]:
         found.attempt(_manifest, found, item)
     folder = found.layout / "blobs" / "sha256"

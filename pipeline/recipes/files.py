@@ -133,7 +133,7 @@ def _check_keys(document: FileDocument, kind: FileKind, refuse: Callable[..., No
     elif document.mode is not None and (document.mode > 0o777 or not document.mode & 0o100):
         refuse(
             "mode-malformed",
-            f"mode '{document.mode:04o}' is applied to directories and programs of the archive, too",
+            f"mode '{document.mode:04o}' is not valid for an archive: it applies to its directories and programs",
             "write 0755 or 0750, for example; files that are not programs get it without x",
             "mode",
         )

@@ -54,7 +54,9 @@ def mount_overlay(
     """
     if len(lowers) > LAYERS:
         raise UsageError(
-            "too-many-layers", f"{len(lowers)} layers, more than {LAYERS}", hint="merge layers in the recipe"
+            "too-many-layers",
+            f"the image has {len(lowers)} layers, more than {LAYERS}",
+            hint="merge layers in the recipe",
         )
     skeleton = keeper.folder("skeleton", owner=base)
     for path in mount_points:

@@ -493,7 +493,7 @@ def _demand_own(path: Path) -> None:
     if not stat.S_ISDIR(found.st_mode):
         raise EnvironmentLacking(
             "store-not-own",
-            "a directory of the store is not a directory",
+            "this path in the store must be a directory",
             place=str(path),
             hint="remove it; to keep the store elsewhere, use --store",
         )

@@ -53,5 +53,5 @@ def load_certificates(context: ssl.SSLContext, folder: Path) -> None:
                 context.load_cert_chain(str(place), str(place.with_suffix(".key")))
     except OSError as error:
         raise EnvironmentLacking(
-            "certificates-unreadable", f"certificates for this registry cannot be read: {error}", place=str(place)
+            "certificates-unreadable", f"the registry's certificates cannot be read: {error}", place=str(place)
         ) from error
