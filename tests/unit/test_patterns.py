@@ -55,7 +55,7 @@ def test_what_cannot_be_decided_is_wrong(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(values, "find", undecided)
     for rule in (Rule(lacks="a"), Rule(matches="a")):
-        assert "cannot be judged: the pattern 'a' takes too long" in differs((rule,), "a", "stdout")
+        assert "cannot be matched: the pattern 'a' takes too long" in differs((rule,), "a", "stdout")
         assert differs((rule,), recorded((rule,), Said.of("a" * 100_000)).text, "stdout")
     assert final((Rule(lacks="a"),), "a")
 

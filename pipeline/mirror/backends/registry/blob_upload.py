@@ -100,7 +100,7 @@ class BlobUpload:
             except _Forgotten as gone:
                 self._location, self._offset = "", 0
                 if not left:
-                    raise refused(gone.answer, "keep an upload until it is whole", self._place) from None
+                    raise refused(gone.answer, "keep an upload until it is complete", self._place) from None
 
     # --- the session -----------------------------------------------------------------------------
 
