@@ -142,8 +142,9 @@ def command(
         parameters = [*map(_with_default, [*own.parameters.values()][1:]), *standard]
 
         @functools.wraps(function)
-        def run(store: Any = None, as_json: bool = False, progress: Look = Look.NONE, **given: Any) -> None:  # noqa: ANN401  typer gives each by its own type
-            perform(lambda around: function(around, **given), progress, as_json, store)
+        def run(**given: Any) -> None:  # noqa: ANN401  typer gives each by its own type
+            look, as_json = given.pop("progress", Look.NONE), given.pop("as_json", False)
+            perform(lambda around: function(around, **given), look, as_json, given.pop("store", None))
 
         vars(run)["__signature__"] = own.replace(parameters=parameters, return_annotation=None)
         run.__annotations__ = {one.name: one.annotation for one in parameters}
