@@ -104,7 +104,7 @@ class Surroundings:
             print(visible("\n".join(lines)))
 
 
-def group(name: str, *, help: str) -> None:
+def command_group(name: str, *, help: str) -> None:
     """Declare a group of commands; those in files `NAME_….py` are in it."""
     _GROUPS[name] = typer.Typer(help=help, no_args_is_help=True)
     app.add_typer(_GROUPS[name], name=name)

@@ -8,7 +8,7 @@ import os
 import sys
 
 from pipeline.cli.app import IN_A_NAMESPACE, app
-from pipeline.cli.commands import DEFAULT, command_of, load
+from pipeline.cli.commands import DEFAULT, command_of, import_commands
 from pipeline.cli.messages import report
 from pipeline.errors import EnvironmentLacking
 
@@ -29,7 +29,7 @@ def _load(arguments: list[str]) -> None:
     command = command_of(arguments)
     if command == DEFAULT and arguments[0] != DEFAULT:
         arguments.insert(0, DEFAULT)
-    load(command)
+    import_commands(command)
     if os.geteuid() != 0 and command in IN_A_NAMESPACE and "--help" not in arguments:
         # Here and not above: root needs none of it. What needs root says so itself, and what does not goes on.
         from pipeline.sandbox import rootless

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
-from pipeline.cli.commands import load
+from pipeline.cli.commands import import_commands
 from pipeline.mirror.protocol import is_auxiliary
 from tests.system.parcels import SmallProducts, small_products
 from tests.system.rpm_factory import Forge
@@ -80,7 +80,7 @@ class Keeper:
             )
             status, out, err = done.returncode, done.stdout, done.stderr
         else:
-            load(arguments[0])
+            import_commands(arguments[0])
             result = CliRunner().invoke(app, arguments, env=environment)
             status, out, err = result.exit_code, result.stdout, result.stderr
         assert "Traceback" not in err, err

@@ -16,7 +16,7 @@ import httpx
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
-from pipeline.cli.commands import load
+from pipeline.cli.commands import import_commands
 from pipeline.digest import Digest
 from pipeline.mirror.references import KINDS, fallback_tag, referrer_of, referrers_index
 from pipeline.model.artifact import Artifact, Manifest
@@ -208,7 +208,7 @@ def relbuild_at_once(
 ) -> subprocess.CompletedProcess[str]:
     """The same in this process: for the many that differ in what they are told and not in how they are started."""
     argv = [str(word) for word in words]
-    load(argv[0])
+    import_commands(argv[0])
     done = CliRunner().invoke(app, argv, env=_environment(folder, password))
     return subprocess.CompletedProcess(argv, done.exit_code, done.stdout, done.stderr)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import gc
-import importlib
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -16,7 +15,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pipeline.cli.app import IN_A_NAMESPACE, app
-from pipeline.cli.commands import command_of, load, modules, reads_repositories, words_of
+from pipeline.cli.commands import command_of, import_commands, modules, reads_repositories, words_of
+from pipeline.cli.main import run
 from tests.support.source import PIPELINE, ROOT, dotted, trees
 
 CLI = PIPELINE / "cli"
@@ -25,7 +25,7 @@ CLI = PIPELINE / "cli"
 @cache
 def commands() -> dict[tuple[str, ...], TyperCommand]:
     """All commands of the app by their words."""
-    load()
+    import_commands()
     return dict(_within((), typer.main.get_group(app)))
 
 
@@ -51,7 +51,7 @@ def test_every_file_declares_the_command_or_the_group_that_it_is_named_after() -
 
 def test_a_command_loads_its_own_file_alone() -> None:
     program = (
-        "import sys; from pipeline.cli.commands import load; load(sys.argv[1])\n"
+        "import sys; from pipeline.cli.commands import import_commands; import_commands(sys.argv[1])\n"
         "print(*(name.rpartition('.')[2] for name in sys.modules if name.startswith('pipeline.cli.commands.')))"
     )
     for words, loaded in (("version", "version"), ("store_du", "store_du store"), ("schema", "schema")):
@@ -129,13 +129,12 @@ def test_it_is_known_from_the_words_what_is_needed(words: str, command: str, rea
 
 
 def test_garbage_is_collected_again_when_a_command_begins(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = importlib.import_module("pipeline.cli.main")
     begun: list[bool] = []
     monkeypatch.setattr("sys.argv", ["relbuild", "version"])
-    monkeypatch.setattr(program, "app", lambda arguments: begun.append(gc.isenabled()))
+    monkeypatch.setattr(sys.modules[run.__module__], "app", lambda arguments: begun.append(gc.isenabled()))
     gc.disable()  # as `pipeline.cli.main` does before it loads anything
     try:
-        program.run()
+        run()
         assert begun == [True]
     finally:
         gc.enable()

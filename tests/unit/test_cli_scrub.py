@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
-from pipeline.cli.commands import load
+from pipeline.cli.commands import import_commands
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.store import Store
 from tests.unit import mirrored
@@ -27,7 +27,7 @@ def mirror(tmp_path: Path) -> DirectoryMirror:
 
 def scrub(tmp_path: Path, *more: str, store: str = "store") -> tuple[int, str, str]:
     command = ["scrub", f"dir:{tmp_path}/mirror", "--store", str(tmp_path / store), "--progress", "none", *more]
-    load("scrub")
+    import_commands("scrub")
     done = CliRunner().invoke(app, command)
     return done.exit_code, done.stdout, done.stderr
 

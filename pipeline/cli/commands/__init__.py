@@ -38,7 +38,7 @@ def command_of(arguments: Sequence[str]) -> str:
     return known.get(tuple(arguments[:2])) or known.get(tuple(arguments[:1])) or DEFAULT
 
 
-def load(command: str = "") -> None:
+def import_commands(command: str = "") -> None:
     """Import a command into the app, or all commands of a group; "": all that there are."""
     for module in modules():
         if not command or command in (module, words_of(module)[0]):

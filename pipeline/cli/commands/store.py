@@ -1,5 +1,5 @@
 """The `store` group of commands."""
 
-from pipeline.cli.app import group
+from pipeline.cli.app import command_group
 
-group("store", help="Look after the store.")
+command_group("store", help="Look after the store.")

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from pipeline.build import build
 from pipeline.cli.app import app
-from pipeline.cli.commands import load
+from pipeline.cli.commands import import_commands
 from pipeline.cli.commands.audit import audit_as_json, audit_as_lines
 from pipeline.gather import Order
 from pipeline.mirror.addresses import parse_address
@@ -229,7 +229,7 @@ def people(site: Site, reference: str, *words: str | Path) -> str:
 def output(site: Site, *words: str | Path) -> str:
     """What a command writes to standard output."""
     argv = [*map(str, words), "--store", str(site.keeper.store)]
-    load(argv[0])
+    import_commands(argv[0])
     result = CliRunner().invoke(app, argv, env={"HOME": str(site.keeper.folder)})
     assert result.exit_code == 0, result.stderr
     return result.stdout
