@@ -24,7 +24,7 @@ from typing import BinaryIO, NamedTuple
 
 from pipeline.errors import EnvironmentLacking
 
-HEADER_LIMIT = 16 << 20
+ARCHIVE_HEADER_LIMIT = 16 << 20
 """Bytes that are read for one entry's header: some pieces of a stream, because the last may begin with it. A header
 has names and attributes, of which Linux takes 4 KiB and 64 KiB; libarchive would keep up to 1 GiB of them in memory."""
 
@@ -189,7 +189,7 @@ class _Stream:
                     if self._header_left is not None:
                         self._header_left -= len(piece)
                         if self._header_left < 0:
-                            raise MalformedArchive(f"the headers of an entry exceed {HEADER_LIMIT >> 20} MiB")
+                            raise MalformedArchive(f"the headers of an entry exceed {ARCHIVE_HEADER_LIMIT >> 20} MiB")
                     self._piece = piece
                     self._start = ctypes.cast(ctypes.c_char_p(piece), ctypes.c_void_p).value or 0
                     where[0] = self._start
@@ -216,7 +216,7 @@ class _Stream:
         if self._left:
             self._called(library.read_data_skip, self._handle)
         before = _libc().uselocale(self._locale)
-        self._header_left = HEADER_LIMIT
+        self._header_left = ARCHIVE_HEADER_LIMIT
         try:
             status = self._called(library.read_next_header2, self._handle, entry)
         finally:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pipeline.urls import redacted
+from pipeline.urls import redact_urls
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Problem:
             text = getattr(self, name)
             if text and (":/" in text or not text.isascii()):
                 # Halves of surrogate pairs (file names that are no UTF-8, JSON's escapes) cannot be printed.
-                object.__setattr__(self, name, redacted(text).encode(errors="replace").decode())
+                object.__setattr__(self, name, redact_urls(text).encode(errors="replace").decode())
 
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place else ""

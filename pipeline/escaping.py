@@ -25,7 +25,7 @@ _SEQUENCE = re.compile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\
 """Escape sequences that colour a terminal or set its title (ECMA-48)."""
 
 
-def visible(text: str, *, lines: bool = True) -> str:
+def escape_invisible(text: str, *, lines: bool = True) -> str:
     """Escape the characters of a text that are not seen, on a terminal and in XML.
 
     What would move the cursor, change colours, turn or hide text is written out as an escape such as `\\x1b` or
@@ -37,16 +37,16 @@ def visible(text: str, *, lines: bool = True) -> str:
     return seen if lines else seen.replace("\n", "\\n")
 
 
-def message_lines(text: str) -> str:
+def escape_message(text: str) -> str:
     """Escape a message, and set off its lines after the first.
 
     It may quote foreign text of several lines: none of them is to pass for a line of relbuild's own, nor for a command
     to the CI that shows them.
     """
-    return visible(text.rstrip("\n")).replace("\n", "\n  | ")
+    return escape_invisible(text.rstrip("\n")).replace("\n", "\n  | ")
 
 
-def cleaned(text: str) -> str:
+def strip_invisible(text: str) -> str:
     """Remove from a text what no page shows and no XML may hold.
 
     That is terminal sequences, control characters, halves of surrogate pairs, marks that turn or hide text. Tab and

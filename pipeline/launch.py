@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.beneath import Escape, Given, escape_error
+from pipeline.beneath import GivenFolder, PathEscape, escape_error
 from pipeline.digest import identity
 from pipeline.errors import UsageError
-from pipeline.layers import read_contents, unpack
+from pipeline.layers import read_contents, unpack_to_store
 from pipeline.model.checks import CheckKind
 from pipeline.model.checks.listening_check import ListeningFacts
 from pipeline.model.evidence import Contents, Evidence
@@ -24,10 +24,24 @@ from pipeline.model.json_form import from_json, to_json
 from pipeline.model.limits import Limits
 from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import Check, Expectation, SmokePlan
-from pipeline.oci import adopt_layout
+from pipeline.oci import load_layout_image
 from pipeline.progress import Progress
-from pipeline.sandbox import Binding, Instance, Station, launch, open_network, publish_port
-from pipeline.smoke import Holding, draft_checks, plan_digest, read_report, report_json, smoke
+from pipeline.sandbox import (
+    BindMount,
+    Instance,
+    SandboxRegistry,
+    launch,
+    open_network,
+    publish_port,
+)
+from pipeline.smoke import (
+    FailureHold,
+    draft_checks,
+    plan_digest,
+    read_report,
+    report_json,
+    smoke,
+)
 from pipeline.store import Store
 
 FORMAT = 3
@@ -36,7 +50,7 @@ FORMAT = 3
 CONTENTS_FORMAT = 2
 """Raise it when the same image may come to other contents."""
 
-STOPPING = 10.0
+STOP_TIMEOUT = 10.0
 """Seconds that an instance gets to end after its stop signal when a person stops it, as `docker stop` gives."""
 
 SHELLS = ("/bin/bash", "/usr/bin/bash", "/bin/sh", "/usr/bin/sh")
@@ -49,7 +63,7 @@ _BUT_FILES = ("--net", "--pid", "--ipc", "--uts")
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class SmokeResult:
     """A verdict, whether it is from before, and where it is good what a publication can rest on."""
 
     report: SmokeReport
@@ -62,14 +76,14 @@ def run_tests(
     plan: SmokePlan,
     *,
     store: Store,
-    station: Station,
+    sandboxes: SandboxRegistry,
     progress: Progress,
     clock: Callable[[], float],
     again: bool = False,
     full: bool = False,
     folder: Path = Path(),
-    holding: Holding | None = None,
-) -> Tested:
+    holding: FailureHold | None = None,
+) -> SmokeResult:
     """Launch `image` under the limits of `plan` and ask its checks.
 
     Its neighbours are tested only if `full`.
@@ -80,8 +94,8 @@ def run_tests(
 
     Raises UsageError `upgrade-from-missing`, EnvironmentLacking.
     """
-    whole, plan = plan, plan_asked(plan, full=full)
-    checks, runtime = plan_digest(plan), str(station.runtime)
+    whole, plan = plan, plan_to_test(plan, full=full)
+    checks, runtime = plan_digest(plan), str(sandboxes.runtime)
     older = _older(plan, folder, store) if plan.upgrade_from else None
     name = identity(
         "smoke",
@@ -95,19 +109,21 @@ def run_tests(
     if known is not None and known.passed and known.image == image.digest:
         contents = _contents(image, store, progress)
         evidence = Evidence(image.digest, checks, runtime, plan == whole, known, contents)
-        return Tested(known, reused=True, evidence=evidence)
-    lowers = unpacked(image, store, progress)
-    before = (older, unpacked(older, store, progress)) if older else None
-    report = smoke(image, lowers, plan, station=station, progress=progress, clock=clock, older=before, holding=holding)
+        return SmokeResult(known, reused=True, evidence=evidence)
+    lowers = unpack_layers(image, store, progress)
+    before = (older, unpack_layers(older, store, progress)) if older else None
+    report = smoke(
+        image, lowers, plan, sandboxes=sandboxes, progress=progress, clock=clock, older=before, holding=holding
+    )
     if not report.passed:
-        return Tested(report, reused=False, evidence=None)
+        return SmokeResult(report, reused=False, evidence=None)
     store.remember(name, report_json(report))
     contents = _contents(image, store, progress)
     evidence = Evidence(image.digest, checks, runtime, plan == whole, report, contents)
-    return Tested(report, reused=False, evidence=evidence)
+    return SmokeResult(report, reused=False, evidence=evidence)
 
 
-def plan_asked(plan: SmokePlan, *, full: bool) -> SmokePlan:
+def plan_to_test(plan: SmokePlan, *, full: bool) -> SmokePlan:
     """Return the part of a recipe's plan that is to be tested: its neighbours only if `full`."""
     return plan if full else replace(plan, neighbours=None)
 
@@ -124,21 +140,21 @@ def _contents(image: Image, store: Store, progress: Progress) -> Contents:
     known = store.recall_as(name, lambda value: from_json(Contents, value))
     if known is not None:
         return replace(known, name=image.name)
-    contents = read_contents(image, unpacked(image, store, progress))
+    contents = read_contents(image, unpack_layers(image, store, progress))
     store.remember(name, to_json(contents))
     return contents
 
 
-def unpacked(image: Image, store: Store, progress: Progress) -> tuple[Path, ...]:
+def unpack_layers(image: Image, store: Store, progress: Progress) -> tuple[Path, ...]:
     """The unpacked layers of an image whose blobs are in the store, lowest first."""
-    return tuple(unpack(layer, store=store, progress=progress) for layer in image.layers)
+    return tuple(unpack_to_store(layer, store=store, progress=progress) for layer in image.layers)
 
 
 def _older(plan: SmokePlan, folder: Path, store: Store) -> Image:
     path = folder / plan.upgrade_from
     try:
-        there = Given(folder).has_folder(path)
-    except Escape as error:
+        there = GivenFolder(folder).has_folder(path)
+    except PathEscape as error:
         raise escape_error(error, "smoke.upgrade_from") from None
     if not there:
         raise UsageError(
@@ -146,10 +162,10 @@ def _older(plan: SmokePlan, folder: Path, store: Store) -> Image:
             f"the older image for the upgrade test was not found: '{path}'",
             hint="put an OCI layout of the older version there, or remove smoke.upgrade_from",
         )
-    return adopt_layout(path, store=store)
+    return load_layout_image(path, store=store)
 
 
-def plan_of(image: Image) -> SmokePlan:
+def default_smoke_plan(image: Image) -> SmokePlan:
     """Return a smoke plan for an image without a recipe.
 
     It asks what can be asked of any image: that it listens on its exposed ports and no other, and stops when it is
@@ -168,7 +184,7 @@ def plan_of(image: Image) -> SmokePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedPort:
     """A port of the container, published on the host's loopback.
 
     `host` is that of the first instance, the next one has the next; 0: any free one.
@@ -179,7 +195,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Mounted:
+class HostMount:
     """A file or folder of the host, mounted at `path` in the container.
 
     `named`: `source` is a volume's name in the store, one for each instance, kept from run to run.
@@ -192,7 +208,7 @@ class Mounted:
 
 
 @dataclass(frozen=True, slots=True)
-class RunOrder:
+class RunOptions:
     """The options with which a person wants an image launched.
 
     Without limits of their own, the recipe's hold.
@@ -200,13 +216,13 @@ class RunOrder:
 
     instances: int = 1
     limits: Limits = Limits()
-    publish: tuple[Published, ...] = ()
-    mounts: tuple[Mounted, ...] = ()
+    publish: tuple[PublishedPort, ...] = ()
+    mounts: tuple[HostMount, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ImageRun:
     """Instances that run for a person. `ports`: for each instance, (host, container)."""
 
     instances: tuple[Instance, ...]
@@ -220,7 +236,7 @@ class Run:
                 return instance.wait(timeout) is not None and all(not other.alive for other in self.instances)
         return True
 
-    def stop(self, within: float = STOPPING) -> None:
+    def stop(self, within: float = STOP_TIMEOUT) -> None:
         """Send all of them the image's stop signal, and kill what still runs after `within` seconds."""
         with ThreadPoolExecutor(max_workers=len(self.instances), thread_name_prefix="stop") as pool:
             list(pool.map(lambda instance: instance.stop(self.stop_signal, within), self.instances))
@@ -237,65 +253,65 @@ class Run:
 @contextlib.contextmanager
 def run_image(
     image: Image,
-    order: RunOrder,
+    options: RunOptions,
     *,
     store: Store,
-    station: Station,
+    sandboxes: SandboxRegistry,
     progress: Progress,
     follow: Callable[[str, bytes], None],
-) -> Iterator[Run]:
+) -> Iterator[ImageRun]:
     """Run instances of `image` for as long as the block lasts, in one network.
 
     They reach one another. `follow` gets what each prints, by its name, in a thread of its own. Raises SmokeError,
     UsageError, EnvironmentLacking.
     """
-    lowers = unpacked(image, store, progress)
+    lowers = unpack_layers(image, store, progress)
     with contextlib.ExitStack() as closing:
         network = closing.enter_context(open_network(talk=True))
         instances, ports = [], []
-        for number in range(order.instances):
+        for number in range(options.instances):
             name = f"{image.name}-{number + 1}"
             instance = closing.enter_context(
                 launch(
                     image.config,
                     lowers,
-                    order.limits,
-                    station=station,
+                    options.limits,
+                    sandboxes=sandboxes,
                     name=name,
                     network=network,
-                    environment=order.environment,
-                    bindings=[_binding(mount, number, store) for mount in order.mounts],
+                    environment=options.environment,
+                    bindings=[_binding(mount, number, store) for mount in options.mounts],
                     follow=_follower(name, follow),
                 )
             )
             instances.append(instance)
-            ports.append(tuple(_publish(port, instance, number, closing) for port in order.publish))
-        yield Run(tuple(instances), tuple(ports), image.config.stop_signal)
+            ports.append(tuple(_publish(port, instance, number, closing) for port in options.publish))
+        yield ImageRun(tuple(instances), tuple(ports), image.config.stop_signal)
 
 
 def _follower(name: str, follow: Callable[[str, bytes], None]) -> Callable[[bytes], None]:
     return lambda piece: follow(name, piece)
 
 
-def _publish(port: Published, instance: Instance, number: int, closing: contextlib.ExitStack) -> tuple[int, int]:
+def _publish(port: PublishedPort, instance: Instance, number: int, closing: contextlib.ExitStack) -> tuple[int, int]:
     wanted = port.host + number if port.host else 0
     return closing.enter_context(publish_port(instance, wanted, port.container)), port.container
 
 
-def _volume_folder(mount: Mounted, number: int, store: Store) -> Path:
+def _volume_folder(mount: HostMount, number: int, store: Store) -> Path:
     return store.volume(f"{mount.source}-{number + 1}")
 
 
-def _binding(mount: Mounted, number: int, store: Store) -> Binding:
+def _binding(mount: HostMount, number: int, store: Store) -> BindMount:
     if mount.named:
         # One that is new is filled when the image's root is there: all its layers, one over the other.
-        return Binding(_volume_folder(mount, number, store), mount.path, read_only=mount.read_only, begun=True)
+        return BindMount(_volume_folder(mount, number, store), mount.path, read_only=mount.read_only, begun=True)
     source = Path(mount.source).absolute()
     if not source.exists():
         raise UsageError(
             "file-missing", f"the bind mount source '{source}' for '{mount.path}' does not exist", hint="check the path"
         )
-    return Binding(source, mount.path, read_only=mount.read_only)
+    return BindMount(source, mount.path, read_only=mount.read_only)
 
 
 def shell_of(instance: Instance) -> str | None:
@@ -324,14 +340,14 @@ def enter_command(instance: Instance) -> tuple[str, ...]:
 # --- recorded --------------------------------------------------------------------------------------------
 
 
-def record(
-    image: Image, plan: SmokePlan, *, store: Store, station: Station, progress: Progress, settling: float
+def draft_smoke_checks(
+    image: Image, plan: SmokePlan, *, store: Store, sandboxes: SandboxRegistry, progress: Progress, settling: float
 ) -> str:
     """Draft `smoke` of a recipe from a running instance.
 
     The draft is made from what one instance shows when it is ready and has run `settling` seconds more. Raises
     SmokeError if the image does not start.
     """
-    lowers = unpacked(image, store, progress)
-    with launch(image.config, lowers, plan.limits, station=station, name=f"{image.name}-record") as instance:
+    lowers = unpack_layers(image, store, progress)
+    with launch(image.config, lowers, plan.limits, sandboxes=sandboxes, name=f"{image.name}-record") as instance:
         return draft_checks(instance, image, plan, settling=settling, pause=threading.Event().wait)

@@ -13,8 +13,8 @@ from functools import lru_cache
 
 from pipeline import limited
 
-MODULE = "pipeline.patterns"
-STEPS_HERE = 4_000_000
+_MODULE = "pipeline.patterns"
+UNLIMITED_STEPS = 4_000_000
 """Steps of a search that is done here, as many as take a tenth of a second."""
 
 _REPEATS = re.compile(r"[*+?{]")
@@ -27,22 +27,22 @@ class Undecided(Exception):
     """A search met a limit; the text says which."""
 
 
-def find(pattern: str, text: str) -> tuple[int, int] | None:
+def search_pattern(pattern: str, text: str) -> tuple[int, int] | None:
     """Find the first match of the pattern in the text: its beginning and end, None if none.
 
     `^` and `$` are ends of lines. Raises Undecided, and re.error for what is no pattern.
     """
-    if (len(text) + 1) ** (_repetitions(pattern) + 1) <= STEPS_HERE:
+    if (len(text) + 1) ** (_repetitions(pattern) + 1) <= UNLIMITED_STEPS:
         return _find(pattern, text)
     re.compile(pattern)
     try:
-        told = limited.call(MODULE, pattern, body=text.encode(errors="surrogatepass"))
-    except limited.Stopped as stopped:
+        told = limited.call_limited(_MODULE, pattern, body=text.encode(errors="surrogatepass"))
+    except limited.LimitMet as stopped:
         raise Undecided(f"the pattern '{pattern[:200]}' {stopped}") from None
     return (int(told[0]), int(told[1])) if isinstance(told, list) else None
 
 
-def serve(request: object, body: bytes, _: limited.Ask) -> object:
+def serve(request: object, body: bytes, _: limited.AskParent) -> object:
     """Search `body` for the pattern `request`. Runs in the child."""
     return _find(str(request), body.decode(errors="surrogatepass"))
 

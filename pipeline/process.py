@@ -65,7 +65,7 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {"PATH": SEARCH_PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", **(extra or {})}
 
 
-def find(program: str) -> Path | None:
+def find_program(program: str) -> Path | None:
     """Return the path of `program` (a name or an absolute path), or None."""
     if "/" in program:
         return Path(program) if os.access(program, os.X_OK) else None
@@ -138,7 +138,7 @@ def start(
     The caller waits for it and bounds it.
     """
     words = [str(word) for word in argv]
-    program = find(words[0])
+    program = find_program(words[0])
     if program is None:
         raise EnvironmentLacking(
             "program-missing",

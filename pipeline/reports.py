@@ -12,33 +12,33 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.atomic_folders import folder_draft, put_folder, sweep_folder_drafts
 from pipeline.digest import Digest, canonical_json, digest_json, identity
-from pipeline.drafts import draft_beside, put_folder, sweep_beside
 from pipeline.errors import PublicationRefused, RelbuildError, UsageError, VerificationError
 from pipeline.model.bill import Bill, BuildRecord
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_SEAL, Evidence, evidence_json
 from pipeline.model.image import Image
 from pipeline.model.package import Package
 from pipeline.model.report import SmokeReport
-from pipeline.oci.bill import BILL_LIMIT, bill_bytes, parse_bill
-from pipeline.oci.image import Reader
-from pipeline.oci.record import RECORD_LIMIT, parse_record, record_bytes
+from pipeline.oci.bill_json import BILL_LIMIT, bill_bytes, parse_bill
+from pipeline.oci.image_manifest import JsonReader
+from pipeline.oci.record_json import RECORD_LIMIT, parse_record, record_bytes
 from pipeline.oci.sbom import SbomForm, sbom_bytes, sbom_versions
-from pipeline.oci.sources import SourceFile
-from pipeline.smoke import junit
+from pipeline.oci.sources_artifact import SourceFile
+from pipeline.smoke import junit_report
 from pipeline.store import Store
 
-SOURCES = "sources.json"
+SOURCES_FILE = "sources.json"
 """The source packages that were fetched for an image, if they were."""
 
-SEALS = "seals.json"
+SEALS_FILE = "seals.json"
 """What the store says of the other documents in a report's folder."""
 
 SEALS_LIMIT = 64 << 10
 """Bytes of the seals: a few hundred."""
 
-BILL = "bill.json"
-RECORD = "materials.json"
+BILL_FILE = "bill.json"
+RECORD_FILE = "materials.json"
 
 SBOM_LIMIT = 256 << 20
 """Bytes of an SBOM: ten thousand packages come to about forty million."""
@@ -60,22 +60,22 @@ def write_report(
     the evidence. `value` is what `report.json` says, `documents` are (file name, content).
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    sweep_beside(folder)
-    with draft_beside(folder) as made:
+    sweep_folder_drafts(folder)
+    with folder_draft(folder) as made:
         made.chmod(0o755)
         (made / "report.json").write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
         for document, content in documents:
             (made / document).write_bytes(content)
         seal_documents(made, image.digest, documents, store)
         if report is not None:
-            (made / "junit.xml").write_bytes(junit(report, image.name))
+            (made / "junit.xml").write_bytes(junit_report(report, image.name))
             for instance in report.instances:
                 (made / f"{instance.name}.log").write_text(instance.log)
-        keep_evidence(made, evidence, store)
+        write_evidence(made, evidence, store)
         put_folder(made, folder)
 
 
-def keep_evidence(folder: Path, evidence: Evidence | None, store: Store) -> None:
+def write_evidence(folder: Path, evidence: Evidence | None, store: Store) -> None:
     """Write `evidence.json` and the store's seal on it (`evidence.seal`) in `folder`.
 
     Without evidence, remove both.
@@ -98,7 +98,7 @@ def report_documents(bill: Bill, record: BuildRecord, *, store: Store) -> tuple[
     SBOMs are recalled where the store has them.
     """
     sboms = tuple((form.file_name, _sbom(bill, form, store)) for form in SbomForm)
-    return ((BILL, bill_bytes(bill)), (RECORD, record_bytes(record)), *sboms)
+    return ((BILL_FILE, bill_bytes(bill)), (RECORD_FILE, record_bytes(record)), *sboms)
 
 
 def _sbom(bill: Bill, form: SbomForm, store: Store) -> bytes:
@@ -117,17 +117,17 @@ def seal_documents(folder: Path, image: Digest, documents: Sequence[tuple[str, b
     So none is published that was edited, or that is about another image.
     """
     seals = {name: store.seal(_named(name, image, data)) for name, data in documents}
-    (folder / SEALS).write_bytes(canonical_json(seals))
+    (folder / SEALS_FILE).write_bytes(canonical_json(seals))
 
 
-def refuse_edited(folder: Path, image: Digest, store: Store) -> None:
+def refuse_edited_report(folder: Path, image: Digest, store: Store) -> None:
     """Refuse documents in a report's folder that this store did not write of `image`.
 
     Raises UsageError `report-missing`, VerificationError `report-of-another-image`, PublicationRefused
     `gate-report-edited`.
     """
-    refuse_another(folder, image)
-    seals = Reader.parse(_read(folder / SEALS, SEALS_LIMIT), str(folder / SEALS))
+    refuse_other_image(folder, image)
+    seals = JsonReader.parse(_read(folder / SEALS_FILE, SEALS_LIMIT), str(folder / SEALS_FILE))
     for name in _sealed_in(folder):
         if not store.sealed(_named(name, image, _read(folder / name, SBOM_LIMIT)), seals.get(name).text("")):
             raise PublicationRefused(
@@ -138,28 +138,28 @@ def refuse_edited(folder: Path, image: Digest, store: Store) -> None:
             )
 
 
-def restate_checks(folder: Path, image: Digest, checks: Digest, store: Store) -> None:
+def update_recorded_checks(folder: Path, image: Digest, checks: Digest, store: Store) -> None:
     """Set the checks in the record of the report's folder of `image`.
 
     `image` was asked other checks than when it was built: the record says so from now on. A record that is missing or
     edited is left as it is, and publishing refuses it.
     """
     try:
-        refuse_edited(folder, image, store)
+        refuse_edited_report(folder, image, store)
         documents = {name: _read(folder / name, SBOM_LIMIT) for name in _sealed_in(folder)}
-        record = parse_record(documents[RECORD], RECORD)
+        record = parse_record(documents[RECORD_FILE], RECORD_FILE)
     except RelbuildError:
         return
     if record.checks != checks:
-        documents[RECORD] = record_bytes(replace(record, checks=checks))
-        (folder / RECORD).write_bytes(documents[RECORD])
+        documents[RECORD_FILE] = record_bytes(replace(record, checks=checks))
+        (folder / RECORD_FILE).write_bytes(documents[RECORD_FILE])
         seal_documents(folder, image, tuple(documents.items()), store)
 
 
 def _sealed_in(folder: Path) -> tuple[str, ...]:
     """Names of the documents in a report's folder that have a seal."""
-    sources = (SOURCES,) if (folder / SOURCES).exists() else ()
-    return (BILL, RECORD, *(form.file_name for form in SbomForm), *sources)
+    sources = (SOURCES_FILE,) if (folder / SOURCES_FILE).exists() else ()
+    return (BILL_FILE, RECORD_FILE, *(form.file_name for form in SbomForm), *sources)
 
 
 def _named(name: str, image: Digest, data: bytes) -> bytes:
@@ -180,15 +180,15 @@ def read_bill(folder: Path) -> Bill:
 
     Raises UsageError `report-missing`, VerificationError `bill-malformed`, `format-newer`.
     """
-    return parse_bill(_read(folder / BILL, BILL_LIMIT), BILL)
+    return parse_bill(_read(folder / BILL_FILE, BILL_LIMIT), BILL_FILE)
 
 
-def read_materials(folder: Path) -> BuildRecord:
+def read_build_record(folder: Path) -> BuildRecord:
     """Read the record of the build's inputs in its report's folder.
 
     Raises UsageError `report-missing`, VerificationError `record-malformed`, `format-newer`.
     """
-    return parse_record(_read(folder / RECORD, RECORD_LIMIT), RECORD)
+    return parse_record(_read(folder / RECORD_FILE, RECORD_LIMIT), RECORD_FILE)
 
 
 def sources_document(packages: Sequence[Package]) -> tuple[str, bytes]:
@@ -201,15 +201,15 @@ def sources_document(packages: Sequence[Package]) -> tuple[str, bytes]:
         }
         for one in packages
     ]
-    return SOURCES, canonical_json(told)
+    return SOURCES_FILE, canonical_json(told)
 
 
-def read_sources(folder: Path, store: Store) -> tuple[SourceFile, ...]:
+def read_source_files(folder: Path, store: Store) -> tuple[SourceFile, ...]:
     """Return the source packages of an image, which lie in the store.
 
     Raises UsageError `sources-missing`.
     """
-    if not (folder / SOURCES).exists():
+    if not (folder / SOURCES_FILE).exists():
         raise UsageError(
             "sources-missing",
             f"no source packages were fetched for the image of {folder}",
@@ -217,7 +217,7 @@ def read_sources(folder: Path, store: Store) -> tuple[SourceFile, ...]:
             hint="build it with --with-sources; unchanged layers are reused",
         )
     found = []
-    for one in Reader.parse(_read(folder / SOURCES, RECORD_LIMIT), SOURCES).items():
+    for one in JsonReader.parse(_read(folder / SOURCES_FILE, RECORD_LIMIT), SOURCES_FILE).items():
         digest = Digest(one.get("sha256").text())
         if not store.sound(digest):
             raise UsageError(
@@ -235,11 +235,11 @@ def read_sbom(folder: Path, form: SbomForm, image: Digest) -> bytes:
 
     Raises UsageError `report-missing`, VerificationError `report-of-another-image`.
     """
-    refuse_another(folder, image)
+    refuse_other_image(folder, image)
     return _read(folder / form.file_name, SBOM_LIMIT)
 
 
-def refuse_another(folder: Path, image: Digest) -> None:
+def refuse_other_image(folder: Path, image: Digest) -> None:
     """Refuse a report in a folder that is not about `image`.
 
     Raises VerificationError `report-of-another-image`.

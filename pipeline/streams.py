@@ -15,12 +15,12 @@ from typing import BinaryIO, TypeVar
 from pipeline.compression import READ_SIZE, START_SIZE, Buffered, codec_of, damages
 from pipeline.errors import VerificationError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-METADATA_LIMIT = 4 << 30
+METADATA_SIZE_LIMIT = 4 << 30
 """Bytes of decompressed repository metadata: ten times the largest file lists known."""
 
-LAYER_LIMIT = 256 << 30
+LAYER_SIZE_LIMIT = 256 << 30
 """Bytes of tar that a layer may hold when nobody says how many it should: far more than any image, far less
 than a disk filled by a bomb."""
 
@@ -49,24 +49,24 @@ def decompressed(file: BinaryIO, *, limit: int, name: str, workers: int = 0) -> 
         raise VerificationError("stream-damaged", f"{name} cannot be decompressed: {error}", place=name) from error
 
 
-def open_compressed(path: Path, *, limit: int = METADATA_LIMIT) -> BinaryIO:
+def open_compressed(path: Path, *, limit: int = METADATA_SIZE_LIMIT) -> BinaryIO:
     """Open the decompressed content of a file as a file.
 
     Closing it closes `path`. Errors as `decompressed`.
     """
     file = path.open("rb")
-    return io.BufferedReader(Pieces(decompressed(file, limit=limit, name=path.name), file.close), READ_SIZE)
+    return io.BufferedReader(IteratorFile(decompressed(file, limit=limit, name=path.name), file.close), READ_SIZE)
 
 
-def ahead(pieces: Iterator[T], *, depth: int = 4) -> Iterator[T]:
+def prefetch(pieces: Iterator[_T], *, depth: int = 4) -> Iterator[_T]:
     """Yield the items of `pieces`, made ahead by a thread.
 
     The thread is up to `depth` of them ahead; its error is raised here.
     """
-    waiting: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
+    waiting: queue.Queue[tuple[_T | None, BaseException | None]] = queue.Queue(depth)
     abandoned = threading.Event()
 
-    def put(item: T | None, error: BaseException | None) -> bool:
+    def put(item: _T | None, error: BaseException | None) -> bool:
         while not abandoned.is_set():
             try:
                 waiting.put((item, error), timeout=0.1)
@@ -99,7 +99,7 @@ def ahead(pieces: Iterator[T], *, depth: int = 4) -> Iterator[T]:
         worker.join()
 
 
-class Pieces(io.RawIOBase):
+class IteratorFile(io.RawIOBase):
     """Pieces, made when they are asked for, as a raw file. Closing it calls `at_end`."""
 
     def __init__(self, pieces: Iterator[bytes], at_end: Callable[[], object] | None = None) -> None:

@@ -65,7 +65,7 @@ _QUERY = re.compile(r"(?<=://)([^\s?#]*\?)([^\s#]*)")
 _PARAMETER = re.compile(r"([^&;=]+)=([^&;]*)")
 
 
-def redacted(text: str) -> str:
+def redact_urls(text: str) -> str:
     """Remove user, password and secret parameters from every URL in `text`.
 
     Of parameters that may be secret, the values are removed.
@@ -83,15 +83,15 @@ def _shown_parameter(found: re.Match[str]) -> str:
     return found[0] if found[1] in _HARMLESS else f"{found[1]}={HIDDEN}"
 
 
-def public(url: str) -> str:
+def public_url(url: str) -> str:
     """Return a URL as it may be published.
 
     It is without user and password, and without the values of parameters that may be secret.
     """
-    return redacted(_CREDENTIALS.sub("", url))
+    return redact_urls(_CREDENTIALS.sub("", url))
 
 
-def shown(url: str, limit: int = 200) -> str:
+def shown_url(url: str, limit: int = 200) -> str:
     """Return one URL for a message: without secrets and on one line.
 
     It may also be what was given for a URL. At most `limit` characters are shown.
@@ -99,7 +99,7 @@ def shown(url: str, limit: int = 200) -> str:
     scheme, separator, rest = url.partition("://")
     if separator and (at := re.search(r"^.*@(?!sha256:)", rest, re.DOTALL)) and "@" in rest.split("/")[0]:
         rest = f"{HIDDEN}@{rest[at.end() :]}"
-    text = redacted(f"{scheme}{separator}{rest}")
+    text = redact_urls(f"{scheme}{separator}{rest}")
     return "".join(sign if sign.isprintable() else "?" for sign in text[:limit])
 
 
@@ -148,7 +148,7 @@ def parse_url(text: str) -> Url | None:
     return Url(parts.scheme, host, port, parts.path, parts.query, userinfo)
 
 
-def is_asked(text: str) -> bool:
+def is_http_url(text: str) -> bool:
     """Return whether a text is a URL that can be asked over HTTP."""
     url = parse_url(text)
     return url is not None and url.scheme in DEFAULT_PORTS and bool(url.host)

@@ -21,14 +21,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from pipeline.nightly.cluster import DaskCrew
-from pipeline.nightly.crew import Needs
+from pipeline.nightly.dask_executor import DaskExecutor
+from pipeline.nightly.executor import Requirements
 from pipeline.oci import generate_key
 from pipeline.progress import QUIET
-from tests.system import errands
-from tests.system.errands import Parcel
+from tests.system import cluster_tasks
+from tests.system.cluster_tasks import ProductTask
 from tests.system.machines import Machines, machines
-from tests.system.parcels import small_products
+from tests.system.product_builds import small_products
 from tests.system.rpm_factory import forge
 
 WORKERS = 4
@@ -74,16 +74,16 @@ class Catalogue:
 
     def make(self, prefix: str, count: int) -> tuple[float, set[str]]:
         """Seconds that `count` products took, and who made them."""
-        crew = DaskCrew.join(self.net.address, QUIET, plain=True)
+        crew = DaskExecutor.join(self.net.address, QUIET, plain=True)
         waiting = [f"{prefix}-{number}" for number in range(count)]
         under_way, workers, began = 0, set(), time.monotonic()
         while waiting or under_way:
             while waiting and under_way < crew.size:
                 name = waiting.pop()
-                parcel = Parcel(name, self.shop, f"dir:{self.folder}/{prefix}", self.key, self.folder)
-                crew.start(name, errands.deliver, parcel, Needs("x86_64"))
+                parcel = ProductTask(name, self.shop, f"dir:{self.folder}/{prefix}", self.key, self.folder)
+                crew.start(name, cluster_tasks.build_and_publish, parcel, Requirements("x86_64"))
                 under_way += 1
-            ended = crew.next_ended()
+            ended = crew.next_result()
             under_way -= 1
             assert not ended.lost, ended.lost
             workers.add(ended.worker)

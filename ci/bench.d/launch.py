@@ -23,8 +23,8 @@ import time
 from pathlib import Path
 
 from pipeline.build import build
-from pipeline.gather import Order, Workshop
-from pipeline.launch import unpacked
+from pipeline.launch import unpack_layers
+from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
 from pipeline.sandbox import launch
 from pipeline.store import Store
@@ -116,20 +116,20 @@ def main() -> None:
         folder = Path(name)
         shutil.copytree(ROOT / "recipes", folder / "recipes", ignore=shutil.ignore_patterns("*.lock"))
         shutil.copytree(ROOT / "templates", folder / "templates")
-        workshop = Workshop(Store.open(folder / "store"), QUIET, dict(os.environ), time.time)
+        build_env = BuildEnvironment(Store.open(folder / "store"), QUIET, dict(os.environ), time.time)
         recipes = folder / "recipes"
         built = build(
-            Order(recipes / "nginx.yaml", recipes / "repositories.yaml", smoke=False, output=folder / "output"),
-            workshop,
+            BuildOptions(recipes / "nginx.yaml", recipes / "repositories.yaml", smoke=False, output=folder / "output"),
+            build_env,
         )
-        lowers = unpacked(built.image, workshop.store, QUIET)
-        station = workshop.station()
+        lowers = unpack_layers(built.image, build_env.store, QUIET)
+        sandboxes = build_env.sandboxes()
         bundle = make_bundle(built.layout, built.image.reference, folder / "bundle")
         for turn in range(options.runs + 1):
             seconds = plain(bundle, turn)
             begun = time.monotonic()
             with launch(
-                built.image.config, lowers, built.locked.recipe.smoke.limits, station=station, name="bench"
+                built.image.config, lowers, built.locked.recipe.smoke.limits, sandboxes=sandboxes, name="bench"
             ) as instance:
                 while True:
                     try:

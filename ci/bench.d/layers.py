@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.compression import PIECE, gzip_member
-from pipeline.layers.tar import read_tar
+from pipeline.layers.tar_format import read_tar
 from pipeline.streams import decompressed
 
 ROOT = Path(__file__).parents[2]

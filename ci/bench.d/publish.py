@@ -21,12 +21,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.build import Built, build
-from pipeline.gather import Order, Workshop
+from pipeline.build import BuildResult, build
+from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
 from pipeline.store import Store
-from tests.system.counting import counted_registry, stored
-from tests.unit.signed import PRIVATE
+from tests.system.counting_proxy import counted_registry, stored
+from tests.unit.signing_examples import PRIVATE
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,14 +78,14 @@ class Bench:
     """What is published, and from where."""
 
     folder: Path
-    built: Built
-    workshop: Workshop
+    built: BuildResult
+    build_env: BuildEnvironment
     figures: Figures = field(default_factory=Figures)
 
     def relbuild(self, to: str) -> None:
         run(
             sys.executable, "-m", "pipeline", "publish", self.built.layout, "--to", to, "--key", self.folder / "key",
-            "--store", self.workshop.store.root, "--progress", "none",
+            "--store", self.build_env.store.root, "--progress", "none",
         )  # fmt: skip
 
     def skopeo(self, target: str) -> None:
@@ -138,13 +138,15 @@ def main() -> None:
         shutil.copytree(ROOT / "templates", folder / "templates")
         (folder / "key").write_bytes(PRIVATE)
         (folder / "key").chmod(0o600)
-        workshop = Workshop(Store.open(folder / "store"), QUIET, dict(os.environ), time.time)
+        build_env = BuildEnvironment(Store.open(folder / "store"), QUIET, dict(os.environ), time.time)
         recipes = folder / "recipes"
-        order = Order(recipes / f"{options.product}.yaml", recipes / "repositories.yaml", output=folder / "output")
-        built = build(order, workshop)
+        order = BuildOptions(
+            recipes / f"{options.product}.yaml", recipes / "repositories.yaml", output=folder / "output"
+        )
+        built = build(order, build_env)
         if built.report is None or not built.report.passed:
             sys.exit(f"{options.product} did not pass its tests: {built.report and built.report.problems}")
-        bench = Bench(folder, built, workshop)
+        bench = Bench(folder, built, build_env)
         image = built.image
         own = sum(layer.blob.size for layer in image.layers) + len(image.config_bytes) + len(image.manifest_bytes)
         for turn in range(options.runs + 1):

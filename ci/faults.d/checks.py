@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.oci import validate
+from pipeline.oci import validate_layout
 
 _MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json")
 _OLD = 2 * 86_400
@@ -21,7 +21,7 @@ def torn(work: Path) -> Iterator[str]:
     output = work / "output"
     for layout in sorted(output.iterdir()) if output.is_dir() else []:
         if (layout / "oci-layout").exists() and not layout.name.startswith("."):
-            yield from (f"layout {layout.name}: {problem}" for problem in validate(layout))
+            yield from (f"layout {layout.name}: {problem}" for problem in validate_layout(layout))
     for lock in sorted((work / "recipes").glob("*.lock")):
         text = lock.read_text(errors="replace")
         if not text.endswith("\n") or "\0" in text or len(text) < 100:

@@ -22,14 +22,14 @@ import typer.main
 from plan import Fault, Plan
 
 import pipeline
-from pipeline.cli.app import Surroundings, app
-from pipeline.cli.main import run
+from pipeline.cli.app import CommandContext, app
+from pipeline.cli.main import run_command_line
 from pipeline.cli.signals import end_at_once
 from pipeline.cli.standard_streams import open_streams
 from pipeline.mirror.backends.registry import registry_repository
-from pipeline.oci import generate_key, sealing
-from pipeline.store import keys as store_keys
-from pipeline.transfer.patience import Pace
+from pipeline.oci import generate_key, private_key
+from pipeline.store import seal_key as store_keys
+from pipeline.transfer.retry import SharedPause
 
 PASSWORD = "of the faults"
 _SECONDS = 180.0
@@ -117,7 +117,7 @@ def _child(words: list[str], work: Path, scratch: Path, begin: int, at: float) -
         end_at_once()
         open_streams()
         sys.argv = ["relbuild", *words]
-        run()
+        run_command_line()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     finally:
@@ -166,16 +166,16 @@ def _fork_instead(_: object, words: list[str | bytes], kept: tuple[int, ...]) ->
 def _be_the_same_each_time(at: float) -> None:
     """Give each run the same clock and the store's own key the same bytes, so that what two of them leave is the same.
     Processes that Python starts for it have what is loaded here."""
-    Surroundings.clock = property(lambda _: functools.partial(float, at))
-    registry_repository.LONGEST_PAUSE = 0.0  # for other publishers, of whom there are none
-    Pace.sleep = lambda pace, _: pace.wait()  # before a request is made again
+    CommandContext.clock = property(lambda _: functools.partial(float, at))
+    registry_repository.LISTING_PAUSE_MOST = 0.0  # for other publishers, of whom there are none
+    SharedPause.sleep = lambda pace, _: pace.wait()  # before a request is made again
     multiprocessing.util.spawnv_passfds = _fork_instead
     store_keys.secrets = SimpleNamespace(token_bytes=bytes)
 
 
 def keys(name: Path) -> None:
     """Make a pair of keys at `name`, whose password is cheap to try: what it costs is not what is asked about here."""
-    with patch.object(sealing, "SCRYPT_N", 2):
+    with patch.object(private_key, "SCRYPT_N", 2):
         private, public = generate_key(PASSWORD.encode())
     for suffix, data in ((".key", private), (".pub", public)):
         name.with_suffix(suffix).write_bytes(data)

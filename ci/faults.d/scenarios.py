@@ -17,7 +17,7 @@ from checks import tags
 from products import recipe, repository
 from runs import Ran, keys, relbuild
 
-from tests.system.peers import docker_registry
+from tests.system.foreign_programs import docker_registry
 from tests.system.rpm_factory import forge
 
 _RULES = """

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.store.envelopes import Sealer
-from pipeline.store.keys import read_key
-from pipeline.store.trees import look
+from pipeline.store.seal_key import read_key
+from pipeline.store.sealed_envelopes import Sealer
+from pipeline.store.tree_seals import tree_metadata_digest
 
 DRAFTS = re.compile(r"(store/tmp|store/users|store/sandbox/live|mirror/\.incoming)/|(output|recipes)/\.")
 """Where work in flight stands; the part after it is a name of its own."""
@@ -132,7 +132,7 @@ class _Reader:
         with contextlib.suppress(ValueError, OSError):
             value = json.loads(sealed)
             if path.name == "seal":
-                value["look"] = value["look"] == look(path.parent / "root")
+                value["look"] = value["look"] == tree_metadata_digest(path.parent / "root")
             return b"sealed " + json.dumps(self._plain(value)).encode()
         return data
 

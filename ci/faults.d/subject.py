@@ -16,7 +16,12 @@ from runs import Injected, Ran, reap, relbuild
 from scenarios import Place, Scenario, again, command
 from states import Known, state_of
 
-from tests.system.leftovers import Snapshot, left_since, marks_of, snapshot
+from tests.system.leftover_check import (
+    Snapshot,
+    left_since,
+    marks_of,
+    snapshot,
+)
 
 _ENDING, _LOOK = 20.0, 0.02
 """Seconds that what a killed relbuild has started gets to end, and between two looks at it."""

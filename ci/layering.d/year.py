@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pipeline.resolve.blocks import Resident, layer_block
+from pipeline.resolve.auto_layers import BlockPackage, assign_auto_layers
 from pipeline.resolve.grouping import LAYER_OVERHEAD
 
 NIGHTS = 365
@@ -214,7 +214,7 @@ def auto(at_most: int, *, below: int = 0, moving: bool = True) -> Planner:
                     inside = [one for one in everyone if below and (one.key in product.base) == bool(names)]
                     residents = inside if below else everyone
                     if most:
-                        placed |= layer_block(block, residents, most, former.get(block))
+                        placed |= assign_auto_layers(block, residents, most, former.get(block))
                         former[block] = {one.name: (placed[one.key], one.content) for one in residents}
             layers: dict[str, set[tuple[str, int]]] = {}
             for ware in product.packages:
@@ -224,10 +224,12 @@ def auto(at_most: int, *, below: int = 0, moving: bool = True) -> Planner:
     return plan
 
 
-def _resident(ware: Ware, year: Year, night: int, version: int) -> Resident:
+def _resident(ware: Ware, year: Year, night: int, version: int) -> BlockPackage:
     in_year = [year.start + one for one in year.nights[ware.source] if one <= night]
     days = (*year.past[ware.source], *in_year)[-CHANGELOG_ENTRIES:]
-    return Resident(ware.name, ware.name, ware.source, ware.size, f"{ware.name} {version}", days, year.start + night)
+    return BlockPackage(
+        ware.name, ware.name, ware.source, ware.size, f"{ware.name} {version}", days, year.start + night
+    )
 
 
 def layer_size(layer: Layer) -> int:

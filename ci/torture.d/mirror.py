@@ -19,7 +19,7 @@ from tests.system.abreast.test_mirror_life import (
     served,
     whole_by_every_tag,
 )
-from tests.system.parcels import small_products
+from tests.system.product_builds import small_products
 from tests.system.rpm_factory import forge
 
 PUBLISHERS = 2
@@ -31,7 +31,7 @@ def mirror(folder: Path, count: int, seed: int) -> tuple[int, str]:
     with forge(folder) as made:
         products = small_products(folder / "products", made)
     images = [products.build(f"1.{number}", note="x" * number) for number in range(IMAGES)]
-    with served("directory", folder / "site", products.workshop) as site:
+    with served("directory", folder / "site", products.build_env) as site:
         life = lived(site, images, count, seed, folder, publishers=PUBLISHERS)
         lost = [*life.wrong, *(line for one in life.found for line in one.incomplete), *_problems(site)]
     print(*lost, sep="\n", end="\n" if lost else "")

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import rounds
 
-from pipeline.oci import validate
-from tests.system.parcels import RECIPE, small_products
+from pipeline.oci import validate_layout
+from tests.system.product_builds import RECIPE, small_products
 from tests.system.rpm_factory import forge
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def store(folder: Path, count: int, seed: int) -> tuple[int, str]:
         for name in names:
             again = _start(work, "build", f"{name}.yaml", "--no-smoke")
             said = again.communicate(timeout=_SECONDS)[1].decode(errors="replace")
-            problems = validate(work / "output" / name)
+            problems = validate_layout(work / "output" / name)
             if again.returncode != 0 or problems:
                 losses.append(f"round {number}: {name} again: {again.returncode} {problems} {said[-600:]}")
         checked = _start(work, "store", "fsck")

@@ -20,15 +20,15 @@ from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
 from pipeline.sandbox import (
     BuildLimits,
-    Station,
+    SandboxRegistry,
     build_session,
-    check_environment,
+    check_host,
     find_runtime,
     launch,
-    open_station,
+    open_sandbox_registry,
     rootless,
 )
-from pipeline.sandbox.cgroups import groups_named, locate
+from pipeline.sandbox.cgroups import list_cgroups, mounted_hierarchies
 
 PLACE = Path("/lab/store")
 LIMITS = Limits(milli_cpus=500, memory=64 << 20, pids=30, open_files=100, tmpfs=3 << 20, bandwidth=10**7, io_weight=200)
@@ -54,19 +54,19 @@ def tree() -> Path:
 
 def main() -> dict[str, object]:
     root = tree()
-    hierarchies = locate()
-    station = open_station(PLACE / "sandbox", find_runtime())
+    hierarchies = mounted_hierarchies()
+    sandboxes = open_sandbox_registry(PLACE / "sandbox", find_runtime())
     said: dict[str, object] = {
         "kernel": platform.release(),
-        "runtime": str(station.runtime),
+        "runtime": str(sandboxes.runtime),
         "cgroup_version": hierarchies.version,
         "controllers": Path("/sys/fs/cgroup/cgroup.controllers").read_text().split(),
-        "doctor": {finding.name: [finding.ok, finding.detail] for finding in check_environment(PLACE)},
+        "doctor": {finding.name: [finding.ok, finding.detail] for finding in check_host(PLACE)},
     }
 
-    with launch(image("sleep 1000"), [root], LIMITS, station=station, name="limits") as instance:
+    with launch(image("sleep 1000"), [root], LIMITS, sandboxes=sandboxes, name="limits") as instance:
         said["readings"] = [dataclasses.asdict(reading) for reading in instance.readings()]
-        folder = next(Path("/sys/fs/cgroup").glob(f"**/{instance.berth.name}"))
+        folder = next(Path("/sys/fs/cgroup").glob(f"**/{instance.slot.name}"))
         said["files"] = {
             name: (folder / name).read_text().strip()
             for name in ("cpu.max", "memory.max", "memory.swap.max", "pids.max", "io.max")
@@ -75,20 +75,20 @@ def main() -> dict[str, object]:
         said["execute"] = instance.execute(["/bin/echo", "answer"], timeout=60).stdout.decode()
         said["connect_refused"] = _refused(lambda: instance.connect(80, timeout=10))
 
-    with launch(image("head -c 200m /dev/zero | tail"), [root], LIMITS, station=station, name="memory") as instance:
+    with launch(image("head -c 200m /dev/zero | tail"), [root], LIMITS, sandboxes=sandboxes, name="memory") as instance:
         code = instance.wait(90)
         said["memory_bomb"] = {"exit_code": code, **dataclasses.asdict(instance.usage())}
 
     forks = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); sleep 100 & done; echo all"
-    with launch(image(forks), [root], LIMITS, station=station, name="forks") as instance:
+    with launch(image(forks), [root], LIMITS, sandboxes=sandboxes, name="forks") as instance:
         instance.wait(5)
         said["fork_bomb"] = {
-            "processes": len(instance.berth.group.processes()),
+            "processes": len(instance.slot.group.processes()),
             "log": instance.log.decode()[-200:],
             **dataclasses.asdict(instance.usage()),
         }
 
-    with launch(image("while :; do :; done"), [root], LIMITS, station=station, name="spin") as instance:
+    with launch(image("while :; do :; done"), [root], LIMITS, sandboxes=sandboxes, name="spin") as instance:
         begun, before = time.monotonic(), instance.usage().cpu_time or 0
         instance.wait(10)
         after, took = instance.usage(), time.monotonic() - begun
@@ -97,7 +97,7 @@ def main() -> dict[str, object]:
             **dataclasses.asdict(after),
         }
 
-    with build_session([root], station=station, limits=BuildLimits(memory=48 << 20)) as session:
+    with build_session([root], sandboxes=sandboxes, limits=BuildLimits(memory=48 << 20)) as session:
         outcome = session.run(["/bin/sh", "-c", "echo built; cat /proc/self/status"], timeout=120)
         found = re.search(rb"^Seccomp:\s*(\d)", outcome.stdout, re.MULTILINE)
         said["build_session"] = {
@@ -108,23 +108,23 @@ def main() -> dict[str, object]:
             ).out_of_memory,
         }
 
-    said["throughput"] = throughput(root, station)
-    said["probes"] = probes(root, station)
+    said["throughput"] = throughput(root, sandboxes)
+    said["probes"] = probes(root, sandboxes)
     said["crun"] = with_crun(root)
     said["rootless"] = rootless_act(root)
-    said["left_groups"] = list(groups_named(hierarchies, station.mark))
-    said["left_files"] = [path.name for path in (station.state / "live").iterdir()]
+    said["left_groups"] = list(list_cgroups(hierarchies, sandboxes.mark))
+    said["left_files"] = [path.name for path in (sandboxes.state / "live").iterdir()]
     return said
 
 
-def throughput(root: Path, station: Station) -> dict[str, object]:
+def throughput(root: Path, sandboxes: SandboxRegistry) -> dict[str, object]:
     """Bytes per second to and from a volume: direct, synced, and written back by the kernel in its own time."""
     limits = Limits(volume=64 << 20, io_bandwidth=2 << 20)
     with_volume = dataclasses.replace(image("sleep 1000"), volumes=("/data",))
     said: dict[str, object] = {}
-    with launch(with_volume, [root], limits, station=station, name="flow") as instance:
+    with launch(with_volume, [root], limits, sandboxes=sandboxes, name="flow") as instance:
         said["readings"] = [dataclasses.asdict(reading) for reading in instance.readings()]
-        device = instance.places.devices()[0]
+        device = instance.file_systems.devices()[0]
         counted = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
         for name, words in {
             "direct_write": ("if=/dev/zero", "of=/data/a", "oflag=direct"),
@@ -137,13 +137,13 @@ def throughput(root: Path, station: Station) -> dict[str, object]:
             said[name] = round((8 << 20) / max(0.1, done.took - entering)) if done.ok else done.stderr.decode()
         instance.execute(["/bin/dd", "bs=1M", "count=8", "if=/dev/zero", "of=/data/c"], timeout=60)
         begun, before = time.monotonic(), int(counted.read_text().split()[6])
-        ctypes.CDLL(None).syncfs(instance.places.handles["/data"])
+        ctypes.CDLL(None).syncfs(instance.file_systems.handles["/data"])
         took = time.monotonic() - begun
         said["written_back"] = round((int(counted.read_text().split()[6]) - before) * 512 / took)
     return said
 
 
-def probes(root: Path, station: Station) -> dict[str, str]:
+def probes(root: Path, sandboxes: SandboxRegistry) -> dict[str, str]:
     """tests/system/isolation on this kernel, which has modules, kexec and sysrq."""
     victim = process.start(["/lab/probes", "victim", "/lab/inside.py"], stdin=process.PIPE, stdout=process.PIPE)
     assert victim.stdin is not None
@@ -152,9 +152,9 @@ def probes(root: Path, station: Station) -> dict[str, str]:
     words = ["all", "marker=/lab/inside.py", "trial=/tmp/trial", *told]
     control = process.run(["/lab/probes", "control", *words], timeout=120).stdout.decode()
     command = ["/bin/probes", "contained", *words]
-    with launch(image("sleep 1000"), [root], Limits(), station=station, name="probes") as instance:
+    with launch(image("sleep 1000"), [root], Limits(), sandboxes=sandboxes, name="probes") as instance:
         contained = instance.execute(command, timeout=120).stdout.decode()
-    with build_session([root], station=station) as session:
+    with build_session([root], sandboxes=sandboxes) as session:
         built = session.run(command, timeout=120).stdout.decode()
     victim.stdin.close()
     victim.wait()
@@ -163,15 +163,15 @@ def probes(root: Path, station: Station) -> dict[str, str]:
 
 def with_crun(root: Path) -> dict[str, object]:
     """The other runtime, which takes no hybrid hierarchies."""
-    station = open_station(PLACE / "crun", find_runtime("crun"))
-    with launch(image("sleep 1000"), [root], LIMITS, station=station, name="crun") as instance:
+    sandboxes = open_sandbox_registry(PLACE / "crun", find_runtime("crun"))
+    with launch(image("sleep 1000"), [root], LIMITS, sandboxes=sandboxes, name="crun") as instance:
         said: dict[str, object] = {
-            "runtime": str(station.runtime),
+            "runtime": str(sandboxes.runtime),
             "readings": [dataclasses.asdict(reading) for reading in instance.readings()],
             "execute": instance.execute(["/bin/echo", "answer"], timeout=60).stdout.decode(),
             "status": instance.execute(["/bin/cat", "/proc/self/status"], timeout=60).stdout.decode(),
         }
-    with build_session([root], station=station) as session:
+    with build_session([root], sandboxes=sandboxes) as session:
         said["built"] = session.run(["/bin/echo", "built"], timeout=60).stdout.decode()
     return said
 
@@ -207,16 +207,16 @@ def rootless_act(root: Path) -> object:
 
 
 def rootless_main(home: Path) -> dict[str, object]:
-    rootless.enter()
-    station = open_station(home / "sandbox", find_runtime())
-    said: dict[str, object] = {"prefix": station.hierarchies.prefix, "version": station.hierarchies.version}
-    with launch(image("sleep 1000"), [home / "root"], LIMITS, station=station, name="mine") as instance:
+    rootless.enter_user_namespace()
+    sandboxes = open_sandbox_registry(home / "sandbox", find_runtime())
+    said: dict[str, object] = {"prefix": sandboxes.hierarchies.prefix, "version": sandboxes.hierarchies.version}
+    with launch(image("sleep 1000"), [home / "root"], LIMITS, sandboxes=sandboxes, name="mine") as instance:
         said["readings"] = [dataclasses.asdict(reading) for reading in instance.readings()]
         said["execute"] = instance.execute(["/bin/echo", "answer"], timeout=60).stdout.decode()
     bomb = "head -c 200m /dev/zero | tail"
-    with launch(image(bomb), [home / "root"], LIMITS, station=station, name="memory") as instance:
+    with launch(image(bomb), [home / "root"], LIMITS, sandboxes=sandboxes, name="memory") as instance:
         said["memory_bomb"] = {"exit_code": instance.wait(90), **dataclasses.asdict(instance.usage())}
-    said["left"] = list(groups_named(station.hierarchies, station.mark))
+    said["left"] = list(list_cgroups(sandboxes.hierarchies, sandboxes.mark))
     return said
 
 

@@ -9,16 +9,27 @@ Only regular files (or, where asked for, folders) are opened, without waiting: a
 Every error is an OSError with its file's path, so that callers turn them into errors of their own as they do others.
 """
 
-from pipeline.beneath.errors import Escape, LinkRefused, NotRegular, TooLarge, escape_error
-from pipeline.beneath.folder import Folder, Given, open_file, read_file
-from pipeline.beneath.resolve import kernel_resolves
+from pipeline.beneath.folder import (
+    Folder,
+    GivenFolder,
+    open_file,
+    read_file,
+)
+from pipeline.beneath.open_errors import (
+    LinkRefused,
+    NotRegular,
+    PathEscape,
+    TooLarge,
+    escape_error,
+)
+from pipeline.beneath.path_resolution import kernel_resolves
 
 __all__ = [
-    "Escape",
     "Folder",
-    "Given",
+    "GivenFolder",
     "LinkRefused",
     "NotRegular",
+    "PathEscape",
     "TooLarge",
     "escape_error",
     "kernel_resolves",

@@ -10,8 +10,13 @@ from io import BufferedReader
 from pathlib import Path, PurePath
 from typing import Final
 
-from pipeline.beneath.errors import Escape, LinkRefused, NotRegular, TooLarge
-from pipeline.beneath.resolve import LOOK, open_below
+from pipeline.beneath.open_errors import (
+    LinkRefused,
+    NotRegular,
+    PathEscape,
+    TooLarge,
+)
+from pipeline.beneath.path_resolution import PATH_FLAGS, open_below
 
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -40,10 +45,10 @@ class Folder:
         …
         """
         *above, last = _plain_parts(self.path, os.fspath(name))
-        here = os.open(self.path, LOOK | os.O_DIRECTORY)
+        here = os.open(self.path, PATH_FLAGS | os.O_DIRECTORY)
         try:
             for part in above:
-                inner = _open_unlinked(here, part, LOOK, self.path / name)
+                inner = _open_unlinked(here, part, PATH_FLAGS, self.path / name)
                 os.close(here)
                 here = inner
             handle = _open_unlinked(here, last, _READ, self.path / name)
@@ -86,7 +91,7 @@ class Folder:
     def _has(self, name: str | PurePath, kind: int | None) -> bool:
         try:
             handle = self._look(name)
-        except Escape:
+        except PathEscape:
             raise
         except OSError:
             return False
@@ -96,9 +101,9 @@ class Folder:
             os.close(handle)
 
     def _look(self, name: str | PurePath) -> int:
-        top = os.open(self.path, LOOK | os.O_DIRECTORY)
+        top = os.open(self.path, PATH_FLAGS | os.O_DIRECTORY)
         try:
-            return open_below(top, self.path, os.fspath(name), LOOK)
+            return open_below(top, self.path, os.fspath(name), PATH_FLAGS)
         finally:
             os.close(top)
 
@@ -109,9 +114,9 @@ class Folder:
         """
         path = self.path / name
         flags = _READ | (os.O_DIRECTORY if wanted == stat.S_IFDIR else 0)
-        top = os.open(self.path, LOOK | os.O_DIRECTORY)
+        top = os.open(self.path, PATH_FLAGS | os.O_DIRECTORY)
         try:
-            seen = open_below(top, self.path, os.fspath(name), LOOK)
+            seen = open_below(top, self.path, os.fspath(name), PATH_FLAGS)
             try:
                 _demand(seen, path, wanted)
             finally:
@@ -128,7 +133,7 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class GivenFolder:
     """The folder that was given: `folder`, that of the recipe that a person named.
 
     What stands in it is opened there. What a recipe names with `..` is opened below the folder above, where
@@ -147,7 +152,7 @@ class Given:
         for folder in (inner, outer):
             if whole.is_relative_to(folder):
                 return Folder(folder), os.fspath(whole.relative_to(folder))
-        raise Escape(outer, os.path.relpath(whole, inner), "", "")
+        raise PathEscape(outer, os.path.relpath(whole, inner), "", "")
 
     def open(self, path: Path) -> BufferedReader:
         """As `Folder.open`."""
@@ -203,7 +208,7 @@ def open_file(path: Path) -> BufferedReader:
 def _plain_parts(folder: Path, name: str) -> list[str]:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts:
-        raise Escape(folder, name, "", name)
+        raise PathEscape(folder, name, "", name)
     if not parts or "\0" in name:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     return parts

@@ -1,20 +1,28 @@
 """From a recipe to a tested image. Start reading at `run.build`."""
 
-from pipeline.build.report import report_value
-from pipeline.build.results import Assembled, Built
-from pipeline.build.run import assemble, build, build_parent, explain_package, launchable, lock, smoke_image
-from pipeline.build.stages import facts
+from pipeline.build.build_image import (
+    assemble,
+    build,
+    build_parent,
+    explain_package,
+    load_or_build,
+    lock,
+    smoke_image,
+)
+from pipeline.build.build_report import build_report_json
+from pipeline.build.build_result import AssembledImage, BuildResult
+from pipeline.build.build_stages import template_variables
 
 __all__ = [
-    "Assembled",
-    "Built",
+    "AssembledImage",
+    "BuildResult",
     "assemble",
     "build",
     "build_parent",
+    "build_report_json",
     "explain_package",
-    "facts",
-    "launchable",
+    "load_or_build",
     "lock",
-    "report_value",
     "smoke_image",
+    "template_variables",
 ]

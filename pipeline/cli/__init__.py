@@ -25,9 +25,9 @@ def main() -> None:
     open_streams()
     # What is loaded stays for as long as the process does: to look for garbage in it is a fifth of the time to start.
     gc.disable()
-    from pipeline.cli.main import run
+    from pipeline.cli.main import run_command_line
 
-    run()
+    run_command_line()
 
 
 __all__ = ["main"]

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any, get_args
 import typer
 
 from pipeline.cli import commands
-from pipeline.cli.file_arguments import a_folder
-from pipeline.cli.messages import answer, report, say
+from pipeline.cli.file_arguments import require_folder
+from pipeline.cli.messages import print_json, print_lines, report_error
 from pipeline.cli.options import Default, JsonOption, ProgressOption, StoreOption
-from pipeline.cli.progress_display import Look, close, open_progress
+from pipeline.cli.progress_display import ProgressStyle, close, open_progress
 from pipeline.cli.signals import SIGNALS, Interruptible, Terminated
 from pipeline.cli.standard_streams import stdout_is_closed
 from pipeline.errors import UsageError
-from pipeline.escaping import visible
+from pipeline.escaping import escape_invisible
 from pipeline.progress import Progress
 from pipeline.store import Store, given_key
 
 if TYPE_CHECKING:
-    from pipeline.gather import Workshop
+    from pipeline.prepare import BuildEnvironment
 
 app = typer.Typer(
     name="relbuild",
@@ -50,7 +50,7 @@ _RANKS: dict[Callable[..., Any] | None, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class CommandContext:
     """The state that the process was started with, read here and nowhere else.
 
     `store` is the option.
@@ -75,14 +75,16 @@ class Surroundings:
         environment = self.environment
         home = Path(environment.get("HOME", "/root"))
         cache = Path(environment.get("XDG_CACHE_HOME") or home / ".cache") / "relbuild"
-        return Store.open(a_folder(self.store or cache / "store"), key=given_key(environment), tell=self.progress.warn)
+        return Store.open(
+            require_folder(self.store or cache / "store"), key=given_key(environment), tell=self.progress.warn
+        )
 
-    def workshop(self, *, offline: bool = False, runtime: str | None = None) -> Workshop:
+    def build_env(self, *, offline: bool = False, runtime: str | None = None) -> BuildEnvironment:
         """Return the environment that the command works in, with its store opened."""
         # Here and not above: what is needed to build takes longer to load than many commands to run.
-        from pipeline.gather import Workshop
+        from pipeline.prepare import BuildEnvironment
 
-        return Workshop(
+        return BuildEnvironment(
             store=self.open_store(),
             progress=self.progress,
             environment=self.environment,
@@ -94,14 +96,14 @@ class Surroundings:
     def answer(self, value: object) -> None:
         """Print the one machine-readable result on stdout, where it is asked for."""
         if self.as_json:
-            answer(value)
+            print_json(value)
 
     def show(self, lines: Iterable[str], value: object) -> None:
         """Print what was asked for on stdout: lines for people, or the machine-readable result."""
         if self.as_json:
-            answer(value)
+            print_json(value)
         else:
-            print(visible("\n".join(lines)))
+            print(escape_invisible("\n".join(lines)))
 
 
 def command_group(name: str, *, help: str) -> None:
@@ -122,7 +124,7 @@ def command(
     reads_repositories: bool = False,  # Read from the source, by `pipeline.cli.commands.reads_repositories`.
     store: bool = True,
     json: bool = True,
-    progress: Look | None = Look.AUTO,
+    progress: ProgressStyle | None = ProgressStyle.AUTO,
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Declare a function as the command that its module is named after.
 
@@ -143,8 +145,8 @@ def command(
 
         @functools.wraps(function)
         def run(**given: Any) -> None:  # noqa: ANN401  typer gives each by its own type
-            look, as_json = given.pop("progress", Look.NONE), given.pop("as_json", False)
-            perform(lambda around: function(around, **given), look, as_json, given.pop("store", None))
+            look, as_json = given.pop("progress", ProgressStyle.NONE), given.pop("as_json", False)
+            perform(lambda context: function(context, **given), look, as_json, given.pop("store", None))
 
         vars(run)["__signature__"] = own.replace(parameters=parameters, return_annotation=None)
         run.__annotations__ = {one.name: one.annotation for one in parameters}
@@ -171,23 +173,25 @@ def _with_default(parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter.replace(default=own[0]) if own and parameter.default is parameter.empty else parameter
 
 
-def perform(act: Callable[[Surroundings], int], look: Look, as_json: bool, store: Path | None = None) -> None:
+def perform(
+    act: Callable[[CommandContext], int], look: ProgressStyle, as_json: bool, store: Path | None = None
+) -> None:
     """Run a command's body with live progress around it, and exit with its status."""
     progress = open_progress(look)
     with Interruptible():
         try:
             if as_json and stdout_is_closed():
                 raise UsageError("stdout-closed", "--json writes to standard output, which is closed", hint="open it")
-            status = act(Surroundings(progress, as_json, store))
+            status = act(CommandContext(progress, as_json, store))
             sys.stdout.flush()
         except (KeyboardInterrupt, Terminated) as ended:
             number = ended.number if isinstance(ended, Terminated) else signal.SIGINT
             close(progress)
-            say(SIGNALS[signal.Signals(number)])
+            print_lines(SIGNALS[signal.Signals(number)])
             status = 128 + number
         except Exception as error:
             close(progress)
-            status = report(error, as_json=as_json)
+            status = report_error(error, as_json=as_json)
         finally:
             close(progress)
     sys.exit(status)

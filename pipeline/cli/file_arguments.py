@@ -12,7 +12,7 @@ CHECKOUT = Path(pipeline.__file__).parents[1]
 """Where recipes/ and templates/ stand when relbuild runs from a checkout."""
 
 
-def a_folder(path: Path) -> Path:
+def require_folder(path: Path) -> Path:
     """Return `path`, which is a directory, or can become one.
 
     Raises UsageError `not-a-directory` before any work is done.
@@ -35,7 +35,7 @@ def platforms_file(*folders: Path) -> Path:
     return next((file for file in files if file.exists()), files[0])
 
 
-def is_layout(text: str) -> bool:
+def names_layout(text: str) -> bool:
     """Return True if the text names an image's layout, and not a recipe."""
     return (Path(text) / "index.json").is_file()
 

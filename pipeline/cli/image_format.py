@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from pipeline.cli.progress_display import size_text
+from pipeline.cli.progress_display import bytes_text
 from pipeline.model.image import Image, ImageConfig
 from pipeline.model.image_keys import IMAGE_KEYS, ImageKey, KeyForm
-from pipeline.model.parent import ParentImage
+from pipeline.model.parent_image import ParentImage
 from pipeline.oci import end_of_life
 
 
@@ -23,7 +23,7 @@ def image_as_lines(image: Image) -> tuple[str, ...]:
     if ends := end_of_life(image.manifest_bytes):
         lines.append(f"  end of life  {ends}")
     for layer in image.layers:
-        lines.append(f"  layer        {layer.blob.digest} {size_text(layer.blob.size)} {layer.name}")
+        lines.append(f"  layer        {layer.blob.digest} {bytes_text(layer.blob.size)} {layer.name}")
     return tuple(lines)
 
 

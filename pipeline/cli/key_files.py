@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from pipeline.cli.app import Surroundings
+from pipeline.cli.app import CommandContext
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.oci import SigningKey, VerifyingKey, load_signing_key, load_verifying_key
 
@@ -35,24 +35,24 @@ def password(path: Path, environment: Mapping[str, str]) -> Callable[[], bytes]:
     return ask
 
 
-def signing_key(path: Path, around: Surroundings) -> SigningKey:
+def open_signing_key(path: Path, context: CommandContext) -> SigningKey:
     """A private key file. Raises UsageError, EnvironmentLacking."""
-    return load_signing_key(path, password(path, around.environment), progress=around.progress)
+    return load_signing_key(path, password(path, context.environment), progress=context.progress)
 
 
-def verifying_key(path: Path, around: Surroundings) -> VerifyingKey:
+def open_verifying_key(path: Path, context: CommandContext) -> VerifyingKey:
     """Load a public key file, or the public half of a private one.
 
     Raises UsageError, EnvironmentLacking.
     """
-    return load_verifying_key(path, password(path, around.environment), progress=around.progress)
+    return load_verifying_key(path, password(path, context.environment), progress=context.progress)
 
 
-def either_key(path: Path, around: Surroundings) -> SigningKey | VerifyingKey:
+def open_either_key(path: Path, context: CommandContext) -> SigningKey | VerifyingKey:
     """A private key file, or a public one. Raises UsageError, EnvironmentLacking."""
     try:
-        return signing_key(path, around)
+        return open_signing_key(path, context)
     except UsageError as error:
         if error.code != "key-not-private":
             raise
-    return verifying_key(path, around)
+    return open_verifying_key(path, context)

@@ -9,14 +9,14 @@ from typing import Annotated, Any, assert_never
 
 import typer
 
-from pipeline.cli.app import Surroundings
+from pipeline.cli.app import CommandContext
 from pipeline.errors import UsageError
 from pipeline.model.limits import LIMITS, AnyLimit, Limits
 from pipeline.model.quantities import Malformed, Quantity, WholeNumber
 
 _OFFERED = tuple(limit for limit in LIMITS if limit.option)
 
-Asked = Mapping[str, str | int | None]
+RequestedLimits = Mapping[str, str | int | None]
 """Limits as a person writes them on the command line, by the limit's name; None: not written."""
 
 
@@ -25,8 +25,8 @@ def with_limits(command: Callable[..., int]) -> Callable[..., int]:
     own = inspect.signature(command, eval_str=True)
 
     @functools.wraps(command)
-    def filled(around: Surroundings, **given: Any) -> int:  # noqa: ANN401  typer gives each by its own type
-        return command(around, asked={limit.name: given.pop(_parameter(limit)) for limit in _OFFERED}, **given)
+    def filled(context: CommandContext, **given: Any) -> int:  # noqa: ANN401  typer gives each by its own type
+        return command(context, asked={limit.name: given.pop(_parameter(limit)) for limit in _OFFERED}, **given)
 
     parameters = [
         option
@@ -38,7 +38,7 @@ def with_limits(command: Callable[..., int]) -> Callable[..., int]:
     return filled
 
 
-def limits_of(limits: Limits, asked: Asked) -> Limits:
+def limits_of(limits: Limits, asked: RequestedLimits) -> Limits:
     """The recipe's limits with a person's instead, where they say something. Raises UsageError."""
     changes: dict[str, int | None] = {}
     try:

@@ -9,11 +9,11 @@ import sys
 
 from pipeline.cli.app import IN_A_NAMESPACE, app
 from pipeline.cli.commands import DEFAULT, command_of, import_commands
-from pipeline.cli.messages import report
+from pipeline.cli.messages import report_error
 from pipeline.errors import EnvironmentLacking
 
 
-def run() -> None:
+def run_command_line() -> None:
     """Run the command line. `relbuild RECIPE` is `relbuild build RECIPE`."""
     arguments = sys.argv[1:]
     try:
@@ -22,7 +22,7 @@ def run() -> None:
         gc.enable()
         app(arguments)
     except Exception as error:  # Outside of a command's body: while it was loaded or its options were read.
-        sys.exit(report(error, as_json=False))
+        sys.exit(report_error(error, as_json=False))
 
 
 def _load(arguments: list[str]) -> None:
@@ -35,4 +35,4 @@ def _load(arguments: list[str]) -> None:
         from pipeline.sandbox import rootless
 
         with contextlib.suppress(EnvironmentLacking):
-            rootless.enter()
+            rootless.enter_user_namespace()

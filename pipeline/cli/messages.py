@@ -8,32 +8,32 @@ import traceback
 
 from pipeline.cli.standard_streams import BROKEN_PIPE, STDOUT, drop_stdout
 from pipeline.errors import EnvironmentLacking, RelbuildError
-from pipeline.escaping import json_text, message_lines, visible
+from pipeline.escaping import escape_invisible, escape_message, json_text
 from pipeline.system_errors import relbuild_error
 
 INTERNAL_ERROR = 1
 
 
-def say(*lines: str) -> None:
+def print_lines(*lines: str) -> None:
     """Lines for people, on stderr."""
     for line in lines:
-        print(visible(line), file=sys.stderr)
+        print(escape_invisible(line), file=sys.stderr)
 
 
-def answer(value: object) -> None:
+def print_json(value: object) -> None:
     """The one machine-readable result, on stdout."""
     print(json_text(value))
 
 
-def tell(error: RelbuildError) -> int:
+def print_error(error: RelbuildError) -> int:
     """Tell people of an error after the answer was given; returns the status to exit with.
 
     The answer says the error in its own way: stdout has one JSON value.
     """
-    return report(error, as_json=False)
+    return report_error(error, as_json=False)
 
 
-def report(error: BaseException, *, as_json: bool) -> int:
+def report_error(error: BaseException, *, as_json: bool) -> int:
     """Print what happened and return the exit status. A traceback is only printed for a defect."""
     if isinstance(error, OSError) and error.filename == STDOUT:
         drop_stdout()
@@ -46,16 +46,19 @@ def report(error: BaseException, *, as_json: bool) -> int:
         )
     known = relbuild_error(error)
     if known is None:
-        print(visible("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-        print(visible(f"internal error: {error!r}; this is a defect in relbuild, please report it"), file=sys.stderr)
+        print(escape_invisible("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+        print(
+            escape_invisible(f"internal error: {error!r}; this is a defect in relbuild, please report it"),
+            file=sys.stderr,
+        )
         if as_json:
             _answer_error({"error": [{"code": "internal-error", "message": repr(error)}]})
         return INTERNAL_ERROR
     for problem in known.problems:
-        where = f"{visible(problem.place, lines=False)}: " if problem.place else ""
-        print(message_lines(f"error[{problem.code}] {where}{problem.message}"), file=sys.stderr)
+        where = f"{escape_invisible(problem.place, lines=False)}: " if problem.place else ""
+        print(escape_message(f"error[{problem.code}] {where}{problem.message}"), file=sys.stderr)
         if problem.hint:
-            print(message_lines(f"  → {problem.hint}"), file=sys.stderr)
+            print(escape_message(f"  → {problem.hint}"), file=sys.stderr)
     if as_json:
         problems = [{"code": p.code, "message": p.message, "place": p.place, "hint": p.hint} for p in known.problems]
         _answer_error({"error": problems, "exit_code": known.exit_code})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.model.enforcement import LimitEnforcement
 from pipeline.model.publication import Move
-from pipeline.release import Moved
+from pipeline.release import MoveResult
 
 
 def limits_as_json(limits: tuple[LimitEnforcement, ...]) -> list[dict[str, object]]:
@@ -32,7 +32,7 @@ def move_as_json(move: Move) -> dict[str, object]:
     }
 
 
-def moved_as_lines(moved: Moved) -> tuple[str, ...]:
+def moved_as_lines(moved: MoveResult) -> tuple[str, ...]:
     """Format the result of promoting or rolling back as lines for people."""
     what = f"{moved.repository}:{moved.tag}"
     if moved.moved is None:
@@ -41,7 +41,7 @@ def moved_as_lines(moved: Moved) -> tuple[str, ...]:
     return (f"{what}: {before or 'new'} → {moved.digest}" + (f" ({moved.version})" if moved.version else ""),)
 
 
-def moved_as_json(moved: Moved) -> dict[str, object]:
+def moved_as_json(moved: MoveResult) -> dict[str, object]:
     """The same as a value."""
     return {
         "repository": moved.repository,

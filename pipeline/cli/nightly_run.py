@@ -10,102 +10,109 @@ from typing import TYPE_CHECKING
 
 import pipeline
 import pipeline.process as processes
-from pipeline.cli.app import Surroundings
+from pipeline.cli.app import CommandContext
 from pipeline.cli.file_arguments import platforms_file
 from pipeline.cli.key_files import PASSWORD_VARIABLES, password
 from pipeline.cli.mirror_options import rules_for
 from pipeline.digest import Digest, digest_file, identity
 from pipeline.errors import RelbuildError, UsageError
-from pipeline.gather import Workshop
 from pipeline.model.absolute_path import absolute
-from pipeline.model.night import Night
-from pipeline.nightly.catalogue import Wanted
-from pipeline.nightly.crew import Crew, LocalCrew, processors
-from pipeline.nightly.former import FormerNight
-from pipeline.nightly.narrative import NightOrder, Planned, nightly, plan
-from pipeline.nightly.quiet import Get, keep
+from pipeline.model.night_record import NightlyRun
+from pipeline.nightly.catalogue import ProductSelection
+from pipeline.nightly.executor import Executor, ProcessExecutor, processors
+from pipeline.nightly.exit_status import something_failed
+from pipeline.nightly.no_change import FetchDocument, remember_night
+from pipeline.nightly.previous_night import PreviousNight
+from pipeline.nightly.product_job import RunSettings
 from pipeline.nightly.renewal import renew_tags
+from pipeline.nightly.run_night import (
+    NightOptions,
+    PlannedProduct,
+    nightly,
+    plan_night,
+)
 from pipeline.nightly.sent_environment import sent_environment
-from pipeline.nightly.verdict import something_failed
-from pipeline.nightly.watching import watched
-from pipeline.nightly.working import Making
+from pipeline.nightly.snapshot import night_snapshot
 from pipeline.oci import load_signing_key, load_verifying_key
+from pipeline.prepare import BuildEnvironment
 from pipeline.recipes import load_platforms
-from pipeline.release.current import mirror_access
+from pipeline.release.current_images import mirror_access
 from pipeline.repos.variables import environment_names
 
 if TYPE_CHECKING:
-    from pipeline.cli.commands.nightly import Request
+    from pipeline.cli.commands.nightly import NightRequest
 
 GIT_TIMEOUT = 60.0
 """Seconds that git may take to say what changed."""
 
 
-def whole_night(request: Request, around: Surroundings, made: Digest | None, get: Get) -> Night:
+def run_whole_night(
+    request: NightRequest, context: CommandContext, made: Digest | None, get: FetchDocument
+) -> NightlyRun:
     """Run the night itself.
 
     One of which nothing failed is kept under `made`, so that the next may be told at once.
     """
-    workshop, order, environment = _prepared(request, around)
-    former = _former(request, workshop)
+    build_env, order, environment = _prepared(request, context)
+    previous = _previous_night(request, build_env)
     public = ""
 
-    def crew() -> Crew:
+    def executor() -> Executor:
         nonlocal public
         assert request.key is not None
         # A wrong password ends the night here, before anything is built.
         ask = _asking(request.key, environment)
-        public = load_signing_key(request.key, ask, progress=workshop.progress).public.pem.decode()
+        public = load_signing_key(request.key, ask, progress=build_env.progress).public.pem.decode()
         if request.scheduler is not None:
             # Here and not above: a plain installation lacks what it needs.
-            from pipeline.nightly.cluster import DaskCrew
+            from pipeline.nightly.dask_executor import DaskExecutor
 
-            return DaskCrew.join(request.scheduler, workshop.progress, plain=request.plain_scheduler)
-        return LocalCrew(workshop.progress, request.jobs or processors())
+            return DaskExecutor.join(request.scheduler, build_env.progress, plain=request.plain_scheduler)
+        return ProcessExecutor(build_env.progress, request.jobs or processors())
 
-    done = nightly(order, workshop, crew, former)
-    night = replace(done.night, key=public or former.key, relbuild=pipeline.__version__)
+    done = nightly(order, build_env, executor, previous)
+    night = replace(done.night, key=public or previous.key, relbuild=pipeline.__version__)
     if made is not None and not something_failed(night):
-        seen = watched(done.planner, night.products, request.catalogue, made, get)
+        seen = night_snapshot(done.planner, night.products, request.catalogue, made, get)
         if seen is not None:
-            keep(workshop.store, seen, night)
+            remember_night(build_env.store, seen, night)
     return night
 
 
-def renew_night(request: Request, around: Surroundings, night: Night) -> None:
+def renew_night(request: NightRequest, context: CommandContext, night: NightlyRun) -> None:
     """Renew what is signed of the tags of a night in which nothing changed."""
-    workshop, order, _ = _prepared(request, around)
-    with mirror_access(workshop).mirror(request.to) as mirror:
-        renew_tags(night.products, order.making, mirror, workshop)
+    build_env, order, _ = _prepared(request, context)
+    with mirror_access(build_env).mirror(request.to) as mirror:
+        renew_tags(night.products, order.settings, mirror, build_env)
 
 
-def planned_night(request: Request, around: Surroundings) -> tuple[Planned, ...]:
+def plan_requested_night(request: NightRequest, context: CommandContext) -> tuple[PlannedProduct, ...]:
     """Return what the night would do."""
-    workshop, order, _ = _prepared(request, around)
-    return plan(order, workshop, _former(request, workshop))
+    build_env, order, _ = _prepared(request, context)
+    return plan_night(order, build_env, _previous_night(request, build_env))
 
 
-def _former(request: Request, workshop: Workshop) -> FormerNight:
-    return FormerNight(request.pages / "nightly.json" if request.pages else Path(), workshop.progress.warn)
+def _previous_night(request: NightRequest, build_env: BuildEnvironment) -> PreviousNight:
+    return PreviousNight(request.pages / "nightly.json" if request.pages else Path(), build_env.progress.warn)
 
 
-def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOrder, dict[str, str]]:
-    workshop = around.workshop(offline=request.offline, runtime=request.runtime)
+def _prepared(request: NightRequest, context: CommandContext) -> tuple[BuildEnvironment, NightOptions, dict[str, str]]:
+    build_env = context.build_env(offline=request.offline, runtime=request.runtime)
     repositories = absolute(request.repositories or platforms_file(*map(_folder, request.catalogue)))
-    environment = around.environment
+    environment = context.environment
     if request.scheduler is not None:
         environment = sent_environment(environment, {*request.send_env, *_named_by(repositories)})
-    making = Making(
+    settings = RunSettings(
         repositories=repositories,
         to=request.to,
         key=absolute(request.key) if request.key else None,
-        store=absolute(workshop.store.root),
+        store=absolute(build_env.store.root),
         output=absolute(request.output),
         environment=environment,
-        clock=workshop.clock,
+        clock=build_env.clock,
         platform=request.platform,
         architectures=request.architectures,
-        fingerprint=_fingerprint(request.key, environment, workshop),
+        fingerprint=_fingerprint(request.key, environment, build_env),
         known_as=request.known_as,
         rules=rules_for(request.to, request.rules),
         compression=request.compression,
@@ -115,15 +122,15 @@ def _prepared(request: Request, around: Surroundings) -> tuple[Workshop, NightOr
         retest=request.retest,
         runtime=_runtime(request.runtime),
     )
-    wanted = Wanted(
+    wanted = ProductSelection(
         names=request.only,
         labels=tuple(_label(text) for text in request.labels),
         changed=None if request.changed_since is None else _changed(request.catalogue, request.changed_since),
         containing=request.containing,
     )
     return (
-        workshop,
-        NightOrder(request.catalogue, making, wanted, request.write_locks, request.destination),
+        build_env,
+        NightOptions(request.catalogue, settings, wanted, request.write_locks, request.destination),
         environment,
     )
 
@@ -144,7 +151,7 @@ def _runtime(named: str | None) -> str | None:
     return str(absolute(Path(named))) if named and "/" in named else named
 
 
-def _fingerprint(key: Path | None, environment: dict[str, str], workshop: Workshop) -> str:
+def _fingerprint(key: Path | None, environment: dict[str, str], build_env: BuildEnvironment) -> str:
     """Return the fingerprint of the key that signs, public or private; "" without a key.
 
     It is kept in the store, because an encrypted one takes a password and a while. A password that a person types is
@@ -153,11 +160,11 @@ def _fingerprint(key: Path | None, environment: dict[str, str], workshop: Worksh
     if key is None:
         return ""
     name = identity("fingerprint", 1, file=digest_file(key))
-    known = workshop.store.recall(name)
+    known = build_env.store.recall(name)
     if isinstance(known, str):
         return known
-    found = str(load_verifying_key(key, _asking(key, environment), progress=workshop.progress).fingerprint)
-    workshop.store.remember(name, found)
+    found = str(load_verifying_key(key, _asking(key, environment), progress=build_env.progress).fingerprint)
+    build_env.store.remember(name, found)
     return found
 
 

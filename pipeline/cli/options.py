@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.progress_display import Look
+from pipeline.cli.progress_display import ProgressStyle
 from pipeline.compression import Compression
 
 
@@ -31,7 +31,7 @@ StoreOption = Annotated[
     Default(None),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One machine-readable result on stdout."), Default(False)]
-ProgressOption = Annotated[Look, typer.Option("--progress", help="How progress is shown, on stderr.")]
+ProgressOption = Annotated[ProgressStyle, typer.Option("--progress", help="How progress is shown, on stderr.")]
 
 # --- recipes and repositories ------------------------------------------------------------------------------
 

@@ -18,15 +18,15 @@ from rich.progress import Progress as Bars
 from rich.progress import Task as Bar
 from rich.text import Text
 
-from pipeline.cli.progress_display import Running
-from pipeline.escaping import visible
+from pipeline.cli.progress_display import ShownTask
+from pipeline.escaping import escape_invisible
 from pipeline.progress import Task
-from pipeline.urls import redacted
+from pipeline.urls import redact_urls
 
 
 def _text(foreign: str) -> str:
     """A text in which nothing is markup of Rich or steers the terminal."""
-    return escape(visible(foreign, lines=False))
+    return escape(escape_invisible(foreign, lines=False))
 
 
 class _Figures(ProgressColumn):
@@ -42,9 +42,9 @@ class _Figures(ProgressColumn):
         return self._count.render(task) if task.total else Text("")
 
 
-class _LiveRunning(Running):
+class _LiveRunning(ShownTask):
     def __init__(self, bars: Bars, stage: str, label: str, total: int | None, unit: str) -> None:
-        bar = bars.add_task(f"{stage:>8}  {_text(redacted(label))}", total=total, unit=unit)
+        bar = bars.add_task(f"{stage:>8}  {_text(redact_urls(label))}", total=total, unit=unit)
         super().__init__(stage, label, total, unit, bar)
         self._bars = bars
 
@@ -84,7 +84,7 @@ class Live:
         )
 
     def warn(self, text: str) -> None:
-        self._console.print(f"[yellow]! warning[/]  {_text(redacted(text))}", highlight=False)
+        self._console.print(f"[yellow]! warning[/]  {_text(redact_urls(text))}", highlight=False)
 
     def close(self) -> None:
         """Take the bars off the screen."""

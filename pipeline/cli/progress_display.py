@@ -12,12 +12,12 @@ import time
 from enum import StrEnum
 from typing import IO
 
-from pipeline.escaping import visible
+from pipeline.escaping import escape_invisible
 from pipeline.progress import QUIET, Progress, Task
-from pipeline.urls import redacted
+from pipeline.urls import redact_urls
 
 
-class Look(StrEnum):
+class ProgressStyle(StrEnum):
     """The values of `--progress`."""
 
     AUTO = "auto"
@@ -30,7 +30,7 @@ _RATED_FROM = 0.02
 """Seconds: what was quicker was found and not made, and its rate says nothing."""
 
 
-def size_text(count: float) -> str:
+def bytes_text(count: float) -> str:
     """Bytes for people: `12.3 MB` (decimal units, as registries show them)."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
@@ -39,9 +39,9 @@ def size_text(count: float) -> str:
     return ""
 
 
-class Running:
+class ShownTask:
     def __init__(self, stage: str, label: str, total: int | None, unit: str, bar: int | None = None) -> None:
-        self.stage, self.label, self.total, self.unit, self.bar = stage, redacted(label), total, unit, bar
+        self.stage, self.label, self.total, self.unit, self.bar = stage, redact_urls(label), total, unit, bar
         self.done = 0
         self.text = ""
         self.started = time.monotonic()
@@ -52,14 +52,14 @@ class Running:
             self.done += amount
 
     def note(self, text: str) -> None:
-        self.text = redacted(text)
+        self.text = redact_urls(text)
 
     def summary(self) -> str:
         took = time.monotonic() - self.started
         parts = [self.text] if self.text else []
         if self.unit == "bytes" and self.done:
-            rate = f" at {size_text(self.done / took)}/s" if took >= _RATED_FROM else ""
-            parts.append(f"{size_text(self.done)}{rate}")
+            rate = f" at {bytes_text(self.done / took)}/s" if took >= _RATED_FROM else ""
+            parts.append(f"{bytes_text(self.done)}{rate}")
         elif self.done and not self.text:
             parts.append(f"{self.done} {self.unit}")
         parts.append(f"{took:.1f} s")
@@ -74,36 +74,36 @@ class _Lines:
         self._lock = threading.Lock()
 
     def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
-        return Running(stage, label, total, unit)
+        return ShownTask(stage, label, total, unit)
 
     def finish(self, task: Task, *, failed: bool = False) -> None:
-        assert isinstance(task, Running)
+        assert isinstance(task, ShownTask)
         self._say(f"{task.stage:>8}  {task.label}: {'failed, ' if failed else ''}{task.summary()}")
 
     def warn(self, text: str) -> None:
-        self._say(f" warning  {redacted(text)}")
+        self._say(f" warning  {redact_urls(text)}")
 
     def _say(self, text: str) -> None:
         with self._lock:
-            print(visible(text, lines=False), file=self._stream, flush=True)
+            print(escape_invisible(text, lines=False), file=self._stream, flush=True)
 
 
 class _JsonLines(_Lines):
     """One JSON object a line: `{"event": "finish", "stage": …}`."""
 
     def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
-        shown = redacted(label)
+        shown = redact_urls(label)
         self._say(json.dumps({"event": "start", "stage": stage, "label": shown, "total": total, "unit": unit}))
         return super().start(stage, label, total=total, unit=unit)
 
     def finish(self, task: Task, *, failed: bool = False) -> None:
-        assert isinstance(task, Running)
+        assert isinstance(task, ShownTask)
         took = round((time.monotonic() - task.started) * 1000)
         event = {"event": "finish", "stage": task.stage, "label": task.label, "failed": failed}
         self._say(json.dumps({**event, "done": task.done, "unit": task.unit, "note": task.text, "took_ms": took}))
 
     def warn(self, text: str) -> None:
-        self._say(json.dumps({"event": "warning", "text": redacted(text)}))
+        self._say(json.dumps({"event": "warning", "text": redact_urls(text)}))
 
 
 def close(progress: Progress) -> None:
@@ -113,13 +113,13 @@ def close(progress: Progress) -> None:
         end()
 
 
-def open_progress(look: Look) -> Progress:
+def open_progress(look: ProgressStyle) -> Progress:
     """The progress for `--progress`; `auto` is live on a terminal and plain elsewhere."""
-    if look is Look.NONE:
+    if look is ProgressStyle.NONE:
         return QUIET
-    if look is Look.JSON:
+    if look is ProgressStyle.JSON:
         return _JsonLines(sys.stderr)
-    if look is Look.AUTO and sys.stderr.isatty():
+    if look is ProgressStyle.AUTO and sys.stderr.isatty():
         # Here and not above: what draws on terminals takes longer to load than many commands to run.
         from pipeline.cli.progress_bars import open_live
 

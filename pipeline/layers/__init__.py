@@ -5,21 +5,26 @@ system is needed to make one; `unpack` makes the tree, from the very bytes that 
 to run.
 """
 
-from pipeline.layers.below import stand_on
-from pipeline.layers.contents import read_contents
-from pipeline.layers.layer import Made, build_layer
-from pipeline.layers.packing import layer_from_json, layer_to_json, pack_directory, pack_entries
-from pipeline.layers.unpacking import layer_entries, unpack
+from pipeline.layers.image_contents import read_contents
+from pipeline.layers.layer import BuiltLayer, build_layer
+from pipeline.layers.pack_layer import (
+    layer_from_json,
+    layer_to_json,
+    pack_directory,
+    pack_entries,
+)
+from pipeline.layers.parent_tree import parent_tree_and_accounts
+from pipeline.layers.unpack_layer import layer_entries, unpack_to_store
 
 __all__ = [
-    "Made",
+    "BuiltLayer",
     "build_layer",
     "layer_entries",
     "layer_from_json",
     "layer_to_json",
     "pack_directory",
     "pack_entries",
+    "parent_tree_and_accounts",
     "read_contents",
-    "stand_on",
-    "unpack",
+    "unpack_to_store",
 ]

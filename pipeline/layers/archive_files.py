@@ -25,18 +25,18 @@ from pipeline.archives import (
 )
 from pipeline.compression import PIECE
 from pipeline.errors import BuildError, VerificationError
-from pipeline.layers.files import ImageArchive, ImageFile
+from pipeline.layers.recipe_files import ImageArchive, ImageFile
 from pipeline.sandbox import RootFs
 from pipeline.streams import decompressed
 from pipeline.trees import split_path
-from pipeline.trees.paths import PATH_LIMIT
+from pipeline.trees.canonical_path import PATH_LIMIT
 
-ENTRIES_LIMIT = 1_000_000
+ARCHIVE_ENTRIES_LIMIT = 1_000_000
 """Entries of one archive: ten times a large application."""
-CONTENT_LIMIT = 8 << 30
+ARCHIVE_CONTENT_LIMIT = 8 << 30
 """Bytes of all files of one archive, holes included: what a build session may write."""
 
-DIRECTORY_MODE = 0o755
+ARCHIVE_DIRECTORY_MODE = 0o755
 """Permissions of directories and programs where the recipe gives none."""
 _EXECUTE = 0o111
 
@@ -89,7 +89,7 @@ def archive_members(archive: BinaryIO) -> Iterator[ArchiveMember]:
         if start.startswith(magic):
             return read_archive(iter(lambda: archive.read(PIECE), b""), *streams, packed=packed)
     # Headers and padding come to less than the content and 4 KiB for each entry.
-    pieces = decompressed(archive, limit=2 * CONTENT_LIMIT, name="it")
+    pieces = decompressed(archive, limit=2 * ARCHIVE_CONTENT_LIMIT, name="it")
     first = next(pieces, b"")
     return read_archive(itertools.chain((first,), pieces), *streams) if first else iter(())
 
@@ -109,7 +109,7 @@ class _Placing:
     gid: int
     mtime: int
     base: str = ""
-    left: int = field(default_factory=lambda: CONTENT_LIMIT)
+    left: int = field(default_factory=lambda: ARCHIVE_CONTENT_LIMIT)
     count: int = 0
     folders: set[tuple[str, ...]] = field(default_factory=set)
     files: dict[tuple[str, ...], list[tuple[str, ...]]] = field(default_factory=dict)
@@ -124,8 +124,8 @@ class _Placing:
     def place(self, member: ArchiveMember) -> None:
         """Put one entry where it belongs, if stripping leaves something of its name."""
         self.count += 1
-        if self.count > ENTRIES_LIMIT:
-            raise self.wrong("archive-too-large", f"it has more than {ENTRIES_LIMIT} entries")
+        if self.count > ARCHIVE_ENTRIES_LIMIT:
+            raise self.wrong("archive-too-large", f"it has more than {ARCHIVE_ENTRIES_LIMIT} entries")
         header = member.header
         path = self._stripped(header.path)
         if not path:
@@ -226,7 +226,7 @@ class _Placing:
         """The content of a file, holes filled with zeros, within what is left of the bound."""
         size, at = member.header.size, 0
         if size > self.left:
-            raise self.wrong("archive-too-large", f"its files exceed {CONTENT_LIMIT >> 30} GiB")
+            raise self.wrong("archive-too-large", f"its files exceed {ARCHIVE_CONTENT_LIMIT >> 30} GiB")
         for offset, block in member.blocks():
             if offset < at or offset + len(block) > size:
                 raise self.wrong("archive-malformed", f"'{_shown(member.header)}' has content beyond its size")
@@ -237,7 +237,7 @@ class _Placing:
         self.left -= size
 
     def _mode(self, *, executable: bool) -> int:
-        mode = DIRECTORY_MODE if self.file.mode is None else self.file.mode
+        mode = ARCHIVE_DIRECTORY_MODE if self.file.mode is None else self.file.mode
         return mode if executable else mode & ~_EXECUTE
 
     def _whole(self, path: tuple[str, ...]) -> str:

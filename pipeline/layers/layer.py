@@ -16,15 +16,15 @@ from typing import BinaryIO, cast
 from pipeline.compression import Compression, layer_codec, layer_versions
 from pipeline.digest import CHUNK, DiffId, Digest, identity
 from pipeline.errors import VerificationError
-from pipeline.layers.pieces import WORKERS, PieceWriter
+from pipeline.layers.chunk_writer import COMPRESSION_WORKERS, ChunkWriter
 from pipeline.layers.segments import Segment, make_segment, recall_segment, segment_identity
-from pipeline.layers.tar import END, tar_header
+from pipeline.layers.tar_format import TAR_END, tar_header
 from pipeline.model.image import Descriptor, Layer
 from pipeline.model.json_form import from_json, to_json
 from pipeline.oci.media_types import LAYERS
 from pipeline.progress import QUIET, Progress, Task, task
 from pipeline.store import BlobWriter, Store
-from pipeline.streams import Pieces, ahead, decompressed
+from pipeline.streams import IteratorFile, decompressed, prefetch
 from pipeline.trees import ComposedLayer, Part
 
 FORMAT = 1
@@ -32,7 +32,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class BuiltLayer:
     """A layer; `reused`: it stood in the store."""
 
     layer: Layer
@@ -49,7 +49,9 @@ class _Known:
     tar_size: int
 
 
-def build_layer(composed: ComposedLayer, *, store: Store, compression: Compression, progress: Progress = QUIET) -> Made:
+def build_layer(
+    composed: ComposedLayer, *, store: Store, compression: Compression, progress: Progress = QUIET
+) -> BuiltLayer:
     """Make the layer, or find it made. The packages are blobs of `store` and verified.
 
     Raises VerificationError `package-damaged`, `blob-missing`, `blob-damaged`.
@@ -71,8 +73,8 @@ def build_layer(composed: ComposedLayer, *, store: Store, compression: Compressi
         if known := _recall(name, composed, store, compression):
             running.advance(_content(composed.parts))
             running.note("reused")
-            return Made(known, reused=True)
-        with ThreadPoolExecutor(WORKERS, "relbuild-compress") as pool:
+            return BuiltLayer(known, reused=True)
+        with ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-compress") as pool:
             made = _segments(segments, store, compression, pool, running)
             with store.writer() as blob:
                 start = _start(directories, store, compression, pool)
@@ -86,7 +88,7 @@ def build_layer(composed: ComposedLayer, *, store: Store, compression: Compressi
         )
         store.remember(name, to_json(_Known(diff_id, blob.digest, blob.size, tar_size)))
         running.note(f"{len(composed.contents)} packages, {blob.size / 1e6:.1f} MB")
-    return Made(layer, reused=False)
+    return BuiltLayer(layer, reused=False)
 
 
 def _content(parts: Sequence[Part]) -> int:
@@ -123,7 +125,7 @@ def _segments(
         running.advance(_content([part]))
         return segment
 
-    with ThreadPoolExecutor(WORKERS, "relbuild-segment") as workers:
+    with ThreadPoolExecutor(COMPRESSION_WORKERS, "relbuild-segment") as workers:
         futures = [workers.submit(one, item) for item in segments]
         try:
             return [future.result() for future in futures]
@@ -134,15 +136,15 @@ def _segments(
 
 def _start(directories: bytes, store: Store, compression: Compression, pool: ThreadPoolExecutor) -> Segment:
     with store.writer() as blob:
-        writer = PieceWriter(blob, compression, pool, hashed=False)
+        writer = ChunkWriter(blob, compression, pool, hashed=False)
         writer.write(directories)
         writer.finish()
     return Segment(blob.digest, blob.size, writer.size)
 
 
 def _end(store: Store, compression: Compression) -> Segment:
-    piece = layer_codec(compression).compress(END)
-    return Segment(store.put(piece), len(piece), len(END))
+    piece = layer_codec(compression).compress(TAR_END)
+    return Segment(store.put(piece), len(piece), len(TAR_END))
 
 
 def _assemble(segments: Sequence[Segment], blob: BlobWriter, store: Store) -> tuple[DiffId, int]:
@@ -150,11 +152,11 @@ def _assemble(segments: Sequence[Segment], blob: BlobWriter, store: Store) -> tu
 
     The tar bytes are those that the segments decompress to.
     """
-    source = cast("BinaryIO", io.BufferedReader(Pieces(_chunks(segments, blob, store)), CHUNK))
+    source = cast("BinaryIO", io.BufferedReader(IteratorFile(_chunks(segments, blob, store)), CHUNK))
     found, size = hashlib.sha256(), 0
     expected = sum(segment.tar_size for segment in segments)
     try:
-        for piece in ahead(decompressed(source, limit=expected, name="layer", workers=WORKERS)):
+        for piece in prefetch(decompressed(source, limit=expected, name="layer", workers=COMPRESSION_WORKERS)):
             found.update(piece)
             size += len(piece)
     except VerificationError:

@@ -8,20 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.errors import BuildError
-from pipeline.layers.transaction import Step
+from pipeline.layers.transaction import ScriptStep
 from pipeline.packages import lua_command
 from pipeline.sandbox import BuildSession
 
 SCRIPT_SECONDS = 300.0
 """How long one script may run: the slowest real ones (font and certificate caches) take seconds."""
 
-BOUND = "/run/relbuild"
+SCRIPT_MOUNT = "/run/relbuild"
 """Where a script stands while it runs; rpm's Lua stands beside it."""
 
 _PATH = "/sbin:/bin:/usr/sbin:/usr/bin"
 
 
-def run_step(step: Step, session: BuildSession, bound: Path, build_time: int) -> None:
+def run_script(step: ScriptStep, session: BuildSession, bound: Path, build_time: int) -> None:
     """Run `step` in a build session.
 
     `bound` is the folder that the session shows at BOUND. Raises BuildError `scriptlet-failed`, `scriptlet-timed-out`,
@@ -45,11 +45,11 @@ def run_step(step: Step, session: BuildSession, bound: Path, build_time: int) ->
     argv: tuple[str, ...]
     if step.interpreter[0] == "<lua>":
         _write(script, step.body)
-        argv, extra = lua_command(f"{BOUND}-lua", f"{BOUND}/script", step.arguments)
+        argv, extra = lua_command(f"{SCRIPT_MOUNT}-lua", f"{SCRIPT_MOUNT}/script", step.arguments)
         environment |= extra
     elif step.body:
         _write(script, step.body)
-        argv = (*step.interpreter, f"{BOUND}/script", *step.arguments)
+        argv = (*step.interpreter, f"{SCRIPT_MOUNT}/script", *step.arguments)
     else:
         argv = step.interpreter
     ended = session.run(argv, stdin=step.input, environment=environment, timeout=SCRIPT_SECONDS)

@@ -15,10 +15,10 @@ from pathlib import Path
 from pipeline.compression import Compression, layer_versions
 from pipeline.digest import Digest, identity
 from pipeline.errors import VerificationError
-from pipeline.layers.pieces import PieceWriter
-from pipeline.layers.tar import tar_header
+from pipeline.layers.chunk_writer import ChunkWriter
+from pipeline.layers.tar_format import tar_header
 from pipeline.model.json_form import from_json, to_json
-from pipeline.model.tree import Entry, Kind
+from pipeline.model.tree import Entry, EntryKind
 from pipeline.packages import read_payload
 from pipeline.store import Store
 from pipeline.trees import Part
@@ -76,7 +76,7 @@ def make_segment(
     if not rpm.exists():
         raise VerificationError("blob-missing", f"{part.nevra} is not in the store", place=str(part.nevra))
     with store.writer() as blob:
-        writer = PieceWriter(blob, compression, pool, hashed=False)
+        writer = ChunkWriter(blob, compression, pool, hashed=False)
         for entry, content in _emitted(part, rpm):
             writer.entry(entry, content)
         writer.finish()
@@ -95,9 +95,9 @@ def _emitted(part: Part, rpm: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
     links: dict[str, list[Entry]] = {}
     with_content = {}
     for index, entry in part.entries:
-        if entry.kind is Kind.HARDLINK:
+        if entry.kind is EntryKind.HARDLINK:
             links.setdefault(entry.link, []).append(entry)
-        elif entry.kind is Kind.FILE and entry.size:
+        elif entry.kind is EntryKind.FILE and entry.size:
             with_content[entry.path] = index
         else:
             yield entry, iter(())
@@ -124,4 +124,4 @@ def _emitted(part: Part, rpm: Path) -> Iterator[tuple[Entry, Iterator[bytes]]]:
         )
 
 
-_NONE = Entry("", Kind.DIRECTORY)
+_NONE = Entry("", EntryKind.DIRECTORY)

@@ -19,7 +19,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.model.header import Dependency, Moment, PackageHeader, Scriptlet, Trigger, TriggerKind
+from pipeline.model.header import (
+    Dependency,
+    PackageHeader,
+    Scriptlet,
+    ScriptletPhase,
+    Trigger,
+    TriggerKind,
+)
 
 _EARLY_PRIORITY = 10_000
 """File triggers of this priority or a higher one run before %post (rpm's TRIGGER_PRIORITY_BOUND)."""
@@ -28,7 +35,7 @@ _LESS, _GREATER, _EQUAL = 2, 4, 8
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ScriptStep:
     """One script to run.
 
     `label` is for people (`%post of nginx-1.26.3-3.x86_64`); `arguments` follow the script's name; `input` is fed to
@@ -47,13 +54,13 @@ class Step:
 type_compare = Callable[[str, str], int]
 
 
-def plan(
+def plan_scripts(
     headers: Sequence[PackageHeader],
     *,
     present: Mapping[str, Sequence[str]],
     compare: type_compare,
     below: Sequence[PackageHeader] = (),
-) -> tuple[Step, ...]:
+) -> tuple[ScriptStep, ...]:
     """Return the steps of installing `headers` beside the packages `below`.
 
     `headers` are given in the order of the transaction.
@@ -73,21 +80,21 @@ class _Plan:
     present: Mapping[str, Sequence[str]]
     compare: type_compare
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[ScriptStep]:
         """All of them, in order."""
         for header in self.headers:
-            yield from self._scriptlets(header, Moment.PRETRANS)
+            yield from self._scriptlets(header, ScriptletPhase.PRETRANS)
         for index, header in enumerate(self.headers):
             before = (*self.below, *self.headers[:index])
             installed = (*before, header)
             yield from self._package_triggers(header, before, TriggerKind.PREIN)
-            yield from self._scriptlets(header, Moment.PRE)
+            yield from self._scriptlets(header, ScriptletPhase.PRE)
             yield from _file_triggers(header, installed, self.present, early=True)
-            yield from self._scriptlets(header, Moment.POST)
+            yield from self._scriptlets(header, ScriptletPhase.POST)
             yield from self._package_triggers(header, installed, TriggerKind.IN)
             yield from _file_triggers(header, installed, self.present, early=False)
         for header in self.headers:
-            yield from self._scriptlets(header, Moment.POSTTRANS)
+            yield from self._scriptlets(header, ScriptletPhase.POSTTRANS)
         for owner, trigger in _ranked(self.below, TriggerKind.TRANSACTION_FILE_IN):
             yield from _file_step(owner, trigger, self.headers, self.present)
         for header in self.headers:
@@ -102,14 +109,14 @@ class _Plan:
         new = 0 if any(other is header for other in self.below) else 1
         return str(new + sum(other.nevra.name == header.nevra.name for other in self.below))
 
-    def _scriptlets(self, header: PackageHeader, moment: Moment) -> Iterator[Step]:
+    def _scriptlets(self, header: PackageHeader, moment: ScriptletPhase) -> Iterator[ScriptStep]:
         for scriptlet in header.scriptlets:
             if scriptlet.moment is moment:
                 yield _step(header, f"%{moment}", scriptlet, (self._instances(header),))
 
     def _package_triggers(
         self, header: PackageHeader, installed: Sequence[PackageHeader], kind: TriggerKind
-    ) -> Iterator[Step]:
+    ) -> Iterator[ScriptStep]:
         """Triggers of others that `header` sets off, then its own that the installed set off."""
         for other in sorted(installed, key=lambda other: str(other.nevra)):
             for trigger in other.triggers:
@@ -122,15 +129,15 @@ class _Plan:
                 if other is not header and any(_matches(on, other, self.compare) for on in trigger.on):
                     yield self._triggered(header, trigger, other)
 
-    def _triggered(self, owner: PackageHeader, trigger: Trigger, by: PackageHeader) -> Step:
+    def _triggered(self, owner: PackageHeader, trigger: Trigger, by: PackageHeader) -> ScriptStep:
         counts = (self._instances(owner), self._instances(by))
         return _step(owner, f"%{trigger.kind} on {by.nevra.name}", trigger, counts)
 
 
 def _step(
     header: PackageHeader, what: str, script: Scriptlet | Trigger, arguments: tuple[str, ...], fed: bytes = b""
-) -> Step:
-    return Step(
+) -> ScriptStep:
+    return ScriptStep(
         label=f"{what} of {header.nevra}",
         package=str(header.nevra),
         interpreter=script.interpreter,
@@ -157,7 +164,7 @@ def _file_triggers(
     present: Mapping[str, Sequence[str]],
     *,
     early: bool,
-) -> Iterator[Step]:
+) -> Iterator[ScriptStep]:
     """Yield the steps of the file triggers around `header`.
 
     First come those that its files set off in the installed packages, itself among them, then its own triggers over the
@@ -187,7 +194,7 @@ def _file_step(
     trigger: Trigger,
     matched: Sequence[PackageHeader],
     present: Mapping[str, Sequence[str]],
-) -> Iterator[Step]:
+) -> Iterator[ScriptStep]:
     """Yield one step if any file matches the trigger.
 
     Its input is, per prefix, per package, the package's files below the prefix (rpm's order).

@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable
 
 FRAME = struct.Struct(">QQ")
-MEMORY = 1 << 30
+CHILD_MEMORY = 1 << 30
 """Bytes of address space: the interpreter has 50 MB, the largest text that is searched 64 MB as it came."""
 
-Ask = Callable[[object], object]
+AskParent = Callable[[object], object]
 """Asks the parent something in the middle of a request."""
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     """Serve until there are no more requests."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (CHILD_MEMORY, CHILD_MEMORY))
     sys.path[:] = json.loads(sys.argv[1])
     _write({"started": True})
     while True:

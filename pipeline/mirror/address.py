@@ -16,7 +16,7 @@ from pipeline.digest import Digest
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.mirror.open import MirrorAccess
+    from pipeline.mirror.mirror_access import MirrorAccess
     from pipeline.mirror.protocol import Mirror
     from pipeline.mirror.pull_source import PullSource
 

@@ -39,7 +39,7 @@ _DRAFT = "draft-"
 
 
 @contextlib.contextmanager
-def reaching(url: str) -> Iterator[None]:
+def mirror_errors(url: str) -> Iterator[None]:
     """Turn an OSError in this block into an EnvironmentLacking that names the mirror.
 
     An OSError is what the file system forbids.
@@ -77,7 +77,7 @@ def make_folder(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         path.mkdir()
         path.chmod(0o755)
-    sync_folder(path.parent)
+    sync_names(path.parent)
 
 
 def make_drafts(path: Path) -> None:
@@ -91,7 +91,7 @@ def make_drafts(path: Path) -> None:
             path.chmod(0o700)
 
 
-def sync_folder(path: Path) -> None:
+def sync_names(path: Path) -> None:
     """Names that were made in a folder survive a crash from now on."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -100,7 +100,7 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def write_whole(data: bytes, target: Path, drafts: Path, *, sync: bool = True) -> None:
+def replace_file(data: bytes, target: Path, drafts: Path, *, sync: bool = True) -> None:
     """Write `data` to `target` in one step, in place of what stood there.
 
     `drafts`: a folder of the same file system; `sync`: the name too survives a crash (else the caller syncs the folder
@@ -111,10 +111,10 @@ def write_whole(data: bytes, target: Path, drafts: Path, *, sync: bool = True) -
         _settle(file)
         draft.replace(target)
     if sync:
-        sync_folder(target.parent)
+        sync_names(target.parent)
 
 
-def point_whole(destination: str, target: Path, drafts: Path, at: float) -> None:
+def replace_symlink(destination: str, target: Path, drafts: Path, at: float) -> None:
     """Make `target` a symbolic link to `destination` in one step, replacing what was there.
 
     `at`: seconds since the epoch, which becomes the link's own time.
@@ -127,7 +127,7 @@ def point_whole(destination: str, target: Path, drafts: Path, at: float) -> None
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)
-    sync_folder(target.parent)
+    sync_names(target.parent)
 
 
 def write_blob(descriptor: Descriptor, content: bytes | Path, target: Path, drafts: Path) -> None:
@@ -138,7 +138,7 @@ def write_blob(descriptor: Descriptor, content: bytes | Path, target: Path, draf
     """
     if isinstance(content, bytes):
         check_digest(descriptor, Digest.of(content), len(content))
-        write_whole(content, target, drafts, sync=False)
+        replace_file(content, target, drafts, sync=False)
         return
     try:
         original = content.open("rb")
@@ -252,7 +252,7 @@ def fetch_verified(path: Path, descriptor: Descriptor, store: Store) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, shared: bool = False, patience: float | None = None) -> Iterator[None]:
+def file_locked(path: Path, *, shared: bool = False, patience: float | None = None) -> Iterator[None]:
     """Hold the lock of a file against other processes and threads.
 
     The file is made if it is missing. `patience`: seconds after which TimeoutError is raised; None waits for as long as

@@ -12,27 +12,27 @@ from pipeline.model.artifact import Artifact, Manifest, Referrer
 from pipeline.model.evidence import read_evidence
 from pipeline.model.image import Descriptor
 from pipeline.oci import (
-    PREDICATE_TYPE,
+    PREDICATE_TYPE_ANNOTATION,
     SigningKey,
     Statement,
-    Subject,
+    StatementSubject,
     VerifyingKey,
-    attest,
     bundle_layer,
+    make_attestation,
+    make_simple_signature,
     media_types,
     read_artifact,
-    sign_simply,
     verify_bundle,
 )
 from pipeline.oci.predicates import CYCLONEDX, LOCK, PROVENANCE, SIGN, SMOKE, SPDX
 
-OF_EACH_IMAGE = (SIGN, PROVENANCE, SPDX, CYCLONEDX, SMOKE)
+IMAGE_PREDICATES = (SIGN, PROVENANCE, SPDX, CYCLONEDX, SMOKE)
 """Predicate types of what is attested of every image."""
 
-OF_EACH_INDEX = (SIGN, PROVENANCE)
+INDEX_PREDICATES = (SIGN, PROVENANCE)
 """And of an index: what is in it is attested of its images."""
 
-EXAMINED = 50
+BUNDLES_EXAMINED = 50
 """Bundles of one predicate type that are read: the same image tested again each night gets one each time."""
 
 
@@ -69,7 +69,7 @@ class SignedAttachments:
 
         None: ours is among them.
         """
-        artifact = sign_simply(self.about.digest, repository.identity, self.key, present)
+        artifact = make_simple_signature(self.about.digest, repository.identity, self.key, present)
         return None if artifact.manifest == present else artifact
 
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
@@ -83,8 +83,8 @@ class SignedAttachments:
         listed = [one for one in everything if one.artifact_type == media_types.SIGSTORE_BUNDLE]
         missing = [artifact for artifact in self.attached if artifact.manifest.digest not in known]
         for predicate_type, predicate in {SIGN: b"{}", **self.predicates}.items():
-            statement = Statement(predicate_type, (Subject(self.about.digest, self.name),), predicate)
-            artifact = attest(statement, self.about, self.key, self.created)
+            statement = Statement(predicate_type, (StatementSubject(self.about.digest, self.name),), predicate)
+            artifact = make_attestation(statement, self.about, self.key, self.created)
             if artifact.manifest.digest in known:
                 continue
             good, _ = find_attested(repository, self.about.digest, predicate_type, self.key.public, listed=listed)
@@ -108,7 +108,7 @@ class SignedName:
 
         None: ours is among them.
         """
-        artifact = sign_simply(self.subject, repository.identity, self.key, present)
+        artifact = make_simple_signature(self.subject, repository.identity, self.key, present)
         return None if artifact.manifest == present else artifact
 
     def attestations(self, repository: Repository) -> tuple[Artifact, ...]:
@@ -159,7 +159,7 @@ def attested_evidence(repository: Repository, image: Digest, key: VerifyingKey) 
     )
 
 
-def bundles(repository: Repository, subject: Digest) -> tuple[Referrer, ...]:
+def list_bundles(repository: Repository, subject: Digest) -> tuple[Referrer, ...]:
     """The referrers of `subject` that are sigstore bundles."""
     found = repository.referrers(subject)
     return tuple(one for one in found if one.artifact_type == media_types.SIGSTORE_BUNDLE)
@@ -181,10 +181,10 @@ def find_attested(
     bad: list[VerificationError] = []
     of_type = [
         one
-        for one in (bundles(repository, subject) if listed is None else listed)
-        if one.annotation(PREDICATE_TYPE) in (predicate_type, "")
+        for one in (list_bundles(repository, subject) if listed is None else listed)
+        if one.annotation(PREDICATE_TYPE_ANNOTATION) in (predicate_type, "")
     ]
-    for referrer in of_type[-EXAMINED:]:
+    for referrer in of_type[-BUNDLES_EXAMINED:]:
         try:
             statement = _verified(repository, referrer, subject, key)
         except VerificationError as error:

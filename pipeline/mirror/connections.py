@@ -17,16 +17,16 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-AT_ONCE = 64
+REQUESTS_AT_ONCE = 64
 """Requests that are answered at once; more are told to come again (503)."""
 
-AT_ONCE_EACH = 48
+REQUESTS_AT_ONCE_EACH = 48
 """The same for one address, so that others are answered too: podman asks for six things at once."""
 
-CONNECTIONS = 256
+CONNECTIONS_MOST = 256
 """Open connections: far below the 1,024 files that a process may usually have open."""
 
-CONNECTIONS_EACH = 192
+CONNECTIONS_MOST_EACH = 192
 """The same for one address; behind one there may be several who pull."""
 
 HEAD_SECONDS = 10.0
@@ -47,7 +47,7 @@ class BoundedConnection(H11Protocol):
         self._idle_since = self.loop.time()
         others = [one for one in self.connections if isinstance(one, BoundedConnection) and one is not self]
         own = [one for one in others if one._address == self._address]
-        for among, limit in ((own, CONNECTIONS_EACH), (others, CONNECTIONS)):
+        for among, limit in ((own, CONNECTIONS_MOST_EACH), (others, CONNECTIONS_MOST)):
             if len(among) >= limit and not _drop_idle(among):
                 self.drop()
                 return
@@ -116,8 +116,8 @@ def _drop_idle(among: list[BoundedConnection]) -> bool:
     return True
 
 
-def bounded(application: ASGIApp, refuse: ASGIApp) -> ASGIApp:
-    """Limit the application to `AT_ONCE` requests at a time.
+def limit_requests(application: ASGIApp, refuse: ASGIApp) -> ASGIApp:
+    """Limit the application to `REQUESTS_AT_ONCE` requests at a time.
 
     `refuse` answers those that are too many.
     """
@@ -126,7 +126,7 @@ def bounded(application: ASGIApp, refuse: ASGIApp) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         client: Any = scope.get("client")
         address = str(client[0]) if client else ""
-        if under_way.total() >= AT_ONCE or under_way[address] >= AT_ONCE_EACH:
+        if under_way.total() >= REQUESTS_AT_ONCE or under_way[address] >= REQUESTS_AT_ONCE_EACH:
             await refuse(scope, receive, send)
             return
         under_way[address] += 1

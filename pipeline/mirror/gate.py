@@ -15,7 +15,12 @@ from fnmatch import fnmatchcase
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused, VerificationError
 from pipeline.mirror.attestations import attested_evidence
-from pipeline.mirror.policy import CurrentImage, TestedImage, broken, broken_by_all
+from pipeline.mirror.policy import (
+    CurrentImage,
+    TestedImage,
+    broken_rule,
+    broken_rule_by_index,
+)
 from pipeline.mirror.protocol import Repository
 from pipeline.model.artifact import Manifest
 from pipeline.model.enforcement import LimitEnforcement, enforcement
@@ -24,7 +29,7 @@ from pipeline.model.image import Descriptor, Image
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import VerifyingKey, media_types, parse_image
-from pipeline.oci.image import DOCUMENT_LIMIT, Reader
+from pipeline.oci.image_manifest import DOCUMENT_LIMIT, JsonReader
 from pipeline.store import Store
 
 IMAGES_MOST = 64
@@ -38,7 +43,7 @@ _AGAIN = "test the image again on this machine: `relbuild smoke RECIPE`"
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class SealedEvidence:
     """Evidence of a test here: the seal that the store put on the evidence's bytes."""
 
     seal: str
@@ -57,7 +62,7 @@ class Sealed:
 
 
 @dataclass(frozen=True, slots=True)
-class Attested:
+class AttestedEvidence:
     """Evidence of a test elsewhere, or before, that is attested in a repository.
 
     The newest evidence on `image` that `key` attests in `repository`. It is looked for, and verified, when this is
@@ -98,7 +103,7 @@ class Candidate:
     manifest: bytes
     config: bytes
     evidence: bytes
-    warrant: Sealed | Attested
+    warrant: SealedEvidence | AttestedEvidence
     checks: Digest | None = None
 
     @property
@@ -194,8 +199,8 @@ def _problems(wanted: Cleared) -> Iterator[Problem]:
     rules = [rule for rule in wanted.rules.gate if _applies(rule.repositories, rule.tags, wanted)]
     for rule in rules:
         for one in tested:
-            yield from broken(rule, one)
-        yield from broken_by_all(rule, tested, [now for now in wanted.current if now.tag in wanted.tags])
+            yield from broken_rule(rule, one)
+        yield from broken_rule_by_index(rule, tested, [now for now in wanted.current if now.tag in wanted.tags])
 
 
 def _applies(repositories: str, tags: str, wanted: Cleared) -> bool:
@@ -217,7 +222,7 @@ def _described(manifest: Manifest) -> tuple[Descriptor, ...]:
     place = "index" if manifest.media_type == media_types.INDEX else "manifest"
     if len(manifest.data) > DOCUMENT_LIMIT:
         raise VerificationError("document-malformed", f"the {place} has more than {DOCUMENT_LIMIT} bytes")
-    document = Reader.parse(manifest.data, place)
+    document = JsonReader.parse(manifest.data, place)
     if document.get("mediaType").text(manifest.media_type) != manifest.media_type:
         raise VerificationError("document-malformed", f"the mediaType in the {place} differs from the declared one")
     # One text that is an index to some and an image to others is tested by some and pulled by others.
@@ -250,7 +255,7 @@ def _image(candidate: Candidate, named: Descriptor) -> Image:
         raise VerificationError(
             "digest-mismatch", f"the manifest does not have the {named.size} bytes that the index states"
         )
-    document = Reader.parse(candidate.manifest, "manifest")
+    document = JsonReader.parse(candidate.manifest, "manifest")
     said = document.get("mediaType").text(media_types.MANIFEST)
     if said != media_types.MANIFEST or not document.get("manifests").missing:
         raise VerificationError("document-malformed", "the manifest is not an image manifest")

@@ -12,19 +12,19 @@ from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, VerificationError
-from pipeline.mirror.protocol import Arrival, Overtaken, Repository
-from pipeline.mirror.published import Held
+from pipeline.mirror.protocol import Arrival, Repository, TagConflict
+from pipeline.mirror.published import MirroredImage
 from pipeline.mirror.references import references
 from pipeline.mirror.tag_check import TagStanding
-from pipeline.mirror.tag_statements import anchor, list_statements
+from pipeline.mirror.tag_statements import anchor_manifest, list_statements
 from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor
 from pipeline.oci import join_signatures, media_types, signature_tag
-from pipeline.oci.artifacts import EMPTY, EMPTY_DATA
+from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR
 from pipeline.progress import Progress, task
 from pipeline.store import Store
 
-PARALLEL = 4
+COPIES_PARALLEL = 4
 """Blobs on their way at the same time."""
 
 REFERRER_DEPTH = 4
@@ -34,12 +34,12 @@ REFERRER_LIMIT = 1000
 """Referrers of one subject that are carried: a subject that is attested each night for a year has a few hundred."""
 
 
-ATTEMPTS = 5
+COPY_ATTEMPTS = 5
 """Attempts to put a signature beside others that come at the same time."""
 
 
 @dataclass(slots=True)
-class Carried:
+class CopiedArtifacts:
     """Result of a copy: digests with bytes of what was sent, digests of what was there."""
 
     uploaded: list[tuple[Digest, int]] = field(default_factory=list)
@@ -47,14 +47,16 @@ class Carried:
     referrers: list[Digest] = field(default_factory=list)
 
 
-def carry(held: Held, source: Repository, target: Repository, *, store: Store, progress: Progress) -> Carried:
+def copy_image(
+    held: MirroredImage, source: Repository, target: Repository, *, store: Store, progress: Progress
+) -> CopiedArtifacts:
     """Copy an image or index with its signatures and referrers from `source` to `target`.
 
     No tag by which people pull is copied. Blobs go through the store, which verifies them.
 
     Raises VerificationError if anything is not what its digest promises.
     """
-    carried = Carried()
+    carried = CopiedArtifacts()
     with task(progress, "copy", f"{source.url} → {target.url}", total=_size(held), unit="bytes") as running:
         carrier = _Carrier(source, target, store, carried, running.advance)
         for manifest in held.manifests:
@@ -65,26 +67,26 @@ def carry(held: Held, source: Repository, target: Repository, *, store: Store, p
     return carried
 
 
-def carry_statements(source: Repository, target: Repository, standing: TagStanding, *, renewals: bool) -> None:
+def copy_statements(source: Repository, target: Repository, standing: TagStanding, *, renewals: bool) -> None:
     """Copy what is signed of a tag, byte for byte: its moves, or its renewals.
 
     Raises as the repositories do.
     """
     identity, tag = standing.identity, standing.tag
     there = {one.record for one in list_statements(target, identity, tag)}
-    subject = anchor(identity, tag)
+    subject = anchor_manifest(identity, tag)
     for one in reversed(list_statements(source, identity, tag)):
         manifest = source.manifest(one.record)
         if manifest is None or one.record in there or one.statement.renews is not renewals:
             continue
-        target.put_blob(EMPTY, EMPTY_DATA)
+        target.put_blob(EMPTY_DESCRIPTOR, EMPTY_DATA)
         target.put_manifest(subject)
         for blob in references(manifest).blobs:
             target.put_blob(blob, source.read_blob(blob))
         target.attach(manifest)
 
 
-def _size(held: Held) -> int:
+def _size(held: MirroredImage) -> int:
     return sum(layer.blob.size for image in held.images for layer in image.layers)
 
 
@@ -93,12 +95,12 @@ class _Carrier:
     source: Repository
     target: Repository
     store: Store
-    carried: Carried
+    carried: CopiedArtifacts
     advance: Callable[[int], None]
 
     def manifest(self, manifest: Manifest) -> None:
         """A manifest with its blobs, those first."""
-        with ThreadPoolExecutor(PARALLEL, "copy") as pool:
+        with ThreadPoolExecutor(COPIES_PARALLEL, "copy") as pool:
             for descriptor, arrival in pool.map(self._blob, dict.fromkeys(references(manifest).blobs)):
                 if arrival is Arrival.UPLOADED:
                     self.carried.uploaded.append((descriptor.digest, descriptor.size))
@@ -115,7 +117,7 @@ class _Carrier:
         manifest = self.source.manifest(tag)
         if manifest is None:
             return
-        for _ in range(ATTEMPTS):
+        for _ in range(COPY_ATTEMPTS):
             there = self.target.manifest(tag)
             joined = Artifact(manifest) if there is None else join_signatures(there, manifest)
             if there is not None and joined.manifest == there:
@@ -125,7 +127,7 @@ class _Carrier:
                 self.target.put_blob(descriptor, content)
             try:
                 self.target.put_auxiliary(tag, joined.manifest, there.digest if there else None)
-            except Overtaken:  # somebody signs the same there: that is kept as well
+            except TagConflict:  # somebody signs the same there: that is kept as well
                 continue
             return
         raise PublicationRefused(

@@ -16,17 +16,23 @@ from datetime import UTC, datetime
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.mirror.history import read_move, records
 from pipeline.mirror.protocol import Mirror, Repository, is_auxiliary
 from pipeline.mirror.references import references
-from pipeline.mirror.retention.model import HeldBlob, HeldManifest, HeldRepository, HeldTag, Inventory
+from pipeline.mirror.retention.pruning import (
+    HeldBlob,
+    HeldManifest,
+    HeldRepository,
+    HeldTag,
+    Inventory,
+)
 from pipeline.mirror.retention.reachability import tag_subject
-from pipeline.mirror.tag_statements import anchor, listed_statement
+from pipeline.mirror.tag_history import move_records, read_move
+from pipeline.mirror.tag_statements import anchor_manifest, listed_statement
 from pipeline.model.artifact import Manifest
-from pipeline.model.publication import Move, Why
+from pipeline.model.publication import Move, MoveCause
 from pipeline.oci import media_types
 
-MANIFEST_LIMIT = 200_000
+INVENTORY_MANIFEST_LIMIT = 200_000
 """Manifests of one repository that is reached by an API: a hundred publications a day for a year, with six each."""
 
 _IMMUTABLE = re.compile(r".+-(?P<date>\d{8})-(?P<short>[0-9a-f]{12})")
@@ -37,10 +43,12 @@ def inventory_by_tags(mirror: Mirror) -> Inventory:
 
     Raises as the mirror does, and VerificationError for a manifest that cannot be
     read: what it needs is not known, so nothing can be said to be unneeded."""
-    return joined(tuple(repository_inventory(name, mirror.repository(name)) for name in mirror.repositories()))
+    return join_inventories(
+        tuple(repository_inventory(name, mirror.repository(name)) for name in mirror.repositories())
+    )
 
 
-def held_manifest(manifest: Manifest, since: int | None) -> HeldManifest:
+def inventory_manifest(manifest: Manifest, since: int | None) -> HeldManifest:
     """A manifest in the words of retention. `since`: when it came, in seconds since the epoch."""
     said = references(manifest)
     return HeldManifest(
@@ -55,7 +63,7 @@ def held_manifest(manifest: Manifest, since: int | None) -> HeldManifest:
     )
 
 
-def joined(repositories: tuple[HeldRepository, ...]) -> Inventory:
+def join_inventories(repositories: tuple[HeldRepository, ...]) -> Inventory:
     """Join repositories of a registry to an inventory, with the blobs that they need.
 
     Their manifests need them. How old the blobs are nobody knows.
@@ -111,7 +119,7 @@ class _Search:
         if subject is not None:
             self.waiting.append(subject[0])
         if not is_auxiliary(tag):
-            self.waiting.append(anchor(self.repository.identity, tag).digest)
+            self.waiting.append(anchor_manifest(self.repository.identity, tag).digest)
 
     def follow(self) -> None:
         """Look at all that is referred to by what was found.
@@ -124,10 +132,10 @@ class _Search:
             digest = self.waiting.pop()
             if digest in self.asked:
                 continue
-            if len(self.asked) >= MANIFEST_LIMIT:
+            if len(self.asked) >= INVENTORY_MANIFEST_LIMIT:
                 raise VerificationError(
                     "repository-too-large",
-                    f"the repository has more than {MANIFEST_LIMIT} manifests",
+                    f"the repository has more than {INVENTORY_MANIFEST_LIMIT} manifests",
                     place=self.repository.url,
                     hint="use the registry's own tools to remove a part of its tags",
                 )
@@ -140,7 +148,7 @@ class _Search:
             self.waiting += (one.descriptor.digest for one in self.repository.referrers(digest))
 
     def _add(self, manifest: Manifest) -> None:
-        held = held_manifest(manifest, None)
+        held = inventory_manifest(manifest, None)
         self.found[manifest.digest] = held
         self.waiting += [manifest.digest, *(child.digest for child in held.children)]
         if held.subject is not None:
@@ -154,7 +162,7 @@ class _Search:
 def recorded_moves(tagged: Mapping[str, Manifest]) -> tuple[Move, ...]:
     """All moves that are written down. A record that cannot be read tells nothing, and stays."""
     found: list[Move] = []
-    for record in records(tuple(tagged)):
+    for record in move_records(tuple(tagged)):
         with contextlib.suppress(VerificationError):
             found.append(read_move(tagged[record], record))
     return tuple(found)
@@ -183,10 +191,12 @@ def _set_at(tag: str, manifest: Manifest, moves: tuple[Move, ...]) -> int | None
     By the history; else when what it points to was made, by its annotations or, for a tag that never moves, by its
     name.
     """
-    if records((tag,)):
+    if move_records((tag,)):
         with contextlib.suppress(VerificationError):
             return read_move(manifest, tag).at // 1000
-    set_ = [move for move in moves if move.tag == tag and move.after == manifest.digest and move.why is not Why.RENEW]
+    set_ = [
+        move for move in moves if move.tag == tag and move.after == manifest.digest and move.why is not MoveCause.RENEW
+    ]
     written = [move.at // 1000 for move in set_]
     if written:
         return max(written)

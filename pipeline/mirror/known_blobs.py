@@ -25,24 +25,29 @@ from typing import Protocol
 from pipeline.beneath import Folder, LinkRefused, NotRegular
 from pipeline.digest import CHUNK, Digest, identity
 from pipeline.errors import VerificationError
-from pipeline.mirror.atomic_files import make_drafts, sync_folder, write_blob, write_whole
-from pipeline.mirror.protocol import Arrival, unheeded
+from pipeline.mirror.atomic_files import (
+    make_drafts,
+    replace_file,
+    sync_names,
+    write_blob,
+)
+from pipeline.mirror.protocol import Arrival, ignore_progress
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
 
-Stamp = tuple[int, int, int, int]
+FileStamp = tuple[int, int, int, int]
 """Size, inode, times of modification and change in nanoseconds; the kernel alone sets the last."""
 
-NO_STAMP: Stamp = (0, 0, 0, 0)
+NO_STAMP: FileStamp = (0, 0, 0, 0)
 """Of blobs that are no files here."""
 
-BELIEVED = 12 * 3600.0
+KNOWN_SECONDS = 12 * 3600.0
 """Seconds for which publishers believe what another hashed, while the stamp is the same: a night."""
 
-SCRUBBED = 8 * 86_400.0
+SCRUB_KNOWN_SECONDS = 8 * 86_400.0
 """Seconds for which they believe a scrub: it is meant to run each week."""
 
-SETTLED = 10_000_000
+SETTLED_NANOSECONDS = 10_000_000
 """Nanoseconds that a file must not have changed before it is hashed: more than two ticks of the clock by which the
 kernel stamps, so that no later change has the same stamp."""
 
@@ -50,20 +55,20 @@ _SHARD_LIMIT = 32 << 20
 """Bytes of one file of the record: 200,000 blobs of which all begin with the same two digits."""
 
 
-class Finder(StrEnum):
+class HashedBy(StrEnum):
     """The process that hashed a blob: a publisher's or a scrub's."""
 
     PUBLISHER = "publisher"
     SCRUB = "scrub"
 
 
-class Known(Protocol):
+class KnownBlobs(Protocol):
     """Record of the blobs known to be whole. A loss of it costs another look and nothing else."""
 
-    def believes(self, digest: Digest, stamp: Stamp) -> bool:
+    def believes(self, digest: Digest, stamp: FileStamp) -> bool:
         """Return whether the blob was found whole not too long ago, and has had this stamp since."""
 
-    def note(self, digest: Digest, stamp: Stamp, finder: Finder) -> None:
+    def note(self, digest: Digest, stamp: FileStamp, finder: HashedBy) -> None:
         """A blob of this stamp was hashed just now, and is whole."""
 
 
@@ -77,16 +82,16 @@ class KnownInRun:
     url: str = ""
     store: Store | None = None
     clock: Callable[[], float] = lambda: 0.0
-    _whole: dict[Digest, Stamp] = field(default_factory=dict)
+    _whole: dict[Digest, FileStamp] = field(default_factory=dict)
 
-    def believes(self, digest: Digest, stamp: Stamp) -> bool:
+    def believes(self, digest: Digest, stamp: FileStamp) -> bool:
         """See `Known`."""
         if self._whole.get(digest) == stamp:
             return True
         scrub = self._scrub(digest)
-        return scrub is not None and 0 <= self.clock() - scrub[0] < SCRUBBED
+        return scrub is not None and 0 <= self.clock() - scrub[0] < SCRUB_KNOWN_SECONDS
 
-    def note(self, digest: Digest, stamp: Stamp, finder: Finder) -> None:
+    def note(self, digest: Digest, stamp: FileStamp, finder: HashedBy) -> None:
         """See `Known`."""
         self._whole[digest] = stamp
 
@@ -132,61 +137,63 @@ class KnownInFolder:
     drafts: Path
     clock: Callable[[], float]
 
-    def believes(self, digest: Digest, stamp: Stamp) -> bool:
+    def believes(self, digest: Digest, stamp: FileStamp) -> bool:
         """See `Known`."""
         known = self.read(digest.hex[:2]).get(digest.hex)
         if known is None or known[0] != stamp:
             return False
         _, at, finder = known
-        return 0 <= self.clock() - at < (SCRUBBED if finder is Finder.SCRUB else BELIEVED)
+        return 0 <= self.clock() - at < (SCRUB_KNOWN_SECONDS if finder is HashedBy.SCRUB else KNOWN_SECONDS)
 
-    def note(self, digest: Digest, stamp: Stamp, finder: Finder) -> None:
+    def note(self, digest: Digest, stamp: FileStamp, finder: HashedBy) -> None:
         """Note that a blob is intact: see `Known`.
 
         A file that changed just now is not noted: it could change again and have the same stamp.
         """
         self.note_all({digest: stamp}, finder)
 
-    def note_all(self, found: Mapping[Digest, Stamp], finder: Finder) -> None:
+    def note_all(self, found: Mapping[Digest, FileStamp], finder: HashedBy) -> None:
         """The same of several."""
         now = self.clock()
         for start in {digest.hex[:2] for digest in found}:
             known = self.read(start)
             for digest, stamp in found.items():
                 if digest.hex[:2] == start and not (
-                    finder is Finder.PUBLISHER and self._scrubbed(known, digest, stamp)
+                    finder is HashedBy.PUBLISHER and self._scrubbed(known, digest, stamp)
                 ):
                     known[digest.hex] = (stamp, now, finder)
             text = json.dumps({name: [*stamp, at, str(by)] for name, (stamp, at, by) in sorted(known.items())})
             make_drafts(self.folder)
-            write_whole(text.encode(), self.folder / start, self.drafts, sync=False)
+            replace_file(text.encode(), self.folder / start, self.drafts, sync=False)
 
     def forget(self, digest: Digest) -> None:
         """Nothing is known of a blob from now on."""
         known = self.read(digest.hex[:2])
         if known.pop(digest.hex, None) is not None:
             text = json.dumps({name: [*stamp, at, str(by)] for name, (stamp, at, by) in sorted(known.items())})
-            write_whole(text.encode(), self.folder / digest.hex[:2], self.drafts, sync=False)
+            replace_file(text.encode(), self.folder / digest.hex[:2], self.drafts, sync=False)
 
-    def read(self, start: str) -> dict[str, tuple[Stamp, float, Finder]]:
+    def read(self, start: str) -> dict[str, tuple[FileStamp, float, HashedBy]]:
         """Read the record of the digests that begin with `start`; empty if it cannot be read."""
         try:
             with Folder(self.folder).open_unlinked(start) as file:
                 data = file.read(_SHARD_LIMIT + 1)
             rows = json.loads(data) if len(data) <= _SHARD_LIMIT else {}
             return {
-                name: ((int(row[0]), int(row[1]), int(row[2]), int(row[3])), float(row[4]), Finder(row[5]))
+                name: ((int(row[0]), int(row[1]), int(row[2]), int(row[3])), float(row[4]), HashedBy(row[5]))
                 for name, row in rows.items()
             }
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
             return {}
 
-    def _scrubbed(self, known: Mapping[str, tuple[Stamp, float, Finder]], digest: Digest, stamp: Stamp) -> bool:
+    def _scrubbed(
+        self, known: Mapping[str, tuple[FileStamp, float, HashedBy]], digest: Digest, stamp: FileStamp
+    ) -> bool:
         before = known.get(digest.hex)
-        return before is not None and before[0] == stamp and before[2] is Finder.SCRUB
+        return before is not None and before[0] == stamp and before[2] is HashedBy.SCRUB
 
 
-def stamp_of(status: os.stat_result) -> Stamp:
+def stamp_of(status: os.stat_result) -> FileStamp:
     """A file's stamp."""
     return (status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
@@ -208,11 +215,11 @@ class Hashed:
     """
 
     digest: Digest
-    stamp: Stamp
+    stamp: FileStamp
     settled: bool
 
 
-def hash_file(root: Path, path: Path, advance: Callable[[int], None] = unheeded) -> Hashed | None:
+def hash_file(root: Path, path: Path, advance: Callable[[int], None] = ignore_progress) -> Hashed | None:
     """Hash a file below `root`; None if there is no such file.
 
     `advance` is told of the bytes that were read. Raises OSError where the disk cannot read it.
@@ -223,7 +230,7 @@ def hash_file(root: Path, path: Path, advance: Callable[[int], None] = unheeded)
         return None
     with file:
         # The kernel's clock, against the kernel's stamps.
-        settled = time.clock_gettime_ns(time.CLOCK_REALTIME) - SETTLED > os.fstat(file.fileno()).st_ctime_ns
+        settled = time.clock_gettime_ns(time.CLOCK_REALTIME) - SETTLED_NANOSECONDS > os.fstat(file.fileno()).st_ctime_ns
         stamp = stamp_of(os.fstat(file.fileno()))
         seen = hashlib.sha256()
         while piece := file.read(CHUNK):
@@ -232,8 +239,8 @@ def hash_file(root: Path, path: Path, advance: Callable[[int], None] = unheeded)
     return Hashed(Digest(seen.hexdigest()), stamp, settled)
 
 
-def bring_blob(
-    descriptor: Descriptor, content: bytes | Path, target: Path, *, root: Path, drafts: Path, known: Known
+def place_blob(
+    descriptor: Descriptor, content: bytes | Path, target: Path, *, root: Path, drafts: Path, known: KnownBlobs
 ) -> Arrival:
     """Make sure that an intact blob is at `target`, and is no other name of `content`.
 
@@ -258,7 +265,7 @@ def _same_file(one: Path, other: Path) -> bool:
         return False
 
 
-def is_whole(root: Path, path: Path, digest: Digest, size: int, known: Known) -> bool:
+def is_whole(root: Path, path: Path, digest: Digest, size: int, known: KnownBlobs) -> bool:
     """Return whether the bytes of the blob at `path` are known to match its digest.
 
     They are hashed now if they were not before, or were touched since. What cannot be read is not whole.
@@ -276,7 +283,7 @@ def is_whole(root: Path, path: Path, digest: Digest, size: int, known: Known) ->
         return False
     if seen.settled:
         with contextlib.suppress(OSError):  # a mirror that is full, or cannot be written to: known the next time
-            known.note(digest, seen.stamp, Finder.PUBLISHER)
+            known.note(digest, seen.stamp, HashedBy.PUBLISHER)
     return True
 
 
@@ -290,19 +297,19 @@ def set_aside(root: Path, path: Path, *, stays: bool = False) -> None:
     if not aside.is_dir():
         aside.parent.mkdir(mode=0o700, exist_ok=True)
         aside.mkdir(mode=0o700, exist_ok=True)
-        sync_folder(root)
-        sync_folder(aside.parent)
+        sync_names(root)
+        sync_names(aside.parent)
     target = aside / f"{path.name}.{secrets.token_hex(4)}"
     with contextlib.suppress(FileNotFoundError):
         if stays and not path.is_dir():
             os.link(path, target, follow_symlinks=False)
         else:
             path.rename(target)
-            sync_folder(path.parent)
-        sync_folder(aside)
+            sync_names(path.parent)
+        sync_names(aside)
 
 
-def still_rotten(what: str, url: str) -> VerificationError:
+def still_corrupt(what: str, url: str) -> VerificationError:
     """Return the error of a blob or manifest that stays corrupt on a registry.
 
     The registry gives it with other bytes, also after it was sent again.

@@ -46,7 +46,7 @@ class TestedImage:
         return dict(self.image.config.labels).get(media_types.VERSION, "")
 
 
-def broken(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
+def broken_rule(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
     """Tell how one image breaks a rule."""
     image, contents = tested.image, tested.evidence.contents
     said = f" (rule: {rule.place})" if rule.place else ""
@@ -113,7 +113,9 @@ def broken(rule: GateRule, tested: TestedImage) -> Iterator[Problem]:
         yield refuse("gate-limits", f"limits were not enforced in the image's test: {_some(loose)}", hint)
 
 
-def broken_by_all(rule: GateRule, tested: Sequence[TestedImage], current: Sequence[CurrentImage]) -> Iterator[Problem]:
+def broken_rule_by_index(
+    rule: GateRule, tested: Sequence[TestedImage], current: Sequence[CurrentImage]
+) -> Iterator[Problem]:
     """Tell how all images of an index together, and the tags' present state, break a rule."""
     said = f" (rule: {rule.place})" if rule.place else ""
     versions = {one.image.config.architecture: one.version for one in tested}

@@ -24,11 +24,11 @@ from pipeline.store import Store
 
 if TYPE_CHECKING:
     from pipeline.mirror.gate import Cleared
-    from pipeline.mirror.healing import Healing
+    from pipeline.mirror.repair_sources import RepairSources
     from pipeline.mirror.retention.access_log import Pulls
-    from pipeline.mirror.retention.model import Inventory, Pruned, Undone
+    from pipeline.mirror.retention.pruning import Inventory, PruningResult, UndoResult
     from pipeline.model.rules import MirrorRules
-    from pipeline.model.scrub import Scrubbed
+    from pipeline.model.scrub import ScrubResult
     from pipeline.progress import Progress
 
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -52,7 +52,7 @@ def is_auxiliary(tag: str) -> bool:
     return _AUXILIARY.fullmatch(tag) is not None
 
 
-def unheeded(size: int) -> None:
+def ignore_progress(size: int) -> None:
     """Nobody wants to know how much was read."""
 
 
@@ -64,7 +64,7 @@ class Arrival(StrEnum):
     UPLOADED = "uploaded"
 
 
-class Overtaken(Exception):
+class TagConflict(Exception):
     """The error of a move when somebody else moved the tag meanwhile.
 
     The tag is not (or did not stay) what the one who moves it takes it for. `found` is what it points to; `written`: it
@@ -126,7 +126,7 @@ class Repository(Protocol):
     def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
         """Bring a blob of any size into the store, verified; nothing happens if it is there."""
 
-    def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = unheeded) -> None:
+    def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = ignore_progress) -> None:
         """Read a blob of any size to its end, and compare size and digest with what is promised.
 
         Nothing is kept; `advance` is told of the bytes. Raises VerificationError `blob-missing`, `blob-damaged`.
@@ -178,7 +178,7 @@ class Repository(Protocol):
 
         `expected` None: the tag must not exist.
 
-        Raises ValueError if `tag` is not auxiliary, Overtaken.
+        Raises ValueError if `tag` is not auxiliary, TagConflict.
         """
 
     def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
@@ -187,7 +187,7 @@ class Repository(Protocol):
         `expected` None: the tag must not exist. The manifest of what was cleared is here already. Where the mirror
         cannot compare and swap, the tag is read back.
 
-        Raises ValueError if `tag` is auxiliary or not one of those that were cleared, Overtaken.
+        Raises ValueError if `tag` is auxiliary or not one of those that were cleared, TagConflict.
         """
 
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
@@ -200,7 +200,7 @@ class Repository(Protocol):
     # --- removing
 
     def remove_tag(self, tag: str, expected: Digest) -> None:
-        """Remove a tag that points to `expected`. Raises Overtaken."""
+        """Remove a tag that points to `expected`. Raises TagConflict."""
 
     def remove_manifest(self, digest: Digest) -> None:
         """Remove a manifest or index, and with it what points to it."""
@@ -257,7 +257,7 @@ class Mirror(Protocol):
         pulls: Pulls | None = None,
         dry_run: bool = False,
         idle: bool = False,
-    ) -> Pruned:
+    ) -> PruningResult:
         """Remove what the rules do not keep.
 
         `now` is seconds since the epoch; `pulls`: when tags were last pulled, where that is known; `idle`: the keeper
@@ -266,11 +266,11 @@ class Mirror(Protocol):
         Raises UsageError `not-a-mirror` where nothing is ever pruned, EnvironmentLacking, VerificationError.
         """
 
-    def restore(self, stamp: str) -> Undone:
+    def restore(self, stamp: str) -> UndoResult:
         """Bring back what went with the pruning `stamp` and with those after it. Raises UsageError
         `quarantine-unknown`; `undo-impossible` where what is pruned is gone."""
 
-    def scrub(self, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+    def scrub(self, healing: RepairSources, *, rate: int, progress: Progress) -> ScrubResult:
         """Read everything, compare it with its digests, and heal what is corrupt or missing.
 
         At most `rate` bytes are read a second (0: no limit). Raises EnvironmentLacking if the mirror cannot be reached.

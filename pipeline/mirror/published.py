@@ -14,14 +14,14 @@ from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image
 from pipeline.oci import end_of_life, media_types, parse_image, parse_index
-from pipeline.oci.image import Reader
+from pipeline.oci.image_manifest import JsonReader
 
-SHOWN = 12
+_SHOWN = 12
 """Tags that are named to whoever names one that is not there: the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class MirroredImage:
     """A published image or index, with its exact documents.
 
     `manifest` is what the reference names; `images` is that one image, or those that the index lists.
@@ -57,7 +57,7 @@ class Held:
         return max((image.config.created for image in self.images), default=0)
 
 
-def read_held(repository: Repository, reference: Digest | str) -> Held:
+def read_published(repository: Repository, reference: Digest | str) -> MirroredImage:
     """Read what a repository holds under a tag or digest, with each document verified.
 
     Raises UsageError `reference-missing`, VerificationError if a part of it is missing or wrong.
@@ -71,7 +71,7 @@ def read_held(repository: Repository, reference: Digest | str) -> Held:
             hint=_what_is_there(repository),
         )
     if manifest.media_type == media_types.MANIFEST:
-        return Held(manifest, (_image(repository, manifest, str(reference)),))
+        return MirroredImage(manifest, (_image(repository, manifest, str(reference)),))
     if manifest.media_type != media_types.INDEX:
         raise VerificationError(
             "media-type",
@@ -94,7 +94,7 @@ def read_held(repository: Repository, reference: Digest | str) -> Held:
                 place=repository.url,
             )
         images.append(_image(repository, one, str(reference)))
-    return Held(manifest, tuple(images))
+    return MirroredImage(manifest, tuple(images))
 
 
 def _what_is_there(repository: Repository) -> str:
@@ -103,11 +103,11 @@ def _what_is_there(repository: Repository) -> str:
         tags = [tag for tag in repository.tags() if not is_auxiliary(tag)]
     if not tags:
         return "the repository has no tags; check the mirror's address and the image's name"
-    return f"tags: {', '.join(tags[-SHOWN:])}" + (" …" if len(tags) > SHOWN else "")
+    return f"tags: {', '.join(tags[-_SHOWN:])}" + (" …" if len(tags) > _SHOWN else "")
 
 
 def _image(repository: Repository, manifest: Manifest, reference: str) -> Image:
-    document = Reader.parse(manifest.data, f"manifest {manifest.digest.short}")
+    document = JsonReader.parse(manifest.data, f"manifest {manifest.digest.short}")
     config: Descriptor = document.get("config").descriptor()
     if config.media_type != media_types.CONFIG:
         raise VerificationError(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError
-from pipeline.mirror.addresses import FORMS
+from pipeline.mirror.address_parser import ADDRESS_FORMS
 from pipeline.mirror.protocol import NAME, TAG
 from pipeline.mirror.pull_source import PullableRepository, PullSource
 from pipeline.mirror.references import listed_repositories, listed_tags, referrers_index
@@ -49,12 +49,12 @@ _PATH = re.compile(
 )
 
 
-def shown(path: Path, *, clock: Callable[[], float]) -> PullSource:
+def open_pull_source(path: Path, *, clock: Callable[[], float]) -> PullSource:
     """Open a directory mirror, or a layout as one repository, to be served.
 
     It stands at `path`. Raises UsageError `not-a-mirror`.
     """
-    for form in FORMS:
+    for form in ADDRESS_FORMS:
         found = form.pull_source(path, clock)
         if found is not None:
             return found
@@ -66,7 +66,7 @@ def shown(path: Path, *, clock: Callable[[], float]) -> PullSource:
     )
 
 
-def serve(
+def serve_mirror(
     path: Path,
     host: str,
     port: int,
@@ -85,13 +85,13 @@ def serve(
     """
     import uvicorn
 
-    from pipeline.mirror.connections import BoundedConnection, bounded
+    from pipeline.mirror.connections import BoundedConnection, limit_requests
 
-    what = shown(path, clock=clock)
+    what = open_pull_source(path, clock=clock)
     listener = _listen(host, port, anywhere)
     try:
         config = uvicorn.Config(
-            bounded(application(what), _error(503, "TOOMANYREQUESTS", "too many requests at once: ask again")),
+            limit_requests(application(what), _error(503, "TOOMANYREQUESTS", "too many requests at once: ask again")),
             http=BoundedConnection,
             log_config=None,
             log_level="error",  # Clients that try TLS first are not worth a warning each.

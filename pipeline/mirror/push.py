@@ -15,13 +15,18 @@ from typing import Protocol, assert_never
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused, VerificationError
 from pipeline.mirror.gate import Cleared
-from pipeline.mirror.protocol import Arrival, Overtaken, Repository
-from pipeline.mirror.tag_moves import ATTEMPTS, PARALLEL, TagMover, set_immutable_tag
+from pipeline.mirror.image_tags import immutable_tag
+from pipeline.mirror.protocol import Arrival, Repository, TagConflict
+from pipeline.mirror.tag_moves import (
+    MOVE_ATTEMPTS,
+    MOVES_PARALLEL,
+    TagMover,
+    set_immutable_tag,
+)
 from pipeline.mirror.tag_statements import TagSigner
-from pipeline.mirror.tags import immutable_tag
 from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor, Image
-from pipeline.model.publication import Publication, Why
+from pipeline.model.publication import MoveCause, Publication
 from pipeline.oci import signature_tag
 from pipeline.progress import Progress, task
 
@@ -91,7 +96,7 @@ def push(
         pushing.read_back(upload.attachments)
     immutable = immutable_tag(upload.version, upload.created, upload.digest)
     set_immutable_tag(repository, immutable, upload.cleared)
-    mover = TagMover(repository, upload.version, Why.PUBLISH, clear_again, signer.clock, signer)
+    mover = TagMover(repository, upload.version, MoveCause.PUBLISH, clear_again, signer.clock, signer)
     moved, unmoved = mover.move(upload.floating, upload.cleared)
     return Publication(
         repository=repository.url,
@@ -155,7 +160,7 @@ class _Push:
             advance(descriptor.size)
             return descriptor, arrival
 
-        with ThreadPoolExecutor(PARALLEL, "publish") as pool:
+        with ThreadPoolExecutor(MOVES_PARALLEL, "publish") as pool:
             for descriptor, arrival in pool.map(send, wanted.values()):
                 self._arrived(descriptor, arrival)
 
@@ -191,7 +196,7 @@ class _Push:
                 return error.problems
             return ()
 
-        with ThreadPoolExecutor(PARALLEL, "check") as pool:
+        with ThreadPoolExecutor(MOVES_PARALLEL, "check") as pool:
             for found in pool.map(check, self._to_check):
                 problems += found
         for manifest in self._documents:
@@ -218,7 +223,7 @@ class _Push:
         """
         ours = {digest for about, digest in self.attached if about == subject}
         missing = ours
-        for _ in range(ATTEMPTS):
+        for _ in range(MOVE_ATTEMPTS):
             listed = {referrer.descriptor.digest for referrer in self.repository.referrers(subject)}
             missing = ours - listed
             if not missing:
@@ -230,7 +235,7 @@ class _Push:
 
     def _sign(self, one: Attachments) -> None:
         tag = signature_tag(one.subject)
-        for _ in range(ATTEMPTS):
+        for _ in range(MOVE_ATTEMPTS):
             present = self.repository.manifest(tag)
             artifact = one.signature(self.repository, present)
             if artifact is None:
@@ -239,7 +244,7 @@ class _Push:
             self._manifest(artifact.manifest)
             try:
                 self.repository.put_auxiliary(tag, artifact.manifest, present.digest if present else None)
-            except Overtaken:  # another publisher signs the same: its signature is kept beside ours
+            except TagConflict:  # another publisher signs the same: its signature is kept beside ours
                 continue
             if not self.repository.overtaken({tag: artifact.manifest.digest}):
                 return

@@ -16,12 +16,12 @@ from pipeline.errors import VerificationError
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
 from pipeline.oci import media_types
-from pipeline.oci.image import Reader, descriptor_json
+from pipeline.oci.image_manifest import JsonReader, descriptor_json
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 
-KINDS = MappingProxyType(
+MANIFEST_KINDS = MappingProxyType(
     {
         media_types.MANIFEST: "oci-image",
         media_types.INDEX: "oci-index",
@@ -56,7 +56,7 @@ def references(manifest: Manifest) -> References:
 
     Raises VerificationError `document-malformed`, `digest-malformed`.
     """
-    document = Reader.parse(manifest.data, f"manifest {manifest.digest}")
+    document = JsonReader.parse(manifest.data, f"manifest {manifest.digest}")
     entries: tuple[Descriptor, ...] = ()
     blobs: tuple[Descriptor, ...] = ()
     artifact_type = document.get("artifactType").text("")
@@ -70,17 +70,17 @@ def references(manifest: Manifest) -> References:
     subject = document.get("subject")
     notes = {key: value.text() for key, value in document.get("annotations").members().items()}
     return References(
-        tuple(one for one in entries if one.media_type in KINDS),
-        blobs + tuple(one for one in entries if one.media_type not in KINDS),
+        tuple(one for one in entries if one.media_type in MANIFEST_KINDS),
+        blobs + tuple(one for one in entries if one.media_type not in MANIFEST_KINDS),
         None if subject.missing else subject.descriptor().digest,
         artifact_type,
         tuple(sorted(notes.items())),
     )
 
 
-def subject_of(manifest: Manifest) -> Digest | None:
+def manifest_subject(manifest: Manifest) -> Digest | None:
     """The digest that a manifest or index speaks of; None if it speaks of none."""
-    subject = Reader.parse(manifest.data, "manifest").get("subject")
+    subject = JsonReader.parse(manifest.data, "manifest").get("subject")
     return None if subject.missing else subject.descriptor().digest
 
 
@@ -90,12 +90,12 @@ def media_type_of(data: bytes) -> str | None:
     None if it is no manifest. (`mediaType` may be missing in OCI's own.)
     """
     try:
-        document = Reader.parse(data, "manifest")
+        document = JsonReader.parse(data, "manifest")
         if document.get("schemaVersion").missing:
             return None
         said = document.get("mediaType").text("")
         if said:
-            return said if said in KINDS else None
+            return said if said in MANIFEST_KINDS else None
         if not document.get("manifests").missing:
             return media_types.INDEX
         return None if document.get("layers").missing else media_types.MANIFEST
@@ -130,7 +130,7 @@ def listed_referrers(index: Manifest) -> tuple[Referrer, ...]:
 
     The index is one such as `referrers_index` makes. Raises VerificationError.
     """
-    document = Reader.parse(index.data, "list of referrers")
+    document = JsonReader.parse(index.data, "list of referrers")
     found: dict[Digest, Referrer] = {}
     for item in document.get("manifests").items():
         descriptor = item.descriptor()

@@ -13,24 +13,32 @@ from dataclasses import dataclass, field
 
 from pipeline.digest import Digest, identity
 from pipeline.errors import RelbuildError, VerificationError
-from pipeline.mirror.healing import Healing, Throttle
-from pipeline.mirror.known_blobs import SCRUBBED, KnownInRun
+from pipeline.mirror.known_blobs import SCRUB_KNOWN_SECONDS, KnownInRun
 from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.mirror.references import References, references
+from pipeline.mirror.repair_sources import ReadThrottle, RepairSources
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
-from pipeline.model.scrub import Fate, Finding, Scrubbed, Thing, Wrong
+from pipeline.model.scrub import (
+    DamageKind,
+    Finding,
+    RepairOutcome,
+    ScrubbedObject,
+    ScrubResult,
+)
 from pipeline.progress import Progress, Task, task
 
 
-def scrub_remote(mirror: Mirror, known: KnownInRun, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+def scrub_remote(
+    mirror: Mirror, known: KnownInRun, healing: RepairSources, *, rate: int, progress: Progress
+) -> ScrubResult:
     """Scrub all repositories that a mirror lists, at most `rate` bytes a second (0: no limit).
     Raises EnvironmentLacking if it cannot be reached."""
     names = mirror.repositories()
     with task(progress, "scrub", mirror.url, unit="bytes") as running:
-        scrub = _RemoteScrub(mirror, known, healing, Throttle(rate), running)
+        scrub = _RemoteScrub(mirror, known, healing, ReadThrottle(rate), running)
         scrub.run(names)
-    return Scrubbed(
+    return ScrubResult(
         mirror.url,
         scrub.blobs,
         scrub.read,
@@ -46,8 +54,8 @@ def scrub_remote(mirror: Mirror, known: KnownInRun, healing: Healing, *, rate: i
 class _RemoteScrub:
     mirror: Mirror
     known: KnownInRun
-    healing: Healing
-    throttle: Throttle
+    healing: RepairSources
+    throttle: ReadThrottle
     task: Task
     seen: set[Digest] = field(default_factory=set)
     """Blobs that were looked at: what one repository has, the registry has once."""
@@ -69,7 +77,7 @@ class _RemoteScrub:
         """The name of this scrub, or of the one that was broken off before."""
         now = int(self.known.clock())
         match self.healing.store.recall(self._name()):
-            case [int(began), str(run)] if 0 <= now - began < SCRUBBED:
+            case [int(began), str(run)] if 0 <= now - began < SCRUB_KNOWN_SECONDS:
                 return run
         run = secrets.token_hex(8)
         self.healing.store.remember(self._name(), [now, run])
@@ -105,28 +113,32 @@ class _RemoteScrub:
         try:
             return repository.resolve(tag)
         except VerificationError:
-            self.findings.append(Finding(Thing.TAG, Wrong.ROTTEN, tag, repository.name, Fate.LOST))
+            self.findings.append(
+                Finding(ScrubbedObject.TAG, DamageKind.ROTTEN, tag, repository.name, RepairOutcome.LOST)
+            )
             return None
 
     def _referrers(self, repository: Repository, digest: Digest) -> list[Digest]:
         try:
             return [one.descriptor.digest for one in repository.referrers(digest)]
         except VerificationError:
-            self.findings.append(Finding(Thing.REFERRERS, Wrong.ROTTEN, str(digest), repository.name, Fate.LOST))
+            self.findings.append(
+                Finding(ScrubbedObject.REFERRERS, DamageKind.ROTTEN, str(digest), repository.name, RepairOutcome.LOST)
+            )
             return []
 
     def _manifest(self, repository: Repository, digest: Digest) -> References | None:
-        wrong = Wrong.ROTTEN
+        wrong = DamageKind.ROTTEN
         manifest: Manifest | None = None
         try:
             manifest = repository.manifest(digest)
-            wrong = Wrong.MISSING
+            wrong = DamageKind.MISSING
         except VerificationError:
             pass
         if manifest is None:
             good = self.healing.manifest(digest, (repository.name,))
             source = good[1] if good is not None and self._sent(repository, good[0]) else ""
-            self._found(Thing.MANIFEST, wrong, digest, repository, source)
+            self._found(ScrubbedObject.MANIFEST, wrong, digest, repository, source)
             manifest = good[0] if good is not None and source else None
         try:
             return references(manifest) if manifest is not None else None
@@ -153,7 +165,7 @@ class _RemoteScrub:
             repository.check_blob(blob, self._advance)
         except VerificationError as error:
             known.forget(blob.digest)
-            wrong = Wrong.MISSING if error.code == "blob-missing" else Wrong.ROTTEN
+            wrong = DamageKind.MISSING if error.code == "blob-missing" else DamageKind.ROTTEN
             good = self.healing.blob(blob, (repository.name,))
             source = ""
             if good is not None:
@@ -162,7 +174,7 @@ class _RemoteScrub:
                     source = good[1]
                 except VerificationError:  # the registry keeps what it has
                     pass
-            self._found(Thing.BLOB, wrong, blob.digest, repository, source)
+            self._found(ScrubbedObject.BLOB, wrong, blob.digest, repository, source)
         else:
             known.note_scrub(blob.digest, run)
 
@@ -171,6 +183,8 @@ class _RemoteScrub:
         self.task.advance(size)
         self.throttle.wait(size)
 
-    def _found(self, thing: Thing, wrong: Wrong, digest: Digest, repository: Repository, source: str) -> None:
-        fate = Fate.HEALED if source else Fate.LOST
+    def _found(
+        self, thing: ScrubbedObject, wrong: DamageKind, digest: Digest, repository: Repository, source: str
+    ) -> None:
+        fate = RepairOutcome.HEALED if source else RepairOutcome.LOST
         self.findings.append(Finding(thing, wrong, str(digest), repository.name, fate, source))

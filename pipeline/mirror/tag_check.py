@@ -14,7 +14,7 @@ from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_statements import find_statement, recent_statements, signed_statements
-from pipeline.model.publication import Recorded
+from pipeline.model.publication import RecordedStatement
 from pipeline.model.tag_chain import believable
 from pipeline.oci import VerifyingKey
 
@@ -91,7 +91,7 @@ def check_tag(
 
 
 def _elsewhere(
-    signed: Sequence[Recorded], digest: Digest, believed: Collection[Digest], place: str
+    signed: Sequence[RecordedStatement], digest: Digest, believed: Collection[Digest], place: str
 ) -> VerificationError:
     right = ", ".join(sorted(map(str, believed)))
     if any(one.statement.move.after == digest for one in signed):

@@ -13,18 +13,18 @@ from typing import TypeVar
 from pipeline.digest import Digest
 from pipeline.errors import Problem, PublicationRefused
 from pipeline.mirror.gate import Cleared
-from pipeline.mirror.protocol import Overtaken, Repository
+from pipeline.mirror.protocol import Repository, TagConflict
 from pipeline.mirror.tag_signing import SignedTag
 from pipeline.mirror.tag_statements import TagSigner
-from pipeline.model.publication import Move, Why
+from pipeline.model.publication import Move, MoveCause
 
 _Result = TypeVar("_Result")
 
-PARALLEL = 4
+MOVES_PARALLEL = 4
 """Blobs on their way, or tags that are signed, at the same time: enough to hide a registry's
 answering times, few enough for its limits."""
 
-ATTEMPTS = 5
+MOVE_ATTEMPTS = 5
 """Attempts to move a tag that others move at the same time."""
 
 
@@ -38,7 +38,7 @@ def set_immutable_tag(repository: Repository, tag: str, cleared: Cleared) -> Non
         try:
             repository.point(tag, cleared, found)  # also where it points there already: see `TagMover`
             return
-        except Overtaken as error:
+        except TagConflict as error:
             found = error.found
     if found != cleared.manifest.digest:
         raise PublicationRefused(
@@ -61,7 +61,7 @@ class TagMover:
 
     repository: Repository
     version: str
-    why: Why
+    why: MoveCause
     clear_again: Callable[[], Cleared]
     clock: Callable[[], float]
     signer: TagSigner | None
@@ -100,7 +100,7 @@ class TagMover:
         return tuple(moved), tuple(unmoved)
 
     def _side_by_side(self, do: Callable[[str], _Result], tags: Sequence[str]) -> list[_Result]:
-        with ThreadPoolExecutor(PARALLEL, "sign") as pool:
+        with ThreadPoolExecutor(MOVES_PARALLEL, "sign") as pool:
             return list(pool.map(do, tags))
 
     def _begin(self, tag: str, cleared: Cleared) -> tuple[Digest | None, Move | None]:
@@ -118,7 +118,7 @@ class TagMover:
         `move`: signed already. Returns None if it pointed there.
         """
         wanted = cleared.manifest.digest
-        for _ in range(ATTEMPTS):
+        for _ in range(MOVE_ATTEMPTS):
             if found != wanted and move is None:
                 if not self._judged(cleared, tag, found):
                     cleared = self.clear_again()
@@ -127,7 +127,7 @@ class TagMover:
                 # Also where it points there already: one who was killed just after he moved it may have left it out of
                 # the list of tags that a mirror of files keeps, and nothing is written if all is in order.
                 self.repository.point(tag, cleared, found)
-            except Overtaken as error:
+            except TagConflict as error:
                 if error.found == wanted:
                     return None
                 if error.written:
@@ -155,7 +155,7 @@ class TagMover:
 
         What may follow something else is for it to say again. Who goes back on purpose is not asked.
         """
-        if found is None or self.why is Why.ROLLBACK:
+        if found is None or self.why is MoveCause.ROLLBACK:
             return True
         return any((now.tag, now.digest) == (tag, found) for now in cleared.current)
 

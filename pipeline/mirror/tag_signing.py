@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pipeline.digest import Digest
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_statements import (
-    NUMBER_LIMIT,
-    UNDER_WAY,
+    MOVE_MILLISECONDS,
+    STATEMENT_NUMBER_LIMIT,
     TagSigner,
     find_statement,
     list_statements,
@@ -23,10 +23,15 @@ from pipeline.mirror.tag_statements import (
     tidy_statements,
     write_statement,
 )
-from pipeline.model.publication import Move, Recorded, TagStatement, Why
+from pipeline.model.publication import (
+    Move,
+    MoveCause,
+    RecordedStatement,
+    TagStatement,
+)
 from pipeline.model.tag_chain import believable, head
 
-RENEWED_BELOW = 0.75
+RENEWAL_SHARE = 0.75
 """The part of its validity that a statement has left when it is renewed: a night that is repeated within the hour
 leaves the mirror alone, and nights may fail for days before anything is too old."""
 
@@ -50,7 +55,7 @@ class SignedTag:
         # Where another key signed until now, its moves go on as history.
         self._write(move, self._number(listed, recent), head(recent or listed, move.before))
 
-    def settle(self, digest: Digest, version: str, why: Why) -> bool:
+    def settle(self, digest: Digest, version: str, why: MoveCause) -> bool:
         """Sign that the tag stands at `digest`, where it was moved or found.
 
         Nothing is signed that was signed already and is young, nor if it points elsewhere by now. `why`: what a move is
@@ -70,7 +75,7 @@ class SignedTag:
             if last is None:
                 return True
             last, number = record, number + 1
-        renewal = self._write(Move(self.tag, None, digest, self.signer.now, Why.RENEW, version), number, last)
+        renewal = self._write(Move(self.tag, None, digest, self.signer.now, MoveCause.RENEW, version), number, last)
         tidy_statements(self.repository, renewal.statement, self.signer.key.public, self.signer.now)
         return True
 
@@ -88,7 +93,7 @@ class SignedTag:
         recent = self._recent()
         if not recent or recent[0].statement.renews or len(believable(recent, self._find)[0]) == 1:
             return False
-        return 0 <= self.signer.now - recent[0].statement.move.at < UNDER_WAY
+        return 0 <= self.signer.now - recent[0].statement.move.at < MOVE_MILLISECONDS
 
     @property
     def version(self) -> str:
@@ -96,7 +101,7 @@ class SignedTag:
         recent = self._recent()
         return recent[0].statement.move.version if recent else ""
 
-    def _settled(self, recent: tuple[Recorded, ...], digest: Digest) -> bool:
+    def _settled(self, recent: tuple[RecordedStatement, ...], digest: Digest) -> bool:
         believed, newest = believable(recent, self._find)
         if not newest:
             return False
@@ -107,10 +112,10 @@ class SignedTag:
             return False
         said = newest[0].statement
         left = said.until - self.signer.now
-        young = left >= RENEWED_BELOW * self.signer.validity * 1000
+        young = left >= RENEWAL_SHARE * self.signer.validity * 1000
         return young and said.number >= self.signer.seen(self.repository, self.tag)
 
-    def _write(self, move: Move, number: int, previous: Digest | None) -> Recorded:
+    def _write(self, move: Move, number: int, previous: Digest | None) -> RecordedStatement:
         until = self.signer.now + self.signer.validity * 1000
         said = TagStatement(self.identity, move, number, previous, until)
         written = write_statement(self.repository, said, self.signer.key)
@@ -118,20 +123,20 @@ class SignedTag:
             self.signer.memory.see(self.repository.url, self.tag, number)
         return written
 
-    def _number(self, listed: tuple[Recorded, ...], recent: tuple[Recorded, ...]) -> int:
+    def _number(self, listed: tuple[RecordedStatement, ...], recent: tuple[RecordedStatement, ...]) -> int:
         """Return the number for the next statement: higher than all that are known.
 
         Known are those that were signed, seen, or are listed: what nobody verified leaves half of the room.
         """
         signed = (one.statement.number for one in recent)
-        said = (one.statement.number for one in listed if one.statement.number <= NUMBER_LIMIT // 2)
+        said = (one.statement.number for one in listed if one.statement.number <= STATEMENT_NUMBER_LIMIT // 2)
         return max((self.signer.seen(self.repository, self.tag), *signed, *said)) + 1
 
-    def _listed(self) -> tuple[Recorded, ...]:
+    def _listed(self) -> tuple[RecordedStatement, ...]:
         return list_statements(self.repository, self.identity, self.tag)
 
-    def _recent(self) -> tuple[Recorded, ...]:
+    def _recent(self) -> tuple[RecordedStatement, ...]:
         return recent_statements(self.repository, self.identity, self.tag, self.signer.key.public)
 
-    def _find(self, record: Digest) -> Recorded | None:
+    def _find(self, record: Digest) -> RecordedStatement | None:
         return find_statement(self.repository, self.identity, self.tag, record, self.signer.key.public)

@@ -20,34 +20,48 @@ from pipeline.digest import identity as identity_of
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.mirror.protocol import Repository
 from pipeline.model.artifact import Manifest
-from pipeline.model.publication import Move, Recorded, TagStatement, Why
+from pipeline.model.publication import (
+    Move,
+    MoveCause,
+    RecordedStatement,
+    TagStatement,
+)
 from pipeline.model.rules import MirrorRules
 from pipeline.model.tag_chain import begins_where, newest_first
-from pipeline.oci import SigningKey, Statement, Subject, VerifyingKey, attest, bundle_layer, media_types, verify_bundle
-from pipeline.oci.artifacts import EMPTY, EMPTY_DATA
-from pipeline.oci.image import Reader, descriptor_json
+from pipeline.oci import (
+    SigningKey,
+    Statement,
+    StatementSubject,
+    VerifyingKey,
+    bundle_layer,
+    make_attestation,
+    media_types,
+    verify_bundle,
+)
+from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR
+from pipeline.oci.image_manifest import JsonReader, descriptor_json
 from pipeline.oci.predicates import MOVE
 from pipeline.store import Store
 
 ANCHOR_TYPE = "application/vnd.relbuild.tag.v1+json"
 """The artifactType of the manifest that stands for a tag."""
 
-KEPT = 1000
+STATEMENTS_KEPT = 1000
 """Moves of one tag that are kept: at 900 bytes each in a list of referrers, a quarter of what registries take."""
 
-EXAMINED = 64
+STATEMENTS_EXAMINED = 64
 """Statements that are verified to find the newest that hold: whoever can write to a mirror can add some that do not."""
 
-NUMBER_LIMIT = 10**12
+STATEMENT_NUMBER_LIMIT = 10**12
 """A number that a list gives is not believed beyond this: it would leave no room to grow."""
 
-ATTEMPTS = 5
+STATEMENT_ATTEMPTS = 5
 """Attempts to list statements, of which one may be superseded meanwhile."""
 
-UNDER_WAY = 3_600_000
+MOVE_MILLISECONDS = 3_600_000
 """Milliseconds for which what was signed may be a publisher's who is still at it."""
 
-NOTE = "org.relbuild.move."
+MOVE_ANNOTATION_PREFIX = "org.relbuild.move."
 """Prefix of the annotations that describe a move."""
 
 _NUMBER = re.compile(r"\d{1,13}")
@@ -101,9 +115,9 @@ def _memory(url: str, tag: str) -> Digest:
     return identity_of("tag-number", 1, repository=url, tag=tag)
 
 
-def anchor(identity: str, tag: str) -> Manifest:
+def anchor_manifest(identity: str, tag: str) -> Manifest:
     """The manifest that stands for a tag of the repository `identity`."""
-    empty = descriptor_json(EMPTY)
+    empty = descriptor_json(EMPTY_DESCRIPTOR)
     return Manifest(
         media_types.MANIFEST,
         canonical_json(
@@ -122,13 +136,13 @@ def anchor(identity: str, tag: str) -> Manifest:
 # --- reading -------------------------------------------------------------------------------------------
 
 
-def list_statements(repository: Repository, identity: str, tag: str) -> tuple[Recorded, ...]:
+def list_statements(repository: Repository, identity: str, tag: str) -> tuple[RecordedStatement, ...]:
     """List the statements on a tag that the mirror has, newest first; none of them is verified."""
     found = []
-    for referrer in repository.referrers(anchor(identity, tag).digest):
+    for referrer in repository.referrers(anchor_manifest(identity, tag).digest):
         said = listed_statement(referrer.annotation, identity)
         if said is not None and said.move.tag == tag:
-            found.append(Recorded(referrer.descriptor.digest, said))
+            found.append(RecordedStatement(referrer.descriptor.digest, said))
     return newest_first(found)
 
 
@@ -136,7 +150,7 @@ def listed_statement(note: Callable[[str], str], identity: str = "") -> TagState
     """Read the statement of a move in a manifest's annotations; None if none can be read."""
 
     def said(name: str) -> str:
-        return note(NOTE + name)
+        return note(MOVE_ANNOTATION_PREFIX + name)
 
     values = {name: said(name) for name in _TEXTS} | {name: said(name) for name in _NUMBERS}
     try:
@@ -145,18 +159,20 @@ def listed_statement(note: Callable[[str], str], identity: str = "") -> TagState
         return None
 
 
-def recent_statements(repository: Repository, identity: str, tag: str, key: VerifyingKey) -> tuple[Recorded, ...]:
+def recent_statements(
+    repository: Repository, identity: str, tag: str, key: VerifyingKey
+) -> tuple[RecordedStatement, ...]:
     """The statements on a tag signed by `key`, from the newest on to the newest renewal.
 
     A renewal settles what came before it; the moves that began where it says are among them.
 
     Raises VerificationError as the repository does; what does not hold is passed over.
     """
-    for _ in range(ATTEMPTS):
-        found: list[Recorded] = []
+    for _ in range(STATEMENT_ATTEMPTS):
+        found: list[RecordedStatement] = []
         listed = list_statements(repository, identity, tag)
         superseded = False
-        for one in listed[:EXAMINED]:
+        for one in listed[:STATEMENTS_EXAMINED]:
             older = any(other.statement.renews and other.statement.number > one.statement.number for other in found)
             if older and not begins_where(one, found):
                 continue
@@ -171,14 +187,16 @@ def recent_statements(repository: Repository, identity: str, tag: str, key: Veri
 
 def find_statement(
     repository: Repository, identity: str, tag: str, record: Digest, key: VerifyingKey
-) -> Recorded | None:
+) -> RecordedStatement | None:
     """The statement with a record, if `key` signed it."""
     one = next((one for one in list_statements(repository, identity, tag) if one.record == record), None)
     manifest = repository.manifest(record) if one is not None else None
     return one if one is not None and manifest is not None and _holds(repository, manifest, one, key) else None
 
 
-def signed_statements(repository: Repository, identity: str, tag: str, key: VerifyingKey) -> tuple[Recorded, ...]:
+def signed_statements(
+    repository: Repository, identity: str, tag: str, key: VerifyingKey
+) -> tuple[RecordedStatement, ...]:
     """All that `key` signed of a tag, the newest first."""
     found = []
     for one in list_statements(repository, identity, tag):
@@ -188,9 +206,9 @@ def signed_statements(repository: Repository, identity: str, tag: str, key: Veri
     return tuple(found)
 
 
-def _holds(repository: Repository, manifest: Manifest, listed: Recorded, key: VerifyingKey) -> bool:
+def _holds(repository: Repository, manifest: Manifest, listed: RecordedStatement, key: VerifyingKey) -> bool:
     """Did `key` sign what is listed?"""
-    subject = anchor(listed.statement.repository, listed.statement.move.tag).digest
+    subject = anchor_manifest(listed.statement.repository, listed.statement.move.tag).digest
     try:
         bundle = repository.read_blob(bundle_layer(manifest))
         signed = verify_bundle(manifest, bundle, subject, key)
@@ -223,7 +241,7 @@ def _values(said: TagStatement) -> dict[str, str]:
 
 def _predicate(data: bytes) -> TagStatement:
     """Raises VerificationError `move-malformed`."""
-    document = Reader.parse(data, "move")
+    document = JsonReader.parse(data, "move")
     names = ("repository", *_TEXTS, *_NUMBERS)
     return _statement({name: document.get(name).text("") for name in names})
 
@@ -233,9 +251,9 @@ def _statement(said: Mapping[str, str]) -> TagStatement:
     wrong = next((name for name in _NUMBERS if not _NUMBER.fullmatch(said[name])), None)
     if (
         wrong is not None
-        or said["why"] not in set(Why)
+        or said["why"] not in set(MoveCause)
         or not said["tag"]
-        or not 0 < int(said["number"]) <= NUMBER_LIMIT
+        or not 0 < int(said["number"]) <= STATEMENT_NUMBER_LIMIT
     ):
         raise VerificationError("move-malformed", f"invalid statement of a tag's target: {dict(said)!r:.200}")
     move = Move(
@@ -243,7 +261,7 @@ def _statement(said: Mapping[str, str]) -> TagStatement:
         Digest.parse(said["from"]) if said["from"] else None,
         Digest.parse(said["to"]),
         int(said["at"]),
-        Why(said["why"]),
+        MoveCause(said["why"]),
         said["version"],
     )
     previous = Digest.parse(said["previous"]) if said["previous"] else None
@@ -253,40 +271,40 @@ def _statement(said: Mapping[str, str]) -> TagStatement:
 # --- writing -------------------------------------------------------------------------------------------
 
 
-def write_statement(repository: Repository, said: TagStatement, key: SigningKey) -> Recorded:
+def write_statement(repository: Repository, said: TagStatement, key: SigningKey) -> RecordedStatement:
     """Sign a statement and list it among those of its tag. Raises as the repository does."""
-    subject = anchor(said.repository, said.move.tag)
+    subject = anchor_manifest(said.repository, said.move.tag)
     values = _values(said)
     signed = Statement(
         MOVE,
-        (Subject(subject.digest, f"{said.repository}:{said.move.tag}"),),
+        (StatementSubject(subject.digest, f"{said.repository}:{said.move.tag}"),),
         canonical_json({**values, "repository": said.repository}),
     )
-    notes = {NOTE + name: value for name, value in values.items()}
-    artifact = attest(signed, subject.descriptor, key, annotations=notes)
-    repository.put_blob(EMPTY, EMPTY_DATA)
+    notes = {MOVE_ANNOTATION_PREFIX + name: value for name, value in values.items()}
+    artifact = make_attestation(signed, subject.descriptor, key, annotations=notes)
+    repository.put_blob(EMPTY_DESCRIPTOR, EMPTY_DATA)
     repository.put_manifest(subject)
     for descriptor, content in artifact.blobs:
         repository.put_blob(descriptor, content)
     repository.attach(artifact.manifest)
-    return Recorded(artifact.manifest.digest, said)
+    return RecordedStatement(artifact.manifest.digest, said)
 
 
 def tidy_statements(repository: Repository, newest: TagStatement, key: VerifyingKey, now: int) -> None:
     """Remove what `key` signed of a tag and is not needed besides `newest`, which holds.
 
-    The tag is that of `newest`. Removed are renewals that it supersedes, and the oldest moves beyond `KEPT`. What is
-    younger than `UNDER_WAY` at `now` (milliseconds) is left: whoever wrote it may still look whether it is listed. A
-    registry that deletes nothing keeps all of it: it does no harm.
+    The tag is that of `newest`. Removed are renewals that it supersedes, and the oldest moves beyond `STATEMENTS_KEPT`.
+    What is younger than `MOVE_MILLISECONDS` at `now` (milliseconds) is left: whoever wrote it may still look whether it
+    is listed. A registry that deletes nothing keeps all of it: it does no harm.
     """
     listed = list_statements(repository, newest.repository, newest.move.tag)
     with contextlib.suppress(EnvironmentLacking):
         for one in _superseded(listed, newest.number):
-            manifest = repository.manifest(one.record) if now - one.statement.move.at >= UNDER_WAY else None
+            manifest = repository.manifest(one.record) if now - one.statement.move.at >= MOVE_MILLISECONDS else None
             if manifest is not None and _holds(repository, manifest, one, key):
                 repository.remove_referrer(one.record)
 
 
-def _superseded(listed: Sequence[Recorded], newest: int) -> Iterator[Recorded]:
+def _superseded(listed: Sequence[RecordedStatement], newest: int) -> Iterator[RecordedStatement]:
     yield from (one for one in listed if one.statement.renews and one.statement.number < newest)
-    yield from [one for one in listed if not one.statement.renews][KEPT:]
+    yield from [one for one in listed if not one.statement.renews][STATEMENTS_KEPT:]

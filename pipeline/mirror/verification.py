@@ -11,20 +11,25 @@ from dataclasses import dataclass
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, VerificationError
-from pipeline.mirror.attestations import OF_EACH_IMAGE, OF_EACH_INDEX, Attestation, find_attested
+from pipeline.mirror.attestations import (
+    IMAGE_PREDICATES,
+    INDEX_PREDICATES,
+    Attestation,
+    find_attested,
+)
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.protocol import Repository
-from pipeline.mirror.published import Held, read_held
+from pipeline.mirror.published import MirroredImage, read_published
 from pipeline.mirror.signed_identity import SignedIdentity, find_signed_names
 from pipeline.mirror.tag_check import TagStanding
 from pipeline.model.artifact import Manifest
 from pipeline.model.enforcement import LimitEnforcement
 from pipeline.model.image import Descriptor
 from pipeline.oci import VerifyingKey, media_types, read_artifact
-from pipeline.oci.sources import SOURCES_TYPE
+from pipeline.oci.sources_artifact import SOURCES_TYPE
 from pipeline.progress import Progress, task
 
-PARALLEL = 4
+VERIFICATION_PARALLEL = 4
 """Blobs that are read at the same time."""
 
 
@@ -36,7 +41,7 @@ class Verified:
     predicate types that are attested; `bytes_read`: of blobs; `limits`: what the kernel held the tested
     instances to; `tag`: what is signed of the tag that was named, if it was one that may move."""
 
-    held: Held
+    held: MirroredImage
     identities: tuple[str, ...]
     attested: tuple[tuple[Digest, tuple[str, ...]], ...]
     bytes_read: int
@@ -44,13 +49,13 @@ class Verified:
     tag: TagStanding | None = None
 
 
-def verify(
+def verify_image(
     repository: Repository,
     reference: Digest | str,
     key: VerifyingKey,
     expected: SignedIdentity | None,
     *,
-    judge: Callable[[Held], Cleared],
+    judge: Callable[[MirroredImage], Cleared],
     progress: Progress,
     contents: bool = True,
 ) -> Verified:
@@ -62,7 +67,7 @@ def verify(
 
     Raises UsageError `reference-missing`; VerificationError of all problems at once; what `judge` raises.
     """
-    held = read_held(repository, reference)
+    held = read_published(repository, reference)
     problems: list[Problem] = []
     identities: set[str] = set()
     attested: list[tuple[Digest, tuple[str, ...]]] = []
@@ -85,7 +90,7 @@ def verify(
     return Verified(held, tuple(sorted(identities)), tuple(attested), read, limits)
 
 
-def _contents(repository: Repository, held: Held, contents: bool) -> Iterator[tuple[tuple[Problem, ...], int]]:
+def _contents(repository: Repository, held: MirroredImage, contents: bool) -> Iterator[tuple[tuple[Problem, ...], int]]:
     """Every config and layer: what is wrong with it, and how many bytes were read."""
     wanted: dict[Digest, Descriptor] = {}
     for image in held.images:
@@ -102,7 +107,7 @@ def _contents(repository: Repository, held: Held, contents: bool) -> Iterator[tu
             return error.problems, 0
         return (), descriptor.size if contents else 0
 
-    with ThreadPoolExecutor(PARALLEL, "verify") as pool:
+    with ThreadPoolExecutor(VERIFICATION_PARALLEL, "verify") as pool:
         yield from pool.map(look, wanted.values())
 
 
@@ -134,7 +139,7 @@ def _attested(
     repository: Repository, manifest: Manifest, key: VerifyingKey
 ) -> tuple[dict[str, tuple[Attestation, ...]], tuple[Problem, ...]]:
     """Return what is attested of a manifest, by predicate type, and what is wrong."""
-    wanted = OF_EACH_INDEX if manifest.media_type == media_types.INDEX else OF_EACH_IMAGE
+    wanted = INDEX_PREDICATES if manifest.media_type == media_types.INDEX else IMAGE_PREDICATES
     said: dict[str, tuple[Attestation, ...]] = {}
     problems: list[Problem] = []
     for predicate_type in wanted:

@@ -1,6 +1,6 @@
 """The contents of an image, down to each package's checksum and licence.
 
-SBOMs are written from it, a gate looks at it, and two images are compared by it. Made by `pipeline.materials`.
+SBOMs are written from it, a gate looks at it, and two images are compared by it. Made by `pipeline.provenance_inputs`.
 """
 
 from __future__ import annotations

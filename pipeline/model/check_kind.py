@@ -1,7 +1,7 @@
 """The declaration of a kind of check: its subject, its answer, its judgement and recording.
 
 A module in `pipeline.model.checks` declares one kind. All of it is pure: who asks an image, and who judges a report
-again, use the same. The kind's document is in `pipeline.recipes.questions`, its asking in `pipeline.smoke.questions`.
+again, use the same. The kind's document is in `pipeline.recipes.check_schema`, its asking in `pipeline.smoke.probes`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
     from pipeline.model.smoke import Check
 
-Seen = TypeVar("Seen")
-Asked = TypeVar("Asked")
+_AnswerT = TypeVar("_AnswerT")
+_SubjectT = TypeVar("_SubjectT")
 
 _NAMED = 12
 """Items of a longer list that a report names."""
 
 
-class Unfit(Exception):
+class MismatchedAnswer(Exception):
     """A question has no subject of its kind, or an answer is of another kind."""
 
 
-def _as_it_is(check: Check, seen: Seen) -> Seen:
+def _as_it_is(check: Check, seen: _AnswerT) -> _AnswerT:
     return seen
 
 
@@ -34,7 +34,7 @@ def _nowhere(check: Check) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckDeclaration(Generic[Seen]):
+class CheckDeclaration(Generic[_AnswerT]):
     """A kind of check.
 
     `judge` says what is wrong with an answer of type `answer` to a check about a `subject`; "" if nothing is. The
@@ -44,23 +44,23 @@ class CheckDeclaration(Generic[Seen]):
     begins the sentence that names them.
     """
 
-    answer: type[Seen]
-    judge: Callable[[Check, Seen, ImageConfig, Check | None], str]
+    answer: type[_AnswerT]
+    judge: Callable[[Check, _AnswerT, ImageConfig, Check | None], str]
     subject: type | None = None
-    record: Callable[[Check, Seen], Seen] = _as_it_is
+    record: Callable[[Check, _AnswerT], _AnswerT] = _as_it_is
     place: Callable[[Check], str] = _nowhere
     beside: frozenset[str] = frozenset({"within"})
     expects: frozenset[str] = frozenset()
     shows: str = ""
 
 
-def subject_of(kind: type[Asked], check: Check) -> Asked:
-    """The subject of a check. Raises Unfit."""
+def subject_of(kind: type[_SubjectT], check: Check) -> _SubjectT:
+    """The subject of a check. Raises MismatchedAnswer."""
     if not isinstance(check.subject, kind):
-        raise Unfit
+        raise MismatchedAnswer
     return check.subject
 
 
-def some(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
     """The first names of a list, for people, and how many more there are."""
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -68,7 +68,7 @@ class ComparedLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class Weight:
+class ImageSize:
     """The size of an image: compressed layers, and the content of all their files."""
 
     compressed: int
@@ -95,7 +95,7 @@ class ImageComparison:
     layers: tuple[ComparedLayer, ...]
     dropped: tuple[ComparedLayer, ...]
     download: int
-    weights: tuple[Weight, Weight]
+    weights: tuple[ImageSize, ImageSize]
 
 
 @dataclass(frozen=True, slots=True)

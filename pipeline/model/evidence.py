@@ -30,7 +30,7 @@ EVIDENCE_FILE, EVIDENCE_SEAL = "evidence.json", "evidence.seal"
 
 
 @dataclass(frozen=True, slots=True)
-class HeldPackage:
+class PackageLicense:
     """A package in the image: its NEVRA, and the licence in its header ("": it has none)."""
 
     nevra: str
@@ -56,7 +56,7 @@ class Contents:
     name: str
     version: str
     architecture: str
-    packages: tuple[HeldPackage, ...] = ()
+    packages: tuple[PackageLicense, ...] = ()
     privileged: tuple[PrivilegedFile, ...] = ()
     database: str = ""
 

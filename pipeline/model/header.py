@@ -1,6 +1,6 @@
 """The header of an RPM, as far as relbuild needs it.
 
-Read by `pipeline.packages.header`.
+Read by `pipeline.packages.rpm_header`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Dependency:
     evr: str = ""
 
 
-class Moment(StrEnum):
+class ScriptletPhase(StrEnum):
     """The slots of scriptlets in a first installation."""
 
     PRETRANS = "pretrans"
@@ -84,7 +84,7 @@ class Scriptlet:
     alone. `expand`: macros in the body are expanded at run time (`-e`).
     """
 
-    moment: Moment
+    moment: ScriptletPhase
     interpreter: tuple[str, ...]
     body: str
     expand: bool = False

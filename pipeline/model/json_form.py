@@ -28,7 +28,7 @@ from typing import TypeVar, Union, get_args, get_origin, get_type_hints
 from pipeline.digest import DiffId, Digest, canonical_json
 from pipeline.errors import VerificationError
 
-Noun = TypeVar("Noun")
+_Value = TypeVar("_Value")
 
 _TAG = "type"
 EMBEDDED: Mapping[str, bool] = MappingProxyType({"embedded": True})
@@ -41,14 +41,14 @@ def to_json(value: object) -> object:
     return _written(type(value), value)
 
 
-def from_json(kind: type[Noun], value: object) -> Noun:
+def from_json(kind: type[_Value], value: object) -> _Value:
     """JSON values as a `kind`. Raises ValueError with the path of what is wrong."""
     made = _read(kind, value, "$", lenient=False)
     assert isinstance(made, kind)
     return made
 
 
-def read_json(kind: type[Noun], value: object) -> Noun:
+def read_json(kind: type[_Value], value: object) -> _Value:
     """Read JSON values of this or another release as a `kind`.
 
     Raises ValueError with the path of what is wrong.

@@ -16,10 +16,10 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from pipeline.model.quantities import Form
 from pipeline.model.usage import Usage
 
-PAGE = 4096
+PAGE_SIZE = 4096
 """Bytes to which the kernel rounds memory."""
 
-Value = TypeVar("Value", int, int | None)
+_Value = TypeVar("_Value", int, int | None)
 """An integer where there is always a limit, else also None: no limit was asked for."""
 
 
@@ -38,7 +38,7 @@ class LimitReading:
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class FileSystemSize:
     """A file system of limited size, as the kernel has it.
 
     `size` None: it is not limited, for the reason `why`.
@@ -51,7 +51,7 @@ class Space:
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class LinkRates:
     """Bits per second into the instance and out of it, as the kernel has them.
 
     `why` they are not limited.
@@ -63,7 +63,7 @@ class Wire:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class VolumeRates:
     """Bytes per second that the kernel lets through to or from a volume at the most.
 
     None: any number. `why` not all of it is held.
@@ -122,19 +122,19 @@ class Observed(Protocol):
         """Its control group."""
 
     @property
-    def scratch(self) -> Space | None:
+    def scratch(self) -> FileSystemSize | None:
         """Its scratch file system /tmp."""
 
     @property
-    def volumes(self) -> Sequence[Space]:
+    def volumes(self) -> Sequence[FileSystemSize]:
         """Its volumes."""
 
     @property
-    def wire(self) -> Wire:
+    def link_rates(self) -> LinkRates:
         """Its link."""
 
     @property
-    def flow(self) -> Flow:
+    def volume_rates(self) -> VolumeRates:
         """Throughput of its volumes."""
 
     def resource_limit(self, name: str) -> int | None:
@@ -244,7 +244,7 @@ class Counter:
         return group.entry(controller, file, key)
 
 
-def times(count: int) -> str:
+def format_times(count: int) -> str:
     """` 3 times`; nothing for once."""
     return "" if count == 1 else f" {count} times"
 
@@ -253,7 +253,7 @@ def times(count: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit(Generic[Value]):
+class Limit(Generic[_Value]):
     """A limit of one instance.
 
     `name` is its key in recipes, its name in reports and in `enforced-limits`, and (with `-`) its option of `run`.
@@ -268,7 +268,7 @@ class Limit(Generic[Value]):
     meaning: str
     example: object
     form: Form
-    default: Value
+    default: _Value
     kernel: str
     set_by: Setting
     read: Callable[[int, Observed], Iterator[LimitReading]]
@@ -292,7 +292,7 @@ class Limit(Generic[Value]):
         return v2 if group.version == 2 else v1
 
 
-def compared(name: str, asked: int, read: int | None, *, slack: int, why: str) -> LimitReading:
+def compare_reading(name: str, asked: int, read: int | None, *, slack: int, why: str) -> LimitReading:
     """Compare what was read back with what was asked for.
 
     A difference below `slack` is rounding.
@@ -303,7 +303,7 @@ def compared(name: str, asked: int, read: int | None, *, slack: int, why: str) -
     return LimitReading(name, asked, read, close, "" if close else f"the kernel has {read}; {why}")
 
 
-def lacking(group: ControlGroup, controller: str) -> str:
+def missing_controller(group: ControlGroup, controller: str) -> str:
     """Reason why a control group does not hold a limit of `controller`."""
     if not group.version:
         return f"the {controller} controller is not delegated to this user"
@@ -312,6 +312,6 @@ def lacking(group: ControlGroup, controller: str) -> str:
     return f"the {controller} controller did not accept the limit"
 
 
-def never(usage: Usage) -> Sequence[Overrun]:
+def no_overruns(usage: Usage) -> Sequence[Overrun]:
     """Overruns of a limit that holds back or refuses without anybody counting: none."""
     return ()

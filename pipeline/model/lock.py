@@ -61,7 +61,7 @@ class Lock:
         return None
 
 
-class Mode(StrEnum):
+class LockMode(StrEnum):
     """Modes of a build: use the lock or renew it as needed, insist on it, or renew it."""
 
     DEFAULT = "default"

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from pipeline.model.rpm_database import FOLDERS
+from pipeline.model.rpm_database import DATABASE_FOLDERS
 
 OFFERED_PREFIX: Final = "RELBUILD_VAR_"
 _OFFERED = re.compile(rf"RELBUILD_MIRROR|{OFFERED_PREFIX}[A-Za-z0-9_]+")
@@ -22,7 +22,7 @@ def is_offered(name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Repository:
+class PackageRepository:
     """One RPM repository.
 
     Exactly one of `baseurls`, `metalink`, `mirrorlist` is given; they and `keys` (paths or URLs of armored
@@ -53,9 +53,9 @@ class Platform:
     """
 
     name: str
-    repositories: tuple[Repository, ...]
+    repositories: tuple[PackageRepository, ...]
     variables: tuple[tuple[str, str], ...] = ()
-    rpm_database: str = FOLDERS[0]
+    rpm_database: str = DATABASE_FOLDERS[0]
     architectures: tuple[str, ...] = ("x86_64",)
     description: str = field(default="", compare=False)
-    sources: tuple[Repository, ...] = ()
+    sources: tuple[PackageRepository, ...] = ()

@@ -9,7 +9,7 @@ from pipeline.digest import Digest
 from pipeline.model.enforcement import LimitEnforcement
 
 
-class Why(StrEnum):
+class MoveCause(StrEnum):
     """Causes of the move of a tag."""
 
     PUBLISH = "publish"
@@ -32,7 +32,7 @@ class Move:
     before: Digest | None
     after: Digest
     at: int
-    why: Why
+    why: MoveCause
     version: str = ""
 
 
@@ -40,7 +40,8 @@ class Move:
 class TagStatement:
     """A signed statement on a tag of `repository` (`HOST/NAMESPACE/NAME`).
 
-    It is a move, or says that the tag stands where it does (`Why.RENEW`). `number` only grows; `previous` is the digest
+    It is a move, or says that the tag stands where it does (`MoveCause.RENEW`). `number` only grows; `previous` is the
+    digest
     of the manifest that has the move before this one, or of a renewal the move that it renews; `until` (milliseconds
     since the epoch): believed no longer than this.
     """
@@ -54,11 +55,11 @@ class TagStatement:
     @property
     def renews(self) -> bool:
         """Did nothing move?"""
-        return self.move.why is Why.RENEW
+        return self.move.why is MoveCause.RENEW
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedStatement:
     """A statement, and the digest of the manifest that has it."""
 
     record: Digest
@@ -66,7 +67,7 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class PastMove:
     """A move in the history of a tag.
 
     `happened`: the tag did point there; else whoever wrote the move down was overtaken or killed before making it.

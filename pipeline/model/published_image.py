@@ -111,7 +111,7 @@ class FixTaken:
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
+class AttachedDocument:
     """A document that is attached to the image.
 
     What it is (`SPDX`, `CycloneDX`, `provenance`, `smoke report`, …), the digest of the blob that holds it, and where
@@ -154,7 +154,7 @@ class PublishedImage:
     checks: tuple[CheckFigure, ...] = ()
     resources: Resources = Resources()
     limits: tuple[LimitEnforcement, ...] = ()
-    attached: tuple[Attached, ...] = ()
+    attached: tuple[AttachedDocument, ...] = ()
 
     def with_build(
         self, bill: Bill, image: Image, chosen: Sequence[Chosen], *, before: Mapping[str, str] | None

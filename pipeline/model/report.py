@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.digest import Digest
-from pipeline.model.checks import Answer, NoAnswer
+from pipeline.model.checks import CheckAnswer, NoAnswer
 from pipeline.model.image import ImageConfig
 from pipeline.model.limit import LimitReading
 from pipeline.model.smoke import SmokePlan, Variant
@@ -25,7 +25,7 @@ class CheckResult:
     passed: bool
     took: int
     detail: str = ""
-    answer: Answer = UNRECORDED
+    answer: CheckAnswer = UNRECORDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +113,12 @@ class SmokeReport:
     def problems(self) -> tuple[str, ...]:
         """The reasons why it does not pass.
 
-        The recorded answers are judged again (`pipeline.model.verdict`).
+        The recorded answers are judged again (`pipeline.model.report_verdict`).
         """
         # Here and not above, because judging needs the types of this module.
-        from pipeline.model.verdict import problems_of
+        from pipeline.model.report_verdict import report_problems
 
-        return problems_of(self)
+        return report_problems(self)
 
     @property
     def passed(self) -> bool:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-FILE = "rpmdb.sqlite"
+DATABASE_FILE = "rpmdb.sqlite"
 """The database's only file."""
 
-FOLDERS = ("/usr/lib/sysimage/rpm", "/usr/share/rpm", "/var/lib/rpm")
+DATABASE_FOLDERS = ("/usr/lib/sysimage/rpm", "/usr/share/rpm", "/var/lib/rpm")
 """Folders of the database in distributions. The first holds if a platform says nothing."""
 
-LABEL = "org.relbuild.rpm-database"
-"""A label of the image: the folder, where it is none of FOLDERS. Only relbuild sets it, not a recipe."""
+DATABASE_LABEL = "org.relbuild.rpm-database"
+"""A label of the image: the folder, where it is none of DATABASE_FOLDERS. Only relbuild sets it, not a recipe."""
 
 
 def labelled(labels: Mapping[str, str], folder: str) -> dict[str, str]:
@@ -22,11 +22,11 @@ def labelled(labels: Mapping[str, str], folder: str) -> dict[str, str]:
 
     A label that such an image had for it is left out where the path goes without saying.
     """
-    others = {key: value for key, value in labels.items() if key != LABEL}
-    return others if folder in FOLDERS else {**others, LABEL: folder}
+    others = {key: value for key, value in labels.items() if key != DATABASE_LABEL}
+    return others if folder in DATABASE_FOLDERS else {**others, DATABASE_LABEL: folder}
 
 
 def database_paths(labels: Mapping[str, str]) -> tuple[str, ...]:
     """The files that may be the database of an image with these labels, the likeliest first."""
-    folders = (labels[LABEL],) if LABEL in labels else FOLDERS
-    return tuple(f"/{folder.strip('/')}/{FILE}" for folder in folders)
+    folders = (labels[DATABASE_LABEL],) if DATABASE_LABEL in labels else DATABASE_FOLDERS
+    return tuple(f"/{folder.strip('/')}/{DATABASE_FILE}" for folder in folders)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Thing(StrEnum):
+class ScrubbedObject(StrEnum):
     """Kind of object that a finding is about."""
 
     BLOB = "blob"
@@ -17,7 +17,7 @@ class Thing(StrEnum):
     """Of tags, or of repositories."""
 
 
-class Wrong(StrEnum):
+class DamageKind(StrEnum):
     """Kind of damage that a scrub found."""
 
     ROTTEN = "rotten"
@@ -27,7 +27,7 @@ class Wrong(StrEnum):
     """A list that does not say what is there."""
 
 
-class Fate(StrEnum):
+class RepairOutcome(StrEnum):
     """Outcome of a finding."""
 
     HEALED = "healed"
@@ -43,11 +43,11 @@ class Finding:
     `name`: digest, or tag, of `repository` ("": of the whole mirror); `source`: from where it was healed.
     """
 
-    thing: Thing
-    wrong: Wrong
+    thing: ScrubbedObject
+    wrong: DamageKind
     name: str
     repository: str
-    fate: Fate
+    fate: RepairOutcome
     source: str = ""
 
     def json(self) -> dict[str, object]:
@@ -63,7 +63,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Scrubbed:
+class ScrubResult:
     """The result of a scrub.
 
     `blobs`, `bytes_read`, `manifests`, `tags`: what was looked at; `earlier`: blobs that a scrub which was broken off
@@ -82,7 +82,7 @@ class Scrubbed:
     @property
     def lost(self) -> tuple[Finding, ...]:
         """The findings that could not be healed."""
-        return tuple(one for one in self.findings if one.fate is Fate.LOST)
+        return tuple(one for one in self.findings if one.fate is RepairOutcome.LOST)
 
     def json(self) -> dict[str, object]:
         """For `--json`."""

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from pipeline.digest import Digest
-from pipeline.model.publication import Recorded
+from pipeline.model.publication import RecordedStatement
 
 
-def newest_first(statements: Iterable[Recorded]) -> tuple[Recorded, ...]:
+def newest_first(statements: Iterable[RecordedStatement]) -> tuple[RecordedStatement, ...]:
     """Sort statements by number, the newest first, and those of one number by digest.
 
     The order is the same for all who read.
@@ -23,7 +23,7 @@ def newest_first(statements: Iterable[Recorded]) -> tuple[Recorded, ...]:
     return tuple(sorted(statements, key=lambda one: (-one.statement.number, one.record)))
 
 
-def head(statements: Iterable[Recorded], now: Digest | None) -> Digest | None:
+def head(statements: Iterable[RecordedStatement], now: Digest | None) -> Digest | None:
     """Return the record of the move that was made last.
 
     The tag points to `now` (None: it does not exist).
@@ -39,7 +39,7 @@ def head(statements: Iterable[Recorded], now: Digest | None) -> Digest | None:
     return first.record if first is not None and now is not None and first.statement.move.before is None else None
 
 
-def _settled(ordered: Sequence[Recorded]) -> Digest | None:
+def _settled(ordered: Sequence[RecordedStatement]) -> Digest | None:
     """The move that the newest renewal renews; of two with one number the later move."""
     renewals = [one.statement for one in ordered if one.statement.renews]
     numbers = {one.record: one.statement.number for one in ordered}
@@ -47,7 +47,7 @@ def _settled(ordered: Sequence[Recorded]) -> Digest | None:
     return max(newest, key=lambda record: (numbers.get(record, 0), record), default=None)
 
 
-def _begun(ordered: Sequence[Recorded], settled: Digest | None) -> tuple[Recorded, ...]:
+def _begun(ordered: Sequence[RecordedStatement], settled: Digest | None) -> tuple[RecordedStatement, ...]:
     """Return the moves that follow a settled one, newest first.
 
     `settled` None: any whose predecessor is not there.
@@ -65,13 +65,13 @@ def _begun(ordered: Sequence[Recorded], settled: Digest | None) -> tuple[Recorde
     return newest_first(begun)
 
 
-def chain(statements: Iterable[Recorded], last: Digest | None) -> tuple[Recorded, ...]:
+def chain(statements: Iterable[RecordedStatement], last: Digest | None) -> tuple[RecordedStatement, ...]:
     """Return the moves that were made, oldest first.
 
     From the record `last` by predecessors, as far as they are there. Numbers fall on the way, so that a chain ends.
     """
     moves = {one.record: one for one in statements if not one.statement.renews}
-    found: list[Recorded] = []
+    found: list[RecordedStatement] = []
     one = moves.get(last) if last is not None else None
     while one is not None:
         found.append(one)
@@ -82,8 +82,8 @@ def chain(statements: Iterable[Recorded], last: Digest | None) -> tuple[Recorded
 
 
 def believable(
-    recent: Sequence[Recorded], look_up: Callable[[Digest], Recorded | None]
-) -> tuple[frozenset[Digest], tuple[Recorded, ...]]:
+    recent: Sequence[RecordedStatement], look_up: Callable[[Digest], RecordedStatement | None]
+) -> tuple[frozenset[Digest], tuple[RecordedStatement, ...]]:
     """The digests that the newest statements allow a tag to point to, and those statements.
 
     `recent` begins with the newest, and reaches to the newest renewal. `look_up` gives the statement with a record.
@@ -107,7 +107,7 @@ def believable(
     return frozenset(found), newest
 
 
-def begins_where(one: Recorded, settled: Iterable[Recorded]) -> bool:
+def begins_where(one: RecordedStatement, settled: Iterable[RecordedStatement]) -> bool:
     """Return whether a move began where one of the renewals `settled` says that the tag stands."""
     said = one.statement
     return not said.renews and any(

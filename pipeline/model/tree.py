@@ -11,7 +11,7 @@ from types import MappingProxyType
 from pipeline.digest import Digest
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """Types of entries.
 
     HARDLINK: another name of the file at `link`.
@@ -29,16 +29,16 @@ class Kind(StrEnum):
 
 
 _KINDS = {
-    stat.S_IFREG: Kind.FILE,
-    stat.S_IFDIR: Kind.DIRECTORY,
-    stat.S_IFLNK: Kind.SYMLINK,
-    stat.S_IFIFO: Kind.FIFO,
-    stat.S_IFCHR: Kind.CHARACTER,
-    stat.S_IFBLK: Kind.BLOCK,
+    stat.S_IFREG: EntryKind.FILE,
+    stat.S_IFDIR: EntryKind.DIRECTORY,
+    stat.S_IFLNK: EntryKind.SYMLINK,
+    stat.S_IFIFO: EntryKind.FIFO,
+    stat.S_IFCHR: EntryKind.CHARACTER,
+    stat.S_IFBLK: EntryKind.BLOCK,
 }
 
 
-def kind_of(mode: int) -> Kind | None:
+def kind_of(mode: int) -> EntryKind | None:
     """Return the type that a st_mode says; None for what no image holds (a socket)."""
     return _KINDS.get(stat.S_IFMT(mode))
 
@@ -56,7 +56,7 @@ class Entry:
     """
 
     path: str
-    kind: Kind
+    kind: EntryKind
     mode: int = 0
     uid: int = 0
     gid: int = 0

@@ -1,1 +1,1 @@
-"""A catalogue, every night. Start reading at `pipeline.nightly.narrative`."""
+"""A catalogue, every night. Start reading at `pipeline.nightly.run_night`."""

@@ -8,24 +8,24 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.beneath import Given
-from pipeline.documents import load
+from pipeline.beneath import GivenFolder
 from pipeline.errors import RecipeError, RelbuildError, UsageError
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.recipes import load_recipe
 from pipeline.render import TEMPLATE_LIMIT
 from pipeline.resolve import lock_path
+from pipeline.yaml_documents import load_yaml
 
 PLATFORMS_FILE = "repositories.yaml"
 
-NOT_RECIPES = (PLATFORMS_FILE, "rules.yaml")
+NON_RECIPE_FILES = (PLATFORMS_FILE, "rules.yaml")
 """Files that stand beside recipes."""
 
 _QUOTED = re.compile(r"""["']([^"'\n]{1,200})["']""")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CatalogueEntry:
     """A recipe of the catalogue, or the error that makes it unusable.
 
     `name` is the product's; of one that cannot be read the file's, without its ending.
@@ -43,7 +43,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ProductSelection:
     """A selection of products: those that fit all that is given.
 
     `names`, `labels` (key and value, of `image.labels`), `changed` (files; None: not asked) and `containing` (packages:
@@ -60,13 +60,13 @@ class Wanted:
 class Catalogue:
     """Recipes, each after the one that it is built from."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[CatalogueEntry, ...]
 
-    def find(self, name: str) -> Entry | None:
+    def find(self, name: str) -> CatalogueEntry | None:
         """The product of that name."""
         return next((entry for entry in self.entries if entry.name == name), None)
 
-    def below(self, name: str) -> Iterator[Entry]:
+    def below(self, name: str) -> Iterator[CatalogueEntry]:
         """All that a product is built from, the nearest first."""
         entry = self.find(name)
         while entry is not None and entry.parent:
@@ -74,7 +74,7 @@ class Catalogue:
             if entry is not None:
                 yield entry
 
-    def followed(self, entry: Entry) -> tuple[Entry, ...]:
+    def followed(self, entry: CatalogueEntry) -> tuple[CatalogueEntry, ...]:
         """The products whose groups of packages a product shares, because it includes them."""
         plans = entry.recipe.layers if entry.recipe else ()
         paths = {plan.brought_by.resolve() for plan in plans if plan.at_most is not None and plan.brought_by}
@@ -93,7 +93,7 @@ def load_catalogue(places: Sequence[Path]) -> Catalogue:
     The catalogue also says what they are built from. A recipe that is wrong is in it with its error. Raises UsageError
     `catalogue-empty`, `path-missing`.
     """
-    entries: dict[Path, Entry] = {}
+    entries: dict[Path, CatalogueEntry] = {}
     for place in places:
         if not place.exists():
             raise UsageError("path-missing", f"not found: '{place}'", hint="give a folder of recipes, or recipe files")
@@ -115,15 +115,15 @@ def load_catalogue(places: Sequence[Path]) -> Catalogue:
 def _files(place: Path) -> list[Path]:
     if not place.is_dir():
         return [place]
-    return sorted(path for path in place.glob("*.yaml") if path.name not in NOT_RECIPES)
+    return sorted(path for path in place.glob("*.yaml") if path.name not in NON_RECIPE_FILES)
 
 
-def _read(path: Path) -> Entry:
+def _read(path: Path) -> CatalogueEntry:
     try:
         recipe = load_recipe(path)
     except RelbuildError as error:
-        return Entry(path, _name_in(path), None, error)
-    return Entry(path, recipe.name, recipe)
+        return CatalogueEntry(path, _name_in(path), None, error)
+    return CatalogueEntry(path, recipe.name, recipe)
 
 
 def _name_in(path: Path) -> str:
@@ -132,14 +132,14 @@ def _name_in(path: Path) -> str:
     So it stands in the night under its name.
     """
     try:
-        value = load(path).value
+        value = load_yaml(path).value
     except RelbuildError:
         return path.stem
     name = value.get("name") if isinstance(value, Mapping) else None
     return name if isinstance(name, str) and name else path.stem
 
 
-def _with_parents(entries: Sequence[Entry]) -> list[Entry]:
+def _with_parents(entries: Sequence[CatalogueEntry]) -> list[CatalogueEntry]:
     known = {entry.path.resolve() for entry in entries}
     added = list(entries)
     for entry in entries:
@@ -147,14 +147,14 @@ def _with_parents(entries: Sequence[Entry]) -> list[Entry]:
         while below is not None:
             if below.path.resolve() not in known:
                 known.add(below.path.resolve())
-                added.append(Entry(below.path, below.name, below))
+                added.append(CatalogueEntry(below.path, below.name, below))
             below = below.parent
     return added
 
 
-def _refuse_doubles(entries: Sequence[Entry]) -> list[Entry]:
+def _refuse_doubles(entries: Sequence[CatalogueEntry]) -> list[CatalogueEntry]:
     """Two recipes of one name would overwrite each other on the mirror: both are wrong."""
-    by_name: dict[str, list[Entry]] = {}
+    by_name: dict[str, list[CatalogueEntry]] = {}
     for entry in entries:
         by_name.setdefault(entry.name, []).append(entry)
     checked = []
@@ -169,11 +169,11 @@ def _refuse_doubles(entries: Sequence[Entry]) -> list[Entry]:
             place=str(same[1].path),
             hint="rename all but one",
         )
-        checked.append(Entry(same[0].path, name, None, error))
+        checked.append(CatalogueEntry(same[0].path, name, None, error))
     return checked
 
 
-def _in_order(entries: Sequence[Entry]) -> Iterator[Entry]:
+def _in_order(entries: Sequence[CatalogueEntry]) -> Iterator[CatalogueEntry]:
     waiting = sorted(entries, key=lambda entry: entry.name)
     names = {entry.name for entry in entries}
     out: set[str] = set()
@@ -189,7 +189,9 @@ def _in_order(entries: Sequence[Entry]) -> Iterator[Entry]:
 # --- which of it ---------------------------------------------------------------------------------
 
 
-def select(catalogue: Catalogue, wanted: Wanted, held: Callable[[Entry], Collection[str] | None]) -> Catalogue:
+def select_products(
+    catalogue: Catalogue, wanted: ProductSelection, held: Callable[[CatalogueEntry], Collection[str] | None]
+) -> Catalogue:
     """Select the products that are wanted, and what they are built from.
 
     Of a changed file all that is built from its product is wanted too: its image will be another. `held` says which
@@ -226,7 +228,7 @@ def _has(recipe: Recipe, labels: Sequence[tuple[str, str]]) -> bool:
 
 
 def _containing(
-    catalogue: Catalogue, packages: Sequence[str], held: Callable[[Entry], Collection[str] | None]
+    catalogue: Catalogue, packages: Sequence[str], held: Callable[[CatalogueEntry], Collection[str] | None]
 ) -> set[str]:
     found = {entry.name: held(entry) for entry in catalogue.entries}
     for package in packages:
@@ -237,7 +239,7 @@ def _containing(
     return {name for name, names in found.items() if names is None or not set(packages).isdisjoint(names)}
 
 
-def _touches(entry: Entry, changed: Sequence[Path]) -> bool:
+def _touches(entry: CatalogueEntry, changed: Sequence[Path]) -> bool:
     """Has one of the files a part in the recipe? Of one that cannot be read nobody knows."""
     if entry.recipe is None:
         return True
@@ -245,19 +247,19 @@ def _touches(entry: Entry, changed: Sequence[Path]) -> bool:
     shared = entry.recipe.path.parent.resolve() / PLATFORMS_FILE
     return (
         shared in files
-        or not files.isdisjoint(files_of(entry.recipe))
-        or not files.isdisjoint(templates_of(entry.recipe))
+        or not files.isdisjoint(recipe_files(entry.recipe))
+        or not files.isdisjoint(recipe_templates(entry.recipe))
     )
 
 
-def templates_of(recipe: Recipe) -> frozenset[Path]:
+def recipe_templates(recipe: Recipe) -> frozenset[Path]:
     """Return the resolved paths of the templates of a recipe.
 
     They are those that the recipe names, and those that these name. A name that is put together in a template is not
     seen.
     """
     waiting = [plan.origin for plan in recipe.files if plan.kind is FileKind.TEMPLATE]
-    given = Given(recipe.path.parent)
+    given = GivenFolder(recipe.path.parent)
     seen: set[str] = set()
     found: set[Path] = set()
     while waiting:
@@ -272,12 +274,12 @@ def templates_of(recipe: Recipe) -> frozenset[Path]:
     return frozenset(found)
 
 
-def groups_itself(recipe: Recipe) -> bool:
+def has_auto_layers(recipe: Recipe) -> bool:
     """Has the recipe a layer that says `auto`?"""
     return any(plan.at_most is not None for plan in recipe.layers)
 
 
-def files_of(recipe: Recipe) -> frozenset[Path]:
+def recipe_files(recipe: Recipe) -> frozenset[Path]:
     """Return the resolved path of every file that a recipe names.
 
     They are the recipe itself, what it includes, what it copies, its lock; templates are not among them. Not its

@@ -11,34 +11,39 @@ from types import MappingProxyType
 
 import pipeline
 from pipeline import launch
-from pipeline.layers import layer, segments, state
+from pipeline.layers import layer, segments, state_layer
 from pipeline.mirror.backends.directory import directory_mirror
-from pipeline.model import evidence, night, plan_form, report_form
-from pipeline.nightly import quiet, record
-from pipeline.oci import bill
-from pipeline.oci import record as materials
+from pipeline.model import (
+    evidence,
+    night_record,
+    plan_form,
+    report_form,
+)
+from pipeline.nightly import inputs_record, no_change
+from pipeline.oci import bill_json
+from pipeline.oci import record_json as materials
 from pipeline.packages import lua
 from pipeline.render import templates as rendering
-from pipeline.resolve import lockfile, parsed
-from pipeline.site import history, writing
-from pipeline.store import envelopes
+from pipeline.resolve import lockfile, solv_cache
+from pipeline.site import site_history, site_writer
+from pipeline.store import sealed_envelopes
 
-IMAGE: Mapping[str, int] = MappingProxyType(
+IMAGE_FORMATS: Mapping[str, int] = MappingProxyType(
     {
         "pipeline.FORMAT": pipeline.FORMAT,
         "pipeline.launch.CONTENTS_FORMAT": launch.CONTENTS_FORMAT,
         "pipeline.layers.layer.FORMAT": layer.FORMAT,
         "pipeline.layers.segments.FORMAT": segments.FORMAT,
-        "pipeline.layers.state.FORMAT": state.FORMAT,
+        "pipeline.layers.state_layer.FORMAT": state_layer.FORMAT,
         "pipeline.packages.lua._FORMAT": lua._FORMAT,
         "pipeline.render.templates.FORMAT": rendering.FORMAT,
-        "pipeline.resolve.parsed._FORMAT": parsed._FORMAT,
+        "pipeline.resolve.solv_cache._FORMAT": solv_cache._FORMAT,
     }
 )
 """Formats that an image's bytes, or what is said to be in it, depend on.
 If one is another, the image is built again."""
 
-TEST: Mapping[str, int] = MappingProxyType(
+TEST_FORMATS: Mapping[str, int] = MappingProxyType(
     {
         "pipeline.launch.FORMAT": launch.FORMAT,
         "pipeline.model.plan_form._PLAN_VERSION": plan_form._PLAN_VERSION,
@@ -46,21 +51,21 @@ TEST: Mapping[str, int] = MappingProxyType(
 )
 """Formats that a verdict depends on: if one is another, the image is tested again."""
 
-DOCUMENTS: Mapping[str, int] = MappingProxyType(
+DOCUMENT_FORMATS: Mapping[str, int] = MappingProxyType(
     {
         "pipeline.mirror.backends.directory.directory_mirror.FORMAT": directory_mirror.FORMAT,
         "pipeline.model.evidence.EVIDENCE_SCHEMA": evidence.EVIDENCE_SCHEMA,
-        "pipeline.model.night.NIGHT_FORMAT": night.NIGHT_FORMAT,
+        "pipeline.model.night_record.NIGHT_FORMAT": night_record.NIGHT_FORMAT,
         "pipeline.model.report_form.REPORT_SCHEMA": report_form.REPORT_SCHEMA,
-        "pipeline.nightly.quiet.FORMAT": quiet.FORMAT,
-        "pipeline.nightly.record.FORMAT": record.FORMAT,
-        "pipeline.oci.bill.FORMAT": bill.FORMAT,
-        "pipeline.oci.record.FORMAT": materials.FORMAT,
+        "pipeline.nightly.no_change.FORMAT": no_change.FORMAT,
+        "pipeline.nightly.inputs_record.FORMAT": inputs_record.FORMAT,
+        "pipeline.oci.bill_json.FORMAT": bill_json.FORMAT,
+        "pipeline.oci.record_json.FORMAT": materials.FORMAT,
         "pipeline.resolve.lockfile.LOCK_FORMAT": lockfile.LOCK_FORMAT,
-        "pipeline.site.history.HISTORY_FORMAT": history.HISTORY_FORMAT,
-        "pipeline.site.history.STATE_FORMAT": history.STATE_FORMAT,
-        "pipeline.site.writing.PAGE_FORMAT": writing.PAGE_FORMAT,
-        "pipeline.store.envelopes.FORMAT": envelopes.FORMAT,
+        "pipeline.site.site_history.HISTORY_FORMAT": site_history.HISTORY_FORMAT,
+        "pipeline.site.site_history.STATE_FORMAT": site_history.STATE_FORMAT,
+        "pipeline.site.site_writer.PAGE_FORMAT": site_writer.PAGE_FORMAT,
+        "pipeline.store.sealed_envelopes.FORMAT": sealed_envelopes.FORMAT,
     }
 )
 """Documents that outlive a release, and what the store's are wrapped in: read by their version, so a raised one makes

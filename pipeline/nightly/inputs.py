@@ -13,14 +13,14 @@ from pathlib import Path
 
 from pipeline.compression import Compression, layer_versions
 from pipeline.digest import Digest, canonical_json, digest_file
-from pipeline.launch import plan_asked
+from pipeline.launch import plan_to_test
 from pipeline.model.recipe import FileKind, Recipe
-from pipeline.nightly.formats import IMAGE, TEST
-from pipeline.nightly.record import Facts
-from pipeline.resolve import versions
+from pipeline.nightly.formats import IMAGE_FORMATS, TEST_FORMATS
+from pipeline.nightly.inputs_record import InputDigests
+from pipeline.resolve import library_versions
 from pipeline.smoke import plan_digest
 
-WORDS = {
+INPUT_TEXTS = {
     "recipe": "the recipe",
     "files": "a copied file",
     "templates": "a template",
@@ -37,22 +37,22 @@ WORDS = {
 }
 """What people call the inputs."""
 
-TESTING = frozenset({"checks", "older", "runtime"})
+TEST_INPUTS = frozenset({"checks", "older", "runtime"})
 """Inputs that an image is tested with. All others it is made from."""
 
-OFFER = "offer"
+REPOSITORIES_INPUT = "offer"
 """The one input that may differ without any effect: the repositories changed, but for this image nothing."""
 
 _SAYS_NOTHING = frozenset({"place", "sources", "template_folders", "parent", "smoke"})
 """Fields of a recipe that no byte of the image depends on, or that are inputs of their own."""
 
 
-def making(recipe: Recipe, compression: Compression, key: str) -> dict[str, str]:
+def image_inputs(recipe: Recipe, compression: Compression, key: str) -> dict[str, str]:
     """Return the inputs that `recipe` and relbuild bring to the image.
 
     Templates and packages are not among them. `key`: the fingerprint of the key that signs.
     """
-    formats = [dict(IMAGE), layer_versions(), versions(), importlib.metadata.version("Jinja2")]
+    formats = [dict(IMAGE_FORMATS), layer_versions(), library_versions(), importlib.metadata.version("Jinja2")]
     return {
         "recipe": _digest(_form(recipe)),
         "files": _digest([_content(path) for path in _copied(recipe)]),
@@ -62,11 +62,11 @@ def making(recipe: Recipe, compression: Compression, key: str) -> dict[str, str]
     }
 
 
-def testing(recipe: Recipe, runtime: str, *, full: bool) -> dict[str, str]:
+def test_inputs(recipe: Recipe, runtime: str, *, full: bool) -> dict[str, str]:
     """Return the inputs of the tests of `recipe`'s image."""
     older = recipe.path.parent / recipe.smoke.upgrade_from / "index.json" if recipe.smoke.upgrade_from else None
     return {
-        "checks": f"{_digest(dict(TEST))} {plan_digest(plan_asked(recipe.smoke, full=full))}",
+        "checks": f"{_digest(dict(TEST_FORMATS))} {plan_digest(plan_to_test(recipe.smoke, full=full))}",
         "runtime": runtime,
         "older": _content(older) if older else "none",
     }
@@ -83,7 +83,7 @@ def template_names(recipe: Recipe, used: Iterable[Path]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def templates(recipe: Recipe, names: Sequence[str]) -> str:
+def templates_digest(recipe: Recipe, names: Sequence[str]) -> str:
     """Return the digest of what templates of these names are now.
 
     The first that is found in the recipe's folders counts.
@@ -95,14 +95,14 @@ def templates(recipe: Recipe, names: Sequence[str]) -> str:
     return _digest(found)
 
 
-def differing(before: Facts, now: Facts) -> tuple[str, ...]:
+def changed_inputs(before: InputDigests, now: InputDigests) -> tuple[str, ...]:
     """Names of inputs that are not the same, sorted."""
     return tuple(sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)))
 
 
 def in_words(names: Iterable[str]) -> str:
     """Return the names of changed inputs as part of a sentence: `the recipe and a template`."""
-    words = [WORDS.get(name, name) for name in names]
+    words = [INPUT_TEXTS.get(name, name) for name in names]
     return " and ".join(", ".join(words).rsplit(", ", 1))
 
 

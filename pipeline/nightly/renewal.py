@@ -8,47 +8,51 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.errors import RelbuildError
-from pipeline.gather import Workshop
 from pipeline.mirror.protocol import Mirror
-from pipeline.model.night import Product
-from pipeline.nightly.renewal_due import due, remember_due
-from pipeline.nightly.working import Making, signing_key
+from pipeline.model.night_record import Product
+from pipeline.nightly.product_job import RunSettings, load_night_key
+from pipeline.nightly.renewal_due import products_due, remember_due
 from pipeline.oci import SigningKey
+from pipeline.prepare import BuildEnvironment
 from pipeline.progress import task
 from pipeline.release.renew import renew
 
 
-def renew_tags(products: Sequence[Product], making: Making, mirror: Mirror | None, workshop: Workshop) -> None:
+def renew_tags(
+    products: Sequence[Product], settings: RunSettings, mirror: Mirror | None, build_env: BuildEnvironment
+) -> None:
     """Renew what is due of products that stand on the mirror.
 
     What cannot be is warned of: the next night does it.
     """
-    destination, now = str(making.to), int(workshop.clock() * 1000)
-    standing = {product.name: product for product in products if product.published.digest is not None}
-    waiting = due(workshop.store, destination, standing, now)
-    if not waiting or mirror is None or making.key is None:
+    destination, now = str(settings.to), int(build_env.clock() * 1000)
+    on_mirror = {product.name: product for product in products if product.published.digest is not None}
+    waiting = products_due(build_env.store, destination, on_mirror, now)
+    if not waiting or mirror is None or settings.key is None:
         return
-    with task(workshop.progress, "sign", f"tags of {len(waiting)} products"):
+    with task(build_env.progress, "sign", f"tags of {len(waiting)} products"):
         try:
-            key = signing_key(making, workshop.progress)
+            key = load_night_key(settings, build_env.progress)
         except RelbuildError as error:
-            workshop.progress.warn(f"signed moves of tags were not renewed: {error}")
+            build_env.progress.warn(f"signed moves of tags were not renewed: {error}")
             return
         for name in waiting:
             try:
-                _renew(standing[name], key, making, mirror, workshop)
+                _renew(on_mirror[name], key, settings, mirror, build_env)
             except RelbuildError as error:
-                workshop.progress.warn(f"{name}: the signed moves of its tags were not renewed: {error}")
+                build_env.progress.warn(f"{name}: the signed moves of its tags were not renewed: {error}")
 
 
-def _renew(product: Product, key: SigningKey, making: Making, mirror: Mirror, workshop: Workshop) -> None:
+def _renew(
+    product: Product, key: SigningKey, settings: RunSettings, mirror: Mirror, build_env: BuildEnvironment
+) -> None:
     assert product.published.digest is not None
     own = dict.fromkeys(product.published.tags, product.published.digest)
     with mirror.writing():
-        done = renew(mirror.repository(product.name), key, making.rules, workshop, own)
+        done = renew(mirror.repository(product.name), key, settings.rules, build_env, own)
     if done.left:
-        workshop.progress.warn(
+        build_env.progress.warn(
             f"{product.name}: tags not at their signed target and not renewed: {', '.join(done.left)}; "
             "`relbuild verify` shows what is wrong, `relbuild promote` of the right image fixes it"
         )
-    remember_due(workshop.store, str(making.to), product.name, done.due)
+    remember_due(build_env.store, str(settings.to), product.name, done.due)

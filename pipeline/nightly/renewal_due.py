@@ -11,7 +11,7 @@ from pipeline.digest import Digest, identity
 from pipeline.store import Store
 
 
-def due(store: Store, destination: str, products: Iterable[str], now: int) -> tuple[str, ...]:
+def products_due(store: Store, destination: str, products: Iterable[str], now: int) -> tuple[str, ...]:
     """Return the products of whose tags something is to be renewed at `now`.
 
     Those of which nobody knows are among them. `now` is in milliseconds since the epoch.

@@ -14,30 +14,30 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pipeline.model.absolute_path import absolute
-from pipeline.nightly.working import PASSWORDS
+from pipeline.nightly.product_job import NIGHT_PASSWORD_VARIABLES
 
 
-class Form(Enum):
+class VariableKind(Enum):
     """Kind of value of a variable: a path is made absolute before it is sent."""
 
     TEXT = "text"
     PATH = "path"
 
 
-READ: Mapping[str, Form] = MappingProxyType(
+READ_VARIABLES: Mapping[str, VariableKind] = MappingProxyType(
     {
         # `pipeline.transfer.network`
-        **dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"), Form.TEXT),
-        **dict.fromkeys(("no_proxy", "NO_PROXY"), Form.TEXT),
-        **dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE"), Form.PATH),
-        **dict.fromkeys(("RELBUILD_TIMEOUT", "RELBUILD_MINRATE"), Form.TEXT),
-        # `pipeline.transfer.realms`
-        "RELBUILD_TOKEN_SERVERS": Form.TEXT,
+        **dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"), VariableKind.TEXT),
+        **dict.fromkeys(("no_proxy", "NO_PROXY"), VariableKind.TEXT),
+        **dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE"), VariableKind.PATH),
+        **dict.fromkeys(("RELBUILD_TIMEOUT", "RELBUILD_MINRATE"), VariableKind.TEXT),
+        # `pipeline.transfer.token_servers`
+        "RELBUILD_TOKEN_SERVERS": VariableKind.TEXT,
         # `pipeline.transfer.credentials`, `pipeline.transfer.certificates`, `~` in `pipeline.repos.variables`
-        "REGISTRY_AUTH_FILE": Form.PATH,
-        **dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"), Form.PATH),
-        # `pipeline.nightly.working`
-        **dict.fromkeys(PASSWORDS, Form.TEXT),
+        "REGISTRY_AUTH_FILE": VariableKind.PATH,
+        **dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"), VariableKind.PATH),
+        # `pipeline.nightly.product_job`
+        **dict.fromkeys(NIGHT_PASSWORD_VARIABLES, VariableKind.TEXT),
     }
 )
 """Every variable that the library reads by a name of its own. A test holds it against the code."""
@@ -50,8 +50,8 @@ def sent_environment(environment: Mapping[str, str], named: Collection[str]) -> 
     """
     sent: dict[str, str] = {}
     for name, value in environment.items():
-        if name in READ:
-            path = READ[name] is Form.PATH and value
+        if name in READ_VARIABLES:
+            path = READ_VARIABLES[name] is VariableKind.PATH and value
             sent[name] = str(absolute(Path(value))) if path else value
         elif name in named:
             sent[name] = value

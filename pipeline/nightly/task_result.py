@@ -9,8 +9,8 @@ import json
 from dataclasses import dataclass
 
 from pipeline.model.json_form import from_json, to_json
-from pipeline.nightly.crew import Ended
-from pipeline.nightly.working import Worked
+from pipeline.nightly.executor import TaskResult
+from pipeline.nightly.product_job import JobResult
 
 RESULT_LIMIT = 4 << 20
 """Bytes of what a task returns. It travels through the scheduler; what is large belongs on the mirror."""
@@ -18,34 +18,36 @@ RESULT_LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An `Ended`, by what a task may return: what came of a product, or a text."""
+    """An `TaskResult`, by what a task may return: what came of a product, or a text."""
 
     name: str
     lost: str
     worker: str
     fault: str
-    worked: Worked | None = None
+    worked: JobResult | None = None
     text: str | None = None
 
 
-def result_bytes(ended: Ended) -> bytes:
+def result_bytes(ended: TaskResult) -> bytes:
     """Return a task's result as JSON.
 
     One that is too large, or of a kind that no task returns, says so instead.
     """
-    worked = ended.result if isinstance(ended.result, Worked) else None
+    worked = ended.result if isinstance(ended.result, JobResult) else None
     text = ended.result if isinstance(ended.result, str) else None
     if ended.result is not None and worked is None and text is None:
-        return result_bytes(Ended(ended.name, lost=f"it returned a {type(ended.result).__name__}", worker=ended.worker))
+        return result_bytes(
+            TaskResult(ended.name, lost=f"it returned a {type(ended.result).__name__}", worker=ended.worker)
+        )
     answer = _Answer(ended.name, ended.lost, ended.worker, ended.fault, worked, text)
     data = json.dumps(to_json(answer), separators=(",", ":")).encode()  # Also of names that are no UTF-8.
     if len(data) > RESULT_LIMIT:
         lost = f"it returned {len(data)} bytes; the limit is {RESULT_LIMIT}"
-        return result_bytes(Ended(ended.name, lost=lost, worker=ended.worker))
+        return result_bytes(TaskResult(ended.name, lost=lost, worker=ended.worker))
     return data
 
 
-def read_result(data: object) -> Ended:
+def read_result(data: object) -> TaskResult:
     """The inverse of `result_bytes`. Raises ValueError for what is no answer."""
     if not isinstance(data, bytes) or len(data) > RESULT_LIMIT:
         raise ValueError("it is not text, or too long")
@@ -54,4 +56,4 @@ def read_result(data: object) -> Ended:
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
     result = answer.text if answer.worked is None else answer.worked
-    return Ended(answer.name, result, answer.lost, answer.worker, answer.fault)
+    return TaskResult(answer.name, result, answer.lost, answer.worker, answer.fault)

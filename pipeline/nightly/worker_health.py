@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.model.night import SetAside
+from pipeline.model.night_record import ExcludedWorker
 
-FAULTS = 3
+TRIED_WORKERS_LIMIT = 3
 """Workers on which a task is tried, if all fail it for what their machines lack. A reason that three share lies
 elsewhere: a registry that is down, a key that nobody can read."""
 
-SILENCE = 300.0
+SILENCE_TIMEOUT = 300.0
 """Seconds after which a worker of which the scheduler hears nothing is given up, and its task begun elsewhere. Workers
 send a sign of life every few seconds; five minutes outlast a restart of a switch. docs/cluster.md says the same."""
 
@@ -28,28 +28,28 @@ send a sign of life every few seconds; five minutes outlast a restart of a switc
 class WorkerHealth:
     """The health of each worker, by its name. `silence` is in seconds."""
 
-    silence: float = SILENCE
+    silence: float = SILENCE_TIMEOUT
     _suspended: dict[str, str] = field(default_factory=dict)
     _faulty: dict[str, str] = field(default_factory=dict)
     _silent: dict[str, str] = field(default_factory=dict)
-    _beats: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _heartbeats: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
-    def set_aside(self) -> tuple[SetAside, ...]:
+    def set_aside(self) -> tuple[ExcludedWorker, ...]:
         """The workers that get no more tasks, and why."""
-        return tuple(SetAside(name, why) for name, why in sorted({**self._silent, **self._faulty}.items()))
+        return tuple(ExcludedWorker(name, why) for name, why in sorted({**self._silent, **self._faulty}.items()))
 
     def fault(self, worker: str, why: str) -> None:
         """Suspend a worker that failed a task for what its machine lacks."""
         self._suspended[worker] = why
 
-    def blame(self, faults: Mapping[str, str]) -> None:
+    def exclude(self, faults: Mapping[str, str]) -> None:
         """Set aside workers (by name, with the reason) that failed what another has done."""
         for worker, why in faults.items():
             self._suspended.pop(worker, None)
             self._faulty.setdefault(worker, why)
 
-    def acquit(self, workers: Collection[str]) -> None:
+    def reinstate(self, workers: Collection[str]) -> None:
         """Let workers have tasks again whose fault lies elsewhere."""
         for worker in workers:
             self._suspended.pop(worker, None)
@@ -62,15 +62,15 @@ class WorkerHealth:
         """
         fallen = []
         for worker, beat in seen.items():
-            known = self._beats.get(worker)
+            known = self._heartbeats.get(worker)
             if known is None or known[0] != beat:
-                self._beats[worker] = (beat, now)
+                self._heartbeats[worker] = (beat, now)
                 self._silent.pop(worker, None)
             elif now - known[1] >= self.silence and worker not in self._silent:
                 self._silent[worker] = f"no heartbeat for {self.silence:.0f} s"
                 fallen.append(worker)
-        for worker in self._beats.keys() - seen.keys():  # It left, or comes back as a new one.
-            del self._beats[worker]
+        for worker in self._heartbeats.keys() - seen.keys():  # It left, or comes back as a new one.
+            del self._heartbeats[worker]
         return tuple(fallen)
 
     def usable(self, able: Collection[str], tried: Collection[str]) -> tuple[str, ...]:

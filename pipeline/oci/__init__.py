@@ -8,11 +8,16 @@ size and diff_id and reports all that does not match.
 """
 
 from pipeline.oci import media_types, predicates
-from pipeline.oci.adoption import adopt_layout
 from pipeline.oci.archive import ArchiveKind, write_archive
 from pipeline.oci.artifacts import ArtifactManifest, make_referrer, read_artifact
-from pipeline.oci.bundle import PREDICATE_TYPE, attest, bundle_layer, unverified_statement, verify_bundle
-from pipeline.oci.image import (
+from pipeline.oci.config_settings import flatten_config
+from pipeline.oci.image_layout import (
+    blob_path,
+    index_bytes,
+    read_layout,
+    write_layout,
+)
+from pipeline.oci.image_manifest import (
     end_of_life,
     make_image,
     make_index,
@@ -21,44 +26,58 @@ from pipeline.oci.image import (
     parse_index,
     timestamp,
 )
-from pipeline.oci.keys import SigningKey, VerifyingKey, generate_key, load_signing_key, load_verifying_key
-from pipeline.oci.layout import blob_path, index_bytes, read_layout, write_layout
-from pipeline.oci.settings import settings
+from pipeline.oci.load_layout import load_layout_image
+from pipeline.oci.signing_keys import (
+    SigningKey,
+    VerifyingKey,
+    generate_key,
+    load_signing_key,
+    load_verifying_key,
+)
+from pipeline.oci.sigstore_bundle import (
+    PREDICATE_TYPE_ANNOTATION,
+    bundle_layer,
+    make_attestation,
+    unverified_statement,
+    verify_bundle,
+)
 from pipeline.oci.simple_signing import (
     SimpleSignature,
     check_signatures,
     join_signatures,
-    sign_simply,
+    make_simple_signature,
     signature_payload,
     signature_tag,
     verify_signatures,
 )
-from pipeline.oci.statements import Statement, Subject, provenance_predicate
-from pipeline.oci.validation import validate
+from pipeline.oci.statements import Statement, StatementSubject, provenance_predicate
+from pipeline.oci.validation import validate_layout
 
 __all__ = [
-    "PREDICATE_TYPE",
+    "PREDICATE_TYPE_ANNOTATION",
     "ArchiveKind",
     "ArtifactManifest",
     "SigningKey",
     "SimpleSignature",
     "Statement",
-    "Subject",
+    "StatementSubject",
     "VerifyingKey",
-    "adopt_layout",
-    "attest",
     "blob_path",
     "bundle_layer",
     "check_signatures",
     "end_of_life",
+    "flatten_config",
     "generate_key",
     "index_bytes",
     "join_signatures",
+    "load_layout_image",
     "load_signing_key",
     "load_verifying_key",
+    "make_attestation",
     "make_image",
     "make_index",
     "make_referrer",
+    "make_simple_signature",
     "media_types",
     "parse_config",
     "parse_image",
@@ -67,13 +86,11 @@ __all__ = [
     "provenance_predicate",
     "read_artifact",
     "read_layout",
-    "settings",
-    "sign_simply",
     "signature_payload",
     "signature_tag",
     "timestamp",
     "unverified_statement",
-    "validate",
+    "validate_layout",
     "verify_bundle",
     "verify_signatures",
     "write_archive",

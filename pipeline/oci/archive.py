@@ -17,9 +17,9 @@ from typing import IO, BinaryIO, Literal
 from pipeline.digest import HashingWriter, canonical_json
 from pipeline.errors import VerificationError
 from pipeline.model.image import Image, Layer
-from pipeline.oci.image import tag_of
-from pipeline.oci.layout import blob_path, read_layout
-from pipeline.streams import LAYER_LIMIT, Pieces, decompressed
+from pipeline.oci.image_layout import blob_path, read_layout
+from pipeline.oci.image_manifest import tag_of
+from pipeline.streams import LAYER_SIZE_LIMIT, IteratorFile, decompressed
 
 ArchiveKind = Literal["oci", "docker"]
 
@@ -70,7 +70,7 @@ def _docker(layout: Path, image: Image, tar: tarfile.TarFile) -> None:
     _add(tar, "manifest.json", canonical_json([{"Config": config, "RepoTags": tags, "Layers": names}]))
 
 
-class _LayerTar(Pieces):
+class _LayerTar(IteratorFile):
     """A layer's tar bytes as a file that knows whether they were the right ones."""
 
     def __init__(self, layout: Path, layer: Layer) -> None:
@@ -92,7 +92,7 @@ class _LayerTar(Pieces):
 
 
 def _pieces(file: BinaryIO, layer: Layer) -> Iterator[bytes]:
-    return decompressed(file, limit=layer.tar_size or LAYER_LIMIT, name=f"layer {layer.name}")
+    return decompressed(file, limit=layer.tar_size or LAYER_SIZE_LIMIT, name=f"layer {layer.name}")
 
 
 def _tar_size(layout: Path, layer: Layer) -> int:

@@ -13,12 +13,17 @@ from pipeline.errors import VerificationError
 from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor
 from pipeline.oci import media_types
-from pipeline.oci.image import DOCUMENT_LIMIT, LAYER_LIMIT, Reader, descriptor_json
+from pipeline.oci.image_manifest import (
+    DOCUMENT_LIMIT,
+    IMAGE_LAYERS_MOST,
+    JsonReader,
+    descriptor_json,
+)
 
 EMPTY_DATA = b"{}"
 """The blob that stands where an artifact has no config (manifest.md)."""
 
-EMPTY = Descriptor(media_types.EMPTY, Digest.of(EMPTY_DATA), len(EMPTY_DATA))
+EMPTY_DESCRIPTOR = Descriptor(media_types.EMPTY, Digest.of(EMPTY_DATA), len(EMPTY_DATA))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +64,13 @@ def make_referrer(
             "schemaVersion": 2,
             "mediaType": media_types.MANIFEST,
             "artifactType": artifact_type,
-            "config": descriptor_json(EMPTY),
+            "config": descriptor_json(EMPTY_DESCRIPTOR),
             "layers": [descriptor_json(descriptor) for descriptor, _ in blobs],
             "subject": descriptor_json(plain),
             **({"annotations": dict(annotations)} if annotations else {}),
         }
     )
-    return Artifact(Manifest(media_types.MANIFEST, data), ((EMPTY, EMPTY_DATA), *blobs))
+    return Artifact(Manifest(media_types.MANIFEST, data), ((EMPTY_DESCRIPTOR, EMPTY_DATA), *blobs))
 
 
 def read_artifact(manifest: Manifest) -> ArtifactManifest:
@@ -75,10 +80,12 @@ def read_artifact(manifest: Manifest) -> ArtifactManifest:
     """
     if len(manifest.data) > DOCUMENT_LIMIT:
         raise VerificationError("document-malformed", f"the manifest exceeds {DOCUMENT_LIMIT >> 20} MiB")
-    document = Reader.parse(manifest.data, "manifest")
+    document = JsonReader.parse(manifest.data, "manifest")
     layers = tuple(layer.descriptor() for layer in document.get("layers").items())
-    if len(layers) > LAYER_LIMIT:
-        raise VerificationError("document-malformed", f"the manifest has {len(layers)} layers (at most {LAYER_LIMIT})")
+    if len(layers) > IMAGE_LAYERS_MOST:
+        raise VerificationError(
+            "document-malformed", f"the manifest has {len(layers)} layers (at most {IMAGE_LAYERS_MOST})"
+        )
     config = document.get("config").descriptor()
     subject = document.get("subject")
     notes = {key: value.text() for key, value in document.get("annotations").members().items()}

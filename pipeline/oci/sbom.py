@@ -16,7 +16,7 @@ from pipeline import __version__
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.model.bill import Bill
-from pipeline.oci.bill import bill_bytes
+from pipeline.oci.bill_json import bill_bytes
 
 _LIBRARIES = ("cyclonedx-python-lib", "license-expression", "packageurl-python", "spdx-tools")
 _TOOL = "relbuild"

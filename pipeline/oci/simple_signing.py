@@ -22,15 +22,15 @@ from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor
 from pipeline.oci import media_types
 from pipeline.oci.artifacts import read_artifact
-from pipeline.oci.image import Reader, descriptor_json
-from pipeline.oci.keys import SigningKey, VerifyingKey
+from pipeline.oci.image_manifest import JsonReader, descriptor_json
+from pipeline.oci.signing_keys import SigningKey, VerifyingKey
 
-SIGNATURE = "dev.cosignproject.cosign/signature"
+SIGNATURE_ANNOTATION = "dev.cosignproject.cosign/signature"
 """The annotation that holds the signature, in base64."""
 
 SIGNATURE_TYPE = "cosign container image signature"
 
-SIGNATURES_LIMIT = 200
+SIMPLE_SIGNATURES_LIMIT = 200
 """Signatures of one image that are looked at: one for each signer and mirror is what people have."""
 
 PAYLOAD_LIMIT = 64 << 10
@@ -72,7 +72,7 @@ def signature_payload(digest: Digest, identity: str) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def sign_simply(digest: Digest, identity: str, key: SigningKey, existing: Manifest | None = None) -> Artifact:
+def make_simple_signature(digest: Digest, identity: str, key: SigningKey, existing: Manifest | None = None) -> Artifact:
     """The signature manifest of an image, for the tag `signature_tag(digest)`.
 
     `existing` is the one that stands there now, whose signatures are kept. If it holds this key's signature of the same
@@ -86,13 +86,13 @@ def sign_simply(digest: Digest, identity: str, key: SigningKey, existing: Manife
         layer.digest == wanted and key.public.verifies(_signature(layer) or b"", payload) for layer in layers
     ):
         return Artifact(existing)
-    if len(layers) >= SIGNATURES_LIMIT:
+    if len(layers) >= SIMPLE_SIGNATURES_LIMIT:
         raise VerificationError(
             "signatures-too-many",
             f"{digest} already has {len(layers)} signatures; the limit is reached",
             hint=f"remove the tag {signature_tag(digest)} and sign again",
         )
-    notes = ((SIGNATURE, base64.b64encode(key.sign(payload)).decode()),)
+    notes = ((SIGNATURE_ANNOTATION, base64.b64encode(key.sign(payload)).decode()),)
     own = Descriptor(media_types.SIMPLE_SIGNING, wanted, len(payload), notes)
     made = _of_layers([*layers, own])
     plain = Descriptor(own.media_type, own.digest, own.size)
@@ -109,8 +109,8 @@ def join_signatures(present: Manifest, more: Manifest) -> Artifact:
     missing = [layer for layer in read_artifact(more).layers if layer not in layers]
     if not missing:
         return Artifact(present)
-    if len(layers) + len(missing) > SIGNATURES_LIMIT:
-        raise VerificationError("signatures-too-many", f"the image has more than {SIGNATURES_LIMIT} signatures")
+    if len(layers) + len(missing) > SIMPLE_SIGNATURES_LIMIT:
+        raise VerificationError("signatures-too-many", f"the image has more than {SIMPLE_SIGNATURES_LIMIT} signatures")
     return _of_layers([*layers, *missing])
 
 
@@ -131,9 +131,9 @@ def check_signatures(
     `signature-of-another`, `signature-other-identity`.
     """
     layers = read_artifact(manifest).layers
-    if len(layers) > SIGNATURES_LIMIT:
+    if len(layers) > SIMPLE_SIGNATURES_LIMIT:
         raise VerificationError(
-            "signatures-too-many", f"{subject} has {len(layers)} signatures (at most {SIGNATURES_LIMIT})"
+            "signatures-too-many", f"{subject} has {len(layers)} signatures (at most {SIMPLE_SIGNATURES_LIMIT})"
         )
     return tuple(_checked(layer, payloads.get(layer.digest), subject, key, identity) for layer in layers)
 
@@ -210,7 +210,7 @@ def _checked(
 
 
 def _claims(payload: bytes, place: str) -> tuple[Digest, str]:
-    critical = Reader.parse(payload, place).get("critical")
+    critical = JsonReader.parse(payload, place).get("critical")
     if critical.get("type").text() != SIGNATURE_TYPE:
         raise VerificationError("signature-malformed", f"the payload is not a {SIGNATURE_TYPE}", place=place)
     digest = Digest.parse(critical.get("image").get("docker-manifest-digest").text())
@@ -219,7 +219,7 @@ def _claims(payload: bytes, place: str) -> tuple[Digest, str]:
 
 def _signature(layer: Descriptor) -> bytes | None:
     try:
-        return base64.b64decode(dict(layer.annotations).get(SIGNATURE, ""), validate=True) or None
+        return base64.b64decode(dict(layer.annotations).get(SIGNATURE_ANNOTATION, ""), validate=True) or None
     except (binascii.Error, ValueError):
         return None
 

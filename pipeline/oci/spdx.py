@@ -42,7 +42,7 @@ from pipeline.model.bill import Bill, BilledLayer, BilledPackage
 from pipeline.oci.licences import licence_expression, licence_references, own_licence
 from pipeline.oci.purl import image_url, package_url, source_url
 
-VERSION = "SPDX-2.3"
+SPDX_VERSION = "SPDX-2.3"
 _DOCUMENT = "SPDXRef-DOCUMENT"
 _IMAGE = "SPDXRef-Image"
 _WEB = re.compile(r"https?://[A-Za-z0-9]+([.-][A-Za-z0-9]+)*\.[A-Za-z]{2,}(:[0-9]{1,5})?(/[!-~]*)?")
@@ -56,7 +56,7 @@ def spdx_value(bill: Bill, namespace: str, tool: str) -> object:
     """
     document = Document(
         creation_info=CreationInfo(
-            spdx_version=VERSION,
+            spdx_version=SPDX_VERSION,
             spdx_id=_DOCUMENT,
             name=f"{bill.name}-{bill.version}",
             document_namespace=namespace,
@@ -82,7 +82,7 @@ def spdx_problems(text: str) -> list[str]:
         document = JsonLikeDictParser().parse(json.loads(text))  # type: ignore[no-untyped-call]
     except SPDXParsingError as error:
         return [str(message) for message in error.messages]
-    return [message.validation_message for message in validate_full_spdx_document(document, VERSION)]
+    return [message.validation_message for message in validate_full_spdx_document(document, SPDX_VERSION)]
 
 
 # --- packages --------------------------------------------------------------------------------------------

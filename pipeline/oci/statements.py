@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
 from pipeline.model.provenance import Material, Provenance
-from pipeline.oci.image import Reader, timestamp
+from pipeline.oci.image_manifest import JsonReader, timestamp
 
 STATEMENT_V1 = "https://in-toto.io/Statement/v1"
 STATEMENT_TYPES = (STATEMENT_V1, "https://in-toto.io/Statement/v0.1")
@@ -30,7 +30,7 @@ SUBJECT_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class StatementSubject:
     """The subject of a statement, by digest.
 
     `name` is for people, and may be empty.
@@ -45,7 +45,7 @@ class Statement:
     """A claim about subjects. `predicate` is JSON text: of what shape, `predicate_type` says."""
 
     predicate_type: str
-    subjects: tuple[Subject, ...]
+    subjects: tuple[StatementSubject, ...]
     predicate: bytes = field(default=b"{}", repr=False)
 
 
@@ -74,7 +74,7 @@ def read_statement(data: bytes, place: str = "statement") -> Statement:
 
     Subjects without a sha256 are left out. Raises VerificationError `document-malformed`.
     """
-    document = Reader.parse(data, place)
+    document = JsonReader.parse(data, place)
     kind = document.get("_type").text()
     if kind not in STATEMENT_TYPES:
         raise VerificationError("document-malformed", f"'{kind[:80]}' is not an in-toto statement", place=place)
@@ -85,7 +85,7 @@ def read_statement(data: bytes, place: str = "statement") -> Statement:
     for subject in subjects:
         text = subject.get("digest").get("sha256").text("")
         if text:
-            found.append(Subject(Digest(text), subject.get("name").text("")))
+            found.append(StatementSubject(Digest(text), subject.get("name").text("")))
     return Statement(document.get("predicateType").text(), tuple(found), document.get("predicate").json())
 
 

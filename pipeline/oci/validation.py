@@ -16,22 +16,22 @@ from pipeline.digest import DiffId, Digest, HashingWriter
 from pipeline.errors import Problem, RelbuildError
 from pipeline.model.image import Descriptor
 from pipeline.oci import media_types
-from pipeline.oci.image import Reader, parse_config
-from pipeline.oci.layout import blob_path, read_document
-from pipeline.streams import LAYER_LIMIT, decompressed
+from pipeline.oci.image_layout import blob_path, read_document
+from pipeline.oci.image_manifest import JsonReader, parse_config
+from pipeline.streams import LAYER_SIZE_LIMIT, decompressed
 
 _P = ParamSpec("_P")
 
-PROBLEM_LIMIT = 1000
+LAYOUT_PROBLEM_LIMIT = 1000
 """Problems that are reported: a layout with more is not looked at further."""
 
-MANIFEST_LIMIT = 100
+LAYOUT_MANIFEST_LIMIT = 100
 """Manifests of one layout that are looked at."""
 
 _LAYER_TYPES = {media_types.LAYER_TAR, *media_types.LAYERS.values()}
 
 
-def validate(path: Path) -> tuple[Problem, ...]:
+def validate_layout(path: Path) -> tuple[Problem, ...]:
     """All that is wrong with the layout at `path`; empty when it is sound.
 
     Recomputed are digest and size of every blob and the diff_id of every layer; compared are config and
@@ -41,7 +41,7 @@ def validate(path: Path) -> tuple[Problem, ...]:
     try:
         _layout(found)
     except _Enough:
-        found.problems.append(Problem("too-many-problems", f"more than {PROBLEM_LIMIT} problems", str(path)))
+        found.problems.append(Problem("too-many-problems", f"more than {LAYOUT_PROBLEM_LIMIT} problems", str(path)))
     except RelbuildError as error:
         found.problems.extend(error.problems)
     return tuple(found.problems)
@@ -60,7 +60,7 @@ class _Found:
 
     def add(self, code: str, message: str, place: str) -> None:
         self.problems.append(Problem(code, message, place))
-        if len(self.problems) >= PROBLEM_LIMIT:
+        if len(self.problems) >= LAYOUT_PROBLEM_LIMIT:
             raise _Enough
 
     def attempt(self, look: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -93,20 +93,22 @@ class _Found:
 
 
 def _layout(found: _Found) -> None:
-    version = Reader.parse(read_document(found.layout / "oci-layout"), "oci-layout")
+    version = JsonReader.parse(read_document(found.layout / "oci-layout"), "oci-layout")
     if version.get("imageLayoutVersion").text("") != "1.0.0":
         found.add("layout-version", "imageLayoutVersion is not 1.0.0", "oci-layout")
-    index = Reader.parse(read_document(found.layout / "index.json"), "index.json")
+    index = JsonReader.parse(read_document(found.layout / "index.json"), "index.json")
     if index.get("schemaVersion").number() != 2:
         found.add("schema-version", "schemaVersion is not 2", "index.json")
     manifests = index.get("manifests").items()
     if not manifests:
         found.add("no-image", "the index lists no manifest", "index.json")
-    if len(manifests) > MANIFEST_LIMIT:
+    if len(manifests) > LAYOUT_MANIFEST_LIMIT:
         found.add(
-            "too-many-images", f"the index lists {len(manifests)} manifests, more than {MANIFEST_LIMIT}", "index.json"
+            "too-many-images",
+            f"the index lists {len(manifests)} manifests, more than {LAYOUT_MANIFEST_LIMIT}",
+            "index.json",
         )
-    for item in manifests[:MANIFEST_LIMIT]:
+    for item in manifests[:LAYOUT_MANIFEST_LIMIT]:
         found.attempt(_manifest, found, item)
     folder = found.layout / "blobs" / "sha256"
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -116,14 +118,14 @@ def _layout(found: _Found) -> None:
             found.add("blob-unreferenced", f"unreferenced blob sha256:{path.name}", "blobs")
 
 
-def _manifest(found: _Found, item: Reader) -> None:
+def _manifest(found: _Found, item: JsonReader) -> None:
     descriptor = item.descriptor()
     place = f"manifest {descriptor.digest.short}"
     if descriptor.media_type != media_types.MANIFEST:
         found.add("media-type", f"{descriptor.media_type} is not {media_types.MANIFEST}", place)
     if not found.blob(descriptor, place):
         return
-    manifest = Reader.parse(read_document(blob_path(found.layout, descriptor.digest)), place)
+    manifest = JsonReader.parse(read_document(blob_path(found.layout, descriptor.digest)), place)
     if manifest.get("schemaVersion").number() != 2:
         found.add("schema-version", "schemaVersion is not 2", place)
     if manifest.get("mediaType").text(media_types.MANIFEST) != descriptor.media_type:
@@ -148,16 +150,16 @@ def _manifest(found: _Found, item: Reader) -> None:
         found.attempt(_layer, found, layer, diff_ids[number] if diff_ids else None, f"{place}: layer {number}")
 
 
-def _config(found: _Found, config: Descriptor, platform: Reader, place: str) -> tuple[DiffId, ...]:
+def _config(found: _Found, config: Descriptor, platform: JsonReader, place: str) -> tuple[DiffId, ...]:
     data = read_document(blob_path(found.layout, config.digest))
     said, diff_ids = parse_config(data, place)
     if not platform.missing:
         stated = tuple(platform.get(key).text("") for key in ("architecture", "os", "variant"))
         if stated != (said.architecture, said.os, said.variant):
             found.add("platform-mismatch", "the platform in the index differs from the one in the config", place)
-    if Reader.parse(data, place).get("rootfs").get("type").text("") != "layers":
+    if JsonReader.parse(data, place).get("rootfs").get("type").text("") != "layers":
         found.add("rootfs-type", "rootfs.type is not 'layers'", place)
-    history = Reader.parse(data, place).get("history").items()
+    history = JsonReader.parse(data, place).get("history").items()
     filled = sum(1 for entry in history if entry.members().get("empty_layer") is None)
     if history and filled != len(diff_ids):
         found.add("history-mismatch", f"history lists {filled} layers, rootfs lists {len(diff_ids)}", place)
@@ -170,7 +172,7 @@ def _layer(found: _Found, layer: Descriptor, diff_id: DiffId | None, place: str)
     if not found.blob(layer, place) or diff_id is None:
         return
     said = dict(layer.annotations).get(media_types.LAYER_TAR_SIZE, "")
-    limit = min(int(said), LAYER_LIMIT) if re.fullmatch(r"[0-9]{1,18}", said) else LAYER_LIMIT
+    limit = min(int(said), LAYER_SIZE_LIMIT) if re.fullmatch(r"[0-9]{1,18}", said) else LAYER_SIZE_LIMIT
     writer = HashingWriter()
     path = blob_path(found.layout, layer.digest)
     with path.open("rb") as file:

@@ -4,17 +4,22 @@ Who signed a package, what its header says, the bytes that it carries.
 
 The one idea: nothing in a package is believed before its signature is. `verify_package` settles that the
 header is signed by one of the given keys and that the compressed payload is the one the signed header names;
-only then do `read_header`, `read_payload` and `read_files` open it, and each file's bytes are still compared
+only then do `read_header`, `read_payload` and `read_payload_files` open it, and each file's bytes are still compared
 with the digest that the header gives for them. The only door to rpm.
 """
 
 from pipeline.packages.changelog import named_fixes, read_change_days, read_changelog
-from pipeline.packages.database import DatabaseRecord, write_database
-from pipeline.packages.header import read_header, read_source_nevra
-from pipeline.packages.installed import DATABASE_LIMIT, Installed, installed_changelogs, read_installed
 from pipeline.packages.lua import lua_command, lua_runtime
-from pipeline.packages.payload import PayloadFile, read_files, read_payload
-from pipeline.packages.verify import verify_package
+from pipeline.packages.package_signature import verify_package
+from pipeline.packages.payload import PayloadFile, read_payload, read_payload_files
+from pipeline.packages.rpm_header import read_header, read_source_nevra
+from pipeline.packages.rpmdb_reader import (
+    DATABASE_LIMIT,
+    Installed,
+    installed_changelogs,
+    read_installed,
+)
+from pipeline.packages.rpmdb_writer import DatabaseRecord, write_database
 from pipeline.packages.versions import compare_evr, library_files, library_version
 
 __all__ = [
@@ -31,10 +36,10 @@ __all__ = [
     "named_fixes",
     "read_change_days",
     "read_changelog",
-    "read_files",
     "read_header",
     "read_installed",
     "read_payload",
+    "read_payload_files",
     "read_source_nevra",
     "verify_package",
     "write_database",

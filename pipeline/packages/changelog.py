@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.model.header import ChangelogEntry
-from pipeline.packages.header import open_header
-from pipeline.packages.library import rpm
+from pipeline.packages.rpm_header import open_header
+from pipeline.packages.rpm_library import rpm
 
-ENTRIES_MOST = 200
+CHANGELOG_ENTRIES_MOST = 200
 """The newest entries that are read: ten years of most packages."""
 
-TEXT_MOST = 64 << 10
+CHANGELOG_TEXT_MOST = 64 << 10
 """Characters of text that are read, over all entries."""
 
 _SECONDS_OF_DAY = 86_400
@@ -33,8 +33,8 @@ knowing whose they are."""
 def read_changelog(path: Path) -> tuple[ChangelogEntry, ...]:
     """Read the newest changelog entries of the RPM at `path`.
 
-    As its header orders them (newest first), up to ENTRIES_MOST and TEXT_MOST; the last one may be cut. Raises
-    VerificationError `package-damaged`.
+    As its header orders them (newest first), up to CHANGELOG_ENTRIES_MOST and CHANGELOG_TEXT_MOST; the last
+    one may be cut. Raises VerificationError `package-damaged`.
     """
     header = open_header(path)
     times, names, texts = (
@@ -46,11 +46,11 @@ def read_changelog(path: Path) -> tuple[ChangelogEntry, ...]:
 def newest_entries(times: Sequence[int], names: Sequence[str], texts: Sequence[str]) -> tuple[ChangelogEntry, ...]:
     """Return the first entries of a changelog as a header holds it.
 
-    Up to ENTRIES_MOST and TEXT_MOST; the last one may be cut.
+    Up to CHANGELOG_ENTRIES_MOST and CHANGELOG_TEXT_MOST; the last one may be cut.
     """
     found = []
-    left = TEXT_MOST
-    for time, name, text in list(zip(times, names, texts, strict=False))[:ENTRIES_MOST]:
+    left = CHANGELOG_TEXT_MOST
+    for time, name, text in list(zip(times, names, texts, strict=False))[:CHANGELOG_ENTRIES_MOST]:
         found.append(ChangelogEntry(time, name, text[:left]))
         left -= len(text)
         if left <= 0:
@@ -61,11 +61,11 @@ def newest_entries(times: Sequence[int], names: Sequence[str], texts: Sequence[s
 def read_change_days(path: Path) -> tuple[int, ...]:
     """Read the days, since the epoch, of the newest changelog entries of the RPM at `path`.
 
-    Those of the newest ENTRIES_MOST entries, each day once, sorted; that of its build where it has none. Raises
-    VerificationError `package-damaged`.
+    Those of the newest CHANGELOG_ENTRIES_MOST entries, each day once, sorted; that of its build where it has none.
+    Raises VerificationError `package-damaged`.
     """
     header = open_header(path)
-    times = (header[rpm.RPMTAG_CHANGELOGTIME] or [])[:ENTRIES_MOST] or [header[rpm.RPMTAG_BUILDTIME] or 0]
+    times = (header[rpm.RPMTAG_CHANGELOGTIME] or [])[:CHANGELOG_ENTRIES_MOST] or [header[rpm.RPMTAG_BUILDTIME] or 0]
     return tuple(sorted({time // _SECONDS_OF_DAY for time in times}))
 
 

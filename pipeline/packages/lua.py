@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pipeline.digest import Digest, digest_file, identity
 from pipeline.errors import EnvironmentLacking
-from pipeline.process import find, run
+from pipeline.process import find_program, run
 from pipeline.store import Store
-from pipeline.store.trees import ROOT
+from pipeline.store.tree_seals import TREE_ROOT
 
 _FORMAT = 1
 _CONFIGURATION = Path("/usr/lib/rpm")
@@ -40,7 +40,7 @@ def lua_runtime(store: Store) -> Path:
 
     Raises EnvironmentLacking `rpm-missing`.
     """
-    rpm = find("rpm")
+    rpm = find_program("rpm")
     if rpm is None:
         raise EnvironmentLacking(
             "rpm-missing", "the program 'rpm' was not found in PATH", hint="run ci/setup, or install rpm"
@@ -52,9 +52,9 @@ def lua_runtime(store: Store) -> Path:
     with store.locked(known):
         kept = store.kept_tree(known)
         if kept is not None:
-            return kept / ROOT
+            return kept / TREE_ROOT
         with store.temporary("lua") as folder:
-            made = folder / "tree" / ROOT
+            made = folder / "tree" / TREE_ROOT
             (made / "lib").mkdir(parents=True)
             (made / "etc").mkdir()
             shutil.copy(rpm, made / "rpm")
@@ -65,7 +65,7 @@ def lua_runtime(store: Store) -> Path:
             (made / "etc" / "platform").mkdir()
             for path in [made, *made.rglob("*")]:
                 path.chmod(0o755)
-            return store.keep_tree(made.parent, known) / ROOT
+            return store.keep_tree(made.parent, known) / TREE_ROOT
 
 
 def lua_command(at: str, script: str, arguments: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -15,10 +15,10 @@ from pathlib import Path
 from pipeline.digest import CHUNK
 from pipeline.errors import BuildError
 from pipeline.model.header import FileFlag
-from pipeline.packages.header import inode_numbers, open_header
-from pipeline.packages.layout import damaged, read_layout
-from pipeline.packages.library import rpm
-from pipeline.packages.verify import SHA256
+from pipeline.packages.package_signature import _PGP_SHA256
+from pipeline.packages.rpm_file_layout import package_damaged, read_rpm_layout
+from pipeline.packages.rpm_header import inode_numbers, open_header
+from pipeline.packages.rpm_library import rpm
 
 _IO = {"gzip": "gzdio", "bzip2": "bzdio", "xz": "xzdio", "lzma": "lzdio", "zstd": "zstdio"}
 
@@ -45,14 +45,14 @@ def read_payload(path: Path) -> Iterator[PayloadFile]:
     `package-damaged`, BuildError `payload-unsupported`.
     """
     header = open_header(path)
-    digests = header[rpm.RPMTAG_FILEDIGESTS] if header[rpm.RPMTAG_FILEDIGESTALGO] == SHA256 else None
+    digests = header[rpm.RPMTAG_FILEDIGESTS] if header[rpm.RPMTAG_FILEDIGESTALGO] == _PGP_SHA256 else None
     members: dict[int, list[int]] = {}
     inodes = inode_numbers(header)
     for index, (inode, flags) in enumerate(zip(inodes, header[rpm.RPMTAG_FILEFLAGS], strict=True)):
         if not flags & FileFlag.GHOST:
             members.setdefault(inode, []).append(index)
     with path.open("rb") as file:
-        file.seek(read_layout(path).payload)
+        file.seek(read_rpm_layout(path).payload)
         try:
             archive = rpm.files(header).archive(_decompressing(file.fileno(), header, path), write=False)
             for member in archive:
@@ -63,7 +63,7 @@ def read_payload(path: Path) -> Iterator[PayloadFile]:
                     tuple(members[inodes[member.fx]]), member.size, _reader(archive, member, expected, path)
                 )
         except (OSError, rpm.error) as error:
-            raise damaged(path, f"rpm cannot read its payload: {error}") from error
+            raise package_damaged(path, f"rpm cannot read its payload: {error}") from error
 
 
 def _reader(archive: rpm.archive, member: rpm.file, expected: str | None, path: Path) -> Callable[[], Iterator[bytes]]:
@@ -72,12 +72,12 @@ def _reader(archive: rpm.archive, member: rpm.file, expected: str | None, path: 
         while left:
             piece: bytes = archive.read(min(CHUNK, left))
             if not piece:
-                raise damaged(path, f"the payload ends in the middle of {member.name}")
+                raise package_damaged(path, f"the payload ends in the middle of {member.name}")
             left -= len(piece)
             found.update(piece)
             yield piece
         if expected and found.hexdigest() != expected:
-            raise damaged(path, f"the content of {member.name} does not match the digest in the header")
+            raise package_damaged(path, f"the content of {member.name} does not match the digest in the header")
 
     return pieces
 
@@ -92,7 +92,7 @@ def _decompressing(handle: int, header: rpm.hdr, path: Path) -> rpm.fd:
     return rpm.fd(handle, "r", _IO[compressor])
 
 
-def read_files(path: Path, paths: Sequence[str], *, limit: int = 1 << 20) -> dict[str, bytes]:
+def read_payload_files(path: Path, paths: Sequence[str], *, limit: int = 1 << 20) -> dict[str, bytes]:
     """Read the content of those of `paths` that are regular files in the package.
 
     `paths` are as the header spells them; each file has at most `limit` bytes. Raises as `read_payload`, and BuildError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.packages.library import rpm
+from pipeline.packages.rpm_library import rpm
 
 
 def compare_evr(a: str, b: str) -> int:

@@ -6,17 +6,23 @@ from the files that it includes (`assembly`). Nothing stops at the first problem
 the line that it stands in, its path in the document, and what to write instead.
 """
 
-from pipeline.recipes.assembly import load_recipe, scope
 from pipeline.recipes.limits_reference import limits_reference
+from pipeline.recipes.merge import load_recipe, template_scope
+from pipeline.recipes.mirror_rules import load_rules
 from pipeline.recipes.platforms import Platforms, load_platforms
-from pipeline.recipes.reference import json_schema, platforms_schema, reference, rules_reference, rules_schema
-from pipeline.recipes.rules import load_rules
+from pipeline.recipes.reference import (
+    json_schema,
+    platforms_schema,
+    recipe_reference,
+    rules_reference,
+    rules_schema,
+)
+from pipeline.recipes.scaffold import Scaffold, scaffold_text, write_scaffold
 from pipeline.recipes.sources import find_recipe
-from pipeline.recipes.starter import Start, start_recipe, starter
 
 __all__ = [
     "Platforms",
-    "Start",
+    "Scaffold",
     "find_recipe",
     "json_schema",
     "limits_reference",
@@ -24,10 +30,10 @@ __all__ = [
     "load_recipe",
     "load_rules",
     "platforms_schema",
-    "reference",
+    "recipe_reference",
     "rules_reference",
     "rules_schema",
-    "scope",
-    "start_recipe",
-    "starter",
+    "scaffold_text",
+    "template_scope",
+    "write_scaffold",
 ]

@@ -98,13 +98,13 @@ def refusal(code: str, message: str, hint: str | None = None) -> PydanticCustomE
     return PydanticCustomError(code, "{message}", {"message": message, "hint": hint})
 
 
-def matching(pattern: str, code: str, what: str, hint: str) -> Callable[[object], object]:
+def text_of_form(pattern: str, code: str, what: str, hint: str) -> Callable[[object], object]:
     """A check that a value is text of a form."""
     expression = re.compile(pattern)
 
     def check(value: object) -> object:
         if not isinstance(value, str):
-            raise Malformed(code, f"{what} is expected here, not {kind(value)}", hint)
+            raise Malformed(code, f"{what} is expected here, not {kind_of_value(value)}", hint)
         if not expression.fullmatch(value):
             raise Malformed(code, f"'{value[:80]}' is not {what}", hint)
         return value
@@ -112,7 +112,7 @@ def matching(pattern: str, code: str, what: str, hint: str) -> Callable[[object]
     return check
 
 
-def kind(value: object) -> str:
+def kind_of_value(value: object) -> str:
     """Name the type of a document's value, in the words of its readers."""
     if value is None:
         return "nothing"
@@ -123,9 +123,11 @@ def kind(value: object) -> str:
 def _text(value: object) -> object:
     if isinstance(value, bool | int | float):
         shown = str(value).lower() if isinstance(value, bool) else str(value)
-        raise Malformed("type-wrong", f"text is expected here, not {kind(value)}", f'put it in quotes: "{shown}"')
+        raise Malformed(
+            "type-wrong", f"text is expected here, not {kind_of_value(value)}", f'put it in quotes: "{shown}"'
+        )
     if not isinstance(value, str):
-        raise Malformed("type-wrong", f"text is expected here, not {kind(value)}", "write text")
+        raise Malformed("type-wrong", f"text is expected here, not {kind_of_value(value)}", "write text")
     if "\0" in value or len(value) > LONGEST_TEXT:
         raise Malformed("type-wrong", "the text is too long or contains a NUL", "move it into a file")
     return value
@@ -185,7 +187,7 @@ def _sha256(value: object) -> object:
 def _owner(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32:
         return str(value)
-    return matching(
+    return text_of_form(
         r"[a-z_][a-z0-9_-]{0,31}|\d{1,9}", "account-malformed", "a name or number of an account", _ACCOUNT_HINT
     )(value)
 
@@ -242,7 +244,7 @@ def pattern_of(text: str) -> str:
 def _date(value: object) -> object:
     hint = "write the date as YYYY-MM-DD, such as 2027-04-30"
     if not isinstance(value, str):
-        raise Malformed("date-malformed", f"a date is expected here, not {kind(value)}", hint)
+        raise Malformed("date-malformed", f"a date is expected here, not {kind_of_value(value)}", hint)
     try:
         if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
             raise ValueError("another form")
@@ -253,13 +255,13 @@ def _date(value: object) -> object:
 
 
 def _url(value: object) -> object:
-    return matching(
+    return text_of_form(
         r"https?://[^\s/]+/\S+", "url-malformed", "a URL", "write a URL that begins with https:// or http://"
     )(value)
 
 
 def _beside_or_url(value: object) -> object:
-    return _url(value) if isinstance(value, str) and "://" in value else paths.parse_beside(value)
+    return _url(value) if isinstance(value, str) and "://" in value else paths.parse_relative_path(value)
 
 
 _ACCOUNT_HINT = "use lower-case letters, digits, '-' and '_', beginning with a letter"
@@ -272,13 +274,13 @@ LeftOut = Annotated[
     checked(_without),
     WithJsonSchema({"type": "string", "enum": [str(name) for name in Without]}),
 ]
-Text = Annotated[str, Named("text"), checked(_text)]
+TextValue = Annotated[str, Named("text"), checked(_text)]
 Line = Annotated[str, Named("text"), checked(_line)]
 Name = Annotated[
     str,
     Named("name"),
     checked(
-        matching(
+        text_of_form(
             _NAME_FORM,
             "name-malformed",
             "a name",
@@ -290,14 +292,14 @@ Name = Annotated[
 AccountName = Annotated[
     str,
     Named("account name"),
-    checked(matching(r"[a-z_][a-z0-9_-]{0,31}", "account-malformed", "the name of an account", _ACCOUNT_HINT)),
+    checked(text_of_form(r"[a-z_][a-z0-9_-]{0,31}", "account-malformed", "the name of an account", _ACCOUNT_HINT)),
     WithJsonSchema({"type": "string", "pattern": "^[a-z_][a-z0-9_-]{0,31}$"}),
 ]
 ImageUser = Annotated[
     str,
     Named("`USER` or `USER:GROUP`"),
     checked(
-        matching(
+        text_of_form(
             r"([a-z_][a-z0-9_-]{0,31}|\d{1,9})(:([a-z_][a-z0-9_-]{0,31}|\d{1,9}))?",
             "account-malformed",
             "a user",
@@ -309,7 +311,7 @@ VariableName = Annotated[
     str,
     Named("variable name"),
     checked(
-        matching(
+        text_of_form(
             r"[A-Za-z_][A-Za-z0-9_]*",
             "name-malformed",
             "a name that can be used as a variable",
@@ -321,7 +323,7 @@ Architecture = Annotated[
     str,
     Named("architecture"),
     checked(
-        matching(
+        text_of_form(
             r"x86_64|aarch64|ppc64le|s390x|riscv64",
             "architecture-unknown",
             "an architecture of RPM",
@@ -330,27 +332,31 @@ Architecture = Annotated[
     ),
     WithJsonSchema({"enum": ["x86_64", "aarch64", "ppc64le", "s390x", "riscv64"]}),
 ]
-Target = Annotated[
+TargetPath = Annotated[
     str,
     Named("absolute path"),
     checked(paths.parse_target),
     WithJsonSchema({"type": "string", "pattern": "^/."}),
 ]
-Folder = Annotated[
+FolderPath = Annotated[
     str,
     Named("absolute path"),
     checked(paths.parse_folder),
     WithJsonSchema({"type": "string", "pattern": "^/"}),
 ]
-FileTarget = Annotated[
+FileTargetPath = Annotated[
     str,
     Named("absolute path"),
     checked(paths.parse_file_target),
     WithJsonSchema({"type": "string", "pattern": "^/."}),
 ]
-Beside = Annotated[str, Named("relative path"), checked(paths.parse_beside), WithJsonSchema({"type": "string"})]
-BesideOrUrl = Annotated[str, Named("relative path or URL"), checked(_beside_or_url), WithJsonSchema({"type": "string"})]
-Mode = Annotated[
+RelativePath = Annotated[
+    str, Named("relative path"), checked(paths.parse_relative_path), WithJsonSchema({"type": "string"})
+]
+RelativePathOrUrl = Annotated[
+    str, Named("relative path or URL"), checked(_beside_or_url), WithJsonSchema({"type": "string"})
+]
+FileMode = Annotated[
     int,
     Named("mode"),
     checked(quantities.parse_mode),
@@ -394,7 +400,7 @@ Owner = Annotated[
 ]
 Date = Annotated[str, Named("date"), checked(_date), WithJsonSchema({"type": "string", "format": "date"})]
 Pattern = Annotated[str, Named("pattern"), checked(_pattern), WithJsonSchema({"type": "string", "format": "regex"})]
-Url = Annotated[str, Named("URL"), checked(_url), WithJsonSchema({"type": "string", "format": "uri"})]
+UrlValue = Annotated[str, Named("URL"), checked(_url), WithJsonSchema({"type": "string", "format": "uri"})]
 
 
 def annotation_of(form: Form) -> Any:  # noqa: ANN401  it is a type made at run time

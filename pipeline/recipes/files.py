@@ -9,21 +9,23 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.beneath import Escape
+from pipeline.beneath import PathEscape
 from pipeline.digest import Digest
-from pipeline.documents import DocumentPath
 from pipeline.errors import RecipeError
 from pipeline.model.recipe import FileKind, FilePlan
 from pipeline.recipes.problems import Problems, place
 from pipeline.recipes.schema import FileDocument, is_given
-from pipeline.recipes.sources import Source
+from pipeline.recipes.sources import RecipeFile
 from pipeline.render import Templates
+from pipeline.yaml_documents import DocumentPath
 
 _DEFAULT_MODE = {FileKind.DIRECTORY: 0o755, FileKind.SYMLINK: None, FileKind.ARCHIVE: None}
 _NEED_CHECKSUM = (FileKind.URL, FileKind.ARCHIVE)
 
 
-def plan_files(sources: Sequence[Source], templates: Templates, top: Path, problems: Problems) -> tuple[FilePlan, ...]:
+def plan_files(
+    sources: Sequence[RecipeFile], templates: Templates, top: Path, problems: Problems
+) -> tuple[FilePlan, ...]:
     """Plan the files of all `sources`, in order.
 
     One that overrides stands where the overridden one stood.
@@ -33,7 +35,7 @@ def plan_files(sources: Sequence[Source], templates: Templates, top: Path, probl
     """
     planned: dict[str, FilePlan] = {}
     checked: set[str] = set()
-    places: dict[str, tuple[Source, DocumentPath]] = {}
+    places: dict[str, tuple[RecipeFile, DocumentPath]] = {}
     for source in sources:
         for index, document in enumerate(source.recipe.files):
             path: DocumentPath = ("files", index)
@@ -66,7 +68,7 @@ def plan_files(sources: Sequence[Source], templates: Templates, top: Path, probl
 
 def _plan(
     document: FileDocument,
-    source: Source,
+    source: RecipeFile,
     path: DocumentPath,
     *,
     templates: Templates,
@@ -139,11 +141,11 @@ def _check_keys(document: FileDocument, kind: FileKind, refuse: Callable[..., No
         )
 
 
-def _check_beside(source: Source, origin: str, kind: FileKind, refuse: Callable[..., None]) -> None:
+def _check_beside(source: RecipeFile, origin: str, kind: FileKind, refuse: Callable[..., None]) -> None:
     """Refuse a file beside the recipe that is missing, not regular, or a link that leads out."""
     try:
         source.given.open(source.folder / origin).close()
-    except Escape as error:
+    except PathEscape as error:
         refuse("path-escapes", str(error.strerror), error.way_out, kind)
     except FileNotFoundError:
         refuse("source-missing", f"file '{origin}' not found in the recipe's folder", "add it", kind)
@@ -152,7 +154,7 @@ def _check_beside(source: Source, origin: str, kind: FileKind, refuse: Callable[
 
 
 def _refuse_beneath(
-    planned: Mapping[str, FilePlan], places: Mapping[str, tuple[Source, DocumentPath]], problems: Problems
+    planned: Mapping[str, FilePlan], places: Mapping[str, tuple[RecipeFile, DocumentPath]], problems: Problems
 ) -> None:
     for target in planned:
         parts = target.split("/")

@@ -7,7 +7,16 @@ from typing import Any, assert_never
 from pydantic import Field
 
 from pipeline.model.image_keys import NAMED, ImageKey, KeyForm
-from pipeline.recipes.fields import ExposedPort, Folder, ImageUser, Line, SignalName, Target, Text, VariableName
+from pipeline.recipes.fields import (
+    ExposedPort,
+    FolderPath,
+    ImageUser,
+    Line,
+    SignalName,
+    TargetPath,
+    TextValue,
+    VariableName,
+)
 
 
 def key_field(key: ImageKey) -> tuple[Any, Any]:
@@ -15,9 +24,9 @@ def key_field(key: ImageKey) -> tuple[Any, Any]:
     kind: Any
     match key.form:
         case KeyForm.VARIABLES:
-            kind = dict[VariableName, Text]
+            kind = dict[VariableName, TextValue]
         case KeyForm.LABELS:
-            kind = dict[Line, Text]
+            kind = dict[Line, TextValue]
         case _:
             kind = _unnamed(key.form) | None
     return kind, _told(key, key.meaning, key.example)
@@ -44,15 +53,15 @@ def _told(key: ImageKey, meaning: str, example: object) -> Any:  # noqa: ANN401 
 def _unnamed(form: KeyForm) -> Any:  # noqa: ANN401  a type
     match form:
         case KeyForm.WORDS:
-            return list[Text]
+            return list[TextValue]
         case KeyForm.USER:
             return ImageUser
         case KeyForm.FOLDER:
-            return Folder
+            return FolderPath
         case KeyForm.PORTS:
             return list[ExposedPort]
         case KeyForm.PATHS:
-            return list[Target]
+            return list[TargetPath]
         case KeyForm.SIGNAL:
             return SignalName
         case KeyForm.VARIABLES | KeyForm.LABELS:

@@ -9,9 +9,9 @@ from pipeline.model.quantities import Malformed
 LONGEST_PATH = 4096
 LONGEST_NAME = 255
 """Linux's PATH_MAX and NAME_MAX."""
-KERNELS = ("/proc", "/sys", "/dev")
+_KERNEL_FOLDERS = ("/proc", "/sys", "/dev")
 """What the runtime mounts: nothing in an image is seen there."""
-SCRATCH = ("/run", "/tmp")  # noqa: S108
+_SCRATCH_FOLDERS = ("/run", "/tmp")  # noqa: S108
 """What is a scratch file system when the image runs: files of the image are not seen there."""
 
 
@@ -44,7 +44,7 @@ def parse_target(value: object) -> str:
         )
     if len(value.encode()) > LONGEST_PATH or any(len(name.encode()) > LONGEST_NAME for name in names):
         raise Malformed("path-malformed", f"the path '{shown}…' is too long for Linux", "shorten it")
-    if _below(value, KERNELS):
+    if _below(value, _KERNEL_FOLDERS):
         raise Malformed("path-unsafe", f"'{shown}' is a file system of the kernel in containers", "choose another path")
     return value
 
@@ -52,7 +52,7 @@ def parse_target(value: object) -> str:
 def parse_file_target(value: object) -> str:
     """Like `parse_target`, for a file that must be seen when the image runs."""
     path = parse_target(value)
-    if _below(path, SCRATCH):
+    if _below(path, _SCRATCH_FOLDERS):
         raise Malformed(
             "path-unsafe",
             f"'{path[:80]}' is covered by a tmpfs when the image runs",
@@ -61,7 +61,7 @@ def parse_file_target(value: object) -> str:
     return path
 
 
-def parse_beside(value: object) -> str:
+def parse_relative_path(value: object) -> str:
     """A relative path that stays below the recipe's folder. Raises Malformed."""
     if not isinstance(value, str) or not value:
         raise Malformed("path-malformed", "a path is expected here", "write the path of a file in the recipe's folder")

@@ -10,26 +10,31 @@ from typing import Annotated
 
 from pydantic import Field, WithJsonSchema
 
-from pipeline.documents import Document, DocumentPath, load
 from pipeline.errors import RecipeError
-from pipeline.model.platform import OFFERED_PREFIX, Platform, Repository, is_offered
-from pipeline.model.rpm_database import FOLDERS
+from pipeline.model.platform import (
+    OFFERED_PREFIX,
+    PackageRepository,
+    Platform,
+    is_offered,
+)
+from pipeline.model.rpm_database import DATABASE_FOLDERS
 from pipeline.recipes.fields import (
     Architecture,
     Line,
     Name,
     Strict,
-    Target,
-    Text,
+    TargetPath,
+    TextValue,
     VariableName,
     checked,
-    matching,
+    text_of_form,
 )
-from pipeline.recipes.problems import Problems, nearest, validate
+from pipeline.recipes.problems import Problems, nearest, validate_document
+from pipeline.yaml_documents import DocumentPath, YamlDocument, load_yaml
 
 BUILT_IN_VARIABLES = frozenset({"arch", "basearch"})
 """Variables that every platform has: the architecture of the packages, and rpm's base architecture."""
-DEFAULT_DATABASE = FOLDERS[0]
+DEFAULT_DATABASE = DATABASE_FOLDERS[0]
 EXTENDS_DEPTH = 8
 
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
@@ -38,7 +43,7 @@ _ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*):-[^{}$]*\}")
 RepositoryId = Annotated[
     str,
     checked(
-        matching(
+        text_of_form(
             r"[A-Za-z0-9][A-Za-z0-9_.:-]*",
             "name-malformed",
             "the id of a repository",
@@ -49,7 +54,7 @@ RepositoryId = Annotated[
 Location = Annotated[
     str,
     checked(
-        matching(
+        text_of_form(
             r"(https?|file)://\S+",
             "url-malformed",
             "a URL",
@@ -86,18 +91,18 @@ class RepositoryDocument(Strict):
 class PlatformDocument(Strict):
     """Repositories that fit together, with what is particular about the distribution."""
 
-    description: Text = Field(default="", description="for people")
+    description: TextValue = Field(default="", description="for people")
     refused: Line | None = Field(default=None, description="why the platform is refused; replaces `repositories`")
     extends: Name | None = Field(
         default=None, description="a platform whose repositories and settings this one adds to"
     )
     architectures: list[Architecture] | None = Field(default=None, description="what it exists for")
-    variables: dict[VariableName, Text] = Field(
+    variables: dict[VariableName, TextValue] = Field(
         default={},
         description="values for `$name` in URLs and keys; may use `${NAME:-default}` of the environment, "
         "where NAME is RELBUILD_MIRROR or begins with RELBUILD_VAR_",
     )
-    rpm_database: Target | None = Field(
+    rpm_database: TargetPath | None = Field(
         default=None,
         alias="rpm-database",
         description=f"where its own rpm has its database; default: {DEFAULT_DATABASE}",
@@ -157,9 +162,9 @@ class Platforms(Mapping[str, Platform]):
 
 def load_platforms(path: Path) -> Platforms:
     """The platforms of the file at `path`. Raises RecipeError with every problem at once."""
-    document = load(path)
+    document = load_yaml(path)
     problems = Problems()
-    parsed = validate(PlatformsDocument, document, problems)
+    parsed = validate_document(PlatformsDocument, document, problems)
     problems.stop_if_any()
     if parsed is None:
         raise AssertionError("a document without problems has a value")
@@ -178,7 +183,7 @@ def load_platforms(path: Path) -> Platforms:
 
 
 class _Reader:
-    def __init__(self, platforms: Mapping[str, PlatformDocument], document: Document, problems: Problems) -> None:
+    def __init__(self, platforms: Mapping[str, PlatformDocument], document: YamlDocument, problems: Problems) -> None:
         self._platforms = platforms
         self._document = document
         self._problems = problems
@@ -254,14 +259,16 @@ class _Reader:
         if not below:
             self._problems.add(code, message, self._document, path, hint)
 
-    def _repository(self, document: RepositoryDocument, path: DocumentPath, below: tuple[str, ...]) -> Repository:
+    def _repository(
+        self, document: RepositoryDocument, path: DocumentPath, below: tuple[str, ...]
+    ) -> PackageRepository:
         given = [key for key in ("baseurls", "metalink", "mirrorlist") if getattr(document, key)]
         if len(given) != 1:
             listed = " and ".join(f"'{key}'" for key in given) or "none"
             message = f"repository '{document.id}' must have one location, but has {listed}"
             hint = "write exactly one of baseurls, metalink, mirrorlist"
             self._refuse("repository-location", message, path, hint, below)
-        return Repository(
+        return PackageRepository(
             id=document.id,
             baseurls=tuple(document.baseurls),
             metalink=document.metalink,

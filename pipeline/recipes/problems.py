@@ -10,14 +10,14 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.documents import PROBLEM_LIMIT, Document, DocumentPath
 from pipeline.errors import Problem, RecipeError
-from pipeline.recipes.fields import Strict, kind
+from pipeline.recipes.fields import Strict, kind_of_value
+from pipeline.yaml_documents import YAML_PROBLEM_LIMIT, DocumentPath, YamlDocument
 
 _LONGEST = 1000
 """Characters of what is told of one problem: it may quote anything."""
 
-_COMPARED = 10 * PROBLEM_LIMIT
+_COMPARED = 10 * YAML_PROBLEM_LIMIT
 """Problems up to which an unknown key is compared with those that are known: far more than are told. It costs a
 millisecond for each, and a document can have as many as it has lines."""
 
@@ -45,7 +45,7 @@ class Problems:
     def __len__(self) -> int:
         return len(self._found)
 
-    def add(self, code: str, message: str, document: Document, path: DocumentPath, hint: str) -> None:
+    def add(self, code: str, message: str, document: YamlDocument, path: DocumentPath, hint: str) -> None:
         """Write down a problem with the value at `path` in `document`."""
         self.keep(Problem(code, _short(message), _short(place(document, path)), _short(hint)))
 
@@ -70,16 +70,16 @@ class Problems:
         """Raise RecipeError with all problems if there are any."""
         if self._found:
             told = self.sorted()
-            more = len(told) - PROBLEM_LIMIT
+            more = len(told) - YAML_PROBLEM_LIMIT
             last = [Problem("problems-more", f"{more} more problems", told[0].place)] if more > 0 else []
-            raise RecipeError.of([*told[:PROBLEM_LIMIT], *last])
+            raise RecipeError.of([*told[:YAML_PROBLEM_LIMIT], *last])
 
 
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST * 3 // 4]} … {text[-_LONGEST // 5 :]}"
 
 
-def place(document: Document, path: DocumentPath) -> str:
+def place(document: YamlDocument, path: DocumentPath) -> str:
     """`mysql.yaml:14: layers[1].without[0]`."""
     line = document.place(path)
     return f"{line}: {path_text(path)}" if path else line
@@ -96,11 +96,13 @@ def path_text(path: DocumentPath) -> str:
     return text
 
 
-REFERENCE = "see docs/recipe.md"
+RECIPE_REFERENCE = "see docs/recipe.md"
 """The way out where nothing more particular is known."""
 
 
-def validate(model: type[Model], document: Document, problems: Problems, *, reference: str = REFERENCE) -> Model | None:
+def validate_document(
+    model: type[Model], document: YamlDocument, problems: Problems, *, reference: str = RECIPE_REFERENCE
+) -> Model | None:
     """Validate the document as a `model`; None after writing down its problems.
 
     Everything that keeps it from being a `model` is written down. `reference` says where the form is described.
@@ -124,7 +126,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def _translate(
-    details: ErrorDetails, model: type[Strict], document: Document, problems: Problems, reference: str
+    details: ErrorDetails, model: type[Strict], document: YamlDocument, problems: Problems, reference: str
 ) -> None:
     """Turn what pydantic says into a problem in the words of a recipe."""
     path = _document_path(details["loc"], document)
@@ -140,7 +142,7 @@ def _translate(
         key = str(details["loc"][-1])
         problems.add("key-missing", f"the key '{key}' is missing", document, path, f"add '{key}:'")
     elif found in _EXPECTED:
-        given = kind(details["input"])
+        given = kind_of_value(details["input"])
         hint = "remove the key, or give it a value" if given == "nothing" else reference
         problems.add("type-wrong", f"{_EXPECTED[found]} is expected here, not {given}", document, path, hint)
     elif found == "too_short":
@@ -152,7 +154,7 @@ def _translate(
         problems.add("value-out-of-range", message, document, path, reference)
 
 
-def _document_path(location: Sequence[str | int], document: Document) -> DocumentPath:
+def _document_path(location: Sequence[str | int], document: YamlDocument) -> DocumentPath:
     """Convert pydantic's location to a path in the document.
 
     What names a member of a union is left out.

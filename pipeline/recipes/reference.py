@@ -15,10 +15,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from pipeline.recipes import assembly
+from pipeline.recipes import merge
 from pipeline.recipes.fields import Named, Strict
+from pipeline.recipes.mirror_rules import RulesDocument
 from pipeline.recipes.platforms import PlatformsDocument
-from pipeline.recipes.rules import RulesDocument
 from pipeline.recipes.schema import RecipeDocument
 from pipeline.render import FILTERS
 
@@ -186,9 +186,9 @@ def platforms_schema() -> dict[str, object]:
     return _schema(PlatformsDocument, "relbuild platforms")
 
 
-def reference() -> str:
+def recipe_reference() -> str:
     """The text of `docs/recipe.md`."""
-    rule = (assembly.__doc__ or "").split("\n\n", 1)[1]
+    rule = (merge.__doc__ or "").split("\n\n", 1)[1]
     filters = ", ".join(f"`{name}`" for name in FILTERS)
     text = _PROSE.replace("Filters: FILTERS.", _wrapped(f"Filters: {filters}.")).replace(
         "MERGING\n", rule.rstrip() + "\n\n"

@@ -7,35 +7,35 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from pipeline.beneath import Escape
+from pipeline.beneath import PathEscape
 from pipeline.digest import Digest
-from pipeline.documents import DocumentPath
 from pipeline.model.recipe import LayerPlan, LocalPackage, Request, Without
 from pipeline.recipes.problems import Problems, place
 from pipeline.recipes.schema import LayerDocument, LocalPackageDocument
-from pipeline.recipes.sources import Source
+from pipeline.recipes.sources import RecipeFile
 from pipeline.render import is_template
+from pipeline.yaml_documents import DocumentPath
 
 LONGEST_REQUEST = 1024
 """Characters of one request: a long rich dependency has some hundred."""
 
-GLOB = (
+GLOB_FORM = (
     re.compile(r"[A-Za-z0-9_.+*?\[\]!-]+"),
     "a package's name or pattern",
     "write a name, or a pattern with *",
 )
-CAPABILITY = (re.compile(r"[^\s-].*"), "a requirement", "write what packages require, such as systemd")
-MODULE = (
+CAPABILITY_FORM = (re.compile(r"[^\s-].*"), "a requirement", "write what packages require, such as systemd")
+MODULE_FORM = (
     re.compile(r"[A-Za-z0-9_.+-]+:[A-Za-z0-9_.+-]+"),
     "a module stream",
     "write NAME:STREAM, such as nodejs:20",
 )
-LANGUAGE = (
+LANGUAGE_FORM = (
     re.compile(r"[a-z]{2,3}([_@][A-Za-z@.0-9-]+)?|C"),
     "a locale",
     "write a language such as en, or a locale such as pt_BR",
 )
-Form = tuple[re.Pattern[str], str, str]
+TextForm = tuple[re.Pattern[str], str, str]
 """What an item of a list looks like, what it is called, and what to write."""
 
 _PACKAGE_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
@@ -43,7 +43,7 @@ _VERSION = re.compile(r"(\d+:)?[A-Za-z0-9_.+~^]+(-[A-Za-z0-9_.+~^]+)?")
 
 
 def plan_layers(
-    sources: Sequence[Source], weak_dependencies: bool, top: Path, problems: Problems, *, alone: bool = True
+    sources: Sequence[RecipeFile], weak_dependencies: bool, top: Path, problems: Problems, *, alone: bool = True
 ) -> tuple[LayerPlan, ...]:
     """Plan the layers of all `sources`, the lowest first.
 
@@ -53,7 +53,7 @@ def plan_layers(
     `weak-dependencies-contradiction`, `key-missing`.
     """
     layers: list[LayerPlan] = []
-    first: dict[str, tuple[Source, DocumentPath]] = {}
+    first: dict[str, tuple[RecipeFile, DocumentPath]] = {}
     for source in sources:
         for index, layer in enumerate(source.recipe.layers):
             path: DocumentPath = ("layers", index)
@@ -87,7 +87,7 @@ def plan_layers(
 
 
 def _refuse_names(
-    layers: Sequence[LayerPlan], places: Mapping[str, tuple[Source, DocumentPath]], problems: Problems
+    layers: Sequence[LayerPlan], places: Mapping[str, tuple[RecipeFile, DocumentPath]], problems: Problems
 ) -> None:
     """No layer may be called as one that `auto` will make of another."""
     groups = {layer.name for layer in layers if layer.at_most is not None}
@@ -105,7 +105,7 @@ def _refuse_names(
 
 
 def _layer(
-    layer: LayerDocument, source: Source, path: DocumentPath, top: Path, problems: Problems, *, own: bool
+    layer: LayerDocument, source: RecipeFile, path: DocumentPath, top: Path, problems: Problems, *, own: bool
 ) -> LayerPlan:
     requests: list[Request] = []
     local: list[LocalPackage] = []
@@ -139,7 +139,7 @@ def _layer(
 
 
 def _local(
-    item: LocalPackageDocument, source: Source, path: DocumentPath, top: Path, problems: Problems
+    item: LocalPackageDocument, source: RecipeFile, path: DocumentPath, top: Path, problems: Problems
 ) -> LocalPackage | None:
     if PurePosixPath(item.path).is_absolute() or not item.path.endswith(".rpm"):
         problems.add(
@@ -152,14 +152,14 @@ def _local(
         return None
     try:
         source.given.check(source.folder / item.path)
-    except Escape as error:
+    except PathEscape as error:
         problems.add("path-escapes", str(error.strerror), source.document, (*path, "path"), error.way_out)
         return None
     relative = Path(os.path.relpath(source.folder / item.path, top))
     return LocalPackage(relative, Digest(item.sha256), place(source.document, path))
 
 
-def _good_request(text: str, source: Source, path: DocumentPath, problems: Problems) -> bool:
+def _good_request(text: str, source: RecipeFile, path: DocumentPath, problems: Problems) -> bool:
     if is_template(text):
         problems.add(
             "request-template",
@@ -189,7 +189,7 @@ def _good_request(text: str, source: Source, path: DocumentPath, problems: Probl
     return False
 
 
-def plan_pins(sources: Sequence[Source], problems: Problems) -> tuple[tuple[str, str], ...]:
+def plan_pins(sources: Sequence[RecipeFile], problems: Problems) -> tuple[tuple[str, str], ...]:
     """Package → version that must hold; the upper recipe wins. Problem: `pin-malformed`."""
     pins: dict[str, str] = {}
     for source in sources:
@@ -206,7 +206,7 @@ def plan_pins(sources: Sequence[Source], problems: Problems) -> tuple[tuple[str,
     return tuple(sorted(pins.items()))
 
 
-def plan_names(sources: Sequence[Source], key: str, form: Form, problems: Problems) -> tuple[str, ...]:
+def plan_names(sources: Sequence[RecipeFile], key: str, form: TextForm, problems: Problems) -> tuple[str, ...]:
     """The items of the list `key` of all `sources`, each once.
 
     Problems: `request-template`, `KEY-malformed`."""

@@ -13,30 +13,35 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, create_model
 
 from pipeline.model.image_keys import IMAGE_KEYS
 from pipeline.model.limits import LIMITS, AnyLimit
+from pipeline.recipes.check_schema import (
+    CheckDocument,
+    NeighboursDocument,
+    ReadyDocument,
+    Variants,
+)
 from pipeline.recipes.fields import (
     ID_MOST,
     AccountName,
     Architecture,
-    Beside,
-    BesideOrUrl,
     Date,
-    FileTarget,
-    Folder,
+    FileMode,
+    FileTargetPath,
+    FolderPath,
     LeftOut,
     Line,
-    Mode,
     Name,
     Owner,
+    RelativePath,
+    RelativePathOrUrl,
     Sha256,
     Strict,
-    Target,
-    Text,
-    Url,
+    TargetPath,
+    TextValue,
+    UrlValue,
     VariableName,
     annotation_of,
 )
 from pipeline.recipes.image_fields import key_field
-from pipeline.recipes.questions import CheckDocument, NeighboursDocument, ReadyDocument, Variants
 
 Id = Annotated[int, Field(ge=1, le=ID_MOST)]
 
@@ -121,9 +126,9 @@ class UserDocument(Strict):
         default=None,
         description="the number of the user's group; default: the uid, in a group of the same name",
     )
-    home: Folder = Field(default="/", description="the home directory", examples=["/var/lib/mysql"])
-    shell: Target = Field(default="/sbin/nologin", description="the login shell")
-    comment: Text = Field(default="", description="the full name (GECOS)")
+    home: FolderPath = Field(default="/", description="the home directory", examples=["/var/lib/mysql"])
+    shell: TargetPath = Field(default="/sbin/nologin", description="the login shell")
+    comment: TextValue = Field(default="", description="the full name (GECOS)")
 
 
 class GroupDocument(Strict):
@@ -151,16 +156,16 @@ class FileDocument(Strict):
         description="a Jinja2 template, looked for beside the recipe, in `templates/` beside it and in `../templates/`",
         examples=["my.cnf.j2"],
     )
-    content: Text | None = Field(default=None, description="the file's literal text")
-    source: Beside | None = Field(default=None, description="a file beside the recipe, copied as it is")
-    url: Url | None = Field(default=None, description="where the file is fetched from; needs `sha256`")
-    directory: FileTarget | None = Field(
+    content: TextValue | None = Field(default=None, description="the file's literal text")
+    source: RelativePath | None = Field(default=None, description="a file beside the recipe, copied as it is")
+    url: UrlValue | None = Field(default=None, description="where the file is fetched from; needs `sha256`")
+    directory: FileTargetPath | None = Field(
         default=None, description="a directory to make, instead of `path`", examples=["/srv/data"]
     )
     symlink: Line | None = Field(
         default=None, description="what the symbolic link at `path` points to", examples=["../lib/mysql"]
     )
-    archive: BesideOrUrl | None = Field(
+    archive: RelativePathOrUrl | None = Field(
         default=None,
         description="a tar, cpio or zip archive, beside the recipe or from a URL, whose content is put below `path`; "
         "needs `sha256`",
@@ -169,8 +174,10 @@ class FileDocument(Strict):
     strip: Annotated[int, Field(ge=0, le=64)] | None = Field(
         default=None, description="how many leading components the names in `archive` lose; default: 0", examples=[1]
     )
-    path: FileTarget | None = Field(default=None, description="the file's path in the image", examples=["/etc/my.cnf"])
-    mode: Mode | None = Field(
+    path: FileTargetPath | None = Field(
+        default=None, description="the file's path in the image", examples=["/etc/my.cnf"]
+    )
+    mode: FileMode | None = Field(
         default=None,
         description="permissions in octal, in quotes; default 0644, directories and programs of an archive 0755",
         examples=["0640"],
@@ -307,7 +314,7 @@ class RecipeDocument(Strict):
     modules: list[Line] = Field(default=[], description="module streams to enable", examples=[["nodejs:20"]])
     accounts: AccountsDocument = Field(default=AccountsDocument(), description="accounts with fixed numbers")
     files: list[FileDocument] = Field(default=[], description="files that the recipe puts into the image")
-    remove: list[Target] = Field(
+    remove: list[TargetPath] = Field(
         default=[],
         description="paths that are removed from the image, with all below",
         examples=[["/usr/share/info"]],

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipeline.beneath import Escape, Given
-from pipeline.documents import Document, load
+from pipeline.beneath import GivenFolder, PathEscape
 from pipeline.errors import RecipeError
 from pipeline.recipes.paths import LONGEST_NAME
-from pipeline.recipes.problems import Problems, validate
+from pipeline.recipes.problems import Problems, validate_document
 from pipeline.recipes.schema import RecipeDocument
+from pipeline.yaml_documents import YamlDocument, load_yaml
 
 INCLUDE_DEPTH = 8
 """Recipes that include one another; deeper than any product line."""
@@ -28,16 +28,16 @@ INCLUDE_COUNT = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RecipeFile:
     """One recipe file: its places, what it says, and the folders that bound its paths.
 
     Its paths are relative to the one folder; none of them leads out of the other, the folder that was given.
     """
 
     path: Path
-    document: Document
+    document: YamlDocument
     recipe: RecipeDocument
-    given: Given
+    given: GivenFolder
 
     @property
     def folder(self) -> Path:
@@ -45,7 +45,7 @@ class Source:
         return self.path.parent
 
 
-def parent_path(source: Source, name: str, problems: Problems) -> Path | None:
+def parent_path(source: RecipeFile, name: str, problems: Problems) -> Path | None:
     """Find the recipe that `from: NAME` in `source` means.
 
     NAME is a path from there, or a name without its ending. None after writing down `from-absolute`, `path-escapes` or
@@ -64,7 +64,7 @@ def parent_path(source: Source, name: str, problems: Problems) -> Path | None:
         try:
             if source.given.has_file(candidate):
                 return candidate
-        except Escape as error:
+        except PathEscape as error:
             refuse("path-escapes", str(error.strerror), error.way_out)
             return None
     near = _near(Path(name).stem, [path.removesuffix(".yaml") for path in _recipes_in(source.folder, source.path)])
@@ -118,37 +118,39 @@ def find_recipe(name: str, folders: Sequence[Path]) -> Path:
     raise RecipeError("recipe-missing", f"recipe '{name}' not found", hint=hint)
 
 
-def read_sources(path: Path, problems: Problems, given: Given, shown: str | None = None) -> tuple[Source, ...]:
+def read_sources(
+    path: Path, problems: Problems, given: GivenFolder, shown: str | None = None
+) -> tuple[RecipeFile, ...]:
     """Read the recipe at `path` and what it includes; the recipe itself is the last.
 
     `given`: the folder that was given; `shown`: what places call it, if not its file's name. Raises RecipeError if it
     cannot be read itself.
     """
     reader = _Reader(path, problems, given)
-    document = load(path, shown, given=given)
+    document = load_yaml(path, shown, given=given)
     reader.read(path, document, ())
     return tuple(reader.sources)
 
 
 class _Reader:
-    def __init__(self, top: Path, problems: Problems, given: Given) -> None:
-        self.sources: list[Source] = []
+    def __init__(self, top: Path, problems: Problems, given: GivenFolder) -> None:
+        self.sources: list[RecipeFile] = []
         self._top = top
         self._given = given
         self._problems = problems
         self._seen: set[Path] = set()
 
-    def read(self, path: Path, document: Document, stack: tuple[Path, ...]) -> None:
+    def read(self, path: Path, document: YamlDocument, stack: tuple[Path, ...]) -> None:
         real = path.resolve()
         self._seen.add(real)
-        recipe = validate(RecipeDocument, document, self._problems)
+        recipe = validate_document(RecipeDocument, document, self._problems)
         if recipe is None:
             return
         for index, name in enumerate(recipe.include):
             self._include(name, index, path, document, (*stack, real))
-        self.sources.append(Source(path, document, recipe, self._given))
+        self.sources.append(RecipeFile(path, document, recipe, self._given))
 
-    def _include(self, name: str, index: int, path: Path, document: Document, stack: tuple[Path, ...]) -> None:
+    def _include(self, name: str, index: int, path: Path, document: YamlDocument, stack: tuple[Path, ...]) -> None:
         def refuse(code: str, message: str, hint: str) -> None:
             self._problems.add(code, message, document, ("include", index), hint)
 
@@ -158,7 +160,7 @@ class _Reader:
         target = Path(os.path.normpath(path.parent / name))
         try:
             there = self._given.has_file(target)
-        except Escape as error:
+        except PathEscape as error:
             refuse("path-escapes", str(error.strerror), error.way_out)
             return
         real = target.resolve()
@@ -184,7 +186,7 @@ class _Reader:
             )
             return
         try:
-            included = load(target, os.path.relpath(target, self._top.parent), given=self._given)
+            included = load_yaml(target, os.path.relpath(target, self._top.parent), given=self._given)
         except RecipeError as error:
             self._problems.take(error)
             return

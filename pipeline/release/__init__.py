@@ -7,54 +7,54 @@ Whatever moves a tag here has what the gate cleared: from the evidence that this
 image, or from the evidence that the keeper's key attests on the mirror.
 """
 
-from pipeline.release.auditing import (
+from pipeline.release.compare import compare_images
+from pipeline.release.copy import CopyResult, copy
+from pipeline.release.image_audit import (
     Audit,
+    AuditedContents,
     AuditedImage,
-    AuditOrder,
-    Contents,
+    AuditOptions,
     audit,
-    audited,
+    audit_image,
     open_bulletin,
-    read_contents,
+    read_audited_contents,
     require_below,
 )
-from pipeline.release.compare import compare
-from pipeline.release.copy import Copied, copy
-from pipeline.release.history import Step, history
-from pipeline.release.look import attested_sbom, look_at, validate_held
-from pipeline.release.move import Moved, promote, rollback
+from pipeline.release.inspect_reference import attested_sbom, inspect_reference, validate_reference
+from pipeline.release.move import MoveResult, promote, rollback
 from pipeline.release.prune import prune, undo_pruning
-from pipeline.release.publish import PublishOrder, publish
-from pipeline.release.scrub import scrub
-from pipeline.release.serving import refuse_untested
-from pipeline.release.verify import verify
+from pipeline.release.publish import PublishOptions, publish
+from pipeline.release.scrub_mirror import scrub
+from pipeline.release.serve_gate import refuse_untested
+from pipeline.release.tag_changes import HistoryStep, history
+from pipeline.release.verify_reference import verify_reference
 
 __all__ = [
     "Audit",
-    "AuditOrder",
+    "AuditOptions",
+    "AuditedContents",
     "AuditedImage",
-    "Contents",
-    "Copied",
-    "Moved",
-    "PublishOrder",
-    "Step",
+    "CopyResult",
+    "HistoryStep",
+    "MoveResult",
+    "PublishOptions",
     "attested_sbom",
     "audit",
-    "audited",
-    "compare",
+    "audit_image",
+    "compare_images",
     "copy",
     "history",
-    "look_at",
+    "inspect_reference",
     "open_bulletin",
     "promote",
     "prune",
     "publish",
-    "read_contents",
+    "read_audited_contents",
     "refuse_untested",
     "require_below",
     "rollback",
     "scrub",
     "undo_pruning",
-    "validate_held",
-    "verify",
+    "validate_reference",
+    "verify_reference",
 ]

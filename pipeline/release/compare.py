@@ -15,47 +15,47 @@ from pathlib import Path
 
 from pipeline.digest import DiffId, Digest
 from pipeline.errors import UsageError, VerificationError
-from pipeline.gather import Workshop
-from pipeline.layers.unpacking import ENTRIES_LIMIT, layer_members
+from pipeline.layers.unpack_layer import LAYER_ENTRIES_LIMIT, layer_members
 from pipeline.mirror.address import Address
-from pipeline.mirror.published import read_held
+from pipeline.mirror.published import read_published
 from pipeline.model.comparison import (
     ComparedLayer,
     Comparison,
     FileDifference,
     ImageComparison,
+    ImageSize,
     PackageDifference,
     SettingDifference,
-    Weight,
 )
 from pipeline.model.header import ChangelogEntry
 from pipeline.model.image import Image, Layer
 from pipeline.model.package import Nevra
 from pipeline.model.rpm_database import database_paths
-from pipeline.model.tree import Entry, Kind, Tree
-from pipeline.oci import adopt_layout, read_layout, settings
+from pipeline.model.tree import Entry, EntryKind, Tree
+from pipeline.oci import flatten_config, load_layout_image, read_layout
 from pipeline.packages import (
     DATABASE_LIMIT,
     installed_changelogs,
     named_fixes,
     read_installed,
 )
+from pipeline.prepare import BuildEnvironment
 from pipeline.progress import Task, task
-from pipeline.release.current import mirror_access
-from pipeline.streams import LAYER_LIMIT
-from pipeline.trees import diff, stacked
+from pipeline.release.current_images import mirror_access
+from pipeline.streams import LAYER_SIZE_LIMIT
+from pipeline.trees import apply_layer_entries, diff_trees
 
 _EMPTY = Tree.of({})
 
 
-def compare(before: Address | Path, after: Address | Path, workshop: Workshop) -> Comparison:
+def compare_images(before: Address | Path, after: Address | Path, build_env: BuildEnvironment) -> Comparison:
     """Compare one image or index with another: references on mirrors, or layouts.
 
     Images are paired by platform; two single images are compared whatever they are for.
 
     Raises UsageError `reference-missing`, `not-a-layout`, `platforms-differ`, VerificationError.
     """
-    earlier, later = _look(before, workshop), _look(after, workshop)
+    earlier, later = _look(before, build_env), _look(after, build_env)
     pairs = _pairs(earlier, later)
     if not pairs:
         raise UsageError(
@@ -63,11 +63,11 @@ def compare(before: Address | Path, after: Address | Path, workshop: Workshop) -
             f"the images are for different platforms: {', '.join(earlier.platforms)}; {', '.join(later.platforms)}",
             hint="give their digests to compare them anyway",
         )
-    reader = _Reader(workshop)
+    reader = _Reader(build_env)
     images = []
     for old, new in pairs:
-        _bring(before, old, workshop)
-        _bring(after, new, workshop)
+        _bring(before, old, build_env)
+        _bring(after, new, build_env)
         images.append(_compared(old, new, reader))
     paired = {_platform(image) for pair in pairs for image in pair}
     return Comparison(
@@ -94,25 +94,25 @@ class _Side:
         return tuple(_platform(image) for image in self.images)
 
 
-def _look(reference: Address | Path, workshop: Workshop) -> _Side:
+def _look(reference: Address | Path, build_env: BuildEnvironment) -> _Side:
     if isinstance(reference, Path):
         image = read_layout(reference)
         return _Side(image.digest, (image,))
-    with mirror_access(workshop).repository(reference) as repository:
-        held = read_held(repository, reference.reference)
+    with mirror_access(build_env).repository(reference) as repository:
+        held = read_published(repository, reference.reference)
         return _Side(held.digest, held.images)
 
 
-def _bring(reference: Address | Path, image: Image, workshop: Workshop) -> None:
+def _bring(reference: Address | Path, image: Image, build_env: BuildEnvironment) -> None:
     """The layers of an image into the store."""
     if isinstance(reference, Path):
-        adopt_layout(reference, store=workshop.store)
+        load_layout_image(reference, store=build_env.store)
         return
-    if all(workshop.store.sound(layer.blob.digest) for layer in image.layers):
+    if all(build_env.store.sound(layer.blob.digest) for layer in image.layers):
         return
-    with mirror_access(workshop).repository(reference) as repository:
+    with mirror_access(build_env).repository(reference) as repository:
         for layer in image.layers:
-            repository.fetch_blob(layer.blob, workshop.store)
+            repository.fetch_blob(layer.blob, build_env.store)
 
 
 def _pairs(earlier: _Side, later: _Side) -> list[tuple[Image, Image]]:
@@ -155,8 +155,8 @@ class _Reader:
     What two images have in common lies lowest, and is stacked once as well.
     """
 
-    def __init__(self, workshop: Workshop) -> None:
-        self._workshop = workshop
+    def __init__(self, build_env: BuildEnvironment) -> None:
+        self._build_environment = build_env
         self._layers: dict[tuple[DiffId, tuple[str, ...]], _LayerContent] = {}
         self._stacks: dict[tuple[DiffId, ...], Tree] = {(): _EMPTY}
 
@@ -172,7 +172,7 @@ class _Reader:
             read = self._layer(layer, paths)
             here = (*below, layer.diff_id)
             if here not in self._stacks:
-                self._stacks[here] = stacked(self._stacks[below], _named(read.entries, self._stacks[below]))
+                self._stacks[here] = apply_layer_entries(self._stacks[below], _named(read.entries, self._stacks[below]))
             below = here
             content += read.content
             database = database if read.database is None else read.database
@@ -181,8 +181,8 @@ class _Reader:
     def _layer(self, layer: Layer, paths: tuple[str, ...]) -> _LayerContent:
         if (layer.diff_id, paths) not in self._layers:
             # A layer that was made elsewhere does not say how large it is.
-            bounded = layer if layer.tar_size else replace(layer, tar_size=LAYER_LIMIT)
-            with task(self._workshop.progress, "read", layer.name, unit="bytes") as running:
+            bounded = layer if layer.tar_size else replace(layer, tar_size=LAYER_SIZE_LIMIT)
+            with task(self._build_environment.progress, "read", layer.name, unit="bytes") as running:
                 self._layers[layer.diff_id, paths] = self._read(bounded, running, paths)
         return self._layers[layer.diff_id, paths]
 
@@ -190,13 +190,13 @@ class _Reader:
         entries: list[Entry] = []
         databases: dict[str, bytes] = {}
         content = 0
-        for member in layer_members(layer, store=self._workshop.store):
-            if len(entries) >= ENTRIES_LIMIT:
+        for member in layer_members(layer, store=self._build_environment.store):
+            if len(entries) >= LAYER_ENTRIES_LIMIT:
                 raise VerificationError(
-                    "layer-malformed", f"layer '{layer.name}' has more than {ENTRIES_LIMIT} entries"
+                    "layer-malformed", f"layer '{layer.name}' has more than {LAYER_ENTRIES_LIMIT} entries"
                 )
             entry = member.entry
-            if entry.kind is Kind.FILE:
+            if entry.kind is EntryKind.FILE:
                 kept = bytearray() if entry.path in paths and entry.size <= DATABASE_LIMIT else None
                 found = hashlib.sha256()
                 for piece in member.pieces():
@@ -218,9 +218,9 @@ def _named(entries: Sequence[Entry], lower: Tree) -> Iterator[Entry]:
 
     The file is looked up in the layer, else below it.
     """
-    files = {entry.path: entry for entry in entries if entry.kind is Kind.FILE}
+    files = {entry.path: entry for entry in entries if entry.kind is EntryKind.FILE}
     for entry in entries:
-        if entry.kind is not Kind.HARDLINK:
+        if entry.kind is not EntryKind.HARDLINK:
             yield entry
             continue
         file = files.get(entry.link) or lower.get(entry.link)
@@ -234,7 +234,7 @@ def _compared(old: Image, new: Image, reader: _Reader) -> ImageComparison:
     before, after = reader.inside(old), reader.inside(new)
     files = tuple(
         FileDifference(change.path, change.old, change.new, change.what)
-        for change in diff(before.tree, after.tree, ignore=("owner", "mtime"))
+        for change in diff_trees(before.tree, after.tree, ignore=("owner", "mtime"))
     )
     told = {file.path for file in files}
     touched = sum(
@@ -249,7 +249,7 @@ def _compared(old: Image, new: Image, reader: _Reader) -> ImageComparison:
         after=new.digest,
         references=(f"{old.name} {old.reference}".strip(), f"{new.name} {new.reference}".strip()),
         packages=_packages(before.database, after.database),
-        settings=_settings(settings(old.config_bytes), settings(new.config_bytes)),
+        settings=_settings(flatten_config(old.config_bytes), flatten_config(new.config_bytes)),
         files=files,
         touched=touched,
         layers=layers,
@@ -328,5 +328,5 @@ def _download(old: Image, new: Image) -> int:
     return sum(size for digest, size in wanted.items() if digest not in had)
 
 
-def _weight(image: Image, inside: _Inside) -> Weight:
-    return Weight(sum({layer.blob.digest: layer.blob.size for layer in image.layers}.values()), inside.content)
+def _weight(image: Image, inside: _Inside) -> ImageSize:
+    return ImageSize(sum({layer.blob.digest: layer.blob.size for layer in image.layers}.values()), inside.content)

@@ -6,30 +6,35 @@ from dataclasses import dataclass, replace
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError
-from pipeline.gather import Workshop
 from pipeline.mirror.address import Address
 from pipeline.mirror.attestations import SignedName
 from pipeline.mirror.gate import Cleared
-from pipeline.mirror.image_copy import Carried, carry, carry_statements
+from pipeline.mirror.image_copy import CopiedArtifacts, copy_image, copy_statements
+from pipeline.mirror.image_tags import immutable_tag
 from pipeline.mirror.protocol import Repository, is_auxiliary
-from pipeline.mirror.published import Held
+from pipeline.mirror.published import MirroredImage
 from pipeline.mirror.push import push_attachments
 from pipeline.mirror.signed_identity import EXPECT_OWN, NO_HOST, ExpectedIdentity, SignedIdentity, known_names
 from pipeline.mirror.tag_check import TagStanding
 from pipeline.mirror.tag_moves import TagMover, set_immutable_tag
 from pipeline.mirror.tag_statements import list_statements, tidy_statements
-from pipeline.mirror.tags import immutable_tag
 from pipeline.mirror.verification import Verified
-from pipeline.model.publication import Move, Why
+from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey, VerifyingKey
-from pipeline.oci.sources import SOURCES_TYPE
-from pipeline.release.current import current_images, mirror_access, refuse_name, signer_of
-from pipeline.release.verify import believed, clear_held, verified
+from pipeline.oci.sources_artifact import SOURCES_TYPE
+from pipeline.prepare import BuildEnvironment
+from pipeline.release.current_images import (
+    current_images,
+    mirror_access,
+    refuse_reserved_tag,
+    tag_signer,
+)
+from pipeline.release.verify_reference import check_signed_tag, clear_published, verify_in_repository
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class CopyResult:
     """The result of a copy.
 
     It has the reference's digest, its tags there, and how much was sent.
@@ -38,7 +43,7 @@ class Copied:
     digest: Digest
     tags: tuple[str, ...]
     moved: tuple[Move, ...]
-    carried: Carried
+    carried: CopiedArtifacts
 
 
 def copy(
@@ -46,11 +51,11 @@ def copy(
     target: Address,
     key: SigningKey | VerifyingKey,
     rules: MirrorRules,
-    workshop: Workshop,
+    build_env: BuildEnvironment,
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
     allow_stale: bool = False,
-) -> tuple[Copied, ...]:
+) -> tuple[CopyResult, ...]:
     """Copy an image, or all that a repository's tags name, to another mirror or into a layout.
 
     A repository's tags are taken if neither tag nor digest is named. Every signature and referrer is carried along; all
@@ -63,21 +68,21 @@ def copy(
 
     Raises UsageError, VerificationError, PublicationRefused.
     """
-    access = mirror_access(workshop)
+    access = mirror_access(build_env)
     with access.repository(source) as here, access.repository(target, create=True, write=True) as there:
         expected = _expected(here, there, identity)
-        porter = _Porter(here, there, key, rules, workshop, expected, allow_stale)
-        return tuple(porter.carry(digest, tags) for digest, tags in _wanted(here, source, target))
+        copy_job = _CopyJob(here, there, key, rules, build_env, expected, allow_stale)
+        return tuple(copy_job.carry(digest, tags) for digest, tags in _wanted(here, source, target))
 
 
-Tags = tuple[tuple[str, str], ...]
+TagPairs = tuple[tuple[str, str], ...]
 """Tags of the source (an empty text: it was named by its digest), and what they are to be called on the target."""
 
 
-def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Digest, Tags]]:
+def _wanted(here: Repository, source: Address, target: Address) -> list[tuple[Digest, TagPairs]]:
     """Return the digests that are to be carried, with the tags that each is to have there."""
     if target.tag:
-        refuse_name(target.tag)
+        refuse_reserved_tag(target.tag)
     if source.digest is not None:
         return [(source.digest, (("", target.tag),) if target.tag else ())]
     by_digest: dict[Digest, list[tuple[str, str]]] = {}
@@ -102,50 +107,50 @@ def _expected(here: Repository, there: Repository, identity: ExpectedIdentity) -
 
 
 @dataclass(frozen=True, slots=True)
-class _Porter:
+class _CopyJob:
     here: Repository
     there: Repository
     key: SigningKey | VerifyingKey
     rules: MirrorRules
-    workshop: Workshop
+    build_env: BuildEnvironment
     expected: SignedIdentity | None
     allow_stale: bool
 
-    def carry(self, digest: Digest, tags: Tags) -> Copied:
+    def carry(self, digest: Digest, tags: TagPairs) -> CopyResult:
         """One image or index: verified, carried, and what arrived cleared before a tag points to it."""
-        work, public = self.workshop, self._public
-        found = verified(self.here, digest, public, work, contents=True, expected=self.expected)
+        work, public = self.build_env, self._public
+        found = verify_in_repository(self.here, digest, public, work, contents=True, expected=self.expected)
         held = found.held
         own = immutable_tag(held.version, held.created, held.digest)
         carried_tags = self._believed(found, tags)
         floating = tuple(there for _, there in tags if there != own)
-        carried = carry(held, self.here, self.there, store=work.store, progress=work.progress)
+        carried = copy_image(held, self.here, self.there, store=work.store, progress=work.progress)
         if isinstance(self.key, SigningKey):
             push_attachments(self._names(held, self.key), self.there, progress=work.progress)
 
         def clear() -> Cleared:
             current = current_images(self.there, floating, held.digest)
-            return replace(clear_held(held, (*floating, own), self.there, public, self.rules), current=current)
+            return replace(clear_published(held, (*floating, own), self.there, public, self.rules), current=current)
 
         cleared = clear()
         set_immutable_tag(self.there, own, cleared)
         for standing in carried_tags:
-            carry_statements(self.here, self.there, standing, renewals=False)
-        signer = signer_of(self.key, self.rules, work) if isinstance(self.key, SigningKey) else None
-        mover = TagMover(self.there, held.version, Why.COPY, clear, work.clock, signer)
+            copy_statements(self.here, self.there, standing, renewals=False)
+        signer = tag_signer(self.key, self.rules, work) if isinstance(self.key, SigningKey) else None
+        mover = TagMover(self.there, held.version, MoveCause.COPY, clear, work.clock, signer)
         moves, _ = mover.move(floating, cleared)
         for standing in carried_tags:
-            carry_statements(self.here, self.there, standing, renewals=True)
+            copy_statements(self.here, self.there, standing, renewals=True)
             for one in list_statements(self.there, standing.identity, standing.tag):
                 if one.statement.number == standing.number:
                     tidy_statements(self.there, one.statement, public, int(work.clock() * 1000))
-        return Copied(held.digest, (own, *floating), moves, carried)
+        return CopyResult(held.digest, (own, *floating), moves, carried)
 
     @property
     def _public(self) -> VerifyingKey:
         return self.key.public if isinstance(self.key, SigningKey) else self.key
 
-    def _believed(self, found: Verified, tags: Tags) -> list[TagStanding]:
+    def _believed(self, found: Verified, tags: TagPairs) -> list[TagStanding]:
         """Check that every tag of the source is where its newest signed move says.
 
         Return the moves that are carried with that, because nobody is here to sign new ones.
@@ -156,8 +161,8 @@ class _Porter:
         for tag, called in tags:
             standing = None
             if tag:
-                standing = believed(
-                    self.here, tag, found, self._public, self.workshop, names=names, allow_stale=self.allow_stale
+                standing = check_signed_tag(
+                    self.here, tag, found, self._public, self.build_env, names=names, allow_stale=self.allow_stale
                 )
             if isinstance(self.key, SigningKey) or called == own:
                 continue
@@ -171,7 +176,7 @@ class _Porter:
             carried.append(standing)
         return carried
 
-    def _names(self, held: Held, key: SigningKey) -> list[SignedName]:
+    def _names(self, held: MirroredImage, key: SigningKey) -> list[SignedName]:
         """A signature under the target's name, of all that is signed."""
         subjects = [manifest.digest for manifest in held.manifests]
         sources = [

@@ -6,21 +6,26 @@ from dataclasses import dataclass, replace
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError
-from pipeline.gather import Workshop
 from pipeline.mirror.address import Address
 from pipeline.mirror.gate import Cleared
-from pipeline.mirror.history import earlier, read_history
 from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, known_names
+from pipeline.mirror.tag_history import earlier_digests, read_history
 from pipeline.mirror.tag_moves import TagMover
-from pipeline.model.publication import Move, Why
+from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey
-from pipeline.release.current import current_images, mirror_access, refuse_name, signer_of
-from pipeline.release.verify import clear_held, verified
+from pipeline.prepare import BuildEnvironment
+from pipeline.release.current_images import (
+    current_images,
+    mirror_access,
+    refuse_reserved_tag,
+    tag_signer,
+)
+from pipeline.release.verify_reference import clear_published, verify_in_repository
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class MoveResult:
     """The result of moving a tag: `moved` is None if it pointed there already."""
 
     repository: str
@@ -35,24 +40,24 @@ def promote(
     channel: str,
     key: SigningKey,
     rules: MirrorRules,
-    workshop: Workshop,
+    build_env: BuildEnvironment,
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
     allow_stale: bool = False,
-) -> Moved:
+) -> MoveResult:
     """Point `channel` at the very digest that `reference` names.
 
     The digest is verified first, and cleared by that channel's rules. Nothing is uploaded but the signed move. Raises
     as `verify`, PublicationRefused.
     """
-    with mirror_access(workshop).repository(reference, write=True) as repository:
-        refuse_name(channel)
+    with mirror_access(build_env).repository(reference, write=True) as repository:
+        refuse_reserved_tag(channel)
         expected, public = identity.of(repository), key.public
-        held = verified(
+        held = verify_in_repository(
             repository,
             reference.reference,
             public,
-            workshop,
+            build_env,
             contents=True,
             expected=expected,
             allow_stale=allow_stale,
@@ -60,11 +65,11 @@ def promote(
 
         def clear() -> Cleared:
             current = current_images(repository, (channel,), held.digest)
-            return replace(clear_held(held, (channel,), repository, public, rules), current=current)
+            return replace(clear_published(held, (channel,), repository, public, rules), current=current)
 
-        signer = signer_of(key, rules, workshop)
+        signer = tag_signer(key, rules, build_env)
         name = expected.name if expected else ""
-        mover = TagMover(repository, held.version, Why.PROMOTE, clear, workshop.clock, signer, name)
+        mover = TagMover(repository, held.version, MoveCause.PROMOTE, clear, build_env.clock, signer, name)
         return _moved(mover, channel, clear())
 
 
@@ -73,10 +78,10 @@ def rollback(
     to: Digest | None,
     key: SigningKey,
     rules: MirrorRules,
-    workshop: Workshop,
+    build_env: BuildEnvironment,
     *,
     identity: ExpectedIdentity = EXPECT_OWN,
-) -> Moved:
+) -> MoveResult:
     """Point a tag at what it pointed to before, or at `to`, verified first to its last byte.
 
     Nothing is uploaded but the signed move. Where the tag points now is not asked: rolling back is what mends it.
@@ -84,10 +89,10 @@ def rollback(
     Raises UsageError `history-empty`, as `verify`, PublicationRefused.
     """
     tag = reference.tag or "latest"
-    refuse_name(tag)
-    with mirror_access(workshop).repository(reference, write=True) as repository:
+    refuse_reserved_tag(tag)
+    with mirror_access(build_env).repository(reference, write=True) as repository:
         expected, public = identity.of(repository), key.public
-        before = earlier(read_history(repository, tag, known_names(repository, expected), public))
+        before = earlier_digests(read_history(repository, tag, known_names(repository, expected), public))
         if to is None and not before:
             raise UsageError(
                 "history-empty",
@@ -96,17 +101,17 @@ def rollback(
                 hint="choose a digest with --to; `relbuild history` lists them",
             )
         target = to or before[0]
-        held = verified(repository, target, public, workshop, contents=True, expected=expected).held
+        held = verify_in_repository(repository, target, public, build_env, contents=True, expected=expected).held
 
         def clear() -> Cleared:
-            return clear_held(held, (tag,), repository, public, rules)
+            return clear_published(held, (tag,), repository, public, rules)
 
-        signer = signer_of(key, rules, workshop)
+        signer = tag_signer(key, rules, build_env)
         name = expected.name if expected else ""
-        mover = TagMover(repository, held.version, Why.ROLLBACK, clear, workshop.clock, signer, name)
+        mover = TagMover(repository, held.version, MoveCause.ROLLBACK, clear, build_env.clock, signer, name)
         return _moved(mover, tag, clear())
 
 
-def _moved(mover: TagMover, tag: str, cleared: Cleared) -> Moved:
+def _moved(mover: TagMover, tag: str, cleared: Cleared) -> MoveResult:
     moves, _ = mover.move((tag,), cleared)
-    return Moved(mover.repository.url, tag, cleared.digest, mover.version, moves[0] if moves else None)
+    return MoveResult(mover.repository.url, tag, cleared.digest, mover.version, moves[0] if moves else None)

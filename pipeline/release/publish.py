@@ -8,13 +8,12 @@ from pathlib import Path
 
 from pipeline.digest import Digest, identity
 from pipeline.errors import PublicationRefused, UsageError
-from pipeline.gather import Workshop
 from pipeline.mirror.address import Address
 from pipeline.mirror.attestations import SignedAttachments
-from pipeline.mirror.gate import Candidate, Cleared, Sealed
+from pipeline.mirror.gate import Candidate, Cleared, SealedEvidence
+from pipeline.mirror.image_tags import floating_tags, immutable_tag
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.push import Upload, push
-from pipeline.mirror.tags import floating_tags, immutable_tag
 from pipeline.model.artifact import Manifest
 from pipeline.model.bill import Bill, BuildRecord
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_LIMIT, EVIDENCE_SEAL
@@ -22,20 +21,38 @@ from pipeline.model.image import Image
 from pipeline.model.provenance import Material, MaterialKind
 from pipeline.model.publication import Publication
 from pipeline.model.rules import MirrorRules
-from pipeline.oci import SigningKey, adopt_layout, make_index, provenance_predicate
+from pipeline.oci import (
+    SigningKey,
+    load_layout_image,
+    make_index,
+    provenance_predicate,
+)
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.oci.sbom import SbomForm
-from pipeline.oci.sources import SourceFile, sources_artifact
-from pipeline.release.current import current_images, mirror_access, refuse_name, signer_of
-from pipeline.reports import read_bill, read_materials, read_sbom, read_sources, refuse_edited, report_folder
+from pipeline.oci.sources_artifact import SourceFile, make_sources_artifact
+from pipeline.prepare import BuildEnvironment
+from pipeline.release.current_images import (
+    current_images,
+    mirror_access,
+    refuse_reserved_tag,
+    tag_signer,
+)
+from pipeline.reports import (
+    read_bill,
+    read_build_record,
+    read_sbom,
+    read_source_files,
+    refuse_edited_report,
+    report_folder,
+)
 from pipeline.store import Store
 
-PLACES = 3
+REPOSITORIES_REMEMBERED = 3
 """Repositories that are remembered of a layer: each that has lost it costs a request."""
 
 
 @dataclass(frozen=True, slots=True)
-class PublishOrder:
+class PublishOptions:
     """The images that are to be published, and the options for it.
 
     `layouts` are as builds left them, with their reports beside them. Those of one name become one index. `to` is a
@@ -67,33 +84,33 @@ class BuiltImage:
     sources: tuple[SourceFile, ...] = ()
 
 
-def publish(order: PublishOrder, workshop: Workshop) -> tuple[Publication, ...]:
+def publish(options: PublishOptions, build_env: BuildEnvironment) -> tuple[Publication, ...]:
     """Publish what was built and tested here.
 
     Each product is a publication of its own; those before one that is refused are published.
 
     Raises PublicationRefused, UsageError, VerificationError, EnvironmentLacking.
     """
-    for tag in order.tags or ():
-        refuse_name(tag)
-    built_images = [open_built_image(layout, workshop, sources=order.sources) for layout in order.layouts]
+    for tag in options.tags or ():
+        refuse_reserved_tag(tag)
+    built_images = [open_built_image(layout, build_env, sources=options.sources) for layout in options.layouts]
     products: dict[str, list[BuiltImage]] = {}
     for built in built_images:
         products.setdefault(built.image.name, []).append(built)
     publications = []
-    with mirror_access(workshop).mirror(order.to, create=True, name=order.known_as) as mirror, mirror.writing():
-        known = KnownPlaces(workshop.store, mirror.url)
+    with mirror_access(build_env).mirror(options.to, create=True, name=options.known_as) as mirror, mirror.writing():
+        known = KnownRepositories(build_env.store, mirror.url)
         for name, members in products.items():
             repository = mirror.repository(name)
-            upload, clear_again = prepare_upload(members, repository, order, workshop)
+            upload, clear_again = prepare_upload(members, repository, options, build_env)
             upload = replace(upload, elsewhere=known.of(upload.images))
             publications.append(
                 push(
                     upload,
                     repository,
                     clear_again=clear_again,
-                    signer=signer_of(order.key, order.rules, workshop),
-                    progress=workshop.progress,
+                    signer=tag_signer(options.key, options.rules, build_env),
+                    progress=build_env.progress,
                 )
             )
             known.remember(upload.images, name)
@@ -101,7 +118,7 @@ def publish(order: PublishOrder, workshop: Workshop) -> tuple[Publication, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownPlaces:
+class KnownRepositories:
     """The repositories of a mirror in which this store's layers were put.
 
     A layer that products share is then mounted and not sent. What is remembered may be out of date, which costs a
@@ -121,7 +138,7 @@ class KnownPlaces:
         for digest in {layer.blob.digest for image in images for layer in image.layers}:
             names = self._names(digest)
             if name not in names:
-                self.store.remember(self._key(digest), [name, *names][:PLACES])
+                self.store.remember(self._key(digest), [name, *names][:REPOSITORIES_REMEMBERED])
 
     def _names(self, digest: Digest) -> tuple[str, ...]:
         known = self.store.recall(self._key(digest))
@@ -131,7 +148,7 @@ class KnownPlaces:
         return identity("blob-at", 1, mirror=self.mirror, digest=digest)
 
 
-def open_built_image(layout: Path, workshop: Workshop, *, sources: bool = False) -> BuiltImage:
+def open_built_image(layout: Path, build_env: BuildEnvironment, *, sources: bool = False) -> BuiltImage:
     """Read an image from its layout, with what its report's folder says of it.
 
     Its layers are taken into the store.
@@ -139,19 +156,19 @@ def open_built_image(layout: Path, workshop: Workshop, *, sources: bool = False)
     Raises UsageError `report-missing`, PublicationRefused `gate-report-missing`, `gate-report-edited`,
     VerificationError.
     """
-    image = adopt_layout(layout, store=workshop.store)
+    image = load_layout_image(layout, store=build_env.store)
     folder = report_folder(layout)
     evidence, seal = _evidence(folder, image)
-    refuse_edited(folder, image.digest, workshop.store)
+    refuse_edited_report(folder, image.digest, build_env.store)
     forms = {SPDX: SbomForm.SPDX, CYCLONEDX: SbomForm.CYCLONEDX}
     return BuiltImage(
         image=image,
         evidence=evidence,
         seal=seal,
         bill=read_bill(folder),
-        record=read_materials(folder),
+        record=read_build_record(folder),
         sboms=tuple((kind, read_sbom(folder, form, image.digest)) for kind, form in forms.items()),
-        sources=read_sources(folder, workshop.store) if sources else (),
+        sources=read_source_files(folder, build_env.store) if sources else (),
     )
 
 
@@ -170,7 +187,7 @@ def _evidence(folder: Path, image: Image) -> tuple[bytes, str]:
 
 
 def prepare_upload(
-    members: Sequence[BuiltImage], repository: Repository, order: PublishOrder, workshop: Workshop
+    members: Sequence[BuiltImage], repository: Repository, options: PublishOptions, build_env: BuildEnvironment
 ) -> tuple[Upload, Callable[[], Cleared]]:
     """Everything that goes to the mirror for one product, cleared; and how to ask the gate anew."""
     images = tuple(member.image for member in members)
@@ -178,13 +195,13 @@ def prepare_upload(
     top = _manifest(images[0]) if len(images) == 1 else make_index(images)
     version = members[0].bill.version
     created = max(image.config.created for image in images)
-    floating = order.tags if order.tags is not None else floating_tags(version)
+    floating = options.tags if options.tags is not None else floating_tags(version)
     candidates = tuple(
         Candidate(
             member.image.manifest_bytes,
             member.image.config_bytes,
             member.evidence,
-            Sealed(member.seal, workshop.store),
+            SealedEvidence(member.seal, build_env.store),
             member.record.checks,
         )
         for member in members
@@ -193,11 +210,11 @@ def prepare_upload(
     def clear() -> Cleared:
         tags = (*floating, immutable_tag(version, created, top.digest))
         current = current_images(repository, floating, top.digest)
-        return Cleared(images[0].name, tags, top, candidates, order.rules, current)
+        return Cleared(images[0].name, tags, top, candidates, options.rules, current)
 
-    attachments = [one for member in members for one in _attachments(member, order.key, order.attested)]
+    attachments = [one for member in members for one in _attachments(member, options.key, options.attested)]
     if len(images) > 1:
-        attachments.append(_index_attachments(top, members, created, order.key))
+        attachments.append(_index_attachments(top, members, created, options.key))
     upload = Upload(
         cleared=clear(),
         images=images,
@@ -205,7 +222,7 @@ def prepare_upload(
         version=version,
         created=created,
         floating=floating,
-        source=workshop.store.blob,
+        source=build_env.store.blob,
     )
     return upload, clear
 
@@ -232,7 +249,7 @@ def _attachments(member: BuiltImage, key: SigningKey, further: Mapping[str, byte
     """
     image = member.image
     created = image.config.created
-    sources = (sources_artifact(member.sources, image.manifest_descriptor, created),) if member.sources else ()
+    sources = (make_sources_artifact(member.sources, image.manifest_descriptor, created),) if member.sources else ()
     own = SignedAttachments(
         about=image.manifest_descriptor,
         name=image.name,

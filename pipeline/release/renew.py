@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.digest import Digest
-from pipeline.gather import Workshop
+from pipeline.mirror.image_tags import names_digest
 from pipeline.mirror.protocol import Repository, is_auxiliary
-from pipeline.mirror.tag_signing import RENEWED_BELOW, SignedTag
-from pipeline.mirror.tags import names_digest
-from pipeline.model.publication import Why
+from pipeline.mirror.tag_signing import RENEWAL_SHARE, SignedTag
+from pipeline.model.publication import MoveCause
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import SigningKey
-from pipeline.release.current import signer_of
+from pipeline.prepare import BuildEnvironment
+from pipeline.release.current_images import tag_signer
 
 
 @dataclass(frozen=True, slots=True)
-class Renewed:
+class RenewalResult:
     """The result of signing tags again.
 
     `tags` were signed again; `left` are those that point elsewhere than is signed, or of which nothing is signed;
@@ -33,8 +33,8 @@ class Renewed:
 
 
 def renew(
-    repository: Repository, key: SigningKey, rules: MirrorRules, workshop: Workshop, own: Mapping[str, Digest]
-) -> Renewed:
+    repository: Repository, key: SigningKey, rules: MirrorRules, build_env: BuildEnvironment, own: Mapping[str, Digest]
+) -> RenewalResult:
     """Sign again where the tags of a repository point.
 
     Signed are those of which that is signed with `key` and old, and where `own` says so of one that nobody signed. What
@@ -42,7 +42,7 @@ def renew(
 
     Raises as the repository does.
     """
-    signer = signer_of(key, rules, workshop)
+    signer = tag_signer(key, rules, build_env)
     renewed: list[str] = []
     left: list[str] = []
     due = signer.now + int(signer.validity * 1000)
@@ -58,9 +58,9 @@ def renew(
         if until is None and own.get(tag) != digest:
             left.append(tag)
             continue
-        if signed_tag.settle(digest, signed_tag.version, Why.PUBLISH):
+        if signed_tag.settle(digest, signed_tag.version, MoveCause.PUBLISH):
             renewed.append(tag)
             until = None
-        least = int(RENEWED_BELOW * signer.validity * 1000)
+        least = int(RENEWAL_SHARE * signer.validity * 1000)
         due = min(due, (until or signer.now + signer.validity * 1000) - least)
-    return Renewed(tuple(renewed), tuple(left), due)
+    return RenewalResult(tuple(renewed), tuple(left), due)

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.gather import Workshop
-from pipeline.launch import Tested, run_tests
+from pipeline.launch import SmokeResult, run_tests
 from pipeline.mirror.attestations import SignedAttachments
 from pipeline.mirror.protocol import Repository
-from pipeline.mirror.published import Held, read_held
+from pipeline.mirror.published import MirroredImage, read_published
 from pipeline.mirror.push import push_attachments
 from pipeline.mirror.signed_identity import require_identity
 from pipeline.model.evidence import evidence_json
@@ -23,17 +22,18 @@ from pipeline.model.image import Image
 from pipeline.model.smoke import SmokePlan
 from pipeline.oci import SigningKey
 from pipeline.oci.predicates import SMOKE
+from pipeline.prepare import BuildEnvironment
 
 
 @dataclass(frozen=True, slots=True)
-class Retested:
+class RetestResult:
     """The verdict on an image of a mirror, and what was sent.
 
     `uploaded` are (digest, bytes), `attached` the new referrers.
     """
 
     image: Image
-    tested: Tested
+    tested: SmokeResult
     uploaded: tuple[tuple[Digest, int], ...] = ()
     attached: tuple[Digest, ...] = ()
 
@@ -43,12 +43,12 @@ def retest(
     digest: Digest,
     plan: SmokePlan,
     key: SigningKey,
-    workshop: Workshop,
+    build_env: BuildEnvironment,
     *,
     full: bool = False,
     folder: Path = Path(),
     also: Callable[[Image], Mapping[str, bytes]] = lambda image: {},
-) -> Retested:
+) -> RetestResult:
     """Test the image `digest` of a repository, and attest there that it passes.
 
     The image is fetched and launched, and asked the checks of `plan`; if it passes, that is attested, and with it what
@@ -56,24 +56,24 @@ def retest(
 
     Raises UsageError `reference-missing`, VerificationError `image-missing` for an index, `identity-mismatch`.
     """
-    held = read_held(repository, digest)
+    held = read_published(repository, digest)
     image = _one(held, repository)
     require_identity(repository, held.manifest, key.public)
     for layer in image.layers:
-        if not workshop.store.sound(layer.blob.digest):
-            repository.fetch_blob(layer.blob, workshop.store)
+        if not build_env.store.sound(layer.blob.digest):
+            repository.fetch_blob(layer.blob, build_env.store)
     tested = run_tests(
         image,
         plan,
-        store=workshop.store,
-        station=workshop.station(),
-        progress=workshop.progress,
-        clock=workshop.clock,
+        store=build_env.store,
+        sandboxes=build_env.sandboxes(),
+        progress=build_env.progress,
+        clock=build_env.clock,
         full=full,
         folder=folder,
     )
     if tested.evidence is None:
-        return Retested(image, tested)
+        return RetestResult(image, tested)
     attachments = SignedAttachments(
         about=image.manifest_descriptor,
         name=image.name,
@@ -81,11 +81,11 @@ def retest(
         predicates={SMOKE: evidence_json(tested.evidence), **also(image)},
         key=key,
     )
-    uploaded, attached = push_attachments((attachments,), repository, progress=workshop.progress)
-    return Retested(image, tested, uploaded, attached)
+    uploaded, attached = push_attachments((attachments,), repository, progress=build_env.progress)
+    return RetestResult(image, tested, uploaded, attached)
 
 
-def _one(held: Held, repository: Repository) -> Image:
+def _one(held: MirroredImage, repository: Repository) -> Image:
     if len(held.images) != 1:
         raise VerificationError("image-missing", f"{held.digest} is an index, not a single image", place=repository.url)
     return held.images[0]

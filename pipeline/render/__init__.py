@@ -6,8 +6,24 @@ error, never an empty string, and a template that runs away is stopped by bounds
 time, so that it stops at the same place everywhere.
 """
 
-from pipeline.render.bounded import FILTERS
-from pipeline.render.loading import TEMPLATE_LIMIT
-from pipeline.render.templates import Memory, Rendered, Templates, check, evaluate, is_template
+from pipeline.render.bounded_environment import FILTERS
+from pipeline.render.template_loaders import TEMPLATE_LIMIT
+from pipeline.render.templates import (
+    Rendered,
+    RenderMemory,
+    Templates,
+    check_template,
+    evaluate_template,
+    is_template,
+)
 
-__all__ = ["FILTERS", "TEMPLATE_LIMIT", "Memory", "Rendered", "Templates", "check", "evaluate", "is_template"]
+__all__ = [
+    "FILTERS",
+    "TEMPLATE_LIMIT",
+    "RenderMemory",
+    "Rendered",
+    "Templates",
+    "check_template",
+    "evaluate_template",
+    "is_template",
+]

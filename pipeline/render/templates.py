@@ -16,15 +16,15 @@ from typing import Protocol
 from jinja2 import nodes
 
 from pipeline import limited
-from pipeline.beneath import Given
+from pipeline.beneath import GivenFolder
 from pipeline.digest import Digest, identity
 from pipeline.errors import Problem, RecipeError
-from pipeline.render.bounded import BoundedEnvironment
-from pipeline.render.explaining import explained
-from pipeline.render.loading import FileLoader, Refused
-from pipeline.render.steps import generate
+from pipeline.render.bounded_environment import BoundedEnvironment
+from pipeline.render.step_limit import generate_bounded
+from pipeline.render.template_errors import template_errors_explained
+from pipeline.render.template_loaders import FileLoader, TemplateRefused
 
-CHILD = "pipeline.render.child"
+_CHILD = "pipeline.render.template_child"
 """Module that serves in the child."""
 
 _SIMPLE = (
@@ -48,7 +48,7 @@ _REMEMBERED_MOST = 1 << 18
 """Characters of a text that is remembered."""
 
 
-class Memory(Protocol):
+class RenderMemory(Protocol):
     """A store that keeps results."""
 
     def recall(self, identity: Digest, /) -> object | None:
@@ -77,11 +77,11 @@ class Templates:
     """
 
     folders: tuple[Path, ...]
-    given: Given | None = None
+    given: GivenFolder | None = None
 
     def find(self, name: str) -> Path | None:
         """The file that `name` stands for, or None. Raises RecipeError `template-escapes`."""
-        with explained(None, "", {}):
+        with template_errors_explained(None, "", {}):
             found = FileLoader(self.folders, self.given).find(name)
         return found[1] if found else None
 
@@ -93,14 +93,16 @@ class Templates:
         """Parse a template without rendering it. Raises RecipeError `template-missing`, `-syntax`, …"""
         loader = FileLoader(self.folders, self.given)
         environment = BoundedEnvironment(loader)
-        with explained(loader, place, {}):
+        with template_errors_explained(loader, place, {}):
             source, filename, _ = loader.get_source(environment, name)
             if len(source) > _CHECKED_HERE:
                 _in_child({"check": name, "place": place}, loader, place)
             else:
                 environment.parse(source, name, filename)
 
-    def render(self, name: str, values: Mapping[str, object], *, place: str, memory: Memory | None = None) -> Rendered:
+    def render(
+        self, name: str, values: Mapping[str, object], *, place: str, memory: RenderMemory | None = None
+    ) -> Rendered:
         """Render the template `name` with `values`.
 
         `place` is who asked for it. What `memory` has of the same template with the same values is not rendered again.
@@ -133,7 +135,7 @@ def _recalled(value: object, loader: FileLoader) -> str | None:
     try:
         for name in value["read"]:
             loader.text(name)
-    except Refused:
+    except TemplateRefused:
         return None
     text = value.get("text")
     return text if isinstance(text, str) and loader.contents() == value["read"] else None
@@ -144,18 +146,18 @@ def is_template(text: str) -> bool:
     return "{{" in text or "{%" in text or "{#" in text
 
 
-def check(text: str, *, place: str) -> None:
+def check_template(text: str, *, place: str) -> None:
     """Parse a small template without evaluating it. Raises RecipeError `template-syntax`."""
     if not is_template(text):
         return
     if len(text) > _CHECKED_HERE:
         _in_child({"check_text": text, "place": place}, None, place)
         return
-    with explained(None, place, {}):
+    with template_errors_explained(None, place, {}):
         BoundedEnvironment(None).parse(text)
 
 
-def evaluate(text: str, values: Mapping[str, object], *, place: str) -> str:
+def evaluate_template(text: str, values: Mapping[str, object], *, place: str) -> str:
     """Evaluate a small template, which names no other.
 
     It is one such as `{{ packages['mysql-server'].version }}`.
@@ -166,15 +168,15 @@ def evaluate(text: str, values: Mapping[str, object], *, place: str) -> str:
     if not is_template(text):
         return text
     if len(text) <= _CHECKED_HERE and _is_simple(text):
-        return evaluate_here(text, values, place=place)
+        return evaluate_in_process(text, values, place=place)
     return _in_child({"evaluate": text, "values": dict(values), "place": place}, None, place)
 
 
-def evaluate_here(text: str, values: Mapping[str, object], *, place: str) -> str:
+def evaluate_in_process(text: str, values: Mapping[str, object], *, place: str) -> str:
     """As `evaluate`, in this process."""
-    with explained(None, place, values):
+    with template_errors_explained(None, place, values):
         template = BoundedEnvironment(None).from_string(text)
-        return generate(lambda: template.generate(dict(values)), None)
+        return generate_bounded(lambda: template.generate(dict(values)), None)
 
 
 def _is_simple(text: str) -> bool:
@@ -209,7 +211,7 @@ def _in_child(request: Mapping[str, object], loader: FileLoader | None, place: s
             return loader.hint(str(question["hint"]))
         try:
             found = loader.text(str(question["text"]))
-        except Refused as refused:
+        except TemplateRefused as refused:
             problem = refused.problem
             return {"code": problem.code, "message": problem.message, "hint": problem.hint}
         if found is None:
@@ -217,8 +219,8 @@ def _in_child(request: Mapping[str, object], loader: FileLoader | None, place: s
         return [found.text, found.path, found.shown]
 
     try:
-        told = limited.call(CHILD, request, answer=answer if loader is not None else None)
-    except limited.Stopped as error:
+        told = limited.call_limited(_CHILD, request, answer=answer if loader is not None else None)
+    except limited.LimitMet as error:
         raise RecipeError(
             "template-runaway",
             f"the template {error}",

@@ -7,32 +7,37 @@ was kept the last time.
 """
 
 from pipeline.repos.advisories import read_advisories
-from pipeline.repos.changes import MOVED, have_changed, still_changing
-from pipeline.repos.keys import Key, load_keys, read_keys, verify_detached
+from pipeline.repos.changes import CHANGED_CODES, indexes_changed, still_changing_error
 from pipeline.repos.metadata import metadata_file
+from pipeline.repos.openpgp_keys import (
+    RepositoryKey,
+    load_keys,
+    read_keys,
+    verify_detached,
+)
 from pipeline.repos.repository import (
     LOCAL_REPOSITORY,
     OpenRepository,
     fetch_packages,
     open_repositories,
 )
-from pipeline.repos.sources import source_packages
+from pipeline.repos.source_packages import find_source_packages
 from pipeline.repos.variables import expand_environment
 
 __all__ = [
+    "CHANGED_CODES",
     "LOCAL_REPOSITORY",
-    "MOVED",
-    "Key",
     "OpenRepository",
+    "RepositoryKey",
     "expand_environment",
     "fetch_packages",
-    "have_changed",
+    "find_source_packages",
+    "indexes_changed",
     "load_keys",
     "metadata_file",
     "open_repositories",
     "read_advisories",
     "read_keys",
-    "source_packages",
-    "still_changing",
+    "still_changing_error",
     "verify_detached",
 ]

@@ -23,14 +23,14 @@ from pipeline.model.package import NO_SOURCE_ARCH, SOURCE_ARCH
 from pipeline.progress import QUIET, Progress
 from pipeline.repos.metadata import metadata_file
 from pipeline.repos.repository import OpenRepository
-from pipeline.repos.xml import parse_pieces
+from pipeline.repos.xml_tree import parse_pieces
 from pipeline.store import Store
 
 UPDATEINFO_LIMIT = 1 << 30
 """Bytes, opened: the largest distributions have some 200 MiB."""
 
 ADVISORIES_MOST = 200_000
-PACKAGES_MOST = 4_000_000
+ADVISED_PACKAGES_MOST = 4_000_000
 """Of one document: twenty times what the largest have."""
 
 _CVES_MOST = 1000
@@ -223,8 +223,8 @@ class _Reading:
         name, version, release, arch = (attributes.get(key, "") for key in ("name", "version", "release", "arch"))
         epoch = attributes.get("epoch", "").strip() or "0"
         self.packages_read += 1
-        if self.packages_read > PACKAGES_MOST:
-            raise self.malformed(f"it names more than {PACKAGES_MOST} packages")
+        if self.packages_read > ADVISED_PACKAGES_MOST:
+            raise self.malformed(f"it names more than {ADVISED_PACKAGES_MOST} packages")
         if arch in (SOURCE_ARCH, NO_SOURCE_ARCH):
             return
         if not (name and version and release and arch and _EPOCH.fullmatch(epoch)):

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.repos.repository import OpenRepository
 
-MOVED = frozenset({"download-missing", "download-mismatch", "metadata-mismatch"})
+CHANGED_CODES = frozenset({"download-missing", "download-mismatch", "metadata-mismatch"})
 """Codes of what a server has no more, or has otherwise than its index said."""
 
 
-def have_changed(before: Sequence[OpenRepository], now: Sequence[OpenRepository]) -> bool:
+def indexes_changed(before: Sequence[OpenRepository], now: Sequence[OpenRepository]) -> bool:
     """Return whether the index of any repository is another."""
     return {one.repository.id: one.repomd for one in before} != {one.repository.id: one.repomd for one in now}
 
 
-def still_changing(error: RelbuildError) -> EnvironmentLacking:
+def still_changing_error(error: RelbuildError) -> EnvironmentLacking:
     """Return the error for repositories that changed again while they were read again."""
     return EnvironmentLacking(
         "repository-changing",

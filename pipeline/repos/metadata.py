@@ -12,13 +12,13 @@ from urllib.parse import quote
 from pipeline.digest import Digest, chunks, digest_json, identity
 from pipeline.errors import VerificationError
 from pipeline.progress import QUIET, Progress
-from pipeline.repos.repomd import METADATA_LIMIT, Checksum, Record
+from pipeline.repos.repomd import RECORD_SIZE_LIMIT, Checksum, MetadataRecord
 from pipeline.repos.repository import OpenRepository
 from pipeline.store import Store
 from pipeline.streams import open_compressed
 from pipeline.transfer import Download, fetch
 
-RATIO = 200
+COMPRESSION_RATIO_MOST = 200
 """How much larger metadata may become when no open size is stated. Real file lists reach 30."""
 
 
@@ -45,7 +45,7 @@ def metadata_file(
     return store.blob(digest), str(record.checksum)
 
 
-def _stored(opened: OpenRepository, record: Record, store: Store, progress: Progress) -> Digest:
+def _stored(opened: OpenRepository, record: MetadataRecord, store: Store, progress: Progress) -> Digest:
     """The document as it lies in the repository, checked."""
     label = f"{record.kind} of {opened.repository.id}"
     named = Digest(record.checksum.hex) if record.checksum.algorithm == "sha256" else None
@@ -69,10 +69,10 @@ def _matches(path: Path, checksum: Checksum) -> bool:
         return hashlib.file_digest(file, checksum.algorithm).hexdigest() == checksum.hex
 
 
-def _opened(record: Record, stored: Digest, store: Store, repository: str) -> Digest:
+def _opened(record: MetadataRecord, stored: Digest, store: Store, repository: str) -> Digest:
     """The document decompressed, checked, and kept."""
     path = store.blob(stored)
-    limit = record.open_size or min(METADATA_LIMIT, RATIO * path.stat().st_size + (1 << 20))
+    limit = record.open_size or min(RECORD_SIZE_LIMIT, COMPRESSION_RATIO_MOST * path.stat().st_size + (1 << 20))
     hashed = hashlib.new(record.open_checksum.algorithm) if record.open_checksum else None
     with open_compressed(path, limit=limit) as file, store.writer() as blob:
         for piece in chunks(file):
@@ -86,7 +86,7 @@ def _opened(record: Record, stored: Digest, store: Store, repository: str) -> Di
         return blob.digest
 
 
-def _mismatch(record: Record, repository: str, what: str) -> VerificationError:
+def _mismatch(record: MetadataRecord, repository: str, what: str) -> VerificationError:
     return VerificationError(
         "metadata-mismatch",
         f"'{record.kind}' does not match repomd.xml: {what}",

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from pipeline.errors import VerificationError
-from pipeline.repos.xml import Element, parse_xml
+from pipeline.repos.xml_tree import Element, parse_xml
 from pipeline.urls import parse_url
 
-METADATA_LIMIT = 4 << 30
+RECORD_SIZE_LIMIT = 4 << 30
 """Bytes of one metadata document, opened. The largest filelists have about one GiB."""
 
 _ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
@@ -59,7 +59,7 @@ class Checksum:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class MetadataRecord:
     """The entry of one metadata document in repomd.xml.
 
     Its place below the repository's root, checksum and size as stored, and when it is compressed, checksum and size of
@@ -79,7 +79,7 @@ class Repomd:
     """A parsed repomd.xml: its revision (text; a number in practice) and its records by kind."""
 
     revision: str
-    records: Mapping[str, Record]
+    records: Mapping[str, MetadataRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def parse_repomd(data: bytes, name: str) -> Repomd:
     root = parse_xml(data, name)
     if root.name != "repomd":
         raise VerificationError("repomd-malformed", f"{name} is a <{root.name}>, not a <repomd>", place=name)
-    records: dict[str, Record] = {}
+    records: dict[str, MetadataRecord] = {}
     for element in root.children:
         if element.name == "data" and element.attributes.get("type"):
             record = _record(element, name)
@@ -108,7 +108,7 @@ def parse_repomd(data: bytes, name: str) -> Repomd:
     return Repomd(root.value("revision"), MappingProxyType(records))
 
 
-def _record(element: Element, name: str) -> Record:
+def _record(element: Element, name: str) -> MetadataRecord:
     kind = element.attributes["type"]
     place = f"{name}, {kind}"
     location = element.find("location")
@@ -116,7 +116,7 @@ def _record(element: Element, name: str) -> Record:
     if location is None or checksum is None:
         raise VerificationError("repomd-malformed", f"'{kind}' has no location or checksum", place=place)
     opened = element.find("open-checksum")
-    return Record(
+    return MetadataRecord(
         kind,
         safe_location(location.attributes.get("href", ""), place=place),
         Checksum.of(checksum.attributes.get("type", ""), checksum.text, place=place),
@@ -130,7 +130,7 @@ def _size(element: Element, name: str, place: str) -> int | None:
     text = element.value(name)
     if not text:
         return None
-    if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) > METADATA_LIMIT:
+    if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) > RECORD_SIZE_LIMIT:
         raise VerificationError("repomd-malformed", f"'{text[:40]}' is not a valid {name}", place=place)
     return int(text)
 

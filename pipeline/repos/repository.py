@@ -13,13 +13,18 @@ from urllib.parse import quote
 from pipeline.digest import Digest, identity
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
 from pipeline.model.package import Package
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.progress import QUIET, Progress, task
-from pipeline.repos.documents import Documents
-from pipeline.repos.keys import SIGNATURE_LIMIT, Key, load_keys, verify_detached
+from pipeline.repos.document_fetcher import DocumentFetcher
+from pipeline.repos.openpgp_keys import (
+    SIGNATURE_LIMIT,
+    RepositoryKey,
+    load_keys,
+    verify_detached,
+)
 from pipeline.repos.repomd import (
     Checksum,
-    Record,
+    MetadataRecord,
     Repomd,
     parse_metalink,
     parse_mirrorlist,
@@ -29,7 +34,7 @@ from pipeline.repos.repomd import (
 from pipeline.repos.variables import expand_repository, platform_variables
 from pipeline.store import Store
 from pipeline.transfer import Download, Network, fetch
-from pipeline.urls import parse_url, shown
+from pipeline.urls import parse_url, shown_url
 
 REPOMD_LIMIT = 4 << 20
 """Bytes of repomd.xml, a metalink or a mirrorlist: the largest metalinks have some hundred KiB."""
@@ -50,12 +55,12 @@ class OpenRepository:
     by kind. `offline` and `network` say how it was opened, for what is fetched later.
     """
 
-    repository: Repository
+    repository: PackageRepository
     base_urls: tuple[str, ...]
     repomd: Digest
     revision: str
-    records: Mapping[str, Record]
-    keys: tuple[Key, ...]
+    records: Mapping[str, MetadataRecord]
+    keys: tuple[RepositoryKey, ...]
     offline: bool = field(default=False, compare=False)
     network: Network | None = field(default=None, compare=False)
 
@@ -80,7 +85,7 @@ def open_repositories(
     keys = load_keys(platform, arch, variables=variables, store=store, offline=offline, network=way)
     own = platform_variables(platform, arch, variables)
     opened = []
-    opener = _Opener(store, progress, Documents(store, offline=offline, network=way), offline, way)
+    opener = _Opener(store, progress, DocumentFetcher(store, offline=offline, network=way), offline, way)
     with task(progress, "fetch", "repositories", total=len(platform.repositories)) as running:
         for plain in platform.repositories:
             repository = expand_repository(plain, own, variables)
@@ -95,11 +100,11 @@ class _Opener:
 
     store: Store
     progress: Progress
-    documents: Documents
+    documents: DocumentFetcher
     offline: bool
     network: Network
 
-    def open(self, repository: Repository, keys: tuple[Key, ...]) -> OpenRepository:
+    def open(self, repository: PackageRepository, keys: tuple[RepositoryKey, ...]) -> OpenRepository:
         """`repository` (expanded) by its first mirror whose repomd.xml is accepted."""
         base_urls, allowed = find_mirrors(repository, self.documents)
         failures: list[RelbuildError] = []
@@ -128,7 +133,12 @@ class _Opener:
         raise next((e for e in failures if isinstance(e, VerificationError)), failures[0])
 
     def _accepted(
-        self, repository: Repository, base: str, allowed: Sequence[Checksum], keys: tuple[Key, ...], hurried: bool
+        self,
+        repository: PackageRepository,
+        base: str,
+        allowed: Sequence[Checksum],
+        keys: tuple[RepositoryKey, ...],
+        hurried: bool,
     ) -> tuple[bytes, Repomd]:
         """repomd.xml of one mirror, if metalink, signature and history agree with it."""
         url = f"{base}/repodata/repomd.xml"
@@ -137,22 +147,22 @@ class _Opener:
             if allowed and not any(one.matches(data) for one in allowed):
                 raise VerificationError(
                     "repomd-mismatch",
-                    f"{shown(url)} does not match any of the {len(allowed)} versions in the metalink",
-                    place=shown(url),
+                    f"{shown_url(url)} does not match any of the {len(allowed)} versions in the metalink",
+                    place=shown_url(url),
                     hint="the mirror is out of step with the metalink; try again later",
                 )
             if repository.signed_metadata:
                 # Fetched anew with each repomd.xml: a repository is written while it is read.
                 signature = self.documents.plain(f"{url}.asc", limit=SIGNATURE_LIMIT)
-                verify_detached(data, signature, keys, name=shown(url))
+                verify_detached(data, signature, keys, name=shown_url(url))
                 self.documents.keep(f"{url}.asc", signature)
-            repomd = parse_repomd(data, shown(url))
+            repomd = parse_repomd(data, shown_url(url))
             self._refuse_rollback(repository, repomd.revision, url, proven=bool(allowed) or repository.signed_metadata)
             return data, repomd
 
         return self.documents.get(url, limit=REPOMD_LIMIT, read=read, hurried=hurried)
 
-    def _refuse_rollback(self, repository: Repository, revision: str, url: str, *, proven: bool) -> None:
+    def _refuse_rollback(self, repository: PackageRepository, revision: str, url: str, *, proven: bool) -> None:
         """Refuse a repomd.xml with a lower revision than the last one seen.
 
         repomd.xml has no chain of versions, so an old one with its old signature looks good: the last revision seen is
@@ -165,7 +175,7 @@ class _Opener:
             return
         seen = self.store.recall(name)
         if isinstance(seen, int) and int(revision) < seen:
-            text = f"rollback: {shown(url)} has revision {revision}, older than {seen}, which was seen before"
+            text = f"rollback: {shown_url(url)} has revision {revision}, older than {seen}, which was seen before"
             if proven:
                 raise VerificationError(
                     "metadata-rollback",
@@ -179,17 +189,19 @@ class _Opener:
             self.store.remember(name, int(revision))
 
 
-def find_mirrors(repository: Repository, documents: Documents) -> tuple[tuple[str, ...], tuple[Checksum, ...]]:
+def find_mirrors(
+    repository: PackageRepository, documents: DocumentFetcher
+) -> tuple[tuple[str, ...], tuple[Checksum, ...]]:
     """Find the mirrors of an expanded repository and the checksums allowed for repomd.xml.
 
     Roots are given best first; the checksums are those that its metalink allows (none given: any).
     """
     if repository.metalink:
-        place = shown(repository.metalink)
+        place = shown_url(repository.metalink)
         metalink = documents.get(repository.metalink, limit=REPOMD_LIMIT, read=lambda data: parse_metalink(data, place))
         return metalink.base_urls, metalink.checksums
     if repository.mirrorlist:
-        name = shown(repository.mirrorlist)
+        name = shown_url(repository.mirrorlist)
         read = documents.get(repository.mirrorlist, limit=REPOMD_LIMIT, read=lambda data: parse_mirrorlist(data, name))
         return read, ()
     urls = tuple(url.rstrip("/") for url in repository.baseurls)
@@ -198,7 +210,7 @@ def find_mirrors(repository: Repository, documents: Documents) -> tuple[tuple[st
         if one is None or one.scheme not in {"http", "https", "file"}:
             raise UsageError(
                 "url-unknown",
-                f"'{shown(url)}' is not a URL of http, https or file",
+                f"'{shown_url(url)}' is not a URL of http, https or file",
                 place=f"repository {repository.id}",
                 hint="write a directory as file:///path",
             )

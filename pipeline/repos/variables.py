@@ -14,7 +14,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pipeline.errors import RecipeError
-from pipeline.model.platform import OFFERED_PREFIX, Platform, Repository, is_offered
+from pipeline.model.platform import (
+    OFFERED_PREFIX,
+    PackageRepository,
+    Platform,
+    is_offered,
+)
 
 _ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
@@ -87,8 +92,8 @@ def expand(text: str, variables: Mapping[str, str], *, place: str) -> str:
 
 
 def expand_repository(
-    repository: Repository, variables: Mapping[str, str], environment: Mapping[str, str]
-) -> Repository:
+    repository: PackageRepository, variables: Mapping[str, str], environment: Mapping[str, str]
+) -> PackageRepository:
     """The repository with every variable in its URLs and keys replaced."""
     place = f"repository {repository.id}"
 

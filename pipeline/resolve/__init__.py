@@ -6,54 +6,70 @@ result is a section of a lock, which stands beside the recipe and is used for as
 depends on has changed: given a fresh lock, no repository is opened.
 """
 
-from pipeline.model.lock import Mode
-from pipeline.resolve.blocks import Former, Resident, block_layers, former_block, image_layers, layer_block, resident
+from pipeline.model.lock import LockMode
+from pipeline.resolve.auto_layers import (
+    BlockPackage,
+    FormerLayers,
+    assign_auto_layers,
+    auto_layer_names,
+    block_package,
+    former_layers,
+    image_layers,
+)
 from pipeline.resolve.explain import explain
 from pipeline.resolve.fixes import (
-    Bulletin,
+    RepositoryAdvisories,
     fixes_taken,
     full_nevra,
     missing_fixes,
-    read_bulletin,
+    read_repository_advisories,
     streams_in_use,
 )
+from pipeline.resolve.library_versions import library_versions
 from pipeline.resolve.lockfile import format_lock, is_lock, lock_path, parse_lock, read_lock, write_lock
-from pipeline.resolve.solving import open_universe, solve
-from pipeline.resolve.staleness import Action, State, compare, decide, inputs, other_versions, stale
-from pipeline.resolve.universe import Universe
-from pipeline.resolve.versions import versions
+from pipeline.resolve.pool import PackagePool
+from pipeline.resolve.solver import open_pool, solve
+from pipeline.resolve.staleness import (
+    LockAction,
+    LockState,
+    compare_sections,
+    decide_action,
+    other_versions,
+    resolution_inputs,
+    stale_reasons,
+)
 
 __all__ = [
-    "Action",
-    "Bulletin",
-    "Former",
-    "Mode",
-    "Resident",
-    "State",
-    "Universe",
-    "block_layers",
-    "compare",
-    "decide",
+    "BlockPackage",
+    "FormerLayers",
+    "LockAction",
+    "LockMode",
+    "LockState",
+    "PackagePool",
+    "RepositoryAdvisories",
+    "assign_auto_layers",
+    "auto_layer_names",
+    "block_package",
+    "compare_sections",
+    "decide_action",
     "explain",
     "fixes_taken",
     "format_lock",
-    "former_block",
+    "former_layers",
     "full_nevra",
     "image_layers",
-    "inputs",
     "is_lock",
-    "layer_block",
+    "library_versions",
     "lock_path",
     "missing_fixes",
-    "open_universe",
+    "open_pool",
     "other_versions",
     "parse_lock",
-    "read_bulletin",
     "read_lock",
-    "resident",
+    "read_repository_advisories",
+    "resolution_inputs",
     "solve",
-    "stale",
+    "stale_reasons",
     "streams_in_use",
-    "versions",
     "write_lock",
 ]

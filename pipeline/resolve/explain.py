@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from pipeline.errors import UsageError
-from pipeline.model.parent import recipe_of_layer
+from pipeline.model.parent_image import recipe_of_layer
 from pipeline.model.resolution import Chosen, Reason
 
 

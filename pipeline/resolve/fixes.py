@@ -4,7 +4,7 @@ Fixes are what the advisories of repositories offer.
 
 An advisory speaks of a package of the same name and architecture; versions are compared as rpm does, and of several
 versions side by side the newest counts, all as dnf's `updateinfo list` has it. What an advisory says of a module's
-stream holds only where that stream is on. Pure but for `read_bulletin`, which asks the repositories.
+stream holds only where that stream is on. Pure but for `read_repository_advisories`, which asks the repositories.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.packages import compare_evr
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import OpenRepository, read_advisories
 from pipeline.resolve.modules import stream_packages
-from pipeline.resolve.universe import Universe
+from pipeline.resolve.pool import PackagePool
 from pipeline.store import Store
 
 _ONLY_SECURITY = frozenset({SECURITY})
@@ -36,7 +36,7 @@ Versions = Mapping[tuple[str, str], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Bulletin:
+class RepositoryAdvisories:
     """The advisories of a platform's repositories for one architecture.
 
     Read once, shared between images. `newest` is what the repositories have; `streams` are their module streams with
@@ -48,20 +48,20 @@ class Bulletin:
     streams: Mapping[str, frozenset[str]]
 
 
-def read_bulletin(
+def read_repository_advisories(
     repositories: Sequence[OpenRepository], arch: str, *, store: Store, progress: Progress = QUIET
-) -> Bulletin:
+) -> RepositoryAdvisories:
     """Read the advisories, versions and module streams of open repositories.
 
     Raises VerificationError `metadata-malformed`, ResolutionError `module-refused`, and as
     `pipeline.repos.metadata_file`.
     """
-    universe = Universe(arch, store=store, progress=progress)
+    package_pool = PackagePool(arch, store=store, progress=progress)
     for opened in repositories:
-        universe.add_repository(opened)
-    return Bulletin(
+        package_pool.add_repository(opened)
+    return RepositoryAdvisories(
         read_advisories(repositories, store=store, progress=progress),
-        _newest(((str(one.name), str(one.arch)), str(one.evr)) for one in universe.solvables()),
+        _newest(((str(one.name), str(one.arch)), str(one.evr)) for one in package_pool.solvables()),
         stream_packages(repositories, store=store, progress=progress),
     )
 

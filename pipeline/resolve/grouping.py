@@ -12,8 +12,8 @@ The packages of one source change together and are never parted. A source's `rat
 year: the days on which it changed before, later ones counting more, drawn towards a common rate where there are few.
 `together` is the share of past nights that is left when nights on which several sources of the layer changed count
 once: what is updated in one go, or rebuilt together, costs one download. A layer of one source alone is the same in
-every image that has these packages of it, whatever else is there, so it counts ALONE of that: now and then its
-downloader has it from another image.
+every image that has these packages of it, whatever else is there, so it counts SINGLE_SOURCE_SHARE of that: now
+and then its downloader has it from another image.
 
 An image that is there already has layers that its users hold. To leave its grouping costs tonight the layers that are
 new. What is minimised is both, the coming year's bytes and tonight's, so that a grouping is left only for one that is
@@ -46,7 +46,7 @@ PRIOR_RATE = 1.5
 PRIOR_YEARS = 0.5
 """How many years of watching that is worth."""
 
-ALONE = 0.8
+SINGLE_SOURCE_SHARE = 0.8
 """What a byte counts in a layer of one source alone, beside one in a layer of several."""
 
 NEARLY = 0.97
@@ -60,7 +60,7 @@ _YEARS = tuple((FADING**year, ((1 << DAYS_OF_YEAR) - 1) << (DAYS_OF_YEAR * year)
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class SourcePackages:
     """The packages of one source, which are never parted.
 
     `size` is bytes to download, `days` are the days on which the source is known to have changed, as numbers of days in
@@ -75,8 +75,8 @@ class Piece:
     layer: str | None = None
 
 
-def group(
-    pieces: Sequence[Piece], at_most: int, *, today: int, former: Mapping[str, frozenset[str]] | None = None
+def group_sources(
+    pieces: Sequence[SourcePackages], at_most: int, *, today: int, former: Mapping[str, frozenset[str]] | None = None
 ) -> tuple[tuple[str, ...], ...]:
     """Return the names of `pieces` in at most `at_most` groups.
 
@@ -102,7 +102,7 @@ def group(
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class LayerGroup:
     """A set of pieces that share a layer.
 
     `members` has a bit for each, `rate` is the sum of theirs, `seen` has a bit for each past day on which one of them
@@ -115,9 +115,9 @@ class Group:
     seen: int = 0
     apart: float = 0.0
 
-    def __or__(self, other: Group) -> Group:
+    def __or__(self, other: LayerGroup) -> LayerGroup:
         """Both together; they have no piece in common."""
-        return Group(
+        return LayerGroup(
             self.members | other.members,
             self.size + other.size,
             self.rate + other.rate,
@@ -126,7 +126,7 @@ class Group:
         )
 
 
-def nights(one: Group) -> float:
+def nights(one: LayerGroup) -> float:
     """On how many nights of a year a group will change."""
     together = _weight(one.seen) / one.apart if one.apart else 1.0
     return -DAYS_OF_YEAR * math.expm1(-together * one.rate / DAYS_OF_YEAR)
@@ -140,7 +140,7 @@ def _weight(seen: int) -> float:
     return weight
 
 
-def alone(piece: Piece, number: int, today: int) -> Group:
+def group_of_one(piece: SourcePackages, number: int, today: int) -> LayerGroup:
     """Return the group of one piece.
 
     Its rate is the mean of the gamma distribution that remains of PRIOR_YEARS with PRIOR_RATE after it was watched
@@ -153,34 +153,36 @@ def alone(piece: Piece, number: int, today: int) -> Group:
     watched = (today - first) / DAYS_OF_YEAR
     years = sum(FADING**year * min(1.0, max(0.0, watched - year)) for year in range(HORIZON))
     rate = (changes + PRIOR_RATE * PRIOR_YEARS) / (years + PRIOR_YEARS)
-    return Group(1 << number, piece.size, rate, seen, changes)
+    return LayerGroup(1 << number, piece.size, rate, seen, changes)
 
 
 class _Search:
     """A grouping is a list of groups that has every piece once."""
 
-    def __init__(self, pieces: Sequence[Piece], at_most: int, today: int, former: Mapping[str, frozenset[str]]) -> None:
+    def __init__(
+        self, pieces: Sequence[SourcePackages], at_most: int, today: int, former: Mapping[str, frozenset[str]]
+    ) -> None:
         self._at_most = at_most
-        self._pieces = [alone(piece, number, today) for number, piece in enumerate(pieces)]
+        self._pieces = [group_of_one(piece, number, today) for number, piece in enumerate(pieces)]
         self._held = frozenset(_still_there(pieces, former))
 
-    def cost(self, one: Group) -> float:
+    def cost(self, one: LayerGroup) -> float:
         """The bytes of a group in the coming year and tonight."""
         if not one.members:
             return 0.0
-        share = 1.0 if one.members & (one.members - 1) else ALONE
+        share = 1.0 if one.members & (one.members - 1) else SINGLE_SOURCE_SHARE
         return share * (one.size + LAYER_OVERHEAD) * (nights(one) + (one.members not in self._held))
 
-    def total(self, groups: Sequence[Group]) -> float:
+    def total(self, groups: Sequence[LayerGroup]) -> float:
         """The bytes of a grouping."""
         return sum(self.cost(one) for one in groups)
 
-    def standing(self, pieces: Sequence[Piece]) -> list[Group]:
+    def standing(self, pieces: Sequence[SourcePackages]) -> list[LayerGroup]:
         """The former grouping; what is new goes to where it costs least."""
-        by_layer: dict[str, Group] = {}
+        by_layer: dict[str, LayerGroup] = {}
         for piece, one in zip(pieces, self._pieces, strict=True):
             if piece.layer is not None:
-                by_layer[piece.layer] = by_layer.get(piece.layer, Group()) | one
+                by_layer[piece.layer] = by_layer.get(piece.layer, LayerGroup()) | one
         groups = [by_layer[layer] for layer in sorted(by_layer)]
         while len(groups) > self._at_most:
             groups = self._joined(groups)
@@ -189,21 +191,21 @@ class _Search:
                 self._put(one, groups)
         return groups
 
-    def consecutive(self) -> list[Group]:
+    def consecutive(self) -> list[LayerGroup]:
         """Return the best grouping of pieces that are consecutive in order of rate per byte.
 
         What seldom changes and is large stands at one end, what is small and often changes, which costs little, at the
         other; the groups part this row.
         """
         row = sorted(self._pieces, key=lambda one: (one.rate / (one.size + 1), one.members))
-        spans: list[list[tuple[float, Group]]] = []
+        spans: list[list[tuple[float, LayerGroup]]] = []
         for start in range(len(row)):
-            one = Group()
+            one = LayerGroup()
             spans.append([])
             for piece in row[start:]:
                 one = one | piece
                 spans[start].append((self.cost(one), one))
-        best: list[tuple[float, list[Group]]] = [(0.0, []), *((math.inf, list[Group]()) for _ in row)]
+        best: list[tuple[float, list[LayerGroup]]] = [(0.0, []), *((math.inf, list[LayerGroup]()) for _ in row)]
         for _ in range(min(self._at_most, len(row))):
             following = list(best)
             for start, (cost, groups) in enumerate(best[:-1]):
@@ -214,7 +216,7 @@ class _Search:
             best = following
         return best[-1][1]
 
-    def improved(self, groups: Sequence[Group]) -> list[Group]:
+    def improved(self, groups: Sequence[LayerGroup]) -> list[LayerGroup]:
         """Return a grouping that no single move or join makes better.
 
         A move takes a piece to another group or to one of its own; a join makes two groups one.
@@ -230,7 +232,7 @@ class _Search:
                 break
         return groups
 
-    def _move(self, piece: Group, groups: list[Group]) -> None:
+    def _move(self, piece: LayerGroup, groups: list[LayerGroup]) -> None:
         home = next(place for place, one in enumerate(groups) if one.members & piece.members)
         before = groups[home]
         groups[home] = self._without(before, piece)
@@ -238,7 +240,9 @@ class _Search:
         if not groups[home].members:
             del groups[home]
 
-    def _put(self, piece: Group, groups: list[Group], home: int | None = None, stay: float = math.inf) -> None:
+    def _put(
+        self, piece: LayerGroup, groups: list[LayerGroup], home: int | None = None, stay: float = math.inf
+    ) -> None:
         """Put a piece where it costs least; where that is not less than `stay`, into `home`."""
         best, place = stay, home
         for number, one in enumerate(groups):
@@ -251,20 +255,20 @@ class _Search:
         else:
             groups[place] = groups[place] | piece
 
-    def _without(self, one: Group, piece: Group) -> Group:
-        left = Group()
+    def _without(self, one: LayerGroup, piece: LayerGroup) -> LayerGroup:
+        left = LayerGroup()
         for number in _numbers(one.members ^ piece.members):
             left = left | self._pieces[number]
         return left
 
-    def _joined(self, groups: Sequence[Group]) -> list[Group]:
+    def _joined(self, groups: Sequence[LayerGroup]) -> list[LayerGroup]:
         """The two groups joined of which that costs least."""
         pairs = [(x, y) for place, x in enumerate(groups) for y in groups[:place]]
         x, y = min(pairs, key=lambda pair: self.cost(pair[0] | pair[1]) - self.cost(pair[0]) - self.cost(pair[1]))
         return [*(one for one in groups if one not in (x, y)), x | y]
 
 
-def _still_there(pieces: Sequence[Piece], former: Mapping[str, frozenset[str]]) -> Iterator[int]:
+def _still_there(pieces: Sequence[SourcePackages], former: Mapping[str, frozenset[str]]) -> Iterator[int]:
     """Yield the former layers that are unchanged, so that nobody downloads them again.
 
     Each is given by its members: all that was in it is as it was.

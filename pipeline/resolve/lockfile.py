@@ -17,7 +17,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.beneath import Escape, Folder, NotRegular, TooLarge, escape_error
+from pipeline.beneath import (
+    Folder,
+    NotRegular,
+    PathEscape,
+    TooLarge,
+    escape_error,
+)
 from pipeline.digest import Digest
 from pipeline.errors import RecipeError, ResolutionError, VerificationError
 from pipeline.model.lock import Lock, LockedParent, LockSection
@@ -193,7 +199,7 @@ def read_lock(path: Path) -> Lock | None:
         data = Folder(path.parent).read(path.name, LOCK_LIMIT)
     except FileNotFoundError:
         return None
-    except Escape as error:
+    except PathEscape as error:
         raise escape_error(error, str(path)) from None
     except TooLarge:
         raise _malformed(f"it has more than {LOCK_LIMIT} bytes", path.name) from None

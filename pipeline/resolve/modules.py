@@ -13,13 +13,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.documents import parse
 from pipeline.errors import Problem, RecipeError, ResolutionError
 from pipeline.model.recipe import Recipe
 from pipeline.progress import QUIET, Progress
 from pipeline.repos import OpenRepository, metadata_file
-from pipeline.resolve.universe import Universe
+from pipeline.resolve.pool import PackagePool
 from pipeline.store import Store
+from pipeline.yaml_documents import parse_yaml
 
 MODULES_LIMIT = 256 << 20
 """Bytes of modules.yaml: EL8's AppStream has about 30 MiB."""
@@ -48,7 +48,7 @@ class _Stream:
 
 
 def apply_modules(
-    universe: Universe,
+    package_pool: PackagePool,
     recipe: Recipe,
     repositories: Sequence[OpenRepository],
     *,
@@ -57,7 +57,7 @@ def apply_modules(
 ) -> tuple[str, ...]:
     """Disable the packages that modules forbid, and return sentences for people.
 
-    They are taken out of the universe. Raises ResolutionError `module-refused`.
+    They are taken out of the pool. Raises ResolutionError `module-refused`.
     """
     streams, defaults = _read(repositories, store, progress)
     if not streams and not recipe.modules:
@@ -67,13 +67,13 @@ def apply_modules(
     modular = {nevra for one in streams for nevra in one.packages}
     names_on = {_name(nevra) for nevra in on}
     out = []
-    for solvable in universe.solvables():
-        nevra = universe.nevra(solvable.id)
+    for solvable in package_pool.solvables():
+        nevra = package_pool.nevra(solvable.id)
         full = f"{nevra.name}-{nevra.epoch}:{nevra.version}-{nevra.release}.{nevra.arch}"
         off = full in modular and full not in on
         if off or (full not in modular and nevra.name in names_on):
             out.append(int(solvable.id))
-    universe.disable(out)
+    package_pool.disable(out)
     return ()
 
 
@@ -118,7 +118,7 @@ def _documents(text: str, name: str) -> Iterator[Mapping[str, object]]:
         if not part.strip():
             continue
         try:
-            value = parse(part, name).value
+            value = parse_yaml(part, name).value
         except RecipeError as error:
             raise _refused(f"{name} cannot be read: {error.problems[0].message}", name) from error
         if isinstance(value, dict):

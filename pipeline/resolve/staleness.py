@@ -10,20 +10,20 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, StrEnum
 from pathlib import Path
 
-from pipeline.beneath import Escape, Given, escape_error
+from pipeline.beneath import GivenFolder, PathEscape, escape_error
 from pipeline.digest import Digest, canonical_json
-from pipeline.documents import SIZE_LIMIT
 from pipeline.errors import RecipeError, ResolutionError
-from pipeline.model.lock import LockedParent, LockSection, Mode
+from pipeline.model.lock import LockedParent, LockMode, LockSection
 from pipeline.model.package import Nevra
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.recipe import Recipe
 from pipeline.packages import compare_evr
-from pipeline.repos import Key
-from pipeline.resolve.versions import versions
+from pipeline.repos import RepositoryKey
+from pipeline.resolve.library_versions import library_versions
+from pipeline.yaml_documents import YAML_SIZE_LIMIT
 
 
-class State(StrEnum):
+class LockState(StrEnum):
     """The state of a lock in relation to its recipe."""
 
     ABSENT = "absent"
@@ -31,7 +31,7 @@ class State(StrEnum):
     STALE = "stale"
 
 
-class Action(Enum):
+class LockAction(Enum):
     """The action to take on a lock."""
 
     USE = "use"
@@ -50,8 +50,8 @@ _NAMES = {
 }
 
 
-def inputs(
-    recipe: Recipe, platform: Platform, arch: str, keys: Sequence[Key], *, parent: Digest | None = None
+def resolution_inputs(
+    recipe: Recipe, platform: Platform, arch: str, keys: Sequence[RepositoryKey], *, parent: Digest | None = None
 ) -> tuple[tuple[str, Digest], ...]:
     """Return the digests of all that a resolution depends on, as (name, digest), sorted.
 
@@ -110,8 +110,8 @@ def _included(recipe: Recipe) -> list[list[str]]:
         if path.resolve() == own:
             continue
         try:
-            content = Digest.of(Given(recipe.path.parent).read(path, SIZE_LIMIT))
-        except Escape as error:
+            content = Digest.of(GivenFolder(recipe.path.parent).read(path, YAML_SIZE_LIMIT))
+        except PathEscape as error:
             raise escape_error(error, str(path)) from None
         except OSError as error:
             raise RecipeError("recipe-unreadable", f"{path} cannot be read: {error}", place=str(path)) from error
@@ -119,7 +119,7 @@ def _included(recipe: Recipe) -> list[list[str]]:
     return sorted(found)
 
 
-def _definition(repository: Repository) -> list[object]:
+def _definition(repository: PackageRepository) -> list[object]:
     return [
         repository.id,
         repository.baseurls,
@@ -133,7 +133,7 @@ def _definition(repository: Repository) -> list[object]:
     ]
 
 
-def stale(section: LockSection, now: Sequence[tuple[str, Digest]]) -> tuple[str, ...]:
+def stale_reasons(section: LockSection, now: Sequence[tuple[str, Digest]]) -> tuple[str, ...]:
     """Return the reasons why the section does not fit any more, as sentences.
 
     Empty when it fits.
@@ -157,7 +157,7 @@ def other_versions(section: LockSection) -> tuple[str, ...]:
     They have another version now than when the section was written. They do not make it stale, but the same bytes are
     promised only for the same versions.
     """
-    now = dict(versions())
+    now = dict(library_versions())
     return tuple(
         f"{name} was {version} when the lock was written, and is {now.get(name, 'not installed')} now"
         for name, version in section.versions
@@ -165,28 +165,28 @@ def other_versions(section: LockSection) -> tuple[str, ...]:
     )
 
 
-def decide(section: LockSection | None, why: Sequence[str], mode: Mode, path: Path) -> Action:
+def decide_action(section: LockSection | None, why: Sequence[str], mode: LockMode, path: Path) -> LockAction:
     """Decide if the lock at `path` is used or resolved again.
 
     `section` is what it says (None: nothing), `why` what `stale` says. Raises ResolutionError `lock-missing` or
     `lock-stale` where `--locked` forbids what would be needed.
     """
-    state = State.ABSENT if section is None else State.STALE if why else State.FRESH
+    state = LockState.ABSENT if section is None else LockState.STALE if why else LockState.FRESH
     match mode, state:
-        case Mode.UPGRADE, _:
-            return Action.RESOLVE
-        case _, State.FRESH:
-            return Action.USE
-        case Mode.DEFAULT, _:
-            return Action.RESOLVE
-        case Mode.LOCKED, State.ABSENT:
+        case LockMode.UPGRADE, _:
+            return LockAction.RESOLVE
+        case _, LockState.FRESH:
+            return LockAction.USE
+        case LockMode.DEFAULT, _:
+            return LockAction.RESOLVE
+        case LockMode.LOCKED, LockState.ABSENT:
             raise ResolutionError(
                 "lock-missing",
                 f"{path.name} has no section for this platform and architecture, and --locked was given",
                 place=str(path),
                 hint="run `relbuild lock` and commit the result",
             )
-        case Mode.LOCKED, State.STALE:
+        case LockMode.LOCKED, LockState.STALE:
             raise ResolutionError(
                 "lock-stale",
                 f"{path.name} is stale: {'; '.join(why)}",
@@ -196,7 +196,7 @@ def decide(section: LockSection | None, why: Sequence[str], mode: Mode, path: Pa
     raise AssertionError(f"{mode} and {state} are all there are")
 
 
-def compare(old: LockSection | None, new: LockSection) -> tuple[str, ...]:
+def compare_sections(old: LockSection | None, new: LockSection) -> tuple[str, ...]:
     """Return the differences between two sections as text for people, a line for each package."""
     before = _by_name(old)
     after = _by_name(new)

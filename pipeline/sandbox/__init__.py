@@ -1,45 +1,50 @@
 """Containers: image layers mounted as a root file system, with programs isolated in it.
 
-An image's layers are made into a root file system, and programs run in it behind a wall.
+An image's layers are made into a root file system, and programs run in it, isolated.
 
-The wall is a user namespace whose ids nobody else has, no capabilities (or, for building, a few over the
+The isolation is a user namespace whose ids nobody else has, no capabilities (or, for building, a few over the
 container's own ids), an allow-list of system calls, a network of its own, and control groups. `build_session`
 is the place for scriptlets, `launch` for an image that is tested or run. Everything that touches the runtime,
 mounts, namespaces or control groups is in here.
 """
 
-from pipeline.sandbox.environment import Finding, check_environment
-from pipeline.sandbox.forwarding import publish_port
+from pipeline.sandbox.build_container import (
+    BuildLimits,
+    BuildSession,
+    CommandResult,
+    build_session,
+)
+from pipeline.sandbox.exit_reason import explain_exit
+from pipeline.sandbox.host_check import HostFinding, check_host
 from pipeline.sandbox.instance import Instance
-from pipeline.sandbox.launching import launch
-from pipeline.sandbox.network import Network, open_network
+from pipeline.sandbox.instance_launch import launch
+from pipeline.sandbox.instance_network import InstanceNetwork, open_network
+from pipeline.sandbox.mounts import BindMount
+from pipeline.sandbox.port_forwarding import publish_port
 from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.runtime import Runtime, find_runtime
-from pipeline.sandbox.session import BuildLimits, BuildSession, Outcome, build_session
-from pipeline.sandbox.stage import Binding
-from pipeline.sandbox.station import Station, open_station
-from pipeline.sandbox.verdict import what_happened
-from pipeline.sandbox.volumes import Volumes, kept_volumes
+from pipeline.sandbox.sandbox_registry import SandboxRegistry, open_sandbox_registry
+from pipeline.sandbox.volumes import Volumes, open_volumes
 
 __all__ = [
-    "Binding",
+    "BindMount",
     "BuildLimits",
     "BuildSession",
-    "Finding",
+    "CommandResult",
+    "HostFinding",
     "Instance",
-    "Network",
-    "Outcome",
+    "InstanceNetwork",
     "RootFs",
     "Runtime",
-    "Station",
+    "SandboxRegistry",
     "Volumes",
     "build_session",
-    "check_environment",
+    "check_host",
+    "explain_exit",
     "find_runtime",
-    "kept_volumes",
     "launch",
     "open_network",
-    "open_station",
+    "open_sandbox_registry",
+    "open_volumes",
     "publish_port",
-    "what_happened",
 ]

@@ -19,11 +19,11 @@ from pathlib import Path
 from pipeline.errors import EnvironmentLacking
 from pipeline.model.limits import LIMITS
 from pipeline.model.usage import Usage
-from pipeline.sandbox.rootless import LEAF, nested, own_group
-from pipeline.sandbox.untracked import command_processes, container_processes
-from pipeline.sandbox.usage import transferred
+from pipeline.sandbox.io_counters import parse_io_bytes
+from pipeline.sandbox.pidns_tracking import command_pids, container_pids
+from pipeline.sandbox.rootless import LEAF_CGROUP, in_user_namespace, own_group
 
-PARENT = "relbuild"
+PARENT_CGROUP = "relbuild"
 """Folder of our groups in every hierarchy. It stays; it is empty when nothing runs."""
 
 _V1 = ("cpu", "cpuacct", "memory", "pids", "freezer", "devices", "cpuset", "blkio", "hugetlb", "net_cls")
@@ -69,18 +69,18 @@ class Hierarchies:
         return self.unified or self.controllers.get(controller)
 
 
-def usable() -> Hierarchies:
+def usable_hierarchies() -> Hierarchies:
     """Return the hierarchies in which this user may make groups, or empty ones.
 
     In a user namespace it may where `/relbuild` in each was handed over to it, and on v2 below its own group if that
     was (systemd's `Delegate=`) and `rootless.enter` could leave it for a leaf. Raises EnvironmentLacking
     `no-cgroups`.
     """
-    found = locate()
-    if not nested() or all(_writable(root) for root in found.roots()):
+    found = mounted_hierarchies()
+    if not in_user_namespace() or all(_writable(root) for root in found.roots()):
         return found
     own = own_group()
-    if found.unified is not None and own.name == LEAF:
+    if found.unified is not None and own.name == LEAF_CGROUP:
         ours = found.unified / own.parent.relative_to("/")
         if os.access(ours, os.W_OK):
             return Hierarchies({}, ours, prefix=str(own.parent).rstrip("/"))
@@ -88,10 +88,10 @@ def usable() -> Hierarchies:
 
 
 def _writable(root: Path) -> bool:
-    return os.access(root / PARENT if (root / PARENT).exists() else root, os.W_OK)
+    return os.access(root / PARENT_CGROUP if (root / PARENT_CGROUP).exists() else root, os.W_OK)
 
 
-def locate(mountinfo: str | None = None) -> Hierarchies:
+def mounted_hierarchies(mountinfo: str | None = None) -> Hierarchies:
     """The hierarchies that are mounted (proc_pid_mountinfo(5)).
 
     Raises EnvironmentLacking `no-cgroups`.
@@ -120,7 +120,7 @@ def locate(mountinfo: str | None = None) -> Hierarchies:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class Cgroup:
     """One container's control group."""
 
     hierarchies: Hierarchies
@@ -131,12 +131,12 @@ class Group:
     @property
     def path(self) -> str:
         """As the runtime wants it in `linux.cgroupsPath`; empty where there are none."""
-        return f"{self.hierarchies.prefix}/{PARENT}/{self.name}" if self.hierarchies.version else ""
+        return f"{self.hierarchies.prefix}/{PARENT_CGROUP}/{self.name}" if self.hierarchies.version else ""
 
     def folder(self, controller: str) -> Path | None:
         """The group's folder in one controller's hierarchy."""
         root = self.hierarchies.root_of(controller)
-        return None if root is None else root / PARENT / self.name
+        return None if root is None else root / PARENT_CGROUP / self.name
 
     def read(self, controller: str, file: str) -> str | None:
         """A file's text, or None if there is none."""
@@ -192,9 +192,9 @@ class Group:
         # v2's root group has no limits; a kernel that counts swap shows it in every other group that has the
         # controller, so there has to be one (found in ci/vm: where there was none yet, swap stayed unlimited).
         with contextlib.suppress(OSError):
-            (root / PARENT).mkdir(exist_ok=True)
+            (root / PARENT_CGROUP).mkdir(exist_ok=True)
             (root / "cgroup.subtree_control").write_text("+memory")
-        return (root / PARENT / "memory.swap.max").exists()
+        return (root / PARENT_CGROUP / "memory.swap.max").exists()
 
     # --- usage ---------------------------------------------------------------------------------
 
@@ -214,7 +214,7 @@ class Group:
                 self.number("pids", "pids.peak"),
                 oom_kills,
                 pids_refused,
-                *transferred(self.read("io", "io.stat")),
+                *parse_io_bytes(self.read("io", "io.stat")),
                 counted=others,
             )
         nanoseconds = self.number("cpuacct", "cpuacct.usage")
@@ -226,7 +226,7 @@ class Group:
             self.number("pids", "pids.peak"),
             oom_kills,
             pids_refused,
-            *transferred(self.read("blkio", "blkio.throttle.io_service_bytes_recursive")),
+            *parse_io_bytes(self.read("blkio", "blkio.throttle.io_service_bytes_recursive")),
             counted=others,
         )
 
@@ -239,9 +239,9 @@ class Group:
                 return set()
             _, _, part = self.name.partition("/")
             if part.startswith("exec"):
-                return command_processes(self.files / f"{part}.pid")
-            return container_processes(self.files)
-        return {pid for root in self.hierarchies.roots() for pid in _pids(root / PARENT / self.name)}
+                return command_pids(self.files / f"{part}.pid")
+            return container_pids(self.files)
+        return {pid for root in self.hierarchies.roots() for pid in _pids(root / PARENT_CGROUP / self.name)}
 
     def kill(self) -> None:
         """Kill every process in the group and below, and wait until they are gone.
@@ -270,11 +270,11 @@ class Group:
         """Kill what is left and remove the group everywhere."""
         self.kill()
         for root in self.hierarchies.roots():
-            _remove(root / PARENT / self.name)
+            _remove(root / PARENT_CGROUP / self.name)
 
-    def below(self, name: str) -> Group:
+    def below(self, name: str) -> Cgroup:
         """A group inside this one."""
-        return Group(self.hierarchies, f"{self.name}/{name}", self.files)
+        return Cgroup(self.hierarchies, f"{self.name}/{name}", self.files)
 
     @property
     def tracker(self) -> tuple[str, Path] | None:
@@ -285,22 +285,22 @@ class Group:
         if not self.hierarchies.version:
             return None
         if self.hierarchies.unified is not None:
-            return "", self.hierarchies.unified / PARENT / self.name
+            return "", self.hierarchies.unified / PARENT_CGROUP / self.name
         root = self.hierarchies.controllers.get("freezer")
         if root is None:
             raise EnvironmentLacking(
                 "no-freezer", "the freezer control group is not mounted", hint="mount it, or use cgroup v2"
             )
-        return "freezer", root / PARENT / self.name
+        return "freezer", root / PARENT_CGROUP / self.name
 
 
-def groups_named(hierarchies: Hierarchies, prefix: str) -> tuple[str, ...]:
+def list_cgroups(hierarchies: Hierarchies, prefix: str) -> tuple[str, ...]:
     """Names of our groups that begin with `prefix`, in any hierarchy."""
     names = {
         path.name
         for root in hierarchies.roots()
-        if (root / PARENT).is_dir()
-        for path in (root / PARENT).iterdir()
+        if (root / PARENT_CGROUP).is_dir()
+        for path in (root / PARENT_CGROUP).iterdir()
         if path.is_dir() and path.name.startswith(prefix)
     }
     return tuple(sorted(names))

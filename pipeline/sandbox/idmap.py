@@ -21,18 +21,18 @@ FIRST_BASE = 0x7000_0000
 its subordinate ids (from 100000) hand out, below what does not fit a signed integer
 (systemd, docs/UIDS-GIDS.md)."""
 
-SLOTS = 4000
+ID_RANGES = 4000
 """Ranges that there are: up to 0x7FA00000, below systemd's range for foreign images at 0x7FFE0000."""
 
 
-def base_of(slot: int) -> int:
+def first_id_of(slot: int) -> int:
     """The first id of range number `slot`."""
-    if not 0 <= slot < SLOTS:
+    if not 0 <= slot < ID_RANGES:
         raise ValueError(f"no ID range {slot}")
     return FIRST_BASE + slot * IDS
 
 
-def mapping(base: int, ours: str | None = None) -> tuple[tuple[int, int, int], ...]:
+def id_map(base: int, ours: str | None = None) -> tuple[tuple[int, int, int], ...]:
     """Return a container's id map: number inside, number on the machine, count.
 
     A user namespace that lies in another must be mapped piece by piece as that one is (user_namespaces(7)). `ours`:
@@ -95,7 +95,7 @@ def _namespaces(base: int, *kinds: str) -> Iterator[tuple[int, ...]]:
                 hint="check the sysctls kernel.unprivileged_userns_clone and user.max_user_namespaces",
             )
         for kind in ("uid_map", "gid_map"):
-            lines = [f"{inside} {outside} {count}\n" for inside, outside, count in mapping(base)]
+            lines = [f"{inside} {outside} {count}\n" for inside, outside, count in id_map(base)]
             Path(f"/proc/{child.pid}/{kind}").write_text("".join(lines))
         handles = [os.open(f"/proc/{child.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
     try:

@@ -19,26 +19,31 @@ from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import SmokeError
-from pipeline.model.limit import LimitReading, Wire
+from pipeline.model.limit import LimitReading, LinkRates
 from pipeline.model.limits import Limits
 from pipeline.model.limits.bandwidth import LIMIT as BANDWIDTH
 from pipeline.model.limits.io_bandwidth import LIMIT as IO_BANDWIDTH
 from pipeline.model.usage import Usage
-from pipeline.sandbox.bundle import ProcessPlan, process_spec
-from pipeline.sandbox.ending import end
-from pipeline.sandbox.keeper import Keeper
-from pipeline.sandbox.limits import Measured, read_limits
-from pipeline.sandbox.network import Link, socket_within
-from pipeline.sandbox.output import Capture, Running, ends, wait
+from pipeline.sandbox.build_container import CommandResult
+from pipeline.sandbox.container_user import ACCOUNTS_LIMIT, Identity, resolve_user
+from pipeline.sandbox.instance_network import Link, socket_in_network
+from pipeline.sandbox.io_limits import lift_io_limits, limit_io, read_io_limits
+from pipeline.sandbox.kill import kill_and_wait
+from pipeline.sandbox.limit_readings import ObservedInstance, read_limits
+from pipeline.sandbox.mount_namespace import MountNamespace
+from pipeline.sandbox.mounts import WritableFileSystems
+from pipeline.sandbox.output import (
+    Capture,
+    RunningCommand,
+    wait_for_exit,
+    wait_for_pid,
+)
 from pipeline.sandbox.rootfs import RootFs
 from pipeline.sandbox.runtime import last_message
-from pipeline.sandbox.session import Outcome
-from pipeline.sandbox.stage import Places
-from pipeline.sandbox.station import Berth, Station
-from pipeline.sandbox.throttling import flow, hold, let_go
-from pipeline.sandbox.users import ACCOUNTS_LIMIT, Identity, resolve_user
+from pipeline.sandbox.runtime_bundle import ProcessPlan, process_spec
+from pipeline.sandbox.sandbox_registry import SandboxRegistry, SandboxSlot
 
-ANSWER_LIMIT = 1 << 20
+_OUTPUT_LIMIT = 1 << 20
 """Bytes kept of a probe's stdout and of its stderr."""
 
 
@@ -51,22 +56,22 @@ class Instance:
     """A running container of an image, made by `pipeline.sandbox.launch`.
 
     `plan` is its own process, as whom commands run too unless told otherwise. `pid` is its first process on the
-    machine, -1 if it ended at once. `link` is its network link; None: there is none, for the reason `linkless`.
+    machine, -1 if it ended at once. `link` is its network link; None: there is none, for the reason `no_link_reason`.
     """
 
     name: str
-    station: Station
-    berth: Berth
+    sandboxes: SandboxRegistry
+    slot: SandboxSlot
     files: RootFs
     plan: ProcessPlan
     limits: Limits
-    places: Places
+    file_systems: WritableFileSystems
     link: Link | None
     pid: int
     _: KW_ONLY
-    linkless: str = ""
-    _keeper: Keeper
-    _running: Running
+    no_link_reason: str = ""
+    _mntns: MountNamespace
+    _running: RunningCommand
     _output: Capture
     _pidfd: int
     _network: int
@@ -92,7 +97,7 @@ class Instance:
 
         Once it has ended, all that it printed is in `log`.
         """
-        wait(self._running, timeout)
+        wait_for_exit(self._running, timeout)
         code = self.exit_code
         if code is not None:
             self._output.catch_up(_LAST_WORDS)
@@ -117,7 +122,7 @@ class Instance:
         user: str = "",
         environment: Mapping[str, str] | None = None,
         timeout: float = 30.0,
-    ) -> Outcome:
+    ) -> CommandResult:
         """Run a command in the instance and wait for its end.
 
         It runs as the instance's own user or as `user` (`name`, `uid[:gid]`). All that it started is killed when it
@@ -131,33 +136,33 @@ class Instance:
             plan = replace(plan, environment=merge_environment(plan.environment, environment))
         with self._lock:
             number = f"exec{next(self._numbers)}"
-        folder = self.berth.folder
+        folder = self.slot.folder
         spec, log, pid = (folder / f"{number}.{kind}" for kind in ("json", "log", "pid"))
         spec.write_text(json.dumps(process_spec(plan)))
         # A group of its own that only tracks: what it contains is exactly what this command has started.
-        tracker = self.berth.group.tracker
-        group = self.berth.group.below(number)
+        tracker = self.slot.group.tracker
+        group = self.slot.group.below(number)
         begun = time.monotonic()
-        command: list[str | Path] = [*self.station.runtime.command, "--root", folder / "runtime"]
+        command: list[str | Path] = [*self.sandboxes.runtime.command, "--root", folder / "runtime"]
         command += ["--log", log, "--log-format", "json", "exec"]
         if tracker is not None:
             controller, container = tracker
             try:
                 (container / number).mkdir()
             except FileNotFoundError:
-                return Outcome(tuple(argv), 127, b"", b"the instance has ended", 0.0)
+                return CommandResult(tuple(argv), 127, b"", b"the instance has ended", 0.0)
             command += ["--cgroup", f"{controller}:{number}" if controller else number]
-        command += ["--process", spec, "--pid-file", pid, self.berth.name]
-        uid, gid = self.berth.base + plan.uid, self.berth.base + plan.gid
+        command += ["--process", spec, "--pid-file", pid, self.slot.name]
+        uid, gid = self.slot.base + plan.uid, self.slot.base + plan.gid
         with (
             tempfile.TemporaryFile() as fed,
-            Capture(ANSWER_LIMIT, uid=uid, gid=gid) as out,
-            Capture(ANSWER_LIMIT, uid=uid, gid=gid) as err,
+            Capture(_OUTPUT_LIMIT, uid=uid, gid=gid) as out,
+            Capture(_OUTPUT_LIMIT, uid=uid, gid=gid) as err,
         ):
             fed.write(stdin)
             fed.seek(0)
-            # In the keeper's namespace: the runtime goes to the container's root first.
-            running = self._keeper.do(process.start, command, stdin=fed, stdout=out.write_end, stderr=err.write_end)
+            # In the private mount namespace: the runtime goes to the container's root first.
+            running = self._mntns.call(process.start, command, stdin=fed, stdout=out.write_end, stderr=err.write_end)
             out.started()
             err.started()
             try:
@@ -165,14 +170,14 @@ class Instance:
             finally:
                 # The runtime waits for whatever holds the pipes, and then gives the command's status.
                 with self._flowing():
-                    end(running, group)
+                    kill_and_wait(running, group)
                     group.remove()
         status, stderr = running.returncode, err.kept
         if not pid.exists() and not timed_out:
             status, stderr = 127, last_message(log).encode() or stderr
         for file in (spec, log, pid):
             file.unlink(missing_ok=True)
-        return Outcome(
+        return CommandResult(
             tuple(argv),
             status,
             out.kept,
@@ -190,12 +195,12 @@ class Instance:
         """
         limit = self.limits[IO_BANDWIDTH]
         if limit is not None:
-            let_go(self.berth.group, self.berth.folder)
+            lift_io_limits(self.slot.group, self.slot.folder)
         try:
             yield
         finally:
             if limit is not None and self.alive:
-                hold(self.berth.group, self.berth.folder, self.places.devices(), limit)
+                limit_io(self.slot.group, self.slot.folder, self.file_systems.devices(), limit)
 
     @property
     def address(self) -> str | None:
@@ -230,7 +235,7 @@ class Instance:
 
         Raises SmokeError `user-unknown`, `group-unknown`.
         """
-        return identity_in(self.files, user)
+        return resolve_identity(self.files, user)
 
     # --- end -----------------------------------------------------------------------------------
 
@@ -249,8 +254,8 @@ class Instance:
     def kill(self) -> int:
         """End it at once, with everything in it; the exit code (137 if it was running)."""
         self._last_usage = self.usage()
-        let_go(self.berth.group, self.berth.folder)
-        end(self._running, self.berth.group)
+        lift_io_limits(self.slot.group, self.slot.folder)
+        kill_and_wait(self._running, self.slot.group)
         self._output.finish()
         return self._running.returncode
 
@@ -267,19 +272,19 @@ class Instance:
         """The limits that were asked for, as the kernel has them."""
         return read_limits(self.limits, self.measured())
 
-    def measured(self) -> Measured:
+    def measured(self) -> ObservedInstance:
         """Return the present state that limits are checked against."""
-        wire = Wire(why=self.linkless) if self.linkless else Wire()
+        link_rates = LinkRates(why=self.no_link_reason) if self.no_link_reason else LinkRates()
         if self.link is not None and self.limits[BANDWIDTH] is not None:
-            wire = Wire(*self.link.rates(), why=self.link.unlimited)
-        return Measured(
-            self.berth.group,
+            link_rates = LinkRates(*self.link.rates(), why=self.link.unlimited)
+        return ObservedInstance(
+            self.slot.group,
             self.pid,
-            self.places.space("/tmp"),  # noqa: S108 - in the container
-            wire,
-            [self.places.space(path) for path in self.places.volumes],
-            self.station.state,
-            flow(self.berth.group, self.places.devices()),
+            self.file_systems.space("/tmp"),  # noqa: S108 - in the container
+            link_rates,
+            [self.file_systems.space(path) for path in self.file_systems.volumes],
+            self.sandboxes.state,
+            read_io_limits(self.slot.group, self.file_systems.devices()),
         )
 
     def usage(self) -> Usage:
@@ -289,7 +294,7 @@ class Instance:
         """
         if self._settled:
             return self._last_usage
-        usage = self.berth.group.usage()
+        usage = self.slot.group.usage()
         if usage.cpu_time is None and usage.peak_memory is None:
             usage = self._last_usage
         into, out = (self.link.traffic() if self.link is not None else None) or (None, None)
@@ -297,13 +302,13 @@ class Instance:
             usage,
             network_in=into,
             network_out=out,
-            full=self.places.full(),
+            full=self.file_systems.full(),
             output_dropped=self._output.dropped,
         )
         return self._last_usage
 
 
-def identity_in(files: RootFs, user: str) -> Identity:
+def resolve_identity(files: RootFs, user: str) -> Identity:
     """`resolve_user` with the accounts of the image."""
     passwd, group = (
         (files.read(path, limit=ACCOUNTS_LIMIT) or b"").decode(errors="replace")
@@ -343,7 +348,7 @@ def signal_number(text: str) -> int:
 
 
 def _dial(namespace: int, address: str, port: int, timeout: float) -> socket.socket:
-    connection = socket_within(namespace, socket.AF_INET6 if ":" in address else socket.AF_INET)
+    connection = socket_in_network(namespace, socket.AF_INET6 if ":" in address else socket.AF_INET)
     connection.settimeout(timeout)
     try:
         connection.connect((address, port))
@@ -353,19 +358,19 @@ def _dial(namespace: int, address: str, port: int, timeout: float) -> socket.soc
     return connection
 
 
-def _command_ended(running: Running, pid_file: Path, deadline: float) -> bool:
+def _command_ended(running: RunningCommand, pid_file: Path, deadline: float) -> bool:
     """Wait for a command, or the runtime that started it, to end; return False at the deadline."""
     pause = 0.005
     while (left := deadline - time.monotonic()) > 0:
         with contextlib.suppress(FileNotFoundError, ValueError):
-            return ends(int(pid_file.read_text()), left)
-        if wait(running, min(pause, left)):
+            return wait_for_pid(int(pid_file.read_text()), left)
+        if wait_for_exit(running, min(pause, left)):
             return True
         pause = min(pause * 1.5, 0.01)
     return False
 
 
-def started(running: Running, pid_file: Path, ended: Callable[[], str], *, within: float) -> int:
+def wait_until_started(running: RunningCommand, pid_file: Path, ended: Callable[[], str], *, within: float) -> int:
     """Wait until the runtime has started the container; its first process on the machine.
 
     Raises SmokeError `not-started` with what `ended()` says.
@@ -375,7 +380,7 @@ def started(running: Running, pid_file: Path, ended: Callable[[], str], *, withi
     while time.monotonic() < deadline:
         with contextlib.suppress(FileNotFoundError, ValueError):
             return int(pid_file.read_text())
-        if wait(running, pause):
+        if wait_for_exit(running, pause):
             with contextlib.suppress(FileNotFoundError, ValueError):
                 return int(pid_file.read_text())
             break

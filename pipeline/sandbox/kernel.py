@@ -141,7 +141,7 @@ def idmapped_clone(source: Path | str, userns: int | None, *, read_only: bool) -
     return tree
 
 
-def attach(tree: int, target: Path | str) -> None:
+def move_mount(tree: int, target: Path | str) -> None:
     """Mount a detached mount at `target` (move_mount(2)) and close its descriptor."""
     try:
         _call(

@@ -28,7 +28,7 @@ _READS = 200
 
 _PAUSE = 1 / _READS
 
-FOLLOWED = 1 << 20
+FOLLOW_RATE = 1 << 20
 """Bytes a second that followers are told, after as many at once: more than anybody reads."""
 
 _LINE, _ODD = 64, 8
@@ -37,7 +37,7 @@ _LINE, _ODD = 64, 8
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 
 
-class Running(Protocol):
+class RunningCommand(Protocol):
     """A command that `pipeline.process.start` has started."""
 
     @property
@@ -54,7 +54,7 @@ class Capture:
     The first `limit` bytes are kept; the rest is counted and dropped, so that a flood fills nothing. `uid` and `gid`
     are whom the pipe belongs to on the machine: a program in the container may open /dev/stdout anew, which the
     kernel checks against the pipe's owner. `follow` gets every piece as it comes, also beyond the limit, in the reading
-    thread, but not more than FOLLOWED bytes a second; then it is told how much it missed. If it raises, it gets no
+    thread, but not more than FOLLOW_RATE bytes a second; then it is told how much it missed. If it raises, it gets no
     more.
     """
 
@@ -65,7 +65,7 @@ class Capture:
         self._lock = threading.Lock()
         self._dropped = 0
         self._missed = 0
-        self._allowed = _Bucket(FOLLOWED, FOLLOWED)
+        self._allowed = _Bucket(FOLLOW_RATE, FOLLOW_RATE)
         self._read, self.write_end = os.pipe()
         os.fchown(self._read, uid, gid)
         os.fchown(self.write_end, uid, gid)
@@ -160,7 +160,7 @@ class Capture:
     def _tell_missed(self) -> None:
         if self._missed and self._told is not None:
             missed, self._missed = self._missed, 0
-            self._tell(f"\n[relbuild: {missed} bytes not shown: output exceeds {FOLLOWED} bytes/s]\n".encode())
+            self._tell(f"\n[relbuild: {missed} bytes not shown: output exceeds {FOLLOW_RATE} bytes/s]\n".encode())
 
     def _tell(self, piece: bytes) -> None:
         if self._told is None:
@@ -197,12 +197,12 @@ class _Bucket:
         return True
 
 
-def wait(process: Running, timeout: float) -> bool:
+def wait_for_exit(process: RunningCommand, timeout: float) -> bool:
     """Wait up to `timeout` seconds for a process to end; did it?"""
-    return process.poll() is not None or (ends(process.pid, timeout) and process.poll() is not None)
+    return process.poll() is not None or (wait_for_pid(process.pid, timeout) and process.poll() is not None)
 
 
-def ends(pid: int, timeout: float) -> bool:
+def wait_for_pid(pid: int, timeout: float) -> bool:
     """Wait up to `timeout` seconds for the process `pid` to end; return False if it has not.
 
     Does not poll, so a short command costs no more than it takes.

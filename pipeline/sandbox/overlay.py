@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.sandbox import kernel
-from pipeline.sandbox.keeper import STAGE, Keeper
-from pipeline.sandbox.rootless import nested
+from pipeline.sandbox.mount_namespace import MOUNT_BASE, MountNamespace
+from pipeline.sandbox.rootless import in_user_namespace
 
-LAYERS = 64
+_LAYERS_MOST = 64
 """Layers in one overlay: their paths have to fit the one page that mount(2) takes options in."""
 
 _OPTIONS = "metacopy=off,index=off,xino=off,volatile"
@@ -28,7 +28,7 @@ _OPTIONS = "metacopy=off,index=off,xino=off,volatile"
 class Overlay:
     """A mounted overlay file system.
 
-    `path` is on the keeper's stage, `handle` an O_PATH descriptor of its root that works in every thread, `upper`
+    `path` is below MOUNT_BASE, `handle` an O_PATH descriptor of its root that works in every thread, `upper`
     where writes land, on the machine.
     """
 
@@ -38,7 +38,7 @@ class Overlay:
 
 
 def mount_overlay(
-    keeper: Keeper,
+    mntns: MountNamespace,
     lowers: Sequence[Path],
     *,
     folder: Path,
@@ -52,19 +52,19 @@ def mount_overlay(
     runtime would make them there. The caller closes `handle`. Raises EnvironmentLacking
     `no-idmapped-mounts` or `no-overlay`, UsageError `too-many-layers`.
     """
-    if len(lowers) > LAYERS:
+    if len(lowers) > _LAYERS_MOST:
         raise UsageError(
             "too-many-layers",
-            f"the image has {len(lowers)} layers, more than {LAYERS}",
+            f"the image has {len(lowers)} layers, more than {_LAYERS_MOST}",
             hint="merge layers in the recipe",
         )
-    skeleton = keeper.folder("skeleton", owner=base)
+    skeleton = mntns.folder("skeleton", owner=base)
     for path in mount_points:
-        keeper.folder(f"skeleton/{path.lstrip('/')}", owner=base)
+        mntns.folder(f"skeleton/{path.lstrip('/')}", owner=base)
     names = [skeleton.name]
     for number, lower in enumerate(lowers):
         try:
-            keeper.bind(lower, f"l{number}", read_only=True, userns=userns)
+            mntns.bind(lower, f"l{number}", read_only=True, userns=userns)
         except OSError as error:
             raise EnvironmentLacking(
                 "no-idmapped-mounts",
@@ -80,10 +80,10 @@ def mount_overlay(
     status = lowers[-1].stat() if lowers else folder.stat()
     upper.chmod(status.st_mode & 0o7777 if lowers else 0o755)
     os.chown(upper, base, base)
-    target = keeper.folder("root")
+    target = mntns.folder("root")
 
     def mount() -> int:
-        # Relative to the stage, because 64 absolute paths would not fit. The upper directory comes through
+        # Relative to MOUNT_BASE, because 64 absolute paths would not fit. The upper directory comes through
         # a descriptor, because its path is not ours to shorten.
         here = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -92,16 +92,16 @@ def mount_overlay(
                 f"upperdir=/proc/self/fd/{here}/upper,workdir=/proc/self/fd/{here}/work,{_OPTIONS},"
                 # In a user namespace overlayfs may only use attributes that users may set; then there are no
                 # redirects, and it must not be told so.
-                + ("userxattr" if nested() else "redirect_dir=off")
+                + ("userxattr" if in_user_namespace() else "redirect_dir=off")
             )
-            os.chdir(STAGE)
+            os.chdir(MOUNT_BASE)
             kernel.mount("overlay", target.name, "overlay", kernel.MS_NODEV, options)
         finally:
             os.close(here)
         return os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     try:
-        handle = keeper.do(mount)
+        handle = mntns.call(mount)
     except OSError as error:
         raise EnvironmentLacking(
             "no-overlay",
@@ -112,24 +112,24 @@ def mount_overlay(
     return Overlay(target, handle, upper)
 
 
-def show_unnamed(keeper: Keeper, source: str, name: str) -> Path:
-    """Mount a directory of the stage read-only under another name, without its path.
+def mount_without_path(mntns: MountNamespace, source: str, name: str) -> Path:
+    """Mount a directory below MOUNT_BASE read-only under another name, without its path.
 
     /proc/self/mountinfo tells a bind mount's path on the machine, an overlay's only in itself. `source` must not change
     any more. Raises OSError.
     """
-    target, nothing = keeper.folder(name), keeper.folder(f"{name}-nothing")
+    target, nothing = mntns.folder(name), mntns.folder(f"{name}-nothing")
 
     def mount() -> None:
-        os.chdir(STAGE)
+        os.chdir(MOUNT_BASE)
         kernel.mount(
             "overlay",
             target.name,
             "overlay",
             kernel.MS_RDONLY | kernel.MS_NODEV | kernel.MS_NOSUID,
             # Without an upper directory overlayfs wants two lower ones.
-            f"lowerdir={source}:{nothing.name}" + (",userxattr" if nested() else ""),
+            f"lowerdir={source}:{nothing.name}" + (",userxattr" if in_user_namespace() else ""),
         )
 
-    keeper.do(mount)
+    mntns.call(mount)
     return target

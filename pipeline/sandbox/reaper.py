@@ -16,7 +16,7 @@ import sys
 
 _CLEAR = (
     "import json, pathlib, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from pipeline.sandbox.station import clear_left; clear_left(pathlib.Path(sys.argv[1]))"
+    "from pipeline.sandbox.sandbox_registry import clear_orphans; clear_orphans(pathlib.Path(sys.argv[1]))"
 )
 
 

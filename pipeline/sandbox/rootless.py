@@ -31,7 +31,7 @@ _REASON = 2048
 """Bytes of a reason: less than a pipe takes at once."""
 
 
-LEAF = "relbuild-itself"
+LEAF_CGROUP = "relbuild-itself"
 """A control group for relbuild's own processes: v2 limits only groups whose parent has no processes of its own."""
 
 
@@ -51,14 +51,14 @@ def _leave_group() -> None:
 
     This is done in a group that was handed over to this user; where none was, nothing happens.
     """
-    folder = Path("/sys/fs/cgroup") / own_group().relative_to("/") / LEAF
+    folder = Path("/sys/fs/cgroup") / own_group().relative_to("/") / LEAF_CGROUP
     with contextlib.suppress(OSError):
         folder.mkdir(exist_ok=True)
         (folder / "cgroup.procs").write_text(str(os.getpid()))
 
 
 @functools.cache
-def nested() -> bool:
+def in_user_namespace() -> bool:
     """Return True if this process is in a user namespace.
 
     There it may be root and is not the machine's.
@@ -66,7 +66,7 @@ def nested() -> bool:
     return Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
 
 
-def enter() -> None:
+def enter_user_namespace() -> None:
     """Become root in a new user namespace.
 
     Must be called before there are threads; the caller goes on as another process, the second one of a process
@@ -97,11 +97,11 @@ def enter() -> None:
     kernel.set_dumpable()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # Which the first process of a namespace does not get.
         signal.signal(signal.SIGTERM, _terminated)
-    nested.cache_clear()
+    in_user_namespace.cache_clear()
     _mount()
 
 
-def obstacle() -> str:
+def rootless_obstacle() -> str:
     """Return the reason that `enter` would not work for this user; empty if none is known.
 
     It is found as far as can be told without trying.
@@ -114,7 +114,7 @@ def obstacle() -> str:
         return error.problems[0].message
     except KeyError:
         return "this user is not in /etc/passwd"
-    missing = [program for program in ("newuidmap", "newgidmap") if process.find(program) is None]
+    missing = [program for program in ("newuidmap", "newgidmap") if process.find_program(program) is None]
     return f"{' and '.join(missing)} not found in PATH (package uidmap or shadow-utils)" if missing else ""
 
 

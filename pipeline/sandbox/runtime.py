@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import EnvironmentLacking
-from pipeline.sandbox.rootless import nested
+from pipeline.sandbox.rootless import in_user_namespace
 
 _LOG_LIMIT = 65536
 
@@ -18,7 +18,7 @@ RUNTIMES = ("runc", "crun")
 """Looked for in this order: runc is the reference, and runs on cgroup v1 and v2 alike."""
 
 _KERNEL = "namespaces and a seccomp filter, on the host kernel"
-_WALLS = {
+_ISOLATION = {
     "runc": _KERNEL,
     "crun": _KERNEL,
     "youki": _KERNEL,
@@ -40,9 +40,9 @@ class Runtime:
         return f"{self.name} {self.version}"
 
     @property
-    def wall(self) -> str:
+    def isolation(self) -> str:
         """The isolation between a container and the machine, in words for people."""
-        return _WALLS.get(self.name, "unknown isolation")
+        return _ISOLATION.get(self.name, "unknown isolation")
 
     @property
     def command(self) -> tuple[str | Path, ...]:
@@ -50,7 +50,7 @@ class Runtime:
 
         runc does not see by itself that control groups are not this user's.
         """
-        return (self.path, "--rootless=true") if self.name == "runc" and nested() else (self.path,)
+        return (self.path, "--rootless=true") if self.name == "runc" and in_user_namespace() else (self.path,)
 
     @property
     def keeps_ended(self) -> bool:
@@ -67,7 +67,7 @@ def find_runtime(name: str | None = None) -> Runtime:
     Raises EnvironmentLacking `runtime-missing`, or `runtime-unknown` if the program does not tell its version.
     """
     for candidate in (name,) if name else RUNTIMES:
-        path = process.find(candidate)
+        path = process.find_program(candidate)
         if path is not None:
             return _identify(path)
     wanted = f"'{name}'" if name else " or ".join(f"'{one}'" for one in RUNTIMES)

@@ -21,17 +21,17 @@ from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import EnvironmentLacking
-from pipeline.sandbox import kernel, loop
-from pipeline.sandbox.keeper import Keeper
-from pipeline.sandbox.rootless import nested
-from pipeline.sandbox.station import Station
+from pipeline.sandbox import kernel, loop_device
+from pipeline.sandbox.mount_namespace import MountNamespace
+from pipeline.sandbox.rootless import in_user_namespace
+from pipeline.sandbox.sandbox_registry import SandboxRegistry
 
 _FEATURES = "none,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_file,huge_file,uninit_bg,extra_isize"
 """Spelled out, because a distribution's defaults differ. uninit_bg: inode tables are written when first used."""
 
 _BYTES_PER_INODE = 32768
 _LEAST_INODES = 1024
-MOUNT_OPTIONS = "barrier=0,noinit_itable,errors=remount-ro"
+VOLUME_MOUNT_OPTIONS = "barrier=0,noinit_itable,errors=remount-ro"
 _MAKING = 60.0
 _DATA = "data"
 """The volume is a folder of its file system, because servers refuse a data directory with `lost+found` in it."""
@@ -55,7 +55,7 @@ class Volume:
 
 @dataclass(slots=True)
 class Volumes:
-    """The volumes of instances that run one after the other, made by `kept_volumes`.
+    """The volumes of instances that run one after the other, made by `open_volumes`.
 
     `folder` is where they are kept.
     """
@@ -80,7 +80,7 @@ class Volumes:
         folder, file = self.folder / f"volume{number}", self.folder / f"volume{number}.ext4"
         try:
             _format(file, size)
-            device, handle = loop.attach(file)
+            device, handle = loop_device.attach_loop_device(file)
         except (OSError, process.CommandFailed, EnvironmentLacking) as error:
             file.unlink(missing_ok=True)
             folder.mkdir(mode=0o700)
@@ -89,27 +89,27 @@ class Volumes:
         return Volume(path, number, folder, device)
 
 
-def mount(volume: Volume, keeper: Keeper, userns: int) -> tuple[Path, int]:
-    """Mount a volume on the keeper's stage, its owners mapped through `userns`.
+def mount_volume(volume: Volume, mntns: MountNamespace, userns: int) -> tuple[Path, int]:
+    """Mount a volume below MOUNT_BASE, its owners mapped through `userns`.
 
     Returns where, and a descriptor of the volume with the image's owners, through which root can write; the caller
     closes it. Raises OSError.
     """
     source = volume.folder
-    if volume.device is None and nested():
-        return _mount_folder(volume, keeper)
+    if volume.device is None and in_user_namespace():
+        return _mount_folder(volume, mntns)
     if volume.device is not None:
-        disk = keeper.folder(f"disk{volume.number}", mode=0o700)
+        disk = mntns.folder(f"disk{volume.number}", mode=0o700)
         flags = kernel.MS_NOSUID | kernel.MS_NODEV
-        keeper.do(kernel.mount, str(volume.device), str(disk), "ext4", flags, MOUNT_OPTIONS)
+        mntns.call(kernel.mount, str(volume.device), str(disk), "ext4", flags, VOLUME_MOUNT_OPTIONS)
         source = disk / _DATA
         if volume.fresh:
-            keeper.do(source.mkdir)
-    seen = keeper.bind(source, f"volume{volume.number}", read_only=False, userns=userns)
-    return seen, keeper.do(os.open, source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            mntns.call(source.mkdir)
+    seen = mntns.bind(source, f"volume{volume.number}", read_only=False, userns=userns)
+    return seen, mntns.call(os.open, source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _mount_folder(volume: Volume, keeper: Keeper) -> tuple[Path, int]:
+def _mount_folder(volume: Volume, mntns: MountNamespace) -> tuple[Path, int]:
     """Mount a directory as the upper one of an overlay with nothing below.
 
     What is written goes straight there, and a container sees no path of the machine in /proc/self/mountinfo. Not for
@@ -118,8 +118,8 @@ def _mount_folder(volume: Volume, keeper: Keeper) -> tuple[Path, int]:
     data, work = volume.folder / _DATA, volume.folder / "work"
     data.mkdir(mode=0o700, exist_ok=True)
     work.mkdir(mode=0o700, exist_ok=True)
-    seen = keeper.folder(f"volume{volume.number}")
-    nothing = keeper.folder(f"volume{volume.number}-nothing")
+    seen = mntns.folder(f"volume{volume.number}")
+    nothing = mntns.folder(f"volume{volume.number}-nothing")
 
     def attach() -> None:
         here = os.open(volume.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -131,15 +131,15 @@ def _mount_folder(volume: Volume, keeper: Keeper) -> tuple[Path, int]:
         finally:
             os.close(here)
 
-    keeper.do(attach)
-    return seen, keeper.do(os.open, seen, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    mntns.call(attach)
+    return seen, mntns.call(os.open, seen, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 @contextlib.contextmanager
-def kept_volumes(station: Station, label: str = "data") -> Iterator[Volumes]:
+def open_volumes(sandboxes: SandboxRegistry, label: str = "data") -> Iterator[Volumes]:
     """Volumes for several instances, one after the other, gone with the block."""
-    with station.berth(label) as berth:
-        volumes = Volumes(berth.folder)
+    with sandboxes.slot(label) as slot:
+        volumes = Volumes(slot.folder)
         try:
             yield volumes
         finally:

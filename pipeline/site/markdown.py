@@ -5,12 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pipeline.escaping import cleaned
-from pipeline.model.night import Night, Outcome, Product
-from pipeline.site.judgements import ORDER, STAGES, headline, missing_fixes, ordered
-from pipeline.site.words import count_text, day_text, size_text, span_text
+from pipeline.escaping import strip_invisible
+from pipeline.model.night_record import NightlyRun, Outcome, Product
+from pipeline.site.product_status import (
+    OUTCOME_ORDER,
+    STAGE_TEXTS,
+    aged_fixes,
+    headline,
+    order_products,
+)
+from pipeline.site.text_format import (
+    count_text,
+    day_text,
+    size_text,
+    span_text,
+)
 
-LIMIT = 900_000
+SUMMARY_LIMIT = 900_000
 """Characters: GitHub refuses a summary of more than 1 MiB."""
 _LOG_SHOWN = 20
 """Lines of a failure's log."""
@@ -18,21 +29,21 @@ _LOG_SHOWN = 20
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|~&@:$])")
 
 
-def summary_markdown(night: Night) -> str:
+def summary_markdown(night: NightlyRun) -> str:
     """The night's headline, its products in a table, and what failed."""
     written: list[str] = []
     size = 0
     for block in _blocks(night):
         size += len(block)
-        if size > LIMIT:
+        if size > SUMMARY_LIMIT:
             written.append("Truncated: see the site for the rest.\n")
             break
         written.append(block)
     return "\n".join(written)
 
 
-def _blocks(night: Night) -> Iterator[str]:
-    tally = ", ".join(f"{night.count(outcome)} {outcome}" for outcome in ORDER if night.count(outcome))
+def _blocks(night: NightlyRun) -> Iterator[str]:
+    tally = ", ".join(f"{night.count(outcome)} {outcome}" for outcome in OUTCOME_ORDER if night.count(outcome))
     yield f"## {_plain(headline(night))}\n"
     yield (
         f"{day_text(night.began)}: {tally or 'no products'} in {span_text(night.ended - night.began)}, "
@@ -48,7 +59,7 @@ def _blocks(night: Night) -> Iterator[str]:
     if night.set_aside:
         yield "### Excluded workers\n"
         yield "".join(f"- {_plain(one.worker)}: {_plain(one.why)}\n" for one in night.set_aside)
-    products = ordered(night.products)
+    products = order_products(night.products)
     for product in products:
         if product.run.outcome in (Outcome.FAILED, Outcome.BLOCKED):
             yield _trouble(product)
@@ -60,7 +71,7 @@ def _blocks(night: Night) -> Iterator[str]:
 
 
 def _row(product: Product, now: int) -> str:
-    missing = missing_fixes(product, now)
+    missing = aged_fixes(product, now)
     size = size_text(sum(layer.size for layer in product.published.layers)) if product.published.layers else "–"
     cells = (
         product.name,
@@ -80,7 +91,7 @@ def _trouble(product: Product) -> str:
     title = f"### {_plain(product.name)} ({_plain(f'{product.platform} {product.arch}')}) {product.run.outcome}\n"
     if failure is None:
         return f"{title}\n{_plain(product.run.why)}\n"
-    lines = [title, f"{_plain(failure.message)} \\[{_plain(failure.code)}\\], {STAGES[failure.stage]}.\n"]
+    lines = [title, f"{_plain(failure.message)} \\[{_plain(failure.code)}\\], {STAGE_TEXTS[failure.stage]}.\n"]
     if failure.place:
         lines.append(f"At {_plain(failure.place)}.\n")
     if failure.hint:
@@ -98,12 +109,12 @@ def _trouble(product: Product) -> str:
 
 def _plain(text: str) -> str:
     """A text in which nothing is markup, a mention or a reference, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(cleaned(text).split()))
+    return _SPECIAL.sub(r"\\\1", " ".join(strip_invisible(text).split()))
 
 
 def _fenced(text: str, language: str) -> str:
     """A block of code, its fence longer than any in it."""
-    text = cleaned(text)
+    text = strip_invisible(text)
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}\n"

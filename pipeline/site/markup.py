@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from html import escape
 
-from pipeline.escaping import cleaned
+from pipeline.escaping import strip_invisible
 
 
 def attributes(**values: object) -> str:
@@ -15,7 +15,7 @@ def attributes(**values: object) -> str:
 
 def text(value: object) -> str:
     """A value between tags."""
-    return escape(cleaned(str(value)), quote=False)
+    return escape(strip_invisible(str(value)), quote=False)
 
 
 def json_bytes(value: object) -> bytes:
@@ -29,4 +29,4 @@ def json_bytes(value: object) -> bytes:
 
 def _value(value: object) -> str:
     # As it stands, white space in an attribute becomes spaces (Extensible Markup Language 1.0, 3.3.3).
-    return escape(cleaned(str(value))).replace("\n", "&#10;").replace("\t", "&#9;")
+    return escape(strip_invisible(str(value))).replace("\n", "&#10;").replace("\t", "&#9;")

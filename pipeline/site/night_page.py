@@ -7,22 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from pipeline.model.night import Failure, Night, Outcome, Product
-from pipeline.model.published_image import MissingFix
-from pipeline.site.history import NIGHTS_LIMIT, NightNote, key_of
-from pipeline.site.judgements import (
-    ORDER,
-    STAGES,
-    EndOfLife,
-    Overdue,
-    end_of_life,
-    headline,
-    missing_fixes,
-    ordered,
-    rank,
+from pipeline.model.night_record import (
+    Failure,
+    NightlyRun,
+    Outcome,
+    Product,
 )
-from pipeline.site.paths import product_folder, up
-from pipeline.site.words import clock_text, count_text
+from pipeline.model.published_image import MissingFix
+from pipeline.site.page_paths import path_to_root, product_folder
+from pipeline.site.product_status import (
+    OUTCOME_ORDER,
+    STAGE_TEXTS,
+    AgedFix,
+    EndOfLife,
+    aged_fixes,
+    end_of_life_status,
+    headline,
+    order_products,
+    severity_order,
+)
+from pipeline.site.site_history import NIGHTS_LIMIT, NightSummary, product_key
+from pipeline.site.text_format import clock_text, count_text
 
 FIXES_SHOWN = 100
 """Missing fixes in the night's own table; all are on the products' pages."""
@@ -31,7 +36,7 @@ _STRIP = 14
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class PastOutcome:
     """A product in one of the last nights. `outcome` is "" when it was not there."""
 
     began: int
@@ -49,9 +54,9 @@ class Row:
     variant: str
     link: str
     size: int | None
-    missing: tuple[Overdue, ...]
+    missing: tuple[AgedFix, ...]
     end: EndOfLife | None
-    strip: tuple[Tick, ...]
+    strip: tuple[PastOutcome, ...]
 
     @property
     def strip_words(self) -> str:
@@ -67,7 +72,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class FailedRow:
     """A product that failed or is blocked."""
 
     row: Row
@@ -101,15 +106,15 @@ class Bar:
     """Name, x, width, duration."""
 
 
-def night_values(night: Night, nights: Sequence[NightNote], name: str) -> Mapping[str, object]:
+def night_values(night: NightlyRun, nights: Sequence[NightSummary], name: str) -> Mapping[str, object]:
     """Return the variables for the template of the night's page `name`.
 
     `nights`: those that are kept, oldest first.
     """
-    root = up(name)
+    root = path_to_root(name)
     names = Counter(product.name for product in night.products)
     rows = tuple(
-        _row(product, nights, root, night.ended, names[product.name] > 1) for product in ordered(night.products)
+        _row(product, nights, root, night.ended, names[product.name] > 1) for product in order_products(night.products)
     )
     fixes = _fixes(rows)
     return {
@@ -118,11 +123,13 @@ def night_values(night: Night, nights: Sequence[NightNote], name: str) -> Mappin
         "latest": not root,
         "own_json": f"{name.removesuffix('.html')}.json",
         "headline": headline(night),
-        "counts": tuple((outcome, night.count(outcome)) for outcome in ORDER),
+        "counts": tuple((outcome, night.count(outcome)) for outcome in OUTCOME_ORDER),
         "rows": rows,
         "troubles": tuple(
-            Trouble(
-                row, row.product.run.failure, STAGES[row.product.run.failure.stage] if row.product.run.failure else ""
+            FailedRow(
+                row,
+                row.product.run.failure,
+                STAGE_TEXTS[row.product.run.failure.stage] if row.product.run.failure else "",
             )
             for row in rows
             if row.product.run.outcome in (Outcome.FAILED, Outcome.BLOCKED)
@@ -143,21 +150,21 @@ def night_values(night: Night, nights: Sequence[NightNote], name: str) -> Mappin
     }
 
 
-def _row(product: Product, nights: Sequence[NightNote], root: str, now: int, several: bool) -> Row:
-    key = key_of(product)
+def _row(product: Product, nights: Sequence[NightSummary], root: str, now: int, several: bool) -> Row:
+    key = product_key(product)
     return Row(
         product=product,
         variant=f"{product.platform} {product.arch}" if several else "",
         link=f"{root}{product_folder(product.name)}/index.html",
         size=sum(layer.size for layer in product.published.layers) if product.published.layers else None,
-        missing=missing_fixes(product, now),
-        end=end_of_life(product, now),
-        strip=tuple(Tick(note.began, note.outcomes.get(key, "")) for note in nights[-_STRIP:]),
+        missing=aged_fixes(product, now),
+        end=end_of_life_status(product, now),
+        strip=tuple(PastOutcome(summary.began, summary.outcomes.get(key, "")) for summary in nights[-_STRIP:]),
     )
 
 
 def _fixes(rows: Sequence[Row]) -> list[FixGroup]:
-    groups: dict[tuple[str, str, str, str], list[tuple[Overdue, Row]]] = {}
+    groups: dict[tuple[str, str, str, str], list[tuple[AgedFix, Row]]] = {}
     for row in rows:
         for one in row.missing:
             key = one.fix.advisory, one.fix.package, one.fix.has, one.fix.fixed_in
@@ -166,10 +173,10 @@ def _fixes(rows: Sequence[Row]) -> list[FixGroup]:
         FixGroup(found[0][0].fix, found[0][0].severity, found[0][0].age, tuple(dict.fromkeys(row for _, row in found)))
         for found in groups.values()
     ]
-    return sorted(made, key=lambda one: (rank(one.fix.severity), -one.age, one.fix.advisory, one.fix.package))
+    return sorted(made, key=lambda one: (severity_order(one.fix.severity), -one.age, one.fix.advisory, one.fix.package))
 
 
-def _bars(rows: Sequence[Row], night: Night) -> tuple[Bar, ...]:
+def _bars(rows: Sequence[Row], night: NightlyRun) -> tuple[Bar, ...]:
     whole = max(1, night.ended - night.began)
 
     def percent(milliseconds: int) -> str:

@@ -9,11 +9,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.model.night import Outcome
-from pipeline.site.history import Point
-from pipeline.site.words import cpu_text, memory_text, short_day_text, size_text, span_text
+from pipeline.model.night_record import Outcome
+from pipeline.site.site_history import Point
+from pipeline.site.text_format import (
+    cpu_text,
+    memory_text,
+    short_day_text,
+    size_text,
+    span_text,
+)
 
-HEIGHT = 120
+PLOT_HEIGHT = 120
 """Pixels of the area in which is drawn."""
 _MARKS = 70
 """Points up to which each gets a mark of its own."""
@@ -96,7 +102,7 @@ def _plot(
         return (point.at - began) / across
 
     def y(number: int) -> float:
-        return round(HEIGHT * (1 - number / top), 1)
+        return round(PLOT_HEIGHT * (1 - number / top), 1)
 
     every = seen if len(seen) <= _MARKS else seen[-1:]
     lowest = min(number for _, number in seen)

@@ -5,14 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.model.night import Night, Outcome, Product
-from pipeline.model.published_image import Attached, CheckFigure, PackageChange, PackageSize
-from pipeline.site.history import History, Point
-from pipeline.site.judgements import STAGES, EndOfLife, Overdue, end_of_life, missing_fixes, ordered
-from pipeline.site.paths import KEY, blob_link, data_file, product_folder, up
-from pipeline.site.plots import HEIGHT as PLOT_HEIGHT
-from pipeline.site.plots import Plot, plots
-from pipeline.site.treemap import HEIGHT as MAP_HEIGHT
+from pipeline.model.night_record import NightlyRun, Outcome, Product
+from pipeline.model.published_image import (
+    AttachedDocument,
+    CheckFigure,
+    PackageChange,
+    PackageSize,
+)
+from pipeline.site.page_paths import (
+    KEY,
+    blob_link,
+    data_file,
+    path_to_root,
+    product_folder,
+)
+from pipeline.site.plots import PLOT_HEIGHT, Plot, plots
+from pipeline.site.product_status import (
+    STAGE_TEXTS,
+    AgedFix,
+    EndOfLife,
+    aged_fixes,
+    end_of_life_status,
+    order_products,
+)
+from pipeline.site.site_history import Point, ProductHistory
+from pipeline.site.treemap import TREEMAP_HEIGHT as MAP_HEIGHT
 from pipeline.site.treemap import LayerArea, treemap
 
 POINTS_SHOWN = 60
@@ -20,7 +37,7 @@ POINTS_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PackageChangeRow:
     """A package that changed, and how in a word."""
 
     change: PackageChange
@@ -28,7 +45,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class InstanceChecks:
     """The checks of one launched instance."""
 
     name: str
@@ -37,17 +54,17 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class DocumentLink:
     """A document that goes with an image: where it is linked to, or else what fetches it."""
 
-    attached: Attached
+    attached: AttachedDocument
     link: str
     file: str
     command: str
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class PlatformSection:
     """A product on one platform.
 
     `id` tells it apart in links on the page. `tag` is the one to pull by; `pull` and `verify` are commands. `refused`:
@@ -67,28 +84,30 @@ class Section:
     parent: str
     download: int
     unpacked: int
-    changes: tuple[Change, ...]
-    missing: tuple[Overdue, ...]
-    instances: tuple[Instance, ...]
+    changes: tuple[PackageChangeRow, ...]
+    missing: tuple[AgedFix, ...]
+    instances: tuple[InstanceChecks, ...]
     refused: bool
     areas: tuple[LayerArea, ...]
     packages: tuple[PackageSize, ...]
-    documents: tuple[Document, ...]
+    documents: tuple[DocumentLink, ...]
     last: Point | None
     points: tuple[Point, ...]
     points_left: int
     plots: tuple[Plot, ...]
 
 
-def product_values(products: Sequence[Product], night: Night, history: History, mirror: str) -> Mapping[str, object]:
+def product_values(
+    products: Sequence[Product], night: NightlyRun, history: ProductHistory, mirror: str
+) -> Mapping[str, object]:
     """Return the variables for the template of a product's page.
 
     `products`: the same product on its platforms. It says nothing of this night that would be another the next night if
     nothing happened to the product.
     """
     name = products[0].name
-    root = up(f"{product_folder(name)}/index.html")
-    sections = tuple(_section(product, night, history, root, mirror) for product in ordered(tuple(products)))
+    root = path_to_root(f"{product_folder(name)}/index.html")
+    sections = tuple(_section(product, night, history, root, mirror) for product in order_products(tuple(products)))
     return {
         "name": name,
         "root": root,
@@ -102,26 +121,26 @@ def product_values(products: Sequence[Product], night: Night, history: History, 
     }
 
 
-def _section(product: Product, night: Night, history: History, root: str, mirror: str) -> Section:
+def _section(product: Product, night: NightlyRun, history: ProductHistory, root: str, mirror: str) -> PlatformSection:
     points = history.of(product)
     run, image = product.run, product.published
     tag = "latest" if "latest" in image.tags else next(iter((*image.tags, image.immutable)), "")
     reference = f"{night.known_as}/{product.name}".lstrip("/")
-    return Section(
+    return PlatformSection(
         id=f"{product.platform}-{product.arch}".replace(" ", "-"),
         variant=f"{product.platform} {product.arch}".strip(),
         product=product,
-        where=STAGES[run.failure.stage] if run.failure else "",
+        where=STAGE_TEXTS[run.failure.stage] if run.failure else "",
         failing=_failing(points),
-        end=end_of_life(product, night.ended),
+        end=end_of_life_status(product, night.ended),
         tag=tag,
         pull=_pull(product, reference, tag),
         verify=_verify(product, reference, tag, night),
         parent=_parent(product, night, root),
         download=sum(layer.size for layer in image.layers),
         unpacked=sum(layer.tar_size for layer in image.layers),
-        changes=tuple(Change(change, _word(change)) for change in image.changes),
-        missing=missing_fixes(product, night.ended),
+        changes=tuple(PackageChangeRow(change, _word(change)) for change in image.changes),
+        missing=aged_fixes(product, night.ended),
         instances=_instances(product),
         refused=run.failure is not None and not all(check.passed for check in image.checks),
         areas=treemap(image.packages, [layer.name for layer in image.layers]),
@@ -149,7 +168,7 @@ def _pull(product: Product, reference: str, tag: str) -> tuple[str, ...]:
     return (*by_tag, f"podman pull {reference}@{product.published.digest}")
 
 
-def _verify(product: Product, reference: str, tag: str, night: Night) -> tuple[str, ...]:
+def _verify(product: Product, reference: str, tag: str, night: NightlyRun) -> tuple[str, ...]:
     if product.published.digest is None:
         return ()
     digest = product.published.digest
@@ -159,7 +178,7 @@ def _verify(product: Product, reference: str, tag: str, night: Night) -> tuple[s
     )
 
 
-def _parent(product: Product, night: Night, root: str) -> str:
+def _parent(product: Product, night: NightlyRun, root: str) -> str:
     """The link to the parent's page, if it has one."""
     known = product.parent in {other.name for other in night.products}
     return f"{root}{product_folder(product.parent)}/index.html" if known else ""
@@ -171,16 +190,18 @@ def _word(change: PackageChange) -> str:
     return "changed" if change.after else "removed"
 
 
-def _instances(product: Product) -> tuple[Instance, ...]:
+def _instances(product: Product) -> tuple[InstanceChecks, ...]:
     names = dict.fromkeys(check.instance for check in product.published.checks)
     grouped = {name: tuple(check for check in product.published.checks if check.instance == name) for name in names}
-    return tuple(Instance(name, checks, sum(not check.passed for check in checks)) for name, checks in grouped.items())
+    return tuple(
+        InstanceChecks(name, checks, sum(not check.passed for check in checks)) for name, checks in grouped.items()
+    )
 
 
-def _document(attached: Attached, product: Product, reference: str, root: str, mirror: str) -> Document:
+def _document(attached: AttachedDocument, product: Product, reference: str, root: str, mirror: str) -> DocumentLink:
     word = "-".join("".join(char if char.isalnum() else " " for char in attached.name.lower()).split())
     ending = ".json" if attached.media_type.endswith("json") else ""
     file = f"{product.name.replace('/', '-')}-{word or 'document'}{ending}"
     link = blob_link(root, mirror, attached.path)
     command = "" if link else f"oras blob fetch --output {file} {reference}@{attached.digest}"
-    return Document(attached, link, file, command)
+    return DocumentLink(attached, link, file, command)

@@ -2,8 +2,8 @@
 
 Packages are drawn as areas: squarified treemaps (Bruls, Huizing, van Wijk, 2000).
 
-A map is `WIDTH` × `HEIGHT` pixels on a wide screen. Across it is measured in per cent, so that it fits any screen while
-its texts keep their size.
+A map is `TREEMAP_WIDTH` × `TREEMAP_HEIGHT` pixels on a wide screen. Across it is measured in per cent, so that it fits
+any screen while its texts keep their size.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import squarify
 
 from pipeline.model.published_image import PackageSize
 
-WIDTH = 1040.0
-HEIGHT = 440.0
-NARROW = 330.0
+TREEMAP_WIDTH = 1040.0
+TREEMAP_HEIGHT = 440.0
+NARROW_WIDTH = 330.0
 """Pixels across on a phone."""
 
 _HEADING = 18.0
@@ -109,7 +109,7 @@ def treemap(packages: Sequence[PackageSize], layers: Sequence[str]) -> tuple[Lay
     order = sorted(held, key=lambda name: (-sum(package.size for package in held[name]), name))
     hues = {name: index % HUES for index, name in enumerate(dict.fromkeys([*layers, *sorted(held)]))}
     sizes = [sum(package.size for package in held[name]) for name in order]
-    places = squarified(sizes, Rectangle(0, 0, WIDTH, HEIGHT))
+    places = squarified(sizes, Rectangle(0, 0, TREEMAP_WIDTH, TREEMAP_HEIGHT))
     return tuple(
         _layer(name, size, place, hues[name], held[name])
         for name, size, place in zip(order, sizes, places, strict=True)
@@ -138,8 +138,8 @@ def _fitting(label: str, place: Rectangle) -> str:
     wanted = len(label) * _LETTER + 8
     if place.height < 16 or wanted > place.width:
         return ""
-    return "all" if wanted <= place.width * NARROW / WIDTH else "wide"
+    return "all" if wanted <= place.width * NARROW_WIDTH / TREEMAP_WIDTH else "wide"
 
 
 def _percent(pixels: float) -> str:
-    return f"{pixels / WIDTH * 100:.3f}%"
+    return f"{pixels / TREEMAP_WIDTH * 100:.3f}%"

@@ -1,4 +1,4 @@
-"""Asking an image, while it runs, whether it is what it should be.
+"""Smoke tests: checks asked of an image while it runs, and their report.
 
 Every instance is asked first whether it is ready and then everything else in order, from outside, each
 question with a deadline. The answers are a report; an image that fails is no error but a report that says so.
@@ -6,15 +6,15 @@ question with a deadline. The answers are a report; an image that fails is no er
 
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.report_form import read_report, report_json
-from pipeline.smoke.junit import junit
-from pipeline.smoke.record import draft_checks
-from pipeline.smoke.report import report_lines
-from pipeline.smoke.run import Holding, smoke
+from pipeline.smoke.check_drafts import draft_checks
+from pipeline.smoke.junit import junit_report
+from pipeline.smoke.report_text import report_lines
+from pipeline.smoke.run import FailureHold, smoke
 
 __all__ = [
-    "Holding",
+    "FailureHold",
     "draft_checks",
-    "junit",
+    "junit_report",
     "plan_digest",
     "read_report",
     "report_json",

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pipeline.escaping import visible
+from pipeline.escaping import escape_invisible
 from pipeline.model.report import InstanceReport, SmokeReport
 from pipeline.smoke.junit_document import JunitCase, JunitResult, JunitSuite, junit_document
-from pipeline.smoke.report import neighbours_line
+from pipeline.smoke.report_text import format_neighbours
 
 
-def junit(report: SmokeReport, name: str) -> bytes:
+def junit_report(report: SmokeReport, name: str) -> bytes:
     """The report on the image called `name`, UTF-8. Control characters appear as `\\x1b`."""
     suites = [_suite(report, instance, name) for instance in report.instances]
     if report.neighbours:
@@ -24,7 +24,7 @@ def junit(report: SmokeReport, name: str) -> bytes:
     if whole:
         case = _failed(JunitCase(name, "the run as a whole", 0), whole, whole)
         suites.append(JunitSuite(f"{name} as a whole", (case,)))
-    return junit_document(name, suites, took=report.took, clean=visible)
+    return junit_document(name, suites, took=report.took, clean=escape_invisible)
 
 
 def _suite(report: SmokeReport, instance: InstanceReport, name: str) -> JunitSuite:
@@ -46,7 +46,7 @@ def _neighbours(report: SmokeReport, name: str) -> JunitSuite:
     suite = f"{name} among neighbours"
     cases = []
     for figures in report.neighbours:
-        told = neighbours_line(figures)
+        told = format_neighbours(figures)
         case = JunitCase(suite, f"one does {figures.misbehaviour}", 0, out=told)
         cases.append(case if figures.passed else _failed(case, figures.detail, figures.detail))
     return JunitSuite(suite, cases)

@@ -16,27 +16,32 @@ from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import EnvironmentLacking
+from pipeline.model.check_order import neighbour_check
 from pipeline.model.checks import CheckKind, judge
 from pipeline.model.image import Image
 from pipeline.model.report import NeighbourFigures
-from pipeline.model.sequence import measured_by
+from pipeline.model.report_verdict import judge_neighbours
 from pipeline.model.smoke import CONTAINED_BY, Check, Misbehaviour, Neighbours, SmokePlan
 from pipeline.model.usage import Usage
-from pipeline.model.values import readable
-from pipeline.model.verdict import judge_neighbours
+from pipeline.model.value_comparison import readable
 from pipeline.progress import Progress, task
-from pipeline.sandbox import Instance, Station, launch, open_network
-from pipeline.smoke.answer import Seen
-from pipeline.smoke.questions import ask
-from pipeline.smoke.talking import request, talk
+from pipeline.sandbox import (
+    Instance,
+    SandboxRegistry,
+    launch,
+    open_network,
+)
+from pipeline.smoke.network_probes import probe_http, probe_stream
+from pipeline.smoke.probe_result import ProbeResult
+from pipeline.smoke.probes import run_check
 
-QUESTION = 5.0
+_QUESTION_TIMEOUT = 5.0
 """Seconds after which an answer counts as failed."""
 
 _PAUSE = 0.002
 """Seconds between questions, so that asking is not what keeps the machine busy."""
 
-_PROGRAM = Path(__file__).with_name("misbehaving.py")
+_PROGRAM = Path(__file__).with_name("stress.py")
 _NOTABLE = 100_000
 """Microseconds of processor time, or bytes: less is what a quiet instance does too."""
 
@@ -59,15 +64,15 @@ class _Measured:
         return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * share))]
 
 
-def watch(
-    image: Image, lowers: Sequence[Path], plan: SmokePlan, *, station: Station, progress: Progress
+def measure_neighbours(
+    image: Image, lowers: Sequence[Path], plan: SmokePlan, *, sandboxes: SandboxRegistry, progress: Progress
 ) -> tuple[NeighbourFigures, ...]:
     """Measure the latency of instances while a neighbour misbehaves, in each way in turn.
 
     Launches `plan.neighbours.count` instances, lets the first misbehave, and measures the others.
     """
     wanted = plan.neighbours
-    question = measured_by(plan)
+    question = neighbour_check(plan)
     if wanted is None or question is None:
         return ()
     total = wanted.count + len(wanted.misbehave) + 1
@@ -79,7 +84,7 @@ def watch(
         instances = []
         for number in range(1, wanted.count + 1):
             name = f"{image.name}-neighbour-{number}"
-            launched = launch(image.config, lowers, plan.limits, station=station, name=name, network=network)
+            launched = launch(image.config, lowers, plan.limits, sandboxes=sandboxes, name=name, network=network)
             instances.append(closing.enter_context(launched))
             running.advance(1)
         _wait_until_ready(plan.ready, instances, image)
@@ -98,7 +103,7 @@ def _wait_until_ready(ready: Check | None, instances: Sequence[Instance], image:
     if ready is None:
         return
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="ready") as pool:
-        list(pool.map(lambda instance: ask(ready, instance, image), instances))
+        list(pool.map(lambda instance: run_check(ready, instance, image), instances))
 
 
 def _measure(question: Check, image: Image, instances: Sequence[Instance], lasting: int) -> _Measured:
@@ -113,7 +118,7 @@ def _measure(question: Check, image: Image, instances: Sequence[Instance], lasti
         instance = instances[count % len(instances)]
         count += 1
         begun = time.monotonic()
-        wrong = _asked(question, image, instance, begun + QUESTION)
+        wrong = _asked(question, image, instance, begun + _QUESTION_TIMEOUT)
         if not wrong:
             latencies.append(round((time.monotonic() - begun) * 1_000_000))
         else:
@@ -130,8 +135,8 @@ def _asked(question: Check, image: Image, instance: Instance, deadline: float) -
 
     It is asked from outside over the limited link where the instance has one.
     """
-    attempt: Callable[[Check, Instance, float, str | None], Seen]
-    attempt = request if question.kind is CheckKind.HTTP else talk
+    attempt: Callable[[Check, Instance, float, str | None], ProbeResult]
+    attempt = probe_http if question.kind is CheckKind.HTTP else probe_stream
     return judge(question, attempt(question, instance, deadline, instance.address).answer, image.config)
 
 
@@ -210,21 +215,21 @@ def _impossible(misbehaviour: Misbehaviour, bad: Instance) -> str:
 def _misbehaving(misbehaviour: Misbehaviour, bad: Instance, targets: Sequence[str]) -> Iterator[None]:
     """While the block lasts, `bad` misbehaves. Raises EnvironmentLacking `not-misbehaving`."""
     # A group of its own that only tracks, as for commands: what it contains is exactly what was started here.
-    tracker = bad.berth.group.tracker
+    tracker = bad.slot.group.tracker
     if tracker is None:
         raise EnvironmentLacking("no-cgroups", "misbehaving processes cannot be killed without control groups")
     _, container = tracker
-    below = bad.berth.group.below(f"misbehaving-{misbehaviour}")
+    below = bad.slot.group.below(f"misbehaving-{misbehaviour}")
     inner = container / f"misbehaving-{misbehaviour}"
     inner.mkdir()
     # Where v2 lies beside v1 its groups limit nothing, and an ordinary user may not move processes into them:
     # that needs the common ancestor's folder too (cgroup-v2.rst, Delegation Containment).
-    hierarchies = bad.berth.group.hierarchies
+    hierarchies = bad.slot.group.hierarchies
     roots = [root for root in hierarchies.roots() if root != hierarchies.beside]
     folders = [root / container.parent.name / container.name for root in roots]
     files = [folder / "cgroup.procs" for folder in folders if folder.is_dir() and folder != container]
     groups = ":".join(str(file) for file in (*files, inner / "cgroup.procs"))
-    base, plan = bad.berth.base, bad.plan
+    base, plan = bad.slot.base, bad.plan
     command: list[str | Path] = ["nsenter", "--target", str(bad.pid), "--net", "--"]
     command += [sys.executable, "-I", _PROGRAM, str(misbehaviour), str(base + plan.uid), str(base + plan.gid)]
     command += [groups, ",".join(targets) or bad.gateway or "127.0.0.1"]

@@ -15,18 +15,23 @@ from typing import Protocol
 from pipeline.model.image import Image
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures, Older, SmokeReport
+from pipeline.model.report_verdict import NOTHING_ASKED, NOTHING_LAUNCHED
 from pipeline.model.smoke import Check, SmokePlan, Variant
-from pipeline.model.verdict import NOTHING_ASKED, NOTHING_LAUNCHED
 from pipeline.progress import QUIET, Progress, Task, task
-from pipeline.sandbox import Instance, Station
-from pipeline.smoke.life import Life, Role, Surroundings, Unpacked
-from pipeline.smoke.neighbours import watch
+from pipeline.sandbox import Instance, SandboxRegistry
+from pipeline.smoke.lifecycle import (
+    InstanceContext,
+    InstanceLifecycle,
+    InstanceRole,
+    UnpackedImage,
+)
+from pipeline.smoke.neighbours import measure_neighbours
 
 _ARBITRARY = range(10_000, 60_000)
 """Numbers of users that no image has an account for, in what a container has of ids."""
 
 
-class Holding(Protocol):
+class FailureHold(Protocol):
     """Keeps instances that have failed up, for a person to look at."""
 
     def hold(self, instance: Instance, results: Sequence[CheckResult]) -> None:
@@ -41,11 +46,11 @@ def smoke(
     lowers: Sequence[Path],
     plan: SmokePlan,
     *,
-    station: Station,
+    sandboxes: SandboxRegistry,
     progress: Progress = QUIET,
     clock: Callable[[], float],
-    older: Unpacked | None = None,
-    holding: Holding | None = None,
+    older: UnpackedImage | None = None,
+    holding: FailureHold | None = None,
 ) -> SmokeReport:
     """Run a smoke test: launch instances of `image` and ask the checks of `plan`.
 
@@ -62,13 +67,13 @@ def smoke(
     if questions and plan.instances > 0:
         roles = list(_roles(image, lowers, plan, older))
         with task(progress, "smoke", image.name, total=len(roles) * len(questions)) as running:
-            instances = _side_by_side(_Cast(plan, station, running, holding), roles)
+            instances = _side_by_side(_SmokeRun(plan, sandboxes, running, holding), roles)
         if plan.neighbours is not None:
-            neighbours = watch(image, lowers, plan, station=station, progress=progress)
+            neighbours = measure_neighbours(image, lowers, plan, sandboxes=sandboxes, progress=progress)
     return SmokeReport(
         image=image.digest,
         plan=plan_digest(plan),
-        runtime=str(station.runtime),
+        runtime=str(sandboxes.runtime),
         instances=instances,
         started=int(started),
         took=round((time.monotonic() - begun) * 1000),
@@ -80,33 +85,35 @@ def smoke(
     )
 
 
-def _roles(image: Image, lowers: Sequence[Path], plan: SmokePlan, older: Unpacked | None) -> Iterator[Role]:
+def _roles(
+    image: Image, lowers: Sequence[Path], plan: SmokePlan, older: UnpackedImage | None
+) -> Iterator[InstanceRole]:
     now = (image, lowers)
     for number in range(1, plan.instances + 1):
-        yield Role(f"{image.name}-{number}", (now,))
+        yield InstanceRole(f"{image.name}-{number}", (now,))
     for variant in plan.variants:
         user = f"{random.choice(_ARBITRARY)}:0" if variant is Variant.ARBITRARY_UID else ""  # noqa: S311
         label = f"{variant}, as {user}" if user else str(variant)
-        yield Role(f"{image.name}-{variant}", (now,), label=label, user=user, variant=variant)
+        yield InstanceRole(f"{image.name}-{variant}", (now,), label=label, user=user, variant=variant)
     if older is not None:
-        yield Role(f"{image.name}-upgrade", (older, now), label=f"upgrade from {older[0].digest}")
+        yield InstanceRole(f"{image.name}-upgrade", (older, now), label=f"upgrade from {older[0].digest}")
 
 
-def _side_by_side(cast: _Cast, roles: Sequence[Role]) -> tuple[InstanceReport, ...]:
+def _side_by_side(smoke_run: _SmokeRun, roles: Sequence[InstanceRole]) -> tuple[InstanceReport, ...]:
     with ThreadPoolExecutor(max_workers=len(roles), thread_name_prefix="smoke") as pool:
-        futures = [pool.submit(Life(role, cast.surroundings()).play) for role in roles]
+        futures = [pool.submit(InstanceLifecycle(role, smoke_run.context()).play) for role in roles]
         try:
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
             except KeyboardInterrupt:
                 # With something on show, Ctrl-C means that the person has seen it.
-                if cast.holding is None or not cast.holding.let_go():
+                if smoke_run.holding is None or not smoke_run.holding.let_go():
                     raise
                 wait(futures)
             return _results(futures)
         except BaseException:
             # One cannot go on (or the person has had enough): the others need not wait for their deadlines.
-            cast.give_up()
+            smoke_run.give_up()
             raise
 
 
@@ -139,18 +146,18 @@ def _failure(plan: SmokePlan, questions: Sequence[Check], instances: Sequence[In
 
 
 @dataclass(slots=True)
-class _Cast:
+class _SmokeRun:
     plan: SmokePlan
-    station: Station
+    sandboxes: SandboxRegistry
     running: Task
-    holding: Holding | None
+    holding: FailureHold | None
     _living: list[Instance] = field(default_factory=list)
     _given_up: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def surroundings(self) -> Surroundings:
+    def context(self) -> InstanceContext:
         """Return the context that each instance is tested in."""
-        return Surroundings(self.plan, self.station, self.known, lambda: self.running.advance(1), self.hold)
+        return InstanceContext(self.plan, self.sandboxes, self.known, lambda: self.running.advance(1), self.hold)
 
     def hold(self, instance: Instance, results: Sequence[CheckResult]) -> None:
         """Keep a failed instance up while the person looks at it."""

@@ -19,26 +19,38 @@ into quarantine, and made or fetched again. See docs/decisions/0017.
 """
 
 from pipeline.store.blobs import BlobWriter
-from pipeline.store.content import Store, copy_into
-from pipeline.store.durable import failing_at, sync_file, sync_folder, write_durably
-from pipeline.store.keys import KEY_FILE_VARIABLE, KEY_VARIABLE, given_key
-from pipeline.store.upkeep import Checked, Collected, Damage, check, collect, usage
+from pipeline.store.content_store import Store, copy_into
+from pipeline.store.durable_files import (
+    failing_at,
+    sync_file,
+    sync_folder,
+    write_durably,
+)
+from pipeline.store.maintenance import (
+    Damage,
+    GarbageCollected,
+    StoreChecked,
+    check_store,
+    collect_garbage,
+    store_usage,
+)
+from pipeline.store.seal_key import KEY_FILE_VARIABLE, KEY_VARIABLE, given_key
 
 __all__ = [
     "KEY_FILE_VARIABLE",
     "KEY_VARIABLE",
     "BlobWriter",
-    "Checked",
-    "Collected",
     "Damage",
+    "GarbageCollected",
     "Store",
-    "check",
-    "collect",
+    "StoreChecked",
+    "check_store",
+    "collect_garbage",
     "copy_into",
     "failing_at",
     "given_key",
+    "store_usage",
     "sync_file",
     "sync_folder",
-    "usage",
     "write_durably",
 ]

@@ -19,7 +19,7 @@ from typing import Self
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.store.durable import failing_at, sync_file
+from pipeline.store.durable_files import failing_at, sync_file
 
 Stamp = list[int]
 """Size, inode, time of modification and of change in nanoseconds: the kernel sets the last with every change of content
@@ -83,7 +83,7 @@ class BlobWriter:
             self._path.unlink(missing_ok=True)
 
 
-def stamp(path: Path) -> Stamp | None:
+def blob_stamp(path: Path) -> Stamp | None:
     """Return the stamp of a blob's file.
 
     It is None if none stands there, or something that is no regular file.

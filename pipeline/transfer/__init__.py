@@ -7,33 +7,38 @@ raises. Nothing reaches a caller unverified: a document (`fetch_document`) is th
 checksum or signature is only known to who asked for it. `file://` is a place like any other, so that a
 mirror on disk needs no server.
 
-An `Exchange` speaks with one registry: it logs in with what a `Wallet` holds, waits when it is told to, and counts
-its `Traffic`.
+A `RegistryClient` speaks with one registry: it logs in with what a `CredentialStore` holds, waits when it is told to,
+and counts its traffic (`TrafficCounts`).
 """
 
 from pipeline.transfer.certificates import certificate_roots
-from pipeline.transfer.challenge import CATALOG, Scope
-from pipeline.transfer.credentials import Credentials, Wallet
-from pipeline.transfer.download import Download, Source, fetch, fetch_document
-from pipeline.transfer.exchange import Answer, Exchange, FileRange
+from pipeline.transfer.challenge import CATALOG_SCOPE, Scope
+from pipeline.transfer.counters import TrafficCounts
+from pipeline.transfer.credentials import Credentials, CredentialStore
+from pipeline.transfer.download import (
+    Download,
+    DownloadSource,
+    fetch,
+    fetch_document,
+)
 from pipeline.transfer.network import Network
-from pipeline.transfer.patience import Interrupted, Patience
-from pipeline.transfer.traffic import Traffic
+from pipeline.transfer.registry_http import FileRange, RegistryClient, RegistryResponse
+from pipeline.transfer.retry import RetryBudget, TransientFailure
 
 __all__ = [
-    "CATALOG",
-    "Answer",
+    "CATALOG_SCOPE",
+    "CredentialStore",
     "Credentials",
     "Download",
-    "Exchange",
+    "DownloadSource",
     "FileRange",
-    "Interrupted",
     "Network",
-    "Patience",
+    "RegistryClient",
+    "RegistryResponse",
+    "RetryBudget",
     "Scope",
-    "Source",
-    "Traffic",
-    "Wallet",
+    "TrafficCounts",
+    "TransientFailure",
     "certificate_roots",
     "fetch",
     "fetch_document",

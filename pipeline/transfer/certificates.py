@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import EnvironmentLacking
 
-SYSTEM = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+SYSTEM_CERTIFICATE_ROOTS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 """The machine's own folders, asked after the person's."""
 
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f:]+")
@@ -21,7 +21,7 @@ def certificate_roots(environment: Mapping[str, str]) -> tuple[Path, ...]:
     """The folders that may hold a folder `HOST[:PORT]`, the person's own first."""
     home = environment.get("HOME")
     config = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else None)
-    return (Path(config, "containers", "certs.d"), *SYSTEM) if config else SYSTEM
+    return (Path(config, "containers", "certs.d"), *SYSTEM_CERTIFICATE_ROOTS) if config else SYSTEM_CERTIFICATE_ROOTS
 
 
 def host_certificates(roots: Sequence[Path], url: str) -> Path | None:

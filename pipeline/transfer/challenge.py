@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-HEADER_LIMIT = 16 << 10
+CHALLENGE_LIMIT = 16 << 10
 """Bytes of challenges that are read; a challenge has some hundred."""
 
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # noqa: S105 - RFC 9110's word for a word
@@ -40,7 +40,7 @@ def parse_challenges(headers: Iterable[str]) -> tuple[Challenge, ...]:
     """
     found: list[Challenge] = []
     for header in headers:
-        text, position = header[:HEADER_LIMIT], 0
+        text, position = header[:CHALLENGE_LIMIT], 0
         while scheme := _SCHEME.match(text, position):
             position, parameters = scheme.end(), {}
             while one := _PARAMETER.match(text, position):
@@ -78,7 +78,7 @@ class Scope:
         return f"{self.kind}:{self.name}:{','.join(self.actions)}"
 
 
-CATALOG = Scope("registry", "catalog", ("*",))
+CATALOG_SCOPE = Scope("registry", "catalog", ("*",))
 """To list all repositories."""
 
 
@@ -93,7 +93,7 @@ def parse_scopes(text: str) -> tuple[Scope, ...]:
     return tuple(found)
 
 
-def merged(*scopes: Sequence[Scope]) -> tuple[Scope, ...]:
+def merge_scopes(*scopes: Sequence[Scope]) -> tuple[Scope, ...]:
     """All of them, each resource once, sorted."""
     actions: dict[tuple[str, str], set[str]] = {}
     for scope in (one for some in scopes for one in some):

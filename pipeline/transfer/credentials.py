@@ -16,12 +16,12 @@ from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking
 from pipeline.process import run
-from pipeline.transfer.realms import TokenServers
+from pipeline.transfer.token_servers import TokenServers
 
-FILE_LIMIT = 1 << 20
+CREDENTIALS_FILE_LIMIT = 1 << 20
 """Bytes of a file of credentials; one with some hundred registries has far fewer."""
 
-HELPER_PATIENCE = 60.0
+HELPER_TIMEOUT = 60.0
 """Seconds for a credential helper: some ask a person to unlock a key ring, or a server."""
 
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -46,7 +46,7 @@ class Credentials:
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
 
-class Wallet:
+class CredentialStore:
     """Finds credentials. Files are read when somebody asks, and each answer is remembered."""
 
     def __init__(self, files: Sequence[Path], environment: Mapping[str, str]) -> None:
@@ -57,7 +57,7 @@ class Wallet:
         self._lock = threading.Lock()
 
     @classmethod
-    def of(cls, environment: Mapping[str, str]) -> Wallet:
+    def of(cls, environment: Mapping[str, str]) -> CredentialStore:
         """Return the wallet of the files that podman and docker read.
 
         These are `$REGISTRY_AUTH_FILE` alone if it is named, else podman's of this session, podman's and docker's of
@@ -112,11 +112,11 @@ class Wallet:
             raise _unreadable(path, f"'{name[:80]!r}' is not a credential helper's name")
         done = run(
             [program, "get"],
-            timeout=HELPER_PATIENCE,
+            timeout=HELPER_TIMEOUT,
             stdin=host.encode(),
             environment=self._environment,
             check=False,
-            output_limit=FILE_LIMIT,
+            output_limit=CREDENTIALS_FILE_LIMIT,
         )
         if done.status == 0 and not done.timed_out:
             try:
@@ -170,13 +170,13 @@ def _entry(entry: Mapping[str, object], path: Path, key: str) -> Credentials | N
 def _document(path: Path) -> Mapping[str, object]:
     try:
         with path.open("rb") as file:
-            data = file.read(FILE_LIMIT + 1)
+            data = file.read(CREDENTIALS_FILE_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise _unreadable(path, str(error)) from error
-    if len(data) > FILE_LIMIT:
-        raise _unreadable(path, f"it has more than {FILE_LIMIT} bytes")
+    if len(data) > CREDENTIALS_FILE_LIMIT:
+        raise _unreadable(path, f"it has more than {CREDENTIALS_FILE_LIMIT} bytes")
     try:
         value = json.loads(data) if data.strip() else {}
     except (ValueError, RecursionError) as error:

@@ -2,7 +2,7 @@
 
 The HTTP library's time-outs are for one read from a socket. A server that sends a byte every few seconds, or interim
 answers (1xx) without end, keeps within them for ever. So the sockets themselves are watched: each request has a
-`Watch`, which tells every operation how long it may last, and judges what moved over windows of time
+`RequestDeadlines`, which tells every operation how long it may last, and judges what moved over windows of time
 (docs/decisions/0021-deadlines-and-realms.md).
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import httpcore
 import httpx
 
-from pipeline.transfer.addresses import find_addresses
+from pipeline.transfer.host_lookup import look_up_host
 
 _PIECE = 64 << 10
 """Bytes that are handed to a socket at a time: between two pieces it is judged how fast they go."""
@@ -34,7 +34,7 @@ _AVERAGE_OVER = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class RequestBounds:
     """The time limits and the least throughput of one request.
 
     Seconds to connect, and until the head of an answer is whole; and the bytes per second (`floor`) that each window of
@@ -51,13 +51,15 @@ class Bounds:
         return _AVERAGE_AFTER * max(self.answer, self.window) + size / max(1.0, _AVERAGE_OVER * self.floor)
 
 
-class Watch:
+class RequestDeadlines:
     """The time limits of one request, measured as it runs; for one thread.
 
     `whole`: the body goes into memory, and its average is judged too.
     """
 
-    def __init__(self, bounds: Bounds, *, whole: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, bounds: RequestBounds, *, whole: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.bounds = bounds
         self._whole = whole
         self._clock = clock
@@ -115,10 +117,10 @@ class Watch:
             raise error(f"too slow: {self._moved} bytes in {now - self._began:.0f} s")
 
 
-_current: ContextVar[Watch | None] = ContextVar("watch", default=None)
+_current: ContextVar[RequestDeadlines | None] = ContextVar("watch", default=None)
 
 
-def send(client: httpx.Client, request: httpx.Request, watch: Watch) -> httpx.Response:
+def send_request(client: httpx.Client, request: httpx.Request, watch: RequestDeadlines) -> httpx.Response:
     """Send a request under `watch` and return the answer with its body unread.
 
     As `httpx.Client.send` does. Raises httpx's own errors: also where those below it raise ValueError or UnicodeError
@@ -135,7 +137,7 @@ def send(client: httpx.Client, request: httpx.Request, watch: Watch) -> httpx.Re
     return response
 
 
-def built(
+def build_request(
     client: httpx.Client, method: str, url: str, headers: Mapping[str, str], content: Iterable[bytes] | None = None
 ) -> httpx.Request:
     """A request. Raises httpx.InvalidURL, also for what makes the library raise ValueError."""
@@ -146,16 +148,16 @@ def built(
 
 
 @contextlib.contextmanager
-def streamed(client: httpx.Client, request: httpx.Request, watch: Watch) -> Iterator[httpx.Response]:
+def stream_request(client: httpx.Client, request: httpx.Request, watch: RequestDeadlines) -> Iterator[httpx.Response]:
     """`send`, and the connection given back at the end."""
-    response = send(client, request, watch)
+    response = send_request(client, request, watch)
     try:
         yield response
     finally:
         response.close()
 
 
-def watched(transport: httpx.HTTPTransport) -> httpx.HTTPTransport:
+def with_deadlines(transport: httpx.HTTPTransport) -> httpx.HTTPTransport:
     """The same transport with its sockets under watch."""
     pool = transport._pool
     pool._network_backend = _Backend(pool._network_backend)
@@ -197,7 +199,7 @@ class _Backend(httpcore.NetworkBackend):
 
 def _addresses(host: str, seconds: float) -> tuple[str, ...]:
     try:
-        return find_addresses(host, seconds)
+        return look_up_host(host, seconds)
     except TimeoutError:
         raise httpcore.ConnectTimeout(f"the name '{host[:253]}' was not resolved within {seconds:g} s") from None
     except OSError as error:

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Protocol
 from pipeline.digest import Digest, chunks
 from pipeline.errors import VerificationError
 from pipeline.progress import Progress, Task, task
+from pipeline.transfer.blob_store import BlobStore
 from pipeline.transfer.network import Network
-from pipeline.transfer.places import PlaceFailed, Stream, ask
-from pipeline.transfer.rounds import from_any
-from pipeline.transfer.shelf import Shelf
-from pipeline.urls import parse_url, shown
+from pipeline.transfer.url_fallback import try_urls
+from pipeline.transfer.url_stream import ResponseStream, SourceFailed, open_url
+from pipeline.urls import parse_url, shown_url
 
 if TYPE_CHECKING:
     import httpx
 
-SIZE_LIMIT = 16 << 30
+DOWNLOAD_SIZE_LIMIT = 16 << 30
 """Bytes of a download whose size nobody stated. The largest RPMs have a few GiB."""
 
 
@@ -43,17 +43,17 @@ class Download:
     label: str
 
 
-class Source(Protocol):
-    """Asks one place for its bytes from `offset` on, as `places.ask` does."""
+class DownloadSource(Protocol):
+    """Asks one place for its bytes from `offset` on, as `open_url` does."""
 
     def __call__(
         self, url: str, network: Network, *, offset: int, validator: str
-    ) -> AbstractContextManager[Stream]: ...
+    ) -> AbstractContextManager[ResponseStream]: ...
 
 
-def _plainly(client: httpx.Client | None) -> Source:
-    def source(url: str, network: Network, *, offset: int, validator: str) -> AbstractContextManager[Stream]:
-        return ask(client, url, network, offset=offset, validator=validator, verified=True)
+def _plainly(client: httpx.Client | None) -> DownloadSource:
+    def source(url: str, network: Network, *, offset: int, validator: str) -> AbstractContextManager[ResponseStream]:
+        return open_url(client, url, network, offset=offset, validator=validator, verified=True)
 
     return source
 
@@ -63,14 +63,14 @@ class _Stopped(Exception):
 
 
 def fetch(
-    store: Shelf,
+    store: BlobStore,
     downloads: Sequence[Download],
     *,
     progress: Progress,
     parallel: int = 4,
     offline: bool = False,
     network: Network | None = None,
-    source: Source | None = None,
+    source: DownloadSource | None = None,
     label: str = "files",
 ) -> tuple[Digest, ...]:
     """Put every download into the store and return the digests, in the order of `downloads`.
@@ -79,8 +79,8 @@ def fetch(
     next run. Raises EnvironmentLacking `network-unreachable`, `download-missing` or (with `offline`, which
     leaves only `file://`) `offline-miss`; VerificationError `download-mismatch` when a place gave other bytes
     than the digest or size promise and no other place gave the right ones. A place that is slow, down, or has other
-    bytes is left for the next one, and asked again after all others (`rounds`). `source` asks a place instead of a
-    client of `network`: one that may ask of a registry what it tells not everybody.
+    bytes is left for the next one, and asked again after all others (`url_fallback`). `source` asks a place
+    instead of a client of `network`: one that may ask of a registry what it tells not everybody.
     """
     wanted = tuple(dict.fromkeys(one for one in downloads if one.target is None or not store.has(one.target)))
     got: dict[Download, Digest] = {}
@@ -115,16 +115,16 @@ def fetch_document(urls: Sequence[str], *, limit: int, offline: bool = False, ne
         def attempt(url: str, network: Network) -> bytes:
             return _document(client, url, network, limit)
 
-        return from_any(urls, way, attempt, label=shown(urls[0]) if urls else "a document")
+        return try_urls(urls, way, attempt, label=shown_url(urls[0]) if urls else "a document")
 
 
 def _document(client: httpx.Client | None, url: str, network: Network, limit: int) -> bytes:
     data = bytearray()
-    with ask(client, url, network) as stream:
+    with open_url(client, url, network) as stream:
         for piece in stream.pieces:
             data += piece
             if len(data) > limit:
-                place = shown(url)
+                place = shown_url(url)
                 raise VerificationError("download-too-large", f"{place} has more than {limit} bytes", place=place)
     return bytes(data)
 
@@ -155,7 +155,7 @@ def _all(fetcher: _Fetcher, wanted: Sequence[Download], parallel: int) -> list[D
 class _Fetcher:
     """The state that the threads of one `fetch` share."""
 
-    def __init__(self, store: Shelf, source: Source, network: Network, running: Task) -> None:
+    def __init__(self, store: BlobStore, source: DownloadSource, network: Network, running: Task) -> None:
         self.stop = threading.Event()
         self._store = store
         self._source = source
@@ -181,7 +181,7 @@ class _Fetcher:
         def failed(url: str) -> None:
             self._failures[_host(url)] += 1
 
-        return from_any(
+        return try_urls(
             sorted(one.urls, key=lambda url: self._failures[_host(url)]),
             self._network,
             lambda url, network: get(one, url, network),
@@ -192,7 +192,7 @@ class _Fetcher:
 
     def _unnamed(self, one: Download, url: str, network: Network) -> Digest:
         """Bytes whose digest nobody knows yet."""
-        limit = SIZE_LIMIT if one.size is None else one.size
+        limit = DOWNLOAD_SIZE_LIMIT if one.size is None else one.size
         with self._store.writer() as blob, self._source(url, network, offset=0, validator="") as stream:
             for piece in stream.pieces:
                 self._go_on()
@@ -213,11 +213,11 @@ class _Fetcher:
         folder = self._store.metadata / "partial"
         folder.mkdir(exist_ok=True, mode=0o700)
         partial = _Partial(folder / target.hex)
-        limit = SIZE_LIMIT if one.size is None else one.size
+        limit = DOWNLOAD_SIZE_LIMIT if one.size is None else one.size
         taken_up = partial.take_up(limit)
         try:
             self._fill(partial, one, url, network, limit)
-        except PlaceFailed as failure:
+        except SourceFailed as failure:
             if failure.restart or not partial.size:
                 partial.drop()
             raise
@@ -227,11 +227,11 @@ class _Fetcher:
             partial.drop()
             return target
         if one.size is not None and partial.size < one.size and not url.startswith("file:"):
-            raise PlaceFailed(f"the transfer ended after {partial.size} of {one.size} bytes", again=True)
+            raise SourceFailed(f"the transfer ended after {partial.size} of {one.size} bytes", again=True)
         what = f"it has {partial.size} bytes with sha256:{partial.digest}"
         partial.drop()
         if taken_up:  # what was taken up may have been the bad part: once more from the start
-            raise PlaceFailed(f"resumed, {what}", again=True)
+            raise SourceFailed(f"resumed, {what}", again=True)
         raise _mismatch(one, url, what)
 
     def _fill(self, partial: _Partial, one: Download, url: str, network: Network, limit: int) -> None:
@@ -327,7 +327,7 @@ def _mismatch(one: Download, url: str, what: str) -> VerificationError:
     promised += [str(one.target)] if one.target else []
     return VerificationError(
         "download-mismatch",
-        f"{one.label} from {shown(url)} does not match the metadata ({', '.join(promised)}): {what}",
+        f"{one.label} from {shown_url(url)} does not match the metadata ({', '.join(promised)}): {what}",
         place=one.label,
         hint="the mirror is damaged or out of sync, or the file was replaced: try again later, use another mirror, "
         "or resolve again with --upgrade",

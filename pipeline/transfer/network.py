@@ -15,28 +15,33 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
 from pipeline.transfer.certificates import load_certificates
-from pipeline.urls import is_asked, join_url, parse_url, shown
+from pipeline.urls import (
+    is_http_url,
+    join_url,
+    parse_url,
+    shown_url,
+)
 
 if TYPE_CHECKING:
     import httpx
 
-    from pipeline.transfer.deadlines import Bounds, Watch
+    from pipeline.transfer.deadlines import RequestBounds, RequestDeadlines
 
 REDIRECTS = 5
 """A mirror redirector needs one or two; a loop needs an end."""
 
-AGENT = "relbuild"
+USER_AGENT = "relbuild"
 
-TIMEOUT = 30.0
+DEFAULT_TIMEOUT = 30.0
 """Seconds until the head of an answer must be whole, and over which speed is measured: those of dnf's `timeout`."""
 
-MINRATE = 1000
+DEFAULT_MINRATE = 1000
 """Bytes per second that come at least: dnf's `minrate`. A modem brings six times as much."""
 
-CONNECT = 0.5
+CONNECT_SHARE = 0.5
 """The part of `timeout` within which a connection stands: at 30 s, four lost packets in a row."""
 
-HURRIED = 1 / 6
+HURRIED_SHARE = 1 / 6
 """While other places are left to ask, the part of `timeout` that each gets at first: at 30 s, five seconds …"""
 
 HURRIED_RATE = 16
@@ -65,10 +70,10 @@ class Network:
     https_proxy: str | None = field(default=None, repr=False)
     no_proxy: tuple[str, ...] = ()
     ca_file: Path | None = None
-    timeout: float = TIMEOUT
+    timeout: float = DEFAULT_TIMEOUT
     backoff: float = 0.5
     attempts: int = 4
-    minrate: int = MINRATE
+    minrate: int = DEFAULT_MINRATE
     hurried: bool = False
 
     @classmethod
@@ -92,26 +97,28 @@ class Network:
             no_proxy=tuple(host.strip() for host in direct if host.strip()),
             ca_file=Path(certificates) if certificates else None,
             timeout=float(
-                _number(variables.get("RELBUILD_TIMEOUT", ""), "RELBUILD_TIMEOUT", _SECONDS, int(TIMEOUT), least=1)
+                _number(
+                    variables.get("RELBUILD_TIMEOUT", ""), "RELBUILD_TIMEOUT", _SECONDS, int(DEFAULT_TIMEOUT), least=1
+                )
             ),
-            minrate=_number(variables.get("RELBUILD_MINRATE", ""), "RELBUILD_MINRATE", _RATE, MINRATE, least=0),
+            minrate=_number(variables.get("RELBUILD_MINRATE", ""), "RELBUILD_MINRATE", _RATE, DEFAULT_MINRATE, least=0),
         )
 
     def hurry(self) -> Network:
         """The same for a place that others can stand in for: asked once, and left soon."""
         return replace(self, attempts=1, hurried=True)
 
-    def bounds(self, *, answer: float | None = None) -> Bounds:
+    def bounds(self, *, answer: float | None = None) -> RequestBounds:
         """The bounds of time and speed that a server is given.
 
         `answer`: seconds until its answer begins, if not `timeout`.
         """
-        from pipeline.transfer.deadlines import Bounds
+        from pipeline.transfer.deadlines import RequestBounds
 
         if self.hurried:
-            part = self.timeout * HURRIED
-            return Bounds(part, answer or part, part, self.minrate * HURRIED_RATE)
-        return Bounds(self.timeout * CONNECT, answer or self.timeout, self.timeout, self.minrate)
+            part = self.timeout * HURRIED_SHARE
+            return RequestBounds(part, answer or part, part, self.minrate * HURRIED_RATE)
+        return RequestBounds(self.timeout * CONNECT_SHARE, answer or self.timeout, self.timeout, self.minrate)
 
     @contextlib.contextmanager
     def client(self, parallel: int = 1, *, certificates: Path | None = None) -> Iterator[httpx.Client]:
@@ -131,26 +138,26 @@ class Network:
             ) from error
         if certificates is not None:
             load_certificates(trust, certificates)
-        from pipeline.transfer.deadlines import watched
+        from pipeline.transfer.deadlines import with_deadlines
 
         limits = httpx.Limits(max_connections=parallel, max_keepalive_connections=parallel)
         with httpx.Client(
             trust_env=False,
-            transport=watched(httpx.HTTPTransport(verify=trust, limits=limits, trust_env=False)),
+            transport=with_deadlines(httpx.HTTPTransport(verify=trust, limits=limits, trust_env=False)),
             mounts=self._mounts(trust, limits),
             follow_redirects=False,
             # Sockets are watched (`deadlines`). The wait for a free connection has no limit: others may send large
             # pieces over all there are, and these are watched.
             timeout=httpx.Timeout(self.timeout, pool=None),
             # Bytes as they are stored: a transparent encoding would make sizes and ranges meaningless.
-            headers={"User-Agent": AGENT, "Accept-Encoding": "identity", "Accept": "*/*"},
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"},
         ) as client:
             yield client
 
     def _mounts(self, trust: ssl.SSLContext, limits: httpx.Limits) -> dict[str, httpx.BaseTransport | None]:
         import httpx
 
-        from pipeline.transfer.deadlines import watched
+        from pipeline.transfer.deadlines import with_deadlines
 
         mounts: dict[str, httpx.BaseTransport | None] = {}
         if "*" in self.no_proxy:
@@ -158,7 +165,7 @@ class Network:
         for scheme, proxy in (("http://", self.http_proxy), ("https://", self.https_proxy)):
             if proxy:
                 through = httpx.HTTPTransport(proxy=proxy, verify=trust, limits=limits, trust_env=False)
-                mounts[scheme] = watched(through)
+                mounts[scheme] = with_deadlines(through)
         if mounts:
             for host in self.no_proxy:
                 bare = host.lstrip(".")
@@ -175,7 +182,7 @@ def _proxy(text: str | None, name: str) -> str | None:
     if not text:
         return None
     url = text if _SCHEME.match(text) else f"http://{text}"
-    if not is_asked(url):
+    if not is_http_url(url):
         raise _unusable(name, "it is not the URL of an HTTP proxy", "http://HOST:PORT")
     return url
 
@@ -196,7 +203,9 @@ def _unusable(name: str, why: str, form: str) -> UsageError:
 
 
 @contextlib.contextmanager
-def request(client: httpx.Client, url: str, headers: Mapping[str, str], watch: Watch) -> Iterator[httpx.Response]:
+def send_get(
+    client: httpx.Client, url: str, headers: Mapping[str, str], watch: RequestDeadlines
+) -> Iterator[httpx.Response]:
     """GET `url` and yield the response with its body unread.
 
     At most REDIRECTS redirections are followed, all under `watch`.
@@ -205,18 +214,18 @@ def request(client: httpx.Client, url: str, headers: Mapping[str, str], watch: W
     they were given for, because httpx takes them from the URL and a redirection names its own.
     Raises VerificationError `redirect-refused`, and httpx's own errors.
     """
-    from pipeline.transfer.deadlines import built, streamed
+    from pipeline.transfer.deadlines import build_request, stream_request
 
     for _ in range(REDIRECTS + 1):
-        with streamed(client, built(client, "GET", url, headers), watch) as response:
+        with stream_request(client, build_request(client, "GET", url, headers), watch) as response:
             if not response.has_redirect_location:
                 yield response
                 return
             location = response.headers["location"]
         target = join_url(url, location)
         here, there = parse_url(url), parse_url(target)
-        if not is_asked(target) or (here and there and (here.scheme, there.scheme) == ("https", "http")):
-            text = f"{shown(url)} redirects to {shown(location)}, which is refused (another scheme, or no TLS)"
-            raise VerificationError("redirect-refused", text, place=shown(url))
+        if not is_http_url(target) or (here and there and (here.scheme, there.scheme) == ("https", "http")):
+            text = f"{shown_url(url)} redirects to {shown_url(location)}, which is refused (another scheme, or no TLS)"
+            raise VerificationError("redirect-refused", text, place=shown_url(url))
         url = target
-    raise VerificationError("redirect-refused", f"more than {REDIRECTS} redirections", place=shown(url))
+    raise VerificationError("redirect-refused", f"more than {REDIRECTS} redirections", place=shown_url(url))

@@ -2,10 +2,18 @@
 
 The one idea: file metadata is data. `compose` lays packages over one another as rpm would on a disk and says
 what each layer holds, which conflicts there are and what rpm's database must record, and needs neither a disk
-nor root. `scan` reads a real directory into the same form, so that the two can be compared, with `diff`.
+nor root. `scan_directory` reads a real directory into the same form, so that the two can be compared, with
+`diff_trees`.
 """
 
-from pipeline.trees.capabilities import ATTRIBUTE, as_revision_2, capability_attribute, capability_text
+from pipeline.trees.apply_layer import apply_layer_entries
+from pipeline.trees.canonical_path import CanonicalPaths, canonical_path, split_path
+from pipeline.trees.capabilities import (
+    CAPABILITY_XATTR,
+    as_revision_2,
+    capability_attribute,
+    capability_text,
+)
 from pipeline.trees.compose import compose
 from pipeline.trees.composition import (
     STATE_NORMAL,
@@ -17,30 +25,28 @@ from pipeline.trees.composition import (
     Part,
     install_color,
 )
-from pipeline.trees.diff import Change, diff
-from pipeline.trees.paths import Canonical, canonical_path, split_path
-from pipeline.trees.scan import scan
-from pipeline.trees.stacking import stacked
+from pipeline.trees.scan import scan_directory
+from pipeline.trees.tree_diff import TreeDifference, diff_trees
 
 __all__ = [
-    "ATTRIBUTE",
+    "CAPABILITY_XATTR",
     "STATE_NORMAL",
     "STATE_NOT_INSTALLED",
     "STATE_WRONG_COLOR",
-    "Canonical",
-    "Change",
+    "CanonicalPaths",
     "ComposeOptions",
     "ComposedLayer",
     "Composition",
     "Part",
+    "TreeDifference",
+    "apply_layer_entries",
     "as_revision_2",
     "canonical_path",
     "capability_attribute",
     "capability_text",
     "compose",
-    "diff",
+    "diff_trees",
     "install_color",
-    "scan",
+    "scan_directory",
     "split_path",
-    "stacked",
 ]

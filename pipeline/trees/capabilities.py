@@ -14,9 +14,9 @@ import struct
 
 from pipeline.errors import BuildError
 
-ATTRIBUTE = "security.capability"
+CAPABILITY_XATTR = "security.capability"
 
-NAMES = (
+CAPABILITY_NAMES = (
     "chown",
     "dac_override",
     "dac_read_search",
@@ -61,7 +61,7 @@ NAMES = (
 )
 """In the order of their numbers, without `cap_`."""
 
-_ALL = (1 << len(NAMES)) - 1
+_ALL = (1 << len(CAPABILITY_NAMES)) - 1
 _REVISION_2 = 0x02000000
 _REVISION_3 = 0x03000000
 _REVISION_MASK = 0xFF000000
@@ -124,7 +124,7 @@ def capability_text(value: bytes) -> str:
     for number in range(64):
         flags = f"{'i' * (inheritable >> number & 1)}{'p' * (permitted >> number & 1)}"
         if flags:
-            name = f"cap_{NAMES[number]}" if number < len(NAMES) else str(number)
+            name = f"cap_{CAPABILITY_NAMES[number]}" if number < len(CAPABILITY_NAMES) else str(number)
             named.setdefault(f"{'e' * effective}{flags}", []).append(name)
     return " ".join(f"{','.join(names)}={flags}" for flags, names in named.items())
 
@@ -147,8 +147,8 @@ def _mask(names: str, text: str) -> int:
     mask = 0
     for name in names.lower().split(","):
         number = name.removeprefix("cap_")
-        if number in NAMES:
-            mask |= 1 << NAMES.index(number)
+        if number in CAPABILITY_NAMES:
+            mask |= 1 << CAPABILITY_NAMES.index(number)
         elif number.isdecimal() and int(number) < 64:
             mask |= 1 << int(number)
         else:

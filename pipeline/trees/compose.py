@@ -16,8 +16,14 @@ from types import MappingProxyType
 from pipeline.errors import BuildError, Problem
 from pipeline.model.accounts import AccountTable
 from pipeline.model.header import FileFlag, FileRecord, PackageHeader
-from pipeline.model.tree import Entry, Kind, Tree, kind_of
-from pipeline.trees.capabilities import ATTRIBUTE, capability_attribute
+from pipeline.model.tree import (
+    Entry,
+    EntryKind,
+    Tree,
+    kind_of,
+)
+from pipeline.trees.canonical_path import CanonicalPaths, split_path
+from pipeline.trees.capabilities import CAPABILITY_XATTR, capability_attribute
 from pipeline.trees.composition import (
     STATE_NORMAL,
     STATE_NOT_INSTALLED,
@@ -27,10 +33,9 @@ from pipeline.trees.composition import (
     Composition,
     Part,
 )
-from pipeline.trees.exclusion import excluded
-from pipeline.trees.paths import Canonical, split_path
+from pipeline.trees.exclusion import excluded_files
 
-ENTRIES_LIMIT = 4_000_000
+TREE_ENTRIES_LIMIT = 4_000_000
 """Files in all packages together: ten times a full desktop installation."""
 
 _PERMISSIONS = 0o7777
@@ -115,13 +120,13 @@ def compose(
 def _claim_all(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Work) -> None:
     options = work.options
     count = sum(len(package.files) for _, packages in layers for package in packages)
-    if count > ENTRIES_LIMIT:
-        raise BuildError("too-many-files", f"the packages contain {count} files, more than {ENTRIES_LIMIT}")
+    if count > TREE_ENTRIES_LIMIT:
+        raise BuildError("too-many-files", f"the packages contain {count} files, more than {TREE_ENTRIES_LIMIT}")
     canonical = _canonical(layers, work)
     _claim_below(canonical, work)
     for number, (name, packages) in enumerate(layers):
         for package in packages:
-            out = excluded(
+            out = excluded_files(
                 package.files,
                 docs=options.docs.get(name, True),
                 man=options.man.get(name, True),
@@ -139,7 +144,7 @@ def _claim_all(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Wor
                     work.claims.setdefault(path, []).append(_Claim(number, package, index, file))
 
 
-def _claim_below(canonical: Canonical, work: _Work) -> None:
+def _claim_below(canonical: CanonicalPaths, work: _Work) -> None:
     """Record the claims of the parent image's packages.
 
     A file that is gone is claimed no more: who brings it again emits it.
@@ -153,9 +158,9 @@ def _claim_below(canonical: Canonical, work: _Work) -> None:
                     work.claims.setdefault(path, []).append(_Claim(_BELOW, one.header, index, file))
 
 
-def _canonical(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Work) -> Canonical:
+def _canonical(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Work) -> CanonicalPaths:
     """All symlinks that will stand in the image."""
-    links = {f"/{entry.path}": entry.link for entry in work.options.below if entry.kind is Kind.SYMLINK}
+    links = {f"/{entry.path}": entry.link for entry in work.options.below if entry.kind is EntryKind.SYMLINK}
     for _, packages in layers:
         for package in packages:
             for file in package.files:
@@ -165,7 +170,7 @@ def _canonical(layers: Sequence[tuple[str, Sequence[PackageHeader]]], work: _Wor
                     except BuildError:
                         continue  # Reported where all paths are.
                     links[file.path] = file.link
-    return Canonical.of(links.items())
+    return CanonicalPaths.of(links.items())
 
 
 # --- who wins it -----------------------------------------------------------------------------------------
@@ -239,7 +244,7 @@ def _lay(
             if _stands_below(entry, path, work):
                 tree[path] = replace(tree[path], owner=tree[path].owner or entry.owner)
                 continue
-            if entry.kind is Kind.DIRECTORY:
+            if entry.kind is EntryKind.DIRECTORY:
                 directories[path] = replace(entry, mtime=build_time)
             else:
                 emitted.setdefault(entry.owner, []).append((claim.index, entry))
@@ -254,9 +259,9 @@ def _lay(
         inside = [*directories, *(entry.path for part in parts for _, entry in part.entries)]
         for path in _parents(inside):
             known = tree.get(path)
-            if known is None or known.kind is not Kind.DIRECTORY:
+            if known is None or known.kind is not EntryKind.DIRECTORY:
                 if path and known is None:
-                    known = Entry(path, Kind.DIRECTORY, mode=0o755)
+                    known = Entry(path, EntryKind.DIRECTORY, mode=0o755)
                 else:
                     continue  # The root needs no entry; what stands in the way is reported for all.
             directories[path] = tree[path] = replace(known, mtime=build_time)
@@ -275,31 +280,31 @@ def _lay(
 def _entry(path: str, claim: _Claim, work: _Work) -> Entry:
     file, nevra = claim.file, str(claim.package.nevra)
     kind = kind_of(file.mode)
-    if kind is None or kind in (Kind.CHARACTER, Kind.BLOCK):
+    if kind is None or kind in (EntryKind.CHARACTER, EntryKind.BLOCK):
         work.refuse(
             "device-node",
             f"/{path} is a device node or a socket; images cannot contain those",
             nevra,
             "leave the package out; the container runtime creates devices",
         )
-        kind = Kind.FIFO
+        kind = EntryKind.FIFO
     xattrs: tuple[tuple[str, bytes], ...] = ()
-    if file.capabilities and kind is Kind.FILE:
+    if file.capabilities and kind is EntryKind.FILE:
         try:
-            xattrs = ((ATTRIBUTE, capability_attribute(file.capabilities)),)
+            xattrs = ((CAPABILITY_XATTR, capability_attribute(file.capabilities)),)
         except BuildError as error:
             work.refuse(error.code, f"/{path}: {error.problems[0].message}", nevra)
     return Entry(
         path=path,
         kind=kind,
-        mode=0o777 if kind is Kind.SYMLINK else file.mode & _PERMISSIONS,
+        mode=0o777 if kind is EntryKind.SYMLINK else file.mode & _PERMISSIONS,
         uid=_number(work.uids, "user", file.user, nevra, work),
         gid=_number(work.gids, "group", file.group, nevra, work),
         mtime=file.mtime,
-        size=file.size if kind is Kind.FILE else 0,
-        link=file.link if kind is Kind.SYMLINK else "",
+        size=file.size if kind is EntryKind.FILE else 0,
+        link=file.link if kind is EntryKind.SYMLINK else "",
         xattrs=xattrs,
-        content=file.digest if kind is Kind.FILE else None,
+        content=file.digest if kind is EntryKind.FILE else None,
         owner=nevra,
     )
 
@@ -318,10 +323,10 @@ def _linked(package: PackageHeader, entries: list[tuple[int, Entry]]) -> tuple[t
     linked = []
     for index, entry in sorted(entries, key=lambda item: item[1].path):
         file = package.files[index]
-        if entry.kind is Kind.FILE and file.nlink > 1:
+        if entry.kind is EntryKind.FILE and file.nlink > 1:
             known = first.setdefault(file.inode, entry)
             if known is not entry:
-                linked.append((index, replace(entry, kind=Kind.HARDLINK, link=known.path)))
+                linked.append((index, replace(entry, kind=EntryKind.HARDLINK, link=known.path)))
                 continue
         linked.append((index, entry))
     return tuple(linked)
@@ -337,15 +342,15 @@ def _stands_below(entry: Entry, path: str, work: _Work) -> bool:
     there = below.get(path)
     if there is None:
         return False
-    if there.kind is Kind.HARDLINK and (named := below.get(there.link)):
+    if there.kind is EntryKind.HARDLINK and (named := below.get(there.link)):
         there = replace(named, path=entry.path, owner=there.owner)
     same = (
         (entry.kind, entry.mode, entry.uid, entry.gid) == (there.kind, there.mode, there.uid, there.gid)
         and entry.link == there.link
-        and (entry.kind is not Kind.FILE or entry.content == there.content)
+        and (entry.kind is not EntryKind.FILE or entry.content == there.content)
     )
     settled = any(claim.layer == _BELOW for claim in work.claims[path])
-    turned = (entry.kind is Kind.DIRECTORY) != (there.kind is Kind.DIRECTORY)
+    turned = (entry.kind is EntryKind.DIRECTORY) != (there.kind is EntryKind.DIRECTORY)
     if not same and (turned or (there.owner and not settled)):
         work.refuse(
             "file-conflict",
@@ -373,7 +378,7 @@ def _parents(paths: Iterable[str]) -> list[str]:
 def _refuse_beneath_files(tree: dict[str, Entry], work: _Work) -> None:
     for path in _parents(tree):
         entry = tree.get(path)
-        if entry is not None and entry.kind is not Kind.DIRECTORY:
+        if entry is not None and entry.kind is not EntryKind.DIRECTORY:
             inside = next(other for other in sorted(tree) if other.startswith(f"{path}/"))
             work.refuse(
                 "file-conflict",

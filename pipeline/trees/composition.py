@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline.digest import Digest
 from pipeline.model.package import Nevra
-from pipeline.model.parent import InstalledPackage
+from pipeline.model.parent_image import InstalledPackage
 from pipeline.model.tree import Entry, Tree
 
 STATE_NORMAL = 0

@@ -16,7 +16,7 @@ from pipeline.model.header import FileFlag, FileRecord
 MANUALS = "/usr/share/man/"
 
 
-def excluded(files: Sequence[FileRecord], *, docs: bool, man: bool, languages: Sequence[str]) -> frozenset[int]:
+def excluded_files(files: Sequence[FileRecord], *, docs: bool, man: bool, languages: Sequence[str]) -> frozenset[int]:
     """Return the indices of the files that are not installed.
 
     `languages` empty or holding `all` means all.

@@ -10,17 +10,22 @@ from pathlib import Path
 
 from pipeline.digest import digest_file
 from pipeline.errors import BuildError
-from pipeline.model.tree import Entry, Kind, Tree, kind_of
-from pipeline.trees.capabilities import ATTRIBUTE, as_revision_2
+from pipeline.model.tree import (
+    Entry,
+    EntryKind,
+    Tree,
+    kind_of,
+)
+from pipeline.trees.capabilities import CAPABILITY_XATTR, as_revision_2
 
-DEPTH_LIMIT = 512
+TREE_DEPTH_LIMIT = 512
 """Directories within one another: PATH_MAX allows four times as many, of one letter each."""
 
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 _FOREIGN = ("security.selinux", "security.ima", "security.evm", "security.apparmor", "system.", "trusted.")
 
 
-def scan(root: Path, *, shift: int = 0, contents: bool = True) -> Tree:
+def scan_directory(root: Path, *, shift: int = 0, contents: bool = True) -> Tree:
     """Read the directory `root`, without following symlinks, into a tree.
 
     The root itself is not an entry.
@@ -47,7 +52,7 @@ def read_xattrs(path: str | int) -> tuple[tuple[str, bytes], ...]:
             if name.startswith(_OVERLAY) or name.startswith(_FOREIGN):
                 continue
             value = os.getxattr(path, name, follow_symlinks=False)
-            found.append((name, as_revision_2(value) if name == ATTRIBUTE else value))
+            found.append((name, as_revision_2(value) if name == CAPABILITY_XATTR else value))
     return tuple(found)
 
 
@@ -69,16 +74,18 @@ class _Scan:
     links: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def walk(self, folder: str, depth: int) -> None:
-        if depth > DEPTH_LIMIT:
-            raise BuildError("too-deep", f"directories are nested more than {DEPTH_LIMIT} deep", place=folder[:200])
+        if depth > TREE_DEPTH_LIMIT:
+            raise BuildError(
+                "too-deep", f"directories are nested more than {TREE_DEPTH_LIMIT} deep", place=folder[:200]
+            )
         with os.scandir(self.root / folder) as found:
             items = sorted(found, key=lambda item: item.name)
         for item in items:
             path = f"{folder}/{item.name}" if folder else item.name
             entry = self.entries[path] = self._entry(path, item)
-            if entry.kind is Kind.DIRECTORY:
+            if entry.kind is EntryKind.DIRECTORY:
                 if is_opaque(item.path):
-                    self.entries[f"{path}/"] = Entry(f"{path}/", Kind.OPAQUE)
+                    self.entries[f"{path}/"] = Entry(f"{path}/", EntryKind.OPAQUE)
                 self.walk(path, depth + 1)
 
     def _entry(self, path: str, item: os.DirEntry[str]) -> Entry:
@@ -87,15 +94,15 @@ class _Scan:
         if kind is None:
             raise BuildError("socket", f"/{path} is a socket; images cannot contain those", place=path)
         device = (os.major(status.st_rdev), os.minor(status.st_rdev))
-        if kind is Kind.CHARACTER and device == (0, 0):
-            return Entry(path, Kind.WHITEOUT, mtime=int(status.st_mtime))
+        if kind is EntryKind.CHARACTER and device == (0, 0):
+            return Entry(path, EntryKind.WHITEOUT, mtime=int(status.st_mtime))
         link, content = "", None
-        if kind is Kind.SYMLINK:
+        if kind is EntryKind.SYMLINK:
             link = os.readlink(item.path)  # noqa: PTH115 (an entry of scandir, not a Path)
-        elif kind is Kind.FILE:
+        elif kind is EntryKind.FILE:
             first = self.links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
-                kind, link, content = Kind.HARDLINK, first, self.entries[first].content
+                kind, link, content = EntryKind.HARDLINK, first, self.entries[first].content
             elif self.contents:
                 content = digest_file(Path(item.path))
         return Entry(
@@ -105,9 +112,9 @@ class _Scan:
             uid=status.st_uid - self.shift,
             gid=status.st_gid - self.shift,
             mtime=int(status.st_mtime),
-            size=status.st_size if kind in (Kind.FILE, Kind.HARDLINK) else 0,
+            size=status.st_size if kind in (EntryKind.FILE, EntryKind.HARDLINK) else 0,
             link=link,
             xattrs=read_xattrs(item.path),
-            device=device if kind in (Kind.CHARACTER, Kind.BLOCK) else (0, 0),
+            device=device if kind in (EntryKind.CHARACTER, EntryKind.BLOCK) else (0, 0),
             content=content,
         )

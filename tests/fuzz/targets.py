@@ -15,48 +15,59 @@ from types import MappingProxyType
 
 from pipeline.archives import MalformedArchive
 from pipeline.digest import Digest
-from pipeline.documents import parse
 from pipeline.errors import RelbuildError
 from pipeline.layers.archive_files import archive_members
-from pipeline.layers.tar import read_tar
+from pipeline.layers.tar_format import read_tar
 from pipeline.mirror.backends.layout.layout_repository import LayoutRepository
-from pipeline.mirror.backends.registry.fallback_index import merge
-from pipeline.mirror.backends.registry.registry_answers import error_code, manifest_of, next_page, words
-from pipeline.mirror.history import read_move
-from pipeline.mirror.references import listed_referrers, media_type_of, references, referrer_of, subject_of
+from pipeline.mirror.backends.registry.fallback_index import merge_referrers
+from pipeline.mirror.backends.registry.registry_responses import (
+    error_code,
+    next_page,
+    response_manifest,
+    response_words,
+)
+from pipeline.mirror.references import (
+    listed_referrers,
+    manifest_subject,
+    media_type_of,
+    references,
+    referrer_of,
+)
 from pipeline.mirror.retention.access_log import read_pulls
 from pipeline.mirror.retention.relisting import relisted
+from pipeline.mirror.tag_history import read_move
 from pipeline.mirror.tag_statements import _predicate
 from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import read_evidence
 from pipeline.model.json_form import from_json, read_json
-from pipeline.model.night import Night
+from pipeline.model.night_record import NightlyRun
 from pipeline.model.report_form import read_report
-from pipeline.nightly.record import Record, Standing
+from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct
 from pipeline.nightly.task_result import read_result
 from pipeline.oci import load_verifying_key, media_types
 from pipeline.oci.artifacts import read_artifact
-from pipeline.oci.bill import parse_bill
-from pipeline.oci.bundle import bundle_layer, unverified_statement
-from pipeline.oci.contents import built_for, listed_packages
-from pipeline.oci.image import parse_config, parse_image, parse_index
+from pipeline.oci.attestation_reader import built_for, listed_packages
+from pipeline.oci.bill_json import parse_bill
+from pipeline.oci.config_settings import flatten_config
+from pipeline.oci.image_manifest import parse_config, parse_image, parse_index
 from pipeline.oci.licences import licence_expression
-from pipeline.oci.record import parse_record
-from pipeline.oci.settings import settings
+from pipeline.oci.record_json import parse_record
+from pipeline.oci.sigstore_bundle import bundle_layer, unverified_statement
 from pipeline.oci.simple_signing import _claims
 from pipeline.oci.statements import read_statement
 from pipeline.packages import read_change_days, read_changelog, read_header
 from pipeline.recipes import load_recipe
-from pipeline.recipes.rules import load_rules
-from pipeline.render import evaluate
-from pipeline.render.templates import evaluate_here
+from pipeline.recipes.mirror_rules import load_rules
+from pipeline.render import evaluate_template
+from pipeline.render.templates import evaluate_in_process
 from pipeline.repos.advisories import read_updateinfo
 from pipeline.repos.repomd import parse_metalink, parse_mirrorlist, parse_repomd
 from pipeline.resolve.lockfile import parse_lock
 from pipeline.resolve.modules import _documents, _take
-from pipeline.site.history import History
+from pipeline.site.site_history import ProductHistory
 from pipeline.transfer.challenge import parse_challenges, parse_scopes
-from pipeline.transfer.exchange import Answer
+from pipeline.transfer.registry_http import RegistryResponse
+from pipeline.yaml_documents import parse_yaml
 from tests.fuzz.forms import SEPARATOR
 
 Read = Callable[[bytes], object]
@@ -142,7 +153,7 @@ def _image(data: bytes) -> object:
 
 
 def _config(data: bytes) -> object:
-    return parse_config(data), settings(data)
+    return parse_config(data), flatten_config(data)
 
 
 def _index(data: bytes) -> object:
@@ -156,9 +167,9 @@ def _referrers(data: bytes) -> object:
     with contextlib.suppress(RelbuildError):
         references(index)
     with contextlib.suppress(RelbuildError):
-        subject_of(index)
+        manifest_subject(index)
     media_type_of(data)
-    for change in (merge, relisted):
+    for change in (merge_referrers, relisted):
         with contextlib.suppress(RelbuildError):
             change(index, ())
     return listed_referrers(index)
@@ -179,9 +190,9 @@ def _answer(data: bytes) -> object:
     """What a registry answers: the value of the header `Link`, and the body."""
     link, _, body = data.partition(SEPARATOR)
     headers = (("link", link.decode("latin-1")), ("content-type", media_types.MANIFEST), ("location", "/v2/"))
-    answer = Answer(400, headers, body, "https://registry.example/v2/a/tags/list")
-    said = error_code(answer), words(answer), answer.location()
-    for read in (lambda: next_page(answer, (), "a"), lambda: manifest_of(answer, None, "a")):
+    answer = RegistryResponse(400, headers, body, "https://registry.example/v2/a/tags/list")
+    said = error_code(answer), response_words(answer), answer.location()
+    for read in (lambda: next_page(answer, (), "a"), lambda: response_manifest(answer, None, "a")):
         with contextlib.suppress(RelbuildError):
             read()
     return said
@@ -222,7 +233,7 @@ def _night(data: bytes) -> object:
     """Its callers take ValueError for "nobody knows": `from_json` promises no other."""
     with contextlib.suppress(ValueError, RecursionError):
         value = json.loads(data)
-        for kind in (Record, Standing, Night, History):
+        for kind in (InputsRecord, PublishedProduct, NightlyRun, ProductHistory):
             for read in (from_json, read_json):
                 with contextlib.suppress(ValueError):
                     read(kind, value)
@@ -239,12 +250,12 @@ def _challenge(data: bytes) -> object:
 
 
 def _template(data: bytes) -> object:
-    return evaluate(_text(data), _VALUES, place="recipe.yaml:1")
+    return evaluate_template(_text(data), _VALUES, place="recipe.yaml:1")
 
 
 def _rendering(data: bytes) -> object:
     """What the child with limits does for `template`: here the engine sees it, and it needs no answers of a process."""
-    return evaluate_here(_text(data), _VALUES, place="recipe.yaml:1")
+    return evaluate_in_process(_text(data), _VALUES, place="recipe.yaml:1")
 
 
 def _key(data: bytes) -> object:
@@ -258,7 +269,7 @@ def _pulls(data: bytes) -> object:
 
 TARGETS: Mapping[str, Read] = MappingProxyType(
     {
-        "yaml": lambda data: parse(_text(data), "a.yaml"),
+        "yaml": lambda data: parse_yaml(_text(data), "a.yaml"),
         "recipe": _recipe,
         "rules": _rules,
         "repomd": lambda data: parse_repomd(data, "repomd.xml"),

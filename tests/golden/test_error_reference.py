@@ -26,8 +26,8 @@ COLLECTED_BY = {
     "mirror/policy.py": "PublicationRefused",
     "oci/validation.py": "VerificationError",
     "mirror/atomic_files.py": "VerificationError",
-    "resolve/problems.py": "ResolutionError",
-    "render/child.py": "RecipeError",
+    "resolve/solver_problems.py": "ResolutionError",
+    "render/template_child.py": "RecipeError",
 }
 """Files that collect problems which another one raises, by the error's class. Of the others it is what the file raises,
 or its room."""

@@ -11,7 +11,7 @@ from pipeline.recipes import (
     limits_reference,
     load_rules,
     platforms_schema,
-    reference,
+    recipe_reference,
     rules_reference,
     rules_schema,
 )
@@ -26,8 +26,8 @@ LIMITS = DOCS / "limits.md"
 
 def test_the_reference_is_not_stale() -> None:
     if os.environ.get("RELBUILD_REGENERATE"):
-        REFERENCE.write_text(reference())
-    assert REFERENCE.read_text() == reference(), "run this test with RELBUILD_REGENERATE=1"
+        REFERENCE.write_text(recipe_reference())
+    assert REFERENCE.read_text() == recipe_reference(), "run this test with RELBUILD_REGENERATE=1"
 
 
 def test_the_reference_of_the_rules_is_not_stale() -> None:
@@ -51,7 +51,7 @@ def test_the_example_in_the_reference_of_the_rules_is_one(tmp_path: Path) -> Non
 
 
 def test_every_key_has_a_meaning_in_the_reference() -> None:
-    text = reference()
+    text = recipe_reference()
     for name, field in RecipeDocument.model_fields.items():
         assert field.description
         assert f"| `{field.alias or name}` |" in text

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.oci.bill import bill_bytes
+from pipeline.oci.bill_json import bill_bytes
 from pipeline.oci.sbom import SbomForm, sbom_bytes
 from tests.unit.bills import AWKWARD
 

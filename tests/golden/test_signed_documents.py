@@ -13,19 +13,26 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.model.image import Descriptor
-from pipeline.oci import Statement, Subject, attest, media_types, provenance_predicate, sign_simply
+from pipeline.oci import (
+    Statement,
+    StatementSubject,
+    make_attestation,
+    make_simple_signature,
+    media_types,
+    provenance_predicate,
+)
 from pipeline.oci.predicates import PROVENANCE, SIGN
-from tests.unit.signed import PROVENANCE_VALUE, signing_key
+from tests.unit.signing_examples import PROVENANCE_VALUE, signing_key
 
 FOLDER = Path(__file__).parent / "oci"
 
 IMAGE = Descriptor(media_types.MANIFEST, Digest.of(b"an image"), 8)
-SUBJECTS = (Subject(IMAGE.digest, "tiny"),)
+SUBJECTS = (StatementSubject(IMAGE.digest, "tiny"),)
 
 ARTIFACTS = {
-    "simple-signature": sign_simply(IMAGE.digest, "mirror.example/tiny", signing_key()),
-    "signature": attest(Statement(SIGN, SUBJECTS), IMAGE, signing_key(), 1_700_000_000),
-    "provenance": attest(
+    "simple-signature": make_simple_signature(IMAGE.digest, "mirror.example/tiny", signing_key()),
+    "signature": make_attestation(Statement(SIGN, SUBJECTS), IMAGE, signing_key(), 1_700_000_000),
+    "provenance": make_attestation(
         Statement(PROVENANCE, SUBJECTS, provenance_predicate(PROVENANCE_VALUE)), IMAGE, signing_key(), 1_700_000_000
     ),
 }

@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.digest import DiffId, Digest
-from pipeline.gather import Locked, Order, Workshop
 from pipeline.model.accounts import AccountTable
 from pipeline.model.header import FileRecord, PackageHeader
 from pipeline.model.image import Descriptor, Image, ImageConfig, Layer
 from pipeline.model.lock import LockSection
 from pipeline.model.package import Nevra, Package
-from pipeline.model.parent import InstalledPackage, ParentImage
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.parent_image import InstalledPackage, ParentImage
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.recipe import LayerPlan, Recipe, Request
 from pipeline.model.resolution import Chosen, Reason, Resolution
 from pipeline.model.tree import Tree
 from pipeline.oci import make_image
+from pipeline.prepare import BuildEnvironment, BuildOptions, LockedRecipe
 from pipeline.progress import QUIET
 from pipeline.store import Store
 
 ARCH = "x86_64"
-PLATFORM = Platform("el9", (Repository("base", baseurls=("file:///nowhere",)),))
+PLATFORM = Platform("el9", (PackageRepository("base", baseurls=("file:///nowhere",)),))
 NOBODY = AccountTable((), ())
 
 
@@ -33,15 +33,15 @@ def ticking(step: float = 1.0) -> Any:
     return lambda: 1_800_000_000 + step * next(now)
 
 
-def workshop(folder: Path, **more: Any) -> Workshop:
+def build_env(folder: Path, **more: Any) -> BuildEnvironment:
     """A workshop with a store of its own and a clock that ticks."""
     given: dict[str, Any] = {"progress": QUIET, "environment": {}, "clock": ticking(), **more}
-    return Workshop(given.pop("store", None) or Store.open(folder / "store"), **given)
+    return BuildEnvironment(given.pop("store", None) or Store.open(folder / "store"), **given)
 
 
-def order(folder: Path, name: str = "demo", **more: Any) -> Order:
+def order(folder: Path, name: str = "demo", **more: Any) -> BuildOptions:
     """The order for the recipe of that name in a folder."""
-    return Order(folder / f"{name}.yaml", folder / "repositories.yaml", output=folder / "output", **more)
+    return BuildOptions(folder / f"{name}.yaml", folder / "repositories.yaml", output=folder / "output", **more)
 
 
 def recipe(folder: Path, name: str = "demo", *layers: LayerPlan, **more: Any) -> Recipe:
@@ -70,7 +70,7 @@ def section(*packages: Package, layer: str = "base", **more: Any) -> LockSection
     return replace(LockSection(resolution, (("requests", Digest.of(b"a")),), 1_700_000_000), **more)
 
 
-def locked(of: Recipe, *nevras: str, **more: Any) -> Locked:
+def locked(of: Recipe, *nevras: str, **more: Any) -> LockedRecipe:
     """A recipe that was locked with packages."""
     given: dict[str, Any] = {
         "recipe": of,
@@ -86,7 +86,7 @@ def locked(of: Recipe, *nevras: str, **more: Any) -> Locked:
         "keys": (),
         **more,
     }
-    return Locked(**given)
+    return LockedRecipe(**given)
 
 
 def layer(name: str) -> Layer:

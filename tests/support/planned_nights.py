@@ -8,20 +8,20 @@ from types import SimpleNamespace
 from typing import Any
 
 from pipeline.digest import Digest
-from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.tags import immutable_tag
+from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.image_tags import immutable_tag
 from pipeline.model.absolute_path import absolute
 from pipeline.model.lock import Lock, LockSection
-from pipeline.model.night import Product
-from pipeline.nightly import planning
+from pipeline.model.night_record import Product
+from pipeline.nightly import night_planner
 from pipeline.nightly.catalogue import load_catalogue
-from pipeline.nightly.inputs import templates
-from pipeline.nightly.planning import Decision, Planner
-from pipeline.nightly.record import Record, Standing, remember
-from pipeline.nightly.working import Job, Making
+from pipeline.nightly.inputs import templates_digest
+from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct, remember_published
+from pipeline.nightly.night_planner import Decision, Planner
+from pipeline.nightly.product_job import Job, RunSettings
 from pipeline.resolve import format_lock
 from pipeline.store import Store
-from tests.support.builds import package, section, ticking, workshop
+from tests.support.builds import build_env, package, section, ticking
 from tests.support.journal import Journal, Told
 
 PLATFORMS = """\
@@ -68,18 +68,18 @@ class Nights:
         self.progress = Told()
         self.state, self.packages, self.runtime = b"monday", ("a-1-1.noarch",), "runc 1.1"
         self.accounts: tuple[tuple[str, str, int], ...] = ()
-        self.former: dict[str, Product] = {}
+        self.previous: dict[str, Product] = {}
         self.fault: Exception | None = None
         (folder / "recipes").mkdir()
         self.write("repositories.yaml", PLATFORMS)
         self.write("base.yaml", RECIPE % "base")
         self.write(PAGE, "a page")
         self.write("notes.txt", "notes")
-        journal.stand_in(planning, planning.load_keys, gives=())
-        journal.stand_in(planning, planning.open_repositories, self._open)
-        journal.stand_in(planning, planning.open_universe, gives="universe")
-        journal.stand_in(planning, planning.solve, self._solve)
-        journal.stand_in(planning, planning.find_runtime, lambda name: self.runtime)
+        journal.stand_in(night_planner, night_planner.load_keys, gives=())
+        journal.stand_in(night_planner, night_planner.open_repositories, self._open)
+        journal.stand_in(night_planner, night_planner.open_pool, gives="universe")
+        journal.stand_in(night_planner, night_planner.solve, self._solve)
+        journal.stand_in(night_planner, night_planner.find_runtime, lambda name: self.runtime)
 
     def write(self, name: str, text: str) -> None:
         (self.folder / "recipes" / name).write_text(text)
@@ -102,7 +102,7 @@ class Nights:
         """The planner of a new night."""
         self.journal.calls.clear()
         given: dict[str, Any] = {"key": None, **more}
-        making = Making(
+        settings = RunSettings(
             repositories=absolute(self.folder / "recipes" / "repositories.yaml"),
             to=parse_address(f"dir:{self.folder}/mirror"),
             store=absolute(self.folder / "store"),
@@ -111,9 +111,9 @@ class Nights:
             clock=ticking(),
             **given,
         )
-        here = workshop(self.folder, store=self.store, progress=self.progress)
+        here = build_env(self.folder, store=self.store, progress=self.progress)
         mirror: Any = self.mirror
-        return Planner(load_catalogue([self.folder / "recipes"]), making, here, mirror, self.former)
+        return Planner(load_catalogue([self.folder / "recipes"]), settings, here, mirror, self.previous)
 
     def decide(self, name: str = "base", planner: Planner | None = None, **more: Any) -> Decision:
         """What a night decides about one product, whose parent stands as it was published."""
@@ -125,28 +125,30 @@ class Nights:
         for one in reversed(tuple(planner.catalogue.below(name))):
             decision = planner.decide(one, planner.plan(one), parent, locks)
             parent = decision.product
-            locks[one.name] = decision.standing.record.lock if decision.standing else dict(decision.job.locks)[one.name]  # type: ignore[union-attr]
+            locks[one.name] = (
+                decision.on_mirror.record.lock if decision.on_mirror else dict(decision.job.locks)[one.name]
+            )  # type: ignore[union-attr]
         return planner.decide(entry, planner.plan(entry), parent, locks)
 
-    def publish(self, name: str = "base", digest: Digest | None = None, **more: Any) -> Standing:
+    def publish(self, name: str = "base", digest: Digest | None = None, **more: Any) -> PublishedProduct:
         """Do what was decided: the product stands on the mirror, and the store remembers it."""
         job = self.decide(name, **more).job
         assert job is not None
         return self.settle(job, digest or Digest.of(name.encode()))
 
-    def settle(self, job: Job, digest: Digest, lock: str = "") -> Standing:
+    def settle(self, job: Job, digest: Digest, lock: str = "") -> PublishedProduct:
         entry = load_catalogue([self.folder / "recipes"]).find(job.product.name)
         assert entry is not None and entry.recipe is not None
         names = (PAGE,) if entry.recipe.files else ()
-        facts = {**dict(job.facts), "templates": templates(entry.recipe, names)}
+        facts = {**dict(job.facts), "templates": templates_digest(entry.recipe, names)}
         text = lock or dict(job.locks).get(job.product.name, "") or self.lock()
         immutable = immutable_tag("1", 1_700_000_000, digest)
-        standing = Standing(Record(tuple(sorted(facts.items())), names, text), digest, immutable)
+        on_mirror = PublishedProduct(InputsRecord(tuple(sorted(facts.items())), names, text), digest, immutable)
         product = replace(job.product, published=replace(job.product.published, digest=digest, immutable=immutable))
-        remember(self.store, str(job.making.to), product, replace(standing, product=product))
+        remember_published(self.store, str(job.settings.to), product, replace(on_mirror, product=product))
         assert self.mirror is not None
         self.mirror.tags[job.product.name, immutable] = digest
-        return standing
+        return on_mirror
 
     def lock(self, **more: Any) -> str:
         """A lock of what is offered now, as text."""
@@ -154,4 +156,4 @@ class Nights:
 
     @property
     def resolved(self) -> int:
-        return len(self.journal.of(planning.solve))
+        return len(self.journal.of(night_planner.solve))

@@ -15,18 +15,18 @@ from pipeline.mirror.references import fallback_tag
 from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor, Image
 from pipeline.oci import (
-    PREDICATE_TYPE,
+    PREDICATE_TYPE_ANNOTATION,
     SigningKey,
-    attest,
     bundle_layer,
+    make_attestation,
     make_index,
+    make_simple_signature,
     media_types,
     read_artifact,
-    sign_simply,
     signature_tag,
     verify_bundle,
 )
-from pipeline.oci.image import descriptor_json
+from pipeline.oci.image_manifest import descriptor_json
 from pipeline.oci.predicates import SPDX
 from tests.system.sites import Site
 
@@ -71,7 +71,7 @@ class Scene:
     def sbom(self) -> Artifact:
         """The attestation that `verify-attestation` is asked for."""
         found = self.site.referrers(self.name, self.mine.digest)
-        return next(one for one in found if read_artifact(one.manifest).annotation(PREDICATE_TYPE) == SPDX)
+        return next(one for one in found if read_artifact(one.manifest).annotation(PREDICATE_TYPE_ANNOTATION) == SPDX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +110,13 @@ def attack(
 def signed_by_somebody_else(scene: Scene) -> Iterator[Digest | str]:
     """Every signature and attestation again, by the attacker's own key."""
     site, mine = scene.site, scene.mine
-    forged = sign_simply(mine.digest, scene.identity, scene.theirs)
+    forged = make_simple_signature(mine.digest, scene.identity, scene.theirs)
     site.push(scene.name, forged)
     statements = [
         verify_bundle(one.manifest, one.blobs[0][1], mine.digest, scene.ours.public)
         for one in site.referrers(scene.name, mine.digest)
     ]
-    resigned = [attest(one, mine.manifest_descriptor, scene.theirs) for one in statements]
+    resigned = [make_attestation(one, mine.manifest_descriptor, scene.theirs) for one in statements]
     with (
         site.pointing(scene.name, signature_tag(mine.digest), forged.manifest),
         site.attested(scene.name, mine.digest, resigned),

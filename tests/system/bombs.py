@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
-from tests.system.tiny import make_root
+from tests.system.tiny_root import make_root
 
 _BOMB = r"""
 #define _GNU_SOURCE

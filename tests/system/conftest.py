@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built, build
-from pipeline.gather import Order, Workshop
+from pipeline.build import BuildResult, build
+from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
-from pipeline.sandbox import Station, find_runtime, open_station
+from pipeline.sandbox import SandboxRegistry, find_runtime, open_sandbox_registry
 from pipeline.store import Store
 from tests.system.rpm_factory import Forge, forge
-from tests.system.tiny import require_root
+from tests.system.tiny_root import require_root
 
 ROOT = Path(__file__).parents[2]
 MIRROR = Path(
@@ -45,9 +45,9 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def station(closed: Path) -> Station:
+def sandboxes(closed: Path) -> SandboxRegistry:
     """Where a module's sandboxes are made."""
-    return open_station(closed / "sandbox", find_runtime())
+    return open_sandbox_registry(closed / "sandbox", find_runtime())
 
 
 @pytest.fixture(scope="session")
@@ -60,11 +60,11 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def workshop(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+def build_env(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildEnvironment:
     """A store of the session's own. Where several processes run the tests it is theirs together, as it would be of as
     many builds, and what one has built is not built again by the others."""
     folder = tmp_path_factory.getbasetemp()
-    return Workshop(
+    return BuildEnvironment(
         store=Store.open((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "store"),
         progress=QUIET,
         environment={"HOME": str(Path.home()), "RELBUILD_MIRROR": str(mirror)},
@@ -73,15 +73,17 @@ def workshop(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop
 
 
 @pytest.fixture(scope="session")
-def built(recipes: Path, workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
+def built(
+    recipes: Path, build_env: BuildEnvironment, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], BuildResult]:
     """A product, built and tested the first time it is asked for."""
     output = tmp_path_factory.mktemp("output")
-    made: dict[str, Built] = {}
+    made: dict[str, BuildResult] = {}
 
-    def get(name: str) -> Built:
+    def get(name: str) -> BuildResult:
         if name not in made:
-            order = Order(recipes / f"{name}.yaml", recipes / "repositories.yaml", output=output)
-            made[name] = build(order, workshop)
+            order = BuildOptions(recipes / f"{name}.yaml", recipes / "repositories.yaml", output=output)
+            made[name] = build(order, build_env)
         return made[name]
 
     return get

@@ -15,7 +15,14 @@ from pathlib import Path
 
 from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
-from pipeline.sandbox import build_session, find_runtime, launch, open_network, open_station, publish_port
+from pipeline.sandbox import (
+    build_session,
+    find_runtime,
+    launch,
+    open_network,
+    open_sandbox_registry,
+    publish_port,
+)
 
 BODY = "trap '' TERM; sleep 1000 & while :; do echo talking; sleep 0.2; done"
 """Has a child, writes, and does not care to be asked."""
@@ -23,19 +30,19 @@ BODY = "trap '' TERM; sleep 1000 & while :; do echo talking; sleep 0.2; done"
 
 def launch_and_wait(state: Path, root: Path, instances: int, sessions: int) -> None:
     """Until killed."""
-    station = open_station(state, find_runtime())
+    sandboxes = open_sandbox_registry(state, find_runtime())
     image = ImageConfig("amd64", 0, entrypoint=("/bin/sh", "-c"), command=(BODY,), volumes=("/data",))
     limits = Limits(milli_cpus=500, memory=64 << 20, pids=50, bandwidth=10_000_000, io_bandwidth=5 << 20)
     with contextlib.ExitStack() as closing:
         network = closing.enter_context(open_network(talk=True))
         for number in range(instances):
             instance = closing.enter_context(
-                launch(image, [root], limits, station=station, name=f"i{number}", network=network)
+                launch(image, [root], limits, sandboxes=sandboxes, name=f"i{number}", network=network)
             )
             closing.enter_context(publish_port(instance, 0, 80))
             print("up", flush=True)
         for _ in range(sessions):
-            session = closing.enter_context(build_session([root], station=station))
+            session = closing.enter_context(build_session([root], sandboxes=sandboxes))
             threading.Thread(target=session.run, args=(["/bin/sleep", "1000"],), daemon=True).start()
             print("up", flush=True)
         threading.Event().wait()

@@ -27,18 +27,24 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
-from pipeline.gather import Workshop
-from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.directory.directory_address import DIRECTORY, find_root
 from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
-from pipeline.mirror.open import MirrorAccess
+from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.model.rules import GateRule, MirrorRules, RetentionRule
 from pipeline.oci import SigningKey, load_signing_key
+from pipeline.prepare import BuildEnvironment
 from pipeline.progress import QUIET
-from pipeline.release import PublishOrder, copy, promote, publish, rollback
+from pipeline.release import (
+    PublishOptions,
+    copy,
+    promote,
+    publish,
+    rollback,
+)
 from pipeline.store import Store
-from pipeline.transfer import Exchange
+from pipeline.transfer import RegistryClient
 
 ROOT = Path(__file__).parents[2]
 RULES = MirrorRules((GateRule(refuse_older=False),))
@@ -87,20 +93,20 @@ def signer(number: int) -> SigningKey:
     )
 
 
-def perform(task: Task, workshop: Workshop) -> None:
+def perform(task: Task, build_env: BuildEnvironment) -> None:
     """Do it here. Raises what the pipeline raises."""
     key = signer(task.signer)
     match task.do:
         case "publish":
-            order = PublishOrder((Path(task.what),), parse_address(task.to), key, RULES, task.tags or None)
-            publish(order, workshop)
+            order = PublishOptions((Path(task.what),), parse_address(task.to), key, RULES, task.tags or None)
+            publish(order, build_env)
         case "promote":
-            promote(parse_address(task.what), task.to, key, RULES, workshop)
+            promote(parse_address(task.what), task.to, key, RULES, build_env)
         case "rollback":
             to = Digest.parse(task.to) if task.to else None
-            rollback(parse_address(task.what), to, key, RULES, workshop)
+            rollback(parse_address(task.what), to, key, RULES, build_env)
         case "copy":
-            copy(parse_address(task.what), parse_address(task.to), key, RULES, workshop)
+            copy(parse_address(task.what), parse_address(task.to), key, RULES, build_env)
         case "prune":
             prune(task.what)
         case _:
@@ -140,9 +146,9 @@ class Publisher:
 
 
 @contextlib.contextmanager
-def publisher(workshop: Workshop, home: Path) -> Iterator[Publisher]:
-    """A process that publishes from the store of `workshop`."""
-    argv = [sys.executable, "-m", "tests.system.killed_publisher", str(workshop.store.root), str(home)]
+def publisher(build_env: BuildEnvironment, home: Path) -> Iterator[Publisher]:
+    """A process that publishes from the store of `build_env`."""
+    argv = [sys.executable, "-m", "tests.system.killed_publisher", str(build_env.store.root), str(home)]
     process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         yield Publisher(process)
@@ -172,10 +178,10 @@ class _Fuse:
         for kind in (DirectoryRepository, RegistryRepository):
             for name in CALLS:
                 setattr(kind, name, self._before(getattr(kind, name)))
-        sent = Exchange._sent
+        sent = RegistryClient._sent
 
         @contextlib.contextmanager
-        def counted(exchange: Exchange, method: str, *rest: Any) -> Iterator[Any]:
+        def counted(exchange: RegistryClient, method: str, *rest: Any) -> Iterator[Any]:
             changes = method not in {"GET", "HEAD"}
             if changes:
                 self.step()
@@ -184,7 +190,7 @@ class _Fuse:
                     self.step()
                 yield response
 
-        Exchange._sent = counted  # type: ignore[method-assign]
+        RegistryClient._sent = counted  # type: ignore[method-assign]
         if root:
             sys.addaudithook(lambda event, arguments: self._audited(event, arguments, root))
 
@@ -216,22 +222,22 @@ def _mirror_path(task: Task) -> str:
     return str(found[0] if found else address.path)
 
 
-def _outcome(task: Task, workshop: Workshop) -> Outcome:
+def _outcome(task: Task, build_env: BuildEnvironment) -> Outcome:
     began = time.monotonic()
     try:
-        perform(task, workshop)
+        perform(task, build_env)
     except RelbuildError as error:
         return Outcome(False, error.code, str(error), int(error.exit_code), time.monotonic() - began)
     return Outcome(seconds=time.monotonic() - began)
 
 
-def _killed(task: Task, workshop: Workshop) -> Outcome:
+def _killed(task: Task, build_env: BuildEnvironment) -> Outcome:
     """In a fork, so that all is loaded already."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         _Fuse(task.kill_at).lay(_mirror_path(task))
-        os.write(writing, json.dumps(asdict(_outcome(task, workshop))).encode())
+        os.write(writing, json.dumps(asdict(_outcome(task, build_env))).encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
@@ -243,11 +249,11 @@ def _killed(task: Task, workshop: Workshop) -> Outcome:
 
 
 def _main(store: Path, home: str) -> None:
-    workshop = Workshop(Store.open(store), QUIET, {"HOME": home}, time.time)
+    build_env = BuildEnvironment(Store.open(store), QUIET, {"HOME": home}, time.time)
     for line in sys.stdin:
         value = json.loads(line)
         task = Task(**{**value, "tags": tuple(value["tags"])})
-        outcome = _killed(task, workshop) if task.kill_at else _outcome(task, workshop)
+        outcome = _killed(task, build_env) if task.kill_at else _outcome(task, build_env)
         print(json.dumps(asdict(outcome)), flush=True)
 
 

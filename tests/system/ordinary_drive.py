@@ -32,7 +32,7 @@ class Outcomes:
             SAID["passed"].append(name)
 
 
-rootless.enter()
+rootless.enter_user_namespace()
 os.environ["TMPDIR"] = sys.argv[1]
 os.chdir(Path(__file__).parents[2])
 with contextlib.redirect_stdout(sys.stderr):

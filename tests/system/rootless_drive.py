@@ -16,18 +16,23 @@ from pipeline.errors import RelbuildError
 from pipeline.sandbox import rootless
 
 try:
-    rootless.enter()
+    rootless.enter_user_namespace()
 except RelbuildError as refused:
     print(json.dumps({"refused": refused.problems[0].code, "hint": refused.problems[0].hint}))
     sys.exit(0)
 
 from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
-from pipeline.sandbox import build_session, find_runtime, launch, open_station
+from pipeline.sandbox import (
+    build_session,
+    find_runtime,
+    launch,
+    open_sandbox_registry,
+)
 
 place = Path(sys.argv[1])
 root = place / "root"
-station = open_station(place / "sandbox", find_runtime())
+sandboxes = open_sandbox_registry(place / "sandbox", find_runtime())
 LIMITS = Limits(milli_cpus=500, memory=64 << 20, pids=30, tmpfs=3 << 20, bandwidth=10**7)
 
 
@@ -38,7 +43,7 @@ def image(command: str, user: str = "server") -> ImageConfig:
 
 
 if sys.argv[2:] == ["wait"]:
-    with launch(image("sleep 1000"), [root], LIMITS, station=station, name="wait") as instance:
+    with launch(image("sleep 1000"), [root], LIMITS, sandboxes=sandboxes, name="wait") as instance:
         print("up", flush=True)
         time.sleep(1000)
 
@@ -55,7 +60,7 @@ def zombies() -> list[str]:
 
 SERVER = "httpd -p 80 -h /srv; id; cat /var/lib/server/seed; stat -c %u:%g /var/lib/server; touch /etc/x; sleep 1000"
 said: dict[str, object] = {"ids": Path("/proc/self/uid_map").read_text().split(), "pid": os.getpid()}
-with launch(image(SERVER), [root], LIMITS, station=station, name="one") as instance:
+with launch(image(SERVER), [root], LIMITS, sandboxes=sandboxes, name="one") as instance:
     said["exec"] = instance.execute(["cat", "/proc/self/status"], timeout=20).stdout.decode()
     said["timed_out"] = instance.execute(["sleep", "100"], timeout=0.3).timed_out
     said["probes_root"] = instance.execute(
@@ -72,10 +77,10 @@ with launch(image(SERVER), [root], LIMITS, station=station, name="one") as insta
     said["answers"] = answers
     said["readings"] = {reading.name: dataclasses.asdict(reading) for reading in instance.readings()}
     said["log"] = instance.log.decode()
-    said["processes"] = len(instance.berth.group.processes())
+    said["processes"] = len(instance.slot.group.processes())
     instance.kill()
-    said["processes_after"] = len(instance.berth.group.processes())
-with build_session([root], station=station) as session:
+    said["processes_after"] = len(instance.slot.group.processes())
+with build_session([root], sandboxes=sandboxes) as session:
     outcome = session.run(["/bin/sh", "-c", "id -u; chown 27:28 /etc/group; rm -r /srv; sleep 1000 & echo built"])
     said["build"] = [outcome.status, outcome.stdout.decode()]
     said["upper"] = {
@@ -92,5 +97,5 @@ while (said_zombies := zombies()) and time.monotonic() < deadline:
     time.sleep(0.05)
 time.sleep(0.4)
 said["zombies"] = [*said_zombies, *zombies()]
-said["left"] = [path.name for path in (station.state / "live").iterdir()]
+said["left"] = [path.name for path in (sandboxes.state / "live").iterdir()]
 print(json.dumps(said))

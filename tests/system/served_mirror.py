@@ -16,15 +16,15 @@ from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror,
 from pipeline.model.artifact import Manifest
 from pipeline.store import Store
 from tests.system.webserver import nginx
-from tests.unit import mirrored
+from tests.unit import mirror_images
 
 ROOT = Path(__file__).parents[2]
 
 _SERVE = """
 import sys, time
 from pathlib import Path
-from pipeline.mirror.pull_server import serve
-serve(Path(sys.argv[1]), "127.0.0.1", 0, clock=time.time, ready=lambda url: print(url, flush=True))
+from pipeline.mirror.pull_server import serve_mirror
+serve_mirror(Path(sys.argv[1]), "127.0.0.1", 0, clock=time.time, ready=lambda url: print(url, flush=True))
 print("ended", flush=True)
 """
 
@@ -37,7 +37,7 @@ def run(*argv: str | Path, timeout: float = 120) -> str:
 
 @contextlib.contextmanager
 def relbuild_serve(path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`pipeline.mirror.pull_server.serve` in a process of its own."""
+    """`pipeline.mirror.pull_server.serve_mirror` in a process of its own."""
     process = subprocess.Popen(
         [sys.executable, "-c", _SERVE, str(path)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -69,13 +69,13 @@ def served_site(kind: str, folder: Path) -> Iterator[Site]:
     store = Store.open(folder / "store")
     mirror = open_directory(folder / "mirror", create=True, clock=time.time)
     repository = mirror.repository("team/tiny")
-    made = [mirrored.image(store, number) for number in (1, 2)]
-    image = mirrored.publish(repository, store, made[0], "1.0")
-    note = mirrored.attach(repository, image.descriptor, "a note")
-    mirrored.put(repository, store, made[1])
-    both = mirrored.index(*made)
+    made = [mirror_images.image(store, number) for number in (1, 2)]
+    image = mirror_images.publish(repository, store, made[0], "1.0")
+    note = mirror_images.attach(repository, image.descriptor, "a note")
+    mirror_images.put(repository, store, made[1])
+    both = mirror_images.index(*made)
     repository.put_manifest(both)
-    repository.point("both", mirrored.cleared(both), None)
+    repository.point("both", mirror_images.cleared(both), None)
     with contextlib.ExitStack() as stack:
         if kind == "nginx":
             host = stack.enter_context(nginx(mirror.place.root, folder / "nginx"))

@@ -18,10 +18,15 @@ from typer.testing import CliRunner
 from pipeline.cli.app import app
 from pipeline.cli.commands import import_commands
 from pipeline.digest import Digest
-from pipeline.mirror.references import KINDS, fallback_tag, referrer_of, referrers_index
+from pipeline.mirror.references import (
+    MANIFEST_KINDS,
+    fallback_tag,
+    referrer_of,
+    referrers_index,
+)
 from pipeline.model.artifact import Artifact, Manifest
 from pipeline.oci import bundle_layer, media_types
-from tests.system.peers import ROOT, docker_registry
+from tests.system.foreign_programs import ROOT, docker_registry
 from tests.system.webserver import nginx
 
 KINDS_OF_SITES = ("registry", "directory")
@@ -116,7 +121,8 @@ class Site:
                 self._put_manifest(name, tag, manifest)
             else:
                 self._set(
-                    path, f"../_manifests/{manifest.digest.hex}.{KINDS[manifest.media_type]}" if manifest else None
+                    path,
+                    f"../_manifests/{manifest.digest.hex}.{MANIFEST_KINDS[manifest.media_type]}" if manifest else None,
                 )
             yield
         finally:
@@ -173,7 +179,7 @@ class Site:
 
 
 def _file_name(manifest: Manifest) -> str:
-    return f"{manifest.digest.hex}.{KINDS[manifest.media_type]}"
+    return f"{manifest.digest.hex}.{MANIFEST_KINDS[manifest.media_type]}"
 
 
 @contextlib.contextmanager

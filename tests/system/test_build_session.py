@@ -16,12 +16,12 @@ from pipeline.errors import BuildError
 from pipeline.sandbox import (
     BuildLimits,
     BuildSession,
-    Station,
+    SandboxRegistry,
     build_session,
 )
 from tests.system.bombs import blocks, eventually
-from tests.system.sandboxed import left_behind
-from tests.system.tiny import (
+from tests.system.sandbox_images import left_behind
+from tests.system.tiny_root import (
     make_root,
     ordinary,
     processes_of,
@@ -39,8 +39,8 @@ def root(closed: Path) -> Path:
 
 
 @pytest.fixture
-def session(root: Path, station: Station) -> Iterator[BuildSession]:
-    with build_session([root], station=station, label="test") as opened:
+def session(root: Path, sandboxes: SandboxRegistry) -> Iterator[BuildSession]:
+    with build_session([root], sandboxes=sandboxes, label="test") as opened:
         yield opened
 
 
@@ -109,9 +109,9 @@ class TestBuilding:
         assert outcome.stdout == b"started\n"
         assert processes_of(session.shift) == []
 
-    def test_a_flood_of_output_is_bounded(self, root: Path, station: Station) -> None:
+    def test_a_flood_of_output_is_bounded(self, root: Path, sandboxes: SandboxRegistry) -> None:
         limits = BuildLimits(output=100_000)
-        with build_session([root], station=station, limits=limits) as session:
+        with build_session([root], sandboxes=sandboxes, limits=limits) as session:
             outcome = session.run(["/bin/sh", "-c", "yes | head -c 5000000; yes | head -c 200000 >&2"])
         assert outcome.ok
         assert (len(outcome.stdout), len(outcome.stderr)) == (100_000, 100_000)
@@ -164,7 +164,7 @@ class TestBuilding:
         command = "cat /proc/self/mountinfo /proc/self/mounts /proc/self/mountstats; cat /run/relbuild/shared/file"
         told = session.run(["/bin/sh", "-c", command]).stdout.decode()
         assert told.endswith("shared\n")
-        for path in (tmp_path, root, session.station.state, tmp_path.parent, Path.home()):
+        for path in (tmp_path, root, session.sandboxes.state, tmp_path.parent, Path.home()):
             assert f"{path}/" not in told
             assert f"{path} " not in told
 
@@ -191,10 +191,10 @@ class TestBuilding:
     def test_its_exit_status_comes_out(self, session: BuildSession) -> None:
         assert session.run(["/bin/sh", "-c", "exit 7"]).status == 7
 
-    def test_memory_processes_and_disk_are_limited(self, root: Path, station: Station) -> None:
+    def test_memory_processes_and_disk_are_limited(self, root: Path, sandboxes: SandboxRegistry) -> None:
         require_groups("memory and processes of a build")
         limits = BuildLimits(memory=32 << 20, pids=20, disk=4 << 20)
-        with build_session([root], station=station, limits=limits) as session:
+        with build_session([root], sandboxes=sandboxes, limits=limits) as session:
             hog = session.run(["/bin/probe", "hog", str(256 << 20)])
             assert hog.status == 137
             assert hog.out_of_memory
@@ -210,8 +210,8 @@ class TestBuilding:
             assert flood.out_of_disk
             assert not flood.timed_out
 
-    def test_what_is_allocated_at_once_is_limited_too(self, root: Path, station: Station) -> None:
-        with build_session([root], station=station, limits=BuildLimits(disk=16 << 20)) as session:
+    def test_what_is_allocated_at_once_is_limited_too(self, root: Path, sandboxes: SandboxRegistry) -> None:
+        with build_session([root], sandboxes=sandboxes, limits=BuildLimits(disk=16 << 20)) as session:
             if ordinary():
                 unenforced("a hard limit on what a build writes")
             # Each file is less than the limit on files, and none of them is written to.
@@ -223,17 +223,17 @@ class TestBuilding:
             made = session.run(["/bin/sh", "-c", files], timeout=60)
             assert made.out_of_disk and not made.timed_out
             assert len(list((session.upper / "srv").iterdir())) <= 1100
-        assert left_behind(station) == []
-        eventually(lambda: not blocks(station.mark))
+        assert left_behind(sandboxes) == []
+        eventually(lambda: not blocks(sandboxes.mark))
 
     def test_without_block_devices_what_is_written_is_watched(
-        self, root: Path, station: Station, monkeypatch: pytest.MonkeyPatch
+        self, root: Path, sandboxes: SandboxRegistry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(file: Path) -> tuple[Path, int]:
             raise PermissionError(1, "Operation not permitted", str(file))
 
-        monkeypatch.setattr("pipeline.sandbox.loop.attach", refuse)
-        with build_session([root], station=station, limits=BuildLimits(disk=32 << 20)) as session:
+        monkeypatch.setattr("pipeline.sandbox.loop_device.attach_loop_device", refuse)
+        with build_session([root], sandboxes=sandboxes, limits=BuildLimits(disk=32 << 20)) as session:
             many = "i=0; while :; do i=$((i+1)); dd if=/dev/zero of=/srv/$i bs=1M count=1; sleep 0.01; done"
             flood = session.run(["/bin/sh", "-c", many], timeout=60)
             assert flood.out_of_disk and not flood.timed_out

@@ -25,9 +25,15 @@ import pytest
 from pipeline.errors import RelbuildError
 from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
-from pipeline.sandbox import Station, build_session, find_runtime, launch, open_station
+from pipeline.sandbox import (
+    SandboxRegistry,
+    build_session,
+    find_runtime,
+    launch,
+    open_sandbox_registry,
+)
 from tests.system.isolation.probes import ADMITTED, PROBES, REFUSALS, table
-from tests.system.tiny import make_root, require_root
+from tests.system.tiny_root import make_root, require_root
 
 SOURCES = Path(__file__).parent / "isolation"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sandbox.md"
@@ -121,9 +127,9 @@ def privileged(program: Path, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def station(tmp_path_factory: pytest.TempPathFactory) -> Station:
+def sandboxes(tmp_path_factory: pytest.TempPathFactory) -> SandboxRegistry:
     require_root()
-    return open_station(tmp_path_factory.mktemp("station"), find_runtime())
+    return open_sandbox_registry(tmp_path_factory.mktemp("sandboxes"), find_runtime())
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +155,7 @@ def outside(image: Path) -> Iterator[tuple[str, ...]]:
 
 
 @pytest.fixture(scope="module")
-def results(image: Path, station: Station, outside: tuple[str, ...]) -> dict[str, dict[str, Answer]]:
+def results(image: Path, sandboxes: SandboxRegistry, outside: tuple[str, ...]) -> dict[str, dict[str, Answer]]:
     """All answers by place: `control`, `root`, `user`, `build`. The machine is the same afterwards."""
     before = Machine.look()
     folder = outside[-1].partition("=")[2]
@@ -159,19 +165,19 @@ def results(image: Path, station: Station, outside: tuple[str, ...]) -> dict[str
         [image / "bin" / "probes", "control", "all", *outside, *there], capture_output=True, text=True, check=True
     )
     inside = ["setuid=/bin/setuid", "filecap=/bin/filecap", f"uid={USER}", f"gid={USER}"]
-    inside.append(f"hidden={station.state}")
+    inside.append(f"hidden={sandboxes.state}")
 
     def command(place: str) -> list[str]:
         return ["/bin/probes", "contained", "all", *outside, *inside, f"trial=/tmp/trial-{place}"]
 
     said = {"control": control.stdout}
     sleeping = ImageConfig("amd64", 0, entrypoint=("/bin/sleep", "1000"), user="root", volumes=("/data",))
-    with launch(sleeping, [image], Limits(), station=station, name="probes") as instance:
+    with launch(sleeping, [image], Limits(), sandboxes=sandboxes, name="probes") as instance:
         for place, user in (("root", "root"), ("user", "server")):
             outcome = instance.execute(command(place), user=user, timeout=120)
             assert outcome.ok, outcome
             said[place] = outcome.stdout.decode()
-    with build_session([image], station=station, label="probes") as session:
+    with build_session([image], sandboxes=sandboxes, label="probes") as session:
         outcome = session.run(command("build"), timeout=120)
         assert outcome.ok, outcome
         said["build"] = outcome.stdout.decode()
@@ -227,7 +233,9 @@ def _without_control(text: str) -> list[str]:
 
 
 class TestTheRuntime:
-    def test_it_cannot_be_rewritten_through_the_programs_of_processes(self, image: Path, station: Station) -> None:
+    def test_it_cannot_be_rewritten_through_the_programs_of_processes(
+        self, image: Path, sandboxes: SandboxRegistry
+    ) -> None:
         """CVE-2019-5736: whoever opens /proc/PID/exe of the runtime while it enters a container."""
         runtime = find_runtime().path
         before = runtime.read_bytes()
@@ -236,7 +244,7 @@ class TestTheRuntime:
         with Path(copy).open("r+b"):
             pass
         hunting = ImageConfig("amd64", 0, entrypoint=("/bin/probes", "hunt"), user="root")
-        with launch(hunting, [image], Limits(), station=station, name="hunt") as instance:
+        with launch(hunting, [image], Limits(), sandboxes=sandboxes, name="hunt") as instance:
             for _ in range(8):
                 assert instance.execute(["/bin/true"], user="root").ok
             # May be killed itself: the hunter is the first process, and ends at once.
@@ -250,7 +258,7 @@ class TestTheRuntime:
         assert runtime.read_bytes() == before
 
     def test_an_entrypoint_that_is_the_runtime_itself_leads_nowhere(
-        self, image: Path, station: Station, tmp_path: Path
+        self, image: Path, sandboxes: SandboxRegistry, tmp_path: Path
     ) -> None:
         layer = tmp_path / "layer"
         (layer / "bin").mkdir(parents=True)
@@ -261,7 +269,7 @@ class TestTheRuntime:
         for argv in (("/bin/again",), ("/proc/self/exe",)):
             entry = ImageConfig("amd64", 0, entrypoint=argv, user="root")
             try:
-                with launch(entry, [image, layer], Limits(), station=station, name="again") as instance:
+                with launch(entry, [image, layer], Limits(), sandboxes=sandboxes, name="again") as instance:
                     instance.wait(10)
             except RelbuildError as error:
                 assert error.code == "not-started", error
@@ -269,7 +277,7 @@ class TestTheRuntime:
 
     @pytest.mark.parametrize("place", [*(f"/proc/self/fd/{number}" for number in (3, 7, 8, 9)), "/elsewhere"])
     def test_a_working_directory_behind_a_descriptor_is_refused(
-        self, image: Path, station: Station, tmp_path: Path, place: str
+        self, image: Path, sandboxes: SandboxRegistry, tmp_path: Path, place: str
     ) -> None:
         """CVE-2024-21626: a descriptor that the runtime had open leads to the machine's directories."""
         layer = tmp_path / "layer"
@@ -280,20 +288,20 @@ class TestTheRuntime:
         )
         with (
             pytest.raises(RelbuildError) as raised,
-            launch(entry, [image, layer], Limits(), station=station, name="cwd"),
+            launch(entry, [image, layer], Limits(), sandboxes=sandboxes, name="cwd"),
         ):
             pytest.fail("it was launched")
         assert raised.value.code == "directory-impossible"
-        with build_session([image, layer], station=station) as session, pytest.raises(RelbuildError) as refused:
+        with build_session([image, layer], sandboxes=sandboxes) as session, pytest.raises(RelbuildError) as refused:
             session.run(["/bin/true"], directory=place)
         assert refused.value.code == "directory-impossible"
 
-    def test_only_three_descriptors_reach_a_container(self, image: Path, station: Station) -> None:
+    def test_only_three_descriptors_reach_a_container(self, image: Path, sandboxes: SandboxRegistry) -> None:
         leak = os.open("/", os.O_RDONLY)
         os.set_inheritable(leak, True)
         try:
             entry = ImageConfig("amd64", 0, entrypoint=("/bin/ls", "/proc/self/fd"), user="root")
-            with launch(entry, [image], Limits(), station=station, name="fds") as instance:
+            with launch(entry, [image], Limits(), sandboxes=sandboxes, name="fds") as instance:
                 assert instance.wait(20) == 0
                 instance.kill()
                 # The fourth is the folder that ls itself reads.
@@ -305,7 +313,7 @@ class TestTheRuntime:
 class TestOddImages:
     @pytest.mark.parametrize("path", ["dev", "proc", "tmp", "run", "etc"])
     def test_a_link_where_something_is_mounted_is_refused(
-        self, image: Path, station: Station, tmp_path: Path, path: str
+        self, image: Path, sandboxes: SandboxRegistry, tmp_path: Path, path: str
     ) -> None:
         layer, victim = tmp_path / "layer", tmp_path / "victim"
         layer.mkdir()
@@ -314,7 +322,7 @@ class TestOddImages:
         entry = ImageConfig("amd64", 0, entrypoint=("/bin/true",))
         with (
             pytest.raises(RelbuildError) as raised,
-            launch(entry, [image, layer], Limits(), station=station, name="links"),
+            launch(entry, [image, layer], Limits(), sandboxes=sandboxes, name="links"),
         ):
             pytest.fail("it was launched")
         assert raised.value.code == "mount-point-odd"
@@ -322,7 +330,7 @@ class TestOddImages:
 
     @pytest.mark.parametrize("path", ["sys", "etc/resolv.conf", "etc/hosts", "etc/hostname", "dev/shm", "dev/pts"])
     def test_a_link_where_nothing_is_mounted_over_it_leads_nowhere_outside(
-        self, image: Path, station: Station, tmp_path: Path, path: str
+        self, image: Path, sandboxes: SandboxRegistry, tmp_path: Path, path: str
     ) -> None:
         layer, victim = tmp_path / "layer", tmp_path / "victim"
         victim.mkdir()
@@ -331,19 +339,19 @@ class TestOddImages:
         (layer / path).symlink_to(victim / "file" if path.startswith("etc") else victim)
         command = f"cat /{path} /{path}/file; echo x > /{path}; mkdir /{path}/made; echo done"
         entry = ImageConfig("amd64", 0, entrypoint=("/bin/sh", "-c", command), user="root")
-        with launch(entry, [image, layer], Limits(), station=station, name="links") as instance:
+        with launch(entry, [image, layer], Limits(), sandboxes=sandboxes, name="links") as instance:
             assert instance.wait(20) is not None
             instance.kill()  # Waits for the rest of its output.
             assert b"the machine's" not in instance.log
             assert b"done" in instance.log
-        with build_session([image, layer], station=station) as session:
+        with build_session([image, layer], sandboxes=sandboxes) as session:
             assert b"the machine's" not in session.run(["/bin/sh", "-c", command]).stdout
         assert [file.name for file in victim.iterdir()] == ["file"]
         assert (victim / "file").read_text() == "the machine's\n"
 
 
-def test_unpacked_trees_and_state_are_closed_to_others(station: Station) -> None:
-    with build_session([], station=station) as session:
-        for folder in (station.state, station.state / "live", session.berth.folder):
+def test_unpacked_trees_and_state_are_closed_to_others(sandboxes: SandboxRegistry) -> None:
+    with build_session([], sandboxes=sandboxes) as session:
+        for folder in (sandboxes.state, sandboxes.state / "live", session.slot.folder):
             status = folder.stat()
             assert (status.st_mode & 0o7777, status.st_uid) == (0o700, 0), folder

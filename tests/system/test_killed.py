@@ -12,8 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.leftovers import Snapshot, left_since, marks_of, reapers_of, snapshot
-from tests.system.tiny import make_root
+from tests.system.leftover_check import (
+    Snapshot,
+    left_since,
+    marks_of,
+    reapers_of,
+    snapshot,
+)
+from tests.system.tiny_root import make_root
 
 WITHIN = 5.0
 """Seconds after which nothing may be left."""

@@ -20,13 +20,13 @@ from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import Check, Expectation, Misbehaviour, Neighbours, SmokePlan, Variant
 from pipeline.model.value_rules import Rule
 from pipeline.oci import make_image
-from pipeline.sandbox import Station, find_runtime, open_station
-from pipeline.sandbox.cgroups import groups_named
+from pipeline.sandbox import SandboxRegistry, find_runtime, open_sandbox_registry
+from pipeline.sandbox.cgroups import list_cgroups
 from pipeline.smoke import neighbours as neighbours_module
 from pipeline.smoke import report_lines, smoke
-from pipeline.smoke.life import Unpacked
-from tests.system.silent import make_silent_root
-from tests.system.tiny import require_groups, require_root
+from pipeline.smoke.lifecycle import UnpackedImage
+from tests.system.static_root import make_silent_root
+from tests.system.tiny_root import require_groups, require_root
 
 READY = Check("ready", CheckKind.PORT, 10_000, Expectation(exit_code=None), port=80)
 STOP = Check("stops", CheckKind.STOP, 5_000)
@@ -43,17 +43,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def station(root: Path) -> Iterator[Station]:
-    found = open_station(root.parent / "sandbox", find_runtime())
+def sandboxes(root: Path) -> Iterator[SandboxRegistry]:
+    found = open_sandbox_registry(root.parent / "sandbox", find_runtime())
     yield found
     assert list((found.state / "live").iterdir()) == []
-    assert groups_named(found.hierarchies, found.mark) == ()
+    assert list_cgroups(found.hierarchies, found.mark) == ()
 
 
 @pytest.fixture
-def examine(root: Path, station: Station) -> Callable[..., SmokeReport]:
-    def run(plan: SmokePlan, image: Image | None = None, older: Unpacked | None = None) -> SmokeReport:
-        return smoke(image or version("1"), [root], plan, station=station, clock=time.time, older=older)
+def examine(root: Path, sandboxes: SandboxRegistry) -> Callable[..., SmokeReport]:
+    def run(plan: SmokePlan, image: Image | None = None, older: UnpackedImage | None = None) -> SmokeReport:
+        return smoke(image or version("1"), [root], plan, sandboxes=sandboxes, clock=time.time, older=older)
 
     return run
 

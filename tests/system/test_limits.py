@@ -15,11 +15,11 @@ import pytest
 from pipeline.model.limits import Limits
 from pipeline.model.limits.memory import LIMIT as MEMORY
 from pipeline.sandbox import (
-    Station,
+    SandboxRegistry,
+    explain_exit,
     find_runtime,
     launch,
-    open_station,
-    what_happened,
+    open_sandbox_registry,
 )
 from tests.system.bombs import (
     LIMITS,
@@ -31,9 +31,15 @@ from tests.system.bombs import (
     holders,
     make_bomb_root,
 )
-from tests.system.leftovers import kill_with_reaper
-from tests.system.sandboxed import left_behind, until_logged
-from tests.system.tiny import ordinary, processes_of, require_groups, unenforced, without_groups
+from tests.system.leftover_check import kill_with_reaper
+from tests.system.sandbox_images import left_behind, until_logged
+from tests.system.tiny_root import (
+    ordinary,
+    processes_of,
+    require_groups,
+    unenforced,
+    without_groups,
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +73,15 @@ BY_GROUPS = {"fork bomb", "heap", "shared memory", "memory through tmpfs", "proc
 
 class TestBombs:
     @pytest.mark.parametrize("name", BOMBS)
-    def test_it_is_contained_and_named_and_gone(self, root: Path, station: Station, name: str) -> None:
+    def test_it_is_contained_and_named_and_gone(self, root: Path, sandboxes: SandboxRegistry, name: str) -> None:
         words, changes, verdict = BOMBS[name]
         if name in BY_GROUPS:
             require_groups(name)
         if name.startswith("volume") and ordinary():
             # Never started: it would fill the disk.
-            with launch(bomb("serve", "80", volumes=("/data",)), [root], LIMITS, station=station, name="x") as instance:
+            with launch(
+                bomb("serve", "80", volumes=("/data",)), [root], LIMITS, sandboxes=sandboxes, name="x"
+            ) as instance:
                 reading = next(one for one in instance.readings() if one.name == "volume /data")
             assert (reading.read, reading.enforced) == (None, False)
             assert "loop device" in reading.reason
@@ -85,7 +93,7 @@ class TestBombs:
             # Not at once: /dev is the runtime's, and what became of it is known only of an instance that was seen.
             waiting = ("/bin/sh", "-c", f"sleep 0.5; exec /bin/bomb {' '.join(words)}")
             image = replace(image, entrypoint=waiting, user="")
-        with launch(image, [root], limits, station=station, name="bomb") as instance:
+        with launch(image, [root], limits, sandboxes=sandboxes, name="bomb") as instance:
             assert all(reading.enforced for reading in instance.readings() if reading.read is not None)
             assert instance.wait(2.5 if words[0] in ("fork", "stubborn") else 40) is not None or words[0] in (
                 "fork",
@@ -93,46 +101,46 @@ class TestBombs:
             )
             if words[0] == "stubborn":
                 assert instance.stop("SIGTERM", 0.5) is None
-            base = instance.berth.base
+            base = instance.slot.base
             assert instance.link is not None
             namespaces = [os.fstat(end).st_ino for end in (instance.link.inside, instance.link.outside)]
             assert all(holders(number) for number in namespaces), "the test would not see anything"
-            processes = instance.berth.group.processes()
+            processes = instance.slot.group.processes()
             assert len(processes) <= 40
             code = instance.kill()
-            said = what_happened(instance.usage(), code)
+            said = explain_exit(instance.usage(), code)
             assert re.search(verdict, said), (said, instance.usage(), instance.log[:300])
-            assert instance.berth.group.processes() == set()
+            assert instance.slot.group.processes() == set()
         usage = instance.usage()
         assert (usage.peak_memory or 0) <= (limits[MEMORY] or 0)
         assert processes_of(base) == []
-        assert left_behind(station) == []
+        assert left_behind(sandboxes) == []
         assert cables() == links
-        eventually(lambda: not blocks(station.mark) and not any(holders(number) for number in namespaces))
+        eventually(lambda: not blocks(sandboxes.mark) and not any(holders(number) for number in namespaces))
 
-    def test_devices_are_no_place_for_files_of_any_other_user(self, root: Path, station: Station) -> None:
-        with launch(bomb("serve", "80"), [root], LIMITS, station=station, name="dev") as instance:
+    def test_devices_are_no_place_for_files_of_any_other_user(self, root: Path, sandboxes: SandboxRegistry) -> None:
+        with launch(bomb("serve", "80"), [root], LIMITS, sandboxes=sandboxes, name="dev") as instance:
             for place in ("/dev/file", "/dev/pts/file"):
                 refused = instance.execute(["touch", place])
                 assert refused.status != 0 and b"denied" in refused.stderr
-            space = instance.places.space("/dev")
+            space = instance.file_systems.space("/dev")
             assert (space.size, space.inodes) == (64 << 20, 4096)
 
-    def test_a_bomb_leaves_its_neighbour_alone(self, root: Path, station: Station) -> None:
+    def test_a_bomb_leaves_its_neighbour_alone(self, root: Path, sandboxes: SandboxRegistry) -> None:
         require_groups("fork bomb")
-        with launch(bomb("serve", "80"), [root], LIMITS, station=station, name="calm") as calm:
+        with launch(bomb("serve", "80"), [root], LIMITS, sandboxes=sandboxes, name="calm") as calm:
             until_logged(calm, b"serving")
-            with launch(bomb("fork"), [root], LIMITS, station=station, name="bomb") as wild:
+            with launch(bomb("fork"), [root], LIMITS, sandboxes=sandboxes, name="bomb") as wild:
                 wild.wait(1.0)
                 assert echo(calm.connect(80, timeout=5, address=calm.address), b"still here") == b"still here"
             assert calm.alive
-            assert what_happened(calm.usage(), None) == ""
+            assert explain_exit(calm.usage(), None) == ""
 
 
 class TestProcessors:
-    def test_half_a_core_is_half_a_core(self, root: Path, station: Station) -> None:
+    def test_half_a_core_is_half_a_core(self, root: Path, sandboxes: SandboxRegistry) -> None:
         require_groups("cpus")
-        with launch(bomb("spin"), [root], Limits(milli_cpus=500), station=station, name="half") as instance:
+        with launch(bomb("spin"), [root], Limits(milli_cpus=500), sandboxes=sandboxes, name="half") as instance:
             instance.wait(0.2)
             begun, before = time.monotonic(), instance.usage().cpu_time
             instance.wait(4)
@@ -145,9 +153,9 @@ class TestProcessors:
         assert share > 0.45 or (after.throttled_time or 0) < 1_000_000
 
     def test_shares_of_the_disk_are_read_back_and_said_to_be_without_effect_where_they_are(
-        self, root: Path, station: Station
+        self, root: Path, sandboxes: SandboxRegistry
     ) -> None:
-        with launch(bomb("spin"), [root], Limits(io_weight=250), station=station, name="weight") as instance:
+        with launch(bomb("spin"), [root], Limits(io_weight=250), sandboxes=sandboxes, name="weight") as instance:
             reading = next(one for one in instance.readings() if one.name == "io_weight")
         if without_groups():
             assert (reading.read, reading.enforced) == (None, False)
@@ -172,16 +180,16 @@ import os, sys
 from pathlib import Path
 from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
-from pipeline.sandbox import find_runtime, kept_volumes, launch, open_station, publish_port
-station = open_station(Path({str(state)!r}), find_runtime())
+from pipeline.sandbox import find_runtime, launch, open_sandbox_registry, open_volumes, publish_port
+sandboxes = open_sandbox_registry(Path({str(state)!r}), find_runtime())
 image = ImageConfig("amd64", 0, entrypoint=("/bin/bomb", *{words!r}), user="server", volumes=("/data",))
 limits = Limits(milli_cpus=500, memory=64 << 20, pids=40, bandwidth=10**7, volume=16 << 20)
-with kept_volumes(station) as volumes:
-    with launch(image, [Path({str(root)!r})], limits, station=station, name="x", volumes=volumes) as instance:
+with open_volumes(sandboxes) as volumes:
+    with launch(image, [Path({str(root)!r})], limits, sandboxes=sandboxes, name="x", volumes=volumes) as instance:
         with publish_port(instance, 0, 80):
             instance.wait(0.5)
             namespaces = [os.fstat(end).st_ino for end in (instance.link.inside, instance.link.outside)]
-            print("up", station.mark, instance.berth.base, *namespaces, flush=True)
+            print("up", sandboxes.mark, instance.slot.base, *namespaces, flush=True)
             sys.stdin.read()
 """
     child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -194,8 +202,8 @@ with kept_volumes(station) as volumes:
     child.wait()
     child.stdin.close()
     child.stdout.close()
-    station = open_station(state, find_runtime())
-    eventually(lambda: not left_behind(station))
+    sandboxes = open_sandbox_registry(state, find_runtime())
+    eventually(lambda: not left_behind(sandboxes))
     eventually(lambda: not processes_of(int(base)))
     eventually(lambda: not blocks(mark) and not any(holders(int(number)) for number in namespaces))
     assert cables() == links

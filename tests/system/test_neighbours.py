@@ -5,21 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pipeline.build import Built
-from pipeline.gather import Workshop
+from pipeline.build import BuildResult
 from pipeline.launch import run_tests
+from pipeline.prepare import BuildEnvironment
 from pipeline.smoke import report_lines
 
 
-def test_nineteen_nginx_do_not_notice_the_twentieth(built: Callable[[str], Built], workshop: Workshop) -> None:
+def test_nineteen_nginx_do_not_notice_the_twentieth(
+    built: Callable[[str], BuildResult], build_env: BuildEnvironment
+) -> None:
     nginx = built("nginx")
     assert nginx.report is not None and nginx.report.neighbours == ()
     tested = run_tests(
         nginx.image,
         nginx.locked.recipe.smoke,
-        store=workshop.store,
-        station=workshop.station(),
-        progress=workshop.progress,
+        store=build_env.store,
+        sandboxes=build_env.sandboxes(),
+        progress=build_env.progress,
         clock=time.time,
         full=True,
     )

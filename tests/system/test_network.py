@@ -17,12 +17,12 @@ from pipeline.errors import UsageError
 from pipeline.model.limits import Limits
 from pipeline.sandbox import (
     Instance,
-    Station,
+    SandboxRegistry,
     launch,
     open_network,
     publish_port,
 )
-from pipeline.sandbox.network import ADDRESSES
+from pipeline.sandbox.instance_network import LINK_ADDRESSES
 from tests.system.bombs import (
     LIMITS,
     bomb,
@@ -31,7 +31,7 @@ from tests.system.bombs import (
     make_bomb_root,
     pour,
 )
-from tests.system.sandboxed import until_logged
+from tests.system.sandbox_images import until_logged
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +40,16 @@ def root(closed: Path) -> Path:
 
 
 @pytest.fixture
-def server(root: Path, station: Station) -> Iterator[Instance]:
-    with launch(bomb("serve", "80"), [root], LIMITS, station=station, name="server") as instance:
+def server(root: Path, sandboxes: SandboxRegistry) -> Iterator[Instance]:
+    with launch(bomb("serve", "80"), [root], LIMITS, sandboxes=sandboxes, name="server") as instance:
         until_logged(instance, b"serving")
         yield instance
 
 
 class TestNetwork:
-    def test_ten_megabits_are_ten_megabits_on_the_wire_each_way(self, root: Path, station: Station) -> None:
+    def test_ten_megabits_are_ten_megabits_on_the_wire_each_way(self, root: Path, sandboxes: SandboxRegistry) -> None:
         limits = Limits(bandwidth=10_000_000)
-        with launch(bomb("serve", "80"), [root], limits, station=station, name="wire") as instance:
+        with launch(bomb("serve", "80"), [root], limits, sandboxes=sandboxes, name="wire") as instance:
             until_logged(instance, b"serving")
             reading = instance.readings()[0]
             assert (reading.name, reading.read, reading.enforced) == ("bandwidth", 10_000_000, True)
@@ -74,8 +74,10 @@ class TestNetwork:
             assert after is not None
             assert 9.0e6 < (after - before) * 8 / took < 11.0e6, (first, last, took)
 
-    def test_instances_see_nothing_of_each_others_traffic(self, root: Path, station: Station, server: Instance) -> None:
-        with launch(bomb("serve", "80"), [root], LIMITS, station=station, name="other") as other:
+    def test_instances_see_nothing_of_each_others_traffic(
+        self, root: Path, sandboxes: SandboxRegistry, server: Instance
+    ) -> None:
+        with launch(bomb("serve", "80"), [root], LIMITS, sandboxes=sandboxes, name="other") as other:
             until_logged(other, b"serving")
             assert server.address != other.address
             before = other.usage()
@@ -92,12 +94,12 @@ class TestNetwork:
 
     @pytest.mark.parametrize("talk", [True, False])
     def test_instances_talk_only_when_they_share_a_network_that_lets_them(
-        self, root: Path, station: Station, talk: bool
+        self, root: Path, sandboxes: SandboxRegistry, talk: bool
     ) -> None:
         with (
             open_network(talk=talk) as network,
-            launch(bomb("serve", "80"), [root], LIMITS, station=station, name="a", network=network) as one,
-            launch(bomb("serve", "80"), [root], LIMITS, station=station, name="b", network=network) as two,
+            launch(bomb("serve", "80"), [root], LIMITS, sandboxes=sandboxes, name="a", network=network) as one,
+            launch(bomb("serve", "80"), [root], LIMITS, sandboxes=sandboxes, name="b", network=network) as two,
         ):
             until_logged(one, b"serving")
             until_logged(two, b"serving")
@@ -108,7 +110,7 @@ class TestNetwork:
                 with pytest.raises(OSError, match="unreachable"):
                     two.connect(80, timeout=2, address=one.address)
 
-    def test_the_machine_cannot_be_reached(self, root: Path, station: Station, server: Instance) -> None:
+    def test_the_machine_cannot_be_reached(self, root: Path, sandboxes: SandboxRegistry, server: Instance) -> None:
         with socket.create_server(("0.0.0.0", 0)) as listening:
             port = listening.getsockname()[1]
             hosts = ["127.0.0.1", server.gateway, "10.0.0.1", "192.0.2.1"]
@@ -123,7 +125,7 @@ class TestNetwork:
         assert f"{server.address}\tserver" in text
 
     def test_a_kernel_without_token_buckets_is_the_reason(
-        self, root: Path, station: Station, monkeypatch: pytest.MonkeyPatch
+        self, root: Path, sandboxes: SandboxRegistry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from pyroute2 import IPRoute
         from pyroute2.netlink.exceptions import NetlinkError
@@ -132,7 +134,7 @@ class TestNetwork:
             raise NetlinkError(2, "No such file or directory")
 
         monkeypatch.setattr(IPRoute, "tc", refuse, raising=False)
-        with launch(bomb("serve", "80"), [root], LIMITS, station=station, name="slack") as instance:
+        with launch(bomb("serve", "80"), [root], LIMITS, sandboxes=sandboxes, name="slack") as instance:
             reading = next(one for one in instance.readings() if one.name == "bandwidth")
             assert (reading.read, reading.enforced) == (None, False)
             assert "tbf" in reading.reason
@@ -140,13 +142,13 @@ class TestNetwork:
             assert echo(instance.connect(80, timeout=5, address=instance.address), b"x") == b"x"
 
     def test_where_no_link_can_be_made_the_rest_works_and_the_reason_is_said(
-        self, root: Path, station: Station, monkeypatch: pytest.MonkeyPatch
+        self, root: Path, sandboxes: SandboxRegistry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(*words: object) -> None:
             raise PermissionError(1, "Operation not permitted")
 
-        monkeypatch.setattr("pipeline.sandbox.launching.lay_link", refuse)
-        with launch(bomb("serve", "80"), [root], LIMITS, station=station, name="cut") as instance:
+        monkeypatch.setattr("pipeline.sandbox.instance_launch.create_link", refuse)
+        with launch(bomb("serve", "80"), [root], LIMITS, sandboxes=sandboxes, name="cut") as instance:
             until_logged(instance, b"serving")
             assert instance.address is None
             assert echo(instance.connect(80, timeout=5), b"x") == b"x"
@@ -161,7 +163,7 @@ class TestNetwork:
     def test_addresses_are_reserved_ones(self, server: Instance) -> None:
         import ipaddress
 
-        assert ipaddress.ip_address(server.address or "") in ADDRESSES
+        assert ipaddress.ip_address(server.address or "") in LINK_ADDRESSES
 
 
 class TestPublishing:

@@ -10,23 +10,28 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.beneath import Given
+from pipeline.beneath import GivenFolder
 from pipeline.digest import DiffId, Digest
-from pipeline.documents import load
 from pipeline.model.checks import CheckKind
 from pipeline.model.image import Descriptor, Image, ImageConfig, Layer
 from pipeline.model.limits import Limits
 from pipeline.model.report import CheckResult
 from pipeline.model.smoke import Check
 from pipeline.oci import make_image
-from pipeline.recipes.checks import plan_smoke
-from pipeline.recipes.problems import Problems, validate
+from pipeline.recipes.problems import Problems, validate_document
 from pipeline.recipes.schema import RecipeDocument
-from pipeline.recipes.sources import Source
-from pipeline.sandbox import Instance, find_runtime, launch, open_station
-from pipeline.smoke.questions import ask
-from tests.system.silent import make_silent_root
-from tests.system.tiny import require_root
+from pipeline.recipes.smoke_plan import plan_smoke
+from pipeline.recipes.sources import RecipeFile
+from pipeline.sandbox import (
+    Instance,
+    find_runtime,
+    launch,
+    open_sandbox_registry,
+)
+from pipeline.smoke.probes import run_check
+from pipeline.yaml_documents import load_yaml
+from tests.system.static_root import make_silent_root
+from tests.system.tiny_root import require_root
 
 CONFIG = ImageConfig(
     "amd64",
@@ -47,8 +52,8 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     folder = tmp_path_factory.mktemp("silent")
     folder.chmod(0o700)
     root = make_silent_root(folder / "root")
-    station = open_station(folder / "sandbox", find_runtime())
-    with launch(CONFIG, [root], Limits(memory=64 << 20, pids=50), station=station, name="silent") as launched:
+    sandboxes = open_sandbox_registry(folder / "sandbox", find_runtime())
+    with launch(CONFIG, [root], Limits(memory=64 << 20, pids=50), sandboxes=sandboxes, name="silent") as launched:
         yield launched
 
 
@@ -58,7 +63,7 @@ def asked(instance: Instance, tmp_path: Path) -> Callable[..., CheckResult]:
 
     def run(text: str, within: str = "2s") -> CheckResult:
         check = spelled(tmp_path, text, within)
-        return ask(check, instance, IMAGE)
+        return run_check(check, instance, IMAGE)
 
     return run
 
@@ -68,12 +73,12 @@ def spelled(folder: Path, text: str, within: str = "100ms") -> Check:
     path.write_text(
         f"values: {{port: 80, status: green}}\nsmoke:\n  checks:\n    - {{name: asked, within: {within}, {text}}}\n"
     )
-    document = load(path)
+    document = load_yaml(path)
     problems = Problems()
-    recipe = validate(RecipeDocument, document, problems)
+    recipe = validate_document(RecipeDocument, document, problems)
     problems.stop_if_any()
     assert recipe is not None
-    plan = plan_smoke(Source(path, document, recipe, Given(folder)), recipe.values, problems)
+    plan = plan_smoke(RecipeFile(path, document, recipe, GivenFolder(folder)), recipe.values, problems)
     problems.stop_if_any()
     return plan.checks[0]
 
@@ -205,8 +210,8 @@ def test_packages_are_seen_in_what_the_image_says_it_is_made_of(instance: Instan
     )
     image: Image = replace(IMAGE, layers=(layer,))
     good = spelled(tmp_path, "packages: {present: [app, lib-*, app-1.0-1.x86_64], absent: [gcc, lib]}")
-    assert ask(good, instance, image).passed
-    bad = ask(spelled(tmp_path, "packages: {present: [web], absent: ['lib-*']}"), instance, image)
+    assert run_check(good, instance, image).passed
+    bad = run_check(spelled(tmp_path, "packages: {present: [web], absent: ['lib-*']}"), instance, image)
     assert bad.detail == "web is not there; lib-x-2-1.noarch is there"
 
 

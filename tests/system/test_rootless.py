@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built
-from pipeline.sandbox.cgroups import PARENT, locate
+from pipeline.build import BuildResult
+from pipeline.sandbox.cgroups import PARENT_CGROUP, mounted_hierarchies
 from tests.system.isolation.probes import ADMITTED, PROBES
-from tests.system.tiny import make_root, require_root
+from tests.system.tiny_root import make_root, require_root
 
 ROOT = Path(__file__).parents[2]
 NAME = "relbuild-rootless"
@@ -145,10 +145,10 @@ def prepare(home: Path, uid: int, gid: int, first: int) -> None:
 @contextlib.contextmanager
 def handed_over(person: Person) -> Iterator[None]:
     """While the block lasts, relbuild's folder in every hierarchy is this user's."""
-    hierarchies = locate()
+    hierarchies = mounted_hierarchies()
     if hierarchies.version != 1:
         pytest.skip("control groups v1 are missing here; on v2 ci/vm shows the same")
-    folders = [root / PARENT for root in hierarchies.roots()]
+    folders = [root / PARENT_CGROUP for root in hierarchies.roots()]
     for folder in folders:
         folder.mkdir(exist_ok=True)  # as docs/sandbox.md tells root to do
     owners = [(folder, folder.stat().st_uid) for folder in folders]
@@ -301,7 +301,7 @@ def test_with_groups_handed_over_every_limit_holds(
 
 
 def test_a_product_is_built_and_tested_and_has_the_same_digest_as_roots(
-    person: Person, mirror: Path, built: Callable[[str], Built]
+    person: Person, mirror: Path, built: Callable[[str], BuildResult]
 ) -> None:
     catalogue = person.folder / "home" / "catalogue"
     for name in ("recipes", "templates"):

@@ -24,12 +24,12 @@ from pipeline.model.image import ImageConfig
 from pipeline.model.tree import Tree
 from pipeline.oci import make_image, write_layout
 from pipeline.recipes import load_recipe
-from pipeline.sandbox import find_runtime, open_station
+from pipeline.sandbox import find_runtime, open_sandbox_registry
 from pipeline.smoke import report_lines, smoke
 from pipeline.store import Store
 from tests.system.conftest import ROOT
-from tests.system.silent import make_silent_root
-from tests.system.tiny import make_root, require_root
+from tests.system.static_root import make_silent_root
+from tests.system.tiny_root import make_root, require_root
 
 SILENT = ImageConfig(
     "amd64", 0, entrypoint=("/app", "1"), user="app", exposed_ports=("80/tcp", "53/udp"), volumes=("/data",)
@@ -334,6 +334,6 @@ def test_what_is_recorded_loads_again_and_holds(start: Callable[..., Started], f
     kinds = {str(check.kind) for check in loaded.smoke.checks}
     assert {"listening", "http", "process", "file", "log", "image", "stop"} <= kinds, drafted
     image = make_image("silent", "1.0", SILENT, ())
-    station = open_station(folder / "sandbox", find_runtime())
-    report = smoke(image, [folder / "roots" / "silent"], loaded.smoke, station=station, clock=time.time)
+    sandboxes = open_sandbox_registry(folder / "sandbox", find_runtime())
+    report = smoke(image, [folder / "roots" / "silent"], loaded.smoke, sandboxes=sandboxes, clock=time.time)
     assert report.passed, (drafted, report_lines(report))

@@ -10,10 +10,10 @@ import pytest
 
 from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
-from pipeline.sandbox import find_runtime, launch, open_station
+from pipeline.sandbox import find_runtime, launch, open_sandbox_registry
 from pipeline.sandbox.seccomp import profile
 from tests.system.isolation.filters import ALLOW, answer, read_filter
-from tests.system.tiny import make_root, require_root
+from tests.system.tiny_root import make_root, require_root
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="a processor is missing that the filter is read for here: x86_64"
@@ -26,10 +26,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, int, in
     require_root()
     folder = tmp_path_factory.mktemp("filter")
     folder.chmod(0o700)
-    root, station = make_root(folder / "root"), open_station(folder / "station", find_runtime())
+    root, sandboxes = make_root(folder / "root"), open_sandbox_registry(folder / "sandboxes", find_runtime())
     sleeping = ImageConfig("amd64", 0, entrypoint=("/bin/sleep", "1000"), user="root")
-    with launch(sleeping, [root], Limits(), station=station, name="filter") as instance:
-        return read_filter(min(instance.berth.group.processes()))
+    with launch(sleeping, [root], Limits(), sandboxes=sandboxes, name="filter") as instance:
+        return read_filter(min(instance.slot.group.processes()))
 
 
 NEWER = {

@@ -20,10 +20,10 @@ from pipeline.model.report import SmokeReport
 from pipeline.model.smoke import Check, Expectation, SmokePlan
 from pipeline.model.value_rules import Rule
 from pipeline.oci import make_image
-from pipeline.sandbox import Instance, Station, find_runtime
-from pipeline.sandbox.cgroups import groups_named
-from pipeline.smoke import junit, report_lines, smoke
-from tests.system.tiny import make_root
+from pipeline.sandbox import Instance, SandboxRegistry, find_runtime
+from pipeline.sandbox.cgroups import list_cgroups
+from pipeline.smoke import junit_report, report_lines, smoke
+from tests.system.tiny_root import make_root
 
 SERVER = "sleep 0.2; httpd -p 80 -h /srv; trap 'echo bye; exit 0' TERM; echo serving; while :; do sleep 0.05; done"
 
@@ -91,10 +91,10 @@ def stop(within: int = 10_000, exit_code: int | None = 0) -> Check:
 
 
 @pytest.fixture
-def examine(root: Path, station: Station) -> Examine:
+def examine(root: Path, sandboxes: SandboxRegistry) -> Examine:
     def run(subject: Image, *checks: Check, ready: Check | None = None, **plan: object) -> SmokeReport:
         wanted = SmokePlan(ready, checks, **plan)  # type: ignore[arg-type]
-        return smoke(subject, [root], wanted, station=station, clock=lambda: 1_700_000_000.5)
+        return smoke(subject, [root], wanted, sandboxes=sandboxes, clock=lambda: 1_700_000_000.5)
 
     return run
 
@@ -134,7 +134,7 @@ def test_an_image_that_does_all_that_is_asked_passes(examine: Examine) -> None:
     assert instance.cpu_time
 
 
-def test_instances_run_side_by_side(root: Path, station: Station) -> None:
+def test_instances_run_side_by_side(root: Path, sandboxes: SandboxRegistry) -> None:
     # Each goes on only when all three are ready: one after the other would never come to an end.
     everyone = threading.Barrier(3)
 
@@ -144,7 +144,7 @@ def test_instances_run_side_by_side(root: Path, station: Station) -> None:
 
     plan = SmokePlan(ready=log("^up$"), instances=3)
     subject = image(f"trap 'exit 0' TERM; echo up; {WAIT}")
-    report = smoke(subject, [root], plan, station=station, progress=Together(), clock=time.time)
+    report = smoke(subject, [root], plan, sandboxes=sandboxes, progress=Together(), clock=time.time)
     assert report.passed, report_lines(report)
     assert [instance.name for instance in report.instances] == ["tiny-1", "tiny-2", "tiny-3"]
 
@@ -249,7 +249,7 @@ def test_one_failing_instance_fails_the_image(examine: Examine) -> None:
     assert not report.passed
 
 
-def test_an_interrupted_run_ends_its_instances_at_once(root: Path, station: Station) -> None:
+def test_an_interrupted_run_ends_its_instances_at_once(root: Path, sandboxes: SandboxRegistry) -> None:
     class Impatient(Silent):
         """Interrupts once, as a person would, when something is under way."""
 
@@ -263,17 +263,17 @@ def test_an_interrupted_run_ends_its_instances_at_once(root: Path, station: Stat
     plan = SmokePlan(log("up"), (log("never", within=60_000),), instances=2)
     begun, before = time.monotonic(), threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        smoke(image(f"echo up; {WAIT}"), [root], plan, station=station, progress=Impatient(), clock=time.time)
+        smoke(image(f"echo up; {WAIT}"), [root], plan, sandboxes=sandboxes, progress=Impatient(), clock=time.time)
     assert time.monotonic() - begun < 20
     # At most the one that supervises this module's sandboxes has come: none that follows a log or waits.
     assert threading.active_count() <= before + 1
-    assert list((station.state / "live").iterdir()) == []
-    assert groups_named(station.hierarchies, station.mark) == ()
+    assert list((sandboxes.state / "live").iterdir()) == []
+    assert list_cgroups(sandboxes.hierarchies, sandboxes.mark) == ()
 
 
 def test_junit_of_a_real_run_can_be_read(examine: Examine) -> None:
     report = examine(image("printf '\\033[1mbold\\001'; sleep 100"), command("false", within=200), ready=log("bold"))
-    document = ElementTree.fromstring(junit(report, "tiny"))
+    document = ElementTree.fromstring(junit_report(report, "tiny"))
     assert document.attrib["failures"] == "1"
     assert [case.attrib["name"] for case in document.iter("testcase")] == ["log", "command"]
     assert "\\x1b[1mbold\\x01" in (document.findtext("testsuite/system-out") or "")

@@ -15,12 +15,12 @@ import pytest
 
 from pipeline.model.limits import Limits
 from pipeline.sandbox import (
-    Binding,
-    Station,
+    BindMount,
+    SandboxRegistry,
     find_runtime,
-    kept_volumes,
     launch,
-    open_station,
+    open_sandbox_registry,
+    open_volumes,
 )
 from tests.system.bombs import (
     LIMITS,
@@ -29,9 +29,9 @@ from tests.system.bombs import (
     eventually,
     make_bomb_root,
 )
-from tests.system.leftovers import kill_with_reaper
-from tests.system.sandboxed import left_behind, until_logged
-from tests.system.tiny import ordinary, unenforced
+from tests.system.leftover_check import kill_with_reaper
+from tests.system.sandbox_images import left_behind, until_logged
+from tests.system.tiny_root import ordinary, unenforced
 
 RATE = 8 << 20
 
@@ -52,31 +52,31 @@ def root(closed: Path) -> Path:
 
 
 class TestVolumes:
-    def test_data_survives_into_another_instance_with_other_ids(self, root: Path, station: Station) -> None:
+    def test_data_survives_into_another_instance_with_other_ids(self, root: Path, sandboxes: SandboxRegistry) -> None:
         first = bomb(entrypoint=("/bin/sh", "-c", "cat seed; echo kept > new; id -u > who; ls -a | wc -l"))
         first = replace(first, volumes=("/var/lib/server",), working_directory="/var/lib/server")
         second = replace(first, entrypoint=("/bin/sh", "-c", "cat new; stat -c '%u:%g' new . ; rm seed; ls"))
         bases = set()
-        with kept_volumes(station) as volumes:
+        with open_volumes(sandboxes) as volumes:
             said = []
             for image in (first, second):
                 with launch(
-                    image, [root], Limits(volume=8 << 20), station=station, name="keep", volumes=volumes
+                    image, [root], Limits(volume=8 << 20), sandboxes=sandboxes, name="keep", volumes=volumes
                 ) as instance:
-                    bases.add(instance.berth.base)
+                    bases.add(instance.slot.base)
                     assert instance.wait(10) == 0, instance.log
                     said.append(instance.log)
         assert len(bases) == (1 if ordinary() else 2)
         assert said[0].startswith(b"from the image\n")
         assert said[1] == b"kept\n27:28\n27:28\nnew\nwho\n"
-        assert left_behind(station) == []
-        eventually(lambda: not blocks(station.mark))
+        assert left_behind(sandboxes) == []
+        eventually(lambda: not blocks(sandboxes.mark))
         if ordinary():
             unenforced("ids that no other sandbox has")
 
     @pytest.mark.parametrize("kind", ["of the image", "named"])
     def test_it_begins_with_what_all_layers_together_have_there(
-        self, root: Path, station: Station, closed: Path, kind: str
+        self, root: Path, sandboxes: SandboxRegistry, closed: Path, kind: str
     ) -> None:
         upper = closed / f"upper {kind}"
         place, below = upper / "var/lib/server", root / "var/lib/server"
@@ -101,18 +101,18 @@ class TestVolumes:
         place.chmod(0o750)
         volume = closed / f"volume {kind}"
         image = bomb(entrypoint=("/bin/sh", "-c", "cat /var/lib/server/link; touch /var/lib/server/mine; sleep 100"))
-        binding = Binding(volume, "/var/lib/server", read_only=False, begun=True)
+        binding = BindMount(volume, "/var/lib/server", read_only=False, begun=True)
         named = kind == "named"
         with launch(
             image if named else replace(image, volumes=("/var/lib/server",)),
             [root, upper],
             LIMITS.changed(memory=None),
-            station=station,
+            sandboxes=sandboxes,
             name="begins",
             bindings=[binding] if named else [],
         ) as instance:
             until_logged(instance, b"a page")
-            handle = None if named else instance.places.handles["/var/lib/server"]
+            handle = None if named else instance.file_systems.handles["/var/lib/server"]
             seen = volume if named else Path(f"/proc/self/fd/{handle}")
             eventually((seen / "mine").exists)
             names = {path.name for path in seen.iterdir()}
@@ -127,9 +127,9 @@ class TestVolumes:
             assert os.getxattr(seen / "tool", "security.capability")[4:20] == CAPABILITY[4:]
             assert os.getxattr(seen / "tool", "user.note") == b"kept"
 
-    def test_its_size_is_read_back(self, root: Path, station: Station) -> None:
+    def test_its_size_is_read_back(self, root: Path, sandboxes: SandboxRegistry) -> None:
         with launch(
-            bomb("serve", "80", volumes=("/data",)), [root], Limits(), station=station, name="size"
+            bomb("serve", "80", volumes=("/data",)), [root], Limits(), sandboxes=sandboxes, name="size"
         ) as instance:
             reading = next(one for one in instance.readings() if one.name == "volume /data")
             assert reading.asked == 4 << 30
@@ -143,10 +143,10 @@ class TestVolumes:
             assert 0.97 < reading.read / reading.asked <= 1
             assert instance.execute(["ls", "-A", "/data"]).stdout == b""
 
-    def test_what_is_written_and_synced_is_counted(self, root: Path, station: Station) -> None:
+    def test_what_is_written_and_synced_is_counted(self, root: Path, sandboxes: SandboxRegistry) -> None:
         command = "sleep 0.3; dd if=/dev/zero of=/data/x bs=1M count=4 conv=fsync"
         image = replace(bomb(entrypoint=("/bin/sh", "-c", command)), volumes=("/data",))
-        with launch(image, [root], LIMITS, station=station, name="io") as instance:
+        with launch(image, [root], LIMITS, sandboxes=sandboxes, name="io") as instance:
             assert instance.wait(20) == 0
             written = instance.usage().io_written
         if ordinary():
@@ -155,9 +155,11 @@ class TestVolumes:
         assert written is not None
         assert 4 << 20 <= written < 5 << 20
 
-    def test_its_throughput_is_limited_each_way(self, root: Path, station: Station) -> None:
+    def test_its_throughput_is_limited_each_way(self, root: Path, sandboxes: SandboxRegistry) -> None:
         limits = LIMITS.changed(io_bandwidth=RATE, volume=64 << 20)
-        with launch(bomb("serve", "80", volumes=("/data",)), [root], limits, station=station, name="slow") as instance:
+        with launch(
+            bomb("serve", "80", volumes=("/data",)), [root], limits, sandboxes=sandboxes, name="slow"
+        ) as instance:
             reading = next(one for one in instance.readings() if one.name == "io_bandwidth")
             if ordinary():
                 assert (reading.read, reading.enforced) == (None, False)
@@ -175,21 +177,23 @@ class TestVolumes:
                 assert done.status == 0, done.stderr
                 assert abs((16 << 20) / took / RATE - 1) < 0.2, (words, took)
             # Written back by the kernel, in its own time: told to, and looked at where it arrives.
-            device = instance.places.devices()[0]
+            device = instance.file_systems.devices()[0]
             written = instance.execute(["dd", "bs=1M", "count=16", "if=/dev/zero", "of=/data/later"])
             assert written.took < 1, "nobody waits for what is written back later"
             begun = time.monotonic()
             before = sectors_written(device)
-            handle = instance.places.handles["/data"]
+            handle = instance.file_systems.handles["/data"]
             assert SYNC.syncfs(handle) == 0
             rate = (sectors_written(device) - before) * 512 / (time.monotonic() - begun)
             assert 0.8 < rate / RATE < 1.2
 
-    def test_a_program_that_waits_for_held_writing_is_killed_at_once(self, root: Path, station: Station) -> None:
+    def test_a_program_that_waits_for_held_writing_is_killed_at_once(
+        self, root: Path, sandboxes: SandboxRegistry
+    ) -> None:
         limits = LIMITS.changed(io_bandwidth=256 << 10, volume=64 << 20)
         writing = "dd if=/dev/zero of=/data/a bs=1M count=30; echo written; dd if=/data/a of=/data/b conv=fsync"
         image = replace(bomb(entrypoint=("/bin/sh", "-c", writing)), volumes=("/data",))
-        with launch(image, [root], limits, station=station, name="waits") as instance:
+        with launch(image, [root], limits, sandboxes=sandboxes, name="waits") as instance:
             until_logged(instance, b"written")
             command = ["dd", "bs=16M", "count=1", "if=/dev/zero", "of=/data/c", "conv=fsync"]
             slow = instance.execute(command, timeout=0.5)
@@ -197,7 +201,7 @@ class TestVolumes:
             begun = time.monotonic()
             instance.kill()
             assert time.monotonic() - begun < 3
-        assert left_behind(station) == []
+        assert left_behind(sandboxes) == []
 
     def test_a_killed_relbuild_leaves_no_limit_on_the_device(self, root: Path, closed: Path) -> None:
         if ordinary():
@@ -208,11 +212,11 @@ import sys
 from pathlib import Path
 from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
-from pipeline.sandbox import find_runtime, launch, open_station
+from pipeline.sandbox import find_runtime, launch, open_sandbox_registry
 image = ImageConfig("amd64", 0, entrypoint=("/bin/bomb", "spin"), user="server", volumes=("/data",))
-station = open_station(Path({str(state)!r}), find_runtime())
+sandboxes = open_sandbox_registry(Path({str(state)!r}), find_runtime())
 limits = Limits(milli_cpus=200, volume=16 << 20, io_bandwidth={RATE})
-with launch(image, [Path({str(root)!r})], limits, station=station, name="held") as instance:
+with launch(image, [Path({str(root)!r})], limits, sandboxes=sandboxes, name="held") as instance:
     print(instance.readings()[1].enforced, flush=True)
     sys.stdin.read()
 """
@@ -223,27 +227,31 @@ with launch(image, [Path({str(root)!r})], limits, station=station, name="held") 
         assert child.stdout.readline() == "True\n"
         kill_with_reaper(child.pid, state)
         child.communicate()
-        station = open_station(state, find_runtime())
-        root_group = station.hierarchies.controllers.get("blkio")
+        sandboxes = open_sandbox_registry(state, find_runtime())
+        root_group = sandboxes.hierarchies.controllers.get("blkio")
         if root_group is not None:
             assert (root_group / "blkio.throttle.write_bps_device").read_text() == ""
-        assert left_behind(station) == []
+        assert left_behind(sandboxes) == []
 
     def test_without_block_devices_it_is_a_directory_and_said_to_be_unlimited(
-        self, root: Path, station: Station, monkeypatch: pytest.MonkeyPatch
+        self, root: Path, sandboxes: SandboxRegistry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(file: Path) -> tuple[Path, int]:
             raise PermissionError(1, "Operation not permitted", str(file))
 
-        monkeypatch.setattr("pipeline.sandbox.loop.attach", refuse)
+        monkeypatch.setattr("pipeline.sandbox.loop_device.attach_loop_device", refuse)
         image = bomb(entrypoint=("/bin/sh", "-c", "echo x > /data/y; stat -c '%u' /data/y /data; sleep 100"))
-        with launch(replace(image, volumes=("/data",)), [root], Limits(), station=station, name="loose") as instance:
+        with launch(
+            replace(image, volumes=("/data",)), [root], Limits(), sandboxes=sandboxes, name="loose"
+        ) as instance:
             until_logged(instance, b"27\n27\n")
             reading = next(one for one in instance.readings() if one.name == "volume /data")
             assert (reading.read, reading.enforced) == (None, False)
             assert "not permitted" in reading.reason
 
-    def test_files_of_the_machine_stand_over_the_images(self, root: Path, station: Station, tmp_path: Path) -> None:
+    def test_files_of_the_machine_stand_over_the_images(
+        self, root: Path, sandboxes: SandboxRegistry, tmp_path: Path
+    ) -> None:
         (tmp_path / "conf").write_text("from outside\n")
         (tmp_path / "folder").mkdir()
         (tmp_path / "folder" / "inner").write_text("inner\n")
@@ -255,13 +263,13 @@ with launch(image, [Path({str(root)!r})], limits, station=station, name="held") 
             replace(image, volumes=("/data",)),
             [root],
             Limits(),
-            station=station,
+            sandboxes=sandboxes,
             name="bound",
             environment={"A": "added"},
             bindings=[
-                Binding(tmp_path / "conf", "/srv/page"),
-                Binding(tmp_path / "conf", "/opt/new/conf"),
-                Binding(tmp_path / "folder", "/data/x"),
+                BindMount(tmp_path / "conf", "/srv/page"),
+                BindMount(tmp_path / "conf", "/opt/new/conf"),
+                BindMount(tmp_path / "folder", "/data/x"),
             ],
             follow=pieces.append,
         ) as instance:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.mirror.backends.directory.server_files import nginx_configuration
-from tests.system.peers import free_port, program, served
+from tests.system.foreign_programs import free_port, program, served
 
 
 @contextlib.contextmanager

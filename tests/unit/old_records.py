@@ -6,13 +6,13 @@ import secrets
 from datetime import UTC, datetime
 
 from pipeline.digest import canonical_json
-from pipeline.mirror.history import MOVE_TYPE
 from pipeline.mirror.protocol import Repository
+from pipeline.mirror.tag_history import MOVE_TYPE
 from pipeline.model.artifact import Manifest
 from pipeline.model.publication import Move
 from pipeline.oci import media_types
-from pipeline.oci.artifacts import EMPTY, EMPTY_DATA
-from pipeline.oci.image import descriptor_json
+from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR
+from pipeline.oci.image_manifest import descriptor_json
 
 
 def write_down(repository: Repository, move: Move) -> str:
@@ -20,7 +20,7 @@ def write_down(repository: Repository, move: Move) -> str:
     at = datetime.fromtimestamp(move.at / 1000, UTC)
     stamp = f"{at:%Y%m%dT%H%M%S}{move.at % 1000:03d}Z"
     record = f"move.{move.tag[:90]}.{stamp}.{secrets.token_hex(3)}"
-    repository.put_blob(EMPTY, EMPTY_DATA)
+    repository.put_blob(EMPTY_DESCRIPTOR, EMPTY_DATA)
     manifest = _manifest(move)
     repository.put_manifest(manifest)
     repository.put_auxiliary(record, manifest, None)
@@ -37,7 +37,7 @@ def _manifest(move: Move) -> Manifest:
         f"{note}version": move.version,
         **({f"{note}from": str(move.before)} if move.before else {}),
     }
-    empty = descriptor_json(EMPTY)
+    empty = descriptor_json(EMPTY_DESCRIPTOR)
     document = {
         "schemaVersion": 2,
         "mediaType": media_types.MANIFEST,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.digest import Digest
 from pipeline.errors import BuildError
-from pipeline.layers.accounts import (
+from pipeline.layers.account_numbers import (
     changed_numbers,
     complete_group,
     complete_passwd,

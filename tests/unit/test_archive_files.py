@@ -19,7 +19,7 @@ from pipeline.digest import Digest
 from pipeline.errors import BuildError, RelbuildError
 from pipeline.layers import archive_files
 from pipeline.layers.archive_files import place_archive
-from pipeline.layers.files import ImageArchive, ImageFile
+from pipeline.layers.recipe_files import ImageArchive, ImageFile
 from pipeline.model.recipe import FileKind
 from pipeline.sandbox import RootFs
 
@@ -310,8 +310,8 @@ def test_what_is_no_archive_is_refused(data: bytes, root: tuple[Path, RootFs]) -
 
 
 def test_bombs_are_bounded(root: tuple[Path, RootFs], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(archive_files, "CONTENT_LIMIT", 1 << 20)
-    monkeypatch.setattr(archive_files, "ENTRIES_LIMIT", 1000)
+    monkeypatch.setattr(archive_files, "ARCHIVE_CONTENT_LIMIT", 1 << 20)
+    monkeypatch.setattr(archive_files, "ARCHIVE_ENTRIES_LIMIT", 1000)
     many = tar_of(*(file(str(number), b"") for number in range(1001)))
     large = tar_of(file("a", bytes(600_000)), file("b", bytes(600_000)))
     with (tmp_path / "holes").open("wb") as made:

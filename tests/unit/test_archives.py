@@ -15,8 +15,13 @@ import pytest
 from pipeline import archives
 from pipeline.archives import ArchiveFormat, MalformedArchive, read_archive
 from pipeline.errors import RelbuildError, VerificationError
-from pipeline.layers.tar import END, OWNER_LIMIT, read_tar, tar_header
-from pipeline.model.tree import Entry, Kind
+from pipeline.layers.tar_format import (
+    OWNER_LIMIT,
+    TAR_END,
+    read_tar,
+    tar_header,
+)
+from pipeline.model.tree import Entry, EntryKind
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,9 +61,9 @@ def refused(data: bytes) -> str:
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX", "de_DE.ISO-8859-1"])
 def test_names_are_those_of_the_archive_whatever_the_locale_is(locale: str, tmp_path: Path) -> None:
     made = tmp_path / "it.tar"
-    made.write_bytes(b"".join(tar_header(Entry(name, Kind.SYMLINK, link=name)) for name in NAMES) + END)
+    made.write_bytes(b"".join(tar_header(Entry(name, EntryKind.SYMLINK, link=name)) for name in NAMES) + TAR_END)
     script = (
-        "import sys; from pipeline.layers.tar import read_tar\n"
+        "import sys; from pipeline.layers.tar_format import read_tar\n"
         "for member in read_tar(iter([open(sys.argv[1], 'rb').read()]), 'it'):\n"
         "    assert member.entry.path == member.entry.link\n"
         "    print(ascii(member.entry.path))"
@@ -107,11 +112,11 @@ def test_all_of_the_stream_is_read_also_what_follows_the_end() -> None:
 
 def test_an_empty_stream_has_no_entries() -> None:
     assert not list(read_tar(iter(()), "it"))
-    assert not list(read_tar(iter([END]), "it"))
+    assert not list(read_tar(iter([TAR_END]), "it"))
 
 
 def test_content_outlives_the_member() -> None:
-    data = b"".join(with_records({}, bytes([65 + n]) * 3000)[: 512 + 3072] for n in range(5)) + END
+    data = b"".join(with_records({}, bytes([65 + n]) * 3000)[: 512 + 3072] for n in range(5)) + TAR_END
     kept = [piece for member in read_tar(pieces(data, 1300), "it") for piece in member.pieces()]
     assert b"".join(map(bytes, kept)) == b"".join(bytes([65 + n]) * 3000 for n in range(5))
 
@@ -164,8 +169,8 @@ def test_a_mode_has_the_bits_of_a_mode() -> None:
     block = bytearray(with_records({})[:512])
     block[100:108], block[148:156] = b"\xff" * 8, b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)
-    (member,) = read_tar(pieces(bytes(block) + END), "it")
-    assert (member.entry.kind, member.entry.mode) == (Kind.FILE, 0o7777)
+    (member,) = read_tar(pieces(bytes(block) + TAR_END), "it")
+    assert (member.entry.kind, member.entry.mode) == (EntryKind.FILE, 0o7777)
 
 
 def test_times_are_whole_seconds() -> None:
@@ -183,7 +188,7 @@ def test_attributes_are_read_in_both_of_their_forms() -> None:
 def test_headers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     data = with_records({"SCHILY.xattr.user.a": "x" * 200_000})
     assert len(list(read_tar(pieces(data), "it"))) == 1
-    monkeypatch.setattr(archives, "HEADER_LIMIT", 1 << 17)
+    monkeypatch.setattr(archives, "ARCHIVE_HEADER_LIMIT", 1 << 17)
     with pytest.raises(MalformedArchive, match="headers"):
         list(read_archive(pieces(data), ArchiveFormat.TAR))
     # What a member that is not read holds is no header.
@@ -214,10 +219,10 @@ def _python(script: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_a_machine_without_the_library_is_told_what_to_install() -> None:
     script = (
         "from pipeline.errors import EnvironmentLacking\n"
-        "from pipeline.layers.tar import END, read_tar\n"
-        "from pipeline.sandbox.environment import _archives, _tried\n"
+        "from pipeline.layers.tar_format import TAR_END, read_tar\n"
+        "from pipeline.sandbox.host_check import _archives, _tried\n"
         "print(_tried('libarchive', _archives, 'reading layers'))\n"
-        "try: list(read_tar(iter([END]), 'it'))\n"
+        "try: list(read_tar(iter([TAR_END]), 'it'))\n"
         "except EnvironmentLacking as error: print(error)"
     )
     finding, error, *_ = _python(script, LIBARCHIVE="/nonexistent/libarchive.so").stdout.splitlines()

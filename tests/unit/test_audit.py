@@ -26,7 +26,12 @@ from pipeline.model.published_image import MissingFix
 from pipeline.repos import advisories as reading
 from pipeline.repos import read_advisories
 from pipeline.repos.advisories import parse_issued, read_updateinfo
-from pipeline.resolve import fixes_taken, missing_fixes, read_bulletin, streams_in_use
+from pipeline.resolve import (
+    fixes_taken,
+    missing_fixes,
+    read_repository_advisories,
+    streams_in_use,
+)
 from tests.unit.rpmmd import Rpm, write_document
 from tests.unit.test_resolve import World
 from tests.unit.test_resolve_modules import stream
@@ -354,7 +359,7 @@ def test_what_is_no_updateinfo_is_refused(tmp_path: Path, data: bytes, what: str
 
 def test_there_are_bounds_on_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, updateinfo(*(Update(f"A{n}", (Fixed("a", "1-1"), Fixed("b", "1-1"))) for n in range(4))))
-    for name, limit in (("ADVISORIES_MOST", 3), ("PACKAGES_MOST", 7), ("UPDATEINFO_LIMIT", 100)):
+    for name, limit in (("ADVISORIES_MOST", 3), ("ADVISED_PACKAGES_MOST", 7), ("UPDATEINFO_LIMIT", 100)):
         with monkeypatch.context() as patched:
             patched.setattr(reading, name, limit)
             with pytest.raises(VerificationError, match="more than"):
@@ -384,7 +389,7 @@ def test_a_platform_is_read_once_and_who_is_silent_is_known(tmp_path: Path) -> N
     world.add("updates", Rpm("a", "2-1"), Rpm("a", "1:0-1"))
     add_updateinfo(tmp_path / "updates", updateinfo(Update("A", (Fixed("a", "2-1", "noarch"),))))
     opened = world.opened()
-    bulletin = read_bulletin(opened, "x86_64", store=world.store)
+    bulletin = read_repository_advisories(opened, "x86_64", store=world.store)
     assert bulletin.advisories == read_advisories(opened, store=world.store)
     assert (bulletin.advisories.heard, bulletin.advisories.silent) == (("updates",), ("base",))
     assert bulletin.newest[("a", "noarch")] == "1:0-1" and ("b", "noarch") not in bulletin.newest

@@ -17,11 +17,18 @@ from pipeline.model.image import ImageConfig
 from pipeline.model.package import Nevra
 from pipeline.model.provenance import Material, MaterialKind, Provenance
 from pipeline.oci import end_of_life, make_image, make_index, provenance_predicate
-from pipeline.oci.contents import built_for, listed_packages
+from pipeline.oci.attestation_reader import built_for, listed_packages
 from pipeline.oci.sbom import SbomForm, sbom_bytes
 from pipeline.recipes import json_schema, load_recipe
-from pipeline.release.auditing import Audit, AuditOrder, Contents, audited, require_below, rpm_architecture
-from pipeline.resolve import Bulletin
+from pipeline.release.image_audit import (
+    Audit,
+    AuditedContents,
+    AuditOptions,
+    audit_image,
+    require_below,
+    rpm_architecture,
+)
+from pipeline.resolve import RepositoryAdvisories
 from tests.support.examples import examples
 from tests.support.schemas import jsonschema
 from tests.unit.bills import AWKWARD, bills
@@ -96,19 +103,19 @@ def test_rpms_name_of_an_architecture() -> None:
 
 # --- judging ---------------------------------------------------------------------------------------------
 
-ORDER = AuditOrder(Path("layout"), Path("repositories.yaml"))
+ORDER = AuditOptions(Path("layout"), Path("repositories.yaml"))
 
 
-def look(bulletin: Bulletin, *packages: ImagePackage, order: AuditOrder = ORDER) -> Audit:
+def look(bulletin: RepositoryAdvisories, *packages: ImagePackage, order: AuditOptions = ORDER) -> Audit:
     digest = Digest("a" * 64)
-    image = audited(Contents(digest, "p", "x86_64", packages), bulletin, order)
+    image = audit_image(AuditedContents(digest, "p", "x86_64", packages), bulletin, order)
     return Audit("it", digest, False, "", (image,), 1_000_000)
 
 
 def test_packages_of_modules_whose_builds_are_gone_are_told_and_can_be_helped() -> None:
     fixed = FixedPackage("nodejs", "x86_64", "20.2-1.module_el9", "nodejs:20")
     given_ = Advisory("A", "security", "low", "", 0, (), (fixed,), "r")
-    bulletin = Bulletin(
+    bulletin = RepositoryAdvisories(
         Advisories((given_,), ("r",)),
         {("nodejs", "x86_64"): "20.2-1.module_el9"},
         {"nodejs:20": frozenset({"nodejs-0:20.2-1.module_el9.x86_64"})},
@@ -125,7 +132,7 @@ def test_packages_of_modules_whose_builds_are_gone_are_told_and_can_be_helped() 
 
 def test_where_there_are_advisories_and_nothing_is_lacking_a_threshold_holds() -> None:
     own = ImagePackage.of("a", "1-1", "noarch", repository="r")
-    require_below(Threshold("low"), look(Bulletin(Advisories((), ("r",)), {}, {}), own))
+    require_below(Threshold("low"), look(RepositoryAdvisories(Advisories((), ("r",)), {}, {}), own))
 
 
 @pytest.mark.parametrize("evr", ["", "1", "a:1-1", "1-1-1", "1 1-1"])

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.beneath import Escape, Folder, LinkRefused, NotRegular, TooLarge, read_file, resolve
+from pipeline.beneath import (
+    Folder,
+    LinkRefused,
+    NotRegular,
+    PathEscape,
+    TooLarge,
+    path_resolution,
+    read_file,
+)
 from pipeline.beneath import folder as folder_module
 
 
@@ -19,10 +27,10 @@ def resolver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Both ways; the first where this machine has it, which it says."""
     kernel = request.param == "openat2"
     if kernel:
-        assert resolve.kernel_resolves(), (
+        assert path_resolution.kernel_resolves(), (
             "this machine has no openat2: Linux 5.6 and a filter that admits it are needed"
         )
-    monkeypatch.setattr(resolve, "kernel_resolves", lambda: kernel)
+    monkeypatch.setattr(path_resolution, "kernel_resolves", lambda: kernel)
     return str(request.param)
 
 
@@ -79,7 +87,7 @@ def test_links_to_links_and_to_folders_are_followed(folder: Folder) -> None:
 def test_a_link_that_leads_out_is_named_with_its_target(folder: Folder, link: str, target: str) -> None:
     (folder.path / link).symlink_to(target)
     for reading in (lambda: folder.read(link, 100), lambda: folder.has_file(link), lambda: folder.check(link)):
-        with pytest.raises(Escape) as caught:
+        with pytest.raises(PathEscape) as caught:
             reading()
         assert (caught.value.link, caught.value.target, caught.value.errno) == (link, target, errno.EXDEV)
         assert f"'{link}' leads to '{target}'" in str(caught.value) and caught.value.way_out
@@ -89,14 +97,14 @@ def test_a_link_in_the_middle_of_a_name_is_named(folder: Folder) -> None:
     (folder.path / "data").symlink_to("../given-too")
     (folder.path / "way").symlink_to("data/secret")
     for name in ("data/secret", "way"):
-        with pytest.raises(Escape) as caught:
+        with pytest.raises(PathEscape) as caught:
             folder.read(name, 100)
         assert (caught.value.link, caught.value.target) == ("data", "../given-too")
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "deep/../../secret", "..", "/"])
 def test_a_name_that_leads_out_is_refused(folder: Folder, name: str) -> None:
-    with pytest.raises(Escape) as caught:
+    with pytest.raises(PathEscape) as caught:
         folder.read(name, 100)
     assert caught.value.link == "" and f"'{name}' lies outside" in str(caught.value)
 
@@ -216,7 +224,7 @@ def test_where_no_link_is_expected_none_is_followed(tmp_path: Path) -> None:
             assert file.read() == b"whole"
         with pytest.raises(LinkRefused):
             folder.open_unlinked(name)
-    with pytest.raises(Escape):
+    with pytest.raises(PathEscape):
         folder.open_unlinked("deep/../link")
     with pytest.raises(FileNotFoundError):
         folder.open_unlinked("deep/none")

@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from pipeline.build import run
+from pipeline.build import build_image
 from pipeline.errors import BuildError, EnvironmentLacking, RelbuildError, SmokeError
-from pipeline.gather import Locked
 from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
 from pipeline.model.tree import Tree
-from tests.support.builds import image, layer, locked, order, parent, recipe, section, workshop
+from pipeline.prepare import LockedRecipe
+from tests.support.builds import build_env, image, layer, locked, order, parent, recipe, section
 from tests.support.journal import Journal
 
 LOCK = [
     "build_parent",
     "plan_lock",
-    "steadily",
+    "retry_if_changed",
     "resolve",
     "fetch_and_verify",
     "number_owners",
@@ -29,7 +29,7 @@ LOCK = [
     "keep_lock",
 ]
 IMAGE = ["compose_layers", "pack_layers", "obtain_archives", "render_files", "add_state", "make_config_and_manifest"]
-OUTPUT = ["write_layout", "make_bill", "make_record", "describe", "test", "report"]
+OUTPUT = ["write_layout", "make_bill", "make_build_record", "make_documents", "smoke_test", "write_build_report"]
 
 TREE = Tree.of({})
 PACKED = [SimpleNamespace(layer=layer("base"), reused=True), SimpleNamespace(layer=layer("product"), reused=False)]
@@ -41,37 +41,37 @@ class World:
 
     def __init__(self, folder: Path, journal: Journal) -> None:
         self.folder, self.journal = folder, journal
-        self.workshop = workshop(folder)
+        self.build_env = build_env(folder)
         self.recipes: dict[str, Recipe] = {"demo": recipe(folder)}
         self.verdict: Any = SimpleNamespace(passed=True)
         stages: dict[Any, Any] = {
-            run.load_recipe: lambda path: self.recipes[path.stem],
-            run.plan_lock: lambda order, workshop, parent: SimpleNamespace(order=order, parent=parent),
-            run.resolve: lambda plan: section(),
-            run.fetch_and_verify: lambda plan, found: ("headers", found),
-            run.steadily: lambda plan, obtain: obtain(),
-            run.number_owners: lambda plan, found, headers: (replace(found, build_time=1), "accounts"),
-            run.group_layers: lambda plan, found, order: replace(found, build_time=found.build_time + 1),
-            run.keep_lock: self._locked,
-            run.compose_layers: lambda made: SimpleNamespace(tree=TREE, states={}),
-            run.pack_layers: lambda *given: PACKED,
-            run.obtain_archives: None,
-            run.render_files: lambda *given: (("a file",), (folder / "t.j2",)),
-            run.add_state: lambda *given, **more: STATE,
-            run.make_config_and_manifest: lambda made, layers: image(made.recipe.name),
-            run.write_layout: None,
-            run.make_bill: lambda *given, **more: "bill",
-            run.make_record: lambda *given: "record",
-            run.describe: lambda *given: (("bill.json", b"{}"),),
-            run.test: lambda *given: SimpleNamespace(report=self.verdict, evidence=None, reused=False),
-            run.report: None,
-            run.as_parent: lambda made, *given, **more: parent(made.name),
-            run.adopt_layout: lambda layout, store: image(layout.name),
+            build_image.load_recipe: lambda path: self.recipes[path.stem],
+            build_image.plan_lock: lambda order, build_env, parent: SimpleNamespace(order=order, parent=parent),
+            build_image.resolve: lambda plan: section(),
+            build_image.fetch_and_verify: lambda plan, found: ("headers", found),
+            build_image.retry_if_changed: lambda plan, obtain: obtain(),
+            build_image.number_owners: lambda plan, found, headers: (replace(found, build_time=1), "accounts"),
+            build_image.group_layers: lambda plan, found, order: replace(found, build_time=found.build_time + 1),
+            build_image.keep_lock: self._locked,
+            build_image.compose_layers: lambda made: SimpleNamespace(tree=TREE, states={}),
+            build_image.pack_layers: lambda *given: PACKED,
+            build_image.obtain_archives: None,
+            build_image.render_files: lambda *given: (("a file",), (folder / "t.j2",)),
+            build_image.add_state: lambda *given, **more: STATE,
+            build_image.make_config_and_manifest: lambda made, layers: image(made.recipe.name),
+            build_image.write_layout: None,
+            build_image.make_bill: lambda *given, **more: "bill",
+            build_image.make_build_record: lambda *given: "record",
+            build_image.make_documents: lambda *given: (("bill.json", b"{}"),),
+            build_image.smoke_test: lambda *given: SimpleNamespace(report=self.verdict, evidence=None, reused=False),
+            build_image.write_build_report: None,
+            build_image.as_parent: lambda made, *given, **more: parent(made.name),
+            build_image.load_layout_image: lambda layout, store: image(layout.name),
         }
         for stage, does in stages.items():
-            journal.stand_in(run, stage, does)
+            journal.stand_in(build_image, stage, does)
 
-    def _locked(self, plan: Any, found: Any, headers: Any, accounts: Any, mode: Any) -> Locked:
+    def _locked(self, plan: Any, found: Any, headers: Any, accounts: Any, mode: Any) -> LockedRecipe:
         return replace(locked(self.recipes[plan.order.recipe.stem]), section=found, parent=plan.parent)
 
     def failing(self, stage: Any, error: Exception) -> None:
@@ -80,7 +80,7 @@ class World:
         def fail(*given: Any, **more: Any) -> None:
             raise error
 
-        self.journal.stand_in(run, stage, fail)
+        self.journal.stand_in(build_image, stage, fail)
 
     def stages(self) -> list[str]:
         """What was called, but for reading recipes."""
@@ -101,7 +101,7 @@ def world(tmp_path: Path, journal: Journal) -> World:
 
 
 def test_a_build_goes_through_its_stages_in_their_order(world: World) -> None:
-    built = run.build(order(world.folder), world.workshop)
+    built = build_image.build(order(world.folder), world.build_env)
     assert world.stages() == [*LOCK[1:], *IMAGE, *OUTPUT]
     assert built.image.name == "demo" and built.layout == world.folder / "output" / "demo"
     assert built.documents == (("bill.json", b"{}"),) and (built.bill, built.record) == ("bill", "record")
@@ -109,49 +109,49 @@ def test_a_build_goes_through_its_stages_in_their_order(world: World) -> None:
 
 
 def test_each_stage_works_on_what_the_one_before_it_gave(world: World) -> None:
-    run.build(order(world.folder), world.workshop)
+    build_image.build(order(world.folder), world.build_env)
     given = world.journal.last
-    (plan,) = given(run.resolve).args
-    assert given(run.fetch_and_verify).args == (plan, section())
-    assert given(run.number_owners).args == (plan, section(), ("headers", section()))
-    assert given(run.group_layers).args[1].build_time == 1
-    assert given(run.keep_lock).args[1:4] == (section(build_time=2), ("headers", section()), "accounts")
-    made, composition, layers, files = given(run.add_state).args
+    (plan,) = given(build_image.resolve).args
+    assert given(build_image.fetch_and_verify).args == (plan, section())
+    assert given(build_image.number_owners).args == (plan, section(), ("headers", section()))
+    assert given(build_image.group_layers).args[1].build_time == 1
+    assert given(build_image.keep_lock).args[1:4] == (section(build_time=2), ("headers", section()), "accounts")
+    made, composition, layers, files = given(build_image.add_state).args
     assert made.section.build_time == 2 and composition.tree is TREE and layers is PACKED and files == ("a file",)
-    assert given(run.write_layout).args == (image(),)
-    assert given(run.make_bill).args[3] is TREE
-    assert given(run.test).args[0] == image()
-    (built, store) = given(run.report).args
-    assert built.tested.report is world.verdict and store is world.workshop.store
+    assert given(build_image.write_layout).args == (image(),)
+    assert given(build_image.make_bill).args[3] is TREE
+    assert given(build_image.smoke_test).args[0] == image()
+    (built, store) = given(build_image.write_build_report).args
+    assert built.tested.report is world.verdict and store is world.build_env.store
 
 
 def test_an_image_has_its_parents_layers_then_its_own_then_the_state(world: World) -> None:
     world.child()
-    made = run.assemble(order(world.folder, smoke=False), world.workshop)
-    layers = world.journal.last(run.make_config_and_manifest).args[1]
+    made = build_image.assemble(order(world.folder, smoke=False), world.build_env)
+    layers = world.journal.last(build_image.make_config_and_manifest).args[1]
     assert [one.name for one in layers] == ["base/base", "base/state", "base", "product", "state"]
     assert made.reused == ("base/base", "base/state", "base") and made.states == {"a": (0,)}
     assert made.templates == (world.folder / "t.j2",)
 
 
 def test_what_is_not_to_be_tested_is_not_launched_and_has_a_report_all_the_same(world: World) -> None:
-    built = run.build(order(world.folder, smoke=False), world.workshop)
-    assert world.stages() == [*LOCK[1:], *IMAGE, *(stage for stage in OUTPUT if stage != "test")]
+    built = build_image.build(order(world.folder, smoke=False), world.build_env)
+    assert world.stages() == [*LOCK[1:], *IMAGE, *(stage for stage in OUTPUT if stage != "smoke_test")]
     assert built.tested is None and built.report is None and built.evidence is None and not built.verdict_reused
 
 
 def test_an_image_that_fails_its_tests_is_no_error_and_is_reported(world: World) -> None:
     world.verdict = SimpleNamespace(passed=False)
-    built = run.build(order(world.folder), world.workshop)
-    assert built.report is world.verdict and world.stages()[-1] == "report"
+    built = build_image.build(order(world.folder), world.build_env)
+    assert built.report is world.verdict and world.stages()[-1] == "write_build_report"
 
 
 @pytest.mark.parametrize("stage", [*LOCK[3:], *IMAGE, *OUTPUT])
 def test_a_stage_that_fails_ends_the_build_there(stage: str, world: World) -> None:
     error = BuildError("it-failed", "it failed")
-    world.failing(getattr(run, stage), error)
+    world.failing(getattr(build_image, stage), error)
     with pytest.raises(RelbuildError) as caught:
-        run.build(order(world.folder), world.workshop)
+        build_image.build(order(world.folder), world.build_env)
     whole = [*LOCK[1:], *IMAGE, *OUTPUT]
     assert caught.value is error
     assert world.stages() == whole[: whole.index(stage) + 1]
@@ -160,58 +160,58 @@ def test_a_stage_that_fails_ends_the_build_there(stage: str, world: World) -> No
 def test_layout_verdict_and_report_are_made_under_one_lock_that_an_error_gives_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(world.workshop.store), "locked", lambda store, name: world.journal.held(name))
+    monkeypatch.setattr(type(world.build_env.store), "locked", lambda store, name: world.journal.held(name))
     lock = f"output-{(world.folder / 'output' / 'demo').resolve()}"
-    run.build(order(world.folder), world.workshop)
+    build_image.build(order(world.folder), world.build_env)
     assert world.stages()[-8:] == [f"take {lock}", *OUTPUT, f"give {lock}"]
-    world.failing(run.test, EnvironmentLacking("runtime-missing", "there is none"))
+    world.failing(build_image.smoke_test, EnvironmentLacking("runtime-missing", "there is none"))
     with pytest.raises(EnvironmentLacking):
-        run.build(order(world.folder), world.workshop)
-    assert world.stages()[-2:] == ["test", f"give {lock}"]
+        build_image.build(order(world.folder), world.build_env)
+    assert world.stages()[-2:] == ["smoke_test", f"give {lock}"]
 
 
 def test_what_was_resolved_before_the_repositories_changed_is_thrown_away(world: World) -> None:
     sections = iter((section(build_time=10), section(build_time=20)))
-    world.journal.stand_in(run, run.resolve, lambda plan: next(sections))
-    world.journal.stand_in(run, run.steadily, lambda plan, obtain: (obtain(), obtain())[1])
-    run.lock(order(world.folder), world.workshop)
-    assert world.stages()[1:6] == ["steadily", "resolve", "fetch_and_verify", "resolve", "fetch_and_verify"]
-    assert world.journal.last(run.number_owners).args[1].build_time == 20
+    world.journal.stand_in(build_image, build_image.resolve, lambda plan: next(sections))
+    world.journal.stand_in(build_image, build_image.retry_if_changed, lambda plan, obtain: (obtain(), obtain())[1])
+    build_image.lock(order(world.folder), world.build_env)
+    assert world.stages()[1:6] == ["retry_if_changed", "resolve", "fetch_and_verify", "resolve", "fetch_and_verify"]
+    assert world.journal.last(build_image.number_owners).args[1].build_time == 20
 
 
 # --- what it is built from ---------------------------------------------------------------------------------
 
 
 def test_a_recipe_without_a_parent_builds_nothing_first(world: World) -> None:
-    assert run.build_parent(order(world.folder), world.workshop) is None
+    assert build_image.build_parent(order(world.folder), world.build_env) is None
     assert world.stages() == []
 
 
 def test_the_parent_is_built_tested_and_reported_before_the_child_is_locked(world: World) -> None:
     world.child()
-    built = run.build(order(world.folder), world.workshop)
+    built = build_image.build(order(world.folder), world.build_env)
     one = [*LOCK[1:], *IMAGE, *OUTPUT]
     assert world.stages() == [*one, "as_parent", *one]
     assert built.locked.parent is not None and built.locked.parent.name == "base"
-    assert [call.options["target"].name for call in world.journal.of(run.write_layout)] == ["base", "demo"]
+    assert [call.options["target"].name for call in world.journal.of(build_image.write_layout)] == ["base", "demo"]
 
 
 def test_a_parent_of_what_is_not_tested_is_only_assembled(world: World) -> None:
     world.child()
-    run.build(order(world.folder, smoke=False), world.workshop)
-    assert [call.options["target"].name for call in world.journal.of(run.write_layout)] == ["demo"]
-    assert world.journal.of(run.test) == []
+    build_image.build(order(world.folder, smoke=False), world.build_env)
+    assert [call.options["target"].name for call in world.journal.of(build_image.write_layout)] == ["demo"]
+    assert world.journal.of(build_image.smoke_test) == []
 
 
 def test_a_parent_is_asked_for_as_the_child_is_but_for_what_concerns_the_child_alone(world: World) -> None:
     world.child()
-    run.build(order(world.folder, retest=True, sources=True, full=True), world.workshop)
-    asked = world.journal.of(run.plan_lock)[0].args[0]
+    build_image.build(order(world.folder, retest=True, sources=True, full=True), world.build_env)
+    asked = world.journal.of(build_image.plan_lock)[0].args[0]
     assert asked.recipe == world.folder / "base.yaml"
     assert (asked.platform, asked.architectures) == ("el9", ("x86_64",)), "those of the child's recipe"
     assert not asked.retest and not asked.sources and asked.full
-    run.build(order(world.folder, platform="el10", architectures=("aarch64",)), world.workshop)
-    asked = world.journal.of(run.plan_lock)[-2].args[0]
+    build_image.build(order(world.folder, platform="el10", architectures=("aarch64",)), world.build_env)
+    asked = world.journal.of(build_image.plan_lock)[-2].args[0]
     assert (asked.platform, asked.architectures) == ("el10", ("aarch64",)), "those of the order"
 
 
@@ -219,12 +219,14 @@ def test_nothing_is_built_on_a_parent_that_did_not_pass(world: World) -> None:
     world.child()
     world.verdict = SimpleNamespace(passed=False)
     with pytest.raises(SmokeError) as caught:
-        run.build(order(world.folder), world.workshop)
+        build_image.build(order(world.folder), world.build_env)
     (problem,) = caught.value.problems
     assert problem.code == "parent-failed" and "'base'" in problem.message and "'demo'" in problem.message
     assert problem.place == str(world.folder / "base.yaml")
     assert "base.report/" in str(problem.hint) and "relbuild build base.yaml --retest" in str(problem.hint)
-    assert len(world.journal.of(run.plan_lock)) == 1 and world.stages()[-1] == "report", "the parent's, for who looks"
+    assert len(world.journal.of(build_image.plan_lock)) == 1 and world.stages()[-1] == "write_build_report", (
+        "the parent's, for who looks"
+    )
 
 
 # --- locking, explaining, testing again, launching --------------------------------------------------------
@@ -234,47 +236,51 @@ def test_a_package_is_explained_from_a_lock_for_which_nothing_is_launched(
     world: World, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.child()
-    journal.stand_in(run, run.explain, lambda chosen, package: f"{package} is there")
-    assert run.explain_package(order(world.folder), world.workshop, "bash") == "bash is there"
-    assert journal.of(run.test) == [] and journal.of(run.write_layout) == []
+    journal.stand_in(build_image, build_image.explain, lambda chosen, package: f"{package} is there")
+    assert build_image.explain_package(order(world.folder), world.build_env, "bash") == "bash is there"
+    assert journal.of(build_image.smoke_test) == [] and journal.of(build_image.write_layout) == []
     assert "compose_layers" in world.stages(), "the parent's, which has to be there to be built upon"
 
 
 def test_an_image_is_tested_again_from_its_layout_and_its_report_says_so(world: World, journal: Journal) -> None:
-    journal.stand_in(run, run.restate_checks)
-    journal.stand_in(run, run.keep_evidence)
-    name, verdict = run.smoke_image(order(world.folder), world.workshop, None)
+    journal.stand_in(build_image, build_image.update_recorded_checks)
+    journal.stand_in(build_image, build_image.write_evidence)
+    name, verdict = build_image.smoke_image(order(world.folder), world.build_env, None)
     assert (name, verdict) == ("demo", world.verdict)
-    assert world.stages() == ["adopt_layout", "test", "restate_checks", "keep_evidence"]
-    assert journal.last(run.adopt_layout).args == (world.folder / "output" / "demo",)
-    assert journal.last(run.test).args[2].retest, "a verdict of before is not what was asked for"
-    folder, digest, _, _ = journal.last(run.restate_checks).args
+    assert world.stages() == ["adopt_layout", "smoke_test", "update_recorded_checks", "write_evidence"]
+    assert journal.last(build_image.load_layout_image).args == (world.folder / "output" / "demo",)
+    assert journal.last(build_image.smoke_test).args[2].retest, "a verdict of before is not what was asked for"
+    folder, digest, _, _ = journal.last(build_image.update_recorded_checks).args
     assert folder == world.folder / "output" / "demo.report" and digest == image().digest
 
 
 def test_an_image_of_another_place_is_tested_and_the_report_of_the_output_is_left_alone(
     world: World, journal: Journal
 ) -> None:
-    journal.stand_in(run, run.restate_checks)
-    journal.stand_in(run, run.keep_evidence)
-    run.smoke_image(order(world.folder), world.workshop, world.folder / "elsewhere")
-    assert world.stages() == ["adopt_layout", "test"]
-    assert journal.last(run.adopt_layout).args == (world.folder / "elsewhere",)
+    journal.stand_in(build_image, build_image.update_recorded_checks)
+    journal.stand_in(build_image, build_image.write_evidence)
+    build_image.smoke_image(order(world.folder), world.build_env, world.folder / "elsewhere")
+    assert world.stages() == ["adopt_layout", "smoke_test"]
+    assert journal.last(build_image.load_layout_image).args == (world.folder / "elsewhere",)
 
 
 def test_what_is_to_be_launched_is_built_only_where_it_is_not_there(world: World) -> None:
-    found, plan = run.launchable(order(world.folder), world.workshop)
+    found, plan = build_image.load_or_build(order(world.folder), world.build_env)
     assert found == image() and plan == world.recipes["demo"].smoke
     assert world.stages()[0] == "plan_lock" and world.stages()[-1] == "adopt_layout"
-    assert "test" not in world.stages()
+    assert "smoke_test" not in world.stages()
     world.journal.calls.clear()
     (world.folder / "output" / "demo").mkdir(parents=True)
-    run.launchable(order(world.folder), world.workshop)
+    build_image.load_or_build(order(world.folder), world.build_env)
     assert world.stages() == ["adopt_layout"]
 
 
 def test_the_verdict_of_a_build_is_that_of_its_test(world: World) -> None:
     report = SmokeReport(image().digest, image().digest, "runc", (), 0, 0)
-    world.journal.stand_in(run, run.test, lambda *given: SimpleNamespace(report=report, evidence="sealed", reused=True))
-    built = run.build(order(world.folder), world.workshop)
+    world.journal.stand_in(
+        build_image,
+        build_image.smoke_test,
+        lambda *given: SimpleNamespace(report=report, evidence="sealed", reused=True),
+    )
+    built = build_image.build(order(world.folder), world.build_env)
     assert built.report is report and built.evidence == "sealed" and built.verdict_reused

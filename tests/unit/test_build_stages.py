@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.build import stages
+from pipeline.build import build_stages
 from pipeline.compression import Compression
 from pipeline.digest import Digest
 from pipeline.errors import BuildError, RecipeError
-from pipeline.layers import Made
+from pipeline.layers import BuiltLayer
 from pipeline.model.accounts import AccountTable
 from pipeline.model.change import Change
 from pipeline.model.configuration import BASE_DIGEST
@@ -27,7 +27,7 @@ from pipeline.model.smoke import Neighbours, SmokePlan
 from pipeline.oci import media_types
 from pipeline.smoke import plan_digest
 from pipeline.transfer import Download
-from tests.support.builds import NOBODY, header, image, layer, locked, order, package, parent, recipe, workshop
+from tests.support.builds import NOBODY, build_env, header, image, layer, locked, order, package, parent, recipe
 from tests.support.journal import Journal, Told
 
 
@@ -51,10 +51,10 @@ def two_layers(folder: Path) -> Any:
 def test_layers_are_composed_from_headers_in_the_recipes_order_with_their_options(
     tmp_path: Path, journal: Journal
 ) -> None:
-    journal.stand_in(stages, stages.compose, gives="composition")
+    journal.stand_in(build_stages, build_stages.compose, gives="composition")
     below = parent("base", "z-1-1.noarch")
-    assert stages.compose_layers(replace(two_layers(tmp_path), parent=below)) == "composition"
-    plans, accounts, options = journal.last(stages.compose).args
+    assert build_stages.compose_layers(replace(two_layers(tmp_path), parent=below)) == "composition"
+    plans, accounts, options = journal.last(build_stages.compose).args
     assert [(name, [one.nevra.name for one in headers]) for name, headers in plans] == [
         ("lower", ["a"]),
         ("upper", ["b", "c"]),
@@ -69,15 +69,15 @@ def test_what_packages_disagree_about_is_refused_before_anything_is_packed(tmp_p
     clash = tuple(replace(one, files=(file("/etc/it", one.nevra.name),)) for one in made.headers)
     root = AccountTable((User("root", 0),), (Group("root", 0),))
     with pytest.raises(BuildError) as caught:
-        stages.compose_layers(replace(made, headers=clash, accounts=root))
+        build_stages.compose_layers(replace(made, headers=clash, accounts=root))
     assert {problem.code for problem in caught.value.problems} == {"file-conflict"}
 
 
 def test_each_layer_is_packed_with_the_orders_codec(tmp_path: Path, journal: Journal) -> None:
-    journal.stand_in(stages, stages.build_layer, lambda composed, **more: composed.upper())
-    here = workshop(tmp_path)
+    journal.stand_in(build_stages, build_stages.build_layer, lambda composed, **more: composed.upper())
+    here = build_env(tmp_path)
     composition: Any = SimpleNamespace(layers=("lower", "upper"))
-    packed = stages.pack_layers(composition, order(tmp_path, compression=Compression.ZSTD), here)
+    packed = build_stages.pack_layers(composition, order(tmp_path, compression=Compression.ZSTD), here)
     assert packed == ["LOWER", "UPPER"]
     for call in journal.calls:
         assert call.options["compression"] is Compression.ZSTD and call.options["store"] is here.store
@@ -85,11 +85,11 @@ def test_each_layer_is_packed_with_the_orders_codec(tmp_path: Path, journal: Jou
 
 def test_the_layers_that_were_not_made_anew_are_named_with_those_of_the_parent(tmp_path: Path) -> None:
     made = replace(locked(recipe(tmp_path)), parent=parent("base"))
-    layers = [Made(layer("base"), reused=False), Made(layer("product"), reused=True)]
+    layers = [BuiltLayer(layer("base"), reused=False), BuiltLayer(layer("product"), reused=True)]
     state: Any = SimpleNamespace(reused=True)
-    assert stages.reused_layers(made, layers, state) == ("base/base", "base/state", "product", "state")
+    assert build_stages.reused_layers(made, layers, state) == ("base/base", "base/state", "product", "state")
     fresh: Any = SimpleNamespace(reused=False)
-    assert stages.reused_layers(locked(recipe(tmp_path)), layers, fresh) == ("product",)
+    assert build_stages.reused_layers(locked(recipe(tmp_path)), layers, fresh) == ("product",)
 
 
 # --- files -------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_the_layers_that_were_not_made_anew_are_named_with_those_of_the_parent(t
 
 def test_templates_see_values_and_every_package_of_the_image(tmp_path: Path) -> None:
     made = locked(recipe(tmp_path, values=(("port", 80),)), "bash-1:5.2-3.x86_64")
-    facts = stages.facts(replace(made, parent=parent("base", "glibc-2-1.x86_64")))
+    facts = build_stages.template_variables(replace(made, parent=parent("base", "glibc-2-1.x86_64")))
     assert facts["port"] == 80
     packages: Any = facts["packages"]
     assert list(packages) == ["glibc", "bash"]
@@ -113,15 +113,15 @@ def test_templates_see_values_and_every_package_of_the_image(tmp_path: Path) -> 
 
 
 def test_a_file_by_url_is_fetched_when_the_store_has_no_sound_one(tmp_path: Path, journal: Journal) -> None:
-    here = workshop(tmp_path, offline=True)
+    here = build_env(tmp_path, offline=True)
     digest = here.store.put(b"content")
     wanted = Download(("https://example.invalid/it",), digest, None, "it")
     blob = here.store.blob(digest)
     blob.chmod(0o644)
     blob.write_bytes(b"damaged")
-    journal.stand_in(stages, stages.fetch, lambda store, wanted, **more: (store.put(b"content"),))
-    assert stages.getting(here)(wanted) == b"content"
-    assert journal.last(stages.fetch).args[1] == [wanted] and journal.last(stages.fetch).options["offline"]
+    journal.stand_in(build_stages, build_stages.fetch, lambda store, wanted, **more: (store.put(b"content"),))
+    assert build_stages.url_fetcher(here)(wanted) == b"content"
+    assert journal.last(build_stages.fetch).args[1] == [wanted] and journal.last(build_stages.fetch).options["offline"]
     assert blob.read_bytes() == b"content", "the damaged one did not count"
 
 
@@ -131,33 +131,36 @@ def test_a_file_by_url_is_fetched_when_the_store_has_no_sound_one(tmp_path: Path
 def test_the_state_is_made_above_all_layers_from_paths_as_they_are_in_the_tree(
     tmp_path: Path, journal: Journal
 ) -> None:
-    journal.stand_in(stages, stages.build_state, gives="state")
+    journal.stand_in(build_stages, build_stages.build_state_layer, gives="state")
     below = parent("base", "z-1-1.noarch")
     made = locked(recipe(tmp_path, remove=("/tmp/*",)), "a-1-1.x86_64")
     made = replace(made, headers=(header("a-1-1.x86_64", file("/usr/bin/a"), file("/etc/a")),), parent=below)
     composition: Any = SimpleNamespace(tree=below.tree, states={"a-1-1.x86_64": (0, 1)})
-    here = workshop(tmp_path)
+    here = build_env(tmp_path)
     files: Any = ("a file",)
-    packed = [Made(layer("product"), reused=False)]
-    state = stages.add_state(
-        made, composition, packed, files, order=order(tmp_path, compression=Compression.ZSTD), workshop=here
+    packed = [BuiltLayer(layer("product"), reused=False)]
+    state = build_stages.add_state(
+        made, composition, packed, files, options=order(tmp_path, compression=Compression.ZSTD), build_env=here
     )
-    (inputs,), options = journal.last(stages.build_state).args, journal.last(stages.build_state).options
+    (inputs,), options = (
+        journal.last(build_stages.build_state_layer).args,
+        journal.last(build_stages.build_state_layer).options,
+    )
     assert state == "state"
     assert [one.name for one in inputs.layers] == ["base/base", "base/state", "product"]
     assert inputs.paths == {"z-1-1.noarch": (), "a-1-1.x86_64": ("usr/bin/a", "etc/a")}
     assert inputs.headers == made.headers and inputs.below == below.packages, "the parent's scripts ran already"
     assert (inputs.files, inputs.remove, inputs.build_time) == (files, ("/tmp/*",), made.section.build_time)
     assert options["compression"] is Compression.ZSTD and options["store"] is here.store
-    assert options["station"] == here.station, "which is opened only if a script has to run"
+    assert options["station"] == here.sandboxes, "which is opened only if a script has to run"
 
 
 def test_a_change_of_the_parents_that_is_changed_again_is_told_once(tmp_path: Path) -> None:
     first, second = Change("etc/a", "a-1", "%post of a"), Change("etc/b", "b-1", "%post of b")
     again = Change("etc/a", "a-1", "files of 'demo'")
     made = replace(locked(recipe(tmp_path)), parent=parent("base", changes=(first, second)))
-    assert stages.all_changes(made, (again,)) == (second, again)
-    assert stages.all_changes(locked(recipe(tmp_path)), (again,)) == (again,)
+    assert build_stages.all_changes(made, (again,)) == (second, again)
+    assert build_stages.all_changes(locked(recipe(tmp_path)), (again,)) == (again,)
 
 
 # --- image -------------------------------------------------------------------------------------------------
@@ -166,7 +169,7 @@ def test_a_change_of_the_parents_that_is_changed_again_is_told_once(tmp_path: Pa
 def test_version_and_settings_are_evaluated_after_the_lock(tmp_path: Path) -> None:
     plain = recipe(tmp_path, image=ImagePlan(entrypoint=("/{{ packages['bash'].name }}",)), end_of_life="2030-01-31")
     made = locked(replace(plain, version="{{ packages['bash'].evr }}"), "bash-1:5.2~rc1-3.x86_64")
-    one = stages.make_config_and_manifest(made, [layer("base"), layer("state")])
+    one = build_stages.make_config_and_manifest(made, [layer("base"), layer("state")])
     assert one.reference == "1-5.2-rc1-3" and one.config.entrypoint == ("/bash",)
     assert dict(one.config.labels)[media_types.VERSION] == "1:5.2~rc1-3"
     assert one.config.created == made.section.build_time and one.config.architecture == "amd64"
@@ -177,7 +180,7 @@ def test_a_child_names_its_parents_digest_and_has_what_it_does_not_say_itself(tm
     config = ImageConfig("amd64", 1, entrypoint=("/parents",), command=("--all",), user="parent")
     above = parent("base", image=replace(image("base"), config=config))
     plain = recipe(tmp_path, image=ImagePlan(user="child", given=frozenset({"user"})))
-    one = stages.make_config_and_manifest(replace(locked(plain), parent=above), [layer("state")])
+    one = build_stages.make_config_and_manifest(replace(locked(plain), parent=above), [layer("state")])
     assert (one.config.user, one.config.entrypoint, one.config.command) == ("child", ("/parents",), ("--all",))
     assert json.loads(one.manifest_bytes)["annotations"][BASE_DIGEST] == str(above.digest)
 
@@ -186,7 +189,7 @@ def test_a_template_that_asks_for_a_package_that_is_not_there_is_named_with_its_
     made = locked(recipe(tmp_path))
     wrong = replace(made, recipe=replace(made.recipe, version="{{ packages['gone'].version }}"))
     with pytest.raises(RecipeError) as caught:
-        stages.make_config_and_manifest(wrong, [])
+        build_stages.make_config_and_manifest(wrong, [])
     assert str(made.recipe.path) in (caught.value.problems[0].place or "")
 
 
@@ -196,14 +199,14 @@ def test_a_template_that_asks_for_a_package_that_is_not_there_is_named_with_its_
 def test_an_image_is_tested_as_the_order_says_beside_its_recipe(
     tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal.stand_in(stages, stages.run_tests, gives="tested")
+    journal.stand_in(build_stages, build_stages.run_tests, gives="tested")
     progress = Told()
-    here = workshop(tmp_path, progress=progress)
+    here = build_env(tmp_path, progress=progress)
     monkeypatch.setattr(type(here), "station", lambda self: "station")
     plan = SmokePlan(instances=3)
     asked = order(tmp_path, retest=True, full=True)
-    assert stages.test(image(), recipe(tmp_path, smoke=plan), asked, here, None) == "tested"
-    call = journal.last(stages.run_tests)
+    assert build_stages.smoke_test(image(), recipe(tmp_path, smoke=plan), asked, here, None) == "tested"
+    call = journal.last(build_stages.run_tests)
     assert call.args == (image(), plan)
     assert call.options == {
         "store": here.store,
@@ -221,7 +224,7 @@ def test_an_image_is_tested_as_the_order_says_beside_its_recipe(
 def test_the_record_has_the_checks_that_were_asked_and_no_others(full: bool, tmp_path: Path) -> None:
     plan = SmokePlan(neighbours=Neighbours())
     made = locked(recipe(tmp_path, smoke=plan), "a-1-1.noarch")
-    inputs = stages.taken_in(made, (tmp_path / "t.j2",), order(tmp_path, full=full))
+    inputs = build_stages.build_inputs(made, (tmp_path / "t.j2",), order(tmp_path, full=full))
     assert inputs.checks == plan_digest(plan if full else replace(plan, neighbours=None))
     assert inputs.templates == (tmp_path / "t.j2",) and inputs.headers == made.headers
     assert inputs.section is made.section and inputs.lock == made.path

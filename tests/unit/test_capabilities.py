@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BuildError
-from pipeline.process import find
-from pipeline.trees.capabilities import NAMES, as_revision_2, capability_attribute
+from pipeline.process import find_program
+from pipeline.trees.capabilities import CAPABILITY_NAMES, as_revision_2, capability_attribute
 
 TEXTS = [
     "cap_net_raw=ep",
@@ -28,7 +28,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_attribute_is_the_one_that_libcap_writes(text: str, tmp_path: Path) -> None:
-    assert find("setcap"), "setcap is missing: ci/setup installs libcap2-bin"
+    assert find_program("setcap"), "setcap is missing: ci/setup installs libcap2-bin"
     if os.geteuid() != 0:
         pytest.skip("root is missing, which it takes to set capabilities")
     path = tmp_path / "it"
@@ -38,8 +38,8 @@ def test_the_attribute_is_the_one_that_libcap_writes(text: str, tmp_path: Path) 
 
 
 def test_every_name_has_its_own_bit() -> None:
-    seen = {capability_attribute(f"cap_{name}=p") for name in NAMES}
-    assert len(seen) == len(NAMES)
+    seen = {capability_attribute(f"cap_{name}=p") for name in CAPABILITY_NAMES}
+    assert len(seen) == len(CAPABILITY_NAMES)
     assert capability_attribute("cap_13=p") == capability_attribute("cap_net_raw=p")
     assert capability_attribute("=p") == capability_attribute("all=p")
 

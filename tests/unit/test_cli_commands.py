@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from pipeline.cli.app import IN_A_NAMESPACE, app
 from pipeline.cli.commands import command_of, import_commands, modules, reads_repositories, words_of
-from pipeline.cli.main import run
+from pipeline.cli.main import run_command_line
 from tests.support.source import PIPELINE, ROOT, dotted, trees
 
 CLI = PIPELINE / "cli"
@@ -131,10 +131,10 @@ def test_it_is_known_from_the_words_what_is_needed(words: str, command: str, rea
 def test_garbage_is_collected_again_when_a_command_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[bool] = []
     monkeypatch.setattr("sys.argv", ["relbuild", "version"])
-    monkeypatch.setattr(sys.modules[run.__module__], "app", lambda arguments: begun.append(gc.isenabled()))
+    monkeypatch.setattr(sys.modules[run_command_line.__module__], "app", lambda arguments: begun.append(gc.isenabled()))
     gc.disable()  # as `pipeline.cli.main` does before it loads anything
     try:
-        run()
+        run_command_line()
         assert begun == [True]
     finally:
         gc.enable()

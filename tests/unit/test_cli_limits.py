@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.cli.commands.publish import published_as_json, published_as_lines
 from pipeline.cli.move_format import limits_as_json
 from pipeline.model.publication import Publication
-from tests.unit.tested import evidence, image, loosely_tested
+from tests.unit.tested_images import evidence, image, loosely_tested
 
 
 def published(*, loosely: bool) -> Publication:

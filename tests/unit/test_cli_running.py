@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.cli.commands.run import Follower, Stopping, order_of
+from pipeline.cli.commands.run import Follower, StopRequest, run_options
 from pipeline.errors import RelbuildError
 from pipeline.model.limits import Limits
 
 
 def environment_of(*env: str, **surroundings: str) -> dict[str, str]:
-    order = order_of(1, Limits(), publish=(), volume=(), env=env, config=(), surroundings=surroundings)
+    order = run_options(1, Limits(), publish=(), volume=(), env=env, config=(), surroundings=surroundings)
     return dict(order.environment)
 
 
@@ -27,7 +27,7 @@ def test_a_variable_that_is_not_set_is_an_error_and_not_an_empty_one(text: str, 
 
 
 def test_many_lines_are_written_each_with_its_name(capsys: pytest.CaptureFixture[str]) -> None:
-    follower = Follower(Stopping(), shown=True)
+    follower = Follower(StopRequest(), shown=True)
     follower("a-1", b"one\ntwo\r\nthr")
     follower("a-2", b"\x1b[2Jother\n")
     follower("a-1", b"ee\n")
@@ -36,7 +36,7 @@ def test_many_lines_are_written_each_with_its_name(capsys: pytest.CaptureFixture
 
 
 def test_a_line_without_an_end_is_broken_and_what_is_left_is_written(capsys: pytest.CaptureFixture[str]) -> None:
-    follower = Follower(Stopping(), shown=True)
+    follower = Follower(StopRequest(), shown=True)
     for _ in range(3):
         follower("a", b"x" * (Follower.LONGEST - 1))
     follower("a", b"end")

@@ -13,7 +13,7 @@ from pipeline.cli.app import app
 from pipeline.cli.commands import import_commands
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.store import Store
-from tests.unit import mirrored
+from tests.unit import mirror_images
 from tests.unit.directory.test_reuse import flip
 
 
@@ -21,7 +21,7 @@ from tests.unit.directory.test_reuse import flip
 def mirror(tmp_path: Path) -> DirectoryMirror:
     made = open_directory(tmp_path / "mirror", create=True, clock=time.time)
     store = Store.open(tmp_path / "store")
-    mirrored.publish(made.repository("tiny"), store, mirrored.image(store, 1), "1.0")
+    mirror_images.publish(made.repository("tiny"), store, mirror_images.image(store, 1), "1.0")
     return made
 
 
@@ -41,7 +41,7 @@ def test_whole_is_0(mirror: DirectoryMirror, tmp_path: Path) -> None:
 
 def test_healed_is_0_and_not_healed_is_5_each_told_by_name(mirror: DirectoryMirror, tmp_path: Path) -> None:
     blob = sorted(mirror.place.blobs.iterdir(), key=lambda path: path.stat().st_size)[0]
-    layer = mirrored.image(Store.open(tmp_path / "store"), 1).layers[0].blob.digest
+    layer = mirror_images.image(Store.open(tmp_path / "store"), 1).layers[0].blob.digest
     flip(mirror.place.blob(layer))
     status, _, err = scrub(tmp_path)
     assert status == 0
@@ -60,8 +60,8 @@ def test_healed_is_0_and_not_healed_is_5_each_told_by_name(mirror: DirectoryMirr
 def test_it_is_healed_from_another_mirror(mirror: DirectoryMirror, tmp_path: Path) -> None:
     other = open_directory(tmp_path / "other", create=True, clock=time.time)
     store = Store.open(tmp_path / "store")
-    made = mirrored.image(store, 1)
-    mirrored.publish(other.repository("tiny"), store, made, "1.0")
+    made = mirror_images.image(store, 1)
+    mirror_images.publish(other.repository("tiny"), store, made, "1.0")
     flip(mirror.place.blob(made.layers[0].blob.digest))
     status, _, err = scrub(tmp_path, "--from", f"dir:{other.place.root}", store="empty")
     assert status == 0

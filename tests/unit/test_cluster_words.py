@@ -9,44 +9,49 @@ import sys
 import pytest
 
 from pipeline.errors import EnvironmentLacking
-from pipeline.nightly.attending import Heard, code, offered, wanted
-from pipeline.nightly.crew import Needs
-from pipeline.nightly.relaying import Event, Kind
+from pipeline.nightly.dask_task import (
+    ProgressMessage,
+    code_version,
+    task_resources,
+    worker_resources,
+)
+from pipeline.nightly.executor import Requirements
+from pipeline.nightly.progress_ipc import EventKind, ProgressEvent
 
 
 def test_without_dask_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    monkeypatch.delitem(sys.modules, "pipeline.nightly.cluster", raising=False)
+    monkeypatch.delitem(sys.modules, "pipeline.nightly.dask_executor", raising=False)
     with pytest.raises(EnvironmentLacking) as raised:
-        importlib.import_module("pipeline.nightly.cluster")
+        importlib.import_module("pipeline.nightly.dask_executor")
     assert raised.value.code == "cluster-missing"
     assert "pip install 'relbuild[cluster]'" in str(raised.value)
 
 
 def test_a_task_takes_what_its_worker_offers() -> None:
     arch = platform.machine()
-    offer = offered(4, 8 << 30, containers=True)
-    want = wanted(Needs(arch, memory=1 << 30))
-    assert want == {code(): 1, f"ARCH-{arch}": 1, "CONTAINERS": 1, "MEMORY": 1 << 30}
+    offer = worker_resources(4, 8 << 30, containers=True)
+    want = task_resources(Requirements(arch, memory=1 << 30))
+    assert want == {code_version(): 1, f"ARCH-{arch}": 1, "CONTAINERS": 1, "MEMORY": 1 << 30}
     assert all(offer[name] >= amount for name, amount in want.items())
-    assert offer == {code(): 4, f"ARCH-{arch}": 4, "CONTAINERS": 4, "MEMORY": 8 << 30}
+    assert offer == {code_version(): 4, f"ARCH-{arch}": 4, "CONTAINERS": 4, "MEMORY": 8 << 30}
 
 
 def test_a_worker_that_cannot_make_containers_does_what_needs_none() -> None:
-    offer = offered(1, 1, containers=False)
+    offer = worker_resources(1, 1, containers=False)
     assert "CONTAINERS" not in offer
-    assert wanted(Needs(platform.machine(), containers=False)).keys() <= offer.keys()
-    assert not wanted(Needs(platform.machine())).keys() <= offer.keys()
+    assert task_resources(Requirements(platform.machine(), containers=False)).keys() <= offer.keys()
+    assert not task_resources(Requirements(platform.machine())).keys() <= offer.keys()
 
 
 def test_what_a_worker_tells_arrives_as_it_was() -> None:
     events = (
-        Event(Kind.START, 3, "fetch", "größe: 3 packages", 1 << 40, "bytes"),
-        Event(Kind.ADVANCE, 3, amount=17),
-        Event(Kind.FINISH, 3, text="reused", amount=18, failed=True),
-        Event(Kind.WARN, text="a name that is no text: \udcff"),
+        ProgressEvent(EventKind.START, 3, "fetch", "größe: 3 packages", 1 << 40, "bytes"),
+        ProgressEvent(EventKind.ADVANCE, 3, amount=17),
+        ProgressEvent(EventKind.FINISH, 3, text="reused", amount=18, failed=True),
+        ProgressEvent(EventKind.WARN, text="a name that is no text: \udcff"),
     )
-    heard = Heard.parse(Heard("night", "name", "attempt", "worker", events).plain())
+    heard = ProgressMessage.parse(ProgressMessage("night", "name", "attempt", "worker", events).plain())
     assert heard.events[:3] == events[:3]
     assert heard.events[3].text == "a name that is no text: ?"
     assert (heard.night, heard.name, heard.attempt, heard.worker) == ("night", "name", "attempt", "worker")

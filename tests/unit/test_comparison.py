@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.model.header import ChangelogEntry
 from pipeline.model.image import ImageConfig
-from pipeline.oci import make_image, settings
-from pipeline.packages.changelog import ENTRIES_MOST, TEXT_MOST, newest_entries
+from pipeline.oci import flatten_config, make_image
+from pipeline.packages.changelog import CHANGELOG_ENTRIES_MOST, CHANGELOG_TEXT_MOST, newest_entries
 
 
 def test_settings_go_by_the_names_of_the_specification() -> None:
@@ -25,7 +25,7 @@ def test_settings_go_by_the_names_of_the_specification() -> None:
         volumes=("/data",),
         labels=(("a.b", "c"),),
     )
-    assert dict(settings(make_image("x", "1", config, ()).config_bytes)) == {
+    assert dict(flatten_config(make_image("x", "1", config, ()).config_bytes)) == {
         "Entrypoint": '["/bin/x", "a b"]',
         "Env.A": "1",
         "Env.EMPTY": "",
@@ -47,7 +47,7 @@ def test_settings_that_relbuild_does_not_write_are_told_too() -> None:
         "config": {"Healthcheck": {"Test": ["CMD", "x"], "Interval": 5}, "Shell": ["/bin/sh"], "User": "", "Cmd": None},
         "history": [{"created_by": "x"}],
     }
-    assert dict(settings(json.dumps(value).encode())) == {
+    assert dict(flatten_config(json.dumps(value).encode())) == {
         "Healthcheck.Interval": "5",
         "Healthcheck.Test": '["CMD", "x"]',
         "Shell": '["/bin/sh"]',
@@ -65,7 +65,7 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(("Env", "Labels", "Cmd", "config", "x")), JSON, max_size=5))
 def test_whatever_a_config_holds_it_comes_apart(config: Mapping[str, object]) -> None:
-    found = settings(json.dumps({"os": "linux", "config": config}).encode())
+    found = flatten_config(json.dumps({"os": "linux", "config": config}).encode())
     assert found["os"] == "linux" and all(isinstance(value, str) for value in found.values())
     assert list(found) == sorted(found)
 
@@ -74,7 +74,7 @@ def test_whatever_a_config_holds_it_comes_apart(config: Mapping[str, object]) ->
 def test_changelogs_are_bounded_and_begin_with_the_newest(entries: list[tuple[int, str, str]]) -> None:
     times, names, texts = ([one[part] for one in entries] for part in range(3))
     found = newest_entries(times, names, texts)  # type: ignore[arg-type]
-    assert sum(len(entry.text) for entry in found) <= TEXT_MOST and len(found) <= ENTRIES_MOST
+    assert sum(len(entry.text) for entry in found) <= CHANGELOG_TEXT_MOST and len(found) <= CHANGELOG_ENTRIES_MOST
     whole = [ChangelogEntry(*one) for one in entries]
     assert all(mine == theirs for mine, theirs in zip(found[:-1], whole, strict=False))
-    assert len(found) == len(whole) or sum(len(entry.text) for entry in found) == TEXT_MOST
+    assert len(found) == len(whole) or sum(len(entry.text) for entry in found) == CHANGELOG_TEXT_MOST

@@ -17,17 +17,17 @@ from pipeline.model.accounts import AccountTable
 from pipeline.model.header import FileFlag, FileRecord, PackageHeader
 from pipeline.model.package import Nevra
 from pipeline.model.recipe import Group, User
-from pipeline.model.tree import Entry, Kind, Tree
+from pipeline.model.tree import Entry, EntryKind, Tree
 from pipeline.trees import (
     STATE_NORMAL,
     STATE_NOT_INSTALLED,
     STATE_WRONG_COLOR,
-    Canonical,
+    CanonicalPaths,
     ComposeOptions,
     Composition,
     canonical_path,
     compose,
-    diff,
+    diff_trees,
     split_path,
 )
 from tests.support.examples import examples
@@ -92,7 +92,7 @@ def test_files_land_behind_the_directory_symlinks_of_other_packages() -> None:
         package("filesystem", symlink("/bin", "usr/bin"), symlink("/lib64", "usr/lib64"), directory("/usr/bin")),
         package("bash", regular("/bin/bash"), regular("/lib64/libbash.so")),
     ).tree
-    assert [entry.path for entry in tree if entry.kind is Kind.FILE] == ["usr/bin/bash", "usr/lib64/libbash.so"]
+    assert [entry.path for entry in tree if entry.kind is EntryKind.FILE] == ["usr/bin/bash", "usr/lib64/libbash.so"]
     assert tree.entries["bin"].link == "usr/bin"
 
 
@@ -119,7 +119,7 @@ def test_the_same_file_by_both_its_paths_is_one() -> None:
 )
 def test_a_path_is_resolved_as_the_kernel_would(links: list[tuple[str, str]], path: str, canonical: str) -> None:
     for order in permutations(links):
-        assert Canonical.of(order).path(split_path(path)) == canonical
+        assert CanonicalPaths.of(order).path(split_path(path)) == canonical
 
 
 def test_a_loop_of_symlinks_is_refused_and_not_followed_for_ever() -> None:
@@ -329,10 +329,10 @@ def test_a_lower_layer_does_not_depend_on_the_layers_above() -> None:
 def test_the_first_name_of_a_file_is_the_file_and_the_others_are_links() -> None:
     linked = [regular(path, inode=7, nlink=3) for path in ("/z", "/b/a", "/m")]
     tree = composed(package("a", *linked)).tree
-    assert [(e.path, e.kind, e.link) for e in tree if e.kind is not Kind.DIRECTORY] == [
-        ("b/a", Kind.FILE, ""),
-        ("m", Kind.HARDLINK, "b/a"),
-        ("z", Kind.HARDLINK, "b/a"),
+    assert [(e.path, e.kind, e.link) for e in tree if e.kind is not EntryKind.DIRECTORY] == [
+        ("b/a", EntryKind.FILE, ""),
+        ("m", EntryKind.HARDLINK, "b/a"),
+        ("z", EntryKind.HARDLINK, "b/a"),
     ]
 
 
@@ -341,7 +341,7 @@ def test_a_hard_link_never_names_what_another_package_emits() -> None:
         package("a", regular("/1")),
         package("b", regular("/1", inode=3, nlink=2), regular("/2", inode=3, nlink=2)),
     )
-    assert composition.tree.entries["2"].kind is Kind.FILE
+    assert composition.tree.entries["2"].kind is EntryKind.FILE
 
 
 def test_the_root_directory_is_an_entry_when_a_package_gives_it_a_mode() -> None:
@@ -363,7 +363,7 @@ def test_only_what_a_parent_image_lacks_is_emitted() -> None:
 
 def test_a_file_that_a_parent_image_has_otherwise_is_a_conflict_if_a_package_owns_it_there() -> None:
     parent = composed(package("base", regular("/owned"))).tree
-    loose = Tree.of({"loose": Entry("loose", Kind.FILE, mode=0o644, content=Digest.of(b"y"))})
+    loose = Tree.of({"loose": Entry("loose", EntryKind.FILE, mode=0o644, content=Digest.of(b"y"))})
     assert [code for code, _ in problems(package("c", regular("/owned", "z")), below=parent)] == ["file-conflict"]
     assert emitted(composed(package("c", regular("/loose")), below=loose)) == {"loose": "c-1-1.noarch"}
 
@@ -411,8 +411,8 @@ def test_a_composed_layer_is_sound(packages: list[PackageHeader]) -> None:
     for path in every:
         parent = path.rpartition("/")[0]
         assert not parent or parent in directories
-    files = {entry.path for entry in leaves if entry.kind is Kind.FILE}
-    assert all(entry.link in files for entry in leaves if entry.kind is Kind.HARDLINK)
+    files = {entry.path for entry in leaves if entry.kind is EntryKind.FILE}
+    assert all(entry.link in files for entry in leaves if entry.kind is EntryKind.HARDLINK)
 
 
 @settings(max_examples=examples(100))
@@ -420,7 +420,7 @@ def test_a_composed_layer_is_sound(packages: list[PackageHeader]) -> None:
 def test_a_tree_differs_from_itself_in_nothing(packages: list[PackageHeader]) -> None:
     result = outcome(packages)
     if isinstance(result, Composition):
-        assert diff(result.tree, result.tree) == ()
+        assert diff_trees(result.tree, result.tree) == ()
 
 
 def test_a_difference_says_what_differs() -> None:
@@ -428,7 +428,7 @@ def test_a_difference_says_what_differs() -> None:
         composed(package("a", regular("/1"), regular("/2"))),
         composed(package("a", regular("/1", "y"), regular("/3"))),
     )
-    assert [(c.path, c.old is None, c.new is None, c.what) for c in diff(old.tree, new.tree)] == [
+    assert [(c.path, c.old is None, c.new is None, c.what) for c in diff_trees(old.tree, new.tree)] == [
         ("1", False, False, ("content",)),
         ("2", False, True, ()),
         ("3", True, False, ()),

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import documents
-from pipeline.documents import load, parse
+from pipeline import yaml_documents
 from pipeline.errors import RecipeError
+from pipeline.yaml_documents import load_yaml, parse_yaml
 
 
 def refused(text: str) -> RecipeError:
     with pytest.raises(RecipeError) as caught:
-        parse(text, "r.yaml")
+        parse_yaml(text, "r.yaml")
     return caught.value
 
 
@@ -44,17 +44,17 @@ def refused(text: str) -> RecipeError:
     ],
 )
 def test_scalars_follow_the_core_schema(text: str, value: object) -> None:
-    parsed = parse(text, "r.yaml").value
+    parsed = parse_yaml(text, "r.yaml").value
     assert parsed == value
     assert type(parsed) is type(value)
 
 
 def test_a_key_is_its_text() -> None:
-    assert parse("1: a\nyes: b\nnull: c\n", "r.yaml").value == {"1": "a", "yes": "b", "null": "c"}
+    assert parse_yaml("1: a\nyes: b\nnull: c\n", "r.yaml").value == {"1": "a", "yes": "b", "null": "c"}
 
 
 def test_a_place_is_the_line_of_the_key_or_item() -> None:
-    document = parse("a:\n  - x\n  -\n    b: |\n      text\n    c: 1\n", "r.yaml")
+    document = parse_yaml("a:\n  - x\n  -\n    b: |\n      text\n    c: 1\n", "r.yaml")
     assert document.place(("a",)) == "r.yaml:1"
     assert document.place(("a", 0)) == "r.yaml:2"
     assert document.place(("a", 1, "b")) == "r.yaml:4"
@@ -62,10 +62,10 @@ def test_a_place_is_the_line_of_the_key_or_item() -> None:
 
 
 def test_the_place_of_what_does_not_exist_is_what_is_around_it() -> None:
-    document = parse("a:\n  b: 1\n", "r.yaml")
+    document = parse_yaml("a:\n  b: 1\n", "r.yaml")
     assert document.place(("a", "nothing", 3)) == "r.yaml:1"
     assert document.place(("nothing",)) == "r.yaml:1"
-    assert parse("", "empty.yaml").place(("a",)) == "empty.yaml"
+    assert parse_yaml("", "empty.yaml").place(("a",)) == "empty.yaml"
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ def test_all_problems_are_reported_at_once() -> None:
 
 
 def test_a_merge_key_in_quotes_is_a_key() -> None:
-    assert parse("'<<': 1", "r.yaml").value == {"<<": 1}
+    assert parse_yaml("'<<': 1", "r.yaml").value == {"<<": 1}
 
 
 def test_nesting_up_to_the_limit_is_read() -> None:
-    depth = documents.DEPTH_LIMIT
-    value = parse("[" * depth + "]" * depth, "r.yaml").value
+    depth = yaml_documents.YAML_DEPTH_LIMIT
+    value = parse_yaml("[" * depth + "]" * depth, "r.yaml").value
     for _ in range(depth - 1):
         assert isinstance(value, list)
         value = value[0]
@@ -123,12 +123,12 @@ def test_nesting_up_to_the_limit_is_read() -> None:
 
 
 def test_too_many_values_are_refused() -> None:
-    assert refused("- a\n" * (documents.NODE_LIMIT + 1)).code == "yaml-too-large"
+    assert refused("- a\n" * (yaml_documents.YAML_NODE_LIMIT + 1)).code == "yaml-too-large"
 
 
 def test_problems_are_bounded() -> None:
     error = refused("".join(f"k{number}: &a 1\n" for number in range(1000)))
-    assert len(error.problems) == documents.PROBLEM_LIMIT
+    assert len(error.problems) == yaml_documents.YAML_PROBLEM_LIMIT
 
 
 def test_a_large_file_is_refused_without_reading_it_all(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_large_file_is_refused_without_reading_it_all(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(RecipeError) as caught:
-        load(path)
+        load_yaml(path)
     assert caught.value.code == "yaml-too-large"
     assert "source" in (caught.value.problems[0].hint or "")
 
@@ -145,29 +145,29 @@ def test_a_file_that_is_no_utf8_is_refused_with_its_line(tmp_path: Path) -> None
     path = tmp_path / "r.yaml"
     path.write_bytes(b"a: 1\nb: \xff\n")
     with pytest.raises(RecipeError) as caught:
-        load(path)
+        load_yaml(path)
     assert (caught.value.code, caught.value.problems[0].place) == ("yaml-encoding", "r.yaml:2")
 
 
 def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as missing:
-        load(tmp_path / "none.yaml")
+        load_yaml(tmp_path / "none.yaml")
     assert (missing.value.code, missing.value.problems[0].place) == ("document-missing", "none.yaml")
     with pytest.raises(RecipeError) as folder:
-        load(tmp_path, "folder")
+        load_yaml(tmp_path, "folder")
     assert folder.value.code == "document-unreadable"
 
 
 def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_bytes(b"\xef\xbb\xbfa: 1\n")
-    assert load(path).value == {"a": 1}
+    assert load_yaml(path).value == {"a": 1}
 
 
 @given(st.text(max_size=200))
 def test_any_text_is_parsed_or_refused_with_a_place(text: str) -> None:
     try:
-        parse(text, "r.yaml")
+        parse_yaml(text, "r.yaml")
     except RecipeError as error:
         assert all((problem.place or "").startswith("r.yaml") for problem in error.problems)
 
@@ -180,5 +180,5 @@ def test_every_item_is_placed_where_its_line_is(items: list[str]) -> None:
         lines.append(line)
         line += written.count("\n")
         text += written
-    document = parse(text, "r.yaml")
+    document = parse_yaml(text, "r.yaml")
     assert [document.place((index,)) for index in range(len(items))] == [f"r.yaml:{line}" for line in lines]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import clone, drafts
+from pipeline import atomic_folders, clone
+from pipeline.atomic_folders import folder_draft, put_folder, sweep_folder_drafts
 from pipeline.clone import clone_file
-from pipeline.drafts import draft_beside, put_folder, sweep_beside
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,10 +24,10 @@ def test_a_folder_takes_the_place_of_another_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanged: bool
 ) -> None:
     if not exchanged:
-        monkeypatch.setattr(drafts, "_RENAME_EXCHANGE", 1 << 20)  # which no kernel knows
+        monkeypatch.setattr(atomic_folders, "_RENAME_EXCHANGE", 1 << 20)  # which no kernel knows
     target = tmp_path / "target"
     for text in ("one", "two"):
-        with draft_beside(target) as draft:
+        with folder_draft(target) as draft:
             (draft / "inner").mkdir()
             (draft / "inner" / text).write_text(text)
             put_folder(draft, target)
@@ -36,7 +36,7 @@ def test_a_folder_takes_the_place_of_another_whole(
 
 
 def test_a_draft_that_is_not_put_in_place_is_removed(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), draft_beside(tmp_path / "target") as draft:
+    with pytest.raises(KeyboardInterrupt), folder_draft(tmp_path / "target") as draft:
         (draft / "file").write_text("half")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
@@ -45,7 +45,7 @@ def test_a_draft_that_is_not_put_in_place_is_removed(tmp_path: Path) -> None:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.drafts import draft_beside
+from pipeline.atomic_folders import draft_beside
 with draft_beside(Path(sys.argv[1])) as draft:
     (draft / "file").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -59,9 +59,9 @@ def test_what_a_killed_process_left_goes_with_the_next_run_and_what_a_living_one
     )
     assert killed.returncode == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
-    with draft_beside(target) as living, draft_beside(tmp_path / "nginx") as other:
-        sweep_beside(target)
-        sweep_beside(tmp_path / "nginx")
+    with folder_draft(target) as living, folder_draft(tmp_path / "nginx") as other:
+        sweep_folder_drafts(target)
+        sweep_folder_drafts(tmp_path / "nginx")
         assert set(tmp_path.iterdir()) == {living, other}
     assert not left.exists()
 

@@ -18,22 +18,27 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pipeline.cli import messages, progress_bars, progress_display
-from pipeline.cli.messages import answer, say
+from pipeline.cli.messages import print_json, print_lines
 from pipeline.cli.progress_bars import Live
-from pipeline.cli.progress_display import Look, open_progress
+from pipeline.cli.progress_display import ProgressStyle, open_progress
 from pipeline.errors import BuildError, RelbuildError
-from pipeline.escaping import cleaned, json_text, message_lines, visible
-from pipeline.model.night import Failure, Outcome, Stage
-from pipeline.packages import database
+from pipeline.escaping import (
+    escape_invisible,
+    escape_message,
+    json_text,
+    strip_invisible,
+)
+from pipeline.model.night_record import Failure, Outcome, Stage
+from pipeline.packages import rpmdb_writer
 from pipeline.process import Completed
 from pipeline.progress import task
 from pipeline.site.feed import atom_xml
-from pipeline.site.junit import junit_xml
 from pipeline.site.markdown import summary_markdown
-from pipeline.smoke.junit import junit
-from pipeline.smoke.report import report_lines
-from tests.system import nights
-from tests.unit.test_site_files import noted
+from pipeline.site.night_junit import junit_xml
+from pipeline.smoke.junit import junit_report
+from pipeline.smoke.report_text import report_lines
+from tests.system import nightly_examples
+from tests.unit.test_site_files import summarize_night
 from tests.unit.test_smoke_report import INSTANCE, REPORT
 
 CLI = Path(__file__).parents[2] / "pipeline" / "cli"
@@ -91,16 +96,16 @@ def harmless(text: str, *, kept: str = "\n\t") -> bool:
 @KINDS
 def test_nothing_hidden_is_left_and_nothing_is_lost(text: str) -> None:
     assert not harmless(text)
-    shown = visible(f"<{text}>")
+    shown = escape_invisible(f"<{text}>")
     assert harmless(shown) and shown != f"<{text}>" and "\\" in shown
-    assert harmless(cleaned(text)) and "\n" not in visible(f"{text}\nnext", lines=False)
+    assert harmless(strip_invisible(text)) and "\n" not in escape_invisible(f"{text}\nnext", lines=False)
 
 
 @given(st.text(st.characters()))
 def test_any_text_becomes_one_that_shows_all_of_itself(text: str) -> None:
-    assert harmless(visible(text)) and harmless(visible(text, lines=False), kept="\t")
-    visible(text).encode()
-    assert visible(visible(text)) == visible(text)
+    assert harmless(escape_invisible(text)) and harmless(escape_invisible(text, lines=False), kept="\t")
+    escape_invisible(text).encode()
+    assert escape_invisible(escape_invisible(text)) == escape_invisible(text)
     value = {"it": text, text: [text]}
     printed = json_text(value)
     assert harmless(printed) and json.loads(printed) == json.loads(json.dumps(value))
@@ -111,12 +116,12 @@ def test_any_text_becomes_one_that_shows_all_of_itself(text: str) -> None:
     "text", ["plain", "tab\tand\nline", "Grüße, 日本語, עברית, العربية", "✓ ❤️ 👍🏽", "\\x1b is written"]
 )
 def test_what_can_be_read_stays_as_it_is(text: str) -> None:
-    assert visible(text) == cleaned(text) == text
+    assert escape_invisible(text) == strip_invisible(text) == text
     assert json.loads(json_text([text])) == [text] and (text.isascii() or text in json_text([text]))
 
 
 def test_no_line_of_a_message_passes_for_one_of_relbuilds_own() -> None:
-    assert message_lines("it said:\nerror[x]: y\n::add-mask::z\n") == "it said:\n  | error[x]: y\n  | ::add-mask::z"
+    assert escape_message("it said:\nerror[x]: y\n::add-mask::z\n") == "it said:\n  | error[x]: y\n  | ::add-mask::z"
 
 
 # --- the terminal -------------------------------------------------------------------------------
@@ -125,18 +130,18 @@ def test_no_line_of_a_message_passes_for_one_of_relbuilds_own() -> None:
 @KINDS
 def test_errors_and_lines_on_the_terminal(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     error = RelbuildError("failed", f"a{text}\nerror[faked]: b", place=f"p{text}\nq", hint=f"h{text}")
-    messages.report(error, as_json=True)
-    messages.report(ValueError(text), as_json=False)
-    say(f"package {text}")
-    answer({"name": text})
+    messages.report_error(error, as_json=True)
+    messages.report_error(ValueError(text), as_json=False)
+    print_lines(f"package {text}")
+    print_json({"name": text})
     out, err = capsys.readouterr()
     assert harmless(out) and harmless(err)
     assert "\nerror[faked]" not in err and "\nq" not in err
 
 
 @KINDS
-@pytest.mark.parametrize("look", [Look.PLAIN, Look.JSON])
-def test_progress_in_lines(text: str, look: Look, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("look", [ProgressStyle.PLAIN, ProgressStyle.JSON])
+def test_progress_in_lines(text: str, look: ProgressStyle, capsys: pytest.CaptureFixture[str]) -> None:
     shown = open_progress(look)
     with task(shown, "layer", f"package {text}\nfaked") as running:
         running.note(f"note {text}")
@@ -163,7 +168,7 @@ ESCAPED_BEFORE = {"running.py prints '\\n'.join((f'{label} | {text}' for text in
 
 def test_all_that_commands_print_is_escaped() -> None:
     """Whatever is printed is a constant, JSON, or went through the one function."""
-    safe = {"visible", "message_lines", "json_text", "json.dumps"}
+    safe = {"escape_invisible", "escape_message", "json_text", "json.dumps"}
     offences = []
     for path in sorted(CLI.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -187,7 +192,7 @@ def test_a_report_of_checks_and_logs(text: str) -> None:
     instance = replace(INSTANCE, name=hostile, checks=(check,), log=hostile, happened=hostile)
     report = replace(REPORT, instances=(instance,), failure=hostile, runtime=hostile)
     assert all(harmless(line, kept="\t") for line in report_lines(report))
-    written = junit(report, hostile)
+    written = junit_report(report, hostile)
     document = ElementTree.fromstring(written)
     assert harmless(written.decode(), kept="\n\t") and all(harmless(said) for said in document.itertext())
     case = document.find("testsuite/testcase")
@@ -198,7 +203,7 @@ def test_a_report_of_checks_and_logs(text: str) -> None:
 def test_what_a_night_writes(text: str) -> None:
     """Names of packages and checks, changelogs, log lines and errors, in every document about the night."""
     hostile = f"{text} ]]> <script>x</script> `|` @someone"
-    last = nights.nights(2)[-1]
+    last = nightly_examples.nights(2)[-1]
     first = last.products[0]
     failure = Failure(Stage.BUILD, "failed", hostile, hostile, hostile, (hostile, hostile), hostile)
     product = replace(
@@ -215,16 +220,16 @@ def test_what_a_night_writes(text: str) -> None:
     night = replace(last, products=(product,), catalogue=hostile, exceeded=(hostile,), destination=hostile)
     summary = summary_markdown(night)
     assert harmless(summary) and "<script" not in summary.replace("\\<script", "").split("```")[0]
-    for written in (junit_xml(night), atom_xml([noted(night, hostile)], hostile, hostile)):
+    for written in (junit_xml(night), atom_xml([summarize_night(night, hostile)], hostile, hostile)):
         assert harmless(written.decode()) and b"<script" not in written
         assert all(harmless(said) for said in ElementTree.fromstring(written).itertext())
 
 
 @KINDS
 def test_a_page_shows_nothing_hidden(text: str) -> None:
-    from pipeline.site.rendering import night_page
+    from pipeline.site.page_templates import render_night_page
 
-    last = nights.nights(1)[-1]
+    last = nightly_examples.nights(1)[-1]
     failure = Failure(Stage.BUILD, "failed", text, text, text, (text,), text)
     product = replace(
         last.products[0],
@@ -232,14 +237,14 @@ def test_a_page_shows_nothing_hidden(text: str) -> None:
         published=replace(last.products[0].published, version=text),
     )
     night = replace(last, products=(product,), catalogue=text)
-    assert harmless(night_page(night, [noted(night, text)], "night").decode())
+    assert harmless(render_night_page(night, [summarize_night(night, text)], "night").decode())
 
 
 # --- what rpm says ------------------------------------------------------------------------------
 
 
 def test_rpms_library_writes_nothing_of_a_package_past_relbuild() -> None:
-    program = r"from pipeline.packages.library import rpm; rpm.log(rpm.RPMLOG_ERR, 'a\x1b[31m\n'); print('ended')"
+    program = r"from pipeline.packages.rpm_library import rpm; rpm.log(rpm.RPMLOG_ERR, 'a\x1b[31m\n'); print('ended')"
     ran = subprocess.run([sys.executable, "-c", program], cwd=CLI.parents[1], capture_output=True, check=True)
     assert (ran.stdout, ran.stderr) == (b"ended\n", b"")
 
@@ -249,13 +254,17 @@ def test_what_rpmdb_says_of_a_header_is_escaped(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = Completed(("rpmdb",), 1, b"", text.encode(errors="surrogatepass"))
-    monkeypatch.setattr(database, "run", lambda *_, **__: said)
+    monkeypatch.setattr(rpmdb_writer, "run", lambda *_, **__: said)
     with pytest.raises(BuildError) as caught:
-        database.write_database(tmp_path, ())
-    messages.report(caught.value, as_json=True)
+        rpmdb_writer.write_database(tmp_path, ())
+    messages.report_error(caught.value, as_json=True)
     out, err = capsys.readouterr()
     assert caught.value.code == "rpm-database" and harmless(out) and harmless(err)
 
 
 def test_progress_has_no_other_door_to_the_terminal() -> None:
-    assert vars(progress_display)[visible.__name__] is vars(progress_bars)[visible.__name__] is visible
+    assert (
+        vars(progress_display)[escape_invisible.__name__]
+        is vars(progress_bars)[escape_invisible.__name__]
+        is escape_invisible
+    )

@@ -17,7 +17,12 @@ from pipeline.layers import read_contents
 from pipeline.model import evidence as evidence_module
 from pipeline.model.evidence import PrivilegedFile, evidence_json, read_evidence
 from pipeline.store import Store
-from tests.unit.tested import evidence, image, loosely_tested, with_instance
+from tests.unit.tested_images import (
+    evidence,
+    image,
+    loosely_tested,
+    with_instance,
+)
 
 
 class TestForm:

@@ -13,8 +13,15 @@ from typing import get_args
 import pytest
 
 import pipeline
-from pipeline.model.checks import Answer, CheckKind, MountsAnswer, NoAnswer, Subject, declaration
-from pipeline.recipes.questions import CheckDocument
+from pipeline.model.checks import (
+    CheckAnswer,
+    CheckKind,
+    MountsAnswer,
+    NoAnswer,
+    Subject,
+    declaration,
+)
+from pipeline.recipes.check_schema import CheckDocument
 
 PIPELINE = Path(pipeline.__file__).parent
 
@@ -27,7 +34,7 @@ OPEN = {
 
 PARTIAL: dict[str, str] = {
     "model/smoke.py CONTAINED_BY": "a flood of the link is contained by the link",
-    "layers/tar.py _TYPES": "a whiteout is a file with a name of its own in a layer",
+    "layers/tar_format.py _TYPES": "a whiteout is a file with a name of its own in a layer",
     "recipes/files.py _DEFAULT_MODE": "the others have 0644",
     "site/feed.py _SAID": "entries of the feed are of these alone",
 }
@@ -104,7 +111,7 @@ def test_every_table_by_an_enum_has_all_its_members() -> None:
 
 def test_answers_and_subjects_are_those_of_the_declared_kinds() -> None:
     declared = [declaration(kind) for kind in CheckKind]
-    assert {kind.answer for kind in declared} | {NoAnswer, MountsAnswer} == set(get_args(Answer))
+    assert {kind.answer for kind in declared} | {NoAnswer, MountsAnswer} == set(get_args(CheckAnswer))
     assert {kind.subject for kind in declared if kind.subject is not None} == set(get_args(Subject))
 
 

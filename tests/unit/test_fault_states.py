@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.store import Store
-from pipeline.store.envelopes import Sealer
-from pipeline.store.keys import KEY_SIZE
+from pipeline.store.seal_key import KEY_SIZE
+from pipeline.store.sealed_envelopes import Sealer
 
 FAULTS = Path(__file__).parents[2] / "ci" / "faults.d"
 

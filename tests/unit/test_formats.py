@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.compression import Compression
-from pipeline.nightly import inputs, own_code, quiet
-from pipeline.nightly.formats import DOCUMENTS, IMAGE, TEST
-from pipeline.nightly.inputs import making
-from pipeline.nightly.own_code import code_digest, folder_digest
-from pipeline.nightly.quiet import asked
+from pipeline.nightly import inputs, no_change, relbuild_digest
+from pipeline.nightly.formats import DOCUMENT_FORMATS, IMAGE_FORMATS, TEST_FORMATS
+from pipeline.nightly.inputs import image_inputs
+from pipeline.nightly.no_change import request_digest
+from pipeline.nightly.relbuild_digest import code_digest, folder_digest
 from pipeline.packages import library_files, library_version
 from pipeline.recipes import load_recipe
 
@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 RECIPE = load_recipe(ROOT / "recipes" / "nginx.yaml")
 
 NO_FORMATS = {
-    "pipeline.packages.header._SCRIPT_QUERY_FORMAT",  # A bit of rpm's.
-    "pipeline.packages.database._WRITER_VERSION",  # Of SQLite; `state.FORMAT` stands for it.
+    "pipeline.packages.rpm_header._SCRIPT_QUERY_FORMAT",  # A bit of rpm's.
+    "pipeline.packages.rpmdb_writer._WRITER_VERSION",  # Of SQLite; `state.FORMAT` stands for it.
 }
 
 
@@ -49,41 +49,41 @@ def _is_number(value: ast.expr | None) -> bool:
 def test_every_format_is_declared_by_what_it_means_for_a_night() -> None:
     found = set(_constants())
     assert found >= {"pipeline.FORMAT", "pipeline.layers.segments.FORMAT", "pipeline.launch.FORMAT"}
-    declared = [*IMAGE, *TEST, *DOCUMENTS, *NO_FORMATS]
+    declared = [*IMAGE_FORMATS, *TEST_FORMATS, *DOCUMENT_FORMATS, *NO_FORMATS]
     assert len(declared) == len(set(declared)), "a format stands in one table"
     assert found - set(declared) == set(), "declare it in pipeline/nightly/formats.py"
     assert set(declared) - found == set(), "it is gone"
 
 
 def test_what_is_declared_is_what_the_code_has() -> None:
-    for name, value in {**IMAGE, **TEST, **DOCUMENTS}.items():
+    for name, value in {**IMAGE_FORMATS, **TEST_FORMATS, **DOCUMENT_FORMATS}.items():
         module, _, constant = name.rpartition(".")
         assert getattr(importlib.import_module(module), constant) == value, name
 
 
-@pytest.mark.parametrize("name", IMAGE)
+@pytest.mark.parametrize("name", IMAGE_FORMATS)
 def test_a_raised_format_of_layers_builds_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = making(RECIPE, Compression.GZIP, "key")
-    monkeypatch.setattr(inputs, "IMAGE", {**IMAGE, name: IMAGE[name] + 1})
-    now = making(RECIPE, Compression.GZIP, "key")
+    before = image_inputs(RECIPE, Compression.GZIP, "key")
+    monkeypatch.setattr(inputs, "IMAGE_FORMATS", {**IMAGE_FORMATS, name: IMAGE_FORMATS[name] + 1})
+    now = image_inputs(RECIPE, Compression.GZIP, "key")
     assert {fact for fact in before if before[fact] != now[fact]} == {"formats"}
 
 
-@pytest.mark.parametrize("name", TEST)
+@pytest.mark.parametrize("name", TEST_FORMATS)
 def test_a_raised_format_of_tests_tests_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = inputs.testing(RECIPE, "runc 1", full=False)
-    monkeypatch.setattr(inputs, "TEST", {**TEST, name: TEST[name] + 1})
-    now = inputs.testing(RECIPE, "runc 1", full=False)
+    before = inputs.test_inputs(RECIPE, "runc 1", full=False)
+    monkeypatch.setattr(inputs, "TEST_FORMATS", {**TEST_FORMATS, name: TEST_FORMATS[name] + 1})
+    now = inputs.test_inputs(RECIPE, "runc 1", full=False)
     assert {fact for fact in before if before[fact] != now[fact]} == {"checks"}
 
 
 @pytest.mark.parametrize("library", ["deflate", "solv", "zstandard", "Jinja2"])
 def test_another_library_builds_anew_and_is_no_quiet_night(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, facts = asked({}), making(RECIPE, Compression.GZIP, "key")
+    before, facts = request_digest({}), image_inputs(RECIPE, Compression.GZIP, "key")
     own = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "999" if name == library else own(name))
-    assert asked({}) != before
-    assert making(RECIPE, Compression.GZIP, "key")["formats"] != facts["formats"]
+    assert request_digest({}) != before
+    assert image_inputs(RECIPE, Compression.GZIP, "key")["formats"] != facts["formats"]
 
 
 def test_a_relbuild_that_changed_below_its_formats_is_no_quiet_night(
@@ -99,19 +99,25 @@ def test_a_relbuild_that_changed_below_its_formats_is_no_quiet_night(
     second = folder_digest(tmp_path)
     (tmp_path / "page.html.j2").write_text("another page")
     assert len({first, second, folder_digest(tmp_path)}) == 3
-    before = asked({})
-    monkeypatch.setattr(quiet, "code_digest", lambda: second)
-    assert asked({}) != before
-    assert own_code.code_digest() == code_digest() == folder_digest(ROOT / "pipeline")
+    before = request_digest({})
+    monkeypatch.setattr(no_change, "code_digest", lambda: second)
+    assert request_digest({}) != before
+    assert relbuild_digest.code_digest() == code_digest() == folder_digest(ROOT / "pipeline")
 
 
 def test_another_rpm_library_is_noticed_by_its_files(tmp_path: Path) -> None:
     assert library_version()
     assert any(path.name.startswith("librpm.so") for path in library_files())
     (tmp_path / "librpm.so.9").write_bytes(b"one")
-    seen = quiet.watch(
-        asked({}), files=(), folders=(), documents=(), programs=(tmp_path / "librpm.so.9",), environment={}, tags=()
+    seen = no_change.take_snapshot(
+        request_digest({}),
+        files=(),
+        folders=(),
+        documents=(),
+        programs=(tmp_path / "librpm.so.9",),
+        environment={},
+        tags=(),
     )
-    assert quiet._holds(seen, {}, lambda url, limit: b"", lambda product, tag: None)
+    assert no_change._holds(seen, {}, lambda url, limit: b"", lambda product, tag: None)
     (tmp_path / "librpm.so.9").write_bytes(b"another")
-    assert not quiet._holds(seen, {}, lambda url, limit: b"", lambda product, tag: None)
+    assert not no_change._holds(seen, {}, lambda url, limit: b"", lambda product, tag: None)

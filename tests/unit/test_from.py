@@ -9,22 +9,50 @@ import pytest
 
 from pipeline.digest import DiffId, Digest
 from pipeline.errors import BuildError, ResolutionError
-from pipeline.layers.accounts import final_accounts, number_accounts
-from pipeline.layers.transaction import plan
+from pipeline.layers.account_numbers import final_accounts, number_accounts
+from pipeline.layers.transaction import plan_scripts
 from pipeline.model.accounts import AccountTable
 from pipeline.model.configuration import inherited
-from pipeline.model.header import Dependency, FileRecord, Moment, PackageHeader, Scriptlet, Trigger, TriggerKind
+from pipeline.model.header import (
+    Dependency,
+    FileRecord,
+    PackageHeader,
+    Scriptlet,
+    ScriptletPhase,
+    Trigger,
+    TriggerKind,
+)
 from pipeline.model.image import Descriptor, Image, ImageConfig, Layer
 from pipeline.model.lock import Lock, LockedParent, LockSection
 from pipeline.model.package import Nevra, Package
-from pipeline.model.parent import InstalledPackage, ParentImage, layer_in_child, recipe_of_layer
+from pipeline.model.parent_image import (
+    InstalledPackage,
+    ParentImage,
+    layer_in_child,
+    recipe_of_layer,
+)
 from pipeline.model.recipe import Group, User
 from pipeline.model.resolution import Chosen, Reason, Resolution
-from pipeline.model.tree import Entry, Kind, Tree
+from pipeline.model.tree import Entry, EntryKind, Tree
 from pipeline.oci import make_image
 from pipeline.recipes import load_recipe
-from pipeline.resolve import compare, explain, format_lock, inputs, parse_lock, solve, stale
-from pipeline.trees import STATE_NOT_INSTALLED, STATE_WRONG_COLOR, ComposeOptions, Composition, compose, stacked
+from pipeline.resolve import (
+    compare_sections,
+    explain,
+    format_lock,
+    parse_lock,
+    resolution_inputs,
+    solve,
+    stale_reasons,
+)
+from pipeline.trees import (
+    STATE_NOT_INSTALLED,
+    STATE_WRONG_COLOR,
+    ComposeOptions,
+    Composition,
+    apply_layer_entries,
+    compose,
+)
 from tests.unit.recipe_folder import refused, write
 from tests.unit.rpmmd import Rpm
 from tests.unit.test_resolve import World
@@ -292,14 +320,14 @@ def test_another_parent_is_a_reason_to_lock_again(world: World) -> None:
     recipe, one, two = world.recipe(["a"]), Digest.of(b"1"), Digest.of(b"2")
 
     def now(below: Digest | None) -> tuple[tuple[str, Digest], ...]:
-        return inputs(recipe, world.platform, "x86_64", (), parent=below)
+        return resolution_inputs(recipe, world.platform, "x86_64", (), parent=below)
 
     locked = replace(section(one), inputs=now(one))
-    assert stale(locked, now(one)) == ()
-    assert stale(locked, now(two)) == (f"the parent image changed (config {one} → {two})",)
-    assert stale(locked, now(None)) == (f"the parent image changed (config {one} → none)",)
-    assert compare(section(one), section(two)) == (f"~ parent base {one} → base {two}",)
-    assert compare(None, section(two)) == (f"+ parent base {two}",)
+    assert stale_reasons(locked, now(one)) == ()
+    assert stale_reasons(locked, now(two)) == (f"the parent image changed (config {one} → {two})",)
+    assert stale_reasons(locked, now(None)) == (f"the parent image changed (config {one} → none)",)
+    assert compare_sections(section(one), section(two)) == (f"~ parent base {one} → base {two}",)
+    assert compare_sections(None, section(two)) == (f"+ parent base {two}",)
 
 
 # --- composing ---------------------------------------------------------------------------------------------
@@ -315,7 +343,9 @@ def emitted(composition: Composition) -> list[str]:
 
 def test_a_file_that_a_parents_script_changed_is_shared_and_stays_changed() -> None:
     low = header("low", "1-1", file("/etc/a"))
-    changed = stacked(parent(low).tree, [Entry("etc/a", Kind.FILE, mode=0o600, content=Digest.of(b"changed"))])
+    changed = apply_layer_entries(
+        parent(low).tree, [Entry("etc/a", EntryKind.FILE, mode=0o600, content=Digest.of(b"changed"))]
+    )
     composition = laid(parent(low, tree=changed), header("high", "1-1", file("/etc/a"), file("/etc/b")))
     assert emitted(composition) == ["etc/b"]
     entry = composition.tree.entries["etc/a"]
@@ -324,14 +354,14 @@ def test_a_file_that_a_parents_script_changed_is_shared_and_stays_changed() -> N
 
 def test_directories_have_the_mode_and_owner_that_they_have_in_the_parent() -> None:
     low = header("low", "1-1", file("/etc", mode=0o040755))
-    changed = stacked(parent(low).tree, [Entry("etc", Kind.DIRECTORY, mode=0o700, uid=7)])
+    changed = apply_layer_entries(parent(low).tree, [Entry("etc", EntryKind.DIRECTORY, mode=0o700, uid=7)])
     (layer,) = laid(parent(low, tree=changed), header("high", "1-1", file("/etc/b"))).layers
     assert [(one.path, one.mode, one.uid) for one in layer.directories] == [("etc", 0o700, 7)]
 
 
 def test_what_the_parent_removed_is_brought_again_by_who_has_it() -> None:
     low = header("low", "1-1", file("/etc/a"), file("/etc/b"))
-    gone = stacked(parent(low).tree, [Entry("etc/a", Kind.WHITEOUT)])
+    gone = apply_layer_entries(parent(low).tree, [Entry("etc/a", EntryKind.WHITEOUT)])
     below = parent(low, tree=gone, states={"low": (STATE_NOT_INSTALLED, 0)})
     composition = laid(below, header("high", "1-1", file("/etc/a", "other"), file("/etc/b")))
     assert emitted(composition) == ["etc/a"]
@@ -347,7 +377,7 @@ def test_a_different_file_of_the_parents_packages_is_a_conflict(other: FileRecor
 
 def test_a_directory_cannot_take_the_place_of_what_is_none_in_the_parent() -> None:
     low = header("low", "1-1", file("/etc/b"))
-    made = stacked(parent(low).tree, [Entry("srv", Kind.SYMLINK, mode=0o777, link="etc")])
+    made = apply_layer_entries(parent(low).tree, [Entry("srv", EntryKind.SYMLINK, mode=0o777, link="etc")])
     with pytest.raises(BuildError, match="a directory in high") as caught:
         laid(parent(low, tree=made), header("high", "1-1", file("/srv", mode=0o040755)))
     assert caught.value.code == "file-conflict"
@@ -370,20 +400,21 @@ def test_layers_are_stacked_as_an_overlay_shows_them() -> None:
         {
             path: Entry(path, kind, owner="p")
             for path, kind in (
-                ("d", Kind.DIRECTORY), ("d/a", Kind.FILE), ("e", Kind.DIRECTORY), ("e/a", Kind.FILE), ("f", Kind.FILE),
-                ("g", Kind.DIRECTORY), ("g/a", Kind.FILE),
+                ("d", EntryKind.DIRECTORY), ("d/a", EntryKind.FILE), ("e", EntryKind.DIRECTORY),
+                ("e/a", EntryKind.FILE), ("f", EntryKind.FILE),
+                ("g", EntryKind.DIRECTORY), ("g/a", EntryKind.FILE),
             )
         }
     )  # fmt: skip
     upper = [
-        Entry("d", Kind.DIRECTORY),
-        Entry("d", Kind.OPAQUE),
-        Entry("d/b", Kind.FILE),
-        Entry("e", Kind.WHITEOUT),
-        Entry("f", Kind.FILE, mode=5),
-        Entry("g", Kind.SYMLINK, link="f"),
+        Entry("d", EntryKind.DIRECTORY),
+        Entry("d", EntryKind.OPAQUE),
+        Entry("d/b", EntryKind.FILE),
+        Entry("e", EntryKind.WHITEOUT),
+        Entry("f", EntryKind.FILE, mode=5),
+        Entry("g", EntryKind.SYMLINK, link="f"),
     ]
-    tree = stacked(lower, upper)
+    tree = apply_layer_entries(lower, upper)
     assert list(tree.entries) == ["d", "d/b", "f", "g"]
     assert (tree.entries["f"].owner, tree.entries["f"].mode) == ("p", 5)
     assert tree.entries["g"].owner == tree.entries["d/b"].owner == ""
@@ -427,7 +458,7 @@ def test_scriptlets_are_the_childs_and_triggers_are_everybodys() -> None:
 
     low = header(
         "low",
-        scriptlets=(Scriptlet(Moment.POST, ("sh",), ""),),
+        scriptlets=(Scriptlet(ScriptletPhase.POST, ("sh",), ""),),
         triggers=(
             trigger(TriggerKind.IN, "high"),
             trigger(TriggerKind.FILE_IN, "/f"),
@@ -436,11 +467,11 @@ def test_scriptlets_are_the_childs_and_triggers_are_everybodys() -> None:
     )
     high = header(
         "high",
-        scriptlets=(Scriptlet(Moment.POST, ("sh",), ""),),
+        scriptlets=(Scriptlet(ScriptletPhase.POST, ("sh",), ""),),
         triggers=(trigger(TriggerKind.IN, "low"), trigger(TriggerKind.TRANSACTION_FILE_IN, "/f")),
     )
     present = {"low-1-1.noarch": ("/f/low",), "high-1-1.noarch": ("/f/high",)}
-    steps = plan([high], present=present, compare=lambda a, b: 0, below=[low])
+    steps = plan_scripts([high], present=present, compare=lambda a, b: 0, below=[low])
     assert [(step.label.replace("-1-1.noarch", ""), step.arguments, step.input) for step in steps] == [
         ("%filetriggerin of low", ("0", "0"), b"/f/high\n"),
         ("%post of high", ("1",), b""),
@@ -452,8 +483,8 @@ def test_scriptlets_are_the_childs_and_triggers_are_everybodys() -> None:
 
 
 def test_a_second_package_of_a_name_is_told_that_there_are_two() -> None:
-    second = header("kernel", "2-1", scriptlets=(Scriptlet(Moment.POST, ("sh",), ""),))
-    (step,) = plan([second], present={}, compare=lambda a, b: 0, below=[header("kernel")])
+    second = header("kernel", "2-1", scriptlets=(Scriptlet(ScriptletPhase.POST, ("sh",), ""),))
+    (step,) = plan_scripts([second], present={}, compare=lambda a, b: 0, below=[header("kernel")])
     assert step.arguments == ("2",)
 
 

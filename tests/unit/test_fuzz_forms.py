@@ -14,8 +14,8 @@ import pytest
 
 from pipeline.errors import VerificationError
 from pipeline.model.json_form import is_canonical
-from pipeline.oci.bill import parse_bill
-from pipeline.oci.image import parse_image
+from pipeline.oci.bill_json import parse_bill
+from pipeline.oci.image_manifest import parse_image
 from tests.fuzz.forms import SEPARATOR, archive, changed, document, image, text, words
 from tests.fuzz.reader import reader_digest
 from tests.fuzz.targets import TARGETS

@@ -13,7 +13,12 @@ import pytest
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import PublicationRefused, VerificationError
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
-from pipeline.mirror.gate import Attested, Candidate, Cleared, Sealed
+from pipeline.mirror.gate import (
+    AttestedEvidence,
+    Candidate,
+    Cleared,
+    SealedEvidence,
+)
 from pipeline.mirror.policy import CurrentImage
 from pipeline.model.artifact import Manifest
 from pipeline.model.checks import Restart, RestartAnswer
@@ -22,20 +27,34 @@ from pipeline.model.checks.http_check import HttpAnswer
 from pipeline.model.checks.listening_check import ListeningAnswer, SeenSocket
 from pipeline.model.checks.log_check import LogAnswer
 from pipeline.model.checks.stop_check import StopAnswer
-from pipeline.model.evidence import Contents, Evidence, HeldPackage, evidence_json
+from pipeline.model.evidence import (
+    Contents,
+    Evidence,
+    PackageLicense,
+    evidence_json,
+)
 from pipeline.model.image import Image
 from pipeline.model.limit import LimitReading
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.report import CheckResult
 from pipeline.model.rules import GateRule, MirrorRules
 from pipeline.model.smoke import Misbehaviour, Neighbours, SmokePlan
+from pipeline.model.value_comparison import RecordedText
 from pipeline.model.value_rules import Rule
-from pipeline.model.values import Said
-from pipeline.oci import SigningKey, Statement, Subject, attest, generate_key, load_signing_key, media_types, predicates
+from pipeline.oci import (
+    SigningKey,
+    Statement,
+    StatementSubject,
+    generate_key,
+    load_signing_key,
+    make_attestation,
+    media_types,
+    predicates,
+)
 from pipeline.store import Store
-from tests.unit import tested
-from tests.unit.signed import signing_key
-from tests.unit.tested import (
+from tests.unit import tested_images
+from tests.unit.signing_examples import signing_key
+from tests.unit.tested_images import (
     PLAN,
     candidate,
     clear,
@@ -72,11 +91,11 @@ class TestWhatPasses:
 
     def test_an_index_of_which_every_image_was_tested(self, store: Store) -> None:
         both = (image(), image(architecture="arm64"))
-        assert clear(*both, store=store).digest == tested.index(*both).digest
+        assert clear(*both, store=store).digest == tested_images.index(*both).digest
 
     def test_evidence_on_an_image_of_any_configuration(self, store: Store) -> None:
         one = tiny(store)
-        given = [candidate(one, store, tested.simple_evidence(one))]
+        given = [candidate(one, store, tested_images.simple_evidence(one))]
         assert clear(one, store=store, candidates=given).digest == one.digest
 
     def test_evidence_that_an_attestation_carries(self, store: Store, tmp_path: Path) -> None:
@@ -103,34 +122,40 @@ class Keeper:
 
     def attests(self, made: Image, evidence: bytes, *, by: SigningKey | None = None) -> None:
         """Put an attestation of what was tested there."""
-        statement = Statement(predicates.SMOKE, (Subject(made.digest),), evidence)
-        artifact = attest(statement, made.manifest_descriptor, by or self.key)
+        statement = Statement(predicates.SMOKE, (StatementSubject(made.digest),), evidence)
+        artifact = make_attestation(statement, made.manifest_descriptor, by or self.key)
         for descriptor, content in artifact.blobs:
             self.repository.put_blob(descriptor, content)
         self.repository.attach(artifact.manifest)
 
-    def found(self, made: Image) -> Attested:
+    def found(self, made: Image) -> AttestedEvidence:
         """What the gate finds there."""
-        return Attested(made.digest, self.repository, self.key.public)
+        return AttestedEvidence(made.digest, self.repository, self.key.public)
 
 
-LONGER = Said.of("serving\nERROR")
+LONGER = RecordedText.of("serving\nERROR")
 LOW = LimitReading("memory", 32 << 20, 32 << 20, True)
 LOOSE = LimitReading("memory", 64 << 20, 128 << 20, True)
 PIDS = LimitReading("pids", 50, 50, True)
 
 EDITS: dict[str, Callable[[Evidence], Evidence]] = {
-    "an answer that is wrong": lambda e: with_result(e, "who", answer=CommandAnswer(0, Said.of("0\n"), Said.of(""))),
-    "another exit code": lambda e: with_result(e, "who", answer=CommandAnswer(1, Said.of("27\n"), Said.of(""))),
+    "an answer that is wrong": lambda e: with_result(
+        e, "who", answer=CommandAnswer(0, RecordedText.of("0\n"), RecordedText.of(""))
+    ),
+    "another exit code": lambda e: with_result(
+        e, "who", answer=CommandAnswer(1, RecordedText.of("27\n"), RecordedText.of(""))
+    ),
     "a command that did not end": lambda e: with_result(
-        e, "who", answer=CommandAnswer(None, Said.of("27\n"), Said.of(""))
+        e, "who", answer=CommandAnswer(None, RecordedText.of("27\n"), RecordedText.of(""))
     ),
     "a text without its digest": lambda e: with_result(
-        e, "who", answer=CommandAnswer(0, replace(Said.of("0\n"), text="27\n"), Said.of(""))
+        e, "who", answer=CommandAnswer(0, replace(RecordedText.of("0\n"), text="27\n"), RecordedText.of(""))
     ),
     "a text that was shortened": lambda e: with_result(e, "log", answer=LogAnswer(replace(LONGER, text="serving\n"))),
     "an excerpt of a short text": lambda e: with_result(e, "log", answer=LogAnswer(replace(LONGER, excerpts=()))),
-    "another status": lambda e: with_result(e, "page", answer=HttpAnswer(500, (), Said.of('{"status": "green"}'))),
+    "another status": lambda e: with_result(
+        e, "page", answer=HttpAnswer(500, (), RecordedText.of('{"status": "green"}'))
+    ),
     "one more socket": lambda e: with_result(
         e, "listens", answer=ListeningAnswer((SeenSocket("80/tcp", False), SeenSocket("22/tcp", False)))
     ),
@@ -155,7 +180,7 @@ EDITS: dict[str, Callable[[Evidence], Evidence]] = {
         e, replace(PLAN, neighbours=Neighbours(2, (Misbehaviour.SPIN,)))
     ),
     "a plan that asks more": lambda e: with_plan(
-        e, replace(PLAN, checks=(*PLAN.checks[:-1], tested.PAGE, tested.STOPS))
+        e, replace(PLAN, checks=(*PLAN.checks[:-1], tested_images.PAGE, tested_images.STOPS))
     ),
     "a plan with more instances": lambda e: with_plan(e, replace(PLAN, instances=3)),
     "a plan with other limits": lambda e: with_plan(e, replace(PLAN, limits=replace(PLAN.limits, memory=1 << 30))),
@@ -169,7 +194,7 @@ class TestReports:
         assert set(said) == {"gate-report-edited"}, said
 
     def test_one_that_failed(self, store: Store) -> None:
-        answer = CommandAnswer(0, Said.of("0\n"), Said.of(""))
+        answer = CommandAnswer(0, RecordedText.of("0\n"), RecordedText.of(""))
         found = with_result(evidence(image()), "who", passed=False, detail="stdout is not '27'", answer=answer)
         assert set(refused(store, found)) == {"gate-report-failed"}
         assert "stdout is not '27'" in refused(store, found)["gate-report-failed"]
@@ -219,7 +244,7 @@ class TestReports:
         assert set(refusal(lambda: clear(one, store=store, candidates=[]))) == {"gate-architecture-untested"}
 
     def test_all_problems_are_told_at_once(self, store: Store) -> None:
-        found = with_result(evidence(image("2.0")), "page", answer=HttpAnswer(500, (), Said.of("")))
+        found = with_result(evidence(image("2.0")), "page", answer=HttpAnswer(500, (), RecordedText.of("")))
         rules = MirrorRules((GateRule(size=1, runtimes=("kata *",)),))
         one = image()
         given = [candidate(one, store, replace(found, runtime="crun 1.8"))]
@@ -237,43 +262,45 @@ class TestSeals:
     def test_a_file_that_was_edited_with_all_its_digests_put_right(self, store: Store) -> None:
         one = image()
         seal = store.seal(evidence_json(evidence(one)))
-        easier = replace(PLAN, checks=(tested.WHO,), variants=(), instances=1, ready=None, limits=type(PLAN.limits)())
+        easier = replace(
+            PLAN, checks=(tested_images.WHO,), variants=(), instances=1, ready=None, limits=type(PLAN.limits)()
+        )
         found = with_plan(with_instance(evidence(one), checks=(evidence(one).report.instances[0].checks[2],)), easier)
         found = replace(found, report=replace(found.report, instances=found.report.instances[:1]))
         data = evidence_json(found)
-        given = Candidate(one.manifest_bytes, one.config_bytes, data, Sealed(seal, store))
+        given = Candidate(one.manifest_bytes, one.config_bytes, data, SealedEvidence(seal, store))
         assert set(refusal(lambda: clear(one, store=store, candidates=[given]))) == {"gate-report-edited"}
         # It is the seal alone that tells: by itself the report is sound.
         assert clear(one, store=store, candidates=[candidate(one, store, found)])
 
     def test_patterns_of_evidence_that_is_not_genuine_are_not_searched_with(self, store: Store) -> None:
         one = image()
-        plan = SmokePlan(tested.READY, (replace(tested.LOG, log=(Rule(matches="(a|a)*$b"),)),))
-        endless = CheckResult("log", True, 1, "", LogAnswer(Said.of("a" * 60)))
+        plan = SmokePlan(tested_images.READY, (replace(tested_images.LOG, log=(Rule(matches="(a|a)*$b"),)),))
+        endless = CheckResult("log", True, 1, "", LogAnswer(RecordedText.of("a" * 60)))
         found = with_plan(
             with_instance(evidence(one), checks=(evidence(one).report.instances[0].checks[0], endless)), plan
         )
         found = replace(found, report=replace(found.report, instances=found.report.instances[:1]))
-        given = replace(candidate(one, store, found), warrant=Sealed("00" * 32, store))
+        given = replace(candidate(one, store, found), warrant=SealedEvidence("00" * 32, store))
         assert set(refusal(lambda: clear(one, store=store, candidates=[given]))) == {"gate-report-edited"}
 
     @pytest.mark.parametrize("seal", ["", "00" * 32, "☃"])
     def test_a_seal_that_is_none(self, store: Store, seal: str) -> None:
         one = image()
-        given = replace(candidate(one, store), warrant=Sealed(seal, store))
+        given = replace(candidate(one, store), warrant=SealedEvidence(seal, store))
         assert set(refusal(lambda: clear(one, store=store, candidates=[given]))) == {"gate-report-edited"}
 
     def test_the_seal_of_another_store(self, store: Store, tmp_path: Path) -> None:
         one = image()
         other = Store.open(tmp_path / "other")
-        given = replace(candidate(one, other), warrant=Sealed(other.seal(evidence_json(evidence(one))), store))
+        given = replace(candidate(one, other), warrant=SealedEvidence(other.seal(evidence_json(evidence(one))), store))
         assert set(refusal(lambda: clear(one, store=store, candidates=[given]))) == {"gate-report-edited"}
 
     def test_bytes_that_are_no_evidence(self, store: Store) -> None:
         one = image()
         good = evidence_json(evidence(one))
         for data in (b"{}", b"not json", good[:-1], good + b" ", json.dumps(json.loads(good)).encode(), b"[" * 10_000):
-            given = Candidate(one.manifest_bytes, one.config_bytes, data, Sealed(store.seal(data), store))
+            given = Candidate(one.manifest_bytes, one.config_bytes, data, SealedEvidence(store.seal(data), store))
             assert set(refusal(functools.partial(clear, one, store=store, candidates=[given]))) == {
                 "gate-report-edited"
             }
@@ -331,7 +358,7 @@ class TestImages:
     )
     def test_an_index_that_is_something_else_to_others(self, store: Store, change: dict[str, object]) -> None:
         both = (image(), image(architecture="arm64"))
-        data = canonical_json({**json.loads(tested.index(*both).data), **change})
+        data = canonical_json({**json.loads(tested_images.index(*both).data), **change})
         given = tuple(candidate(one, store) for one in both)
         make = lambda: Cleared("tiny", ("1",), Manifest(media_types.INDEX, data), given, MirrorRules())  # noqa: E731
         assert "gate-image" in refusal(make)
@@ -345,7 +372,7 @@ class TestImages:
 
     def test_an_image_listed_for_another_platform(self, store: Store) -> None:
         one = image()
-        document = json.loads(tested.index(one).data)
+        document = json.loads(tested_images.index(one).data)
         document["manifests"][0]["platform"]["architecture"] = "arm64"
         whole = Manifest(media_types.INDEX, canonical_json(document))
         make = lambda: Cleared("tiny", ("1",), whole, (candidate(one, store),), MirrorRules())  # noqa: E731
@@ -411,7 +438,9 @@ class TestRules:
         rules = MirrorRules((GateRule(enforced_limits=("*",)),))
         for found, refused in ((evidence(image()), False), (loosely_tested(evidence(image())), True)):
             data = evidence_json(found, 1)
-            old = replace(candidate(image(), store, found), evidence=data, warrant=Sealed(store.seal(data), store))
+            old = replace(
+                candidate(image(), store, found), evidence=data, warrant=SealedEvidence(store.seal(data), store)
+            )
             if refused:
                 make = functools.partial(clear, image(), store=store, candidates=[old], rules=rules)
                 assert set(refusal(make)) == {"gate-limits"}
@@ -436,13 +465,13 @@ class TestRules:
         assert set(refused(store, nothing)) == {"gate-packages-unknown"}
         for contents in (
             Contents("tiny", "1.0", "amd64", database="/opt/rpm/rpmdb.sqlite"),
-            Contents("tiny", "1.0", "amd64", (HeldPackage("bash-5.2-1.x86_64", "GPL"),)),  # Evidence of before.
+            Contents("tiny", "1.0", "amd64", (PackageLicense("bash-5.2-1.x86_64", "GPL"),)),  # Evidence of before.
         ):
             given = [candidate(image(), store, replace(evidence(image()), contents=contents))]
             assert clear(image(), store=store, candidates=given)
 
     def test_an_imported_key_has_no_licence(self, store: Store) -> None:
-        key = HeldPackage("gpg-pubkey-8d2b1a2f-5c0e1e63.", "pubkey")
+        key = PackageLicense("gpg-pubkey-8d2b1a2f-5c0e1e63.", "pubkey")
         contents = replace(evidence(image()).contents, packages=(key,))
         given = [candidate(image(), store, replace(evidence(image()), contents=contents))]
         assert clear(image(), store=store, candidates=given, rules=MirrorRules((GateRule(licenses=("MIT",)),)))

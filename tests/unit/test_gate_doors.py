@@ -24,11 +24,11 @@ from pipeline.mirror.backends.layout.layout_repository import LayoutRepository
 from pipeline.mirror.backends.registry.registry_mirror import open_registry
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.gate import Cleared
-from pipeline.mirror.protocol import Repository, is_auxiliary, unheeded
+from pipeline.mirror.protocol import Repository, ignore_progress, is_auxiliary
 from pipeline.model.artifact import Manifest
 from pipeline.progress import QUIET
 from pipeline.store import Store
-from tests.unit import mirrored
+from tests.unit import mirror_images
 from tests.unit.registry_fake import fake_registry
 
 ROOMS = (Path(next(iter(pipeline.mirror.__path__))), Path(next(iter(pipeline.release.__path__))))
@@ -121,12 +121,12 @@ def test_only_these_reach_what_lies_beneath_the_door() -> None:
         "mirror.directory_prune._point",  # a list of referrers, `sha256-HEX`
         "mirror.quarantine_folder.Pruning.restore",  # a tag that was there before it was pruned, where none is now
     }
-    assert callers("point_whole") == {"mirror.mirror_paths.RepositoryPaths.move"}
+    assert callers("replace_symlink") == {"mirror.mirror_paths.RepositoryPaths.move"}
     assert callers("self._put") - callers("self._put_blob") == {
         "mirror.registry_repository.RegistryRepository.put_manifest",
         "mirror.registry_repository.RegistryRepository._move",
-        "mirror.referrers_list.Listing.attach",
-        "mirror.referrers_list.Listing._write",  # the fallback tag, `sha256-HEX`
+        "mirror.referrers_list.ReferrersList.attach",
+        "mirror.referrers_list.ReferrersList._write",  # the fallback tag, `sha256-HEX`
         "mirror.removal.Removal._with_its_manifest",  # a tag that is about to go, or goes back to what it was
         "mirror.layout_repository.LayoutRepository.put_manifest",
         "mirror.layout_repository.LayoutRepository.attach",
@@ -161,7 +161,7 @@ def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Repos
                 opened = open_registry(f"registry+http://{host}/team", environment={}, progress=QUIET)
                 yield stack.enter_context(opened).repository("tiny")
             case "directory":
-                yield open_directory(tmp_path / "mirror", create=True, clock=mirrored.ticking()).repository("tiny")
+                yield open_directory(tmp_path / "mirror", create=True, clock=mirror_images.ticking()).repository("tiny")
             case _:
                 yield open_layout(tmp_path / "layout", create=True).repository("")
 
@@ -173,11 +173,11 @@ def pullable(repository: Repository) -> dict[str, Digest | None]:
 def test_no_other_verb_of_a_repository_moves_a_tag_to_pull_by(repository: Repository, tmp_path: Path) -> None:
     """Each is called with everything that could make it: nothing comes of it, or it refuses."""
     store = Store.open(tmp_path / "store")
-    old = mirrored.publish(repository, store, mirrored.image(store, 1), "1.0")
-    image = mirrored.image(store, 2)
-    new = mirrored.put(repository, store, image)
-    note = mirrored.speaks_of(new.descriptor, "a note")
-    repository.put_blob(mirrored.EMPTY, b"{}")
+    old = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1.0")
+    image = mirror_images.image(store, 2)
+    new = mirror_images.put(repository, store, image)
+    note = mirror_images.speaks_of(new.descriptor, "a note")
+    repository.put_blob(mirror_images.EMPTY, b"{}")
     given: dict[str, tuple[object, ...]] = {
         "tag": ("1.0", "latest"),
         "manifest": (new, note),
@@ -189,7 +189,7 @@ def test_no_other_verb_of_a_repository_moves_a_tag_to_pull_by(repository: Reposi
         "store": (store,),
         "expected": (None, old.digest),
         "elsewhere": ((),),
-        "advance": (unheeded,),
+        "advance": (ignore_progress,),
         "method": ("PUT", "POST", "GET", "HEAD"),
         "target": ("manifests/latest", "manifests/1.0"),
         "limit": (1 << 20,),
@@ -226,7 +226,7 @@ def combinations(verb: Callable[..., object], given: dict[str, tuple[object, ...
 @pytest.mark.parametrize("tag", ["latest", "stable", "1.0", "sha256", f"sha256-{'a' * 63}", "move", "sources-"])
 def test_an_auxiliary_tag_cannot_be_one_to_pull_by(repository: Repository, tmp_path: Path, tag: str) -> None:
     store = Store.open(tmp_path / "store")
-    whole = mirrored.put(repository, store, mirrored.image(store, 1))
+    whole = mirror_images.put(repository, store, mirror_images.image(store, 1))
     with pytest.raises(ValueError, match="auxiliary"):
         repository.put_auxiliary(tag, whole, None)
     assert repository.tags() == ()
@@ -235,8 +235,8 @@ def test_an_auxiliary_tag_cannot_be_one_to_pull_by(repository: Repository, tmp_p
 def test_what_was_cleared_for_one_tag_is_not_pointed_at_by_another(repository: Repository, tmp_path: Path) -> None:
     """The keeper's rules differ from tag to tag."""
     store = Store.open(tmp_path / "store")
-    whole: Manifest = mirrored.put(repository, store, mirrored.image(store, 1))
-    cleared = mirrored.cleared(whole, tags=("latest",))
+    whole: Manifest = mirror_images.put(repository, store, mirror_images.image(store, 1))
+    cleared = mirror_images.cleared(whole, tags=("latest",))
     with pytest.raises(ValueError, match="cleared for latest, not for stable"):
         repository.point("stable", cleared, None)
     repository.point("latest", cleared, None)

@@ -17,18 +17,23 @@ from hypothesis import strategies as st
 
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, ResolutionError, VerificationError
-from pipeline.model.night import Outcome, Product, ProductRun
+from pipeline.model.night_record import Outcome, Product, ProductRun
 from pipeline.model.published_image import PublishedImage
-from pipeline.nightly import luggage
-from pipeline.nightly.attending import EVENTS_LIMIT, Heard
-from pipeline.nightly.confirming import demand_same
-from pipeline.nightly.crew import Ended
-from pipeline.nightly.former import FormerNight
-from pipeline.nightly.luggage import pack, unpack
-from pipeline.nightly.record import Record, Standing
-from pipeline.nightly.relaying import RUNNING_LIMIT, Event, Kind, Listener
+from pipeline.nightly import task_inputs
+from pipeline.nightly.dask_task import EVENTS_LIMIT, ProgressMessage
+from pipeline.nightly.executor import TaskResult
+from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct
+from pipeline.nightly.previous_night import PreviousNight
+from pipeline.nightly.product_job import JobResult
+from pipeline.nightly.progress_ipc import (
+    RUNNING_LIMIT,
+    EventKind,
+    ProgressEvent,
+    ProgressReceiver,
+)
+from pipeline.nightly.publication_check import require_same_product
+from pipeline.nightly.task_inputs import pack_files, unpack_files
 from pipeline.nightly.task_result import RESULT_LIMIT, read_result, result_bytes
-from pipeline.nightly.working import Worked
 from pipeline.progress import QUIET
 from pipeline.resolve import parse_lock
 from tests.unit.test_lock import GOOD
@@ -41,7 +46,9 @@ PRODUCT = Product(
     ProductRun(Outcome.BUILT, "packages changed"),
     PublishedImage(digest=Digest.of(b"x")),
 )
-WORKED = Worked(PRODUCT, Standing(Record((("recipe", "1"),), (), GOOD), Digest.of(b"x"), "1-2025", PRODUCT), GOOD)
+WORKED = JobResult(
+    PRODUCT, PublishedProduct(InputsRecord((("recipe", "1"),), (), GOOD), Digest.of(b"x"), "1-2025", PRODUCT), GOOD
+)
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=8),
@@ -55,12 +62,12 @@ anything = st.recursive(
 @pytest.mark.parametrize(
     "ended",
     [
-        Ended("it", WORKED, worker="one"),
-        Ended("it", "a text with a name that is no UTF-8: \udcff", worker="one"),
-        Ended("it", None, "its process ended by signal 9", "one", "disk full"),
+        TaskResult("it", WORKED, worker="one"),
+        TaskResult("it", "a text with a name that is no UTF-8: \udcff", worker="one"),
+        TaskResult("it", None, "its process ended by signal 9", "one", "disk full"),
     ],
 )
-def test_an_answer_arrives_as_it_was(ended: Ended) -> None:
+def test_an_answer_arrives_as_it_was(ended: TaskResult) -> None:
     assert read_result(result_bytes(ended)) == ended
 
 
@@ -79,15 +86,15 @@ def _sprung() -> object:
     "data",
     [
         pickle.dumps(Trap()),
-        pickle.dumps(Ended("it", Trap())),
+        pickle.dumps(TaskResult("it", Trap())),
         b"",
         b"null",
         b"[" * 100_000,
         b"9" * 5000,
         b'{"name":"it"}',
-        result_bytes(Ended("it")).replace(b'"lost":""', b'"lost":3'),
-        result_bytes(Ended("it")).replace(b'"lost":""', b'"lost":"","more":1'),
-        result_bytes(Ended("it", WORKED)).replace(b'"outcome":"built"', b'"outcome":"won"'),
+        result_bytes(TaskResult("it")).replace(b'"lost":""', b'"lost":3'),
+        result_bytes(TaskResult("it")).replace(b'"lost":""', b'"lost":"","more":1'),
+        result_bytes(TaskResult("it", WORKED)).replace(b'"outcome":"built"', b'"outcome":"won"'),
         b" " * (RESULT_LIMIT + 1),
         "text",
         None,
@@ -99,15 +106,15 @@ def test_an_answer_that_is_none_is_refused_and_nothing_of_it_runs(data: object) 
 
 
 def test_an_answer_that_is_too_large_or_of_another_kind_says_so() -> None:
-    assert "the limit is" in read_result(result_bytes(Ended("it", "x" * RESULT_LIMIT, worker="one"))).lost
-    assert read_result(result_bytes(Ended("it", {"a": 1}, worker="one"))).lost == "it returned a dict"
+    assert "the limit is" in read_result(result_bytes(TaskResult("it", "x" * RESULT_LIMIT, worker="one"))).lost
+    assert read_result(result_bytes(TaskResult("it", {"a": 1}, worker="one"))).lost == "it returned a dict"
 
 
 @pytest.mark.parametrize("change", [{"name": "other"}, {"platform": "el10"}, {"arch": "aarch64"}, {"parent": "base"}])
 def test_an_answer_for_another_product_is_refused(change: dict[str, str]) -> None:
-    demand_same(PRODUCT, replace(PRODUCT, run=replace(PRODUCT.run, outcome=Outcome.UNCHANGED)))
+    require_same_product(PRODUCT, replace(PRODUCT, run=replace(PRODUCT.run, outcome=Outcome.UNCHANGED)))
     with pytest.raises(PublicationRefused) as refused:
-        demand_same(replace(PRODUCT, **change), PRODUCT)  # type: ignore[arg-type]
+        require_same_product(replace(PRODUCT, **change), PRODUCT)  # type: ignore[arg-type]
     assert refused.value.code == "answer-foreign"
 
 
@@ -116,9 +123,11 @@ def test_an_answer_for_another_product_is_refused(change: dict[str, str]) -> Non
 
 @given(anything)
 def test_a_message_that_no_worker_sends_is_passed_over(event: object) -> None:
-    assert Heard.of_night(event, "night") is None
-    assert Heard.of_night((1.0, ["night", event, event, event, event]), "night") is None
-    heard = Heard.of_night((1.0, ["night", "it", "1", "one", [["warn", 0, "", event, None, "", False]]]), "night")
+    assert ProgressMessage.of_night(event, "night") is None
+    assert ProgressMessage.of_night((1.0, ["night", event, event, event, event]), "night") is None
+    heard = ProgressMessage.of_night(
+        (1.0, ["night", "it", "1", "one", [["warn", 0, "", event, None, "", False]]]), "night"
+    )
     assert heard is None or (isinstance(event, str) and heard.events[0].text == event)
 
 
@@ -136,21 +145,21 @@ def test_a_message_that_no_worker_sends_is_passed_over(event: object) -> None:
     ],
 )
 def test_events_beyond_their_bounds_are_passed_over(events: object) -> None:
-    assert Heard.of_night((1.0, ["night", "it", "1", "one", events]), "night") is None
+    assert ProgressMessage.of_night((1.0, ["night", "it", "1", "one", events]), "night") is None
 
 
 def test_a_text_that_is_too_long_is_cut_where_it_is_told() -> None:
-    said = Heard("night", "it", "1", "one", (Event(Kind.WARN, text="x" * 100_000),)).plain()
-    heard = Heard.of_night((1.0, said), "night")
+    said = ProgressMessage("night", "it", "1", "one", (ProgressEvent(EventKind.WARN, text="x" * 100_000),)).plain()
+    heard = ProgressMessage.of_night((1.0, said), "night")
     assert heard is not None and 0 < len(heard.events[0].text) < 100_000
 
 
 def test_tasks_that_are_begun_without_end_take_bounded_memory() -> None:
-    listener = Listener(QUIET, "it")
+    listener = ProgressReceiver(QUIET, "it")
     for number in range(2 * RUNNING_LIMIT):
-        listener.hear(Event(Kind.START, number, "build", "x"))
+        listener.receive(ProgressEvent(EventKind.START, number, "build", "x"))
     assert len(listener._running) == RUNNING_LIMIT
-    listener.hear(Event(Kind.FINISH, 2 * RUNNING_LIMIT, amount=1))  # Of one that was passed over.
+    listener.receive(ProgressEvent(EventKind.FINISH, 2 * RUNNING_LIMIT, amount=1))  # Of one that was passed over.
     listener.end()
 
 
@@ -190,7 +199,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
 def test_files_that_lead_out_of_their_folder_are_not_unpacked(packed: bytes, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(VerificationError) as refused:
-        unpack(packed, tmp_path / "there")
+        unpack_files(packed, tmp_path / "there")
     assert refused.value.code == "files-malformed"
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
     assert not any(path.is_symlink() for path in (tmp_path / "there").rglob("*"))
@@ -199,16 +208,16 @@ def test_files_that_lead_out_of_their_folder_are_not_unpacked(packed: bytes, tmp
 def test_files_that_grow_when_they_are_unpacked_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = archive((member("zeros"), bytes(1 << 20)))
     assert len(bomb) < 10_000
-    monkeypatch.setattr(luggage, "UNPACKED_LIMIT", 100_000)
+    monkeypatch.setattr(task_inputs, "UNPACKED_LIMIT", 100_000)
     for packed in (bomb, archive(*((member(f"f{number}"), b"") for number in range(300)))):
         with pytest.raises(VerificationError, match="more than 100000 bytes"):
-            unpack(packed, tmp_path)
+            unpack_files(packed, tmp_path)
 
 
 def test_no_file_of_a_task_lends_rights(tmp_path: Path) -> None:
-    unpack(archive((member("tool"), b"#!/bin/sh\n")), tmp_path)
+    unpack_files(archive((member("tool"), b"#!/bin/sh\n")), tmp_path)
     assert (tmp_path / "tool").stat().st_mode & 0o7000 == 0
-    unpack(pack([tmp_path / "tool"]), tmp_path / "again")
+    unpack_files(pack_files([tmp_path / "tool"]), tmp_path / "again")
 
 
 # --- locks and records of nights ----------------------------------------------------------------------------
@@ -244,7 +253,7 @@ def test_a_hostile_record_of_a_night_is_told_and_nothing_else(value: object) -> 
     with contextlib.suppress(ValueError, TypeError):
         text = json.dumps({"format": 1, "key": value, "products": [{"name": "it", "checks": value}, value]})
         warned: list[str] = []
-        former = FormerNight(_Text(text), warned.append)  # type: ignore[arg-type]
+        former = PreviousNight(_Text(text), warned.append)  # type: ignore[arg-type]
         assert former.get("it") is None or former["it"].published.checks == ()
         assert isinstance(former.key, str) and len(warned) <= 2
 
@@ -264,5 +273,5 @@ class _Text:
 def test_a_record_of_a_night_that_no_json_reader_survives_is_told(text: str, tmp_path: Path) -> None:
     (tmp_path / "nightly.json").write_text(text)
     warned: list[str] = []
-    assert FormerNight(tmp_path / "nightly.json", warned.append).get("it") is None
+    assert PreviousNight(tmp_path / "nightly.json", warned.append).get("it") is None
     assert len(warned) == 1 and "cannot be read" in warned[0]

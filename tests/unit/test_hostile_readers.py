@@ -15,35 +15,46 @@ from hypothesis import strategies as st
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, UsageError, VerificationError
-from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.backends.registry.fallback_index import merge
+from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.backends.registry.fallback_index import merge_referrers
 from pipeline.mirror.backends.registry.registry_address import RegistryRoot
-from pipeline.mirror.backends.registry.registry_answers import (
+from pipeline.mirror.backends.registry.registry_responses import (
     error_code,
-    manifest_of,
     next_page,
     promised_digest,
-    words,
+    response_manifest,
+    response_words,
 )
-from pipeline.mirror.references import listed_referrers, media_type_of, references, referrer_of, subject_of
+from pipeline.mirror.references import (
+    listed_referrers,
+    manifest_subject,
+    media_type_of,
+    references,
+    referrer_of,
+)
 from pipeline.mirror.retention.access_log import read_pulls
 from pipeline.model.artifact import Manifest
 from pipeline.model.package import Nevra
 from pipeline.oci import media_types
-from pipeline.oci.bill import parse_bill
-from pipeline.oci.envelope import read_envelope
-from pipeline.oci.image import Reader, parse_config, parse_image
-from pipeline.oci.record import parse_record
+from pipeline.oci.bill_json import parse_bill
+from pipeline.oci.dsse import read_envelope
+from pipeline.oci.image_manifest import JsonReader, parse_config, parse_image
+from pipeline.oci.record_json import parse_record
 from pipeline.oci.statements import read_statement
-from pipeline.packages import header as header_module
-from pipeline.packages.header import read_header, read_source_nevra
+from pipeline.packages import rpm_header as header_module
+from pipeline.packages.rpm_header import read_header, read_source_nevra
 from pipeline.repos.advisories import parse_issued, read_updateinfo
-from pipeline.repos.keys import BLOCKS, dearmor, read_keys
+from pipeline.repos.openpgp_keys import KEY_BLOCKS_MOST, dearmor, read_keys
 from pipeline.repos.repomd import parse_metalink, parse_mirrorlist, parse_repomd, safe_location
-from pipeline.repos.xml import parse_xml
-from pipeline.transfer import Answer
-from pipeline.transfer.patience import retry_after
-from pipeline.urls import join_url, parse_url, redacted, shown
+from pipeline.repos.xml_tree import parse_xml
+from pipeline.transfer import RegistryResponse
+from pipeline.transfer.retry import retry_after
+from pipeline.urls import (
+    join_url,
+    parse_url,
+    redact_urls,
+    shown_url,
+)
 
 DIGITS = "9" * 5000
 """More than `int` converts (CVE-2020-10735): it raises ValueError."""
@@ -191,9 +202,9 @@ def test_a_file_of_begun_keys_takes_no_quadratic_time() -> None:
 
 def test_a_file_with_more_keys_than_anybody_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bytes] = []
-    monkeypatch.setattr("pipeline.repos.keys._fingerprints", lambda block: asked.append(block) or ["F"])
-    assert read(lambda: read_keys("r", (BEGIN + END) * (BLOCKS + 1), "keys")) == "key-malformed"
-    assert len(asked) == BLOCKS
+    monkeypatch.setattr("pipeline.repos.openpgp_keys._fingerprints", lambda block: asked.append(block) or ["F"])
+    assert read(lambda: read_keys("r", (BEGIN + END) * (KEY_BLOCKS_MOST + 1), "keys")) == "key-malformed"
+    assert len(asked) == KEY_BLOCKS_MOST
 
 
 @given(st.binary(max_size=100))
@@ -296,9 +307,9 @@ def test_json_that_is_none_is_malformed_for_every_reader(data: bytes) -> None:
     manifest = Manifest(media_types.MANIFEST, data)
     readers: list[Callable[[], object]] = [
         lambda: references(manifest),
-        lambda: subject_of(manifest),
+        lambda: manifest_subject(manifest),
         lambda: listed_referrers(manifest),
-        lambda: merge(manifest),
+        lambda: merge_referrers(manifest),
         lambda: parse_config(data),
         lambda: parse_image("n", "r", data, data),
         lambda: read_statement(data),
@@ -313,11 +324,11 @@ def test_json_that_is_none_is_malformed_for_every_reader(data: bytes) -> None:
 def test_manifests_with_other_values_are_read_or_refused(manifest: bytes, index: bytes) -> None:
     for kind, data in ((media_types.MANIFEST, manifest), (media_types.INDEX, index)):
         one = Manifest(kind, data)
-        for reader in (references, subject_of, listed_referrers, referrer_of, merge):
+        for reader in (references, manifest_subject, listed_referrers, referrer_of, merge_referrers):
             read(lambda reader=reader, one=one: reader(one))  # type: ignore[misc]
         media_type_of(data)
-        answer = Answer(200, (("content-type", kind),), data, "https://host.test/v2/")
-        read(lambda answer=answer: manifest_of(answer, None, "x"))  # type: ignore[misc]
+        answer = RegistryResponse(200, (("content-type", kind),), data, "https://host.test/v2/")
+        read(lambda answer=answer: response_manifest(answer, None, "x"))  # type: ignore[misc]
 
 
 @given(altered("config"), altered("manifest"), altered("statement"), altered("envelope"))
@@ -327,7 +338,7 @@ def test_configs_and_statements_with_other_values_are_read_or_refused(
     read(lambda: parse_config(config))
     read(lambda: parse_image("n", "r", manifest, config))
     read(lambda: read_statement(statement))
-    read(lambda: read_envelope(Reader.parse(envelope, "x")))
+    read(lambda: read_envelope(JsonReader.parse(envelope, "x")))
 
 
 @given(altered("bill"), altered("record"))
@@ -355,8 +366,10 @@ def test_a_nevra_is_read_or_malformed(text: str) -> None:
 @example(b'{"errors":[{"code":"\\ud800","message":"\\u202e"}]}', "")
 @example(b'{"errors":' + DIGITS.encode() + b"}", "")
 def test_the_words_of_a_registry_can_always_be_shown(body: bytes, header: str) -> None:
-    answer = Answer(400, (("docker-content-digest", header), ("content-length", header)), body, "https://host.test/v2/")
-    assert words(answer).isprintable()
+    answer = RegistryResponse(
+        400, (("docker-content-digest", header), ("content-length", header)), body, "https://host.test/v2/"
+    )
+    assert response_words(answer).isprintable()
     error_code(answer)
     promised_digest(answer)
 
@@ -368,7 +381,7 @@ def test_the_words_of_a_registry_can_always_be_shown(body: bytes, header: str) -
 @example("<" * 20_000)
 @example("<a>;" + " " * 20_000 + "rel=next")
 def test_a_link_leads_to_the_registry_or_is_refused(link: str) -> None:
-    answer = Answer(200, (("link", link),), b"", "https://host.test/v2/_catalog")
+    answer = RegistryResponse(200, (("link", link),), b"", "https://host.test/v2/_catalog")
     try:
         target = next_page(answer, (), "x")
     except VerificationError as error:
@@ -379,7 +392,7 @@ def test_a_link_leads_to_the_registry_or_is_refused(link: str) -> None:
 
 @pytest.mark.parametrize("link", ODD_URLS)
 def test_a_link_to_nonsense_is_refused(link: str) -> None:
-    answer = Answer(200, (("link", f'<{link}>; rel="next"'),), b"", "https://host.test/v2/_catalog")
+    answer = RegistryResponse(200, (("link", f'<{link}>; rel="next"'),), b"", "https://host.test/v2/_catalog")
     assert read(lambda: next_page(answer, (), "x")) in {"registry-pages", ""}
 
 
@@ -399,8 +412,8 @@ def test_a_pause_that_is_asked_for_is_a_number_or_nothing(after: str, date: str)
 @given(st.one_of(st.text(max_size=60), st.sampled_from(ODD_URLS)))
 def test_urls_are_taken_apart_joined_and_shown_without_an_exception(text: str) -> None:
     parse_url(text)
-    shown(text).encode()
-    redacted(f"see {text}, or {text}")
+    shown_url(text).encode()
+    redact_urls(f"see {text}, or {text}")
     joined = join_url("https://host.test/a/b", text)
     assert joined == "" or parse_url(joined) is not None
 

@@ -19,7 +19,7 @@ from pipeline.model.smoke import Check
 from pipeline.model.value_rules import Rule
 from pipeline.oci import make_image, parse_config
 from pipeline.recipes import load_recipe
-from pipeline.recipes.questions import ImageCheckDocument
+from pipeline.recipes.check_schema import ImageCheckDocument
 from pipeline.recipes.schema import ImageDocument
 
 each = pytest.mark.parametrize("key", IMAGE_KEYS, ids=lambda key: key.name)

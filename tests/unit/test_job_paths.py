@@ -12,17 +12,22 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, RecipeError, UsageError
 from pipeline.mirror.address import Address
-from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.directory.directory_address import DIRECTORY
 from pipeline.mirror.backends.layout.layout_address import LAYOUT
 from pipeline.mirror.protocol import Mirror
 from pipeline.model.absolute_path import AbsolutePath, absolute, refuse_relative
-from pipeline.model.night import Outcome, Product, ProductRun
-from pipeline.nightly import working
-from pipeline.nightly.confirming import demand_published
-from pipeline.nightly.crew import HERE, Place
-from pipeline.nightly.ordering import At, Order, do_here
-from pipeline.nightly.working import Job, Making, Worked, work
+from pipeline.model.night_record import Outcome, Product, ProductRun
+from pipeline.nightly import product_job
+from pipeline.nightly.executor import CURRENT_WORKER, WorkerSettings
+from pipeline.nightly.product_job import (
+    Job,
+    JobResult,
+    RunSettings,
+    run_job,
+)
+from pipeline.nightly.publication_check import require_published
+from pipeline.nightly.task_payload import PlacedPayload, TaskPayload, run_payload
 from pipeline.progress import QUIET, Progress
 
 ONE, OTHER = Digest.of(b"one"), Digest.of(b"other")
@@ -33,7 +38,7 @@ def no_clock() -> float:
 
 
 def job(folder: Path, recipe: str = "recipes/it.yaml") -> Job:
-    making = Making(
+    settings = RunSettings(
         repositories=absolute(folder / "recipes" / "repositories.yaml"),
         to=parse_address(f"dir:{folder}/mirror"),
         key=None,
@@ -43,7 +48,7 @@ def job(folder: Path, recipe: str = "recipes/it.yaml") -> Job:
         clock=no_clock,
     )
     product = Product("it", recipe, "el9", "x86_64", ProductRun(Outcome.UNCHANGED, ""))
-    return Job(product, absolute(folder / recipe), making, (), (), "")
+    return Job(product, absolute(folder / recipe), settings, (), (), "")
 
 
 @pytest.mark.parametrize("text", ["dir:mirror", "dir:./a/mirror", "oci:layout:latest"])
@@ -69,13 +74,13 @@ def nothing(work: object, progress: Progress) -> object:
 
 def test_an_order_that_holds_a_relative_path_is_not_sent(tmp_path: Path) -> None:
     good = job(tmp_path)
-    Order.of(nothing, good, ())
+    TaskPayload.of(nothing, good, ())
     for wrong in (
         replace(good, recipe=AbsolutePath(Path("recipes/it.yaml"))),
-        replace(good, making=replace(good.making, key=AbsolutePath(Path("night.key")))),
+        replace(good, settings=replace(good.settings, key=AbsolutePath(Path("night.key")))),
     ):
         with pytest.raises(UsageError) as refused:
-            Order.of(nothing, wrong, ())
+            TaskPayload.of(nothing, wrong, ())
         assert refused.value.code == "path-relative"
     with pytest.raises(UsageError, match=r"the work\[a\] is the relative path 'b'"):
         refuse_relative({"a": (Path("/"), Path("b"))})
@@ -83,13 +88,13 @@ def test_an_order_that_holds_a_relative_path_is_not_sent(tmp_path: Path) -> None
 
 def test_a_worker_by_a_relative_store_uses_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    place = Place(absolute(Path("store")), absolute(Path("output")), "worker")
-    order = Order.of(nothing, None, ())
-    token = HERE.set(None)
+    place = WorkerSettings(absolute(Path("store")), absolute(Path("output")), "worker")
+    order = TaskPayload.of(nothing, None, ())
+    token = CURRENT_WORKER.set(None)
     try:
-        where = do_here(At(place, order), QUIET)
+        where = run_payload(PlacedPayload(place, order), QUIET)
     finally:
-        HERE.reset(token)
+        CURRENT_WORKER.reset(token)
     assert isinstance(where, str) and Path(where).is_relative_to(tmp_path / "store")
     assert pickle.loads(order.work) == (nothing, None)
     assert not Path(where).exists()
@@ -102,15 +107,15 @@ def test_a_failure_names_files_as_they_were_given(
     def refuse(path: Path) -> NoReturn:
         raise RecipeError("wrong", f"{path} is wrong", place=str(path.parent.parent / "templates" / "t.j2"))
 
-    monkeypatch.setattr(working, "load_recipe", refuse)
+    monkeypatch.setattr(product_job, "load_recipe", refuse)
     given = job(tmp_path)
-    here = Place(absolute(tmp_path / "s"), absolute(tmp_path / "o"), "w", absolute(tmp_path / "files"))
-    token = HERE.set(here if cluster else None)
+    here = WorkerSettings(absolute(tmp_path / "s"), absolute(tmp_path / "o"), "w", absolute(tmp_path / "files"))
+    token = CURRENT_WORKER.set(here if cluster else None)
     try:
-        worked = work(given, QUIET)
+        worked = run_job(given, QUIET)
     finally:
-        HERE.reset(token)
-    assert isinstance(worked, Worked) and worked.product.run.failure is not None
+        CURRENT_WORKER.reset(token)
+    assert isinstance(worked, JobResult) and worked.product.run.failure is not None
     told = worked.product.run.failure
     assert told.message == "recipes/it.yaml is wrong" and worked.product.run.why == told.message
     assert told.place == f"{tmp_path}/templates/t.j2"
@@ -138,7 +143,7 @@ def published(outcome: Outcome = Outcome.BUILT) -> Product:
 
 
 def confirm(product: Product, tags: dict[str, Digest]) -> None:
-    demand_published(product, cast("Mirror", Tags(tags)), "dir:/m")
+    require_published(product, cast("Mirror", Tags(tags)), "dir:/m")
 
 
 def test_what_a_worker_says_is_built_is_believed_when_every_tag_points_there() -> None:

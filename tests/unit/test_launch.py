@@ -15,9 +15,14 @@ import pytest
 from pipeline import launch
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, RecipeError, UsageError, VerificationError
-from pipeline.launch import Mounted, Published, Run, RunOrder
+from pipeline.launch import (
+    HostMount,
+    ImageRun,
+    PublishedPort,
+    RunOptions,
+)
 from pipeline.model.checks import CheckKind
-from pipeline.model.evidence import Contents, HeldPackage
+from pipeline.model.evidence import Contents, PackageLicense
 from pipeline.model.image import Image
 from pipeline.model.limits import Limits
 from pipeline.model.plan_form import plan_digest
@@ -27,9 +32,17 @@ from pipeline.progress import QUIET
 from pipeline.store import Store
 from tests.support.builds import image as plain_image
 from tests.support.journal import Journal
-from tests.unit.tested import PLAN, RUNTIME, evidence, image, report, results, with_instance
+from tests.unit.tested_images import (
+    PLAN,
+    RUNTIME,
+    evidence,
+    image,
+    report,
+    results,
+    with_instance,
+)
 
-CONTENTS = Contents("tiny", "1.0", "amd64", (HeldPackage("bash-5.2-1.x86_64", "GPLv3+"),))
+CONTENTS = Contents("tiny", "1.0", "amd64", (PackageLicense("bash-5.2-1.x86_64", "GPLv3+"),))
 
 
 class Bench:
@@ -39,7 +52,7 @@ class Bench:
         self.store, self.journal = store, journal
         self.runtime = RUNTIME
         self.verdict: Any = report
-        journal.stand_in(launch, launch.unpack, lambda layer, **more: Path("/trees") / layer.name)
+        journal.stand_in(launch, launch.unpack_to_store, lambda layer, **more: Path("/trees") / layer.name)
         journal.stand_in(launch, launch.smoke, self._smoke)
         journal.stand_in(launch, launch.read_contents, lambda made, lowers: replace(CONTENTS, name=made.name))
 
@@ -47,9 +60,9 @@ class Bench:
         found = self.verdict(made)
         return replace(found, plan=plan_digest(plan), asked=plan, runtime=self.runtime)
 
-    def test(self, made: Image | None = None, plan: SmokePlan = PLAN, **more: Any) -> launch.Tested:
-        station: Any = SimpleNamespace(runtime=self.runtime)
-        given = {"store": self.store, "station": station, "progress": QUIET, "clock": lambda: 0.0, **more}
+    def test(self, made: Image | None = None, plan: SmokePlan = PLAN, **more: Any) -> launch.SmokeResult:
+        sandboxes: Any = SimpleNamespace(runtime=self.runtime)
+        given = {"store": self.store, "station": sandboxes, "progress": QUIET, "clock": lambda: 0.0, **more}
         return launch.run_tests(made or image(), plan, **given)
 
     @property
@@ -163,7 +176,7 @@ def test_the_older_image_is_unpacked_too_and_another_one_is_another_question(
     bench: Bench, journal: Journal, tmp_path: Path
 ) -> None:
     older = plain_image("old", "old/base")
-    journal.stand_in(launch, launch.adopt_layout, lambda path, store: older)
+    journal.stand_in(launch, launch.load_layout_image, lambda path, store: older)
     (tmp_path / "older").mkdir()
     bench.verdict = lambda made: upgraded(made, older)
     plan = replace(PLAN, upgrade_from="older")
@@ -171,7 +184,7 @@ def test_the_older_image_is_unpacked_too_and_another_one_is_another_question(
     found, lowers = journal.last(launch.smoke).options["older"]
     assert found is older and lowers == (Path("/trees/old/base"),)
     assert bench.test(plan=plan, folder=tmp_path).reused
-    journal.stand_in(launch, launch.adopt_layout, lambda path, store: plain_image("old", "old/other"))
+    journal.stand_in(launch, launch.load_layout_image, lambda path, store: plain_image("old", "old/other"))
     assert not bench.test(plan=plan, folder=tmp_path).reused
 
 
@@ -193,10 +206,10 @@ def test_an_older_image_outside_of_the_recipes_folder_is_refused(bench: Bench, t
 
 
 def test_an_image_without_a_recipe_is_asked_what_any_image_can_be_asked() -> None:
-    plan = launch.plan_of(plain_image(exposed_ports=("53/udp", "8080/tcp", "9090/tcp")))
+    plan = launch.default_smoke_plan(plain_image(exposed_ports=("53/udp", "8080/tcp", "9090/tcp")))
     assert plan.ready is not None and plan.ready.port == 8080
     assert [check.kind for check in plan.checks] == [CheckKind.LISTENING, CheckKind.STOP]
-    assert launch.plan_of(plain_image()).ready is None
+    assert launch.default_smoke_plan(plain_image()).ready is None
 
 
 # --- run for a person --------------------------------------------------------------------------------------
@@ -266,16 +279,16 @@ def started(bench: Bench, journal: Journal) -> list[Running]:
     return instances
 
 
-def run(bench: Bench, order: RunOrder, follow: Any = lambda name, text: None) -> Any:
-    station: Any = SimpleNamespace(runtime=RUNTIME)
-    return launch.run_image(image(), order, store=bench.store, station=station, progress=QUIET, follow=follow)
+def run(bench: Bench, order: RunOptions, follow: Any = lambda name, text: None) -> Any:
+    sandboxes: Any = SimpleNamespace(runtime=RUNTIME)
+    return launch.run_image(image(), order, store=bench.store, sandboxes=sandboxes, progress=QUIET, follow=follow)
 
 
 def test_instances_share_a_network_and_each_has_its_name_ports_and_output(
     bench: Bench, journal: Journal, started: list[Running]
 ) -> None:
     heard: list[tuple[str, bytes]] = []
-    order = RunOrder(2, Limits(pids=5), (Published(8000, 80), Published(0, 53)), environment={"A": "b"})
+    order = RunOptions(2, Limits(pids=5), (PublishedPort(8000, 80), PublishedPort(0, 53)), environment={"A": "b"})
     with run(bench, order, lambda name, text: heard.append((name, text))) as running:
         assert [one.name for one in running.instances] == ["tiny-1", "tiny-2"]
         assert running.ports == (((8000, 80), (40_000, 53)), ((8001, 80), (40_000, 53)))
@@ -297,7 +310,7 @@ def test_what_was_launched_ends_when_a_later_one_cannot_be(
         raise UsageError("port-taken", "it is taken")
 
     journal.stand_in(launch, launch.publish_port, taken)
-    with pytest.raises(UsageError), run(bench, RunOrder(2, publish=(Published(80, 80),))):
+    with pytest.raises(UsageError), run(bench, RunOptions(2, publish=(PublishedPort(80, 80),))):
         pytest.fail("it runs")
     assert journal.names[-3:] == ["publish_port", "give tiny-1", "give network"]
 
@@ -305,8 +318,8 @@ def test_what_was_launched_ends_when_a_later_one_cannot_be(
 def test_a_named_volume_is_each_instances_own_and_a_folder_is_shared(
     bench: Bench, journal: Journal, started: list[Running], tmp_path: Path
 ) -> None:
-    mounts = (Mounted("data", "/data", named=True), Mounted(str(tmp_path), "/conf", read_only=True))
-    with run(bench, RunOrder(2, mounts=mounts)):
+    mounts = (HostMount("data", "/data", named=True), HostMount(str(tmp_path), "/conf", read_only=True))
+    with run(bench, RunOptions(2, mounts=mounts)):
         first, second = (call.options["bindings"] for call in journal.of(launch.launch))
     assert [one[0].source for one in (first, second)] == [bench.store.volume("data-1"), bench.store.volume("data-2")]
     assert first[0].begun and not first[0].read_only
@@ -316,8 +329,8 @@ def test_a_named_volume_is_each_instances_own_and_a_folder_is_shared(
 def test_a_file_that_is_not_there_is_told_and_not_made(
     bench: Bench, journal: Journal, started: list[Running], tmp_path: Path
 ) -> None:
-    missing = Mounted(str(tmp_path / "gone"), "/gone")
-    with pytest.raises(UsageError) as caught, run(bench, RunOrder(mounts=(missing,))):
+    missing = HostMount(str(tmp_path / "gone"), "/gone")
+    with pytest.raises(UsageError) as caught, run(bench, RunOptions(mounts=(missing,))):
         pytest.fail("it runs")
     assert caught.value.code == "file-missing" and not (tmp_path / "gone").exists()
     assert journal.names[-1] == "give network" and started == []
@@ -326,7 +339,7 @@ def test_a_file_that_is_not_there_is_told_and_not_made(
 def test_stopping_sends_the_images_signal_to_all_and_kills_who_does_not_obey(journal: Journal) -> None:
     good, bad = Running("a", journal), Running("b", journal, obeys=False)
     instances: Any = (good, bad)
-    Run(instances, (), "SIGQUIT").stop(within=2.0)
+    ImageRun(instances, (), "SIGQUIT").stop(within=2.0)
     assert sorted(call.args for call in journal.calls if call.name == "stop") == [
         ("a", "SIGQUIT", 2.0),
         ("b", "SIGQUIT", 2.0),
@@ -337,7 +350,7 @@ def test_stopping_sends_the_images_signal_to_all_and_kills_who_does_not_obey(jou
 def test_waiting_ends_when_all_have_ended_and_the_first_bad_exit_code_counts(journal: Journal) -> None:
     ended, running = Running("a", journal, alive=False, exit_code=0), Running("b", journal)
     instances: Any = (ended, running)
-    both = Run(instances, (), "")
+    both = ImageRun(instances, (), "")
     assert not both.wait(0.5) and journal.calls[-1].args == ("b", 0.5)
     running.alive, running.exit_code = False, 3
     assert both.wait(0.5) and both.exit_code == 3
@@ -372,8 +385,10 @@ def test_a_draft_of_checks_is_made_from_one_instance_under_the_plans_limits(
     bench: Bench, journal: Journal, started: list[Running]
 ) -> None:
     journal.stand_in(launch, launch.draft_checks, lambda instance, *given, **more: f"checks of {instance.name}")
-    station: Any = SimpleNamespace(runtime=RUNTIME)
-    told = launch.record(image(), PLAN, store=bench.store, station=station, progress=QUIET, settling=2.0)
+    sandboxes: Any = SimpleNamespace(runtime=RUNTIME)
+    told = launch.draft_smoke_checks(
+        image(), PLAN, store=bench.store, sandboxes=sandboxes, progress=QUIET, settling=2.0
+    )
     assert told == "checks of tiny-record" and journal.last(launch.launch).args[2] == PLAN.limits
     assert journal.last(launch.draft_checks).options["settling"] == 2.0
     assert journal.names[-1] == "give tiny-record"

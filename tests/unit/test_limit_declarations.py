@@ -14,15 +14,24 @@ from pipeline.cli.limit_options import limits_of
 from pipeline.errors import RelbuildError
 from pipeline.model.enforcement import asked_limits, is_enforced
 from pipeline.model.json_form import from_json, to_json
-from pipeline.model.limit import AfterStart, AsFileSystem, AsRlimit, InResources, LimitReading, OnLink, Space, never
+from pipeline.model.limit import (
+    AfterStart,
+    AsFileSystem,
+    AsRlimit,
+    FileSystemSize,
+    InResources,
+    LimitReading,
+    OnLink,
+    no_overruns,
+)
 from pipeline.model.limits import IN_STAGES, LIMITS, AnyLimit, Limits
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.quantities import Quantity
 from pipeline.model.smoke import SmokePlan
 from pipeline.model.usage import Usage
 from pipeline.recipes.schema import LimitsDocument
-from pipeline.sandbox.cgroups import Group, Hierarchies
-from pipeline.sandbox.limits import Measured, read_limits, resources_of
+from pipeline.sandbox.cgroups import Cgroup, Hierarchies
+from pipeline.sandbox.limit_readings import ObservedInstance, read_limits, resources_of
 
 MEMBERS = {
     "milli_cpus": None,
@@ -50,12 +59,12 @@ def value_of(limit: AnyLimit) -> int:
     return limit.example
 
 
-def group_of(folder: Path, version: int) -> Group:
+def group_of(folder: Path, version: int) -> Cgroup:
     """A group whose files are made by the test."""
     if version == 2:
-        return Group(Hierarchies({}, folder), "x")
+        return Cgroup(Hierarchies({}, folder), "x")
     names = {name for limit in LIMITS for name in (limit.controllers or ())[:1]}
-    return Group(Hierarchies({name: folder / name for name in names}), "x")
+    return Cgroup(Hierarchies({name: folder / name for name in names}), "x")
 
 
 def test_the_form_in_documents_that_outlive_a_release_is_the_same() -> None:
@@ -86,7 +95,9 @@ def test_a_recipe_can_ask_for_it_by_its_example(limit: AnyLimit) -> None:
 def test_it_is_read_back_under_its_name_and_never_taken_on_trust(limit: AnyLimit, tmp_path: Path) -> None:
     limits = Limits(**{limit.member: value_of(limit)})
     for version in (1, 2):
-        observed = Measured(group_of(tmp_path, version), -1, None, volumes=[Space("/data", None, why="none")])
+        observed = ObservedInstance(
+            group_of(tmp_path, version), -1, None, volumes=[FileSystemSize("/data", None, why="none")]
+        )
         found = [reading for reading in read_limits(limits, observed) if reading.name.split()[0] == limit.name]
         assert found, f"{limit.name} is not read back"
         assert not any(is_enforced(reading) for reading in found)
@@ -116,7 +127,7 @@ def test_an_overrun_that_the_kernel_counts_is_told(limit: AnyLimit, tmp_path: Pa
     assert not limit.overruns(UNUSED)
     if limit.counter is None:
         return
-    assert limit.overruns is not never, f"{limit.name} is counted, and nobody tells"
+    assert limit.overruns is not no_overruns, f"{limit.name} is counted, and nobody tells"
     for version, (controller, file, key) in ((1, limit.counter.v1), (2, limit.counter.v2)):
         folder = tmp_path / str(version)
         group = group_of(folder, version)

@@ -15,22 +15,22 @@ from pipeline.digest import Digest
 from pipeline.errors import ResolutionError
 from pipeline.model.lock import Lock, LockSection
 from pipeline.model.package import Nevra, Package
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.recipe import LayerPlan, LocalPackage, Recipe, Request
 from pipeline.model.resolution import Chosen, Reason, Resolution
-from pipeline.repos import Key
+from pipeline.repos import RepositoryKey
 from pipeline.resolve import (
-    Action,
-    Mode,
-    compare,
-    decide,
+    LockAction,
+    LockMode,
+    compare_sections,
+    decide_action,
     format_lock,
-    inputs,
     lock_path,
     other_versions,
     parse_lock,
     read_lock,
-    stale,
+    resolution_inputs,
+    stale_reasons,
     write_lock,
 )
 
@@ -191,10 +191,10 @@ def test_rubbish_is_an_error_and_never_a_crash(text: str) -> None:
 
 PLATFORM = Platform(
     "local",
-    (Repository("base", baseurls=("file://$m/base",), keys=("$m/KEY",)),),
+    (PackageRepository("base", baseurls=("file://$m/base",), keys=("$m/KEY",)),),
     variables=(("m", "${RELBUILD_VAR_M:-~/m}"),),
 )
-KEYS = (Key("base", "F" * 40, b"armored"),)
+KEYS = (RepositoryKey("base", "F" * 40, b"armored"),)
 
 
 def recipe(tmp_path: Path, **more: object) -> Recipe:
@@ -209,7 +209,7 @@ def recipe(tmp_path: Path, **more: object) -> Recipe:
 
 
 def test_what_says_nothing_about_packages_leaves_a_lock_fresh(tmp_path: Path) -> None:
-    now = inputs(recipe(tmp_path), PLATFORM, "x86_64", KEYS)
+    now = resolution_inputs(recipe(tmp_path), PLATFORM, "x86_64", KEYS)
     same = recipe(
         tmp_path,
         version="2",
@@ -217,14 +217,14 @@ def test_what_says_nothing_about_packages_leaves_a_lock_fresh(tmp_path: Path) ->
         layers=(LayerPlan("base", (Request("glibc", "base.yaml:9"), Request("bash", "base.yaml:8")), docs=False),),
     )
     (tmp_path / "mysql.yaml").write_text("# a comment\nx: 1\n")
-    assert inputs(same, PLATFORM, "x86_64", KEYS) == now
-    assert stale(section(inputs=now), now) == ()
+    assert resolution_inputs(same, PLATFORM, "x86_64", KEYS) == now
+    assert stale_reasons(section(inputs=now), now) == ()
 
 
 def test_another_folder_leaves_a_lock_fresh(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    assert inputs(recipe(tmp_path / "a"), PLATFORM, "x86_64", KEYS) == inputs(
+    assert resolution_inputs(recipe(tmp_path / "a"), PLATFORM, "x86_64", KEYS) == resolution_inputs(
         recipe(tmp_path / "b"), PLATFORM, "x86_64", KEYS
     )
 
@@ -253,21 +253,23 @@ LOCAL = LocalPackage(Path("fix.rpm"), Digest("2" * 64), "p")
     ],
 )
 def test_every_input_makes_a_lock_stale_and_is_named(tmp_path: Path, change: dict[str, object], what: str) -> None:
-    before = inputs(recipe(tmp_path), PLATFORM, "x86_64", KEYS)
-    (reason,) = stale(section(inputs=before), inputs(recipe(tmp_path, **change), PLATFORM, "x86_64", KEYS))
+    before = resolution_inputs(recipe(tmp_path), PLATFORM, "x86_64", KEYS)
+    (reason,) = stale_reasons(
+        section(inputs=before), resolution_inputs(recipe(tmp_path, **change), PLATFORM, "x86_64", KEYS)
+    )
     assert what in reason
 
 
 def test_an_included_recipe_repositories_keys_and_architecture_make_a_lock_stale(tmp_path: Path) -> None:
-    before = section(inputs=inputs(recipe(tmp_path), PLATFORM, "x86_64", KEYS))
+    before = section(inputs=resolution_inputs(recipe(tmp_path), PLATFORM, "x86_64", KEYS))
 
-    def why(platform: Platform = PLATFORM, arch: str = "x86_64", keys: tuple[Key, ...] = KEYS) -> str:
-        (reason,) = stale(before, inputs(recipe(tmp_path), platform, arch, keys))
+    def why(platform: Platform = PLATFORM, arch: str = "x86_64", keys: tuple[RepositoryKey, ...] = KEYS) -> str:
+        (reason,) = stale_reasons(before, resolution_inputs(recipe(tmp_path), platform, arch, keys))
         return reason
 
     assert "requested packages" in why(arch="aarch64")
-    assert "keys" in why(keys=(Key("base", "E" * 40, b"armored"),))
-    assert "keys" in why(keys=(Key("base", "F" * 40, b"renewed"),))
+    assert "keys" in why(keys=(RepositoryKey("base", "E" * 40, b"armored"),))
+    assert "keys" in why(keys=(RepositoryKey("base", "F" * 40, b"renewed"),))
     assert "repositories" in why(replace(PLATFORM, variables=(("m", "/srv"),)))
     for field, value in {"priority": 1, "cost": 1, "signed_metadata": True, "exclude": ("a",)}.items():
         changed = replace(PLATFORM.repositories[0], **{field: value})  # type: ignore[arg-type]
@@ -278,15 +280,15 @@ def test_an_included_recipe_repositories_keys_and_architecture_make_a_lock_stale
 
 def test_other_versions_are_reported_and_do_not_make_a_lock_stale() -> None:
     old = section(versions=(("solv", "0.1"),))
-    assert stale(old, ()) == ()
+    assert stale_reasons(old, ()) == ()
     assert [line.split()[:3] for line in other_versions(old)] == [["solv", "was", "0.1"]]
 
 
 def test_other_metadata_makes_no_lock_stale(tmp_path: Path) -> None:
-    now = inputs(recipe(tmp_path), PLATFORM, "x86_64", KEYS)
-    assert stale(section(inputs=now, metadata=(("base", Digest("7" * 64)),)), now) == ()
+    now = resolution_inputs(recipe(tmp_path), PLATFORM, "x86_64", KEYS)
+    assert stale_reasons(section(inputs=now, metadata=(("base", Digest("7" * 64)),)), now) == ()
     elsewhere = replace(PLATFORM, sources=PLATFORM.repositories)
-    assert inputs(recipe(tmp_path), elsewhere, "x86_64", KEYS) == now, "nothing is resolved from sources"
+    assert resolution_inputs(recipe(tmp_path), elsewhere, "x86_64", KEYS) == now, "nothing is resolved from sources"
 
 
 # --- what is done about it -----------------------------------------------------------------------
@@ -295,28 +297,28 @@ def test_other_metadata_makes_no_lock_stale(tmp_path: Path) -> None:
 def test_every_state_of_a_lock_has_one_answer_in_every_mode() -> None:
     states = {"absent": (None, ()), "fresh": (section(), ()), "stale": (section(), ("it changed",))}
     answers = {}
-    for (state, (found, why)), mode in itertools.product(states.items(), Mode):
+    for (state, (found, why)), mode in itertools.product(states.items(), LockMode):
         try:
-            answers[state, mode] = decide(found, why, mode, Path("mysql.lock")).name
+            answers[state, mode] = decide_action(found, why, mode, Path("mysql.lock")).name
         except ResolutionError as error:
             answers[state, mode] = error.code
-    resolve, use = Action.RESOLVE.name, Action.USE.name
+    resolve, use = LockAction.RESOLVE.name, LockAction.USE.name
     assert answers == {
-        ("absent", Mode.DEFAULT): resolve,
-        ("absent", Mode.LOCKED): "lock-missing",
-        ("absent", Mode.UPGRADE): resolve,
-        ("fresh", Mode.DEFAULT): use,
-        ("fresh", Mode.LOCKED): use,
-        ("fresh", Mode.UPGRADE): resolve,
-        ("stale", Mode.DEFAULT): resolve,
-        ("stale", Mode.LOCKED): "lock-stale",
-        ("stale", Mode.UPGRADE): resolve,
+        ("absent", LockMode.DEFAULT): resolve,
+        ("absent", LockMode.LOCKED): "lock-missing",
+        ("absent", LockMode.UPGRADE): resolve,
+        ("fresh", LockMode.DEFAULT): use,
+        ("fresh", LockMode.LOCKED): use,
+        ("fresh", LockMode.UPGRADE): resolve,
+        ("stale", LockMode.DEFAULT): resolve,
+        ("stale", LockMode.LOCKED): "lock-stale",
+        ("stale", LockMode.UPGRADE): resolve,
     }
 
 
 def test_a_stale_lock_says_what_differs() -> None:
     with pytest.raises(ResolutionError, match="the keys have changed"):
-        decide(section(), ["the keys have changed"], Mode.LOCKED, Path("mysql.lock"))
+        decide_action(section(), ["the keys have changed"], LockMode.LOCKED, Path("mysql.lock"))
 
 
 def test_changes_are_told_a_line_for_each_package() -> None:
@@ -328,7 +330,7 @@ def test_changes_are_told_a_line_for_each_package() -> None:
         chosen("b-2-1.noarch"), chosen("c-1-1.noarch", "product"), chosen("d-1-1.noarch", sum_="1"),
         chosen("e-1.10-1.noarch"), chosen("f-1-1.noarch"), chosen("g-1-1.noarch", "product"),
     )  # fmt: skip
-    assert compare(old, new) == (
+    assert compare_sections(old, new) == (
         "- a 1-1",
         "~ b 1:1-1 → 2-1 downgraded",
         "~ c moves from layer base to product",
@@ -336,5 +338,5 @@ def test_changes_are_told_a_line_for_each_package() -> None:
         "~ e 1.9-1 → 1.10-1 upgraded",
         "+ g 1-1 (product)",
     )
-    assert compare(new, new) == ()
-    assert compare(None, section(chosen("a-1-1.noarch"))) == ("+ a 1-1 (base)",)
+    assert compare_sections(new, new) == ()
+    assert compare_sections(None, section(chosen("a-1-1.noarch"))) == ("+ a 1-1 (base)",)

@@ -11,15 +11,26 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import ResolutionError
-from pipeline.gather import LockPlan, Order, group_layers, keep_lock, resolve
-from pipeline.gather.order import Offer
 from pipeline.model.accounts import AccountTable
-from pipeline.model.lock import Lock, LockedParent, LockSection, Mode
+from pipeline.model.lock import (
+    Lock,
+    LockedParent,
+    LockMode,
+    LockSection,
+)
 from pipeline.model.platform import Platform
 from pipeline.model.recipe import LayerPlan
 from pipeline.model.resolution import Resolution
+from pipeline.prepare import (
+    BuildOptions,
+    LockPlan,
+    group_layers,
+    keep_lock,
+    resolve,
+)
+from pipeline.prepare.build_options import RepositoryCache
 from pipeline.progress import QUIET
-from pipeline.resolve import Action, read_lock, write_lock
+from pipeline.resolve import LockAction, read_lock, write_lock
 
 NOBODY = AccountTable((), ())
 SECTION = LockSection(Resolution("el9", "x86_64", (), ()), (("requests", Digest.of(b"a")),), 7)
@@ -27,12 +38,14 @@ OTHER = replace(SECTION, resolution=Resolution("el9", "aarch64", (), ()))
 CONFIG = Digest.of(b"config")
 
 
-def plan(folder: Path, section: LockSection | None = None, *, action: Action = Action.USE, **more: Any) -> LockPlan:
+def plan(
+    folder: Path, section: LockSection | None = None, *, action: LockAction = LockAction.USE, **more: Any
+) -> LockPlan:
     """A plan for a recipe `r` without packages, whose lock has `section` and one of another architecture."""
     lock = Lock("r", (OTHER, section)) if section else None
     if lock:
         write_lock(folder / "r.lock", lock)
-    workshop = SimpleNamespace(progress=QUIET, store=None, environment={}, offline=False)
+    build_env = SimpleNamespace(progress=QUIET, store=None, environment={}, offline=False)
     given = {
         "recipe": SimpleNamespace(name="r", users=(), groups=(), layers=()),
         "platform": Platform("el9", ()),
@@ -43,14 +56,14 @@ def plan(folder: Path, section: LockSection | None = None, *, action: Action = A
         "keys": (),
         "why": ("it is stale",),
         "action": action,
-        "offer": Offer(Platform("el9", ()), "x86_64", cast("Any", workshop)),
+        "cache": RepositoryCache(Platform("el9", ()), "x86_64", cast("Any", build_env)),
         "parent": None,
         **more,
     }
     return LockPlan(**given)
 
 
-def kept(plan: LockPlan, section: LockSection, mode: Mode = Mode.DEFAULT) -> LockSection:
+def kept(plan: LockPlan, section: LockSection, mode: LockMode = LockMode.DEFAULT) -> LockSection:
     """What `keep_lock` says the section is, which is also what stands in the file."""
     locked = keep_lock(plan, section, (), NOBODY, mode)
     stands = read_lock(plan.path)
@@ -62,19 +75,21 @@ def kept(plan: LockPlan, section: LockSection, mode: Mode = Mode.DEFAULT) -> Loc
 def test_a_lock_that_is_fresh_is_what_is_resolved_and_no_repository_is_opened(tmp_path: Path) -> None:
     used = plan(tmp_path, SECTION)
     assert not used.resolves and resolve(used) is SECTION
-    assert used.offer._opened is None
+    assert used.cache._opened is None
 
 
-@pytest.mark.parametrize(("section", "action"), [(None, Action.USE), (None, Action.RESOLVE), (SECTION, Action.RESOLVE)])
+@pytest.mark.parametrize(
+    ("section", "action"), [(None, LockAction.USE), (None, LockAction.RESOLVE), (SECTION, LockAction.RESOLVE)]
+)
 def test_what_has_no_lock_or_a_stale_one_is_resolved(
-    section: LockSection | None, action: Action, tmp_path: Path
+    section: LockSection | None, action: LockAction, tmp_path: Path
 ) -> None:
     assert plan(tmp_path, section, action=action).resolves
 
 
 def test_a_new_lock_is_written_and_keeps_the_sections_of_others(tmp_path: Path) -> None:
     assert kept(plan(tmp_path), SECTION) == SECTION
-    stale = plan(tmp_path, SECTION, action=Action.RESOLVE)
+    stale = plan(tmp_path, SECTION, action=LockAction.RESOLVE)
     assert kept(stale, replace(SECTION, build_time=8)).build_time == 8
     stands = read_lock(stale.path)
     assert stands is not None and stands.section("el9", "aarch64") == OTHER
@@ -90,7 +105,7 @@ def test_a_lock_that_says_the_same_is_left_alone(tmp_path: Path) -> None:
 def test_repositories_that_moved_on_and_offer_the_same_change_no_lock(tmp_path: Path) -> None:
     section = replace(SECTION, metadata=(("base", Digest.of(b"then")),))
     moved = replace(section, metadata=(("base", Digest.of(b"now")),))
-    assert kept(plan(tmp_path, section, action=Action.RESOLVE), moved) == section
+    assert kept(plan(tmp_path, section, action=LockAction.RESOLVE), moved) == section
 
 
 def test_a_parent_that_is_the_same_image_otherwise_compressed_changes_no_lock(tmp_path: Path) -> None:
@@ -106,14 +121,14 @@ def test_a_locked_build_writes_nothing(tmp_path: Path) -> None:
     lacking = plan(tmp_path, SECTION)
     before = lacking.path.read_bytes()
     with pytest.raises(ResolutionError, match="numeric IDs") as refused:
-        keep_lock(lacking, replace(SECTION, accounts=(("user", "a", 900),)), (), NOBODY, Mode.LOCKED)
+        keep_lock(lacking, replace(SECTION, accounts=(("user", "a", 900),)), (), NOBODY, LockMode.LOCKED)
     assert refused.value.code == "lock-stale"
     assert lacking.path.read_bytes() == before
 
 
 def test_layers_that_group_themselves_are_grouped_only_when_packages_are_resolved(tmp_path: Path) -> None:
     recipe = SimpleNamespace(name="r", users=(), groups=(), layers=(LayerPlan("base", (), at_most=2),))
-    order = Order(tmp_path / "r.yaml", tmp_path / "repositories.yaml")
+    order = BuildOptions(tmp_path / "r.yaml", tmp_path / "repositories.yaml")
     assert group_layers(plan(tmp_path, SECTION, recipe=recipe), SECTION, order) is SECTION
-    resolved = plan(tmp_path, SECTION, action=Action.RESOLVE, recipe=recipe)
+    resolved = plan(tmp_path, SECTION, action=LockAction.RESOLVE, recipe=recipe)
     assert group_layers(resolved, SECTION, order) == SECTION

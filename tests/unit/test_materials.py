@@ -9,17 +9,17 @@ import pytest
 
 from pipeline.compression import Compression
 from pipeline.digest import Digest
-from pipeline.materials import Inputs, make_record
 from pipeline.model.bill import BuildRecord
 from pipeline.model.header import PackageHeader
 from pipeline.model.lock import LockSection
 from pipeline.model.package import Nevra, Package
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.provenance import MaterialKind
 from pipeline.model.recipe import FileKind, FilePlan
 from pipeline.model.resolution import Chosen, Resolution
 from pipeline.oci import make_image
-from pipeline.repos import Key
+from pipeline.provenance_inputs import BuildInputs, make_build_record
+from pipeline.repos import RepositoryKey
 from tests.unit.recipe_folder import good
 from tests.unit.tiny_image import CONFIG, fake_layer
 
@@ -33,7 +33,7 @@ def file(kind: FileKind, path: str, origin: str, sha256: Digest | None = None) -
     return FilePlan(kind, path, origin, 0o644, "root", "root", "demo.yaml:1", sha256)
 
 
-def inputs(folder: Path) -> Inputs:
+def inputs(folder: Path) -> BuildInputs:
     """Of a recipe in `folder` with a static file, a file by URL and one package."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = good(folder)
@@ -52,14 +52,14 @@ def inputs(folder: Path) -> Inputs:
         5,
         metadata=(("base", REPOMD), ("other", Digest("8" * 64))),
     )
-    return Inputs(
+    return BuildInputs(
         recipe=replace(recipe, files=files),
         repositories=folder / "repositories.yaml",
-        platform=Platform("local", (Repository("base", baseurls=("https://u:p@example.invalid/$basearch",)),)),
+        platform=Platform("local", (PackageRepository("base", baseurls=("https://u:p@example.invalid/$basearch",)),)),
         section=section,
         lock=folder / "demo.lock",
         headers=(HEADER,),
-        keys=(Key("base", "F" * 40, b"armored"),),
+        keys=(RepositoryKey("base", "F" * 40, b"armored"),),
         templates=(),
         compression=Compression.ZSTD,
         checks=Digest("7" * 64),
@@ -75,7 +75,7 @@ def told(record: BuildRecord) -> dict[tuple[MaterialKind, str], tuple[str, Diges
 
 
 def test_every_kind_of_input_is_recorded(tmp_path: Path) -> None:
-    record = make_record(IMAGE, inputs(tmp_path))
+    record = make_build_record(IMAGE, inputs(tmp_path))
     assert record.image == IMAGE.digest and record.unknown == ()
     assert record.provenance.recipe.name == "demo.yaml"
     assert ("compression", "zstd") in record.provenance.options
@@ -97,17 +97,19 @@ def test_every_kind_of_input_is_recorded(tmp_path: Path) -> None:
 
 def test_a_recipe_that_moved_gives_the_same_record(tmp_path: Path) -> None:
     here, there = inputs(tmp_path / "a" / "b"), inputs(tmp_path / "elsewhere")
-    assert make_record(IMAGE, here) == make_record(IMAGE, there)
+    assert make_build_record(IMAGE, here) == make_build_record(IMAGE, there)
     far = tmp_path / "configuration.yaml"
     far.write_text("platforms: {}\n")
-    names = [name for kind, name in told(make_record(IMAGE, replace(here, repositories=far))) if kind == "repositories"]
+    names = [
+        name for kind, name in told(make_build_record(IMAGE, replace(here, repositories=far))) if kind == "repositories"
+    ]
     assert names == ["configuration.yaml"], "how far away it stands is this machine's business"
 
 
 def test_metadata_that_nobody_kept_is_said_to_be_unknown(tmp_path: Path) -> None:
     given = inputs(tmp_path)
     older = replace(given, section=replace(given.section, metadata=()))
-    record = make_record(IMAGE, older)
+    record = make_build_record(IMAGE, older)
     assert record.unknown == ("repomd.xml of base",)
     assert not [one for one in record.provenance.materials if one.kind is MaterialKind.REPOMD]
 
@@ -115,11 +117,11 @@ def test_metadata_that_nobody_kept_is_said_to_be_unknown(tmp_path: Path) -> None
 @pytest.mark.parametrize("what", ["page.html", "repositories.yaml", "demo.lock", "demo.yaml"])
 def test_another_input_is_another_build(what: str, tmp_path: Path) -> None:
     given = inputs(tmp_path)
-    before = make_record(IMAGE, given)
+    before = make_build_record(IMAGE, given)
     (tmp_path / what).write_text("another\n")
-    after = make_record(IMAGE, given)
+    after = make_build_record(IMAGE, given)
     assert after.provenance.invocation != before.provenance.invocation
-    assert make_record(IMAGE, replace(given, compression=Compression.GZIP)).provenance.invocation not in {
+    assert make_build_record(IMAGE, replace(given, compression=Compression.GZIP)).provenance.invocation not in {
         before.provenance.invocation,
         after.provenance.invocation,
     }

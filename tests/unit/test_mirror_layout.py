@@ -13,12 +13,18 @@ import pytest
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror, is_layout, open_layout
-from pipeline.mirror.protocol import Arrival, Overtaken
+from pipeline.mirror.protocol import Arrival, TagConflict
 from pipeline.mirror.references import references, referrer_of, referrers_index
 from pipeline.model.artifact import Manifest
-from pipeline.oci import blob_path, media_types, read_layout, validate, write_layout
+from pipeline.oci import (
+    blob_path,
+    media_types,
+    read_layout,
+    validate_layout,
+    write_layout,
+)
 from pipeline.store import Store
-from tests.unit import mirrored
+from tests.unit import mirror_images
 from tests.unit.tiny_image import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -36,9 +42,9 @@ def listed(mirror: LayoutMirror) -> list[dict[str, object]]:
 
 def test_what_is_published_is_read_back(mirror: LayoutMirror, store: Store) -> None:
     repository = mirror.repository("tiny")
-    made = mirrored.image(store, 1)
-    put = mirrored.publish(repository, store, made, "1.0")
-    note = mirrored.attach(repository, put.descriptor, "first")
+    made = mirror_images.image(store, 1)
+    put = mirror_images.publish(repository, store, made, "1.0")
+    note = mirror_images.attach(repository, put.descriptor, "first")
     assert repository.manifest("1.0") == repository.manifest(put.digest) == put
     assert repository.resolve("1.0") == put.digest
     assert repository.tags() == ("1.0",)
@@ -59,26 +65,26 @@ def test_a_layout_of_one_image_is_a_mirror_and_stays_a_layout(tmp_path: Path, st
     repository = open_layout(tmp_path / "one", create=False).repository("")
     assert repository.tags() == ("1.0",)
     assert repository.resolve("1.0") == made.digest
-    repository.point("latest", mirrored.cleared(mirrored.manifest(made)), None)
+    repository.point("latest", mirror_images.cleared(mirror_images.manifest(made)), None)
     assert repository.tags() == ("1.0", "latest")
     repository.remove_tag("latest", made.digest)
     assert read_layout(tmp_path / "one") == made
-    assert validate(tmp_path / "one") == ()
+    assert validate_layout(tmp_path / "one") == ()
     entry = json.loads((tmp_path / "one" / "index.json").read_bytes())["manifests"][0]
     assert entry["platform"] == {"architecture": "amd64", "os": "linux"}
 
 
 def test_a_moved_tag_leaves_what_it_named_listed(mirror: LayoutMirror, store: Store) -> None:
     repository = mirror.repository("")
-    one = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
-    two = mirrored.publish(repository, store, mirrored.image(store, 2), "1")
-    repository.point("2", mirrored.cleared(two), None)
+    one = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1")
+    two = mirror_images.publish(repository, store, mirror_images.image(store, 2), "1")
+    repository.point("2", mirror_images.cleared(two), None)
     assert [(entry["digest"], entry.get("annotations", {})) for entry in listed(mirror)] == [
         (str(one.digest), {}),
         (str(two.digest), {media_types.REF_NAME: "1"}),
         (str(two.digest), {media_types.REF_NAME: "2"}),
     ]
-    repository.point("1", mirrored.cleared(one), two.digest)
+    repository.point("1", mirror_images.cleared(one), two.digest)
     assert len(listed(mirror)) == 2
     assert repository.resolve("1") == one.digest
     assert repository.resolve("2") == two.digest
@@ -86,13 +92,13 @@ def test_a_moved_tag_leaves_what_it_named_listed(mirror: LayoutMirror, store: St
 
 def test_what_others_say_in_the_index_is_kept(mirror: LayoutMirror, store: Store) -> None:
     repository = mirror.repository("")
-    one = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
+    one = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1")
     document = json.loads((mirror.path / "index.json").read_bytes())
     document["annotations"] = {"org.example.keeper": "somebody", "ratio": "1"}
     document["manifests"][0]["data"] = "e30="
     document["manifests"][0]["annotations"]["org.example.note"] = "kept"
     (mirror.path / "index.json").write_text(json.dumps(document))
-    repository.point("latest", mirrored.cleared(one), None)
+    repository.point("latest", mirror_images.cleared(one), None)
     again = json.loads((mirror.path / "index.json").read_bytes())
     assert again["annotations"] == document["annotations"]
     assert document["manifests"][0] in again["manifests"]
@@ -101,9 +107,9 @@ def test_what_others_say_in_the_index_is_kept(mirror: LayoutMirror, store: Store
 
 def test_a_publication_that_changes_nothing_touches_nothing(mirror: LayoutMirror, store: Store) -> None:
     repository = mirror.repository("")
-    made = mirrored.image(store, 1)
-    put = mirrored.publish(repository, store, made, "1")
-    mirrored.attach(repository, put.descriptor, "first")
+    made = mirror_images.image(store, 1)
+    put = mirror_images.publish(repository, store, made, "1")
+    mirror_images.attach(repository, put.descriptor, "first")
 
     def seen() -> dict[Path, tuple[int, int]]:
         found = ((path, path.lstat()) for path in mirror.path.rglob("*") if path.is_file())
@@ -111,19 +117,19 @@ def test_a_publication_that_changes_nothing_touches_nothing(mirror: LayoutMirror
 
     before = seen()
     assert repository.put_blob(made.layers[0].blob, store.blob(made.layers[0].blob.digest)) is Arrival.PRESENT
-    mirrored.publish(repository, store, made, "1")
-    assert not repository.attach(mirrored.speaks_of(put.descriptor, "first"))
+    mirror_images.publish(repository, store, made, "1")
+    assert not repository.attach(mirror_images.speaks_of(put.descriptor, "first"))
     assert seen() == before
 
 
 def test_referrers_are_found_in_a_fallback_index_too(mirror: LayoutMirror, store: Store) -> None:
     repository = mirror.repository("")
-    put = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
-    repository.put_blob(mirrored.EMPTY, b"{}")
-    note = mirrored.speaks_of(put.descriptor, "from a registry")
+    put = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1")
+    repository.put_blob(mirror_images.EMPTY, b"{}")
+    note = mirror_images.speaks_of(put.descriptor, "from a registry")
     repository.put_manifest(note)
     assert repository.referrers(put.digest) == ()
-    wanted = mirrored.attach(repository, put.descriptor, "attached")
+    wanted = mirror_images.attach(repository, put.descriptor, "attached")
     (attached,) = repository.referrers(put.digest)
     index = referrers_index([referrer_of(note)])
     repository.put_auxiliary(f"sha256-{put.digest.hex}", index, None)
@@ -133,14 +139,14 @@ def test_referrers_are_found_in_a_fallback_index_too(mirror: LayoutMirror, store
 
 def test_tags_are_moved_only_from_what_they_are_taken_to_point_to(mirror: LayoutMirror, store: Store) -> None:
     repository = mirror.repository("")
-    one = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
-    two = mirrored.put(repository, store, mirrored.image(store, 2))
+    one = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1")
+    two = mirror_images.put(repository, store, mirror_images.image(store, 2))
     for expected in (None, two.digest):
-        with pytest.raises(Overtaken) as caught:
-            repository.point("1", mirrored.cleared(two), expected)
+        with pytest.raises(TagConflict) as caught:
+            repository.point("1", mirror_images.cleared(two), expected)
         assert caught.value.found == one.digest
     with pytest.raises(ValueError, match="is a reserved tag"):
-        repository.point("move.1.x", mirrored.cleared(two), None)
+        repository.point("move.1.x", mirror_images.cleared(two), None)
     with pytest.raises(ValueError, match="not an auxiliary tag"):
         repository.put_auxiliary("1", two, one.digest)
     repository.remove_tag("1", one.digest)
@@ -150,13 +156,13 @@ def test_tags_are_moved_only_from_what_they_are_taken_to_point_to(mirror: Layout
 
 def test_nothing_incomplete_gets_a_name(mirror: LayoutMirror, store: Store) -> None:
     repository = mirror.repository("")
-    made = mirrored.image(store, 1)
-    alone = mirrored.manifest(made)
-    for attempt in (lambda: repository.put_manifest(alone), lambda: repository.put_manifest(mirrored.index(made))):
+    made = mirror_images.image(store, 1)
+    alone = mirror_images.manifest(made)
+    for attempt in (lambda: repository.put_manifest(alone), lambda: repository.put_manifest(mirror_images.index(made))):
         with pytest.raises(VerificationError):
             attempt()
     with pytest.raises(VerificationError) as caught:
-        repository.point("1", mirrored.cleared(alone), None)
+        repository.point("1", mirror_images.cleared(alone), None)
     assert caught.value.code == "manifest-missing"
     mislabelled = Manifest(media_types.INDEX, alone.data)
     with pytest.raises(VerificationError) as caught:
@@ -167,7 +173,7 @@ def test_nothing_incomplete_gets_a_name(mirror: LayoutMirror, store: Store) -> N
 
 def test_a_damaged_layout_is_told(mirror: LayoutMirror, store: Store) -> None:
     repository = mirror.repository("")
-    put = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
+    put = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1")
     place = blob_path(mirror.path, put.digest)
     place.unlink()
     place.write_bytes(put.data.replace(b"tiny", b"tinY"))
@@ -182,8 +188,8 @@ def test_a_damaged_layout_is_told(mirror: LayoutMirror, store: Store) -> None:
 
 def test_a_removed_manifest_is_not_listed(mirror: LayoutMirror, store: Store) -> None:
     repository = mirror.repository("")
-    put = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
-    note = mirrored.attach(repository, put.descriptor, "first")
+    put = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1")
+    note = mirror_images.attach(repository, put.descriptor, "first")
     repository.remove_manifest(note.digest)
     assert repository.referrers(put.digest) == ()
     repository.remove_manifest(put.digest)
@@ -217,23 +223,23 @@ _MOVE = """
 import sys
 from pathlib import Path
 from pipeline.mirror.backends.layout.layout_mirror import open_layout
-from pipeline.mirror.protocol import Overtaken
+from pipeline.mirror.protocol import TagConflict
 from pipeline.store import Store
-from tests.unit import mirrored
+from tests.unit import mirror_images
 folder, which = Path(sys.argv[1]), int(sys.argv[2])
 store = Store.open(folder / f"store{which}")
 repository = open_layout(folder / "layout", create=False).repository("")
 for number in range(which * 20, which * 20 + 20):
-    put = mirrored.put(repository, store, mirrored.image(store, number))
+    put = mirror_images.put(repository, store, mirror_images.image(store, number))
     while True:
         seen = repository.resolve("1")
         try:
-            repository.point("1", mirrored.cleared(put), seen)
+            repository.point("1", mirror_images.cleared(put), seen)
             print(seen, put.digest)
             break
-        except Overtaken:
+        except TagConflict:
             pass
-    mirrored.attach(repository, put.descriptor, str(number))
+    mirror_images.attach(repository, put.descriptor, str(number))
 """
 
 
@@ -261,9 +267,9 @@ def test_two_processes_lose_nothing(mirror: LayoutMirror, tmp_path: Path) -> Non
 
 def test_an_index_of_others_without_a_media_type_is_read(mirror: LayoutMirror, store: Store) -> None:
     repository = mirror.repository("")
-    made = mirrored.image(store, 1)
-    mirrored.put(repository, store, made)
-    value = json.loads(mirrored.index(made).data)
+    made = mirror_images.image(store, 1)
+    mirror_images.put(repository, store, made)
+    value = json.loads(mirror_images.index(made).data)
     del value["mediaType"]
     plain = Manifest(media_types.INDEX, canonical_json(value))
     repository.put_manifest(plain)

@@ -17,18 +17,18 @@ from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, PublicationRefused, UsageError
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.mirror.backends.layout.layout_mirror import open_layout
-from pipeline.mirror.connections import AT_ONCE, AT_ONCE_EACH, bounded
+from pipeline.mirror.connections import REQUESTS_AT_ONCE, REQUESTS_AT_ONCE_EACH, limit_requests
 from pipeline.mirror.protocol import Repository
-from pipeline.mirror.pull_server import application, serve, shown
+from pipeline.mirror.pull_server import application, open_pull_source, serve_mirror
 from pipeline.mirror.references import references
 from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import evidence_json
 from pipeline.oci import media_types, write_layout
 from pipeline.release import refuse_untested
 from pipeline.store import Store
-from tests.unit import mirrored
+from tests.unit import mirror_images
 from tests.unit.asgi import ask
-from tests.unit.tested import evidence, image
+from tests.unit.tested_images import evidence, image
 
 NOTHING = "sha256:" + "0" * 64
 
@@ -43,12 +43,12 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Starlette, R
         repository = open_directory(path, create=True, clock=time.time).repository("tiny")
     else:
         repository = open_layout(path, create=True).repository("tiny")
-    put = mirrored.publish(repository, store, mirrored.image(store, 1), "1.0")
+    put = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1.0")
     for tag in ("1", "latest"):
-        repository.point(tag, mirrored.cleared(put), None)
-    mirrored.attach(repository, put.descriptor, "one", "application/vnd.example.one")
-    mirrored.attach(repository, put.descriptor, "two", "application/vnd.example.two")
-    return application(shown(path, clock=time.time)), repository, put, path
+        repository.point(tag, mirror_images.cleared(put), None)
+    mirror_images.attach(repository, put.descriptor, "one", "application/vnd.example.one")
+    mirror_images.attach(repository, put.descriptor, "two", "application/vnd.example.two")
+    return application(open_pull_source(path, clock=time.time)), repository, put, path
 
 
 Served = tuple[Starlette, Repository, Manifest, Path]
@@ -196,10 +196,10 @@ def test_only_the_loopback_unless_told_otherwise(served: Served, never: Callable
     _, _, _, path = served
     for host in ("0.0.0.0", "::", "192.0.2.1"):
         with pytest.raises(UsageError) as caught:
-            serve(path, host, 0, clock=time.time, ready=never)
+            serve_mirror(path, host, 0, clock=time.time, ready=never)
         assert caught.value.code == "not-for-the-internet"
     with pytest.raises(EnvironmentLacking) as lacking:
-        serve(path, "192.0.2.1", 0, clock=time.time, ready=never, anywhere=True)
+        serve_mirror(path, "192.0.2.1", 0, clock=time.time, ready=never, anywhere=True)
     assert lacking.value.code == "port-unavailable"
 
 
@@ -213,7 +213,7 @@ def never() -> Callable[[str], None]:
 
 def test_what_is_neither_is_refused(tmp_path: Path, never: Callable[[str], None]) -> None:
     with pytest.raises(UsageError) as caught:
-        serve(tmp_path, "127.0.0.1", 0, clock=time.time, ready=never)
+        serve_mirror(tmp_path, "127.0.0.1", 0, clock=time.time, ready=never)
     assert caught.value.code == "not-a-mirror"
 
 
@@ -248,11 +248,11 @@ def test_a_planted_link_leads_nowhere(served: Served, tmp_path: Path) -> None:
 def test_a_manifest_that_is_a_planted_link_is_not_given(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
-    put = mirrored.publish(mirror.repository("tiny"), store, mirrored.image(store, 1), "1.0")
+    put = mirror_images.publish(mirror.repository("tiny"), store, mirror_images.image(store, 1), "1.0")
     file = mirror.place.paths("tiny").manifest_file(put.descriptor)
     file.rename(tmp_path / "manifest")
     file.symlink_to(tmp_path / "manifest")
-    client = application(shown(tmp_path / "mirror", clock=time.time))
+    client = application(open_pull_source(tmp_path / "mirror", clock=time.time))
     assert ask(client, f"/v2/tiny/manifests/{put.digest}").status == 404
     assert ask(client, "/v2/tiny/manifests/1.0").status == 404
 
@@ -277,7 +277,7 @@ def test_an_answer_names_no_path_of_this_machine(served: Served, tmp_path: Path)
 
 def test_an_image_that_did_not_pass_is_not_served(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
-    made = mirrored.image(store, 1)
+    made = mirror_images.image(store, 1)
     write_layout(made, store=store, target=tmp_path / "tiny")
     refuse_untested(tmp_path / "tiny")  # from elsewhere: no report
     report = tmp_path / "tiny.report"
@@ -306,8 +306,10 @@ def test_requests_beyond_the_limits_are_told_to_come_again() -> None:
         refused.append(scope["client"][0])
 
     async def ask_all() -> None:
-        answer = bounded(slow, refuse)
-        clients = ["10.0.0.1"] * (AT_ONCE_EACH + 3) + ["10.0.0.2"] * (AT_ONCE - AT_ONCE_EACH + 1)
+        answer = limit_requests(slow, refuse)
+        clients = ["10.0.0.1"] * (REQUESTS_AT_ONCE_EACH + 3) + ["10.0.0.2"] * (
+            REQUESTS_AT_ONCE - REQUESTS_AT_ONCE_EACH + 1
+        )
         tasks = [asyncio.create_task(_called(answer, client)) for client in clients]
         await asyncio.sleep(0)
         assert refused == ["10.0.0.1"] * 3 + ["10.0.0.2"]

@@ -42,7 +42,7 @@ def test_the_document_shows_the_stages_in_their_order(name: str, file: str, show
 
 
 def test_every_narrative_is_shown() -> None:
-    assert {name for name, _, _ in ROWS} == {"build", "publish", "push", "nightly", "plan"}
+    assert {name for name, _, _ in ROWS} == {"build", "publish", "push", "nightly", "plan_night"}
 
 
 @pytest.mark.parametrize(("name", "file"), sorted({(name, file) for name, file, _ in ROWS}))

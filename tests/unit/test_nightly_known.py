@@ -12,17 +12,17 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import RecipeError, UsageError, VerificationError
-from pipeline.mirror.tags import immutable_tag
+from pipeline.mirror.image_tags import immutable_tag
 from pipeline.model.absolute_path import absolute
 from pipeline.model.lock import Lock
-from pipeline.model.night import Outcome, Product
+from pipeline.model.night_record import Outcome, Product
 from pipeline.model.published_image import PackageSize
-from pipeline.nightly import planning
-from pipeline.nightly.catalogue import Entry
-from pipeline.nightly.inputs import templates
-from pipeline.nightly.planning import Decision
-from pipeline.nightly.quiet import NOTHING_NEW
-from pipeline.nightly.record import Record
+from pipeline.nightly import night_planner
+from pipeline.nightly.catalogue import CatalogueEntry
+from pipeline.nightly.inputs import templates_digest
+from pipeline.nightly.inputs_record import InputsRecord
+from pipeline.nightly.night_planner import Decision
+from pipeline.nightly.no_change import NOTHING_CHANGED
 from pipeline.resolve import write_lock
 from pipeline.store import Store
 from tests.support.builds import package, section
@@ -39,15 +39,15 @@ def nights(tmp_path: Path, journal: Journal) -> Nights:
 
 
 def test_what_the_store_remembers_counts_only_while_the_mirror_has_it(nights: Nights) -> None:
-    standing = nights.publish()
+    on_mirror = nights.publish()
     assert nights.mirror is not None
-    nights.mirror.tags["base", standing.immutable] = Digest.of(b"another")
-    assert nights.decide().standing is None
+    nights.mirror.tags["base", on_mirror.immutable] = Digest.of(b"another")
+    assert nights.decide().on_mirror is None
     nights.mirror.tags.clear()
     job = nights.decide().job
     assert job is not None and job.why == "not published yet"
     nights.mirror = None
-    assert nights.decide().standing is None
+    assert nights.decide().on_mirror is None
 
 
 def test_what_was_published_of_another_platform_is_not_compared_with(nights: Nights) -> None:
@@ -82,22 +82,22 @@ class Attested:
         self.digest = Digest.of(b"attested")
         self.immutable = immutable_tag("1", 1_700_000_000, self.digest)
         facts = {**dict(job.facts), "templates": "none"}
-        self.record: Record | None = Record(tuple(sorted(facts.items())), (), dict(job.locks)["base"])
+        self.record: InputsRecord | None = InputsRecord(tuple(sorted(facts.items())), (), dict(job.locks)["base"])
         nights.change("base.yaml", "files: [{template: page.j2, path: /page}, {source", "files: [{source")
         self.record = replace(self.record, facts=self._facts(nights))
         self.images = 1
         for tag in ("latest", "1", self.immutable):
             nights.mirror.tags["base", tag] = self.digest
-        nights.journal.stand_in(planning, planning.load_verifying_key, gives="public")
-        nights.journal.stand_in(planning, planning.read_held, lambda repository, reference: self._held())
-        for check in (planning.require_identity, planning.check_tag):
-            nights.journal.stand_in(planning, check)
-        nights.journal.stand_in(planning, planning.attested_record, lambda *given: self.record)
+        nights.journal.stand_in(night_planner, night_planner.load_verifying_key, gives="public")
+        nights.journal.stand_in(night_planner, night_planner.read_published, lambda repository, reference: self._held())
+        for check in (night_planner.require_identity, night_planner.check_tag):
+            nights.journal.stand_in(night_planner, check)
+        nights.journal.stand_in(night_planner, night_planner.attested_inputs, lambda *given: self.record)
 
     def _facts(self, nights: Nights) -> tuple[tuple[str, str], ...]:
         job = nights.decide(key=self.key).job
         assert job is not None
-        facts = {**dict(job.facts), "templates": templates(nights.planner().catalogue.entries[0].recipe, ())}  # type: ignore[arg-type]
+        facts = {**dict(job.facts), "templates": templates_digest(nights.planner().catalogue.entries[0].recipe, ())}  # type: ignore[arg-type]
         return tuple(sorted(facts.items()))
 
     def _held(self) -> Any:
@@ -116,22 +116,22 @@ def attested(nights: Nights) -> Attested:
 
 def test_a_new_machine_compares_with_what_is_attested_of_the_newest_image(attested: Attested) -> None:
     decision = attested.decide()
-    assert decision.job is None and decision.product.run.why == NOTHING_NEW
+    assert decision.job is None and decision.product.run.why == NOTHING_CHANGED
     assert decision.product.published.digest == attested.digest and decision.product.published.version == "1"
     assert decision.product.published.tags == ("1", "latest")
     names = attested.nights.journal.names
-    assert names.index("require_identity") < names.index("check_tag") < names.index("attested_record")
+    assert names.index("require_identity") < names.index("check_tag") < names.index("attested_inputs")
 
 
 def test_the_image_that_the_last_night_told_of_is_asked_for_by_digest(attested: Attested) -> None:
     planner = attested.nights.planner()
     product = planner.plan(planner.catalogue.entries[0])
     product = replace(product, published=replace(product.published, digest=attested.digest, build_took=7))
-    attested.nights.former["base"] = product
+    attested.nights.previous["base"] = product
     decision = attested.decide()
     assert decision.job is None and decision.product.published.build_took == 7
-    assert attested.nights.journal.of(planning.check_tag) == [], "no tag is believed"
-    assert attested.nights.journal.last(planning.read_held).args[1] == attested.digest
+    assert attested.nights.journal.of(night_planner.check_tag) == [], "no tag is believed"
+    assert attested.nights.journal.last(night_planner.read_published).args[1] == attested.digest
 
 
 @pytest.mark.parametrize("lacking", ["record", "one-image", "immutable", "latest"])
@@ -145,17 +145,19 @@ def test_what_nothing_is_attested_of_is_built(lacking: str, attested: Attested) 
     else:
         del tags["base", attested.immutable if lacking == "immutable" else "latest"]
     decision = attested.decide()
-    assert decision.standing is None and decision.job is not None
+    assert decision.on_mirror is None and decision.job is not None
 
 
-@pytest.mark.parametrize("check", [planning.require_identity, planning.check_tag, planning.attested_record])
+@pytest.mark.parametrize(
+    "check", [night_planner.require_identity, night_planner.check_tag, night_planner.attested_inputs]
+)
 def test_what_is_attested_and_is_not_genuine_is_told_and_built_anew(check: Any, attested: Attested) -> None:
     def refuse(*given: Any, **more: Any) -> None:
         raise VerificationError("signature-bad", "another key")
 
-    attested.nights.journal.stand_in(planning, check, refuse)
+    attested.nights.journal.stand_in(night_planner, check, refuse)
     decision = attested.decide()
-    assert decision.standing is None and decision.job is not None
+    assert decision.on_mirror is None and decision.job is not None
     (warning,) = attested.nights.progress.warnings
     assert "'base'" in warning and "another key" in warning
 
@@ -172,7 +174,7 @@ def test_a_recipe_that_is_wrong_is_told_with_what_stands_of_its_product(nights: 
         planner.plan(entry)
     known = planner.as_known(entry, None)
     assert known.run.outcome is Outcome.FAILED and known.published.digest == Digest.of(b"base")
-    nothing = planner.as_known(Entry(Path("new.yaml"), "new", None), None)
+    nothing = planner.as_known(CatalogueEntry(Path("new.yaml"), "new", None), None)
     assert nothing.run.outcome is Outcome.FAILED and nothing.published.digest is None
 
 
@@ -201,7 +203,7 @@ def _sized(product: Product, *names: str) -> Product:
 def test_the_packages_of_an_image_are_as_the_last_night_said_else_as_locks_say_else_unknown(nights: Nights) -> None:
     nights.write("child.yaml", CHILD)
     planner = nights.planner()
-    entries: Mapping[str, Entry] = {entry.name: entry for entry in planner.catalogue.entries}
+    entries: Mapping[str, CatalogueEntry] = {entry.name: entry for entry in planner.catalogue.entries}
     assert planner.packages(entries["child"]) is None
     for name, nevra in (("base", "a-1-1.noarch"), ("child", "b-1-1.noarch")):
         write_lock(nights.folder / "recipes" / f"{name}.lock", Lock(name, (section(package(nevra)),)))
@@ -209,5 +211,5 @@ def test_the_packages_of_an_image_are_as_the_last_night_said_else_as_locks_say_e
     assert planner.packages(entries["base"]) == {"a"}
     nights.mirror = None
     planner = nights.planner()
-    planner.former = {"child": _sized(planner.plan(entries["child"]), "c", "d")}
+    planner.previous = {"child": _sized(planner.plan(entries["child"]), "c", "d")}
     assert planner.packages(entries["child"]) == {"c", "d"}

@@ -12,10 +12,10 @@ from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, ResolutionError
 from pipeline.model.absolute_path import absolute
 from pipeline.model.lock import Lock
-from pipeline.model.night import Outcome, Product
-from pipeline.nightly import planning
-from pipeline.nightly.quiet import NOTHING_NEW
-from pipeline.nightly.record import remember
+from pipeline.model.night_record import Outcome, Product
+from pipeline.nightly import night_planner
+from pipeline.nightly.inputs_record import remember_published
+from pipeline.nightly.no_change import NOTHING_CHANGED
 from pipeline.resolve import parse_lock, write_lock
 from tests.support.builds import package, section
 from tests.support.journal import Journal
@@ -32,24 +32,24 @@ def nights(tmp_path: Path, journal: Journal) -> Nights:
 
 def test_what_was_never_published_is_built_from_tonights_lock(nights: Nights) -> None:
     decision = nights.decide()
-    assert decision.job is not None and decision.standing is None
+    assert decision.job is not None and decision.on_mirror is None
     assert decision.job.why == "not published yet"
     assert not decision.job.resolve and not decision.job.test_only and not decision.job.may_be_same
     ((name, text),) = decision.job.locks
     (found,) = parse_lock(text, name).sections
     assert name == "base" and [str(one.package.nevra) for one in found.resolution.chosen] == ["a-1-1.noarch"]
-    assert nights.journal.last(planning.solve).options["universe"] == "universe"
+    assert nights.journal.last(night_planner.solve).options["universe"] == "universe"
 
 
 def test_a_product_of_which_nothing_changed_is_not_even_resolved(nights: Nights) -> None:
-    standing = nights.publish()
+    on_mirror = nights.publish()
     decision = nights.decide()
-    assert decision.job is None and decision.product.run.why == NOTHING_NEW and nights.resolved == 0
+    assert decision.job is None and decision.product.run.why == NOTHING_CHANGED and nights.resolved == 0
     assert decision.product.run.outcome is Outcome.UNCHANGED
-    assert decision.standing is not None and decision.standing.record == standing.record
+    assert decision.on_mirror is not None and decision.on_mirror.record == on_mirror.record
     assert (decision.product.published.digest, decision.product.published.immutable) == (
-        standing.digest,
-        standing.immutable,
+        on_mirror.digest,
+        on_mirror.immutable,
     )
 
 
@@ -100,15 +100,15 @@ def test_repositories_that_moved_on_and_offer_the_same_change_nothing_and_are_as
     decision = nights.decide()
     assert decision.job is None and nights.resolved == 1
     assert decision.product.run.why == "the repositories changed, this product's packages did not"
-    assert decision.standing is not None
-    remember(
+    assert decision.on_mirror is not None
+    remember_published(
         nights.store,
         f"dir:{nights.folder}/mirror",
         decision.product,
-        replace(decision.standing, product=decision.product),
+        replace(decision.on_mirror, product=decision.product),
     )
     again = nights.decide()
-    assert again.job is None and again.product.run.why == NOTHING_NEW and nights.resolved == 0
+    assert again.job is None and again.product.run.why == NOTHING_CHANGED and nights.resolved == 0
 
 
 def test_other_packages_are_built_with_the_lock_that_has_them(nights: Nights) -> None:
@@ -167,7 +167,7 @@ def test_what_is_built_from_another_is_resolved_by_the_worker_that_has_that_imag
 
 def test_a_child_of_what_is_unchanged_is_unchanged(family: Nights) -> None:
     decision = family.decide("child")
-    assert decision.job is None and decision.product.run.why == NOTHING_NEW and family.resolved == 0
+    assert decision.job is None and decision.product.run.why == NOTHING_CHANGED and family.resolved == 0
 
 
 def test_a_child_of_another_image_is_built_anew(family: Nights) -> None:
@@ -202,9 +202,14 @@ def test_repositories_are_opened_once_a_night_for_all_products(nights: Nights) -
     for name in ("base", "second"):
         nights.decide(name, planner)
     assert nights.resolved == 2
-    for function in (planning.open_repositories, planning.open_universe, planning.load_keys, planning.find_runtime):
+    for function in (
+        night_planner.open_repositories,
+        night_planner.open_pool,
+        night_planner.load_keys,
+        night_planner.find_runtime,
+    ):
         assert len(nights.journal.of(function)) == 1
-    ((offer),) = planner.offers
+    ((offer),) = planner.platform_states
     assert (offer.platform.name, offer.arch) == ("el9", "x86_64")
     assert [(one.repository, one.digest) for one in planner.states] == [("base", Digest.of(b"monday"))]
 
@@ -216,7 +221,7 @@ def test_repositories_that_cannot_be_read_fail_each_product_and_are_asked_once(n
     for name in ("base", "second"):
         with pytest.raises(EnvironmentLacking, match="no answer"):
             nights.decide(name, planner)
-    assert len(nights.journal.of(planning.open_repositories)) == 1
+    assert len(nights.journal.of(night_planner.open_repositories)) == 1
     (state,) = planner.states
     assert state.digest is None and "no answer" in state.problem
 
@@ -231,8 +236,8 @@ def test_with_committed_locks_no_repository_is_opened_and_another_lock_is_anothe
     write_lock(nights.folder / "recipes" / "base.lock", committed)
     nights.publish(locked=True)
     decision = nights.decide(locked=True)
-    assert decision.job is None and decision.product.run.why == NOTHING_NEW
-    assert nights.journal.of(planning.open_repositories) == [] and nights.resolved == 0
+    assert decision.job is None and decision.product.run.why == NOTHING_CHANGED
+    assert nights.journal.of(night_planner.open_repositories) == [] and nights.resolved == 0
     nights.packages = ("a-2-1.noarch",)
     newer = section(package("a-2-1.noarch"), inputs=committed.sections[0].inputs)
     write_lock(nights.folder / "recipes" / "base.lock", Lock("base", (newer,)))

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.model.night import Night
+from pipeline.model.night_record import NightlyRun
 from pipeline.site import write_site
-from pipeline.site.history import NO_STATE, read
-from tests.system import nights
+from pipeline.site.site_history import NO_STATE, read_site_document
+from tests.system import nightly_examples
 
-FIRST = replace(nights.nights(1)[-1], run="first")
+FIRST = replace(nightly_examples.nights(1)[-1], run="first")
 
 
 def written(folder: Path) -> dict[str, str]:
@@ -30,7 +30,7 @@ def test_both_nights_of_one_second_are_kept_and_shown(later: int, tmp_path: Path
     write_site(first, tmp_path)
     write_site(second, tmp_path)
     assert sorted(written(tmp_path).values()) == ["first", "second"]
-    state = read(tmp_path / "data" / "site.json", NO_STATE)
+    state = read_site_document(tmp_path / "data" / "site.json", NO_STATE)
     assert [one.run for one in state.nights] == ["first", "second"]
     assert len({one.began for one in state.nights}) == 2
     index = (tmp_path / "index.html").read_text()
@@ -45,12 +45,14 @@ def test_a_night_that_is_written_again_replaces_its_own_pages_alone(tmp_path: Pa
     for night in (FIRST, other, FIRST, other, replace(FIRST, exit_code=1)):
         write_site(night, tmp_path)
     assert sorted(written(tmp_path).values()) == ["first", "second"]
-    assert [one.exit_code for one in read(tmp_path / "data" / "site.json", NO_STATE).nights if one.run == "first"] == [
-        1
-    ]
+    assert [
+        one.exit_code
+        for one in read_site_document(tmp_path / "data" / "site.json", NO_STATE).nights
+        if one.run == "first"
+    ] == [1]
 
 
-def _write(night: Night, folder: Path) -> None:
+def _write(night: NightlyRun, folder: Path) -> None:
     write_site(night, folder)
 
 

@@ -22,11 +22,11 @@ from pipeline.oci import (
     parse_image,
     read_layout,
     timestamp,
-    validate,
+    validate_layout,
     write_archive,
     write_layout,
 )
-from pipeline.oci import layout as layout_module
+from pipeline.oci import image_layout as layout_module
 from pipeline.store import Store
 from tests.unit.tiny_image import CONFIG, fake_layer, layer, tar, tiny
 
@@ -39,7 +39,7 @@ def layout(store: Store, tmp_path: Path) -> Path:
 
 
 def codes(path: Path) -> list[str]:
-    return sorted(problem.code for problem in validate(path))
+    return sorted(problem.code for problem in validate_layout(path))
 
 
 def state(path: Path) -> dict[str, tuple[int, int]]:
@@ -110,7 +110,7 @@ class TestLayout:
     ) -> None:
         image = tiny(store, compression)
         write_layout(image, store=store, target=tmp_path / "out")
-        assert validate(tmp_path / "out") == ()
+        assert validate_layout(tmp_path / "out") == ()
         assert read_layout(tmp_path / "out") == image
 
     def test_a_byte_written_into_a_layout_is_not_one_of_the_stores(self, store: Store, layout: Path) -> None:
@@ -119,7 +119,7 @@ class TestLayout:
         blob_path(layout, digest).write_bytes(b"edited")
         assert store.sound(digest)
         write_layout(tiny(store), store=store, target=layout)
-        assert validate(layout) == ()
+        assert validate_layout(layout) == ()
 
     def test_a_layer_that_an_older_relbuild_linked_is_made_the_layouts_own(self, store: Store, layout: Path) -> None:
         digest = tiny(store).layers[0].blob.digest
@@ -127,7 +127,7 @@ class TestLayout:
         blob_path(layout, digest).hardlink_to(store.blob(digest))
         write_layout(tiny(store), store=store, target=layout)
         assert not blob_path(layout, digest).samefile(store.blob(digest))
-        assert validate(layout) == ()
+        assert validate_layout(layout) == ()
 
     def test_layers_of_an_unchanged_image_are_not_read_again(
         self, store: Store, layout: Path, monkeypatch: pytest.MonkeyPatch
@@ -146,7 +146,7 @@ class TestLayout:
     def test_another_image_replaces_it_whole(self, store: Store, layout: Path) -> None:
         other = make_image("tiny", "2.0", CONFIG, [layer(store, "only", {"x": b"y"})])
         write_layout(other, store=store, target=layout)
-        assert validate(layout) == ()
+        assert validate_layout(layout) == ()
         assert read_layout(layout) == other
         assert [path.name for path in layout.parent.iterdir()] == ["tiny"]
 
@@ -157,7 +157,7 @@ class TestLayout:
         damaged.unlink()
         damaged.write_bytes(b"x" * size)
         write_layout(image, store=store, target=layout)
-        assert validate(layout) == ()
+        assert validate_layout(layout) == ()
 
     def test_without_its_layers_nothing_is_written(self, store: Store, layout: Path, tmp_path: Path) -> None:
         before = state(layout)
@@ -311,7 +311,7 @@ class TestArchive:
         write_archive(layout, tmp_path / "a.tar", "oci")
         with tarfile.open(tmp_path / "a.tar") as archive:
             archive.extractall(tmp_path / "unpacked")
-        assert validate(tmp_path / "unpacked") == ()
+        assert validate_layout(tmp_path / "unpacked") == ()
 
     @pytest.mark.parametrize("reference", ["1.0", "host:5000/other/name:2", ""])
     def test_a_docker_archive_holds_tars_by_their_diff_id(self, store: Store, tmp_path: Path, reference: str) -> None:

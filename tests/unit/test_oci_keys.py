@@ -16,10 +16,10 @@ from hypothesis import strategies as some
 
 from pipeline.errors import UsageError
 from pipeline.oci import SigningKey, generate_key, load_signing_key, load_verifying_key
-from pipeline.oci.keys import KEY_LIMIT
-from pipeline.oci.sealing import COSIGN_LABELS, SCRYPT_MEMORY
+from pipeline.oci.private_key import COSIGN_LABELS, SCRYPT_MEMORY
+from pipeline.oci.signing_keys import KEY_LIMIT
 from pipeline.progress import QUIET
-from tests.unit.signed import PRIVATE
+from tests.unit.signing_examples import PRIVATE
 
 PASSWORD = b"a password that nobody guesses"
 

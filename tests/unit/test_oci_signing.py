@@ -22,29 +22,35 @@ from pipeline.model.image import Descriptor
 from pipeline.model.provenance import MaterialKind
 from pipeline.oci import (
     Statement,
-    Subject,
-    attest,
+    StatementSubject,
     bundle_layer,
     check_signatures,
     load_signing_key,
+    make_attestation,
     make_referrer,
+    make_simple_signature,
     media_types,
     provenance_predicate,
     read_artifact,
-    sign_simply,
     signature_payload,
     signature_tag,
     verify_bundle,
     verify_signatures,
 )
-from pipeline.oci import bundle as bundles
-from pipeline.oci.artifacts import EMPTY
-from pipeline.oci.envelope import Envelope, envelope_json, pre_authentication, read_envelope, seal
-from pipeline.oci.image import Reader, descriptor_json
+from pipeline.oci import sigstore_bundle as bundles
+from pipeline.oci.artifacts import EMPTY_DESCRIPTOR
+from pipeline.oci.dsse import (
+    Envelope,
+    envelope_json,
+    pre_authentication,
+    read_envelope,
+    sign_envelope,
+)
+from pipeline.oci.image_manifest import JsonReader, descriptor_json
 from pipeline.oci.predicates import PROVENANCE, SIGN, SPDX
-from pipeline.oci.simple_signing import SIGNATURE, SIGNATURES_LIMIT
+from pipeline.oci.simple_signing import SIGNATURE_ANNOTATION, SIMPLE_SIGNATURES_LIMIT
 from pipeline.oci.statements import read_statement, statement_bytes
-from tests.unit.signed import PROVENANCE_VALUE, material, signing_key
+from tests.unit.signing_examples import PROVENANCE_VALUE, material, signing_key
 
 KEY = signing_key()
 OTHER = load_signing_key(
@@ -79,15 +85,15 @@ def test_the_payload_is_in_cosigns_very_bytes() -> None:
 
 
 def test_signing_again_changes_nothing() -> None:
-    first = sign_simply(IMAGE.digest, NAME, KEY)
-    assert sign_simply(IMAGE.digest, NAME, KEY) == first
-    assert sign_simply(IMAGE.digest, NAME, KEY, first.manifest) == Artifact(first.manifest)
+    first = make_simple_signature(IMAGE.digest, NAME, KEY)
+    assert make_simple_signature(IMAGE.digest, NAME, KEY) == first
+    assert make_simple_signature(IMAGE.digest, NAME, KEY, first.manifest) == Artifact(first.manifest)
 
 
 def test_other_signatures_are_kept_and_what_is_new_comes_last() -> None:
-    theirs = sign_simply(IMAGE.digest, NAME, OTHER)
-    both = sign_simply(IMAGE.digest, NAME, KEY, theirs.manifest)
-    moved = sign_simply(IMAGE.digest, "second.example/tiny", KEY, both.manifest)
+    theirs = make_simple_signature(IMAGE.digest, NAME, OTHER)
+    both = make_simple_signature(IMAGE.digest, NAME, KEY, theirs.manifest)
+    moved = make_simple_signature(IMAGE.digest, "second.example/tiny", KEY, both.manifest)
     layers = read_artifact(moved.manifest).layers
     assert layers[:1] == read_artifact(theirs.manifest).layers
     assert layers[:2] == read_artifact(both.manifest).layers
@@ -96,11 +102,11 @@ def test_other_signatures_are_kept_and_what_is_new_comes_last() -> None:
     config = json.loads(moved.blobs[0][1])
     assert config["rootfs"]["diff_ids"] == [str(one.digest) for one in layers]
     for again in (NAME, "second.example/tiny"):
-        assert sign_simply(IMAGE.digest, again, KEY, moved.manifest).manifest == moved.manifest
+        assert make_simple_signature(IMAGE.digest, again, KEY, moved.manifest).manifest == moved.manifest
 
 
 def test_a_copy_keeps_its_old_name_which_is_told_where_the_new_one_is_expected() -> None:
-    made = sign_simply(IMAGE.digest, NAME, KEY)
+    made = make_simple_signature(IMAGE.digest, NAME, KEY)
     verify = (made.manifest, payloads(made), IMAGE.digest, KEY.public)
     assert [one.identity for one in verify_signatures(*verify)] == [NAME]
     for expected in (NAME, f"{NAME}:1.0", f"{NAME}@{IMAGE.digest}"):
@@ -113,9 +119,9 @@ def test_a_copy_keeps_its_old_name_which_is_told_where_the_new_one_is_expected()
 
 
 def test_what_is_wrong_with_a_signature_is_told() -> None:
-    good, foreign = sign_simply(IMAGE.digest, NAME, KEY), sign_simply(FOREIGN.digest, NAME, KEY)
+    good, foreign = make_simple_signature(IMAGE.digest, NAME, KEY), make_simple_signature(FOREIGN.digest, NAME, KEY)
     assert codes(good.manifest, payloads(good)) == [None]
-    assert codes(sign_simply(IMAGE.digest, NAME, OTHER).manifest, payloads(good)) == ["signature-wrong-key"]
+    assert codes(make_simple_signature(IMAGE.digest, NAME, OTHER).manifest, payloads(good)) == ["signature-wrong-key"]
     assert codes(foreign.manifest, payloads(foreign)) == ["signature-of-another"]
     assert codes(good.manifest, {}) == ["signature-altered"]
     (payload,) = read_artifact(good.manifest).layers
@@ -132,15 +138,15 @@ def relayered(made: Artifact, **changes: object) -> Manifest:
     "changes",
     [
         {"annotations": {}},
-        {"annotations": {SIGNATURE: "not base64!"}},
-        {"annotations": {SIGNATURE: "sígned"}},
+        {"annotations": {SIGNATURE_ANNOTATION: "not base64!"}},
+        {"annotations": {SIGNATURE_ANNOTATION: "sígned"}},
         {"mediaType": "application/octet-stream"},
         {"size": 1 << 30},
     ],
     ids=str,
 )
 def test_a_layer_that_is_no_signature_is_told(changes: dict[str, object]) -> None:
-    made = sign_simply(IMAGE.digest, NAME, KEY)
+    made = make_simple_signature(IMAGE.digest, NAME, KEY)
     assert codes(relayered(made, **changes), payloads(made)) == ["signature-malformed"]
 
 
@@ -157,7 +163,7 @@ def test_a_layer_that_is_no_signature_is_told(changes: dict[str, object]) -> Non
     ids=lambda value: value[:20].decode(),
 )
 def test_a_payload_that_says_something_else_is_refused_though_the_key_signed_it(payload: bytes) -> None:
-    notes = ((SIGNATURE, base64.b64encode(KEY.sign(payload)).decode()),)
+    notes = ((SIGNATURE_ANNOTATION, base64.b64encode(KEY.sign(payload)).decode()),)
     layer = Descriptor(media_types.SIMPLE_SIGNING, Digest.of(payload), len(payload), notes)
     made = make_referrer("x", [], IMAGE)
     document = json.loads(made.manifest.data) | {"layers": [descriptor_json(layer)]}
@@ -166,12 +172,12 @@ def test_a_payload_that_says_something_else_is_refused_though_the_key_signed_it(
 
 
 def test_one_good_signature_is_enough_and_none_tells_the_nearest_reason_first() -> None:
-    theirs = sign_simply(IMAGE.digest, NAME, OTHER)
-    foreign = sign_simply(FOREIGN.digest, NAME, KEY, theirs.manifest)
+    theirs = make_simple_signature(IMAGE.digest, NAME, OTHER)
+    foreign = make_simple_signature(FOREIGN.digest, NAME, KEY, theirs.manifest)
     with pytest.raises(VerificationError) as caught:
         verify_signatures(foreign.manifest, payloads(theirs, foreign), IMAGE.digest, KEY.public)
     assert [one.code for one in caught.value.problems] == ["signature-of-another", "signature-wrong-key"]
-    good = sign_simply(IMAGE.digest, NAME, KEY, foreign.manifest)
+    good = make_simple_signature(IMAGE.digest, NAME, KEY, foreign.manifest)
     (held,) = verify_signatures(good.manifest, payloads(theirs, foreign, good), IMAGE.digest, KEY.public)
     assert held.digest == IMAGE.digest
 
@@ -181,15 +187,15 @@ def test_no_signature_at_all_and_too_many_are_told() -> None:
     with pytest.raises(VerificationError) as caught:
         verify_signatures(empty, {}, IMAGE.digest, KEY.public)
     assert caught.value.code == "signature-missing"
-    made = sign_simply(IMAGE.digest, NAME, KEY)
+    made = make_simple_signature(IMAGE.digest, NAME, KEY)
     document = json.loads(made.manifest.data)
-    document["layers"] *= SIGNATURES_LIMIT + 1
+    document["layers"] *= SIMPLE_SIGNATURES_LIMIT + 1
     many = Manifest(media_types.MANIFEST, canonical_json(document))
     with pytest.raises(VerificationError) as caught:
         check_signatures(many, {}, IMAGE.digest, KEY.public)
     assert caught.value.code == "signatures-too-many"
     with pytest.raises(VerificationError) as caught:
-        sign_simply(IMAGE.digest, "elsewhere.example/tiny", KEY, many)
+        make_simple_signature(IMAGE.digest, "elsewhere.example/tiny", KEY, many)
     assert caught.value.code == "signatures-too-many"
 
 
@@ -206,8 +212,8 @@ def test_what_an_envelope_signs_is_the_specifications_example() -> None:
 @given(some.text(max_size=20), some.binary(max_size=50))
 def test_an_envelope_is_read_as_it_was_written_and_holds_for_its_key_alone(kind: str, payload: bytes) -> None:
     kind = kind.encode(errors="replace").decode()
-    sealed = seal(kind, payload, KEY)
-    read = read_envelope(Reader(json.loads(canonical_json(envelope_json(sealed))), "envelope"))
+    sealed = sign_envelope(kind, payload, KEY)
+    read = read_envelope(JsonReader(json.loads(canonical_json(envelope_json(sealed))), "envelope"))
     assert read == sealed
     assert read.signed_by(KEY.public)
     assert not read.signed_by(OTHER.public)
@@ -227,12 +233,12 @@ def test_nothing_moves_between_type_and_payload_of_what_is_signed(payload: bytes
 def test_both_alphabets_of_base64_are_read() -> None:
     payload = b"\xfb\xff\xfe"
     document = {"payloadType": "x", "payload": "-__-", "signatures": [{"sig": "AA=="}]}
-    assert read_envelope(Reader(document, "envelope")) == Envelope("x", payload, (b"\0",))
+    assert read_envelope(JsonReader(document, "envelope")) == Envelope("x", payload, (b"\0",))
 
 
 def test_a_statement_keeps_its_predicate_byte_for_byte() -> None:
     predicate = canonical_json({"a": [1, 2, {"ü": None}], "z": "\u2028"})
-    made = Statement(SPDX, (Subject(IMAGE.digest, "tiny"), Subject(FOREIGN.digest)), predicate)
+    made = Statement(SPDX, (StatementSubject(IMAGE.digest, "tiny"), StatementSubject(FOREIGN.digest)), predicate)
     data = statement_bytes(made)
     assert data == canonical_json(json.loads(data)), "it is canonical as a whole"
     assert predicate in data
@@ -242,14 +248,14 @@ def test_a_statement_keeps_its_predicate_byte_for_byte() -> None:
 @pytest.mark.parametrize("predicate", [b"[]", b"1", b'{"a":NaN}', b'{},"predicateType":"x","a":{}', b""])
 def test_a_predicate_that_is_not_one_json_object_cannot_be_stated(predicate: bytes) -> None:
     with pytest.raises(ValueError):
-        statement_bytes(Statement(SPDX, (Subject(IMAGE.digest),), predicate))
+        statement_bytes(Statement(SPDX, (StatementSubject(IMAGE.digest),), predicate))
 
 
 def test_a_number_of_others_that_is_no_integer_does_not_keep_their_statement_from_being_read() -> None:
     document = {"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "x", "predicate": {"score": 9.8}}
     document["subject"] = [{"digest": {"sha1": "00"}}, {"digest": {"sha256": IMAGE.digest.hex}}]
     read = read_statement(json.dumps(document).encode())
-    assert read == Statement("x", (Subject(IMAGE.digest),), b'{"score":9.8}')
+    assert read == Statement("x", (StatementSubject(IMAGE.digest),), b'{"score":9.8}')
 
 
 # --- provenance -------------------------------------------------------------------------------------
@@ -309,10 +315,10 @@ def test_another_material_is_another_provenance() -> None:
 
 
 def stated(kind: str = SPDX, about: Descriptor = IMAGE) -> Statement:
-    return Statement(kind, (Subject(about.digest, "tiny"),), b'{"spdxVersion":"SPDX-2.3"}')
+    return Statement(kind, (StatementSubject(about.digest, "tiny"),), b'{"spdxVersion":"SPDX-2.3"}')
 
 
-GOOD = attest(stated(), IMAGE, KEY)
+GOOD = make_attestation(stated(), IMAGE, KEY)
 
 
 def code(made: Artifact, blob: bytes | None = None) -> str:
@@ -347,17 +353,17 @@ def test_what_was_attested_comes_back() -> None:
 
 
 def test_attesting_again_gives_the_same_manifest_and_the_clock_is_not_asked() -> None:
-    assert attest(stated(), IMAGE, KEY) == GOOD
-    dated = read_artifact(attest(stated(), IMAGE, KEY, 1_700_000_000).manifest)
+    assert make_attestation(stated(), IMAGE, KEY) == GOOD
+    dated = read_artifact(make_attestation(stated(), IMAGE, KEY, 1_700_000_000).manifest)
     assert dated.annotation(media_types.CREATED) == "2023-11-14T22:13:20Z"
     assert read_artifact(GOOD.manifest).annotation(media_types.CREATED) == ""
 
 
 def test_the_referrer_is_what_cosign_looks_for() -> None:
     noted = replace(IMAGE, annotations=(("a", "b"),))
-    assert attest(stated(), noted, KEY) == GOOD, "a subject is named by digest, not by what is said of it"
+    assert make_attestation(stated(), noted, KEY) == GOOD, "a subject is named by digest, not by what is said of it"
     said = read_artifact(GOOD.manifest)
-    assert (said.subject, said.config, said.artifact_type) == (IMAGE, EMPTY, media_types.SIGSTORE_BUNDLE)
+    assert (said.subject, said.config, said.artifact_type) == (IMAGE, EMPTY_DESCRIPTOR, media_types.SIGSTORE_BUNDLE)
     assert dict(said.annotations) == {
         "dev.sigstore.bundle.content": "dsse-envelope",
         "dev.sigstore.bundle.predicateType": SPDX,
@@ -368,7 +374,7 @@ def test_the_referrer_is_what_cosign_looks_for() -> None:
 
 
 def test_a_bundle_by_another_key_is_told_from_one_that_was_altered() -> None:
-    assert code(attest(stated(), IMAGE, OTHER)) == "signature-wrong-key"
+    assert code(make_attestation(stated(), IMAGE, OTHER)) == "signature-wrong-key"
     altered = bundle()
     altered["dsseEnvelope"]["payload"] = base64.b64encode(statement_bytes(stated(SIGN))).decode()
     assert code(rebundled(altered)) == "signature-altered"
@@ -379,11 +385,11 @@ def test_a_bundle_by_another_key_is_told_from_one_that_was_altered() -> None:
 
 def test_bytes_that_the_manifest_does_not_name_are_refused() -> None:
     assert code(GOOD, b"{}") == "signature-altered"
-    assert code(GOOD, attest(stated(SIGN), IMAGE, KEY).blobs[1][1]) == "signature-altered"
+    assert code(GOOD, make_attestation(stated(SIGN), IMAGE, KEY).blobs[1][1]) == "signature-altered"
 
 
 def test_an_attestation_that_was_moved_from_another_image_is_refused() -> None:
-    foreign = attest(stated(about=FOREIGN), FOREIGN, KEY)
+    foreign = make_attestation(stated(about=FOREIGN), FOREIGN, KEY)
     assert code(foreign) == "signature-of-another"
     assert code(remade(foreign, subject=descriptor_json(IMAGE))) == "signature-of-another", "by what was signed"
     bare = json.loads(GOOD.manifest.data)
@@ -400,7 +406,7 @@ def test_an_attestation_that_is_listed_as_another_kind_is_refused() -> None:
 
 def test_a_statement_about_something_else_is_not_attached() -> None:
     with pytest.raises(ValueError, match=str(IMAGE.digest)):
-        attest(stated(about=FOREIGN), IMAGE, KEY)
+        make_attestation(stated(about=FOREIGN), IMAGE, KEY)
 
 
 def test_a_manifest_that_is_no_bundle_is_refused() -> None:
@@ -438,8 +444,8 @@ def test_a_bundle_of_another_shape_is_refused() -> None:
 
 
 def test_a_bundle_is_not_parsed_if_it_would_take_far_more_memory_than_it_has_bytes() -> None:
-    many = rebundled(bundle() | {"more": [[]] * bundles.NODE_LIMIT})
-    with pytest.raises(VerificationError, match=f"{bundles.NODE_LIMIT} values"):
+    many = rebundled(bundle() | {"more": [[]] * bundles.BUNDLE_NODE_LIMIT})
+    with pytest.raises(VerificationError, match=f"{bundles.BUNDLE_NODE_LIMIT} values"):
         verify_bundle(many.manifest, many.blobs[1][1], IMAGE.digest, KEY.public)
 
 
@@ -461,14 +467,14 @@ HEAD = b'{"_type":"https://in-toto.io/Statement/v1","predicateType":"x",'
     ids=lambda value: str(value[-40:]),
 )
 def test_what_the_key_signed_but_is_no_statement_is_refused(payload: bytes) -> None:
-    sealed = bundle() | {"dsseEnvelope": envelope_json(seal(media_types.IN_TOTO, payload, KEY))}
+    sealed = bundle() | {"dsseEnvelope": envelope_json(sign_envelope(media_types.IN_TOTO, payload, KEY))}
     assert code(rebundled(sealed)) == "bundle-malformed"
 
 
 def test_an_attestation_that_nobody_would_read_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundles, "BUNDLE_LIMIT", 1000)
     with pytest.raises(VerificationError) as caught:
-        attest(replace(stated(), predicate=canonical_json({"a": "x" * 1000})), IMAGE, KEY)
+        make_attestation(replace(stated(), predicate=canonical_json({"a": "x" * 1000})), IMAGE, KEY)
     assert caught.value.code == "bundle-too-large"
 
 

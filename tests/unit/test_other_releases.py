@@ -15,30 +15,42 @@ from pipeline.errors import RelbuildError, VerificationError
 from pipeline.mirror.attestations import _says_the_same
 from pipeline.model.evidence import evidence_json, read_evidence
 from pipeline.model.json_form import EMBEDDED, extends, from_json, read_json, to_json
-from pipeline.model.night import NIGHT_FORMAT, Night, Product, ProductRun
+from pipeline.model.night_record import (
+    NIGHT_FORMAT,
+    NightlyRun,
+    Product,
+    ProductRun,
+)
 from pipeline.model.published_image import Resources
 from pipeline.model.report_form import read_report, report_json
-from pipeline.nightly.former import FormerNight
-from pipeline.nightly.quiet import Remembered, Watch
-from pipeline.nightly.record import Record, Standing, parse_record, predicate, recall, remember
-from pipeline.oci.bill import bill_bytes, parse_bill
+from pipeline.nightly.inputs_record import (
+    InputsRecord,
+    PublishedProduct,
+    parse_inputs_record,
+    recall_published,
+    record_predicate,
+    remember_published,
+)
+from pipeline.nightly.no_change import RememberedNight, Snapshot
+from pipeline.nightly.previous_night import PreviousNight
+from pipeline.oci.bill_json import bill_bytes, parse_bill
 from pipeline.oci.predicates import SMOKE
-from pipeline.oci.record import parse_record as parse_materials
-from pipeline.oci.record import record_bytes
+from pipeline.oci.record_json import parse_record as parse_materials
+from pipeline.oci.record_json import record_bytes
 from pipeline.resolve import format_lock, parse_lock
 from pipeline.site import refuse_newer_site, write_site
-from pipeline.site.history import NO_HISTORY, NO_STATE, read
+from pipeline.site.site_history import NO_HISTORY, NO_STATE, read_site_document
 from pipeline.store import Store
-from tests.system import nights
+from tests.system import nightly_examples
 from tests.unit.bills import AWKWARD
 from tests.unit.test_lock import GOOD
-from tests.unit.test_materials import IMAGE, inputs, make_record
-from tests.unit.tested import evidence, image, report
+from tests.unit.test_materials import IMAGE, inputs, make_build_record
+from tests.unit.tested_images import evidence, image, report
 
-NIGHT = nights.nights(2)[-1]
-RECORD = Record((("recipe", "sha256:1"),), ("a.j2",), GOOD)
-STANDING = Standing(RECORD, Digest.of(b"image"), "1-2025", NIGHT.products[0])
-WATCH = Watch(Digest.of(b"made"), (), (), (), (), (), ())
+NIGHT = nightly_examples.nights(2)[-1]
+RECORD = InputsRecord((("recipe", "sha256:1"),), ("a.j2",), GOOD)
+STANDING = PublishedProduct(RECORD, Digest.of(b"image"), "1-2025", NIGHT.products[0])
+WATCH = Snapshot(Digest.of(b"made"), (), (), (), (), (), ())
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,7 @@ class Document:
 def history_of(value: Any, empty: Any, folder: Path) -> object:
     folder.mkdir(exist_ok=True)
     (folder / "it.json").write_text(json.dumps(value))
-    return read(folder / "it.json", empty)
+    return read_site_document(folder / "it.json", empty)
 
 
 def whole(value: object) -> Mapping[str, Any]:
@@ -72,16 +84,18 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Document
     name = NIGHT.products[0].name
     history = json.loads((folder / "site" / "data" / f"{name}.json").read_text())
     state = json.loads((folder / "site" / "data" / "site.json").read_text())
-    materials = record_bytes(make_record(IMAGE, inputs(folder)))
+    materials = record_bytes(make_build_record(IMAGE, inputs(folder)))
     return {
-        "night": Document(whole(NIGHT), lambda value: read_json(Night, value), "began", "threshold", ""),
+        "night": Document(whole(NIGHT), lambda value: read_json(NightlyRun, value), "began", "threshold", ""),
         "product": Document(whole(NIGHT.products[0]), lambda value: read_json(Product, value), "name", "checks", ""),
-        "standing": Document(whole(STANDING), lambda value: read_json(Standing, value), "digest", "product", ""),
+        "standing": Document(
+            whole(STANDING), lambda value: read_json(PublishedProduct, value), "digest", "product", ""
+        ),
         "remembered": Document(
-            whole(Remembered(WATCH, NIGHT)), lambda value: read_json(Remembered, value), "watch", "", ""
+            whole(RememberedNight(WATCH, NIGHT)), lambda value: read_json(RememberedNight, value), "watch", "", ""
         ),
         "inputs": Document(
-            json.loads(predicate(RECORD)), lambda value: parse_record(json.dumps(value).encode()), "lock"
+            json.loads(record_predicate(RECORD)), lambda value: parse_inputs_record(json.dumps(value).encode()), "lock"
         ),
         "history": Document(history, lambda value: history_of(value, NO_HISTORY, folder / "h"), "series"),
         "state": Document(state, lambda value: history_of(value, NO_STATE, folder / "s"), "nights"),
@@ -203,7 +217,7 @@ def page(tmp_path: Path) -> Path:
 def test_a_field_more_in_a_nights_record_loses_no_figure_of_what_did_not_change(page: Path) -> None:
     page.write_text(json.dumps(grown(whole(NIGHT))))
     warned: list[str] = []
-    former = FormerNight(page, warned.append)
+    former = PreviousNight(page, warned.append)
     assert {name: former[name] for name in former} == {one.name: one for one in NIGHT.products}
     assert former.key == NIGHT.key and warned == []
     assert former[NIGHT.products[0].name].published.packages
@@ -223,7 +237,7 @@ def test_a_nights_record_that_cannot_be_read_is_told_once(
 ) -> None:
     page.write_text(json.dumps(change(whole(NIGHT))))
     warned: list[str] = []
-    former = FormerNight(page, warned.append)
+    former = PreviousNight(page, warned.append)
     assert former.get("any") is None and former.get("other") is None and former.key == ""
     (line,) = warned
     assert told in line and "start again" in line
@@ -235,7 +249,7 @@ def test_one_product_that_cannot_be_read_is_told_and_the_others_are_read(page: P
     first["outcome"] = "retired"
     page.write_text(json.dumps(value))
     warned: list[str] = []
-    former = FormerNight(page, warned.append)
+    former = PreviousNight(page, warned.append)
     assert former.get(first["name"]) is None and former.get(first["name"]) is None
     assert former[second["name"]].name == second["name"]
     (line,) = warned
@@ -244,15 +258,15 @@ def test_one_product_that_cannot_be_read_is_told_and_the_others_are_read(page: P
 
 def test_what_the_store_remembers_of_a_product_outlives_a_release(tmp_path: Path) -> None:
     store, warned = Store.open(tmp_path / "store"), cast("list[str]", [])
-    remember(store, "dir:/m", NIGHT.products[0], STANDING)
-    assert recall(store, "dir:/m", NIGHT.products[0].name, warned.append) == STANDING and warned == []
+    remember_published(store, "dir:/m", NIGHT.products[0], STANDING)
+    assert recall_published(store, "dir:/m", NIGHT.products[0].name, warned.append) == STANDING and warned == []
     odd = replace(
         STANDING,
         product=replace(
             NIGHT.products[0], published=replace(NIGHT.products[0].published, resources=Resources(peak_memory=1))
         ),
     )
-    assert read_json(Standing, grown(whole(odd))) == odd
+    assert read_json(PublishedProduct, grown(whole(odd))) == odd
 
 
 def test_a_site_of_a_newer_relbuild_is_left_as_it_is(tmp_path: Path) -> None:
@@ -269,12 +283,12 @@ def test_a_site_of_a_newer_relbuild_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_site_with_a_field_more_keeps_its_past(tmp_path: Path) -> None:
-    for night in nights.nights(3):
+    for night in nightly_examples.nights(3):
         write_site(night, tmp_path)
     for path in (tmp_path / "data").glob("*.json"):
         path.write_text(json.dumps(grown(json.loads(path.read_text()))))
-    write_site(nights.nights(4)[-1], tmp_path)
-    assert len(read(tmp_path / "data" / "site.json", NO_STATE).nights) >= 3
+    write_site(nightly_examples.nights(4)[-1], tmp_path)
+    assert len(read_site_document(tmp_path / "data" / "site.json", NO_STATE).nights) >= 3
     assert not list(tmp_path.rglob("*.damaged"))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.model.night import Product, ProductRun
+from pipeline.model.night_record import Product, ProductRun
 from pipeline.model.published_image import PublishedImage
 
 PIPELINE = Path(__file__).parents[2] / "pipeline"

@@ -7,11 +7,16 @@ import re
 import pytest
 
 from pipeline import limited
-from pipeline.limited import parent
-from pipeline.model import values
+from pipeline.limited import child_process
+from pipeline.model import value_comparison
+from pipeline.model.value_comparison import (
+    RecordedText,
+    mismatch,
+    mismatch_is_final,
+    record_text,
+)
 from pipeline.model.value_rules import Rule
-from pipeline.model.values import Said, differs, final, recorded
-from pipeline.patterns import Undecided, find
+from pipeline.patterns import Undecided, search_pattern
 
 
 @pytest.mark.parametrize(
@@ -29,37 +34,37 @@ from pipeline.patterns import Undecided, find
 def test_a_pattern_is_found_here_or_in_the_child_alike(
     pattern: str, text: str, where: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert find(pattern, text) == where
-    monkeypatch.setattr("pipeline.patterns.STEPS_HERE", 0)
-    assert find(pattern, text) == where
+    assert search_pattern(pattern, text) == where
+    monkeypatch.setattr("pipeline.patterns.UNLIMITED_STEPS", 0)
+    assert search_pattern(pattern, text) == where
 
 
 def test_short_texts_and_plain_patterns_need_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limited, "call", lambda *_, **__: pytest.fail("a child was asked"))
-    assert find("ready for connections", "x" * 100_000 + "ready for connections") == (100_000, 100_021)
-    assert find(r"^version [0-9]\.", "version 8.") == (0, 10)
+    monkeypatch.setattr(limited, "call_limited", lambda *_, **__: pytest.fail("a child was asked"))
+    assert search_pattern("ready for connections", "x" * 100_000 + "ready for connections") == (100_000, 100_021)
+    assert search_pattern(r"^version [0-9]\.", "version 8.") == (0, 10)
 
 
 @pytest.mark.parametrize(
     ("pattern", "text"), [("(a|a)*c", "a" * 40 + "b"), (r"\d+ms", "1" * 1_000_000)], ids=["nested", "long"]
 )
 def test_a_search_that_never_ends_is_stopped(pattern: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parent, "PROCESSOR_TIME", 1)
+    monkeypatch.setattr(child_process, "PROCESSOR_TIME", 1)
     with pytest.raises(Undecided, match="processor time"):
-        find(pattern, text)
+        search_pattern(pattern, text)
 
 
 def test_what_cannot_be_decided_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     def undecided(pattern: str, text: str) -> None:
         raise Undecided(f"the pattern '{pattern}' takes too long")
 
-    monkeypatch.setattr(values, "find", undecided)
+    monkeypatch.setattr(value_comparison, "search_pattern", undecided)
     for rule in (Rule(lacks="a"), Rule(matches="a")):
-        assert "cannot be matched: the pattern 'a' takes too long" in differs((rule,), "a", "stdout")
-        assert differs((rule,), recorded((rule,), Said.of("a" * 100_000)).text, "stdout")
-    assert final((Rule(lacks="a"),), "a")
+        assert "cannot be matched: the pattern 'a' takes too long" in mismatch((rule,), "a", "stdout")
+        assert mismatch((rule,), record_text((rule,), RecordedText.of("a" * 100_000)).text, "stdout")
+    assert mismatch_is_final((Rule(lacks="a"),), "a")
 
 
 def test_what_is_no_pattern_is_told_here() -> None:
     with pytest.raises(re.error):
-        find("(" * 3, "x" * 5_000_000)
+        search_pattern("(" * 3, "x" * 5_000_000)

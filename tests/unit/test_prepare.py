@@ -16,17 +16,18 @@ from pipeline.errors import (
     ResolutionError,
     VerificationError,
 )
-from pipeline.gather import as_parent, locking
-from pipeline.gather import order as ordering
 from pipeline.model.change import Change
-from pipeline.model.lock import Lock, LockSection, Mode
+from pipeline.model.lock import Lock, LockMode, LockSection
 from pipeline.model.tree import Tree
-from pipeline.repos import Key
-from pipeline.resolve import Action, read_lock, write_lock
+from pipeline.prepare import as_parent, locked_recipe
+from pipeline.prepare import build_options as ordering
+from pipeline.repos import RepositoryKey
+from pipeline.resolve import LockAction, read_lock, write_lock
 from tests.support.builds import (
     ARCH,
     NOBODY,
     PLATFORM,
+    build_env,
     header,
     image,
     locked,
@@ -35,7 +36,6 @@ from tests.support.builds import (
     parent,
     recipe,
     section,
-    workshop,
 )
 from tests.support.journal import Journal, Told
 
@@ -63,9 +63,9 @@ def opened(*ids: str, state: bytes = b"today") -> tuple[Any, ...]:
 # --- the plan of a lock ------------------------------------------------------------------------------------
 
 
-def planned(folder: Path, journal: Journal, mode: Mode = Mode.DEFAULT, **more: Any) -> Any:
-    journal.stand_in(locking, locking.load_keys, gives=(Key("base", "F", b"armored"),))
-    return locking.plan_lock(order(folder, mode=mode), workshop(folder, **more), None)
+def planned(folder: Path, journal: Journal, mode: LockMode = LockMode.DEFAULT, **more: Any) -> Any:
+    journal.stand_in(locked_recipe, locked_recipe.load_keys, gives=(RepositoryKey("base", "F", b"armored"),))
+    return locked_recipe.plan_lock(order(folder, mode=mode), build_env(folder, **more), None)
 
 
 def stood(folder: Path, plan: Any, **more: Any) -> LockSection:
@@ -77,14 +77,14 @@ def stood(folder: Path, plan: Any, **more: Any) -> LockSection:
 
 def test_a_lock_is_used_as_long_as_its_inputs_are_todays(folder: Path, journal: Journal) -> None:
     first = planned(folder, journal)
-    assert first.action is Action.RESOLVE and first.lock is None and first.resolves
+    assert first.action is LockAction.RESOLVE and first.lock is None and first.resolves
     assert first.why == ("no lock for this platform and architecture",)
     made = stood(folder, first)
     again = planned(folder, journal)
-    assert (again.action, again.why, again.section) == (Action.USE, (), made) and not again.resolves
+    assert (again.action, again.why, again.section) == (LockAction.USE, (), made) and not again.resolves
     (folder / "demo.yaml").write_text(RECIPE.replace("[a]", "[a, b]"))
     changed = planned(folder, journal)
-    assert (changed.action, changed.section) == (Action.RESOLVE, made)
+    assert (changed.action, changed.section) == (LockAction.RESOLVE, made)
     assert changed.why == ("the requested packages changed",)
 
 
@@ -92,10 +92,10 @@ def test_a_stale_lock_is_refused_where_nothing_may_change_it_and_renewed_where_i
     folder: Path, journal: Journal
 ) -> None:
     stood(folder, planned(folder, journal))
-    assert planned(folder, journal, Mode.UPGRADE).resolves
+    assert planned(folder, journal, LockMode.UPGRADE).resolves
     (folder / "demo.yaml").write_text(RECIPE.replace("[a]", "[b]"))
     with pytest.raises(ResolutionError) as caught:
-        planned(folder, journal, Mode.LOCKED)
+        planned(folder, journal, LockMode.LOCKED)
     assert caught.value.code == "lock-stale"
 
 
@@ -105,7 +105,7 @@ def test_that_other_versions_made_a_lock_is_told_when_it_is_used(folder: Path, j
     assert not planned(folder, journal, progress=progress).resolves
     (warning,) = progress.warnings
     assert warning.startswith("demo.lock: ") and "libsolv" in warning
-    planned(folder, journal, Mode.UPGRADE, progress=progress)
+    planned(folder, journal, LockMode.UPGRADE, progress=progress)
     assert len(progress.warnings) == 1, "what is resolved anew needs no warning"
 
 
@@ -120,26 +120,26 @@ def test_that_other_versions_made_a_lock_is_told_when_it_is_used(folder: Path, j
 def test_what_cannot_be_built_for_is_refused_before_a_key_is_read(
     asked: dict[str, Any], code: str, folder: Path, journal: Journal
 ) -> None:
-    journal.stand_in(locking, locking.load_keys)
+    journal.stand_in(locked_recipe, locked_recipe.load_keys)
     with pytest.raises(RelbuildError) as caught:
-        locking.plan_lock(order(folder, **asked), workshop(folder), None)
+        locked_recipe.plan_lock(order(folder, **asked), build_env(folder), None)
     assert caught.value.code == code and journal.calls == []
 
 
 def test_the_order_overrides_the_recipes_architecture_and_locks_may_stand_elsewhere(
     folder: Path, journal: Journal
 ) -> None:
-    journal.stand_in(locking, locking.load_keys, gives=())
+    journal.stand_in(locked_recipe, locked_recipe.load_keys, gives=())
     asked = order(folder, architectures=("aarch64",), locks=folder / "locks")
-    plan = locking.plan_lock(asked, workshop(folder), None)
-    assert plan.offer.arch == "aarch64" and plan.path == folder / "locks" / "demo.lock"
+    plan = locked_recipe.plan_lock(asked, build_env(folder), None)
+    assert plan.cache.arch == "aarch64" and plan.path == folder / "locks" / "demo.lock"
 
 
 # --- resolving and fetching --------------------------------------------------------------------------------
 
 
-def lock_plan(folder: Path, **more: Any) -> locking.LockPlan:
-    here = more.pop("workshop", None) or workshop(folder)
+def lock_plan(folder: Path, **more: Any) -> locked_recipe.LockPlan:
+    here = more.pop("build_env", None) or build_env(folder)
     given = {
         "recipe": recipe(folder),
         "platform": PLATFORM,
@@ -149,12 +149,12 @@ def lock_plan(folder: Path, **more: Any) -> locking.LockPlan:
         "inputs": (),
         "keys": (),
         "why": (),
-        "action": Action.RESOLVE,
-        "offer": ordering.Offer(PLATFORM, ARCH, here),
+        "action": LockAction.RESOLVE,
+        "cache": ordering.RepositoryCache(PLATFORM, ARCH, here),
         "parent": None,
         **more,
     }
-    return locking.LockPlan(**given)
+    return locked_recipe.LockPlan(**given)
 
 
 def test_resolving_opens_the_repositories_and_tells_warnings(folder: Path, journal: Journal) -> None:
@@ -162,13 +162,15 @@ def test_resolving_opens_the_repositories_and_tells_warnings(folder: Path, journ
     found = section(package(A))
     found = replace(found, resolution=replace(found.resolution, warnings=("it is odd",)))
     journal.stand_in(ordering, ordering.open_repositories, gives=opened("base"))
-    journal.stand_in(locking, locking.solve, gives=found)
-    plan = lock_plan(folder, workshop=workshop(folder, progress=progress), parent=parent("base"), inputs=(("a", "b"),))
-    assert locking.resolve(plan) is found
+    journal.stand_in(locked_recipe, locked_recipe.solve, gives=found)
+    plan = lock_plan(
+        folder, build_env=build_env(folder, progress=progress), parent=parent("base"), inputs=(("a", "b"),)
+    )
+    assert locked_recipe.resolve(plan) is found
     assert journal.names == ["open_repositories", "solve"]
-    assert journal.last(locking.solve).args == (plan.recipe, PLATFORM, ARCH, opened("base"))
-    assert journal.last(locking.solve).options["inputs"] == (("a", "b"),)
-    assert journal.last(locking.solve).options["parent"] is plan.parent
+    assert journal.last(locked_recipe.solve).args == (plan.recipe, PLATFORM, ARCH, opened("base"))
+    assert journal.last(locked_recipe.solve).options["inputs"] == (("a", "b"),)
+    assert journal.last(locked_recipe.solve).options["parent"] is plan.parent
     assert progress.warnings == ["it is odd"] and progress.tasks[0].notes == ["1 packages"]
 
 
@@ -188,7 +190,7 @@ class Changing:
             ordering.open_repositories,
             lambda *given, **more: opened("base", state=left.pop(0) if len(left) > 1 else left[0]),
         )
-        self.plan = lock_plan(folder, workshop=workshop(folder, progress=self.progress), **more)
+        self.plan = lock_plan(folder, build_env=build_env(folder, progress=self.progress), **more)
         self.asked = 0
 
     def obtain(self, *results: Any) -> Any:
@@ -197,13 +199,13 @@ class Changing:
 
         def attempt() -> Any:
             self.asked += 1
-            self.plan.offer.repositories()
+            self.plan.cache.repositories()
             result = left.pop(0)
             if isinstance(result, Exception):
                 raise result
             return result
 
-        return locking.steadily(self.plan, attempt)
+        return locked_recipe.retry_if_changed(self.plan, attempt)
 
 
 def test_what_changed_while_it_was_read_is_read_once_more_and_told(folder: Path, journal: Journal) -> None:
@@ -225,7 +227,7 @@ def test_what_changes_twice_ends_with_an_error_that_says_so(folder: Path, journa
     [
         ((b"same",), GONE, {}),
         ((b"before", b"after"), VerificationError("signature-bad", "it is not signed"), {}),
-        ((b"before", b"after"), GONE, {"section": section(package(A)), "action": Action.USE}),
+        ((b"before", b"after"), GONE, {"section": section(package(A)), "action": LockAction.USE}),
     ],
     ids=["nothing-changed", "another-error", "a-lock-is-used"],
 )
@@ -240,10 +242,10 @@ def test_an_error_that_is_not_of_a_change_is_told_as_it_is(
 
 def test_repositories_are_opened_once_and_never_again_offline(folder: Path, journal: Journal) -> None:
     journal.stand_in(ordering, ordering.open_repositories, gives=opened("base"))
-    offer = ordering.Offer(PLATFORM, ARCH, workshop(folder, offline=True))
-    assert not offer.changed(GONE), "nothing was opened"
-    assert offer.repositories() == offer.repositories() == opened("base")
-    assert not offer.changed(GONE)
+    cache = ordering.RepositoryCache(PLATFORM, ARCH, build_env(folder, offline=True))
+    assert not cache.changed(GONE), "nothing was opened"
+    assert cache.repositories() == cache.repositories() == opened("base")
+    assert not cache.changed(GONE)
     assert len(journal.calls) == 1 and journal.calls[0].options["offline"]
 
 
@@ -251,15 +253,15 @@ def test_repositories_are_opened_once_and_never_again_offline(folder: Path, jour
 
 
 def test_numbers_of_owners_are_kept_from_the_lock_of_before(folder: Path, journal: Journal) -> None:
-    journal.stand_in(locking, locking.number_accounts, gives=(NOBODY, (("user", "a", 901),)))
+    journal.stand_in(locked_recipe, locked_recipe.number_accounts, gives=(NOBODY, (("user", "a", 901),)))
     old = section(package(A), accounts=(("user", "a", 901),))
     plan = lock_plan(folder, section=old, parent=parent("base"))
-    fresh, accounts = locking.number_owners(plan, section(package(B), accounts=(("user", "a", 5),)), ())
-    assert journal.last(locking.number_accounts).options["kept"] == old.accounts
-    assert journal.last(locking.number_accounts).options["parent"] is plan.parent.accounts
+    fresh, accounts = locked_recipe.number_owners(plan, section(package(B), accounts=(("user", "a", 5),)), ())
+    assert journal.last(locked_recipe.number_accounts).options["kept"] == old.accounts
+    assert journal.last(locked_recipe.number_accounts).options["parent"] is plan.parent.accounts
     assert fresh.accounts == (("user", "a", 901),) and accounts is NOBODY
-    locking.number_owners(lock_plan(folder), section(package(B), accounts=(("user", "b", 5),)), ())
-    assert journal.last(locking.number_accounts).options["kept"] == (("user", "b", 5),)
+    locked_recipe.number_owners(lock_plan(folder), section(package(B), accounts=(("user", "b", 5),)), ())
+    assert journal.last(locked_recipe.number_accounts).options["kept"] == (("user", "b", 5),)
 
 
 def test_the_packages_that_locks_name_are_found_and_locks_of_other_programs_are_left_alone(tmp_path: Path) -> None:
@@ -268,7 +270,7 @@ def test_the_packages_that_locks_name_are_found_and_locks_of_other_programs_are_
         write_lock(tmp_path / f"{name}.lock", Lock("demo", (section(package(nevra)),)))
     (tmp_path / "poetry.lock").write_text("[[package]]\n")
     (tmp_path / "link.lock").symlink_to(tmp_path / "nowhere")
-    assert locking.locked_packages(tmp_path) == {package(A).checksum, package(B).checksum}
+    assert locked_recipe.locked_packages(tmp_path) == {package(A).checksum, package(B).checksum}
 
 
 def test_a_lock_beside_its_recipe_that_cannot_be_read_is_an_error_because_what_it_needs_would_be_lost(
@@ -276,14 +278,14 @@ def test_a_lock_beside_its_recipe_that_cannot_be_read_is_an_error_because_what_i
 ) -> None:
     (folder / "demo.lock").write_text("<<<<<<< mine\n")
     with pytest.raises(ResolutionError):
-        locking.locked_packages(folder)
+        locked_recipe.locked_packages(folder)
     (folder / "demo.yaml").write_text("nothing: of ours\n")
-    assert locking.locked_packages(folder) == frozenset()
+    assert locked_recipe.locked_packages(folder) == frozenset()
 
 
 def test_the_lock_that_is_kept_is_what_the_next_build_reads(folder: Path) -> None:
     plan = lock_plan(folder)
-    made = locking.keep_lock(plan, section(package(A)), (header(A),), NOBODY, Mode.DEFAULT)
+    made = locked_recipe.keep_lock(plan, section(package(A)), (header(A),), NOBODY, LockMode.DEFAULT)
     found = read_lock(plan.path)
     assert found is not None and found.sections == (made.section,) and made.first and made.wrote
 
@@ -294,16 +296,16 @@ def test_the_lock_that_is_kept_is_what_the_next_build_reads(folder: Path) -> Non
 def test_what_stands_in_an_image_becomes_what_a_child_is_built_on(
     folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.gather import parents
+    from pipeline.prepare import built_parent
 
-    journal.stand_in(parents, parents.stand_on, gives=("tree", "accounts"))
+    journal.stand_in(built_parent, built_parent.parent_tree_and_accounts, gives=("tree", "accounts"))
     old = Change("etc/old", "z-1", "%post of z, in the image 'root'")
     below = parent("root", "z-1-1.noarch", changes=(old,))
     middle = replace(locked(recipe(folder, "middle"), A), parent=below)
     made = image("middle", "root/base", "root/state", "base", "state")
     states = {"z-1-1.noarch": (1,), A: (0,)}
     new = Change("etc/new", "a-1", "%post of a")
-    here = workshop(folder)
+    here = build_env(folder)
     found = as_parent(made, middle, Tree.of({}), states=states, changes=(old, new), store=here.store)
     assert [one.name for one in found.image.layers] == ["root/base", "root/state", "middle/base", "middle/state"]
     assert [(one.header.nevra.name, one.chosen.layer, one.states) for one in found.packages] == [

@@ -15,21 +15,21 @@ from pipeline.errors import (
     ResolutionError,
     VerificationError,
 )
-from pipeline.gather import obtain_sources, sources, verifying
-from pipeline.gather import order as ordering
 from pipeline.model.package import Nevra, Package
-from pipeline.model.platform import Repository
+from pipeline.model.platform import PackageRepository
 from pipeline.model.recipe import FileKind, FilePlan, LayerPlan, LocalPackage
-from pipeline.repos import LOCAL_REPOSITORY, Key
+from pipeline.prepare import build_options as ordering
+from pipeline.prepare import obtain_sources, source_rpms, verified_packages
+from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey
 from tests.support.builds import (
     ARCH,
     PLATFORM,
+    build_env,
     header,
     locked,
     package,
     recipe,
     section,
-    workshop,
 )
 from tests.support.journal import Journal, Told
 
@@ -59,7 +59,7 @@ def opened(*ids: str, state: bytes = b"today") -> tuple[Any, ...]:
 
 def put(folder: Path, *nevras: str) -> tuple[Any, list[Package]]:
     """A workshop whose store has the packages' files, and the packages."""
-    here = workshop(folder, progress=Told())
+    here = build_env(folder, progress=Told())
     for one in nevras:
         here.store.put(one.encode())
     return here, list(map(package, nevras))
@@ -68,9 +68,9 @@ def put(folder: Path, *nevras: str) -> tuple[Any, list[Package]]:
 def test_no_repository_is_opened_for_packages_that_are_in_the_store(folder: Path, journal: Journal) -> None:
     here, packages = put(folder, A, B)
     journal.stand_in(ordering, ordering.open_repositories)
-    journal.stand_in(verifying, verifying.fetch_packages)
-    journal.stand_in(verifying, verifying.fetch)
-    verifying.obtain(packages, recipe(folder), ordering.Offer(PLATFORM, ARCH, here))
+    journal.stand_in(verified_packages, verified_packages.fetch_packages)
+    journal.stand_in(verified_packages, verified_packages.fetch)
+    verified_packages.obtain(packages, recipe(folder), ordering.RepositoryCache(PLATFORM, ARCH, here))
     assert journal.calls == []
 
 
@@ -79,13 +79,13 @@ def test_only_what_is_missing_is_fetched_and_files_come_from_beside_the_recipe(f
     hotfix = package("fix-1-1.noarch", LOCAL_REPOSITORY)
     plans = LayerPlan("base", (), (LocalPackage(Path("rpms/fix.rpm"), hotfix.checksum, "demo.yaml:6"),))
     journal.stand_in(ordering, ordering.open_repositories, gives=opened("base"))
-    journal.stand_in(verifying, verifying.fetch_packages)
-    journal.stand_in(verifying, verifying.fetch)
+    journal.stand_in(verified_packages, verified_packages.fetch_packages)
+    journal.stand_in(verified_packages, verified_packages.fetch)
     (folder / "rpms").mkdir()
     wanted = [*packages, package(B), hotfix]
-    verifying.obtain(wanted, recipe(folder, "demo", plans), ordering.Offer(PLATFORM, ARCH, here))
-    assert journal.last(verifying.fetch_packages).args == ([package(B)], opened("base"))
-    (file,) = journal.last(verifying.fetch).args[1]
+    verified_packages.obtain(wanted, recipe(folder, "demo", plans), ordering.RepositoryCache(PLATFORM, ARCH, here))
+    assert journal.last(verified_packages.fetch_packages).args == ([package(B)], opened("base"))
+    (file,) = journal.last(verified_packages.fetch).args[1]
     assert file.urls == ((folder / "rpms" / "fix.rpm").as_uri(),) and file.target == hotfix.checksum
 
 
@@ -95,10 +95,10 @@ def test_a_package_file_that_leads_out_of_the_recipes_folder_is_not_fetched(fold
     (inside / "rpms").symlink_to(folder)
     hotfix = package("fix-1-1.noarch", LOCAL_REPOSITORY)
     plans = LayerPlan("base", (), (LocalPackage(Path("rpms/fix.rpm"), hotfix.checksum, "demo.yaml:6"),))
-    journal.stand_in(verifying, verifying.fetch)
+    journal.stand_in(verified_packages, verified_packages.fetch)
     with pytest.raises(RecipeError) as caught:
-        offer = ordering.Offer(PLATFORM, ARCH, workshop(folder))
-        verifying.obtain([hotfix], recipe(inside, "demo", plans), offer)
+        cache = ordering.RepositoryCache(PLATFORM, ARCH, build_env(folder))
+        verified_packages.obtain([hotfix], recipe(inside, "demo", plans), cache)
     assert caught.value.code == "path-escapes" and journal.calls == []
 
 
@@ -115,11 +115,11 @@ def test_archives_are_fetched_from_beside_the_recipe_or_by_url_and_other_files_a
         plan(FileKind.ARCHIVE, "https://example.invalid/app.tar"),
         plan(FileKind.URL, "https://example.invalid/file"),
     )
-    journal.stand_in(verifying, verifying.fetch)
-    verifying.obtain_archives(recipe(folder, files=files), workshop(folder, offline=True))
-    wanted = journal.last(verifying.fetch).args[1]
+    journal.stand_in(verified_packages, verified_packages.fetch)
+    verified_packages.obtain_archives(recipe(folder, files=files), build_env(folder, offline=True))
+    wanted = journal.last(verified_packages.fetch).args[1]
     assert [one.urls for one in wanted] == [((folder / "app.tar").as_uri(),), ("https://example.invalid/app.tar",)]
-    assert journal.last(verifying.fetch).options["offline"]
+    assert journal.last(verified_packages.fetch).options["offline"]
 
 
 # --- verifying ---------------------------------------------------------------------------------------------
@@ -131,8 +131,10 @@ class Rpms:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.bad: set[str] = set()
-        journal.stand_in(verifying, verifying.verify_package, self._verify)
-        journal.stand_in(verifying, verifying.read_header, lambda path, digest: header(path.read_text()))
+        journal.stand_in(verified_packages, verified_packages.verify_package, self._verify)
+        journal.stand_in(
+            verified_packages, verified_packages.read_header, lambda path, digest: header(path.read_text())
+        )
 
     def _verify(self, path: Path, keys: Any) -> None:
         if path.read_text() in self.bad:
@@ -140,7 +142,7 @@ class Rpms:
 
     @property
     def verified(self) -> list[tuple[str, list[bytes]]]:
-        calls = self.journal.of(verifying.verify_package)
+        calls = self.journal.of(verified_packages.verify_package)
         return [(call.args[0].read_text(), list(call.args[1])) for call in calls]
 
 
@@ -149,7 +151,7 @@ def rpms(journal: Journal) -> Rpms:
     return Rpms(journal)
 
 
-KEYS = (Key("base", "F1", b"one"), Key("base", "F2", b"one"), Key("extra", "F3", b"two"))
+KEYS = (RepositoryKey("base", "F1", b"one"), RepositoryKey("base", "F2", b"one"), RepositoryKey("extra", "F3", b"two"))
 
 
 def test_headers_come_in_the_transactions_order_each_checked_by_its_own_repositorys_keys(
@@ -158,7 +160,7 @@ def test_headers_come_in_the_transactions_order_each_checked_by_its_own_reposito
     here, _ = put(folder, A, B, "c-1-1.noarch")
     packages = [package(A), package(B, "extra"), package("c-1-1.noarch", LOCAL_REPOSITORY)]
     found = section(packages[2], packages[1], packages[0])
-    headers = verifying.verify_and_read(packages, KEYS, found, here)
+    headers = verified_packages.verify_and_read(packages, KEYS, found, here)
     assert [one.nevra.name for one in headers] == ["c", "b", "a"]
     assert rpms.verified == [(A, [b"one"]), (B, [b"two"]), ("c-1-1.noarch", [b"one", b"two"])]
     assert here.progress.tasks[0].advanced == 3
@@ -166,14 +168,14 @@ def test_headers_come_in_the_transactions_order_each_checked_by_its_own_reposito
 
 def test_a_good_signature_is_not_checked_again_unless_keys_or_file_are_others(folder: Path, rpms: Rpms) -> None:
     here, packages = put(folder, A)
-    for keys in (KEYS, KEYS, (Key("base", "F9", b"other"),)):
-        verifying.verify_and_read(packages, keys, section(*packages), here)
+    for keys in (KEYS, KEYS, (RepositoryKey("base", "F9", b"other"),)):
+        verified_packages.verify_and_read(packages, keys, section(*packages), here)
     assert rpms.verified == [(A, [b"one"]), (A, [b"other"])]
     rpms.bad.add(A)
     with pytest.raises(VerificationError):
-        verifying.verify_and_read(packages, (Key("base", "F8", b"third"),), section(*packages), here)
+        verified_packages.verify_and_read(packages, (RepositoryKey("base", "F8", b"third"),), section(*packages), here)
     with pytest.raises(VerificationError):
-        verifying.verify_and_read(packages, (Key("base", "F8", b"third"),), section(*packages), here)
+        verified_packages.verify_and_read(packages, (RepositoryKey("base", "F8", b"third"),), section(*packages), here)
     assert len(rpms.verified) == 4, "what failed is no result to keep"
 
 
@@ -181,7 +183,7 @@ def test_all_packages_that_fail_are_told_at_once_by_their_names(folder: Path, rp
     here, packages = put(folder, A, B)
     rpms.bad |= {A, B}
     with pytest.raises(VerificationError) as caught:
-        verifying.verify_and_read(packages, KEYS, section(*packages), here)
+        verified_packages.verify_and_read(packages, KEYS, section(*packages), here)
     assert [problem.place for problem in caught.value.problems] == [
         f"{A} of repository 'base'",
         f"{B} of repository 'base'",
@@ -193,16 +195,16 @@ def test_a_package_that_says_another_name_than_its_repository_is_refused(folder:
     here, (one,) = put(folder, A)
     lying = replace(one, nevra=Nevra.parse(B))
     with pytest.raises(VerificationError) as caught:
-        verifying.verify_and_read([lying], KEYS, section(lying), here)
+        verified_packages.verify_and_read([lying], KEYS, section(lying), here)
     assert caught.value.code == "package-not-as-described"
 
 
 def verified_from_repository(folder: Path, journal: Journal, here: Any, fetched: Any) -> Any:
     """Obtain and verify `A`, with `fetched(store)` for what repositories give."""
     journal.stand_in(ordering, ordering.open_repositories, gives=opened("base"))
-    journal.stand_in(verifying, verifying.fetch_packages, lambda *given, store, **more: fetched(store))
-    offer = ordering.Offer(PLATFORM, ARCH, here)
-    return verifying.obtain_verified([package(A)], recipe(folder), KEYS, section(package(A)), offer)
+    journal.stand_in(verified_packages, verified_packages.fetch_packages, lambda *given, store, **more: fetched(store))
+    cache = ordering.RepositoryCache(PLATFORM, ARCH, here)
+    return verified_packages.obtain_verified([package(A)], recipe(folder), KEYS, section(package(A)), cache)
 
 
 def test_a_package_that_was_damaged_in_the_store_is_fetched_once_more(
@@ -213,14 +215,14 @@ def test_a_package_that_was_damaged_in_the_store_is_fetched_once_more(
     blob.chmod(0o644)
     blob.write_bytes(b"damaged")
     (found,) = verified_from_repository(folder, journal, here, lambda store: store.put(A.encode()))
-    assert found.nevra.name == "a" and len(journal.of(verifying.fetch_packages)) == 1
+    assert found.nevra.name == "a" and len(journal.of(verified_packages.fetch_packages)) == 1
 
 
 def test_a_package_that_comes_damaged_again_is_an_error(folder: Path, journal: Journal, rpms: Rpms) -> None:
-    here = workshop(folder)
+    here = build_env(folder)
     with pytest.raises(VerificationError) as caught:
         verified_from_repository(folder, journal, here, lambda store: None)
-    assert caught.value.code == "blob-damaged" and len(journal.of(verifying.fetch_packages)) == 2
+    assert caught.value.code == "blob-damaged" and len(journal.of(verified_packages.fetch_packages)) == 2
 
 
 def test_a_signature_that_is_wrong_is_not_asked_for_twice(folder: Path, journal: Journal, rpms: Rpms) -> None:
@@ -228,34 +230,36 @@ def test_a_signature_that_is_wrong_is_not_asked_for_twice(folder: Path, journal:
     rpms.bad.add(A)
     with pytest.raises(VerificationError):
         verified_from_repository(folder, journal, here, lambda store: None)
-    assert journal.of(verifying.fetch_packages) == [] and len(rpms.verified) == 1
+    assert journal.of(verified_packages.fetch_packages) == [] and len(rpms.verified) == 1
 
 
 # --- sources -----------------------------------------------------------------------------------------------
 
-SOURCED = replace(PLATFORM, sources=(Repository("base-source", baseurls=("file:///sources",)),))
+SOURCED = replace(PLATFORM, sources=(PackageRepository("base-source", baseurls=("file:///sources",)),))
 SOURCE = package("a-1-1.src", "base-source")
 
 
 def test_the_source_of_every_package_is_fetched_and_verified_once(folder: Path, journal: Journal) -> None:
-    here = workshop(folder)
+    here = build_env(folder)
     here.store.put(b"a-1-1.src")
     made = replace(locked(recipe(folder), A, B), platform=SOURCED)
     made = replace(made, headers=tuple(header(one, source_rpm="a-1-1.src.rpm") for one in (A, B)))
-    key = Key("base-source", "F", b"armored")
-    journal.stand_in(sources, sources.load_keys, gives=(key,))
+    key = RepositoryKey("base-source", "F", b"armored")
+    journal.stand_in(source_rpms, source_rpms.load_keys, gives=(key,))
     journal.stand_in(ordering, ordering.open_repositories, gives=opened("base-source", "more"))
     journal.stand_in(
-        sources, sources.source_packages, lambda one, names, **more: {"a-1-1.src.rpm": SOURCE} if names else {}
+        source_rpms,
+        source_rpms.find_source_packages,
+        lambda one, names, **more: {"a-1-1.src.rpm": SOURCE} if names else {},
     )
-    journal.stand_in(sources, sources.fetch_packages)
-    journal.stand_in(verifying, verifying.verify_package)
-    journal.stand_in(sources, sources.read_source_nevra, gives=SOURCE.nevra)
+    journal.stand_in(source_rpms, source_rpms.fetch_packages)
+    journal.stand_in(verified_packages, verified_packages.verify_package)
+    journal.stand_in(source_rpms, source_rpms.read_source_nevra, gives=SOURCE.nevra)
     assert obtain_sources(made, here) == (SOURCE,)
-    assert [set(call.args[1]) for call in journal.of(sources.source_packages)] == [{"a-1-1.src.rpm"}, set()]
+    assert [set(call.args[1]) for call in journal.of(source_rpms.find_source_packages)] == [{"a-1-1.src.rpm"}, set()]
     assert journal.last(ordering.open_repositories).args[0].repositories == SOURCED.sources
-    assert journal.last(sources.fetch_packages).args == ([SOURCE], opened("base-source", "more"))
-    assert journal.last(verifying.verify_package).args[1] == [b"armored"]
+    assert journal.last(source_rpms.fetch_packages).args == ([SOURCE], opened("base-source", "more"))
+    assert journal.last(verified_packages.verify_package).args[1] == [b"armored"]
 
 
 def test_sources_that_no_repository_has_are_told_with_the_packages_that_need_them(
@@ -263,21 +267,21 @@ def test_sources_that_no_repository_has_are_told_with_the_packages_that_need_the
 ) -> None:
     made = replace(locked(recipe(folder), A, B), platform=SOURCED)
     made = replace(made, headers=(header(A, source_rpm="a-1-1.src.rpm"), header(B)))
-    journal.stand_in(sources, sources.load_keys, gives=())
+    journal.stand_in(source_rpms, source_rpms.load_keys, gives=())
     journal.stand_in(ordering, ordering.open_repositories, gives=opened("base-source"))
-    journal.stand_in(sources, sources.source_packages, gives={})
-    journal.stand_in(sources, sources.fetch_packages)
+    journal.stand_in(source_rpms, source_rpms.find_source_packages, gives={})
+    journal.stand_in(source_rpms, source_rpms.fetch_packages)
     with pytest.raises(ResolutionError) as caught:
-        obtain_sources(made, workshop(folder))
+        obtain_sources(made, build_env(folder))
     assert [(problem.code, problem.place) for problem in caught.value.problems] == [
         ("sources-missing", B),
         ("sources-missing", A),
     ]
-    assert journal.of(sources.fetch_packages) == []
+    assert journal.of(source_rpms.fetch_packages) == []
 
 
 def test_a_platform_without_sources_is_told_before_anything_is_opened(folder: Path, journal: Journal) -> None:
     journal.stand_in(ordering, ordering.open_repositories)
     with pytest.raises(ResolutionError) as caught:
-        obtain_sources(locked(recipe(folder), A), workshop(folder))
+        obtain_sources(locked(recipe(folder), A), build_env(folder))
     assert caught.value.code == "sources-unknown" and journal.calls == []

@@ -10,7 +10,12 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import UsageError
 from pipeline.mirror.retention.access_log import read_pulls, with_pulls
-from pipeline.mirror.retention.model import HeldManifest, HeldRepository, HeldTag, Inventory
+from pipeline.mirror.retention.pruning import (
+    HeldManifest,
+    HeldRepository,
+    HeldTag,
+    Inventory,
+)
 from pipeline.mirror.retention.pruning_plan import plan_pruning
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.oci import media_types

@@ -11,16 +11,16 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import Problem, RecipeError, ResolutionError
-from pipeline.gather import verifying
 from pipeline.launch import _older
-from pipeline.layers.files import render_files
+from pipeline.layers.recipe_files import render_files
 from pipeline.model.lock import Lock
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.smoke import SmokePlan
-from pipeline.nightly.catalogue import load_catalogue, templates_of
-from pipeline.nightly.luggage import files_of_recipe, pack
+from pipeline.nightly.catalogue import load_catalogue, recipe_templates
+from pipeline.nightly.task_inputs import pack_files, task_files
+from pipeline.prepare import verified_packages
 from pipeline.recipes import load_platforms, load_recipe, load_rules
-from pipeline.repos.keys import load_keys
+from pipeline.repos.openpgp_keys import load_keys
 from pipeline.resolve import read_lock, write_lock
 from pipeline.store import Store
 from pipeline.transfer import Download
@@ -167,7 +167,7 @@ def test_a_template_that_another_includes_may_not_link_out(catalogue: Path) -> N
     with pytest.raises(RecipeError) as caught:
         render_files(recipe, {}, no_download)
     named(caught.value.problems[0], "part.j2", target, "template-escapes")
-    assert templates_of(recipe) == {catalogue / "t.j2"}
+    assert recipe_templates(recipe) == {catalogue / "t.j2"}
 
 
 def test_a_template_that_is_a_fifo_is_not_waited_for(catalogue: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_local_package_that_links_out_is_refused(catalogue: Path, tmp_path: Pa
     recipe = load_recipe(write(catalogue, text))
     link(catalogue, "fix.rpm")
     with pytest.raises(RecipeError) as caught:
-        verifying._refuse_escape(recipe, recipe.path.parent / "fix.rpm", "demo.yaml:5")
+        verified_packages._refuse_escape(recipe, recipe.path.parent / "fix.rpm", "demo.yaml:5")
     named(caught.value.problems[0], "fix.rpm", target)
 
 
@@ -224,7 +224,7 @@ def test_an_image_to_upgrade_from_may_not_lie_elsewhere(catalogue: Path, tmp_pat
 def test_a_key_that_is_a_fifo_or_without_end_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "key")
     for key in (tmp_path / "key", Path("/dev/zero")):
-        platform = Platform("p", (Repository("r", ("file:///x",), keys=(str(key),)),), ())
+        platform = Platform("p", (PackageRepository("r", ("file:///x",), keys=(str(key),)),), ())
         with pytest.raises(RecipeError) as caught:
             load_keys(platform, "x86_64", variables={}, store=Store.open(tmp_path / "store"))
         assert caught.value.code == "key-unreadable"
@@ -239,7 +239,7 @@ def test_a_worker_is_given_nothing_that_links_out(catalogue: Path) -> None:
     (catalogue / "templates" / "shadow").symlink_to(catalogue.parents[1] / "etc" / "shadow")
     os.mkfifo(catalogue / "templates" / "fifo")
     recipe = good(catalogue, "files: [{template: ok.j2, path: /etc/t}]\n")
-    with tarfile.open(fileobj=BytesIO(pack(files_of_recipe(recipe))), mode="r:gz") as archive:
+    with tarfile.open(fileobj=BytesIO(pack_files(task_files(recipe))), mode="r:gz") as archive:
         names = {Path("/", one.name).relative_to(catalogue).as_posix(): one for one in archive}
         assert {name for name, one in names.items() if one.isfile()} == {
             "demo.yaml",

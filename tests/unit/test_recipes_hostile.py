@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.documents import parse
 from pipeline.errors import RecipeError
 from pipeline.recipes import load_platforms, load_recipe, load_rules
+from pipeline.yaml_documents import parse_yaml
 from tests.unit.recipe_folder import GOOD
 
 BOMB = "a: &a [x, x, x]\n" + "".join(
@@ -245,6 +245,6 @@ def test_recipes_of_many_files_end(tmp_path: Path, files: dict[str, str], code: 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_any_text_is_a_document_or_an_error_with_its_place(text: str) -> None:
     try:
-        parse(text, "demo.yaml")
+        parse_yaml(text, "demo.yaml")
     except RecipeError as error:
         held(error)

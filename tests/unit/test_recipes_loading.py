@@ -12,7 +12,7 @@ from pipeline.model.limits import Limits
 from pipeline.model.recipe import FileKind, FilePlan, Group, LayerPlan, Request, User
 from pipeline.model.smoke import Check, Expectation
 from pipeline.model.value_rules import Rule
-from pipeline.recipes import load_recipe, scope
+from pipeline.recipes import load_recipe, template_scope
 from tests.unit.recipe_folder import GOOD, good, only_problem, refused, write
 
 SHA = "a" * 64
@@ -184,7 +184,7 @@ def test_exposed_ports_follow_the_values(tmp_path: Path) -> None:
 
 def test_templates_see_values_by_name_and_together(tmp_path: Path) -> None:
     recipe = good(tmp_path, "values: {a: 1}\n")
-    assert scope(recipe) == {"a": 1, "values": {"a": 1}, "name": "demo"}
+    assert template_scope(recipe) == {"a": 1, "values": {"a": 1}, "name": "demo"}
 
 
 def test_templates_are_found_beside_the_recipe_and_in_template_folders(tmp_path: Path) -> None:

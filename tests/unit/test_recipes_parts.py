@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.documents import load
 from pipeline.model.checks import CheckKind
 from pipeline.model.smoke import Expectation
 from pipeline.recipes import json_schema, load_recipe
+from pipeline.yaml_documents import load_yaml
 from tests.support.schemas import jsonschema
 from tests.unit.recipe_folder import GOOD, good, only_problem, refused, write
 
@@ -242,7 +242,7 @@ def test_checks_have_sensible_defaults(tmp_path: Path) -> None:
 def test_packages_of_a_layer_may_be_grouped_into_several(tmp_path: Path, auto: str, at_most: int | None) -> None:
     text = GOOD.replace("    packages: [bash]\n", f"    packages: [bash]\n    auto: {auto}\n")
     (plan,) = load_recipe(write(tmp_path, text)).layers
-    jsonschema.validate(load(tmp_path / "demo.yaml").value, json_schema())
+    jsonschema.validate(load_yaml(tmp_path / "demo.yaml").value, json_schema())
     assert (plan.name, plan.at_most, plan.brought_by) == ("base", at_most, None)
 
 

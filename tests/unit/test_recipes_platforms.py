@@ -8,7 +8,7 @@ from textwrap import dedent
 import pytest
 
 from pipeline.errors import Problem, RecipeError
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.recipes import Platforms, load_platforms
 
 GOOD = """\
@@ -50,7 +50,7 @@ def problems(folder: Path, text: str) -> tuple[Problem, ...]:
 
 def test_platforms_are_read(tmp_path: Path) -> None:
     platforms = load(tmp_path, GOOD)
-    base = Repository("base", ("file://$mirror/$release/${basearch}",), keys=("$mirror/KEY",))
+    base = PackageRepository("base", ("file://$mirror/$release/${basearch}",), keys=("$mirror/KEY",))
     assert list(platforms) == ["el", "vendor"]
     assert platforms["el"] == Platform(
         "el",
@@ -67,7 +67,7 @@ def test_a_platform_adds_to_what_it_extends(tmp_path: Path) -> None:
     assert [repository.id for repository in vendor.repositories] == ["base", "product"]
     assert dict(vendor.variables)["release"] == "10"
     assert (vendor.rpm_database, vendor.architectures) == ("/var/lib/rpm", ("x86_64", "aarch64"))
-    assert vendor.repositories[1] == Repository(
+    assert vendor.repositories[1] == PackageRepository(
         "product",
         metalink="https://example.org/?arch=$basearch&release=$release",
         keys=("https://example.org/KEY",),

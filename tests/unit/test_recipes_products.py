@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.documents import load
 from pipeline.model.checks import CheckKind
 from pipeline.model.limits.bandwidth import LIMIT as BANDWIDTH
 from pipeline.model.limits.cpus import LIMIT as CPUS
@@ -15,8 +14,15 @@ from pipeline.model.limits.memory import LIMIT as MEMORY
 from pipeline.model.limits.pids import LIMIT as PIDS
 from pipeline.model.recipe import FileKind, Recipe
 from pipeline.process import run
-from pipeline.recipes import json_schema, load_platforms, load_recipe, platforms_schema, scope
-from pipeline.render import Templates, evaluate
+from pipeline.recipes import (
+    json_schema,
+    load_platforms,
+    load_recipe,
+    platforms_schema,
+    template_scope,
+)
+from pipeline.render import Templates, evaluate_template
+from pipeline.yaml_documents import load_yaml
 from tests.support.schemas import jsonschema
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -66,7 +72,7 @@ def test_every_template_of_a_product_is_rendered(name: str) -> None:
         if plan.kind is FileKind.DIRECTORY:
             continue
         assert plan.kind is FileKind.TEMPLATE
-        text = templates.render(plan.origin, scope(recipe), place=plan.place).text
+        text = templates.render(plan.origin, template_scope(recipe), place=plan.place).text
         if text.startswith("#!/bin/bash"):
             assert plan.mode == 0o755
             assert "\nset -euo pipefail\n" in text
@@ -74,7 +80,7 @@ def test_every_template_of_a_product_is_rendered(name: str) -> None:
         if plan.path.endswith(".py"):
             ast.parse(text, plan.path)
     for text in (*(text for _, text in recipe.image.labels), *recipe.image.environment):
-        assert "{{" not in evaluate(text, scope(recipe), place=name)
+        assert "{{" not in evaluate_template(text, template_scope(recipe), place=name)
 
 
 @pytest.mark.parametrize(
@@ -89,14 +95,14 @@ def test_every_template_of_a_product_is_rendered(name: str) -> None:
 )
 def test_settings_are_written_into_the_configuration(product: str, template: str, line: str) -> None:
     recipe = load_recipe(RECIPES / f"{product}.yaml")
-    values = scope(recipe) | {"settings": {"sort_buffer_size": "1M"}}
+    values = template_scope(recipe) | {"settings": {"sort_buffer_size": "1M"}}
     rendered = Templates(recipe.template_folders).render(template, values, place=product)
     assert line in rendered.text.splitlines()
 
 
 def test_haproxy_hands_requests_on_to_the_servers_it_is_given_and_has_none_of_its_own_then() -> None:
     recipe = load_recipe(RECIPES / "haproxy.yaml")
-    values = scope(recipe) | {"servers": {"two": "192.0.2.2:80", "one": "192.0.2.1:80"}}
+    values = template_scope(recipe) | {"servers": {"two": "192.0.2.2:80", "one": "192.0.2.1:80"}}
     text = Templates(recipe.template_folders).render("haproxy.cfg.j2", values, place="haproxy").text
     servers = [line.strip() for line in text.splitlines() if line.startswith("    server ")]
     assert servers == ["server one 192.0.2.1:80 check", "server two 192.0.2.2:80 check"]
@@ -105,11 +111,11 @@ def test_haproxy_hands_requests_on_to_the_servers_it_is_given_and_has_none_of_it
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_the_schema_accepts_what_the_loader_accepts(name: str) -> None:
-    jsonschema.validate(load(RECIPES / f"{name}.yaml").value, json_schema())
+    jsonschema.validate(load_yaml(RECIPES / f"{name}.yaml").value, json_schema())
 
 
 def test_the_schema_of_platforms_accepts_ours() -> None:
-    jsonschema.validate(load(RECIPES / "repositories.yaml").value, platforms_schema())
+    jsonschema.validate(load_yaml(RECIPES / "repositories.yaml").value, platforms_schema())
 
 
 @pytest.mark.parametrize(

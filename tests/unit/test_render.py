@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RecipeError
-from pipeline.render import FILTERS, TEMPLATE_LIMIT, Templates, check, evaluate, is_template
+from pipeline.render import (
+    FILTERS,
+    TEMPLATE_LIMIT,
+    Templates,
+    check_template,
+    evaluate_template,
+    is_template,
+)
 
 VALUES: dict[str, object] = {
     "port": 3306,
@@ -243,30 +250,32 @@ def test_checking_finds_syntax_errors_without_values(folder: Path) -> None:
 
 def test_small_texts_are_evaluated_and_placed_where_they_stand() -> None:
     packages = {"mysql-server": {"version": "8.4.3"}}
-    assert evaluate("{{ packages['mysql-server'].version }}", {"packages": packages}, place="r.yaml:2") == "8.4.3"
+    assert (
+        evaluate_template("{{ packages['mysql-server'].version }}", {"packages": packages}, place="r.yaml:2") == "8.4.3"
+    )
     with pytest.raises(RecipeError) as caught:
-        evaluate("{{ packages['mysql-srver'].version }}", {"packages": packages}, place="r.yaml:2")
+        evaluate_template("{{ packages['mysql-srver'].version }}", {"packages": packages}, place="r.yaml:2")
     (problem,) = caught.value.problems
     assert (problem.code, problem.place) == ("template-undefined", "r.yaml:2")
     assert problem.hint == "did you mean 'mysql-server'?"
 
 
 def test_text_without_templates_is_left_alone() -> None:
-    assert evaluate("a } b\n\n", {}, place="r.yaml") == "a } b\n\n"
+    assert evaluate_template("a } b\n\n", {}, place="r.yaml") == "a } b\n\n"
     assert not is_template("a } b")
     assert is_template("{{ a }}")
 
 
 def test_a_small_text_names_no_files() -> None:
     with pytest.raises(RecipeError) as caught:
-        evaluate("{% include 'x' %}", {}, place="r.yaml:2")
+        evaluate_template("{% include 'x' %}", {}, place="r.yaml:2")
     assert caught.value.code == "template-failed"
 
 
 def test_checking_a_small_text() -> None:
-    check("{{ anything }}", place="r.yaml:2")
+    check_template("{{ anything }}", place="r.yaml:2")
     with pytest.raises(RecipeError) as caught:
-        check("{{ anything", place="r.yaml:2")
+        check_template("{{ anything", place="r.yaml:2")
     assert (caught.value.code, caught.value.problems[0].place) == ("template-syntax", "r.yaml:2")
 
 

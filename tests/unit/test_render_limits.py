@@ -8,9 +8,9 @@ import pytest
 
 from pipeline import limited
 from pipeline.errors import RecipeError
-from pipeline.limited import parent
+from pipeline.limited import child_process
 from pipeline.recipes import load_recipe
-from pipeline.render import Templates, check, evaluate
+from pipeline.render import Templates, check_template, evaluate_template
 from pipeline.store import Store
 from tests.unit.recipe_folder import GOOD, write
 
@@ -30,7 +30,7 @@ def problem(folder: Path, text: str, values: dict[str, object] | None = None) ->
 
 
 def test_nested_lists_that_are_compared_end_with_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parent, "PROCESSOR_TIME", 1)
+    monkeypatch.setattr(child_process, "PROCESSOR_TIME", 1)
     code, place, message = problem(tmp_path, DOUBLING + "{{ n.a == n.b }}")
     assert (code, place) == ("template-runaway", "r.yaml:7") and "1 s of processor time" in message
     (tmp_path / "t.j2").write_text("{{ 1 + 1 }}")
@@ -93,20 +93,23 @@ def test_hostile_templates_end_with_an_error_of_relbuilds_own(tmp_path: Path, te
 
 
 def test_what_a_recipe_evaluates_is_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parent, "PROCESSOR_TIME", 1)
+    monkeypatch.setattr(child_process, "PROCESSOR_TIME", 1)
     with pytest.raises(RecipeError) as caught:
-        evaluate(DOUBLING + "{{ n.a == n.b }}", {}, place="r.yaml:2")
+        evaluate_template(DOUBLING + "{{ n.a == n.b }}", {}, place="r.yaml:2")
     assert (caught.value.code, caught.value.problems[0].place) == ("template-runaway", "r.yaml:2")
 
 
 def test_names_and_attributes_need_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limited, "call", lambda *_, **__: pytest.fail("a child was asked"))
+    monkeypatch.setattr(limited, "call_limited", lambda *_, **__: pytest.fail("a child was asked"))
     packages = {"nginx": {"version": "1.28"}}
-    assert evaluate("{{ packages['nginx'].version }}-{{ a }}", {"packages": packages, "a": 1}, place="") == "1.28-1"
-    check("{% if a %}{{ a | upper }}{% endif %}", place="r.yaml:2")
+    assert (
+        evaluate_template("{{ packages['nginx'].version }}-{{ a }}", {"packages": packages, "a": 1}, place="")
+        == "1.28-1"
+    )
+    check_template("{% if a %}{{ a | upper }}{% endif %}", place="r.yaml:2")
     for text in ("{{ nope }}", "{{ packages.nope }}", "{{ "):
         with pytest.raises(RecipeError):
-            evaluate(text, {"packages": packages}, place="r.yaml:2")
+            evaluate_template(text, {"packages": packages}, place="r.yaml:2")
 
 
 def test_a_long_template_is_parsed_by_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,19 +118,19 @@ def test_a_long_template_is_parsed_by_the_child(tmp_path: Path, monkeypatch: pyt
         Templates((tmp_path,)).check("long.j2", place="r.yaml:7")
     assert (caught.value.code, caught.value.problems[0].place) == ("template-syntax", f"{tmp_path.name}/long.j2:4001")
     with pytest.raises(RecipeError) as caught:
-        check("{{ a }}\n" * 4000 + "{% if %}", place="r.yaml:2")
+        check_template("{{ a }}\n" * 4000 + "{% if %}", place="r.yaml:2")
     assert (caught.value.code, caught.value.problems[0].place) == ("template-syntax", "r.yaml:2")
 
 
 def test_a_template_that_many_files_name_is_checked_and_rendered_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.layers.files import render_files
+    from pipeline.layers.recipe_files import render_files
 
     write(tmp_path, "{% for i in [1, 2] %}{{ i }}{% endfor %}", "t.j2")
     files = "".join(f"  - {{template: t.j2, path: /etc/{number}}}\n" for number in range(50))
-    real, asked = limited.call, []
-    monkeypatch.setattr(limited, "call", lambda *given, **more: asked.append(given) or real(*given, **more))
+    real, asked = limited.call_limited, []
+    monkeypatch.setattr(limited, "call_limited", lambda *given, **more: asked.append(given) or real(*given, **more))
     recipe = load_recipe(write(tmp_path, GOOD + "files:\n" + files))
     made, read = render_files(recipe, {}, lambda _: b"")
     assert {file.content for file in made} == {b"12\n"} and set(read) == {tmp_path / "t.j2"}
@@ -140,8 +143,8 @@ def test_a_rendering_is_remembered_until_a_template_or_value_differs(
     (tmp_path / "t.j2").write_text("{% include 'part.j2' %}{% include 'late.j2' ignore missing %}")
     (tmp_path / "part.j2").write_text("{{ a }}")
     store = Store.open(tmp_path / "store")
-    real, asked = limited.call, []
-    monkeypatch.setattr(limited, "call", lambda *given, **more: asked.append(given) or real(*given, **more))
+    real, asked = limited.call_limited, []
+    monkeypatch.setattr(limited, "call_limited", lambda *given, **more: asked.append(given) or real(*given, **more))
 
     def rendered(a: object) -> tuple[str, int]:
         before = len(asked)

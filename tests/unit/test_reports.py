@@ -20,7 +20,7 @@ from pipeline.store import Store
 from tests.support.builds import package
 from tests.support.journal import Journal
 from tests.unit.bills import AWKWARD
-from tests.unit.tested import evidence, image, report
+from tests.unit.tested_images import evidence, image, report
 
 IMAGE = image()
 BILL = replace(AWKWARD, digest=IMAGE.digest)
@@ -65,7 +65,7 @@ def test_the_folder_has_the_documents_and_what_was_seen_of_each_instance(tmp_pat
     logs = {f"{instance.name}.log" for instance in report(IMAGE).instances}
     assert names(folder) == DOCUMENTS | {"junit.xml", EVIDENCE_FILE, EVIDENCE_SEAL} | logs
     assert json.loads((folder / "report.json").read_text()) == {"image": "tiny"}
-    assert reports.read_bill(folder) == BILL and reports.read_materials(folder) == record()
+    assert reports.read_bill(folder) == BILL and reports.read_build_record(folder) == record()
     data = (folder / EVIDENCE_FILE).read_bytes()
     assert read_evidence(data) == evidence(IMAGE) and store.sealed(data, (folder / EVIDENCE_SEAL).read_text().strip())
     assert folder == reports.report_folder(tmp_path / "tiny")
@@ -112,9 +112,9 @@ def test_sboms_are_made_once_for_a_bill_and_anew_for_another_or_when_the_store_l
 
 def test_evidence_is_taken_away_where_there_is_none(tmp_path: Path, store: Store) -> None:
     folder = written(tmp_path, store)
-    reports.keep_evidence(folder, None, store)
+    reports.write_evidence(folder, None, store)
     assert not {EVIDENCE_FILE, EVIDENCE_SEAL} & names(folder)
-    reports.keep_evidence(tmp_path / "new", evidence(IMAGE), store)
+    reports.write_evidence(tmp_path / "new", evidence(IMAGE), store)
     assert names(tmp_path / "new") == {EVIDENCE_FILE, EVIDENCE_SEAL}
 
 
@@ -123,7 +123,7 @@ def test_evidence_is_taken_away_where_there_is_none(tmp_path: Path, store: Store
 
 def test_what_this_store_wrote_of_this_image_is_believed(tmp_path: Path, store: Store) -> None:
     folder = written(tmp_path, store)
-    reports.refuse_edited(folder, IMAGE.digest, store)
+    reports.refuse_edited_report(folder, IMAGE.digest, store)
     assert json.loads(reports.read_sbom(folder, SbomForm.SPDX, IMAGE.digest))["spdxVersion"] == "SPDX-2.3"
 
 
@@ -135,7 +135,7 @@ def test_a_document_that_was_edited_is_refused_by_its_name(name: str, tmp_path: 
     else:
         (folder / name).write_bytes((folder / name).read_bytes() + b" ")
     with pytest.raises(PublicationRefused) as caught:
-        reports.refuse_edited(folder, IMAGE.digest, store)
+        reports.refuse_edited_report(folder, IMAGE.digest, store)
     assert caught.value.code == "gate-report-edited"
     assert name == "seals.json" or caught.value.problems[0].place == str(folder / name)
 
@@ -147,22 +147,22 @@ def test_one_sealed_document_does_not_stand_in_for_another(tmp_path: Path, store
     (folder / other).write_bytes((folder / spdx).read_bytes())
     (folder / "seals.json").write_text(json.dumps({**seals, other: seals[spdx]}))
     with pytest.raises(PublicationRefused):
-        reports.refuse_edited(folder, IMAGE.digest, store)
+        reports.refuse_edited_report(folder, IMAGE.digest, store)
 
 
 def test_a_report_about_another_image_or_of_another_store_is_refused(tmp_path: Path, store: Store) -> None:
     folder = written(tmp_path, store)
     with pytest.raises(VerificationError) as about:
-        reports.refuse_edited(folder, image("2.0").digest, store)
+        reports.refuse_edited_report(folder, image("2.0").digest, store)
     assert about.value.code == "report-of-another-image"
     with pytest.raises(VerificationError):
         reports.read_sbom(folder, SbomForm.SPDX, image("2.0").digest)
     with pytest.raises(PublicationRefused):
-        reports.refuse_edited(folder, IMAGE.digest, Store.open(tmp_path / "another"))
+        reports.refuse_edited_report(folder, IMAGE.digest, Store.open(tmp_path / "another"))
 
 
 def test_what_is_missing_is_told_with_the_way_to_get_it(tmp_path: Path, store: Store) -> None:
-    for read in (reports.read_bill, reports.read_materials):
+    for read in (reports.read_bill, reports.read_build_record):
         with pytest.raises(UsageError) as caught:
             read(tmp_path / "nowhere")
         assert caught.value.code == "report-missing" and "relbuild build" in str(caught.value)
@@ -185,11 +185,11 @@ def test_a_document_beyond_its_bound_is_not_read(tmp_path: Path, store: Store, m
 def test_a_record_says_what_checks_were_asked_last_and_stays_sealed(tmp_path: Path, store: Store) -> None:
     folder = written(tmp_path, store)
     before = (folder / "seals.json").read_bytes()
-    reports.restate_checks(folder, IMAGE.digest, CHECKS, store)
+    reports.update_recorded_checks(folder, IMAGE.digest, CHECKS, store)
     assert (folder / "seals.json").read_bytes() == before
-    reports.restate_checks(folder, IMAGE.digest, OTHER, store)
-    assert reports.read_materials(folder) == replace(record(), checks=OTHER)
-    reports.refuse_edited(folder, IMAGE.digest, store)
+    reports.update_recorded_checks(folder, IMAGE.digest, OTHER, store)
+    assert reports.read_build_record(folder) == replace(record(), checks=OTHER)
+    reports.refuse_edited_report(folder, IMAGE.digest, store)
 
 
 @pytest.mark.parametrize("spoil", ["edited", "missing", "another-image"])
@@ -202,10 +202,10 @@ def test_a_record_that_cannot_be_believed_is_not_made_credible(spoil: str, tmp_p
         path.unlink()
     asked = image("2.0").digest if spoil == "another-image" else IMAGE.digest
     before = {one.name: one.read_bytes() for one in folder.iterdir()}
-    reports.restate_checks(folder, asked, OTHER, store)
+    reports.update_recorded_checks(folder, asked, OTHER, store)
     assert {one.name: one.read_bytes() for one in folder.iterdir()} == before
     with pytest.raises(RelbuildError):
-        reports.refuse_edited(folder, asked, store)
+        reports.refuse_edited_report(folder, asked, store)
 
 
 # --- sources -----------------------------------------------------------------------------------------------
@@ -216,18 +216,18 @@ def test_source_packages_are_named_by_their_files_and_read_back_from_the_store(t
     store.put(b"a-1:2-3.src")
     name, data = reports.sources_document((one,))
     (tmp_path / name).write_bytes(data)
-    (found,) = reports.read_sources(tmp_path, store)
+    (found,) = reports.read_source_files(tmp_path, store)
     assert (found.name, found.digest, found.size) == ("a-2-3.src.rpm", one.checksum, one.size)
     assert found.path.read_bytes() == b"a-1:2-3.src"
     found.path.unlink()
     with pytest.raises(UsageError) as gone:
-        reports.read_sources(tmp_path, store)
+        reports.read_source_files(tmp_path, store)
     assert gone.value.code == "sources-missing" and "a-2-3.src.rpm" in str(gone.value)
 
 
 def test_an_image_without_its_sources_says_how_to_fetch_them(tmp_path: Path, store: Store) -> None:
     with pytest.raises(UsageError) as caught:
-        reports.read_sources(tmp_path, store)
+        reports.read_source_files(tmp_path, store)
     assert caught.value.code == "sources-missing" and "--with-sources" in str(caught.value)
 
 
@@ -236,7 +236,7 @@ def test_sources_are_sealed_where_they_were_fetched(tmp_path: Path, store: Store
     sources = reports.sources_document((package("a-1-1.src"),))
     documents = (*reports.report_documents(BILL, record(), store=store), sources)
     reports.write_report(folder, {}, documents, report=None, evidence=None, image=IMAGE, store=store)
-    reports.refuse_edited(folder, IMAGE.digest, store)
+    reports.refuse_edited_report(folder, IMAGE.digest, store)
     (folder / "sources.json").write_bytes(b"[]")
     with pytest.raises(PublicationRefused):
-        reports.refuse_edited(folder, IMAGE.digest, store)
+        reports.refuse_edited_report(folder, IMAGE.digest, store)

@@ -9,12 +9,12 @@ from typing import Any, cast
 import pytest
 
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.gather import LockPlan, Workshop, steadily
-from pipeline.gather.order import Offer
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import PackageRepository, Platform
+from pipeline.prepare import BuildEnvironment, LockPlan, retry_if_changed
+from pipeline.prepare.build_options import RepositoryCache
 from pipeline.progress import QUIET
 from pipeline.repos import load_keys, metadata_file, open_repositories
-from pipeline.repos.documents import Documents
+from pipeline.repos.document_fetcher import DocumentFetcher
 from pipeline.store import Store
 from pipeline.transfer import Network
 from tests.unit.rpmmd import Rpm, write_repository
@@ -49,7 +49,7 @@ def site(server: SlowServer, tmp_path: Path) -> Site:
 
 
 def platform(*urls: str, **more: Any) -> Platform:
-    return Platform("p", (Repository("r", baseurls=urls, **more),))
+    return Platform("p", (PackageRepository("r", baseurls=urls, **more),))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_list_of_mirrors_that_is_a_page_for_a_moment_is_read_again(
     }
     (site.folder / "list").write_text(lists[kind])
     site.instead["/list"] = [head("200 OK", PAGE)]
-    where = Platform("p", (Repository("r", **{kind: f"{server.url}/list"}),))  # type: ignore[arg-type]
+    where = Platform("p", (PackageRepository("r", **{kind: f"{server.url}/list"}),))  # type: ignore[arg-type]
     (one,) = open_repositories(where, "x86_64", variables={}, store=store, network=NETWORK)
     assert one.base_urls == (f"{server.url}/r",)
 
@@ -150,9 +150,9 @@ def test_a_document_that_is_refused_is_kept_by_nobody(server: SlowServer, store:
         raise VerificationError("no", "no")
 
     with pytest.raises(VerificationError):
-        Documents(store, network=NETWORK).get(f"{server.url}/x", limit=9, read=refuse)
+        DocumentFetcher(store, network=NETWORK).get(f"{server.url}/x", limit=9, read=refuse)
     with pytest.raises(EnvironmentLacking) as caught:
-        Documents(store, network=NETWORK, offline=True).get(f"{server.url}/x", limit=9, read=bytes)
+        DocumentFetcher(store, network=NETWORK, offline=True).get(f"{server.url}/x", limit=9, read=bytes)
     assert caught.value.code == "offline-miss"
 
 
@@ -162,28 +162,28 @@ def test_a_document_that_is_refused_is_kept_by_nobody(server: SlowServer, store:
 class Build:
     """Resolving that reads the metadata of its repositories and nothing else; before it does, `meanwhile` happens."""
 
-    def __init__(self, offer: Offer, store: Store) -> None:
+    def __init__(self, cache: RepositoryCache, store: Store) -> None:
         self.meanwhile: list[Any] = []
-        self.offer = offer
+        self.cache = cache
         self.store = store
 
     def resolve(self) -> None:
-        (opened,) = self.offer.repositories()
+        (opened,) = self.cache.repositories()
         if self.meanwhile:
             self.meanwhile.pop(0)()
         assert metadata_file(opened, "primary", store=self.store) is not None
 
     def run(self, *, resolves: bool = True) -> None:
-        plan = SimpleNamespace(resolves=resolves, offer=self.offer)
-        steadily(cast("LockPlan", plan), self.resolve)
+        plan = SimpleNamespace(resolves=resolves, cache=self.cache)
+        retry_if_changed(cast("LockPlan", plan), self.resolve)
 
 
 @pytest.fixture
 def build(server: SlowServer, site: Site, store: Store, monkeypatch: pytest.MonkeyPatch) -> Build:
     assert site
     monkeypatch.setattr(Network, "of", lambda _: NETWORK)
-    workshop = Workshop(store, QUIET, {}, lambda: 0.0)
-    return Build(Offer(platform(f"{server.url}/r"), "x86_64", workshop), store)
+    build_env = BuildEnvironment(store, QUIET, {}, lambda: 0.0)
+    return Build(RepositoryCache(platform(f"{server.url}/r"), "x86_64", build_env), store)
 
 
 def rewrite(folder: Path, revision: int) -> None:
@@ -195,7 +195,7 @@ def rewrite(folder: Path, revision: int) -> None:
 def test_a_repository_that_changes_under_a_build_is_read_again(server: SlowServer, site: Site, build: Build) -> None:
     build.meanwhile = [lambda: rewrite(site.folder / "r", 2)]
     build.run()
-    assert build.offer.repositories()[0].revision == "2"
+    assert build.cache.repositories()[0].revision == "2"
     assert server.asked[REPOMD] == 2
 
 

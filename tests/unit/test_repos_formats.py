@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import RecipeError, VerificationError
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.repos.repomd import Checksum, parse_metalink, parse_mirrorlist, parse_repomd
 from pipeline.repos.variables import expand, expand_environment, expand_repository, platform_variables
-from pipeline.repos.xml import DEPTH, parse_xml
+from pipeline.repos.xml_tree import XML_DEPTH_LIMIT, parse_xml
 
 A = "a" * 64
 B = "b" * 64
@@ -98,10 +98,10 @@ def test_a_document_type_is_refused_before_its_entities_can_grow() -> None:
 
 
 def test_depth_and_count_of_elements_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parse_xml(b"<a>" * DEPTH + b"</a>" * DEPTH, "x").name == "a"
+    assert parse_xml(b"<a>" * XML_DEPTH_LIMIT + b"</a>" * XML_DEPTH_LIMIT, "x").name == "a"
     with pytest.raises(VerificationError, match="too many or too deep"):
-        parse_xml(b"<a>" * (DEPTH + 1) + b"</a>" * (DEPTH + 1), "x")
-    monkeypatch.setattr("pipeline.repos.xml.ELEMENTS", 10)
+        parse_xml(b"<a>" * (XML_DEPTH_LIMIT + 1) + b"</a>" * (XML_DEPTH_LIMIT + 1), "x")
+    monkeypatch.setattr("pipeline.repos.xml_tree.XML_ELEMENTS_LIMIT", 10)
     with pytest.raises(VerificationError, match="too many or too deep"):
         parse_xml(b"<a>" + b"<b/>" * 10 + b"</a>", "x")
 
@@ -178,7 +178,7 @@ def test_a_platform_has_no_variable_that_was_not_set_for_it(name: str) -> None:
 def test_a_repository_names_variables_of_its_platform() -> None:
     platform = Platform("p", (), variables=(("mirror", "${RELBUILD_VAR_M:-~/m}"), ("release", "9")))
     variables = platform_variables(platform, "x86_64", {"HOME": "/h"})
-    repository = Repository("r", baseurls=("file://$mirror/$release/${basearch}/$arch",), keys=("$mirror/KEY",))
+    repository = PackageRepository("r", baseurls=("file://$mirror/$release/${basearch}/$arch",), keys=("$mirror/KEY",))
     expanded = expand_repository(repository, variables, {"HOME": "/h"})
     assert expanded.baseurls == ("file:///h/m/9/x86_64/x86_64",)
     assert expanded.keys == ("/h/m/KEY",)
@@ -192,7 +192,7 @@ def test_a_variable_that_nobody_defines_is_named() -> None:
 
 
 def test_a_recipe_cannot_read_the_environment_through_a_repository() -> None:
-    repository = Repository("r", baseurls=("http://x/${SECRET}",))
+    repository = PackageRepository("r", baseurls=("http://x/${SECRET}",))
     with pytest.raises(RecipeError) as caught:
         expand_repository(repository, {}, {"SECRET": "s"})
     assert caught.value.code == "variable-unknown"

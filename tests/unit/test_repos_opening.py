@@ -14,7 +14,7 @@ import zstandard
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, RecipeError, UsageError, VerificationError
 from pipeline.model.package import Nevra, Package
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.process import run
 from pipeline.progress import QUIET
 from pipeline.repos import (
@@ -57,7 +57,7 @@ def signers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Signer, 
 
 
 def opened(store: Store, *urls: str, offline: bool = False, **more: object) -> OpenRepository:
-    repository = Repository("r", baseurls=urls, **more)  # type: ignore[arg-type]
+    repository = PackageRepository("r", baseurls=urls, **more)  # type: ignore[arg-type]
     platform = Platform("p", (repository,))
     (one,) = open_repositories(platform, "x86_64", variables={}, store=store, offline=offline)
     return one
@@ -161,7 +161,7 @@ def test_a_metalink_decides_which_repomd_is_the_right_one(store: Store, tmp_path
     text = '<metalink><files><file name="repomd.xml"><verification><hash type="sha256">{}</hash></verification>'
     text += f"<resources>{urls}</resources></file></files></metalink>"
     metalink.write_text(text.format(sha256))
-    platform = Platform("p", (Repository("r", metalink=metalink.as_uri()),))
+    platform = Platform("p", (PackageRepository("r", metalink=metalink.as_uri()),))
     (one,) = open_repositories(platform, "x86_64", variables={}, store=store)
     assert one.base_urls == (good, old)
     metalink.write_text(text.format("0" * 64))
@@ -197,7 +197,7 @@ def test_an_older_revision_is_told_where_nothing_proves_metadata(store: Store, t
         finish = staticmethod(QUIET.finish)
         warn = staticmethod(told.append)
 
-    platform = Platform("p", (Repository("r", baseurls=((tmp_path / "r").as_uri(),)),))
+    platform = Platform("p", (PackageRepository("r", baseurls=((tmp_path / "r").as_uri(),)),))
     for revision in ("5", "4"):
         write_repository(tmp_path / "r", RPMS, revision=revision)
         open_repositories(platform, "x86_64", variables={}, store=store, progress=Told())
@@ -256,14 +256,14 @@ def test_a_file_without_a_key_is_refused(text: bytes) -> None:
 def test_keys_are_loaded_by_path_and_by_url(store: Store, tmp_path: Path, signers: tuple[Signer, Signer]) -> None:
     (tmp_path / "key").write_bytes(signers[0].public)
     repositories = (
-        Repository("b", baseurls=("file:///b",), keys=("$where/key",)),
-        Repository("a", baseurls=("file:///a",), keys=("file://$where/key",)),
+        PackageRepository("b", baseurls=("file:///b",), keys=("$where/key",)),
+        PackageRepository("a", baseurls=("file:///a",), keys=("file://$where/key",)),
     )
     platform = Platform("p", repositories, variables=(("where", "${RELBUILD_VAR_WHERE}"),))
     keys = load_keys(platform, "x86_64", variables={"RELBUILD_VAR_WHERE": str(tmp_path)}, store=store)
     assert [key.repository for key in keys] == ["a", "b"]
     assert keys[0].fingerprint == keys[1].fingerprint
-    missing = Platform("p", (Repository("a", keys=("/nowhere/key",)),))
+    missing = Platform("p", (PackageRepository("a", keys=("/nowhere/key",)),))
     with pytest.raises(RecipeError) as caught:
         load_keys(missing, "x86_64", variables={}, store=store)
     assert caught.value.code == "key-unreadable"

@@ -15,11 +15,11 @@ from pipeline.errors import ResolutionError, UsageError, VerificationError
 from pipeline.model.header import Dependency, PackageHeader
 from pipeline.model.lock import LockSection
 from pipeline.model.package import Nevra
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.recipe import LayerPlan, LocalPackage, Recipe, Request
 from pipeline.repos import OpenRepository, open_repositories
 from pipeline.resolve import explain, solve
-from pipeline.resolve import solving as solving_module
+from pipeline.resolve import solver as solving_module
 from pipeline.store import Store
 from tests.unit.rpmmd import Rpm, write_repository
 
@@ -30,11 +30,11 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.store = Store.open(folder / "store")
-        self._repositories: list[Repository] = []
+        self._repositories: list[PackageRepository] = []
 
     def add(self, name: str, *rpms: Rpm, modules: str = "", **more: object) -> World:
         url = write_repository(self.folder / name, rpms, modules=modules)
-        self._repositories.append(Repository(name, baseurls=(url,), **more))  # type: ignore[arg-type]
+        self._repositories.append(PackageRepository(name, baseurls=(url,), **more))  # type: ignore[arg-type]
         return self
 
     @property

@@ -6,51 +6,74 @@ from dataclasses import replace
 
 from pipeline.mirror.retention.pruning_plan import plan_pruning
 from pipeline.model.rules import MirrorRules, RetentionRule
-from tests.unit.shops import DAY, KEEP_NONE, NOW, OLD, YOUNG, Shop, digest, gone, mirror, names
+from tests.unit.inventories import (
+    DAY,
+    KEEP_NONE,
+    NOW,
+    OLD,
+    YOUNG,
+    InventoryMaker,
+    digest,
+    gone,
+    mirror,
+    names,
+)
 
 # --- what stays with what
 
 
 def test_without_rules_every_tag_stays_and_what_no_tag_reaches_goes() -> None:
-    shop = Shop().image("kept", "layer").tag("9.7", "kept").image("lost", "layer", "own")
+    shop = InventoryMaker().image("kept", "layer").tag("9.7", "kept").image("lost", "layer", "own")
     plan = plan_pruning(mirror(shop), MirrorRules(), NOW)
     assert gone(plan, "lost", "own") == {"lost", "own"}
     assert plan.size == 100 + 10
 
 
 def test_a_blob_that_another_repository_needs_stays() -> None:
-    one = Shop("a").image("x", "shared", "own").tag("gone", "x")
-    other = Shop("b").image("y", "shared").tag("stays", "y")
+    one = InventoryMaker("a").image("x", "shared", "own").tag("gone", "x")
+    other = InventoryMaker("b").image("y", "shared").tag("stays", "y")
     assert gone(plan_pruning(mirror(one, other), KEEP_NONE, NOW), "x", "own") == {"gone", "x", "own"}
 
 
 def test_the_same_manifest_stays_in_one_repository_and_goes_from_another() -> None:
-    one = Shop("a").image("x", "layer").tag("gone", "x")
-    other = Shop("b").image("x", "layer").tag("stays", "x")
+    one = InventoryMaker("a").image("x", "layer").tag("gone", "x")
+    other = InventoryMaker("b").image("x", "layer").tag("stays", "x")
     plan = plan_pruning(mirror(one, other), KEEP_NONE, NOW)
     assert [(judged.repository, judged.digest) for judged in plan.manifests] == [("a", digest("x"))]
     assert not plan.blobs
 
 
 def test_an_index_keeps_its_images_and_takes_along_those_that_nothing_else_has() -> None:
-    shop = Shop().image("amd", "la").image("arm", "lb").image("old", "lc")
+    shop = InventoryMaker().image("amd", "la").image("arm", "lb").image("old", "lc")
     shop.index("kept", "amd", "arm").tag("stays", "kept").index("left", "arm", "old").tag("gone", "left")
     assert gone(plan_pruning(mirror(shop), KEEP_NONE, NOW), "left", "old", "lc") == {"gone", "left", "old", "lc"}
 
 
 def test_an_untagged_index_goes_although_it_lists_an_image_that_stays() -> None:
-    shop = Shop().image("amd", "la").image("arm", "lb").index("parent", "amd", "arm").tag("stays", "amd")
+    shop = InventoryMaker().image("amd", "la").image("arm", "lb").index("parent", "amd", "arm").tag("stays", "amd")
     assert gone(plan_pruning(mirror(shop), MirrorRules(), NOW), "parent", "arm", "lb") == {"parent", "arm", "lb"}
 
 
 def test_what_speaks_of_something_that_stays_stays_and_what_speaks_of_that_too() -> None:
-    shop = Shop().image("x", "l").tag("stays", "x").image("sbom", "s", subject="x").image("seal", "t", subject="sbom")
+    shop = (
+        InventoryMaker()
+        .image("x", "l")
+        .tag("stays", "x")
+        .image("sbom", "s", subject="x")
+        .image("seal", "t", subject="sbom")
+    )
     shop.follow("x", "list").index("list", "sbom").follow("x", "sig", ".sig").image("sig", "u")
     assert plan_pruning(mirror(shop), MirrorRules(), NOW).empty
 
 
 def test_what_speaks_of_something_that_goes_goes() -> None:
-    shop = Shop().image("x", "l").tag("gone", "x").image("sbom", "s", subject="x").image("seal", "t", subject="sbom")
+    shop = (
+        InventoryMaker()
+        .image("x", "l")
+        .tag("gone", "x")
+        .image("sbom", "s", subject="x")
+        .image("seal", "t", subject="sbom")
+    )
     shop.follow("x", "list").index("list", "sbom").follow("x", "sig", ".sig").image("sig", "u")
     plan = plan_pruning(mirror(shop), KEEP_NONE, NOW)
     assert len(plan.tags) == 3
@@ -61,12 +84,12 @@ def test_what_speaks_of_something_that_goes_goes() -> None:
 
 
 def test_a_referrer_that_a_tag_points_to_keeps_its_subject() -> None:
-    shop = Shop().image("x", "l").image("sbom", "s", subject="x").tag("stays", "sbom")
+    shop = InventoryMaker().image("x", "l").image("sbom", "s", subject="x").tag("stays", "sbom")
     assert plan_pruning(mirror(shop), MirrorRules(), NOW).empty
 
 
 def test_a_referrer_whose_subject_is_missing_goes_with_its_tags() -> None:
-    shop = Shop().image("kept").tag("stays", "kept").image("sbom", "s", subject="missing")
+    shop = InventoryMaker().image("kept").tag("stays", "kept").image("sbom", "s", subject="missing")
     shop.follow("missing", "list").index("list", "sbom").follow("missing", "sig", ".sig").image("sig", "u")
     plan = plan_pruning(mirror(shop), MirrorRules(), NOW)
     assert names((*plan.manifests, *plan.blobs), "sbom", "s", "list", "sig", "u") == {"sbom", "s", "list", "sig", "u"}
@@ -74,12 +97,18 @@ def test_a_referrer_whose_subject_is_missing_goes_with_its_tags() -> None:
 
 
 def test_a_referrer_whose_subject_is_missing_stays_where_a_tag_points_to_it() -> None:
-    shop = Shop().image("sbom", "s", subject="missing").tag("stays", "sbom")
+    shop = InventoryMaker().image("sbom", "s", subject="missing").tag("stays", "sbom")
     assert plan_pruning(mirror(shop), MirrorRules(), NOW).empty
 
 
 def test_being_listed_among_referrers_keeps_nothing_and_the_list_is_written_anew() -> None:
-    shop = Shop().image("x", "l").tag("stays", "x").image("sbom", "s", subject="x").image("other", "o", subject="gone")
+    shop = (
+        InventoryMaker()
+        .image("x", "l")
+        .tag("stays", "x")
+        .image("sbom", "s", subject="x")
+        .image("other", "o", subject="gone")
+    )
     shop.follow("x", "list").index("list", "sbom", "other", "nowhere")
     plan = plan_pruning(mirror(shop), MirrorRules(), NOW)
     assert gone(plan, "other", "o", "list") == {"other", "o", "list"}
@@ -89,7 +118,7 @@ def test_being_listed_among_referrers_keeps_nothing_and_the_list_is_written_anew
 
 
 def test_a_list_that_names_nothing_that_stays_goes() -> None:
-    shop = Shop().image("x", "l").tag("stays", "x").follow("x", "list").index("list", "nowhere")
+    shop = InventoryMaker().image("x", "l").tag("stays", "x").follow("x", "list").index("list", "nowhere")
     plan = plan_pruning(mirror(shop), MirrorRules(), NOW)
     assert [judged.tag for judged in plan.tags] == [f"sha256-{digest('x').hex}"]
     assert names(plan.manifests, "list") == {"list"}
@@ -98,22 +127,28 @@ def test_a_list_that_names_nothing_that_stays_goes() -> None:
 
 def test_sources_stay_and_go_with_the_image_that_they_are_of() -> None:
     for tag, stays in (("stays", True), ("gone", False)):
-        shop = Shop().image("x", "l").tag(tag, "x").image("rpms", "r").tag(f"sources-{digest('x').short}", "rpms")
+        shop = (
+            InventoryMaker()
+            .image("x", "l")
+            .tag(tag, "x")
+            .image("rpms", "r")
+            .tag(f"sources-{digest('x').short}", "rpms")
+        )
         assert (digest("rpms") in {one.digest for one in plan_pruning(mirror(shop), KEEP_NONE, NOW).manifests}) != stays
 
 
 def test_sources_stay_with_whatever_stays_and_has_them() -> None:
     """By the digest that their tag names, by what they speak of, by what lists them."""
     for shop in (
-        Shop().image("x").tag("stays", "x").image("rpms", "r", subject="x"),
-        Shop().image("x").index("i", "x", "rpms").tag("stays", "i").image("rpms", "r"),
+        InventoryMaker().image("x").tag("stays", "x").image("rpms", "r", subject="x"),
+        InventoryMaker().image("x").index("i", "x", "rpms").tag("stays", "i").image("rpms", "r"),
     ):
         shop.tag("sources-0123456789ab", "rpms")
         assert plan_pruning(mirror(shop), MirrorRules(), NOW).empty
 
 
 def test_a_list_that_is_young_and_stays_keeps_nothing_either() -> None:
-    shop = Shop().image("x").tag("stays", "x").image("sbom", subject="x").image("other", "o", subject="gone")
+    shop = InventoryMaker().image("x").tag("stays", "x").image("sbom", subject="x").image("other", "o", subject="gone")
     shop.follow("x", "list").index("list", "sbom", "other", since=YOUNG)
     plan = plan_pruning(mirror(shop), MirrorRules(), NOW)
     assert {digest("other"), digest("o")} <= {one.digest for one in (*plan.manifests, *plan.blobs)}
@@ -121,13 +156,13 @@ def test_a_list_that_is_young_and_stays_keeps_nothing_either() -> None:
 
 
 def test_a_list_that_people_pull_by_another_tag_is_an_index_like_any_other() -> None:
-    shop = Shop().image("x").tag("stays", "x").image("other", "o", subject="gone")
+    shop = InventoryMaker().image("x").tag("stays", "x").image("other", "o", subject="gone")
     shop.follow("x", "list").index("list", "other", "nowhere").tag("all-of-it", "list")
     assert plan_pruning(mirror(shop), MirrorRules(), NOW).empty
 
 
 def test_what_a_killed_pruning_had_begun_is_finished_but_for_what_stays() -> None:
-    shop = Shop().image("x", "l", since=None).image("left", "m", since=None).tag("stays", "x")
+    shop = InventoryMaker().image("x", "l", since=None).image("left", "m", since=None).tag("stays", "x")
     shop.index("record", "x", "left", since=None).tag(f"prune.{digest('record').hex[:32]}", "record", None)
     plan = plan_pruning(mirror(shop), MirrorRules(), NOW)
     assert names(plan.manifests, "x", "left", "record") == {"left", "record"}
@@ -137,13 +172,13 @@ def test_what_a_killed_pruning_had_begun_is_finished_but_for_what_stays() -> Non
 # --- which tags go
 
 
-def tags_gone(shop: Shop, *rules: RetentionRule) -> set[str]:
+def tags_gone(shop: InventoryMaker, *rules: RetentionRule) -> set[str]:
     return {judged.tag for judged in plan_pruning(mirror(shop), MirrorRules(retention=rules), NOW).tags}
 
 
-def dated(*tags: tuple[str, int]) -> Shop:
+def dated(*tags: tuple[str, int]) -> InventoryMaker:
     """Tags, each some days old."""
-    shop = Shop().image("x")
+    shop = InventoryMaker().image("x")
     for tag, days in tags:
         shop.tag(tag, "x", NOW - days * DAY)
     return shop
@@ -182,7 +217,7 @@ def test_records_of_moves_are_neither_counted_nor_removed_but_by_a_rule_that_nam
 
 
 def test_pulls_count_where_they_are_known() -> None:
-    shop = Shop().image("x").tag("a", "x", OLD, NOW - DAY).tag("b", "x", OLD, NOW - 50 * DAY)
+    shop = InventoryMaker().image("x").tag("a", "x", OLD, NOW - DAY).tag("b", "x", OLD, NOW - 50 * DAY)
     assert tags_gone(shop, RetentionRule(pulled_within=7 * DAY)) == {"b"}
 
 
@@ -198,7 +233,7 @@ def test_a_rule_that_asks_only_for_pulls_removes_nothing_where_they_are_not_know
 
 
 def test_a_tag_of_unknown_age_stays_and_it_is_said() -> None:
-    shop = Shop().image("x").tag("a", "x", None).tag("b", "x", OLD)
+    shop = InventoryMaker().image("x").tag("a", "x", None).tag("b", "x", OLD)
     plan = plan_pruning(mirror(shop), MirrorRules(retention=(RetentionRule(keep=0),)), NOW)
     assert [judged.tag for judged in plan.tags] == ["b"]
     assert any("1 tags of unknown age" in note for note in plan.notes)
@@ -214,7 +249,9 @@ def test_a_tag_that_goes_says_by_which_rule() -> None:
 
 
 def test_what_is_young_is_spared_with_all_that_it_needs() -> None:
-    shop = Shop().image("new", "old layer", since=YOUNG).image("amd", "la").index("parent", "amd", since=YOUNG)
+    shop = (
+        InventoryMaker().image("new", "old layer", since=YOUNG).image("amd", "la").index("parent", "amd", since=YOUNG)
+    )
     plan = plan_pruning(mirror(shop, young_blobs=["arriving"], blobs=["junk"]), MirrorRules(), NOW)
     assert gone(plan, "junk") == {"junk"}
     known = "new", "old layer", "amd", "la", "parent", "arriving"
@@ -222,26 +259,26 @@ def test_what_is_young_is_spared_with_all_that_it_needs() -> None:
 
 
 def test_the_signature_of_what_is_spared_is_spared() -> None:
-    shop = Shop().image("new", since=YOUNG).follow("new", "sig", ".sig").image("sig", "s")
+    shop = InventoryMaker().image("new", since=YOUNG).follow("new", "sig", ".sig").image("sig", "s")
     shop.image("sbom", subject="new").follow("new", "list").index("list", "sbom")
     assert plan_pruning(mirror(shop), MirrorRules(), NOW).empty
 
 
 def test_a_tag_that_goes_leaves_a_young_image_behind() -> None:
-    plan = plan_pruning(mirror(Shop().image("x", since=YOUNG).tag("gone", "x")), KEEP_NONE, NOW)
+    plan = plan_pruning(mirror(InventoryMaker().image("x", since=YOUNG).tag("gone", "x")), KEEP_NONE, NOW)
     assert gone(plan) == {"gone"}
     assert names(plan.spared, "x") == {"x"}
 
 
 def test_where_ages_are_unknown_what_may_just_arrive_is_spared_unless_nobody_publishes() -> None:
-    shop = Shop().image("x", "l", since=None).follow("x", "sig", ".sig", None).image("sig", "s", since=None)
+    shop = InventoryMaker().image("x", "l", since=None).follow("x", "sig", ".sig", None).image("sig", "s", since=None)
     assert plan_pruning(mirror(shop), MirrorRules(), NOW).empty
     plan = plan_pruning(mirror(shop), MirrorRules(), NOW, idle=True)
     assert names(plan.manifests, "x", "sig") == {"x", "sig"}
 
 
 def test_where_ages_are_unknown_what_a_tag_points_to_had_arrived() -> None:
-    shop = Shop().index("i", "x", since=None).tag("gone", "i").image("x", "l", since=None)
+    shop = InventoryMaker().index("i", "x", since=None).tag("gone", "i").image("x", "l", since=None)
     shop.follow("x", "sig", ".sig", None).image("sig", "s", since=None)
     known = "i", "x", "l", "sig", "s"
     plan = plan_pruning(mirror(shop), KEEP_NONE, NOW)
@@ -250,7 +287,7 @@ def test_where_ages_are_unknown_what_a_tag_points_to_had_arrived() -> None:
 
 
 def test_where_ages_are_unknown_what_speaks_of_nothing_had_arrived() -> None:
-    shop = Shop().follow("missing", "sig", ".sig", None).image("sig", "s", since=None)
+    shop = InventoryMaker().follow("missing", "sig", ".sig", None).image("sig", "s", since=None)
     shop.follow("missing", "list", "", None).index("list", "sbom", since=None).image(
         "sbom", subject="missing", since=None
     )
@@ -259,7 +296,7 @@ def test_where_ages_are_unknown_what_speaks_of_nothing_had_arrived() -> None:
 
 
 def test_what_is_missing_is_said() -> None:
-    shop = Shop().image("x", "l").tag("9.7", "x").tag("lost", "nowhere")
+    shop = InventoryMaker().image("x", "l").tag("9.7", "x").tag("lost", "nowhere")
     inventory = mirror(shop)
     notes = plan_pruning(replace(inventory, blobs=()), MirrorRules(), NOW).notes
     assert notes == (

@@ -9,25 +9,29 @@ from hypothesis import strategies as st
 
 from pipeline.digest import Digest
 from pipeline.mirror.protocol import is_auxiliary
-from pipeline.mirror.retention.model import (
-    HeldRepository,
-    Inventory,
-    Plan,
-)
+from pipeline.mirror.retention.pruning import HeldRepository, Inventory, PruningPlan
 from pipeline.mirror.retention.pruning_plan import plan_pruning
 from pipeline.mirror.retention.reachability import tag_subject
 from pipeline.model.rules import MirrorRules, RetentionRule
 from tests.support.examples import examples
-from tests.unit.shops import DAY, NOW, OLD, YOUNG, Shop, digest, mirror
+from tests.unit.inventories import (
+    DAY,
+    NOW,
+    OLD,
+    YOUNG,
+    InventoryMaker,
+    digest,
+    mirror,
+)
 
 TIMES = st.sampled_from([OLD, NOW - 10 * DAY, YOUNG])
 
 
 @st.composite
-def shops(draw: st.DrawFn, name: str) -> Shop:
+def shops(draw: st.DrawFn, name: str) -> InventoryMaker:
     """Any repository: a manifest refers to what was made before it, to blobs that all repositories share, or to what is
     not there; tags, true and false, point anywhere."""
-    shop = Shop(name)
+    shop = InventoryMaker(name)
     made: list[str] = []
     some = st.lists(st.sampled_from([f"blob{number}" for number in range(6)]), max_size=3, unique=True)
     for number in range(draw(st.integers(0, 8))):
@@ -132,7 +136,7 @@ def is_list(tag: str) -> bool:
     return subject is not None and subject[1]
 
 
-def carried_out(inventory: Inventory, plan: Plan) -> Inventory:
+def carried_out(inventory: Inventory, plan: PruningPlan) -> Inventory:
     """The mirror after a plan was carried out, as time goes on."""
     tags = {(one.repository, one.tag) for one in plan.tags}
     manifests = {(one.repository, one.digest) for one in plan.manifests}

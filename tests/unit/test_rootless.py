@@ -10,22 +10,22 @@ import pytest
 
 from pipeline.errors import EnvironmentLacking
 from pipeline.sandbox import cgroups, rootless
-from pipeline.sandbox.idmap import FIRST_BASE, IDS, mapping
-from pipeline.sandbox.untracked import command_processes, container_processes
+from pipeline.sandbox.idmap import FIRST_BASE, IDS, id_map
+from pipeline.sandbox.pidns_tracking import command_pids, container_pids
 
 WHOLE = "         0          0 4294967295\n"
 
 
 class TestMapping:
     def test_on_the_machine_itself_it_is_one_piece(self) -> None:
-        assert mapping(FIRST_BASE, WHOLE) == ((0, FIRST_BASE, IDS),)
+        assert id_map(FIRST_BASE, WHOLE) == ((0, FIRST_BASE, IDS),)
 
     def test_in_another_namespace_it_has_that_ones_pieces(self) -> None:
-        assert mapping(0, "0 1000 1\n1 100000 65536\n") == ((0, 0, 1), (1, 1, IDS - 1))
+        assert id_map(0, "0 1000 1\n1 100000 65536\n") == ((0, 0, 1), (1, 1, IDS - 1))
 
     def test_ids_that_the_outer_one_lacks_are_left_out(self) -> None:
-        assert mapping(0, "0 1000 1\n") == ((0, 0, 1),)
-        assert mapping(FIRST_BASE, "0 1000 1\n") == ()
+        assert id_map(0, "0 1000 1\n") == ((0, 0, 1),)
+        assert id_map(FIRST_BASE, "0 1000 1\n") == ()
 
 
 class TestSubordinateIds:
@@ -55,16 +55,16 @@ class TestSubordinateIds:
 
     def test_an_obstacle_names_the_user(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pwd, "getpwuid", lambda uid: pwd.struct_passwd(("nobody-here", "", uid, 0, "", "/", "")))
-        assert "nobody-here" in rootless.obstacle()
+        assert "nobody-here" in rootless.rootless_obstacle()
 
 
 class TestGroups:
     def test_where_this_user_may_use_none_there_are_none(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setattr(cgroups, "nested", lambda: True)
+        monkeypatch.setattr(cgroups, "in_user_namespace", lambda: True)
         monkeypatch.setattr(cgroups, "_writable", lambda root: False)
-        found = cgroups.usable()
+        found = cgroups.usable_hierarchies()
         assert found.version == 0
-        group = cgroups.Group(found, "x", tmp_path)
+        group = cgroups.Cgroup(found, "x", tmp_path)
         assert (group.path, group.tracker, group.number("memory", "memory.max"), group.processes()) == (
             "",
             None,
@@ -75,17 +75,17 @@ class TestGroups:
 
     def test_a_part_that_was_handed_over_is_named_as_the_runtime_wants_it(self) -> None:
         part = cgroups.Hierarchies({}, Path("/sys/fs/cgroup/user.slice/a"), prefix="/user.slice/a")
-        assert cgroups.Group(part, "x").path == "/user.slice/a/relbuild/x"
+        assert cgroups.Cgroup(part, "x").path == "/user.slice/a/relbuild/x"
 
 
 class TestUntracked:
     def test_a_pid_file_never_leads_to_processes_that_are_in_no_container(self, tmp_path: Path) -> None:
         file = tmp_path / "exec0.pid"
         file.write_text(str(os.getpid()))
-        assert container_processes(tmp_path) == set()
-        assert command_processes(file) == set()
+        assert container_pids(tmp_path) == set()
+        assert command_pids(file) == set()
 
     @pytest.mark.parametrize("text", ["", "x", "999999999"])
     def test_a_pid_file_that_leads_nowhere_is_nothing(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "pid").write_text(text)
-        assert container_processes(tmp_path) == set()
+        assert container_pids(tmp_path) == set()

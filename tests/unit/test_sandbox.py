@@ -17,16 +17,27 @@ from hypothesis import strategies as st
 from pipeline.errors import SmokeError
 from pipeline.model.limits import Limits
 from pipeline.model.usage import Usage
-from pipeline.sandbox import loop, network, seccomp
-from pipeline.sandbox.bundle import BUILD_CAPABILITIES, ContainerPlan, Mount, ProcessPlan, spec
-from pipeline.sandbox.cgroups import Group, Hierarchies
-from pipeline.sandbox.idmap import FIRST_BASE, IDS, SLOTS, base_of
+from pipeline.sandbox import instance_network, loop_device, seccomp
+from pipeline.sandbox.cgroups import Cgroup, Hierarchies
+from pipeline.sandbox.container_user import Identity, resolve_user
+from pipeline.sandbox.exit_reason import explain_exit
+from pipeline.sandbox.idmap import (
+    FIRST_BASE,
+    ID_RANGES,
+    IDS,
+    first_id_of,
+)
 from pipeline.sandbox.instance import merge_environment, signal_number
-from pipeline.sandbox.limits import resources_of, rlimits_of
+from pipeline.sandbox.limit_readings import resources_of, rlimits_of
 from pipeline.sandbox.output import Capture
 from pipeline.sandbox.runtime import last_message
-from pipeline.sandbox.users import Identity, resolve_user
-from pipeline.sandbox.verdict import what_happened
+from pipeline.sandbox.runtime_bundle import (
+    BUILD_CAPABILITIES,
+    ContainerPlan,
+    Mount,
+    ProcessPlan,
+    spec,
+)
 
 PASSWD = """root:x:0:0:root:/root:/bin/sh
 server:x:27:28:Server:/var/lib/server:/sbin/nologin
@@ -89,13 +100,13 @@ class TestWho:
 
 
 def test_id_ranges_do_not_overlap_nor_reach_what_others_hand_out() -> None:
-    bases = [base_of(slot) for slot in range(SLOTS)]
+    bases = [first_id_of(slot) for slot in range(ID_RANGES)]
     assert all(after - before == IDS for before, after in pairwise(bases))
     assert bases[0] == FIRST_BASE > 0x6FFF_FFFF
     assert bases[-1] + IDS <= 0x7FFE_0000
-    for wrong in (-1, SLOTS):
+    for wrong in (-1, ID_RANGES):
         with pytest.raises(ValueError, match="no ID range"):
-            base_of(wrong)
+            first_id_of(wrong)
 
 
 @pytest.mark.parametrize(
@@ -189,10 +200,10 @@ def plan(**changes: object) -> ContainerPlan:
 
 
 @pytest.fixture
-def counting_swap(tmp_path: Path) -> Group:
+def counting_swap(tmp_path: Path) -> Cgroup:
     """A group on a machine whose kernel counts swap."""
     (tmp_path / "memory.memsw.limit_in_bytes").touch()
-    return Group(Hierarchies({"memory": tmp_path}), "x")
+    return Cgroup(Hierarchies({"memory": tmp_path}), "x")
 
 
 class TestBundle:
@@ -218,7 +229,7 @@ class TestBundle:
         assert len(said["process"]["capabilities"]["bounding"]) == 8
         assert said["process"]["capabilities"]["ambient"] == []
 
-    def test_limits_are_in_the_kernels_units(self, counting_swap: Group) -> None:
+    def test_limits_are_in_the_kernels_units(self, counting_swap: Cgroup) -> None:
         limits = Limits(milli_cpus=1500, memory=1 << 30, pids=20)
         said = json.loads(json.dumps(spec(plan(resources=resources_of(limits, counting_swap)))))
         assert said["linux"]["resources"]["cpu"] == {"quota": 150_000, "period": 100_000}
@@ -229,11 +240,11 @@ class TestBundle:
         assert {"type": "RLIMIT_CORE", "hard": 0, "soft": 0} in said["process"]["rlimits"]
 
     def test_swap_is_left_out_where_the_kernel_does_not_count_it(self) -> None:
-        resources = resources_of(Limits(memory=1 << 30), Group(Hierarchies(), "x"))
+        resources = resources_of(Limits(memory=1 << 30), Cgroup(Hierarchies(), "x"))
         assert resources["memory"] == {"limit": 1 << 30}
 
     def test_processes_and_open_files_are_limited_where_nothing_is_asked(self) -> None:
-        assert resources_of(Limits(), Group(Hierarchies(), "x")) == {"pids": {"limit": 4096}}
+        assert resources_of(Limits(), Cgroup(Hierarchies(), "x")) == {"pids": {"limit": 4096}}
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         assert rlimits_of(Limits()) == (("RLIMIT_NOFILE", min(65536, hard)),)
         assert rlimits_of(Limits(open_files=100)) == (("RLIMIT_NOFILE", 100),)
@@ -245,7 +256,7 @@ class TestBundle:
         assert len(paths) == 7
 
     def test_a_tiny_share_of_a_core_is_the_least_that_the_kernel_takes(self) -> None:
-        resources = resources_of(Limits(milli_cpus=1), Group(Hierarchies(), "x"))
+        resources = resources_of(Limits(milli_cpus=1), Cgroup(Hierarchies(), "x"))
         assert resources["cpu"] == {"quota": 1000, "period": 100_000}
 
     def test_everything_bound_is_without_devices_and_setuid(self) -> None:
@@ -275,17 +286,17 @@ class TestVerdict:
         ],
     )
     def test_it_names_what_was_run_into(self, used: Usage, code: int | None, said: str) -> None:
-        assert what_happened(used, code) == said
+        assert explain_exit(used, code) == said
 
 
 def test_a_loop_devices_configuration_is_as_long_as_the_kernels() -> None:
     # The length is what <linux/loop.h> says of struct loop_config on every architecture.
-    assert len(loop._configuration(3, "x" * 100)) == 304
+    assert len(loop_device._configuration(3, "x" * 100)) == 304
 
 
 def test_addresses_suffice_for_every_range_of_ids() -> None:
-    assert network.ADDRESSES.num_addresses // 2 >= 65536
-    assert len({base_of(slot) // IDS % 65536 for slot in range(SLOTS)}) == SLOTS
+    assert instance_network.LINK_ADDRESSES.num_addresses // 2 >= 65536
+    assert len({first_id_of(slot) // IDS % 65536 for slot in range(ID_RANGES)}) == ID_RANGES
 
 
 class TestOutput:

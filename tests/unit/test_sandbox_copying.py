@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BuildError
-from pipeline.sandbox import copying
-from pipeline.sandbox.copying import copy_tree, fill_anew
+from pipeline.sandbox import tree_copy
+from pipeline.sandbox.tree_copy import copy_tree, create_copy
 
 
 @contextlib.contextmanager
@@ -41,7 +41,7 @@ def image(folder: Path) -> Path:
 
 def test_modes_times_and_links_of_both_kinds_are_kept(tmp_path: Path) -> None:
     with opened(image(tmp_path / "image")) as source:
-        fill_anew(tmp_path / "volumes" / "v", source, limit=100, shift=0)
+        create_copy(tmp_path / "volumes" / "v", source, limit=100, shift=0)
     made = tmp_path / "volumes" / "v"
     assert stat.S_IMODE(made.stat().st_mode) == 0o2771
     assert (made / "link").readlink() == Path("/etc/shadow")
@@ -59,7 +59,7 @@ def test_attributes_of_users_are_kept(tmp_path: Path) -> None:
     except OSError as error:
         pytest.skip(f"extended attributes are missing on this file system: {error}")
     with opened(folder) as source:
-        fill_anew(tmp_path / "v", source, limit=100, shift=0)
+        create_copy(tmp_path / "v", source, limit=100, shift=0)
     assert os.getxattr(tmp_path / "v" / "inner" / "file", "user.note") == b"kept"
     assert os.getxattr(tmp_path / "v", "user.note") == b"of the folder"
 
@@ -77,14 +77,14 @@ def test_a_file_of_two_names_counts_once_and_more_than_the_limit_is_refused(tmp_
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     with opened(image(tmp_path / "image")) as source, pytest.raises(BuildError):
-        fill_anew(tmp_path / "volumes" / "v", source, limit=1, shift=0)
+        create_copy(tmp_path / "volumes" / "v", source, limit=1, shift=0)
     assert [path.name for path in (tmp_path / "volumes").iterdir()] == [".lock"]
 
 
 def test_one_that_is_there_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "v").mkdir()
     with opened(image(tmp_path / "image")) as source:
-        fill_anew(tmp_path / "v", source, limit=100, shift=0)
+        create_copy(tmp_path / "v", source, limit=100, shift=0)
     assert list((tmp_path / "v").iterdir()) == []
 
 
@@ -93,9 +93,9 @@ def test_one_that_was_killed_half_way_is_filled_anew(tmp_path: Path, monkeypatch
     with opened(image(tmp_path / "image")) as source:
         child = os.fork()
         if child == 0:
-            monkeypatch.setattr(copying, "keep_attributes", lambda *_: time.sleep(60))
+            monkeypatch.setattr(tree_copy, "copy_attributes", lambda *_: time.sleep(60))
             with contextlib.suppress(BaseException):
-                fill_anew(volumes / "v", source, limit=100, shift=0)
+                create_copy(volumes / "v", source, limit=100, shift=0)
             os._exit(0)
         deadline = time.monotonic() + 20
         while not list(volumes.glob(".half-*/inner/file")):
@@ -104,7 +104,7 @@ def test_one_that_was_killed_half_way_is_filled_anew(tmp_path: Path, monkeypatch
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         assert not (volumes / "v").exists()
-        fill_anew(volumes / "v", source, limit=100, shift=0)
+        create_copy(volumes / "v", source, limit=100, shift=0)
     assert (volumes / "v" / "inner" / "file").read_text() == "content"
     assert sorted(path.name for path in volumes.iterdir()) == [".lock", "v"]
 
@@ -112,7 +112,7 @@ def test_one_that_was_killed_half_way_is_filled_anew(tmp_path: Path, monkeypatch
 def test_two_who_want_the_same_at_the_same_time_get_one(tmp_path: Path) -> None:
     with opened(image(tmp_path / "image")) as source:
         threads = [
-            threading.Thread(target=lambda: fill_anew(tmp_path / "v", source, limit=100, shift=0)) for _ in range(4)
+            threading.Thread(target=lambda: create_copy(tmp_path / "v", source, limit=100, shift=0)) for _ in range(4)
         ]
         for thread in threads:
             thread.start()

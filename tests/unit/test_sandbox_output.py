@@ -23,7 +23,7 @@ def told() -> list[bytes]:
 
 @pytest.fixture
 def capture(told: list[bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Capture]:
-    monkeypatch.setattr(output, "FOLLOWED", 100_000)
+    monkeypatch.setattr(output, "FOLLOW_RATE", 100_000)
     with Capture(100, **IDS, follow=told.append) as made:
         yield made
 

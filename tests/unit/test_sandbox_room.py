@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sandbox import room
-from pipeline.sandbox.room import Room
+from pipeline.sandbox import disk_quota
+from pipeline.sandbox.disk_quota import DiskQuota
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(disk_quota.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -22,7 +22,7 @@ def written(folder: Path, name: str, size: int) -> None:
 
 
 def test_it_is_looked_at_the_more_often_the_sooner_it_could_be_full(tmp_path: Path, clock: list[float]) -> None:
-    watched = Room(tmp_path, limit=10 << 20, hard=False)
+    watched = DiskQuota(tmp_path, limit=10 << 20, hard=False)
     assert watched.pause == 0.05, "nothing is known yet"
     for name, size, pause in (
         ("", 0, 0.1),
@@ -47,16 +47,16 @@ def test_it_is_looked_at_the_more_often_the_sooner_it_could_be_full(tmp_path: Pa
 def test_looking_takes_a_tenth_of_the_time_unless_that_were_too_seldom(
     tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watched = Room(tmp_path, limit=100 << 20, hard=False)
+    watched = DiskQuota(tmp_path, limit=100 << 20, hard=False)
     grown = [0]
 
     def count(took: float) -> float:
-        def slowly(_: Room) -> int:
+        def slowly(_: DiskQuota) -> int:
             clock[0] += took
             grown[0] += 30 << 20
             return grown[0]
 
-        monkeypatch.setattr(Room, "_count", slowly)
+        monkeypatch.setattr(DiskQuota, "_count", slowly)
         watched.full()
         return watched.pause
 

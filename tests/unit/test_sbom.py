@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
-from pipeline.materials import privileged_paths
 from pipeline.model.bill import Bill, BuildRecord
 from pipeline.model.header import ChangelogEntry
 from pipeline.model.package import Nevra
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.provenance import Material, MaterialKind, Provenance
-from pipeline.model.tree import Entry, Kind, Tree
-from pipeline.oci.bill import bill_bytes, parse_bill
+from pipeline.model.tree import Entry, EntryKind, Tree
+from pipeline.oci.bill_json import bill_bytes, parse_bill
 from pipeline.oci.purl import image_url, package_url, source_url
-from pipeline.oci.record import parse_record, record_bytes
+from pipeline.oci.record_json import parse_record, record_bytes
 from pipeline.oci.sbom import SbomForm, sbom_bytes, sbom_problems
 from pipeline.packages import named_fixes
-from pipeline.repos import open_repositories, source_packages
+from pipeline.provenance_inputs import privileged_paths
+from pipeline.repos import find_source_packages, open_repositories
 from pipeline.store import Store
 from pipeline.trees import capability_attribute, capability_text
 from tests.support.examples import examples
@@ -260,14 +260,14 @@ LOWER = Tree.of(
     {
         one.path: one
         for one in (
-            Entry("usr/bin/su", Kind.FILE, 0o4755, owner="su-1-1.x86_64"),
-            Entry("usr/bin/wall", Kind.FILE, 0o2755, owner="wall-1-1.x86_64"),
-            Entry("usr/bin/ping", Kind.FILE, 0o755, owner="ping-1-1.x86_64", xattrs=(CAPABILITY,)),
-            Entry("usr/bin/plain", Kind.FILE, 0o755, owner="plain-1-1.x86_64"),
-            Entry("usr/bin/sudo", Kind.HARDLINK, 0, link="usr/bin/su", owner="su-1-1.x86_64"),
-            Entry("var/mail", Kind.DIRECTORY, 0o2775, owner="mail-1-1.x86_64"),
-            Entry("opt/it", Kind.DIRECTORY, 0o755),
-            Entry("opt/it/tool", Kind.FILE, 0o4755),
+            Entry("usr/bin/su", EntryKind.FILE, 0o4755, owner="su-1-1.x86_64"),
+            Entry("usr/bin/wall", EntryKind.FILE, 0o2755, owner="wall-1-1.x86_64"),
+            Entry("usr/bin/ping", EntryKind.FILE, 0o755, owner="ping-1-1.x86_64", xattrs=(CAPABILITY,)),
+            Entry("usr/bin/plain", EntryKind.FILE, 0o755, owner="plain-1-1.x86_64"),
+            Entry("usr/bin/sudo", EntryKind.HARDLINK, 0, link="usr/bin/su", owner="su-1-1.x86_64"),
+            Entry("var/mail", EntryKind.DIRECTORY, 0o2775, owner="mail-1-1.x86_64"),
+            Entry("opt/it", EntryKind.DIRECTORY, 0o755),
+            Entry("opt/it/tool", EntryKind.FILE, 0o4755),
         )
     }
 )
@@ -295,13 +295,13 @@ def test_files_that_lend_rights_are_named_and_directories_are_not() -> None:
 @pytest.mark.parametrize(
     ("upper", "gone"),
     [
-        (Entry("usr/bin/su", Kind.FILE, 0o755), {"/usr/bin/su", "/usr/bin/sudo"}),
-        (Entry("usr/bin/ping", Kind.FILE, 0o755), {"/usr/bin/ping"}),
-        (Entry("usr/bin/wall", Kind.WHITEOUT), {"/usr/bin/wall"}),
-        (Entry("opt/it", Kind.WHITEOUT), {"/opt/it/tool"}),
-        (Entry("opt/it", Kind.OPAQUE), {"/opt/it/tool"}),
-        (Entry("opt/it", Kind.SYMLINK, link="../srv"), {"/opt/it/tool"}),
-        (Entry("opt/it", Kind.DIRECTORY, 0o700), set()),
+        (Entry("usr/bin/su", EntryKind.FILE, 0o755), {"/usr/bin/su", "/usr/bin/sudo"}),
+        (Entry("usr/bin/ping", EntryKind.FILE, 0o755), {"/usr/bin/ping"}),
+        (Entry("usr/bin/wall", EntryKind.WHITEOUT), {"/usr/bin/wall"}),
+        (Entry("opt/it", EntryKind.WHITEOUT), {"/opt/it/tool"}),
+        (Entry("opt/it", EntryKind.OPAQUE), {"/opt/it/tool"}),
+        (Entry("opt/it", EntryKind.SYMLINK, link="../srv"), {"/opt/it/tool"}),
+        (Entry("opt/it", EntryKind.DIRECTORY, 0o700), set()),
     ],
 )
 def test_the_last_layer_has_the_last_word(upper: Entry, gone: set[str]) -> None:
@@ -309,11 +309,11 @@ def test_the_last_layer_has_the_last_word(upper: Entry, gone: set[str]) -> None:
 
 
 def test_what_a_scriptlet_makes_privileged_is_named_with_the_package_of_its_path() -> None:
-    more = _shown(Entry("usr/bin/plain", Kind.FILE, 0o6755), Entry("srv/own", Kind.FILE, 0o4711))
+    more = _shown(Entry("usr/bin/plain", EntryKind.FILE, 0o6755), Entry("srv/own", EntryKind.FILE, 0o4711))
     assert more == {**ALL, "/usr/bin/plain": "6755 plain-1-1.x86_64", "/srv/own": "4711"}
-    kept = _shown(Entry("opt/it", Kind.OPAQUE), Entry("opt/it/new", Kind.FILE, 0o4755))
+    kept = _shown(Entry("opt/it", EntryKind.OPAQUE), Entry("opt/it/new", EntryKind.FILE, 0o4755))
     assert "/opt/it/new" in kept and "/opt/it/tool" not in kept
-    turned = _shown(Entry("opt/it/new", Kind.FILE, 0o4755), Entry("opt/it", Kind.OPAQUE))
+    turned = _shown(Entry("opt/it/new", EntryKind.FILE, 0o4755), Entry("opt/it", EntryKind.OPAQUE))
     assert turned == kept, "the order of entries in a layer means nothing"
 
 
@@ -328,10 +328,10 @@ def test_the_text_of_capabilities_means_the_same_attribute(text: str) -> None:
 
 
 def _offered(folder: Path, rpms: list[Rpm], names: set[str]) -> dict[str, str]:
-    repository = Repository("sources", baseurls=(write_repository(folder / "repository", rpms),))
+    repository = PackageRepository("sources", baseurls=(write_repository(folder / "repository", rpms),))
     store = Store.open(folder / "store")
     (opened,) = open_repositories(Platform("p", (repository,)), "x86_64", variables={}, store=store)
-    found = source_packages(opened, names, store=store)
+    found = find_source_packages(opened, names, store=store)
     return {name: f"{one.nevra} {one.location} {one.repository} {one.size}" for name, one in found.items()}
 
 

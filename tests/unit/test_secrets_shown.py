@@ -16,16 +16,24 @@ from pipeline.cli.progress_bars import Live
 from pipeline.cli.progress_display import _JsonLines, _Lines
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, Problem, RecipeError, RelbuildError, UsageError, VerificationError
-from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.registry.registry_address import RegistryRoot
-from pipeline.mirror.open import MirrorAccess
-from pipeline.model.platform import Platform, Repository
-from pipeline.nightly.relaying import Event, Kind, Relay
+from pipeline.mirror.mirror_access import MirrorAccess
+from pipeline.model.platform import PackageRepository, Platform
+from pipeline.nightly.progress_ipc import EventKind, ProgressEvent, ProgressSender
 from pipeline.progress import QUIET, Progress, task
 from pipeline.repos import load_keys, open_repositories
 from pipeline.store import Store
-from pipeline.transfer import Download, Exchange, Network, Scope, Wallet, fetch, fetch_document
-from pipeline.urls import public, redacted, shown
+from pipeline.transfer import (
+    CredentialStore,
+    Download,
+    Network,
+    RegistryClient,
+    Scope,
+    fetch,
+    fetch_document,
+)
+from pipeline.urls import public_url, redact_urls, shown_url
 from tests.unit.slow_server import SlowServer, head, slow_server
 
 SECRET = "pA55w0rd"
@@ -76,9 +84,9 @@ def _raise(error: Exception) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_url_is_shown_and_published_without_its_secrets(form: str) -> None:
     url = form.format(SECRET)
-    assert SECRET not in redacted(url) + shown(url) + public(url)
+    assert SECRET not in redact_urls(url) + shown_url(url) + public_url(url)
     for length in range(1, 200):
-        assert SECRET not in shown(url, length)
+        assert SECRET not in shown_url(url, length)
 
 
 SAFE = st.text(alphabet=st.characters(whitelist_categories=("L", "N"), max_codepoint=0x2FF), min_size=8, max_size=20)
@@ -90,7 +98,7 @@ def test_no_password_survives_in_any_text(secret: str, form: str, before: str, a
     if secret in before or secret in after:
         return
     text = f"{before} {form.format(secret)} {after}"
-    assert secret not in redacted(text)
+    assert secret not in redact_urls(text)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +116,7 @@ def test_no_password_survives_in_any_text(secret: str, form: str, before: str, a
     ],
 )
 def test_what_is_no_secret_is_shown_as_it_is(text: str) -> None:
-    assert redacted(text) == text
+    assert redact_urls(text) == text
     assert Problem("code", text).message == text
 
 
@@ -169,7 +177,7 @@ def test_no_failure_of_a_server_shows_the_password_of_its_url(tmp_path: Path, ho
 
 
 def _platform(**more: object) -> Platform:
-    return Platform("p", (Repository("r", **more),))  # type: ignore[arg-type]
+    return Platform("p", (PackageRepository("r", **more),))  # type: ignore[arg-type]
 
 
 def _opening(store: Store, **more: object) -> Callable[[], object]:
@@ -192,7 +200,7 @@ def test_a_registry_that_sends_us_on_with_a_token_does_not_get_it_shown(status: 
         where = f"ftp://u:{SECRET}@host.test/x?token={SECRET}"
         realm = f'Bearer realm="http://u:{SECRET}@host.test/t?token={SECRET}"'
         server.serve = lambda _: head(status, b"x" * 99, Location=where, WWW_Authenticate=realm)
-        with Exchange(server.url, network=NETWORK, wallet=Wallet.of({})) as exchange:
+        with RegistryClient(server.url, network=NETWORK, wallet=CredentialStore.of({})) as exchange:
             said = refusal(lambda: exchange.ask("GET", "/v2/", scopes=SCOPES, limit=3))
     assert SECRET not in said
 
@@ -242,9 +250,9 @@ def test_bars_of_progress_hold_no_secret() -> None:
 
 
 def test_events_that_cross_to_another_process_hold_no_secret() -> None:
-    events: list[Event] = []
-    tell(Relay(events.append))
-    assert {event.kind for event in events} >= {Kind.START, Kind.FINISH, Kind.WARN}
+    events: list[ProgressEvent] = []
+    tell(ProgressSender(events.append))
+    assert {event.kind for event in events} >= {EventKind.START, EventKind.FINISH, EventKind.WARN}
     assert SECRET not in repr(events)
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.address_parser import parse_address
 from pipeline.model.absolute_path import absolute
-from pipeline.nightly import cluster
-from pipeline.nightly.attending import Errand
-from pipeline.nightly.crew import Needs
-from pipeline.nightly.ordering import Order
-from pipeline.nightly.sent_environment import READ, sent_environment
-from pipeline.nightly.working import Making
+from pipeline.nightly import dask_executor
+from pipeline.nightly.dask_task import DaskTask
+from pipeline.nightly.executor import Requirements
+from pipeline.nightly.product_job import RunSettings
+from pipeline.nightly.sent_environment import READ_VARIABLES, sent_environment
+from pipeline.nightly.task_payload import TaskPayload
 from pipeline.progress import QUIET
 from pipeline.recipes import load_platforms
 from pipeline.repos.variables import environment_names
@@ -75,24 +75,27 @@ def _read_by_name() -> Iterator[tuple[str, str]]:
 def test_every_variable_that_the_library_reads_is_sent() -> None:
     found = dict(_read_by_name())
     assert {"HOME", "REGISTRY_AUTH_FILE", "https_proxy", "SSL_CERT_FILE"} <= found.keys()
-    assert {name: where for name, where in found.items() if name not in READ} == {}
-    assert READ.keys() - found.keys() == {"RELBUILD_KEY_PASSWORD", "COSIGN_PASSWORD"}  # By a tuple of their names.
+    assert {name: where for name, where in found.items() if name not in READ_VARIABLES} == {}
+    assert READ_VARIABLES.keys() - found.keys() == {
+        "RELBUILD_KEY_PASSWORD",
+        "COSIGN_PASSWORD",
+    }  # By a tuple of their names.
 
 
 def test_a_log_of_a_workers_arguments_holds_no_secret(tmp_path: Path) -> None:
     place = absolute(tmp_path)
     environment = {"RELBUILD_KEY_PASSWORD": "a secret word"}
-    making = Making(place, parse_address("dir:/m"), None, place, place, environment, float)
-    order = Order.of(print, making, ())
-    errand = Errand("night", "name", order, Needs("x86_64"))
-    assert "a secret word" not in f"{making!r} {errand!r}"
+    settings = RunSettings(place, parse_address("dir:/m"), None, place, place, environment, float)
+    order = TaskPayload.of(print, settings, ())
+    errand = DaskTask("night", "name", order, Requirements("x86_64"))
+    assert "a secret word" not in f"{settings!r} {errand!r}"
     assert pickle.loads(order.work)[1].environment == environment
 
 
 @pytest.mark.parametrize("address", ["tcp://192.0.2.1:8786", "scheduler.example:8786", "ws://192.0.2.1:80"])
 def test_nothing_is_sent_in_plain_text_beyond_this_machine(address: str) -> None:
     with pytest.raises(UsageError) as refused:
-        cluster.DaskCrew.join(address, QUIET, patience=0.1)
+        dask_executor.DaskExecutor.join(address, QUIET, scheduler_timeout=0.1)
     assert refused.value.code == "scheduler-plain" and "--plain-scheduler" in str(refused.value)
 
 
@@ -100,9 +103,9 @@ def test_nothing_is_sent_in_plain_text_beyond_this_machine(address: str) -> None
     "address", ["tls://192.0.2.1:8786", "tcp://127.0.0.1:8786", "tcp://[::1]:1", "tcp://localhost:1"]
 )
 def test_this_machine_and_encrypted_connections_are_private(address: str) -> None:
-    assert not cluster._refuse_plain([address], QUIET, plain=False)
+    assert not dask_executor._refuse_plain([address], QUIET, plain=False)
 
 
 def test_a_scheduler_of_this_machine_with_workers_elsewhere_is_refused() -> None:
     with pytest.raises(UsageError):
-        cluster._refuse_plain(["tcp://127.0.0.1:4001", "tcp://192.0.2.7:4001"], QUIET, plain=False)
+        dask_executor._refuse_plain(["tcp://127.0.0.1:4001", "tcp://192.0.2.7:4001"], QUIET, plain=False)

@@ -13,15 +13,26 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, UsageError
-from pipeline.escaping import cleaned
+from pipeline.escaping import strip_invisible
 from pipeline.model.json_form import from_json, to_json
-from pipeline.model.night import Night, Outcome, Product, ProductRun
-from pipeline.site import history, write_site
-from pipeline.site.history import NIGHTS_LIMIT, NO_HISTORY, POINTS_LIMIT, History, read
-from tests.system import nights
-from tests.system.nights import DAY, HOSTILE, MARKUP
+from pipeline.model.night_record import (
+    NightlyRun,
+    Outcome,
+    Product,
+    ProductRun,
+)
+from pipeline.site import site_history, write_site
+from pipeline.site.site_history import (
+    NIGHTS_LIMIT,
+    NO_HISTORY,
+    POINTS_LIMIT,
+    ProductHistory,
+    read_site_document,
+)
+from tests.system import nightly_examples
+from tests.system.nightly_examples import DAY, HOSTILE, MARKUP
 
-NIGHTS = nights.nights(6)
+NIGHTS = nightly_examples.nights(6)
 LAST = NIGHTS[-1]
 
 
@@ -31,16 +42,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("mirror")
     for night in NIGHTS:
         write_site(night, root / "nightly")
-        for path, data in nights.blobs(night).items():
+        for path, data in nightly_examples.blobs(night).items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_bytes(data)
     return root / "nightly"
 
 
-def one(**changes: object) -> Night:
+def one(**changes: object) -> NightlyRun:
     """A night with one product."""
     product = next(product for product in LAST.products if product.name == "nginx")
-    return replace(LAST, products=(nights.changed(product, **changes),))
+    return replace(LAST, products=(nightly_examples.changed(product, **changes),))
 
 
 def page_of(folder: Path, name: str = "nginx") -> str:
@@ -77,7 +88,7 @@ def test_a_site_has_the_pages_and_files_of_all_nights(written: Path) -> None:
     files = ("atom.xml", "nightly.json", "junit.xml", "summary.md", "release.pub", "style.css", "icon.svg", ".lock")
     expected = {"index.html", "data/site.json", *files}
     expected |= {f"{name}/index.html" for name in products} | {f"data/{name}.json" for name in products}
-    stamps = {history.noted(night, "").stamp for night in NIGHTS}
+    stamps = {site_history.summarize_night(night, "").stamp for night in NIGHTS}
     expected |= {f"nights/{stamp}{ending}" for stamp in stamps for ending in (".html", ".json")}
     assert names == expected
     assert all((written / name).stat().st_mode & 0o777 == 0o644 for name in names - {".lock"})
@@ -126,7 +137,14 @@ def test_the_page_of_a_product_tells_which_limits_held_in_its_test(written: Path
         if text.endswith("Limits of this test, and whether the kernel enforced them")
     )
     no = product.published.limits[1].reason
-    assert texts[start + 1 : start + 7] == ["Limit", "Enforced", "memory", "yes", "io_bandwidth", f"no: {cleaned(no)}"]
+    assert texts[start + 1 : start + 7] == [
+        "Limit",
+        "Enforced",
+        "memory",
+        "yes",
+        "io_bandwidth",
+        f"no: {strip_invisible(no)}",
+    ]
 
 
 def test_failed_products_come_first(written: Path) -> None:
@@ -140,8 +158,8 @@ def test_failed_products_come_first(written: Path) -> None:
 
 def test_the_night_in_json_is_the_night(written: Path) -> None:
     data = json.loads((written / "nightly.json").read_bytes())
-    assert from_json(Night, data) == LAST
-    assert (written / "nights" / f"{history.noted(LAST, '').stamp}.json").read_bytes() == (
+    assert from_json(NightlyRun, data) == LAST
+    assert (written / "nights" / f"{site_history.summarize_night(LAST, '').stamp}.json").read_bytes() == (
         written / "nightly.json"
     ).read_bytes()
 
@@ -180,9 +198,9 @@ def test_two_platforms_of_a_product_share_a_page(written: Path) -> None:
     ],
 )
 def test_an_end_of_life_is_warned_of_when_it_is_near_or_passed(tmp_path: Path, end: str, said: str) -> None:
-    from pipeline.site.words import moment
+    from pipeline.site.text_format import utc_datetime
 
-    near = moment(LAST.ended + 30 * DAY).date().isoformat()
+    near = utc_datetime(LAST.ended + 30 * DAY).date().isoformat()
     write_site(one(end_of_life=end.format(near=near)), tmp_path)
     page = " ".join(_Page(page_of(tmp_path)).texts)
     assert said in page
@@ -279,12 +297,12 @@ def test_a_product_may_be_called_as_something_of_the_site(tmp_path: Path, name: 
 def test_a_night_without_changes_touches_no_products_page(tmp_path: Path) -> None:
     for night in NIGHTS:
         write_site(night, tmp_path)
-    first = nights.quiet(LAST)
+    first = nightly_examples.quiet(LAST)
     write_site(first, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    second = nights.quiet(first)
+    second = nightly_examples.quiet(first)
     changed = write_site(second, tmp_path)
-    stamp = history.noted(second, "").stamp
+    stamp = site_history.summarize_night(second, "").stamp
     assert {path.relative_to(tmp_path).as_posix() for path in changed} == {
         "index.html", "nightly.json", "junit.xml", "summary.md", "atom.xml", "data/site.json",
         f"nights/{stamp}.html", f"nights/{stamp}.json",
@@ -304,26 +322,29 @@ def test_the_same_night_again_writes_nothing(tmp_path: Path) -> None:
     [
         lambda night: replace(night, known_as="elsewhere.example/x"),
         lambda night: replace(night, products=(replace(night.products[0], end_of_life="2020-01-01"),)),
-        lambda night: replace(night, products=(nights.changed(night.products[0], tags=("9",)),)),
+        lambda night: replace(night, products=(nightly_examples.changed(night.products[0], tags=("9",)),)),
         lambda night: replace(
-            night, products=(nights.changed(night.products[0], missing=NIGHTS[0].products[-1].published.missing),)
+            night,
+            products=(nightly_examples.changed(night.products[0], missing=NIGHTS[0].products[-1].published.missing),),
         ),
     ],
     ids=["pulled from elsewhere", "end of life", "tags", "missing fixes"],
 )
-def test_a_page_of_which_something_changed_is_made_again(tmp_path: Path, change: Callable[[Night], Night]) -> None:
-    night = nights.quiet(one())
+def test_a_page_of_which_something_changed_is_made_again(
+    tmp_path: Path, change: Callable[[NightlyRun], NightlyRun]
+) -> None:
+    night = nightly_examples.quiet(one())
     write_site(night, tmp_path)
-    assert tmp_path / "nginx" / "index.html" in write_site(change(nights.quiet(night)), tmp_path)
+    assert tmp_path / "nginx" / "index.html" in write_site(change(nightly_examples.quiet(night)), tmp_path)
 
 
 def test_the_age_of_a_missing_fix_is_of_the_day(tmp_path: Path) -> None:
     night = replace(
-        nights.quiet(one()),
+        nightly_examples.quiet(one()),
         products=(
             replace(
-                nights.quiet(one()).products[0],
-                published=replace(nights.quiet(one()).products[0].published, missing=_fixes()),
+                nightly_examples.quiet(one()).products[0],
+                published=replace(nightly_examples.quiet(one()).products[0].published, missing=_fixes()),
             ),
         ),
     )
@@ -334,17 +355,17 @@ def test_the_age_of_a_missing_fix_is_of_the_day(tmp_path: Path) -> None:
 
 
 def test_a_page_that_is_gone_is_made_again(tmp_path: Path) -> None:
-    night = nights.quiet(one())
+    night = nightly_examples.quiet(one())
     write_site(night, tmp_path)
     (tmp_path / "nginx" / "index.html").unlink()
-    assert tmp_path / "nginx" / "index.html" in write_site(nights.quiet(night), tmp_path)
+    assert tmp_path / "nginx" / "index.html" in write_site(nightly_examples.quiet(night), tmp_path)
 
 
 def test_a_failure_that_is_over_leaves_the_page(tmp_path: Path) -> None:
     mysql = next(product for product in LAST.products if product.name == "mysql")
     write_site(replace(LAST, products=(mysql,)), tmp_path)
     assert "no new image since" in page_of(tmp_path, "mysql")
-    write_site(nights.quiet(replace(LAST, products=(mysql,))), tmp_path)
+    write_site(nightly_examples.quiet(replace(LAST, products=(mysql,))), tmp_path)
     assert "no new image since" not in page_of(tmp_path, "mysql")
 
 
@@ -352,7 +373,7 @@ def test_a_failure_that_is_over_leaves_the_page(tmp_path: Path) -> None:
 
 
 def test_nights_are_bounded(tmp_path: Path) -> None:
-    night = nights.quiet(one())
+    night = nightly_examples.quiet(one())
     for number in range(NIGHTS_LIMIT + 5):
         write_site(replace(night, began=night.began + number * DAY, ended=night.ended + number * DAY), tmp_path)
     kept = sorted(path.name for path in (tmp_path / "nights").iterdir())
@@ -379,22 +400,22 @@ def test_points_are_bounded_and_in_order() -> None:
 
 
 def test_a_night_in_which_nothing_was_done_is_no_point() -> None:
-    night = nights.quiet(one())
+    night = nightly_examples.quiet(one())
     assert NO_HISTORY.with_point(night.products[0], night) == NO_HISTORY
 
 
 def test_a_night_again_replaces_its_point() -> None:
     night = one()
     once = NO_HISTORY.with_point(night.products[0], night)
-    again = once.with_point(nights.changed(night.products[0], build_took=7), night)
+    again = once.with_point(nightly_examples.changed(night.products[0], build_took=7), night)
     assert [point.took for point in again.of(night.products[0])] == [7]
 
 
 def test_what_is_remembered_is_read_as_it_was_written(tmp_path: Path) -> None:
     night = one()
     kept = NO_HISTORY.with_point(night.products[0], night)
-    (tmp_path / "x.json").write_bytes(history.written(kept))
-    assert read(tmp_path / "x.json", NO_HISTORY) == kept
+    (tmp_path / "x.json").write_bytes(site_history.site_document_bytes(kept))
+    assert read_site_document(tmp_path / "x.json", NO_HISTORY) == kept
     assert kept.of(night.products[0])[0].digest == night.products[0].published.digest
 
 
@@ -413,7 +434,7 @@ def test_an_older_night_that_is_written_late_is_not_the_latest(tmp_path: Path) -
     write_site(LAST, tmp_path)
     index = (tmp_path / "index.html").read_text()
     write_site(NIGHTS[0], tmp_path)
-    assert (tmp_path / "nights" / f"{history.noted(NIGHTS[0], '').stamp}.html").exists()
+    assert (tmp_path / "nights" / f"{site_history.summarize_night(NIGHTS[0], '').stamp}.html").exists()
     assert (tmp_path / "index.html").read_text() == index
 
 
@@ -437,12 +458,12 @@ def test_a_product_without_any_image_has_a_page(tmp_path: Path) -> None:
 
 def _fixes() -> tuple[object, ...]:
     fix = NIGHTS[0].products[-1].published.missing[0]
-    return (replace(fix, issued=nights.quiet(one()).ended - 19 * DAY),)
+    return (replace(fix, issued=nightly_examples.quiet(one()).ended - 19 * DAY),)
 
 
 def test_a_history_of_another_platform_stays() -> None:
     night = one()
-    other = nights.changed(night.products[0], arch="s390x", digest=Digest.of(b"other"))
-    kept: History = NO_HISTORY.with_point(other, night).with_point(night.products[0], night)
+    other = nightly_examples.changed(night.products[0], arch="s390x", digest=Digest.of(b"other"))
+    kept: ProductHistory = NO_HISTORY.with_point(other, night).with_point(night.products[0], night)
     assert len(kept.series) == 2
     assert kept.of(other)[0].digest == other.published.digest

@@ -8,14 +8,19 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.model.night import Outcome
+from pipeline.model.night_record import Outcome
 from pipeline.model.published_image import PackageSize
-from pipeline.site.history import NO_HISTORY, Point
-from pipeline.site.plots import HEIGHT as PLOT_HEIGHT
-from pipeline.site.plots import plots
-from pipeline.site.treemap import HEIGHT, WIDTH, Rectangle, squarified, treemap
+from pipeline.site.plots import PLOT_HEIGHT, plots
+from pipeline.site.site_history import NO_HISTORY, Point
+from pipeline.site.treemap import (
+    TREEMAP_HEIGHT,
+    TREEMAP_WIDTH,
+    Rectangle,
+    squarified,
+    treemap,
+)
 from tests.support.examples import examples
-from tests.system import nights
+from tests.system import nightly_examples
 
 SIZES = st.lists(st.integers(1, 10**10), min_size=1, max_size=60).map(lambda sizes: sorted(sizes, reverse=True))
 PACKAGES = st.lists(
@@ -79,7 +84,7 @@ def test_areas_are_as_square_as_in_the_papers_example() -> None:
 @given(PACKAGES)
 def test_a_map_shows_every_byte_in_its_layer(packages: list[PackageSize]) -> None:
     areas = treemap(packages, ["x", "y", "z"])
-    whole = Rectangle(0, 0, WIDTH, HEIGHT)
+    whole = Rectangle(0, 0, TREEMAP_WIDTH, TREEMAP_HEIGHT)
     assert sum(area.size for area in areas) == sum(package.size for package in packages)
     for area in areas:
         held = [package for package in packages if package.layer == area.name and package.size]
@@ -107,7 +112,7 @@ def test_no_package_no_map() -> None:
 
 
 def _points() -> tuple[Point, ...]:
-    made = nights.nights(12)
+    made = nightly_examples.nights(12)
     product = next(product for product in made[-1].products if product.name == "mysql")
     history = NO_HISTORY
     for night in made:

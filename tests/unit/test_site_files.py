@@ -12,16 +12,23 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.model.night import Failure, Night, Outcome, Product, ProductRun, Stage
+from pipeline.model.night_record import (
+    Failure,
+    NightlyRun,
+    Outcome,
+    Product,
+    ProductRun,
+    Stage,
+)
 from pipeline.model.published_image import CheckFigure
 from pipeline.site import atom_xml, junit_xml, summary_markdown, write_site
-from pipeline.site.feed import ENTRIES_LIMIT
-from pipeline.site.history import NightNote, noted
-from pipeline.site.judgements import headline
-from tests.system import nights
-from tests.system.nights import DAY, HOSTILE
+from pipeline.site.feed import FEED_ENTRIES_LIMIT
+from pipeline.site.product_status import headline
+from pipeline.site.site_history import NightSummary, summarize_night
+from tests.system import nightly_examples
+from tests.system.nightly_examples import DAY, HOSTILE
 
-LAST = nights.nights(6)[-1]
+LAST = nightly_examples.nights(6)[-1]
 ATOM = "{http://www.w3.org/2005/Atom}"
 
 
@@ -65,7 +72,7 @@ def check_junit(data: bytes) -> ElementTree.Element:
 
 def suite_of(**changes: object) -> ElementTree.Element:
     """The suite of one product."""
-    product: Product = nights.changed(LAST.products[0], **changes)
+    product: Product = nightly_examples.changed(LAST.products[0], **changes)
     return check_junit(junit_xml(replace(LAST, products=(product,), threshold="", repositories=())))[0]
 
 
@@ -115,10 +122,12 @@ def test_checks_of_a_product_that_was_left_alone_are_not_told_again() -> None:
 def test_any_text_is_well_formed_xml(text: str) -> None:
     failure = Failure(Stage.BUILD, text, text, text, text, (text, text), text)
     check_junit(junit_xml(replace(LAST, catalogue=text, products=(
-        nights.changed(LAST.products[0], outcome=Outcome.FAILED, failure=failure, why=text, worker=text, version=text),
+        nightly_examples.changed(
+            LAST.products[0], outcome=Outcome.FAILED, failure=failure, why=text, worker=text, version=text
+        ),
     ))))  # fmt: skip
-    night = replace(LAST, catalogue=text, products=(nights.changed(LAST.products[0], failure=failure),))
-    check_atom(atom_xml([noted(night, text)], text, text))
+    night = replace(LAST, catalogue=text, products=(nightly_examples.changed(LAST.products[0], failure=failure),))
+    check_atom(atom_xml([summarize_night(night, text)], text, text))
 
 
 # --- Atom -----------------------------------------------------------------------------------------------
@@ -147,8 +156,8 @@ def check_atom(data: bytes) -> ElementTree.Element:
     return feed
 
 
-def _notes(count: int) -> list[NightNote]:
-    return [noted(night, headline(night)) for night in nights.nights(count)]
+def _notes(count: int) -> list[NightSummary]:
+    return [summarize_night(night, headline(night)) for night in nightly_examples.nights(count)]
 
 
 def test_a_feed_tells_nights_failures_and_new_images() -> None:
@@ -173,7 +182,7 @@ def test_entries_keep_their_identifiers() -> None:
 
 
 def test_links_of_a_feed_lead_to_pages(tmp_path: Path) -> None:
-    for night in nights.nights(3):
+    for night in nightly_examples.nights(3):
         write_site(night, tmp_path, address="https://mirror.example/nightly/")
     feed = check_atom((tmp_path / "atom.xml").read_bytes())
     assert feed.attrib["{http://www.w3.org/XML/1998/namespace}base"] == "https://mirror.example/nightly/"
@@ -182,10 +191,10 @@ def test_links_of_a_feed_lead_to_pages(tmp_path: Path) -> None:
 
 
 def test_a_feed_is_bounded() -> None:
-    night = nights.nights(1)[0]
-    notes = [noted(replace(night, began=night.began + number * DAY), "x") for number in range(60)]
+    night = nightly_examples.nights(1)[0]
+    notes = [summarize_night(replace(night, began=night.began + number * DAY), "x") for number in range(60)]
     feed = check_atom(atom_xml(notes, "recipes", "registry.example"))
-    assert len(feed.findall(f"{ATOM}entry")) == ENTRIES_LIMIT
+    assert len(feed.findall(f"{ATOM}entry")) == FEED_ENTRIES_LIMIT
 
 
 # --- Markdown -------------------------------------------------------------------------------------------
@@ -211,14 +220,15 @@ def test_a_fence_is_longer_than_any_in_what_it_holds() -> None:
     failure = Failure(Stage.BUILD, "x", "x", log=("````", "</details>", "```"))
     night = replace(
         LAST,
-        products=(nights.changed(LAST.products[0], outcome=Outcome.FAILED, failure=failure),),
+        products=(nightly_examples.changed(LAST.products[0], outcome=Outcome.FAILED, failure=failure),),
     )
     assert "\n`````text\n````\n</details>\n```\n`````\n" in summary_markdown(night)
 
 
 def test_a_summary_is_bounded() -> None:
     failure = Failure(Stage.BUILD, "x", "x" * 200_000)
-    products = tuple(nights.changed(LAST.products[0], name=f"p{number}", outcome=Outcome.FAILED, failure=failure)
+    products = tuple(nightly_examples.changed(LAST.products[0], name=f"p{number}",
+                                              outcome=Outcome.FAILED, failure=failure)
                      for number in range(20))  # fmt: skip
     assert len(summary_markdown(replace(LAST, products=products)).encode()) < 1 << 20
 
@@ -226,7 +236,7 @@ def test_a_summary_is_bounded() -> None:
 # --- headlines ------------------------------------------------------------------------------------------
 
 
-def _night(*outcomes: Outcome, **changes: object) -> Night:
+def _night(*outcomes: Outcome, **changes: object) -> NightlyRun:
     products = tuple(
         Product(f"p{number}", "", "el9", "x86_64", ProductRun(outcome, "")) for number, outcome in enumerate(outcomes)
     )
@@ -246,5 +256,5 @@ def _night(*outcomes: Outcome, **changes: object) -> Night:
         (_night(Outcome.BUILT, exit_code=9), "The night ended with exit code 9"),
     ],
 )
-def test_a_headline_says_what_matters_most(night: Night, said: str) -> None:
+def test_a_headline_says_what_matters_most(night: NightlyRun, said: str) -> None:
     assert headline(night) == said

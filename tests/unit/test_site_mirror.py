@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
-from pipeline.mirror.retention.quarantine import Leaving
+from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.site import write_site
 from pipeline.store import Store
-from tests.system import nights
-from tests.unit import mirrored
+from tests.system import nightly_examples
+from tests.unit import mirror_images
 
 
 def held(mirror: DirectoryMirror) -> tuple[object, ...]:
@@ -29,23 +29,23 @@ def test_publishing_pruning_and_restoring_pass_the_pages_by(tmp_path: Path) -> N
     mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
     store = Store.open(tmp_path / "store")
     repository = mirror.repository("tiny")
-    made = mirrored.image(store, 1)
-    one = mirrored.publish(repository, store, made, "1")
-    other = mirrored.image(store, 2)
-    mirrored.publish(repository, store, other, "2")
+    made = mirror_images.image(store, 1)
+    one = mirror_images.publish(repository, store, made, "1")
+    other = mirror_images.image(store, 2)
+    mirror_images.publish(repository, store, other, "2")
     before, root = held(mirror), mirror.place.root
-    write_site(nights.nights(1)[0], root / "nightly")
+    write_site(nightly_examples.nights(1)[0], root / "nightly")
     pages = {path: path.read_bytes() for path in (root / "nightly").rglob("*") if path.is_file()}
     assert held(mirror) == before
     assert mirror.repositories() == ("tiny",)
-    leaving = Leaving(
+    leaving = RemovalList(
         (("tiny", "1", one.digest),),
         (("tiny", one.digest),),
-        tuple(mirrored.blobs_of(made) - mirrored.blobs_of(other)),
+        tuple(mirror_images.blobs_of(made) - mirror_images.blobs_of(other)),
     )
     with mirror.pruning(1) as pruning:
         stamp = pruning.quarantine(leaving, time.time())
-    mirrored.whole(mirror)
+    mirror_images.whole(mirror)
     with mirror.pruning(1) as pruning:
         pruning.restore(stamp)
     assert held(open_directory(root, create=False, clock=time.time)) == before

@@ -22,9 +22,9 @@ from pipeline.model.checks.listening_check import ListeningAnswer, ListeningFact
 from pipeline.model.checks.process_check import PROCESSES_MOST, ProcessAnswer, ProcessFacts
 from pipeline.model.image import Image
 from pipeline.sandbox import Instance
+from pipeline.sandbox.container_user import resolve_user
 from pipeline.sandbox.rootfs import RootFs
-from pipeline.sandbox.users import resolve_user
-from pipeline.smoke import facts, sight
+from pipeline.smoke import inspection, procfs
 
 _PR_SET_NAME = 15
 
@@ -50,7 +50,7 @@ class Stub:
     def __init__(self, pid: int, *others: int, root: Path | None = None, alive: bool = True) -> None:
         self.pid = pid
         self.alive = alive
-        self.berth = Berth({pid, *others})
+        self.slot = Berth({pid, *others})
         self.files = RootFs(os.open(root, os.O_PATH), 0) if root is not None else None
 
     def as_instance(self) -> Instance:
@@ -58,7 +58,7 @@ class Stub:
 
 
 def look(subject: Subject, stub: Stub) -> object:
-    return facts.look(subject, stub.as_instance(), cast(Image, None)).answer
+    return inspection.inspect_subject(subject, stub.as_instance(), cast(Image, None)).answer
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_processes_that_have_gone_since_they_were_counted_are_left_out(zombie: i
 
 
 def test_more_processes_than_are_looked_at_are_counted_and_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sight, "_process", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(procfs, "_process", lambda *_: pytest.fail("it was read"))
     found = look(ProcessFacts("sh"), Stub(1, *range(2, PROCESSES_MOST + 2)))
     assert isinstance(found, NoAnswer)
     assert f"{PROCESSES_MOST + 1} processes" in found.reason
@@ -101,12 +101,12 @@ def test_more_processes_than_are_looked_at_are_counted_and_not_read(monkeypatch:
 
 def test_command_lines_of_many_processes_take_a_bounded_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[int] = []
-    monkeypatch.setattr(sight, "_process", lambda pid, base, limit: limits.append(limit))
+    monkeypatch.setattr(procfs, "_process", lambda pid, base, limit: limits.append(limit))
     for count in (1, 100, 4096):
         limits.clear()
-        sight.processes(Stub(1, *range(2, count + 1)).as_instance())
+        procfs.list_processes(Stub(1, *range(2, count + 1)).as_instance())
         assert len(limits) == count
-        assert sum(limits) <= max(sight._TEXTS_LIMIT, count * sight._TEXT_LEAST)
+        assert sum(limits) <= max(procfs._TEXTS_LIMIT, count * procfs._TEXT_LEAST)
 
 
 def test_a_process_cannot_name_itself_into_another_user() -> None:
@@ -119,7 +119,7 @@ def test_a_process_cannot_name_itself_into_another_user() -> None:
     assert child.stdout is not None
     assert child.stdin is not None
     child.stdout.readline()
-    (found,) = sight.processes(Stub(child.pid).as_instance())
+    (found,) = procfs.list_processes(Stub(child.pid).as_instance())
     child.stdin.close()
     child.stdout.close()
     child.wait()
@@ -128,9 +128,9 @@ def test_a_process_cannot_name_itself_into_another_user() -> None:
 
 
 def test_thousands_of_sockets_do_not_hide_the_one_that_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sight, "_TABLE_LIMIT", 200)
+    monkeypatch.setattr(procfs, "_TABLE_LIMIT", 200)
     with pytest.raises(SmokeError, match="too many"):
-        sight.listeners(Stub(os.getpid()).as_instance())
+        procfs.list_listeners(Stub(os.getpid()).as_instance())
     found = look(ListeningFacts(), Stub(os.getpid()))
     assert isinstance(found, NoAnswer)
 
@@ -155,7 +155,7 @@ def test_numbers_without_end_and_lines_that_are_none_are_no_accounts(accounts: P
     assert found.entry is not None
     assert found.entry[2] == "33"
     assert stub.files is not None
-    assert facts._names_of(0, "root2", stub.files, "/etc/passwd") == ()
+    assert inspection._names_of(0, "root2", stub.files, "/etc/passwd") == ()
 
 
 @pytest.mark.parametrize("name", ["root2", "admin", "long", "square"])

@@ -10,7 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.digest import Digest, canonical_json
-from pipeline.model.checks import Answer, CheckKind, MountsAnswer, NoAnswer, judge, judge_mounts, recordable
+from pipeline.model.check_order import expected_questions
+from pipeline.model.checks import (
+    CheckAnswer,
+    CheckKind,
+    MountsAnswer,
+    NoAnswer,
+    judge,
+    judge_mounts,
+    record_answer,
+)
 from pipeline.model.checks.log_check import LogAnswer
 from pipeline.model.checks.process_check import ProcessAnswer, ProcessFacts, SeenProcess
 from pipeline.model.checks.stop_check import StopAnswer
@@ -19,14 +28,26 @@ from pipeline.model.json_form import from_json, to_json
 from pipeline.model.plan_form import plan_digest, plan_value, read_plan
 from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures, SmokeReport
 from pipeline.model.report_form import read_report, report_json
-from pipeline.model.sequence import questions
+from pipeline.model.report_verdict import judge_neighbours
 from pipeline.model.smoke import Check, Expectation, Neighbours, SmokePlan
+from pipeline.model.value_comparison import (
+    EXCERPT_LIMIT,
+    TEXT_LIMIT,
+    Excerpt,
+    RecordedText,
+    mismatch,
+    record_text,
+    recorded_mismatch,
+)
 from pipeline.model.value_rules import Rule
-from pipeline.model.values import EXCERPT_LIMIT, TEXT_LIMIT, Excerpt, Said, differs, misses, recorded
-from pipeline.model.verdict import judge_neighbours
 from tests.support.examples import FAST, examples
-from tests.unit.answered import ANSWERS, CHECKS, RULES
-from tests.unit.tested import PLAN, config, image, report
+from tests.unit.check_answers import ANSWERS, CHECKS, RULES
+from tests.unit.tested_images import (
+    PLAN,
+    config,
+    image,
+    report,
+)
 
 CONFIG = replace(config(), user="app")
 READY = Check("ready", CheckKind.PORT, 1000, Expectation(stdout=(Rule(matches="ok"),)), port=80)
@@ -35,7 +56,7 @@ QUIET = settings(
 )
 
 
-def through_json(value: Answer) -> Answer:
+def through_json(value: CheckAnswer) -> CheckAnswer:
     """The answer as a report brings it back."""
     result = CheckResult("c", True, 1, "", value)
     written = json.loads(json.dumps(to_json(result)))
@@ -48,9 +69,9 @@ def test_an_answer_judges_the_same_recorded_written_and_read_again(kind: CheckKi
 
     @QUIET
     @given(CHECKS[kind], ANSWERS[kind])
-    def hold(check: Check, answer: Answer) -> None:
+    def hold(check: Check, answer: CheckAnswer) -> None:
         fresh = judge(check, answer, CONFIG, READY)
-        kept = recordable(check, answer)
+        kept = record_answer(check, answer)
         again = through_json(kept)
         assert again == kept
         assert bool(judge(check, again, CONFIG, READY)) is bool(fresh)
@@ -65,7 +86,7 @@ def test_an_answer_judges_the_same_recorded_written_and_read_again(kind: CheckKi
 def test_an_answer_of_another_kind_is_never_right(kind: CheckKind) -> None:
     @QUIET
     @given(CHECKS[kind], st.one_of(*(answers for answers in ANSWERS.values() if answers is not ANSWERS[kind])))
-    def hold(check: Check, answer: Answer) -> None:
+    def hold(check: Check, answer: CheckAnswer) -> None:
         assert judge(check, answer, CONFIG, READY)
 
     hold()
@@ -89,48 +110,48 @@ class TestLongTexts:
     def test_an_excerpt_decides_as_the_whole_did(self, rules: tuple[Rule, ...], word: str, first: bool) -> None:
         filling = "a line\n" * TEXT_LIMIT
         text = f"{word}\n{filling}" if first else f"{filling}{word}"
-        kept = recorded(rules, Said.of(text))
-        assert bool(misses(rules, kept, "it")) is bool(differs(rules, text, "it"))
+        kept = record_text(rules, RecordedText.of(text))
+        assert bool(recorded_mismatch(rules, kept, "it")) is bool(mismatch(rules, text, "it"))
         assert kept.size == len(text) and kept.digest == Digest.of(text.encode())
         if kept.excerpts is not None:
             assert len(kept.text) + sum(len(excerpt.text) for excerpt in kept.excerpts) <= 2 * EXCERPT_LIMIT + 2000
 
     def test_what_is_found_is_shown_with_its_line(self) -> None:
         text = "filling\n" * TEXT_LIMIT + "now ready for connections\n" + "filling\n" * TEXT_LIMIT
-        kept = recorded((Rule(matches="ready for"),), Said.of(text))
+        kept = record_text((Rule(matches="ready for"),), RecordedText.of(text))
         assert kept.excerpts == (Excerpt("now ready for connections"),)
 
     def test_a_value_in_a_long_document_is_kept_alone(self) -> None:
         text = json.dumps({"filling": "x" * TEXT_LIMIT, "status": "green\ud800"})
-        kept = recorded((Rule(at="$.status", matches="^green"),), Said.of(text))
+        kept = record_text((Rule(at="$.status", matches="^green"),), RecordedText.of(text))
         assert kept.excerpts is not None and kept.excerpts[0].text.startswith("green\ufffd")
         assert canonical_json(to_json(kept))
 
     def test_what_no_excerpt_shows_is_kept_whole(self) -> None:
         text = "a" + "x" * TEXT_LIMIT + "b"
         rule = Rule(matches="^ax+b$")
-        assert recorded((rule,), Said.of(text)) == Said.of(text)
+        assert record_text((rule,), RecordedText.of(text)) == RecordedText.of(text)
 
     def test_and_beyond_all_bounds_it_is_not_right(self) -> None:
         text = "a" + "x" * (2 << 20) + "b"
-        kept = recorded((Rule(matches="^ax+b$"),), Said.of(text))
+        kept = record_text((Rule(matches="^ax+b$"),), RecordedText.of(text))
         assert len(kept.text) <= 2000
-        assert "no part of it" in misses((Rule(matches="^ax+b$"),), kept, "it")
+        assert "no part of it" in recorded_mismatch((Rule(matches="^ax+b$"),), kept, "it")
 
     def test_an_excerpt_for_other_rules_is_refused(self) -> None:
-        kept = recorded((Rule(matches="x"),), Said.of("x" * 2 * TEXT_LIMIT))
-        assert misses((Rule(matches="x"), Rule(matches="y")), kept, "it")
-        assert misses((Rule(matches="y"),), kept, "it")
+        kept = record_text((Rule(matches="x"),), RecordedText.of("x" * 2 * TEXT_LIMIT))
+        assert recorded_mismatch((Rule(matches="x"), Rule(matches="y")), kept, "it")
+        assert recorded_mismatch((Rule(matches="y"),), kept, "it")
 
     def test_the_command_line_of_a_process(self) -> None:
         check = Check("c", CheckKind.PROCESS, 1, subject=ProcessFacts(command="--port=80"))
-        answer = ProcessAnswer(None, (SeenProcess("a", "a", Said.of("a " * TEXT_LIMIT + "--port=80"), 0),))
-        kept = recordable(check, answer)
+        answer = ProcessAnswer(None, (SeenProcess("a", "a", RecordedText.of("a " * TEXT_LIMIT + "--port=80"), 0),))
+        kept = record_answer(check, answer)
         assert judge(check, kept, CONFIG) == judge(check, answer, CONFIG) == ""
         assert len(json.dumps(to_json(kept))) < 10_000
 
     def test_control_characters_stay_exact(self) -> None:
-        answer = LogAnswer(Said.of(b"\x1b[31mred\x00\r\n\xff"))
+        answer = LogAnswer(RecordedText.of(b"\x1b[31mred\x00\r\n\xff"))
         again = through_json(answer)
         assert again == answer
         assert isinstance(again, LogAnswer) and again.log.text == "\x1b[31mred\x00\r\n\ufffd"
@@ -151,7 +172,7 @@ class TestPlans:
 
     def test_an_upgrade_is_judged_by_the_old_image_up_to_the_restart(self) -> None:
         older = ImageConfig("amd64", 0, exposed_ports=("1/tcp",))
-        asked = questions(PLAN, CONFIG, older=older)
+        asked = expected_questions(PLAN, CONFIG, older=older)
         assert [(question.name, question.config is older) for question in asked] == [
             ("ready", True),
             ("page", True),
@@ -161,7 +182,7 @@ class TestPlans:
             ("log", False),
             ("stops", False),
         ]
-        assert [question.name for question in questions(SmokePlan(READY), CONFIG, older=older)] == [
+        assert [question.name for question in expected_questions(SmokePlan(READY), CONFIG, older=older)] == [
             "ready",
             "becomes the new image",
         ]

@@ -19,7 +19,13 @@ from pipeline.model.limits import Limits
 from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures, SmokeReport
 from pipeline.model.smoke import Check, Expectation, Neighbours, SmokePlan, Variant
 from pipeline.model.value_rules import Rule
-from pipeline.smoke import junit, plan_digest, read_report, report_json, report_lines
+from pipeline.smoke import (
+    junit_report,
+    plan_digest,
+    read_report,
+    report_json,
+    report_lines,
+)
 from tests.support.examples import examples
 
 TEXT = st.text(max_size=60)
@@ -147,7 +153,7 @@ class TestPlanDigest:
 
 class TestJunit:
     def test_a_case_per_check_and_the_limits_as_properties(self) -> None:
-        document = ElementTree.fromstring(junit(REPORT, "tiny"))
+        document = ElementTree.fromstring(junit_report(REPORT, "tiny"))
         assert document.attrib == {
             "name": "tiny",
             "tests": "2",
@@ -175,7 +181,7 @@ class TestJunit:
     @settings(max_examples=examples(25), deadline=None)
     @given(REPORTS, TEXT)
     def test_whatever_was_printed_it_is_xml_with_the_right_counts(self, report: SmokeReport, name: str) -> None:
-        document = ElementTree.fromstring(junit(report, name))
+        document = ElementTree.fromstring(junit_report(report, name))
         cases = list(document.iter("testcase"))
         failures = list(document.iter("failure"))
         assert len(cases) == int(document.attrib["tests"])
@@ -183,7 +189,9 @@ class TestJunit:
         assert bool(failures) is not report.passed
 
     def test_a_run_that_failed_as_a_whole_has_a_case_of_its_own(self) -> None:
-        document = ElementTree.fromstring(junit(replace(REPORT, instances=(), failure="nothing was asked"), "tiny"))
+        document = ElementTree.fromstring(
+            junit_report(replace(REPORT, instances=(), failure="nothing was asked"), "tiny")
+        )
         assert (document.attrib["tests"], document.attrib["failures"]) == ("1", "1")
         assert document.findtext("testsuite/testcase/failure") == "nothing was asked"
 
@@ -211,7 +219,7 @@ class TestLines:
             "✗ neighbours while one does 'spin' (used 1.0 s): 100 responses, 1 failed, median 0.9 → 1.0 ms, "
             "99th percentile 2.0 → 90.0 ms" in lines
         )
-        document = ElementTree.fromstring(junit(report, "tiny"))
+        document = ElementTree.fromstring(junit_report(report, "tiny"))
         assert (document.attrib["tests"], document.attrib["failures"]) == ("3", "2")
         facts = {found.attrib["name"]: found.attrib["value"] for found in document.iter("property")}
         assert facts["measured.io_read"] == "5" and facts["happened"] == "/data is full (bytes)"
@@ -223,7 +231,9 @@ class TestLines:
         lines = report_lines(report)
         told = "tiny-1: ready: what was recorded is no answer to a question of kind 'port'"
         assert f"✗ verdict recomputed: {told}" in lines and lines[-1].startswith("DID NOT PASS")
-        assert told in (ElementTree.fromstring(junit(report, "tiny")).findtext("testsuite/testcase/failure") or "")
+        assert told in (
+            ElementTree.fromstring(junit_report(report, "tiny")).findtext("testsuite/testcase/failure") or ""
+        )
 
     def test_a_failure_as_a_whole_is_said(self) -> None:
         lines = report_lines(replace(REPORT, instances=(), failure="nothing was asked"))

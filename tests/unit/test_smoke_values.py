@@ -19,10 +19,10 @@ from pipeline.model.checks.packages_check import PackageFacts
 from pipeline.model.checks.process_check import ProcessFacts
 from pipeline.model.jsonpath import look_up, parse_path
 from pipeline.model.smoke import Misbehaviour, Neighbours, Variant
+from pipeline.model.value_comparison import mismatch
 from pipeline.model.value_rules import Rule
-from pipeline.model.values import differs
 from pipeline.recipes import load_recipe
-from pipeline.smoke.sight import is_loopback
+from pipeline.smoke.procfs import is_loopback
 from tests.unit.recipe_folder import good, only_problem
 
 DOCUMENT = json.dumps({"a": [1, {"b c": "x"}, None], "empty": {}, "yes": True})
@@ -79,7 +79,7 @@ class TestRules:
         ],
     )
     def test_what_holds(self, rule: Rule, text: str) -> None:
-        assert differs((rule,), text, "it") == ""
+        assert mismatch((rule,), text, "it") == ""
 
     @pytest.mark.parametrize(
         ("rule", "text", "said"),
@@ -97,7 +97,7 @@ class TestRules:
         ],
     )
     def test_what_does_not_is_said(self, rule: Rule, text: str, said: str) -> None:
-        assert differs((Rule(), rule), text, "it").startswith(said)
+        assert mismatch((Rule(), rule), text, "it").startswith(said)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.digest import DiffId, Digest
 from pipeline.errors import VerificationError
-from pipeline.store import Store, collect, write_durably
+from pipeline.store import Store, collect_garbage, write_durably
 
 
 def in_flight(store: Store) -> list[str]:
@@ -77,7 +77,7 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_holds_is_not(
     program = f"""
 import os, sys, time
 from pathlib import Path
-from pipeline.store import Store, collect
+from pipeline.store import Store, collect_garbage
 store = Store.open(Path({str(store.root)!r}))
 with store.temporary("held") as folder, store.writer() as blob:
     (folder / "file").write_text("x"); blob.write(b"half")
@@ -121,7 +121,7 @@ def test_collecting_removes_what_was_not_used_and_keeps_what_is_named_or_young(s
         *(store.root / "results").glob("*/*"),
     ):
         os.utime(path, (old, old))
-    freed = collect(store, time.time() - 1800, [named]).freed
+    freed = collect_garbage(store, time.time() - 1800, [named]).freed
     assert store.has(named) and store.has(young) and not store.has(unused)
     assert store.recall(Digest.of(b"old")) is None
     assert not store.tree(DiffId.of(b"tar")).exists()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pipeline.digest import DiffId, Digest
-from pipeline.store import Store, check, collect
+from pipeline.store import Store, check_store, collect_garbage
 from tests.support.examples import examples
 
 CONTENTS = [b"", b"one", b"two", b"three" * 1000]
@@ -145,7 +145,7 @@ class StoreLaws(RuleBasedStateMachine):
     @rule(data=contents)
     def collect_all(self, data: bytes) -> None:
         kept = Digest.of(data)
-        collect(self.store, time.time() + 10, [kept])
+        collect_garbage(self.store, time.time() + 10, [kept])
         self.blobs &= {kept}
         self.results.clear()
         self.trees.clear()
@@ -154,16 +154,16 @@ class StoreLaws(RuleBasedStateMachine):
 
     @rule()
     def collect_none(self) -> None:
-        collect(self.store, 1000.0)
+        collect_garbage(self.store, 1000.0)
 
     @rule()
     def fsck(self) -> None:
         before = len(self.told)
-        found = check(self.store)
+        found = check_store(self.store)
         assert len(self.told) - before == len(found.damaged)
         assert {path.name for path in (self.store.root / "blobs").iterdir()} == {one.hex for one in self.blobs}
         assert {path.name for path in (self.store.root / "trees").iterdir()} == {one.hex for one in self.trees}
-        assert check(self.store).damaged == ()
+        assert check_store(self.store).damaged == ()
 
     # --- laws -----------------------------------------------------------------------------------
 

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from pipeline.digest import DiffId, Digest, digest_json
 from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
-from pipeline.store import Store, check, collect, given_key
+from pipeline.store import (
+    Store,
+    check_store,
+    collect_garbage,
+    given_key,
+)
 from tests.support.examples import examples
 
 NAME = Digest.of(b"step")
@@ -246,9 +251,9 @@ def test_a_tree_of_one_layer_does_not_count_for_another(told: Told) -> None:
 def test_a_tree_made_before_the_machine_started_anew_is_read_once(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tree is not synced: of what was written last a power cut may leave names and sizes without the bytes."""
     boots = ["before"]
-    monkeypatch.setattr("pipeline.store.trees._boot", lambda: boots[0])
+    monkeypatch.setattr("pipeline.store.tree_seals._boot", lambda: boots[0])
     looks = ["same"]
-    monkeypatch.setattr("pipeline.store.trees.look", lambda root: looks[0])
+    monkeypatch.setattr("pipeline.store.tree_seals.tree_metadata_digest", lambda root: looks[0])
     store = told.open()
     folder = keep(store)
     file = folder / "root" / "bin" / "sh"
@@ -294,7 +299,7 @@ def test_collecting_follows_no_link(told: Told, tmp_path: Path) -> None:
     links = (store.root / "results" / "ab", store.root / "metadata" / "partial", store.blob(NAME))
     for link in links:
         link.symlink_to(outside)
-    collect(store, 1000.0)
+    collect_garbage(store, 1000.0)
     assert (outside / "precious").exists()
     assert not any(os.path.lexists(link) for link in links)
 
@@ -326,6 +331,6 @@ def test_a_spoiled_key_seals_and_opens_nothing(told: Told) -> None:
     with pytest.raises(VerificationError) as caught:
         told.open().recall(NAME)
     assert caught.value.code == "store-key"
-    (damage,) = check(told.open()).damaged
+    (damage,) = check_store(told.open()).damaged
     assert damage.kind == "key"
     assert told.open().recall(NAME) is None

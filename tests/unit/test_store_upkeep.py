@@ -14,11 +14,16 @@ import pytest
 
 from pipeline.digest import DiffId, Digest
 from pipeline.errors import ResolutionError
-from pipeline.gather import locked_packages
 from pipeline.model.lock import Lock
 from pipeline.oci import write_layout
+from pipeline.prepare import locked_packages
 from pipeline.resolve import format_lock, write_lock
-from pipeline.store import Store, check, collect, usage
+from pipeline.store import (
+    Store,
+    check_store,
+    collect_garbage,
+    store_usage,
+)
 from tests.unit.tiny_image import tiny
 
 OLD = 1_000_000_000.0
@@ -44,9 +49,9 @@ def test_locks_that_nobody_holds_are_collected_and_held_ones_are_not(store: Stor
         with store.locked(f"night {number}"):
             pass
     with store.locked("held"):
-        collect(store, time.time() + 10)
+        collect_garbage(store, time.time() + 10)
         assert len(list((store.root / "locks").iterdir())) == 1
-    collect(store, time.time() + 10)
+    collect_garbage(store, time.time() + 10)
     assert list((store.root / "locks").iterdir()) == []
 
 
@@ -64,7 +69,7 @@ for _ in range(100):
 """
     children = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(4)]
     while any(child.poll() is None for child in children):
-        collect(store, OLD)
+        collect_garbage(store, OLD)
     assert [child.wait() for child in children] == [0] * 4
     assert counter.read_text() == "400"
 
@@ -79,7 +84,7 @@ def test_everything_that_was_not_used_goes(store: Store) -> None:
     store.quarantine(store.blob(store.put(b"bad")), "it was damaged")
     age(store.root)
     os.utime(store.metadata / "partial" / "young")
-    done = collect(store, OLD + 1)
+    done = collect_garbage(store, OLD + 1)
     assert all(done.freed[kind] > 0 for kind in ("blobs", "results", "trees", "metadata", "quarantine"))
     held = {path.relative_to(store.root).as_posix() for path in store.root.rglob("*") if path.is_file()}
     assert {path for path in held if not path.startswith(("users/", "key"))} == {"metadata/partial/young"}
@@ -94,7 +99,7 @@ def test_a_blob_is_used_when_it_is_found_sound(store: Store) -> None:
     store.sound(digest)
     age(store.root)
     assert store.sound(digest)
-    collect(store, OLD + 1)
+    collect_garbage(store, OLD + 1)
     assert store.has(digest)
 
 
@@ -111,21 +116,21 @@ input()
     age(store.root / "results")
     child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdin is not None and child.stdout is not None and child.stdout.readline() == b"ready\n"
-    done = collect(store, time.time() + 10)
+    done = collect_garbage(store, time.time() + 10)
     assert done.spared_since is not None and done.spared_since < time.time()
     assert store.has(digest) and not store.has(old)
     child.kill()
     child.wait()
     child.stdin.close()
     child.stdout.close()
-    done = collect(store, time.time() + 10)
+    done = collect_garbage(store, time.time() + 10)
     assert done.spared_since is None and not store.has(digest)
     assert len(list((store.root / "users").iterdir())) == 1
 
 
 def test_what_is_held_is_told_by_kind(store: Store) -> None:
     store.put(b"x" * 10_000)
-    held = usage(store)
+    held = store_usage(store)
     assert held["blobs"] >= 10_000 and held["locks"] == 0 and "quarantine" in held
 
 
@@ -201,7 +206,7 @@ def test_everything_is_read_and_what_is_damaged_is_told_by_file(store: Store) ->
     (store.root / "blobs" / ("0" * 64)).symlink_to("/etc/passwd")
     (store.metadata / "planted").mkdir()
     told: list[str] = []
-    found = check(Store.open(store.root, tell=told.append))
+    found = check_store(Store.open(store.root, tell=told.append))
     assert {(one.kind, one.path.name) for one in found.damaged} == {
         ("blob", bad.hex),
         ("blob", "junk"),
@@ -215,21 +220,21 @@ def test_everything_is_read_and_what_is_damaged_is_told_by_file(store: Store) ->
     assert store.recall(whole) == 1 and store.recall(torn) is None
     assert store.sound(good) and not store.has(bad)
     assert store.kept_tree(kept.name) == kept and store.kept_tree(touched.name) is None
-    again = check(store)
+    again = check_store(store)
     assert again.damaged == () and again.read["blobs"] == 1 and again.read["trees"] == 1
 
 
 def test_rot_that_no_time_tells_of_is_found_in_blobs_and_trees(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     digest, tree = store.put(b"good"), keep_tree(store)
-    monkeypatch.setattr("pipeline.store.trees.look", lambda root: "same")
+    monkeypatch.setattr("pipeline.store.tree_seals.tree_metadata_digest", lambda root: "same")
     keep_tree(store, "other")
-    monkeypatch.setattr("pipeline.store.content.stamp", lambda path: [1])
+    monkeypatch.setattr("pipeline.store.content_store.stamp", lambda path: [1])
     store.note_whole(digest)
     store.blob(digest).write_bytes(b"rots")
     other = store.tree(DiffId.of(b"other"))
     (other / "root" / "file").write_text("CONTENT")
     assert store.sound(digest) and store.tree_holds(other), "a look tells nothing"
-    assert {one.path.name for one in check(store).damaged} >= {digest.hex, other.name}
+    assert {one.path.name for one in check_store(store).damaged} >= {digest.hex, other.name}
     assert tree.parent == other.parent
 
 
@@ -240,7 +245,7 @@ def test_results_of_another_store_are_counted_and_left(store: Store, tmp_path: P
     store.remember(Digest.of(b"own"), 1)
     target.parent.mkdir(exist_ok=True)
     other.result(Digest.of(b"step")).rename(target)
-    found = check(store)
+    found = check_store(store)
     assert found.foreign == 1 and found.damaged == () and target.exists()
 
 

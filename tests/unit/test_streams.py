@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pipeline.compression import CODECS, PIECE, START_SIZE, Compression, codec_of, gzip_member, layer_codec
 from pipeline.errors import VerificationError
 from pipeline.oci.media_types import LAYER_TAR, LAYERS
-from pipeline.streams import ahead, decompressed, open_compressed
+from pipeline.streams import decompressed, open_compressed, prefetch
 from tests.support.examples import examples
 
 DATA = os.urandom(300_000) + bytes(2 * PIECE) + b"text " * 100_000
@@ -147,8 +147,8 @@ def test_ahead_passes_on_items_and_errors() -> None:
         yield 1
         raise ValueError("at two")
 
-    assert list(ahead(iter(range(100)))) == list(range(100))
-    items = ahead(failing())
+    assert list(prefetch(iter(range(100)))) == list(range(100))
+    items = prefetch(failing())
     assert next(items) == 1
     with pytest.raises(ValueError, match="at two"):
         next(items)
@@ -156,7 +156,7 @@ def test_ahead_passes_on_items_and_errors() -> None:
 
 def test_ahead_stops_its_thread_when_nobody_listens() -> None:
     before = threading.active_count()
-    items = ahead(iter(range(10**9)), depth=2)
+    items = prefetch(iter(range(10**9)), depth=2)
     next(items)
     items.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before

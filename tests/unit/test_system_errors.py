@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BuildError, EnvironmentLacking, UsageError
-from pipeline.packages import database
-from pipeline.packages.database import write_database
+from pipeline.packages import rpmdb_writer
+from pipeline.packages.rpmdb_writer import write_database
 from pipeline.process import Completed
 from pipeline.store import failing_at
 from pipeline.system_errors import relbuild_error
@@ -99,7 +99,7 @@ def test_a_write_that_fails_names_the_file_also_where_the_kernel_does_not(tmp_pa
 def test_rpms_database_on_a_full_or_broken_disk_is_the_disks_fault(
     said: str, status: int, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "run", lambda *_, **__: Completed(("rpmdb",), status, b"", said.encode()))
+    monkeypatch.setattr(rpmdb_writer, "run", lambda *_, **__: Completed(("rpmdb",), status, b"", said.encode()))
     with pytest.raises(OSError) as raised:
         write_database(tmp_path, [])
     assert raised.value.errno == number
@@ -123,9 +123,9 @@ def test_a_database_that_keeps_its_log_is_the_disks_fault(tmp_path: Path, monkey
             return super().execute(sql.replace("journal_mode = DELETE", "journal_mode"), *words)
 
     connect = sqlite3.connect
-    monkeypatch.setattr(database, "run", imported)
+    monkeypatch.setattr(rpmdb_writer, "run", imported)
     monkeypatch.setattr(
-        database.sqlite3, "connect", lambda name: connect(name, factory=Kept) if path.exists() else connect(name)
+        rpmdb_writer.sqlite3, "connect", lambda name: connect(name, factory=Kept) if path.exists() else connect(name)
     )
     with pytest.raises(OSError) as raised:
         write_database(tmp_path, [])
@@ -133,6 +133,6 @@ def test_a_database_that_keeps_its_log_is_the_disks_fault(tmp_path: Path, monkey
 
 
 def test_a_header_that_rpm_refuses_is_not_the_disks_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "run", lambda *_, **__: Completed(("rpmdb",), 1, b"", b"error: bad header"))
+    monkeypatch.setattr(rpmdb_writer, "run", lambda *_, **__: Completed(("rpmdb",), 1, b"", b"error: bad header"))
     with pytest.raises(BuildError, match="bad header"):
         write_database(tmp_path, [])

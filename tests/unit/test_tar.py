@@ -14,8 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import RelbuildError
-from pipeline.layers.tar import BLOCK, END, padding, read_tar, tar_header
-from pipeline.model.tree import Entry, Kind
+from pipeline.layers.tar_format import (
+    TAR_BLOCK,
+    TAR_END,
+    padding,
+    read_tar,
+    tar_header,
+)
+from pipeline.model.tree import Entry, EntryKind
 from tests.support.examples import examples
 
 names = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=60).filter(
@@ -30,8 +36,19 @@ xattrs = st.dictionaries(
 
 @st.composite
 def entries(draw: st.DrawFn) -> tuple[Entry, bytes]:
-    kind = draw(st.sampled_from([Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK, Kind.HARDLINK, Kind.FIFO, Kind.CHARACTER]))
-    content = draw(st.binary(max_size=1500)) if kind is Kind.FILE else b""
+    kind = draw(
+        st.sampled_from(
+            [
+                EntryKind.FILE,
+                EntryKind.DIRECTORY,
+                EntryKind.SYMLINK,
+                EntryKind.HARDLINK,
+                EntryKind.FIFO,
+                EntryKind.CHARACTER,
+            ]
+        )
+    )
+    content = draw(st.binary(max_size=1500)) if kind is EntryKind.FILE else b""
     return (
         Entry(
             path=draw(paths),
@@ -41,16 +58,16 @@ def entries(draw: st.DrawFn) -> tuple[Entry, bytes]:
             gid=draw(numbers),
             mtime=draw(st.integers(-(2**40), 2**40)),
             size=len(content),
-            link=draw(paths) if kind in (Kind.SYMLINK, Kind.HARDLINK) else "",
+            link=draw(paths) if kind in (EntryKind.SYMLINK, EntryKind.HARDLINK) else "",
             xattrs=draw(xattrs),
-            device=(draw(st.integers(0, 4095)), draw(st.integers(0, 9999))) if kind is Kind.CHARACTER else (0, 0),
+            device=(draw(st.integers(0, 4095)), draw(st.integers(0, 9999))) if kind is EntryKind.CHARACTER else (0, 0),
         ),
         content,
     )
 
 
 def written(items: Sequence[tuple[Entry, bytes]]) -> bytes:
-    return b"".join(tar_header(entry) + content + padding(len(content)) for entry, content in items) + END
+    return b"".join(tar_header(entry) + content + padding(len(content)) for entry, content in items) + TAR_END
 
 
 def read(data: bytes, size: int = 1000) -> list[tuple[Entry, bytes]]:
@@ -77,11 +94,11 @@ def test_python_reads_what_is_written(items: list[tuple[Entry, bytes]]) -> None:
 def test_gnu_tar_reads_what_is_written(tmp_path: Path) -> None:
     long = "/".join(["d" * 100] * 5)
     items = [
-        (Entry("größe", Kind.DIRECTORY, mode=0o755, mtime=1), b""),
-        (Entry("größe/a", Kind.FILE, mode=0o644, size=3, mtime=1), b"abc"),
-        (Entry(long, Kind.FILE, mode=0o640, size=2, mtime=1), b"xy"),
-        (Entry("link", Kind.SYMLINK, mode=0o777, link="t" * 300, mtime=1), b""),
-        (Entry("hard", Kind.HARDLINK, link="größe/a", mode=0o644, mtime=1), b""),
+        (Entry("größe", EntryKind.DIRECTORY, mode=0o755, mtime=1), b""),
+        (Entry("größe/a", EntryKind.FILE, mode=0o644, size=3, mtime=1), b"abc"),
+        (Entry(long, EntryKind.FILE, mode=0o640, size=2, mtime=1), b"xy"),
+        (Entry("link", EntryKind.SYMLINK, mode=0o777, link="t" * 300, mtime=1), b""),
+        (Entry("hard", EntryKind.HARDLINK, link="größe/a", mode=0o644, mtime=1), b""),
     ]
     archive = tmp_path / "it.tar"
     archive.write_bytes(written(items))
@@ -109,55 +126,55 @@ def test_what_gnu_tar_writes_is_read(tmp_path: Path, form: str, options: tuple[s
     ).stdout
     found = {entry.path: (entry.kind, content) for entry, content in read(data)}
     expected = {
-        "": (Kind.DIRECTORY, b""),
-        "sub": (Kind.DIRECTORY, b""),
-        "sub/file": (Kind.FILE, b"content"),
-        "sub/link": (Kind.SYMLINK, b""),
+        "": (EntryKind.DIRECTORY, b""),
+        "sub": (EntryKind.DIRECTORY, b""),
+        "sub/file": (EntryKind.FILE, b"content"),
+        "sub/link": (EntryKind.SYMLINK, b""),
     }
-    assert found == expected | ({"n" * 200: (Kind.FILE, b"")} if form != "ustar" else {})
+    assert found == expected | ({"n" * 200: (EntryKind.FILE, b"")} if form != "ustar" else {})
 
 
 @given(entries())
 def test_pax_records_stand_only_where_ustar_cannot_say_it(item: tuple[Entry, bytes]) -> None:
     plain = replace(item[0], path="a/b", link="c" if item[0].link else "", uid=7, gid=7, mtime=7, xattrs=())
-    assert len(tar_header(plain)) == BLOCK
+    assert len(tar_header(plain)) == TAR_BLOCK
 
 
 def test_a_name_of_ustars_longest_form_needs_no_record() -> None:
     path = "d" * 155 + "/" + "f" * 100
-    assert len(tar_header(Entry(path, Kind.FILE))) == BLOCK
-    assert len(tar_header(Entry(path + "f", Kind.FILE))) > BLOCK
-    assert read(written([(Entry(path, Kind.FILE), b"")]))[0][0].path == path
+    assert len(tar_header(Entry(path, EntryKind.FILE))) == TAR_BLOCK
+    assert len(tar_header(Entry(path + "f", EntryKind.FILE))) > TAR_BLOCK
+    assert read(written([(Entry(path, EntryKind.FILE), b"")]))[0][0].path == path
 
 
 def test_a_file_of_more_than_8_gib_is_announced_as_such() -> None:
-    header = tar_header(Entry("huge", Kind.FILE, size=9 << 30))
-    assert tarfile.TarInfo.frombuf(header[-BLOCK:], "utf-8", "strict").size == 0
+    header = tar_header(Entry("huge", EntryKind.FILE, size=9 << 30))
+    assert tarfile.TarInfo.frombuf(header[-TAR_BLOCK:], "utf-8", "strict").size == 0
     assert f"size={9 << 30}\n".encode() in header
 
 
 def test_names_that_are_no_utf8_survive() -> None:
-    entry = Entry(b"gr\xfcn".decode(errors="surrogateescape"), Kind.FILE)
+    entry = Entry(b"gr\xfcn".decode(errors="surrogateescape"), EntryKind.FILE)
     assert read(written([(entry, b"")])) == [(entry, b"")]
 
 
 def test_content_that_is_not_asked_for_is_skipped() -> None:
-    items = [(Entry(name, Kind.FILE, size=2000), b"x" * 2000) for name in ("a", "b", "c")]
+    items = [(Entry(name, EntryKind.FILE, size=2000), b"x" * 2000) for name in ("a", "b", "c")]
     seen = [member.entry.path for member in read_tar(iter([written(items)]), "it")]
     assert seen == ["a", "b", "c"]
 
 
 def test_whiteouts_are_told_by_their_names() -> None:
-    (member,) = read_tar(iter([written([(Entry("d/.wh.gone", Kind.FILE), b"")])]), "it")
-    assert (member.entry.path, member.entry.kind) == ("d/gone", Kind.WHITEOUT)
-    (member,) = read_tar(iter([written([(Entry("d/.wh..wh..opq", Kind.FILE), b"")])]), "it")
-    assert (member.entry.path, member.entry.kind) == ("d", Kind.OPAQUE)
+    (member,) = read_tar(iter([written([(Entry("d/.wh.gone", EntryKind.FILE), b"")])]), "it")
+    assert (member.entry.path, member.entry.kind) == ("d/gone", EntryKind.WHITEOUT)
+    (member,) = read_tar(iter([written([(Entry("d/.wh..wh..opq", EntryKind.FILE), b"")])]), "it")
+    assert (member.entry.path, member.entry.kind) == ("d", EntryKind.OPAQUE)
 
 
 @settings(max_examples=examples(300))
-@given(st.integers(0, 4 * BLOCK - 1), st.integers(1, 255))
+@given(st.integers(0, 4 * TAR_BLOCK - 1), st.integers(1, 255))
 def test_any_flipped_byte_of_a_header_is_read_or_refused_but_never_crashes(at: int, change: int) -> None:
-    data = bytearray(written([(Entry("größe", Kind.FILE, size=3, mtime=1), b"abc")]))
+    data = bytearray(written([(Entry("größe", EntryKind.FILE, size=3, mtime=1), b"abc")]))
     data[at] ^= change
     try:
         read(bytes(data))

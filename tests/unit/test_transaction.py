@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from pipeline.digest import Digest
-from pipeline.layers.transaction import Step, plan
-from pipeline.model.header import Dependency, Moment, PackageHeader, Scriptlet, Trigger, TriggerKind
+from pipeline.layers.transaction import ScriptStep, plan_scripts
+from pipeline.model.header import (
+    Dependency,
+    PackageHeader,
+    Scriptlet,
+    ScriptletPhase,
+    Trigger,
+    TriggerKind,
+)
 from pipeline.model.package import Nevra
 
 SH = ("/bin/sh",)
 
 
-def package(name: str, *scriptlets: Moment, triggers: tuple[Trigger, ...] = (), version: str = "1") -> PackageHeader:
+def package(
+    name: str, *scriptlets: ScriptletPhase, triggers: tuple[Trigger, ...] = (), version: str = "1"
+) -> PackageHeader:
     return PackageHeader(
         nevra=Nevra(name, 0, version, "1", "noarch"),
         checksum=Digest.of(name.encode()),
@@ -31,17 +40,17 @@ def compare(a: str, b: str) -> int:
     return (a > b) - (a < b)
 
 
-def run(*headers: PackageHeader, files: dict[str, tuple[str, ...]] | None = None) -> tuple[Step, ...]:
+def run(*headers: PackageHeader, files: dict[str, tuple[str, ...]] | None = None) -> tuple[ScriptStep, ...]:
     present = {str(h.nevra): (files or {}).get(h.nevra.name, ()) for h in headers}
-    return plan(headers, present=present, compare=compare)
+    return plan_scripts(headers, present=present, compare=compare)
 
 
-def labels(steps: tuple[Step, ...]) -> list[str]:
+def labels(steps: tuple[ScriptStep, ...]) -> list[str]:
     return [step.label.replace("-1-1.noarch", "") for step in steps]
 
 
 def test_pretrans_of_all_precedes_and_posttrans_of_all_follows_every_package() -> None:
-    every = (Moment.POSTTRANS, Moment.POST, Moment.PRE, Moment.PRETRANS)
+    every = (ScriptletPhase.POSTTRANS, ScriptletPhase.POST, ScriptletPhase.PRE, ScriptletPhase.PRETRANS)
     assert labels(run(package("a", *every), package("b", *every))) == [
         "%pretrans of a",
         "%pretrans of b",
@@ -55,7 +64,7 @@ def test_pretrans_of_all_precedes_and_posttrans_of_all_follows_every_package() -
 
 
 def test_scriptlets_are_told_that_one_instance_is_installed() -> None:
-    assert {step.arguments for step in run(package("a", *Moment))} == {("1",)}
+    assert {step.arguments for step in run(package("a", *ScriptletPhase))} == {("1",)}
 
 
 def test_file_triggers_of_high_priority_run_before_post_and_the_others_after() -> None:
@@ -66,7 +75,7 @@ def test_file_triggers_of_high_priority_run_before_post_and_the_others_after() -
             trigger(TriggerKind.FILE_IN, Dependency("/usr/lib"), priority=20_000),
         ),
     )
-    steps = run(owner, package("lib", Moment.POST), files={"lib": ("/usr/lib/libx.so",)})
+    steps = run(owner, package("lib", ScriptletPhase.POST), files={"lib": ("/usr/lib/libx.so",)})
     assert labels(steps) == ["%filetriggerin of owner", "%post of lib", "%filetriggerin of owner"]
     assert {step.input for step in steps if "trigger" in step.label} == {b"/usr/lib/libx.so\n"}
     assert {step.arguments for step in steps if "trigger" in step.label} == {("0", "0")}
@@ -91,7 +100,7 @@ def test_transaction_file_triggers_come_last_and_see_all_files_prefix_by_prefix(
     )
     steps = run(
         owner,
-        package("other", Moment.POSTTRANS),
+        package("other", ScriptletPhase.POSTTRANS),
         files={"owner": ("/etc/conf", "/usr/lib/z"), "other": ("/usr/lib/a", "/opt/none")},
     )
     assert labels(steps) == ["%posttrans of other", "%transfiletriggerin of owner"]

@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.transfer.challenge import Challenge, Scope, merged, parse_challenges, parse_scopes
-from pipeline.transfer.patience import retry_after
+from pipeline.transfer.challenge import (
+    Challenge,
+    Scope,
+    merge_scopes,
+    parse_challenges,
+    parse_scopes,
+)
+from pipeline.transfer.retry import retry_after
 
 
 def test_a_registrys_challenge_is_read_with_its_commas_in_quotes() -> None:
@@ -47,7 +53,7 @@ def test_a_long_header_is_read_in_no_time(text: str) -> None:
 def test_scopes_are_merged_by_resource() -> None:
     asked = (Scope.repository("b", "push", "pull"), Scope.repository("a", "pull"))
     answered = parse_scopes("repository:a:delete,pull repository:host:5000/c:pull nonsense registry:catalog:*")
-    assert [str(one) for one in merged(asked, answered)] == [
+    assert [str(one) for one in merge_scopes(asked, answered)] == [
         "registry:catalog:*",
         "repository:a:delete,pull",
         "repository:b:pull,push",

@@ -10,16 +10,16 @@ import pytest
 
 from pipeline import process
 from pipeline.errors import EnvironmentLacking
-from pipeline.transfer import Credentials, Wallet
+from pipeline.transfer import Credentials, CredentialStore
 
 
 def auth(user: str, password: str) -> dict[str, str]:
     return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
-def wallet(path: Path, **document: object) -> Wallet:
+def wallet(path: Path, **document: object) -> CredentialStore:
     path.write_text(json.dumps(document))
-    return Wallet.of({"REGISTRY_AUTH_FILE": str(path)})
+    return CredentialStore.of({"REGISTRY_AUTH_FILE": str(path)})
 
 
 def write(path: Path, user: str, host: str = "host") -> Path:
@@ -49,23 +49,23 @@ def test_docker_writes_urls_as_keys(tmp_path: Path) -> None:
 
 def test_files_are_asked_in_podmans_order(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
-    assert Wallet.of(environment).find("host") is None
+    assert CredentialStore.of(environment).find("host") is None
     write(tmp_path / ".docker/config.json", "docker")
-    assert Wallet.of(environment).find("host") == Credentials("docker", "p")
+    assert CredentialStore.of(environment).find("host") == Credentials("docker", "p")
     write(tmp_path / ".config/containers/auth.json", "config")
-    assert Wallet.of(environment).find("host") == Credentials("config", "p")
+    assert CredentialStore.of(environment).find("host") == Credentials("config", "p")
     write(tmp_path / "run/containers/auth.json", "session")
-    assert Wallet.of(environment).find("host") == Credentials("session", "p")
+    assert CredentialStore.of(environment).find("host") == Credentials("session", "p")
     named = write(tmp_path / "named.json", "named", "other")
-    assert Wallet.of({**environment, "REGISTRY_AUTH_FILE": str(named)}).find("host") is None
+    assert CredentialStore.of({**environment, "REGISTRY_AUTH_FILE": str(named)}).find("host") is None
     write(tmp_path / "elsewhere/config.json", "elsewhere", "third")
-    assert Wallet.of({**environment, "DOCKER_CONFIG": str(tmp_path / "elsewhere")}).find("third") is not None
+    assert CredentialStore.of({**environment, "DOCKER_CONFIG": str(tmp_path / "elsewhere")}).find("third") is not None
 
 
 def test_a_file_without_the_host_leads_to_the_next(tmp_path: Path) -> None:
     write(tmp_path / ".config/containers/auth.json", "config", "other")
     write(tmp_path / ".docker/config.json", "docker")
-    assert Wallet.of({"HOME": str(tmp_path)}).find("host") == Credentials("docker", "p")
+    assert CredentialStore.of({"HOME": str(tmp_path)}).find("host") == Credentials("docker", "p")
 
 
 def test_an_identity_token_is_kept_apart_from_a_password(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named_and_its_content_not_repeated(tmp_path: Path, text: str) -> None:
     (tmp_path / "auth.json").write_text(text)
     with pytest.raises(EnvironmentLacking, match=r"auth\.json") as caught:
-        Wallet.of({"REGISTRY_AUTH_FILE": str(tmp_path / "auth.json")}).find("host")
+        CredentialStore.of({"REGISTRY_AUTH_FILE": str(tmp_path / "auth.json")}).find("host")
     assert caught.value.code == "credentials-unreadable"
     assert "bm8g" not in str(caught.value)
 
@@ -110,7 +110,7 @@ def test_helpers_are_asked_the_hosts_own_first_and_the_store_last(tmp_path: Path
     path = tmp_path / "auth.json"
     document = {"auths": {"host": auth("file", "p"), "two": {}}, "credHelpers": {"three": "own"}, "credsStore": "all"}
     path.write_text(json.dumps(document))
-    found = Wallet.of({"REGISTRY_AUTH_FILE": str(path), "MARK": "from the environment"})
+    found = CredentialStore.of({"REGISTRY_AUTH_FILE": str(path), "MARK": "from the environment"})
     assert found.find("three", "a") == Credentials("own", "three")
     assert found.find("host") == Credentials("file", "p")
     assert found.find("two") == Credentials("", identity_token="from the environment")

@@ -20,10 +20,26 @@ from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
 from pipeline.progress import QUIET
 from pipeline.store import Store
-from pipeline.transfer import Download, Exchange, FileRange, Interrupted, Network, Scope, Wallet, fetch, fetch_document
-from pipeline.transfer import addresses as addresses_module
-from pipeline.transfer import exchange as exchange_module
-from pipeline.transfer.deadlines import Bounds, Watch, _Backend, _current, _Stream
+from pipeline.transfer import (
+    CredentialStore,
+    Download,
+    FileRange,
+    Network,
+    RegistryClient,
+    Scope,
+    TransientFailure,
+    fetch,
+    fetch_document,
+)
+from pipeline.transfer import host_lookup as addresses_module
+from pipeline.transfer import registry_http as exchange_module
+from pipeline.transfer.deadlines import (
+    RequestBounds,
+    RequestDeadlines,
+    _Backend,
+    _current,
+    _Stream,
+)
 from tests.unit.slow_server import CONTENT, PAGE, SlowServer, head
 
 DIGEST = Digest.of(CONTENT)
@@ -111,7 +127,7 @@ def test_a_slow_host_that_is_alone_ends_with_the_networks_error(server: SlowServ
 
 @pytest.mark.parametrize("how", ["headers", "interim", "silent", "trickle", "chunks"])
 def test_a_slow_registry_ends_with_its_error(server: SlowServer, how: str) -> None:
-    exchange = Exchange(server.url, network=NETWORK, wallet=Wallet.of({}))
+    exchange = RegistryClient(server.url, network=NETWORK, wallet=CredentialStore.of({}))
     with exchange, pytest.raises(EnvironmentLacking, match=r"no answer within|too slow") as caught:
         exchange.ask("GET", f"/{how}", scopes=PULL, limit=1 << 20)
     assert caught.value.code == "registry-unreachable"
@@ -119,7 +135,10 @@ def test_a_slow_registry_ends_with_its_error(server: SlowServer, how: str) -> No
 
 def test_an_upload_that_nobody_reads_is_interrupted(server: SlowServer, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(bytes(32 << 20))
-    with Exchange(server.url, network=NETWORK, wallet=Wallet.of({})) as exchange, pytest.raises(Interrupted):
+    with (
+        RegistryClient(server.url, network=NETWORK, wallet=CredentialStore.of({})) as exchange,
+        pytest.raises(TransientFailure),
+    ):
         body = FileRange(tmp_path / "large", 0, 32 << 20)
         exchange.ask("PATCH", "/unread", scopes=PULL, limit=100, body=body, once=True)
 
@@ -128,15 +147,15 @@ def test_the_answer_to_an_upload_may_take_longer_and_not_for_ever(
     server: SlowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exchange_module, "UPLOAD_ANSWER", 1.0)
-    exchange = Exchange(server.url, network=NETWORK, wallet=Wallet.of({}))
-    with exchange, pytest.raises(Interrupted, match="no answer within 1 s"):
+    exchange = RegistryClient(server.url, network=NETWORK, wallet=CredentialStore.of({}))
+    with exchange, pytest.raises(TransientFailure, match="no answer within 1 s"):
         exchange.ask("PUT", "/interim", scopes=PULL, limit=100, body=b"x", once=True)
 
 
 def test_a_token_server_that_is_slow_ends_too(server: SlowServer) -> None:
     challenge = f'Bearer realm="{server.url}/headers",service="it"'
     server.serve = lambda _: head("401 Unauthorized", WWW_Authenticate=challenge)
-    exchange = Exchange(server.url, network=NETWORK, wallet=Wallet.of({}))
+    exchange = RegistryClient(server.url, network=NETWORK, wallet=CredentialStore.of({}))
     with exchange, pytest.raises(EnvironmentLacking, match="no answer within") as caught:
         exchange.ask("GET", "/v2/", scopes=PULL, limit=100)
     assert caught.value.code == "registry-unreachable"
@@ -240,7 +259,7 @@ def test_no_head_of_an_answer_is_an_internal_error(server: SlowServer, store: St
         get(store, f"{server.url}/x")
     with pytest.raises((EnvironmentLacking, VerificationError)):
         fetch_document([f"{server.url}/x"], limit=100, network=NETWORK)
-    with Exchange(server.url, network=NETWORK, wallet=Wallet.of({})) as exchange:
+    with RegistryClient(server.url, network=NETWORK, wallet=CredentialStore.of({})) as exchange:
         try:
             exchange.ask("GET", "/x", scopes=PULL, limit=100)
         except (EnvironmentLacking, VerificationError) as error:
@@ -272,7 +291,7 @@ def test_a_compressed_file_that_is_labelled_as_encoded_is_read_as_it_is(
 
 # --- the watch -------------------------------------------------------------------------------------
 
-BOUNDS = Bounds(connect=1, answer=10, window=10, floor=100)
+BOUNDS = RequestBounds(connect=1, answer=10, window=10, floor=100)
 
 
 class Clock:
@@ -285,7 +304,7 @@ class Clock:
 @given(st.lists(st.tuples(st.floats(0.001, 9.99), st.integers(0, 1 << 20)), min_size=1, max_size=30))
 def test_a_head_is_whole_in_time_however_much_comes_meanwhile(reads: list[tuple[float, int]]) -> None:
     clock = Clock()
-    watch = Watch(BOUNDS, clock=clock)
+    watch = RequestDeadlines(BOUNDS, clock=clock)
     watch.writing()
     began = clock.now
     try:
@@ -302,7 +321,7 @@ def test_a_head_is_whole_in_time_however_much_comes_meanwhile(reads: list[tuple[
 def test_a_body_is_left_within_two_windows_of_slowness_and_never_for_less(reads: list[tuple[float, int]]) -> None:
     """Law: whoever brings the floor in every window goes on; a window below it ends the transfer when it is judged."""
     clock = Clock()
-    watch = Watch(BOUNDS, clock=clock)
+    watch = RequestDeadlines(BOUNDS, clock=clock)
     watch.body()
     start, moved = clock.now, 0
     for seconds, size in reads:
@@ -322,7 +341,7 @@ def test_a_body_is_left_within_two_windows_of_slowness_and_never_for_less(reads:
 
 def test_a_document_that_just_keeps_the_floor_does_not_take_hours() -> None:
     clock = Clock()
-    watch = Watch(BOUNDS, whole=True, clock=clock)
+    watch = RequestDeadlines(BOUNDS, whole=True, clock=clock)
     watch.body()
     with pytest.raises(httpcore.ReadTimeout):
         while clock.now < 3600:
@@ -352,7 +371,7 @@ class Broken(httpcore.NetworkStream):
 
 def test_who_could_not_send_a_request_whole_does_not_wait_as_long_as_an_answer_may_take() -> None:
     clock = Clock()
-    watch = Watch(Bounds(connect=15, answer=300, window=30, floor=1000), clock=clock)
+    watch = RequestDeadlines(RequestBounds(connect=15, answer=300, window=30, floor=1000), clock=clock)
     stream, before = _Stream(Broken(clock)), _current.set(watch)
     try:
         with pytest.raises(httpcore.WriteError):

@@ -14,9 +14,16 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from pipeline.errors import EnvironmentLacking, RelbuildError, VerificationError
-from pipeline.transfer import Exchange, FileRange, Interrupted, Network, Scope, Wallet
-from pipeline.transfer import patience as patience_module
-from pipeline.transfer.places import PlaceFailed
+from pipeline.transfer import (
+    CredentialStore,
+    FileRange,
+    Network,
+    RegistryClient,
+    Scope,
+    TransientFailure,
+)
+from pipeline.transfer import retry as patience_module
+from pipeline.transfer.url_stream import SourceFailed
 from tests.unit.registry_fake import FakeRegistry, Fault, Request, fake_registry
 
 PULL = (Scope.repository("app", "pull"),)
@@ -54,10 +61,10 @@ class Speaker:
         entry: dict[str, str] | None = None,
         network: Network = NETWORK,
         token_servers: str = "",
-    ) -> Exchange:
+    ) -> RegistryClient:
         self._file.write_text(json.dumps({"auths": {registry.host: entry} if entry else {}}))
-        wallet = Wallet.of({"REGISTRY_AUTH_FILE": str(self._file), "RELBUILD_TOKEN_SERVERS": token_servers})
-        return self._stack.enter_context(Exchange(f"http://{registry.host}", network=network, wallet=wallet))
+        wallet = CredentialStore.of({"REGISTRY_AUTH_FILE": str(self._file), "RELBUILD_TOKEN_SERVERS": token_servers})
+        return self._stack.enter_context(RegistryClient(f"http://{registry.host}", network=network, wallet=wallet))
 
 
 @pytest.fixture
@@ -303,7 +310,7 @@ def test_what_must_not_be_repeated_is_not(registry: FakeRegistry, speak: Speaker
     registry.faults = [Fault("PATCH", "", Request.cut), Fault("PATCH", "", failing(503, Retry_After="9"))]
     exchange = speak(registry)
     for pause in (None, 9.0):
-        with pytest.raises(Interrupted) as caught:
+        with pytest.raises(TransientFailure) as caught:
             exchange.ask("PATCH", "/v2/app/blobs/uploads/x", scopes=PUSH, limit=100, body=b"x", once=True)
         assert caught.value.pause == pause
     assert len(registry.requests) == 2
@@ -345,7 +352,7 @@ def test_a_server_that_asks_for_an_hour_is_not_asked_sooner(registry: FakeRegist
         speak(registry).ask("GET", BLOB, scopes=PULL, limit=1 << 20)
     assert caught.value.code == "registry-busy"
     assert len(registry.requests) == 1
-    assert patience_module.LONGEST_PAUSE < 3600
+    assert patience_module.RETRY_PAUSE_MOST < 3600
 
 
 def test_what_cannot_be_reached_is_named(speak: Speaker, registry: FakeRegistry) -> None:
@@ -356,7 +363,9 @@ def test_what_cannot_be_reached_is_named(speak: Speaker, registry: FakeRegistry)
 
 
 def test_plain_http_where_tls_is_expected_says_what_to_write(registry: FakeRegistry, tmp_path: Path) -> None:
-    exchange = Exchange(f"https://{registry.host}", network=NETWORK, wallet=Wallet.of({"HOME": str(tmp_path)}))
+    exchange = RegistryClient(
+        f"https://{registry.host}", network=NETWORK, wallet=CredentialStore.of({"HOME": str(tmp_path)})
+    )
     with exchange, pytest.raises(EnvironmentLacking) as caught:
         exchange.ask("GET", BLOB, scopes=PULL, limit=100)
     assert caught.value.code == "registry-unreachable"
@@ -377,7 +386,7 @@ def test_a_broken_stream_says_that_it_can_be_taken_up(registry: FakeRegistry, sp
         request.close_connection = True
 
     registry.faults = [Fault("GET", "/blobs/", half)]
-    with pytest.raises(PlaceFailed) as caught, speak(registry).stream(BLOB, scopes=PULL) as stream:
+    with pytest.raises(SourceFailed) as caught, speak(registry).stream(BLOB, scopes=PULL) as stream:
         b"".join(stream.pieces)
     assert caught.value.again
 

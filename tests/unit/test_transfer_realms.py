@@ -13,10 +13,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
-from pipeline.transfer import CATALOG, Exchange, Network, Scope, Wallet
-from pipeline.transfer.authority import LONGEST, TOKEN_LIMIT, TOKENS, Authority, TokenRequest
+from pipeline.transfer import (
+    CATALOG_SCOPE,
+    CredentialStore,
+    Network,
+    RegistryClient,
+    Scope,
+)
 from pipeline.transfer.challenge import Challenge
-from pipeline.transfer.realms import PUBLIC, TokenServers
+from pipeline.transfer.registry_auth import (
+    TOKEN_LIFETIME_MOST,
+    TOKEN_LIMIT,
+    TOKENS_KEPT,
+    RegistryAuth,
+    TokenRequest,
+)
+from pipeline.transfer.token_servers import PUBLIC_TOKEN_SERVERS, TokenServers
 from pipeline.urls import parse_url
 from tests.unit.registry_fake import FakeRegistry, Request, fake_registry
 from tests.unit.test_transfer_exchange import BASIC, BLOB, LOGIN, PULL, Speaker, Tokens
@@ -87,14 +99,14 @@ def test_a_known_token_server_is_known_for_one_registry_only(
     assert other.requests == []
 
 
-@pytest.mark.parametrize("registry", sorted(PUBLIC))
+@pytest.mark.parametrize("registry", sorted(PUBLIC_TOKEN_SERVERS))
 def test_public_registries_are_known_with_tls_and_on_its_port(registry: str) -> None:
-    assert admits(f"https://{registry}", f"https://{PUBLIC[registry]}/token")
-    assert admits(f"https://{registry}:443", f"https://{PUBLIC[registry]}:443/token")
-    assert not admits(f"https://{registry}", f"http://{PUBLIC[registry]}/token")
-    assert not admits(f"https://{registry}", f"https://{PUBLIC[registry]}:8443/token")
-    assert not admits(f"https://{registry}", f"https://{PUBLIC[registry]}.evil.test/token")
-    assert not admits("https://evil.test", f"https://{PUBLIC[registry]}/token")
+    assert admits(f"https://{registry}", f"https://{PUBLIC_TOKEN_SERVERS[registry]}/token")
+    assert admits(f"https://{registry}:443", f"https://{PUBLIC_TOKEN_SERVERS[registry]}:443/token")
+    assert not admits(f"https://{registry}", f"http://{PUBLIC_TOKEN_SERVERS[registry]}/token")
+    assert not admits(f"https://{registry}", f"https://{PUBLIC_TOKEN_SERVERS[registry]}:8443/token")
+    assert not admits(f"https://{registry}", f"https://{PUBLIC_TOKEN_SERVERS[registry]}.evil.test/token")
+    assert not admits("https://evil.test", f"https://{PUBLIC_TOKEN_SERVERS[registry]}/token")
 
 
 def test_names_of_token_servers_are_read_with_ports_and_urls() -> None:
@@ -107,7 +119,7 @@ def test_names_of_token_servers_are_read_with_ports_and_urls() -> None:
 @pytest.mark.parametrize("named", ["a.test", "a=b=c", "=b", "a=", "a=user:secret@b", "a=file:///etc", "a=b:99999"])
 def test_what_names_no_token_server_is_an_error_that_repeats_nothing(named: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Wallet.of({"RELBUILD_TOKEN_SERVERS": named})
+        CredentialStore.of({"RELBUILD_TOKEN_SERVERS": named})
     assert caught.value.code == "token-servers-malformed"
     assert "secret" not in str(caught.value)
 
@@ -200,7 +212,7 @@ def test_a_registry_that_wants_a_wider_token_is_reported_with_what_it_wants(
 
 SCOPES = st.lists(
     st.one_of(
-        st.just(CATALOG),
+        st.just(CATALOG_SCOPE),
         st.builds(Scope.repository, st.sampled_from(["app", "a/b"]), st.sampled_from(["pull", "push", "delete"])),
     ),
     min_size=1,
@@ -214,7 +226,7 @@ def test_no_challenge_makes_anything_else_be_asked_for(
 ) -> None:
     """Law: whatever a challenge says, the token server gets our scopes, or nothing is asked at all."""
     asked = Asked()
-    authority = authority_of(Wallet.of({}), asked)
+    authority = authority_of(CredentialStore.of({}), asked)
     for place in (realm, f"https://host.test/{realm}"):
         challenge = Challenge("bearer", (("realm", place), ("scope", scope), ("service", service)))
         try:
@@ -243,16 +255,18 @@ NUMBERS = st.one_of(
 
 @given(NUMBERS)
 def test_a_token_lasts_a_minute_to_a_day_whatever_its_server_says(lasts: object) -> None:
-    authority = authority_of(Wallet.of({}), lambda _: (200, json.dumps({"token": "t", "expires_in": lasts}).encode()))
+    authority = authority_of(
+        CredentialStore.of({}), lambda _: (200, json.dumps({"token": "t", "expires_in": lasts}).encode())
+    )
     assert authority.answer([bearer("https://host.test/t")], PULL, "") == "Bearer t"
     assert authority.header(PULL) == "Bearer t"
-    assert LONGEST <= 24 * 3600
+    assert TOKEN_LIFETIME_MOST <= 24 * 3600
 
 
 def test_an_expires_in_of_five_thousand_digits_is_no_internal_error() -> None:
     body = b'{"token": "t", "expires_in": ' + b"9" * 5000 + b"}"
     with pytest.raises(EnvironmentLacking) as caught:
-        authority_of(Wallet.of({}), lambda _: (200, body)).answer([bearer("https://host.test/t")], PULL, "")
+        authority_of(CredentialStore.of({}), lambda _: (200, body)).answer([bearer("https://host.test/t")], PULL, "")
     assert caught.value.code == "registry-token"
 
 
@@ -262,7 +276,9 @@ def test_an_expires_in_of_five_thousand_digits_is_no_internal_error() -> None:
 @example(b'{"token":"\\ud800"}')
 def test_no_answer_of_a_token_server_is_too_strange(body: bytes) -> None:
     try:
-        shown = authority_of(Wallet.of({}), lambda _: (200, body)).answer([bearer("https://host.test/t")], PULL, "")
+        shown = authority_of(CredentialStore.of({}), lambda _: (200, body)).answer(
+            [bearer("https://host.test/t")], PULL, ""
+        )
     except EnvironmentLacking as error:
         assert error.code == "registry-token"
     else:
@@ -272,27 +288,29 @@ def test_no_answer_of_a_token_server_is_too_strange(body: bytes) -> None:
 def test_a_token_is_bounded_and_so_is_their_number() -> None:
     long = json.dumps({"token": "t" * (TOKEN_LIMIT + 1)}).encode()
     with pytest.raises(EnvironmentLacking) as caught:
-        authority_of(Wallet.of({}), lambda _: (200, long)).answer([bearer("https://host.test/t")], PULL, "")
+        authority_of(CredentialStore.of({}), lambda _: (200, long)).answer([bearer("https://host.test/t")], PULL, "")
     assert caught.value.code == "registry-token"
-    authority = authority_of(Wallet.of({}), lambda _: (200, b'{"token":"t"}'))
-    for number in range(TOKENS + 50):
+    authority = authority_of(CredentialStore.of({}), lambda _: (200, b'{"token":"t"}'))
+    for number in range(TOKENS_KEPT + 50):
         authority.answer([bearer(f"https://host.test/{number}")], PULL, "")
-    assert len(authority._tokens) == TOKENS
+    assert len(authority._tokens) == TOKENS_KEPT
 
 
 def bearer(realm: str) -> Challenge:
     return Challenge("bearer", (("realm", realm),))
 
 
-def wallet_of(folder: Path, auths: dict[str, dict[str, str]], token_servers: str = "") -> Wallet:
+def wallet_of(folder: Path, auths: dict[str, dict[str, str]], token_servers: str = "") -> CredentialStore:
     (folder / "auth.json").write_text(json.dumps({"auths": auths}))
-    return Wallet.of({"REGISTRY_AUTH_FILE": str(folder / "auth.json"), "RELBUILD_TOKEN_SERVERS": token_servers})
+    return CredentialStore.of(
+        {"REGISTRY_AUTH_FILE": str(folder / "auth.json"), "RELBUILD_TOKEN_SERVERS": token_servers}
+    )
 
 
-def authority_of(wallet: Wallet, call: Callable[[TokenRequest], tuple[int, bytes]]) -> Authority:
+def authority_of(wallet: CredentialStore, call: Callable[[TokenRequest], tuple[int, bytes]]) -> RegistryAuth:
     base = parse_url("https://host.test")
     assert base is not None
-    return Authority(base, "host.test", "", wallet, call)
+    return RegistryAuth(base, "host.test", "", wallet, call)
 
 
 # --- redirections ----------------------------------------------------------------------------------
@@ -320,5 +338,5 @@ def test_a_redirection_to_nonsense_is_refused_with_its_code(
 @pytest.mark.parametrize("base", ["https://h:99999", "https://[", "https://" + "a" * 64, "nothing"])
 def test_a_registry_that_is_no_address_is_a_usage_error(base: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Exchange(base, network=Network(), wallet=Wallet.of({}))
+        RegistryClient(base, network=Network(), wallet=CredentialStore.of({}))
     assert caught.value.code == "mirror-url"

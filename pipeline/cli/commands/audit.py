@@ -10,17 +10,23 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
+from pipeline.cli.app import CommandContext, command
 from pipeline.cli.file_arguments import platforms_file
-from pipeline.cli.key_files import verifying_key
-from pipeline.cli.messages import tell
+from pipeline.cli.key_files import open_verifying_key
+from pipeline.cli.messages import print_error
 from pipeline.cli.mirror_options import identity_for
 from pipeline.errors import FixesLacking
-from pipeline.mirror.addresses import is_address, parse_address
+from pipeline.mirror.address_parser import is_address, parse_address
 from pipeline.model.advisory import SECURITY, Threshold, age_in_days, exceeding
 from pipeline.model.lifetime import days_text, lifetime_warning
 from pipeline.model.published_image import MissingFix
-from pipeline.release import Audit, AuditedImage, AuditOrder, audit, require_below
+from pipeline.release import (
+    Audit,
+    AuditedImage,
+    AuditOptions,
+    audit,
+    require_below,
+)
 
 _SHOWN = 6
 """Names of packages or CVEs that a line shows."""
@@ -28,7 +34,7 @@ _SHOWN = 6
 
 @command(rank=150, reads_repositories=True)
 def audit_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     image: options.ImageArgument,
     threshold: Annotated[
@@ -59,26 +65,26 @@ def audit_command(
 ) -> int:
     """List the security fixes that the repositories offer and the image lacks, with their age."""
     limit = Threshold.parse(threshold) if threshold is not None else None
-    workshop = around.workshop(offline=offline)
+    build_env = context.build_env(offline=offline)
     found = audit(
-        AuditOrder(
+        AuditOptions(
             subject=parse_address(image) if is_address(image) else Path(image),
             repositories=repositories or platforms_file(Path("recipes")),
-            key=verifying_key(key, around) if key is not None else None,
+            key=open_verifying_key(key, context) if key is not None else None,
             platform=platform,
             architectures=tuple(arch or ()),
             modules=tuple(module or ()),
             kinds=None if everything else frozenset({SECURITY}),
             identity=identity_for(known_as),
         ),
-        workshop,
+        build_env,
     )
-    around.show(audit_as_lines(found), audit_as_json(found, limit))
+    context.show(audit_as_lines(found), audit_as_json(found, limit))
     if limit is not None:
         try:
             require_below(limit, found)
         except FixesLacking as error:
-            return tell(error)
+            return print_error(error)
     return 0
 
 

@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from pipeline.build import Built, build
+from pipeline.build import BuildResult, build
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
+from pipeline.cli.app import CommandContext, command
 from pipeline.cli.image_format import image_as_json, parent_as_json
-from pipeline.cli.messages import say, tell
-from pipeline.cli.progress_display import size_text
-from pipeline.cli.recipe_argument import order
+from pipeline.cli.messages import print_error, print_lines
+from pipeline.cli.progress_display import bytes_text
+from pipeline.cli.recipe_argument import build_options
 from pipeline.errors import SmokeError, UsageError
 from pipeline.oci import ArchiveKind, write_archive
-from pipeline.resolve import Mode
+from pipeline.resolve import LockMode
 from pipeline.smoke import report_lines
 
 _CHANGES_SHOWN = 20
@@ -24,7 +24,7 @@ _CHANGES_SHOWN = 20
 
 @command(rank=10, in_a_namespace=True, reads_repositories=True)
 def build_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     recipes: Annotated[list[str], typer.Argument(help="Recipes: files, or names in recipes/.", show_default=False)],
     platform: options.PlatformOption,
@@ -50,12 +50,12 @@ def build_command(
     if locked and upgrade:
         raise UsageError("options-contradict", "--locked and --upgrade contradict each other", hint="give one")
     orders = [
-        order(
+        build_options(
             name,
             platform,
             arch,
             repositories,
-            mode=Mode.LOCKED if locked else Mode.UPGRADE if upgrade else Mode.DEFAULT,
+            mode=LockMode.LOCKED if locked else LockMode.UPGRADE if upgrade else LockMode.DEFAULT,
             smoke=not no_smoke,
             retest=retest,
             compression=compression,
@@ -65,26 +65,26 @@ def build_command(
         )
         for name in recipes
     ]
-    workshop = around.workshop(offline=offline, runtime=runtime)
-    results: list[Built] = []
+    build_env = context.build_env(offline=offline, runtime=runtime)
+    results: list[BuildResult] = []
     for one in orders:
-        built = build(one, workshop)
+        built = build(one, build_env)
         if archive is not None:
             target = output / f"{built.image.name}.{archive}.tar"
             write_archive(built.layout, target, archive)
-            say(f"wrote {target} ({size_text(target.stat().st_size)})")
-        say(*_lines(built))
+            print_lines(f"wrote {target} ({bytes_text(target.stat().st_size)})")
+        print_lines(*_lines(built))
         results.append(built)
-    around.answer({"built": [_json(built) for built in results]})
+    context.answer({"built": [_json(built) for built in results]})
     failed = [built for built in results if built.report is not None and not built.report.passed]
     if failed:
         names = ", ".join(built.image.name for built in failed)
         hint = f"see {failed[0].report_folder}/ for the answers and the containers' logs"
-        return tell(SmokeError("smoke-failed", f"did not pass: {names}", hint=hint))
+        return print_error(SmokeError("smoke-failed", f"did not pass: {names}", hint=hint))
     return 0
 
 
-def _lines(built: Built) -> Iterator[str]:
+def _lines(built: BuildResult) -> Iterator[str]:
     image = built.image
     compressed = sum(layer.blob.size for layer in image.layers)
     unpacked = sum(layer.tar_size for layer in image.layers)
@@ -92,13 +92,13 @@ def _lines(built: Built) -> Iterator[str]:
     yield f"{image.name} {image.reference}  {image.digest}"
     yield (
         f"  {len(built.locked.all_chosen)} packages in {len(image.layers)} layers, "
-        f"{size_text(compressed)} compressed, {size_text(unpacked)} unpacked, in {built.took:.1f} s"
+        f"{bytes_text(compressed)} compressed, {bytes_text(unpacked)} unpacked, in {built.took:.1f} s"
     )
     if (parent := built.locked.parent) is not None:
         yield f"  from {parent.name} {parent.digest}, whose {len(parent.packages)} packages are fixed"
     for layer in image.layers:
         mark = "reused" if layer.name in built.reused else "made"
-        yield f"    {layer.name:<10} {size_text(layer.blob.size):>9}  {layer.diff_id.short}  {mark}"
+        yield f"    {layer.name:<10} {bytes_text(layer.blob.size):>9}  {layer.diff_id.short}  {mark}"
     if built.locked.wrote:
         yield f"  lock: wrote {built.locked.path} ({'; '.join(built.locked.why) or 'account numbers'})"
         if not built.locked.first:
@@ -118,7 +118,7 @@ def _lines(built: Built) -> Iterator[str]:
     yield from (f"  {line}" for line in report_lines(report))
 
 
-def _json(built: Built) -> dict[str, object]:
+def _json(built: BuildResult) -> dict[str, object]:
     report = built.report
     return {
         **image_as_json(built.image),

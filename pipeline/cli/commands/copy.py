@@ -8,19 +8,19 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.key_files import either_key
-from pipeline.cli.messages import say
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.key_files import open_either_key
+from pipeline.cli.messages import print_lines
 from pipeline.cli.mirror_options import identity_for, rules_for
 from pipeline.cli.move_format import move_as_json, move_text
-from pipeline.cli.progress_display import size_text
-from pipeline.mirror.addresses import parse_address
-from pipeline.release import Copied, copy
+from pipeline.cli.progress_display import bytes_text
+from pipeline.mirror.address_parser import parse_address
+from pipeline.release import CopyResult, copy
 
 
 @command(rank=130)
 def copy_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     source: options.ReferenceArgument,
     target: Annotated[str, typer.Argument(help="Where to: a repository on a mirror, or oci:PATH.", show_default=False)],
@@ -40,35 +40,35 @@ def copy_command(
 
     Without a tag, all images of the repository. They are verified first.
     """
-    workshop, there = around.workshop(), parse_address(target)
-    either, identity = either_key(key, around), identity_for(known_as, rules)
+    build_env, there = context.build_env(), parse_address(target)
+    either, identity = open_either_key(key, context), identity_for(known_as, rules)
     done = copy(
         parse_address(source),
         there,
         either,
         rules_for(there, rules),
-        workshop,
+        build_env,
         identity=identity,
         allow_stale=allow_stale,
     )
     for one in done:
-        say(*_lines(one))
-    around.answer({"copied": [_json(one) for one in done]})
+        print_lines(*_lines(one))
+    context.answer({"copied": [_json(one) for one in done]})
     return 0
 
 
-def _lines(done: Copied) -> tuple[str, ...]:
+def _lines(done: CopyResult) -> tuple[str, ...]:
     carried = done.carried
     sent = sum(size for _, size in carried.uploaded)
     return (
         f"{done.digest}  {', '.join(done.tags)}",
-        f"  {len(carried.uploaded)} sent ({size_text(sent)}), {len(carried.present)} there before, "
+        f"  {len(carried.uploaded)} sent ({bytes_text(sent)}), {len(carried.present)} there before, "
         f"{len(carried.referrers)} referrers new",
         *(f"  {move_text(move)}" for move in done.moved),
     )
 
 
-def _json(done: Copied) -> dict[str, object]:
+def _json(done: CopyResult) -> dict[str, object]:
     return {
         "digest": str(done.digest),
         "tags": list(done.tags),

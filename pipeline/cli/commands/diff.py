@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
+from pipeline.cli.app import CommandContext, command
 from pipeline.cli.file_arguments import built_layout
-from pipeline.cli.progress_display import size_text
+from pipeline.cli.progress_display import bytes_text
 from pipeline.mirror.address import Address
-from pipeline.mirror.addresses import is_address, parse_address
+from pipeline.mirror.address_parser import is_address, parse_address
 from pipeline.model.comparison import (
     ComparedLayer,
     Comparison,
@@ -23,9 +23,9 @@ from pipeline.model.comparison import (
     PackageDifference,
     SettingDifference,
 )
-from pipeline.model.tree import Entry, Kind
-from pipeline.release import compare
-from pipeline.trees import ATTRIBUTE, capability_text
+from pipeline.model.tree import Entry, EntryKind
+from pipeline.release import compare_images
+from pipeline.trees import CAPABILITY_XATTR, capability_text
 
 _SHOWN = 40
 """Packages, settings and files of each kind that a terminal shows; --json has all."""
@@ -36,7 +36,7 @@ _ENTRIES_SHOWN = 3
 
 @command(rank=70)
 def diff_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     old: Annotated[
         str,
@@ -52,8 +52,8 @@ def diff_command(
     output: options.LayoutsOption,
 ) -> int:
     """Say what differs between two images: packages, configuration, files, layers, size."""
-    found = compare(_subject(old, output), _subject(new, output), around.workshop())
-    around.show(_lines(found), _json(found))
+    found = compare_images(_subject(old, output), _subject(new, output), context.build_env())
+    context.show(_lines(found), _json(found))
     return int(exit_code and not found.same)
 
 
@@ -96,10 +96,10 @@ def _image(image: ImageComparison) -> Iterator[str]:
     yield from (f"    {_layer(one)}" for one in image.layers)
     before, after = image.weights
     yield (
-        f"  size: {size_text(after.compressed)} compressed ({_grown(before.compressed, after.compressed)}), "
-        f"{size_text(after.content)} of files ({_grown(before.content, after.content)})"
+        f"  size: {bytes_text(after.compressed)} compressed ({_grown(before.compressed, after.compressed)}), "
+        f"{bytes_text(after.content)} of files ({_grown(before.content, after.content)})"
     )
-    yield f"  who has the earlier one downloads {size_text(image.download)}"
+    yield f"  who has the earlier one downloads {bytes_text(image.download)}"
 
 
 def _counts(
@@ -150,9 +150,9 @@ def _file(one: FileDifference) -> str:
     words = []
     if "content" in one.what:
         words.append(
-            f"content ({size_text(before.size)} → {size_text(after.size)})"
+            f"content ({bytes_text(before.size)} → {bytes_text(after.size)})"
             if before.size != after.size
-            else f"content ({size_text(after.size)})"
+            else f"content ({bytes_text(after.size)})"
         )
     if "mode" in one.what:
         words.append(f"mode {before.mode:04o} → {after.mode:04o}")
@@ -168,8 +168,10 @@ def _file(one: FileDifference) -> str:
 
 
 def _described(entry: Entry) -> str:
-    size = f" {size_text(entry.size)}" if entry.kind is Kind.FILE else ""
-    link = f" → {_shown(entry.link)}" if entry.kind is Kind.SYMLINK else f" {entry.mode:04o} {entry.uid}:{entry.gid}"
+    size = f" {bytes_text(entry.size)}" if entry.kind is EntryKind.FILE else ""
+    link = (
+        f" → {_shown(entry.link)}" if entry.kind is EntryKind.SYMLINK else f" {entry.mode:04o} {entry.uid}:{entry.gid}"
+    )
     return f"{entry.kind}{size}{link}"
 
 
@@ -178,17 +180,19 @@ def _attributes(entry: Entry) -> str:
 
 
 def _attribute_values(entry: Entry) -> dict[str, str]:
-    return {name: capability_text(value) if name == ATTRIBUTE else f"0x{value.hex()}" for name, value in entry.xattrs}
+    return {
+        name: capability_text(value) if name == CAPABILITY_XATTR else f"0x{value.hex()}" for name, value in entry.xattrs
+    }
 
 
 def _layer(one: ComparedLayer) -> str:
-    return f"{'=' if one.shared else '+'} {one.name:<10} {size_text(one.size):>9}  {one.digest.short}" + (
+    return f"{'=' if one.shared else '+'} {one.name:<10} {bytes_text(one.size):>9}  {one.digest.short}" + (
         "  shared" if one.shared else "  new"
     )
 
 
 def _grown(before: int, after: int) -> str:
-    return f"{'+' if after >= before else '-'}{size_text(abs(after - before))}"
+    return f"{'+' if after >= before else '-'}{bytes_text(abs(after - before))}"
 
 
 def _path(path: str) -> str:

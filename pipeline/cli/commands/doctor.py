@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pipeline.cli.app import Surroundings, command
+from pipeline.cli.app import CommandContext, command
 from pipeline.errors import EnvironmentLacking
-from pipeline.sandbox import check_environment
+from pipeline.sandbox import check_host
 
 
 @command(rank=240, in_a_namespace=True, store=False, progress=None)
-def doctor_command(around: Surroundings) -> int:
+def doctor_command(context: CommandContext) -> int:
     """Say what this machine has of what relbuild needs."""
-    findings = check_environment()
+    findings = check_host()
     width = max(len(finding.name) for finding in findings)
-    around.show(
+    context.show(
         (
             f"{'✓' if finding.ok else '✗'} {finding.name:<{width}}  {finding.detail}"
             + ("" if finding.ok else f"  (needed for {finding.needed_for})")

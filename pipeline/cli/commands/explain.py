@@ -8,13 +8,13 @@ import typer
 
 from pipeline.build import explain_package
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.recipe_argument import order
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.recipe_argument import build_options
 
 
 @command(rank=30, reads_repositories=True)
 def explain_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     recipe: options.RecipeArgument,
     package: Annotated[str, typer.Argument(help="A package's name.", show_default=False)],
@@ -24,7 +24,7 @@ def explain_command(
     offline: options.OfflineOption,
 ) -> int:
     """Say why a package is in the image."""
-    wanted = order(recipe, platform, arch, repositories)
-    text = explain_package(wanted, around.workshop(offline=offline), package)
-    around.show([text], {"package": package, "explanation": text})
+    wanted = build_options(recipe, platform, arch, repositories)
+    text = explain_package(wanted, context.build_env(offline=offline), package)
+    context.show([text], {"package": package, "explanation": text})
     return 0

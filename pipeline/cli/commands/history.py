@@ -10,22 +10,22 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.key_files import verifying_key
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.key_files import open_verifying_key
 from pipeline.cli.mirror_options import identity_for
 from pipeline.cli.move_format import move_as_json
-from pipeline.cli.progress_display import Look, size_text
-from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.differences import Difference
-from pipeline.release import Step, history
+from pipeline.cli.progress_display import ProgressStyle, bytes_text
+from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.image_difference import ImageDifference
+from pipeline.release import HistoryStep, history
 
 _SHOWN = 12
 """Packages of a change that a terminal shows."""
 
 
-@command(rank=190, progress=Look.NONE)
+@command(rank=190, progress=ProgressStyle.NONE)
 def history_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     reference: options.ReferenceArgument,
     key: Annotated[
@@ -34,15 +34,15 @@ def history_command(
     known_as: options.SignedAsOption,
 ) -> int:
     """Tell what a tag pointed to and when, and what changed each time."""
-    workshop = around.workshop()
-    verifying = verifying_key(key, around) if key is not None else None
-    steps = history(parse_address(reference), workshop, verifying, identity=identity_for(known_as))
+    build_env = context.build_env()
+    verifying = open_verifying_key(key, context) if key is not None else None
+    steps = history(parse_address(reference), build_env, verifying, identity=identity_for(known_as))
     lines = [line for step in steps for line in _lines(step)] or ["no move of this tag is written down"]
-    around.show(lines, {"history": [_json(step) for step in steps]})
+    context.show(lines, {"history": [_json(step) for step in steps]})
     return 0
 
 
-def _lines(step: Step) -> Iterator[str]:
+def _lines(step: HistoryStep) -> Iterator[str]:
     move = step.past.move
     when = datetime.fromtimestamp(move.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     yield (
@@ -54,7 +54,7 @@ def _lines(step: Step) -> Iterator[str]:
         yield from (f"    {line}" for line in _changes(step.changes))
 
 
-def _changes(changes: Difference) -> Iterator[str]:
+def _changes(changes: ImageDifference) -> Iterator[str]:
     lines = [
         *(f"~ {name} {before} → {after}" for name, before, after in changes.changed),
         *(f"+ {package}" for package in changes.added),
@@ -66,10 +66,10 @@ def _changes(changes: Difference) -> Iterator[str]:
     if changes.fixed:
         yield f"fixes: {', '.join(changes.fixed[:_SHOWN])}" + (" …" if len(changes.fixed) > _SHOWN else "")
     if changes.grew:
-        yield f"{'+' if changes.grew > 0 else '-'}{size_text(abs(changes.grew))} compressed"
+        yield f"{'+' if changes.grew > 0 else '-'}{bytes_text(abs(changes.grew))} compressed"
 
 
-def _json(step: Step) -> dict[str, object]:
+def _json(step: HistoryStep) -> dict[str, object]:
     changes = step.changes
     return {
         **move_as_json(step.past.move),

@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.app import Surroundings, command
+from pipeline.cli.app import CommandContext, command
 from pipeline.cli.key_files import password
-from pipeline.cli.messages import say
-from pipeline.cli.progress_display import Look
+from pipeline.cli.messages import print_lines
+from pipeline.cli.progress_display import ProgressStyle
 from pipeline.errors import UsageError
 from pipeline.oci import generate_key
 
 
-@command(rank=140, store=False, json=False, progress=Look.NONE)
+@command(rank=140, store=False, json=False, progress=ProgressStyle.NONE)
 def keygen_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     name: Annotated[str, typer.Argument(help="Writes NAME.key and NAME.pub.")] = "relbuild",
 ) -> int:
@@ -26,9 +26,9 @@ def keygen_command(
     for path in (private, public):
         if path.exists():
             raise UsageError("key-exists", f"{path} is there already", hint="name another, or move it away")
-    secret, open_half = generate_key(password(private, around.environment)())
+    secret, open_half = generate_key(password(private, context.environment)())
     private.touch(mode=0o600, exist_ok=False)
     private.write_bytes(secret)
     public.write_bytes(open_half)
-    say(f"wrote {private} (keep it to yourself) and {public} (give it to all who verify)")
+    print_lines(f"wrote {private} (keep it to yourself) and {public} (give it to all who verify)")
     return 0

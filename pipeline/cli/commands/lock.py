@@ -8,17 +8,17 @@ import typer
 
 from pipeline.build import lock
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
+from pipeline.cli.app import CommandContext, command
 from pipeline.cli.image_format import parent_as_json
-from pipeline.cli.messages import say
-from pipeline.cli.recipe_argument import order
-from pipeline.gather import Locked
-from pipeline.resolve import Mode
+from pipeline.cli.messages import print_lines
+from pipeline.cli.recipe_argument import build_options
+from pipeline.prepare import LockedRecipe
+from pipeline.resolve import LockMode
 
 
 @command(rank=20, reads_repositories=True)
 def lock_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     recipe: options.RecipeArgument,
     check: Annotated[
@@ -31,15 +31,15 @@ def lock_command(
     offline: options.OfflineOption,
 ) -> int:
     """Resolve only, write the lock, and show what changed."""
-    mode = Mode.LOCKED if check else Mode.UPGRADE if upgrade else Mode.DEFAULT
-    wanted = order(recipe, platform, arch, repositories, mode=mode, smoke=False)
-    locked = lock(wanted, around.workshop(offline=offline))
-    say(*locked_as_lines(locked))
-    around.answer(_json(locked))
+    mode = LockMode.LOCKED if check else LockMode.UPGRADE if upgrade else LockMode.DEFAULT
+    wanted = build_options(recipe, platform, arch, repositories, mode=mode, smoke=False)
+    locked = lock(wanted, context.build_env(offline=offline))
+    print_lines(*locked_as_lines(locked))
+    context.answer(_json(locked))
     return 0
 
 
-def locked_as_lines(locked: Locked) -> tuple[str, ...]:
+def locked_as_lines(locked: LockedRecipe) -> tuple[str, ...]:
     """Format the result of `relbuild lock` as lines for people."""
     count = str(len(locked.section.resolution.chosen))
     if locked.parent is not None:
@@ -52,7 +52,7 @@ def locked_as_lines(locked: Locked) -> tuple[str, ...]:
     )
 
 
-def _json(locked: Locked) -> dict[str, object]:
+def _json(locked: LockedRecipe) -> dict[str, object]:
     return {
         "path": str(locked.path),
         "wrote": locked.wrote,

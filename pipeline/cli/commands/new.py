@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
+from pipeline.cli.app import CommandContext, command
 from pipeline.cli.file_arguments import platforms_file
-from pipeline.cli.messages import say
+from pipeline.cli.messages import print_lines
 from pipeline.errors import UsageError
-from pipeline.recipes import Start, load_platforms, start_recipe
+from pipeline.recipes import Scaffold, load_platforms, write_scaffold
 
 _BASE = "base.yaml"
 """A recipe that every new one beside it includes, so that all share its layer."""
@@ -20,7 +20,7 @@ _BASE = "base.yaml"
 
 @command(rank=220, store=False, progress=None)
 def new_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     name: Annotated[
         str, typer.Argument(help="The product's name; the recipe is written to FOLDER/NAME.yaml.", show_default=False)
@@ -45,19 +45,19 @@ def new_command(
     """
     path = folder / f"{name}.yaml"
     include = _BASE if not parent and (folder / _BASE).is_file() and name != _BASE.removesuffix(".yaml") else ""
-    start = Start(
+    start = Scaffold(
         name=name,
         packages=tuple(package or (() if parent else (name,))),
         parent=parent,
         include=include,
         platform=_platform(platform, repositories, folder, given=bool(parent or include)),
     )
-    start_recipe(path, start)
-    say(
+    write_scaffold(path, start)
+    print_lines(
         f"wrote {path}",
         f"  next: `relbuild {path}` builds and tests it, `relbuild smoke {path} --record` drafts checks for it",
     )
-    around.answer({"path": str(path)})
+    context.answer({"path": str(path)})
     return 0
 
 

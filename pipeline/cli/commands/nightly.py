@@ -11,34 +11,34 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.file_arguments import a_folder
-from pipeline.cli.messages import say
-from pipeline.cli.progress_display import size_text
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.file_arguments import require_folder
+from pipeline.cli.messages import print_lines
+from pipeline.cli.progress_display import bytes_text
 from pipeline.compression import Compression
 from pipeline.digest import digest_file
 from pipeline.errors import UsageError
 from pipeline.mirror.address import Address
-from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.open import MirrorAccess
+from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.model.advisory import Threshold
 from pipeline.model.json_form import to_json
-from pipeline.model.night import Night, Outcome, Product
-from pipeline.nightly.quiet import Resolve, again, asked
-from pipeline.nightly.renewal_due import due
-from pipeline.nightly.verdict import judged
+from pipeline.model.night_record import NightlyRun, Outcome, Product
+from pipeline.nightly.exit_status import with_exit_code
+from pipeline.nightly.no_change import ResolveTag, repeat_unchanged, request_digest
+from pipeline.nightly.renewal_due import products_due
 from pipeline.site import junit_xml, refuse_newer_site, summary_markdown, write_site
 from pipeline.transfer import Network, fetch_document
 
 if TYPE_CHECKING:
-    from pipeline.nightly.narrative import Planned
+    from pipeline.nightly.run_night import PlannedProduct
 
 _PAGES = "nightly"
 """Where in a directory mirror the pages are."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Request:
+class NightRequest:
     """A person's request for a night, as the options of `relbuild nightly` give it.
 
     `destination` is the mirror as it was typed, `pages` is where the pages go.
@@ -79,7 +79,7 @@ class Request:
 
 @command(rank=210, in_a_namespace=True, reads_repositories=True)
 def nightly_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     catalogue: Annotated[
         list[Path], typer.Argument(help="Folders of recipes, or recipes by their files.", show_default=False)
@@ -155,7 +155,7 @@ def nightly_command(
         raise UsageError("key-missing", "what is published is signed, and no key is given", hint="give --key FILE")
     address = parse_address(to)
     served = address.form.served_folder(address)
-    request = Request(
+    request = NightRequest(
         catalogue=tuple(catalogue),
         to=address,
         destination=to,
@@ -179,61 +179,63 @@ def nightly_command(
         full=full,
         retest=retest,
         compression=compression,
-        output=a_folder(output),
+        output=require_folder(output),
         offline=offline,
         runtime=runtime,
     )
     if plan_only:
         # Here and not above, as below: on most nights nothing changed, and then none of it is needed.
-        from pipeline.cli.nightly_run import planned_night
+        from pipeline.cli.nightly_run import plan_requested_night
 
-        planned = planned_night(request, around)
-        say(*_planned_lines(planned))
-        around.answer({"plan": [_planned_as_json(one) for one in planned]})
+        planned = plan_requested_night(request, context)
+        print_lines(*_planned_lines(planned))
+        context.answer({"plan": [_planned_as_json(one) for one in planned]})
         return 0
     if request.pages is not None:
         refuse_newer_site(request.pages)
     limit = Threshold.parse(threshold) if threshold is not None else None
-    night = judged(_night(request, around), limit)
+    night = with_exit_code(_night(request, context), limit)
     if junit is not None:
         junit.write_bytes(junit_xml(night))
     if summary is not None:
         summary.write_text(summary_markdown(night))
     if request.pages is not None and (site is not None or not request.partial):
         write_site(night, request.pages, mirror="../" if site is None else "")
-    say(*_night_lines(night))
-    around.answer(to_json(night))
+    print_lines(*_night_lines(night))
+    context.answer(to_json(night))
     return night.exit_code
 
 
-def _night(request: Request, around: Surroundings) -> Night:
+def _night(request: NightRequest, context: CommandContext) -> NightlyRun:
     """Tonight: at once if nothing changed at all, else the whole of it."""
-    environment = around.environment
+    environment = context.environment
 
     def get(url: str, limit: int) -> bytes:
         return fetch_document([url], limit=limit, network=Network.of(environment))
 
     made = None
     if not request.retest and not request.offline and request.changed_since is None:
-        made = asked(_words(request))
-        store = around.open_store()
-        with _tags(request.to, around) as resolve:
-            night = again(store, made, environment=environment, clock=around.clock, get=get, resolve=resolve)
+        made = request_digest(_words(request))
+        store = context.open_store()
+        with _tags(request.to, context) as resolve:
+            night = repeat_unchanged(
+                store, made, environment=environment, clock=context.clock, get=get, resolve=resolve
+            )
         if night is not None:
-            waiting = due(
+            waiting = products_due(
                 store, str(request.to), (one.name for one in night.products if one.published.digest), night.began
             )
             if waiting:
                 from pipeline.cli.nightly_run import renew_night
 
-                renew_night(request, around, night)
+                renew_night(request, context, night)
             return night
-    from pipeline.cli.nightly_run import whole_night
+    from pipeline.cli.nightly_run import run_whole_night
 
-    return whole_night(request, around, made, get)
+    return run_whole_night(request, context, made, get)
 
 
-def _words(request: Request) -> dict[str, object]:
+def _words(request: NightRequest) -> dict[str, object]:
     """Return the settings of a night that its result depends on.
 
     They are all that is asked for, but who makes it and how much at a time; and from where, because paths are relative.
@@ -248,23 +250,23 @@ def _words(request: Request) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def _tags(to: Address, around: Surroundings) -> Iterator[Resolve]:
+def _tags(to: Address, context: CommandContext) -> Iterator[ResolveTag]:
     """Open the mirror for a block, and yield the function that resolves its tags."""
     if not to.form.exists(to):
         yield lambda product, tag: None
         return
-    with MirrorAccess(around.environment, around.progress, around.clock).mirror(to) as mirror:
+    with MirrorAccess(context.environment, context.progress, context.clock).mirror(to) as mirror:
         yield lambda product, tag: mirror.repository(product).resolve(tag)
 
 
 # --- said ----------------------------------------------------------------------------------------
 
 
-def _planned_lines(planned: tuple[Planned, ...]) -> list[str]:
+def _planned_lines(planned: tuple[PlannedProduct, ...]) -> list[str]:
     return [f"{one.action:<9} {one.product.name}: {one.product.run.why}" for one in planned]
 
 
-def _planned_as_json(planned: Planned) -> dict[str, object]:
+def _planned_as_json(planned: PlannedProduct) -> dict[str, object]:
     product = planned.product
     return {
         "action": planned.action,
@@ -277,14 +279,14 @@ def _planned_as_json(planned: Planned) -> dict[str, object]:
     }
 
 
-def _night_lines(night: Night) -> list[str]:
+def _night_lines(night: NightlyRun) -> list[str]:
     counts = ", ".join(f"{night.count(outcome)} {outcome}" for outcome in Outcome if night.count(outcome))
     sent = sum(product.run.uploaded for product in night.products)
     took = (night.ended - night.began) / 1000
     lines = [_product_line(product) for product in night.products]
     lines += [f"too long  {text}" for text in night.exceeded]
     lines += [f"set aside {one.worker}: {one.why}" for one in night.set_aside]
-    return [*lines, f"{len(night.products)} products in {took:.1f} s: {counts}; {size_text(sent)} uploaded"]
+    return [*lines, f"{len(night.products)} products in {took:.1f} s: {counts}; {bytes_text(sent)} uploaded"]
 
 
 def _product_line(product: Product) -> str:

@@ -7,18 +7,18 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.key_files import signing_key
-from pipeline.cli.messages import say
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.key_files import open_signing_key
+from pipeline.cli.messages import print_lines
 from pipeline.cli.mirror_options import identity_for, rules_for
 from pipeline.cli.move_format import moved_as_json, moved_as_lines
-from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.address_parser import parse_address
 from pipeline.release import promote
 
 
 @command(rank=110)
 def promote_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     reference: options.ReferenceArgument,
     to: Annotated[str, typer.Option("--to", help="The channel: a tag such as 'stable'.", show_default=False)],
@@ -28,11 +28,11 @@ def promote_command(
     rules: options.RulesOption,
 ) -> int:
     """Point a channel at the very digest that was tested. Nothing is uploaded."""
-    workshop, address = around.workshop(), parse_address(reference)
-    signing, identity = signing_key(key, around), identity_for(known_as, rules)
+    build_env, address = context.build_env(), parse_address(reference)
+    signing, identity = open_signing_key(key, context), identity_for(known_as, rules)
     moved = promote(
-        address, to, signing, rules_for(address, rules), workshop, identity=identity, allow_stale=allow_stale
+        address, to, signing, rules_for(address, rules), build_env, identity=identity, allow_stale=allow_stale
     )
-    say(*moved_as_lines(moved))
-    around.answer(moved_as_json(moved))
+    print_lines(*moved_as_lines(moved))
+    context.answer(moved_as_json(moved))
     return 0

@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.messages import say
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.messages import print_lines
 from pipeline.cli.mirror_options import rules_for
-from pipeline.cli.progress_display import size_text
-from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.retention.model import Pruned, Undone
+from pipeline.cli.progress_display import bytes_text
+from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.retention.pruning import PruningResult, UndoResult
 from pipeline.release import prune, undo_pruning
 
 _SHOWN = 30
@@ -24,7 +24,7 @@ _SHOWN = 30
 
 @command(rank=170)
 def prune_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     mirror: Annotated[
         str, typer.Argument(help="The mirror: dir:PATH or registry://HOST/NAMESPACE.", show_default=False)
@@ -48,20 +48,20 @@ def prune_command(
 
     It is shown first, and on a directory moved aside, not deleted.
     """
-    workshop, address = around.workshop(), parse_address(mirror)
+    build_env, address = context.build_env(), parse_address(mirror)
     if undo is not None:
-        undone = undo_pruning(address, undo, workshop)
-        say(*_undone_lines(undone))
-        around.answer(undone.json())
+        undone = undo_pruning(address, undo, build_env)
+        print_lines(*_undone_lines(undone))
+        context.answer(undone.json())
         return 0
     wanted = rules_for(address, rules)
     logs = access_log or ()
-    done = prune(address, wanted, workshop, logs=logs, dry_run=True, idle=idle)
-    say(*_lines(done))
+    done = prune(address, wanted, build_env, logs=logs, dry_run=True, idle=idle)
+    print_lines(*_lines(done))
     if not dry_run and not done.plan.empty and _agreed(yes):
-        done = prune(address, wanted, workshop, logs=logs, idle=idle)
-        say(*_lines(done))
-    around.answer(done.json())
+        done = prune(address, wanted, build_env, logs=logs, idle=idle)
+        print_lines(*_lines(done))
+    context.answer(done.json())
     return 0
 
 
@@ -70,11 +70,11 @@ def _agreed(yes: bool) -> bool:
         return True
     if sys.stdin.isatty():
         return typer.confirm("remove that?", err=True)
-    say("nothing was removed: --yes does it")
+    print_lines("nothing was removed: --yes does it")
     return False
 
 
-def _lines(done: Pruned) -> Iterator[str]:
+def _lines(done: PruningResult) -> Iterator[str]:
     plan = done.plan
     yield from (f"note: {note}" for note in plan.notes)
     if plan.empty:
@@ -88,18 +88,18 @@ def _lines(done: Pruned) -> Iterator[str]:
             yield f"  … and {more} more (--json has all)"
     yield (
         f"{done.mirror}: {len(plan.tags)} tags, {len(plan.manifests)} manifests and {len(plan.blobs)} blobs "
-        f"{'would go' if done.dry_run else 'are gone'}, {size_text(done.size)}"
+        f"{'would go' if done.dry_run else 'are gone'}, {bytes_text(done.size)}"
         + (f"; {len(plan.spared)} too young to go" if plan.spared else "")
     )
     yield from (f"  cannot be removed here: {one}" for one in done.refused)
     if done.stamp:
         yield f"  moved aside: `relbuild prune {done.mirror} --undo {done.stamp}` brings it back"
     if done.size_after:
-        yield f"  the registry's garbage collection frees {size_text(done.size_after)} of it:"
+        yield f"  the registry's garbage collection frees {bytes_text(done.size_after)} of it:"
         yield from (f"    {line}" for line in done.instructions)
 
 
-def _undone_lines(done: Undone) -> tuple[str, ...]:
+def _undone_lines(done: UndoResult) -> tuple[str, ...]:
     return (
         f"{done.mirror}: {len(done.tags)} tags, {done.manifests} manifests and {done.blobs} blobs are back "
         f"(of {', '.join(done.stamps)})",

@@ -8,24 +8,24 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
+from pipeline.cli.app import CommandContext, command
 from pipeline.cli.file_arguments import built_layout
-from pipeline.cli.key_files import signing_key
-from pipeline.cli.messages import say
+from pipeline.cli.key_files import open_signing_key
+from pipeline.cli.messages import print_lines
 from pipeline.cli.mirror_options import rules_for
 from pipeline.cli.move_format import limits_as_json, move_as_json, move_text
-from pipeline.cli.progress_display import size_text
-from pipeline.mirror.addresses import parse_address
+from pipeline.cli.progress_display import bytes_text
+from pipeline.mirror.address_parser import parse_address
 from pipeline.model.enforcement import enforcement_lines
 from pipeline.model.publication import Publication
-from pipeline.release import PublishOrder, publish
+from pipeline.release import PublishOptions, publish
 
 _HINT = "name a layout that `relbuild build` left, such as output/NAME"
 
 
 @command(rank=100)
 def publish_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     images: Annotated[
         list[str],
@@ -52,20 +52,20 @@ def publish_command(
 
     Blobs go first, then manifests, signatures and attestations, and tags last.
     """
-    workshop, address = around.workshop(), parse_address(to)
-    order = PublishOrder(
+    build_env, address = context.build_env(), parse_address(to)
+    order = PublishOptions(
         layouts=tuple(built_layout(image, output, _HINT) for image in images),
         to=address,
-        key=signing_key(key, around),
+        key=open_signing_key(key, context),
         rules=rules_for(address, rules),
         tags=tuple(tags) if tags else None,
         sources=with_sources,
         known_as=known_as,
     )
-    done = publish(order, workshop)
+    done = publish(order, build_env)
     for one in done:
-        say(*published_as_lines(one))
-    around.answer({"published": [published_as_json(one) for one in done]})
+        print_lines(*published_as_lines(one))
+    context.answer({"published": [published_as_json(one) for one in done]})
     return 0
 
 
@@ -80,7 +80,7 @@ def _published(done: Publication) -> Iterator[str]:
     if not done.uploaded and not done.moved:
         yield "  nothing changed: all of it was there, and no tag was moved"
         return
-    sent = f"{len(done.uploaded)} sent ({size_text(done.bytes_uploaded)})"
+    sent = f"{len(done.uploaded)} sent ({bytes_text(done.bytes_uploaded)})"
     yield f"  {sent}, {len(done.mounted)} mounted, {len(done.present)} there before"
     yield from (f"  {move_text(move)}" for move in done.moved)
     if done.unmoved:

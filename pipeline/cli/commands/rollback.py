@@ -7,18 +7,18 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.key_files import signing_key
-from pipeline.cli.messages import say
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.key_files import open_signing_key
+from pipeline.cli.messages import print_lines
 from pipeline.cli.mirror_options import identity_for, rules_for
 from pipeline.cli.move_format import moved_as_json, moved_as_lines
-from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.address_parser import parse_address
 from pipeline.release import rollback
 
 
 @command(rank=120)
 def rollback_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     reference: options.ReferenceArgument,
     key: options.SigningKeyOption,
@@ -29,10 +29,10 @@ def rollback_command(
     rules: options.RulesOption,
 ) -> int:
     """Point a tag at what it pointed to before, verified first. Nothing is uploaded."""
-    workshop, address = around.workshop(), parse_address(reference)
+    build_env, address = context.build_env(), parse_address(reference)
     target = parse_address(f"{address.url}@{to}").digest if to else None
-    signing, identity = signing_key(key, around), identity_for(known_as, rules)
-    moved = rollback(address, target, signing, rules_for(address, rules), workshop, identity=identity)
-    say(*moved_as_lines(moved))
-    around.answer(moved_as_json(moved))
+    signing, identity = open_signing_key(key, context), identity_for(known_as, rules)
+    moved = rollback(address, target, signing, rules_for(address, rules), build_env, identity=identity)
+    print_lines(*moved_as_lines(moved))
+    context.answer(moved_as_json(moved))
     return 0

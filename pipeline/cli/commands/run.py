@@ -16,14 +16,22 @@ import typer
 
 from pipeline import process
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.limit_options import Asked, limits_of, with_limits
-from pipeline.cli.messages import say
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.limit_options import RequestedLimits, limits_of, with_limits
+from pipeline.cli.messages import print_lines
 from pipeline.cli.progress_display import close
 from pipeline.cli.recipe_argument import image_to_launch
 from pipeline.errors import UsageError
-from pipeline.escaping import visible
-from pipeline.launch import Mounted, Published, Run, RunOrder, enter_command, run_image, shell_of
+from pipeline.escaping import escape_invisible
+from pipeline.launch import (
+    HostMount,
+    ImageRun,
+    PublishedPort,
+    RunOptions,
+    enter_command,
+    run_image,
+    shell_of,
+)
 from pipeline.model.limits import Limits
 from pipeline.sandbox import Instance
 
@@ -37,11 +45,11 @@ _PORT_MOST = 65535
 @command(rank=90, in_a_namespace=True)
 @with_limits
 def run_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     subject: options.SubjectArgument,
     instances: Annotated[int, typer.Option("--instances", min=1, max=100, help="How many.")] = 1,
-    asked: Asked,
+    asked: RequestedLimits,
     publish: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,40 +77,40 @@ def run_command(
     runtime: options.RuntimeOption,
 ) -> int:
     """Launch an image or a recipe under its limits, and follow its log until Ctrl-C."""
-    workshop = around.workshop(runtime=runtime)
-    image, plan = image_to_launch(subject, workshop, None, output)
-    wanted = order_of(
+    build_env = context.build_env(runtime=runtime)
+    image, plan = image_to_launch(subject, build_env, None, output)
+    wanted = run_options(
         instances,
         limits_of(plan.limits, asked),
         publish=publish or (),
         volume=volume or (),
         env=env or (),
         config=config or (),
-        surroundings=around.environment,
+        surroundings=context.environment,
     )
     with (
         stopped_by_signals() as stopping,
-        contextlib.closing(Follower(stopping, shown=not around.as_json and not shell)) as follower,
+        contextlib.closing(Follower(stopping, shown=not context.as_json and not shell)) as follower,
         run_image(
             image,
             wanted,
-            store=workshop.store,
-            station=workshop.station(),
-            progress=workshop.progress,
+            store=build_env.store,
+            sandboxes=build_env.sandboxes(),
+            progress=build_env.progress,
             follow=follower,
         ) as run,
     ):
-        close(workshop.progress)
-        say(*describe(run))
-        code = attend(run, shell=shell, stopping=stopping)
-    around.answer(_json(run, code))
+        close(build_env.progress)
+        print_lines(*run_as_lines(run))
+        code = wait_for_run(run, shell=shell, stopping=stopping)
+    context.answer(_json(run, code))
     return code
 
 
 # --- options -----------------------------------------------------------------------------------------------
 
 
-def order_of(
+def run_options(
     instances: int,
     limits: Limits,
     *,
@@ -111,11 +119,11 @@ def order_of(
     env: Sequence[str],
     config: Sequence[str],
     surroundings: Mapping[str, str],
-) -> RunOrder:
+) -> RunOptions:
     """Read a person's options; `surroundings` is relbuild's own environment. Raises UsageError."""
     environment = dict(_variable(text, surroundings) for text in env)
     mounts = [*(_volume(text) for text in volume), *(_config(text) for text in config)]
-    return RunOrder(instances, limits, tuple(map(_published, publish)), tuple(mounts), environment)
+    return RunOptions(instances, limits, tuple(map(_published, publish)), tuple(mounts), environment)
 
 
 def _variable(text: str, surroundings: Mapping[str, str]) -> tuple[str, str]:
@@ -137,26 +145,26 @@ def _variable(text: str, surroundings: Mapping[str, str]) -> tuple[str, str]:
     return name, surroundings[name]
 
 
-def _published(text: str) -> Published:
+def _published(text: str) -> PublishedPort:
     host, separator, container = text.rpartition(":")
     words = (host if separator else container, container)
     if not all(word.isascii() and word.isdigit() and int(word) <= _PORT_MOST for word in words) or container == "0":
         raise _odd("--publish", text, "HOST:CONTAINER, such as 8080:80, or one port for both; 0: any free one")
-    return Published(int(words[0]), int(words[1]))
+    return PublishedPort(int(words[0]), int(words[1]))
 
 
-def _volume(text: str) -> Mounted:
+def _volume(text: str) -> HostMount:
     source, _, path = text.rpartition(":")
     if not source or not path.startswith("/") or (not _NAME.fullmatch(source) and "/" not in source):
         raise _odd("--volume", text, "NAME:/path/in/container or ./folder:/path/in/container")
-    return Mounted(source, path, named="/" not in source)
+    return HostMount(source, path, named="/" not in source)
 
 
-def _config(text: str) -> Mounted:
+def _config(text: str) -> HostMount:
     source, _, path = text.rpartition(":")
     if not source or not path.startswith("/"):
         raise _odd("--config", text, "FILE:/path/in/container")
-    return Mounted(source, path, read_only=True)
+    return HostMount(source, path, read_only=True)
 
 
 def _odd(option: str, text: str, form: str) -> UsageError:
@@ -175,7 +183,7 @@ class Follower:
 
     LONGEST = 16 << 10
 
-    def __init__(self, stopping: Stopping, *, shown: bool) -> None:
+    def __init__(self, stopping: StopRequest, *, shown: bool) -> None:
         self._stopping = stopping
         self._shown = shown
         self._open: dict[str, bytes] = {}
@@ -201,22 +209,22 @@ class Follower:
 
     def _write(self, name: str, lines: Sequence[bytes]) -> None:
         if lines:
-            texts = (visible(line.decode(errors="replace").rstrip("\r"), lines=False) for line in lines)
-            label = visible(name, lines=False)
+            texts = (escape_invisible(line.decode(errors="replace").rstrip("\r"), lines=False) for line in lines)
+            label = escape_invisible(name, lines=False)
             print("\n".join(f"{label} | {text}" for text in texts), flush=True)
 
 
 # --- while they run ------------------------------------------------------------------------------------------
 
 
-def attend(run: Run, *, shell: bool, stopping: Stopping) -> int:
+def wait_for_run(run: ImageRun, *, shell: bool, stopping: StopRequest) -> int:
     """Stay with the instances until they end by themselves or the person stops them.
 
     Returns the exit code.
     """
     stopping.armed = True
     if shell and not stopping.asked.is_set():
-        say(f"a shell in {run.instances[0].name}; it goes when you leave the shell")
+        print_lines(f"a shell in {run.instances[0].name}; it goes when you leave the shell")
         open_shell(run.instances[0])
     else:
         while not stopping.asked.is_set() and not run.wait(_LOOK):
@@ -224,21 +232,21 @@ def attend(run: Run, *, shell: bool, stopping: Stopping) -> int:
     return _stop(run)
 
 
-def _stop(run: Run) -> int:
+def _stop(run: ImageRun) -> int:
     living = [instance.name for instance in run.instances if instance.alive]
     if living:
-        say(f"stopping {', '.join(living)} with {run.stop_signal or 'SIGTERM'} (Ctrl-C again kills)")
+        print_lines(f"stopping {', '.join(living)} with {run.stop_signal or 'SIGTERM'} (Ctrl-C again kills)")
         try:
             run.stop()
         except KeyboardInterrupt:
             for instance in run.instances:
                 instance.kill()
     for instance in run.instances:
-        say(f"{instance.name} ended with exit code {instance.exit_code}")
+        print_lines(f"{instance.name} ended with exit code {instance.exit_code}")
     return run.exit_code
 
 
-def describe(run: Run) -> Iterator[str]:
+def run_as_lines(run: ImageRun) -> Iterator[str]:
     """Yield lines about instances that have just been started: addresses, ports, limits.
 
     The limits are those that are not enforced.
@@ -252,7 +260,7 @@ def describe(run: Run) -> Iterator[str]:
                 yield f"  ! limit {reading.name} is not enforced: {reading.reason}"
 
 
-class Stopping:
+class StopRequest:
     """A signal handler that stops instances cleanly.
 
     Ctrl-C and SIGTERM, once something runs that can be stopped cleanly (`armed`): the first asks to stop, the next one
@@ -270,9 +278,9 @@ class Stopping:
 
 
 @contextlib.contextmanager
-def stopped_by_signals() -> Iterator[Stopping]:
+def stopped_by_signals() -> Iterator[StopRequest]:
     """While the block lasts, signals ask to stop."""
-    stopping = Stopping()
+    stopping = StopRequest()
     before = [(number, signal.signal(number, stopping)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
         yield stopping
@@ -287,7 +295,7 @@ def open_shell(instance: Instance) -> int:
     It is on a terminal of its own, so that nothing in there gets hold of the person's.
     """
     if shell_of(instance) is None:
-        say(
+        print_lines(
             "the image has no shell: this is one of this machine, as you, with the instance's network and processes; "
             f"its files are in /proc/{instance.pid}/root"
         )
@@ -296,7 +304,7 @@ def open_shell(instance: Instance) -> int:
     return os.waitstatus_to_exitcode(pty.spawn([*bare, *enter_command(instance)]))
 
 
-def _json(run: Run, code: int) -> Mapping[str, object]:
+def _json(run: ImageRun, code: int) -> Mapping[str, object]:
     return {
         "instances": [
             {

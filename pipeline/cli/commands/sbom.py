@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.key_files import verifying_key
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.key_files import open_verifying_key
 from pipeline.cli.mirror_options import identity_for
 from pipeline.errors import Problem, UsageError, VerificationError
-from pipeline.mirror.addresses import is_address, parse_address
+from pipeline.mirror.address_parser import is_address, parse_address
 from pipeline.oci import read_layout
 from pipeline.oci.sbom import SbomForm, sbom_problems
 from pipeline.release import attested_sbom
@@ -22,7 +22,7 @@ from pipeline.reports import read_sbom, report_folder
 
 @command(rank=60, progress=None)
 def sbom_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     image: options.ImageArgument,
     form: Annotated[SbomForm, typer.Option("--format", help="SPDX 2.3 or CycloneDX 1.6, as JSON.")] = SbomForm.SPDX,
@@ -44,9 +44,9 @@ def sbom_command(
             raise UsageError(
                 "key-missing", "an SBOM on a mirror is worth what its signature is", hint="name the public --key"
             )
-        workshop = around.workshop()
-        verifying, identity = verifying_key(key, around), identity_for(known_as)
-        _, document = attested_sbom(parse_address(image), form, verifying, workshop, identity=identity)
+        build_env = context.build_env()
+        verifying, identity = open_verifying_key(key, context), identity_for(known_as)
+        _, document = attested_sbom(parse_address(image), form, verifying, build_env, identity=identity)
     else:
         layout = Path(image)
         document = read_sbom(report_folder(layout), form, read_layout(layout).digest)

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.messages import say
-from pipeline.cli.progress_display import size_text
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.messages import print_lines
+from pipeline.cli.progress_display import bytes_text
 from pipeline.errors import UsageError, VerificationError
-from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.address_parser import parse_address
 from pipeline.model.quantities import Malformed, parse_throughput
-from pipeline.model.scrub import Fate, Finding, Scrubbed
+from pipeline.model.scrub import Finding, RepairOutcome, ScrubResult
 from pipeline.release import scrub
 
 _SHOWN = 100
@@ -22,7 +22,7 @@ _SHOWN = 100
 
 @command(rank=200)
 def scrub_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     mirror: Annotated[
         str,
@@ -42,12 +42,12 @@ def scrub_command(
     """
     done = scrub(
         parse_address(mirror),
-        around.workshop(),
+        context.build_env(),
         sources=[parse_address(one) for one in source or ()],
         rate=_rate(rate),
     )
-    say(*_lines(done))
-    around.answer(done.json())
+    print_lines(*_lines(done))
+    context.answer(done.json())
     return VerificationError.exit_code if done.lost else 0
 
 
@@ -61,10 +61,10 @@ def _rate(text: str | None) -> int:
         raise UsageError("rate-malformed", f"--rate {text[:40]}: {error}", hint="write such as 50MB/s") from None
 
 
-def _lines(done: Scrubbed) -> Iterator[str]:
+def _lines(done: ScrubResult) -> Iterator[str]:
     earlier = f", {done.earlier} read before it was broken off" if done.earlier else ""
     yield (
-        f"{done.mirror}: {done.blobs} blobs ({size_text(done.bytes_read)}){earlier}, "
+        f"{done.mirror}: {done.blobs} blobs ({bytes_text(done.bytes_read)}){earlier}, "
         f"{done.manifests} manifests, {done.tags} tags"
     )
     if done.drafts:
@@ -82,7 +82,7 @@ def _lines(done: Scrubbed) -> Iterator[str]:
 
 def _finding(one: Finding) -> str:
     where = f" of {one.repository}" if one.repository else ""
-    fate = f"healed from {one.source}" if one.fate is Fate.HEALED else str(one.fate)
-    if one.fate is Fate.ASIDE:
+    fate = f"healed from {one.source}" if one.fate is RepairOutcome.HEALED else str(one.fate)
+    if one.fate is RepairOutcome.ASIDE:
         fate += ": nothing needs it"
     return f"  {one.thing} {one.name}{where} was {one.wrong}: {fate}"

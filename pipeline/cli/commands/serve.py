@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.messages import say
-from pipeline.mirror.pull_server import WARNING, serve
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.messages import print_lines
+from pipeline.mirror.pull_server import WARNING, serve_mirror
 from pipeline.release import refuse_untested
 
 
 @command(rank=180, store=False, json=False, progress=None)
 def serve_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     path: Annotated[Path, typer.Argument(help="A directory mirror, or an OCI layout.", show_default=False)],
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
@@ -36,7 +36,7 @@ def serve_command(
 
     def ready(url: str) -> None:
         notes = ("what is served may have failed its tests: --untested was given",) if untested else ()
-        say(f"serving {path} at {url} (Ctrl-C ends it)", WARNING, *notes)
+        print_lines(f"serving {path} at {url} (Ctrl-C ends it)", WARNING, *notes)
 
-    serve(path, host, port, clock=around.clock, ready=ready, anywhere=anywhere)
+    serve_mirror(path, host, port, clock=context.clock, ready=ready, anywhere=anywhere)
     return 0

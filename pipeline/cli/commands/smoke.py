@@ -11,17 +11,22 @@ import typer
 
 from pipeline.build import smoke_image
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.file_arguments import is_layout
-from pipeline.cli.messages import say, tell
-from pipeline.cli.recipe_argument import image_to_launch, order
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.file_arguments import names_layout
+from pipeline.cli.messages import print_error, print_lines
+from pipeline.cli.recipe_argument import build_options, image_to_launch
 from pipeline.errors import SmokeError
-from pipeline.escaping import visible
-from pipeline.launch import enter_command, record, run_tests, shell_of
+from pipeline.escaping import escape_invisible
+from pipeline.launch import (
+    draft_smoke_checks,
+    enter_command,
+    run_tests,
+    shell_of,
+)
 from pipeline.model.report import CheckResult
 from pipeline.progress import Progress
 from pipeline.sandbox import Instance
-from pipeline.smoke import junit, report_json, report_lines
+from pipeline.smoke import junit_report, report_json, report_lines
 
 _LOOK = 0.2
 """Seconds between looks at whether a kept instance still runs."""
@@ -29,7 +34,7 @@ _LOOK = 0.2
 
 @command(rank=80, in_a_namespace=True)
 def smoke_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     subject: options.SubjectArgument,
     image: Annotated[Path | None, typer.Option("--image", help="A layout (default: output/NAME).")] = None,
@@ -49,46 +54,46 @@ def smoke_command(
 
     An image without its recipe is asked whether it listens on its exposed ports and no other, and stops.
     """
-    workshop = around.workshop(runtime=runtime)
+    build_env = context.build_env(runtime=runtime)
     if record_checks:
-        launched, plan = image_to_launch(subject, workshop, image, output)
-        say("# a draft: keep what must hold, and say why it must")
-        drafted = record(
+        launched, plan = image_to_launch(subject, build_env, image, output)
+        print_lines("# a draft: keep what must hold, and say why it must")
+        drafted = draft_smoke_checks(
             launched,
             plan,
-            store=workshop.store,
-            station=workshop.station(),
-            progress=workshop.progress,
+            store=build_env.store,
+            sandboxes=build_env.sandboxes(),
+            progress=build_env.progress,
             settling=settling,
         )
-        print(visible(drafted), end="")
+        print(escape_invisible(drafted), end="")
         return 0
-    keeping = Keeping(workshop.progress) if keep else None
-    if is_layout(subject):
-        launched, plan = image_to_launch(subject, workshop, None, output)
+    keeping = HeldInstances(build_env.progress) if keep else None
+    if names_layout(subject):
+        launched, plan = image_to_launch(subject, build_env, None, output)
         name = launched.name
         report = run_tests(
             launched,
             plan,
-            store=workshop.store,
-            station=workshop.station(),
-            progress=workshop.progress,
-            clock=workshop.clock,
+            store=build_env.store,
+            sandboxes=build_env.sandboxes(),
+            progress=build_env.progress,
+            clock=build_env.clock,
             again=True,
             holding=keeping,
         ).report
     else:
-        name, report = smoke_image(order(subject, output=output, full=full), workshop, image, keeping)
-    say(*report_lines(report))
+        name, report = smoke_image(build_options(subject, output=output, full=full), build_env, image, keeping)
+    print_lines(*report_lines(report))
     if junit_file is not None:
-        junit_file.write_bytes(junit(report, name))
-    around.answer(report_json(report))
+        junit_file.write_bytes(junit_report(report, name))
+    context.answer(report_json(report))
     if not report.passed:
-        return tell(SmokeError("smoke-failed", f"{name} did not pass", hint="see the lines above"))
+        return print_error(SmokeError("smoke-failed", f"{name} did not pass", hint="see the lines above"))
     return 0
 
 
-class Keeping:
+class HeldInstances:
     """Keeps failed instances up until Ctrl-C, and says how to get in."""
 
     def __init__(self, progress: Progress) -> None:
@@ -115,9 +120,9 @@ class Keeping:
 def kept_lines(instance: Instance, results: Sequence[CheckResult]) -> Iterator[str]:
     """Yield lines that a person needs to look at a failed instance."""
     failed = [result.name for result in results if not result.passed]
-    yield f"{instance.name} failed ({visible(', '.join(failed[:5]))}) and is kept up until Ctrl-C"
+    yield f"{instance.name} failed ({escape_invisible(', '.join(failed[:5]))}) and is kept up until Ctrl-C"
     which = "a shell in it" if shell_of(instance) else "it has no shell; one of this machine in its namespaces"
     yield f"  {which}: {' '.join(enter_command(instance))}"
-    yield f"  its files: /proc/{instance.pid}/root   its processes: {instance.berth.group.path}"
+    yield f"  its files: /proc/{instance.pid}/root   its processes: {instance.slot.group.path}"
     if instance.address:
         yield f"  its address: {instance.address}"

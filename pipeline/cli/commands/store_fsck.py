@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.messages import say, tell
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.messages import print_error, print_lines
 from pipeline.errors import Problem, VerificationError
-from pipeline.store import check
+from pipeline.store import check_store
 
 
 @command(rank=30, in_a_namespace=True, progress=None)
-def store_fsck_command(around: Surroundings) -> int:
+def store_fsck_command(context: CommandContext) -> int:
     """Read everything in the store.
 
     What is damaged is put into quarantine, so that the next build makes it anew.
     """
-    found = check(around.open_store())
+    found = check_store(context.open_store())
     damaged = [{"kind": one.kind, "path": str(one.path), "why": one.why} for one in found.damaged]
-    around.answer({"damaged": damaged, "read": found.read, "foreign": found.foreign})
+    context.answer({"damaged": damaged, "read": found.read, "foreign": found.foreign})
     if found.foreign:
-        say(f"{found.foreign} results are not sealed with this store's key: they do not count, and do no harm")
+        print_lines(f"{found.foreign} results are not sealed with this store's key: they do not count, and do no harm")
     if found.damaged:
         hint = "build again: what is missing is made or fetched anew"
         problems = [Problem("store-damaged", f"{one.kind}: {one.why}", str(one.path)) for one in found.damaged]
         problems[-1] = replace(problems[-1], hint=hint)
-        return tell(VerificationError.of(problems))
-    say("everything is whole: " + ", ".join(f"{count} {kind}" for kind, count in found.read.items()))
+        return print_error(VerificationError.of(problems))
+    print_lines("everything is whole: " + ", ".join(f"{count} {kind}" for kind, count in found.read.items()))
     return 0

@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.messages import say
-from pipeline.cli.progress_display import size_text
-from pipeline.gather import locked_packages
-from pipeline.store import collect
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.messages import print_lines
+from pipeline.cli.progress_display import bytes_text
+from pipeline.prepare import locked_packages
+from pipeline.store import collect_garbage
 
 
 @command(rank=20, in_a_namespace=True, progress=None)
 def store_gc_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     older_than: Annotated[int, typer.Option("--older-than", min=0, help="Days since the last use.")] = 30,
     locks: Annotated[Path, typer.Option("--locks", help="Packages named by locks below here are kept.")] = Path(),
@@ -26,13 +26,15 @@ def store_gc_command(
 
     Packages that a lock names are kept: a repository may have dropped them.
     """
-    store = around.open_store()
+    store = context.open_store()
     keep = locked_packages(locks)
-    done = collect(store, around.clock() - older_than * 86400, keep)
-    around.answer({"freed": done.freed, "kept_packages": len(keep), "spared_since": done.spared_since})
-    if not around.as_json:
-        say(f"freed {size_text(sum(done.freed.values()))}; {len(keep)} packages are kept for locks below {locks}")
+    done = collect_garbage(store, context.clock() - older_than * 86400, keep)
+    context.answer({"freed": done.freed, "kept_packages": len(keep), "spared_since": done.spared_since})
+    if not context.as_json:
+        print_lines(
+            f"freed {bytes_text(sum(done.freed.values()))}; {len(keep)} packages are kept for locks below {locks}"
+        )
         if done.spared_since is not None:
             when = datetime.fromtimestamp(done.spared_since, UTC)
-            say(f"another relbuild uses the store: what was used since {when:%Y-%m-%d %H:%M} UTC was left")
+            print_lines(f"another relbuild uses the store: what was used since {when:%Y-%m-%d %H:%M} UTC was left")
     return 0

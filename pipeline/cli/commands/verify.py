@@ -10,21 +10,21 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.key_files import verifying_key
-from pipeline.cli.messages import say
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.key_files import open_verifying_key
+from pipeline.cli.messages import print_lines
 from pipeline.cli.mirror_options import identity_for
 from pipeline.cli.move_format import limits_as_json
-from pipeline.cli.progress_display import size_text
-from pipeline.mirror.addresses import parse_address
+from pipeline.cli.progress_display import bytes_text
+from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.verification import Verified
 from pipeline.model.enforcement import enforcement_lines
-from pipeline.release import verify
+from pipeline.release import verify_reference
 
 
 @command(rank=160)
 def verify_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     reference: options.ReferenceArgument,
     key: Annotated[
@@ -42,24 +42,24 @@ def verify_command(
 
     Every byte, every signature, every attestation, and the tests' answers once more.
     """
-    workshop = around.workshop()
-    verifying, identity = verifying_key(key, around), identity_for(known_as, rules)
-    found = verify(
+    build_env = context.build_env()
+    verifying, identity = open_verifying_key(key, context), identity_for(known_as, rules)
+    found = verify_reference(
         parse_address(reference),
         verifying,
-        workshop,
+        build_env,
         contents=not quick,
         identity=identity,
         allow_stale=allow_stale,
     )
-    say(*_lines(found))
-    around.answer(_json(found))
+    print_lines(*_lines(found))
+    context.answer(_json(found))
     return 0
 
 
 def _lines(found: Verified) -> Iterator[str]:
     yield f"{found.held.digest}: every digest, signature and attestation holds, and the tests' answers are right"
-    yield f"  signed as {', '.join(found.identities)}; {size_text(found.bytes_read)} of blobs read"
+    yield f"  signed as {', '.join(found.identities)}; {bytes_text(found.bytes_read)} of blobs read"
     yield from (f"  {line}" for line in enforcement_lines(found.limits))
     if found.tag is not None:
         until = datetime.fromtimestamp(found.tag.until / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.app import Surroundings, command
-from pipeline.cli.messages import say
-from pipeline.cli.progress_display import Look
+from pipeline.cli.app import CommandContext, command
+from pipeline.cli.messages import print_lines
+from pipeline.cli.progress_display import ProgressStyle
 from pipeline.model.absolute_path import absolute
-from pipeline.nightly.crew import Place
+from pipeline.nightly.executor import WorkerSettings
 from pipeline.progress import QUIET, Progress
-from pipeline.sandbox import check_environment
+from pipeline.sandbox import check_host
 
 if TYPE_CHECKING:
-    from pipeline.nightly.joining import DaskWorker
+    from pipeline.nightly.dask_worker import DaskWorker
 
 _NEEDED = ("every sandbox", "scriptlets and smoke tests", "unpacking and mounting layers")
 """What `doctor` says of findings without which there are no containers. Limits may be missing: what a recipe demands
 of them fails where it is asked for."""
 
 
-@command(rank=230, reads_repositories=True, in_a_namespace=True, json=False, progress=Look.PLAIN)
+@command(rank=230, reads_repositories=True, in_a_namespace=True, json=False, progress=ProgressStyle.PLAIN)
 def worker_command(
-    around: Surroundings,
+    context: CommandContext,
     *,
     address: Annotated[
         str, typer.Argument(help="The cluster's scheduler: tcp://HOST:PORT or tls://HOST:PORT.", show_default=False)
@@ -40,7 +40,7 @@ def worker_command(
     memory: Annotated[
         str, typer.Option("--memory", "--memory-limit", help="What they may want together (default: the machine's).")
     ] = "",
-    patience: Annotated[
+    scheduler_timeout: Annotated[
         float | None,
         typer.Option("--death-timeout", help="Seconds without a scheduler after which to leave (default: never)."),
     ] = None,
@@ -55,13 +55,13 @@ def worker_command(
     `dask worker` can start this.
     """
     # Here and not above: a plain installation lacks what it needs.
-    from pipeline.nightly.joining import Offer, join
+    from pipeline.nightly.dask_worker import WorkerCapacity, run_dask_worker
 
-    mine = absolute(around.open_store().root)
-    place = Place(mine, absolute(output or mine / "nightly"), name or socket.gethostname())
-    offer = Offer(jobs, memory, _containers(mine, around.progress))
-    say(f"works for {address} as {place.worker}: {offer.threads} at a time, store {mine}")
-    join(address, place, offer, around.progress, patience=patience)
+    mine = absolute(context.open_store().root)
+    place = WorkerSettings(mine, absolute(output or mine / "nightly"), name or socket.gethostname())
+    capacity = WorkerCapacity(jobs, memory, _containers(mine, context.progress))
+    print_lines(f"works for {address} as {place.worker}: {capacity.threads} at a time, store {mine}")
+    run_dask_worker(address, place, capacity, context.progress, scheduler_timeout=scheduler_timeout)
     return 0
 
 
@@ -71,15 +71,15 @@ async def dask_setup(worker: DaskWorker) -> None:
     `dask worker … --no-nanny --preload pipeline.cli.commands.worker`: a worker of Dask's own does the same, with the
     user's own store, and as many tasks at a time as it has threads.
     """
-    from pipeline.nightly.joining import settle
+    from pipeline.nightly.dask_worker import configure_worker
 
-    mine = absolute(Surroundings(QUIET).open_store().root)
-    place = Place(mine, absolute(mine / "nightly"), str(worker.name))
-    await settle(worker, place, containers=_containers(mine, QUIET))
+    mine = absolute(CommandContext(QUIET).open_store().root)
+    place = WorkerSettings(mine, absolute(mine / "nightly"), str(worker.name))
+    await configure_worker(worker, place, containers=_containers(mine, QUIET))
 
 
 def _containers(store: Path, progress: Progress) -> bool:
-    missing = [f for f in check_environment(store) if not f.ok and f.needed_for in _NEEDED]
+    missing = [f for f in check_host(store) if not f.ok and f.needed_for in _NEEDED]
     for finding in missing:
         progress.warn(f"no containers are made here: {finding.name}: {finding.detail}")
     return not missing

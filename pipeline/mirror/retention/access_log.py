@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.mirror.retention.model import HeldRepository, HeldTag, Inventory
+from pipeline.mirror.retention.pruning import HeldRepository, HeldTag, Inventory
 
 LINE_LIMIT = 16 << 10
 """Bytes of a line that is looked at: servers refuse longer requests."""

@@ -18,18 +18,29 @@ from dataclasses import replace
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking
-from pipeline.mirror.inventory import joined, repository_inventory
-from pipeline.mirror.protocol import DELETE_UNSUPPORTED, Mirror, Overtaken, Repository
+from pipeline.mirror.inventory import join_inventories, repository_inventory
+from pipeline.mirror.protocol import (
+    DELETE_UNSUPPORTED,
+    Mirror,
+    Repository,
+    TagConflict,
+)
 from pipeline.mirror.retention.access_log import Pulls, with_pulls
-from pipeline.mirror.retention.model import HeldRepository, Judged, Plan, Pruned, Relisting
+from pipeline.mirror.retention.pruning import (
+    HeldRepository,
+    PruningEntry,
+    PruningPlan,
+    PruningResult,
+    ReferrersUpdate,
+)
 from pipeline.mirror.retention.pruning_plan import plan_pruning
-from pipeline.mirror.retention.reachability import PRUNING, Graph
+from pipeline.mirror.retention.reachability import PRUNING_TAG_PREFIX, RepositoryGraph
 from pipeline.mirror.retention.relisting import with_lists
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import media_types
-from pipeline.oci.image import descriptor_json
+from pipeline.oci.image_manifest import descriptor_json
 
 PRUNING_TYPE = "application/vnd.relbuild.pruning.v1"
 """The artifactType of an index that lists what is about to be deleted."""
@@ -47,7 +58,7 @@ def prune_by_deletion(
     dry_run: bool = False,
     idle: bool = False,
     instructions: tuple[str, ...] = (),
-) -> Pruned:
+) -> PruningResult:
     """Delete from a mirror what the rules do not keep.
 
     `now` is seconds since the epoch; `pulls`: when tags were last pulled,
@@ -64,14 +75,14 @@ def prune_by_deletion(
     held = inventory.repositories
     plan, lists = with_lists(plan_pruning(with_pulls(inventory, pulls), rules, now, idle=idle), mirror)
     done = plan
-    refused: list[Judged] = []
+    refused: list[PruningEntry] = []
     if not dry_run:
         gone: set[tuple[str, Digest]] = set()
         going = {one.repository for one in (*plan.tags, *plan.manifests)} | {one.repository for one in plan.relisted}
         for name in sorted(going):
             repository = mirror.repository(name)
             now_held = repository_inventory(name, repository)
-            again = plan_pruning(with_pulls(joined((now_held,)), pulls), rules, now, idle=idle)
+            again = plan_pruning(with_pulls(join_inventories((now_held,)), pulls), rules, now, idle=idle)
             common = _common(plan, again, name)
             own = [(relisting, index) for relisting, index in lists if relisting in common.relisted]
             deletion = _Deletion(repository, now_held, common, own)
@@ -82,7 +93,7 @@ def prune_by_deletion(
     size = sum(one.size for one in done.manifests)
     sizes = {one.digest: one.size for one in done.manifests}
     gone_for_all = sizes.keys() - _staying(held, done)
-    return Pruned(
+    return PruningResult(
         mirror.url,
         dry_run,
         plan,
@@ -93,17 +104,17 @@ def prune_by_deletion(
     )
 
 
-def _common(plan: Plan, again: Plan, name: str) -> Plan:
+def _common(plan: PruningPlan, again: PruningPlan, name: str) -> PruningPlan:
     """Return what goes from one repository by both plans."""
     tags, manifests, lists = frozenset(again.tags), frozenset(again.manifests), frozenset(again.relisted)
-    return Plan(
+    return PruningPlan(
         tags=tuple(one for one in plan.tags if one.repository == name and one in tags),
         manifests=tuple(one for one in plan.manifests if one.repository == name and one in manifests),
         relisted=tuple(one for one in plan.relisted if one.repository == name and one in lists),
     )
 
 
-def _staying(held: tuple[HeldRepository, ...], done: Plan) -> set[Digest]:
+def _staying(held: tuple[HeldRepository, ...], done: PruningPlan) -> set[Digest]:
     """Manifests that some repository still has: a registry keeps them once for all."""
     gone = {(one.repository, one.digest) for one in done.manifests}
     return {
@@ -111,7 +122,7 @@ def _staying(held: tuple[HeldRepository, ...], done: Plan) -> set[Digest]:
     }
 
 
-def _as_done(plan: Plan, held: tuple[HeldRepository, ...], gone: set[tuple[str, Digest]]) -> Plan:
+def _as_done(plan: PruningPlan, held: tuple[HeldRepository, ...], gone: set[tuple[str, Digest]]) -> PruningPlan:
     """Return the part of a plan that was carried out.
 
     Of its manifests only those in `gone` went: blobs that one needs which is still there are not free.
@@ -123,7 +134,7 @@ def _as_done(plan: Plan, held: tuple[HeldRepository, ...], gone: set[tuple[str, 
         if (repository.name, manifest.digest) not in gone
         for blob in manifest.blobs
     }
-    return Plan(
+    return PruningPlan(
         manifests=tuple(one for one in plan.manifests if (one.repository, one.digest) in gone),
         blobs=tuple(one for one in plan.blobs if one.digest not in still),
     )
@@ -139,15 +150,15 @@ class _Deletion:
         self,
         repository: Repository,
         held: HeldRepository,
-        plan: Plan,
-        lists: Sequence[tuple[Relisting, Manifest]],
+        plan: PruningPlan,
+        lists: Sequence[tuple[ReferrersUpdate, Manifest]],
     ) -> None:
         self._repository = repository
         self._held = held
         self._plan = plan
         self._lists = lists
         self.gone: list[Digest] = []
-        self.refused: list[Judged] = []
+        self.refused: list[PruningEntry] = []
         self._forbidden = False
         self._tags_stay: bool | None = None
 
@@ -160,7 +171,7 @@ class _Deletion:
         for relisting, index in self._lists:
             try:
                 self._repository.put_auxiliary(relisting.tag, index, expected=relisting.present)
-            except Overtaken:  # somebody attaches something: the next pruning sees to it
+            except TagConflict:  # somebody attaches something: the next pruning sees to it
                 going.pop(relisting.present, None)
         tags = {tag.tag: tag.digest for tag in self._plan.tags}
         records = self._write_down(going)
@@ -189,11 +200,11 @@ class _Deletion:
             if self._tags_stay:
                 self._untag(tag, digest, None)
 
-    def _untag(self, tag: str, digest: Digest, one: Judged | None) -> None:
-        with contextlib.suppress(Overtaken):  # it points to something else by now, which stays
+    def _untag(self, tag: str, digest: Digest, one: PruningEntry | None) -> None:
+        with contextlib.suppress(TagConflict):  # it points to something else by now, which stays
             self._deleted(lambda: self._repository.remove_tag(tag, digest), one)
 
-    def _deleted(self, delete: Callable[[], None], one: Judged | None) -> bool:
+    def _deleted(self, delete: Callable[[], None], one: PruningEntry | None) -> bool:
         """Delete; False if the registry does not allow it. Then nothing more is tried."""
         if not self._forbidden:
             try:
@@ -208,14 +219,16 @@ class _Deletion:
             self.refused.append(replace(one, why="cannot be removed by this registry's API"))
         return False
 
-    def _write_down(self, going: dict[Digest, Judged]) -> dict[str, Digest]:
+    def _write_down(self, going: dict[Digest, PruningEntry]) -> dict[str, Digest]:
         """Write down what is about to go; return what was written, by tag.
 
         What was written now and by prunings that were killed is returned: it goes last and is taken out of `going`. The
         same is written under the same tag, so that a registry that deletes nothing does not fill up with it.
         """
         records = {
-            tag.tag: tag.digest for tag in self._plan.tags if tag.tag.startswith(PRUNING) and tag.digest in going
+            tag.tag: tag.digest
+            for tag in self._plan.tags
+            if tag.tag.startswith(PRUNING_TAG_PREFIX) and tag.digest in going
         }
         for digest in records.values():
             going.pop(digest, None)
@@ -229,9 +242,9 @@ class _Deletion:
                 "manifests": rows[start : start + _RECORDED],
             }
             record = Manifest(media_types.INDEX, canonical_json(data))
-            tag = f"{PRUNING}{record.digest.hex[:32]}"
+            tag = f"{PRUNING_TAG_PREFIX}{record.digest.hex[:32]}"
             if records.get(tag) != record.digest:
-                with contextlib.suppress(Overtaken):  # another pruning writes the same
+                with contextlib.suppress(TagConflict):  # another pruning writes the same
                     self._repository.put_auxiliary(tag, record, None)
                 records[tag] = record.digest
         return records
@@ -243,7 +256,7 @@ def _whole_first(held: HeldRepository, going: Mapping[Digest, object]) -> Iterat
     Whoever finds one of them still finds all that belongs to it. One after the other, so that little is left over when
     this is killed.
     """
-    graph = Graph(held)
+    graph = RepositoryGraph(held)
     below: dict[Digest, list[Digest]] = {}
     for digest in sorted(going):
         manifest = graph.manifests.get(digest)

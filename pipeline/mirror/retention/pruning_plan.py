@@ -11,23 +11,28 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from pipeline.digest import Digest
-from pipeline.mirror.retention.model import (
+from pipeline.mirror.retention.pruning import (
     HeldBlob,
     HeldManifest,
     HeldRepository,
     HeldTag,
     Inventory,
-    Judged,
-    Kind,
-    Plan,
-    Relisting,
+    PrunedKind,
+    PruningEntry,
+    PruningPlan,
+    ReferrersUpdate,
 )
-from pipeline.mirror.retention.reachability import PRUNING, RECORD, Graph, follows
+from pipeline.mirror.retention.reachability import (
+    MOVE_TAG_PREFIX,
+    PRUNING_TAG_PREFIX,
+    RepositoryGraph,
+    follows_subject,
+)
 from pipeline.mirror.tag_statements import ANCHOR_TYPE
 from pipeline.model.rules import MirrorRules, RetentionRule
 
 
-def plan_pruning(inventory: Inventory, rules: MirrorRules, now: int, *, idle: bool = False) -> Plan:
+def plan_pruning(inventory: Inventory, rules: MirrorRules, now: int, *, idle: bool = False) -> PruningPlan:
     """Plan what goes of a mirror at `now` (seconds since the epoch) under a keeper's rules.
 
     `idle`: the keeper vouches that nobody publishes, so that what has no known age counts as old. Without it such a
@@ -36,8 +41,8 @@ def plan_pruning(inventory: Inventory, rules: MirrorRules, now: int, *, idle: bo
     judged = [_Judgement(repository, rules, now, idle) for repository in inventory.repositories]
     kept = frozenset[Digest]().union(*(one.kept.blobs for one in judged))
     needed = frozenset[Digest]().union(*(one.spared.blobs for one in judged))
-    gone: list[Judged] = []
-    spared: list[Judged] = []
+    gone: list[PruningEntry] = []
+    spared: list[PruningEntry] = []
     for blob in inventory.blobs:
         if blob.digest in kept:
             continue
@@ -48,7 +53,7 @@ def plan_pruning(inventory: Inventory, rules: MirrorRules, now: int, *, idle: bo
         else:
             gone.append(_blob(blob, "unused by anything that is kept"))
     here = {blob.digest for blob in inventory.blobs}
-    return Plan(
+    return PruningPlan(
         tags=tuple(goes for one in judged for goes in one.tags_that_go()),
         manifests=tuple(goes for one in judged for goes in one.manifests_that_go()),
         blobs=tuple(gone),
@@ -58,8 +63,8 @@ def plan_pruning(inventory: Inventory, rules: MirrorRules, now: int, *, idle: bo
     )
 
 
-def _blob(blob: HeldBlob, why: str) -> Judged:
-    return Judged(Kind.BLOB, "", "", blob.digest, blob.size, why)
+def _blob(blob: HeldBlob, why: str) -> PruningEntry:
+    return PruningEntry(PrunedKind.BLOB, "", "", blob.digest, blob.size, why)
 
 
 def _young(since: int | None, now: int, grace: int) -> bool:
@@ -93,9 +98,11 @@ def _decide(repository: HeldRepository, rules: Iterable[RetentionRule], now: int
     """
     told = _Tags()
     told.going = {
-        tag.name: "left over from a killed pruning" for tag in repository.tags if tag.name.startswith(PRUNING)
+        tag.name: "left over from a killed pruning"
+        for tag in repository.tags
+        if tag.name.startswith(PRUNING_TAG_PREFIX)
     }
-    undecided = [tag for tag in repository.tags if not follows(tag.name) and tag.name not in told.going]
+    undecided = [tag for tag in repository.tags if not follows_subject(tag.name) and tag.name not in told.going]
     for rule in rules:
         if not fnmatchcase(repository.name, rule.repositories):
             continue
@@ -133,7 +140,7 @@ def _matches(tag: str, glob: str) -> bool:
 
     The records of moves are matched only by a glob that names them.
     """
-    return fnmatchcase(tag, glob) and (glob.startswith(RECORD) or not tag.startswith(RECORD))
+    return fnmatchcase(tag, glob) and (glob.startswith(MOVE_TAG_PREFIX) or not tag.startswith(MOVE_TAG_PREFIX))
 
 
 def _why_not(rule: RetentionRule) -> str:
@@ -167,9 +174,9 @@ class _Judgement:
         self.repository = repository
         self._grace = rules.grace
         self._now = now
-        self._graph = graph = Graph(repository)
+        self._graph = graph = RepositoryGraph(repository)
         self._told = _decide(repository, rules.retention, now)
-        staying = [tag for tag in repository.tags if not follows(tag.name) and tag.name not in self._told.going]
+        staying = [tag for tag in repository.tags if not follows_subject(tag.name) and tag.name not in self._told.going]
         # What is signed of tags hangs on manifests that have none, and stays: numbers must grow for ever.
         anchors = [one.digest for one in repository.manifests if one.artifact_type == ANCHOR_TYPE]
         self.kept = graph.reach([*anchors, *(tag.digest for tag in staying)])
@@ -185,7 +192,7 @@ class _Judgement:
         fresh = [
             tag
             for tag in repository.tags
-            if follows(tag.name) and tag.name not in self.kept.tags and _young(tag.set_at, now, rules.grace)
+            if follows_subject(tag.name) and tag.name not in self.kept.tags and _young(tag.set_at, now, rules.grace)
         ]
         self.spared = graph.reach(
             self._young | {tag.digest for tag in fresh if tag.name not in graph.lists},
@@ -223,12 +230,12 @@ class _Judgement:
         reach = graph.reach(roots, (tag.digest for tag in orphans if tag.name in graph.lists))
         return frozenset(reach.manifests | reach.lists | self._left.manifests | self._left.lists)
 
-    def _look_at_lists(self) -> tuple[tuple[Relisting, ...], frozenset[str]]:
+    def _look_at_lists(self) -> tuple[tuple[ReferrersUpdate, ...], frozenset[str]]:
         """Return the lists of referrers that must be relisted, and the tags of those that go.
 
         Lists are relisted that stay and name what does not; those go that name nothing else.
         """
-        relisted: list[Relisting] = []
+        relisted: list[ReferrersUpdate] = []
         emptied: set[str] = set()
         for name, tag in sorted(self._graph.lists.items()):
             index = self._graph.manifests.get(tag.digest)
@@ -239,7 +246,7 @@ class _Judgement:
             if without == listed:
                 emptied.add(name)
             elif without:
-                relisted.append(Relisting(self.repository.name, name, tag.digest, tuple(sorted(without))))
+                relisted.append(ReferrersUpdate(self.repository.name, name, tag.digest, tuple(sorted(without))))
         return tuple(relisted), frozenset(emptied)
 
     def _stays(self, digest: Digest) -> bool:
@@ -248,7 +255,7 @@ class _Judgement:
 
     # --- results
 
-    def tags_that_go(self) -> Iterator[Judged]:
+    def tags_that_go(self) -> Iterator[PruningEntry]:
         """Yield each tag that goes, by name, with why."""
         for tag in self.repository.tags:
             if tag.name in self._told.going:
@@ -258,13 +265,13 @@ class _Judgement:
             elif tag.name not in self._following:
                 yield self._tag(tag, "its subject is removed")
 
-    def manifests_that_go(self) -> Iterator[Judged]:
+    def manifests_that_go(self) -> Iterator[PruningEntry]:
         """Yield each manifest that goes, by digest, with why."""
         for manifest in self.repository.manifests:
             if not self._stays(manifest.digest) and manifest.digest not in self._lists:
                 yield self._manifest(manifest, self._why_gone(manifest))
 
-    def what_is_spared(self) -> Iterator[Judged]:
+    def what_is_spared(self) -> Iterator[PruningEntry]:
         """Tags by name, then manifests by digest, with why."""
         for tag in self.repository.tags:
             if tag.name in self.spared.tags and tag.name not in self._emptied:
@@ -290,11 +297,11 @@ class _Judgement:
                     if blob.digest not in blobs:
                         yield f"{name}@{manifest.digest} needs {blob.digest}, which is missing"
 
-    def _tag(self, tag: HeldTag, why: str) -> Judged:
-        return Judged(Kind.TAG, self.repository.name, tag.name, tag.digest, 0, why)
+    def _tag(self, tag: HeldTag, why: str) -> PruningEntry:
+        return PruningEntry(PrunedKind.TAG, self.repository.name, tag.name, tag.digest, 0, why)
 
-    def _manifest(self, manifest: HeldManifest, why: str) -> Judged:
-        return Judged(Kind.MANIFEST, self.repository.name, "", manifest.digest, manifest.size, why)
+    def _manifest(self, manifest: HeldManifest, why: str) -> PruningEntry:
+        return PruningEntry(PrunedKind.MANIFEST, self.repository.name, "", manifest.digest, manifest.size, why)
 
     def _why_gone(self, manifest: HeldManifest) -> str:
         if any(relisting.present == manifest.digest for relisting in self.relisted):

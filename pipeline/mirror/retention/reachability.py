@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 
 from pipeline.digest import Digest
 from pipeline.mirror.protocol import is_auxiliary
-from pipeline.mirror.retention.model import HeldManifest, HeldRepository, HeldTag
+from pipeline.mirror.retention.pruning import HeldManifest, HeldRepository, HeldTag
 
-RECORD = "move."
-"""What the tags begin with under which moves are written down (`pipeline.mirror.history`)."""
+MOVE_TAG_PREFIX = "move."
+"""What the tags begin with under which moves are written down (`pipeline.mirror.tag_history`)."""
 
-SOURCES = "sources-"
+SOURCES_TAG_PREFIX = "sources-"
 """What the tags begin with under which the sources of an image stand; twelve hex digits of its digest follow."""
 
-PRUNING = "prune."
+PRUNING_TAG_PREFIX = "prune."
 """What the tags begin with under which it is written down what a pruning is about to delete
 (`pipeline.mirror.retention.deletion`)."""
 
@@ -37,13 +37,13 @@ def tag_subject(tag: str) -> tuple[Digest, bool] | None:
     return (Digest(found["hex"]), found["ending"] is None) if found and is_auxiliary(tag) else None
 
 
-def follows(tag: str) -> bool:
+def follows_subject(tag: str) -> bool:
     """Return whether a tag stays and goes with what it speaks of, whatever the rules say."""
-    return is_auxiliary(tag) and not tag.startswith((RECORD, PRUNING))
+    return is_auxiliary(tag) and not tag.startswith((MOVE_TAG_PREFIX, PRUNING_TAG_PREFIX))
 
 
 @dataclass(slots=True)
-class Reach:
+class ReachableSet:
     """Set of what is reached from somewhere.
 
     Manifests with all that they refer to, lists of referrers without what they list,
@@ -58,7 +58,7 @@ class Reach:
         return digest in self.manifests or digest in self.lists
 
 
-class Graph:
+class RepositoryGraph:
     """A repository as a graph."""
 
     def __init__(self, repository: HeldRepository) -> None:
@@ -76,15 +76,17 @@ class Graph:
                 self.followers[subject[0]].append(tag)
                 if subject[1]:
                     self.lists[tag.name] = tag
-            elif tag.name.startswith(SOURCES) and is_auxiliary(tag.name):
+            elif tag.name.startswith(SOURCES_TAG_PREFIX) and is_auxiliary(tag.name):
                 self.sources[tag.name] = tag
 
-    def reach(self, roots: Iterable[Digest], lists: Iterable[Digest] = (), beside: Reach | None = None) -> Reach:
+    def reach(
+        self, roots: Iterable[Digest], lists: Iterable[Digest] = (), beside: ReachableSet | None = None
+    ) -> ReachableSet:
         """Collect what is reached from `roots` and `lists`.
 
         The manifests and tags that are in `beside` are left out.
         """
-        reach = Reach(lists=set(lists))
+        reach = ReachableSet(lists=set(lists))
         known = beside.manifests if beside else set[Digest]()
         self._follow(roots, reach, known)
         while fresh := self._sought(reach):
@@ -95,7 +97,7 @@ class Graph:
             reach.lists -= beside.lists
         return reach
 
-    def _follow(self, roots: Iterable[Digest], reach: Reach, known: Container[Digest]) -> None:
+    def _follow(self, roots: Iterable[Digest], reach: ReachableSet, known: Container[Digest]) -> None:
         waiting = list(roots)
         while waiting:
             digest = waiting.pop()
@@ -118,12 +120,14 @@ class Graph:
                 else:
                     waiting.append(tag.digest)
 
-    def _sought(self, reach: Reach) -> set[str]:
+    def _sought(self, reach: ReachableSet) -> set[str]:
         """The tags of sources that something has which is reached, and that are not reached yet."""
         left = {name: tag for name, tag in self.sources.items() if name not in reach.tags}
         if not left:
             return set()
         shorts = {digest.short for digest in reach.manifests}
         return {
-            name for name, tag in left.items() if tag.digest in reach.manifests or name.removeprefix(SOURCES) in shorts
+            name
+            for name, tag in left.items()
+            if tag.digest in reach.manifests or name.removeprefix(SOURCES_TAG_PREFIX) in shorts
         }

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pipeline.digest import Digest
 from pipeline.mirror.protocol import Mirror
 from pipeline.mirror.references import listed_referrers
-from pipeline.mirror.retention.model import Plan, Relisting
+from pipeline.mirror.retention.pruning import PruningPlan, ReferrersUpdate
 from pipeline.model.artifact import Manifest
 
 
-def with_lists(plan: Plan, mirror: Mirror) -> tuple[Plan, tuple[tuple[Relisting, Manifest], ...]]:
+def with_lists(plan: PruningPlan, mirror: Mirror) -> tuple[PruningPlan, tuple[tuple[ReferrersUpdate, Manifest], ...]]:
     """Return the plan adapted to its rewritten lists of referrers, and those lists.
 
     Such a list may have been there before, and lie among what goes. Raises as the mirror does.

@@ -1,6 +1,7 @@
 """Kinds of checks, one module each, and what an image answered, judged.
 
-An answer says what was seen, never whether it is right; it is recorded, and enough to judge it again. Texts are `Said`,
+An answer says what was seen, never whether it is right; it is recorded, and enough to judge it again. Texts are
+`RecordedText`,
 exact to the control character; numbers of users and groups are the image's own. Every kind of check has its kind of
 answer; `NoAnswer` stands for all. Pure: those who ask and those who judge a report again use the same.
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, assert_never
 
-from pipeline.model.check_kind import CheckDeclaration, Unfit
+from pipeline.model.check_kind import CheckDeclaration, MismatchedAnswer
 from pipeline.model.checks import (
     account_check,
     command_check,
@@ -44,11 +45,11 @@ if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
     from pipeline.model.smoke import Check
 
-KILLED = 137
+KILLED_EXIT_CODE = 137
 """Exit status of one that SIGKILL ended."""
 
 
-SCRATCH = ("/dev", "/proc", "/run", "/tmp")  # noqa: S108 - in the container
+_SCRATCH = ("/dev", "/proc", "/run", "/tmp")  # noqa: S108 - in the container
 """Paths at which every instance may write."""
 
 
@@ -115,10 +116,10 @@ class RestartAnswer:
 
     how: Restart
     exit_code: int | None
-    ready: Answer | None
+    ready: CheckAnswer | None
 
 
-Answer = (
+CheckAnswer = (
     NoAnswer
     | CommandAnswer
     | TalkAnswer
@@ -142,7 +143,7 @@ def _restarted(check: Check, seen: RestartAnswer, config: ImageConfig, ready: Ch
         return f"it was restarted in another way: {seen.how}"
     if seen.exit_code is None:
         return "it did not end"
-    if seen.how is Restart.AFTER_KILL and seen.exit_code != KILLED:
+    if seen.how is Restart.AFTER_KILL and seen.exit_code != KILLED_EXIT_CODE:
         return f"it was not killed but ended with exit code {seen.exit_code}"
     if ready is None:
         return ""
@@ -191,7 +192,7 @@ def declaration(kind: CheckKind) -> CheckDeclaration[Any]:
             assert_never(other)
 
 
-def judge(check: Check, answer: Answer, config: ImageConfig, ready: Check | None = None) -> str:
+def judge(check: Check, answer: CheckAnswer, config: ImageConfig, ready: Check | None = None) -> str:
     """Return what is wrong with an answer, for people; empty if it is right.
 
     `config` is of the image that was asked; `ready` is what shows that it is back after a RESTART.
@@ -201,19 +202,19 @@ def judge(check: Check, answer: Answer, config: ImageConfig, ready: Check | None
     kind = declaration(check.kind)
     try:
         if not isinstance(answer, kind.answer):
-            raise Unfit
+            raise MismatchedAnswer
         return kind.judge(check, answer, config, ready)
-    except Unfit:
+    except MismatchedAnswer:
         return f"what was recorded is no answer to a question of kind '{check.kind}'"
 
 
-def judge_mounts(answer: Answer, config: ImageConfig) -> str:
+def judge_mounts(answer: CheckAnswer, config: ImageConfig) -> str:
     """Can nothing be written but the volumes and the scratch file systems?"""
     if isinstance(answer, NoAnswer):
         return answer.reason or "there was no answer"
     if not isinstance(answer, MountsAnswer):
         return "what was recorded is no list of mounts"
-    allowed = (*SCRATCH, *config.volumes)
+    allowed = (*_SCRATCH, *config.volumes)
     wrong = [
         where
         for where in answer.writable
@@ -222,12 +223,12 @@ def judge_mounts(answer: Answer, config: ImageConfig) -> str:
     return f"can be written: {', '.join(wrong)}" if wrong else ""
 
 
-def recordable(check: Check, answer: Answer) -> Answer:
+def record_answer(check: Check, answer: CheckAnswer) -> CheckAnswer:
     """The answer as it is recorded: long texts as excerpts that `judge` decides the same by."""
     kind = declaration(check.kind)
-    excerpts: Answer = answer
+    excerpts: CheckAnswer = answer
     if isinstance(answer, kind.answer):
-        with contextlib.suppress(Unfit):
+        with contextlib.suppress(MismatchedAnswer):
             excerpts = kind.record(check, answer)
     return excerpts
 

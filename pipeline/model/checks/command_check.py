@@ -6,7 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.model.check_kind import CheckDeclaration
-from pipeline.model.values import Said, misses, recorded, shown
+from pipeline.model.value_comparison import (
+    RecordedText,
+    quote_answer,
+    record_text,
+    recorded_mismatch,
+)
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
@@ -18,8 +23,8 @@ class CommandAnswer:
     """A command's exit status (None: it did not end in time) and what it printed."""
 
     status: int | None
-    stdout: Said
-    stderr: Said
+    stdout: RecordedText
+    stderr: RecordedText
 
 
 def _judge(check: Check, seen: CommandAnswer, config: ImageConfig, ready: Check | None) -> str:
@@ -29,17 +34,19 @@ def _judge(check: Check, seen: CommandAnswer, config: ImageConfig, ready: Check 
     elif expect.exit_code is not None and seen.status != expect.exit_code:
         wrong = f"exit code {seen.status}, not {expect.exit_code}"
     else:
-        wrong = misses(expect.stdout, seen.stdout, "stdout") or misses(expect.stderr, seen.stderr, "stderr")
+        wrong = recorded_mismatch(expect.stdout, seen.stdout, "stdout") or recorded_mismatch(
+            expect.stderr, seen.stderr, "stderr"
+        )
     if not wrong:
         return ""
     streams = (("stdout", seen.stdout.text), ("stderr", seen.stderr.text))
-    printed = "; ".join(f"{name}: {shown(text)}" for name, text in streams if text.strip())
+    printed = "; ".join(f"{name}: {quote_answer(text)}" for name, text in streams if text.strip())
     return f"{wrong}; {printed or 'it printed nothing'}"
 
 
 def _record(check: Check, seen: CommandAnswer) -> CommandAnswer:
     expect = check.expect
-    return replace(seen, stdout=recorded(expect.stdout, seen.stdout), stderr=recorded(expect.stderr, seen.stderr))
+    return replace(seen, stdout=record_text(expect.stdout, seen.stdout), stderr=record_text(expect.stderr, seen.stderr))
 
 
 DECLARATION = CheckDeclaration(

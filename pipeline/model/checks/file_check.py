@@ -7,8 +7,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pipeline.model.check_kind import CheckDeclaration, subject_of
+from pipeline.model.value_comparison import (
+    RecordedText,
+    mismatch,
+    quote_answer,
+    record_text,
+    recorded_mismatch,
+)
 from pipeline.model.value_rules import Rules
-from pipeline.model.values import Said, differs, misses, recorded, shown
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
@@ -67,9 +73,9 @@ class FileAnswer:
     owners: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     size: int = 0
-    target: Said | None = None
+    target: RecordedText | None = None
     sha256: str = ""
-    text: Said | None = None
+    text: RecordedText | None = None
 
 
 def _judge(check: Check, seen: FileAnswer, config: ImageConfig, ready: Check | None) -> str:
@@ -81,7 +87,9 @@ def _judge(check: Check, seen: FileAnswer, config: ImageConfig, ready: Check | N
     wrong = _attributes(facts, seen)
     if not wrong and facts.target:
         wrong = (
-            "it is no symlink" if seen.target is None else misses(facts.target, seen.target, "its target", tell=True)
+            "it is no symlink"
+            if seen.target is None
+            else recorded_mismatch(facts.target, seen.target, "its target", tell=True)
         )
     if not wrong and (facts.text or facts.sha256):
         wrong = _content(facts, seen)
@@ -99,7 +107,7 @@ def _attributes(facts: FileFacts, seen: FileAnswer) -> str:
     ):
         if wanted is not None and (int(wanted) != number if wanted.isdecimal() else wanted not in names):
             return f"its {what} is {number}{f' ({names[0]})' if names else ''}, not {wanted}"
-    return differs(facts.size, str(seen.size), "its size")
+    return mismatch(facts.size, str(seen.size), "its size")
 
 
 def _content(facts: FileFacts, seen: FileAnswer) -> str:
@@ -107,8 +115,8 @@ def _content(facts: FileFacts, seen: FileAnswer) -> str:
         return "it is no regular file"
     if facts.sha256 and seen.sha256 != facts.sha256:
         return f"its sha256 is {seen.sha256}, not {facts.sha256}"
-    wrong = misses(facts.text, seen.text, "its text")
-    return f"{wrong}; it reads: {shown(seen.text.text[:8000], _LAST_WORDS)}" if wrong else ""
+    wrong = recorded_mismatch(facts.text, seen.text, "its text")
+    return f"{wrong}; it reads: {quote_answer(seen.text.text[:8000], _LAST_WORDS)}" if wrong else ""
 
 
 def _sort(seen: FileAnswer) -> str:
@@ -117,7 +125,7 @@ def _sort(seen: FileAnswer) -> str:
 
 def _record(check: Check, seen: FileAnswer) -> FileAnswer:
     facts = subject_of(FileFacts, check)
-    return seen if seen.text is None else replace(seen, text=recorded(facts.text, seen.text))
+    return seen if seen.text is None else replace(seen, text=record_text(facts.text, seen.text))
 
 
 DECLARATION = CheckDeclaration(FileAnswer, _judge, subject=FileFacts, record=_record)

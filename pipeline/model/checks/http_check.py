@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.model.check_kind import CheckDeclaration, subject_of
-from pipeline.model.values import Said, differs, misses, recorded, shown
+from pipeline.model.value_comparison import (
+    RecordedText,
+    mismatch,
+    quote_answer,
+    record_text,
+    recorded_mismatch,
+)
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
@@ -37,20 +43,22 @@ class HttpAnswer:
     """Status, body, and the headers that were asked for (None: it is not there)."""
 
     status: int
-    headers: tuple[tuple[str, Said | None], ...]
-    body: Said
+    headers: tuple[tuple[str, RecordedText | None], ...]
+    body: RecordedText
 
 
 def _judge(check: Check, seen: HttpAnswer, config: ImageConfig, ready: Check | None) -> str:
-    wrong = differs(check.expect.status, str(seen.status), "the status", tell=True)
+    wrong = mismatch(check.expect.status, str(seen.status), "the status", tell=True)
     headers = dict(seen.headers)
     for name, rules in check.expect.headers:
         value = headers.get(name)
         wrong = wrong or (
-            f"there is no header '{name}'" if value is None else misses(rules, value, f"header '{name}'", tell=True)
+            f"there is no header '{name}'"
+            if value is None
+            else recorded_mismatch(rules, value, f"header '{name}'", tell=True)
         )
-    wrong = wrong or misses(check.expect.body, seen.body, "the body")
-    return f"{_place(check)}: {wrong}; it said {seen.status}: {shown(seen.body.text)}" if wrong else ""
+    wrong = wrong or recorded_mismatch(check.expect.body, seen.body, "the body")
+    return f"{_place(check)}: {wrong}; it said {seen.status}: {quote_answer(seen.body.text)}" if wrong else ""
 
 
 def _place(check: Check) -> str:
@@ -59,7 +67,7 @@ def _place(check: Check) -> str:
 
 
 def _record(check: Check, seen: HttpAnswer) -> HttpAnswer:
-    return replace(seen, body=recorded(check.expect.body, seen.body))
+    return replace(seen, body=record_text(check.expect.body, seen.body))
 
 
 DECLARATION = CheckDeclaration(

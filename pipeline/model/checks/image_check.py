@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.model.check_kind import CheckDeclaration, subject_of
 from pipeline.model.image_keys import IMAGE_KEYS, NAMED, UNORDERED, ConfigForm, ImageKey, KeyForm
+from pipeline.model.value_comparison import mismatch
 from pipeline.model.value_rules import Rules
-from pipeline.model.values import differs
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
@@ -78,7 +78,7 @@ def _among(what: str, wanted: Iterable[tuple[str, Rules]], get: Callable[[str], 
     for name, rules in wanted:
         value = get(name)
         wrong = (
-            f"there is no {what} '{name}'" if value is None else differs(rules, value, f"{what} '{name}'", tell=True)
+            f"there is no {what} '{name}'" if value is None else mismatch(rules, value, f"{what} '{name}'", tell=True)
         )
         if wrong:
             return wrong

@@ -6,7 +6,7 @@ import fnmatch
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.model.check_kind import CheckDeclaration, some, subject_of
+from pipeline.model.check_kind import CheckDeclaration, list_names, subject_of
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
@@ -44,7 +44,7 @@ def _judge(check: Check, seen: LicensesAnswer, config: ImageConfig, ready: Check
     if not names or (not seen.known and not facts.packages):
         return "the image has no RPM database, so name the packages"
     without = [name for name in names if not texts.get(name)]
-    return f"there is no text of a licence of {some(without)}" if without else ""
+    return f"there is no text of a licence of {list_names(without)}" if without else ""
 
 
 DECLARATION = CheckDeclaration(LicensesAnswer, _judge, subject=LicenseFacts)

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.model.check_kind import CheckDeclaration
-from pipeline.model.values import SHOWN, Said, misses, recorded
+from pipeline.model.value_comparison import (
+    SHOWN_LIMIT,
+    RecordedText,
+    record_text,
+    recorded_mismatch,
+)
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
@@ -17,19 +22,19 @@ if TYPE_CHECKING:
 class LogAnswer:
     """The log of the instance up to the check."""
 
-    log: Said
+    log: RecordedText
 
 
 def _judge(check: Check, seen: LogAnswer, config: ImageConfig, ready: Check | None) -> str:
     log = seen.log
-    wrong = misses(check.log, log, "the log")
+    wrong = recorded_mismatch(check.log, log, "the log")
     if not wrong:
         return ""
-    return f"{wrong}; it {'ends' if log.excerpts is None else 'begins'} with: {log.text[-SHOWN:].strip()}"
+    return f"{wrong}; it {'ends' if log.excerpts is None else 'begins'} with: {log.text[-SHOWN_LIMIT:].strip()}"
 
 
 def _record(check: Check, seen: LogAnswer) -> LogAnswer:
-    return LogAnswer(recorded(check.log, seen.log))
+    return LogAnswer(record_text(check.log, seen.log))
 
 
 DECLARATION = CheckDeclaration(LogAnswer, _judge, record=_record)

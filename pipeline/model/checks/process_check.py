@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.model.check_kind import CheckDeclaration, some, subject_of
+from pipeline.model.check_kind import CheckDeclaration, list_names, subject_of
+from pipeline.model.value_comparison import (
+    RecordedText,
+    mismatch,
+    quote_answer,
+    record_text,
+    recorded_mismatch,
+)
 from pipeline.model.value_rules import Rule, Rules
-from pipeline.model.values import Said, differs, misses, recorded, shown
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
@@ -41,7 +47,7 @@ class SeenProcess:
 
     name: str
     program: str
-    command: Said
+    command: RecordedText
     uid: int
 
 
@@ -59,11 +65,13 @@ class ProcessAnswer:
 def _judge(check: Check, seen: ProcessAnswer, config: ImageConfig, ready: Check | None) -> str:
     facts = subject_of(ProcessFacts, check)
     number = sum(_meets(process, facts, seen.user) for process in seen.processes)
-    wrong = differs(facts.count, str(number), "the number of such processes", tell=True)
+    wrong = mismatch(facts.count, str(number), "the number of such processes", tell=True)
     if not wrong:
         return ""
-    told = [f"{process.name} (user {process.uid}): {shown(process.command.text, 80)}" for process in seen.processes]
-    return f"{wrong}; there are: {some(told)}"
+    told = [
+        f"{process.name} (user {process.uid}): {quote_answer(process.command.text, 80)}" for process in seen.processes
+    ]
+    return f"{wrong}; there are: {list_names(told)}"
 
 
 def _meets(process: SeenProcess, facts: ProcessFacts, user: int | None) -> bool:
@@ -71,7 +79,7 @@ def _meets(process: SeenProcess, facts: ProcessFacts, user: int | None) -> bool:
     named = not facts.name or process.program == facts.name or process.name == facts.name[:15]
     return (
         named
-        and not misses(_command_rules(facts), process.command, "")
+        and not recorded_mismatch(_command_rules(facts), process.command, "")
         and (not facts.user or (user is not None and process.uid == user))
     )
 
@@ -82,7 +90,7 @@ def _command_rules(facts: ProcessFacts) -> Rules:
 
 def _record(check: Check, seen: ProcessAnswer) -> ProcessAnswer:
     rules = _command_rules(subject_of(ProcessFacts, check))
-    kept = [replace(one, command=recorded(rules, one.command)) for one in seen.processes]
+    kept = [replace(one, command=record_text(rules, one.command)) for one in seen.processes]
     return replace(seen, processes=tuple(kept))
 
 

@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.model.check_kind import CheckDeclaration
-from pipeline.model.values import NOTHING_SAID, Said, misses, recorded, shown
+from pipeline.model.value_comparison import (
+    EMPTY_TEXT,
+    RecordedText,
+    quote_answer,
+    record_text,
+    recorded_mismatch,
+)
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
@@ -17,13 +23,13 @@ if TYPE_CHECKING:
 class TalkAnswer:
     """A port or socket took the connection, and sent this."""
 
-    said: Said = NOTHING_SAID
+    said: RecordedText = EMPTY_TEXT
 
 
 def _judge(check: Check, seen: TalkAnswer, config: ImageConfig, ready: Check | None) -> str:
     said = seen.said
-    wrong = misses(check.expect.stdout, said, "the answer")
-    return f"{_place(check)}: {wrong}: {shown(said.text)}" if wrong else ""
+    wrong = recorded_mismatch(check.expect.stdout, said, "the answer")
+    return f"{_place(check)}: {wrong}: {quote_answer(said.text)}" if wrong else ""
 
 
 def _place(check: Check) -> str:
@@ -31,7 +37,7 @@ def _place(check: Check) -> str:
 
 
 def _record(check: Check, seen: TalkAnswer) -> TalkAnswer:
-    return TalkAnswer(recorded(check.expect.stdout, seen.said))
+    return TalkAnswer(record_text(check.expect.stdout, seen.said))
 
 
 PORT = CheckDeclaration(

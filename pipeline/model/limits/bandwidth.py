@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.model.limit import Limit, LimitReading, Observed, OnLink, compared, never
+from pipeline.model.limit import (
+    Limit,
+    LimitReading,
+    Observed,
+    OnLink,
+    compare_reading,
+    no_overruns,
+)
 from pipeline.model.quantities import BANDWIDTH
 
 _BYTE = 8
@@ -12,11 +19,13 @@ _BYTE = 8
 
 
 def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
-    wire = observed.wire
-    if wire.why or wire.into is None or wire.out is None:
-        yield LimitReading("bandwidth", asked, None, False, wire.why or "the kernel has no limit on the link")
+    link_rates = observed.link_rates
+    if link_rates.why or link_rates.into is None or link_rates.out is None:
+        yield LimitReading("bandwidth", asked, None, False, link_rates.why or "the kernel has no limit on the link")
     else:
-        yield compared("bandwidth", asked, max(wire.into, wire.out), slack=_BYTE, why="see `tc qdisc`")
+        yield compare_reading(
+            "bandwidth", asked, max(link_rates.into, link_rates.out), slack=_BYTE, why="see `tc qdisc`"
+        )
 
 
 LIMIT: Limit[int | None] = Limit(
@@ -29,7 +38,7 @@ LIMIT: Limit[int | None] = Limit(
     kernel="a token bucket (`tbf`) at each end of the instance's link",
     set_by=OnLink(),
     read=_read,
-    overruns=never,
+    overruns=no_overruns,
     slack=_BYTE,
     option="Network of each, each way, such as 100mbit.",
 )

@@ -12,8 +12,8 @@ from pipeline.model.limit import (
     Observed,
     Overrun,
     Severity,
-    compared,
-    lacking,
+    compare_reading,
+    missing_controller,
 )
 from pipeline.model.quantities import CPUS
 from pipeline.model.usage import Usage
@@ -32,7 +32,9 @@ def _resources(milli_cpus: int, group: ControlGroup) -> Mapping[str, object]:
 
 
 def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
-    yield compared("cpus", asked, milli_cpus(observed.group), slack=1, why=lacking(observed.group, "cpu"))
+    yield compare_reading(
+        "cpus", asked, milli_cpus(observed.group), slack=1, why=missing_controller(observed.group, "cpu")
+    )
 
 
 def milli_cpus(group: ControlGroup) -> int | None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.model.limit import AfterStart, Limit, LimitReading, Observed, Started, compared, lacking, never
+from pipeline.model.limit import (
+    AfterStart,
+    Limit,
+    LimitReading,
+    Observed,
+    Started,
+    compare_reading,
+    missing_controller,
+    no_overruns,
+)
 from pipeline.model.quantities import THROUGHPUT
 
 
@@ -13,14 +22,14 @@ def _set(rate: int | None, started: Started) -> None:
 
 
 def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
-    flow, group = observed.flow, observed.group
+    volume_rates, group = observed.volume_rates, observed.group
     loose = next((space for space in observed.volumes if space.size is None), None)
-    if flow.why or loose is not None:
-        why = flow.why if loose is None else f"{loose.path} is not a separate file system: {loose.why}"
-        yield LimitReading("io_bandwidth", asked, flow.rate, False, why)
+    if volume_rates.why or loose is not None:
+        why = volume_rates.why if loose is None else f"{loose.path} is not a separate file system: {loose.why}"
+        yield LimitReading("io_bandwidth", asked, volume_rates.rate, False, why)
     else:
-        why = lacking(group, LIMIT.controller(group))
-        yield compared("io_bandwidth", asked, flow.rate, slack=0, why=why)
+        why = missing_controller(group, LIMIT.controller(group))
+        yield compare_reading("io_bandwidth", asked, volume_rates.rate, slack=0, why=why)
 
 
 LIMIT: Limit[int | None] = Limit(
@@ -33,7 +42,7 @@ LIMIT: Limit[int | None] = Limit(
     kernel="`blkio.throttle.read_bps_device` and `…write_bps_device` (v1), `io.max` (v2)",
     set_by=AfterStart(_set),
     read=_read,
-    overruns=never,
+    overruns=no_overruns,
     option="Bytes to and from each volume, each way, such as 20MiB/s.",
     controllers=("blkio", "io"),
 )

@@ -12,9 +12,9 @@ from pipeline.model.limit import (
     LimitReading,
     Observed,
     Started,
-    compared,
-    lacking,
-    never,
+    compare_reading,
+    missing_controller,
+    no_overruns,
 )
 from pipeline.model.quantities import WholeNumber
 
@@ -51,7 +51,9 @@ def weight_of(group: ControlGroup) -> int | None:
 
 def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
     group = observed.group
-    reading = compared("io_weight", asked, weight_of(group), slack=0, why=lacking(group, LIMIT.controller(group)))
+    reading = compare_reading(
+        "io_weight", asked, weight_of(group), slack=0, why=missing_controller(group, LIMIT.controller(group))
+    )
     reason = observed.weightless() if reading.enforced else ""
     yield replace(reading, enforced=False, reason=reason) if reason else reading
 
@@ -66,7 +68,7 @@ LIMIT: Limit[int | None] = Limit(
     kernel="`blkio.bfq.weight` or `blkio.weight` (v1), `io.bfq.weight` or `io.weight` (v2)",
     set_by=AfterStart(_set),
     read=_read,
-    overruns=never,
+    overruns=no_overruns,
     share=True,
     controllers=("blkio", "io"),
 )

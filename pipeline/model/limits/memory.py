@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.model.limit import (
-    PAGE,
+    PAGE_SIZE,
     ControlGroup,
     Counter,
     InResources,
@@ -14,9 +14,9 @@ from pipeline.model.limit import (
     Observed,
     Overrun,
     Severity,
-    compared,
-    lacking,
-    times,
+    compare_reading,
+    format_times,
+    missing_controller,
 )
 from pipeline.model.quantities import SIZE
 from pipeline.model.usage import Usage
@@ -28,7 +28,7 @@ def _resources(size: int, group: ControlGroup) -> Mapping[str, object]:
 
 def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
     group = observed.group
-    reading = compared("memory", asked, _memory(group), slack=PAGE, why=lacking(group, "memory"))
+    reading = compare_reading("memory", asked, _memory(group), slack=PAGE_SIZE, why=missing_controller(group, "memory"))
     both = _memory_and_swap(group)
     if reading.enforced and both is None and observed.swap_exists():
         reading = LimitReading(
@@ -54,7 +54,7 @@ def _memory_and_swap(group: ControlGroup) -> int | None:
 def _overruns(usage: Usage) -> Sequence[Overrun]:
     if not usage.oom_kills:
         return ()
-    return (Overrun(Severity.KILLED, f"killed{times(usage.oom_kills)}: out of memory"),)
+    return (Overrun(Severity.KILLED, f"killed{format_times(usage.oom_kills)}: out of memory"),)
 
 
 LIMIT: Limit[int | None] = Limit(
@@ -71,7 +71,7 @@ LIMIT: Limit[int | None] = Limit(
     counter=Counter(
         "oom_kills", v1=("memory", "memory.oom_control", "oom_kill"), v2=("memory", "memory.events", "oom_kill")
     ),
-    slack=PAGE,
+    slack=PAGE_SIZE,
     option="Memory of each, such as 512MiB.",
     controllers=("memory", "memory"),
     doctor="limiting memory",

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.model.limit import AsRlimit, Limit, LimitReading, Observed, compared, never
+from pipeline.model.limit import (
+    AsRlimit,
+    Limit,
+    LimitReading,
+    Observed,
+    compare_reading,
+    no_overruns,
+)
 from pipeline.model.quantities import WholeNumber
 
 _UNASKED = 65536
@@ -13,7 +20,7 @@ _UNASKED = 65536
 
 def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
     read = observed.resource_limit("Max open files")
-    yield compared("open_files", asked, read, slack=0, why="see `ulimit -Hn`")
+    yield compare_reading("open_files", asked, read, slack=0, why="see `ulimit -Hn`")
 
 
 LIMIT: Limit[int | None] = Limit(
@@ -26,5 +33,5 @@ LIMIT: Limit[int | None] = Limit(
     kernel="`RLIMIT_NOFILE` (getrlimit(2))",
     set_by=AsRlimit("RLIMIT_NOFILE", unasked=_UNASKED),
     read=_read,
-    overruns=never,
+    overruns=no_overruns,
 )

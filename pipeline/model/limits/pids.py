@@ -13,9 +13,9 @@ from pipeline.model.limit import (
     Observed,
     Overrun,
     Severity,
-    compared,
-    lacking,
-    times,
+    compare_reading,
+    format_times,
+    missing_controller,
 )
 from pipeline.model.quantities import WholeNumber
 from pipeline.model.usage import Usage
@@ -30,13 +30,15 @@ def _resources(count: int, group: ControlGroup) -> Mapping[str, object]:
 
 def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
     group = observed.group
-    yield compared("pids", asked, group.number("pids", "pids.max"), slack=0, why=lacking(group, "pids"))
+    yield compare_reading(
+        "pids", asked, group.number("pids", "pids.max"), slack=0, why=missing_controller(group, "pids")
+    )
 
 
 def _overruns(usage: Usage) -> Sequence[Overrun]:
     if not usage.pids_refused:
         return ()
-    return (Overrun(Severity.REFUSED, "refused processes" + times(usage.pids_refused)),)
+    return (Overrun(Severity.REFUSED, "refused processes" + format_times(usage.pids_refused)),)
 
 
 LIMIT: Limit[int | None] = Limit(

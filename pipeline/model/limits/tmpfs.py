@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.model.limit import PAGE, AsFileSystem, Limit, LimitReading, Observed, compared, never
+from pipeline.model.limit import (
+    PAGE_SIZE,
+    AsFileSystem,
+    Limit,
+    LimitReading,
+    Observed,
+    compare_reading,
+    no_overruns,
+)
 from pipeline.model.quantities import SIZE
 
 
@@ -20,8 +28,8 @@ def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
     scratch = observed.scratch
     size, inodes = (scratch.size, scratch.inodes) if scratch is not None else (None, None)
     other = "the kernel set another size"
-    yield compared("tmpfs", asked, size, slack=PAGE, why=other)
-    yield compared("tmpfs_inodes", inodes_of(asked), inodes, slack=0, why=other)
+    yield compare_reading("tmpfs", asked, size, slack=PAGE_SIZE, why=other)
+    yield compare_reading("tmpfs_inodes", inodes_of(asked), inodes, slack=0, why=other)
 
 
 LIMIT: Limit[int] = Limit(
@@ -34,6 +42,6 @@ LIMIT: Limit[int] = Limit(
     kernel="`size` and `nr_inodes` of each tmpfs",
     set_by=AsFileSystem(),
     read=_read,
-    overruns=never,
-    slack=PAGE,
+    overruns=no_overruns,
+    slack=PAGE_SIZE,
 )

@@ -19,18 +19,18 @@ from pipeline.build import build
 from pipeline.cli.app import app
 from pipeline.cli.commands import import_commands
 from pipeline.cli.commands.audit import audit_as_json, audit_as_lines
-from pipeline.gather import Order
-from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.published import read_held
+from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.published import read_published
 from pipeline.model.advisory import DAY
 from pipeline.oci import make_index
-from pipeline.release import AuditOrder, audit
-from pipeline.release.current import mirror_access
-from tests.system.gate.shop import other_architecture
-from tests.system.keeper import Keeper, Said, keeper
-from tests.system.peers import docker_registry
+from pipeline.prepare import BuildOptions
+from pipeline.release import AuditOptions, audit
+from pipeline.release.current_images import mirror_access
+from tests.system.foreign_programs import docker_registry
+from tests.system.gate.publishable import other_architecture
+from tests.system.mirror_keeper import Keeper, Said, keeper
+from tests.system.repository_metadata import add_metadata, add_updateinfo
 from tests.system.rpm_factory import forge
-from tests.system.updating import add_metadata, add_updateinfo
 from tests.unit.updateinfo import Fixed, Update
 
 PUBLISHED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -122,10 +122,10 @@ def test_an_image_in_a_directory_is_held_against_what_its_repositories_say_now(s
 
 
 def test_ages_are_counted_from_the_given_clock(site: Site) -> None:
-    order = AuditOrder(parse_address(f"{site.mirror}/alone:latest"), site.platforms)
+    order = AuditOptions(parse_address(f"{site.mirror}/alone:latest"), site.platforms)
     for days in (0, 7, 400):
         at = PUBLISHED.timestamp() + days * 86_400 + 3600
-        found = audit(order, replace(site.keeper.products.workshop, clock=lambda at=at: at))  # type: ignore[misc]
+        found = audit(order, replace(site.keeper.products.build_env, clock=lambda at=at: at))  # type: ignore[misc]
         value: dict[str, Any] = audit_as_json(found)
         assert [fix["age_days"] for fix in value["images"][0]["missing"]] == [days] * 3
         assert not found.verified and (found.now - int(PUBLISHED.timestamp() * 1000)) // DAY == days
@@ -210,8 +210,8 @@ def test_another_ones_key_is_refused(site: Site) -> None:
 
 
 def test_an_index_that_nobody_signed_is_refused_where_a_key_is_given(site: Site) -> None:
-    with mirror_access(site.keeper.products.workshop).repository(parse_address(f"{site.mirror}/small")) as repository:
-        images = read_held(repository, "latest").images
+    with mirror_access(site.keeper.products.build_env).repository(parse_address(f"{site.mirror}/small")) as repository:
+        images = read_published(repository, "latest").images
         forged = make_index(images, {"org.relbuild.end-of-life": "2099-01-01"})
         repository.put_manifest(forged)
     reference = f"{site.mirror}/small@{forged.digest}"
@@ -351,7 +351,7 @@ def test_the_end_of_life_goes_with_the_image_and_is_told(site: Site, tmp_path: P
     plain = it.products.build("3.0", name="kept")
     recipe = it.products.folder / "kept.yaml"
     recipe.write_text(recipe.read_text() + "end-of-life: 2026-03-31\n")
-    ending = build(Order(recipe, site.platforms, output=tmp_path / "output"), it.products.workshop)
+    ending = build(BuildOptions(recipe, site.platforms, output=tmp_path / "output"), it.products.build_env)
     assert ending.report is not None and ending.report.passed, ending.report
     assert ending.image.config_bytes == plain.image.config_bytes and ending.image.digest != plain.image.digest
     images = (plain.image, ending.image)
@@ -370,6 +370,6 @@ def test_the_end_of_life_goes_with_the_image_and_is_told(site: Site, tmp_path: P
         ("2026-04-02", "past its end of life: 2026-03-31, 2 days ago"),
     ):
         moment = datetime.fromisoformat(f"{at}T12:00:00+00:00").timestamp()
-        workshop = replace(it.products.workshop, clock=lambda moment=moment: moment)  # type: ignore[misc]
-        found = audit(AuditOrder(parse_address(reference), site.platforms), workshop)
+        build_env = replace(it.products.build_env, clock=lambda moment=moment: moment)  # type: ignore[misc]
+        found = audit(AuditOptions(parse_address(reference), site.platforms), build_env)
         assert words in audit_as_lines(found)

@@ -14,12 +14,12 @@ import pytest
 
 from pipeline.model.advisory import ImagePackage
 from pipeline.model.package import Nevra
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.repos import open_repositories
-from pipeline.resolve import missing_fixes, read_bulletin, streams_in_use
+from pipeline.resolve import missing_fixes, read_repository_advisories, streams_in_use
 from pipeline.store import Store
+from tests.system.repository_metadata import add_metadata, add_updateinfo
 from tests.system.rpm_factory import Forge
-from tests.system.updating import add_metadata, add_updateinfo
 from tests.unit.test_resolve_modules import stream
 from tests.unit.updateinfo import Fixed, Update
 
@@ -95,10 +95,10 @@ class Root:
     def relbuild(self, kinds: frozenset[str] | None = frozenset({"security"})) -> set[tuple[str, str]]:
         """The same of `missing_fixes`; a fix is told by name and version, as no architecture is."""
         store = Store.open(self.folder / "store")
-        listed = tuple(Repository(one.name, baseurls=(one.as_uri(),)) for one in self.repositories)
+        listed = tuple(PackageRepository(one.name, baseurls=(one.as_uri(),)) for one in self.repositories)
         platform = Platform("p", listed)
         opened = open_repositories(platform, "x86_64", variables={}, store=store)
-        bulletin = read_bulletin(opened, "x86_64", store=store)
+        bulletin = read_repository_advisories(opened, "x86_64", store=store)
         streams = streams_in_use(self.installed(), bulletin.streams)
         missing = missing_fixes(self.installed(), bulletin.advisories.given, streams=streams, kinds=kinds)
         return {(fix.advisory, f"{fix.package}-{fix.fixed_in}") for fix in missing}

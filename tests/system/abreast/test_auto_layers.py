@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built, build
+from pipeline.build import BuildResult, build
 from pipeline.errors import ResolutionError
-from pipeline.gather import Order
 from pipeline.packages import read_change_days
-from pipeline.resolve import Mode, lock_path, read_lock
-from tests.system.families import Family
-from tests.system.parcels import small_products
+from pipeline.prepare import BuildOptions
+from pipeline.resolve import LockMode, lock_path, read_lock
+from tests.system.derived_images import Family
+from tests.system.product_builds import small_products
 from tests.system.rpm_factory import Forge
 
 PLATFORM = "platform: small\narchitectures: [x86_64]\n"
@@ -64,7 +64,7 @@ def family(made: Forge, tmp_path_factory: pytest.TempPathFactory) -> Family:
     ):
         shutil.copy(path, products.folder / "repository")
     subprocess.run(["createrepo_c", "--quiet", products.folder / "repository"], check=True)
-    return Family(products.folder, products.workshop)
+    return Family(products.folder, products.build_env)
 
 
 def product(at_most: int = 4, *, packages: str = PACKAGES, without: str = "") -> str:
@@ -75,14 +75,14 @@ def product(at_most: int = 4, *, packages: str = PACKAGES, without: str = "") ->
     )
 
 
-def layers_of(order: Order) -> dict[str, str]:
+def layers_of(order: BuildOptions) -> dict[str, str]:
     """Package → layer, as the lock says."""
     lock = read_lock(lock_path(order.recipe))
     assert lock is not None
     return {one.package.nevra.name: one.layer for one in lock.sections[0].resolution.chosen}
 
 
-def layers(built: Built) -> dict[str, str]:
+def layers(built: BuildResult) -> dict[str, str]:
     """Layer → digest of its blob."""
     return {layer.name: str(layer.blob.digest) for layer in built.image.layers}
 
@@ -98,7 +98,7 @@ def test_the_days_of_a_changelog_are_read_from_the_header(made: Forge) -> None:
 def test_the_image_is_the_same_but_in_several_layers(family: Family) -> None:
     whole = family.build("whole", product().replace("auto: {at-most: 4}", "auto: false"))
     order = family.write("parts", product())
-    built = build(order, family.workshop)
+    built = build(order, family.build_env)
     names = [layer.name for layer in built.image.layers]
     assert names == ["product-1", "product-2", "product-3", "product-4", "state"]
     assert [layer.name for layer in whole.image.layers] == ["product", "state"]
@@ -111,7 +111,7 @@ def test_the_image_is_the_same_but_in_several_layers(family: Family) -> None:
     assert placed["library"] not in {placed[name] for name in ("certificates", "zones", "guest", "tool")}
 
 
-def _without_times(family: Family, built: Built) -> dict[str, object]:
+def _without_times(family: Family, built: BuildResult) -> dict[str, object]:
     """All that stands in an image; times of directories are those of their layers, and rpm's database has the order."""
     return {
         path: replace(found, mtime=0) if found.kind == "d" else found
@@ -122,35 +122,35 @@ def _without_times(family: Family, built: Built) -> dict[str, object]:
 
 def test_a_second_build_finds_the_lock_fresh_and_every_layer_made(family: Family) -> None:
     order = family.write("again", product())
-    first = build(order, family.workshop)
-    again = build(replace(order, mode=Mode.LOCKED), family.workshop)
+    first = build(order, family.build_env)
+    again = build(replace(order, mode=LockMode.LOCKED), family.build_env)
     assert first.locked.wrote and not again.locked.wrote
     assert again.image.digest == first.image.digest and set(again.reused) == layers(first).keys()
-    upgraded = build(replace(order, mode=Mode.UPGRADE), family.workshop)
+    upgraded = build(replace(order, mode=LockMode.UPGRADE), family.build_env)
     assert not upgraded.locked.wrote, "nothing changed, so nothing may move"
 
 
 def test_another_number_of_layers_makes_the_lock_stale(family: Family) -> None:
     order = family.write("stale", product(4))
-    build(order, family.workshop)
+    build(order, family.build_env)
     order = family.write("stale", product(2))
     with pytest.raises(ResolutionError, match="the requested packages changed"):
-        build(replace(order, mode=Mode.LOCKED), family.workshop)
-    fewer = layers(build(order, family.workshop))
+        build(replace(order, mode=LockMode.LOCKED), family.build_env)
+    fewer = layers(build(order, family.build_env))
     assert len(fewer) == 3 and fewer.keys() <= {*(f"product-{number}" for number in range(1, 5)), "state"}
     order = family.write("stale", product(2).replace("auto: {at-most: 2}", "auto: false"))
-    assert set(layers(build(order, family.workshop))) == {"product", "state"}
+    assert set(layers(build(order, family.build_env))) == {"product", "state"}
 
 
 def test_an_update_is_a_new_layer_for_its_source_and_a_new_state_layer(family: Family, made: Forge) -> None:
     order = family.write("updated", product())
-    before = build(order, family.workshop)
+    before = build(order, family.build_env)
     placed = layers_of(order)
     update = package(made, "zones", 100_000, 21, version=2)
     try:
         shutil.copy(update, family.folder / "repository")
         subprocess.run(["createrepo_c", "--quiet", family.folder / "repository"], check=True)
-        after = build(replace(order, mode=Mode.UPGRADE), family.workshop)
+        after = build(replace(order, mode=LockMode.UPGRADE), family.build_env)
     finally:
         (family.folder / "repository" / update.name).unlink()
         subprocess.run(["createrepo_c", "--quiet", family.folder / "repository"], check=True)
@@ -174,7 +174,7 @@ def test_a_block_that_is_included_comes_out_the_same_in_all_products(family: Fam
 def test_a_new_product_follows_the_lock_of_the_recipe_that_it_includes(family: Family) -> None:
     """Though another grouping would be chosen for it: what others have need not be downloaded."""
     order = family.write("elder", BASE)
-    build(order, family.workshop)
+    build(order, family.build_env)
     path = lock_path(order.recipe)
     text = path.read_text()
     library, zones = layers_of(order)["library"], layers_of(order)["zones"]
@@ -185,7 +185,7 @@ def test_a_new_product_follows_the_lock_of_the_recipe_that_it_includes(family: F
     path.write_text("\n".join(swapped) + "\n")
     assert layers_of(order)["zones"] == library
     child = family.write("younger", "include: [elder.yaml]\nlayers: [{name: product, packages: [tool], auto: true}]\n")
-    build(child, family.workshop)
+    build(child, family.build_env)
     ours, theirs = layers_of(child), layers_of(order)
     assert theirs.items() <= ours.items() and ours["tool"] == "product-1"
 

@@ -31,10 +31,10 @@ from tests.system.ci_files import (
 )
 from tests.system.conftest import ROOT
 from tests.system.gitserver import git_server
-from tests.system.parcels import small_products
+from tests.system.product_builds import small_products
 from tests.system.rpm_factory import Forge
 from tests.system.sites import PASSWORD, relbuild
-from tests.system.tiny import require_root
+from tests.system.tiny_root import require_root
 
 BIN = Path(sys.executable).parent
 

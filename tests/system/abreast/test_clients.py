@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built
-from pipeline.gather import Workshop
-from pipeline.launch import unpacked
-from pipeline.oci import validate
+from pipeline.build import BuildResult
+from pipeline.launch import unpack_layers
+from pipeline.oci import validate_layout
+from pipeline.prepare import BuildEnvironment
 from pipeline.progress import QUIET
 from tests.system.conftest import PRODUCTS
 from tests.system.trees import differences, merged, read_tree
@@ -44,9 +44,9 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., s
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_the_layout_is_valid_to_others_and_to_ourselves(product: str, built: Callable[[str], Built]) -> None:
+def test_the_layout_is_valid_to_others_and_to_ourselves(product: str, built: Callable[[str], BuildResult]) -> None:
     layout = built(product).layout
-    assert validate(layout) == ()
+    assert validate_layout(layout) == ()
     reference = built(product).image.reference
     run("oci-image-tool", "validate", "--type", "image", "--ref", f"name={reference}", layout)
     seen = json.loads(run("skopeo", "inspect", f"oci:{layout}:{reference}"))
@@ -56,31 +56,31 @@ def test_the_layout_is_valid_to_others_and_to_ourselves(product: str, built: Cal
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_umoci_unpacks_the_same_tree(
-    product: str, built: Callable[[str], Built], workshop: Workshop, tmp_path: Path
+    product: str, built: Callable[[str], BuildResult], build_env: BuildEnvironment, tmp_path: Path
 ) -> None:
     result = built(product)
     run("umoci", "unpack", "--image", f"{result.layout}:{result.image.reference}", tmp_path / "bundle")
-    mine = merged(unpacked(result.image, workshop.store, QUIET))
+    mine = merged(unpack_layers(result.image, build_env.store, QUIET))
     theirs = read_tree(tmp_path / "bundle" / "rootfs")
     assert list(map(str, differences(mine, theirs, ("relbuild", "umoci")))) == []
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_podman_unpacks_the_same_tree(
-    product: str, built: Callable[[str], Built], workshop: Workshop, podman: Callable[..., str]
+    product: str, built: Callable[[str], BuildResult], build_env: BuildEnvironment, podman: Callable[..., str]
 ) -> None:
     result = built(product)
     podman("pull", "--quiet", f"oci:{result.layout}:{result.image.reference}")
     image = podman("images", "--quiet", "--no-trunc").split()[0]
     mounted = Path(podman("image", "mount", image).strip())
-    mine = merged(unpacked(result.image, workshop.store, QUIET))
+    mine = merged(unpack_layers(result.image, build_env.store, QUIET))
     theirs = read_tree(mounted)
     podman("image", "umount", image)
     podman("rmi", "--force", image)
     assert list(map(str, differences(mine, theirs, ("relbuild", "podman")))) == []
 
 
-def test_podman_runs_it_and_mysqld_answers(built: Callable[[str], Built], podman: Callable[..., str]) -> None:
+def test_podman_runs_it_and_mysqld_answers(built: Callable[[str], BuildResult], podman: Callable[..., str]) -> None:
     result = built("mysql")
     podman("pull", "--quiet", f"oci:{result.layout}:{result.image.reference}")
     image = podman("images", "--quiet", "--no-trunc").split()[0]

@@ -22,20 +22,26 @@ import distributed
 import pytest
 
 from pipeline.errors import EnvironmentLacking
-from pipeline.nightly.cluster import DaskCrew
-from pipeline.nightly.crew import Act, Crew, Ended, LocalCrew, Needs
+from pipeline.nightly.dask_executor import DaskExecutor
+from pipeline.nightly.executor import (
+    Executor,
+    ProcessExecutor,
+    Requirements,
+    TaskFunction,
+    TaskResult,
+)
 from pipeline.nightly.task_result import RESULT_LIMIT
-from pipeline.nightly.worker_health import SILENCE
+from pipeline.nightly.worker_health import SILENCE_TIMEOUT
 from pipeline.oci import generate_key
 from pipeline.progress import Task
-from tests.system import errands
-from tests.system.errands import Parcel, Waiting
+from tests.system import cluster_tasks
+from tests.system.cluster_tasks import ProductTask, Waiting
 from tests.system.machines import ROOT, Machines, machines
-from tests.system.parcels import RECIPE, small_products
+from tests.system.product_builds import RECIPE, small_products
 from tests.system.rpm_factory import Forge
-from tests.system.tiny import require_root
+from tests.system.tiny_root import require_root
 
-HERE = Needs("x86_64")
+HERE = Requirements("x86_64")
 NAMES = tuple(f"small-{number}" for number in range(4))
 
 
@@ -85,10 +91,12 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
 
 @contextmanager
 def joined(
-    net: Machines, *, patience: float = 20, wait: float = 60, silence: float = SILENCE
-) -> Iterator[tuple[DaskCrew, Recorder]]:
+    net: Machines, *, scheduler_timeout: float = 20, wait: float = 60, silence: float = SILENCE_TIMEOUT
+) -> Iterator[tuple[DaskExecutor, Recorder]]:
     recorder = Recorder()
-    crew = DaskCrew.join(net.address, recorder, plain=True, patience=patience, wait=wait, silence=silence)
+    crew = DaskExecutor.join(
+        net.address, recorder, plain=True, scheduler_timeout=scheduler_timeout, wait=wait, silence=silence
+    )
     (warned,) = recorder.lines
     assert f"{net.address} is not encrypted" in warned
     recorder.lines.clear()
@@ -98,7 +106,7 @@ def joined(
         crew.close()
 
 
-def do(crew: Crew, tasks: dict[str, tuple[Act, object]]) -> dict[str, Ended]:
+def do(crew: Executor, tasks: dict[str, tuple[TaskFunction, object]]) -> dict[str, TaskResult]:
     """Give all of them at once, as many at a time as the crew wants; how each ended."""
     waiting, under_way, ended = list(tasks), 0, {}
     while waiting or under_way:
@@ -106,7 +114,7 @@ def do(crew: Crew, tasks: dict[str, tuple[Act, object]]) -> dict[str, Ended]:
             name = waiting.pop(0)
             crew.start(name, *tasks[name], HERE)
             under_way += 1
-        end = crew.next_ended()
+        end = crew.next_result()
         under_way -= 1
         ended[end.name] = end
     return ended
@@ -145,10 +153,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> Path:
 def test_many_machines_make_the_same_images_as_one(net: Machines, shop: Path, tmp_path: Path) -> None:
     key, _ = generate_key(b"")
 
-    def catalogue(to: Path) -> dict[str, tuple[Act, object]]:
-        return {name: (errands.deliver, Parcel(name, shop, f"dir:{to}", key, tmp_path)) for name in NAMES}
+    def catalogue(to: Path) -> dict[str, tuple[TaskFunction, object]]:
+        return {
+            name: (cluster_tasks.build_and_publish, ProductTask(name, shop, f"dir:{to}", key, tmp_path))
+            for name in NAMES
+        }
 
-    local = LocalCrew(Recorder(), 2)
+    local = ProcessExecutor(Recorder(), 2)
     on_one = do(local, catalogue(tmp_path / "local"))
     local.close()
     until_there(net, "one", "two")
@@ -208,12 +219,12 @@ def test_a_night_on_a_cluster_comes_to_what_it_comes_to_here(net: Machines, shop
 
 def test_the_log_of_a_worker_reads_as_one_of_this_machine(net: Machines, shop: Path, tmp_path: Path) -> None:
     key, _ = generate_key(b"")
-    parcel = Parcel("alone", shop, f"dir:{tmp_path}/cluster", key, tmp_path, store="alone")
+    parcel = ProductTask("alone", shop, f"dir:{tmp_path}/cluster", key, tmp_path, store="alone")
     with joined(net) as (crew, there):
-        do(crew, {"alone": (errands.deliver, parcel)})
+        do(crew, {"alone": (cluster_tasks.build_and_publish, parcel)})
     here = Recorder()
-    local = LocalCrew(here, 1)
-    do(local, {"alone": (errands.deliver, replace(parcel, to=f"dir:{tmp_path}/local"))})
+    local = ProcessExecutor(here, 1)
+    do(local, {"alone": (cluster_tasks.build_and_publish, replace(parcel, to=f"dir:{tmp_path}/local"))})
     local.close()
     assert len(here.lines) > 10
     assert [line.replace("/cluster/", "/local/") for line in sorted(there.lines)] == sorted(here.lines)
@@ -223,14 +234,14 @@ def test_the_log_of_a_worker_reads_as_one_of_this_machine(net: Machines, shop: P
 def test_a_worker_that_is_killed_costs_its_own_task_and_that_is_done_elsewhere(net: Machines, tmp_path: Path) -> None:
     with joined(net) as (crew, log):
         for name in ("first", "second"):
-            crew.start(name, errands.wait, Waiting(name, tmp_path), HERE)
+            crew.start(name, cluster_tasks.wait, Waiting(name, tmp_path), HERE)
         until(lambda: bool(begun(tmp_path, "first") and begun(tmp_path, "second")))
         ((pid, victim),) = begun(tmp_path, "first").items()
         net.made[victim].commands[0].kill()
         until(lambda: not lives(pid))
         until(lambda: len(begun(tmp_path, "first")) == 2)
         (tmp_path / "go").touch()
-        ended = {end.name: end for end in (crew.next_ended(), crew.next_ended())}
+        ended = {end.name: end for end in (crew.next_result(), crew.next_result())}
     assert not [end.lost for end in ended.values() if end.lost]
     assert len(begun(tmp_path, "second")) == 1
     assert log.failed == [f"smoke first: waits on {victim}"]
@@ -244,13 +255,13 @@ def test_a_worker_that_falls_silent_costs_so_many_seconds_and_its_task_is_done_e
 ) -> None:
     until_there(net, "one", "two")
     with joined(net, silence=3) as (crew, log):
-        crew.start("long", errands.wait, Waiting("long", tmp_path), HERE)
+        crew.start("long", cluster_tasks.wait, Waiting("long", tmp_path), HERE)
         until(lambda: bool(begun(tmp_path, "long")))
         ((_, victim),) = begun(tmp_path, "long").items()
         process = net.made[victim].commands[0].process
         process.send_signal(signal.SIGSTOP)
         stopped, found = time.monotonic(), []
-        waiting = threading.Thread(target=lambda: found.append(crew.next_ended()))
+        waiting = threading.Thread(target=lambda: found.append(crew.next_result()))
         waiting.start()
         try:
             until(lambda: len(begun(tmp_path, "long")) == 2)
@@ -268,14 +279,14 @@ def test_a_worker_that_falls_silent_costs_so_many_seconds_and_its_task_is_done_e
 def test_a_sick_worker_is_set_aside_and_costs_no_task(net: Machines) -> None:
     until_there(net, "one", "two")
     with joined(net) as (crew, _):
-        ended = do(crew, {f"t{number}": (errands.lack_on_one, None) for number in range(6)})
+        ended = do(crew, {f"t{number}": (cluster_tasks.lack_on_one, None) for number in range(6)})
         assert {end.result for end in ended.values()} == {"two"}
         assert [(one.worker, one.why) for one in crew.set_aside] == [("one", "its store is full")]
 
 
 def test_a_task_that_kills_its_workers_is_given_up_after_three(net: Machines) -> None:
     with joined(net) as (crew, log):
-        ended = do(crew, {"deadly": (errands.kill_the_worker, None), "good": (errands.say_where, None)})
+        ended = do(crew, {"deadly": (cluster_tasks.kill_the_worker, None), "good": (cluster_tasks.say_where, None)})
     assert ended["deadly"].lost.startswith("3 workers died while running it, the last was ")
     assert ended["good"].lost == "" and ended["good"].result in ("one", "two")
     assert sum("deadly: its worker" in line for line in log.lines) == 3
@@ -284,20 +295,20 @@ def test_a_task_that_kills_its_workers_is_given_up_after_three(net: Machines) ->
 def test_a_scheduler_that_is_started_again_gets_again_what_had_not_ended(net: Machines, tmp_path: Path) -> None:
     hub = net.made["hub"]
     with joined(net) as (crew, log):
-        crew.start("long", errands.wait, Waiting("long", tmp_path), HERE)
+        crew.start("long", cluster_tasks.wait, Waiting("long", tmp_path), HERE)
         until(lambda: bool(begun(tmp_path, "long")))
         (pid,) = begun(tmp_path, "long")
         hub.commands[-1].kill()
         hub.commands[-1].close()
         until(lambda: not lives(pid))
         net.scheduler()
-        ended = threading.Thread(target=lambda: found.append(crew.next_ended()))
-        found: list[Ended] = []
+        ended = threading.Thread(target=lambda: found.append(crew.next_result()))
+        found: list[TaskResult] = []
         ended.start()
         until(lambda: len(begun(tmp_path, "long")) == 2)
         (tmp_path / "go").touch()
         ended.join()
-        after = do(crew, {"after": (errands.say_where, None)})
+        after = do(crew, {"after": (cluster_tasks.say_where, None)})
     assert found[0].lost == "" and found[0].result == found[0].worker
     assert after["after"].lost == ""
     assert [line for line in log.lines if "scheduler" in line] == [
@@ -309,14 +320,14 @@ def test_a_scheduler_that_is_started_again_gets_again_what_had_not_ended(net: Ma
 def test_a_scheduler_that_stays_away_costs_what_had_not_ended(net: Machines, tmp_path: Path) -> None:
     hub = net.made["hub"]
     try:
-        with joined(net, patience=2) as (crew, _):
+        with joined(net, scheduler_timeout=2) as (crew, _):
             for name in ("one", "two"):
-                crew.start(name, errands.wait, Waiting(name, tmp_path), HERE)
+                crew.start(name, cluster_tasks.wait, Waiting(name, tmp_path), HERE)
             until(lambda: bool(begun(tmp_path, "one")))
             hub.commands[-1].close()
-            lost = [crew.next_ended(), crew.next_ended()]
-            crew.start("three", errands.wait, Waiting("three", tmp_path), HERE)
-            lost.append(crew.next_ended())
+            lost = [crew.next_result(), crew.next_result()]
+            crew.start("three", cluster_tasks.wait, Waiting("three", tmp_path), HERE)
+            lost.append(crew.next_result())
     finally:
         net.scheduler()
     assert {end.name for end in lost} == {"one", "two", "three"}
@@ -325,7 +336,7 @@ def test_a_scheduler_that_stays_away_costs_what_had_not_ended(net: Machines, tmp
 
 def test_what_is_ended_early_ends_on_the_workers_too(net: Machines, tmp_path: Path) -> None:
     with joined(net) as (crew, _):
-        crew.start("long", errands.wait, Waiting("long", tmp_path), HERE)
+        crew.start("long", cluster_tasks.wait, Waiting("long", tmp_path), HERE)
         until(lambda: bool(begun(tmp_path, "long")))
         (pid,) = begun(tmp_path, "long")
         assert lives(pid)
@@ -335,9 +346,9 @@ def test_what_is_ended_early_ends_on_the_workers_too(net: Machines, tmp_path: Pa
 def test_what_no_worker_can_do_is_said_and_not_waited_for_for_ever(net: Machines) -> None:
     until_there(net, "one", "two")
     with joined(net, wait=1) as (crew, log):
-        crew.start("arm", errands.say_where, None, Needs("aarch64"))
-        crew.start("huge", errands.say_where, None, Needs("x86_64", memory=1 << 50, containers=False))
-        ended = {end.name: end.lost for end in (crew.next_ended(), crew.next_ended())}
+        crew.start("arm", cluster_tasks.say_where, None, Requirements("aarch64"))
+        crew.start("huge", cluster_tasks.say_where, None, Requirements("x86_64", memory=1 << 50, containers=False))
+        ended = {end.name: end.lost for end in (crew.next_result(), crew.next_result())}
     lack = "no worker of the cluster offers"
     assert ended["arm"].startswith(f"{lack} aarch64, containers: one has x86_64, containers, ")
     assert ended["huge"].startswith(f"{lack} x86_64, {1 << 30} MiB of memory: one has x86_64, containers, ")
@@ -347,7 +358,7 @@ def test_what_no_worker_can_do_is_said_and_not_waited_for_for_ever(net: Machines
 def test_a_result_that_is_too_large_for_the_scheduler_is_refused(net: Machines) -> None:
     with joined(net) as (crew, _):
         sizes = {"fits": RESULT_LIMIT - 1000, "large": RESULT_LIMIT}
-        ended = do(crew, {name: (errands.return_much, size) for name, size in sizes.items()})
+        ended = do(crew, {name: (cluster_tasks.return_much, size) for name, size in sizes.items()})
     assert ended["fits"].result == "x" * (RESULT_LIMIT - 1000)
     assert "the limit is" in ended["large"].lost
 
@@ -362,8 +373,8 @@ def test_a_worker_with_another_relbuild_gets_no_work(tmp_path: Path) -> None:
         net.worker("stranger", environment={"PYTHONPATH": str(tmp_path / "other")})
         until_there(net, "stranger")
         with joined(net, wait=1) as (crew, log):
-            crew.start("any", errands.say_where, None, HERE)
-            ended = crew.next_ended()
+            crew.start("any", cluster_tasks.say_where, None, HERE)
+            ended = crew.next_result()
     assert "stranger has another relbuild: 0.1.0 (" in ended.lost
     (warned,) = [line for line in log.lines if "get no tasks" in line]
     assert "stranger has 0.1.0 (" in warned
@@ -386,7 +397,7 @@ def test_dasks_own_worker_does_the_same(net: Machines, words: list[str], environ
             deadline = time.monotonic() + 30
             while name not in where:
                 assert time.monotonic() < deadline, net.made[name[-8:]].said
-                ended = do(crew, {str(number): (errands.say_where, None) for number in range(6)})
+                ended = do(crew, {str(number): (cluster_tasks.say_where, None) for number in range(6)})
                 assert not [end.lost for end in ended.values() if end.lost]
                 where |= {str(end.result) for end in ended.values()}
     finally:
@@ -418,11 +429,11 @@ def test_over_tls_and_with_no_key_not_at_all(tmp_path: Path) -> None:
         net.worker("one", to=address, environment=tls)
         for known in (address, net.address):
             with pytest.raises(EnvironmentLacking, match=f"cannot connect to the scheduler {known}: .+") as refused:
-                DaskCrew.join(known, Recorder(), plain=True, patience=3)
+                DaskExecutor.join(known, Recorder(), plain=True, scheduler_timeout=3)
             assert refused.value.code == "no-scheduler"
         with dask.config.set(settings):
-            crew = DaskCrew.join(address, Recorder())
-            ended = do(crew, {"any": (errands.say_where, None)})
+            crew = DaskExecutor.join(address, Recorder())
+            ended = do(crew, {"any": (cluster_tasks.say_where, None)})
             crew.close()
     assert ended["any"].result == "one"
 

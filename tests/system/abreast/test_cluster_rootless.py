@@ -7,14 +7,14 @@ import subprocess
 from pathlib import Path
 
 from pipeline.digest import Digest
-from pipeline.nightly.cluster import DaskCrew
-from pipeline.nightly.crew import Needs
+from pipeline.nightly.dask_executor import DaskExecutor
+from pipeline.nightly.executor import Requirements
 from pipeline.oci import generate_key
 from pipeline.progress import QUIET
-from tests.system import errands
-from tests.system.errands import Parcel
+from tests.system import cluster_tasks
+from tests.system.cluster_tasks import ProductTask
 from tests.system.machines import machines
-from tests.system.parcels import small_products
+from tests.system.product_builds import small_products
 from tests.system.rpm_factory import Forge
 from tests.system.test_rootless import ROOT, Person, person
 
@@ -30,11 +30,11 @@ def test_an_ordinary_user_can_work_for_others(person: Person, made: Forge, tmp_p
     with machines(tmp_path) as net:
         net.scheduler()
         worker = person.start("-m", "pipeline", "worker", net.address, "--name", "ordinary", "--jobs", "1")
-        crew = DaskCrew.join(net.address, QUIET, plain=True, wait=60)
+        crew = DaskExecutor.join(net.address, QUIET, plain=True, wait=60)
         try:
-            parcel = Parcel("small", shop, f"dir:{to}", generate_key(b"")[0], tmp_path)
-            crew.start("small", errands.deliver, parcel, Needs("x86_64"))
-            ended = crew.next_ended()
+            parcel = ProductTask("small", shop, f"dir:{to}", generate_key(b"")[0], tmp_path)
+            crew.start("small", cluster_tasks.build_and_publish, parcel, Requirements("x86_64"))
+            ended = crew.next_result()
         finally:
             crew.close()
             worker.terminate()

@@ -15,17 +15,17 @@ from typing import Any
 
 import pytest
 
-from pipeline.build import Built, build
+from pipeline.build import BuildResult, build
 from pipeline.digest import digest_file
-from pipeline.gather import Order
-from pipeline.resolve import Mode
+from pipeline.prepare import BuildOptions
+from pipeline.resolve import LockMode
 from tests.system.conftest import ROOT
-from tests.system.parcels import SmallProducts, small_products
-from tests.system.peers import docker_registry
+from tests.system.foreign_programs import docker_registry
+from tests.system.product_builds import SmallProducts, small_products
+from tests.system.published_products import other_architecture
 from tests.system.rpm_factory import Forge
-from tests.system.shipment import other_architecture
 from tests.system.sites import relbuild
-from tests.system.tiny import require_root
+from tests.system.tiny_root import require_root
 
 PEAK = """
 import resource, subprocess, sys
@@ -78,13 +78,13 @@ printf 'umlaut' >"$(printf 'f\\303\\274r')"
 class Pair:
     """Two versions of a product, and where relbuild runs to compare them."""
 
-    old: Built
-    new: Built
+    old: BuildResult
+    new: BuildResult
     small: SmallProducts
 
     def diff(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         """The command with this store."""
-        return relbuild(self.small.folder, "diff", *words, "--store", self.small.workshop.store.root)
+        return relbuild(self.small.folder, "diff", *words, "--store", self.small.build_env.store.root)
 
     def told(self, *words: str | Path) -> dict[str, Any]:
         """What it says of the only image."""
@@ -105,13 +105,16 @@ def pair(made: Forge, tmp_path_factory: pytest.TempPathFactory) -> Pair:
             shutil.copy(package, small.folder / "repository")
         subprocess.run(["createrepo_c", "--quiet", small.folder / "repository"], check=True)
 
-    def version(number: int, **words: str) -> Built:
+    def version(number: int, **words: str) -> BuildResult:
         recipe = small.folder / "thing.yaml"
         recipe.write_text(RECIPE % {"program": PROGRAM, **words})
-        order = Order(
-            recipe, small.folder / "repositories.yaml", mode=Mode.UPGRADE, output=small.folder / "output" / str(number)
+        order = BuildOptions(
+            recipe,
+            small.folder / "repositories.yaml",
+            mode=LockMode.UPGRADE,
+            output=small.folder / "output" / str(number),
         )
-        return build(order, small.workshop)
+        return build(order, small.build_env)
 
     offer(
         made.package(
@@ -186,7 +189,7 @@ def told_files(told: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def reference(built: Built) -> str:
+def reference(built: BuildResult) -> str:
     """As umoci and skopeo name a layout that was built."""
     return f"{built.layout}:{built.image.reference}"
 
@@ -210,7 +213,7 @@ def test_files_are_those_that_two_walks_see(pair: Pair, tmp_path: Path) -> None:
     assert by_path["/usr/lib/thing/content"]["after"]["digest"] == str(digest_file(new / "usr/lib/thing/content"))
 
 
-def test_whole_products_too(built: Callable[[str], Built], pair: Pair, tmp_path: Path) -> None:
+def test_whole_products_too(built: Callable[[str], BuildResult], pair: Pair, tmp_path: Path) -> None:
     one, other = built("nginx"), built("redis")
     seen = changed(unpacked(reference(one), tmp_path / "one"), unpacked(reference(other), tmp_path / "other"))
     told = pair.told(one.layout, other.layout)
@@ -250,7 +253,7 @@ def rpm(root: Path, *words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_packages_are_those_that_rpm_lists(built: Callable[[str], Built], pair: Pair, tmp_path: Path) -> None:
+def test_packages_are_those_that_rpm_lists(built: Callable[[str], BuildResult], pair: Pair, tmp_path: Path) -> None:
     for number, (one, other) in enumerate(((built("nginx"), built("redis")), (pair.old, pair.new))):
         roots = [
             unpacked(reference(image), tmp_path / f"{number}-{image.image.name}-{n}")
@@ -289,7 +292,7 @@ def test_changelogs_are_what_rpm_has_more_than_before(pair: Pair, tmp_path: Path
 
 
 def test_what_is_downloaded_is_what_skopeo_adds(pair: Pair, tmp_path: Path) -> None:
-    def carried(built: Built, name: str) -> dict[str, int]:
+    def carried(built: BuildResult, name: str) -> dict[str, int]:
         source = f"oci:{reference(built)}"
         argv = ["skopeo", "copy", "--quiet", "--preserve-digests", source, f"oci:{tmp_path / 'client'}:{name}"]
         subprocess.run(argv, check=True)
@@ -335,7 +338,7 @@ def places(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     with contextlib.ExitStack() as stack:
         host = stack.enter_context(docker_registry(folder / "registry"))
         relbuild(pair.small.folder, "keygen", "ours")
-        store = pair.small.workshop.store.root
+        store = pair.small.build_env.store.root
         for built in (pair.old, pair.new):
             for to in (f"dir:{folder / 'mirror'}", f"registry+http://{host}/ns"):
                 words = [built.layout, "--to", to, "--key", "ours.key", "--store", store]
@@ -367,7 +370,7 @@ def test_wherever_they_are_it_says_the_same(
 
 
 def test_images_of_an_index_are_paired_by_platform(pair: Pair, tmp_path: Path) -> None:
-    small, store = pair.small, pair.small.workshop.store.root
+    small, store = pair.small, pair.small.build_env.store.root
     twin = other_architecture(pair.old, small, "386")
     relbuild(small.folder, "keygen", tmp_path / "k")
     words = ["--to", f"dir:{tmp_path / 'mirror'}", "--key", tmp_path / "k.key", "--store", store]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.system.conftest import ROOT
-from tests.system.tiny import require_root
+from tests.system.tiny_root import require_root
 
 _SECONDS = 300
 

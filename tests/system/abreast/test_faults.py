@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.oci import validate
-from pipeline.sandbox import find_runtime, open_station
-from pipeline.sandbox.cgroups import groups_named
+from pipeline.oci import validate_layout
+from pipeline.sandbox import find_runtime, open_sandbox_registry
+from pipeline.sandbox.cgroups import list_cgroups
 from tests.system.conftest import ROOT
 
 STRIDE = 5
@@ -101,7 +101,7 @@ def test_killed_at_any_step_it_leaves_nothing_half_done_and_the_next_run_is_as_i
             killed += 1
             layout = place.folder / "output" / "nginx"
             if layout.exists():
-                assert validate(layout) == ()
+                assert validate_layout(layout) == ()
             written = place.folder / "recipes" / "nginx.lock"
             if written.exists():
                 assert written.read_bytes() == lock
@@ -109,11 +109,11 @@ def test_killed_at_any_step_it_leaves_nothing_half_done_and_the_next_run_is_as_i
     assert killed >= 8
     for place in stores:
         assert place.build("--retest")["digest"] == expected
-        assert validate(place.folder / "output" / "nginx") == ()
+        assert validate_layout(place.folder / "output" / "nginx") == ()
         assert ours(Path("/proc/self/mountinfo").read_text(), place) == []
         assert list((place.folder / "store" / "sandbox" / "live").iterdir()) == []
-        station = open_station(place.folder / "store" / "sandbox", find_runtime(None))
-        assert groups_named(station.hierarchies, f"{station.mark}-") == ()
+        sandboxes = open_sandbox_registry(place.folder / "store" / "sandbox", find_runtime(None))
+        assert list_cgroups(sandboxes.hierarchies, f"{sandboxes.mark}-") == ()
         listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
         assert ours(listed, place) == []
         old = time.time() - 3600

@@ -13,22 +13,32 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built, build, explain_package, lock
+from pipeline.build import (
+    BuildResult,
+    build,
+    explain_package,
+    lock,
+)
 from pipeline.cli.commands.lock import locked_as_lines
 from pipeline.compression import Compression
 from pipeline.errors import BuildError, RelbuildError, ResolutionError, SmokeError
-from pipeline.gather import Workshop
-from pipeline.launch import unpacked
+from pipeline.launch import unpack_layers
 from pipeline.model.provenance import MaterialKind
-from pipeline.oci import validate
+from pipeline.oci import validate_layout
 from pipeline.oci.sbom import SbomForm
+from pipeline.prepare import BuildEnvironment
 from pipeline.progress import QUIET
-from pipeline.reports import read_bill, read_materials, read_sbom
-from pipeline.resolve import Mode, read_lock
+from pipeline.reports import read_bill, read_build_record, read_sbom
+from pipeline.resolve import LockMode, read_lock
 from pipeline.store import Store
 from tests.system.abreast.test_rpm_parity import install_with_rpm, rpm
-from tests.system.families import Family, lines, packages, unpack
-from tests.system.parcels import SmallProducts, small_products
+from tests.system.derived_images import (
+    Family,
+    lines,
+    packages,
+    unpack,
+)
+from tests.system.product_builds import SmallProducts, small_products
 from tests.system.rpm_factory import Forge
 
 SMALL = "platform: small\narchitectures: [x86_64]\nlayers: [{name: base, packages: [small-base, small, watcher]}]\n"
@@ -83,20 +93,20 @@ def small(made: Forge, tmp_path_factory: pytest.TempPathFactory) -> Family:
     for package in found:
         shutil.copy(package, products.folder / "repository")
     subprocess.run(["createrepo_c", "--quiet", products.folder / "repository"], check=True)
-    return Family(products.folder, products.workshop)
+    return Family(products.folder, products.build_env)
 
 
 @pytest.fixture(scope="module")
-def pair(small: Family) -> tuple[Built, Built]:
+def pair(small: Family) -> tuple[BuildResult, BuildResult]:
     """The small parent and its child, both tested."""
     small.write("base", SMALL + RUNS + CHECKS % "/usr/bin/sh")
     order = small.write("child", CHILD + CHECKS % "/etc/mine")
-    child = build(replace(order, smoke=True), small.workshop)
-    return build(replace(order, recipe=small.folder / "base.yaml", smoke=True), small.workshop), child
+    child = build(replace(order, smoke=True), small.build_env)
+    return build(replace(order, recipe=small.folder / "base.yaml", smoke=True), small.build_env), child
 
 
 def test_the_parent_is_built_tested_and_left_in_the_output_with_the_child(
-    small: Family, pair: tuple[Built, Built]
+    small: Family, pair: tuple[BuildResult, BuildResult]
 ) -> None:
     parent, child = pair
     assert parent.verdict_reused and parent.report is not None and parent.report.passed
@@ -106,18 +116,18 @@ def test_the_parent_is_built_tested_and_left_in_the_output_with_the_child(
 
 
 def test_a_child_that_is_not_tested_leaves_the_evidence_of_its_parent_alone(
-    small: Family, pair: tuple[Built, Built]
+    small: Family, pair: tuple[BuildResult, BuildResult]
 ) -> None:
     order = replace(small.write("child", CHILD + CHECKS % "/etc/mine"), smoke=False)
-    (told,) = locked_as_lines(lock(order, small.workshop))
+    (told,) = locked_as_lines(lock(order, small.build_env))
     assert told.endswith("child.lock is fresh: besides the 3 of the parent image 'base', 1 packages")
-    explain_package(order, small.workshop, "addon")
-    assert build(order, small.workshop).image.digest == pair[1].image.digest
+    explain_package(order, small.build_env, "addon")
+    assert build(order, small.build_env).image.digest == pair[1].image.digest
     assert (small.folder / "output" / "base.report" / "evidence.json").exists()
 
 
 def test_only_the_childs_scripts_run_and_what_they_set_off(
-    small: Family, pair: tuple[Built, Built], tmp_path: Path
+    small: Family, pair: tuple[BuildResult, BuildResult], tmp_path: Path
 ) -> None:
     """rpm's own log of two transactions is the expectation."""
     parent, child = pair
@@ -125,7 +135,7 @@ def test_only_the_childs_scripts_run_and_what_they_set_off(
     root.mkdir()
     logs = []
     for built in pair:
-        install_with_rpm(root, built, small.workshop)
+        install_with_rpm(root, built, small.build_env)
         logs.append((root / "var/lib/watcher/log").read_text().splitlines())
     assert logs == [lines(small, built, "var/lib/watcher/log") for built in (parent, child)]
     assert [line for line in logs[1][len(logs[0]) :] if line.startswith("addon")] == ["addon pre 1", "addon post 1"]
@@ -133,14 +143,14 @@ def test_only_the_childs_scripts_run_and_what_they_set_off(
         assert f"watcher {line}" in logs[1]
 
 
-def test_a_file_that_the_parent_has_is_not_there_again(small: Family, pair: tuple[Built, Built]) -> None:
-    own = unpacked(pair[1].image, small.workshop.store, QUIET)[-2]
+def test_a_file_that_the_parent_has_is_not_there_again(small: Family, pair: tuple[BuildResult, BuildResult]) -> None:
+    own = unpack_layers(pair[1].image, small.build_env.store, QUIET)[-2]
     held = sorted(str(path.relative_to(own)) for path in own.rglob("*") if not path.is_dir())
     assert held == ["usr/lib/shared/own"]
 
 
 def test_accounts_of_the_parent_keep_their_numbers_and_new_ones_get_others(
-    small: Family, pair: tuple[Built, Built]
+    small: Family, pair: tuple[BuildResult, BuildResult]
 ) -> None:
     parent, child = (built.locked.accounts for built in pair)
     watcher, addon = parent.uid("watcher"), child.uid("addon")
@@ -150,11 +160,11 @@ def test_accounts_of_the_parent_keep_their_numbers_and_new_ones_get_others(
     assert {line.split(":")[0] for line in lines(small, pair[1], "etc/passwd")} >= {"root", "watcher", "addon"}
     order = small.write("renumbers", CHILD + "accounts: {users: [{name: watcher, uid: 77}]}\n")
     with pytest.raises(BuildError) as caught:
-        build(order, small.workshop)
+        build(order, small.build_env)
     assert caught.value.code == "account-differs" and "'watcher' number 77" in str(caught.value)
 
 
-def test_the_configuration_is_merged_as_the_reference_says(pair: tuple[Built, Built]) -> None:
+def test_the_configuration_is_merged_as_the_reference_says(pair: tuple[BuildResult, BuildResult]) -> None:
     parent, child = (built.image.config for built in pair)
     assert child.entrypoint == parent.entrypoint and child.exposed_ports == ("80/tcp",)
     assert child.environment == ("A=parent", "B=child", "C=child")
@@ -164,7 +174,9 @@ def test_the_configuration_is_merged_as_the_reference_says(pair: tuple[Built, Bu
     assert labels["org.opencontainers.image.title"] == "child"
 
 
-def test_the_lock_holds_what_the_child_adds_and_its_parent_by_digest(small: Family, pair: tuple[Built, Built]) -> None:
+def test_the_lock_holds_what_the_child_adds_and_its_parent_by_digest(
+    small: Family, pair: tuple[BuildResult, BuildResult]
+) -> None:
     read = read_lock(small.folder / "child.lock")
     assert read is not None
     (section,) = read.sections
@@ -174,7 +186,7 @@ def test_the_lock_holds_what_the_child_adds_and_its_parent_by_digest(small: Fami
     assert section.build_time == pair[1].image.config.created
 
 
-def test_report_bill_sboms_and_materials_tell_of_all(pair: tuple[Built, Built]) -> None:
+def test_report_bill_sboms_and_materials_tell_of_all(pair: tuple[BuildResult, BuildResult]) -> None:
     parent, child = pair
     everything = ["addon-1-1.noarch", "small-1-1.x86_64", "small-base-1-1.noarch", "watcher-1-1.noarch"]
     assert packages(child) == everything
@@ -187,43 +199,49 @@ def test_report_bill_sboms_and_materials_tell_of_all(pair: tuple[Built, Built]) 
     for form in SbomForm:
         document = read_sbom(child.report_folder, form, child.image.digest).decode()
         assert all(name.rsplit("-", 2)[0] in document for name in everything)
-    materials = read_materials(child.report_folder).provenance.materials
+    materials = read_build_record(child.report_folder).provenance.materials
     (below,) = [one for one in materials if one.kind is MaterialKind.PARENT]
     assert (below.name, str(below.sha256)) == ("base", str(parent.image.digest))
     assert [one.name for one in materials if one.kind is MaterialKind.PACKAGE] == ["addon-1-1.noarch"]
 
 
-def test_explain_says_what_comes_from_the_parent(small: Family, pair: tuple[Built, Built]) -> None:
+def test_explain_says_what_comes_from_the_parent(small: Family, pair: tuple[BuildResult, BuildResult]) -> None:
     order = replace(small.write("child", CHILD + CHECKS % "/etc/mine"), smoke=False)
-    told = explain_package(order, small.workshop, "small")
+    told = explain_package(order, small.build_env, "small")
     assert "from the parent image 'base'" in told and "the recipe 'base' asks for 'small'" in told
-    assert "the recipe asks for 'addon'" in explain_package(order, small.workshop, "addon")
+    assert "the recipe asks for 'addon'" in explain_package(order, small.build_env, "addon")
 
 
-def test_nothing_unchanged_is_redone(small: Family, pair: tuple[Built, Built]) -> None:
-    again = build(replace(small.write("child", CHILD + CHECKS % "/etc/mine"), smoke=True), small.workshop)
+def test_nothing_unchanged_is_redone(small: Family, pair: tuple[BuildResult, BuildResult]) -> None:
+    again = build(replace(small.write("child", CHILD + CHECKS % "/etc/mine"), smoke=True), small.build_env)
     assert again.image == pair[1].image and again.verdict_reused and not again.locked.wrote
     assert set(again.reused) == {layer.name for layer in again.image.layers}
 
 
 def test_the_same_digest_comes_from_an_empty_store_and_offline_from_locks_and_packages_alone(
-    small: Family, pair: tuple[Built, Built], tmp_path: Path
+    small: Family, pair: tuple[BuildResult, BuildResult], tmp_path: Path
 ) -> None:
-    order = replace(small.write("child", CHILD + CHECKS % "/etc/mine"), mode=Mode.LOCKED, output=tmp_path / "out")
+    order = replace(small.write("child", CHILD + CHECKS % "/etc/mine"), mode=LockMode.LOCKED, output=tmp_path / "out")
     digests = []
     for name, offline in (("empty", False), ("packages", True)):
         (tmp_path / name).mkdir(mode=0o700)
         store = Store.open(tmp_path / name)
         if offline:
             for header in pair[1].locked.all_headers:
-                store.put(small.workshop.store.read(header.checksum, limit=1 << 30))
-        digests.append(build(order, Workshop(store, QUIET, {"HOME": "/"}, time.time, offline=offline)).image.digest)
+                store.put(small.build_env.store.read(header.checksum, limit=1 << 30))
+        digests.append(
+            build(order, BuildEnvironment(store, QUIET, {"HOME": "/"}, time.time, offline=offline)).image.digest
+        )
     assert digests == [pair[1].image.digest] * 2
 
 
-def test_another_compression_is_the_same_parent_to_the_lock(small: Family, pair: tuple[Built, Built]) -> None:
-    order = replace(small.write("child", CHILD + CHECKS % "/etc/mine"), mode=Mode.LOCKED, compression=Compression.ZSTD)
-    zstd = build(replace(order, output=small.folder / "zstd"), small.workshop)
+def test_another_compression_is_the_same_parent_to_the_lock(
+    small: Family, pair: tuple[BuildResult, BuildResult]
+) -> None:
+    order = replace(
+        small.write("child", CHILD + CHECKS % "/etc/mine"), mode=LockMode.LOCKED, compression=Compression.ZSTD
+    )
+    zstd = build(replace(order, output=small.folder / "zstd"), small.build_env)
     assert zstd.image.config_descriptor == pair[1].image.config_descriptor
     assert zstd.image.digest != pair[1].image.digest and not zstd.locked.wrote
     assert {layer.blob.media_type.rpartition("+")[2] for layer in zstd.image.layers} == {"zstd"}
@@ -232,14 +250,14 @@ def test_another_compression_is_the_same_parent_to_the_lock(small: Family, pair:
 def test_another_parent_makes_the_lock_stale(small: Family) -> None:
     small.write("changing", SMALL + RUNS)
     order = small.write("follower", CHILD.replace("from: base", "from: changing"))
-    first = build(order, small.workshop)
+    first = build(order, small.build_env)
     small.write("changing", SMALL + RUNS.replace("kept: parent", "kept: differently"))
     with pytest.raises(ResolutionError) as caught:
-        build(replace(order, mode=Mode.LOCKED), small.workshop)
+        build(replace(order, mode=LockMode.LOCKED), small.build_env)
     assert caught.value.code == "lock-stale"
     assert first.locked.parent is not None
     assert f"the parent image changed (config {first.locked.parent.config} → sha256:" in str(caught.value)
-    second = build(order, small.workshop)
+    second = build(order, small.build_env)
     assert second.locked.wrote and "~ parent changing" in second.locked.changes[0]
     assert [layer.diff_id for layer in second.image.layers] == [layer.diff_id for layer in first.image.layers]
 
@@ -248,7 +266,7 @@ def test_nothing_is_built_on_a_parent_that_fails(small: Family) -> None:
     small.write("broken", SMALL + RUNS + CHECKS % "/not/there")
     order = replace(small.write("hopeful", CHILD.replace("from: base", "from: broken")), smoke=True)
     with pytest.raises(SmokeError) as caught:
-        build(order, small.workshop)
+        build(order, small.build_env)
     assert caught.value.code == "parent-failed" and "'broken'" in str(caught.value)
     assert not (small.folder / "output" / "hopeful").exists()
 
@@ -261,7 +279,7 @@ def test_children_that_are_built_side_by_side_share_their_parent(small: Family) 
         subprocess.Popen(
             [
                 *(sys.executable, "-m", "pipeline", "build", str(small.folder / f"beside-{number}.yaml"), "--json"),
-                *("--output", str(small.folder / "together"), "--store", str(small.workshop.store.root)),
+                *("--output", str(small.folder / "together"), "--store", str(small.build_env.store.root)),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -274,7 +292,7 @@ def test_children_that_are_built_side_by_side_share_their_parent(small: Family) 
     parents = [json.loads(out)["built"][0]["parent"] for out, _ in told]
     assert {parent["recipe"] for parent in parents} == {"shared"} and len({p["digest"] for p in parents}) == 1
     assert all(b"from shared sha256:" in err for _, err in told)
-    assert validate(small.folder / "together" / "shared") == ()
+    assert validate_layout(small.folder / "together" / "shared") == ()
     assert (small.folder / "together" / "shared.report" / "evidence.json").exists()
 
 
@@ -287,26 +305,26 @@ REFUSED: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("wanted", REFUSED)
 def test_what_would_change_the_parents_packages_is_refused(
-    wanted: str, small: Family, pair: tuple[Built, Built]
+    wanted: str, small: Family, pair: tuple[BuildResult, BuildResult]
 ) -> None:
     code, said = REFUSED[wanted]
     order = small.write("greedy", f"from: base\nlayers: [{{name: more, packages: ['{wanted}']}}]\n")
     with pytest.raises(RelbuildError) as caught:
-        build(order, small.workshop)
+        build(order, small.build_env)
     told = f"{caught.value} {caught.value.problems[0].hint}"
     assert caught.value.code == code
     assert all(words in told for words in said), told
 
 
 def test_a_newer_package_in_the_repository_asks_for_a_new_parent(
-    small: Family, pair: tuple[Built, Built], made: Forge, tmp_path: Path
+    small: Family, pair: tuple[BuildResult, BuildResult], made: Forge, tmp_path: Path
 ) -> None:
     """The requests to rebuild it with do what they promise."""
     folder = tmp_path / "moved"
     shutil.copytree(small.folder, folder, ignore=shutil.ignore_patterns("store", "output"))
     text = (folder / "repositories.yaml").read_text().replace(str(small.folder), str(folder))
     (folder / "repositories.yaml").write_text(text)
-    moved = Family(folder, small.workshop)
+    moved = Family(folder, small.build_env)
     moved.build("base", SMALL + RUNS)
     newer = made.package("watcher", version="2", header="Requires: small", files=[])
     other = made.package("replacer", header="Obsoletes: small-base < 5\nProvides: small-base = 5")
@@ -315,7 +333,7 @@ def test_a_newer_package_in_the_repository_asks_for_a_new_parent(
     subprocess.run(["createrepo_c", "--quiet", folder / "repository"], check=True)
     order = moved.write("greedy", "from: base\nlayers: [{name: more, packages: [modern]}]\n")
     with pytest.raises(ResolutionError) as caught:
-        build(order, small.workshop)
+        build(order, small.build_env)
     assert caught.value.code == "parent-fixed"
     assert "modern-1-1.noarch requires watcher >= 2" in str(caught.value)
     assert "rebuild it with 'watcher >= 2-1'" in (caught.value.problems[0].hint or "")
@@ -323,13 +341,13 @@ def test_a_newer_package_in_the_repository_asks_for_a_new_parent(
     with pytest.raises(
         ResolutionError, match=r"replacer-1-1\.noarch obsoletes small-base < 5, which is small-base-1-1"
     ):
-        build(replacing, small.workshop)
-    lock(replace(order, recipe=folder / "base.yaml", mode=Mode.UPGRADE), small.workshop)
-    assert packages(build(order, small.workshop))[0] == "modern-1-1.noarch"
+        build(replacing, small.build_env)
+    lock(replace(order, recipe=folder / "base.yaml", mode=LockMode.UPGRADE), small.build_env)
+    assert packages(build(order, small.build_env))[0] == "modern-1-1.noarch"
 
 
 def test_a_grandchild_without_packages_stands_on_two_images(
-    small: Family, pair: tuple[Built, Built], tmp_path: Path
+    small: Family, pair: tuple[BuildResult, BuildResult], tmp_path: Path
 ) -> None:
     text = (
         "from: child\nfiles: [{content: 'third', path: /etc/third}]\n"

@@ -20,7 +20,7 @@ from pipeline.model.image import ImageConfig
 from pipeline.model.smoke import Check, Expectation
 from pipeline.model.value_rules import Rule
 from pipeline.sandbox import Instance
-from pipeline.smoke.talking import request
+from pipeline.smoke.network_probes import probe_http
 
 
 class Stand:
@@ -79,7 +79,7 @@ def ask(serve: Callable[[socket.socket], None], file: bytes | None = None, **ask
     """What is wrong with the answer; empty if nothing."""
     expect = Expectation(status=(Rule(equals="200"),), body=(Rule(matches="hello"),))
     check = Check("c", CheckKind.HTTP, 2000, expect, subject=HttpRequest(443, **asked))  # type: ignore[arg-type]
-    seen = request(check, cast(Instance, Stand(serve, file)), time.monotonic() + 2)
+    seen = probe_http(check, cast(Instance, Stand(serve, file)), time.monotonic() + 2)
     return judge(check, seen.answer, ImageConfig("amd64", 0))
 
 

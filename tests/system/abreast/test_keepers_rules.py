@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built
+from pipeline.build import BuildResult
 from pipeline.model.evidence import evidence_json
 from pipeline.oci import make_image, write_layout
 from pipeline.reports import report_documents, seal_documents
-from tests.system.keeper import Keeper, keeper, tags_of
-from tests.system.peers import docker_registry
+from tests.system.foreign_programs import docker_registry
+from tests.system.mirror_keeper import Keeper, keeper, tags_of
 from tests.system.rpm_factory import Forge
 
 
@@ -24,9 +24,9 @@ class Shop:
     `setuid` is 1.0 with a setuid file."""
 
     keeper: Keeper
-    old: Built
-    new: Built
-    setuid: Built
+    old: BuildResult
+    new: BuildResult
+    setuid: BuildResult
     arm: Path
     arm_new: Path
 
@@ -39,11 +39,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> Shop:
     return Shop(it, old, new, setuid, other_architecture(it, old), other_architecture(it, new))
 
 
-def other_architecture(it: Keeper, built: Built) -> Path:
+def other_architecture(it: Keeper, built: BuildResult) -> Path:
     """The layout of the same image for another architecture, with a report as its own machine would have left it in
     this store: nothing is launched, because this machine cannot."""
     image = make_image(built.image.name, "", replace(built.image.config, architecture="arm64"), built.image.layers)
-    store, evidence = it.products.workshop.store, built.evidence
+    store, evidence = it.products.build_env.store, built.evidence
     assert evidence is not None
     layout = built.layout.parent / "arm" / image.name
     write_layout(image, store=store, target=layout)

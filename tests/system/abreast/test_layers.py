@@ -11,11 +11,16 @@ import pytest
 
 from pipeline.digest import digest_file
 from pipeline.errors import RelbuildError
-from pipeline.layers import unpack
+from pipeline.layers import unpack_to_store
 from pipeline.packages import DatabaseRecord, read_header, write_database
 from pipeline.store import Store
-from pipeline.trees import ComposeOptions, diff, install_color, scan
-from tests.system.layering import (
+from pipeline.trees import (
+    ComposeOptions,
+    diff_trees,
+    install_color,
+    scan_directory,
+)
+from tests.system.layer_comparison import (
     assert_as_rpm_installs,
     composed,
     headers,
@@ -158,10 +163,10 @@ def test_a_file_over_4_gib_passes_through_with_bounded_memory(made: Forge, store
     package = made.package("huge", install=f"truncate -s {size - 4} huge; echo end >>huge", files=["/huge"])
     script = (
         "import sys; from pathlib import Path\n"
-        "from pipeline.layers import unpack; from pipeline.compression import Compression\n"
-        "from pipeline.store import Store; from tests.system.layering import layered\n"
+        "from pipeline.layers import unpack_to_store; from pipeline.compression import Compression\n"
+        "from pipeline.store import Store; from tests.system.layer_comparison import layered\n"
         "store = Store.open(Path(sys.argv[1]))\n"
-        "print(unpack(layered([Path(sys.argv[2])], store, compression=Compression.ZSTD), store=store))\n"
+        "print(unpack_to_store(layered([Path(sys.argv[2])], store, compression=Compression.ZSTD), store=store))\n"
         # Not ru_maxrss: that takes over the peak of the process that started this one.
         "print(next(l.split()[1] for l in Path('/proc/self/status').read_text().splitlines() if 'VmHWM' in l))"
     )
@@ -194,7 +199,7 @@ def test_rpm_verify_finds_nothing_wrong_in_an_unpacked_layer_without_documents(m
     ]
     options = ComposeOptions(docs={"all": False}, languages=("de",))
     composition = composed(packages, store, options)
-    root = unpack(layered(packages, store, options), store=store)
+    root = unpack_to_store(layered(packages, store, options), store=store)
     database = root / "usr/lib/sysimage/rpm"
     database.mkdir(parents=True)
     write_database(
@@ -250,5 +255,5 @@ def test_the_tree_that_was_composed_is_the_tree_that_comes_out(mirror: Path, sto
         *(package for name in ("filesystem", "bash", "glibc") for package in (mirror / "base").glob(f"{name}-[0-9]*")),
     ]
     composition = composed(packages, store)
-    root = unpack(layered(packages, store), store=store)
-    assert [change for change in diff(composition.tree, scan(root)) if change.path] == []
+    root = unpack_to_store(layered(packages, store), store=store)
+    assert [change for change in diff_trees(composition.tree, scan_directory(root)) if change.path] == []

@@ -16,11 +16,11 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.mirror.references import references
-from pipeline.mirror.retention.quarantine import Leaving
+from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.store import Store
 from tests.system.served_mirror import Site, ask, relbuild_serve, served_site
 from tests.system.webserver import nginx
-from tests.unit import mirrored
+from tests.unit import mirror_images
 
 
 @pytest.fixture(scope="module", params=["nginx", "serve"])
@@ -111,8 +111,8 @@ def test_a_planted_link_leads_nowhere(tmp_path: Path, kind: str) -> None:
     """Whoever can write to a mirror must not read the host's files through its server."""
     store = Store.open(tmp_path / "store")
     mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
-    put = mirrored.publish(mirror.repository("tiny"), store, mirrored.image(store, 1), "1.0")
-    mirrored.attach(mirror.repository("tiny"), put.descriptor, "a note")
+    put = mirror_images.publish(mirror.repository("tiny"), store, mirror_images.image(store, 1), "1.0")
+    mirror_images.attach(mirror.repository("tiny"), put.descriptor, "a note")
     root = mirror.place.root
     secret = tmp_path / "shadow"
     secret.write_bytes(b"root:not-for-anybody")
@@ -166,7 +166,7 @@ def test_nginx_has_nothing_to_say_about_the_configuration(tmp_path: Path) -> Non
 def test_idle_connections_keep_nobody_out(tmp_path: Path) -> None:
     mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
     store = Store.open(tmp_path / "store")
-    put = mirrored.publish(mirror.repository("tiny"), store, mirrored.image(store, 1), "1.0")
+    put = mirror_images.publish(mirror.repository("tiny"), store, mirror_images.image(store, 1), "1.0")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = 2000
     assert hard == resource.RLIM_INFINITY or hard >= count + 200, "this test opens 2,000 connections"
@@ -186,15 +186,15 @@ def test_idle_connections_keep_nobody_out(tmp_path: Path) -> None:
 def test_what_is_in_quarantine_cannot_be_had(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
-    made = mirrored.image(store, 1)
-    put = mirrored.publish(mirror.repository("tiny"), store, made, "1")
+    made = mirror_images.image(store, 1)
+    put = mirror_images.publish(mirror.repository("tiny"), store, made, "1")
     blob = made.layers[0].blob.digest
     with nginx(mirror.place.root, tmp_path / "nginx") as host:
         paths = [f"/v2/tiny/manifests/{put.digest}", "/v2/tiny/manifests/1", f"/v2/tiny/blobs/{blob}"]
         assert [ask(host, path)[0] for path in paths] == [200, 200, 200]
         with mirror.pruning(1) as pruning:
             stamp = pruning.quarantine(
-                Leaving((("tiny", "1", put.digest),), (("tiny", put.digest),), (blob,)), time.time()
+                RemovalList((("tiny", "1", put.digest),), (("tiny", put.digest),), (blob,)), time.time()
             )
         inside = f"/.quarantine/{stamp}/list.json"
         assert [ask(host, path)[0] for path in (*paths, inside)] == [404] * 4

@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
-from tests.system.moving import moving
+from tests.system.tag_moving_publisher import moving
 from tests.system.webserver import nginx
 
 

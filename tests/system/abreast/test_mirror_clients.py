@@ -16,10 +16,10 @@ from pipeline.mirror.references import references
 from pipeline.model.artifact import Manifest
 from pipeline.oci import write_layout
 from pipeline.store import Store
-from tests.system.peers import crane_registry, program
+from tests.system.foreign_programs import crane_registry, program
 from tests.system.served_mirror import Site, run, served_site
 from tests.system.webserver import nginx
-from tests.unit import mirrored
+from tests.unit import mirror_images
 
 
 @pytest.fixture(scope="module", params=["nginx", "serve"])
@@ -94,9 +94,9 @@ def test_crane_finds_digests_tags_and_the_catalogue(site: Site) -> None:
 def test_a_layout_of_ours_is_read_by_oras_and_skopeo(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     repository = open_layout(tmp_path / "layout", create=True).repository("")
-    put = mirrored.publish(repository, store, mirrored.image(store, 1), "1.0")
-    mirrored.publish(repository, store, mirrored.image(store, 2), "2.0")
-    note = mirrored.attach(repository, put.descriptor, "a note")
+    put = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1.0")
+    mirror_images.publish(repository, store, mirror_images.image(store, 2), "2.0")
+    note = mirror_images.attach(repository, put.descriptor, "a note")
     assert str(note.digest) in run(program("oras"), "discover", "--oci-layout", f"{tmp_path}/layout:1.0")
     run("skopeo", "copy", f"oci:{tmp_path}/layout:1.0", f"oci:{tmp_path}/out:1.0")
     assert open_layout(tmp_path / "out", create=False).repository("").manifest("1.0") == put
@@ -122,7 +122,7 @@ def test_what_cosign_signed_elsewhere_it_verifies_here(tmp_path: Path, monkeypat
     monkeypatch.setenv("COSIGN_PASSWORD", "of a test")
     monkeypatch.chdir(tmp_path)
     store = Store.open(tmp_path / "store")
-    made = mirrored.image(store, 1)
+    made = mirror_images.image(store, 1)
     write_layout(made, store=store, target=tmp_path / "made")
     run(program("cosign"), "generate-key-pair")
     sign = ["sign", "--key", "cosign.key", "--tlog-upload=false", "--yes", "--allow-http-registry"]
@@ -147,7 +147,7 @@ def test_what_cosign_signed_elsewhere_it_verifies_here(tmp_path: Path, monkeypat
     here.put_manifest(image)
     here.put_auxiliary(signature, simple, None)
     here.attach(bundles[0] or image)
-    here.point("1.0", mirrored.cleared(image), None)
+    here.point("1.0", mirror_images.cleared(image), None)
     verify = ["verify", "--key", "cosign.pub", "--insecure-ignore-tlog", "--allow-http-registry"]
     with nginx(mirror.place.root, tmp_path / "nginx") as host:
         run(program("cosign"), *verify, f"{host}/tiny:1.0")

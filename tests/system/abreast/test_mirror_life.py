@@ -25,20 +25,20 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built
+from pipeline.build import BuildResult
 from pipeline.digest import Digest
-from pipeline.gather import Workshop
-from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.history import read_history
+from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.mirror.tag_check import check_tag
-from pipeline.mirror.tag_statements import NOTE, anchor
-from pipeline.model.publication import Past
+from pipeline.mirror.tag_history import read_history
+from pipeline.mirror.tag_statements import MOVE_ANNOTATION_PREFIX, anchor_manifest
+from pipeline.model.publication import PastMove
 from pipeline.oci.predicates import MOVE
-from pipeline.release.current import mirror_access
+from pipeline.prepare import BuildEnvironment
+from pipeline.release.current_images import mirror_access
+from tests.system.foreign_programs import docker_registry
 from tests.system.killed_publisher import Outcome, Publisher, Task, perform, publisher, signer
-from tests.system.parcels import SmallProducts, small_products
-from tests.system.peers import docker_registry
+from tests.system.product_builds import SmallProducts, small_products
 from tests.system.pulling import PAUSE, REST, Found, Puller, pulling
 from tests.system.rpm_factory import Forge
 from tests.system.webserver import nginx
@@ -80,7 +80,7 @@ def products(quick: Path, made: Forge) -> SmallProducts:
 
 
 @pytest.fixture(scope="module")
-def images(products: SmallProducts) -> list[Built]:
+def images(products: SmallProducts) -> list[BuildResult]:
     """Images of one product that differ."""
     return [products.build(f"1.{number}", note="x" * number) for number in range(IMAGES)]
 
@@ -95,7 +95,7 @@ class Site:
     host: str
     name: str
     data: Path
-    workshop: Workshop
+    build_env: BuildEnvironment
 
     @property
     def reference(self) -> str:
@@ -113,7 +113,7 @@ class Site:
     @contextlib.contextmanager
     def repository(self) -> Iterator[Repository]:
         """The repository, opened to be looked at."""
-        with mirror_access(self.workshop).repository(parse_address(self.reference)) as opened:
+        with mirror_access(self.build_env).repository(parse_address(self.reference)) as opened:
             yield opened
 
     def restore(self, saved: Path | None) -> None:
@@ -129,27 +129,27 @@ class Site:
 
 
 @contextlib.contextmanager
-def served(kind: str, folder: Path, workshop: Workshop) -> Iterator[Site]:
+def served(kind: str, folder: Path, build_env: BuildEnvironment) -> Iterator[Site]:
     """A mirror behind nginx, or a docker-registry; with nothing in it yet."""
     folder.mkdir()
     if kind == "directory":
         mirror = folder / "mirror"
         with nginx(mirror, folder / "nginx") as host:
-            yield Site(kind, f"dir:{mirror}", host, SMALL, mirror, workshop)
+            yield Site(kind, f"dir:{mirror}", host, SMALL, mirror, build_env)
     else:
         with docker_registry(folder / "registry") as host:
             data = folder / "registry" / "data"
-            yield Site(kind, f"registry+http://{host}/ns", host, f"ns/{SMALL}", data, workshop)
+            yield Site(kind, f"registry+http://{host}/ns", host, f"ns/{SMALL}", data, build_env)
 
 
-def publication(site: Site, image: Built, *tags: str, number: int = 0) -> Task:
+def publication(site: Site, image: BuildResult, *tags: str, number: int = 0) -> Task:
     return Task("publish", str(image.layout), site.to, tags, signer=number)
 
 
 # --- pulled from while it changes ----------------------------------------------------------------------
 
 
-def drawn(dice: random.Random, site: Site, images: list[Built]) -> Task:
+def drawn(dice: random.Random, site: Site, images: list[BuildResult]) -> Task:
     """Something that happens to a mirror."""
     tag = dice.choice(TAGS)
     match dice.choices(("publish", "promote", "rollback", "prune"), (50, 18, 24, 8))[0]:
@@ -184,7 +184,7 @@ def pruned_meanwhile(site: Site, home: Path, life: Life) -> Iterator[None]:
     ended = threading.Event()
 
     def prune_on() -> None:
-        with publisher(site.workshop, home) as keeper:
+        with publisher(site.build_env, home) as keeper:
             outcome = Outcome()
             while not ended.wait(max(PAUSE, REST * outcome.seconds)):
                 outcome = keeper.do(Task("prune", site.to))
@@ -201,7 +201,7 @@ def pruned_meanwhile(site: Site, home: Path, life: Life) -> Iterator[None]:
             keeping.result()
 
 
-def lived(site: Site, images: list[Built], count: int, seed: int, home: Path, *, publishers: int = 1) -> Life:
+def lived(site: Site, images: list[BuildResult], count: int, seed: int, home: Path, *, publishers: int = 1) -> Life:
     """Do `count` operations while clients pull and, on a directory, a pruner prunes.
 
     Each of the `publishers`, processes of their own, takes the next operation as soon as it is done with its last.
@@ -225,7 +225,7 @@ def lived(site: Site, images: list[Built], count: int, seed: int, home: Path, *,
                 life.wrong.append(f"seed {seed}: {task} {outcome}")
 
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(publisher(site.workshop, home)) for _ in range(publishers)]
+        workers = [stack.enter_context(publisher(site.build_env, home)) for _ in range(publishers)]
         assert not workers[0].do(publication(site, images[0], *TAGS)).code
         loops = [
             stack.enter_context(pulling(kind, site.host, site.name, TAGS, key)) for kind in ("http", "http", "skopeo")
@@ -241,7 +241,7 @@ def lived(site: Site, images: list[Built], count: int, seed: int, home: Path, *,
 
 
 def test_who_pulls_during_publishing_rolling_back_and_pruning_always_gets_a_whole_signed_image(
-    images: list[Built], products: SmallProducts, folder: Path
+    images: list[BuildResult], products: SmallProducts, folder: Path
 ) -> None:
     """What a tag pointed to moments ago is in its grace (`killed_publisher.GRACE`), so also a client that is in the
     middle of its pull when a tag moves on and the rest is pruned gets all of it."""
@@ -250,7 +250,7 @@ def test_who_pulls_during_publishing_rolling_back_and_pruning_always_gets_a_whol
 
     def live(kind: str) -> None:
         count = int(os.environ.get("RELBUILD_SOAK") or OPERATIONS[kind])
-        with served(kind, folder / kind, products.workshop) as site:
+        with served(kind, folder / kind, products.build_env) as site:
             began = time.monotonic()
             life = lived(site, images, count, seed, folder)
             seconds, found = time.monotonic() - began, life.found
@@ -279,21 +279,21 @@ def test_who_pulls_during_publishing_rolling_back_and_pruning_always_gets_a_whol
 # --- two at the same time ------------------------------------------------------------------------------
 
 
-def history_of(site: Site, tag: str) -> tuple[Past, ...]:
+def history_of(site: Site, tag: str) -> tuple[PastMove, ...]:
     with site.repository() as repository:
         return read_history(repository, tag)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_two_publishers_on_one_tag_one_wins_and_nothing_is_lost(
-    kind: str, images: list[Built], products: SmallProducts, folder: Path
+    kind: str, images: list[BuildResult], products: SmallProducts, folder: Path
 ) -> None:
     overtaken = 0
     untold: list[str] = []
     with (
-        served(kind, folder / kind, products.workshop) as site,
-        publisher(products.workshop, folder) as one,
-        publisher(products.workshop, folder) as other,
+        served(kind, folder / kind, products.build_env) as site,
+        publisher(products.build_env, folder) as one,
+        publisher(products.build_env, folder) as other,
     ):
         one.do(publication(site, images[0], *TAGS))
         for round_ in range(ROUNDS):
@@ -336,12 +336,12 @@ def test_of_two_publishers_on_one_tag_one_wins_and_nothing_is_lost(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_two_publishers_of_one_image_with_keys_of_their_own_no_signature_is_lost(
-    kind: str, images: list[Built], products: SmallProducts, folder: Path
+    kind: str, images: list[BuildResult], products: SmallProducts, folder: Path
 ) -> None:
     with (
-        served(kind, folder / kind, products.workshop) as site,
-        publisher(products.workshop, folder) as one,
-        publisher(products.workshop, folder) as other,
+        served(kind, folder / kind, products.build_env) as site,
+        publisher(products.build_env, folder) as one,
+        publisher(products.build_env, folder) as other,
     ):
         for image in images[:ROUNDS]:
             for number, worker in enumerate((one, other)):
@@ -361,7 +361,7 @@ def state(site: Site) -> Mapping[str, object]:
     with site.repository() as repository:
         tags = repository.tags()
         pulled = [tag for tag in tags if not is_auxiliary(tag)]
-        lists = {f"sha256-{anchor(repository.identity, tag).digest.hex}" for tag in pulled}
+        lists = {f"sha256-{anchor_manifest(repository.identity, tag).digest.hex}" for tag in pulled}
         history = {
             tag: [
                 (one.move.before, one.move.after, one.move.why) for one in read_history(repository, tag) if one.happened
@@ -389,7 +389,7 @@ def _files(root: Path, lists: Collection[str]) -> dict[str, bytes | str]:
                 found[str(path)] = path.read_bytes()
     moves: set[str] = set()
     for data in found.values():
-        if isinstance(data, bytes) and (NOTE.encode() in data or _is_move(data)):
+        if isinstance(data, bytes) and (MOVE_ANNOTATION_PREFIX.encode() in data or _is_move(data)):
             moves.add(Digest.of(data).hex)
     return {path: data for path, data in found.items() if not any(one in path for one in moves)}
 
@@ -437,7 +437,7 @@ def killed_at_each_step(site: Site, worker: Publisher, task: Task, saved: Path |
     """Do it once to the end; then killed at each step and run again: it must come out the same. Returns about how
     many steps there are. `stride`: only every so many are tried, from a random one on."""
     site.restore(saved)
-    perform(task, site.workshop)
+    perform(task, site.build_env)
     wanted = state(site)
     step = random.SystemRandom().randrange(stride)
     while True:
@@ -447,7 +447,7 @@ def killed_at_each_step(site: Site, worker: Publisher, task: Task, saved: Path |
         assert not outcome.code, outcome
         whole_by_every_tag(site)
         believed(site)
-        perform(task, site.workshop)
+        perform(task, site.build_env)
         believed(site)
         found = state(site)
         assert found == wanted, (task, step, _differences(found, wanted))
@@ -466,11 +466,11 @@ def _differences(found: Mapping[str, object], wanted: Mapping[str, object]) -> l
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_each_step_and_run_again_a_mirror_is_as_if_never_killed(
-    kind: str, images: list[Built], products: SmallProducts, folder: Path
+    kind: str, images: list[BuildResult], products: SmallProducts, folder: Path
 ) -> None:
     first, second = images[:2]
     stride, short, steps = strides(kind), strides(kind, SHORT_STRIDES), {}
-    with served(kind, folder / kind, products.workshop) as site, publisher(products.workshop, folder) as worker:
+    with served(kind, folder / kind, products.build_env) as site, publisher(products.build_env, folder) as worker:
         publish = publication(site, first, "latest", "stable")
         steps["first publication"] = killed_at_each_step(site, worker, publish, None, stride)
         one = site.save(folder / "one")
@@ -488,15 +488,15 @@ def test_killed_at_each_step_and_run_again_a_mirror_is_as_if_never_killed(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_copy_that_is_killed_at_each_step_and_run_again_is_as_if_never_killed(
-    kind: str, images: list[Built], products: SmallProducts, folder: Path
+    kind: str, images: list[BuildResult], products: SmallProducts, folder: Path
 ) -> None:
     with (
-        served("directory", folder / "source", products.workshop) as source,
-        served(kind, folder / kind, products.workshop) as site,
-        publisher(products.workshop, folder) as worker,
+        served("directory", folder / "source", products.build_env) as source,
+        served(kind, folder / kind, products.build_env) as site,
+        publisher(products.build_env, folder) as worker,
     ):
-        perform(publication(source, images[0], "latest"), products.workshop)
-        perform(publication(site, images[1], "latest"), products.workshop)
+        perform(publication(source, images[0], "latest"), products.build_env)
+        perform(publication(site, images[1], "latest"), products.build_env)
         saved = site.save(folder / "saved")
         task = Task("copy", f"{source.reference}:latest", site.reference)
         steps = killed_at_each_step(site, worker, task, saved, strides(kind))

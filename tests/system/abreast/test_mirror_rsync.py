@@ -14,11 +14,11 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.mirror.references import references
-from pipeline.mirror.retention.quarantine import Leaving
+from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.store import Store
-from tests.system.moving import moving
-from tests.unit import mirrored
-from tests.unit.mirrored import whole
+from tests.system.tag_moving_publisher import moving
+from tests.unit import mirror_images
+from tests.unit.mirror_images import whole
 
 
 def rsync(mirror: Path, source: Path | str, target: Path | str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -50,8 +50,8 @@ def original(tmp_path: Path) -> tuple[DirectoryMirror, Store]:
     store = Store.open(tmp_path / "store")
     mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
     for number in range(3):
-        put = mirrored.publish(mirror.repository("tiny"), store, mirrored.image(store, number), f"v{number}")
-        mirrored.attach(mirror.repository("tiny"), put.descriptor, "a note")
+        put = mirror_images.publish(mirror.repository("tiny"), store, mirror_images.image(store, number), f"v{number}")
+        mirror_images.attach(mirror.repository("tiny"), put.descriptor, "a note")
     return mirror, store
 
 
@@ -60,7 +60,7 @@ def test_rsync_makes_the_same_mirror_and_deletes_last(original: tuple[DirectoryM
     root, target = mirror.place.root, tmp_path / "copy"
     done = rsync(root, root, target)
     assert done.returncode == 0, done.stderr
-    assert mirrored.all_files(target) == mirrored.all_files(root)
+    assert mirror_images.all_files(target) == mirror_images.all_files(root)
     whole(copied(target))
     # Again: nothing is written.
     before = {path: path.lstat().st_ino for path in target.rglob("*")}
@@ -70,11 +70,13 @@ def test_rsync_makes_the_same_mirror_and_deletes_last(original: tuple[DirectoryM
     repository = mirror.repository("tiny")
     gone = repository.resolve("v0")
     assert gone is not None
-    blob = mirrored.image(store, 0).layers[1].blob.digest
-    repository.point("v0", mirrored.cleared(mirrored.put(repository, store, mirrored.image(store, 9))), gone)
+    blob = mirror_images.image(store, 0).layers[1].blob.digest
+    repository.point(
+        "v0", mirror_images.cleared(mirror_images.put(repository, store, mirror_images.image(store, 9))), gone
+    )
     repository.remove_tag("v2", repository.resolve("v2") or gone)
     with mirror.pruning(1) as pruning:
-        pruning.quarantine(Leaving((), (("tiny", gone),), (blob,)), time.time())
+        pruning.quarantine(RemovalList((), (("tiny", gone),), (blob,)), time.time())
     assert rsync(root, root, target, "--keep").returncode == 0
     assert copied(target).repository("tiny").has_blob(blob)
     assert copied(target).repository("tiny").resolve("v0") == repository.resolve("v0")
@@ -82,8 +84,8 @@ def test_rsync_makes_the_same_mirror_and_deletes_last(original: tuple[DirectoryM
     assert done.returncode == 0, done.stderr
     assert not copied(target).repository("tiny").has_blob(blob)
     assert copied(target).repository("tiny").manifest(gone) is None
-    assert {name: data for name, data in mirrored.all_files(root).items() if not name.startswith(".")} == (
-        mirrored.all_files(target)
+    assert {name: data for name, data in mirror_images.all_files(root).items() if not name.startswith(".")} == (
+        mirror_images.all_files(target)
     )
     whole(copied(target))
 
@@ -103,9 +105,9 @@ def test_rsync_from_and_to_another_machine(
     for _ in range(2):
         done = rsync(root, ends["source"], ends["destination"])
         assert done.returncode == 0, done.stderr
-        assert mirrored.all_files(target) == mirrored.all_files(root)
+        assert mirror_images.all_files(target) == mirror_images.all_files(root)
         original[0].repository("tiny").remove_tag("v2", original[0].repository("tiny").resolve("v2") or Digest.of(b""))
-        mirrored.publish(original[0].repository("tiny"), original[1], mirrored.image(original[1], 2), "v2")
+        mirror_images.publish(original[0].repository("tiny"), original[1], mirror_images.image(original[1], 2), "v2")
     assert rsync(root, "a:/b", "c:/d").returncode == 2
 
 
@@ -126,8 +128,8 @@ def test_rsync_while_others_publish_and_prune(tmp_path: Path) -> None:
     assert rsync(tmp_path / "mirror", tmp_path / "mirror", target).returncode == 0
     assert right_tags(copied(target)) > 1
     whole(copied(target))
-    live = {name for name in mirrored.all_files(tmp_path / "mirror") if not name.startswith(".")}
-    assert set(mirrored.all_files(target)) == live
+    live = {name for name in mirror_images.all_files(tmp_path / "mirror") if not name.startswith(".")}
+    assert set(mirror_images.all_files(target)) == live
 
 
 def test_rsync_interrupted_at_any_time_leaves_whole_tags(tmp_path: Path) -> None:

@@ -13,12 +13,17 @@ import pytest
 
 from pipeline.build import build
 from pipeline.errors import RecipeError
-from pipeline.gather import Order, Workshop
-from pipeline.recipes import Start, load_recipe, start_recipe, starter
+from pipeline.prepare import BuildEnvironment, BuildOptions
+from pipeline.recipes import (
+    Scaffold,
+    load_recipe,
+    scaffold_text,
+    write_scaffold,
+)
 from pipeline.recipes.sources import find_recipe
 from tests.system.conftest import ROOT
 from tests.system.sites import relbuild
-from tests.system.tiny import require_root
+from tests.system.tiny_root import require_root
 
 
 @pytest.fixture
@@ -45,7 +50,7 @@ def new(home: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     ids=["alone", "of packages", "from", "from, with packages"],
 )
 def test_a_first_recipe_builds_and_passes(
-    home: Path, workshop: Workshop, words: tuple[str, ...], layers: list[str], packages: set[str]
+    home: Path, build_env: BuildEnvironment, words: tuple[str, ...], layers: list[str], packages: set[str]
 ) -> None:
     require_root()
     (home / "recipes" / "memcached.yaml").unlink()
@@ -53,14 +58,14 @@ def test_a_first_recipe_builds_and_passes(
     assert done.returncode == 0, done.stderr
     recipe = home / "recipes" / "memcached.yaml"
     assert find_recipe("memcached", [home / "recipes"]) == recipe
-    built = build(Order(recipe, home / "recipes" / "repositories.yaml", output=home / "output"), workshop)
+    built = build(BuildOptions(recipe, home / "recipes" / "repositories.yaml", output=home / "output"), build_env)
     assert built.report is not None and built.report.passed
     assert [layer.name for layer in built.image.layers] == layers
     assert packages <= {one.nevra.name for one in built.bill.packages}
     assert {path.name for path in (home / "recipes").glob(".*")} == set(), "no draft is left"
 
 
-def test_without_a_base_it_brings_its_own_and_names_a_platform(home: Path, workshop: Workshop) -> None:
+def test_without_a_base_it_brings_its_own_and_names_a_platform(home: Path, build_env: BuildEnvironment) -> None:
     require_root()
     shutil.copy(home / "recipes" / "repositories.yaml", home)
     done = new(home, "memcached", "--folder", "elsewhere", "--repositories", "repositories.yaml", "--json")
@@ -68,13 +73,15 @@ def test_without_a_base_it_brings_its_own_and_names_a_platform(home: Path, works
     assert json.loads(done.stdout) == {"path": "elsewhere/memcached.yaml"}
     recipe = load_recipe(home / "elsewhere" / "memcached.yaml")
     assert recipe.platform == "local"
-    built = build(Order(home / "elsewhere" / "memcached.yaml", home / "repositories.yaml", output=home / "o"), workshop)
+    built = build(
+        BuildOptions(home / "elsewhere" / "memcached.yaml", home / "repositories.yaml", output=home / "o"), build_env
+    )
     assert built.report is not None and built.report.passed
 
 
 def test_what_is_in_comments_holds_as_well(home: Path) -> None:
     """Every comment that looks like YAML is YAML that the recipe may have."""
-    start_recipe(home / "recipes" / "thing.yaml", Start("thing", ("nginx",), include="base.yaml"))
+    write_scaffold(home / "recipes" / "thing.yaml", Scaffold("thing", ("nginx",), include="base.yaml"))
     text = (home / "recipes" / "thing.yaml").read_text()
     keys = ["architectures", "accounts", "users", "files", "values"]
     keys += ["entrypoint", "user", "exposed_ports", "volumes", "ready"]
@@ -122,7 +129,7 @@ def test_of_many_at_once_one_writes_it(home: Path) -> None:
     statuses = [process.wait(60) for process in outcomes]
     assert sorted(statuses) == [0, 2, 2]
     winner = ("nginx", "redis", "valkey")[statuses.index(0)]
-    expected = starter(Start("thing", (winner,), include="base.yaml"))
+    expected = scaffold_text(Scaffold("thing", (winner,), include="base.yaml"))
     assert (home / "recipes" / "thing.yaml").read_text() == expected
 
 
@@ -130,7 +137,7 @@ def test_of_many_at_once_one_writes_it(home: Path) -> None:
 def test_every_request_stays_the_text_that_was_given(home: Path, package: str) -> None:
     path = home / "recipes" / "thing.yaml"
     try:
-        start_recipe(path, Start("thing", (package,), include="base.yaml"))
+        write_scaffold(path, Scaffold("thing", (package,), include="base.yaml"))
     except RecipeError as error:
         assert all((one.place or "").startswith("thing.yaml") for one in error.problems) and not path.exists()
         assert package in ("a: b", "x]", 'q"q', "#no"), "refused as a request, not as YAML"

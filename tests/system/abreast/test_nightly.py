@@ -18,22 +18,22 @@ from typing import Any
 import pytest
 
 from pipeline.digest import Digest
-from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.attestations import find_attested
-from pipeline.mirror.open import MirrorAccess
+from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.mirror.protocol import is_auxiliary
 from pipeline.oci import VerifyingKey, load_verifying_key
 from pipeline.oci.predicates import LOCK, SMOKE
 from pipeline.progress import QUIET
 from pipeline.recipes import load_platforms, load_recipe
 from pipeline.repos import open_repositories
-from pipeline.resolve import open_universe, read_lock, solve
+from pipeline.resolve import open_pool, read_lock, solve
 from pipeline.store import Store
 from tests.system.catalogue import PASSWORD, SmallCatalogue, small_catalogue
+from tests.system.repository_metadata import add_updateinfo
 from tests.system.rpm_factory import Forge
 from tests.system.sites import open_site
-from tests.system.tiny import require_root
-from tests.system.updating import add_updateinfo
+from tests.system.tiny_root import require_root
 from tests.unit.updateinfo import Fixed, Update
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -561,9 +561,9 @@ def test_one_universe_gives_what_each_alone_gives(mirror: Path, tmp_path: Path) 
     recipes = [load_recipe(path) for path in sorted(Path("recipes").glob("*.yaml")) if path.stem != "repositories"]
     alone = {one.name: solve(one, platform, "x86_64", opened, store=store) for one in recipes}
     for order in (recipes, recipes[::-1]):
-        universe = open_universe("x86_64", opened, store=store)
+        package_pool = open_pool("x86_64", opened, store=store)
         for one in order:
-            assert solve(one, platform, "x86_64", opened, store=store, universe=universe) == alone[one.name]
+            assert solve(one, platform, "x86_64", opened, store=store, package_pool=package_pool) == alone[one.name]
 
 
 # --- helpers --------------------------------------------------------------------------------------

@@ -12,11 +12,16 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, VerificationError
-from pipeline.model.header import Dependency, FileFlag, Moment, TriggerKind
+from pipeline.model.header import (
+    Dependency,
+    FileFlag,
+    ScriptletPhase,
+    TriggerKind,
+)
 from pipeline.packages import (
     compare_evr,
-    read_files,
     read_payload,
+    read_payload_files,
     verify_package,
 )
 from tests.system.rpm_factory import Forge, Signed, header_of
@@ -283,10 +288,10 @@ def test_a_header_says_what_the_spec_said(made: Forge) -> None:
     assert files["/usr/share/link"].link == "../bin/tool"
 
     assert {s.moment: (s.interpreter, s.body.strip(), s.expand) for s in header.scriptlets} == {
-        Moment.PRETRANS: (("<lua>",), "print('x')", False),
-        Moment.PRE: (("/bin/sh",), "echo pre", False),
-        Moment.POST: (("/sbin/ldconfig",), "", False),
-        Moment.POSTTRANS: (("/bin/sh",), "echo %{_bindir}", True),
+        ScriptletPhase.PRETRANS: (("<lua>",), "print('x')", False),
+        ScriptletPhase.PRE: (("/bin/sh",), "echo pre", False),
+        ScriptletPhase.POST: (("/sbin/ldconfig",), "", False),
+        ScriptletPhase.POSTTRANS: (("/bin/sh",), "echo %{_bindir}", True),
     }
     triggers = {
         t.kind: (t.interpreter, t.body.strip(), tuple((d.name, d.flags, d.evr) for d in t.on), t.priority)
@@ -396,7 +401,7 @@ def test_chosen_files_are_read_by_name(made: Forge) -> None:
     package = made.package(
         "chosen", install="mkdir -p usr/lib; echo 1 >usr/lib/1; echo 2 >usr/lib/2", files=["/usr/lib/*"]
     )
-    assert read_files(package, ["/usr/lib/2", "/usr/lib/none"]) == {"/usr/lib/2": b"2\n"}
+    assert read_payload_files(package, ["/usr/lib/2", "/usr/lib/none"]) == {"/usr/lib/2": b"2\n"}
     with pytest.raises(RelbuildError) as caught:
-        read_files(package, ["/usr/lib/2"], limit=1)
+        read_payload_files(package, ["/usr/lib/2"], limit=1)
     assert caught.value.code == "file-too-large"

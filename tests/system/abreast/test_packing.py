@@ -12,14 +12,11 @@ import pytest
 
 from pipeline.compression import Compression
 from pipeline.errors import RelbuildError
-from pipeline.layers import build_layer, pack_directory, unpack
+from pipeline.layers import build_layer, pack_directory, unpack_to_store
 from pipeline.model.image import Layer
 from pipeline.model.tree import Tree
 from pipeline.store import Store
-from tests.system.layering import (
-    comparable,
-    composed,
-)
+from tests.system.layer_comparison import comparable, composed
 from tests.system.trees import differences, merged, read_tree
 
 CHANGES = {
@@ -48,7 +45,9 @@ def test_the_state_layer_over_its_lower_is_what_was_seen_in_the_overlay(
     three: list[Path], store: Store, tmp_path: Path, name: str
 ) -> None:
     composition = composed(three, store)
-    lower = unpack(build_layer(composition.layers[0], store=store, compression=Compression.GZIP).layer, store=store)
+    lower = unpack_to_store(
+        build_layer(composition.layers[0], store=store, compression=Compression.GZIP).layer, store=store
+    )
     seen, upper = change(lower, tmp_path, CHANGES[name])
     layer = pack_directory(
         upper,
@@ -59,7 +58,7 @@ def test_the_state_layer_over_its_lower_is_what_was_seen_in_the_overlay(
         store=store,
         compression=Compression.GZIP,
     )
-    merged_tree = comparable(merged([lower, unpack(layer, store=store)]))
+    merged_tree = comparable(merged([lower, unpack_to_store(layer, store=store)]))
     new = {path: entry for path, entry in merged_tree.items() if entry.mtime == composition.build_time}
     expected = {
         path: replace(entry, mtime=composition.build_time) if path in new else entry
@@ -131,6 +130,6 @@ def test_shifted_owners_and_namespaced_capabilities_come_out_as_the_images(store
         store=store,
         compression=Compression.GZIP,
     )
-    found = read_tree(unpack(layer, store=store))["tool"]
+    found = read_tree(unpack_to_store(layer, store=store))["tool"]
     assert (found.uid, found.gid, found.mtime) == (27, 8, 5)
     assert found.capability == b"\x01\x00\x00\x02" + (1 << 13).to_bytes(4, "little") + bytes(12)

@@ -20,12 +20,12 @@ import solv
 
 from pipeline.digest import digest_file
 from pipeline.errors import ResolutionError
-from pipeline.model.platform import Platform, Repository
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.recipe import LayerPlan, LocalPackage, Recipe, Request
 from pipeline.recipes import load_platforms, load_recipe
 from pipeline.repos import OpenRepository, open_repositories
 from pipeline.resolve import solve
-from pipeline.resolve.universe import Universe
+from pipeline.resolve.pool import PackagePool
 from pipeline.store import Store
 from tests.system.conftest import MIRROR, ROOT
 from tests.unit.rpmmd import Rpm, write_repository
@@ -163,18 +163,18 @@ def test_a_package_by_path_brings_what_it_brings_with_dnf(mirror: Ours, tmp_path
 def random_requests(mirror: Ours, chance: random.Random, count: int) -> list[list[str]]:
     """Sets of one to six requests: mostly names, some provides, paths, versions, globs, and a few that are
     wrong."""
-    universe = Universe(ARCH, store=mirror.store)
+    package_pool = PackagePool(ARCH, store=mirror.store)
     for opened in mirror.opened:
-        universe.add_repository(opened)
-    universe.index()
-    universe.load_filelists()
-    found = list(universe.solvables())
+        package_pool.add_repository(opened)
+    package_pool.index()
+    package_pool.load_filelists()
+    found = list(package_pool.solvables())
     names = sorted({one.name for one in found})
     provides = sorted({dep.str() for one in found for dep in one.lookup_deparray(solv.SOLVABLE_PROVIDES, 0)})
     search = solv.Dataiterator.SEARCH_FILES | solv.Dataiterator.SEARCH_COMPLETE_FILELIST
-    files = sorted({match.str for match in universe.pool.Dataiterator(solv.SOLVABLE_FILELIST, None, search)})
-    nevras = sorted(str(universe.nevra(one.id)) for one in found)
-    versions = sorted({f"{one.name}-{universe.nevra(one.id).version}" for one in found})
+    files = sorted({match.str for match in package_pool.pool.Dataiterator(solv.SOLVABLE_FILELIST, None, search)})
+    nevras = sorted(str(package_pool.nevra(one.id)) for one in found)
+    versions = sorted({f"{one.name}-{package_pool.nevra(one.id).version}" for one in found})
     architectures = sorted({f"{one.name}.{one.arch}" for one in found})
     globs = [
         *(f"{name[: max(2, len(name) // 2)]}*" for name in names),
@@ -266,7 +266,7 @@ def test_random_repositories_with_priorities_costs_and_excludes(tmp_path: Path, 
     platform = Platform(
         "p",
         tuple(
-            Repository(name, baseurls=(str(one["url"]),), priority=int(one["priority"]), cost=int(one["cost"]))
+            PackageRepository(name, baseurls=(str(one["url"]),), priority=int(one["priority"]), cost=int(one["cost"]))
             for name, one in repositories.items()
         ),
     )

@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.build import Built, build
-from pipeline.gather import Order, Workshop
+from pipeline.build import BuildResult, build
+from pipeline.prepare import BuildEnvironment, BuildOptions
 from tests.system.conftest import MORE_PRODUCTS, PRODUCTS, ROOT
 
 CATALOGUE = (*PRODUCTS, *MORE_PRODUCTS)
@@ -26,7 +26,7 @@ def test_every_recipe_is_among_the_products() -> None:
 
 
 @pytest.mark.parametrize("product", CATALOGUE)
-def test_the_product_answers_under_its_limits(product: str, built: Callable[[str], Built]) -> None:
+def test_the_product_answers_under_its_limits(product: str, built: Callable[[str], BuildResult]) -> None:
     result = built(product)
     report = result.report
     assert report is not None
@@ -42,7 +42,7 @@ def test_the_product_answers_under_its_limits(product: str, built: Callable[[str
 
 
 @pytest.mark.parametrize("product", CATALOGUE)
-def test_the_report_holds_the_answers(product: str, built: Callable[[str], Built]) -> None:
+def test_the_report_holds_the_answers(product: str, built: Callable[[str], BuildResult]) -> None:
     folder = built(product).report_folder
     value = json.loads((folder / "report.json").read_text())
     assert value["image"]["digest"] == str(built(product).image.digest)
@@ -56,7 +56,7 @@ def test_the_report_holds_the_answers(product: str, built: Callable[[str], Built
         assert (folder / f"{instance.name}.log").exists()
 
 
-def test_the_base_layer_is_the_same_in_all_products(built: Callable[[str], Built]) -> None:
+def test_the_base_layer_is_the_same_in_all_products(built: Callable[[str], BuildResult]) -> None:
     bases = {product: built(product).image.layers[0] for product in CATALOGUE}
     assert len({layer.blob.digest for layer in bases.values()}) == 1, bases
     assert len({layer.diff_id for layer in bases.values()}) == 1
@@ -64,11 +64,11 @@ def test_the_base_layer_is_the_same_in_all_products(built: Callable[[str], Built
 
 @pytest.mark.parametrize("product", CATALOGUE)
 def test_again_nothing_is_made_anew(
-    product: str, built: Callable[[str], Built], recipes: Path, workshop: Workshop
+    product: str, built: Callable[[str], BuildResult], recipes: Path, build_env: BuildEnvironment
 ) -> None:
     first = built(product)
-    order = Order(recipes / f"{product}.yaml", recipes / "repositories.yaml", output=first.layout.parent)
-    again = build(order, workshop)
+    order = BuildOptions(recipes / f"{product}.yaml", recipes / "repositories.yaml", output=first.layout.parent)
+    again = build(order, build_env)
     assert again.image.digest == first.image.digest
     assert set(again.reused) == {layer.name for layer in again.image.layers}
     assert not again.locked.wrote
@@ -77,7 +77,7 @@ def test_again_nothing_is_made_anew(
 
 @pytest.mark.parametrize("product", ["nginx", "mysql"])
 def test_elsewhere_with_everything_else_different_the_digest_is_the_same(
-    product: str, built: Callable[[str], Built], mirror: Path, tmp_path: Path
+    product: str, built: Callable[[str], BuildResult], mirror: Path, tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "some where" / "ünusual"
     shutil.copytree(ROOT / "recipes", elsewhere / "recipes", ignore=shutil.ignore_patterns("*.lock"))

@@ -19,16 +19,23 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, UsageError
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
-from pipeline.mirror.backends.directory.directory_prune import prune_directory, undo
+from pipeline.mirror.backends.directory.directory_prune import prune_directory, undo_prunings
 from pipeline.mirror.protocol import is_auxiliary
 from pipeline.mirror.references import references
 from pipeline.model.artifact import Manifest
-from pipeline.model.publication import Move, Why
+from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.store import Store
-from tests.system.stock import LATER, RULES, falsely_listed, require_whole, stocked, tagged
+from tests.system.prunable_mirror import (
+    LATER,
+    RULES,
+    falsely_listed,
+    require_whole,
+    stocked,
+    tagged,
+)
 from tests.system.webserver import nginx
-from tests.unit import mirrored
+from tests.unit import mirror_images
 from tests.unit.old_records import write_down
 
 
@@ -39,7 +46,7 @@ def mirror(tmp_path: Path) -> DirectoryMirror:
 
 def everything(mirror: DirectoryMirror) -> dict[str, bytes | str]:
     """All that is served, byte for byte. (`nginx.conf` names the folder that it is in.)"""
-    found = mirrored.all_files(mirror.place.root)
+    found = mirror_images.all_files(mirror.place.root)
     aside = ".quarantine/", ".incoming/", "nginx.conf"
     return {path: content for path, content in found.items() if not path.startswith(aside)}
 
@@ -74,7 +81,7 @@ def test_undoing_brings_everything_back_byte_for_byte(mirror: DirectoryMirror, s
         os.utime(tag, (1_700_000_000, 1_700_000_000), follow_symlinks=False)
     before, held = everything(mirror), mirror.inventory()
     first = prune_directory(mirror, RULES, LATER)
-    undone = undo(mirror, first.stamp)
+    undone = undo_prunings(mirror, first.stamp)
     assert everything(mirror) == before
     assert undone.stamps == (first.stamp,) and not undone.left
     assert [repository.tags for repository in mirror.inventory().repositories] == [
@@ -89,7 +96,7 @@ def test_undoing_an_earlier_pruning_undoes_those_after_it(mirror: DirectoryMirro
     before = everything(mirror)
     first = prune_directory(mirror, RULES, LATER)
     second = prune_directory(mirror, MirrorRules(retention=(RetentionRule(tags="stable", keep=0),)), LATER)
-    assert undo(mirror, first.stamp).stamps == (second.stamp, first.stamp)
+    assert undo_prunings(mirror, first.stamp).stamps == (second.stamp, first.stamp)
     assert everything(mirror) == before
 
 
@@ -97,8 +104,8 @@ def test_a_tag_that_was_set_again_meanwhile_is_left_when_undoing(mirror: Directo
     stocked(mirror, store)
     product = mirror.repository("product")
     pruned = prune_directory(mirror, RULES, LATER)
-    new = mirrored.publish(product, store, mirrored.image(store, 77), "old-1")
-    undone = undo(mirror, pruned.stamp)
+    new = mirror_images.publish(product, store, mirror_images.image(store, 77), "old-1")
+    undone = undo_prunings(mirror, pruned.stamp)
     assert undone.left == (("product", "old-1"),)
     assert product.resolve("old-1") == new.digest
     require_whole(product)
@@ -108,27 +115,27 @@ def test_a_list_of_referrers_is_written_without_what_goes_and_undoing_keeps_what
     mirror: DirectoryMirror, store: Store
 ) -> None:
     product = mirror.repository("product")
-    whole = mirrored.publish(product, store, mirrored.image(store, 1), "9.7")
+    whole = mirror_images.publish(product, store, mirror_images.image(store, 1), "9.7")
     false = falsely_listed(product, whole.digest)
-    note = mirrored.attach(product, whole.descriptor, "stays")
+    note = mirror_images.attach(product, whole.descriptor, "stays")
     before = everything(mirror)
     dry = prune_directory(mirror, MirrorRules(), LATER, dry_run=True)
     pruned = prune_directory(mirror, MirrorRules(), LATER)
     assert dry.plan == pruned.plan and dry.size == pruned.size > len(false.data)
     assert [one.descriptor.digest for one in product.referrers(whole.digest)] == [note.digest]
     assert product.manifest(false.digest) is None
-    undo(mirror, pruned.stamp)
+    undo_prunings(mirror, pruned.stamp)
     assert everything(mirror) == before
     pruned = prune_directory(mirror, MirrorRules(), LATER)
-    new = mirrored.attach(product, whole.descriptor, "attached since")
-    undo(mirror, pruned.stamp)
+    new = mirror_images.attach(product, whole.descriptor, "attached since")
+    undo_prunings(mirror, pruned.stamp)
     assert {one.descriptor.digest for one in product.referrers(whole.digest)} == {note.digest, new.digest, false.digest}
 
 
 def test_a_list_that_comes_out_as_one_that_was_there_before_stays(mirror: DirectoryMirror, store: Store) -> None:
     product = mirror.repository("product")
-    whole = mirrored.publish(product, store, mirrored.image(store, 1), "9.7")
-    note = mirrored.attach(product, whole.descriptor, "stays")
+    whole = mirror_images.publish(product, store, mirror_images.image(store, 1), "9.7")
+    note = mirror_images.attach(product, whole.descriptor, "stays")
     falsely_listed(product, whole.digest)
     dry = prune_directory(mirror, MirrorRules(), LATER, dry_run=True)
     assert prune_directory(mirror, MirrorRules(), LATER).size == dry.size
@@ -144,14 +151,14 @@ def test_what_is_young_is_spared_and_so_is_what_a_tag_pointed_to_a_moment_ago(
     pruned = prune_directory(mirror, RULES, now)
     assert not pruned.plan.manifests and not pruned.plan.blobs and pruned.size == 0
     assert {one.tag for one in pruned.plan.tags} == {"old", "old-1", "old-index"}
-    undo(mirror, pruned.stamp)
+    undo_prunings(mirror, pruned.stamp)
     product = mirror.repository("product")
     whole = product.manifest("old-1")
     assert whole is not None
     left = whole.digest
     kept = product.resolve("9.7")
     assert kept is not None
-    write_down(product, Move("latest", left, kept, (LATER - 60) * 1000, Why.PUBLISH))
+    write_down(product, Move("latest", left, kept, (LATER - 60) * 1000, MoveCause.PUBLISH))
     pruned = prune_directory(mirror, RULES, LATER)
     assert product.manifest(left) is not None
     went = {one.digest for one in (*pruned.plan.manifests, *pruned.plan.blobs)}
@@ -168,7 +175,7 @@ def test_quarantine_is_emptied_when_its_time_is_over(mirror: DirectoryMirror, st
     prune_directory(mirror, RULES, LATER + RULES.quarantine + 5)
     assert not any(folder.iterdir())
     with pytest.raises(UsageError) as caught:
-        undo(mirror, pruned.stamp)
+        undo_prunings(mirror, pruned.stamp)
     assert caught.value.code == "quarantine-unknown"
 
 
@@ -223,7 +230,7 @@ def test_killed_at_each_step_and_run_again_it_is_as_if_never_killed(tmp_path: Pa
     signed = product.manifest("9.7")
     assert signed is not None
     falsely_listed(product, signed.digest)
-    mirrored.attach(product, signed.descriptor, "attached after that")
+    mirror_images.attach(product, signed.descriptor, "attached after that")
     before = everything(mirror)
 
     def another(name: str) -> DirectoryMirror:
@@ -248,7 +255,7 @@ def test_killed_at_each_step_and_run_again_it_is_as_if_never_killed(tmp_path: Pa
         with mirror.pruning(5) as pruning:
             known = pruning.quarantined()
         assert sum(one.size for one in known) == full.size
-        undo(mirror, known[0].stamp)
+        undo_prunings(mirror, known[0].stamp)
         # A list that was written anew before anything was written down stays so: what it lacks spoke of nothing.
         assert everything(mirror) | anew == before | anew, step
         shutil.rmtree(mirror.place.root)
@@ -286,11 +293,11 @@ class Puller(threading.Thread):
         return body
 
     def _pull(self, connection: http.client.HTTPConnection) -> None:
-        top = Manifest(mirrored.media_types.MANIFEST, self._get(connection, f"manifests/{self.tag}"))
+        top = Manifest(mirror_images.media_types.MANIFEST, self._get(connection, f"manifests/{self.tag}"))
         said = references(top)
         for blob in said.blobs:
             assert Digest.of(self._get(connection, f"blobs/{blob.digest}")) == blob.digest
-        index = Manifest(mirrored.media_types.INDEX, self._get(connection, f"referrers/{top.digest}"))
+        index = Manifest(mirror_images.media_types.INDEX, self._get(connection, f"referrers/{top.digest}"))
         spoken = references(index).manifests
         assert spoken, f"{top.digest} is not signed"
         for one in spoken:
@@ -320,10 +327,10 @@ def test_who_pulls_while_much_is_published_pruned_and_brought_back_always_gets_a
     def publish(number: int) -> None:
         before = product.resolve("latest")
         with mirror.writing():
-            whole = mirrored.put(product, store, mirrored.image(store, number))
-            mirrored.attach(product, whole.descriptor, f"signature of {number}")
+            whole = mirror_images.put(product, store, mirror_images.image(store, number))
+            mirror_images.attach(product, whole.descriptor, f"signature of {number}")
             tagged(product, f"v{number}", whole)
-            write_down(product, Move("latest", before, whole.digest, int(time.time() * 1000), Why.PUBLISH))
+            write_down(product, Move("latest", before, whole.digest, int(time.time() * 1000), MoveCause.PUBLISH))
             tagged(product, "latest", whole)
 
     publish(0)
@@ -334,7 +341,7 @@ def test_who_pulls_while_much_is_published_pruned_and_brought_back_always_gets_a
             pruned = prune_directory(mirror, rules, int(time.time()))
             gone += len(pruned.plan.manifests)
             if number % 20 == 0 and pruned.stamp:
-                undo(mirror, pruned.stamp)
+                undo_prunings(mirror, pruned.stamp)
             time.sleep(0.1)
     assert [one.problems for one in pullers] == [[], []]
     assert gone > 50

@@ -17,13 +17,27 @@ from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, op
 from pipeline.mirror.backends.registry.registry_prune import prune_registry
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.protocol import Repository, is_auxiliary
-from pipeline.model.publication import Move, Why
+from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules
 from pipeline.progress import QUIET
 from pipeline.store import Store
-from tests.system.peers import crane_registry, docker_registry, free_port, program, served
-from tests.system.stock import LATER, RULES, Stock, falsely_listed, require_whole, stocked, tagged
-from tests.unit import mirrored
+from tests.system.foreign_programs import (
+    crane_registry,
+    docker_registry,
+    free_port,
+    program,
+    served,
+)
+from tests.system.prunable_mirror import (
+    LATER,
+    RULES,
+    PrunableMirror,
+    falsely_listed,
+    require_whole,
+    stocked,
+    tagged,
+)
+from tests.unit import mirror_images
 from tests.unit.old_records import write_down
 
 
@@ -82,13 +96,13 @@ def test_the_bytes_that_a_registry_will_free_are_those_that_its_collection_frees
     folder = tmp_path / "registry"
     with docker_registry(folder) as host, reached(host) as mirror:
         product, other = mirror.repository("product"), mirror.repository("other")
-        first, second, third = (mirrored.image(store, number, 1000 * number) for number in range(3))
+        first, second, third = (mirror_images.image(store, number, 1000 * number) for number in range(3))
         for made in (first, second, third):
-            mirrored.attach(product, mirrored.put(product, store, made).descriptor, f"SBOM of {made.digest}")
-        tagged(product, "9.7", mirrored.manifest(first))
-        tagged(product, "old-1", mirrored.manifest(second))
-        tagged(product, "old-2", mirrored.manifest(third))
-        mirrored.publish(other, store, third, "9.7")  # the same image stays elsewhere
+            mirror_images.attach(product, mirror_images.put(product, store, made).descriptor, f"SBOM of {made.digest}")
+        tagged(product, "9.7", mirror_images.manifest(first))
+        tagged(product, "old-1", mirror_images.manifest(second))
+        tagged(product, "old-2", mirror_images.manifest(third))
+        mirror_images.publish(other, store, third, "9.7")  # the same image stays elsewhere
         before = stored(folder)
         dry = prune_registry(mirror, RULES, LATER, dry_run=True)
         pruned = prune_registry(mirror, RULES, LATER)
@@ -102,12 +116,12 @@ def test_the_bytes_that_a_registry_will_free_are_those_that_its_collection_frees
 def test_why_the_instructions_warn_of_deleting_untagged_manifests(tmp_path: Path, store: Store) -> None:
     with docker_registry(tmp_path) as host, reached(host) as mirror:
         product = mirror.repository("product")
-        made = mirrored.image(store, 1)
-        whole = mirrored.index(made)
-        mirrored.put(product, store, made)
+        made = mirror_images.image(store, 1)
+        whole = mirror_images.index(made)
+        mirror_images.put(product, store, made)
         product.put_manifest(whole)
         tagged(product, "9.7", whole)
-        note = mirrored.attach(product, made.manifest_descriptor, "its SBOM")
+        note = mirror_images.attach(product, made.manifest_descriptor, "its SBOM")
     collect(tmp_path, "--delete-untagged")
     with docker_registry(tmp_path) as host, reached(host) as mirror:
         product = mirror.repository("product")
@@ -121,8 +135,8 @@ def test_what_speaks_of_an_image_goes_with_it_where_no_tag_lists_it(tmp_path: Pa
     repository = mirror.repository("")
     noted = {}
     for tag, number in (("9.7", 1), ("old", 2)):
-        whole = mirrored.publish(repository, store, mirrored.image(store, number), tag)
-        noted[tag] = mirrored.attach(repository, whole.descriptor, f"SBOM of {tag}")
+        whole = mirror_images.publish(repository, store, mirror_images.image(store, number), tag)
+        noted[tag] = mirror_images.attach(repository, whole.descriptor, f"SBOM of {tag}")
     assert repository.tags() == ("9.7", "old")
     pruned = prune_registry(mirror, RULES, LATER)
     assert noted["old"].digest in {one.digest for one in pruned.plan.manifests}
@@ -151,7 +165,7 @@ def test_from_a_registry_that_keeps_the_tags_of_what_is_deleted_exactly_the_unre
 def test_a_tag_goes_from_a_registry_while_what_it_points_to_stays(tmp_path: Path, store: Store) -> None:
     with docker_registry(tmp_path) as host, reached(host) as mirror:
         product = mirror.repository("product")
-        whole = mirrored.publish(product, store, mirrored.image(store, 1), "9.7")
+        whole = mirror_images.publish(product, store, mirror_images.image(store, 1), "9.7")
         tagged(product, "old", whole)
         pruned = prune_registry(mirror, RULES, LATER)
         assert not pruned.refused and pruned.size == 0
@@ -162,11 +176,11 @@ def test_a_tag_goes_from_a_registry_while_what_it_points_to_stays(tmp_path: Path
 def test_what_is_being_published_to_a_registry_is_spared_unless_nobody_publishes(tmp_path: Path, store: Store) -> None:
     with docker_registry(tmp_path) as host, reached(host) as mirror:
         product = mirror.repository("product")
-        mirrored.publish(product, store, mirrored.image(store, 1), "9.7")
-        arriving = mirrored.put(product, store, mirrored.image(store, 2))
-        note = mirrored.attach(product, arriving.descriptor, "its signature")
-        signed = mirrored.put(product, store, mirrored.image(store, 3))
-        stock = Stock(store)
+        mirror_images.publish(product, store, mirror_images.image(store, 1), "9.7")
+        arriving = mirror_images.put(product, store, mirror_images.image(store, 2))
+        note = mirror_images.attach(product, arriving.descriptor, "its signature")
+        signed = mirror_images.put(product, store, mirror_images.image(store, 3))
+        stock = PrunableMirror(store)
         signature = stock.signature(product, signed.digest, "by its tag alone", True)
         pruned = prune_registry(mirror, RULES, LATER)
         assert pruned.plan.empty
@@ -180,11 +194,11 @@ def test_what_is_being_published_to_a_registry_is_spared_unless_nobody_publishes
 def test_what_a_tag_of_a_registry_left_long_ago_is_found_by_the_history(tmp_path: Path, store: Store) -> None:
     with docker_registry(tmp_path) as host, reached(host) as mirror:
         product = mirror.repository("product")
-        first = mirrored.publish(product, store, mirrored.image(store, 1), "latest")
-        second = mirrored.put(product, store, mirrored.image(store, 2))
+        first = mirror_images.publish(product, store, mirror_images.image(store, 1), "latest")
+        second = mirror_images.put(product, store, mirror_images.image(store, 2))
         for move in (
-            Move("latest", None, first.digest, (LATER - 900_000) * 1000, Why.PUBLISH),
-            Move("latest", first.digest, second.digest, (LATER - 800_000) * 1000, Why.PUBLISH),
+            Move("latest", None, first.digest, (LATER - 900_000) * 1000, MoveCause.PUBLISH),
+            Move("latest", first.digest, second.digest, (LATER - 800_000) * 1000, MoveCause.PUBLISH),
         ):
             write_down(product, move)
         tagged(product, "latest", second)

@@ -14,20 +14,33 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built
+from pipeline.build import BuildResult
 from pipeline.digest import Digest, canonical_json
-from pipeline.gather import Workshop
-from pipeline.launch import unpacked
-from pipeline.mirror.attestations import OF_EACH_IMAGE, OF_EACH_INDEX
+from pipeline.launch import unpack_layers
+from pipeline.mirror.attestations import IMAGE_PREDICATES, INDEX_PREDICATES
 from pipeline.model.artifact import Artifact, Manifest
-from pipeline.oci import PREDICATE_TYPE, Statement, Subject, attest, load_signing_key, media_types, read_artifact
+from pipeline.oci import (
+    PREDICATE_TYPE_ANNOTATION,
+    Statement,
+    StatementSubject,
+    load_signing_key,
+    make_attestation,
+    media_types,
+    read_artifact,
+)
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
+from pipeline.prepare import BuildEnvironment
 from pipeline.progress import QUIET
 from tests.system.attacks import ATTACKS, Scene
-from tests.system.parcels import small_products
-from tests.system.peers import free_port, program
+from tests.system.foreign_programs import free_port, program
+from tests.system.product_builds import small_products
+from tests.system.published_products import (
+    ProductsToPublish,
+    PublishedProducts,
+    other_architecture,
+    publish_products,
+)
 from tests.system.rpm_factory import Forge
-from tests.system.shipment import Goods, Shipped, other_architecture, ship
 from tests.system.sites import KINDS_OF_SITES, PASSWORD, Site, open_site, relbuild, relbuild_at_once
 from tests.system.trees import differences, merged, read_tree
 
@@ -41,11 +54,15 @@ PAGE = r'exec 3<>/dev/tcp/127.0.0.1/8080; printf "GET / HTTP/1.0\r\n\r\n" >&3; c
 
 
 @pytest.fixture(scope="module")
-def goods(built: Callable[[str], Built], made: Forge, tmp_path_factory: pytest.TempPathFactory) -> Goods:
+def goods(
+    built: Callable[[str], BuildResult], made: Forge, tmp_path_factory: pytest.TempPathFactory
+) -> ProductsToPublish:
     small = small_products(tmp_path_factory.mktemp("products"), made)
     amd64 = small.build("1.0", name="pair")
     versions = (small.build("1.0"), small.build("1.1", note="changed"))
-    return Goods(built("nginx"), (amd64, other_architecture(amd64, small, "386")), versions, small.workshop.store)
+    return ProductsToPublish(
+        built("nginx"), (amd64, other_architecture(amd64, small, "386")), versions, small.build_env.store
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +84,8 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def shipped(goods: Goods, site: Site, keys: Path, workshop: Workshop) -> Shipped:
-    return ship(goods, site, keys, workshop)
+def shipped(goods: ProductsToPublish, site: Site, keys: Path, build_env: BuildEnvironment) -> PublishedProducts:
+    return publish_products(goods, site, keys, build_env)
 
 
 def run(*argv: str | Path) -> str:
@@ -110,14 +127,14 @@ def blobs(layout: Path) -> dict[str, int]:
 
 
 def test_skopeo_copies_the_very_bytes_that_were_tested_and_umoci_unpacks_them(
-    shipped: Shipped, workshop: Workshop, tmp_path: Path
+    shipped: PublishedProducts, build_env: BuildEnvironment, tmp_path: Path
 ) -> None:
     nginx, (amd64, i386), index = shipped.goods.nginx, shipped.goods.pair, shipped.goods.index
     run("skopeo", "copy", "--src-tls-verify=false", f"docker://{shipped.site.pulled('nginx')}", f"oci:{tmp_path}/one:x")
     assert blobs(tmp_path / "one") == blobs(nginx.layout)
     assert str(nginx.image.digest) == shipped.said["nginx"]["digest"]
     run("umoci", "unpack", "--image", f"{tmp_path}/one:x", tmp_path / "bundle")
-    mine = merged(unpacked(nginx.image, workshop.store, QUIET))
+    mine = merged(unpack_layers(nginx.image, build_env.store, QUIET))
     theirs = read_tree(tmp_path / "bundle" / "rootfs")
     assert list(map(str, differences(mine, theirs, ("relbuild", "umoci")))) == []
 
@@ -145,7 +162,7 @@ def storage() -> Iterator[Storage]:
         call("podman", "rmi", "--all", "--force")
 
 
-def test_podman_pulls_it_and_runs_it_and_it_serves_its_page(shipped: Shipped, storage: Storage) -> None:
+def test_podman_pulls_it_and_runs_it_and_it_serves_its_page(shipped: PublishedProducts, storage: Storage) -> None:
     nginx = shipped.site.pulled("nginx")
     storage("podman", "pull", "--quiet", "--tls-verify=false", nginx)
     (pulled,) = json.loads(storage("podman", "image", "inspect", nginx))
@@ -165,28 +182,30 @@ def test_podman_pulls_it_and_runs_it_and_it_serves_its_page(shipped: Shipped, st
     assert storage("podman", "inspect", "--format", "{{.State.ExitCode}}", container).strip() == "0"
 
 
-def test_podman_pulls_the_image_of_the_architecture_that_it_is_asked_for(shipped: Shipped, storage: Storage) -> None:
+def test_podman_pulls_the_image_of_the_architecture_that_it_is_asked_for(
+    shipped: PublishedProducts, storage: Storage
+) -> None:
     for built in shipped.goods.pair:
         wanted = ("--arch", built.image.config.architecture, shipped.site.pulled("pair"))
         pulled = storage("podman", "pull", "--quiet", "--tls-verify=false", *wanted)
         assert pulled.strip() == built.image.config_descriptor.digest.hex
 
 
-def test_buildah_begins_from_it(shipped: Shipped, storage: Storage) -> None:
+def test_buildah_begins_from_it(shipped: PublishedProducts, storage: Storage) -> None:
     container = storage("buildah", "from", "--tls-verify=false", "--pull-always", shipped.site.pulled("nginx")).strip()
     found = storage("buildah", "inspect", "--format", "{{.FromImageDigest}}", container)
     storage("buildah", "rm", container)
     assert found.strip() == str(shipped.goods.nginx.image.digest)
 
 
-def test_oras_discovers_everything_that_was_attached(shipped: Shipped) -> None:
+def test_oras_discovers_everything_that_was_attached(shipped: PublishedProducts) -> None:
     attached = {str(digest) for one in shipped.said.values() for digest in one["attached"]}
     for reference, digest in shipped.references():
         said = run(program("oras"), "discover", "--plain-http", "--format", "json", reference)
         document = json.loads(said)
         listed = document.get("referrers") or document.get("manifests")
         assert {item["artifactType"] for item in listed} == {media_types.SIGSTORE_BUNDLE}
-        wanted = OF_EACH_INDEX if digest == shipped.goods.index.digest else OF_EACH_IMAGE
+        wanted = INDEX_PREDICATES if digest == shipped.goods.index.digest else IMAGE_PREDICATES
         kinds = [item["annotations"]["dev.sigstore.bundle.predicateType"] for item in listed]
         assert sorted(kinds) == sorted(wanted), reference
         assert {item["digest"] for item in listed} <= attached
@@ -196,7 +215,9 @@ def test_oras_discovers_everything_that_was_attached(shipped: Shipped) -> None:
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
-def test_cosign_verifies_the_signature_of_each_image_and_of_the_index(shipped: Shipped, generation: str) -> None:
+def test_cosign_verifies_the_signature_of_each_image_and_of_the_index(
+    shipped: PublishedProducts, generation: str
+) -> None:
     for reference, digest in shipped.references():
         claims = json.loads(cosign(generation, *verification(shipped.folder, generation, "verify"), reference))
         assert {claim["critical"]["image"]["docker-manifest-digest"] for claim in claims} == {str(digest)}
@@ -205,7 +226,9 @@ def test_cosign_verifies_the_signature_of_each_image_and_of_the_index(shipped: S
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
-def test_cosign_verifies_what_is_attested_and_it_is_what_the_build_wrote(shipped: Shipped, generation: str) -> None:
+def test_cosign_verifies_what_is_attested_and_it_is_what_the_build_wrote(
+    shipped: PublishedProducts, generation: str
+) -> None:
     folders = {built.image.digest: built.report_folder for built in (shipped.goods.nginx, *shipped.goods.pair)}
     files = {SPDX: "sbom.spdx.json", CYCLONEDX: "sbom.cyclonedx.json", SMOKE: "evidence.json"}
     for reference, digest in shipped.references():
@@ -229,7 +252,7 @@ def test_cosign_verifies_what_is_attested_and_it_is_what_the_build_wrote(shipped
     cosign(generation, *with_wrong_key, shipped.site.pulled("pair"), accepts=False)
 
 
-def test_relbuild_verifies_it_and_reads_the_layers_or_quickly_does_not(shipped: Shipped) -> None:
+def test_relbuild_verifies_it_and_reads_the_layers_or_quickly_does_not(shipped: PublishedProducts) -> None:
     images = [built.image for built in shipped.goods.pair]
     for reference in (shipped.site.address("pair"), shipped.site.address("pair", shipped.goods.index.digest)):
         found = shipped.done("verify", reference)
@@ -237,8 +260,8 @@ def test_relbuild_verifies_it_and_reads_the_layers_or_quickly_does_not(shipped: 
         assert sorted(found["images"]) == sorted(str(image.digest) for image in images)
         assert found["identities"] == [f"{shipped.site.host}/pair"]
         assert {digest: sorted(kinds) for digest, kinds in found["attested"].items()} == {
-            **{str(image.digest): sorted(OF_EACH_IMAGE) for image in images},
-            str(shipped.goods.index.digest): sorted(OF_EACH_INDEX),
+            **{str(image.digest): sorted(IMAGE_PREDICATES) for image in images},
+            str(shipped.goods.index.digest): sorted(INDEX_PREDICATES),
         }
         sizes = {layer.blob.digest: layer.blob.size for image in images for layer in image.layers}
         configs = {image.config_descriptor.digest: image.config_descriptor.size for image in images}
@@ -254,14 +277,14 @@ def test_relbuild_verifies_it_and_reads_the_layers_or_quickly_does_not(shipped: 
 
 
 @pytest.fixture(scope="module")
-def scene(shipped: Shipped) -> Scene:
+def scene(shipped: PublishedProducts) -> Scene:
     ours, theirs = (load_signing_key(shipped.folder / f"{name}.key", PASSWORD.encode) for name in ("ours", "theirs"))
     first, second = (built.image for built in shipped.goods.versions)
     return Scene(shipped.site, "small", "1.0", first, second, ours, theirs)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_what_was_tampered_with_is_refused(name: str, scene: Scene, shipped: Shipped) -> None:
+def test_what_was_tampered_with_is_refused(name: str, scene: Scene, shipped: PublishedProducts) -> None:
     attack = ATTACKS[name]
     with attack.does(scene) as reference:
         address, pulled = scene.site.address(scene.name, reference), scene.site.pulled(scene.name, reference)
@@ -275,7 +298,9 @@ def test_what_was_tampered_with_is_refused(name: str, scene: Scene, shipped: Shi
             assert subprocess.run(copy, capture_output=True, check=False, timeout=60).returncode != 0
 
 
-def test_after_all_attacks_are_undone_it_verifies_but_with_no_other_key(scene: Scene, shipped: Shipped) -> None:
+def test_after_all_attacks_are_undone_it_verifies_but_with_no_other_key(
+    scene: Scene, shipped: PublishedProducts
+) -> None:
     address = scene.site.address("small", "1.0")
     assert shipped.done("verify", address)["digest"] == str(scene.mine.digest)
     for generation in GENERATIONS:
@@ -284,7 +309,7 @@ def test_after_all_attacks_are_undone_it_verifies_but_with_no_other_key(scene: S
     assert shipped.refused("verify", address, key="theirs.pub") == (5, {"signature-wrong-key"})
 
 
-def test_an_image_that_others_pushed_is_not_signed(scene: Scene, shipped: Shipped, tmp_path: Path) -> None:
+def test_an_image_that_others_pushed_is_not_signed(scene: Scene, shipped: PublishedProducts, tmp_path: Path) -> None:
     built, site = shipped.goods.pair[0], shipped.site
     manifest = Manifest(media_types.MANIFEST, built.image.manifest_bytes)
     if site.kind == "registry":
@@ -303,24 +328,24 @@ def test_an_image_that_others_pushed_is_not_signed(scene: Scene, shipped: Shippe
             cosign(generation, *words, site.pulled("small", "pushed"), accepts=False)
 
 
-def test_evidence_that_the_right_key_signed_is_judged_all_the_same(scene: Scene, shipped: Shipped) -> None:
+def test_evidence_that_the_right_key_signed_is_judged_all_the_same(scene: Scene, shipped: PublishedProducts) -> None:
     """Two checks, of which one was answered wrongly and left out of the report before it was signed."""
     site, mine = shipped.site, scene.mine
     value = json.loads((shipped.goods.versions[0].report_folder / "evidence.json").read_bytes())
     value["report"]["instances"][0]["checks"].pop()
-    signed = Statement(SMOKE, (Subject(mine.digest),), canonical_json(value))
+    signed = Statement(SMOKE, (StatementSubject(mine.digest),), canonical_json(value))
     kept = [
         one
         for one in site.referrers("small", mine.digest)
-        if read_artifact(one.manifest).annotation(PREDICATE_TYPE) != SMOKE
+        if read_artifact(one.manifest).annotation(PREDICATE_TYPE_ANNOTATION) != SMOKE
     ]
-    with site.attested("small", mine.digest, [*kept, attest(signed, mine.manifest_descriptor, scene.ours)]):
+    with site.attested("small", mine.digest, [*kept, make_attestation(signed, mine.manifest_descriptor, scene.ours)]):
         edited = {"gate-report-edited"}
         assert shipped.refused("verify", site.address("small", "1.0")) == (5, edited)
         assert shipped.refused("promote", site.address("small", "1.0"), "--to", "stable") == (7, edited)
 
 
-def test_what_others_wrote_into_a_mirror_does_not_steer_the_terminal(scene: Scene, shipped: Shipped) -> None:
+def test_what_others_wrote_into_a_mirror_does_not_steer_the_terminal(scene: Scene, shipped: PublishedProducts) -> None:
     site, address = shipped.site, shipped.site.address("small", "1.0")
     (step,) = shipped.done("history", address)["history"]
     record = json.loads(site.manifest("small", step["record"]).data)
@@ -348,7 +373,7 @@ def test_what_others_wrote_into_a_mirror_does_not_steer_the_terminal(scene: Scen
 # --- what is not there, or cannot be understood ------------------------------------------------------------
 
 
-def test_what_is_not_there_or_no_image_or_no_address_is_told(scene: Scene, shipped: Shipped) -> None:
+def test_what_is_not_there_or_no_image_or_no_address_is_told(scene: Scene, shipped: PublishedProducts) -> None:
     site = shipped.site
     unknown = Digest.of(b"nothing")
     for address, expected in {
@@ -372,7 +397,9 @@ def test_what_is_not_there_or_no_image_or_no_address_is_told(scene: Scene, shipp
         assert (status, codes) == (2, {"reference-missing"})
 
 
-def test_without_a_password_or_with_a_wrong_one_nothing_is_published(keys: Path, goods: Goods, tmp_path: Path) -> None:
+def test_without_a_password_or_with_a_wrong_one_nothing_is_published(
+    keys: Path, goods: ProductsToPublish, tmp_path: Path
+) -> None:
     def publish(key: str, password: str | None) -> subprocess.CompletedProcess[str]:
         words = ("publish", goods.versions[0].layout, "--to", f"dir:{tmp_path / 'mirror'}", "--key", keys / key)
         return relbuild(keys, *words, "--store", goods.store.root, password=password)
@@ -398,7 +425,7 @@ def test_a_registry_that_does_not_answer_is_told(keys: Path) -> None:
 # --- moved and carried -------------------------------------------------------------------------------------
 
 
-def test_a_channel_is_promoted_to_and_rolled_back_with_its_history_told(shipped: Shipped) -> None:
+def test_a_channel_is_promoted_to_and_rolled_back_with_its_history_told(shipped: PublishedProducts) -> None:
     site, (first, second) = shipped.site, (built.image.digest for built in shipped.goods.versions)
 
     def pulled() -> Digest:
@@ -426,7 +453,7 @@ def test_a_channel_is_promoted_to_and_rolled_back_with_its_history_told(shipped:
     assert told[1]["changes"] == {"added": [], "removed": [], "changed": [], "fixed": [], "grew": sizes[1] - sizes[0]}
 
 
-def test_what_is_carried_into_a_layout_verifies_there(shipped: Shipped, tmp_path: Path) -> None:
+def test_what_is_carried_into_a_layout_verifies_there(shipped: PublishedProducts, tmp_path: Path) -> None:
     carried = shipped.done("copy", shipped.site.address("pair"), f"oci:{tmp_path / 'carried'}")["copied"]
     assert [one["digest"] for one in carried] == [str(shipped.goods.index.digest)]
     found = shipped.done("verify", f"oci:{tmp_path / 'carried'}")

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built, build
-from pipeline.gather import Order, Workshop
-from pipeline.mirror.addresses import parse_address
+from pipeline.build import BuildResult, build
+from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
 from pipeline.mirror.push import push
 from pipeline.model.publication import Publication
+from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
-from pipeline.release import PublishOrder, publish
-from pipeline.release.current import signer_of
+from pipeline.release import PublishOptions, publish
+from pipeline.release.current_images import tag_signer
 from pipeline.release.publish import open_built_image, prepare_upload
 from tests.system.conftest import ROOT
-from tests.system.counting import counted_registry, stored
-from tests.system.peers import docker_registry
-from tests.unit.signed import signing_key
+from tests.system.counting_proxy import counted_registry, stored
+from tests.system.foreign_programs import docker_registry
+from tests.unit.signing_examples import signing_key
 
 UPDATED = "tzdata"
 """A package of every product's base that has an update."""
@@ -38,16 +38,16 @@ def accessed(folder: Path) -> list[tuple[str, str, int]]:
     return [(method, path, int(status)) for method, path, status in found]
 
 
-def publish_on(mirror: RegistryMirror, built: Built, workshop: Workshop) -> Publication:
+def publish_on(mirror: RegistryMirror, built: BuildResult, build_env: BuildEnvironment) -> Publication:
     """`pipeline.release.publish`, on a mirror that is open, so that its traffic can be read."""
     repository = mirror.repository(built.image.name)
-    order = PublishOrder((built.layout,), parse_address(mirror.url), signing_key())
-    signer = signer_of(order.key, order.rules, workshop)
-    upload, clear_again = prepare_upload([open_built_image(built.layout, workshop)], repository, order, workshop)
+    order = PublishOptions((built.layout,), parse_address(mirror.url), signing_key())
+    signer = tag_signer(order.key, order.rules, build_env)
+    upload, clear_again = prepare_upload([open_built_image(built.layout, build_env)], repository, order, build_env)
     return push(upload, repository, clear_again=clear_again, signer=signer, progress=QUIET)
 
 
-def skopeo(built: Built, target: str) -> None:
+def skopeo(built: BuildResult, target: str) -> None:
     source = f"oci:{built.layout}:{built.image.reference}"
     argv = ["skopeo", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false", source, f"docker://{target}"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
@@ -55,7 +55,9 @@ def skopeo(built: Built, target: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def before(recipes: Path, workshop: Workshop, mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def before(
+    recipes: Path, build_env: BuildEnvironment, mirror: Path, tmp_path_factory: pytest.TempPathFactory
+) -> BuildResult:
     """nginx as it was before UPDATED was: everything else is the same."""
     (package,) = (mirror / "base").glob(f"{UPDATED}-[0-9]*.rpm")
     argv = ["rpm", "-qp", "--nosignature", "--qf", "%{VERSION}-%{RELEASE}", package]
@@ -63,22 +65,22 @@ def before(recipes: Path, workshop: Workshop, mirror: Path, tmp_path_factory: py
     recipe = recipes / "nginx-before.yaml"
     recipe.write_text((ROOT / "recipes" / "nginx.yaml").read_text() + f'\npins: {{{UPDATED}: "{old}"}}\n')
     output = tmp_path_factory.mktemp("before")
-    return build(Order(recipe, recipes / "repositories.yaml", output=output), workshop)
+    return build(BuildOptions(recipe, recipes / "repositories.yaml", output=output), build_env)
 
 
 def test_publishing_what_is_there_asks_a_registry_and_sends_it_nothing(
-    built: Callable[[str], Built], workshop: Workshop, tmp_path: Path
+    built: Callable[[str], BuildResult], build_env: BuildEnvironment, tmp_path: Path
 ) -> None:
     nginx = built("nginx")
     with (
         docker_registry(tmp_path) as host,
         open_registry(f"registry+http://{host}/ns", environment={}, progress=QUIET) as mirror,
     ):
-        first = publish_on(mirror, nginx, workshop)
+        first = publish_on(mirror, nginx, build_env)
         cost = mirror.traffic
         tags = {tag: mirror.repository("nginx").resolve(tag) for tag in mirror.repository("nginx").tags()}
         earlier, seen, held = mirror.traffic, len(accessed(tmp_path)), stored(tmp_path)
-        again = publish_on(mirror, nginx, workshop)
+        again = publish_on(mirror, nginx, build_env)
         traffic, requests = mirror.traffic - earlier, accessed(tmp_path)[seen:]
         assert {tag: mirror.repository("nginx").resolve(tag) for tag in mirror.repository("nginx").tags()} == tags
     assert first.moved and again.moved == () and again.uploaded == () and again.attached == ()
@@ -96,7 +98,7 @@ def test_publishing_what_is_there_asks_a_registry_and_sends_it_nothing(
 
 
 def test_publishing_what_is_there_leaves_every_file_of_a_directory_alone(
-    built: Callable[[str], Built], workshop: Workshop, tmp_path: Path
+    built: Callable[[str], BuildResult], build_env: BuildEnvironment, tmp_path: Path
 ) -> None:
     def listing() -> dict[str, tuple[int, ...]]:
         found = {}
@@ -107,16 +109,16 @@ def test_publishing_what_is_there_leaves_every_file_of_a_directory_alone(
             found[str(path)] = (seen.st_ino, seen.st_mode, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
         return found
 
-    order = PublishOrder((built("nginx").layout,), parse_address(f"dir:{tmp_path}/mirror"), signing_key())
-    (first,) = publish(order, workshop)
+    order = PublishOptions((built("nginx").layout,), parse_address(f"dir:{tmp_path}/mirror"), signing_key())
+    (first,) = publish(order, build_env)
     held = listing()
-    (again,) = publish(order, workshop)
+    (again,) = publish(order, build_env)
     assert listing() == held and len(held) > 30
     assert first.moved and again.moved == () and again.bytes_uploaded == 0
 
 
 def test_an_update_of_one_package_sends_what_changed_and_no_more_than_skopeo(
-    built: Callable[[str], Built], before: Built, workshop: Workshop, tmp_path: Path
+    built: Callable[[str], BuildResult], before: BuildResult, build_env: BuildEnvironment, tmp_path: Path
 ) -> None:
     after = built("nginx")
     old = {layer.blob.digest for layer in before.image.layers}
@@ -128,12 +130,12 @@ def test_an_update_of_one_package_sends_what_changed_and_no_more_than_skopeo(
         counted_registry(tmp_path / "theirs") as (theirs, their_counter),
         open_registry(f"registry+http://{ours}/ns", environment={}, progress=QUIET) as mirror,
     ):
-        publish_on(mirror, before, workshop)
+        publish_on(mirror, before, build_env)
         skopeo(before, f"{theirs}/ns/nginx:latest")
         earlier, our_wire, their_wire, their_store = (
             mirror.traffic, our_counter.sent, their_counter.sent, stored(tmp_path / "theirs"),
         )  # fmt: skip
-        done = publish_on(mirror, after, workshop)
+        done = publish_on(mirror, after, build_env)
         skopeo(after, f"{theirs}/ns/nginx:latest")
         traffic = mirror.traffic - earlier
         our_wire, their_wire = our_counter.sent - our_wire, their_counter.sent - their_wire

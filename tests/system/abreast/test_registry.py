@@ -19,20 +19,20 @@ from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
-from pipeline.mirror.protocol import Arrival, Overtaken
+from pipeline.mirror.protocol import Arrival, TagConflict
 from pipeline.mirror.references import fallback_tag
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image
 from pipeline.oci import media_types
-from pipeline.oci.image import descriptor_json
+from pipeline.oci.image_manifest import descriptor_json
 from pipeline.progress import QUIET
 from pipeline.store import Store
 from pipeline.transfer import Network
-from tests.system import peers
-from tests.system.cutting import cutting
+from tests.system import foreign_programs
+from tests.system.cutting_proxy import cutting
 from tests.system.tokens import Identity, token_server
 from tests.unit.registry_fake import fake_registry
-from tests.unit.tested import stand_in
+from tests.unit.tested_images import stand_in
 from tests.unit.tiny_image import tiny
 
 NETWORK = Network(backoff=0.05)
@@ -42,7 +42,7 @@ EMPTY = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(b"{}"), 2)
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One registry for the tests that need nothing particular of it; each has a namespace of its own."""
-    with peers.docker_registry(tmp_path_factory.mktemp("registry")) as address:
+    with foreign_programs.docker_registry(tmp_path_factory.mktemp("registry")) as address:
         yield address
 
 
@@ -94,7 +94,9 @@ def clients(*argv: str | Path, **environment: str) -> str:
 
 def discovered(reference: str) -> set[str]:
     """The referrers that oras finds."""
-    found = json.loads(clients(peers.program("oras"), "discover", "--plain-http", "--format", "json", reference))
+    found = json.loads(
+        clients(foreign_programs.program("oras"), "discover", "--plain-http", "--format", "json", reference)
+    )
     return {one["digest"] for one in found.get("referrers") or found.get("manifests") or []}
 
 
@@ -112,7 +114,7 @@ def test_what_is_pushed_is_what_skopeo_and_oras_read(mirror: RegistryMirror, sto
     assert json.loads(clients("skopeo", "inspect", "--tls-verify=false", reference))["Digest"] == str(manifest.digest)
     clients("skopeo", "copy", "--src-tls-verify=false", reference, f"dir:{tmp_path / 'copy'}")
     assert (tmp_path / "copy/manifest.json").read_bytes() == image.manifest_bytes
-    fetched = clients(peers.program("oras"), "manifest", "fetch", "--plain-http", f"{app.identity}:1.0")
+    fetched = clients(foreign_programs.program("oras"), "manifest", "fetch", "--plain-http", f"{app.identity}:1.0")
     assert fetched.encode() == image.manifest_bytes
 
 
@@ -172,7 +174,7 @@ def test_an_upload_survives_connections_that_break(host: str, store: Store, tmp_
 def test_another_registry_is_spoken_to_as_well(tmp_path: Path, store: Store) -> None:
     """crane's: other words for the same protocol, and no referrers API either."""
     data = os.urandom(70 << 20)
-    with peers.crane_registry(tmp_path / "crane") as host, opened(host, "ns") as mirror:
+    with foreign_programs.crane_registry(tmp_path / "crane") as host, opened(host, "ns") as mirror:
         image, app = tiny(store), mirror.repository("app")
         push(app, image, store)
         big = Descriptor("a/b", Digest.of(data), len(data))
@@ -210,7 +212,7 @@ def bcrypt(password: str) -> str:
 def test_basic_authentication_with_podmans_file(tmp_path: Path, store: Store) -> None:
     (tmp_path / "htpasswd").write_text(f"user:{bcrypt('secret')}\n")
     guard = {"htpasswd": {"realm": "it", "path": str(tmp_path / "htpasswd")}}
-    with peers.docker_registry(tmp_path / "registry", auth=guard) as host:
+    with foreign_programs.docker_registry(tmp_path / "registry", auth=guard) as host:
         image = tiny(store)
         file = login(tmp_path, f"{host}/ns")
         with opened(host, "ns", REGISTRY_AUTH_FILE=file) as mirror:
@@ -227,7 +229,9 @@ def test_basic_authentication_with_podmans_file(tmp_path: Path, store: Store) ->
 
 def test_tls_with_an_own_authority(tmp_path: Path, store: Store) -> None:
     certificate, key = Identity.make().write(tmp_path / "tls")
-    with peers.docker_registry(tmp_path / "registry", tls={"certificate": str(certificate), "key": str(key)}) as host:
+    with foreign_programs.docker_registry(
+        tmp_path / "registry", tls={"certificate": str(certificate), "key": str(key)}
+    ) as host:
         with opened(host, "ns", scheme="registry", HOME=str(tmp_path)) as mirror:
             with pytest.raises(EnvironmentLacking, match="CERTIFICATE_VERIFY_FAILED") as caught:
                 mirror.repository("app").tags()
@@ -246,7 +250,7 @@ def test_a_client_certificate_is_shown_to_who_asks_for_it(tmp_path: Path, store:
     certificate, key = Identity.make().write(tmp_path / "tls")
     theirs, our_key = Identity.make().write(tmp_path / "client")
     tls = {"certificate": str(certificate), "key": str(key), "clientcas": [str(theirs)]}
-    with peers.docker_registry(tmp_path / "registry", tls=tls) as host:
+    with foreign_programs.docker_registry(tmp_path / "registry", tls=tls) as host:
         folder = tmp_path / ".config/containers/certs.d" / host
         folder.mkdir(parents=True)
         (folder / "ca.crt").write_bytes(certificate.read_bytes())
@@ -262,7 +266,9 @@ def test_nothing_goes_out_without_tls_because_a_registry_says_so(tmp_path: Path,
     """A registry behind a proxy that does not know of TLS names an upload's place with http://."""
     certificate, key = Identity.make().write(tmp_path / "tls")
     tls = {"certificate": str(certificate), "key": str(key)}
-    with peers.docker_registry(tmp_path / "registry", tls=tls, host=f"http://127.0.0.1:{peers.free_port()}") as host:
+    with foreign_programs.docker_registry(
+        tmp_path / "registry", tls=tls, host=f"http://127.0.0.1:{foreign_programs.free_port()}"
+    ) as host:
         environment = {"SSL_CERT_FILE": str(certificate)}
         with (
             open_registry(f"registry://{host}/ns", environment=environment, progress=QUIET) as mirror,
@@ -276,7 +282,7 @@ def test_tokens_are_for_what_is_done_and_mounts_name_both_repositories(tmp_path:
     with token_server() as tokens:
         bundle, _ = tokens.identity.write(tmp_path / "tokens")
         guard = {"token": {"realm": tokens.realm, "service": "registry", "issuer": "it", "rootcertbundle": str(bundle)}}
-        with peers.docker_registry(tmp_path / "registry", auth=guard) as host:
+        with foreign_programs.docker_registry(tmp_path / "registry", auth=guard) as host:
             file = login(tmp_path, host)
             image = tiny(store)
             with opened(host, "ns", REGISTRY_AUTH_FILE=file, RELBUILD_TOKEN_SERVERS=f"{host}={tokens.host}") as mirror:
@@ -314,7 +320,7 @@ def test_a_token_that_expires_between_two_requests_is_renewed(tmp_path: Path, st
         tokens.lasts = 2
         guard = {"token": {"realm": tokens.realm, "service": "registry", "issuer": "it", "rootcertbundle": str(bundle)}}
         with (
-            peers.docker_registry(tmp_path / "registry", auth=guard) as host,
+            foreign_programs.docker_registry(tmp_path / "registry", auth=guard) as host,
             opened(
                 host,
                 "ns",
@@ -366,7 +372,7 @@ def annotate(app: RegistryRepository, subject: Manifest, folder: Path) -> None:
     (folder / "file").write_bytes(b"of oras")
     reference = f"{app.identity}@{subject.digest}"
     oras = [
-        peers.program("oras"),
+        foreign_programs.program("oras"),
         "attach",
         "--plain-http",
         "--disable-path-validation",
@@ -404,7 +410,7 @@ def test_a_tag_is_removed_and_its_manifest_stays(mirror: RegistryMirror, store: 
     app.remove_tag("1.0", manifest.digest)
     assert app.tags() == ("latest",)
     assert app.resolve("latest") == manifest.digest
-    with pytest.raises(Overtaken):
+    with pytest.raises(TagConflict):
         app.remove_tag("1.0", manifest.digest)
 
 
@@ -427,7 +433,7 @@ def test_a_manifest_is_removed_with_its_tags_and_its_entry_among_the_referrers(
 
 
 def test_a_registry_that_forbids_deletion_is_left_as_it_was(tmp_path: Path, store: Store) -> None:
-    with peers.docker_registry(tmp_path / "registry", delete=False) as host, opened(host, "ns") as mirror:
+    with foreign_programs.docker_registry(tmp_path / "registry", delete=False) as host, opened(host, "ns") as mirror:
         image, app = tiny(store), mirror.repository("app")
         push(app, image, store)
         manifest = Manifest(media_types.MANIFEST, image.manifest_bytes)
@@ -443,7 +449,7 @@ def test_rot_that_the_registry_keeps_is_refused_with_a_way_out(tmp_path: Path, s
     """docker-registry takes what it has under a digest for whole, and serves whatever its disk holds."""
     image = tiny(store)
     layer = image.layers[0].blob
-    with peers.docker_registry(tmp_path / "registry") as host, opened(host, "rot") as first:
+    with foreign_programs.docker_registry(tmp_path / "registry") as host, opened(host, "rot") as first:
         push(first.repository("tiny"), image, store)
         folder = tmp_path / "registry" / "data" / "docker" / "registry" / "v2" / "blobs" / "sha256"
         stored = {digest: folder / digest.hex[:2] / digest.hex / "data" for digest in (layer.digest, image.digest)}

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built, build
-from pipeline.gather import Order, Workshop
-from pipeline.launch import unpacked
+from pipeline.build import BuildResult, build
+from pipeline.launch import unpack_layers
 from pipeline.model.header import FileFlag
+from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
 from tests.system.conftest import PRODUCTS
-from tests.system.explained import EXPLANATIONS, Context, explained
+from tests.system.explained_differences import EXPLANATIONS, Context, explained
 from tests.system.trees import differences, merged, read_tree
 
 DATABASE = "/usr/lib/sysimage/rpm"
@@ -35,7 +35,7 @@ def rpm(root: Path, *argv: str, check: bool = True) -> str:
 
 @pytest.fixture(scope="module")
 def whole(
-    built: Callable[[str], Built], workshop: Workshop, tmp_path_factory: pytest.TempPathFactory
+    built: Callable[[str], BuildResult], build_env: BuildEnvironment, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
     """A product's whole root file system, as umoci unpacks it."""
     made: dict[str, Path] = {}
@@ -54,7 +54,9 @@ def whole(
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_rpm_lists_exactly_the_lock(product: str, built: Callable[[str], Built], whole: Callable[[str], Path]) -> None:
+def test_rpm_lists_exactly_the_lock(
+    product: str, built: Callable[[str], BuildResult], whole: Callable[[str], Path]
+) -> None:
     listed = rpm(whole(product), "-qa", "--qf", "%{NAME}-%|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}.%{ARCH}\n")
     locked = {str(chosen.package.nevra) for chosen in built(product).locked.section.resolution.chosen}
     assert {line.replace("-0:", "-") for line in listed.split()} == locked
@@ -62,7 +64,7 @@ def test_rpm_lists_exactly_the_lock(product: str, built: Callable[[str], Built],
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_every_line_of_rpm_verify_is_a_change_that_the_report_explains(
-    product: str, built: Callable[[str], Built], whole: Callable[[str], Path]
+    product: str, built: Callable[[str], BuildResult], whole: Callable[[str], Path]
 ) -> None:
     report = json.loads((built(product).report_folder / "report.json").read_text())
     changed = {change["path"]: change["cause"] for change in report["changed_package_files"]}
@@ -95,14 +97,14 @@ def test_the_database_stands_where_scanners_look(product: str, whole: Callable[[
     assert count == len(rpm(whole(product), "-qa").split())
 
 
-def test_the_images_own_rpm_reads_the_database(recipes: Path, workshop: Workshop, tmp_path: Path) -> None:
+def test_the_images_own_rpm_reads_the_database(recipes: Path, build_env: BuildEnvironment, tmp_path: Path) -> None:
     (recipes / "with-rpm.yaml").write_text(
         "name: with-rpm\nversion: '1'\ninclude: [base.yaml]\nplatform: local\narchitectures: [x86_64]\n"
         "layers: [{name: product, packages: [rpm], without: [docs, man]}]\n"
         "smoke:\n  ready: {log: waiting, within: 10s}\n"
         "  checks: [{name: lists packages, command: [rpm, -qa], expect: {stdout: 'glibc-[0-9]'}}]\n"
     )
-    result = build(Order(recipes / "with-rpm.yaml", recipes / "repositories.yaml", output=tmp_path), workshop)
+    result = build(BuildOptions(recipes / "with-rpm.yaml", recipes / "repositories.yaml", output=tmp_path), build_env)
     assert result.report is not None and result.report.passed, result.report
     subprocess.run(
         ["umoci", "unpack", "--image", f"{result.layout}:{result.image.reference}", tmp_path / "bundle"],
@@ -117,14 +119,14 @@ def test_the_images_own_rpm_reads_the_database(recipes: Path, workshop: Workshop
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_the_whole_image_is_what_rpm_installs_but_for_what_is_explained(
-    product: str, built: Callable[[str], Built], workshop: Workshop, tmp_path: Path
+    product: str, built: Callable[[str], BuildResult], build_env: BuildEnvironment, tmp_path: Path
 ) -> None:
     result = built(product)
     root = tmp_path / "root"
     root.mkdir()
-    install_with_rpm(root, result, workshop)
+    install_with_rpm(root, result, build_env)
     theirs = read_tree(root)
-    mine = merged(unpacked(result.image, workshop.store, QUIET))
+    mine = merged(unpack_layers(result.image, build_env.store, QUIET))
     context = Context(
         changed=frozenset(change.path for change in result.changes),
         recipe=frozenset(plan.path.lstrip("/") for plan in result.locked.recipe.files),
@@ -142,7 +144,7 @@ def test_the_whole_image_is_what_rpm_installs_but_for_what_is_explained(
     assert any(difference.field == "mtime" for difference in found)
 
 
-def open_numbers(root: Path, result: Built) -> Iterator[tuple[int, int]]:
+def open_numbers(root: Path, result: BuildResult) -> Iterator[tuple[int, int]]:
     """(the image's number, rpm's number) of the accounts that scripts made with whatever number was free. Every
     account that rpm's scripts made must be in the image, too."""
     for name, number_of in (("passwd", result.locked.accounts.uid), ("group", result.locked.accounts.gid)):
@@ -154,7 +156,7 @@ def open_numbers(root: Path, result: Built) -> Iterator[tuple[int, int]]:
                 yield mine, int(number)
 
 
-def install_with_rpm(root: Path, result: Built, workshop: Workshop) -> None:
+def install_with_rpm(root: Path, result: BuildResult, build_env: BuildEnvironment) -> None:
     """rpm with its scriptlets, into an empty root, with the options that correspond to the recipe's, in the same
     order."""
     docs = [] if any(plan.docs for plan in result.locked.recipe.layers) else ["--excludedocs"]
@@ -162,7 +164,7 @@ def install_with_rpm(root: Path, result: Built, workshop: Workshop) -> None:
         files = []
         for header in result.locked.headers:
             link = Path(folder, f"{str(header.nevra).replace(':', '_')}.rpm")
-            link.symlink_to(workshop.store.blob(header.checksum))
+            link.symlink_to(build_env.store.blob(header.checksum))
             files.append(str(link))
         done = subprocess.run(
             [

@@ -16,22 +16,33 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built, build
+from pipeline.build import BuildResult, build
 from pipeline.build import lock as lock_recipe
 from pipeline.digest import digest_file
 from pipeline.errors import ResolutionError, UsageError, VerificationError
-from pipeline.gather import Locked, Order, Workshop, obtain_sources
-from pipeline.layers import unpack
+from pipeline.layers import unpack_to_store
 from pipeline.model.provenance import MaterialKind
 from pipeline.oci.sbom import SbomForm, sbom_bytes, sbom_problems
 from pipeline.packages import named_fixes, read_changelog
-from pipeline.packages.changelog import ENTRIES_MOST, TEXT_MOST
-from pipeline.reports import BILL, read_bill, read_materials, read_sbom, report_folder
-from pipeline.resolve import Mode, read_lock
+from pipeline.packages.changelog import CHANGELOG_ENTRIES_MOST, CHANGELOG_TEXT_MOST
+from pipeline.prepare import (
+    BuildEnvironment,
+    BuildOptions,
+    LockedRecipe,
+    obtain_sources,
+)
+from pipeline.reports import (
+    BILL_FILE,
+    read_bill,
+    read_build_record,
+    read_sbom,
+    report_folder,
+)
+from pipeline.resolve import LockMode, read_lock
 from pipeline.store import Store
 from tests.system.conftest import PRODUCTS, ROOT
 from tests.system.rpm_factory import Forge
-from tests.system.tiny import require_root
+from tests.system.tiny_root import require_root
 
 FORMS = list(SbomForm)
 
@@ -47,7 +58,7 @@ def rpm_says(form: str, *packages: Path) -> list[str]:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_the_sbom_of_a_product_is_valid(product: str, form: SbomForm, built: Callable[[str], Built]) -> None:
+def test_the_sbom_of_a_product_is_valid(product: str, form: SbomForm, built: Callable[[str], BuildResult]) -> None:
     result = built(product)
     document = read_sbom(result.report_folder, form, result.image.digest)
     assert sbom_problems(document, form) == []
@@ -55,7 +66,9 @@ def test_the_sbom_of_a_product_is_valid(product: str, form: SbomForm, built: Cal
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_an_sbom_says_of_every_package_what_rpm_says(product: str, built: Callable[[str], Built], mirror: Path) -> None:
+def test_an_sbom_says_of_every_package_what_rpm_says(
+    product: str, built: Callable[[str], BuildResult], mirror: Path
+) -> None:
     result = built(product)
     chosen = result.locked.section.resolution.chosen
     form = "%{NAME}\t%{VERSION}-%{RELEASE}\t%{EPOCHNUM}\t%{ARCH}\t%{LICENSE}\t%{VENDOR}\t%{SOURCERPM}\n"
@@ -88,7 +101,7 @@ def test_an_sbom_says_of_every_package_what_rpm_says(product: str, built: Callab
         assert facts["relbuild:layer"] == one.layer
 
 
-def test_the_fixes_are_those_that_the_changelog_names(built: Callable[[str], Built], mirror: Path) -> None:
+def test_the_fixes_are_those_that_the_changelog_names(built: Callable[[str], BuildResult], mirror: Path) -> None:
     result = built("nginx")
     chosen = [one.package for one in result.locked.section.resolution.chosen]
     places = {one.checksum: mirror / one.repository / one.location for one in chosen}
@@ -108,22 +121,22 @@ def test_of_a_long_changelog_the_newest_part_is_read(made: Forge) -> None:
     large = made.package("large", sections="%changelog\n" + "\n".join(wordy))
     none = made.package("none")
     read = read_changelog(many)
-    assert len(read) == ENTRIES_MOST
-    assert named_fixes(read) == tuple(f"CVE-2026-{10000 + n}" for n in range(ENTRIES_MOST))
+    assert len(read) == CHANGELOG_ENTRIES_MOST
+    assert named_fixes(read) == tuple(f"CVE-2026-{10000 + n}" for n in range(CHANGELOG_ENTRIES_MOST))
     assert read[0].name.startswith("x <x@example.invalid>") and read[0].time
-    assert [len(entry.text) for entry in read_changelog(large)] == [TEXT_MOST]
+    assert [len(entry.text) for entry in read_changelog(large)] == [CHANGELOG_TEXT_MOST]
     assert read_changelog(none) == ()
 
 
 @pytest.mark.parametrize("product", ["mysql", "nginx"])
 def test_what_lends_rights_is_what_is_on_the_disk(
-    product: str, built: Callable[[str], Built], workshop: Workshop
+    product: str, built: Callable[[str], BuildResult], build_env: BuildEnvironment
 ) -> None:
     require_root()
     result = built(product)
     found: dict[str, int] = {}
     for layer in result.image.layers:
-        root = unpack(layer, store=workshop.store)
+        root = unpack_to_store(layer, store=build_env.store)
         for path in root.rglob("*"):
             status = path.lstat()
             name = f"/{path.relative_to(root)}"
@@ -140,9 +153,9 @@ def test_what_lends_rights_is_what_is_on_the_disk(
 # --- what it was made of ----------------------------------------------------------------------------------
 
 
-def test_every_input_is_there_by_digest(built: Callable[[str], Built], recipes: Path, mirror: Path) -> None:
+def test_every_input_is_there_by_digest(built: Callable[[str], BuildResult], recipes: Path, mirror: Path) -> None:
     result = built("mysql")
-    record = read_materials(result.report_folder)
+    record = read_build_record(result.report_folder)
     assert record == result.record
     assert record.image == result.image.digest and record.unknown == ()
     told = record.provenance
@@ -168,7 +181,7 @@ def test_every_input_is_there_by_digest(built: Callable[[str], Built], recipes: 
 
 
 def test_elsewhere_the_record_and_the_documents_are_the_same(
-    built: Callable[[str], Built], recipes: Path, mirror: Path, tmp_path: Path
+    built: Callable[[str], BuildResult], recipes: Path, mirror: Path, tmp_path: Path
 ) -> None:
     first = built("nginx")
     elsewhere = tmp_path / "some where"
@@ -191,13 +204,13 @@ def test_elsewhere_the_record_and_the_documents_are_the_same(
 
 
 def test_metadata_that_changed_alone_changes_no_lock(
-    recipes: Path, workshop: Workshop, mirror: Path, tmp_path: Path, built: Callable[[str], Built]
+    recipes: Path, build_env: BuildEnvironment, mirror: Path, tmp_path: Path, built: Callable[[str], BuildResult]
 ) -> None:
     built("redis")
     copy = tmp_path / "recipes"
     shutil.copytree(recipes, copy)
     shutil.copytree(recipes.parent / "templates", tmp_path / "templates")
-    order = Order(copy / "redis.yaml", copy / "repositories.yaml")
+    order = BuildOptions(copy / "redis.yaml", copy / "repositories.yaml")
     moved = tmp_path / "mirror"
     moved.mkdir()
     for name in ("base", "updates"):
@@ -210,13 +223,13 @@ def test_metadata_that_changed_alone_changes_no_lock(
         subprocess.run(command, check=True)
     text = (copy / "repositories.yaml").read_text().replace("signed-metadata: true", "signed-metadata: false")
     (copy / "repositories.yaml").write_text(text)
-    unsigned = replace(workshop, store=Store.open(tmp_path / "store"))
-    before = lock_recipe(replace(order, mode=Mode.UPGRADE), unsigned)
+    unsigned = replace(build_env, store=Store.open(tmp_path / "store"))
+    before = lock_recipe(replace(order, mode=LockMode.UPGRADE), unsigned)
     text = order.recipe.with_suffix(".lock").read_text()
-    elsewhere = replace(unsigned, environment={**workshop.environment, "RELBUILD_MIRROR": str(moved)})
+    elsewhere = replace(unsigned, environment={**build_env.environment, "RELBUILD_MIRROR": str(moved)})
     again = lock_recipe(order, elsewhere)
     assert not again.wrote and again.section.metadata == before.section.metadata
-    upgraded = lock_recipe(replace(order, mode=Mode.UPGRADE), elsewhere)
+    upgraded = lock_recipe(replace(order, mode=LockMode.UPGRADE), elsewhere)
     assert not upgraded.wrote, "what is offered is the same"
     assert order.recipe.with_suffix(".lock").read_text() == text
     lock = read_lock(order.recipe.with_suffix(".lock"))
@@ -224,7 +237,7 @@ def test_metadata_that_changed_alone_changes_no_lock(
 
 
 def test_a_lock_without_metadata_is_used_and_said_to_be_without(
-    recipes: Path, workshop: Workshop, tmp_path: Path, built: Callable[[str], Built]
+    recipes: Path, build_env: BuildEnvironment, tmp_path: Path, built: Callable[[str], BuildResult]
 ) -> None:
     first = built("nginx")
     copy = tmp_path / "recipes"
@@ -234,8 +247,8 @@ def test_a_lock_without_metadata_is_used_and_said_to_be_without(
     older, count = re.subn(r"\[section.metadata\]\n(\S.*\n)+\n", "", lock.read_text())
     assert count == 1
     lock.write_text(older.replace("format = 2", "format = 1"))
-    order = Order(copy / "nginx.yaml", copy / "repositories.yaml", smoke=False, output=tmp_path / "output")
-    result = build(replace(order, mode=Mode.LOCKED), workshop)
+    order = BuildOptions(copy / "nginx.yaml", copy / "repositories.yaml", smoke=False, output=tmp_path / "output")
+    result = build(replace(order, mode=LockMode.LOCKED), build_env)
     assert result.image.digest == first.image.digest
     used = {one.package.repository for one in result.locked.section.resolution.chosen}
     assert result.record.unknown == tuple(f"repomd.xml of {name}" for name in sorted(used))
@@ -252,14 +265,16 @@ def _sbom(*argv: str | Path) -> subprocess.CompletedProcess[bytes]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_command_prints_the_document_that_the_build_wrote(form: SbomForm, built: Callable[[str], Built]) -> None:
+def test_the_command_prints_the_document_that_the_build_wrote(
+    form: SbomForm, built: Callable[[str], BuildResult]
+) -> None:
     result = built("nginx")
     done = _sbom(result.layout, "--format", form, "--validate", "--json")
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == (result.report_folder / form.file_name).read_bytes()
 
 
-def test_a_layout_without_its_report_has_no_sbom(built: Callable[[str], Built], tmp_path: Path) -> None:
+def test_a_layout_without_its_report_has_no_sbom(built: Callable[[str], BuildResult], tmp_path: Path) -> None:
     shutil.copytree(built("nginx").layout, tmp_path / "nginx")
     done = _sbom(tmp_path / "nginx")
     assert (done.returncode, done.stdout) == (2, b"")
@@ -267,15 +282,17 @@ def test_a_layout_without_its_report_has_no_sbom(built: Callable[[str], Built], 
     assert b"Traceback" not in done.stderr
 
 
-def test_a_report_of_another_image_or_an_edited_one_is_refused(built: Callable[[str], Built], tmp_path: Path) -> None:
+def test_a_report_of_another_image_or_an_edited_one_is_refused(
+    built: Callable[[str], BuildResult], tmp_path: Path
+) -> None:
     nginx, redis = built("nginx"), built("redis")
     with pytest.raises(VerificationError) as other:
         read_sbom(redis.report_folder, SbomForm.SPDX, nginx.image.digest)
     assert other.value.code == "report-of-another-image"
     folder = tmp_path / "nginx.report"
     shutil.copytree(nginx.report_folder, folder)
-    text = (folder / BILL).read_text()
-    (folder / BILL).write_text(text.replace('"mode":"4755"', '"mode":"4755","seen":true', 1))
+    text = (folder / BILL_FILE).read_text()
+    (folder / BILL_FILE).write_text(text.replace('"mode":"4755"', '"mode":"4755","seen":true', 1))
     with pytest.raises(VerificationError) as edited:
         read_bill(folder)
     assert edited.value.code == "bill-malformed"
@@ -284,30 +301,30 @@ def test_a_report_of_another_image_or_an_edited_one_is_refused(built: Callable[[
     done = _sbom(tmp_path / "nginx")
     assert done.returncode == 5 and b"bill-malformed" in done.stderr and b"Traceback" not in done.stderr
     with pytest.raises(UsageError):
-        read_materials(tmp_path / "nothing")
+        read_build_record(tmp_path / "nothing")
 
 
 # --- sources ---------------------------------------------------------------------------------------------
 
 
 def test_the_source_package_of_every_package_is_had(
-    built: Callable[[str], Built], workshop: Workshop, mirror: Path
+    built: Callable[[str], BuildResult], build_env: BuildEnvironment, mirror: Path
 ) -> None:
     locked = built("nginx").locked
-    sources = obtain_sources(locked, workshop)
+    sources = obtain_sources(locked, build_env)
     names = {f"{one.nevra.name}-{one.nevra.version}-{one.nevra.release}.src.rpm" for one in sources}
     assert names == {header.source_rpm for header in locked.headers}
     for one in sources:
-        assert digest_file(workshop.store.blob(one.checksum)) == one.checksum
+        assert digest_file(build_env.store.blob(one.checksum)) == one.checksum
         assert one.size == (mirror / "sources" / one.location).stat().st_size
     nginx = next(one for one in sources if one.nevra.name == "nginx")
     listed = subprocess.run(
-        ["rpm", "-qpl", "--nosignature", workshop.store.blob(nginx.checksum)], capture_output=True, check=True
+        ["rpm", "-qpl", "--nosignature", build_env.store.blob(nginx.checksum)], capture_output=True, check=True
     ).stdout.split()
     assert {b"nginx.spec", b"nginx.deb"} <= set(listed)
 
 
-def _other_sources(locked: Locked, folder: Path, files: list[Path]) -> Locked:
+def _other_sources(locked: LockedRecipe, folder: Path, files: list[Path]) -> LockedRecipe:
     """The same, with a repository of sources that holds `files` and no others."""
     folder.mkdir()
     for file in files:
@@ -319,29 +336,29 @@ def _other_sources(locked: Locked, folder: Path, files: list[Path]) -> Locked:
 
 
 def test_all_that_are_missing_are_named(
-    built: Callable[[str], Built], workshop: Workshop, mirror: Path, tmp_path: Path
+    built: Callable[[str], BuildResult], build_env: BuildEnvironment, mirror: Path, tmp_path: Path
 ) -> None:
     locked = built("nginx").locked
     files = sorted((mirror / "sources").glob("*.rpm"))
     without = ("bash-", "nginx-")
     fewer = [file for file in files if not file.name.startswith(without)]
     with pytest.raises(ResolutionError) as caught:
-        obtain_sources(_other_sources(locked, tmp_path / "few", fewer), workshop)
+        obtain_sources(_other_sources(locked, tmp_path / "few", fewer), build_env)
     wanted = sorted(header.source_rpm for header in locked.headers if header.source_rpm.startswith(without))
     assert [problem.code for problem in caught.value.problems] == ["sources-missing"] * len(wanted)
     for name, problem in zip(wanted, caught.value.problems, strict=True):
         assert name in problem.message and problem.hint and problem.place
     with pytest.raises(ResolutionError) as unknown:
-        obtain_sources(replace(locked, platform=replace(locked.platform, sources=())), workshop)
+        obtain_sources(replace(locked, platform=replace(locked.platform, sources=())), build_env)
     assert unknown.value.code == "sources-unknown"
     silent = replace(locked, headers=(replace(locked.headers[0], source_rpm=""), *locked.headers[1:]))
     with pytest.raises(ResolutionError, match="names no source package") as nameless:
-        obtain_sources(silent, workshop)
+        obtain_sources(silent, build_env)
     assert nameless.value.problems[0].place == str(locked.headers[0].nevra)
 
 
 def test_a_source_package_that_nobody_signed_is_refused(
-    built: Callable[[str], Built], workshop: Workshop, mirror: Path, tmp_path: Path
+    built: Callable[[str], BuildResult], build_env: BuildEnvironment, mirror: Path, tmp_path: Path
 ) -> None:
     locked = built("nginx").locked
     files = sorted((mirror / "sources").glob("*.rpm"))
@@ -351,17 +368,17 @@ def test_a_source_package_that_nobody_signed_is_refused(
     command = ["createrepo_c", "--quiet", "--checksum=sha256", str(tmp_path / "forged")]
     subprocess.run(command, check=True)
     with pytest.raises(VerificationError) as caught:
-        obtain_sources(forged, workshop)
+        obtain_sources(forged, build_env)
     assert [problem.code for problem in caught.value.problems] == ["package-unsigned"]
     assert "bash" in str(caught.value)
 
 
 def test_a_binary_package_is_no_source_package(
-    built: Callable[[str], Built], workshop: Workshop, mirror: Path, tmp_path: Path
+    built: Callable[[str], BuildResult], build_env: BuildEnvironment, mirror: Path, tmp_path: Path
 ) -> None:
     locked = built("nginx").locked
     binary = next((mirror / "base").glob("bash-[0-9]*.rpm"))
     with pytest.raises(ResolutionError) as caught:
         files = [file for file in (mirror / "sources").glob("*.rpm") if not file.name.startswith("bash-")]
-        obtain_sources(_other_sources(locked, tmp_path / "swapped", [*files, binary]), workshop)
+        obtain_sources(_other_sources(locked, tmp_path / "swapped", [*files, binary]), build_env)
     assert [problem.code for problem in caught.value.problems] == ["sources-missing"]

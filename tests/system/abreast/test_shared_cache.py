@@ -25,7 +25,7 @@ from pipeline.oci import blob_path, read_layout
 from pipeline.store import Store
 from tests.system.catalogue import SmallCatalogue, small_catalogue
 from tests.system.rpm_factory import Forge
-from tests.system.tiny import require_root
+from tests.system.tiny_root import require_root
 
 CACHED = ("blobs", "results", "metadata", "trees")
 """What docs/ci.md tells people to cache, and trees, which some may cache as well."""

@@ -23,27 +23,27 @@ from pipeline.model.image import Descriptor, Image
 from pipeline.oci import (
     SigningKey,
     Statement,
-    Subject,
-    attest,
+    StatementSubject,
     bundle_layer,
     check_signatures,
     generate_key,
     load_signing_key,
     load_verifying_key,
+    make_attestation,
     make_image,
+    make_simple_signature,
     media_types,
     provenance_predicate,
     read_artifact,
-    sign_simply,
     signature_tag,
     verify_bundle,
     verify_signatures,
 )
-from pipeline.oci.image import descriptor_json
+from pipeline.oci.image_manifest import descriptor_json
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SIGN, SMOKE, SPDX
 from pipeline.store import Store
-from tests.system.peers import docker_registry, program
-from tests.unit.signed import PROVENANCE_VALUE
+from tests.system.foreign_programs import docker_registry, program
+from tests.unit.signing_examples import PROVENANCE_VALUE
 from tests.unit.tiny_image import CONFIG, layer
 
 PASSWORD = b"of a test"
@@ -209,7 +209,7 @@ def statement(kind: str, subject: Digest) -> Statement:
         CYCLONEDX: b'{"bomFormat":"CycloneDX","specVersion":"1.6","version":1}',
         SMOKE: b'{"passed":true}',
     }[kind]
-    return Statement(kind, (Subject(subject, "tiny"),), predicate)
+    return Statement(kind, (StatementSubject(subject, "tiny"),), predicate)
 
 
 @pytest.mark.parametrize("kind", ["image", "index"])
@@ -217,11 +217,11 @@ def statement(kind: str, subject: Digest) -> Statement:
 def test_cosign_accepts_both_forms_of_our_signatures(peer: Peer, store: Store, keys: Path, kind: str, key: str) -> None:
     subject = push_subject(peer, store, kind)
     reference, public = f"{peer.identity}@{subject.digest}", keys / f"{key}.pub"
-    peer.push(sign_simply(subject.digest, peer.identity, signer(keys, key)), signature_tag(subject.digest))
+    peer.push(make_simple_signature(subject.digest, peer.identity, signer(keys, key)), signature_tag(subject.digest))
     for generation in GENERATIONS:
         claims = json.loads(accepted(generation, "verify", "--key", public, IGNORE, reference))
         assert claims[0]["critical"]["identity"]["docker-reference"] == peer.identity
-    peer.attach(subject.digest, [attest(statement(SIGN, subject.digest), subject, signer(keys, key))])
+    peer.attach(subject.digest, [make_attestation(statement(SIGN, subject.digest), subject, signer(keys, key))])
     claims = json.loads(accepted("cosign3", "verify", "--key", public, IGNORE, reference))
     assert claims[0]["critical"]["type"] == SIGN, "now the bundle is what counts"
 
@@ -231,7 +231,7 @@ def test_cosign_accepts_our_attestations(peer: Peer, store: Store, keys: Path, k
     subject = push_subject(peer, store, kind)
     reference, public = f"{peer.identity}@{subject.digest}", keys / "ours.pub"
     statements = [statement(predicate, subject.digest) for predicate in (SIGN, *TYPES.values())]
-    peer.attach(subject.digest, [attest(one, subject, signer(keys), CONFIG.created) for one in statements])
+    peer.attach(subject.digest, [make_attestation(one, subject, signer(keys), CONFIG.created) for one in statements])
     second = ("--new-bundle-format", "--trusted-root", keys / "no-roots.json")
     for name, predicate in TYPES.items():
         for generation, extra in (("cosign", second), ("cosign3", ())):
@@ -248,7 +248,9 @@ def test_cosign_accepts_our_attestations(peer: Peer, store: Store, keys: Path, k
 
 def test_oras_lists_our_attestations(peer: Peer, store: Store, keys: Path) -> None:
     subject = push_subject(peer, store, "image")
-    made = [attest(statement(kind, subject.digest), subject, signer(keys)) for kind in (SIGN, PROVENANCE, SPDX)]
+    made = [
+        make_attestation(statement(kind, subject.digest), subject, signer(keys)) for kind in (SIGN, PROVENANCE, SPDX)
+    ]
     peer.attach(subject.digest, made)
     said = subprocess.run(
         [program("oras"), "discover", "--plain-http", "--format", "json", f"{peer.identity}@{subject.digest}"],
@@ -281,18 +283,20 @@ def test_a_signature_that_is_wrong_is_refused_here_and_by_cosign(
         manifest = peer.get(tag)
         verify_signatures(manifest, peer.payloads(manifest), mine.digest, public)
 
-    good = sign_simply(mine.digest, peer.identity, signer(keys))
+    good = make_simple_signature(mine.digest, peer.identity, signer(keys))
     verified(good)
     accepted(generation, *verify, keys / "ours.pub")
 
-    refuses_here("signature-wrong-key", verified, sign_simply(mine.digest, peer.identity, signer(keys, "theirs")))
+    refuses_here(
+        "signature-wrong-key", verified, make_simple_signature(mine.digest, peer.identity, signer(keys, "theirs"))
+    )
     assert "no matching signatures" in refused(generation, *verify, keys / "ours.pub")
 
-    refuses_here("signature-of-another", verified, sign_simply(others.digest, peer.identity, signer(keys)))
+    refuses_here("signature-of-another", verified, make_simple_signature(others.digest, peer.identity, signer(keys)))
     refused(generation, *verify, keys / "ours.pub")
 
     # somebody else's image, in the payload and in every digest, under the signature of ours
-    swapped = sign_simply(others.digest, peer.identity, signer(keys))
+    swapped = make_simple_signature(others.digest, peer.identity, signer(keys))
     document = json.loads(swapped.manifest.data)
     document["layers"][0]["annotations"] = json.loads(good.manifest.data)["layers"][0]["annotations"]
     altered = replace(swapped, manifest=Manifest(media_types.MANIFEST, canonical_json(document)))
@@ -319,15 +323,15 @@ def test_an_attestation_that_is_wrong_is_refused_here_and_by_cosign(
         refuses_here(code, verified, artifact)
         refused(generation, *words)
 
-    good = attest(statement(SPDX, mine.digest), subject, signer(keys))
+    good = make_attestation(statement(SPDX, mine.digest), subject, signer(keys))
     peer.attach(mine.digest, [good])
     accepted(generation, *words)
     verified(good)
 
-    wrong("signature-wrong-key", attest(statement(SPDX, mine.digest), subject, signer(keys, "theirs")))
+    wrong("signature-wrong-key", make_attestation(statement(SPDX, mine.digest), subject, signer(keys, "theirs")))
 
     # the attestation of another image, made to speak of this one
-    foreign = attest(statement(SPDX, others.digest), others.manifest_descriptor, signer(keys))
+    foreign = make_attestation(statement(SPDX, others.digest), others.manifest_descriptor, signer(keys))
     document = json.loads(foreign.manifest.data)
     document["subject"] = descriptor_json(subject)
     moved = replace(foreign, manifest=Manifest(media_types.MANIFEST, canonical_json(document)))
@@ -366,7 +370,7 @@ def test_what_cosign_signs_is_accepted_here(peer: Peer, store: Store, keys: Path
     refuses_here("signature-wrong-key", verify_signatures, manifest, peer.payloads(manifest), image.digest, ours)
 
     # ours beside it: both hold, and cosign finds each
-    peer.push(sign_simply(image.digest, peer.identity, signer(keys), manifest), tag)
+    peer.push(make_simple_signature(image.digest, peer.identity, signer(keys), manifest), tag)
     manifest = peer.get(tag)
     for key, name in ((theirs, "theirs"), (ours, "ours")):
         found = check_signatures(manifest, peer.payloads(manifest), image.digest, key, peer.identity)
@@ -375,7 +379,7 @@ def test_what_cosign_signs_is_accepted_here(peer: Peer, store: Store, keys: Path
             accepted(generation, "verify", "--key", keys / f"{name}.pub", IGNORE, reference)
 
     # and the key that cosign signed with finds its own signature there, though it was made with another nonce
-    again = sign_simply(image.digest, peer.identity, signer(keys, "theirs"), manifest)
+    again = make_simple_signature(image.digest, peer.identity, signer(keys, "theirs"), manifest)
     assert (again.manifest, again.blobs) == (manifest, ())
 
 
@@ -408,7 +412,7 @@ def test_cosign_signs_with_a_key_that_was_made_here(peer: Peer, store: Store, ke
 def test_cosign_reads_an_attestation_of_tens_of_mebibytes(peer: Peer, store: Store, keys: Path) -> None:
     subject = push_subject(peer, store, "image")
     large = b'{"comment":"' + b"x" * (20 << 20) + b'","spdxVersion":"SPDX-2.3"}'
-    made = attest(Statement(SPDX, (Subject(subject.digest),), large), subject, signer(keys))
+    made = make_attestation(Statement(SPDX, (StatementSubject(subject.digest),), large), subject, signer(keys))
     peer.attach(subject.digest, [made])
     manifest = peer.get(made.manifest.digest)
     public = load_verifying_key(keys / "ours.pub")

@@ -20,7 +20,7 @@ import pytest
 
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.site import write_site
-from tests.system import nights
+from tests.system import nightly_examples
 from tests.system.webserver import nginx
 
 ROOT = Path(__file__).parents[3]
@@ -74,10 +74,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Twenty nights in a directory mirror, and nginx in front of it."""
     folder = tmp_path_factory.mktemp("site")
     mirror = folder / "mirror"
-    open_directory(mirror, create=True, clock=time.time, host=nights.KNOWN_AS)
-    for night in nights.nights():
+    open_directory(mirror, create=True, clock=time.time, host=nightly_examples.KNOWN_AS)
+    for night in nightly_examples.nights():
         write_site(night, mirror / "nightly")
-        for path, data in nights.blobs(night).items():
+        for path, data in nightly_examples.blobs(night).items():
             (mirror / path).write_bytes(data)
     past = sorted((mirror / "nightly" / "nights").glob("*.html"))[-4]
     pictures = folder / "pictures"

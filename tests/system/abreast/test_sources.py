@@ -15,13 +15,18 @@ import pytest
 from pipeline.build import build
 from pipeline.digest import digest_file
 from pipeline.errors import UsageError, VerificationError
-from pipeline.gather import Order, Workshop
-from pipeline.mirror.addresses import parse_address
-from pipeline.mirror.open import MirrorAccess
+from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import generate_key, load_signing_key, read_artifact
-from pipeline.oci.sources import SOURCES_TYPE
-from pipeline.release import PublishOrder, copy, publish, verify
+from pipeline.oci.sources_artifact import SOURCES_TYPE
+from pipeline.prepare import BuildEnvironment, BuildOptions
+from pipeline.release import (
+    PublishOptions,
+    copy,
+    publish,
+    verify_reference,
+)
 from tests.system.sites import relbuild_at_once
 
 
@@ -30,8 +35,8 @@ class Shipped:
     """nginx with its sources, on a directory mirror. `order` is what published it."""
 
     folder: Path
-    order: PublishOrder
-    workshop: Workshop
+    order: PublishOptions
+    build_env: BuildEnvironment
 
     @property
     def address(self) -> str:
@@ -45,19 +50,19 @@ class Shipped:
 
 
 @pytest.fixture(scope="module")
-def shipped(recipes: Path, workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shipped]:
+def shipped(recipes: Path, build_env: BuildEnvironment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shipped]:
     folder = tmp_path_factory.mktemp("sources")
-    order = Order(recipes / "nginx.yaml", recipes / "repositories.yaml", output=folder / "output", sources=True)
-    built = build(order, workshop)
+    order = BuildOptions(recipes / "nginx.yaml", recipes / "repositories.yaml", output=folder / "output", sources=True)
+    built = build(order, build_env)
     assert built.report is not None and built.report.passed
     key = load_signing_key(generate_key(b"x")[0], lambda: b"x")
-    wanted = PublishOrder((built.layout,), parse_address(f"dir:{folder}/mirror"), key, sources=True)
-    publish(wanted, workshop)
-    yield Shipped(folder, wanted, workshop)
+    wanted = PublishOptions((built.layout,), parse_address(f"dir:{folder}/mirror"), key, sources=True)
+    publish(wanted, build_env)
+    yield Shipped(folder, wanted, build_env)
 
 
 def test_every_source_package_is_there_under_its_name(shipped: Shipped, mirror: Path) -> None:
-    access = MirrorAccess({}, shipped.workshop.progress, shipped.workshop.clock)
+    access = MirrorAccess({}, shipped.build_env.progress, shipped.build_env.clock)
     with access.repository(parse_address(shipped.address)) as held:
         digest = held.resolve("latest")
         assert digest is not None
@@ -75,20 +80,20 @@ def test_every_source_package_is_there_under_its_name(shipped: Shipped, mirror: 
 
 
 def test_published_again_nothing_changes(shipped: Shipped) -> None:
-    (again,) = publish(shipped.order, shipped.workshop)
+    (again,) = publish(shipped.order, shipped.build_env)
     assert (again.uploaded, again.moved) == ((), ())
 
 
 def test_they_are_verified_and_carried(shipped: Shipped, tmp_path: Path) -> None:
     key = shipped.order.key.public
-    verify(parse_address(shipped.address), key, shipped.workshop)
+    verify_reference(parse_address(shipped.address), key, shipped.build_env)
     there = parse_address(f"dir:{tmp_path}/second/nginx")
-    copy(parse_address(shipped.address), there, key, MirrorRules(), shipped.workshop)
-    verify(there, key, shipped.workshop)
+    copy(parse_address(shipped.address), there, key, MirrorRules(), shipped.build_env)
+    verify_reference(there, key, shipped.build_env)
     largest = max((tmp_path / "second" / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
     sources = {digest_file(path).hex for path in (tmp_path / "second" / "blobs" / "sha256").iterdir()}
     assert largest.name in sources
-    with MirrorAccess({}, shipped.workshop.progress, shipped.workshop.clock).repository(there) as held:
+    with MirrorAccess({}, shipped.build_env.progress, shipped.build_env.clock).repository(there) as held:
         digest = held.resolve("latest")
         assert digest is not None
         (found,) = [one for one in held.referrers(digest) if one.artifact_type == SOURCES_TYPE]
@@ -99,26 +104,26 @@ def test_they_are_verified_and_carried(shipped: Shipped, tmp_path: Path) -> None
     victim.unlink()
     victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(VerificationError) as refused:
-        verify(there, key, shipped.workshop)
+        verify_reference(there, key, shipped.build_env)
     assert refused.value.code == "blob-damaged"
 
 
 def test_without_having_been_fetched_they_are_missed(
-    shipped: Shipped, recipes: Path, workshop: Workshop, tmp_path: Path
+    shipped: Shipped, recipes: Path, build_env: BuildEnvironment, tmp_path: Path
 ) -> None:
-    build(Order(recipes / "nginx.yaml", recipes / "repositories.yaml", output=tmp_path / "output"), workshop)
-    wanted = PublishOrder(
+    build(BuildOptions(recipes / "nginx.yaml", recipes / "repositories.yaml", output=tmp_path / "output"), build_env)
+    wanted = PublishOptions(
         (tmp_path / "output" / "nginx",), parse_address(f"dir:{tmp_path}/mirror"), shipped.order.key, sources=True
     )
     with pytest.raises(UsageError) as refused:
-        publish(wanted, workshop)
+        publish(wanted, build_env)
     assert refused.value.code == "sources-missing"
     assert "--with-sources" in (refused.value.problems[0].hint or "")
 
 
 def test_a_mirror_is_looked_into_from_the_command_line(shipped: Shipped) -> None:
     latest = f"{shipped.address}:latest"
-    store = ("--store", str(shipped.workshop.store.root))
+    store = ("--store", str(shipped.build_env.store.root))
     seen = relbuild_at_once(shipped.folder, "inspect", latest, "--json", *store)
     assert seen.returncode == 0, seen.stderr
     assert json.loads(seen.stdout)["name"] == "nginx"
@@ -135,7 +140,7 @@ def test_cleaning_up_is_shown_first_and_can_be_undone(shipped: Shipped, tmp_path
     shutil.copytree(shipped.folder / "mirror", tmp_path / "mirror", symlinks=True)
     rules = tmp_path / "rules.yaml"
     rules.write_text('retention:\n  - {tags: "1", younger-than: 1s}\ngrace: 1s\n')
-    options = ("--rules", str(rules), "--json", "--store", str(shipped.workshop.store.root))
+    options = ("--rules", str(rules), "--json", "--store", str(shipped.build_env.store.root))
     mirror = f"dir:{tmp_path}/mirror"
     tag = tmp_path / "mirror" / "repositories" / "nginx" / "_tags" / "1"
     assert tag.is_symlink()

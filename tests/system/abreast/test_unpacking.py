@@ -16,9 +16,9 @@ import pytest
 from pipeline.compression import Compression
 from pipeline.digest import DiffId, Digest
 from pipeline.errors import RelbuildError
-from pipeline.layers import pack_entries, unpack
+from pipeline.layers import pack_entries, unpack_to_store
 from pipeline.model.image import Descriptor, Layer
-from pipeline.model.tree import Entry, Kind
+from pipeline.model.tree import Entry, EntryKind
 from pipeline.store import Store
 
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -96,7 +96,7 @@ def test_a_hostile_layer_is_refused_and_leaves_nothing(name: str, store: Store, 
     members, code = HOSTILE[name]
     layer = layer_of(tar_of(*members), store)
     with pytest.raises(RelbuildError) as caught:
-        unpack(layer, store=store)
+        unpack_to_store(layer, store=store)
     assert caught.value.code == code
     assert not list((store.root / "trees").iterdir())
     assert not list(tmp_path.rglob("evil*"))
@@ -122,24 +122,24 @@ def broken(change: Callable[[bytearray], object]) -> bytes:
 )
 def test_a_malformed_tar_is_refused(data: bytes, store: Store) -> None:
     with pytest.raises(RelbuildError) as caught:
-        unpack(layer_of(data, store), store=store)
+        unpack_to_store(layer_of(data, store), store=store)
     assert caught.value.code == "layer-malformed"
 
 
 @pytest.fixture
 def whole(store: Store) -> Layer:
     entries = [
-        (Entry("a", Kind.DIRECTORY, mode=0o2750, gid=8, mtime=3), b""),
-        (Entry("a/f", Kind.FILE, mode=0o4755, uid=27, size=70_000, mtime=1), os.urandom(70_000)),
-        (Entry("a/g", Kind.HARDLINK, link="a/f"), b""),
-        (Entry("a/gone", Kind.WHITEOUT), b""),
-        (Entry("a/s", Kind.SYMLINK, mode=0o777, link="../x", mtime=2), b""),
+        (Entry("a", EntryKind.DIRECTORY, mode=0o2750, gid=8, mtime=3), b""),
+        (Entry("a/f", EntryKind.FILE, mode=0o4755, uid=27, size=70_000, mtime=1), os.urandom(70_000)),
+        (Entry("a/g", EntryKind.HARDLINK, link="a/f"), b""),
+        (Entry("a/gone", EntryKind.WHITEOUT), b""),
+        (Entry("a/s", EntryKind.SYMLINK, mode=0o777, link="../x", mtime=2), b""),
     ]
     return pack_entries(entries, name="whole", store=store, compression=Compression.GZIP)
 
 
 def test_owners_modes_times_links_and_whiteouts_are_kept(whole: Layer, store: Store) -> None:
-    root = unpack(whole, store=store)
+    root = unpack_to_store(whole, store=store)
     folder, one, other = (root / name for name in ("a", "a/f", "a/g"))
     assert (folder.stat().st_mode & 0o7777, folder.stat().st_gid, folder.stat().st_mtime) == (0o2750, 8, 3)
     assert (one.stat().st_mode & 0o7777, one.stat().st_uid, one.stat().st_mtime) == (0o4755, 27, 1)
@@ -152,7 +152,7 @@ def test_owners_modes_times_links_and_whiteouts_are_kept(whole: Layer, store: St
 
 def test_an_opaque_directory_hides_as_an_overlays_does(store: Store) -> None:
     layer = layer_of(tar_of(directory("a"), file("a/.wh..wh..opq", b"")), store)
-    assert os.getxattr(unpack(layer, store=store) / "a", "trusted.overlay.opaque") == b"y"
+    assert os.getxattr(unpack_to_store(layer, store=store) / "a", "trusted.overlay.opaque") == b"y"
 
 
 def test_a_blob_that_is_not_what_the_layer_says_is_refused(whole: Layer, store: Store) -> None:
@@ -162,15 +162,15 @@ def test_a_blob_that_is_not_what_the_layer_says_is_refused(whole: Layer, store: 
     other = replace(whole, diff_id=DiffId("0" * 64))
     for layer, code in ((replace(whole, blob=longer), "digest-mismatch"), (other, "diff-id-mismatch")):
         with pytest.raises(RelbuildError) as caught:
-            unpack(layer, store=store)
+            unpack_to_store(layer, store=store)
         assert caught.value.code == code
     store.blob(whole.blob.digest).write_bytes(data[:200] + bytes([data[200] ^ 1]) + data[201:])
     with pytest.raises(RelbuildError) as caught:
-        unpack(whole, store=store)
+        unpack_to_store(whole, store=store)
     assert caught.value.code in ("stream-damaged", "blob-damaged")
     store.blob(whole.blob.digest).unlink(missing_ok=True)
     with pytest.raises(RelbuildError) as caught:
-        unpack(whole, store=store)
+        unpack_to_store(whole, store=store)
     assert caught.value.code == "blob-missing"
     assert not list((store.root / "trees").iterdir())
 
@@ -178,15 +178,15 @@ def test_a_blob_that_is_not_what_the_layer_says_is_refused(whole: Layer, store: 
 def test_more_tar_than_the_layer_announces_is_not_read(store: Store) -> None:
     layer = layer_of(tar_of(file("bomb", bytes(200 << 20))), store)
     with pytest.raises(RelbuildError) as caught:
-        unpack(replace(layer, tar_size=1 << 20), store=store)
+        unpack_to_store(replace(layer, tar_size=1 << 20), store=store)
     assert caught.value.code == "stream-too-large"
 
 
 def test_a_layer_is_unpacked_once(whole: Layer, store: Store) -> None:
-    first = unpack(whole, store=store)
+    first = unpack_to_store(whole, store=store)
     before = (first / "a/f").stat().st_ino
     store.blob(whole.blob.digest).unlink()
-    assert unpack(whole, store=store) == first
+    assert unpack_to_store(whole, store=store) == first
     assert (first / "a/f").stat().st_ino == before
 
 
@@ -211,19 +211,19 @@ def rewrite(path: Path) -> None:
 
 @pytest.mark.parametrize("name", TAMPERINGS)
 def test_a_tree_that_was_touched_is_unpacked_again(whole: Layer, store: Store, name: str) -> None:
-    root = unpack(whole, store=store)
+    root = unpack_to_store(whole, store=store)
     fresh = Digest.of((root / "a/f").read_bytes())
     assert store.tree_holds(root.parent)
     TAMPERINGS[name](root)
     assert not store.tree_holds(root.parent)
-    assert unpack(whole, store=store) == root
+    assert unpack_to_store(whole, store=store) == root
     assert store.tree_holds(root.parent)
     assert Digest.of((root / "a/f").read_bytes()) == fresh
     assert sorted(path.name for path in (root / "a").iterdir()) == ["f", "g", "gone", "s"]
 
 
 def test_reading_a_tree_does_not_count_as_touching_it(whole: Layer, store: Store) -> None:
-    root = unpack(whole, store=store)
+    root = unpack_to_store(whole, store=store)
     (root / "a/f").read_bytes()
     list((root / "a").iterdir())
     assert store.tree_holds(root.parent)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import Built, build
+from pipeline.build import BuildResult, build
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.gather import Order, Workshop
-from pipeline.launch import unpacked
-from pipeline.oci import validate
+from pipeline.launch import unpack_layers
+from pipeline.oci import validate_layout
+from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
 from tests.system.trees import merged
 
@@ -59,25 +59,25 @@ def archive(recipes: Path) -> Path:
     return made
 
 
-def order(recipes: Path, output: Path, archive: str, sha256: str) -> Order:
+def order(recipes: Path, output: Path, archive: str, sha256: str) -> BuildOptions:
     """An order for the recipe with this archive."""
     path = recipes / "vendored.yaml"
     path.write_text(RECIPE.format(archive=archive, sha256=sha256))
-    return Order(path, recipes / "repositories.yaml", output=output)
+    return BuildOptions(path, recipes / "repositories.yaml", output=output)
 
 
-def materials(built: Built) -> dict[str, tuple[str, str]]:
+def materials(built: BuildResult) -> dict[str, tuple[str, str]]:
     return {one.name: (one.uri, str(one.sha256)) for one in built.record.provenance.materials if one.kind == "file"}
 
 
 def test_a_vendors_archive_is_built_in_and_started(
-    recipes: Path, workshop: Workshop, tmp_path: Path, archive: Path
+    recipes: Path, build_env: BuildEnvironment, tmp_path: Path, archive: Path
 ) -> None:
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
-    made = build(order(recipes, tmp_path / "one", archive.name, sha256), workshop)
+    made = build(order(recipes, tmp_path / "one", archive.name, sha256), build_env)
     assert made.report is not None and made.report.passed
-    assert validate(made.layout) == ()
-    tree = merged(unpacked(made.image, workshop.store, QUIET))
+    assert validate_layout(made.layout) == ()
+    tree = merged(unpack_layers(made.image, build_env.store, QUIET))
     program, conf, link = (tree[f"opt/app/{name}"] for name in ("releases/1.2/bin/app", "etc/app.conf", "current"))
     when = made.locked.section.build_time
     assert (program.mode, program.uid, program.gid, program.mtime) == (0o755, 77, 77, when)
@@ -86,13 +86,13 @@ def test_a_vendors_archive_is_built_in_and_started(
     assert materials(made)[archive.name] == ("", f"sha256:{sha256}")
 
     # The same bytes by URL are the same image; what is in the store is not asked for.
-    remote = build(order(recipes, tmp_path / "two", "http://127.0.0.1:9/app.tar.xz", sha256), workshop)
+    remote = build(order(recipes, tmp_path / "two", "http://127.0.0.1:9/app.tar.xz", sha256), build_env)
     assert remote.image.digest == made.image.digest and "state" in remote.reused
     assert materials(remote)["/opt/app"] == ("http://127.0.0.1:9/app.tar.xz", f"sha256:{sha256}")
 
 
 def test_an_archive_is_fetched_by_its_url_and_is_what_the_recipe_says(
-    recipes: Path, workshop: Workshop, tmp_path: Path, archive: Path
+    recipes: Path, build_env: BuildEnvironment, tmp_path: Path, archive: Path
 ) -> None:
     (recipes / "app-1.2/etc/more").write_text(str(tmp_path))  # Another archive, which no store has.
     subprocess.run(["tar", "-cJf", archive, "-C", recipes, "app-1.2"], check=True)
@@ -107,10 +107,10 @@ def test_an_archive_is_fetched_by_its_url_and_is_what_the_recipe_says(
         url = f"http://127.0.0.1:{server.server_port}/{archive.name}"
         wanted = replace(order(recipes, tmp_path / "out", url, sha256), smoke=False)
         with pytest.raises(EnvironmentLacking):
-            build(wanted, replace(workshop, offline=True))
-        made = build(wanted, workshop)
+            build(wanted, replace(build_env, offline=True))
+        made = build(wanted, build_env)
         server.shutdown()
-    assert "opt/app/etc/more" in merged(unpacked(made.image, workshop.store, QUIET))
+    assert "opt/app/etc/more" in merged(unpack_layers(made.image, build_env.store, QUIET))
     with pytest.raises(VerificationError) as caught:
-        build(replace(order(recipes, tmp_path / "out", archive.name, "f" * 64), smoke=False), workshop)
+        build(replace(order(recipes, tmp_path / "out", archive.name, "f" * 64), smoke=False), build_env)
     assert archive.name in str(caught.value)

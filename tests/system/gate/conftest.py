@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.gate.shop import Shop, other_architecture
-from tests.system.keeper import keeper
-from tests.system.peers import docker_registry
+from tests.system.foreign_programs import docker_registry
+from tests.system.gate.publishable import PublishableImages, other_architecture
+from tests.system.mirror_keeper import keeper
 from tests.system.rpm_factory import Forge
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> Shop:
+def shop(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> PublishableImages:
     it = keeper(tmp_path_factory.mktemp("shop"), made)
     weak = it.products.build("1.0", expected="1", output="weak")
     good = it.products.build("1.0")
     failed = it.products.build("3.0", expected="another")
     assert good.report and good.report.passed and failed.report and not failed.report.passed
     assert weak.image.digest == good.image.digest and weak.evidence != good.evidence
-    return Shop(it, good, weak, it.products.build("2.0"), failed, other_architecture(it, good))
+    return PublishableImages(it, good, weak, it.products.build("2.0"), failed, other_architecture(it, good))
 
 
 @pytest.fixture(scope="module")

@@ -8,25 +8,33 @@ from pathlib import Path
 import pytest
 
 from pipeline.digest import Digest
-from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
-from pipeline.mirror.image_copy import carry
-from pipeline.mirror.open import MirrorAccess
+from pipeline.mirror.image_copy import copy_image
+from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.mirror.protocol import Repository, is_auxiliary
-from pipeline.mirror.published import Held, read_held
+from pipeline.mirror.published import MirroredImage, read_published
 from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import Evidence, evidence_json
 from pipeline.model.image import Image
-from pipeline.oci import SigningKey, Statement, Subject, attest, load_signing_key, make_image, media_types
+from pipeline.oci import (
+    SigningKey,
+    Statement,
+    StatementSubject,
+    load_signing_key,
+    make_attestation,
+    make_image,
+    media_types,
+)
 from pipeline.oci.predicates import SMOKE
 from pipeline.progress import QUIET
-from tests.system.gate.shop import Shop
-from tests.system.keeper import tags_of
-from tests.unit.mirrored import ticking
-from tests.unit.tested import index, stand_in
+from tests.system.gate.publishable import PublishableImages
+from tests.system.mirror_keeper import tags_of
+from tests.unit.mirror_images import ticking
+from tests.unit.tested_images import index, stand_in
 
 
-def statements(shop: Shop, image: Image) -> dict[str, tuple[Evidence | None, Path, int, str]]:
+def statements(shop: PublishableImages, image: Image) -> dict[str, tuple[Evidence | None, Path, int, str]]:
     """What is wrong with a mirror's attestation of the tests → the evidence that is attested (None: none is), the key
     that signs it, the exit status, the code."""
     ours, evidence = shop.keeper.key, shop.next.evidence
@@ -58,7 +66,7 @@ WRONG = (
 
 
 @pytest.fixture(scope="module")
-def published(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> str:
+def published(shop: PublishableImages, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A mirror with both versions, well published: what others are made from."""
     mirror = f"dir:{tmp_path_factory.mktemp('published')}/mirror"
     for built in (shop.good, shop.next):
@@ -70,18 +78,20 @@ def signing(path: Path) -> SigningKey:
     return load_signing_key(path, lambda: b"", progress=QUIET)
 
 
-def bring(shop: Shop, source: Repository, target: Repository, digest: Digest, wrong: str | None) -> Held:
+def bring(
+    shop: PublishableImages, source: Repository, target: Repository, digest: Digest, wrong: str | None
+) -> MirroredImage:
     """An image with all that is attested of it, as somebody could who has no gate; with `wrong`, another evidence."""
-    held = read_held(source, digest)
-    carry(held, source, target, store=shop.store, progress=QUIET)
+    held = read_published(source, digest)
+    copy_image(held, source, target, store=shop.store, progress=QUIET)
     if wrong is not None:
         for referrer in target.referrers(digest):
             if referrer.annotation("dev.sigstore.bundle.predicateType") == SMOKE:
                 target.remove_manifest(referrer.descriptor.digest)
         evidence, key, _, _ = statements(shop, held.images[0])[wrong]
         if evidence is not None:
-            statement = Statement(SMOKE, (Subject(digest, "small"),), evidence_json(evidence))
-            artifact = attest(statement, held.manifest.descriptor, signing(key))
+            statement = Statement(SMOKE, (StatementSubject(digest, "small"),), evidence_json(evidence))
+            artifact = make_attestation(statement, held.manifest.descriptor, signing(key))
             for descriptor, content in artifact.blobs:
                 target.put_blob(descriptor, content)
             target.attach(artifact.manifest)
@@ -100,7 +110,7 @@ def bring(shop: Shop, source: Repository, target: Repository, digest: Digest, wr
     ],
 )
 def test_nothing_moves_to_what_is_not_rightly_attested(
-    shop: Shop, mirrors: dict[str, str], published: str, kind: str, wrong: str
+    shop: PublishableImages, mirrors: dict[str, str], published: str, kind: str, wrong: str
 ) -> None:
     """1.0 stands there rightly, 2.0 was brought past the gate: it goes nowhere from there."""
     base = mirrors[kind] if kind == "layout" else f"{mirrors[kind]}/small"
@@ -145,7 +155,7 @@ def pulled(repository: Repository) -> dict[str, Digest | None]:
 
 
 def test_an_index_with_an_image_that_nobody_attests_goes_nowhere(
-    shop: Shop, mirrors: dict[str, str], published: str
+    shop: PublishableImages, mirrors: dict[str, str], published: str
 ) -> None:
     access = MirrorAccess({}, QUIET, ticking())
     base = f"{mirrors['directory']}/small"
@@ -173,7 +183,7 @@ def test_an_index_with_an_image_that_nobody_attests_goes_nowhere(
 
 @pytest.mark.parametrize("tag", ["move.latest", f"sha256-{'0' * 64}", f"sha256-{'0' * 64}.sig"])
 def test_tags_that_nobody_pulls_by_are_not_moved_by_commands(
-    shop: Shop, mirrors: dict[str, str], published: str, tag: str
+    shop: PublishableImages, mirrors: dict[str, str], published: str, tag: str
 ) -> None:
     key, good = shop.keeper.key, str(shop.good.image.digest)
     for command in (

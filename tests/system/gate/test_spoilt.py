@@ -7,14 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.gate.shop import Shop, all_tags, keep
-from tests.system.gate.spoils import EVIDENCE, SPOILT, blob, flip, take_from
-from tests.system.keeper import copied, tags_of
+from tests.system.gate.publishable import PublishableImages, all_tags, keep
+from tests.system.gate.tampering import (
+    EVIDENCE,
+    TAMPERINGS,
+    blob,
+    flip,
+    take_from,
+)
+from tests.system.mirror_keeper import copied, tags_of
 
 
-@pytest.mark.parametrize("what", SPOILT)
-def test_nothing_spoilt_is_published(shop: Shop, mirrors: dict[str, str], tmp_path: Path, what: str) -> None:
-    spoil, status, code = SPOILT[what]
+@pytest.mark.parametrize("what", TAMPERINGS)
+def test_nothing_spoilt_is_published(
+    shop: PublishableImages, mirrors: dict[str, str], tmp_path: Path, what: str
+) -> None:
+    spoil, status, code = TAMPERINGS[what]
     layout = copied(shop.good.layout, tmp_path)
     spoil(layout, tmp_path / f"{layout.name}.report", shop)
     for kind in ("directory", "registry"):
@@ -23,7 +31,7 @@ def test_nothing_spoilt_is_published(shop: Shop, mirrors: dict[str, str], tmp_pa
     assert not any(all_tags(mirrors).values())
 
 
-def test_what_is_not_spoilt_is_published(shop: Shop, mirrors: dict[str, str], tmp_path: Path) -> None:
+def test_what_is_not_spoilt_is_published(shop: PublishableImages, mirrors: dict[str, str], tmp_path: Path) -> None:
     layout = copied(shop.good.layout, tmp_path)
     for kind in ("directory", "registry"):
         assert shop.keeper.publish([layout], mirrors[kind], process=True).status == 0
@@ -32,7 +40,7 @@ def test_what_is_not_spoilt_is_published(shop: Shop, mirrors: dict[str, str], tm
 
 @pytest.mark.parametrize("how", ["with other bytes", "of another image"])
 def test_a_layer_that_was_swapped_after_the_test_is_never_sent(
-    shop: Shop, mirrors: dict[str, str], tmp_path: Path, how: str
+    shop: PublishableImages, mirrors: dict[str, str], tmp_path: Path, how: str
 ) -> None:
     """The layout's layer is held against its digest where the store has lost its own, and else the store's is sent."""
     layout = copied(shop.good.layout, tmp_path)
@@ -62,7 +70,7 @@ def test_a_layer_that_was_swapped_after_the_test_is_never_sent(
         assert shop.keeper.relbuild("verify", reference, "--key", shop.keeper.public).status == 0
 
 
-def test_what_failed_its_test_is_not_published(shop: Shop, mirrors: dict[str, str]) -> None:
+def test_what_failed_its_test_is_not_published(shop: PublishableImages, mirrors: dict[str, str]) -> None:
     for kind in ("directory", "registry"):
         said = shop.keeper.publish([shop.failed.layout], mirrors[kind], process=True)
         assert (said.status, said.codes) == (7, ("gate-report-missing",))
@@ -71,14 +79,16 @@ def test_what_failed_its_test_is_not_published(shop: Shop, mirrors: dict[str, st
     assert not any(all_tags(mirrors).values())
 
 
-def test_from_another_machine_it_is_not_published(shop: Shop, mirrors: dict[str, str], tmp_path: Path) -> None:
+def test_from_another_machine_it_is_not_published(
+    shop: PublishableImages, mirrors: dict[str, str], tmp_path: Path
+) -> None:
     said = shop.keeper.publish([shop.good.layout], mirrors["directory"], store=tmp_path / "store")
     assert (said.status, said.codes) == (7, ("gate-report-edited",))
     assert not any(all_tags(mirrors).values())
 
 
 def test_an_index_is_published_when_each_of_its_images_was_tested(
-    shop: Shop, mirrors: dict[str, str], tmp_path: Path
+    shop: PublishableImages, mirrors: dict[str, str], tmp_path: Path
 ) -> None:
     arm = copied(shop.arm, tmp_path)
     layouts, report = [shop.good.layout, arm], tmp_path / f"{arm.name}.report"
@@ -98,7 +108,9 @@ def test_an_index_is_published_when_each_of_its_images_was_tested(
         assert "latest" in tags_of(mirrors[kind])["small"]
 
 
-def test_checks_that_changed_since_are_to_be_asked_first(shop: Shop, mirrors: dict[str, str], tmp_path: Path) -> None:
+def test_checks_that_changed_since_are_to_be_asked_first(
+    shop: PublishableImages, mirrors: dict[str, str], tmp_path: Path
+) -> None:
     """The recipe asks for more than when the image was built: `smoke` asks it, and then it is published."""
     products = shop.keeper.products
     weak = products.build("1.0", expected="1", output="asked")

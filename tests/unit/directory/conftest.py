@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
-from tests.unit import mirrored
+from tests.unit import mirror_images
 
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> DirectoryMirror:
-    return open_directory(tmp_path / "mirror", create=True, clock=mirrored.ticking(), host="images.example/team")
+    return open_directory(tmp_path / "mirror", create=True, clock=mirror_images.ticking(), host="images.example/team")

@@ -15,8 +15,8 @@ from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths
 from pipeline.mirror.references import references
 from pipeline.store import Store
-from tests.unit import mirrored
-from tests.unit.mirrored import whole
+from tests.unit import mirror_images
+from tests.unit.mirror_images import whole
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,9 +24,9 @@ _PROGRAM = """
 import sys, time
 from pathlib import Path
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
-from pipeline.mirror.protocol import Overtaken
+from pipeline.mirror.protocol import TagConflict
 from pipeline.store import Store
-from tests.unit import mirrored
+from tests.unit import mirror_images
 folder, which, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 store = Store.open(folder / f"store{which}")
 repository = open_directory(folder / "mirror", create=True, clock=time.time).repository("tiny")
@@ -50,14 +50,14 @@ def ended(process: subprocess.Popen[str]) -> list[str]:
 
 _MOVE = """
 for number in range(which * count, (which + 1) * count):
-    put = mirrored.put(repository, store, mirrored.image(store, number))
+    put = mirror_images.put(repository, store, mirror_images.image(store, number))
     while True:
         seen = repository.resolve("1")
         try:
-            repository.point("1", mirrored.cleared(put), seen)
+            repository.point("1", mirror_images.cleared(put), seen)
             print(seen, put.digest)
             break
-        except Overtaken:
+        except TagConflict:
             pass
 """
 
@@ -83,7 +83,7 @@ def test_a_mirror_that_another_makes_meanwhile_keeps_what_was_published(
     def late(place: MirrorPaths) -> None:
         monkeypatch.setattr(MirrorPaths, "make", make)
         other = open_directory(tmp_path / "mirror", create=True, clock=time.time)
-        mirrored.publish(other.repository("tiny"), store, mirrored.image(store, 0), "1")
+        mirror_images.publish(other.repository("tiny"), store, mirror_images.image(store, 0), "1")
         make(place)
 
     monkeypatch.setattr(MirrorPaths, "make", late)
@@ -93,16 +93,17 @@ def test_a_mirror_that_another_makes_meanwhile_keeps_what_was_published(
 
 
 _ATTACH = """
-put = mirrored.publish(repository, store, mirrored.image(store, 0), "1") if repository.resolve("1") is None else None
+if repository.resolve("1") is None:
+    mirror_images.publish(repository, store, mirror_images.image(store, 0), "1")
 subject = repository.manifest("1").descriptor
 for number in range(count):
-    mirrored.attach(repository, subject, f"{which} {number}")
+    mirror_images.attach(repository, subject, f"{which} {number}")
 """
 
 
 def test_two_processes_attach_and_nothing_is_lost(tmp_path: Path, store: Store) -> None:
     mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
-    put = mirrored.publish(mirror.repository("tiny"), store, mirrored.image(store, 0), "1")
+    put = mirror_images.publish(mirror.repository("tiny"), store, mirror_images.image(store, 0), "1")
     for process in [start(tmp_path, _ATTACH, which, 30) for which in range(2)]:
         ended(process)
     listed = mirror.repository("tiny").referrers(put.digest)
@@ -115,7 +116,7 @@ def test_two_processes_attach_and_nothing_is_lost(tmp_path: Path, store: Store) 
 def test_a_reader_never_finds_a_tag_that_leads_nowhere(tmp_path: Path, store: Store) -> None:
     mirror = open_directory(tmp_path / "mirror", create=True, clock=time.time)
     repository = mirror.repository("tiny")
-    mirrored.publish(repository, store, mirrored.image(store, 0), "1")
+    mirror_images.publish(repository, store, mirror_images.image(store, 0), "1")
     process = start(tmp_path, _MOVE, 1, 60)
     seen = set()
     while process.poll() is None:
@@ -130,10 +131,10 @@ def test_a_reader_never_finds_a_tag_that_leads_nowhere(tmp_path: Path, store: St
 _FOR_EVER = """
 print("ready", flush=True)
 for number in range(100000):
-    put = mirrored.publish(repository, store, mirrored.image(store, number, 50000), "1")
-    mirrored.attach(repository, put.descriptor, "of " + str(number))
-    mirrored.publish(open_directory(folder / "mirror", create=False, clock=time.time).repository(f"r{which}-{number}"),
-                     store, mirrored.image(store, number), "1")
+    put = mirror_images.publish(repository, store, mirror_images.image(store, number, 50000), "1")
+    mirror_images.attach(repository, put.descriptor, "of " + str(number))
+    mirror_images.publish(open_directory(folder / "mirror", create=False, clock=time.time)
+                          .repository(f"r{which}-{number}"), store, mirror_images.image(store, number), "1")
 """
 
 
@@ -150,6 +151,6 @@ def test_killed_at_any_time_and_run_again_as_if_never_killed(tmp_path: Path, sto
         for name in mirror.repositories():
             repository = mirror.repository(name)
             assert all(repository.manifest(tag) is not None for tag in repository.tags())
-            mirrored.publish(repository, store, mirrored.image(store, 7), "again")
-        mirrored.publish(mirror.repository(f"after-{attempt}"), store, mirrored.image(store, 7), "again")
+            mirror_images.publish(repository, store, mirror_images.image(store, 7), "again")
+        mirror_images.publish(mirror.repository(f"after-{attempt}"), store, mirror_images.image(store, 7), "again")
         whole(mirror)

@@ -14,27 +14,27 @@ from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, Verif
 from pipeline.mirror.atomic_files import _draft
 from pipeline.mirror.backends.directory.directory_address import find_root
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
-from pipeline.mirror.protocol import Arrival, Overtaken
+from pipeline.mirror.protocol import Arrival, TagConflict
 from pipeline.mirror.references import fallback_tag
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
-from tests.unit import mirrored
-from tests.unit.mirrored import whole
+from tests.unit import mirror_images
+from tests.unit.mirror_images import whole
 
 # --- reading and writing
 
 
 def test_what_is_published_is_read_back(mirror: DirectoryMirror, store: Store) -> None:
     repository = mirror.repository("base/tiny")
-    made = mirrored.image(store, 1)
-    put = mirrored.publish(repository, store, made, "1.0")
-    note = mirrored.attach(repository, put.descriptor, "first")
+    made = mirror_images.image(store, 1)
+    put = mirror_images.publish(repository, store, made, "1.0")
+    note = mirror_images.attach(repository, put.descriptor, "first")
     assert repository.manifest("1.0") == repository.manifest(put.digest) == put
     assert repository.resolve("1.0") == put.digest
     assert repository.tags() == ("1.0", fallback_tag(put.digest))
     assert repository.read_blob(made.config_descriptor) == made.config_bytes
-    assert all(repository.has_blob(digest) for digest in mirrored.blobs_of(made))
+    assert all(repository.has_blob(digest) for digest in mirror_images.blobs_of(made))
     (referrer,) = repository.referrers(put.digest)
     assert referrer.descriptor.digest == note.digest
     assert referrer.artifact_type == "application/vnd.example.note"
@@ -57,14 +57,14 @@ def test_what_is_not_there_is_none(mirror: DirectoryMirror) -> None:
 
 def test_an_index_and_a_repository_within_another(mirror: DirectoryMirror, store: Store) -> None:
     outer, inner = mirror.repository("a"), mirror.repository("a/b")
-    one, two = mirrored.image(store, 1), mirrored.image(store, 2)
+    one, two = mirror_images.image(store, 1), mirror_images.image(store, 2)
     for made in (one, two):
-        mirrored.put(outer, store, made)
-    both = mirrored.index(one, two)
+        mirror_images.put(outer, store, made)
+    both = mirror_images.index(one, two)
     assert outer.put_manifest(both)
     assert not outer.put_manifest(both)
-    outer.point("1", mirrored.cleared(both), None)
-    mirrored.publish(inner, store, two, "1")
+    outer.point("1", mirror_images.cleared(both), None)
+    mirror_images.publish(inner, store, two, "1")
     assert outer.manifest("1") == both
     assert mirror.repositories() == ("a", "a/b")
     assert inner.manifest(both.digest) is None
@@ -73,8 +73,8 @@ def test_an_index_and_a_repository_within_another(mirror: DirectoryMirror, store
 
 def test_a_blob_goes_into_the_store_verified(mirror: DirectoryMirror, store: Store, tmp_path: Path) -> None:
     repository = mirror.repository("tiny")
-    made = mirrored.image(store, 1)
-    mirrored.put(repository, store, made)
+    made = mirror_images.image(store, 1)
+    mirror_images.put(repository, store, made)
     other = Store.open(tmp_path / "other")
     blob = made.layers[0].blob
     repository.fetch_blob(blob, other)
@@ -88,9 +88,9 @@ def test_a_blob_goes_into_the_store_verified(mirror: DirectoryMirror, store: Sto
 
 def test_a_publication_that_changes_nothing_touches_nothing(mirror: DirectoryMirror, store: Store) -> None:
     repository = mirror.repository("tiny")
-    made = mirrored.image(store, 1)
-    put = mirrored.publish(repository, store, made, "1.0")
-    mirrored.attach(repository, put.descriptor, "first")
+    made = mirror_images.image(store, 1)
+    put = mirror_images.publish(repository, store, made, "1.0")
+    mirror_images.attach(repository, put.descriptor, "first")
 
     def seen() -> dict[Path, tuple[int, int, int]]:
         found = ((path, path.lstat()) for path in mirror.place.root.rglob("*"))
@@ -102,14 +102,14 @@ def test_a_publication_that_changes_nothing_touches_nothing(mirror: DirectoryMir
 
     before = seen()
     assert repository.put_blob(made.layers[0].blob, store.blob(made.layers[0].blob.digest)) is Arrival.PRESENT
-    mirrored.publish(repository, store, made, "1.0")
-    assert not repository.attach(mirrored.speaks_of(put.descriptor, "first"))
+    mirror_images.publish(repository, store, made, "1.0")
+    assert not repository.attach(mirror_images.speaks_of(put.descriptor, "first"))
     assert seen() == before
 
 
 def test_the_same_blob_is_kept_once_for_all_repositories(mirror: DirectoryMirror, store: Store) -> None:
-    made = mirrored.image(store, 1)
-    mirrored.publish(mirror.repository("a"), store, made, "1.0")
+    made = mirror_images.image(store, 1)
+    mirror_images.publish(mirror.repository("a"), store, made, "1.0")
     blob = made.layers[0].blob
     assert mirror.repository("b").put_blob(blob, store.blob(blob.digest)) is Arrival.PRESENT
 
@@ -128,27 +128,27 @@ def test_a_name_that_is_none_is_refused(mirror: DirectoryMirror, name: str) -> N
 
 def test_a_tag_is_moved_only_from_what_it_is_taken_to_point_to(mirror: DirectoryMirror, store: Store) -> None:
     repository = mirror.repository("tiny")
-    one = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
-    two = mirrored.put(repository, store, mirrored.image(store, 2))
+    one = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1")
+    two = mirror_images.put(repository, store, mirror_images.image(store, 2))
     for expected in (None, two.digest):
-        with pytest.raises(Overtaken) as caught:
-            repository.point("1", mirrored.cleared(two), expected)
+        with pytest.raises(TagConflict) as caught:
+            repository.point("1", mirror_images.cleared(two), expected)
         assert caught.value.found == one.digest
-    with pytest.raises(Overtaken):
+    with pytest.raises(TagConflict):
         repository.remove_tag("1", two.digest)
-    with pytest.raises(Overtaken):
+    with pytest.raises(TagConflict):
         repository.put_auxiliary("move.1.x", two, one.digest)
     assert repository.resolve("1") == one.digest
-    repository.point("1", mirrored.cleared(two), one.digest)
+    repository.point("1", mirror_images.cleared(two), one.digest)
     assert repository.resolve("1") == two.digest
 
 
 def test_tags_to_pull_by_and_auxiliary_tags_are_not_mixed(mirror: DirectoryMirror, store: Store) -> None:
     repository = mirror.repository("tiny")
-    put = mirrored.put(repository, store, mirrored.image(store, 1))
+    put = mirror_images.put(repository, store, mirror_images.image(store, 1))
     for tag in ("sha256-" + "0" * 64 + ".sig", "move.1.2", "../x", ""):
         with pytest.raises(ValueError, match="is a reserved tag"):
-            repository.point(tag, mirrored.cleared(put), None)
+            repository.point(tag, mirror_images.cleared(put), None)
     for tag in ("1.0", "latest", "../../move.x"):
         with pytest.raises(ValueError, match="not an auxiliary tag"):
             repository.put_auxiliary(tag, put, None)
@@ -158,21 +158,21 @@ def test_tags_to_pull_by_and_auxiliary_tags_are_not_mixed(mirror: DirectoryMirro
 
 def test_nothing_incomplete_gets_a_name(mirror: DirectoryMirror, store: Store) -> None:
     repository = mirror.repository("tiny")
-    made = mirrored.image(store, 1)
-    alone = mirrored.manifest(made)
+    made = mirror_images.image(store, 1)
+    alone = mirror_images.manifest(made)
     with pytest.raises(VerificationError) as caught:
         repository.put_manifest(alone)
     assert caught.value.code == "blob-missing"
     with pytest.raises(VerificationError) as caught:
-        repository.put_manifest(mirrored.index(made))
+        repository.put_manifest(mirror_images.index(made))
     assert caught.value.code == "manifest-missing"
     with pytest.raises(VerificationError) as caught:
-        repository.point("1", mirrored.cleared(alone), None)
+        repository.point("1", mirror_images.cleared(alone), None)
     assert caught.value.code == "manifest-missing"
-    put = mirrored.put(repository, store, made)
+    put = mirror_images.put(repository, store, made)
     mirror.place.blob(made.layers[1].blob.digest).unlink()  # As a pruning before a rollback would.
     with pytest.raises(VerificationError) as caught:
-        repository.point("1", mirrored.cleared(put), None)
+        repository.point("1", mirror_images.cleared(put), None)
     assert caught.value.code == "blob-missing"
     assert repository.tags() == ()
 
@@ -212,7 +212,7 @@ def test_a_short_blob_that_others_left_is_replaced(mirror: DirectoryMirror) -> N
 
 def test_a_damaged_manifest_is_told(mirror: DirectoryMirror, store: Store) -> None:
     repository = mirror.repository("tiny")
-    put = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
+    put = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1")
     file = mirror.place.paths("tiny").manifest_file(put.descriptor)
     file.write_bytes(put.data.replace(b"tiny", b"tinY"))
     with pytest.raises(VerificationError) as caught:
@@ -247,7 +247,7 @@ def test_everything_is_readable_by_whoever_serves_it_but_locks(tmp_path: Path, s
     before = os.umask(0o077)
     try:
         mirror = open_directory(tmp_path / "closed", create=True, clock=time.time)
-        mirrored.publish(mirror.repository("a/b"), store, mirrored.image(store, 1), "1")
+        mirror_images.publish(mirror.repository("a/b"), store, mirror_images.image(store, 1), "1")
     finally:
         os.umask(before)
     for path in mirror.place.root.rglob("*"):
@@ -260,15 +260,15 @@ def test_everything_is_readable_by_whoever_serves_it_but_locks(tmp_path: Path, s
 
 def test_a_hard_linked_copy_is_a_snapshot(mirror: DirectoryMirror, store: Store, tmp_path: Path) -> None:
     repository = mirror.repository("tiny")
-    one = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
-    mirrored.attach(repository, one.descriptor, "first")
+    one = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1")
+    mirror_images.attach(repository, one.descriptor, "first")
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-al", mirror.place.root, copy], check=True)
-    before = mirrored.all_files(copy)
-    mirrored.attach(repository, one.descriptor, "second")
-    mirrored.publish(repository, store, mirrored.image(store, 2), "1")
-    mirrored.publish(mirror.repository("other"), store, mirrored.image(store, 2), "1")
-    assert mirrored.all_files(copy) == before
+    before = mirror_images.all_files(copy)
+    mirror_images.attach(repository, one.descriptor, "second")
+    mirror_images.publish(repository, store, mirror_images.image(store, 2), "1")
+    mirror_images.publish(mirror.repository("other"), store, mirror_images.image(store, 2), "1")
+    assert mirror_images.all_files(copy) == before
     assert open_directory(copy, create=False, clock=time.time).repository("tiny").manifest("1") == one
 
 
@@ -340,9 +340,9 @@ def test_what_killed_processes_left_goes_with_the_next_run(mirror: DirectoryMirr
 
 def test_a_removed_manifest_takes_its_names_with_it(mirror: DirectoryMirror, store: Store) -> None:
     repository = mirror.repository("tiny")
-    put = mirrored.publish(repository, store, mirrored.image(store, 1), "1")
-    mirrored.publish(repository, store, mirrored.image(store, 1), "latest")
-    notes = [mirrored.attach(repository, put.descriptor, text) for text in ("first", "second")]
+    put = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1")
+    mirror_images.publish(repository, store, mirror_images.image(store, 1), "latest")
+    notes = [mirror_images.attach(repository, put.descriptor, text) for text in ("first", "second")]
     repository.remove_manifest(notes[0].digest)
     assert [one.descriptor.digest for one in repository.referrers(put.digest)] == [notes[1].digest]
     repository.remove_manifest(notes[1].digest)
@@ -357,15 +357,15 @@ def test_a_removed_manifest_takes_its_names_with_it(mirror: DirectoryMirror, sto
 
 
 def test_an_inventory_knows_when_things_came(tmp_path: Path, store: Store) -> None:
-    mirror = open_directory(tmp_path / "mirror", create=True, clock=mirrored.ticking(1_700_000_000))
-    made = mirrored.image(store, 1)
-    for digest in mirrored.blobs_of(made):
+    mirror = open_directory(tmp_path / "mirror", create=True, clock=mirror_images.ticking(1_700_000_000))
+    made = mirror_images.image(store, 1)
+    for digest in mirror_images.blobs_of(made):
         if store.has(digest):
             os.utime(store.blob(digest), (1_000_000_000, 1_000_000_000))
     began = time.time() - 1
-    put = mirrored.publish(mirror.repository("a/b"), store, made, "1")
+    put = mirror_images.publish(mirror.repository("a/b"), store, made, "1")
     found = mirror.inventory()
-    assert {blob.digest for blob in found.blobs} == mirrored.blobs_of(made)
+    assert {blob.digest for blob in found.blobs} == mirror_images.blobs_of(made)
     # Linked from a store where it is years old: it is young here.
     assert all(blob.since is not None and blob.since >= int(began) for blob in found.blobs)
     (repository,) = found.repositories

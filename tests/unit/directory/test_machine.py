@@ -18,17 +18,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
-from pipeline.mirror.backends.directory.directory_prune import prune_directory, undo
+from pipeline.mirror.backends.directory.directory_prune import prune_directory, undo_prunings
 from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
-from pipeline.mirror.backends.directory.mirror_paths import manifest_of
-from pipeline.mirror.healing import Healing
+from pipeline.mirror.backends.directory.mirror_paths import parse_manifest_path
 from pipeline.mirror.protocol import is_auxiliary
+from pipeline.mirror.repair_sources import RepairSources
 from pipeline.model.artifact import Manifest
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.progress import QUIET
 from pipeline.store import Store
 from tests.support.examples import examples
-from tests.unit import mirrored
+from tests.unit import mirror_images
 from tests.unit.directory.test_reuse import flip
 
 NUMBERS = st.integers(1, 4)
@@ -46,7 +46,7 @@ class MirrorMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="mirror-", dir=FAST if FAST.is_dir() else None))
         self.store = Store.open(self.folder / "store")
-        self.images = {number: mirrored.image(self.store, number) for number in range(1, 5)}
+        self.images = {number: mirror_images.image(self.store, number) for number in range(1, 5)}
         self.mirror = self.made("mirror")
         self.other = self.made("other")
         for number in self.images:
@@ -58,8 +58,8 @@ class MirrorMachine(RuleBasedStateMachine):
         return open_directory(self.folder / name, create=True, clock=time.time)
 
     def publish_to(self, mirror: DirectoryMirror, number: int, tag: str) -> Manifest:
-        put = mirrored.publish(mirror.repository("tiny"), self.store, self.images[number], tag)
-        mirrored.attach(mirror.repository("tiny"), put.descriptor, f"note on {number}")
+        put = mirror_images.publish(mirror.repository("tiny"), self.store, self.images[number], tag)
+        mirror_images.attach(mirror.repository("tiny"), put.descriptor, f"note on {number}")
         return put
 
     def teardown(self) -> None:
@@ -89,17 +89,17 @@ class MirrorMachine(RuleBasedStateMachine):
             assert self.spoiled_manifests()
             return
         assert manifest is not None
-        repository.point(tag, mirrored.cleared(manifest), repository.resolve(tag))
+        repository.point(tag, mirror_images.cleared(manifest), repository.resolve(tag))
         self.tags[tag] = digest
 
     @rule()
     def prune(self) -> None:
-        before = mirrored.all_files(self.mirror.place.root)
+        before = mirror_images.all_files(self.mirror.place.root)
         try:
             done = prune_directory(self.mirror, RULES, int(time.time()) + 100)
         except VerificationError:
             assert self.spoiled_manifests()
-            assert mirrored.all_files(self.mirror.place.root) == before
+            assert mirror_images.all_files(self.mirror.place.root) == before
             return
         gone = {one.tag: one.digest for one in done.plan.tags if not is_auxiliary(one.tag)}
         if done.stamp:
@@ -111,7 +111,7 @@ class MirrorMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def undo(self, data: st.DataObject) -> None:
         stamp = data.draw(st.sampled_from(sorted(self.pruned)))
-        done = undo(self.mirror, stamp)
+        done = undo_prunings(self.mirror, stamp)
         assert stamp in done.stamps
         for one in done.stamps:
             for tag, digest in self.pruned.pop(one).items():
@@ -134,10 +134,10 @@ class MirrorMachine(RuleBasedStateMachine):
 
     @rule()
     def scrub(self) -> None:
-        done = scrub_directory(self.mirror, Healing(self.store, (self.other,)), rate=0, progress=QUIET)
+        done = scrub_directory(self.mirror, RepairSources(self.store, (self.other,)), rate=0, progress=QUIET)
         assert not done.lost, done.lost
         assert not self.spoiled()
-        again = scrub_directory(self.mirror, Healing(self.store, (self.other,)), rate=0, progress=QUIET)
+        again = scrub_directory(self.mirror, RepairSources(self.store, (self.other,)), rate=0, progress=QUIET)
         assert not again.findings, again.findings
 
     # --- what always holds
@@ -151,7 +151,7 @@ class MirrorMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_not_spoiled_is_whole(self) -> None:
         if not self.spoiled():
-            mirrored.whole(self.mirror)
+            mirror_images.whole(self.mirror)
 
     @invariant()
     def nothing_is_left_over_and_no_inode_is_shared(self) -> None:
@@ -170,7 +170,7 @@ class MirrorMachine(RuleBasedStateMachine):
         return [path for path in self.files() if Digest.of(path.read_bytes()).hex != path.name.partition(".")[0]]
 
     def spoiled_manifests(self) -> bool:
-        return any(manifest_of(path) is not None for path in self.spoiled())
+        return any(parse_manifest_path(path) is not None for path in self.spoiled())
 
 
 MirrorMachine.TestCase.settings = settings(

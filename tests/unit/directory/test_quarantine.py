@@ -12,36 +12,36 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import EnvironmentLacking, UsageError
-from pipeline.mirror.atomic_files import locked
+from pipeline.mirror.atomic_files import file_locked
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 from pipeline.mirror.references import fallback_tag
-from pipeline.mirror.retention.quarantine import Leaving
+from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.store import Store
-from tests.unit import mirrored
-from tests.unit.mirrored import whole
+from tests.unit import mirror_images
+from tests.unit.mirror_images import whole
 
 
 @pytest.fixture
-def full(mirror: DirectoryMirror, store: Store) -> tuple[DirectoryMirror, Leaving]:
+def full(mirror: DirectoryMirror, store: Store) -> tuple[DirectoryMirror, RemovalList]:
     """A mirror of two images with notes, and the first image with all that is its own."""
     repository = mirror.repository("tiny")
-    made = mirrored.image(store, 1)
-    one = mirrored.publish(repository, store, made, "1")
-    note = mirrored.attach(repository, one.descriptor, "first")
-    other = mirrored.image(store, 2)
-    two = mirrored.publish(repository, store, other, "2")
-    mirrored.attach(repository, two.descriptor, "second")
+    made = mirror_images.image(store, 1)
+    one = mirror_images.publish(repository, store, made, "1")
+    note = mirror_images.attach(repository, one.descriptor, "first")
+    other = mirror_images.image(store, 2)
+    two = mirror_images.publish(repository, store, other, "2")
+    mirror_images.attach(repository, two.descriptor, "second")
     tags = (("tiny", "1", one.digest),)
     manifests = (("tiny", one.digest), ("tiny", note.digest))
-    return mirror, Leaving(tags, manifests, tuple(mirrored.blobs_of(made) - mirrored.blobs_of(other)))
+    return mirror, RemovalList(tags, manifests, tuple(mirror_images.blobs_of(made) - mirror_images.blobs_of(other)))
 
 
 def content(mirror: DirectoryMirror) -> dict[str, bytes | str]:
     """All that is not aside, but for lists of referrers that nothing points to any more."""
-    return {name: data for name, data in mirrored.all_files(mirror.place.root).items() if not name.startswith(".")}
+    return {name: data for name, data in mirror_images.all_files(mirror.place.root).items() if not name.startswith(".")}
 
 
-def test_what_goes_into_quarantine_comes_back(full: tuple[DirectoryMirror, Leaving]) -> None:
+def test_what_goes_into_quarantine_comes_back(full: tuple[DirectoryMirror, RemovalList]) -> None:
     mirror, leaving = full
     before = content(mirror)
     with mirror.pruning(1) as pruning:
@@ -68,17 +68,17 @@ def test_what_goes_into_quarantine_comes_back(full: tuple[DirectoryMirror, Leavi
     whole(mirror)
 
 
-def test_a_list_of_referrers_goes_and_comes_back_with_its_image(full: tuple[DirectoryMirror, Leaving]) -> None:
+def test_a_list_of_referrers_goes_and_comes_back_with_its_image(full: tuple[DirectoryMirror, RemovalList]) -> None:
     mirror, leaving = full
     repository = mirror.repository("tiny")
     subject = leaving.tags[0][2]
     two = repository.manifest(subject)
     assert two is not None
-    notes = [mirrored.attach(repository, two.descriptor, text).digest for text in ("a", "b", "c")]
+    notes = [mirror_images.attach(repository, two.descriptor, text).digest for text in ("a", "b", "c")]
     tag = fallback_tag(subject)
     listed = repository.resolve(tag)
     assert listed is not None
-    more = Leaving(
+    more = RemovalList(
         (*leaving.tags, ("tiny", tag, listed)),
         (*leaving.manifests, *(("tiny", digest) for digest in (*notes, listed))),
         leaving.blobs,
@@ -94,21 +94,21 @@ def test_a_list_of_referrers_goes_and_comes_back_with_its_image(full: tuple[Dire
     whole(mirror)
 
 
-def test_a_tag_that_was_made_again_is_not_taken_back(full: tuple[DirectoryMirror, Leaving]) -> None:
+def test_a_tag_that_was_made_again_is_not_taken_back(full: tuple[DirectoryMirror, RemovalList]) -> None:
     mirror, leaving = full
     with mirror.pruning(1) as pruning:
         stamp = pruning.quarantine(leaving, 1_800_000_000.0)
     repository = mirror.repository("tiny")
     two = repository.manifest("2")
     assert two is not None
-    repository.point("1", mirrored.cleared(two), None)
+    repository.point("1", mirror_images.cleared(two), None)
     with mirror.pruning(1) as pruning:
         assert pruning.restore(stamp).kept_tags == (("tiny", "1"),)
     assert repository.resolve("1") == two.digest
     whole(mirror)
 
 
-def test_quarantine_is_emptied_by_age(full: tuple[DirectoryMirror, Leaving]) -> None:
+def test_quarantine_is_emptied_by_age(full: tuple[DirectoryMirror, RemovalList]) -> None:
     mirror, leaving = full
     size = sum(mirror.place.blob(digest).stat().st_size for digest in leaving.blobs)
     with mirror.pruning(1) as pruning:
@@ -144,7 +144,9 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     left[0] = 0
 
 
-def test_a_pruning_killed_at_any_step_can_be_undone(full: tuple[DirectoryMirror, Leaving], dying: list[int]) -> None:
+def test_a_pruning_killed_at_any_step_can_be_undone(
+    full: tuple[DirectoryMirror, RemovalList], dying: list[int]
+) -> None:
     mirror, leaving = full
     before = content(mirror)
     for step in range(1, 200):
@@ -167,7 +169,7 @@ def test_a_pruning_killed_at_any_step_can_be_undone(full: tuple[DirectoryMirror,
 
 
 def test_an_undoing_killed_at_any_step_is_finished_by_the_next(
-    full: tuple[DirectoryMirror, Leaving], dying: list[int]
+    full: tuple[DirectoryMirror, RemovalList], dying: list[int]
 ) -> None:
     mirror, leaving = full
     before = content(mirror)
@@ -261,7 +263,7 @@ def test_who_publishes_may_begin_again_while_a_pruning_waits(mirror: DirectoryMi
 
 def _free(path: Path) -> bool:
     try:
-        with locked(path, patience=0):
+        with file_locked(path, patience=0):
             return True
     except TimeoutError:
         return False

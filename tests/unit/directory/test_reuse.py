@@ -14,12 +14,18 @@ from pipeline.errors import VerificationError
 from pipeline.mirror import known_blobs as reuse
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 from pipeline.mirror.backends.layout.layout_mirror import open_layout
-from pipeline.mirror.known_blobs import BELIEVED, SCRUBBED, Finder, KnownInFolder, stamp_of
+from pipeline.mirror.known_blobs import (
+    KNOWN_SECONDS,
+    SCRUB_KNOWN_SECONDS,
+    HashedBy,
+    KnownInFolder,
+    stamp_of,
+)
 from pipeline.mirror.protocol import Arrival, Repository
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
-from tests.unit import mirrored
-from tests.unit.mirrored import whole
+from tests.unit import mirror_images
+from tests.unit.mirror_images import whole
 
 BLOB = Descriptor("text/plain", Digest.of(b"whole"), 5)
 
@@ -52,13 +58,13 @@ There = tuple[Repository, Path, Path]
 def test_a_rotten_layer_that_is_reused_is_healed_before_a_tag_moves(there: There, store: Store) -> None:
     """One bit of a layer that two versions share, changed on the mirror: it must not become part of the second."""
     repository, root, blobs = there
-    one, two = mirrored.image(store, 1), mirrored.image(store, 2)
-    mirrored.publish(repository, store, one, "1.0")
+    one, two = mirror_images.image(store, 1), mirror_images.image(store, 2)
+    mirror_images.publish(repository, store, one, "1.0")
     shared = one.layers[0].blob
     assert shared == two.layers[0].blob
     spoiled = flip(blobs / shared.digest.hex)
     assert repository.put_blob(shared, store.blob(shared.digest)) is Arrival.UPLOADED
-    mirrored.publish(repository, store, two, "2.0")
+    mirror_images.publish(repository, store, two, "2.0")
     repository.check_blob(shared)
     assert rotten(root) == [spoiled]
 
@@ -75,7 +81,7 @@ def test_a_rotten_blob_without_good_bytes_stays_refused(there: There, tmp_path: 
 
 def test_a_rotten_manifest_is_written_again(there: There, store: Store) -> None:
     repository, root, _ = there
-    put = mirrored.publish(repository, store, mirrored.image(store, 1), "1.0")
+    put = mirror_images.publish(repository, store, mirror_images.image(store, 1), "1.0")
     (file,) = [path for path in root.rglob(f"{put.digest.hex}*") if path.is_file() and not path.is_symlink()]
     spoiled = flip(file)
     assert repository.put_manifest(put)
@@ -105,7 +111,7 @@ def test_a_blob_is_read_once_while_nobody_touches_it(mirror: DirectoryMirror, mo
         return real(root, path, advance)
 
     monkeypatch.setattr(reuse, "hash_file", counted)
-    monkeypatch.setattr(reuse, "SETTLED", 0)
+    monkeypatch.setattr(reuse, "SETTLED_NANOSECONDS", 0)
     for _ in range(3):
         assert repository.holds_whole(BLOB)
     assert len(reads) == 1
@@ -122,7 +128,7 @@ def test_what_changed_just_now_is_not_remembered(mirror: DirectoryMirror, monkey
     """A change within the same tick of the kernel's clock would leave the same stamp."""
     repository = mirror.repository("tiny")
     repository.put_blob(BLOB, b"whole")
-    monkeypatch.setattr(reuse, "SETTLED", 3600 * 10**9)
+    monkeypatch.setattr(reuse, "SETTLED_NANOSECONDS", 3600 * 10**9)
     assert repository.holds_whole(BLOB)
     found = stamp_of(mirror.place.blob(BLOB.digest).stat())
     assert not mirror.place.known.believes(BLOB.digest, found)
@@ -132,17 +138,17 @@ def test_how_long_it_is_believed_and_by_whom(mirror: DirectoryMirror) -> None:
     now = [1_000_000.0]
     known = KnownInFolder(mirror.place.root / ".scrub" / "blobs", mirror.place.drafts, lambda: now[0])
     stamp = (5, 1, 2, 3)
-    known.note(BLOB.digest, stamp, Finder.SCRUB)
-    known.note(BLOB.digest, stamp, Finder.PUBLISHER)  # says no less than the scrub did
-    for later, believed in ((0.0, True), (BELIEVED + 1, True), (SCRUBBED + 1, False), (-1.0, False)):
+    known.note(BLOB.digest, stamp, HashedBy.SCRUB)
+    known.note(BLOB.digest, stamp, HashedBy.PUBLISHER)  # says no less than the scrub did
+    for later, believed in ((0.0, True), (KNOWN_SECONDS + 1, True), (SCRUB_KNOWN_SECONDS + 1, False), (-1.0, False)):
         now[0] = 1_000_000.0 + later
         assert known.believes(BLOB.digest, stamp) == believed, later
     now[0] = 1_000_000.0
     assert not known.believes(BLOB.digest, (5, 1, 2, 4))
     known.forget(BLOB.digest)
     assert not known.believes(BLOB.digest, stamp)
-    known.note(BLOB.digest, stamp, Finder.PUBLISHER)
-    now[0] += BELIEVED + 1
+    known.note(BLOB.digest, stamp, HashedBy.PUBLISHER)
+    now[0] += KNOWN_SECONDS + 1
     assert not known.believes(BLOB.digest, stamp)
 
 
@@ -152,16 +158,16 @@ _INFINITE = b'{"a":[1e999,1,1,1,1,"scrub"]}'
 @pytest.mark.parametrize("data", [b"", b"null", b"[1]", b'{"a":1}', b'{"a":[1,2]}', b"\xff", b"[" * 100_000, _INFINITE])
 def test_a_damaged_record_is_no_knowledge(mirror: DirectoryMirror, data: bytes) -> None:
     known = mirror.place.known
-    known.note(BLOB.digest, (5, 1, 2, 3), Finder.SCRUB)
+    known.note(BLOB.digest, (5, 1, 2, 3), HashedBy.SCRUB)
     (mirror.place.root / ".scrub" / "blobs" / BLOB.digest.hex[:2]).write_bytes(data)
     assert not known.believes(BLOB.digest, (5, 1, 2, 3))
-    known.note(BLOB.digest, (5, 1, 2, 3), Finder.SCRUB)
+    known.note(BLOB.digest, (5, 1, 2, 3), HashedBy.SCRUB)
     assert known.believes(BLOB.digest, (5, 1, 2, 3))
 
 
 def test_rotten_files_leave_the_quarantine_in_time(mirror: DirectoryMirror, store: Store) -> None:
     repository = mirror.repository("tiny")
-    mirrored.publish(repository, store, mirrored.image(store, 1), "1")
+    mirror_images.publish(repository, store, mirror_images.image(store, 1), "1")
     repository.put_blob(BLOB, b"whole")
     flip(mirror.place.blob(BLOB.digest))
     repository.put_blob(BLOB, b"whole")

@@ -15,45 +15,50 @@ from pipeline.digest import Digest
 from pipeline.mirror.backends.directory import directory_scrub as scrubbing
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
-from pipeline.mirror.healing import STORE, Healing, Throttle
 from pipeline.mirror.references import fallback_tag
+from pipeline.mirror.repair_sources import STORE_SOURCE, ReadThrottle, RepairSources
 from pipeline.model.artifact import Manifest
-from pipeline.model.scrub import Fate, Scrubbed, Thing, Wrong
+from pipeline.model.scrub import (
+    DamageKind,
+    RepairOutcome,
+    ScrubbedObject,
+    ScrubResult,
+)
 from pipeline.progress import QUIET, Task
 from pipeline.store import Store
-from tests.unit import mirrored
+from tests.unit import mirror_images
 from tests.unit.directory.test_reuse import flip, rotten
 
 
-def scrub(mirror: DirectoryMirror, store: Store, *others: DirectoryMirror, rate: int = 0) -> Scrubbed:
-    return scrub_directory(mirror, Healing(store, others), rate=rate, progress=QUIET)
+def scrub(mirror: DirectoryMirror, store: Store, *others: DirectoryMirror, rate: int = 0) -> ScrubResult:
+    return scrub_directory(mirror, RepairSources(store, others), rate=rate, progress=QUIET)
 
 
-def told(done: Scrubbed) -> set[tuple[Thing, Wrong, Fate]]:
+def told(done: ScrubResult) -> set[tuple[ScrubbedObject, DamageKind, RepairOutcome]]:
     return {(one.thing, one.wrong, one.fate) for one in done.findings}
 
 
 @pytest.fixture
 def put(mirror: DirectoryMirror, store: Store) -> Manifest:
     """Version 1 of `tiny`, with a note."""
-    image = mirrored.publish(mirror.repository("tiny"), store, mirrored.image(store, 1), "1.0")
-    mirrored.attach(mirror.repository("tiny"), image.descriptor, "a note")
+    image = mirror_images.publish(mirror.repository("tiny"), store, mirror_images.image(store, 1), "1.0")
+    mirror_images.attach(mirror.repository("tiny"), image.descriptor, "a note")
     return image
 
 
 @pytest.fixture
 def layers(store: Store) -> list[Digest]:
-    return [one.blob.digest for one in mirrored.image(store, 1).layers]
+    return [one.blob.digest for one in mirror_images.image(store, 1).layers]
 
 
 def test_a_whole_mirror_is_said_to_be_whole(mirror: DirectoryMirror, store: Store, put: Manifest) -> None:
-    before = mirrored.all_files(mirror.place.root)
+    before = mirror_images.all_files(mirror.place.root)
     done = scrub(mirror, store)
     assert (done.blobs, done.manifests, done.tags, done.earlier) == (4, 3, 2, 0)
     assert done.bytes_read == sum(path.stat().st_size for path in mirror.place.blobs.iterdir())
     assert not done.findings
     assert done.json()["whole"] is True
-    after = mirrored.all_files(mirror.place.root)
+    after = mirror_images.all_files(mirror.place.root)
     assert {name: data for name, data in after.items() if not name.startswith(".scrub")} == before
 
 
@@ -63,10 +68,10 @@ def test_a_rotten_layer_is_healed_from_the_store(
     spoiled = flip(mirror.place.blob(layers[0]))
     done = scrub(mirror, store)
     (found,) = done.findings
-    assert (found.thing, found.wrong, found.fate) == (Thing.BLOB, Wrong.ROTTEN, Fate.HEALED)
-    assert (found.name, found.repository, found.source) == (str(layers[0]), "tiny", STORE)
+    assert (found.thing, found.wrong, found.fate) == (ScrubbedObject.BLOB, DamageKind.ROTTEN, RepairOutcome.HEALED)
+    assert (found.name, found.repository, found.source) == (str(layers[0]), "tiny", STORE_SOURCE)
     assert rotten(mirror.place.root) == [spoiled]
-    mirrored.whole(mirror)
+    mirror_images.whole(mirror)
     assert not scrub(mirror, store).findings
 
 
@@ -74,19 +79,19 @@ def test_what_the_store_has_not_comes_from_another_mirror(
     mirror: DirectoryMirror, store: Store, put: Manifest, layers: list[Digest], tmp_path: Path
 ) -> None:
     other = open_directory(tmp_path / "other", create=True, clock=time.time)
-    image = mirrored.publish(other.repository("tiny"), store, mirrored.image(store, 1), "1.0")
+    image = mirror_images.publish(other.repository("tiny"), store, mirror_images.image(store, 1), "1.0")
     flip(mirror.place.blob(layers[1]))
     mirror.place.blob(layers[0]).unlink()
     flip(mirror.place.paths("tiny").manifest_file(image.descriptor))
     empty = Store.open(tmp_path / "empty")
     done = scrub(mirror, empty, other)
     assert told(done) == {
-        (Thing.BLOB, Wrong.ROTTEN, Fate.HEALED),
-        (Thing.BLOB, Wrong.MISSING, Fate.HEALED),
-        (Thing.MANIFEST, Wrong.ROTTEN, Fate.HEALED),
+        (ScrubbedObject.BLOB, DamageKind.ROTTEN, RepairOutcome.HEALED),
+        (ScrubbedObject.BLOB, DamageKind.MISSING, RepairOutcome.HEALED),
+        (ScrubbedObject.MANIFEST, DamageKind.ROTTEN, RepairOutcome.HEALED),
     }
     assert {one.source for one in done.findings} == {f"dir:{other.place.root}/tiny"}
-    mirrored.whole(mirror)
+    mirror_images.whole(mirror)
 
 
 def test_what_nobody_has_is_put_aside_told_by_name_and_told_again(
@@ -95,18 +100,18 @@ def test_what_nobody_has_is_put_aside_told_by_name_and_told_again(
     empty = Store.open(tmp_path / "empty")
     spoiled = flip(mirror.place.blob(layers[0]))
     done = scrub(mirror, empty)
-    assert [(one.name, one.fate) for one in done.lost] == [(str(layers[0]), Fate.LOST)]
+    assert [(one.name, one.fate) for one in done.lost] == [(str(layers[0]), RepairOutcome.LOST)]
     assert done.json()["healed"] is False
     assert rotten(mirror.place.root) == [spoiled]
     again = scrub(mirror, empty)
-    assert [(one.name, one.wrong) for one in again.lost] == [(str(layers[0]), Wrong.MISSING)]
+    assert [(one.name, one.wrong) for one in again.lost] == [(str(layers[0]), DamageKind.MISSING)]
 
 
 def test_what_another_mirror_has_rotten_too_heals_nothing(
     mirror: DirectoryMirror, store: Store, put: Manifest, layers: list[Digest], tmp_path: Path
 ) -> None:
     other = open_directory(tmp_path / "other", create=True, clock=time.time)
-    mirrored.publish(other.repository("tiny"), store, mirrored.image(store, 1), "1.0")
+    mirror_images.publish(other.repository("tiny"), store, mirror_images.image(store, 1), "1.0")
     for one in (mirror, other):
         flip(one.place.blob(layers[0]))
     assert len(scrub(mirror, Store.open(tmp_path / "empty"), other).lost) == 1
@@ -123,12 +128,12 @@ def test_a_rotten_list_of_referrers_is_made_anew_from_what_speaks(
     assert path is not None
     flip(path)
     done = scrub(mirror, store)
-    assert told(done) == {(Thing.REFERRERS, Wrong.OUTDATED, Fate.HEALED)}
+    assert told(done) == {(ScrubbedObject.REFERRERS, DamageKind.OUTDATED, RepairOutcome.HEALED)}
     assert paths.referrers(put.digest) == listed
     paths.drop(fallback_tag(put.digest))
-    assert told(scrub(mirror, store)) == {(Thing.REFERRERS, Wrong.OUTDATED, Fate.HEALED)}
+    assert told(scrub(mirror, store)) == {(ScrubbedObject.REFERRERS, DamageKind.OUTDATED, RepairOutcome.HEALED)}
     assert paths.referrers(put.digest) == listed
-    mirrored.whole(mirror)
+    mirror_images.whole(mirror)
 
 
 def test_planted_links_are_put_aside(mirror: DirectoryMirror, store: Store, put: Manifest, tmp_path: Path) -> None:
@@ -139,9 +144,9 @@ def test_planted_links_are_put_aside(mirror: DirectoryMirror, store: Store, put:
     (paths.manifests / f"{Digest.of(b'y').hex}.oci-image").symlink_to(tmp_path / "secret")
     done = scrub(mirror, store)
     assert told(done) == {
-        (Thing.TAG, Wrong.ROTTEN, Fate.LOST),
-        (Thing.BLOB, Wrong.ROTTEN, Fate.ASIDE),
-        (Thing.MANIFEST, Wrong.ROTTEN, Fate.LOST),
+        (ScrubbedObject.TAG, DamageKind.ROTTEN, RepairOutcome.LOST),
+        (ScrubbedObject.BLOB, DamageKind.ROTTEN, RepairOutcome.ASIDE),
+        (ScrubbedObject.MANIFEST, DamageKind.ROTTEN, RepairOutcome.LOST),
     }
     assert not list(mirror.place.blobs.glob(Digest.of(b"x").hex))
     assert (tmp_path / "secret").read_bytes() == b"secret"
@@ -154,15 +159,15 @@ def test_lists_and_leftovers_are_brought_up_to_date(mirror: DirectoryMirror, sto
     (mirror.place.drafts / "tmpleft").write_bytes(b"half")
     done = scrub(mirror, store)
     assert done.drafts == 1
-    assert told(done) == {(Thing.LISTING, Wrong.OUTDATED, Fate.HEALED)}
+    assert told(done) == {(ScrubbedObject.LISTING, DamageKind.OUTDATED, RepairOutcome.HEALED)}
     assert len(done.findings) == 2
-    mirrored.whole(mirror)
+    mirror_images.whole(mirror)
 
 
 def test_a_blob_that_nothing_needs_is_put_aside_without_a_loss(mirror: DirectoryMirror, store: Store) -> None:
     mirror.place.blob(Digest.of(b"one")).write_bytes(b"two")
     done = scrub(mirror, store)
-    assert told(done) == {(Thing.BLOB, Wrong.ROTTEN, Fate.ASIDE)}
+    assert told(done) == {(ScrubbedObject.BLOB, DamageKind.ROTTEN, RepairOutcome.ASIDE)}
     assert not done.lost
 
 
@@ -170,11 +175,11 @@ def test_a_tag_whose_manifest_is_gone_is_healed_or_told(
     mirror: DirectoryMirror, store: Store, put: Manifest, tmp_path: Path
 ) -> None:
     other = open_directory(tmp_path / "other", create=True, clock=time.time)
-    mirrored.publish(other.repository("tiny"), store, mirrored.image(store, 1), "1.0")
+    mirror_images.publish(other.repository("tiny"), store, mirror_images.image(store, 1), "1.0")
     mirror.place.paths("tiny").manifest_file(put.descriptor).unlink()
-    assert told(scrub(mirror, store)) == {(Thing.MANIFEST, Wrong.MISSING, Fate.LOST)}
-    assert told(scrub(mirror, store, other)) == {(Thing.MANIFEST, Wrong.MISSING, Fate.HEALED)}
-    mirrored.whole(mirror)
+    assert told(scrub(mirror, store)) == {(ScrubbedObject.MANIFEST, DamageKind.MISSING, RepairOutcome.LOST)}
+    assert told(scrub(mirror, store, other)) == {(ScrubbedObject.MANIFEST, DamageKind.MISSING, RepairOutcome.HEALED)}
+    mirror_images.whole(mirror)
 
 
 # --- under way
@@ -185,7 +190,7 @@ def test_a_scrub_that_was_killed_goes_on_where_it_was(
 ) -> None:
     for path in mirror.place.blobs.iterdir():
         os.utime(path, (1, 1))
-    monkeypatch.setattr("pipeline.mirror.known_blobs.SETTLED", 0)
+    monkeypatch.setattr("pipeline.mirror.known_blobs.SETTLED_NANOSECONDS", 0)
     monkeypatch.setattr(scrubbing, "_NOTED", 1)
     seen: list[Path] = []
     real = scrubbing.hash_file
@@ -209,7 +214,7 @@ def test_a_scrub_that_was_killed_goes_on_where_it_was(
 def test_what_is_touched_after_it_was_read_is_read_again(
     mirror: DirectoryMirror, store: Store, put: Manifest, layers: list[Digest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.mirror.known_blobs.SETTLED", 0)
+    monkeypatch.setattr("pipeline.mirror.known_blobs.SETTLED_NANOSECONDS", 0)
     scrub(mirror, store)
     known = mirror.place.known
     assert known.believes(layers[0], _stamp(mirror, layers[0]))
@@ -227,7 +232,7 @@ def test_what_publishers_and_pruners_do_meanwhile_is_no_finding(
 ) -> None:
     """A layer is read rotten, and before it is put aside a publisher has healed it; another is pruned."""
     repository = mirror.repository("tiny")
-    made = mirrored.image(store, 1)
+    made = mirror_images.image(store, 1)
     flip(mirror.place.blob(layers[0]))
     mirror.place.blob(Digest.of(b"one")).write_bytes(b"two")
     real = mirror.writing
@@ -245,7 +250,7 @@ def test_what_publishers_and_pruners_do_meanwhile_is_no_finding(
 
     monkeypatch.setattr(DirectoryMirror, "writing", meanwhile)
     assert not scrub(mirror, store).findings
-    mirrored.whole(mirror)
+    mirror_images.whole(mirror)
 
 
 def test_it_reads_no_faster_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,11 +262,11 @@ def test_it_reads_no_faster_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(time, "sleep", sleep)
-    throttle = Throttle(1000)
+    throttle = ReadThrottle(1000)
     for _ in range(10):
         throttle.wait(500)
     assert sum(slept) == pytest.approx(5.0)
-    Throttle(0).wait(1 << 40)
+    ReadThrottle(0).wait(1 << 40)
     assert sum(slept) == pytest.approx(5.0)
 
 
@@ -309,9 +314,9 @@ def test_a_configuration_that_follows_links_is_told(mirror: DirectoryMirror, sto
         def warn(self, text: str) -> None:
             told.append(text)
 
-    scrub_directory(mirror, Healing(store), rate=0, progress=Told())
+    scrub_directory(mirror, RepairSources(store), rate=0, progress=Told())
     assert not told
     (mirror.place.root / "nginx.conf").write_text("server { }")
-    scrub_directory(mirror, Healing(store), rate=0, progress=Told())
+    scrub_directory(mirror, RepairSources(store), rate=0, progress=Told())
     assert len(told) == 1
     assert "follow symlinks" in told[0]

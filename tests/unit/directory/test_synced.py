@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
-from pipeline.mirror.backends.directory.directory_prune import prune_directory, undo
+from pipeline.mirror.backends.directory.directory_prune import prune_directory, undo_prunings
 from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
 from pipeline.mirror.backends.layout.layout_mirror import open_layout
-from pipeline.mirror.healing import Healing
 from pipeline.mirror.protocol import Repository
+from pipeline.mirror.repair_sources import RepairSources
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.oci import write_layout
 from pipeline.progress import QUIET
 from pipeline.store import Store
-from tests.unit import mirrored
+from tests.unit import mirror_images
 from tests.unit.directory.test_reuse import flip
 
 PASSING = {".incoming", ".lock", ".scrub", "ingest"}
@@ -61,8 +61,8 @@ def unsynced(monkeypatch: pytest.MonkeyPatch) -> Unsynced:
 
 
 def published(repository: Repository, store: Store, number: int) -> None:
-    put = mirrored.publish(repository, store, mirrored.image(store, number), "latest")
-    mirrored.attach(repository, put.descriptor, f"note on {number}")
+    put = mirror_images.publish(repository, store, mirror_images.image(store, number), "latest")
+    mirror_images.attach(repository, put.descriptor, f"note on {number}")
 
 
 def test_a_publication_to_a_directory_is_on_the_disk(unsynced: Unsynced, store: Store, tmp_path: Path) -> None:
@@ -89,12 +89,12 @@ def test_pruning_undoing_and_scrubbing_are_on_the_disk(unsynced: Unsynced, store
     done = prune_directory(mirror, rules, int(time.time()) + 100)
     assert done.stamp
     assert unsynced(mirror.place.root) == []
-    undo(mirror, done.stamp)
+    undo_prunings(mirror, done.stamp)
     assert unsynced(mirror.place.blobs) == []
     assert unsynced(mirror.place.repositories) == []
     repository = mirror.repository("tiny")
-    flip(mirror.place.blob(mirrored.image(store, 2).layers[0].blob.digest))
-    assert not scrub_directory(mirror, Healing(store), rate=0, progress=QUIET).lost
+    flip(mirror.place.blob(mirror_images.image(store, 2).layers[0].blob.digest))
+    assert not scrub_directory(mirror, RepairSources(store), rate=0, progress=QUIET).lost
     assert unsynced(mirror.place.blobs) == []
     latest = repository.resolve("latest")
     assert latest is not None
@@ -104,7 +104,7 @@ def test_pruning_undoing_and_scrubbing_are_on_the_disk(unsynced: Unsynced, store
 
 def test_an_image_in_output_is_on_the_disk(unsynced: Unsynced, store: Store, tmp_path: Path) -> None:
     target = tmp_path / "output" / "tiny"
-    write_layout(mirrored.image(store, 1), store=store, target=target)
+    write_layout(mirror_images.image(store, 1), store=store, target=target)
     assert unsynced(target.parent) == []
-    write_layout(mirrored.image(store, 2), store=store, target=target)
+    write_layout(mirror_images.image(store, 2), store=store, target=target)
     assert unsynced(target) == []  # what stood there before was removed since its folder was synced

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.release import promote
-from tests.unit.moves.moved import at, opened
-from tests.unit.published import RULES, Maker, key
+from tests.unit.moves.moved_tags import at, opened
+from tests.unit.published_images import RULES, ImagePublisher, key
 
 
 @pytest.fixture
@@ -23,15 +23,15 @@ def tmp_path() -> Iterator[Path]:
 
 
 @pytest.fixture
-def maker(tmp_path: Path) -> Maker:
-    return Maker.at(tmp_path)
+def maker(tmp_path: Path) -> ImagePublisher:
+    return ImagePublisher.at(tmp_path)
 
 
 @pytest.fixture
-def mirror(tmp_path: Path, maker: Maker) -> Path:
+def mirror(tmp_path: Path, maker: ImagePublisher) -> Path:
     """Two versions, one after the other; `stable` is the first."""
     repository = opened(tmp_path / "mirror", maker)
     maker.publish(repository, maker.image("1.0"), tags=("1.0", "latest"))
-    promote(at(tmp_path / "mirror"), "stable", key(), RULES, maker.workshop)
+    promote(at(tmp_path / "mirror"), "stable", key(), RULES, maker.build_env)
     maker.publish(repository, maker.image("1.1"), tags=("1.1", "latest"))
     return tmp_path / "mirror"

@@ -8,20 +8,27 @@ from pathlib import Path
 import pytest
 
 from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
-from pipeline.mirror.history import earlier, read_history
+from pipeline.mirror.tag_history import earlier_digests, read_history
 from pipeline.mirror.tag_signing import SignedTag
 from pipeline.mirror.tag_statements import (
-    NUMBER_LIMIT,
+    STATEMENT_NUMBER_LIMIT,
     TagSigner,
     list_statements,
     write_statement,
 )
-from pipeline.model.publication import Move, Why
-from pipeline.release import rollback, verify
-from tests.unit import mirrored
-from tests.unit.moves.moved import DAY, at, code_of, opened, replay, resolved
+from pipeline.model.publication import Move, MoveCause
+from pipeline.release import rollback, verify_reference
+from tests.unit import mirror_images
+from tests.unit.moves.moved_tags import (
+    DAY,
+    at,
+    code_of,
+    opened,
+    replay,
+    resolved,
+)
 from tests.unit.old_records import write_down
-from tests.unit.published import RULES, Maker, key
+from tests.unit.published_images import RULES, ImagePublisher, key
 
 
 class Killed(BaseException):
@@ -30,7 +37,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("step", ["attach", "point", "pointed", "settled"])
 def test_a_publisher_that_is_killed_leaves_a_tag_that_verifies(
-    step: str, mirror: Path, maker: Maker, monkeypatch: pytest.MonkeyPatch
+    step: str, mirror: Path, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before and after the move is signed, after it was made, and before that was signed."""
     repository = opened(mirror, maker)
@@ -40,16 +47,16 @@ def test_a_publisher_that_is_killed_leaves_a_tag_that_verifies(
         with pytest.raises(Killed):
             maker.publish(repository, maker.image("1.2"))
     stands = after if step in ("pointed", "settled") else before
-    found = verify(at(mirror), key().public, maker.workshop)
+    found = verify_reference(at(mirror), key().public, maker.build_env)
     assert found.held.digest == stands
     rolled = [one.move.after for one in read_history(repository, "latest") if one.happened]
     assert rolled[-1] == stands
     maker.publish(repository, maker.image("1.2"))
-    assert verify(at(mirror), key().public, maker.workshop).held.digest == after
+    assert verify_reference(at(mirror), key().public, maker.build_env).held.digest == after
     made = [one.move for one in read_history(repository, "latest") if one.happened]
     assert [move.after for move in made] == [maker.image(version).digest for version in ("1.0", "1.1", "1.2")]
     replay(mirror, maker)
-    assert code_of(lambda: verify(at(mirror), key().public, maker.workshop)) == "tag-replayed"
+    assert code_of(lambda: verify_reference(at(mirror), key().public, maker.build_env)) == "tag-replayed"
 
 
 def _kill(patched: pytest.MonkeyPatch, step: str) -> None:
@@ -74,45 +81,47 @@ def _kill(patched: pytest.MonkeyPatch, step: str) -> None:
     patched.setattr(DirectoryRepository, "attach", attaching)
 
 
-def test_of_two_who_sign_a_move_from_the_same_place_one_is_told_as_made(mirror: Path, maker: Maker) -> None:
+def test_of_two_who_sign_a_move_from_the_same_place_one_is_told_as_made(mirror: Path, maker: ImagePublisher) -> None:
     """The other signs his move first, and finds the tag moved when he comes to it."""
     repository = opened(mirror, maker)
     signer = TagSigner(key(), maker.clock)
     before = resolved(repository, "latest")
     late = maker.image("1.3").digest
     SignedTag(repository, repository.identity, "latest", signer).announce(
-        Move("latest", before, late, signer.now, Why.PUBLISH, "1.3")
+        Move("latest", before, late, signer.now, MoveCause.PUBLISH, "1.3")
     )
     maker.publish(repository, maker.image("1.2"))
-    verify(at(mirror), key().public, maker.workshop)
+    verify_reference(at(mirror), key().public, maker.build_env)
     told = [(one.move.version, one.happened) for one in read_history(repository, "latest")]
     assert told == [("1.0", True), ("1.1", True), ("1.3", False), ("1.2", True)]
-    assert earlier(read_history(repository, "latest"))[0] == before
+    assert earlier_digests(read_history(repository, "latest"))[0] == before
 
 
-def test_of_two_who_sign_the_same_move_at_once_it_counts_once(mirror: Path, maker: Maker) -> None:
+def test_of_two_who_sign_the_same_move_at_once_it_counts_once(mirror: Path, maker: ImagePublisher) -> None:
     repository = opened(mirror, maker)
     signer = TagSigner(key(), maker.clock)
-    move = Move("latest", resolved(repository, "latest"), maker.image("1.2").digest, signer.now, Why.PUBLISH, "1.2")
+    move = Move(
+        "latest", resolved(repository, "latest"), maker.image("1.2").digest, signer.now, MoveCause.PUBLISH, "1.2"
+    )
     SignedTag(repository, repository.identity, "latest", signer).announce(move)
     maker.publish(repository, maker.image("1.2"))
     past = read_history(repository, "latest")
     assert [one.move.version for one in past] == ["1.0", "1.1", "1.2", "1.2"]
     assert [one.move.version for one in past if one.happened] == ["1.0", "1.1", "1.2"]
-    assert rollback(at(mirror), None, key(), RULES, maker.workshop).digest == maker.image("1.1").digest
+    assert rollback(at(mirror), None, key(), RULES, maker.build_env).digest == maker.image("1.1").digest
 
 
-def test_numbers_that_nobody_signed_leave_room_to_grow(mirror: Path, maker: Maker) -> None:
+def test_numbers_that_nobody_signed_leave_room_to_grow(mirror: Path, maker: ImagePublisher) -> None:
     repository = opened(mirror, maker)
     said = list_statements(repository, repository.identity, "latest")[0].statement
-    for number in (NUMBER_LIMIT, NUMBER_LIMIT // 2):
+    for number in (STATEMENT_NUMBER_LIMIT, STATEMENT_NUMBER_LIMIT // 2):
         write_statement(repository, replace(said, number=number), key(1))
     for version in ("1.2", "1.3"):
         maker.publish(repository, maker.image(version))
-        assert verify(at(mirror), key().public, maker.workshop).held.version == version
+        assert verify_reference(at(mirror), key().public, maker.build_env).held.version == version
 
 
-def test_a_clock_that_goes_back_changes_neither_history_nor_rolling_back(mirror: Path, maker: Maker) -> None:
+def test_a_clock_that_goes_back_changes_neither_history_nor_rolling_back(mirror: Path, maker: ImagePublisher) -> None:
     repository = opened(mirror, maker)
     for version in ("1.2", "1.3"):
         maker.clock.now -= 6 * DAY
@@ -123,19 +132,19 @@ def test_a_clock_that_goes_back_changes_neither_history_nor_rolling_back(mirror:
         (version, True, True) for version in ("1.0", "1.1", "1.2", "1.3")
     ]
     for version in ("1.2", "1.1", "1.0"):
-        moved = rollback(at(mirror), None, key(), RULES, maker.workshop)
+        moved = rollback(at(mirror), None, key(), RULES, maker.build_env)
         assert moved.digest == maker.image(version).digest
-    assert code_of(lambda: rollback(at(mirror), None, key(), RULES, maker.workshop)) == "history-empty"
-    verify(at(mirror), key().public, maker.workshop)
+    assert code_of(lambda: rollback(at(mirror), None, key(), RULES, maker.build_env)) == "history-empty"
+    verify_reference(at(mirror), key().public, maker.build_env)
 
 
-def test_old_records_are_told_in_their_order_though_a_clock_went_back(tmp_path: Path, maker: Maker) -> None:
+def test_old_records_are_told_in_their_order_though_a_clock_went_back(tmp_path: Path, maker: ImagePublisher) -> None:
     repository = opened(tmp_path / "mirror", maker)
     digests = [maker.image(version).digest for version in ("1.0", "1.1", "1.2")]
     for number, (before, after) in enumerate(zip((None, *digests), digests, strict=False)):
         write_down(
-            repository, Move("latest", before, after, int((1_800_000_000 - number * 6 * DAY) * 1000), Why.PUBLISH)
+            repository, Move("latest", before, after, int((1_800_000_000 - number * 6 * DAY) * 1000), MoveCause.PUBLISH)
         )
-    mirrored.publish(repository, maker.store, maker.image("1.2"), "latest")
+    mirror_images.publish(repository, maker.store, maker.image("1.2"), "latest")
     past = read_history(repository, "latest")
     assert [(one.move.after, one.happened, one.signed) for one in past] == [(one, True, False) for one in digests]

@@ -9,48 +9,50 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
-from pipeline.mirror.history import read_history
+from pipeline.mirror.tag_history import read_history
 from pipeline.mirror.tag_statements import list_statements
-from pipeline.model.night import Outcome, Product, ProductRun
+from pipeline.model.night_record import Outcome, Product, ProductRun
 from pipeline.model.published_image import PublishedImage
 from pipeline.model.rules import MirrorRules
+from pipeline.nightly.product_job import RunSettings
 from pipeline.nightly.renewal import renew_tags
-from pipeline.nightly.renewal_due import due
-from pipeline.nightly.working import Making
-from pipeline.release import promote, verify
-from pipeline.release.renew import Renewed, renew
-from tests.unit import mirrored
-from tests.unit.published import RULES, Maker, key
-from tests.unit.signed import PRIVATE
+from pipeline.nightly.renewal_due import products_due
+from pipeline.release import promote, verify_reference
+from pipeline.release.renew import RenewalResult, renew
+from tests.unit import mirror_images
+from tests.unit.published_images import RULES, ImagePublisher, key
+from tests.unit.signing_examples import PRIVATE
 
 DAY = 86_400.0
 
 
 @pytest.fixture
-def mirror(tmp_path: Path, maker: Maker) -> DirectoryMirror:
+def mirror(tmp_path: Path, maker: ImagePublisher) -> DirectoryMirror:
     """One product with a channel, published a while ago."""
     mirror = open_directory(tmp_path / "mirror", create=True, clock=maker.clock)
     maker.publish(mirror.repository("small"), maker.image("1.0"), tags=("1.0", "latest"))
-    promote(parse_address(f"{mirror.url}/small:latest"), "stable", key(), RULES, maker.workshop)
+    promote(parse_address(f"{mirror.url}/small:latest"), "stable", key(), RULES, maker.build_env)
     return mirror
 
 
-def renewed(mirror: DirectoryMirror, maker: Maker, own: Mapping[str, Digest] | None = None) -> Renewed:
-    return renew(mirror.repository("small"), key(), MirrorRules(), maker.workshop, own or {})
+def renewed(mirror: DirectoryMirror, maker: ImagePublisher, own: Mapping[str, Digest] | None = None) -> RenewalResult:
+    return renew(mirror.repository("small"), key(), MirrorRules(), maker.build_env, own or {})
 
 
-def believed(mirror: DirectoryMirror, maker: Maker, *tags: str) -> None:
+def believed(mirror: DirectoryMirror, maker: ImagePublisher, *tags: str) -> None:
     for tag in tags:
-        verify(parse_address(f"{mirror.url}/small:{tag}"), key().public, maker.workshop)
+        verify_reference(parse_address(f"{mirror.url}/small:{tag}"), key().public, maker.build_env)
 
 
-def test_every_signed_tag_is_renewed_when_a_quarter_of_its_time_is_over(mirror: DirectoryMirror, maker: Maker) -> None:
-    before = mirrored.all_files(mirror.place.root)
+def test_every_signed_tag_is_renewed_when_a_quarter_of_its_time_is_over(
+    mirror: DirectoryMirror, maker: ImagePublisher
+) -> None:
+    before = mirror_images.all_files(mirror.place.root)
     maker.clock.now += 3 * DAY
     first = renewed(mirror, maker)
-    assert first.tags == () and mirrored.all_files(mirror.place.root) == before
+    assert first.tags == () and mirror_images.all_files(mirror.place.root) == before
     assert 0 < first.due - maker.clock() * 1000 < DAY * 1000
     for _ in range(6):
         maker.clock.now += 4 * DAY
@@ -62,7 +64,7 @@ def test_every_signed_tag_is_renewed_when_a_quarter_of_its_time_is_over(mirror: 
     assert len(read_history(repository, "latest")) == 1
 
 
-def test_what_points_elsewhere_than_is_signed_is_not_renewed(mirror: DirectoryMirror, maker: Maker) -> None:
+def test_what_points_elsewhere_than_is_signed_is_not_renewed(mirror: DirectoryMirror, maker: ImagePublisher) -> None:
     repository = mirror.repository("small")
     maker.publish(repository, maker.image("1.1"), tags=("1.1", "latest"))
     link = mirror.place.paths("small").tags / "latest"
@@ -75,7 +77,7 @@ def test_what_points_elsewhere_than_is_signed_is_not_renewed(mirror: DirectoryMi
 
 
 def test_what_nobody_signed_is_signed_where_the_night_knows_that_it_is_right(
-    mirror: DirectoryMirror, maker: Maker
+    mirror: DirectoryMirror, maker: ImagePublisher
 ) -> None:
     """A mirror that is older than signed moves."""
     repository = mirror.repository("small")
@@ -91,13 +93,13 @@ def test_what_nobody_signed_is_signed_where_the_night_knows_that_it_is_right(
 
 
 def test_a_night_renews_what_is_due_and_asks_its_store_alone_when_nothing_is(
-    mirror: DirectoryMirror, maker: Maker, tmp_path: Path
+    mirror: DirectoryMirror, maker: ImagePublisher, tmp_path: Path
 ) -> None:
     file = tmp_path / "night.key"
     file.touch(0o600)
     file.write_bytes(PRIVATE)
     to = parse_address(mirror.url)
-    making = Making(tmp_path, to, file, tmp_path, tmp_path, {}, maker.clock)
+    settings = RunSettings(tmp_path, to, file, tmp_path, tmp_path, {}, maker.clock)
     digest = maker.image("1.0").digest
     product = Product(
         "small",
@@ -110,22 +112,22 @@ def test_a_night_renews_what_is_due_and_asks_its_store_alone_when_nothing_is(
     absent = Product("never", "never.yaml", "p", "x86_64", ProductRun(Outcome.FAILED, ""))
 
     def waiting() -> tuple[str, ...]:
-        return due(maker.store, str(to), ["small"], int(maker.clock() * 1000))
+        return products_due(maker.store, str(to), ["small"], int(maker.clock() * 1000))
 
     assert waiting() == ("small",)
-    renew_tags([product, absent], making, mirror, maker.workshop)
-    before = mirrored.all_files(mirror.place.root)
+    renew_tags([product, absent], settings, mirror, maker.build_env)
+    before = mirror_images.all_files(mirror.place.root)
     assert waiting() == ()
-    renew_tags([product, absent], making, None, maker.workshop)  # the mirror is not even looked at
+    renew_tags([product, absent], settings, None, maker.build_env)  # the mirror is not even looked at
     maker.clock.now += 4 * DAY
     assert waiting() == ("small",)
-    renew_tags([product, absent], making, mirror, maker.workshop)
-    assert waiting() == () and mirrored.all_files(mirror.place.root) != before
+    renew_tags([product, absent], settings, mirror, maker.build_env)
+    assert waiting() == () and mirror_images.all_files(mirror.place.root) != before
     maker.clock.now += 13 * DAY
     believed(mirror, maker, "latest", "stable")
 
 
-def test_a_keeper_says_how_long_it_is_believed(tmp_path: Path, maker: Maker) -> None:
+def test_a_keeper_says_how_long_it_is_believed(tmp_path: Path, maker: ImagePublisher) -> None:
     mirror = open_directory(tmp_path / "mirror", create=True, clock=maker.clock)
     maker.publish(mirror.repository("small"), maker.image("1.0"), validity=2 * 86_400)
     maker.clock.now += 1.5 * DAY

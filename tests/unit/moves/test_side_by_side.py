@@ -8,17 +8,17 @@ import pytest
 
 from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused
-from pipeline.mirror.addresses import parse_address
+from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.gate import Cleared
-from pipeline.mirror.history import read_history
-from pipeline.mirror.protocol import Overtaken
+from pipeline.mirror.protocol import TagConflict
+from pipeline.mirror.tag_history import read_history
 from pipeline.mirror.tag_moves import TagMover
 from pipeline.mirror.tag_signing import SignedTag
-from pipeline.model.publication import Move, Why
-from pipeline.release import verify
-from tests.unit.published import Maker, key
-from tests.unit.registry.contents import open_mirror
+from pipeline.model.publication import Move, MoveCause
+from pipeline.release import verify_reference
+from tests.unit.published_images import ImagePublisher, key
+from tests.unit.registry.registry_contents import open_mirror
 from tests.unit.registry_fake import fake_registry
 
 TAGS = ("1.1.0", "1.1", "1", "latest")
@@ -26,7 +26,7 @@ TAGS = ("1.1.0", "1.1", "1", "latest")
 
 @pytest.mark.parametrize("api", [True, False], ids=["referrers API", "fallback tag"])
 def test_moves_are_signed_side_by_side_and_made_in_their_order(
-    api: bool, maker: Maker, monkeypatch: pytest.MonkeyPatch
+    api: bool, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No move is signed before all are being signed, and none is made before all are signed."""
     signing, settling = threading.Barrier(len(TAGS), timeout=30), threading.Barrier(len(TAGS), timeout=30)
@@ -38,7 +38,7 @@ def test_moves_are_signed_side_by_side_and_made_in_their_order(
         announce(self, move)
         done.append("signed")
 
-    def settled(self: SignedTag, digest: Digest, version: str, why: Why) -> bool:
+    def settled(self: SignedTag, digest: Digest, version: str, why: MoveCause) -> bool:
         settling.wait()
         return settle(self, digest, version, why)
 
@@ -59,16 +59,18 @@ def test_moves_are_signed_side_by_side_and_made_in_their_order(
             assert [move.tag for move in publication.moved] == list(TAGS)
             assert done == ["signed"] * len(TAGS) + list(TAGS)
         for tag in TAGS:
-            verify(parse_address(f"{repository.url}:{tag}"), key().public, maker.workshop)
+            verify_reference(parse_address(f"{repository.url}:{tag}"), key().public, maker.build_env)
             assert [one.happened for one in read_history(repository, tag)] == [True, True]
 
 
-def test_one_tag_that_others_move_keeps_no_other_from_its_place(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_tag_that_others_move_keeps_no_other_from_its_place(
+    maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     point = RegistryRepository.point
 
     def pointing(self: RegistryRepository, tag: str, cleared: Cleared, expected: Digest | None) -> None:
         if tag == "1.1":
-            raise Overtaken(tag, None, written=True)
+            raise TagConflict(tag, None, written=True)
         point(self, tag, cleared, expected)
 
     with fake_registry() as registry, open_mirror(registry) as there:
@@ -81,4 +83,4 @@ def test_one_tag_that_others_move_keeps_no_other_from_its_place(maker: Maker, mo
         new = maker.image("1.1").digest
         assert {tag for tag in TAGS if repository.resolve(tag) == new} == {"1.1.0", "1", "latest"}
         for tag in TAGS:
-            verify(parse_address(f"{repository.url}:{tag}"), key().public, maker.workshop)
+            verify_reference(parse_address(f"{repository.url}:{tag}"), key().public, maker.build_env)

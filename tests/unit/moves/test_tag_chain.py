@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.digest import Digest
-from pipeline.model.publication import Move, Recorded, TagStatement, Why
+from pipeline.model.publication import (
+    Move,
+    MoveCause,
+    RecordedStatement,
+    TagStatement,
+)
 from pipeline.model.tag_chain import begins_where, believable, chain, head, newest_first
 from tests.support.examples import examples
 
@@ -19,12 +24,12 @@ class Tag:
 
     def __init__(self) -> None:
         self.now: Digest | None = None
-        self.statements: list[Recorded] = []
+        self.statements: list[RecordedStatement] = []
         self.happened: list[Digest] = []
         self.unsettled: dict[int, Digest] = {}
 
     @property
-    def recent(self) -> list[Recorded]:
+    def recent(self) -> list[RecordedStatement]:
         ordered = newest_first(self.statements)
         settled = next((one.statement.number for one in ordered if one.statement.renews), 0)
         newest = [one for one in ordered if one.statement.number >= settled]
@@ -33,12 +38,12 @@ class Tag:
     def sign(self, move: Move, previous: Digest | None) -> None:
         number = max((one.statement.number for one in self.statements), default=0) + 1
         said = TagStatement("host/name", move, number, previous, 0)
-        self.statements.append(Recorded(Digest.of(repr((len(self.statements), said)).encode()), said))
+        self.statements.append(RecordedStatement(Digest.of(repr((len(self.statements), said)).encode()), said))
 
     def announce(self, image: Digest, clock: int) -> Move | None:
         if image == self.now:
             return None
-        move = Move("latest", self.now, image, clock, Why.PUBLISH)
+        move = Move("latest", self.now, image, clock, MoveCause.PUBLISH)
         self.sign(move, head(self.recent, self.now))
         return move
 
@@ -54,9 +59,9 @@ class Tag:
             return
         last = head(self.recent, self.now)
         assert last is not None
-        self.sign(Move("latest", None, self.now, clock, Why.RENEW), last)
+        self.sign(Move("latest", None, self.now, clock, MoveCause.RENEW), last)
 
-    def look_up(self, record: Digest) -> Recorded | None:
+    def look_up(self, record: Digest) -> RecordedStatement | None:
         return next((one for one in self.statements if one.record == record), None)
 
     def told(self) -> list[Digest]:

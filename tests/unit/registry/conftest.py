@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
-from tests.unit.registry.contents import open_mirror
+from tests.unit.registry.registry_contents import open_mirror
 from tests.unit.registry_fake import FakeRegistry, fake_registry
 
 

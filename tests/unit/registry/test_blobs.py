@@ -13,11 +13,16 @@ from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.mirror.backends.registry import blob_upload as upload_module
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
-from pipeline.mirror.known_blobs import NO_STAMP, SCRUBBED, Finder, KnownInRun
+from pipeline.mirror.known_blobs import (
+    NO_STAMP,
+    SCRUB_KNOWN_SECONDS,
+    HashedBy,
+    KnownInRun,
+)
 from pipeline.mirror.protocol import Arrival
 from pipeline.progress import QUIET
 from pipeline.store import Store
-from tests.unit.registry.contents import EMPTY, IMAGE, blob
+from tests.unit.registry.registry_contents import EMPTY, IMAGE, blob
 from tests.unit.registry_fake import FakeRegistry, Fault, Request, fake_registry
 
 BIG = bytes(range(256)) * 4096 * 3
@@ -26,8 +31,8 @@ BIG = bytes(range(256)) * 4096 * 3
 @pytest.fixture
 def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Uploads in pieces of 1 MiB: BIG is three."""
-    monkeypatch.setattr(upload_module, "AT_ONCE", 1000)
-    monkeypatch.setattr(upload_module, "PIECE", 1 << 20)
+    monkeypatch.setattr(upload_module, "SINGLE_UPLOAD_LIMIT", 1000)
+    monkeypatch.setattr(upload_module, "UPLOAD_CHUNK", 1 << 20)
 
 
 def test_a_small_blob_takes_three_requests_and_one_that_is_known_whole_one(
@@ -80,13 +85,13 @@ def test_what_a_scrub_found_whole_is_not_read_again(registry: FakeRegistry, tmp_
     def known() -> KnownInRun:
         return KnownInRun("registry+http://host/team", store, lambda: now[0])
 
-    known().note(EMPTY.digest, NO_STAMP, Finder.PUBLISHER)
+    known().note(EMPTY.digest, NO_STAMP, HashedBy.PUBLISHER)
     assert not known().believes(EMPTY.digest, NO_STAMP)
     known().note_scrub(EMPTY.digest, "run")
     assert known().read_in(EMPTY.digest, "run")
     assert not known().read_in(EMPTY.digest, "another")
     assert known().believes(EMPTY.digest, NO_STAMP)
-    for later in (SCRUBBED + 1, -1.0):
+    for later in (SCRUB_KNOWN_SECONDS + 1, -1.0):
         now[0] = 1_800_000_000.0 + later
         assert not known().believes(EMPTY.digest, NO_STAMP)
 
@@ -156,7 +161,7 @@ def test_an_upload_that_never_gets_on_ends_with_an_error(
     with pytest.raises(EnvironmentLacking, match="BLOB_UPLOAD_UNKNOWN") as caught:
         app.put_blob(blob(BIG), BIG)
     assert caught.value.code == "registry-refused"
-    assert registry.count("POST") == upload_module.SESSIONS
+    assert registry.count("POST") == upload_module.UPLOAD_SESSIONS
     registry.faults = [cut_after(10, keep=0) for _ in range(99)]
     with pytest.raises(EnvironmentLacking) as caught:
         app.put_blob(blob(BIG), BIG)
@@ -206,7 +211,7 @@ def test_a_blob_is_mounted_without_a_byte_and_what_cannot_be_is_uploaded(
     assert registry.uploads == {"session-2": bytearray(BIG)}  # the first upload's: none is left open
     started = registry.count("POST")
     assert app.put_blob(EMPTY, b"{}", elsewhere=["a", "b", "c", "base", "d"]) is Arrival.UPLOADED
-    assert registry.count("POST") - started == upload_module.MOUNTS
+    assert registry.count("POST") - started == upload_module.MOUNT_ATTEMPTS
 
 
 def test_a_blob_that_is_mounted_rotten_is_sent(registry: FakeRegistry, mirror: RegistryMirror) -> None:

@@ -10,12 +10,17 @@ import pytest
 from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
-from pipeline.mirror.protocol import Overtaken
+from pipeline.mirror.protocol import TagConflict
 from pipeline.mirror.references import fallback_tag
 from pipeline.progress import QUIET
-from tests.unit.registry.contents import IMAGE, manifest, open_mirror, put
+from tests.unit.registry.registry_contents import (
+    IMAGE,
+    manifest,
+    open_mirror,
+    put,
+)
 from tests.unit.registry_fake import FakeRegistry, Fault, Request, fake_registry
-from tests.unit.tested import stand_in
+from tests.unit.tested_images import stand_in
 
 # --- addresses
 
@@ -77,10 +82,10 @@ def test_a_tag_is_moved_from_where_it_is_expected(registry: FakeRegistry, app: R
     app.point("latest", stand_in(one), None)
     app.point("latest", stand_in(two), one.digest)
     assert held.tags == {"latest": str(two.digest)}
-    with pytest.raises(Overtaken) as caught:
+    with pytest.raises(TagConflict) as caught:
         app.point("latest", stand_in(one), one.digest)
     assert caught.value.found == two.digest
-    with pytest.raises(Overtaken):
+    with pytest.raises(TagConflict):
         app.point("latest", stand_in(one), None)
     puts = registry.count("PUT")
     app.point("latest", stand_in(two), two.digest)
@@ -103,7 +108,7 @@ def test_the_loser_of_a_race_for_a_tag_is_told(registry: FakeRegistry, app: Regi
         held.tags["latest"] = str(two.digest)
 
     registry.faults = [Fault("PUT", "/manifests/latest", overtaken)]
-    with pytest.raises(Overtaken) as caught:
+    with pytest.raises(TagConflict) as caught:
         app.point("latest", stand_in(one), None)
     assert (caught.value.tag, caught.value.found) == ("latest", two.digest)
 

@@ -12,13 +12,19 @@ import pytest
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.mirror.backends.registry import referrers_list as listing_module
-from pipeline.mirror.backends.registry.fallback_index import merge
-from pipeline.mirror.protocol import Overtaken
+from pipeline.mirror.backends.registry.fallback_index import merge_referrers
+from pipeline.mirror.protocol import TagConflict
 from pipeline.mirror.references import fallback_tag, listed_referrers, referrer_of
 from pipeline.model.artifact import Manifest
 from pipeline.oci import media_types
-from pipeline.transfer import Answer
-from tests.unit.registry.contents import EMPTY, IMAGE, manifest, open_mirror, put
+from pipeline.transfer import RegistryResponse
+from tests.unit.registry.registry_contents import (
+    EMPTY,
+    IMAGE,
+    manifest,
+    open_mirror,
+    put,
+)
 from tests.unit.registry_fake import FakeRegistry, Fault, Request, fake_registry
 
 # --- referrers
@@ -64,7 +70,7 @@ def test_lists_of_different_subjects_do_not_wait_for_one_another(old: FakeRegist
         app = mirror.repository("app")
         put_manifest = app._listing._put
 
-        def putting(reference: str, one: Manifest) -> Answer:
+        def putting(reference: str, one: Manifest) -> RegistryResponse:
             if reference in {fallback_tag(subject.digest) for subject in subjects}:
                 together.wait()
             return put_manifest(reference, one)
@@ -102,7 +108,7 @@ def test_what_a_writer_took_away_unknowingly_is_put_back(old: FakeRegistry) -> N
 
     def overwritten(request: Request) -> None:
         old.serve(request)
-        put(old.held(IMAGE), merge(None, add=[referrer_of(his)]), tag)
+        put(old.held(IMAGE), merge_referrers(None, add=[referrer_of(his)]), tag)
 
     old.faults = [Fault("PUT", tag, overwritten)]
     with open_mirror(old) as mirror:
@@ -112,14 +118,14 @@ def test_what_a_writer_took_away_unknowingly_is_put_back(old: FakeRegistry) -> N
 
 
 def test_a_list_that_others_never_leave_alone_is_given_up(old: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing_module, "ATTEMPTS", 5)
-    monkeypatch.setattr(listing_module, "SHORTEST_PAUSE", 0.001)
+    monkeypatch.setattr(listing_module, "LISTING_ATTEMPTS", 5)
+    monkeypatch.setattr(listing_module, "LISTING_PAUSE_LEAST", 0.001)
     subject = manifest("subject")
     tag = fallback_tag(subject.digest)
 
     def overwritten(request: Request) -> None:
         old.serve(request)
-        put(old.held(IMAGE), merge(None), tag)
+        put(old.held(IMAGE), merge_referrers(None), tag)
 
     old.faults = [Fault("PUT", tag, overwritten, 99)]
     with open_mirror(old) as mirror, pytest.raises(EnvironmentLacking) as caught:
@@ -131,12 +137,14 @@ def test_what_others_wrote_into_the_index_is_carried_as_it_is() -> None:
     theirs = {"mediaType": "a/b", "digest": f"sha256:{'f' * 64}", "size": 1, "platform": {"os": "x"}, "future": [1]}
     index = Manifest(media_types.INDEX, json.dumps({"schemaVersion": 2, "manifests": [theirs], "new": True}).encode())
     note = manifest("note", manifest("subject"))
-    merged = merge(index, add=[referrer_of(note)])
+    merged = merge_referrers(index, add=[referrer_of(note)])
     document = json.loads(merged.data)
     assert theirs in document["manifests"]
     assert document["new"] is True
-    assert merge(merged, add=[referrer_of(note)]) == merged
-    assert [one.artifact_type for one in listed_referrers(merge(merged, drop=[Digest("f" * 64)]))] == ["test/note"]
+    assert merge_referrers(merged, add=[referrer_of(note)]) == merged
+    assert [one.artifact_type for one in listed_referrers(merge_referrers(merged, drop=[Digest("f" * 64)]))] == [
+        "test/note"
+    ]
 
 
 def test_an_image_is_listed_with_its_configs_type() -> None:
@@ -156,7 +164,7 @@ def test_a_tag_goes_and_the_manifest_and_its_other_tags_stay(tag_deletion: bool)
         mirror.repository("app").remove_tag("1.0", one.digest)
         assert held.tags == {"latest": str(one.digest)}
         assert set(held.manifests) == {str(one.digest)}
-        with pytest.raises(Overtaken):
+        with pytest.raises(TagConflict):
             mirror.repository("app").remove_tag("latest", manifest("other").digest)
 
 
@@ -169,7 +177,7 @@ def test_a_tag_that_moves_while_it_is_removed_stays(old: FakeRegistry) -> None:
         held.tags["1.0"] = str(two.digest)
 
     old.faults = [Fault("PUT", r"/manifests/1\.0", moved)]
-    with open_mirror(old) as mirror, pytest.raises(Overtaken) as caught:
+    with open_mirror(old) as mirror, pytest.raises(TagConflict) as caught:
         mirror.repository("app").remove_tag("1.0", one.digest)
     assert caught.value.found == two.digest
     assert held.tags == {"1.0": str(two.digest)}

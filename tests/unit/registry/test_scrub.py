@@ -9,13 +9,18 @@ import pytest
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
-from pipeline.mirror.healing import STORE, Healing
 from pipeline.mirror.known_blobs import KnownInRun
+from pipeline.mirror.repair_sources import STORE_SOURCE, RepairSources
 from pipeline.model.artifact import Manifest
-from pipeline.model.scrub import Fate, Scrubbed, Thing, Wrong
+from pipeline.model.scrub import (
+    DamageKind,
+    RepairOutcome,
+    ScrubbedObject,
+    ScrubResult,
+)
 from pipeline.progress import QUIET
 from pipeline.store import Store
-from tests.unit import mirrored
+from tests.unit import mirror_images
 from tests.unit.registry_fake import FakeRegistry, Fault, Request
 
 
@@ -27,14 +32,14 @@ def opened(registry: FakeRegistry, store: Store) -> RegistryMirror:
 
 def filled(registry: FakeRegistry, store: Store) -> Manifest:
     with opened(registry, store) as mirror:
-        put = mirrored.publish(mirror.repository("tiny"), store, mirrored.image(store, 1), "1.0")
-        mirrored.attach(mirror.repository("tiny"), put.descriptor, "a note")
+        put = mirror_images.publish(mirror.repository("tiny"), store, mirror_images.image(store, 1), "1.0")
+        mirror_images.attach(mirror.repository("tiny"), put.descriptor, "a note")
         return put
 
 
-def scrub(registry: FakeRegistry, store: Store) -> Scrubbed:
+def scrub(registry: FakeRegistry, store: Store) -> ScrubResult:
     with opened(registry, store) as mirror:
-        return mirror.scrub(Healing(store), rate=0, progress=QUIET)
+        return mirror.scrub(RepairSources(store), rate=0, progress=QUIET)
 
 
 def rot(registry: FakeRegistry, digest: Digest) -> None:
@@ -57,18 +62,18 @@ def test_a_whole_registry_is_said_to_be_whole(registry: FakeRegistry, store: Sto
 def test_a_rotten_layer_is_sent_again_from_the_store(registry: FakeRegistry, store: Store) -> None:
     filled(registry, store)
     assert not scrub(registry, store).findings
-    layer = mirrored.image(store, 1).layers[0].blob.digest
+    layer = mirror_images.image(store, 1).layers[0].blob.digest
     rot(registry, layer)
     done = scrub(registry, store)
     assert [(one.thing, one.wrong, one.name, one.fate, one.source) for one in done.findings] == [
-        (Thing.BLOB, Wrong.ROTTEN, str(layer), Fate.HEALED, STORE)
+        (ScrubbedObject.BLOB, DamageKind.ROTTEN, str(layer), RepairOutcome.HEALED, STORE_SOURCE)
     ]
     assert Digest.of(registry.held("team/tiny").blobs[str(layer)]) == layer
 
 
 def test_what_the_registry_keeps_is_told(registry: FakeRegistry, store: Store) -> None:
     filled(registry, store)
-    layer = mirrored.image(store, 1).layers[0].blob.digest
+    layer = mirror_images.image(store, 1).layers[0].blob.digest
     rot(registry, layer)
 
     def drops(request: Request) -> None:
@@ -76,22 +81,22 @@ def test_what_the_registry_keeps_is_told(registry: FakeRegistry, store: Store) -
         request.answer(201, Location="/v2/x", Docker_Content_Digest=str(layer))
 
     registry.faults = [Fault("PUT", "/blobs/uploads/", drops)]
-    assert [(one.name, one.fate) for one in scrub(registry, store).lost] == [(str(layer), Fate.LOST)]
+    assert [(one.name, one.fate) for one in scrub(registry, store).lost] == [(str(layer), RepairOutcome.LOST)]
 
 
 def test_a_rotten_manifest_and_a_missing_blob_that_nobody_has_are_told_by_name(
     registry: FakeRegistry, store: Store, tmp_path: Path
 ) -> None:
     put = filled(registry, store)
-    made = mirrored.image(store, 1)
+    made = mirror_images.image(store, 1)
     del registry.held("team/tiny").blobs[str(made.layers[1].blob.digest)]
     done = scrub(registry, Store.open(tmp_path / "empty"))
     assert [(one.wrong, one.name, one.fate) for one in done.findings] == [
-        (Wrong.MISSING, str(made.layers[1].blob.digest), Fate.LOST)
+        (DamageKind.MISSING, str(made.layers[1].blob.digest), RepairOutcome.LOST)
     ]
     rot(registry, put.digest)
     found = {(one.thing, one.wrong, one.name) for one in scrub(registry, Store.open(tmp_path / "empty")).lost}
-    assert (Thing.MANIFEST, Wrong.ROTTEN, str(put.digest)) in found
+    assert (ScrubbedObject.MANIFEST, DamageKind.ROTTEN, str(put.digest)) in found
 
 
 def test_a_scrub_that_broke_off_goes_on(registry: FakeRegistry, store: Store) -> None:
@@ -100,7 +105,7 @@ def test_a_scrub_that_broke_off_goes_on(registry: FakeRegistry, store: Store) ->
     def gone(request: Request) -> None:
         request.answer(500)
 
-    layer = mirrored.image(store, 1).layers[1].blob.digest
+    layer = mirror_images.image(store, 1).layers[1].blob.digest
     registry.faults = [Fault("GET", f"/blobs/{layer}", gone, times=50)]
     with pytest.raises(EnvironmentLacking):
         scrub(registry, store)

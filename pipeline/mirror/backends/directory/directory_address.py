@@ -12,7 +12,7 @@ from pipeline.mirror.address import Address, AddressForm, names_no_repository
 
 if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
-    from pipeline.mirror.open import MirrorAccess
+    from pipeline.mirror.mirror_access import MirrorAccess
     from pipeline.mirror.pull_source import PullSource
 
 MARKER = "relbuild-mirror.json"

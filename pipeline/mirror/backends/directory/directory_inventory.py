@@ -8,9 +8,19 @@ import re
 
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
-from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths, manifest_of
-from pipeline.mirror.inventory import held_manifest, known_times, recorded_moves, signed_move
-from pipeline.mirror.retention.model import HeldBlob, HeldRepository, HeldTag, Inventory
+from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths, parse_manifest_path
+from pipeline.mirror.inventory import (
+    inventory_manifest,
+    known_times,
+    recorded_moves,
+    signed_move,
+)
+from pipeline.mirror.retention.pruning import (
+    HeldBlob,
+    HeldRepository,
+    HeldTag,
+    Inventory,
+)
 from pipeline.model.artifact import Manifest
 
 _BLOB = re.compile(r"[0-9a-f]{64}")
@@ -43,7 +53,7 @@ def _repository(paths: RepositoryPaths, tags: tuple[HeldTag, ...]) -> HeldReposi
         paths.name,
         tags,
         tuple(
-            held_manifest(manifest, max(arrived, known.get(digest, 0)))
+            inventory_manifest(manifest, max(arrived, known.get(digest, 0)))
             for digest, (manifest, arrived) in sorted(manifests.items(), key=lambda one: one[0])
         ),
     )
@@ -65,7 +75,7 @@ def _manifests(paths: RepositoryPaths) -> dict[Digest, tuple[Manifest, int]]:
     """All manifests, and when each came here (see `_blobs`)."""
     found = {}
     for path in sorted(paths.manifests.iterdir()):
-        known = manifest_of(path)
+        known = parse_manifest_path(path)
         if known is None:
             continue
         digest, media_type = known

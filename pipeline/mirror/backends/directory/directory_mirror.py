@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.digest import canonical_json
 from pipeline.errors import EnvironmentLacking, UsageError
-from pipeline.mirror.atomic_files import locked, reaching, write_whole
+from pipeline.mirror.atomic_files import file_locked, mirror_errors, replace_file
 from pipeline.mirror.backends.directory.directory_address import MARKER
 from pipeline.mirror.backends.directory.directory_repository import DirectoryRepository
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths
@@ -27,17 +27,17 @@ from pipeline.mirror.protocol import NAME
 
 if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.quarantine_folder import Pruning
-    from pipeline.mirror.healing import Healing
+    from pipeline.mirror.repair_sources import RepairSources
     from pipeline.mirror.retention.access_log import Pulls
-    from pipeline.mirror.retention.model import Inventory, Pruned, Undone
+    from pipeline.mirror.retention.pruning import Inventory, PruningResult, UndoResult
     from pipeline.model.rules import MirrorRules
-    from pipeline.model.scrub import Scrubbed
+    from pipeline.model.scrub import ScrubResult
     from pipeline.progress import Progress
 
 FORMAT = 1
 """Of what lies where; another one is refused."""
 
-NAME_LIMIT = 200
+REPOSITORY_NAME_LIMIT = 200
 """Characters of a repository's name: with all that stands around it, a path stays within what systems take; registries
 allow 255 with the host."""
 
@@ -73,7 +73,7 @@ class DirectoryMirror:
 
     def repository(self, name: str) -> DirectoryRepository:
         """The repository with a name, which need not exist yet. Raises UsageError `repository-name`."""
-        if len(name) > NAME_LIMIT or not NAME.fullmatch(name):
+        if len(name) > REPOSITORY_NAME_LIMIT or not NAME.fullmatch(name):
             raise UsageError(
                 "repository-name",
                 f"invalid repository name: '{name[:80]}'",
@@ -84,12 +84,12 @@ class DirectoryMirror:
 
     def existing(self, name: str) -> DirectoryRepository | None:
         """The repository with a name that can be one, if anything was ever put there."""
-        repository = self.repository(name) if len(name) <= NAME_LIMIT else None
+        repository = self.repository(name) if len(name) <= REPOSITORY_NAME_LIMIT else None
         return repository if repository is not None and repository.exists() else None
 
     def repositories(self) -> tuple[str, ...]:
         """The names of all repositories, sorted."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return self.place.names()
 
     @contextlib.contextmanager
@@ -99,7 +99,7 @@ class DirectoryMirror:
         Many may hold it at once, and one may hold it twice.
         """
         with contextlib.ExitStack() as stack:
-            with reaching(self.url):
+            with mirror_errors(self.url):
                 self.place.make()
                 stack.enter_context(self.place.publishing())
                 self.place.sweep()
@@ -112,7 +112,7 @@ class DirectoryMirror:
         """
         from pipeline.mirror.backends.directory.directory_inventory import take_inventory
 
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return take_inventory(self.place)
 
     def prune(
@@ -123,7 +123,7 @@ class DirectoryMirror:
         pulls: Pulls | None = None,
         dry_run: bool = False,
         idle: bool = False,
-    ) -> Pruned:
+    ) -> PruningResult:
         """Move aside what the rules do not keep: see `prune_directory`.
 
         `idle` is not needed: publishers are kept out.
@@ -132,13 +132,13 @@ class DirectoryMirror:
 
         return prune_directory(self, rules, now, pulls=pulls, dry_run=dry_run)
 
-    def restore(self, stamp: str) -> Undone:
+    def restore(self, stamp: str) -> UndoResult:
         """Bring back what went with a pruning and with those after it: see `directory_prune.undo`."""
-        from pipeline.mirror.backends.directory.directory_prune import undo
+        from pipeline.mirror.backends.directory.directory_prune import undo_prunings
 
-        return undo(self, stamp)
+        return undo_prunings(self, stamp)
 
-    def scrub(self, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+    def scrub(self, healing: RepairSources, *, rate: int, progress: Progress) -> ScrubResult:
         """Read every file: see `scrub_directory`."""
         from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
 
@@ -153,7 +153,7 @@ class DirectoryMirror:
         from pipeline.mirror.backends.directory.quarantine_folder import Pruning
 
         with contextlib.ExitStack() as stack:
-            with reaching(self.url):
+            with mirror_errors(self.url):
                 self.place.make()
                 try:
                     stack.enter_context(self.place.pruning(patience))
@@ -178,7 +178,7 @@ def open_directory(path: Path, *, create: bool, clock: Callable[[], float], host
     root = path.absolute()
     if host is not None and not _HOST.fullmatch(host):
         raise UsageError("mirror-host", f"'{host[:80]}' is not HOST[:PORT][/NAMESPACE]", place=f"dir:{root}")
-    with reaching(f"dir:{root}"):
+    with mirror_errors(f"dir:{root}"):
         place = MirrorPaths(root, clock)
         if not (root / MARKER).exists():
             if not create:
@@ -216,14 +216,14 @@ def _make(place: MirrorPaths, host: str) -> None:
         )
     place.make()
     drafts = place.drafts
-    with locked(root / ".lock" / "catalog"):
+    with file_locked(root / ".lock" / "catalog"):
         if (root / MARKER).exists():
             return
-        write_whole(nginx_configuration(root).encode(), root / "nginx.conf", drafts)
-        write_whole(rsync_script().encode(), root / "rsync.sh", drafts)
+        replace_file(nginx_configuration(root).encode(), root / "nginx.conf", drafts)
+        replace_file(rsync_script().encode(), root / "rsync.sh", drafts)
         (root / "rsync.sh").chmod(0o755)
-        write_whole(canonical_json({"repositories": []}), root / "catalog.json", drafts)
-        write_whole(canonical_json({"format": FORMAT, "host": host}), root / MARKER, drafts)
+        replace_file(canonical_json({"repositories": []}), root / "catalog.json", drafts)
+        replace_file(canonical_json({"format": FORMAT, "host": host}), root / MARKER, drafts)
 
 
 def _names(folder: Path) -> Iterator[str]:

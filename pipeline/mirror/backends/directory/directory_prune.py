@@ -14,13 +14,20 @@ from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError
-from pipeline.mirror.atomic_files import reaching
+from pipeline.mirror.atomic_files import mirror_errors
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths
 from pipeline.mirror.references import listed_referrers, referrers_index
 from pipeline.mirror.retention.access_log import Pulls, with_pulls
-from pipeline.mirror.retention.model import HeldManifest, HeldTag, Inventory, Plan, Pruned, Undone
+from pipeline.mirror.retention.pruning import (
+    HeldManifest,
+    HeldTag,
+    Inventory,
+    PruningPlan,
+    PruningResult,
+    UndoResult,
+)
 from pipeline.mirror.retention.pruning_plan import plan_pruning
-from pipeline.mirror.retention.quarantine import Leaving
+from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.mirror.retention.reachability import tag_subject
 from pipeline.mirror.retention.relisting import with_lists
 from pipeline.model.artifact import Manifest
@@ -30,7 +37,7 @@ from pipeline.model.rules import MirrorRules
 if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 
-PATIENCE = 60.0
+PRUNING_LOCK_TIMEOUT = 60.0
 """Seconds that publishers get to finish: a publication that uploads much holds its lock longer, and then the keeper is
 told to come again."""
 
@@ -45,8 +52,8 @@ def prune_directory(
     *,
     pulls: Pulls | None = None,
     dry_run: bool = False,
-    patience: float = PATIENCE,
-) -> Pruned:
+    patience: float = PRUNING_LOCK_TIMEOUT,
+) -> PruningResult:
     """Move what the rules do not keep into quarantine, and delete what is there for too long.
 
     Too long is longer than `rules.quarantine`. `now` is seconds since the epoch, `pulls` when tags were last pulled,
@@ -58,13 +65,13 @@ def prune_directory(
     """
     if dry_run:
         plan, _ = with_lists(plan_pruning(with_pulls(mirror.inventory(), pulls), rules, now), mirror)
-        return Pruned(mirror.url, True, plan, plan.size)
-    with mirror.pruning(patience) as pruning, reaching(mirror.url):
+        return PruningResult(mirror.url, True, plan, plan.size)
+    with mirror.pruning(patience) as pruning, mirror_errors(mirror.url):
         _list_again(mirror.place)
         pruning.empty_quarantine(now - rules.quarantine)
         plan, lists = with_lists(plan_pruning(with_pulls(pruning.inventory(), pulls), rules, now), mirror)
         if plan.empty:
-            return Pruned(mirror.url, False, plan, 0)
+            return PruningResult(mirror.url, False, plan, 0)
         for relisting, index in lists:
             paths = mirror.place.paths(relisting.repository)
             with paths.locked():
@@ -72,10 +79,10 @@ def prune_directory(
         last = max((one.at for one in pruning.quarantined()), default=0.0)
         stamp = pruning.quarantine(_leaving(plan), max(float(now), last + _SECOND))
         moved = sum(one.size for one in pruning.quarantined() if one.stamp == stamp)
-    return Pruned(mirror.url, False, plan, moved, stamp)
+    return PruningResult(mirror.url, False, plan, moved, stamp)
 
 
-def undo(mirror: DirectoryMirror, stamp: str, *, patience: float = PATIENCE) -> Undone:
+def undo_prunings(mirror: DirectoryMirror, stamp: str, *, patience: float = PRUNING_LOCK_TIMEOUT) -> UndoResult:
     """Bring back what one pruning removed, and those after it, the last one first.
 
     The mirror is then as before that pruning. A tag that exists again is left as it is, and lists of referrers keep
@@ -83,7 +90,7 @@ def undo(mirror: DirectoryMirror, stamp: str, *, patience: float = PATIENCE) -> 
 
     Raises UsageError `quarantine-unknown`, EnvironmentLacking `mirror-busy`, `mirror-unreachable`.
     """
-    with mirror.pruning(patience) as pruning, reaching(mirror.url):
+    with mirror.pruning(patience) as pruning, mirror_errors(mirror.url):
         _list_again(mirror.place)
         kept = [one for one in pruning.quarantined() if one.stamp >= stamp]
         if not any(one.stamp == stamp for one in kept):
@@ -101,7 +108,9 @@ def undo(mirror: DirectoryMirror, stamp: str, *, patience: float = PATIENCE) -> 
             tidy.sweep(pruning.inventory())
             manifests += restored.manifests
             blobs += restored.blobs
-    return Undone(mirror.url, tuple(one.stamp for one in reversed(kept)), tuple(tags), tuple(left), manifests, blobs)
+    return UndoResult(
+        mirror.url, tuple(one.stamp for one in reversed(kept)), tuple(tags), tuple(left), manifests, blobs
+    )
 
 
 def _list_again(place: MirrorPaths) -> None:
@@ -120,11 +129,11 @@ def _point(paths: RepositoryPaths, tag: str, index: Manifest) -> None:
     paths.move(tag, index.descriptor)
 
 
-def _leaving(plan: Plan) -> Leaving:
+def _leaving(plan: PruningPlan) -> RemovalList:
     """Lists that were written anew are among the tags, so that undoing knows what they were."""
     tags = [(one.repository, one.tag, one.digest) for one in plan.tags]
     tags += [(one.repository, one.tag, one.present) for one in plan.relisted]
-    return Leaving(
+    return RemovalList(
         tuple(sorted(tags)),
         tuple((one.repository, one.digest) for one in plan.manifests),
         tuple(one.digest for one in plan.blobs),
@@ -138,7 +147,7 @@ class _Tidying:
     when it began.
     """
 
-    def __init__(self, place: MirrorPaths, before: Inventory, leaving: Leaving) -> None:
+    def __init__(self, place: MirrorPaths, before: Inventory, leaving: RemovalList) -> None:
         self._place = place
         self._leaving = leaving
         self._tags = {(name, tag.name): tag.digest for name, tag in _tags(before)}

@@ -12,14 +12,20 @@ from pipeline.digest import Digest
 from pipeline.mirror.atomic_files import (
     check_verified,
     fetch_verified,
+    mirror_errors,
     open_unlinked,
-    reaching,
     read_verified,
-    sync_folder,
+    sync_names,
 )
 from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths
-from pipeline.mirror.known_blobs import bring_blob, is_whole
-from pipeline.mirror.protocol import TAG, Arrival, Overtaken, is_auxiliary, unheeded
+from pipeline.mirror.known_blobs import is_whole, place_blob
+from pipeline.mirror.protocol import (
+    TAG,
+    Arrival,
+    TagConflict,
+    ignore_progress,
+    is_auxiliary,
+)
 from pipeline.mirror.references import references
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
@@ -58,7 +64,7 @@ class DirectoryRepository:
 
     def exists(self) -> bool:
         """Return whether anything was ever put here. A link to a folder elsewhere is no repository."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             tags = self.paths.tags
             above = (tags, *tags.parents[: len(tags.relative_to(self.mirror.place.root).parts) - 1])
             return tags.is_dir() and not any(folder.is_symlink() for folder in above)
@@ -67,44 +73,44 @@ class DirectoryRepository:
 
     def manifest(self, reference: Digest | str) -> Manifest | None:
         """Return the manifest or index with a digest or under a tag, verified; None if missing."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             if isinstance(reference, Digest):
                 return self.paths.read(reference)
             return self.paths.tagged(reference) if TAG.fullmatch(reference) else None
 
     def resolve(self, tag: str) -> Digest | None:
         """Resolve a tag to the digest that it points to now; None if it does not exist."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return self.paths.target(tag) if TAG.fullmatch(tag) else None
 
     def tags(self) -> tuple[str, ...]:
         """All tags, sorted, auxiliary ones too."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return self.paths.tag_names()
 
     def has_blob(self, digest: Digest) -> bool:
         """Return whether the blob is here. Blobs are the whole mirror's."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return self.paths.place.blob(digest).exists()
 
     def open_blob(self, digest: Digest) -> BinaryIO | None:
         """A blob that is here, to be served: no link is followed below the mirror's root."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return open_unlinked(self.paths.place.root, self.paths.place.blob(digest))
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """A small blob, verified. Raises VerificationError."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return read_verified(self.paths.place.blob(descriptor.digest), descriptor)
 
     def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
         """Bring a blob into the store, verified. Raises VerificationError."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             fetch_verified(self.paths.place.blob(descriptor.digest), descriptor, store)
 
-    def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = unheeded) -> None:
+    def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = ignore_progress) -> None:
         """Read a blob to its end and keep nothing. Raises VerificationError."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             check_verified(self.paths.place.blob(descriptor.digest), descriptor, advance)
 
     def file_path(self, digest: Digest) -> str:
@@ -113,7 +119,7 @@ class DirectoryRepository:
 
     def referrers(self, subject: Digest) -> tuple[Referrer, ...]:
         """List the referrers of `subject`, sorted by digest."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return self.paths.referrers(subject)
 
     # --- writing
@@ -124,15 +130,15 @@ class DirectoryRepository:
         `elsewhere` is not needed: what one repository has, all have. Raises VerificationError if `content` is not what
         `descriptor` says.
         """
-        with reaching(self.url), self.mirror.writing():
+        with mirror_errors(self.url), self.mirror.writing():
             place = self.paths.place
             target = place.blob(descriptor.digest)
-            return bring_blob(descriptor, content, target, root=place.root, drafts=place.drafts, known=place.known)
+            return place_blob(descriptor, content, target, root=place.root, drafts=place.drafts, known=place.known)
 
     def holds_whole(self, descriptor: Descriptor) -> bool:
         """Return whether the blob is here and its bytes are known to match its digest."""
         place = self.paths.place
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return is_whole(place.root, place.blob(descriptor.digest), descriptor.digest, descriptor.size, place.known)
 
     def put_manifest(self, manifest: Manifest) -> bool:
@@ -154,7 +160,7 @@ class DirectoryRepository:
             return self.paths.attach(manifest) or new
 
     def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
-        """Point an auxiliary tag at a manifest, which is put. Raises ValueError, Overtaken."""
+        """Point an auxiliary tag at a manifest, which is put. Raises ValueError, TagConflict."""
         if not TAG.fullmatch(tag) or not is_auxiliary(tag):
             raise ValueError(f"{tag} is not an auxiliary tag")
         with self._changing():
@@ -165,8 +171,8 @@ class DirectoryRepository:
     def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
         """Point a tag at what was cleared; write nothing if it points there already.
 
-        Raises ValueError, Overtaken; VerificationError `manifest-missing`, `blob-missing` if anything of it is not here
-        (any more).
+        Raises ValueError, TagConflict; VerificationError `manifest-missing`, `blob-missing` if anything of it is not
+        here (any more).
         """
         if not TAG.fullmatch(tag) or is_auxiliary(tag):
             raise ValueError(f"{tag} is a reserved tag")
@@ -183,7 +189,7 @@ class DirectoryRepository:
     # --- removing
 
     def remove_tag(self, tag: str, expected: Digest) -> None:
-        """Remove a tag that points to `expected`. Raises Overtaken."""
+        """Remove a tag that points to `expected`. Raises TagConflict."""
         with self._changing():
             self._expect(tag, expected)
             self.paths.drop(tag)
@@ -200,7 +206,7 @@ class DirectoryRepository:
             if references(manifest).subject is not None:
                 self.paths.detach(manifest)
             self.paths.manifest_file(manifest.descriptor).unlink(missing_ok=True)
-            sync_folder(self.paths.manifests)
+            sync_names(self.paths.manifests)
 
     def remove_referrer(self, digest: Digest) -> None:
         """Remove a manifest that speaks of another: a lock keeps those apart who do."""
@@ -209,7 +215,7 @@ class DirectoryRepository:
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
         """Nothing is pruned, and nobody else moves a tag of this repository."""
-        with reaching(self.url), self.mirror.writing():
+        with mirror_errors(self.url), self.mirror.writing():
             self.paths.make()
             with self.paths.locked():
                 yield
@@ -217,4 +223,4 @@ class DirectoryRepository:
     def _expect(self, tag: str, expected: Digest | None) -> None:
         found = self.paths.target(tag)
         if found != expected:
-            raise Overtaken(tag, found)
+            raise TagConflict(tag, found)

@@ -23,23 +23,44 @@ from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import RelbuildError, VerificationError
-from pipeline.mirror.atomic_files import make_drafts, open_unlinked, reaching, sync_folder, write_blob, write_whole
-from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths, manifest_of
-from pipeline.mirror.healing import Healing, Throttle
-from pipeline.mirror.known_blobs import SCRUBBED, Finder, Stamp, hash_file, regular_file, set_aside, stamp_of
+from pipeline.mirror.atomic_files import (
+    make_drafts,
+    mirror_errors,
+    open_unlinked,
+    replace_file,
+    sync_names,
+    write_blob,
+)
+from pipeline.mirror.backends.directory.mirror_paths import RepositoryPaths, parse_manifest_path
+from pipeline.mirror.known_blobs import (
+    SCRUB_KNOWN_SECONDS,
+    FileStamp,
+    HashedBy,
+    hash_file,
+    regular_file,
+    set_aside,
+    stamp_of,
+)
 from pipeline.mirror.protocol import TAG
 from pipeline.mirror.references import References, listed_repositories, listed_tags, references
+from pipeline.mirror.repair_sources import ReadThrottle, RepairSources
 from pipeline.mirror.retention.reachability import tag_subject
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
-from pipeline.model.scrub import Fate, Finding, Scrubbed, Thing, Wrong
-from pipeline.oci.image import DOCUMENT_LIMIT
+from pipeline.model.scrub import (
+    DamageKind,
+    Finding,
+    RepairOutcome,
+    ScrubbedObject,
+    ScrubResult,
+)
+from pipeline.oci.image_manifest import DOCUMENT_LIMIT
 from pipeline.progress import Progress, Task, task
 
 if TYPE_CHECKING:
     from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 
-ITSELF = "what is there"
+SCRUBBED_MIRROR = "what is there"
 """From where a list is healed."""
 
 _NOTED = 256 << 20
@@ -48,21 +69,21 @@ _NOTED = 256 << 20
 _RUN_LIMIT = 4096
 """Bytes of the file that says when a scrub began."""
 
-BLOB_NAME = re.compile(r"[0-9a-f]{64}")
+_BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
 
-def scrub_directory(mirror: DirectoryMirror, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+def scrub_directory(mirror: DirectoryMirror, healing: RepairSources, *, rate: int, progress: Progress) -> ScrubResult:
     """Scrub all of a directory mirror, at most `rate` bytes a second (0: no limit).
 
     Raises EnvironmentLacking `mirror-unreachable`.
     """
-    with reaching(mirror.url):
+    with mirror_errors(mirror.url):
         mirror.place.make()
         drafts = mirror.place.sweep()
         _warn_of_configuration(mirror, progress)
         total = sum(found.st_size for path in _blob_files(mirror) if (found := regular_file(path)))
         with task(progress, "scrub", mirror.url, total=total, unit="bytes") as running:
-            return _DirectoryScrub(mirror, healing, Throttle(rate), running, drafts).run()
+            return _DirectoryScrub(mirror, healing, ReadThrottle(rate), running, drafts).run()
 
 
 def _warn_of_configuration(mirror: DirectoryMirror, progress: Progress) -> None:
@@ -74,14 +95,14 @@ def _warn_of_configuration(mirror: DirectoryMirror, progress: Progress) -> None:
 
 
 def _blob_files(mirror: DirectoryMirror) -> list[Path]:
-    return sorted(path for path in mirror.place.blobs.iterdir() if BLOB_NAME.fullmatch(path.name))
+    return sorted(path for path in mirror.place.blobs.iterdir() if _BLOB_NAME.fullmatch(path.name))
 
 
 @dataclass(slots=True)
 class _DirectoryScrub:
     mirror: DirectoryMirror
-    healing: Healing
-    throttle: Throttle
+    healing: RepairSources
+    throttle: ReadThrottle
     task: Task
     drafts: int
     held: dict[tuple[str, Digest], References] = field(default_factory=dict)
@@ -90,7 +111,7 @@ class _DirectoryScrub:
     lists: dict[tuple[str, Digest], Digest] = field(default_factory=dict)
     """Lists of referrers, by repository and digest → their subject."""
     findings: list[Finding] = field(default_factory=list)
-    known: dict[Digest, Stamp] = field(default_factory=dict)
+    known: dict[Digest, FileStamp] = field(default_factory=dict)
     """Blobs that were found whole and are not noted yet."""
     unnoted: int = 0
     blobs: int = 0
@@ -98,7 +119,7 @@ class _DirectoryScrub:
     earlier: int = 0
     tags: int = 0
 
-    def run(self) -> Scrubbed:
+    def run(self) -> ScrubResult:
         """All of it, in the order that the module's text says."""
         place = self.mirror.place
         began = self._begin()
@@ -116,7 +137,7 @@ class _DirectoryScrub:
         self._missing()
         self._listings(all_paths)
         (place.root / ".scrub" / "run.json").unlink(missing_ok=True)
-        return Scrubbed(
+        return ScrubResult(
             self.mirror.url,
             self.blobs,
             self.read,
@@ -135,11 +156,11 @@ class _DirectoryScrub:
             if file is not None:
                 with file:
                     began = float(json.loads(file.read(_RUN_LIMIT))["began"])
-                if 0 <= place.clock() - began < SCRUBBED:
+                if 0 <= place.clock() - began < SCRUB_KNOWN_SECONDS:
                     return began
         began = place.clock()
         make_drafts(place.root / ".scrub")
-        write_whole(canonical_json({"began": str(began)}), place.root / ".scrub" / "run.json", place.drafts)
+        replace_file(canonical_json({"began": str(began)}), place.root / ".scrub" / "run.json", place.drafts)
         return began
 
     @contextlib.contextmanager
@@ -147,8 +168,8 @@ class _DirectoryScrub:
         with self.mirror.writing(), paths.locked():
             yield
 
-    def _found(self, thing: Thing, wrong: Wrong, name: str, repository: str, source: str | None) -> None:
-        fate = Fate.LOST if source is None else Fate.HEALED
+    def _found(self, thing: ScrubbedObject, wrong: DamageKind, name: str, repository: str, source: str | None) -> None:
+        fate = RepairOutcome.LOST if source is None else RepairOutcome.HEALED
         self.findings.append(Finding(thing, wrong, name, repository, fate, source or ""))
 
     # --- manifests
@@ -161,7 +182,7 @@ class _DirectoryScrub:
 
     def _manifests(self, paths: RepositoryPaths) -> None:
         for path in sorted(paths.manifests.iterdir()):
-            known = manifest_of(path)
+            known = parse_manifest_path(path)
             if known is None:
                 continue
             digest, media_type = known
@@ -208,7 +229,7 @@ class _DirectoryScrub:
                 set_aside(self.mirror.place.root, path)
         if good is None and (paths.name, digest) in self.lists:
             return None  # made anew from what it listed, with the tags
-        self._found(Thing.MANIFEST, Wrong.ROTTEN, str(digest), paths.name, good[1] if good else None)
+        self._found(ScrubbedObject.MANIFEST, DamageKind.ROTTEN, str(digest), paths.name, good[1] if good else None)
         return good[0] if good else None
 
     # --- blobs
@@ -232,7 +253,7 @@ class _DirectoryScrub:
             if self.unnoted >= _NOTED:
                 self._note()
             return
-        self._heal_blob(digest, Wrong.ROTTEN)
+        self._heal_blob(digest, DamageKind.ROTTEN)
 
     def _advance(self, size: int) -> None:
         self.read += size
@@ -240,18 +261,18 @@ class _DirectoryScrub:
         self.task.advance(size)
         self.throttle.wait(size)
 
-    def _was_read(self, digest: Digest, stamp: Stamp, began: float) -> bool:
+    def _was_read(self, digest: Digest, stamp: FileStamp, began: float) -> bool:
         known = self.mirror.place.known.read(digest.hex[:2]).get(digest.hex)
-        if known is None or known[0] != stamp or known[2] is not Finder.SCRUB:
+        if known is None or known[0] != stamp or known[2] is not HashedBy.SCRUB:
             return False
         return began <= known[1] <= self.mirror.place.clock()  # not what a clock that was ahead has left
 
     def _note(self) -> None:
-        self.mirror.place.known.note_all(self.known, Finder.SCRUB)
+        self.mirror.place.known.note_all(self.known, HashedBy.SCRUB)
         self.known.clear()
         self.unnoted = 0
 
-    def _heal_blob(self, digest: Digest, wrong: Wrong) -> None:
+    def _heal_blob(self, digest: Digest, wrong: DamageKind) -> None:
         place = self.mirror.place
         path = place.blob(digest)
         about, names = self.needed.get(digest) or self._newly_needed(digest)
@@ -265,17 +286,19 @@ class _DirectoryScrub:
                 set_aside(place.root, path, stays=good is not None)
             if good is not None:
                 write_blob(descriptor, good[0], path, place.drafts)
-                sync_folder(place.blobs)
+                sync_names(place.blobs)
         if good is None and about is None:
-            self.findings.append(Finding(Thing.BLOB, wrong, str(digest), "", Fate.ASIDE))
+            self.findings.append(Finding(ScrubbedObject.BLOB, wrong, str(digest), "", RepairOutcome.ASIDE))
         else:
-            self._found(Thing.BLOB, wrong, str(digest), ", ".join(sorted(set(names))), good[1] if good else None)
+            self._found(
+                ScrubbedObject.BLOB, wrong, str(digest), ", ".join(sorted(set(names))), good[1] if good else None
+            )
 
-    def _whole_by_now(self, digest: Digest, wrong: Wrong) -> bool:
+    def _whole_by_now(self, digest: Digest, wrong: DamageKind) -> bool:
         """Return whether somebody brought the blob meanwhile, or took it away for good."""
         path = self.mirror.place.blob(digest)
         if not os.path.lexists(path):
-            return wrong is Wrong.ROTTEN
+            return wrong is DamageKind.ROTTEN
         try:
             seen = hash_file(self.mirror.place.root, path)
         except OSError:
@@ -290,7 +313,7 @@ class _DirectoryScrub:
         for name in self.mirror.place.names():
             paths = self.mirror.place.paths(name)
             for path in paths.manifests.iterdir():
-                known = manifest_of(path)
+                known = parse_manifest_path(path)
                 if known is not None and (name, known[0]) not in self.held:
                     manifest = self._read(path, known[1])
                     if manifest is not None and manifest.digest == known[0]:
@@ -310,7 +333,7 @@ class _DirectoryScrub:
         for digest, (_, names) in sorted(self.needed.items(), key=lambda one: one[0].hex):
             told = any(one.name == str(digest) for one in self.findings)
             if not told and regular_file(self.mirror.place.blob(digest)) is None and self._still_needed(digest, names):
-                self._heal_blob(digest, Wrong.MISSING)
+                self._heal_blob(digest, DamageKind.MISSING)
 
     def _still_needed(self, digest: Digest, names: list[str]) -> bool:
         """Return whether a manifest that needs a blob is still there, not pruned meanwhile."""
@@ -329,7 +352,7 @@ class _DirectoryScrub:
             with self._changing(paths):
                 paths.write(good[0])
             self._hold(paths, good[0])
-        self._found(Thing.MANIFEST, Wrong.MISSING, str(digest), paths.name, good[1] if good else None)
+        self._found(ScrubbedObject.MANIFEST, DamageKind.MISSING, str(digest), paths.name, good[1] if good else None)
 
     # --- tags and lists
 
@@ -342,7 +365,7 @@ class _DirectoryScrub:
                 if os.path.lexists(path):
                     with self._changing(paths):
                         set_aside(self.mirror.place.root, path)
-                    self._found(Thing.TAG, Wrong.ROTTEN, tag[:140], paths.name, None)
+                    self._found(ScrubbedObject.TAG, DamageKind.ROTTEN, tag[:140], paths.name, None)
                 continue
             if paths.find(digest) is not None:
                 continue
@@ -378,7 +401,7 @@ class _DirectoryScrub:
                 if manifest is not None:
                     done = paths.attach(manifest) or done
         if done:
-            self._found(Thing.REFERRERS, Wrong.OUTDATED, str(subject), paths.name, ITSELF)
+            self._found(ScrubbedObject.REFERRERS, DamageKind.OUTDATED, str(subject), paths.name, SCRUBBED_MIRROR)
 
     def _present(self, paths: RepositoryPaths, digest: Digest) -> Manifest | None:
         try:
@@ -392,15 +415,15 @@ class _DirectoryScrub:
             with self._changing(paths):
                 wanted = listed_tags(paths.name, paths.tag_names())
                 if not path.is_file() or path.is_symlink() or path.read_bytes() != wanted:
-                    write_whole(wanted, path, self.mirror.place.drafts)
-                    self._found(Thing.LISTING, Wrong.OUTDATED, "tags", paths.name, ITSELF)
+                    replace_file(wanted, path, self.mirror.place.drafts)
+                    self._found(ScrubbedObject.LISTING, DamageKind.OUTDATED, "tags", paths.name, SCRUBBED_MIRROR)
         place = self.mirror.place
         with place.cataloguing():
             wanted = listed_repositories(place.names())
             path = place.root / "catalog.json"
             if not path.is_file() or path.is_symlink() or path.read_bytes() != wanted:
-                write_whole(wanted, path, place.drafts)
-                self._found(Thing.LISTING, Wrong.OUTDATED, "repositories", "", ITSELF)
+                replace_file(wanted, path, place.drafts)
+                self._found(ScrubbedObject.LISTING, DamageKind.OUTDATED, "repositories", "", SCRUBBED_MIRROR)
 
 
 def _size(path: Path) -> int:

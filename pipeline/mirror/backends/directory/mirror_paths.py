@@ -32,20 +32,20 @@ from types import MappingProxyType
 from pipeline.digest import Digest
 from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.atomic_files import (
-    locked,
+    file_locked,
     make_drafts,
     make_folder,
     open_unlinked,
-    point_whole,
+    replace_file,
+    replace_symlink,
     sweep_drafts,
-    sync_folder,
-    write_whole,
+    sync_names,
 )
 from pipeline.mirror.backends.directory import write_lock
 from pipeline.mirror.known_blobs import KnownInFolder, set_aside
 from pipeline.mirror.protocol import TAG
 from pipeline.mirror.references import (
-    KINDS,
+    MANIFEST_KINDS,
     fallback_tag,
     listed_referrers,
     listed_repositories,
@@ -56,9 +56,9 @@ from pipeline.mirror.references import (
 )
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
-from pipeline.oci.image import DOCUMENT_LIMIT
+from pipeline.oci.image_manifest import DOCUMENT_LIMIT
 
-_MEDIA_TYPES = MappingProxyType({kind: media_type for media_type, kind in KINDS.items()})
+_MEDIA_TYPES = MappingProxyType({kind: media_type for media_type, kind in MANIFEST_KINDS.items()})
 _FILE = re.compile(r"([0-9a-f]{64})\.([a-z-]+)")
 
 _ATTEMPTS = 5
@@ -109,17 +109,17 @@ class MirrorPaths:
     def publishing(self) -> contextlib.AbstractContextManager[None]:
         """Held, together with others, by whoever adds something: nothing is pruned meanwhile."""
         make_folder(self.root / ".lock")
-        return write_lock.shared(self.root / ".lock")
+        return write_lock.hold_shared(self.root / ".lock")
 
     def pruning(self, patience: float) -> contextlib.AbstractContextManager[None]:
         """Held by whoever prunes, alone; those who begin meanwhile wait. Raises TimeoutError after
         `patience` seconds."""
         make_folder(self.root / ".lock")
-        return write_lock.alone(self.root / ".lock", patience)
+        return write_lock.hold_exclusive(self.root / ".lock", patience)
 
     def cataloguing(self) -> contextlib.AbstractContextManager[None]:
         """Held, alone, by whoever adds a repository."""
-        return locked(self.root / ".lock" / "catalog")
+        return file_locked(self.root / ".lock" / "catalog")
 
     def names(self) -> tuple[str, ...]:
         """All repositories, sorted."""
@@ -167,15 +167,15 @@ class RepositoryPaths:
         with self.place.cataloguing():
             make_folder(self.manifests)
             make_folder(self.tags)
-            write_whole(listed_repositories(self.place.names()), self.place.root / "catalog.json", self.place.drafts)
+            replace_file(listed_repositories(self.place.names()), self.place.root / "catalog.json", self.place.drafts)
             self.list_tags()
             (self.folder / "_lock").touch(0o600)
-            sync_folder(self.folder)
+            sync_names(self.folder)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else moves a tag of this repository meanwhile."""
-        with locked(self.folder / "_lock"):
+        with file_locked(self.folder / "_lock"):
             yield
 
     # --- manifests
@@ -232,7 +232,7 @@ class RepositoryPaths:
         if not self._holds(manifest):
             if os.path.lexists(path):
                 set_aside(self.place.root, path, stays=True)
-            write_whole(manifest.data, path, self.place.drafts)
+            replace_file(manifest.data, path, self.place.drafts)
 
     def _holds(self, manifest: Manifest) -> bool:
         """Return whether a manifest's file stands here, byte for byte."""
@@ -307,15 +307,15 @@ class RepositoryPaths:
         destination = f"../_manifests/{_file_name(descriptor)}"
         path = self.tags / tag
         if not path.is_symlink() or str(path.readlink()) != destination:
-            sync_folder(self.place.blobs)
-            sync_folder(self.manifests)
-            point_whole(destination, path, self.place.drafts, self.place.clock())
+            sync_names(self.place.blobs)
+            sync_names(self.manifests)
+            replace_symlink(destination, path, self.place.drafts, self.place.clock())
         self.list_tags()
 
     def drop(self, tag: str) -> None:
         """Remove a tag."""
         (self.tags / tag).unlink(missing_ok=True)
-        sync_folder(self.tags)
+        sync_names(self.tags)
         self.list_tags()
 
     def list_tags(self) -> None:
@@ -323,7 +323,7 @@ class RepositoryPaths:
         wanted = listed_tags(self.name, self.tag_names())
         path = self.folder / "_tags.json"
         if not path.exists() or path.read_bytes() != wanted:
-            write_whole(wanted, path, self.place.drafts)
+            replace_file(wanted, path, self.place.drafts)
 
     # --- referrers
 
@@ -362,7 +362,7 @@ class RepositoryPaths:
         self.move(fallback_tag(subject), index.descriptor)
 
 
-def manifest_of(path: Path) -> tuple[Digest, str] | None:
+def parse_manifest_path(path: Path) -> tuple[Digest, str] | None:
     """A file among manifests → digest and media type; None if it is none."""
     found = _FILE.fullmatch(path.name)
     if found is None or found[2] not in _MEDIA_TYPES:
@@ -371,10 +371,10 @@ def manifest_of(path: Path) -> tuple[Digest, str] | None:
 
 
 def _file_name(descriptor: Descriptor) -> str:
-    if descriptor.media_type not in KINDS:
+    if descriptor.media_type not in MANIFEST_KINDS:
         raise UsageError(
             "media-type-unservable",
             f"a directory mirror cannot serve {descriptor.digest} of type {descriptor.media_type[:100]}",
             hint="publish OCI images and indexes; convert others first",
         )
-    return f"{descriptor.digest.hex}.{KINDS[descriptor.media_type]}"
+    return f"{descriptor.digest.hex}.{MANIFEST_KINDS[descriptor.media_type]}"

@@ -23,15 +23,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.mirror.atomic_files import make_folder, sync_folder, write_whole
+from pipeline.mirror.atomic_files import make_folder, replace_file, sync_names
 from pipeline.mirror.backends.directory.directory_inventory import take_inventory
 from pipeline.mirror.backends.directory.mirror_paths import MirrorPaths, RepositoryPaths
 from pipeline.mirror.references import references
-from pipeline.mirror.retention.model import Inventory
-from pipeline.mirror.retention.quarantine import Leaving, Quarantined, Restored, read_leaving, read_times, written_list
+from pipeline.mirror.retention.pruning import Inventory
+from pipeline.mirror.retention.quarantine import (
+    QuarantinedPruning,
+    RemovalList,
+    RestoreResult,
+    read_removal_list,
+    read_tag_times,
+    removal_list_json,
+)
 from pipeline.model.artifact import Manifest
 
-LIST = "list.json"
+LIST_FILE = "list.json"
 """The file that says what was moved aside."""
 
 _STAMP = re.compile(r"(\d{8}T\d{6}Z)\.[0-9a-f]{8}")
@@ -48,7 +55,7 @@ class Pruning:
         """All that is here; nothing changes it while the pruning is held."""
         return take_inventory(self.place)
 
-    def quarantine(self, leaving: Leaving, at: float) -> str:
+    def quarantine(self, leaving: RemovalList, at: float) -> str:
         """Move tags, entries among referrers, manifests and blobs aside, in this order.
 
         So whatever can still be found is whole. What is not there (any more) is passed over, also a tag that points
@@ -59,11 +66,11 @@ class Pruning:
         if not self._folder.is_dir():
             self._folder.mkdir()
             self._folder.chmod(0o700)
-            sync_folder(self._folder.parent)
+            sync_names(self._folder.parent)
         aside.mkdir()
-        write_whole(written_list(leaving, self._times(leaving)), aside / LIST, self.place.drafts)
-        sync_folder(aside)
-        sync_folder(self._folder)
+        replace_file(removal_list_json(leaving, self._times(leaving)), aside / LIST_FILE, self.place.drafts)
+        sync_names(aside)
+        sync_names(self._folder)
         for name, tag, digest in leaving.tags:
             paths = self.place.paths(name)
             if paths.target(tag) == digest:
@@ -80,14 +87,14 @@ class Pruning:
         self._sync(aside, [paths.name for paths, _ in going])
         return stamp
 
-    def restore(self, stamp: str) -> Restored:
+    def restore(self, stamp: str) -> RestoreResult:
         """Bring back all of one pruning: blobs, manifests, entries among referrers, tags.
 
         A tag that exists again is left as it is. Can be run again if it was killed. Raises UsageError
         `quarantine-unknown`.
         """
         aside = self._aside_of(stamp)
-        leaving, times = _leaving(aside), read_times((aside / LIST).read_bytes(), str(aside / LIST))
+        leaving, times = _leaving(aside), read_tag_times((aside / LIST_FILE).read_bytes(), str(aside / LIST_FILE))
         blobs = sum(self._back(self.place.blob(digest), aside) for digest in leaving.blobs)
         manifests = 0
         for name, digest in leaving.manifests:
@@ -112,12 +119,13 @@ class Pruning:
                 tags.append((name, tag))
         self._sync(None, [name for name, _ in leaving.manifests])
         self._remove(aside)
-        return Restored(tuple(tags), manifests, blobs, tuple(kept))
+        return RestoreResult(tuple(tags), manifests, blobs, tuple(kept))
 
-    def quarantined(self) -> tuple[Quarantined, ...]:
+    def quarantined(self) -> tuple[QuarantinedPruning, ...]:
         """All prunings that can be undone, oldest first."""
         return tuple(
-            Quarantined(path.name, _at(path.name), _leaving(path), _bytes(path)) for path in sorted(self._stamps())
+            QuarantinedPruning(path.name, _at(path.name), _leaving(path), _bytes(path))
+            for path in sorted(self._stamps())
         )
 
     def empty_quarantine(self, before: float) -> int:
@@ -162,7 +170,7 @@ class Pruning:
             )
         return path
 
-    def _times(self, leaving: Leaving) -> list[list[str]]:
+    def _times(self, leaving: RemovalList) -> list[list[str]]:
         """Return the time at which each tag was set, in nanoseconds since the epoch."""
         rows = []
         for name, tag, _ in leaving.tags:
@@ -170,7 +178,7 @@ class Pruning:
                 rows.append([name, tag, str((self.place.paths(name).tags / tag).lstat().st_mtime_ns)])
         return rows
 
-    def _manifests(self, leaving: Leaving) -> Iterator[tuple[RepositoryPaths, Manifest]]:
+    def _manifests(self, leaving: RemovalList) -> Iterator[tuple[RepositoryPaths, Manifest]]:
         """Those that are in their places."""
         for name, digest in leaving.manifests:
             paths = self.place.paths(name)
@@ -199,10 +207,10 @@ class Pruning:
         """
         for folder in sorted(aside.rglob("*")) if aside is not None else ():
             if folder.is_dir():
-                sync_folder(folder)
+                sync_names(folder)
         for folder in (self.place.blobs, *(self.place.paths(name).manifests for name in sorted(set(names)))):
             if folder.is_dir():
-                sync_folder(folder)
+                sync_names(folder)
 
     def _remove(self, aside: Path) -> None:
         """In one step out of sight, then bit by bit."""
@@ -211,12 +219,12 @@ class Pruning:
         shutil.rmtree(gone)
 
 
-def _leaving(aside: Path) -> Leaving:
-    return read_leaving((aside / LIST).read_bytes(), str(aside / LIST))
+def _leaving(aside: Path) -> RemovalList:
+    return read_removal_list((aside / LIST_FILE).read_bytes(), str(aside / LIST_FILE))
 
 
 def _listed(path: Path) -> bool:
-    return (path / LIST).is_file()
+    return (path / LIST_FILE).is_file()
 
 
 def _is_stamp(name: str) -> bool:
@@ -236,4 +244,4 @@ def _at(stamp: str) -> float:
 
 
 def _bytes(aside: Path) -> int:
-    return sum(path.lstat().st_size for path in aside.rglob("*") if path.is_file() and path.name != LIST)
+    return sum(path.lstat().st_size for path in aside.rglob("*") if path.is_file() and path.name != LIST_FILE)

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.mirror.atomic_files import locked
+from pipeline.mirror.atomic_files import file_locked
 
 _GATE, _LOCK = "gate", "prune"
 
@@ -23,7 +23,7 @@ _counting = threading.Lock()
 
 
 @contextlib.contextmanager
-def shared(folder: Path) -> Iterator[None]:
+def hold_shared(folder: Path) -> Iterator[None]:
     """Hold the lock in `folder` together with others.
 
     Waits while another waits for it alone, or holds it.
@@ -31,9 +31,9 @@ def shared(folder: Path) -> Iterator[None]:
     with _counting:
         again = _held[folder] > 0
     if not again:
-        with locked(folder / _GATE, shared=True):
+        with file_locked(folder / _GATE, shared=True):
             pass
-    with locked(folder / _LOCK, shared=True):
+    with file_locked(folder / _LOCK, shared=True):
         _count(folder, 1)
         try:
             yield
@@ -42,12 +42,12 @@ def shared(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, patience: float) -> Iterator[None]:
+def hold_exclusive(folder: Path, patience: float) -> Iterator[None]:
     """Hold the lock in `folder` alone. Raises TimeoutError after `patience` seconds."""
     until = time.monotonic() + patience
     with contextlib.ExitStack() as stack:
-        with locked(folder / _GATE, patience=patience):
-            stack.enter_context(locked(folder / _LOCK, patience=max(0.0, until - time.monotonic())))
+        with file_locked(folder / _GATE, patience=patience):
+            stack.enter_context(file_locked(folder / _LOCK, patience=max(0.0, until - time.monotonic())))
         yield
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import VerificationError
-from pipeline.mirror.atomic_files import sync_folder, write_whole
+from pipeline.mirror.atomic_files import replace_file, sync_names
 from pipeline.mirror.protocol import TAG
 from pipeline.model.image import Descriptor
 from pipeline.oci import media_types
-from pipeline.oci.image import DOCUMENT_LIMIT, Reader, tag_of
-from pipeline.oci.layout import read_document
+from pipeline.oci.image_layout import read_document
+from pipeline.oci.image_manifest import DOCUMENT_LIMIT, JsonReader, tag_of
 
 DRAFTS = "ingest"
 """The folder of what is not whole yet: oras uses it for the same."""
@@ -54,7 +54,7 @@ def read_entries(layout: Path) -> list[IndexEntry]:
     Raises VerificationError, UsageError `not-a-layout`.
     """
     data = read_document(layout / "index.json")
-    Reader.parse(data, "index.json").get("manifests").items()  # An array or nothing, or this says what is wrong.
+    JsonReader.parse(data, "index.json").get("manifests").items()  # An array or nothing, or this says what is wrong.
     return [index_entry(value) for value in json.loads(data).get("manifests") or ()]
 
 
@@ -68,16 +68,16 @@ def write_entries(layout: Path, entries: Iterable[IndexEntry]) -> None:
     data = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     if len(data) > DOCUMENT_LIMIT:
         raise VerificationError("document-too-large", f"index.json would have more than {DOCUMENT_LIMIT} bytes")
-    sync_folder(layout / "blobs" / "sha256")
-    write_whole(data, layout / "index.json", layout / DRAFTS)
+    sync_names(layout / "blobs" / "sha256")
+    replace_file(data, layout / "index.json", layout / DRAFTS)
 
 
 def index_entry(value: dict[str, object]) -> IndexEntry:
     """A descriptor's JSON value as an entry."""
-    return IndexEntry(Reader(value, "index.json").descriptor(), json.dumps(value, sort_keys=True))
+    return IndexEntry(JsonReader(value, "index.json").descriptor(), json.dumps(value, sort_keys=True))
 
 
-def tidied(entries: Iterable[IndexEntry]) -> list[IndexEntry]:
+def tidy_entries(entries: Iterable[IndexEntry]) -> list[IndexEntry]:
     """Return each entry once, without nameless ones whose digest has a named entry.
 
     That is: an entry without a name is left out while another of the same digest has one.

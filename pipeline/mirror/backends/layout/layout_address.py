@@ -13,7 +13,7 @@ from pipeline.mirror.address import Address, AddressForm
 
 if TYPE_CHECKING:
     from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror
-    from pipeline.mirror.open import MirrorAccess
+    from pipeline.mirror.mirror_access import MirrorAccess
     from pipeline.mirror.pull_source import PullSource
 
 

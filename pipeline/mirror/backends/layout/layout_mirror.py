@@ -18,21 +18,26 @@ from typing import TYPE_CHECKING
 
 from pipeline.digest import canonical_json
 from pipeline.errors import UsageError
-from pipeline.mirror.atomic_files import make_folder, reaching, sweep_drafts, write_whole
+from pipeline.mirror.atomic_files import (
+    make_folder,
+    mirror_errors,
+    replace_file,
+    sweep_drafts,
+)
 from pipeline.mirror.backends.layout.index_json import DRAFTS, read_entries
 from pipeline.mirror.backends.layout.layout_repository import LayoutRepository
 from pipeline.mirror.backends.layout.layout_scrub import scrub_layout
-from pipeline.mirror.healing import Healing
 from pipeline.mirror.inventory import inventory_by_tags
 from pipeline.mirror.known_blobs import KnownInRun
 from pipeline.mirror.protocol import NAME, undo_impossible
+from pipeline.mirror.repair_sources import RepairSources
 from pipeline.mirror.retention.access_log import Pulls
-from pipeline.mirror.retention.model import Inventory, Pruned, Undone
+from pipeline.mirror.retention.pruning import Inventory, PruningResult, UndoResult
 from pipeline.model.image import Descriptor
 from pipeline.model.rules import MirrorRules
-from pipeline.model.scrub import Scrubbed
+from pipeline.model.scrub import ScrubResult
 from pipeline.oci import media_types
-from pipeline.oci.layout import LAYOUT_FILE
+from pipeline.oci.image_layout import LAYOUT_FILE
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -84,7 +89,7 @@ class LayoutMirror:
         pulls: Pulls | None = None,
         dry_run: bool = False,
         idle: bool = False,
-    ) -> Pruned:
+    ) -> PruningResult:
         """Raises UsageError `not-a-mirror`."""
         raise UsageError(
             "not-a-mirror",
@@ -93,11 +98,11 @@ class LayoutMirror:
             hint="create a new one with `relbuild copy`",
         )
 
-    def restore(self, stamp: str) -> Undone:
+    def restore(self, stamp: str) -> UndoResult:
         """Raises UsageError `undo-impossible`: nothing is pruned from a layout."""
         raise undo_impossible(self.url)
 
-    def scrub(self, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+    def scrub(self, healing: RepairSources, *, rate: int, progress: Progress) -> ScrubResult:
         """Read every blob: see `scrub_layout`."""
         return scrub_layout(self, healing, rate=rate, progress=progress)
 
@@ -129,7 +134,7 @@ def open_layout(path: Path, *, create: bool, identity: str | None = None) -> Lay
     Raises UsageError `not-a-layout`, EnvironmentLacking `mirror-unreachable`.
     """
     root = path.absolute()
-    with reaching(f"oci:{root}"):
+    with mirror_errors(f"oci:{root}"):
         if not is_layout(root):
             if not create or (root.exists() and (not root.is_dir() or _foreign(root))):
                 raise UsageError(
@@ -141,8 +146,8 @@ def open_layout(path: Path, *, create: bool, identity: str | None = None) -> Lay
             make_folder(root / "blobs" / "sha256")
             make_folder(root / DRAFTS)
             empty = {"schemaVersion": 2, "mediaType": media_types.INDEX, "manifests": []}
-            write_whole(canonical_json(empty), root / "index.json", root / DRAFTS)
-            write_whole(LAYOUT_FILE, root / "oci-layout", root / DRAFTS)
+            replace_file(canonical_json(empty), root / "index.json", root / DRAFTS)
+            replace_file(LAYOUT_FILE, root / "oci-layout", root / DRAFTS)
     return LayoutMirror(root, identity or f"localhost/{root.name}")
 
 

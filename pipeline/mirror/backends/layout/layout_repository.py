@@ -14,22 +14,39 @@ from pipeline.errors import VerificationError
 from pipeline.mirror.atomic_files import (
     check_verified,
     fetch_verified,
-    locked,
+    file_locked,
     make_folder,
+    mirror_errors,
     open_unlinked,
-    reaching,
     read_verified,
+    replace_file,
     sweep_drafts,
-    write_whole,
 )
-from pipeline.mirror.backends.layout.index_json import DRAFTS, index_entry, read_entries, tidied, write_entries
-from pipeline.mirror.known_blobs import KnownInRun, bring_blob, is_whole, set_aside
-from pipeline.mirror.protocol import TAG, Arrival, Overtaken, is_auxiliary, unheeded
+from pipeline.mirror.backends.layout.index_json import (
+    DRAFTS,
+    index_entry,
+    read_entries,
+    tidy_entries,
+    write_entries,
+)
+from pipeline.mirror.known_blobs import (
+    KnownInRun,
+    is_whole,
+    place_blob,
+    set_aside,
+)
+from pipeline.mirror.protocol import (
+    TAG,
+    Arrival,
+    TagConflict,
+    ignore_progress,
+    is_auxiliary,
+)
 from pipeline.mirror.references import fallback_tag, media_type_of, references, referrer_of
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
 from pipeline.oci import blob_path
-from pipeline.oci.image import DOCUMENT_LIMIT, descriptor_json
+from pipeline.oci.image_manifest import DOCUMENT_LIMIT, descriptor_json
 from pipeline.store import Store
 
 if TYPE_CHECKING:
@@ -58,43 +75,43 @@ class LayoutRepository:
 
     def manifest(self, reference: Digest | str) -> Manifest | None:
         """Return the manifest or index with a digest or under a tag, verified; None if missing."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             digest = self._resolve(reference) if isinstance(reference, str) else reference
             return self._read(digest) if digest else None
 
     def resolve(self, tag: str) -> Digest | None:
         """Resolve a tag to the digest that it points to now; None if it does not exist."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return self._resolve(tag)
 
     def tags(self) -> tuple[str, ...]:
         """All tags, sorted, auxiliary ones too."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return tuple(sorted({entry.tag for entry in read_entries(self.path) if entry.tag}))
 
     def has_blob(self, digest: Digest) -> bool:
         """Return whether the blob is here."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return blob_path(self.path, digest).is_file()
 
     def open_blob(self, digest: Digest) -> BinaryIO | None:
         """A blob that is here, to be served: no link is followed below the layout's folder."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return open_unlinked(self.path, blob_path(self.path, digest))
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """A small blob, verified. Raises VerificationError."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return read_verified(blob_path(self.path, descriptor.digest), descriptor)
 
     def fetch_blob(self, descriptor: Descriptor, store: Store) -> None:
         """Bring a blob into the store, verified. Raises VerificationError."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             fetch_verified(blob_path(self.path, descriptor.digest), descriptor, store)
 
-    def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = unheeded) -> None:
+    def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = ignore_progress) -> None:
         """Read a blob to its end and keep nothing. Raises VerificationError."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             check_verified(blob_path(self.path, descriptor.digest), descriptor, advance)
 
     def file_path(self, digest: Digest) -> str:
@@ -106,7 +123,7 @@ class LayoutRepository:
 
         Of what is listed in index.json, and in a fallback index that
         was copied here."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             entries = read_entries(self.path)
             listed = {entry.descriptor.digest for entry in entries}
             fallback = self._resolve(fallback_tag(subject))
@@ -123,14 +140,14 @@ class LayoutRepository:
 
         Raises VerificationError if `content` is not what `descriptor` says.
         """
-        with reaching(self.url):
+        with mirror_errors(self.url):
             make_folder(self._drafts)
             target = blob_path(self.path, descriptor.digest)
-            return bring_blob(descriptor, content, target, root=self.path, drafts=self._drafts, known=self.known)
+            return place_blob(descriptor, content, target, root=self.path, drafts=self._drafts, known=self.known)
 
     def holds_whole(self, descriptor: Descriptor) -> bool:
         """Return whether the blob is here and its bytes are known to match its digest."""
-        with reaching(self.url):
+        with mirror_errors(self.url):
             target = blob_path(self.path, descriptor.digest)
             return is_whole(self.path, target, descriptor.digest, descriptor.size, self.known)
 
@@ -139,7 +156,7 @@ class LayoutRepository:
 
         Raises VerificationError `blob-missing`, `manifest-missing` if something that it refers to is not here.
         """
-        with reaching(self.url):
+        with mirror_errors(self.url):
             return self._put(manifest)
 
     def attach(self, manifest: Manifest) -> bool:
@@ -162,7 +179,7 @@ class LayoutRepository:
             return True
 
     def put_auxiliary(self, tag: str, manifest: Manifest, expected: Digest | None) -> None:
-        """Point an auxiliary tag at a manifest, which is put. Raises ValueError, Overtaken."""
+        """Point an auxiliary tag at a manifest, which is put. Raises ValueError, TagConflict."""
         if not TAG.fullmatch(tag) or not is_auxiliary(tag):
             raise ValueError(f"{tag} is not an auxiliary tag")
         with self._changing():
@@ -173,7 +190,7 @@ class LayoutRepository:
     def point(self, tag: str, cleared: Cleared, expected: Digest | None) -> None:
         """Point a tag at what was cleared; write nothing if it points there already.
 
-        Raises ValueError, Overtaken; VerificationError `manifest-missing`, `blob-missing` if anything of it is not
+        Raises ValueError, TagConflict; VerificationError `manifest-missing`, `blob-missing` if anything of it is not
         here.
         """
         if not TAG.fullmatch(tag) or is_auxiliary(tag):
@@ -195,11 +212,12 @@ class LayoutRepository:
     # --- removing
 
     def remove_tag(self, tag: str, expected: Digest) -> None:
-        """Remove a tag that points to `expected`; what it named stays listed. Raises Overtaken."""
+        """Remove a tag that points to `expected`; what it named stays listed. Raises TagConflict."""
         with self._changing():
             self._expect(tag, expected)
             write_entries(
-                self.path, tidied(entry.named("") if entry.tag == tag else entry for entry in read_entries(self.path))
+                self.path,
+                tidy_entries(entry.named("") if entry.tag == tag else entry for entry in read_entries(self.path)),
             )
 
     def remove_manifest(self, digest: Digest) -> None:
@@ -224,7 +242,7 @@ class LayoutRepository:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        with reaching(self.url), locked(self.path / "oci-layout"):
+        with mirror_errors(self.url), file_locked(self.path / "oci-layout"):
             make_folder(self._drafts)
             sweep_drafts(self._drafts, shared=True)
             yield
@@ -235,7 +253,7 @@ class LayoutRepository:
     def _expect(self, tag: str, expected: Digest | None) -> None:
         found = self._resolve(tag)
         if found != expected:
-            raise Overtaken(tag, found)
+            raise TagConflict(tag, found)
 
     def _move(self, tag: str, descriptor: Descriptor) -> None:
         entries = read_entries(self.path)
@@ -244,7 +262,7 @@ class LayoutRepository:
         known = next((entry for entry in entries if entry.descriptor.digest == descriptor.digest), None)
         moved = (known or index_entry(descriptor_json(descriptor))).named(tag)
         others = (entry.named("") if entry.tag == tag else entry for entry in entries)
-        write_entries(self.path, tidied([*others, moved]))
+        write_entries(self.path, tidy_entries([*others, moved]))
 
     # --- manifests
 
@@ -277,7 +295,7 @@ class LayoutRepository:
         make_folder(self._drafts)
         if os.path.lexists(path):
             set_aside(self.path, path, stays=True)
-        write_whole(manifest.data, path, self._drafts)
+        replace_file(manifest.data, path, self._drafts)
         return True
 
     def _require_whole(self, manifest: Manifest) -> None:

@@ -15,49 +15,55 @@ from typing import TYPE_CHECKING
 
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, VerificationError
-from pipeline.mirror.atomic_files import reaching, sync_folder, write_blob
-from pipeline.mirror.healing import Healing, Throttle
+from pipeline.mirror.atomic_files import mirror_errors, sync_names, write_blob
 from pipeline.mirror.known_blobs import hash_file, regular_file, set_aside
 from pipeline.mirror.references import references
+from pipeline.mirror.repair_sources import ReadThrottle, RepairSources
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
-from pipeline.model.scrub import Fate, Finding, Scrubbed, Thing, Wrong
+from pipeline.model.scrub import (
+    DamageKind,
+    Finding,
+    RepairOutcome,
+    ScrubbedObject,
+    ScrubResult,
+)
 from pipeline.oci import blob_path, media_types
 from pipeline.progress import Progress, Task, task
 
 if TYPE_CHECKING:
     from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror
 
-BLOB_NAME = re.compile(r"[0-9a-f]{64}")
+_BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
 _MANIFESTS = frozenset({media_types.MANIFEST, media_types.INDEX})
 
 
-def scrub_layout(mirror: LayoutMirror, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+def scrub_layout(mirror: LayoutMirror, healing: RepairSources, *, rate: int, progress: Progress) -> ScrubResult:
     """Scrub all of a layout, at most `rate` bytes a second (0: no limit).
 
     Raises EnvironmentLacking `mirror-unreachable`, VerificationError if index.json, which has no digest, cannot be
     read.
     """
-    with reaching(mirror.url):
+    with mirror_errors(mirror.url):
         drafts = mirror.sweep()
-        files = sorted(one for one in mirror.blobs.iterdir() if BLOB_NAME.fullmatch(one.name))
+        files = sorted(one for one in mirror.blobs.iterdir() if _BLOB_NAME.fullmatch(one.name))
         total = sum(found.st_size for path in files if (found := regular_file(path)))
         with task(progress, "scrub", mirror.url, total=total, unit="bytes") as running:
-            scrub = _LayoutScrub(mirror, healing, Throttle(rate), running)
+            scrub = _LayoutScrub(mirror, healing, ReadThrottle(rate), running)
             for path in files:
                 scrub.blob(Digest(path.name))
             tags = scrub.follow()
-    return Scrubbed(mirror.url, len(files), scrub.read, 0, len(scrub.followed), tags, drafts, tuple(scrub.findings))
+    return ScrubResult(mirror.url, len(files), scrub.read, 0, len(scrub.followed), tags, drafts, tuple(scrub.findings))
 
 
 @dataclass(slots=True)
 class _LayoutScrub:
     mirror: LayoutMirror
-    healing: Healing
-    throttle: Throttle
+    healing: RepairSources
+    throttle: ReadThrottle
     task: Task
-    rotten: dict[Digest, Wrong] = field(default_factory=dict)
+    rotten: dict[Digest, DamageKind] = field(default_factory=dict)
     """Blobs still to be healed, once it is known what they are."""
     followed: set[Digest] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
@@ -71,7 +77,7 @@ class _LayoutScrub:
         except OSError:  # what the disk cannot read
             seen = None
         if (seen is None and os.path.lexists(path)) or (seen is not None and seen.digest != digest):
-            self.rotten[digest] = Wrong.ROTTEN
+            self.rotten[digest] = DamageKind.ROTTEN
 
     def follow(self) -> int:
         """Follow index.json to all that it leads to, and heal what is corrupt or missing.
@@ -95,7 +101,7 @@ class _LayoutScrub:
                     self._whole(one)
         for digest in sorted(self.rotten, key=lambda one: one.hex):
             set_aside(self.mirror.path, blob_path(self.mirror.path, digest))
-            self.findings.append(Finding(Thing.BLOB, Wrong.ROTTEN, str(digest), "", Fate.ASIDE))
+            self.findings.append(Finding(ScrubbedObject.BLOB, DamageKind.ROTTEN, str(digest), "", RepairOutcome.ASIDE))
         return len(self.mirror.repository("").tags())
 
     def _advance(self, size: int) -> None:
@@ -114,7 +120,7 @@ class _LayoutScrub:
         path = blob_path(self.mirror.path, digest)
         wrong = self.rotten.pop(digest, None)
         if wrong is None and regular_file(path) is None:
-            wrong = Wrong.MISSING
+            wrong = DamageKind.MISSING
         if wrong is None or any(one.name == str(digest) for one in self.findings):
             return
         content: bytes | Path
@@ -128,6 +134,8 @@ class _LayoutScrub:
             set_aside(self.mirror.path, path, stays=bool(source))
         if source:
             write_blob(descriptor, content, path, self.mirror.drafts)
-            sync_folder(path.parent)
-        thing = Thing.MANIFEST if descriptor.media_type in _MANIFESTS else Thing.BLOB
-        self.findings.append(Finding(thing, wrong, str(digest), "", Fate.HEALED if source else Fate.LOST, source))
+            sync_names(path.parent)
+        thing = ScrubbedObject.MANIFEST if descriptor.media_type in _MANIFESTS else ScrubbedObject.BLOB
+        self.findings.append(
+            Finding(thing, wrong, str(digest), "", RepairOutcome.HEALED if source else RepairOutcome.LOST, source)
+        )

@@ -13,27 +13,39 @@ from urllib.parse import quote
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.mirror.backends.registry.registry_answers import compare, error_code, refused, words
+from pipeline.mirror.backends.registry.registry_responses import (
+    error_code,
+    registry_refused,
+    require_digest,
+    response_words,
+)
 from pipeline.model.image import Descriptor
 from pipeline.progress import Task
-from pipeline.transfer import Answer, Exchange, FileRange, Interrupted, Patience, Scope
+from pipeline.transfer import (
+    FileRange,
+    RegistryClient,
+    RegistryResponse,
+    RetryBudget,
+    Scope,
+    TransientFailure,
+)
 
-AT_ONCE = 8 << 20
+SINGLE_UPLOAD_LIMIT = 8 << 20
 """Bytes up to which a blob is sent with one request: less than that is lost when it breaks."""
 
-PIECE = 64 << 20
+UPLOAD_CHUNK = 64 << 20
 """Bytes per request of a larger one: below the limits that proxies in front of registries have (100 MB is common),
 and large enough that the requests between do not count."""
 
-SESSIONS = 8
+UPLOAD_SESSIONS = 8
 """How often an upload is begun because the registry forgot the one before. docker-registry 2.8 does whenever a
 connection breaks within a request: it knows how much has arrived and takes that for an error ("upload resumed at wrong
 offset"). Others say how much they have, and are sent the rest."""
 
-MOUNTS = 3
+MOUNT_ATTEMPTS = 3
 """Repositories that are asked for a blob before it is uploaded."""
 
-ANSWER = 1 << 20
+UPLOAD_RESPONSE_LIMIT = 1 << 20
 """Bytes of an answer to an upload, which says little."""
 
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
@@ -42,14 +54,14 @@ _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 class _Forgotten(Exception):
     """The registry does not know this upload any more. `answer`: how it says so."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: RegistryResponse) -> None:
         self.answer = answer
 
 
 class BlobUpload:
     """Brings one blob to the repository `name` (with its namespace)."""
 
-    def __init__(self, exchange: Exchange, name: str, descriptor: Descriptor, content: bytes | Path) -> None:
+    def __init__(self, exchange: RegistryClient, name: str, descriptor: Descriptor, content: bytes | Path) -> None:
         self._exchange = exchange
         self._path = f"/v2/{name}/blobs"
         self._scopes = (Scope.repository(name, "pull", "push"),)
@@ -59,25 +71,27 @@ class BlobUpload:
         self._location = ""
         self._offset = 0
         self._reported = 0
-        self._piece = PIECE
+        self._piece = UPLOAD_CHUNK
 
     def mount(self, sources: Sequence[str]) -> bool:
         """Mount the blob from the first of `sources` that has it; return whether one had.
 
-        `sources`: full names, of which MOUNTS are tried at most. What a registry begins instead is the upload's
+        `sources`: full names, of which MOUNT_ATTEMPTS are tried at most. What a registry begins instead is the upload's
         session.
         """
-        for source in sources[:MOUNTS]:
+        for source in sources[:MOUNT_ATTEMPTS]:
             query = f"?mount={self._descriptor.digest}&from={quote(source, safe='')}"
             scopes = (*self._scopes, Scope.repository(source, "pull"))
             try:
-                answer = self._exchange.ask("POST", f"{self._path}/uploads/{query}", scopes=scopes, limit=ANSWER)
+                answer = self._exchange.ask(
+                    "POST", f"{self._path}/uploads/{query}", scopes=scopes, limit=UPLOAD_RESPONSE_LIMIT
+                )
             except EnvironmentLacking as error:
                 if error.code == "registry-denied":  # of the source: what is wrong with the target, the upload says
                     continue
                 raise
             if answer.status == 201:
-                compare(answer, self._descriptor.digest, self._place)
+                require_digest(answer, self._descriptor.digest, self._place)
                 self._cancel()
                 return True
             if answer.status == 202 and answer.location():
@@ -88,10 +102,11 @@ class BlobUpload:
     def send(self, task: Task) -> None:
         """Upload the blob.
 
-        Raises VerificationError `blob-mismatch` if the bytes are not the descriptor's, and what `Exchange.ask` raises.
+        Raises VerificationError `blob-mismatch` if the bytes are not the descriptor's, and as
+        `RegistryClient.ask`.
         """
         patience = self._exchange.patience()
-        for left in reversed(range(SESSIONS)):
+        for left in reversed(range(UPLOAD_SESSIONS)):
             try:
                 if not self._location:
                     self._begin()
@@ -100,21 +115,21 @@ class BlobUpload:
             except _Forgotten as gone:
                 self._location, self._offset = "", 0
                 if not left:
-                    raise refused(gone.answer, "keep an upload until it is complete", self._place) from None
+                    raise registry_refused(gone.answer, "keep an upload until it is complete", self._place) from None
 
     # --- the session -----------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        answer = self._exchange.ask("POST", f"{self._path}/uploads/", scopes=self._scopes, limit=ANSWER)
+        answer = self._exchange.ask("POST", f"{self._path}/uploads/", scopes=self._scopes, limit=UPLOAD_RESPONSE_LIMIT)
         if answer.status != 202 or not answer.location():
             raise self._refused(answer)
         self._begun(answer)
 
-    def _begun(self, answer: Answer) -> None:
+    def _begun(self, answer: RegistryResponse) -> None:
         self._location, self._offset = answer.location(), 0
         least = answer.header("oci-chunk-min-length")
         if least.isascii() and least.isdecimal() and len(least) < 12:
-            self._piece = max(PIECE, int(least))
+            self._piece = max(UPLOAD_CHUNK, int(least))
 
     def _cancel(self) -> None:
         """Cancel an upload session that is not needed.
@@ -123,21 +138,21 @@ class BlobUpload:
         """
         if self._location:
             with contextlib.suppress(EnvironmentLacking):
-                self._exchange.ask("DELETE", self._location, scopes=self._scopes, limit=ANSWER)
+                self._exchange.ask("DELETE", self._location, scopes=self._scopes, limit=UPLOAD_RESPONSE_LIMIT)
             self._location = ""
 
-    def _transfer(self, task: Task, patience: Patience) -> None:
+    def _transfer(self, task: Task, patience: RetryBudget) -> None:
         size = self._descriptor.size
         while True:
             try:
-                if size <= AT_ONCE or self._offset == size:
+                if size <= SINGLE_UPLOAD_LIMIT or self._offset == size:
                     self._finish()
                     self._report(task)
                     return
                 self._patch()
                 self._report(task)
                 patience.renew()
-            except Interrupted as failure:
+            except TransientFailure as failure:
                 patience.spend(failure)
                 if self._arrived():
                     self._offset = size
@@ -155,7 +170,7 @@ class BlobUpload:
             "PATCH",
             self._location,
             scopes=self._scopes,
-            limit=ANSWER,
+            limit=UPLOAD_RESPONSE_LIMIT,
             headers=headers,
             body=self._body(self._offset, end),
             once=True,
@@ -166,7 +181,7 @@ class BlobUpload:
             raise self._refused(answer)
         got = _received(answer, end)
         if not self._offset < got <= end:
-            raise Interrupted(f"it has {got} bytes, but {end} were sent")
+            raise TransientFailure(f"it has {got} bytes, but {end} were sent")
         self._location, self._offset = answer.location() or self._location, got
 
     def _finish(self) -> None:
@@ -180,7 +195,7 @@ class BlobUpload:
             "PUT",
             f"{self._location}{sign}digest={quote(str(self._descriptor.digest), safe='')}",
             scopes=self._scopes,
-            limit=ANSWER,
+            limit=UPLOAD_RESPONSE_LIMIT,
             headers=headers,
             body=self._body(self._offset, size),
             once=True,
@@ -189,7 +204,7 @@ class BlobUpload:
             raise _Forgotten(answer)
         if answer.status not in {200, 201, 204}:
             raise self._refused(answer)
-        compare(answer, self._descriptor.digest, self._place)
+        require_digest(answer, self._descriptor.digest, self._place)
         self._offset = size
 
     def _report(self, task: Task) -> None:
@@ -202,7 +217,7 @@ class BlobUpload:
 
         Raises _Forgotten when that cannot be said, which costs what arrived.
         """
-        answer = self._exchange.ask("GET", self._location, scopes=self._scopes, limit=ANSWER)
+        answer = self._exchange.ask("GET", self._location, scopes=self._scopes, limit=UPLOAD_RESPONSE_LIMIT)
         if answer.status not in {200, 202, 204}:
             raise _Forgotten(answer)
         got = _received(answer, 0)
@@ -222,20 +237,20 @@ class BlobUpload:
             return self._content[start:end]
         return FileRange(self._content, start, end - start)
 
-    def _refused(self, answer: Answer) -> EnvironmentLacking | VerificationError:
+    def _refused(self, answer: RegistryResponse) -> EnvironmentLacking | VerificationError:
         if answer.status in {401, 403}:
-            return self._exchange.denied(self._scopes, words(answer))
+            return self._exchange.denied(self._scopes, response_words(answer))
         if error_code(answer) in {"DIGEST_INVALID", "SIZE_INVALID"}:
             return VerificationError(
                 "blob-mismatch",
-                f"blob {self._descriptor.digest} was corrupted during the upload: {words(answer)}",
+                f"blob {self._descriptor.digest} was corrupted during the upload: {response_words(answer)}",
                 place=str(self._content) if isinstance(self._content, Path) else self._place,
                 hint="the file was damaged or changed, or a proxy alters uploads: run `relbuild store fsck` and retry",
             )
-        return refused(answer, f"accept blob {self._descriptor.digest}", self._place)
+        return registry_refused(answer, f"accept blob {self._descriptor.digest}", self._place)
 
 
-def _received(answer: Answer, otherwise: int) -> int:
+def _received(answer: RegistryResponse, otherwise: int) -> int:
     """The number of bytes that have arrived, as a Range header says."""
     match = _RANGE.fullmatch(answer.header("range").strip())
     return int(match[1]) + 1 if match else otherwise

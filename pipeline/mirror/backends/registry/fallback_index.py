@@ -13,10 +13,10 @@ from pipeline.errors import VerificationError
 from pipeline.mirror.references import listed_referrers
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.oci import media_types
-from pipeline.oci.image import DOCUMENT_LIMIT, descriptor_json
+from pipeline.oci.image_manifest import DOCUMENT_LIMIT, descriptor_json
 
 
-def merge(index: Manifest | None, add: Sequence[Referrer] = (), drop: Sequence[Digest] = ()) -> Manifest:
+def merge_referrers(index: Manifest | None, add: Sequence[Referrer] = (), drop: Sequence[Digest] = ()) -> Manifest:
     """Return the index with `add` listed and `drop` not.
 
     What others wrote is carried as it is; entries are sorted by digest, so that writers who know the same referrers

@@ -8,34 +8,41 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pipeline.errors import VerificationError
-from pipeline.mirror.backends.registry.registry_answers import error_code, next_page, refused, words
-from pipeline.oci.image import Reader
-from pipeline.transfer import Exchange, Scope
+from pipeline.mirror.backends.registry.registry_responses import (
+    error_code,
+    next_page,
+    registry_refused,
+    response_words,
+)
+from pipeline.oci.image_manifest import JsonReader
+from pipeline.transfer import RegistryClient, Scope
 
-PAGE = 1000
+NAMES_PER_PAGE = 1000
 """Tags or repositories that are asked for at a time."""
 
-PAGES = 2000
+NAME_PAGES_MOST = 2000
 """Pages of a list: two million tags are more than anybody keeps."""
 
-PAGE_LIMIT = 32 << 20
+NAME_PAGE_LIMIT = 32 << 20
 """Bytes of a page; some registries send all at once."""
 
 
-def listed_names(exchange: Exchange, path: str, scopes: Sequence[Scope], key: str, place: str) -> Iterator[str]:
+def listed_names(exchange: RegistryClient, path: str, scopes: Sequence[Scope], key: str, place: str) -> Iterator[str]:
     """All names of a list, page by page. A list that does not exist is empty."""
-    url: str | None = f"{path}?n={PAGE}"
+    url: str | None = f"{path}?n={NAMES_PER_PAGE}"
     seen: set[str] = set()
     while url is not None:
-        if len(seen) >= PAGES:
-            raise VerificationError("registry-pages", f"the registry lists more than {PAGES} pages", place=place)
-        answer = exchange.ask("GET", url, scopes=scopes, limit=PAGE_LIMIT)
+        if len(seen) >= NAME_PAGES_MOST:
+            raise VerificationError(
+                "registry-pages", f"the registry lists more than {NAME_PAGES_MOST} pages", place=place
+            )
+        answer = exchange.ask("GET", url, scopes=scopes, limit=NAME_PAGE_LIMIT)
         seen.add(answer.url)
         if answer.status == 404 and error_code(answer) in {"NAME_UNKNOWN", ""}:
             return
         if answer.status in {401, 403}:
-            raise exchange.denied(scopes, words(answer))
+            raise exchange.denied(scopes, response_words(answer))
         if answer.status != 200:
-            raise refused(answer, f"list its {key}", place)
-        yield from Reader.parse(answer.body, f"{place}: {key}").get(key).texts()
+            raise registry_refused(answer, f"list its {key}", place)
+        yield from JsonReader.parse(answer.body, f"{place}: {key}").get(key).texts()
         url = next_page(answer, seen, place)

@@ -14,39 +14,44 @@ from typing import Protocol
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.mirror.backends.registry.fallback_index import merge
-from pipeline.mirror.backends.registry.registry_answers import error_code, next_page
-from pipeline.mirror.references import fallback_tag, listed_referrers, referrer_of, subject_of
+from pipeline.mirror.backends.registry.fallback_index import merge_referrers
+from pipeline.mirror.backends.registry.registry_responses import error_code, next_page
+from pipeline.mirror.references import (
+    fallback_tag,
+    listed_referrers,
+    manifest_subject,
+    referrer_of,
+)
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.oci import media_types
-from pipeline.transfer import Answer
+from pipeline.transfer import RegistryResponse
 
-ATTEMPTS = 60
+LISTING_ATTEMPTS = 60
 """How often a fallback index is looked at and written because others write at the same time. Each round one of them
 is through at least."""
 
-LOOKS = 4
+LISTING_LOOKS = 4
 """How often a change must be found in place, each time a little later, where others were seen to write."""
 
-REFUSALS = 3
+LISTING_REFUSALS = 3
 """Times that a refused list is read and written again."""
 
-SHORTEST_PAUSE = 0.02
+LISTING_PAUSE_LEAST = 0.02
 """Seconds. What others read before this one wrote they have written back after a few round trips: the pause before
 the last look is at least this, and at least what reading and writing took here."""
 
-LONGEST_PAUSE = 2.0
+LISTING_PAUSE_MOST = 2.0
 
-PAGES = 1000
+REFERRER_PAGES_MOST = 1000
 """Pages of referrers of one image."""
 
-PAGE_LIMIT = 32 << 20
+REFERRER_PAGE_LIMIT = 32 << 20
 """Bytes of one of them."""
 
 _NO_API = frozenset({404, 405, 501})
 
 
-class Manifests(Protocol):
+class ReferrersRepository(Protocol):
     """The part of a repository that is needed here."""
 
     @property
@@ -56,15 +61,17 @@ class Manifests(Protocol):
 
     def has_manifest(self, digest: Digest) -> bool: ...
 
-    def ask(self, method: str, target: str, *, accept: tuple[str, ...] = (), limit: int = PAGE_LIMIT) -> Answer: ...
+    def ask(
+        self, method: str, target: str, *, accept: tuple[str, ...] = (), limit: int = REFERRER_PAGE_LIMIT
+    ) -> RegistryResponse: ...
 
-    def expect(self, answer: Answer, statuses: set[int], what: str) -> None: ...
+    def expect(self, answer: RegistryResponse, statuses: set[int], what: str) -> None: ...
 
 
-class Listing:
+class ReferrersList:
     """The referrers of one repository. Which of the two ways its registry knows is learned once."""
 
-    def __init__(self, repository: Manifests, put: Callable[[str, Manifest], Answer]) -> None:
+    def __init__(self, repository: ReferrersRepository, put: Callable[[str, Manifest], RegistryResponse]) -> None:
         """Take the repository, and `put`, which puts a manifest under a digest or a tag.
 
         `put` is not for everybody, because people pull by tags.
@@ -90,7 +97,7 @@ class Listing:
         Returns False if all that was so before. Raises ValueError if it has no subject, EnvironmentLacking
         `referrers-contended`.
         """
-        subject = subject_of(manifest)
+        subject = manifest_subject(manifest)
         if subject is None:
             raise ValueError(f"{manifest.digest} has no subject")
         ours = manifest.digest
@@ -110,7 +117,7 @@ class Listing:
         def holds(index: Manifest | None) -> bool:
             return index is not None and any(one.descriptor.digest == ours for one in listed_referrers(index))
 
-        self._write(subject, lambda index: merge(index, add=[entry]), holds)
+        self._write(subject, lambda index: merge_referrers(index, add=[entry]), holds)
         return True
 
     def drop(self, subject: Digest, referrer: Digest) -> None:
@@ -119,7 +126,7 @@ class Listing:
         def holds(index: Manifest | None) -> bool:
             return index is None or all(one.descriptor.digest != referrer for one in listed_referrers(index))
 
-        self._write(subject, lambda index: merge(index, drop=[referrer]), holds)
+        self._write(subject, lambda index: merge_referrers(index, drop=[referrer]), holds)
 
     def _write(
         self, subject: Digest, change: Callable[[Manifest | None], Manifest], holds: Callable[[Manifest | None], bool]
@@ -132,35 +139,36 @@ class Listing:
         that shows that others write, one look is not enough: LOOKS must agree.
         """
         tag = fallback_tag(subject)
-        pause, wrote, contended, looks, refusals = SHORTEST_PAUSE, None, False, 0, 0
+        pause, wrote, contended, looks, refusals = LISTING_PAUSE_LEAST, None, False, 0, 0
         gone: tuple[Digest, ...] = ()
         with self._writing.setdefault(subject, threading.Lock()):
-            for _ in range(ATTEMPTS):
+            for _ in range(LISTING_ATTEMPTS):
                 began = time.monotonic()
                 index = self._repository.manifest(tag)
                 if holds(index):
                     contended = contended or (index is not None and index.digest != wrote)
                     looks += 1
-                    if wrote is None or not contended or looks >= LOOKS:
+                    if wrote is None or not contended or looks >= LISTING_LOOKS:
                         return
                 else:
                     contended, looks = wrote is not None, 0
-                    changed = change(merge(index, drop=gone) if gone else index)
+                    changed = change(merge_referrers(index, drop=gone) if gone else index)
                     try:
                         self._put(tag, changed)
                     except EnvironmentLacking as error:
                         refusals += 1
-                        if index is None or error.code != "registry-refused" or refusals > REFUSALS:
+                        if index is None or error.code != "registry-refused" or refusals > LISTING_REFUSALS:
                             raise
                         gone = self._gone(index)
                     else:
                         wrote = changed.digest
-                pause = min(LONGEST_PAUSE, max(pause, 2 * (time.monotonic() - began)))
+                pause = min(LISTING_PAUSE_MOST, max(pause, 2 * (time.monotonic() - began)))
                 time.sleep(pause * (1 + secrets.randbelow(1000) / 1000))
                 pause *= 1.3
         raise EnvironmentLacking(
             "referrers-contended",
-            f"the referrers list of {subject.short} could not be updated in {ATTEMPTS} attempts: others are writing it",
+            f"the referrers list of {subject.short} could not be updated in {LISTING_ATTEMPTS} attempts: "
+            "others are writing it",
             place=self._repository.url,
             hint="run the command again; registries with the referrers API maintain the list themselves",
         )
@@ -183,9 +191,11 @@ class Listing:
         seen: set[str] = set()
         found: dict[Digest, Referrer] = {}
         while url is not None:
-            if len(seen) >= PAGES:
-                raise VerificationError("registry-pages", f"more than {PAGES} pages of referrers", place=place)
-            answer = self._repository.ask("GET", url, accept=(media_types.INDEX,), limit=PAGE_LIMIT)
+            if len(seen) >= REFERRER_PAGES_MOST:
+                raise VerificationError(
+                    "registry-pages", f"more than {REFERRER_PAGES_MOST} pages of referrers", place=place
+                )
+            answer = self._repository.ask("GET", url, accept=(media_types.INDEX,), limit=REFERRER_PAGE_LIMIT)
             seen.add(answer.url)
             if answer.status in _NO_API and not found:
                 if self._native is None and error_code(answer) != "NAME_UNKNOWN":

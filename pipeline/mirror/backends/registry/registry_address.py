@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from pipeline.errors import UsageError
 from pipeline.mirror.address import Address, AddressForm, names_no_repository
 from pipeline.mirror.protocol import NAME
-from pipeline.urls import parse_url, shown
+from pipeline.urls import parse_url, shown_url
 
 if TYPE_CHECKING:
     from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror
-    from pipeline.mirror.open import MirrorAccess
+    from pipeline.mirror.mirror_access import MirrorAccess
 
 SCHEMES = {"registry": "https", "registry+http": "http"}
 """The scheme that people write → what is spoken."""
@@ -62,7 +62,7 @@ class RegistryRoot:
 
 
 def _wrong(url: str, hint: str) -> UsageError:
-    return UsageError("mirror-url", f"invalid registry address: '{shown(url)}'", place=shown(url), hint=hint)
+    return UsageError("mirror-url", f"invalid registry address: '{shown_url(url)}'", place=shown_url(url), hint=hint)
 
 
 @dataclass(frozen=True, slots=True)

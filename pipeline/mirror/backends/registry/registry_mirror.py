@@ -15,17 +15,24 @@ from pipeline.mirror.backends.registry.name_pages import listed_names
 from pipeline.mirror.backends.registry.registry_address import RegistryRoot
 from pipeline.mirror.backends.registry.registry_prune import prune_registry
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
-from pipeline.mirror.healing import Healing
 from pipeline.mirror.inventory import inventory_by_tags
 from pipeline.mirror.known_blobs import KnownInRun
 from pipeline.mirror.protocol import NAME, Mirror, undo_impossible
 from pipeline.mirror.remote_scrub import scrub_remote
+from pipeline.mirror.repair_sources import RepairSources
 from pipeline.mirror.retention.access_log import Pulls
-from pipeline.mirror.retention.model import Inventory, Pruned, Undone
+from pipeline.mirror.retention.pruning import Inventory, PruningResult, UndoResult
 from pipeline.model.rules import MirrorRules
-from pipeline.model.scrub import Scrubbed
+from pipeline.model.scrub import ScrubResult
 from pipeline.progress import Progress
-from pipeline.transfer import CATALOG, Exchange, Network, Traffic, Wallet, certificate_roots
+from pipeline.transfer import (
+    CATALOG_SCOPE,
+    CredentialStore,
+    Network,
+    RegistryClient,
+    TrafficCounts,
+    certificate_roots,
+)
 
 if TYPE_CHECKING:
     pass
@@ -51,10 +58,10 @@ def open_registry(
     a `with` block.
     """
     address = RegistryRoot.parse(url)
-    exchange = Exchange(
+    exchange = RegistryClient(
         address.base,
         network=network or Network.of(environment),
-        wallet=Wallet.of(environment),
+        wallet=CredentialStore.of(environment),
         namespace=address.namespace,
         certificates=certificate_roots(environment),
     )
@@ -64,7 +71,7 @@ def open_registry(
 class RegistryMirror(Mirror):
     """A namespace of a registry."""
 
-    def __init__(self, address: RegistryRoot, exchange: Exchange, progress: Progress, known: KnownInRun) -> None:
+    def __init__(self, address: RegistryRoot, exchange: RegistryClient, progress: Progress, known: KnownInRun) -> None:
         self._address = address
         self.known = known
         self._exchange = exchange
@@ -87,7 +94,7 @@ class RegistryMirror(Mirror):
         return str(self._address)
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> TrafficCounts:
         """Counters of the requests to the registry, and of the bytes sent and received so far."""
         return self._exchange.traffic
 
@@ -109,7 +116,7 @@ class RegistryMirror(Mirror):
         None are listed if the registry does not list them.
         """
         try:
-            names = list(listed_names(self._exchange, "/v2/_catalog", (CATALOG,), "repositories", self.url))
+            names = list(listed_names(self._exchange, "/v2/_catalog", (CATALOG_SCOPE,), "repositories", self.url))
         except EnvironmentLacking as error:
             if error.code in {"registry-denied", "registry-refused"}:
                 return ()
@@ -140,14 +147,14 @@ class RegistryMirror(Mirror):
         pulls: Pulls | None = None,
         dry_run: bool = False,
         idle: bool = False,
-    ) -> Pruned:
+    ) -> PruningResult:
         """Delete what the rules do not keep: see `prune_registry`."""
         return prune_registry(self, rules, now, pulls=pulls, dry_run=dry_run, idle=idle)
 
-    def restore(self, stamp: str) -> Undone:
+    def restore(self, stamp: str) -> UndoResult:
         """Raises UsageError `undo-impossible`: what a registry deleted is gone."""
         raise undo_impossible(self.url)
 
-    def scrub(self, healing: Healing, *, rate: int, progress: Progress) -> Scrubbed:
+    def scrub(self, healing: RepairSources, *, rate: int, progress: Progress) -> ScrubResult:
         """Read what all tags lead to: see `scrub_remote`."""
         return scrub_remote(self, self.known, healing, rate=rate, progress=progress)

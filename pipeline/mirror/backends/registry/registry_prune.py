@@ -8,7 +8,7 @@ from __future__ import annotations
 from pipeline.mirror.protocol import Mirror
 from pipeline.mirror.retention.access_log import Pulls
 from pipeline.mirror.retention.deletion import prune_by_deletion
-from pipeline.mirror.retention.model import Pruned
+from pipeline.mirror.retention.pruning import PruningResult
 from pipeline.model.rules import MirrorRules
 
 INSTRUCTIONS = (
@@ -31,6 +31,6 @@ def prune_registry(
     pulls: Pulls | None = None,
     dry_run: bool = False,
     idle: bool = False,
-) -> Pruned:
+) -> PruningResult:
     """Delete what the rules do not keep, and say what frees the space: see `prune_by_deletion`."""
     return prune_by_deletion(mirror, rules, now, pulls=pulls, dry_run=dry_run, idle=idle, instructions=INSTRUCTIONS)

@@ -12,28 +12,47 @@ from typing import TYPE_CHECKING
 from pipeline.digest import Digest, HashingWriter
 from pipeline.errors import EnvironmentLacking, RelbuildError, UsageError, VerificationError
 from pipeline.mirror.backends.registry.blob_upload import BlobUpload, known_digest
-from pipeline.mirror.backends.registry.name_pages import PAGE_LIMIT, listed_names
-from pipeline.mirror.backends.registry.referrers_list import LONGEST_PAUSE, SHORTEST_PAUSE, Listing
+from pipeline.mirror.backends.registry.name_pages import NAME_PAGE_LIMIT, listed_names
+from pipeline.mirror.backends.registry.referrers_list import LISTING_PAUSE_LEAST, LISTING_PAUSE_MOST, ReferrersList
 from pipeline.mirror.backends.registry.registry_address import RegistryRoot
-from pipeline.mirror.backends.registry.registry_answers import (
+from pipeline.mirror.backends.registry.registry_responses import (
     MANIFEST_TYPES,
-    compare,
-    manifest_of,
     promised_digest,
-    refused,
-    words,
+    registry_refused,
+    require_digest,
+    response_manifest,
+    response_words,
 )
 from pipeline.mirror.backends.registry.removal import Removal
-from pipeline.mirror.known_blobs import NO_STAMP, Finder, KnownInRun, still_rotten
-from pipeline.mirror.protocol import TAG, Arrival, Overtaken, Repository, is_auxiliary, unheeded
-from pipeline.mirror.references import subject_of
+from pipeline.mirror.known_blobs import (
+    NO_STAMP,
+    HashedBy,
+    KnownInRun,
+    still_corrupt,
+)
+from pipeline.mirror.protocol import (
+    TAG,
+    Arrival,
+    Repository,
+    TagConflict,
+    ignore_progress,
+    is_auxiliary,
+)
+from pipeline.mirror.references import manifest_subject
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
-from pipeline.oci.image import DOCUMENT_LIMIT
+from pipeline.oci.image_manifest import DOCUMENT_LIMIT
 from pipeline.progress import Progress, task
 from pipeline.store import Store
-from pipeline.transfer import Answer, Download, Exchange, Network, Scope, fetch
-from pipeline.transfer.places import PlaceFailed, Stream
+from pipeline.transfer import (
+    Download,
+    Network,
+    RegistryClient,
+    RegistryResponse,
+    Scope,
+    fetch,
+)
+from pipeline.transfer.url_stream import ResponseStream, SourceFailed
 
 if TYPE_CHECKING:
     from pipeline.mirror.gate import Cleared
@@ -41,7 +60,7 @@ if TYPE_CHECKING:
 BLOB_LIMIT = 64 << 20
 """Bytes of a blob that is read into memory (`Repository.read_blob`)."""
 
-CHECKS = 3
+BLOB_CHECKS = 3
 """How often a blob is begun to be read back when the connection breaks."""
 
 
@@ -49,7 +68,7 @@ class RegistryRepository(Repository):
     """A repository of a registry, for use from several threads."""
 
     def __init__(
-        self, address: RegistryRoot, name: str, exchange: Exchange, progress: Progress, known: KnownInRun
+        self, address: RegistryRoot, name: str, exchange: RegistryClient, progress: Progress, known: KnownInRun
     ) -> None:
         self._address = address
         self._known = known
@@ -60,7 +79,7 @@ class RegistryRepository(Repository):
         self._reading = (Scope.repository(self._full, "pull"),)
         self._push = (Scope.repository(self._full, "pull", "push"),)
         self._delete = (Scope.repository(self._full, "delete", "pull", "push"),)
-        self._listing = Listing(self, self._put)
+        self._listing = ReferrersList(self, self._put)
         self._removal = Removal(self, self._put)
         self._moving = 0.0
         """Seconds that moving a tag took, at most: how long others may need for it as well."""
@@ -88,7 +107,9 @@ class RegistryRepository(Repository):
         if answer.status == 404:
             return None
         self.expect(answer, {200}, f"return manifest {reference}")
-        return manifest_of(answer, reference if isinstance(reference, Digest) else None, f"{self.url}: {reference}")
+        return response_manifest(
+            answer, reference if isinstance(reference, Digest) else None, f"{self.url}: {reference}"
+        )
 
     def resolve(self, tag: str) -> Digest | None:
         """Resolve a tag to the digest that it points to now; None if it does not exist.
@@ -150,7 +171,9 @@ class RegistryRepository(Repository):
         """Bring a blob of any size into the store, verified, from where the last attempt stopped."""
         url = f"{self._address.base}/v2/{self._full}/blobs/{descriptor.digest}"
 
-        def source(url: str, network: Network, *, offset: int, validator: str) -> AbstractContextManager[Stream]:
+        def source(
+            url: str, network: Network, *, offset: int, validator: str
+        ) -> AbstractContextManager[ResponseStream]:
             return self._exchange.stream(url, scopes=self._reading, offset=offset, validator=validator)
 
         label = f"{self._name} {descriptor.digest.short}"
@@ -166,23 +189,23 @@ class RegistryRepository(Repository):
                 raise EnvironmentLacking("registry-unreachable", error.args[0], place=self.url) from error
             raise
 
-    def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = unheeded) -> None:
+    def check_blob(self, descriptor: Descriptor, advance: Callable[[int], None] = ignore_progress) -> None:
         """Read a blob of any size to its end, and compare it with its digest and size.
 
         Nothing is kept; a transfer that breaks off is begun anew. Raises VerificationError `blob-missing`,
         `blob-damaged`.
         """
-        for left in reversed(range(CHECKS)):
+        for left in reversed(range(BLOB_CHECKS)):
             try:
                 self._read_through(descriptor, advance)
-            except PlaceFailed as failure:
+            except SourceFailed as failure:
                 if failure.missing:
                     raise self._no_blob(descriptor.digest) from failure
                 if not failure.again or not left:
                     what = f"{descriptor.digest} cannot be read back: {failure}"
                     raise EnvironmentLacking("registry-unreachable", what, place=self.url) from failure
             else:
-                self._known.note(descriptor.digest, NO_STAMP, Finder.PUBLISHER)
+                self._known.note(descriptor.digest, NO_STAMP, HashedBy.PUBLISHER)
                 return
 
     def _read_through(self, descriptor: Descriptor, advance: Callable[[int], None]) -> None:
@@ -229,7 +252,7 @@ class RegistryRepository(Repository):
         with task(self._progress, "publish", label, total=descriptor.size, unit="bytes") as running:
             upload.send(running)
         if present and not self.holds_whole(descriptor):
-            raise still_rotten(f"blob {descriptor.digest}", self.url)
+            raise still_corrupt(f"blob {descriptor.digest}", self.url)
         return Arrival.UPLOADED
 
     def put_manifest(self, manifest: Manifest) -> bool:
@@ -240,7 +263,7 @@ class RegistryRepository(Repository):
             return False
         self._put(str(manifest.digest), manifest)
         if present and not self._gives(manifest):
-            raise still_rotten(f"manifest {manifest.digest}", self.url)
+            raise still_corrupt(f"manifest {manifest.digest}", self.url)
         return True
 
     def _gives(self, manifest: Manifest) -> bool:
@@ -279,7 +302,9 @@ class RegistryRepository(Repository):
         """
         if not moved:
             return ()
-        time.sleep(min(LONGEST_PAUSE, max(SHORTEST_PAUSE, 2 * self._moving)) * (1 + secrets.randbelow(1000) / 1000))
+        time.sleep(
+            min(LISTING_PAUSE_MOST, max(LISTING_PAUSE_LEAST, 2 * self._moving)) * (1 + secrets.randbelow(1000) / 1000)
+        )
         return tuple(tag for tag, digest in moved.items() if self.resolve(tag) != digest)
 
     # --- removing --------------------------------------------------------------------------------
@@ -297,14 +322,14 @@ class RegistryRepository(Repository):
         if held is None:
             return
         self._removal.manifest(digest)
-        subject = subject_of(held)
+        subject = manifest_subject(held)
         if subject is not None:
             self._listing.drop(subject, digest)
 
     def remove_referrer(self, digest: Digest) -> None:
         """Take a manifest off the list of what speaks of its subject, and then remove it."""
         held = self.manifest(digest)
-        subject = subject_of(held) if held is not None else None
+        subject = manifest_subject(held) if held is not None else None
         if subject is not None:
             self._listing.drop(subject, digest)
         self._removal.manifest(digest)
@@ -316,9 +341,9 @@ class RegistryRepository(Repository):
         method: str,
         target: str,
         *,
-        limit: int = PAGE_LIMIT,
+        limit: int = NAME_PAGE_LIMIT,
         accept: Sequence[str] = (),
-    ) -> Answer:
+    ) -> RegistryResponse:
         """Send a GET, HEAD or DELETE to a path below `/v2/NAME/` (or to an absolute URL).
 
         Nothing can be put with it.
@@ -330,25 +355,25 @@ class RegistryRepository(Repository):
     def _below(self, target: str) -> str:
         return target if "://" in target else f"/v2/{self._full}/{target}"
 
-    def expect(self, answer: Answer, statuses: set[int], what: str) -> None:
+    def expect(self, answer: RegistryResponse, statuses: set[int], what: str) -> None:
         """Raises EnvironmentLacking `registry-denied` or `registry-refused` for another status."""
         if answer.status in {401, 403}:
-            raise self._exchange.denied(self._reading, f"it refused to {what}: {words(answer)}")
+            raise self._exchange.denied(self._reading, f"it refused to {what}: {response_words(answer)}")
         if answer.status not in statuses:
-            raise refused(answer, what, self.url)
+            raise registry_refused(answer, what, self.url)
 
-    def _put(self, reference: str, manifest: Manifest) -> Answer:
+    def _put(self, reference: str, manifest: Manifest) -> RegistryResponse:
         """Put a manifest under a digest or a tag; whoever calls this knows that it may be this tag."""
         answer = self._exchange.ask(
             "PUT",
             self._below(f"manifests/{reference}"),
             scopes=self._push,
-            limit=PAGE_LIMIT,
+            limit=NAME_PAGE_LIMIT,
             headers={"Content-Type": manifest.media_type},
             body=manifest.data,
         )
         self.expect(answer, {200, 201, 202}, f"accept manifest {manifest.digest.short} as {reference}")
-        compare(answer, manifest.digest, self.url)
+        require_digest(answer, manifest.digest, self.url)
         return answer
 
     def has_manifest(self, digest: Digest) -> bool:
@@ -380,14 +405,14 @@ class RegistryRepository(Repository):
         began = time.monotonic()
         found = self.resolve(tag)
         if found != expected:
-            raise Overtaken(tag, found)
+            raise TagConflict(tag, found)
         if found == manifest.digest:
             return
         self._put(tag, manifest)
         found = self.resolve(tag)
         self._moving = max(self._moving, time.monotonic() - began)
         if found != manifest.digest:
-            raise Overtaken(tag, found, written=True)
+            raise TagConflict(tag, found, written=True)
 
     def _blob_size(self, digest: Digest) -> int | None:
         """A blob's size, -1 if the registry does not tell it, None if it is not here."""
@@ -395,7 +420,7 @@ class RegistryRepository(Repository):
         if answer.status == 404:
             return None
         self.expect(answer, {200}, f"check for blob {digest}")
-        compare(answer, digest, self.url)
+        require_digest(answer, digest, self.url)
         size = answer.header("content-length")
         return int(size) if size.isascii() and size.isdecimal() and len(size) < 19 else -1
 

@@ -8,18 +8,18 @@ from typing import Protocol
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking
-from pipeline.mirror.backends.registry.registry_answers import error_code, words
-from pipeline.mirror.protocol import DELETE_UNSUPPORTED, Arrival, Overtaken
+from pipeline.mirror.backends.registry.registry_responses import error_code, response_words
+from pipeline.mirror.protocol import DELETE_UNSUPPORTED, Arrival, TagConflict
 from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
 from pipeline.oci import media_types
-from pipeline.oci.image import descriptor_json
-from pipeline.transfer import Answer
+from pipeline.oci.image_manifest import descriptor_json
+from pipeline.transfer import RegistryResponse
 
-ANSWER = 1 << 20
+REMOVAL_RESPONSE_LIMIT = 1 << 20
 """Bytes of an answer to a deletion."""
 
-REMOVED = "application/vnd.relbuild.removed.v1"
+REMOVED_TYPE = "application/vnd.relbuild.removed.v1"
 """The artifactType of what stands under a tag for the moment before it goes."""
 
 _EMPTY = b"{}"
@@ -29,7 +29,7 @@ _EMPTY_BLOB = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(_EMPTY),
 _DONE = frozenset({200, 202, 204})
 
 
-class Holder(Protocol):
+class RemovalRepository(Protocol):
     """The part of a repository that is needed here."""
 
     @property
@@ -39,9 +39,9 @@ class Holder(Protocol):
 
     def manifest(self, reference: Digest | str) -> Manifest | None: ...
 
-    def ask(self, method: str, target: str, *, limit: int = ANSWER) -> Answer: ...
+    def ask(self, method: str, target: str, *, limit: int = REMOVAL_RESPONSE_LIMIT) -> RegistryResponse: ...
 
-    def expect(self, answer: Answer, statuses: set[int], what: str) -> None: ...
+    def expect(self, answer: RegistryResponse, statuses: set[int], what: str) -> None: ...
 
     def put_blob(self, descriptor: Descriptor, content: bytes) -> Arrival: ...
 
@@ -49,7 +49,7 @@ class Holder(Protocol):
 class Removal:
     """Removes from one repository."""
 
-    def __init__(self, repository: Holder, put: Callable[[str, Manifest], Answer]) -> None:
+    def __init__(self, repository: RemovalRepository, put: Callable[[str, Manifest], RegistryResponse]) -> None:
         """Take the repository, and `put`, which puts a manifest under a digest or a tag.
 
         `put` is not for everybody, because people pull by tags.
@@ -77,11 +77,11 @@ class Removal:
         image, and that is deleted: the tag goes with it, what it pointed to stays, and so does a tag that somebody
         moves meanwhile. Whether the registry deletes at all is tried before, on one that has no tag.
 
-        Raises Overtaken, EnvironmentLacking `delete-unsupported`.
+        Raises TagConflict, EnvironmentLacking `delete-unsupported`.
         """
         found = self._repository.resolve(tag)
         if found != expected:
-            raise Overtaken(tag, found)
+            raise TagConflict(tag, found)
         if self._by_tag:
             answer = self._repository.ask("DELETE", f"manifests/{tag}")
             if answer.status in {401, 403}:
@@ -93,7 +93,7 @@ class Removal:
         if left == expected:
             raise self._unsupported("it reports the tag as removed, but keeps it")
         if left is not None:
-            raise Overtaken(tag, left)
+            raise TagConflict(tag, left)
 
     def _with_its_manifest(self, tag: str, expected: Digest) -> None:
         self._repository.put_blob(_EMPTY_BLOB, _EMPTY)
@@ -102,7 +102,7 @@ class Removal:
         self.manifest(trial.digest)
         held = self._repository.manifest(expected)
         if held is None or self._repository.resolve(tag) != expected:
-            raise Overtaken(tag, self._repository.resolve(tag))
+            raise TagConflict(tag, self._repository.resolve(tag))
         stand_in = _placeholder()
         try:
             self._put(tag, stand_in)
@@ -112,9 +112,9 @@ class Removal:
                 self._put(tag, held)
             raise
 
-    def _unless_unsupported(self, answer: Answer) -> None:
+    def _unless_unsupported(self, answer: RegistryResponse) -> None:
         if answer.status in {405, 501} or error_code(answer) == "UNSUPPORTED":
-            raise self._unsupported(f"it returned {words(answer)}")
+            raise self._unsupported(f"it returned {response_words(answer)}")
 
     def _unsupported(self, text: str) -> EnvironmentLacking:
         return EnvironmentLacking(
@@ -132,7 +132,7 @@ def _placeholder() -> Manifest:
     document = {
         "schemaVersion": 2,
         "mediaType": media_types.MANIFEST,
-        "artifactType": REMOVED,
+        "artifactType": REMOVED_TYPE,
         "config": empty,
         "layers": [empty],
         "annotations": {"org.relbuild.removal": secrets.token_hex(16)},

@@ -1,0 +1,108 @@
+"""Write folders atomically: they are whole or not there.
+
+They are made beside their place, synced, and put there in one step.
+
+A draft's folder is locked while its maker lives, so what killed processes left beside a target is known, and goes with
+the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_RENAME_EXCHANGE: Final = 2
+_AT_FDCWD: Final = -100
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextlib.contextmanager
+def folder_draft(target: Path) -> Iterator[Path]:
+    """A new folder on the file system of `target`; whatever is left of it at the end is removed."""
+    while True:
+        draft = target.parent / f"{_prefix(target)}{secrets.token_hex(4)}"
+        draft.mkdir()
+        handle = os.open(draft, _FOLDER)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        # Between the two somebody may have taken it for one that a killed process left.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(draft.stat(), os.fstat(handle)):
+                break
+        os.close(handle)
+    try:
+        yield draft
+    finally:
+        os.close(handle)
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def sweep_folder_drafts(target: Path) -> None:
+    """Remove drafts of `target` whose makers were killed."""
+    if not target.parent.is_dir():
+        return
+    for path in target.parent.iterdir():
+        if not path.name.startswith(_prefix(target)):
+            continue
+        with contextlib.suppress(OSError):
+            handle = os.open(path, _FOLDER)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(handle)
+
+
+def put_folder(draft: Path, target: Path) -> None:
+    """Sync all that is in `draft` and move it to `target`.
+
+    What stood there is then at `draft`. Raises OSError.
+    """
+    _sync_tree(draft)
+    _exchange(draft, target)
+    _sync(target.parent)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name}.draft-"
+
+
+def _exchange(draft: Path, target: Path) -> None:
+    if not target.exists():
+        draft.rename(target)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(draft), os.fsencode(target)
+    if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return
+    # Some file systems cannot exchange: for a moment nothing is there, but never half of something.
+    old = draft.with_name(f"{draft.name}.old")
+    target.rename(old)
+    draft.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            _sync(Path(path, name))
+        _sync(Path(path))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that has no sync for folders
+            error.filename = os.fspath(path)
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,188 @@
+"""The stages of a build in their order: a recipe becomes a tested image.
+
+Each line is a verb on a noun; start reading at `build`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.build.build_report import make_documents, write_build_report
+from pipeline.build.build_result import AssembledImage, BuildResult
+from pipeline.build.build_stages import (
+    add_state,
+    all_changes,
+    build_inputs,
+    compose_layers,
+    make_config_and_manifest,
+    pack_layers,
+    parent_layers,
+    reused_layers,
+    smoke_test,
+    template_variables,
+    url_fetcher,
+)
+from pipeline.errors import SmokeError
+from pipeline.launch import plan_to_test
+from pipeline.layers.recipe_files import render_files
+from pipeline.model.header import PackageHeader
+from pipeline.model.image import Image
+from pipeline.model.lock import LockSection
+from pipeline.model.parent_image import ParentImage
+from pipeline.model.report import SmokeReport
+from pipeline.model.smoke import SmokePlan
+from pipeline.oci import load_layout_image, write_layout
+from pipeline.prepare import (
+    BuildEnvironment,
+    BuildOptions,
+    LockedRecipe,
+    as_parent,
+    fetch_and_verify,
+    group_layers,
+    keep_lock,
+    number_owners,
+    obtain_archives,
+    plan_lock,
+    resolve,
+    retry_if_changed,
+)
+from pipeline.provenance_inputs import make_bill, make_build_record
+from pipeline.recipes import load_recipe
+from pipeline.reports import report_folder, update_recorded_checks, write_evidence
+from pipeline.resolve import explain
+from pipeline.smoke import FailureHold, plan_digest
+
+
+def build(options: BuildOptions, build_env: BuildEnvironment) -> BuildResult:
+    """Build, launch and test one recipe, after what it is built from.
+
+    Raises RelbuildError; an image that was launched and failed is no error here: `BuildResult.report` says so.
+    """
+    started = build_env.clock()
+    made = assemble(options, build_env)
+    image, locked, layout = made.image, made.locked, options.output / made.image.name
+    # Children that are built side by side come here for the same parent: the second finds it tested.
+    with build_env.store.locked(f"output-{layout.resolve()}"):
+        write_layout(image, store=build_env.store, target=layout)
+        bill = make_bill(image, locked.all_chosen, locked.all_headers, made.composition.tree, store=build_env.store)
+        record = make_build_record(image, build_inputs(locked, made.templates, options))
+        documents = make_documents(bill, record, locked, options, build_env)
+        tested = smoke_test(image, locked.recipe, options, build_env) if options.smoke else None
+        built = BuildResult(made, layout, tested, bill, record, documents, took=build_env.clock() - started)
+        write_build_report(built, build_env.store)
+    return built
+
+
+def assemble(options: BuildOptions, build_env: BuildEnvironment) -> AssembledImage:
+    """Make a recipe's image, which is written nowhere but into the store."""
+    locked = lock(options, build_env)
+    composition = compose_layers(locked)
+    layers = pack_layers(composition, options, build_env)
+    obtain_archives(locked.recipe, build_env)
+    files, templates = render_files(locked.recipe, template_variables(locked), url_fetcher(build_env), build_env.store)
+    state = add_state(locked, composition, layers, files, options=options, build_env=build_env)
+    image = make_config_and_manifest(locked, [*parent_layers(locked), *(made.layer for made in layers), state.layer])
+    return AssembledImage(
+        image=image,
+        locked=locked,
+        composition=composition,
+        states=state.states,
+        changes=all_changes(locked, state.changes),
+        reused=reused_layers(locked, layers, state),
+        templates=templates,
+    )
+
+
+def lock(options: BuildOptions, build_env: BuildEnvironment) -> LockedRecipe:
+    """Lock a recipe with its packages.
+
+    The image that it is built from is built first, if there is one.
+    """
+    parent = build_parent(options, build_env)
+    plan = plan_lock(options, build_env, parent)
+
+    def obtain() -> tuple[LockSection, tuple[PackageHeader, ...]]:
+        section = resolve(plan)
+        return section, fetch_and_verify(plan, section)
+
+    section, headers = retry_if_changed(plan, obtain)
+    section, accounts = number_owners(plan, section, headers)
+    section = group_layers(plan, section, options)
+    return keep_lock(plan, section, headers, accounts, options.mode)
+
+
+def build_parent(options: BuildOptions, build_env: BuildEnvironment) -> ParentImage | None:
+    """Build the image that the recipe of `options` is built from.
+
+    It has its own lock, and the same platform and architecture. Where the child is to be tested, it is tested too and
+    stands in the output; what is unchanged is recalled, the verdict as well. Raises SmokeError `parent-failed`: nothing
+    is built on an image that did not pass.
+    """
+    recipe = load_recipe(options.recipe)
+    if recipe.parent is None:
+        return None
+    below = replace(
+        options,
+        recipe=recipe.parent.path,
+        platform=options.platform or recipe.platform,
+        architectures=options.architectures or recipe.architectures,
+        retest=False,
+        sources=False,
+    )
+    if not options.smoke:
+        made = assemble(below, build_env)
+    else:
+        built = build(below, build_env)
+        made = built.assembled
+        if built.report is not None and not built.report.passed:
+            raise SmokeError(
+                "parent-failed",
+                f"the parent '{recipe.parent.name}' of '{recipe.name}' did not pass its tests",
+                place=str(recipe.parent.path),
+                hint=f"see {built.report_folder}/; `relbuild build {recipe.parent.path.name} --retest` repeats it",
+            )
+    return as_parent(
+        made.image,
+        made.locked,
+        made.composition.tree,
+        states=made.states,
+        changes=made.changes,
+        store=build_env.store,
+    )
+
+
+def explain_package(options: BuildOptions, build_env: BuildEnvironment, package: str) -> str:
+    """Explain as text why a package is in the image."""
+    return explain(lock(replace(options, smoke=False), build_env).all_chosen, package)
+
+
+def smoke_image(
+    options: BuildOptions, build_env: BuildEnvironment, layout: Path | None, holding: FailureHold | None = None
+) -> tuple[str, SmokeReport]:
+    """Test an image that was built before, again, with the recipe's checks.
+
+    It is launched; its layers are taken from the layout into the store, digest by digest. Returns the product's name
+    and the verdict.
+    """
+    recipe = load_recipe(options.recipe)
+    image = load_layout_image(layout or options.output / recipe.name, store=build_env.store)
+    tested = smoke_test(image, recipe, replace(options, retest=True), build_env, holding)
+    if layout is None:
+        folder = report_folder(options.output / recipe.name)
+        checks = plan_digest(plan_to_test(recipe.smoke, full=options.full))
+        update_recorded_checks(folder, image.digest, checks, build_env.store)
+        write_evidence(folder, tested.evidence, build_env.store)
+    return recipe.name, tested.report
+
+
+def load_or_build(options: BuildOptions, build_env: BuildEnvironment) -> tuple[Image, SmokePlan]:
+    """Return a recipe's image as it stands in the output, and the plan of its tests.
+
+    The image is built (and not tested) if it is not there.
+    """
+    recipe = load_recipe(options.recipe)
+    layout = options.output / recipe.name
+    if not layout.exists():
+        build(replace(options, smoke=False), build_env)
+    return load_layout_image(layout, store=build_env.store), recipe.smoke

@@ -1,0 +1,86 @@
+"""The report of a build: the documents of its making, and what is known of it as JSON."""
+
+from __future__ import annotations
+
+from pipeline.build.build_result import BuildResult
+from pipeline.model.bill import Bill, BuildRecord
+from pipeline.prepare import (
+    BuildEnvironment,
+    BuildOptions,
+    LockedRecipe,
+    obtain_sources,
+)
+from pipeline.reports import (
+    report_documents,
+    sources_document,
+    write_report,
+)
+from pipeline.smoke import report_json
+from pipeline.store import Store
+
+
+def make_documents(
+    bill: Bill, record: BuildRecord, locked: LockedRecipe, options: BuildOptions, build_env: BuildEnvironment
+) -> tuple[tuple[str, bytes], ...]:
+    """Return the documents of an image's making: SBOMs, bill, record.
+
+    If they are asked for, its source packages are among them.
+    """
+    documents = report_documents(bill, record, store=build_env.store)
+    return (*documents, sources_document(obtain_sources(locked, build_env))) if options.sources else documents
+
+
+def write_build_report(built: BuildResult, store: Store) -> None:
+    """Write the folder of the report."""
+    write_report(
+        built.report_folder,
+        build_report_json(built),
+        built.documents,
+        report=built.report,
+        evidence=built.evidence,
+        image=built.image,
+        store=store,
+    )
+
+
+def build_report_json(built: BuildResult) -> dict[str, object]:
+    """All that is known of a build, as JSON."""
+    section, parent = built.locked.section, built.locked.parent
+    return {
+        "image": {
+            "name": built.image.name,
+            "reference": built.image.reference,
+            "digest": str(built.image.digest),
+            "layers": [
+                {
+                    "name": layer.name,
+                    "digest": str(layer.blob.digest),
+                    "diff_id": str(layer.diff_id),
+                    "size": layer.blob.size,
+                    "tar_size": layer.tar_size,
+                    "reused": layer.name in built.reused,
+                }
+                for layer in built.image.layers
+            ],
+        },
+        "packages": [
+            {
+                "nevra": str(chosen.package.nevra),
+                "layer": chosen.layer,
+                "repository": chosen.package.repository,
+                "sha256": chosen.package.checksum.hex,
+                "size": chosen.package.size,
+            }
+            for chosen in built.locked.all_chosen
+        ],
+        "parent": {"recipe": parent.name, "digest": str(parent.digest)} if parent else None,
+        "build_time": section.build_time,
+        "assumed_installed": list(section.resolution.assumed),
+        "changed_package_files": [
+            {"path": f"/{change.path}", "package": change.package, "cause": change.cause} for change in built.changes
+        ],
+        "lock": {"wrote": built.locked.wrote, "changes": list(built.locked.changes)},
+        "took_ms": round(built.took * 1000),
+        "smoke": report_json(built.report) if built.report is not None else None,
+        "verdict_reused": built.verdict_reused,
+    }

@@ -1,0 +1,225 @@
+"""The stages of a build between the lock and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pipeline.launch import SmokeResult, plan_to_test, run_tests
+from pipeline.layers import BuiltLayer, build_layer
+from pipeline.layers.recipe_files import RECIPE_FILE_LIMIT, ImageFile
+from pipeline.layers.state_layer import StateInputs, StateLayer, build_state_layer
+from pipeline.mirror.image_tags import version_tag
+from pipeline.model.change import Change
+from pipeline.model.configuration import BASE_DIGEST, image_config, inherited
+from pipeline.model.image import Image, Layer
+from pipeline.model.recipe import Recipe
+from pipeline.model.tree import Tree
+from pipeline.oci import make_image, media_types
+from pipeline.prepare import BuildEnvironment, BuildOptions, LockedRecipe
+from pipeline.provenance_inputs import BuildInputs
+from pipeline.recipes import template_scope
+from pipeline.render import evaluate_template
+from pipeline.resolve import image_layers
+from pipeline.smoke import FailureHold, plan_digest
+from pipeline.transfer import Download, Network, fetch
+from pipeline.trees import (
+    CanonicalPaths,
+    ComposeOptions,
+    Composition,
+    compose,
+    install_color,
+    split_path,
+)
+
+STATE_LAYER = "state"
+
+
+def compose_layers(locked: LockedRecipe) -> Composition:
+    """Compose the contents of every layer from headers alone.
+
+    Conflicts and unsafe paths are refused here.
+    """
+    resolution = locked.section.resolution
+    by_nevra = {str(header.nevra): header for header in locked.headers}
+    layers = image_layers(locked.recipe, resolution)
+    plans = [(name, [by_nevra[str(package.nevra)] for package in resolution.layer(name)]) for name, _ in layers]
+    return compose(
+        plans,
+        locked.accounts,
+        ComposeOptions(
+            languages=locked.recipe.languages,
+            docs={name: plan.docs for name, plan in layers},
+            man={name: plan.man for name, plan in layers},
+            below=locked.parent.tree if locked.parent else Tree.of({}),
+            installed=locked.parent.packages if locked.parent else (),
+        ),
+    )
+
+
+def pack_layers(composition: Composition, options: BuildOptions, build_env: BuildEnvironment) -> list[BuiltLayer]:
+    """The package layers, the lowest first."""
+    return [
+        build_layer(layer, store=build_env.store, compression=options.compression, progress=build_env.progress)
+        for layer in composition.layers
+    ]
+
+
+def template_variables(locked: LockedRecipe) -> dict[str, object]:
+    """Return the values that templates and `{{ packages[…] }}` see.
+
+    They are the recipe's values, and the packages after the lock.
+    """
+    packages = {
+        header.nevra.name: {
+            "name": header.nevra.name,
+            "epoch": header.nevra.epoch,
+            "version": header.nevra.version,
+            "release": header.nevra.release,
+            "evr": header.nevra.evr,
+            "arch": header.nevra.arch,
+            "nevra": str(header.nevra),
+        }
+        for header in locked.all_headers
+    }
+    return {**template_scope(locked.recipe), "packages": packages}
+
+
+def url_fetcher(build_env: BuildEnvironment) -> Callable[[Download], bytes]:
+    """Return a function that fetches a file that has a URL, unless the store has it."""
+
+    def get(wanted: Download) -> bytes:
+        if wanted.target is not None:
+            build_env.store.sound(wanted.target)  # A damaged one is put aside, and fetched anew.
+        (digest,) = fetch(
+            build_env.store,
+            [wanted],
+            progress=build_env.progress,
+            offline=build_env.offline,
+            network=Network.of(build_env.environment),
+        )
+        return build_env.store.read(digest, limit=RECIPE_FILE_LIMIT)
+
+    return get
+
+
+def add_state(
+    locked: LockedRecipe,
+    composition: Composition,
+    layers: Sequence[BuiltLayer],
+    files: tuple[ImageFile, ...],
+    *,
+    options: BuildOptions,
+    build_env: BuildEnvironment,
+) -> StateLayer:
+    """Make the last layer: scriptlets, accounts, configuration and the RPM database.
+
+    It is made inside the sandbox.
+    """
+    canonical = CanonicalPaths.in_tree(composition.tree)
+    return build_state_layer(
+        StateInputs(
+            layers=(*parent_layers(locked), *(made.layer for made in layers)),
+            paths={
+                str(header.nevra): tuple(canonical.path(split_path(file.path)) for file in header.files)
+                for header in locked.all_headers
+            },
+            headers=locked.headers,
+            states=composition.states,
+            tree=composition.tree,
+            accounts=locked.accounts,
+            files=files,
+            remove=locked.recipe.remove,
+            rpm_database=locked.platform.rpm_database,
+            install_color=install_color(locked.section.resolution.arch),
+            build_time=locked.section.build_time,
+            below=locked.parent.packages if locked.parent else (),
+        ),
+        store=build_env.store,
+        sandboxes=build_env.sandboxes,
+        compression=options.compression,
+        progress=build_env.progress,
+    )
+
+
+def make_config_and_manifest(locked: LockedRecipe, layers: Sequence[Layer]) -> Image:
+    """Config and manifest around the layers."""
+    recipe, section = locked.recipe, locked.section
+    seen = template_variables(locked)
+
+    def said(text: str) -> str:
+        return evaluate_template(text, seen, place=str(recipe.path))
+
+    version = said(recipe.version)
+    config = image_config(
+        recipe,
+        version,
+        said,
+        arch=section.resolution.arch,
+        created=section.build_time,
+        rpm_database=locked.platform.rpm_database,
+    )
+    notes = {media_types.END_OF_LIFE: recipe.end_of_life} if recipe.end_of_life else {}
+    if locked.parent is not None:
+        config = inherited(config, recipe.image.given, locked.parent.image.config)
+        notes[BASE_DIGEST] = str(locked.parent.digest)
+    return make_image(recipe.name, version_tag(version), config, layers, notes)
+
+
+def smoke_test(
+    image: Image, recipe: Recipe, options: BuildOptions, build_env: BuildEnvironment, holding: FailureHold | None = None
+) -> SmokeResult:
+    """Launch the image under the recipe's limits and ask its checks.
+
+    If that was done already, its result is recalled.
+    """
+    return run_tests(
+        image,
+        recipe.smoke,
+        store=build_env.store,
+        sandboxes=build_env.sandboxes(),
+        progress=build_env.progress,
+        clock=build_env.clock,
+        again=options.retest,
+        full=options.full,
+        folder=recipe.path.parent,
+        holding=holding,
+    )
+
+
+def build_inputs(locked: LockedRecipe, templates: tuple[Path, ...], options: BuildOptions) -> BuildInputs:
+    """Return the inputs of the build, for the record of it."""
+    return BuildInputs(
+        recipe=locked.recipe,
+        repositories=options.repositories,
+        platform=locked.platform,
+        section=locked.section,
+        lock=locked.path,
+        headers=locked.headers,
+        keys=locked.keys,
+        templates=templates,
+        compression=options.compression,
+        checks=plan_digest(plan_to_test(locked.recipe.smoke, full=options.full)),
+        parent=locked.parent,
+    )
+
+
+def all_changes(locked: LockedRecipe, own: Sequence[Change]) -> tuple[Change, ...]:
+    """Return the changes in the whole image to what packages brought.
+
+    They include what was done in the parent and is still so.
+    """
+    below = locked.parent.changes if locked.parent else ()
+    again = {change.path for change in own}
+    return (*(change for change in below if change.path not in again), *own)
+
+
+def reused_layers(locked: LockedRecipe, layers: Sequence[BuiltLayer], state: StateLayer) -> tuple[str, ...]:
+    """The names of the layers that were not made anew."""
+    own = (made.layer.name for made in layers if made.reused)
+    return (*(layer.name for layer in parent_layers(locked)), *own, *((STATE_LAYER,) if state.reused else ()))
+
+
+def parent_layers(locked: LockedRecipe) -> tuple[Layer, ...]:
+    """The parent's layers, the lowest first."""
+    return locked.parent.image.layers if locked.parent else ()

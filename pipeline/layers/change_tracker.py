@@ -1,0 +1,52 @@
+"""Record the script that changed each path.
+
+Package content that is not as the package brought it has a cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.model.change import Change
+from pipeline.model.tree import EntryKind, Tree
+from pipeline.sandbox import BuildSession
+
+
+class ChangeTracker:
+    """A record of the step that changed each path.
+
+    It is made from the upper directory's metadata before and after each step.
+    """
+
+    def __init__(self, session: BuildSession) -> None:
+        self._session = session
+        self._seen: dict[str, tuple[int, ...]] = {}
+        self._cause: dict[str, str] = {}
+
+    def saw(self, cause: str) -> None:
+        """Everything that differs since the last call was done by `cause`."""
+        now = dict(self._walk(self._session.upper))
+        for path, stamp in now.items():
+            if self._seen.get(path) != stamp:
+                self._cause[path] = cause
+        self._seen = now
+
+    def forget(self) -> None:
+        """Forget what differs since the last call: it was our own cleaning."""
+        self._seen = dict(self._walk(self._session.upper))
+
+    def changes(self, tree: Tree) -> tuple[Change, ...]:
+        """Package content among what was changed, with the last cause of each."""
+        found = []
+        for path in sorted(self._seen):
+            entry = tree.get(path)
+            if entry is not None and entry.kind is not EntryKind.DIRECTORY and entry.owner:
+                found.append(Change(path, entry.owner, self._cause.get(path, "unknown")))
+        return tuple(found)
+
+    def _walk(self, top: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for path in top.rglob("*"):
+            found = path.lstat()
+            stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode)
+            yield str(path.relative_to(top)), stamp

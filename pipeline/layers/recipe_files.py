@@ -1,0 +1,137 @@
+"""The files that a recipe brings itself, with their final content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from pipeline.beneath import (
+    GivenFolder,
+    NotRegular,
+    PathEscape,
+    TooLarge,
+    escape_error,
+)
+from pipeline.digest import Digest
+from pipeline.errors import RecipeError
+from pipeline.model.recipe import FileKind, FilePlan, Recipe
+from pipeline.render import Rendered, RenderMemory, Templates
+from pipeline.transfer import Download
+from pipeline.urls import public_url
+
+RECIPE_FILE_LIMIT = 256 << 20
+"""Bytes of a file that a recipe brings itself: configuration and plugins, not data sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageArchive:
+    """An archive that is put below a path.
+
+    `name` says where it came from, for messages; its bytes have the `digest` and are in the store. Names in it lose
+    their `strip` leading components.
+    """
+
+    name: str
+    digest: Digest
+    strip: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A file of the recipe with its final content.
+
+    `content` is bytes for a file, None for a directory; `link` is a symlink's target as text. `owner`, `group` are
+    names. `mode` is None where an archive says what is a program.
+    """
+
+    path: str
+    kind: FileKind
+    content: bytes | None
+    link: str
+    mode: int | None
+    owner: str
+    group: str
+    place: str
+    archive: ImageArchive | None = None
+
+
+def render_files(
+    recipe: Recipe, seen: Mapping[str, object], get: Callable[[Download], bytes], memory: RenderMemory | None = None
+) -> tuple[tuple[ImageFile, ...], tuple[Path, ...]]:
+    """Return the final files of `recipe`, and every template file that took part.
+
+    Templates see `seen`; `get` fetches what has a URL; `memory` keeps what templates came to. Archives are taken to be
+    in the store.
+
+    Raises RecipeError `source-missing`, `source-too-large`, `path-escapes`, and what templates raise.
+    """
+    given = GivenFolder(recipe.path.parent)
+    templates = Templates(recipe.template_folders, given)
+    texts: dict[str, Rendered] = {}
+    for plan in recipe.files:
+        if plan.kind is FileKind.TEMPLATE and plan.origin not in texts:
+            texts[plan.origin] = templates.render(plan.origin, seen, place=plan.place, memory=memory)
+    made = [_render(plan, given, texts, get) for plan in recipe.files]
+    return tuple(file for file, _ in made), tuple(path for _, paths in made for path in paths)
+
+
+def _render(
+    plan: FilePlan,
+    given: GivenFolder,
+    texts: Mapping[str, Rendered],
+    get: Callable[[Download], bytes],
+) -> tuple[ImageFile, tuple[Path, ...]]:
+    content: bytes | None = None
+    link = ""
+    archive: ImageArchive | None = None
+    mode: int | None = plan.mode or 0
+    read: tuple[Path, ...] = ()
+    match plan.kind:
+        case FileKind.TEMPLATE:
+            rendered = texts[plan.origin]
+            content, read = rendered.text.encode(), rendered.sources
+        case FileKind.CONTENT:
+            content = plan.origin.encode()
+        case FileKind.SOURCE:
+            content = _read_source(given, plan)
+        case FileKind.URL:
+            content = get(Download((plan.origin,), plan.sha256, None, plan.path))
+        case FileKind.SYMLINK:
+            link = plan.origin
+        case FileKind.ARCHIVE:
+            assert plan.sha256 is not None
+            archive, mode = ImageArchive(public_url(plan.origin), plan.sha256, plan.strip), plan.mode
+        case FileKind.DIRECTORY:
+            pass
+        case _:
+            assert_never(plan.kind)
+    file = ImageFile(plan.path, plan.kind, content, link, mode, plan.owner, plan.group, plan.place, archive)
+    return file, read
+
+
+def _read_source(given: GivenFolder, plan: FilePlan) -> bytes:
+    """Read a file that stands beside the recipe.
+
+    Raises RecipeError `source-missing`, `source-too-large`, `path-escapes`.
+    """
+    path = given.folder / plan.origin
+    try:
+        return given.read(path, RECIPE_FILE_LIMIT)
+    except PathEscape as error:
+        raise escape_error(error, plan.place) from None
+    except TooLarge as error:
+        raise RecipeError(
+            "source-too-large",
+            f"{path} has more than {RECIPE_FILE_LIMIT} bytes",
+            place=plan.place,
+            hint="ship it in a package instead",
+        ) from error
+    except (FileNotFoundError, NotADirectoryError, NotRegular) as error:
+        raise RecipeError(
+            "source-missing",
+            f"the source '{path}' of {plan.path} cannot be read: {error.strerror}",
+            place=plan.place,
+            hint="correct 'source:'; it is relative to the recipe",
+        ) from error

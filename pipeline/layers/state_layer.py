@@ -1,0 +1,408 @@
+"""The state layer: made in the sandbox, above the package layers, where a tree is needed.
+
+Accounts, scriptlets and triggers in RPM's order, the recipe's files, removals, the RPM database. What landed
+in the overlay's upper directory, cleaned of everything that is not a function of the inputs, is the last layer.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import posixpath
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from pipeline.compression import Compression
+from pipeline.digest import Digest, identity
+from pipeline.errors import BuildError
+from pipeline.layers.account_numbers import (
+    changed_numbers,
+    complete_group,
+    complete_passwd,
+    complete_shadow,
+)
+from pipeline.layers.archive_files import place_archive
+from pipeline.layers.change_tracker import ChangeTracker
+from pipeline.layers.installed_packages import final_file_states, matching_paths, write_package_records
+from pipeline.layers.pack_layer import pack_directory
+from pipeline.layers.recipe_files import ImageFile
+from pipeline.layers.scripts import SCRIPT_MOUNT, run_script
+from pipeline.layers.transaction import ScriptStep, plan_scripts
+from pipeline.layers.unpack_layer import unpack_to_store
+from pipeline.model.accounts import AccountTable
+from pipeline.model.change import Change
+from pipeline.model.header import PackageHeader
+from pipeline.model.image import Layer
+from pipeline.model.json_form import from_json, to_json
+from pipeline.model.parent_image import InstalledPackage
+from pipeline.model.recipe import FileKind
+from pipeline.model.tree import Tree
+from pipeline.packages import compare_evr, lua_runtime
+from pipeline.packages.lua import runtime_digest
+from pipeline.progress import Progress, task
+from pipeline.sandbox import (
+    BuildLimits,
+    BuildSession,
+    SandboxRegistry,
+    build_session,
+)
+from pipeline.store import Store
+
+FORMAT = 1
+"""Raise it when the same inputs give another state layer."""
+
+_ACCOUNT_FILE_LIMIT = 4 << 20
+"""Bytes of /etc/passwd and its like that are read: thousands of accounts."""
+
+UNREPRODUCIBLE_PATHS = (
+    "etc/passwd-",  # copies that shadow-utils leaves; what they say depends on the order of scriptlets alone
+    "etc/group-",
+    "etc/shadow-",
+    "etc/gshadow-",
+    "etc/subuid-",
+    "etc/subgid-",
+    "etc/.pwd.lock",
+    "etc/*.lock",
+    "var/cache/ldconfig/aux-cache",  # holds inode numbers and times of the machine that made it
+    "var/tmp/*",
+    "tmp/*",
+    "run/*",
+    "root/.bash_history",
+    "root/.rpmdb",
+    "dev/*",
+    "proc/*",
+    "sys/*",
+)
+"""Paths that scriptlets leave and that are no function of the inputs: never part of an image."""
+
+LOG_FOLDER = "var/log"
+
+
+@dataclass(frozen=True, slots=True)
+class StateInputs:
+    """All that the state layer is a function of.
+
+    `layers` are those of the parent image and the package layers, lowest first, `tree` what they come to together.
+    `headers` are in the order of the transaction, and `below` are the parent's packages; by NEVRA, in the header's
+    order of files, `states` holds rpm's file states and `paths` the canonical paths, of both. `install_color` is rpm's
+    transaction colour. `build_time` is seconds since the epoch.
+    """
+
+    layers: tuple[Layer, ...]
+    headers: tuple[PackageHeader, ...]
+    states: Mapping[str, tuple[int, ...]]
+    paths: Mapping[str, tuple[str, ...]]
+    tree: Tree
+    accounts: AccountTable
+    files: tuple[ImageFile, ...]
+    remove: tuple[str, ...]
+    rpm_database: str
+    install_color: int
+    build_time: int
+    below: tuple[InstalledPackage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StateLayer:
+    """The last layer of an image, and the states of its packages' files.
+
+    `changes` is what in it differs from what packages brought; `states` are those of all packages' files as rpm's
+    database has them.
+    """
+
+    layer: Layer
+    changes: tuple[Change, ...]
+    states: Mapping[str, tuple[int, ...]]
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A state layer and its changes that a store remembers."""
+
+    layer: Layer
+    changes: tuple[Change, ...]
+
+
+def build_state_layer(
+    inputs: StateInputs,
+    *,
+    store: Store,
+    sandboxes: Callable[[], SandboxRegistry],
+    compression: Compression,
+    progress: Progress,
+) -> StateLayer:
+    """Make the state layer, or recall it when nothing that it depends on changed.
+
+    `sandboxes` is asked for only when a sandbox is needed.
+
+    Raises BuildError: `scriptlet-failed`, `scriptlet-timed-out`, `scriptlet-renumbers`, `owner-unknown`,
+    `remove-missing`; EnvironmentLacking when the machine cannot run the sandbox.
+    """
+    below = [one.header for one in inputs.below]
+    present = {str(header.nevra): _trigger_paths(header) for header in (*below, *inputs.headers)}
+    steps = plan_scripts(inputs.headers, present=present, compare=compare_evr, below=below)
+    states = final_file_states(inputs.states, inputs.paths, inputs.remove, inputs.tree)
+    lua = lua_runtime(store) if any(step.interpreter[:1] == ("<lua>",) for step in steps) else None
+    name = _identity(inputs, steps, lua, compression)
+    with store.locked(f"state-{name.hex}"):
+        known = store.recall_as(name, lambda value: from_json(_Known, value))
+        if known is not None and store.sound(known.layer.blob.digest):
+            return StateLayer(known.layer, known.changes, states, reused=True)
+        layer, changes = _make(
+            inputs, steps, lua, states, store=store, sandboxes=sandboxes(), compression=compression, progress=progress
+        )
+        store.remember(name, to_json(_Known(layer, changes)))
+    return StateLayer(layer, changes, states, reused=False)
+
+
+def _trigger_paths(header: PackageHeader) -> tuple[str, ...]:
+    return tuple(file.path for file in header.files)
+
+
+def _identity(inputs: StateInputs, steps: Sequence[ScriptStep], lua: Path | None, compression: Compression) -> Digest:
+    return identity(
+        "state",
+        FORMAT,
+        lowers=[layer.diff_id for layer in inputs.layers],
+        steps=[
+            [s.label, list(s.interpreter), s.body, list(s.arguments), str(Digest.of(s.input)), s.expand] for s in steps
+        ],
+        lua=runtime_digest(lua) if lua else None,
+        accounts=repr(inputs.accounts),
+        files=[
+            [f.path, str(f.kind), str(Digest.of(f.content or b"")), f.link, f.mode, f.owner, f.group]
+            + ([str(f.archive.digest), f.archive.strip] if f.archive else [])
+            for f in inputs.files
+        ],
+        remove=inputs.remove,
+        database=[inputs.rpm_database, inputs.install_color],
+        packages=[[str(h.nevra), str(h.checksum), list(inputs.states[str(h.nevra)])] for h in inputs.headers],
+        below=[
+            [str(one.header.checksum), list(inputs.states[str(one.header.nevra)]), one.install_time]
+            for one in inputs.below
+        ],
+        build_time=inputs.build_time,
+        compression=compression,
+    )
+
+
+def _make(
+    inputs: StateInputs,
+    steps: Sequence[ScriptStep],
+    lua: Path | None,
+    states: Mapping[str, tuple[int, ...]],
+    *,
+    store: Store,
+    sandboxes: SandboxRegistry,
+    compression: Compression,
+    progress: Progress,
+) -> tuple[Layer, tuple[Change, ...]]:
+    with (
+        store.temporary("state") as folder,
+        task(progress, "state", "scriptlets", total=len(steps)) as running,
+    ):
+        lowers = [unpack_to_store(layer, store=store, progress=progress) for layer in inputs.layers]
+        with build_session(lowers, sandboxes=sandboxes, label="state", limits=BuildLimits()) as session:
+            bound = session.share(SCRIPT_MOUNT)
+            if lua is not None:
+                session.bind(lua, f"{SCRIPT_MOUNT}-lua")
+            watch = ChangeTracker(session)
+            _write_accounts(session, inputs.accounts, inputs.build_time)
+            watch.saw("the account table")
+            for step in steps:
+                run_script(step, session, bound, inputs.build_time)
+                watch.saw(step.label)
+                running.advance(1)
+            running.note(f"{len(steps)} scripts")
+            table = _check_accounts(session, inputs.accounts)
+            _clean(session, inputs)
+            watch.forget()
+            for file in _archives_first(inputs.files):
+                _place(file, session, table, inputs.build_time, store)
+            watch.saw("files of the recipe")
+            _remove(inputs.remove, session, inputs.tree)
+            watch.saw("remove in the recipe")
+            installed = [(one.header, one.install_time) for one in inputs.below]
+            installed += [(header, inputs.build_time) for header in inputs.headers]
+            made = write_package_records(installed, states, inputs.install_color, store=store, folder=folder)
+            _place_database(made, inputs.rpm_database.strip("/"), session, inputs.build_time)
+            changes = watch.changes(inputs.tree)
+            layer = pack_directory(
+                session.upper,
+                name="state",
+                lower=inputs.tree,
+                shift=session.shift,
+                build_time=inputs.build_time,
+                store=store,
+                compression=compression,
+            )
+    return layer, changes
+
+
+# --- accounts ------------------------------------------------------------------------------------
+
+
+def _write_accounts(session: BuildSession, accounts: AccountTable, build_time: int) -> None:
+    users = [user.name for user in accounts.users]
+    groups = [group.name for group in accounts.groups]
+    files: tuple[tuple[str, int, Callable[[str], str], bool], ...] = (
+        ("etc/passwd", 0o644, lambda text: complete_passwd(text, accounts), True),
+        ("etc/group", 0o644, lambda text: complete_group(text, accounts), True),
+        ("etc/shadow", 0o000, lambda text: complete_shadow(text, users, fields=9), False),
+        ("etc/gshadow", 0o000, lambda text: complete_shadow(text, groups, fields=4), False),
+    )
+    for path, mode, complete, required in files:
+        before = session.files.read(path, limit=_ACCOUNT_FILE_LIMIT)
+        if before is None and not required:
+            continue
+        text = (before or b"").decode(errors="surrogateescape")
+        after = complete(text)
+        if after != text:
+            found = session.files.stat(path)
+            _need_directory(session, "etc")
+            session.files.write_file(
+                path,
+                after.encode(errors="surrogateescape"),
+                mode=found.st_mode & 0o7777 if found else mode,
+                uid=found.st_uid - session.shift if found else 0,
+                gid=found.st_gid - session.shift if found else 0,
+                mtime=build_time,
+            )
+
+
+def _check_accounts(session: BuildSession, before: AccountTable) -> dict[tuple[str, str], int]:
+    """The final numbers, with those that scriptlets added: (`user` or `group`, name) → number."""
+    passwd, group = (
+        (session.files.read(path, limit=_ACCOUNT_FILE_LIMIT) or b"").decode(errors="replace")
+        for path in ("etc/passwd", "etc/group")
+    )
+    wrong = changed_numbers(before, passwd, group)
+    if wrong:
+        raise BuildError(
+            "scriptlet-renumbers",
+            "scriptlets changed the IDs of accounts: " + "; ".join(wrong),
+            hint="set the IDs under 'accounts:' in the recipe",
+        )
+    numbers: dict[tuple[str, str], int] = {}
+    for kind, text in (("user", passwd), ("group", group)):
+        for line in text.splitlines():
+            fields = line.split(":")
+            if len(fields) > 2 and fields[2].isdigit():
+                numbers[kind, fields[0]] = int(fields[2])
+    return numbers
+
+
+# --- files, removals, database ----------------------------------------------------------------------
+
+
+def _archives_first(files: Sequence[ImageFile]) -> list[ImageFile]:
+    """Return the files in the order in which they are placed, archives first.
+
+    What an archive brings can be replaced by any other of them.
+    """
+    return sorted(files, key=lambda file: file.kind is not FileKind.ARCHIVE)
+
+
+def _place(
+    file: ImageFile,
+    session: BuildSession,
+    numbers: Mapping[tuple[str, str], int],
+    build_time: int,
+    store: Store,
+) -> None:
+    uid = _number("user", file.owner, numbers, file.place)
+    gid = _number("group", file.group, numbers, file.place)
+    path = file.path.lstrip("/")
+    match file.kind:
+        case FileKind.SYMLINK:
+            _need_directory(session, posixpath.dirname(path))
+            session.files.symlink(path, file.link, uid=uid, gid=gid, mtime=build_time)
+        case FileKind.ARCHIVE:
+            assert file.archive is not None
+            _need_directory(session, posixpath.dirname(path))
+            with store.reading(file.archive.digest) as archive:
+                place_archive(file, archive, session.files, uid=uid, gid=gid, mtime=build_time)
+        case FileKind.DIRECTORY:
+            session.files.make_directory(path, mode=file.mode or 0, uid=uid, gid=gid, mtime=build_time)
+        case FileKind.TEMPLATE | FileKind.CONTENT | FileKind.SOURCE | FileKind.URL:
+            _need_directory(session, posixpath.dirname(path))
+            content, mode = file.content or b"", file.mode or 0
+            session.files.write_file(path, content, mode=mode, uid=uid, gid=gid, mtime=build_time)
+        case other:
+            assert_never(other)
+
+
+def _need_directory(session: BuildSession, path: str) -> None:
+    """Make a directory with its parents where there is none.
+
+    One that is there keeps its mode and owner.
+    """
+    if path and session.files.stat(path) is None:
+        session.files.make_directory(path)
+
+
+def _number(kind: str, name: str, numbers: Mapping[tuple[str, str], int], place: str) -> int:
+    if name.isdigit():
+        return int(name)
+    try:
+        return numbers[kind, name]
+    except KeyError:
+        raise BuildError(
+            "owner-unknown",
+            f"the image has no {kind} '{name}'",
+            place=place,
+            hint=f"define it under 'accounts: {kind}s:', or add the package that creates it",
+        ) from None
+
+
+def _remove(paths: Sequence[str], session: BuildSession, tree: Tree) -> None:
+    """Remove what matches, with all below."""
+    for pattern in paths:
+        wanted = pattern.strip("/")
+        found = matching_paths(pattern, tree) or ([wanted] if session.files.stat(wanted, follow=False) else [])
+        if not found:
+            raise BuildError(
+                "remove-missing",
+                f"'{pattern}' matches nothing in the image",
+                hint="correct it or delete it under 'remove:'",
+            )
+        for path in found:
+            session.files.remove(path)
+
+
+def _clean(session: BuildSession, inputs: StateInputs) -> None:
+    """Remove what is no function of the inputs, and empty the logs that scripts wrote.
+
+    What is in the logs tells of this build alone, while packages want them there, with their owners.
+    """
+    for pattern in UNREPRODUCIBLE_PATHS:
+        parent, name = posixpath.split(pattern)
+        folder = session.upper / parent
+        if folder.is_symlink() or not folder.is_dir():
+            continue
+        for entry in sorted(folder.iterdir()):
+            if fnmatch.fnmatchcase(entry.name, name):
+                _discard(entry)
+    for path in sorted((session.upper / LOG_FOLDER).rglob("*")):
+        owned = inputs.tree.get(str(path.relative_to(session.upper)))
+        if (owned is None or not owned.owner) and path.is_file() and not path.is_symlink():
+            os.truncate(path, 0)
+
+
+def _discard(path: Path) -> None:
+    """Take something out of the upper directory, so that what is below shows again, if anything."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _place_database(made: Path, target: str, session: BuildSession, build_time: int) -> None:
+    """Put rpm's database where the platform's own rpm reads it."""
+    _need_directory(session, target)
+    for file in sorted(made.iterdir()):
+        session.files.write_file(f"{target}/{file.name}", file.read_bytes(), mode=0o644, mtime=build_time)

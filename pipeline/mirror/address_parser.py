@@ -1,0 +1,66 @@
+"""Addresses of mirrors and of what is on them, as people write them.
+
+    registry://HOST[:PORT]/NAMESPACE/NAME[:TAG][@sha256:…]     a registry, encrypted
+    registry+http://HOST:PORT/NAMESPACE/NAME[:TAG][@sha256:…]  a registry, in plain text
+    dir:PATH/NAME[:TAG][@sha256:…]                             a directory that a web server serves
+    oci:PATH[:TAG][@sha256:…]                                  a layout, as skopeo names it
+
+A mirror itself is named by the same without NAME, TAG and digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.digest import Digest
+from pipeline.errors import UsageError, VerificationError
+from pipeline.mirror.address import Address, AddressForm
+from pipeline.mirror.backends.directory.directory_address import DIRECTORY
+from pipeline.mirror.backends.layout.layout_address import LAYOUT
+from pipeline.mirror.backends.registry.registry_address import PLAIN_REGISTRY, REGISTRY
+from pipeline.mirror.protocol import TAG
+from pipeline.urls import shown_url
+
+ADDRESS_FORMS: tuple[AddressForm, ...] = (REGISTRY, PLAIN_REGISTRY, DIRECTORY, LAYOUT)
+"""Every kind of mirror. No prefix is the beginning of another."""
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text names a place on a mirror, and not a file or a recipe."""
+    return text.startswith(tuple(form.prefix for form in ADDRESS_FORMS))
+
+
+def parse_address(text: str) -> Address:
+    """Parse an address; a relative path in it begins at the working directory.
+
+    Raises UsageError `address-malformed`.
+    """
+    form = next((form for form in ADDRESS_FORMS if text.startswith(form.prefix)), None)
+    if form is None:
+        raise _malformed(text, f"it must start with {_or([form.prefix for form in ADDRESS_FORMS])}")
+    rest, _, stated = text.removeprefix(form.prefix).partition("@")
+    try:
+        digest = Digest.parse(stated) if stated else None
+    except VerificationError:
+        why = "the part after '@' must be a sha256 digest; pass credentials with `podman login`"
+        raise _malformed(text, why) from None
+    head, slash, last = rest.rpartition("/")
+    last, colon, tag = last.partition(":") if "/" in rest or form.is_path else (last, "", "")
+    if colon and not TAG.fullmatch(tag):
+        raise _malformed(text, f"'{tag[:140]}' is not a valid tag: up to 128 letters, digits, _ . and -")
+    rest = f"{head}{slash}{last}".rstrip("/")
+    if not rest:
+        raise _malformed(text, "it has no host or path")
+    return Address(form, form.normal(rest), tag, digest)
+
+
+def _malformed(text: str, why: str) -> UsageError:
+    return UsageError(
+        "address-malformed",
+        f"'{shown_url(text)}' is not the address of a mirror: {why}",
+        hint=f"write {_or([form.example for form in ADDRESS_FORMS if form.example])}",
+    )
+
+
+def _or(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,0 +1,128 @@
+"""Answers of registries: errors in their own words, pages, manifests.
+
+distribution-spec 1.1.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+
+from pipeline.digest import Digest
+from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.model.artifact import Manifest
+from pipeline.oci import media_types
+from pipeline.oci.image_manifest import JsonReader
+from pipeline.transfer import RegistryResponse
+from pipeline.urls import join_url, parse_url, shown_url
+
+MANIFEST_TYPES = (
+    media_types.INDEX,
+    media_types.MANIFEST,
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+"""What is asked for: a registry may give only what is named."""
+
+WORDS_LIMIT = 300
+"""Characters of a registry's own words that an error repeats."""
+
+_NEXT = re.compile(r'<([^<>]{1,4096})>\s*;\s*rel="?next"?')
+
+
+def error_code(answer: RegistryResponse) -> str:
+    """The code of the first error of an answer (`MANIFEST_UNKNOWN` …), or an empty text."""
+    return _first_error(answer)[0]
+
+
+def response_words(answer: RegistryResponse) -> str:
+    """The status of an answer and what the registry says to it: bounded, on one line."""
+    code, message = _first_error(answer)
+    text = " ".join(word for word in (str(answer.status), code, message) if word)
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:WORDS_LIMIT])
+
+
+def _first_error(answer: RegistryResponse) -> tuple[str, str]:
+    try:
+        first = json.loads(answer.body)["errors"][0]
+        code, message = first.get("code"), first.get("message")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return "", ""
+    return code if isinstance(code, str) else "", message if isinstance(message, str) else ""
+
+
+def registry_refused(answer: RegistryResponse, what: str, place: str) -> EnvironmentLacking:
+    """Return the error for an answer that is not what was asked for.
+
+    `what`: the thing that was to be done.
+    """
+    return EnvironmentLacking(
+        "registry-refused",
+        f"the registry refused to {what}: {response_words(answer)}",
+        place=place,
+        hint="if the reason is unclear, ask the registry's administrator",
+    )
+
+
+def promised_digest(answer: RegistryResponse) -> Digest | None:
+    """Return the digest in an answer's Docker-Content-Digest header.
+
+    None if there is none, or one of another algorithm.
+    """
+    try:
+        return Digest.parse(answer.header("docker-content-digest"))
+    except VerificationError:
+        return None
+
+
+def require_digest(answer: RegistryResponse, digest: Digest, place: str) -> None:
+    """Compare the digest that an answer names with that of its bytes.
+
+    Raises VerificationError `registry-digest` if it names another.
+    """
+    named = promised_digest(answer)
+    if named not in {None, digest}:
+        raise VerificationError("registry-digest", f"the registry reports the digest {named} for {digest}", place=place)
+
+
+def response_manifest(answer: RegistryResponse, wanted: Digest | None, place: str) -> Manifest:
+    """Return the manifest that an answer carries, verified.
+
+    Raises VerificationError when its bytes have another digest than was asked for or is promised, or its media type is
+    not the one that it names itself.
+    """
+    manifest = Manifest(answer.header("content-type").partition(";")[0].strip().lower(), answer.body)
+    if wanted is not None and manifest.digest != wanted:
+        raise VerificationError(
+            "registry-digest", f"the registry returned {manifest.digest} instead of {wanted}", place=place
+        )
+    require_digest(answer, manifest.digest, place)
+    try:
+        own = JsonReader.parse(manifest.data, place).get("mediaType").text("") or None
+    except VerificationError:
+        raise VerificationError(
+            "manifest-malformed", "the registry returned an invalid manifest", place=place
+        ) from None
+    if own is not None and own != manifest.media_type:
+        raise VerificationError(
+            "manifest-type",
+            f"the registry returned a manifest of type {own!r:.200} with the Content-Type {manifest.media_type!r:.200}",
+            place=place,
+        )
+    return manifest
+
+
+def next_page(answer: RegistryResponse, seen: Collection[str], place: str) -> str | None:
+    """Return the URL of the next page (RFC 8288), or None.
+
+    Raises VerificationError `registry-pages` when it was `seen` or is somewhere else than the registry.
+    """
+    link = _NEXT.search(answer.header("link"))
+    if link is None:
+        return None
+    target = join_url(answer.url, str(link[1]))
+    here, there = parse_url(answer.url), parse_url(target)
+    if target in seen or here is None or there is None or there.origin != here.origin:
+        raise VerificationError("registry-pages", f"invalid Link to the next page: {shown_url(link[1])!r}", place=place)
+    return target

@@ -1,0 +1,96 @@
+"""Sources of good bytes for a scrub, and the rate at which it reads.
+
+The sources are the store and other mirrors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.digest import Digest
+from pipeline.errors import RelbuildError
+from pipeline.mirror.protocol import Mirror, Repository
+from pipeline.mirror.references import media_type_of
+from pipeline.model.artifact import Manifest
+from pipeline.model.image import Descriptor
+from pipeline.oci.image_manifest import DOCUMENT_LIMIT
+from pipeline.store import Store
+
+STORE_SOURCE = "the store"
+
+OTHER_REPOSITORIES_MOST = 200
+"""Repositories of another name that are asked: on a registry, each costs a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepairSources:
+    """`store` verifies all that comes through it; `others` are asked one after the other."""
+
+    store: Store
+    others: Sequence[Mirror] = ()
+
+    def blob(self, descriptor: Descriptor, names: Iterable[str]) -> tuple[Path, str] | None:
+        """Fetch the good bytes of a blob into the store; return them and their source.
+
+        `names`: of repositories that need it.
+        """
+        if self.store.sound(descriptor.digest):
+            return self.store.blob(descriptor.digest), STORE_SOURCE
+        for other in self.others:
+            for repository in _repositories(other, names):
+                with contextlib.suppress(RelbuildError):
+                    repository.fetch_blob(descriptor, self.store)
+                    return self.store.blob(descriptor.digest), repository.url
+        return None
+
+    def manifest(self, digest: Digest, names: Iterable[str]) -> tuple[Manifest, str] | None:
+        """A manifest or index, verified, and where it came from."""
+        if self.store.sound(digest):
+            with contextlib.suppress(RelbuildError):
+                data = self.store.read(digest, limit=DOCUMENT_LIMIT)
+                media_type = media_type_of(data)
+                if media_type is not None:
+                    return Manifest(media_type, data), STORE_SOURCE
+        for other in self.others:
+            for repository in _repositories(other, names):
+                with contextlib.suppress(RelbuildError):
+                    manifest = repository.manifest(digest)
+                    if manifest is not None:
+                        return manifest, repository.url
+        return None
+
+
+def _repositories(mirror: Mirror, names: Iterable[str]) -> Iterator[Repository]:
+    """Those of the same names first, then the others."""
+    tried: set[str] = set()
+    with contextlib.suppress(RelbuildError):
+        for name in (*names, *mirror.repositories()[:OTHER_REPOSITORIES_MOST]):
+            if name not in tried:
+                tried.add(name)
+                with contextlib.suppress(RelbuildError):
+                    yield mirror.repository(name)
+
+
+def _seconds() -> float:
+    return time.monotonic()
+
+
+@dataclass(slots=True)
+class ReadThrottle:
+    """At most `rate` bytes a second on average (0: as fast as it goes)."""
+
+    rate: int
+    _since: float = field(default_factory=_seconds)
+    _read: int = 0
+
+    def wait(self, size: int) -> None:
+        """Bytes were read: wait until so many were due."""
+        if self.rate:
+            self._read += size
+            ahead = self._read / self.rate - (time.monotonic() - self._since)
+            if ahead > 0:
+                time.sleep(ahead)

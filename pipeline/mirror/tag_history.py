@@ -1,0 +1,150 @@
+"""The history of tags, kept in the mirror itself: each move is signed before it is made
+(`pipeline.mirror.tag_signing`). There is no other database, and no clock decides: moves are a chain of predecessors.
+
+Mirrors that are older than signed moves have records of their own, small manifests under tags that begin with `move.`,
+which nobody signed. They are read as what came before, and none is written any more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from pipeline.digest import Digest
+from pipeline.errors import VerificationError
+from pipeline.mirror.protocol import Repository
+from pipeline.mirror.tag_statements import MOVE_ANNOTATION_PREFIX, list_statements, signed_statements
+from pipeline.model.artifact import Manifest
+from pipeline.model.publication import (
+    Move,
+    MoveCause,
+    PastMove,
+    RecordedStatement,
+)
+from pipeline.model.tag_chain import chain, head
+from pipeline.oci import VerifyingKey
+from pipeline.oci.image_manifest import JsonReader
+
+MOVE_TYPE = "application/vnd.relbuild.move.v1+json"
+"""The artifactType of an old record."""
+
+_RECORD = re.compile(r"move\.(?P<tag>.+)\.(?P<at>\d{8}T\d{9}Z)\.[0-9a-f]{6}")
+_LONGEST_NAME = 90
+"""Characters of a tag's name that the name of an old record holds: the rest of the 128 is taken by time and number."""
+
+
+def read_history(
+    repository: Repository, tag: str, names: Sequence[str] = (), key: VerifyingKey | None = None
+) -> tuple[PastMove, ...]:
+    """Return all moves of a tag, oldest first.
+
+    They are under the first of `names` (the repository's own) that it has any under: as `key` signed them, or without
+    one as the mirror says. Raises VerificationError `move-malformed`.
+    """
+    now = repository.resolve(tag)
+    signed: tuple[RecordedStatement, ...] = ()
+    for name in names or (repository.identity,):
+        signed = (
+            list_statements(repository, name, tag) if key is None else signed_statements(repository, name, tag, key)
+        )
+        if signed:
+            break
+    made = chain(signed, head(signed, now))
+    stands = made[0].statement.move.before if made else now
+    return (*_old(repository, tag, stands), *_signed(signed, made))
+
+
+def _signed(statements: Iterable[RecordedStatement], made: Sequence[RecordedStatement]) -> Iterable[PastMove]:
+    happened = {one.record for one in made}
+    moves = (one for one in statements if not one.statement.renews)
+    for one in sorted(moves, key=lambda one: (one.statement.number, one.record)):
+        said = one.statement
+        yield PastMove(said.move, str(one.record), one.record in happened, said.number)
+
+
+def earlier_digests(past: Sequence[PastMove]) -> tuple[Digest, ...]:
+    """The digests that a tag pointed to before, the most recent first.
+
+    What was rolled back is left out: the first is where rolling back goes, and rolling back again goes further.
+    """
+    stack: list[Digest] = []
+    for one in past:
+        if not one.happened:
+            continue
+        move = one.move
+        if move.before is not None and (not stack or stack[-1] != move.before):
+            stack.append(move.before)
+        if move.why is MoveCause.ROLLBACK and move.after in stack:
+            while stack[-1] != move.after:
+                stack.pop()
+        elif not stack or stack[-1] != move.after:
+            stack.append(move.after)
+    return tuple(reversed(stack[:-1]))
+
+
+# --- old records ---------------------------------------------------------------------------------------
+
+
+def _old(repository: Repository, tag: str, stands: Digest | None) -> tuple[PastMove, ...]:
+    found: list[tuple[Move, str]] = []
+    for record in move_records(repository.tags(), tag):
+        manifest = repository.manifest(record)
+        if manifest is None:  # pruned since the tags were listed
+            continue
+        move = read_move(manifest, record)
+        if move.tag == tag:
+            found.append((move, record))
+    return _told(found, stands)
+
+
+def move_records(tags: Sequence[str], tag: str | None = None) -> tuple[str, ...]:
+    """The tags among `tags` under which moves (of `tag`) are written down."""
+    names = []
+    for name in tags:
+        parsed = _RECORD.fullmatch(name)
+        if parsed and (tag is None or parsed["tag"] == tag[:_LONGEST_NAME]):
+            names.append(name)
+    return tuple(names)
+
+
+def _told(found: Sequence[tuple[Move, str]], stands: Digest | None) -> tuple[PastMove, ...]:
+    """Select the moves that were made, from those that were recorded.
+
+    Seen from the end, what the tag points to was put there by the last move that says so, and that one says what it
+    found. Where two say so the later one is taken, by clocks that may have been wrong.
+    """
+    left = sorted(found, key=lambda one: (one[0].at, one[1]))
+    made: list[tuple[Move, str]] = []
+    while stands is not None:
+        last = next((one for one in reversed(left) if one[0].after == stands), None)
+        if last is None:
+            break
+        left.remove(last)
+        made.append(last)
+        stands = last[0].before
+    told = [PastMove(move, record, True) for move, record in reversed(made)]
+    for move, record in reversed(left):  # the others stand before the first that was made after them
+        at = next((number for number, past in enumerate(told) if past.happened and past.move.at > move.at), len(told))
+        told.insert(at, PastMove(move, record, False))
+    return tuple(told)
+
+
+def read_move(manifest: Manifest, record: str) -> Move:
+    """An old record → the move that it tells of. Raises VerificationError `move-malformed`."""
+    place = f"record {record}"
+    notes = JsonReader.parse(manifest.data, place).get("annotations")
+    before = notes.get(f"{MOVE_ANNOTATION_PREFIX}from").text("")
+    # Thirteen digits of milliseconds reach to the year 2286: anybody who can write to the mirror can write a record.
+    at, why = notes.get(f"{MOVE_ANNOTATION_PREFIX}at").text(), notes.get(f"{MOVE_ANNOTATION_PREFIX}why").text()
+    if not re.fullmatch(r"\d{1,13}", at) or why not in set(MoveCause):
+        raise VerificationError(
+            "move-malformed", f"{place} is not a record of a move: {at[:40]!r}, {why[:40]!r}", place=place
+        )
+    return Move(
+        tag=notes.get(f"{MOVE_ANNOTATION_PREFIX}tag").text(),
+        before=Digest.parse(before) if before else None,
+        after=Digest.parse(notes.get(f"{MOVE_ANNOTATION_PREFIX}to").text()),
+        at=int(at),
+        why=MoveCause(why),
+        version=notes.get(f"{MOVE_ANNOTATION_PREFIX}version").text(""),
+    )

@@ -1,0 +1,236 @@
+"""The comparison of values with rules, and texts as they are recorded.
+
+It says whether a value is what rules say, and what is wrong with it if not.
+
+A text that is not too long is recorded whole. Of a longer one the record keeps, for each rule, the part that decides
+(the lines around what a pattern finds, the value that a JSON path leads to), beside size and digest of the whole. Such
+an excerpt shows that something is there; that something is *not* there it cannot show, and the record says that it is
+an excerpt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.digest import Digest
+from pipeline.model.jsonpath import look_up
+from pipeline.model.value_rules import Rule
+from pipeline.patterns import Undecided, search_pattern
+
+SHOWN_LIMIT = 2000
+"""Characters of an answer that a report shows."""
+
+TEXT_LIMIT = 64 << 10
+"""Characters of a text that are recorded whole: what servers answer and log in a test is shorter, and some dozens of
+such texts still fit into a report that is pulled with the image."""
+
+EXCERPT_LIMIT = 4000
+"""Characters of an excerpt."""
+
+WHOLE_LIMIT = 1 << 20
+"""Characters of a text that is recorded whole after all because no excerpt shows that it is right."""
+
+_AROUND = 200
+"""Characters on each side of what a pattern finds in a line that is longer than an excerpt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The part of a text that decides about one rule.
+
+    `reached`: the rule's JSON path leads somewhere, and `text` is (of) what stands there; else `text` says why it does
+    not.
+    """
+
+    text: str
+    reached: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedText:
+    """A text of an answer, in which U+FFFD stands for what was no UTF-8.
+
+    `size` and `digest` are of the whole, as UTF-8. `excerpts`: None where `text` is the whole; else there is one for
+    each rule, and `text` is only a beginning for people.
+    """
+
+    text: str
+    size: int
+    digest: Digest
+    excerpts: tuple[Excerpt, ...] | None = None
+
+    @classmethod
+    def of(cls, data: bytes | str) -> RecordedText:
+        """A whole text."""
+        text = readable(data)
+        encoded = text.encode()
+        return cls(text, len(encoded), Digest.of(encoded))
+
+
+def readable(data: bytes | str) -> str:
+    """Return bytes or a text as a text that UTF-8 can hold.
+
+    A text may hold halves of surrogate pairs (file names, JSON).
+    """
+    encoded = data.encode(errors="surrogatepass") if isinstance(data, str) else data
+    return encoded.decode(errors="replace")
+
+
+EMPTY_TEXT = RecordedText.of("")
+
+
+def recorded_mismatch(rules: Sequence[Rule], said: RecordedText, what: str, *, tell: bool = False) -> str:
+    """Return what is wrong with a recorded text, as `differs` says it.
+
+    Also when the record contradicts itself.
+    """
+    if said.excerpts is None:
+        encoded = said.text.encode(errors="replace")
+        if len(encoded) != said.size or Digest.of(encoded) != said.digest:
+            return f"{what} is not the text of which size and digest were recorded"
+        return mismatch(rules, said.text, what, tell=tell)
+    if said.size <= TEXT_LIMIT and rules:
+        return f"{what} is short, and only a part of it was recorded"
+    if len(said.excerpts) != len(rules):
+        return f"{what} was recorded for {len(said.excerpts)} rules, there are {len(rules)}"
+    for rule, excerpt in zip(rules, said.excerpts, strict=True):
+        at = f"{what} at {rule.at}" if rule.at else what
+        wrong = _held(rule, excerpt.text, at, tell=tell) if excerpt.reached else f"{at}: {excerpt.text}"
+        if wrong:
+            return wrong
+    return ""
+
+
+def record_text(rules: Sequence[Rule], said: RecordedText) -> RecordedText:
+    """Return the text as it is recorded.
+
+    It has the same verdict, and is no longer than `TEXT_LIMIT` where excerpts show the same. A text of which no excerpt
+    shows that it is right is kept whole up to `WHOLE_LIMIT`.
+    """
+    if said.excerpts is not None or len(said.text) <= TEXT_LIMIT:
+        return said
+    excerpts = [_excerpt(rule, said.text) for rule in rules]
+    known = tuple(excerpt for excerpt in excerpts if excerpt is not None)
+    if len(known) < len(excerpts):
+        if len(said.text) <= WHOLE_LIMIT:
+            return said
+        known = tuple(excerpt or Excerpt("no part of it shows that it is right", reached=False) for excerpt in excerpts)
+    return replace(said, text=said.text[:SHOWN_LIMIT], excerpts=known)
+
+
+def _excerpt(rule: Rule, text: str) -> Excerpt | None:
+    """Return the part of a long text that decides about a rule; None if no part does.
+
+    That a text is wrong, its beginning may show.
+    """
+    value = text
+    if rule.at:
+        try:
+            value = look_up(text, rule.at)
+        except (LookupError, RecursionError, ValueError) as error:
+            return Excerpt(readable(str(error)[:SHOWN_LIMIT]) or "it does not exist", reached=False)
+    wanted = bool(_held(rule, value, "", tell=False))
+    for part in _parts(rule, value):
+        if len(part) <= EXCERPT_LIMIT and bool(_held(rule, part, "", tell=False)) == wanted:
+            return Excerpt(readable(part))
+    return None
+
+
+def _parts(rule: Rule, text: str) -> Iterator[str]:
+    """Candidates for an excerpt, the best first."""
+    yield text.strip()
+    for pattern in (rule.lacks, rule.matches):
+        try:
+            where = search_pattern(pattern, text) if pattern is not None else None
+        except Undecided:
+            where = None
+        if where is not None:
+            start = text.rfind("\n", 0, where[0]) + 1
+            end = text.find("\n", where[1])
+            yield text[start : end if end >= 0 else len(text)]
+            yield text[max(0, where[0] - _AROUND) : where[1] + _AROUND]
+            yield text[where[0] : where[1]]
+    yield text[-SHOWN_LIMIT:]
+    yield text[:SHOWN_LIMIT]
+    yield ""
+
+
+def mismatch(rules: Sequence[Rule], text: str, what: str, *, tell: bool = False) -> str:
+    """Return what is wrong with `text`, which people call `what`; empty if nothing is.
+
+    `tell`: say what it is instead.
+    """
+    for rule in rules:
+        wrong = _wrong(rule, text, what, tell=tell)
+        if wrong:
+            return wrong
+    return ""
+
+
+def mismatch_is_final(rules: Sequence[Rule], text: str) -> bool:
+    """Return whether a text that still grows is wrong for good.
+
+    It is if it holds already what it must not hold, or takes too long to look through, which becomes no better.
+    """
+    try:
+        return any(rule.lacks is not None and not rule.at and pattern_found(rule.lacks, text) for rule in rules)
+    except Undecided:
+        return True
+
+
+def pattern_found(pattern: str, text: str) -> bool:
+    """Return whether the pattern is somewhere in the text.
+
+    `^` and `$` are ends of lines. Raises Undecided.
+    """
+    return search_pattern(pattern, text) is not None
+
+
+def quote_answer(data: bytes | str, limit: int = SHOWN_LIMIT) -> str:
+    """An answer for people."""
+    text = (data.decode(errors="replace") if isinstance(data, bytes) else data).strip()
+    return text if len(text) <= limit else f"{text[:limit]} …"
+
+
+def _wrong(rule: Rule, text: str, what: str, *, tell: bool) -> str:
+    if rule.at:
+        what = f"{what} at {rule.at}"
+        try:
+            text = look_up(text, rule.at)
+        except ValueError as error:
+            return f"{what} is not JSON: {error}"
+        except (LookupError, RecursionError) as error:
+            return f"{what}: {error.args[0] if error.args else error}"
+    return _held(rule, text, what, tell=tell)
+
+
+def _held(rule: Rule, text: str, what: str, *, tell: bool) -> str:
+    """A value against all of a rule but where it stands."""
+    # What is looked up, or short, is told here; longer answers are shown once, by who asked.
+    but = f" but '{quote_answer(text, 200)}'" if rule.at or tell else ""
+    if rule.equals is not None and text.strip() != rule.equals.strip():
+        return f"{what} is not '{rule.equals}'{but}"
+    try:
+        if rule.matches is not None and not pattern_found(rule.matches, text):
+            return f"{what} does not match '{rule.matches}'{but}"
+        if rule.lacks is not None and (where := search_pattern(rule.lacks, text)):
+            line = text[text.rfind("\n", 0, where[0]) + 1 :].partition("\n")[0]
+            return f"{what} must not match '{rule.lacks}': {quote_answer(line, 200)}"
+    except Undecided as undecided:
+        return f"{what} cannot be matched: {undecided}; use a pattern with fewer repetitions"
+    if rule.least is not None or rule.most is not None:
+        return _outside(rule, text.strip(), what)
+    return ""
+
+
+def _outside(rule: Rule, text: str, what: str) -> str:
+    try:
+        number = float(text)
+    except ValueError:
+        return f"{what} is not a number: '{quote_answer(text, 80)}'"
+    if rule.least is not None and not number >= rule.least:
+        return f"{what} is {text}, less than {rule.least:g}"
+    if rule.most is not None and not number <= rule.most:
+        return f"{what} is {text}, more than {rule.most:g}"
+    return ""

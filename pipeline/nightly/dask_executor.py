@@ -1,0 +1,472 @@
+"""The `Executor` of a Dask cluster: tasks are done by its workers.
+
+Importing this file needs `distributed`, which a plain installation lacks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import queue
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+from urllib.parse import urlsplit
+
+from pipeline.errors import EnvironmentLacking, UsageError
+
+try:
+    import distributed
+except ImportError as missing:
+    raise EnvironmentLacking(
+        "cluster-missing",
+        f"the cluster executor needs dask and distributed ({missing})",
+        hint="pip install 'relbuild[cluster]'",
+    ) from missing
+
+from pipeline.model.night_record import ExcludedWorker
+from pipeline.nightly.dask_task import (
+    ARCH_RESOURCE,
+    CODE_RESOURCE,
+    CONTAINERS_RESOURCE,
+    EVENT_TOPIC,
+    MEMORY_RESOURCE,
+    DaskTask,
+    ProgressMessage,
+    code_version,
+    run_dask_task,
+    task_resources,
+)
+from pipeline.nightly.executor import Requirements, TaskFunction, TaskResult
+from pipeline.nightly.progress_ipc import ProgressReceiver
+from pipeline.nightly.task_payload import TaskPayload
+from pipeline.nightly.task_result import read_result
+from pipeline.nightly.worker_health import SILENCE_TIMEOUT, TRIED_WORKERS_LIMIT, WorkerHealth
+from pipeline.progress import Progress
+
+WORKER_DEATHS_LIMIT = 3
+"""So many workers may die under a task. Then it is thought to be the reason."""
+
+_SUBMISSIONS_LIMIT = 10
+"""So often a task is given anew when a scheduler was lost, or when somebody else took it back."""
+
+_AHEAD = 8
+"""Tasks that are given even to a cluster without workers: so one that grows by itself sees what there is to do."""
+
+_CLOSING = 5.0
+_PAUSE = 0.1
+_TICK = 0.5
+_NAMED = 5
+"""Workers that are named in a message at most."""
+
+_LOOK = 2.0
+"""Seconds between two looks at which workers there are, while nothing happens."""
+
+
+class _Client(distributed.Client):
+    def start(self, **options: float) -> None:
+        """Start the client, and close it if it cannot start.
+
+        It is closed here, because its finalizer would wait for a thread that may be its own.
+        """
+        try:
+            super().start(**options)  # type: ignore[no-untyped-call]
+        except BaseException:
+            self.close(timeout=_CLOSING)
+            raise
+
+
+@dataclass(slots=True)
+class _SubmittedTask:
+    """A task that has not ended.
+
+    `attempts` are its beginnings on workers as far as they were heard of, `worker` is where the last was, `times` how
+    often it was given and `since` when that was. `only` are the workers that it may be done on (empty: any), `faults`
+    those that failed it for what their machines lack, and why.
+    """
+
+    name: str
+    payload: TaskPayload
+    requirements: Requirements
+    receiver: ProgressReceiver
+    future: distributed.Future[bytes] | None = None
+    times: int = 0
+    attempts: list[str] = field(default_factory=list)
+    worker: str = ""
+    since: float = 0.0
+    only: tuple[str, ...] = ()
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class DaskExecutor:
+    """The workers of a Dask cluster as an `Executor`. Made by `join`.
+
+    `scheduler_timeout` is how many seconds a lost scheduler is waited for, `wait` how many a worker that can do a task;
+    `health` knows which workers are to have none.
+    """
+
+    address: str
+    progress: Progress
+    scheduler_timeout: float
+    wait: float
+    health: WorkerHealth
+    _client: distributed.Client
+    _night: str = field(default_factory=lambda: secrets.token_hex(8))
+    _tasks: dict[str, _SubmittedTask] = field(default_factory=dict)
+    _news: queue.SimpleQueue[ProgressMessage | distributed.Future[bytes]] = field(default_factory=queue.SimpleQueue)
+    _ended: list[TaskResult] = field(default_factory=list)
+    _worker_resources: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    _asked: float = float("-inf")
+    _other_versions: set[str] = field(default_factory=set)
+    _waiting: dict[Requirements, float] = field(default_factory=dict)
+    _connection: object = None
+
+    @classmethod
+    def join(
+        cls,
+        address: str,
+        progress: Progress,
+        *,
+        plain: bool = False,
+        scheduler_timeout: float = 60.0,
+        wait: float = 300.0,
+        silence: float = SILENCE_TIMEOUT,
+    ) -> Self:
+        """Connect to the scheduler at `address`, `tcp://HOST:PORT` or `tls://HOST:PORT`.
+
+        Returns an executor for its workers. `plain`: what is sent, keys included, may be read by others on the way.
+        `silence`: see `WorkerHealth`.
+
+        Raises EnvironmentLacking `no-scheduler`; UsageError `scheduler-plain` where a scheduler or a worker is reached
+        over plain TCP beyond this machine, and that was not allowed.
+        """
+        told = _refuse_plain([address], progress, plain=plain)
+        # What happens to the connection is told here, once and in words.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        try:
+            client = _Client(address, timeout=scheduler_timeout, set_as_default=False, name="relbuild")
+        except (OSError, ValueError, TypeError) as error:
+            raise EnvironmentLacking(
+                "no-scheduler",
+                f"cannot connect to the scheduler {address}: {error or type(error).__name__}",
+                hint="start `dask scheduler` there; for tls:// see docs/cluster.md",
+            ) from error
+        # A scheduler on this machine may have workers elsewhere, and hands on to them what it is given.
+        try:
+            with contextlib.suppress(OSError):
+                workers = [] if told else [str(one) for one in client.scheduler_info()["workers"]]
+                _refuse_plain(workers, progress, plain=plain)
+        except UsageError:
+            client.close(timeout=_CLOSING)
+            raise
+        return cls(address, progress, scheduler_timeout, wait, WorkerHealth(silence), client)
+
+    @property
+    def size(self) -> int:
+        """The number of tasks that are worth giving at a time; see `Executor`.
+
+        It is one task for each place, and one more for each worker, so that none waits for the next.
+        """
+        places = [int(resources.get(code_version(), 0)) for resources in self._read_workers().values()]
+        return max(_AHEAD, sum(places) + sum(count > 0 for count in places))
+
+    @property
+    def set_aside(self) -> tuple[ExcludedWorker, ...]:
+        """See `Executor`."""
+        return self.health.set_aside
+
+    def start(self, name: str, function: TaskFunction, work: object, requirements: Requirements) -> None:
+        """See `Executor`."""
+        try:
+            payload = TaskPayload.of(function, work, requirements.files)
+        except UsageError as error:
+            self._ended.append(TaskResult(name, lost=str(error)))
+            return
+        task = _SubmittedTask(name, payload, replace(requirements, files=()), ProgressReceiver(self.progress, name))
+        self._tasks[name] = task
+        if self._client.status == "running" or self._rejoined():
+            self._submit(task)
+
+    def next_result(self) -> TaskResult:
+        """See `Executor`."""
+        while not self._ended:
+            with contextlib.suppress(queue.Empty):
+                news = self._news.get(timeout=_TICK)
+                if isinstance(news, ProgressMessage):
+                    self._receive(news)
+                else:
+                    self._take_future(news)
+            self._read_workers()
+            self._end_unplaceable()
+        return self._ended.pop(0)
+
+    def close(self) -> None:
+        """Cancel all tasks and leave the scheduler; see `Executor`.
+
+        Workers end what they do when they hear of it; one that cannot be reached does not.
+        """
+        futures = [task.future for task in self._tasks.values() if task.future is not None]
+        self._tasks.clear()
+        if futures and self._client.status == "running":
+            self._client.cancel(futures, force=True)
+        self._client.close(timeout=_CLOSING)
+
+    def _listen(self) -> None:
+        """Hear what workers tell. A scheduler that came back does not know of it."""
+        if self._client.scheduler_comm is self._connection:
+            return
+
+        def receive(event: object) -> None:
+            message = ProgressMessage.of_night(event, self._night)
+            if message is not None:
+                self._news.put(message)
+
+        self._connection = self._client.scheduler_comm
+        self._client.subscribe_topic(EVENT_TOPIC, receive)
+
+    def _submit(self, task: _SubmittedTask) -> None:
+        self._listen()
+        task.times += 1
+        task.since = time.monotonic()
+        able = self._able(task.requirements)
+        usable = self.health.usable(able, task.faults)
+        # Where nothing speaks against any, one that joins later may have it too.
+        task.only = usable if set(usable) != able else ()
+        task.future = self._client.submit(
+            run_dask_task,
+            DaskTask(self._night, task.name, task.payload, task.requirements),
+            key=f"relbuild-{self._night}-{task.name}-{task.times}",
+            resources=task_resources(task.requirements),
+            workers=list(task.only) or None,
+            allow_other_workers=False,
+            pure=False,
+        )
+        task.future.add_done_callback(self._news.put)
+
+    def _receive(self, message: ProgressMessage) -> None:
+        task = self._tasks.get(message.name)
+        if task is None:
+            return
+        if message.attempt not in task.attempts:
+            if task.attempts:
+                task.receiver.end()
+                self.progress.warn(f"{task.name}: worker {task.worker} was lost; {message.worker} restarts the task")
+            task.attempts.append(message.attempt)
+            task.worker = message.worker
+            if len(task.attempts) > WORKER_DEATHS_LIMIT:
+                self._end_as_cause_of_deaths(task)
+                return
+        if message.attempt == task.attempts[-1]:
+            for event in message.events:
+                task.receiver.receive(event)
+
+    def _take_future(self, future: distributed.Future[bytes]) -> None:
+        """A future is done: a result, an error, or it was taken back because the scheduler has gone."""
+        task = next((task for task in self._tasks.values() if task.future is future), None)
+        if task is None:
+            return
+        if future.status != "cancelled":
+            try:
+                ended = read_result(future.result())
+            except distributed.KilledWorker:
+                # The scheduler also counts the deaths of workers where a task only waited.
+                if len(task.attempts) >= WORKER_DEATHS_LIMIT:
+                    self._end_as_cause_of_deaths(task)
+                else:
+                    self._resubmit(task)
+            except distributed.CancelledError:
+                self._resubmit(task)
+            except ValueError as error:
+                self._end(task, lost=f"its worker returned an invalid result: {error}")
+            except Exception as error:  # What a worker of a wrong kind may raise is anything.
+                self._end(task, lost=f"{type(error).__name__}: {error}")
+            else:
+                self._done(task, ended)
+        elif self._client.status == "running" or self._rejoined():
+            task.receiver.end()
+            task.attempts.clear()
+            self._resubmit(task)
+
+    def _done(self, task: _SubmittedTask, ended: TaskResult) -> None:
+        """A worker did a task, or failed it for what its machine lacks: then another tries."""
+        if not ended.fault:
+            for worker, why in task.faults.items():
+                self.progress.warn(
+                    f"{worker} gets no more tasks: {task.name} failed there, but succeeded on {ended.worker}: {why}"
+                )
+            self.health.exclude(task.faults)
+            self._end(task, ended.result, ended.lost, ended.worker)
+            return
+        self.health.fault(ended.worker, ended.fault)
+        task.faults[ended.worker] = ended.fault
+        if len(task.faults) < TRIED_WORKERS_LIMIT and self.health.usable(self._able(task.requirements), task.faults):
+            self.progress.warn(f"{task.name} is retried on another worker; {ended.worker} failed: {ended.fault}")
+            task.receiver.end()
+            task.attempts.clear()
+            self._resubmit(task)
+            return
+        if len(task.faults) > 1:
+            self.health.reinstate(task.faults)
+        self._end(task, ended.result, ended.lost, ended.worker)
+
+    def _resubmit(self, task: _SubmittedTask) -> None:
+        if task.times < _SUBMISSIONS_LIMIT:
+            self._submit(task)
+        else:
+            self._end(task, lost=f"it was submitted {task.times} times and cancelled each time")
+
+    def _end_as_cause_of_deaths(self, task: _SubmittedTask) -> None:
+        self._end(task, lost=f"{WORKER_DEATHS_LIMIT} workers died while running it, the last was {task.worker}")
+
+    def _end(self, task: _SubmittedTask, result: object = None, lost: str = "", worker: str = "") -> None:
+        task.receiver.end()
+        del self._tasks[task.name]
+        if task.future is not None and not task.future.done() and self._client.status == "running":
+            task.future.cancel(force=True)
+        self._ended.append(TaskResult(task.name, result, lost, worker or task.worker, tried=tuple(task.faults)))
+
+    def _rejoined(self) -> bool:
+        """Wait for a scheduler that was lost, and return True if it came back.
+
+        If it does not come back, all that was given is lost too.
+        """
+        if self._client.status == "connecting":
+            self.progress.warn(
+                f"connection to the scheduler {self.address} lost; reconnecting for {self.scheduler_timeout:.0f} s"
+            )
+        deadline = time.monotonic() + self.scheduler_timeout
+        while self._client.status == "connecting" and time.monotonic() < deadline:
+            time.sleep(_PAUSE)
+        if self._client.status == "running":
+            self.progress.warn(f"the scheduler {self.address} is back; running tasks are submitted again")
+            return True
+        for task in list(self._tasks.values()):
+            self._end(task, lost=f"connection to the scheduler {self.address} lost, and not restored in time")
+        return False
+
+    def _read_workers(self) -> Mapping[str, Mapping[str, float]]:
+        """Return the resources that workers offer, by their names, as they were some seconds ago."""
+        now = time.monotonic()
+        if now - self._asked < _LOOK or self._client.status != "running":
+            return self._worker_resources
+        self._asked = now
+        with contextlib.suppress(OSError):  # A scheduler that is lost just now: its futures will tell.
+            workers = self._client.scheduler_info()["workers"].values()
+            self._worker_resources = {str(worker["name"]): worker["resources"] for worker in workers}
+            for name in self.health.look({str(one["name"]): one["last_seen"] for one in workers}, now):
+                self._resubmit_elsewhere(name)
+        other_versions = {
+            name for name, resources in self._worker_resources.items() if code_version() not in resources
+        } - self._other_versions
+        if other_versions:
+            self._other_versions |= other_versions
+            who = "; ".join(
+                f"{name} has {_relbuild_of(self._worker_resources[name])}" for name in sorted(other_versions)
+            )
+            self.progress.warn(f"workers with another relbuild than {_named(code_version())} get no tasks: {who}")
+        return self._worker_resources
+
+    def _resubmit_elsewhere(self, worker: str) -> None:
+        """A worker fell silent: what it does, and what may wait for it, is given again."""
+        self.progress.warn(f"{worker} sent no heartbeat for {self.health.silence:.0f} s; its tasks are reassigned")
+        for task in list(self._tasks.values()):
+            if task.future is not None and (task.worker == worker or not task.attempts):
+                future, task.future = task.future, None
+                future.cancel(force=True)
+                # `attempts` stay: a task under which three workers fall silent is thought to be the reason.
+                self._resubmit(task)
+
+    def _end_unplaceable(self) -> None:
+        """End the tasks that no worker has been able to do for some time.
+
+        They are waited with, because a cluster grows, and its workers start again.
+        """
+        now = time.monotonic()
+        for task in list(self._tasks.values()):
+            if (task.attempts and task.worker in self._worker_resources) or now - task.since < _LOOK:
+                continue
+            able = self._able(task.requirements)
+            usable = self.health.usable(able, task.faults)
+            if usable and task.only and not able & set(task.only):
+                self._resubmit(task)  # All that it was for have left.
+            if usable:
+                self._waiting.pop(task.requirements, None)
+            elif task.requirements not in self._waiting:
+                self._waiting[task.requirements] = now
+                self.progress.warn(f"{task.name} waits: {self._lacking(task.requirements)}")
+            elif now - self._waiting[task.requirements] >= self.wait:
+                self._end(task, lost=self._lacking(task.requirements))
+
+    def _able(self, requirements: Requirements) -> set[str]:
+        """The workers that have what a task needs, as they were at the last look."""
+        return {name for name, resources in self._worker_resources.items() if _can(resources, requirements)}
+
+    def _lacking(self, requirements: Requirements) -> str:
+        """Return the reason why no worker can do a task with these needs, in words."""
+        want = [requirements.arch]
+        if requirements.containers:
+            want.append("containers")
+        if requirements.memory:
+            want.append(f"{requirements.memory / 2**20:.0f} MiB of memory")
+        aside = {one.worker: one.why for one in self.set_aside}
+        have = [
+            f"{name} is excluded: {aside[name]}" if name in aside else f"{name} has {_resources_text(resources)}"
+            for name, resources in sorted(self._worker_resources.items())
+        ]
+        more = f"; and {len(have) - _NAMED} more" if len(have) > _NAMED else ""
+        return f"no worker of the cluster offers {', '.join(want)}: {'; '.join(have[:_NAMED]) or 'no workers'}{more}"
+
+
+def _refuse_plain(addresses: Sequence[str], progress: Progress, *, plain: bool) -> bool:
+    """Refuse to send over plain TCP beyond this machine, or warn of it: True if it warned."""
+    exposed = next((one for one in addresses if not _is_private(one)), None)
+    if exposed is None:
+        return False
+    if not plain:
+        raise UsageError(
+            "scheduler-plain",
+            f"{exposed} is not encrypted: the signing key, its password and the tasks could be read and "
+            "changed in transit",
+            hint="use tls:// (docs/cluster.md), or --plain-scheduler on a trusted network",
+        )
+    progress.warn(f"{exposed} is not encrypted: tasks and the signing key can be read in transit; use tls://")
+    return True
+
+
+def _is_private(address: str) -> bool:
+    """Return whether what is sent to `address` stays on this machine, or travels encrypted."""
+    parts = urlsplit(address)
+    if parts.scheme in ("tls", "inproc"):
+        return True
+    host = parts.hostname or ""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _can(resources: Mapping[str, float], requirements: Requirements) -> bool:
+    return all(resources.get(name, 0) >= amount for name, amount in task_resources(requirements).items())
+
+
+def _named(token: str) -> str:
+    """`RELBUILD-0.1.0-3f2a…` as people say it."""
+    _, version, which = token.split("-", 2)
+    return f"{version} ({which})"
+
+
+def _relbuild_of(resources: Mapping[str, float]) -> str:
+    return next((_named(name) for name in resources if name.startswith(f"{CODE_RESOURCE}-")), "an unknown version")
+
+
+def _resources_text(resources: Mapping[str, float]) -> str:
+    if code_version() not in resources:
+        return f"another relbuild: {_relbuild_of(resources)}"
+    words = [name.removeprefix(f"{ARCH_RESOURCE}-") for name in resources if name.startswith(f"{ARCH_RESOURCE}-")]
+    if CONTAINERS_RESOURCE in resources:
+        words.append("containers")
+    words.append(f"{resources.get(MEMORY_RESOURCE, 0) / 2**20:.0f} MiB of memory")
+    return ", ".join(words)

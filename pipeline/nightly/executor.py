@@ -1,0 +1,258 @@
+"""Executors of a night's tasks: processes of this machine, or the interface to a cluster's.
+
+An executor is given one task at a time and returns its result; it does not know what the tasks are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from typing import Protocol
+
+from pipeline.errors import EnvironmentLacking
+from pipeline.model.absolute_path import AbsolutePath
+from pipeline.model.night_record import ExcludedWorker
+from pipeline.nightly.progress_ipc import ProgressEvent, ProgressReceiver, ProgressSender
+from pipeline.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """The requirements of a task on its worker.
+
+    They are the architecture (rpm's name), bytes of memory, whether it has to be able to make containers, and the files
+    and folders of this machine that it reads.
+    """
+
+    arch: str
+    memory: int = 0
+    containers: bool = True
+    files: tuple[AbsolutePath, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """A task that ended.
+
+    `result` is what its function returned; else `lost` says what became of its worker, or what the function raised.
+    `worker` names who did it, "" for this machine. `fault`: it failed for what the machine lacks, in words. `tried`:
+    all workers on which it failed so.
+    """
+
+    name: str
+    result: object = None
+    lost: str = ""
+    worker: str = ""
+    fault: str = ""
+    tried: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFault:
+    """Result of a function that failed because its machine lacks something.
+
+    Another machine may do better: `why` in words, and the `result` if no other does.
+    """
+
+    why: str
+    result: object
+
+
+TaskFunction = Callable[[object, Progress], object]
+"""A function of a module, so that it can be named to another process: what to do, and where to report progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """The store, the output folder and the name of a cluster's worker.
+
+    It builds into the output folder. `files` is where the files that its task reads stand, each below its absolute
+    path; None before there is a task.
+    """
+
+    store: AbsolutePath
+    output: AbsolutePath
+    worker: str
+    files: AbsolutePath | None = None
+
+    def local_path(self, path: AbsolutePath) -> AbsolutePath:
+        """Path here of a file of the machine that gave the task."""
+        assert self.files is not None
+        return AbsolutePath(self.files / path.relative_to("/"))
+
+
+CURRENT_WORKER: ContextVar[WorkerSettings | None] = ContextVar("HERE", default=None)
+"""Where a task is done, set in the process that does it; None on the machine that gave it."""
+
+
+class Executor(Protocol):
+    """The interface of what does tasks. Not called from two threads."""
+
+    @property
+    def size(self) -> int:
+        """The number of tasks that are worth giving at a time."""
+
+    def start(self, name: str, function: TaskFunction, work: object, requirements: Requirements) -> None:
+        """Give a task. Returns at once. `name` tells it from all others that are under way."""
+
+    @property
+    def set_aside(self) -> tuple[ExcludedWorker, ...]:
+        """The workers that get no more tasks, and why."""
+
+    def next_result(self) -> TaskResult:
+        """Wait until a task ends, and return it.
+
+        A task whose worker was lost, or failed it for what its machine lacks, may have been tried on another meanwhile.
+        """
+
+    def close(self) -> None:
+        """End what is under way, and let the workers go."""
+
+
+@dataclass(slots=True)
+class _RunningTask:
+    process: BaseProcess
+    pipe: Connection
+    receiver: ProgressReceiver
+
+
+@dataclass(slots=True)
+class ProcessExecutor:
+    """The `Executor` of processes of this machine.
+
+    Each task has a process of its own, so that one that is killed costs its task only.
+    """
+
+    progress: Progress
+    jobs: int
+    _context: ForkServerContext = field(default_factory=lambda: multiprocessing.get_context("forkserver"))
+    _running: dict[str, _RunningTask] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Let the process that all others are forked from read the program once."""
+        self._context.set_forkserver_preload(["pipeline.nightly.product_job"])
+
+    @property
+    def size(self) -> int:
+        """See `Executor`."""
+        return self.jobs
+
+    @property
+    def set_aside(self) -> tuple[ExcludedWorker, ...]:
+        """See `Executor`. There is but one machine."""
+        return ()
+
+    def start(self, name: str, function: TaskFunction, work: object, requirements: Requirements) -> None:
+        """See `Executor`. What the task needs, this machine has, or the task says what is missing."""
+        mine, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(
+            target=_perform, args=(theirs, function, work), name=f"relbuild {name}", daemon=False
+        )
+        # Ctrl-C reaches all processes of the terminal. It is this one that ends the others, in one line.
+        resource_tracker.ensure_running()  # First: it lets the signal through again.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+        self._running[name] = _RunningTask(process, mine, ProgressReceiver(self.progress, name))
+
+    def next_result(self) -> TaskResult:
+        """See `Executor`."""
+        while True:
+            ready = wait([running.pipe for running in self._running.values()])
+            for name, running in list(self._running.items()):
+                if running.pipe in ready:
+                    ended = self._receive(name, running)
+                    if ended is not None:
+                        return ended
+
+    def _receive(self, name: str, running: _RunningTask) -> TaskResult | None:
+        try:
+            said = running.pipe.recv()
+        except (EOFError, OSError):
+            said = None
+        if isinstance(said, ProgressEvent):
+            running.receiver.receive(said)
+            return None
+        running.receiver.end()
+        running.process.join()
+        running.pipe.close()
+        del self._running[name]
+        if isinstance(said, TaskResult):
+            return replace(said, name=name)
+        code = running.process.exitcode or 0
+        how = f"by signal {-code}" if code < 0 else f"with status {code}"
+        return TaskResult(name, lost=f"its process ended {how} before the task was done")
+
+    def end(self, name: str) -> None:
+        """End a task that is under way. Called from any thread.
+
+        `next_result` will say that it ended by a signal.
+        """
+        running = self._running.get(name)
+        if running is not None:
+            running.process.terminate()
+
+    def close(self) -> None:
+        """See `Executor`."""
+        for running in self._running.values():
+            running.process.terminate()
+        for running in self._running.values():
+            running.process.join()
+            running.pipe.close()
+        self._running.clear()
+
+
+def processors() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _perform(pipe: Connection, function: TaskFunction, work: object) -> None:
+    # Not ignored and not blocked, which what is started from here would inherit: a container may stop by this signal.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_parent, name="relbuild parent", daemon=True).start()
+    one_at_a_time = threading.Lock()
+
+    def tell(said: ProgressEvent) -> None:
+        with one_at_a_time:
+            pipe.send(said)
+
+    try:
+        returned = function(work, ProgressSender(tell))
+        if isinstance(returned, MachineFault):
+            ended = TaskResult("", returned.result, fault=returned.why)
+        else:
+            ended = TaskResult("", returned)
+    except (EnvironmentLacking, OSError) as error:
+        ended = TaskResult("", lost=f"{type(error).__name__}: {error}", fault=str(error))
+    except Exception as error:  # What it was is told where people watch.
+        ended = TaskResult("", lost=f"{type(error).__name__}: {error}")
+    with contextlib.suppress(BrokenPipeError):  # Whoever gave the work has ended.
+        pipe.send(ended)
+    pipe.close()
+
+
+def _end_with_parent() -> None:
+    """Wait until the process that gave the work ends, and then kill this one.
+
+    A process whose work nobody waits for any more is of no use. The kernel's own notice (PR_SET_PDEATHSIG) will not do:
+    it tells of the process that this one was forked from, not of the one that gave the work.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,482 @@
+"""The decisions of a night about each product of a catalogue.
+
+What is to be done is nothing, where what it is made from and tested with is what it was; else a job. One state of a
+platform's repositories is opened once and shared by all recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pipeline.digest import Digest, canonical_json, digest_file
+from pipeline.errors import RelbuildError, UsageError, VerificationError
+from pipeline.mirror.image_tags import floating_tags, immutable_tag
+from pipeline.mirror.protocol import Mirror, Repository
+from pipeline.mirror.published import read_published
+from pipeline.mirror.signed_identity import require_identity
+from pipeline.mirror.tag_check import check_tag
+from pipeline.model.absolute_path import absolute
+from pipeline.model.lock import Lock, LockSection
+from pipeline.model.night_record import (
+    Outcome,
+    Product,
+    ProductRun,
+    RepositoryState,
+)
+from pipeline.model.platform import Platform
+from pipeline.model.recipe import Recipe
+from pipeline.nightly.catalogue import Catalogue, CatalogueEntry, has_auto_layers
+from pipeline.nightly.inputs import (
+    REPOSITORIES_INPUT,
+    TEST_INPUTS,
+    changed_inputs,
+    image_inputs,
+    in_words,
+    templates_digest,
+    test_inputs,
+)
+from pipeline.nightly.inputs_record import PublishedProduct, attested_inputs, recall_published
+from pipeline.nightly.lock_comparison import same_packages
+from pipeline.nightly.no_change import NOTHING_CHANGED
+from pipeline.nightly.product_job import (
+    Job,
+    RunSettings,
+    password_from_environment,
+    why_built,
+)
+from pipeline.oci import VerifyingKey, load_verifying_key
+from pipeline.prepare import BuildEnvironment, BuildOptions
+from pipeline.prepare.locked_recipe import choose_architecture, choose_platform
+from pipeline.progress import task
+from pipeline.repos import (
+    OpenRepository,
+    RepositoryKey,
+    load_keys,
+    open_repositories,
+)
+from pipeline.resolve import (
+    LockMode,
+    PackagePool,
+    RepositoryAdvisories,
+    decide_action,
+    format_lock,
+    lock_path,
+    open_pool,
+    parse_lock,
+    read_lock,
+    resolution_inputs,
+    solve,
+    stale_reasons,
+)
+from pipeline.sandbox import find_runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The decision about a product: `job` if something is to be done.
+
+    Else `product` as it stands, and `on_mirror` to be remembered of it.
+    """
+
+    product: Product
+    job: Job | None = None
+    on_mirror: PublishedProduct | None = None
+
+
+@dataclass(slots=True)
+class PlatformState:
+    """A platform for one architecture, as it is tonight; or why it cannot be read."""
+
+    platform: Platform
+    arch: str
+    keys: tuple[RepositoryKey, ...] = ()
+    repositories: tuple[OpenRepository, ...] = ()
+    package_pool: PackagePool | None = None
+    error: RelbuildError | None = None
+    bulletin: RepositoryAdvisories | None = None
+
+    @property
+    def digest(self) -> str:
+        """The digest of all that the repositories offer."""
+        return str(Digest.of(canonical_json([[one.repository.id, str(one.repomd)] for one in self.repositories])))
+
+
+@dataclass(slots=True)
+class Planner:
+    """The planner of a night, which decides about one product after the other.
+
+    `previous` is what the last night said, by product; `mirror` is None where there is none yet; `remembered` is
+    what the store knew, by product.
+    """
+
+    catalogue: Catalogue
+    settings: RunSettings
+    build_env: BuildEnvironment
+    mirror: Mirror | None
+    previous: Mapping[str, Product]
+    remembered: dict[str, PublishedProduct] = field(default_factory=dict)
+    _platform_states: dict[tuple[str, str], PlatformState] = field(default_factory=dict)
+    _key: VerifyingKey | None = None
+    _runtime: str = ""
+    _told: set[str] = field(default_factory=set)
+
+    @property
+    def platform_states(self) -> tuple[PlatformState, ...]:
+        """The platforms that were looked at."""
+        return tuple(self._platform_states.values())
+
+    @property
+    def states(self) -> tuple[RepositoryState, ...]:
+        """The states of the repositories that were looked at, as they offered them."""
+        found = []
+        for platform_state in self._platform_states.values():
+            opened = {one.repository.id: one.repomd for one in platform_state.repositories}
+            problem = str(platform_state.error) if platform_state.error else ""
+            found += [
+                RepositoryState(
+                    platform_state.platform.name,
+                    platform_state.arch,
+                    one.id,
+                    opened.get(one.id),
+                    problem,
+                    advisories=platform_state.bulletin is not None
+                    and one.id in platform_state.bulletin.advisories.heard,
+                )
+                for one in platform_state.platform.repositories
+            ]
+        return tuple(found)
+
+    def plan(self, entry: CatalogueEntry) -> Product:
+        """Return the product as it stands before anything is done.
+
+        Raises RelbuildError if the recipe is wrong, or its platform cannot be used.
+        """
+        if entry.recipe is None:
+            assert entry.error is not None
+            raise entry.error
+        options = self._build_options(entry)
+        platform = choose_platform(entry.recipe, options)
+        arch = choose_architecture(entry.recipe, platform, options)
+        return Product(
+            entry.name,
+            str(entry.path),
+            platform.name,
+            arch,
+            ProductRun(Outcome.UNCHANGED, "", began=int(self.build_env.clock() * 1000)),
+            labels=entry.recipe.image.labels,
+            description=dict(entry.recipe.image.labels).get(_DESCRIPTION_LABEL, ""),
+            end_of_life=entry.recipe.end_of_life,
+            parent=entry.parent,
+        )
+
+    def last(self, name: str) -> Product | None:
+        """Return the product as the night before reported it."""
+        known = self._recalled(name) if self.mirror else None
+        return known.product if known is not None and known.product is not None else self.previous.get(name)
+
+    def _recalled(self, name: str) -> PublishedProduct | None:
+        return recall_published(self.build_env.store, str(self.settings.to), name, self._warn)
+
+    def _warn(self, text: str) -> None:
+        """Say it once: the same document is read for several questions."""
+        if text not in self._told:
+            self._told.add(text)
+            self.build_env.progress.warn(text)
+
+    def packages(self, entry: CatalogueEntry) -> Collection[str] | None:
+        """Return the names of the packages of an entry's image, None if nobody knows.
+
+        They are as the last night said, else as its lock and those of what it is built from say.
+        """
+        known = self.last(entry.name)
+        if known is not None and known.published.packages:
+            return {package.name for package in known.published.packages}
+        names: set[str] = set()
+        for path in (entry.path, *(one.path for one in self.catalogue.below(entry.name))):
+            lock = read_lock(lock_path(path))
+            if lock is None:
+                return None
+            names |= {one.package.nevra.name for section in lock.sections for one in section.resolution.chosen}
+        return names
+
+    def as_known(self, entry: CatalogueEntry, product: Product | None) -> Product:
+        """Return a product of which nothing can be done tonight, with all that is known of it.
+
+        What is known is what stands there. `product` is None where not even its platform is known.
+        """
+        last = self.last(entry.name)
+        if product is None:
+            run = ProductRun(Outcome.FAILED, "")
+            return replace(last, run=run) if last else Product(entry.name, str(entry.path), "", "", run)
+        if last is None or (last.platform, last.arch) != (product.platform, product.arch):
+            return product
+        return replace(product, published=last.published)
+
+    def decide(
+        self, entry: CatalogueEntry, product: Product, parent: Product | None, locks: Mapping[str, str]
+    ) -> Decision:
+        """Decide what is to be done about a product.
+
+        `parent` is what became tonight of what it is built from, `locks` the texts of the locks of all that was decided
+        before. Raises RelbuildError.
+        """
+        recipe = entry.recipe
+        assert recipe is not None
+        platform_state = self._platform_state(entry, product)
+        facts = self._facts(entry, recipe, platform_state, parent)
+        on_mirror = self._on_mirror(product)
+        changed: frozenset[str] = frozenset()
+        if on_mirror is not None:
+            facts["templates"] = templates_digest(recipe, on_mirror.record.templates)
+            if self.settings.key is None:
+                facts["key"] = on_mirror.record.inputs.get("key", "")
+            product = _as_it_stands(product, on_mirror)
+            changed = frozenset(changed_inputs(on_mirror.record.inputs, facts))
+        # What is built from another needs its packages, and layers that group themselves need the packages' changelogs.
+        on_worker = bool(entry.parent) or (not self.settings.locked and has_auto_layers(recipe))
+        job = Job(
+            product=product,
+            recipe=absolute(entry.path),
+            settings=self.settings,
+            facts=tuple(sorted(facts.items())),
+            locks=self._locks(entry, on_mirror, locks),
+            why=_why(on_mirror, changed),
+            on_mirror=on_mirror,
+            parent=parent.published.digest if parent else None,
+            resolve=on_worker,
+        )
+        if (
+            on_mirror is not None
+            and REPOSITORIES_INPUT not in changed
+            and changed <= TEST_INPUTS
+            and not self.settings.retest
+        ):
+            return _only_tests(job, on_mirror, changed, NOTHING_CHANGED)
+        if on_worker:
+            return Decision(product, job, on_mirror)
+        text = self._resolved(entry, recipe, platform_state, on_mirror)
+        job = replace(job, locks=((entry.name, text),), why=why_built(on_mirror, text, facts))
+        if on_mirror is not None and same_packages(on_mirror.record.lock, text) and not self.settings.retest:
+            changed -= {REPOSITORIES_INPUT}
+            if changed <= TEST_INPUTS:
+                return _only_tests(job, on_mirror, changed, "the repositories changed, this product's packages did not")
+        return Decision(product, job, on_mirror)
+
+    def _locks(
+        self, entry: CatalogueEntry, on_mirror: PublishedProduct | None, locks: Mapping[str, str]
+    ) -> tuple[tuple[str, str], ...]:
+        """Return the locks from which account numbers and groups of packages are kept.
+
+        They are those of what a product is built from and whose layers it shares, and its own former one.
+        """
+        below = [(one.name, locks[one.name]) for one in self.catalogue.below(entry.name) if locks.get(one.name)]
+        shared = [(one.path.stem, locks[one.name]) for one in self.catalogue.followed(entry) if locks.get(one.name)]
+        return (*shared, *([(entry.name, on_mirror.record.lock)] if on_mirror else []), *below)
+
+    # --- what it is made from ---------------------------------------------------------------------
+
+    def _build_options(self, entry: CatalogueEntry) -> BuildOptions:
+        settings = self.settings
+        return BuildOptions(
+            recipe=entry.path,
+            repositories=settings.repositories,
+            platform=settings.platform,
+            architectures=settings.architectures,
+        )
+
+    def _facts(
+        self, entry: CatalogueEntry, recipe: Recipe, platform_state: PlatformState, parent: Product | None
+    ) -> dict[str, str]:
+        given = dict(resolution_inputs(recipe, platform_state.platform, platform_state.arch, platform_state.keys))
+        return {
+            **image_inputs(recipe, self.settings.compression, self.settings.fingerprint),
+            **test_inputs(recipe, self._tested_with(), full=self.settings.full),
+            "repositories": str(given["repositories"]),
+            "keys": str(given["keys"]),
+            "parent": str(parent.published.digest) if parent else "none",
+            "templates": "none",
+            REPOSITORIES_INPUT: self._lock_digests(entry) if self.settings.locked else platform_state.digest,
+        }
+
+    def _lock_digests(self, entry: CatalogueEntry) -> str:
+        """With --locked the locks are what is offered: its own, and those of what it is built from."""
+        paths = [entry.path, *(one.path for one in self.catalogue.below(entry.name))]
+        return " ".join(str(digest_file(lock_path(path))) if lock_path(path).exists() else "none" for path in paths)
+
+    def _public(self, path: Path) -> VerifyingKey:
+        if self._key is None:
+            self._key = load_verifying_key(
+                path, password_from_environment(self.settings), progress=self.build_env.progress
+            )
+        return self._key
+
+    def _tested_with(self) -> str:
+        if not self._runtime:
+            self._runtime = str(find_runtime(self.build_env.runtime))
+        return self._runtime
+
+    def _platform_state(self, entry: CatalogueEntry, product: Product) -> PlatformState:
+        """Return the platform as it is tonight, read once.
+
+        Raises what reading it raises, for each product anew.
+        """
+        name = (product.platform, product.arch)
+        if name not in self._platform_states:
+            assert entry.recipe is not None
+            platform_state = PlatformState(choose_platform(entry.recipe, self._build_options(entry)), product.arch)
+            self._platform_states[name] = platform_state
+            try:
+                self._read(platform_state)
+            except RelbuildError as error:
+                platform_state.error = error
+        platform_state = self._platform_states[name]
+        if platform_state.error is not None:
+            raise platform_state.error
+        return platform_state
+
+    def _read(self, platform_state: PlatformState) -> None:
+        build_env = self.build_env
+        platform_state.keys = load_keys(
+            platform_state.platform,
+            platform_state.arch,
+            variables=build_env.environment,
+            store=build_env.store,
+            offline=build_env.offline,
+        )
+        if not self.settings.locked:
+            platform_state.repositories = open_repositories(
+                platform_state.platform,
+                platform_state.arch,
+                variables=build_env.environment,
+                store=build_env.store,
+                offline=build_env.offline,
+                progress=build_env.progress,
+            )
+
+    def _resolved(
+        self, entry: CatalogueEntry, recipe: Recipe, platform_state: PlatformState, on_mirror: PublishedProduct | None
+    ) -> str:
+        """Return the lock of tonight, as text.
+
+        It is resolved anew with the account numbers that were, or the committed one.
+        """
+        now = resolution_inputs(recipe, platform_state.platform, platform_state.arch, platform_state.keys)
+        path = lock_path(entry.path)
+        lock = read_lock(path)
+        committed = lock.section(platform_state.platform.name, platform_state.arch) if lock else None
+        if self.settings.locked:
+            why = stale_reasons(committed, now) if committed else ("no lock",)
+            decide_action(committed, why, LockMode.LOCKED, path)
+            assert committed is not None
+            return format_lock(Lock(recipe.name, (committed,)))
+        with task(self.build_env.progress, "resolve", recipe.name) as running:
+            if platform_state.package_pool is None:
+                platform_state.package_pool = open_pool(
+                    platform_state.arch,
+                    platform_state.repositories,
+                    store=self.build_env.store,
+                    progress=self.build_env.progress,
+                )
+            section = solve(
+                recipe,
+                platform_state.platform,
+                platform_state.arch,
+                platform_state.repositories,
+                store=self.build_env.store,
+                inputs=now,
+                progress=self.build_env.progress,
+                package_pool=platform_state.package_pool,
+            )
+            running.note(f"{len(section.resolution.chosen)} packages")
+        before = _section(on_mirror, platform_state) or committed
+        if before is not None:
+            section = replace(section, accounts=before.accounts)
+        return format_lock(Lock(recipe.name, (section,)))
+
+    # --- what stands on the mirror ----------------------------------------------------------------
+
+    def _on_mirror(self, product: Product) -> PublishedProduct | None:
+        """Return the product as it is published on the mirror.
+
+        It comes from the store's memory if the mirror still has it, else from what is attested there. None: nothing, or
+        nothing that can be compared with.
+        """
+        if self.mirror is None:
+            return None
+        repository = self.mirror.repository(product.name)
+        known = self._recalled(product.name)
+        if known is not None and not _is_of(known, product):
+            known = None
+        if known is not None and repository.resolve(known.immutable) == known.digest:
+            self.remembered[product.name] = known
+            return known
+        try:
+            return self._attested(repository, product)
+        except (UsageError, VerificationError) as error:
+            self._warn(f"the attestations of '{product.name}' cannot be read, so it is rebuilt: {error}")
+            return None
+
+    def _attested(self, repository: Repository, product: Product) -> PublishedProduct | None:
+        last = self.last(product.name)
+        digest = last.published.digest if last else None
+        reference = digest or repository.resolve("latest")
+        if reference is None or self.settings.key is None:
+            return None
+        held = read_published(repository, reference)
+        if len(held.images) != 1:
+            return None
+        require_identity(repository, held.manifest, self._public(self.settings.key))
+        if digest is None:  # an older image of the product would be taken for the newest
+            key, now = self._public(self.settings.key), int(self.build_env.clock() * 1000)
+            check_tag(repository, "latest", reference, key, (repository.identity,), now=now, allow_stale=True)
+        record = attested_inputs(repository, held.digest, self._public(self.settings.key), self._warn)
+        immutable = immutable_tag(held.version, held.created, held.digest)
+        if record is None or repository.resolve(immutable) != held.digest:
+            return None
+        known = last if last and last.published.digest == held.digest else product
+        tags = tuple(tag for tag in floating_tags(held.version) if repository.resolve(tag) == held.digest)
+        published = replace(known.published, version=held.version, tags=tags)
+        return PublishedProduct(record, held.digest, immutable, replace(known, published=published))
+
+
+def _why(on_mirror: PublishedProduct | None, changed: frozenset[str]) -> str:
+    if on_mirror is None:
+        return "not published yet"
+    return f"{in_words(sorted(changed))} changed" if changed else "requested"
+
+
+def _only_tests(job: Job, on_mirror: PublishedProduct, changed: frozenset[str], nothing: str) -> Decision:
+    """Decide about a product whose image would be the same.
+
+    Test it again if its checks are others, else `nothing`.
+    """
+    if changed:
+        again = replace(job, test_only=True, why=f"{in_words(sorted(changed))} changed")
+        return Decision(job.product, again, on_mirror)
+    if on_mirror.record.facts != job.facts:
+        on_mirror = replace(on_mirror, record=replace(on_mirror.record, facts=job.facts))
+    return Decision(replace(job.product, run=replace(job.product.run, why=nothing)), None, on_mirror)
+
+
+def _is_of(on_mirror: PublishedProduct, product: Product) -> bool:
+    known = on_mirror.product
+    return known is not None and (known.platform, known.arch) == (product.platform, product.arch)
+
+
+def _section(on_mirror: PublishedProduct | None, platform_state: PlatformState) -> LockSection | None:
+    if on_mirror is None or not on_mirror.record.lock:
+        return None
+    return parse_lock(on_mirror.record.lock, "the lock on the mirror").section(
+        platform_state.platform.name, platform_state.arch
+    )
+
+
+_DESCRIPTION_LABEL = "org.opencontainers.image.description"
+
+
+def _as_it_stands(product: Product, on_mirror: PublishedProduct) -> Product:
+    """The product of tonight with all that is known of the image that stands there."""
+    known = (on_mirror.product or product).published
+    return replace(product, published=replace(known, digest=on_mirror.digest, immutable=on_mirror.immutable))

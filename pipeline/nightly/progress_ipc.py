@@ -1,0 +1,203 @@
+"""Progress that crosses a process.
+
+What a worker reports is told as plain events, and heard where people watch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pipeline.progress import Progress, Task
+from pipeline.urls import redact_urls
+
+ADVANCE_INTERVAL = 0.25
+"""Seconds between two tellings of how far one task is: a task may advance a thousand times a second."""
+
+
+RUNNING_LIMIT = 1000
+"""Tasks of one worker's work that are under way at a time; a build has a dozen, and what tells of more is none."""
+
+
+class EventKind(StrEnum):
+    """The kinds of progress events."""
+
+    START = "start"
+    ADVANCE = "advance"
+    FINISH = "finish"
+    WARN = "warn"
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressEvent:
+    """A progress event of one task.
+
+    `number` tells the task from others of the same worker. `text` is the label, the note or the warning; `amount` how
+    much was done in all, or at START the total.
+    """
+
+    kind: EventKind
+    number: int = 0
+    stage: str = ""
+    text: str = ""
+    amount: int | None = None
+    unit: str = ""
+    failed: bool = False
+
+    def __post_init__(self) -> None:
+        if "://" in self.text:
+            object.__setattr__(self, "text", redact_urls(self.text))
+
+
+@dataclass(slots=True)
+class _SentTask:
+    number: int
+    tell: Callable[[ProgressEvent], None]
+    done: int = 0
+    text: str = ""
+    last: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def advance(self, amount: int) -> None:
+        with self.lock:
+            self.done += amount
+            now = time.monotonic()
+            due = now - self.last >= ADVANCE_INTERVAL
+            if due:
+                self.last = now
+        if due:
+            self.tell(ProgressEvent(EventKind.ADVANCE, self.number, amount=self.done))
+
+    def note(self, text: str) -> None:
+        self.text = text
+
+
+class ProgressSender:
+    """A Progress that tells every event to `tell`, which is called from any thread."""
+
+    def __init__(self, tell: Callable[[ProgressEvent], None]) -> None:
+        self._tell = tell
+        self._numbers = itertools.count(1)
+
+    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+        """See `pipeline.progress.Progress`."""
+        running = _SentTask(next(self._numbers), self._tell)
+        self._tell(ProgressEvent(EventKind.START, running.number, stage, label, total, unit))
+        return running
+
+    def finish(self, task: Task, *, failed: bool = False) -> None:
+        """See `pipeline.progress.Progress`."""
+        assert isinstance(task, _SentTask)
+        self._tell(ProgressEvent(EventKind.FINISH, task.number, text=task.text, amount=task.done, failed=failed))
+
+    def warn(self, text: str) -> None:
+        """See `pipeline.progress.Progress`."""
+        self._tell(ProgressEvent(EventKind.WARN, text=text))
+
+
+@dataclass(slots=True)
+class ProgressReceiver:
+    """The receiver of the progress events of one worker's work.
+
+    Hears them and reports them to `progress`, labels preceded by `name`.
+    """
+
+    progress: Progress
+    name: str
+    _running: dict[int, tuple[Task, int]] = field(default_factory=dict)
+
+    def receive(self, event: ProgressEvent) -> None:
+        """One event, in the order in which they were told."""
+        if event.kind is EventKind.WARN:
+            self.progress.warn(self._named(event.text))
+        elif event.kind is EventKind.START and len(self._running) < RUNNING_LIMIT:
+            task = self.progress.start(event.stage, self._named(event.text), total=event.amount, unit=event.unit)
+            self._running[event.number] = (task, 0)
+        elif event.number in self._running:
+            task, done = self._running.pop(event.number)
+            if event.amount is not None and event.amount > done:
+                task.advance(event.amount - done)
+                done = event.amount
+            if event.kind is EventKind.ADVANCE:
+                self._running[event.number] = (task, done)
+            else:
+                if event.text:
+                    task.note(event.text)
+                self.progress.finish(task, failed=event.failed)
+
+    def _named(self, text: str) -> str:
+        return text if text.startswith(self.name) else f"{self.name}: {text}"
+
+    def end(self) -> None:
+        """Nothing more comes: what is under way was lost with its worker."""
+        for task, _ in self._running.values():
+            self.progress.finish(task, failed=True)
+        self._running.clear()
+
+
+@dataclass(slots=True)
+class _TimedTask:
+    inner: Task
+    stage: str
+    label: str
+    began: float
+    text: str = ""
+
+    def advance(self, amount: int) -> None:
+        self.inner.advance(amount)
+
+    def note(self, text: str) -> None:
+        self.text = text
+        self.inner.note(text)
+
+
+@dataclass(slots=True)
+class ProgressLog:
+    """A Progress that passes everything on to `inner`, and keeps a log.
+
+    The log is the last `limit` lines as people would have read them and how long each stage took, from its first
+    beginning to its last end. `clock` gives seconds.
+    """
+
+    inner: Progress
+    clock: Callable[[], float]
+    limit: int = 40
+    lines: list[str] = field(default_factory=list)
+    _stages: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def steps(self) -> tuple[tuple[str, int], ...]:
+        """(stage, milliseconds), in the order in which they began."""
+        return tuple((stage, int((end - began) * 1000)) for stage, (began, end) in self._stages.items())
+
+    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+        """See `pipeline.progress.Progress`."""
+        now = self.clock()
+        with self._lock:
+            self._stages.setdefault(stage, (now, now))
+        return _TimedTask(self.inner.start(stage, label, total=total, unit=unit), stage, label, now)
+
+    def finish(self, task: Task, *, failed: bool = False) -> None:
+        """See `pipeline.progress.Progress`."""
+        assert isinstance(task, _TimedTask)
+        end = "failed" if failed else task.text
+        with self._lock:
+            began, _ = self._stages[task.stage]
+            self._stages[task.stage] = (began, self.clock())
+            self._add(f"{task.stage} {task.label}" + (f": {end}" if end else ""))
+        self.inner.finish(task.inner, failed=failed)
+
+    def warn(self, text: str) -> None:
+        """See `pipeline.progress.Progress`."""
+        with self._lock:
+            self._add(f"warning: {text}")
+        self.inner.warn(text)
+
+    def _add(self, line: str) -> None:
+        self.lines.append(line)
+        del self.lines[: -self.limit]

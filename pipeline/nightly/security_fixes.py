@@ -1,0 +1,77 @@
+"""Security fixes of a night: those that each product has taken in, and those that it lacks.
+
+A product lacks what its repositories offer and its image does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from pipeline.errors import RelbuildError
+from pipeline.model.advisory import ImagePackage
+from pipeline.model.night_record import Outcome, Product
+from pipeline.model.published_image import PackageSize
+from pipeline.nightly.night_planner import PlatformState
+from pipeline.prepare import BuildEnvironment
+from pipeline.repos import open_repositories
+from pipeline.resolve import (
+    fixes_taken,
+    missing_fixes,
+    read_repository_advisories,
+    streams_in_use,
+)
+
+
+def read_bulletins(platform_states: Sequence[PlatformState], build_env: BuildEnvironment) -> None:
+    """Read the advisories of the repositories of every platform.
+
+    Those of a platform that cannot be read are left: what needed them failed, or was built from locks, and then it is
+    said.
+    """
+    for platform_state in platform_states:
+        if platform_state.error is not None:
+            continue
+        try:
+            if not platform_state.repositories:
+                platform_state.repositories = open_repositories(
+                    platform_state.platform,
+                    platform_state.arch,
+                    variables=build_env.environment,
+                    store=build_env.store,
+                    offline=build_env.offline,
+                    progress=build_env.progress,
+                )
+            platform_state.bulletin = read_repository_advisories(
+                platform_state.repositories, platform_state.arch, store=build_env.store, progress=build_env.progress
+            )
+        except RelbuildError as error:
+            build_env.progress.warn(f"{platform_state.platform.name}: security fixes are unknown: {error}")
+
+
+def with_security_fixes(
+    product: Product, platform_states: Sequence[PlatformState], before: Mapping[str, Product]
+) -> Product:
+    """Return the product with the fixes that it lacks.
+
+    Where it was built anew, also with those that came in since `before`.
+    """
+    platform_state = next(
+        (one for one in platform_states if (one.platform.name, one.arch) == (product.platform, product.arch)), None
+    )
+    if platform_state is None or platform_state.bulletin is None:
+        return product
+    bulletin, packages = platform_state.bulletin, _packages(product.published.packages)
+    streams = streams_in_use(packages, bulletin.streams)
+    missing = missing_fixes(packages, bulletin.advisories.given, streams=streams)
+    product = replace(product, published=replace(product.published, missing=missing))
+    previous = before.get(product.name)
+    if product.run.outcome is Outcome.BUILT and previous is not None and previous.published.packages:
+        given = bulletin.advisories.given
+        fixes = fixes_taken(_packages(previous.published.packages), packages, given, streams=streams)
+        product = replace(product, published=replace(product.published, fixes=fixes))
+    return product
+
+
+def _packages(sizes: Sequence[PackageSize]) -> list[ImagePackage]:
+    return [ImagePackage.of(one.name, one.evr, one.arch, one.source) for one in sizes]

@@ -1,0 +1,83 @@
+"""The list of all that a night read, for the snapshot that the next night compares.
+
+So the next one can tell at once whether any of it is another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.digest import Digest
+from pipeline.model.night_record import Product
+from pipeline.nightly.catalogue import recipe_files, recipe_templates
+from pipeline.nightly.night_planner import Planner
+from pipeline.nightly.no_change import (
+    SNAPSHOT_DOCUMENT_LIMIT,
+    FetchDocument,
+    Snapshot,
+    take_snapshot,
+)
+from pipeline.packages import library_files
+from pipeline.repos.variables import expand_repository, platform_variables
+from pipeline.sandbox import find_runtime
+from pipeline.urls import public_url
+
+_REMOTE_SCHEMES = ("http:", "https:", "file:")
+
+_TEMPLATES_FOLDER = "templates"
+
+
+def night_snapshot(
+    planner: Planner, products: tuple[Product, ...], places: tuple[Path, ...], made: Digest, get: FetchDocument
+) -> Snapshot | None:
+    """Return a snapshot of everything that a night has read of which nothing failed.
+
+    None if it cannot be told by bytes: a metalink's differ from hour to hour.
+    """
+    settings = planner.settings
+    files: set[Path] = {settings.repositories}
+    folders = {place for place in places if place.is_dir()}
+    for entry in planner.catalogue.entries:
+        if entry.recipe is not None:
+            files |= recipe_files(entry.recipe)
+            files.add(entry.path.absolute())
+            folders |= set(_template_folders(entry.recipe.sources))
+            files |= recipe_templates(entry.recipe)
+            for folder in entry.recipe.template_folders:
+                if folder.name == _TEMPLATES_FOLDER:
+                    files |= {path for path in folder.rglob("*") if path.is_file()}
+    documents: list[tuple[str, Digest]] = []
+    for platform_state in planner.platform_states:
+        own = platform_variables(platform_state.platform, platform_state.arch, planner.build_env.environment)
+        for repository in platform_state.platform.repositories:
+            expanded = expand_repository(repository, own, planner.build_env.environment)
+            if not settings.locked and (expanded.metalink or expanded.mirrorlist):
+                return None
+            for key in expanded.keys:
+                if key.startswith(_REMOTE_SCHEMES):
+                    documents.append((key, Digest.of(get(key, SNAPSHOT_DOCUMENT_LIMIT))))
+                else:
+                    files.add(Path(key))
+        documents += [(f"{one.base_urls[0]}/repodata/repomd.xml", one.repomd) for one in platform_state.repositories]
+    if any(public_url(url) != url for url, _ in documents):
+        return None  # What is remembered stands in the store, and a password does not belong there.
+    return take_snapshot(
+        made,
+        files=files,
+        folders=folders,
+        documents=documents,
+        programs=(find_runtime(settings.runtime).path, *library_files()),
+        environment=planner.build_env.environment,
+        tags=[
+            (one.name, one.published.immutable, one.published.digest)
+            for one in products
+            if one.published.digest is not None
+        ],
+    )
+
+
+def _template_folders(sources: tuple[Path, ...]) -> Iterator[Path]:
+    """Yield the folders in which templates are looked for, also those that do not exist yet."""
+    for source in sources:
+        yield from (source.parent, source.parent / _TEMPLATES_FOLDER, source.parent.parent / _TEMPLATES_FOLDER)

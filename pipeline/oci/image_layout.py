@@ -1,0 +1,196 @@
+"""An image as a directory (image-spec 1.1, image-layout.md).
+
+A layout is made beside its place, synced, and put there in one step, so it is whole or not there, also after a power
+cut. Its blobs are copies that share no inode with the store's (blocks where the file system can), so what is written
+into it spoils nothing else; an unchanged one is known by its files' stamps and not copied again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.atomic_folders import folder_draft, put_folder, sweep_folder_drafts
+from pipeline.clone import clone_file
+from pipeline.digest import Digest, canonical_json, identity
+from pipeline.errors import UsageError, VerificationError
+from pipeline.model.image import Image
+from pipeline.oci import media_types
+from pipeline.oci.image_manifest import (
+    DOCUMENT_LIMIT,
+    JsonReader,
+    descriptor_json,
+    parse_image,
+    platform_json,
+)
+from pipeline.store import Store, failing_at
+from pipeline.store.blobs import blob_stamp, stamp_of_whole
+
+LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+def blob_path(layout: Path, digest: Digest) -> Path:
+    """Return the path of a blob in a layout."""
+    return layout / "blobs" / "sha256" / digest.hex
+
+
+def index_bytes(image: Image) -> bytes:
+    """The layout's index.json: one manifest, with the image's reference as its name."""
+    entry = descriptor_json(image.manifest_descriptor)
+    entry["platform"] = platform_json(image.config)
+    entry["annotations"] = {media_types.REF_NAME: image.reference}
+    return canonical_json({"schemaVersion": 2, "mediaType": media_types.INDEX, "manifests": [entry]})
+
+
+def write_layout(image: Image, *, store: Store, target: Path) -> None:
+    """Write `image` to `target` as an OCI layout, with its layers from the store.
+
+    What stood there is replaced in one step; the same image there is not touched.
+
+    Raises VerificationError `blob-missing` or `blob-damaged` for a layer, UsageError `not-a-layout` if
+    something else stands at `target`.
+    """
+    sweep_folder_drafts(target)
+    if _stands(image, store, target):
+        return
+    if target.exists() and not (target / "oci-layout").exists() and any(target.iterdir()):
+        raise UsageError(
+            "not-a-layout",
+            f"'{target}' is not empty and not an OCI layout",
+            place=str(target),
+            hint="choose another --output, or remove it",
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with folder_draft(target) as draft:
+        blobs = draft / "blobs" / "sha256"
+        blobs.mkdir(parents=True)
+        for layer in image.layers:
+            place = blobs / layer.blob.digest.hex
+            if not place.exists():
+                _take(store, layer.blob.digest, layer.blob.size, place)
+        (blobs / image.config_descriptor.digest.hex).write_bytes(image.config_bytes)
+        (blobs / image.manifest_descriptor.digest.hex).write_bytes(image.manifest_bytes)
+        (draft / "oci-layout").write_bytes(LAYOUT_FILE)
+        (draft / "index.json").write_bytes(index_bytes(image))
+        draft.chmod(0o755)
+        store.settle()
+        with failing_at(target):
+            put_folder(draft, target)
+    for layer in image.layers:
+        _note(store, blob_path(target, layer.blob.digest), layer.blob.digest)
+
+
+def read_layout(path: Path) -> Image:
+    """Read the image in a layout that holds one.
+
+    Its documents are verified, its layers are not (`validate`).
+
+    Raises UsageError `not-a-layout` or `several-images`, VerificationError.
+    """
+    index = JsonReader.parse(read_document(path / "index.json"), "index.json")
+    manifests = index.get("manifests").items()
+    if len(manifests) != 1:
+        raise UsageError("several-images", f"'{path}' has {len(manifests)} images, not one", place=str(path))
+    descriptor = manifests[0].descriptor()
+    if descriptor.media_type != media_types.MANIFEST:
+        raise UsageError("not-an-image", f"'{path}' has a {descriptor.media_type}, not an image", place=str(path))
+    manifest = read_blob(path, descriptor.digest)
+    config = read_blob(path, JsonReader.parse(manifest, "manifest").get("config").descriptor().digest)
+    reference = dict(descriptor.annotations).get(media_types.REF_NAME, "")
+    notes = JsonReader.parse(manifest, "manifest").get("annotations").members()
+    title = notes[media_types.TITLE].text() if media_types.TITLE in notes else path.name
+    return parse_image(title, reference, manifest, config)
+
+
+def read_document(path: Path) -> bytes:
+    """Return the bytes of a small file of a layout.
+
+    Raises UsageError `not-a-layout` if it is missing, VerificationError if it is large.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(DOCUMENT_LIMIT + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(
+            "not-a-layout",
+            f"'{path.parent}' is not an OCI layout: it has no {path.name}",
+            place=str(path.parent),
+        ) from None
+    if len(data) > DOCUMENT_LIMIT:
+        raise VerificationError("document-too-large", f"{path} has more than {DOCUMENT_LIMIT} bytes")
+    return data
+
+
+def read_blob(layout: Path, digest: Digest) -> bytes:
+    """A document's bytes, verified. Raises VerificationError."""
+    path = blob_path(layout, digest)
+    if not path.is_file():
+        raise VerificationError("blob-missing", f"{digest} is missing in the layout", place=str(layout))
+    data = read_document(path)
+    if Digest.of(data) != digest:
+        raise VerificationError(
+            "blob-damaged", f"the content of {digest} in the layout does not match its digest", place=str(path)
+        )
+    return data
+
+
+def _stands(image: Image, store: Store, target: Path) -> bool:
+    """Return whether exactly this image is at `target` already."""
+    documents = {
+        target / "oci-layout": LAYOUT_FILE,
+        target / "index.json": index_bytes(image),
+        blob_path(target, image.config_descriptor.digest): image.config_bytes,
+        blob_path(target, image.manifest_descriptor.digest): image.manifest_bytes,
+    }
+    try:
+        if any(read_document(path) != data for path, data in documents.items()):
+            return False
+        wanted = {image.config_descriptor.digest.hex, image.manifest_descriptor.digest.hex}
+        wanted |= {layer.blob.digest.hex for layer in image.layers}
+        if {path.name for path in (target / "blobs" / "sha256").iterdir()} != wanted:
+            return False
+        return all(_same(store, blob_path(target, layer.blob.digest), layer.blob.digest) for layer in image.layers)
+    except (OSError, UsageError, VerificationError):
+        return False
+
+
+def _same(store: Store, ours: Path, digest: Digest) -> bool:
+    """Return whether a layer's file is whole: by its stamp if it was hashed before, or now.
+
+    One that is the store's own, as they were once, is not taken for the layout's.
+    """
+    found = blob_stamp(ours)
+    if found is None or found == store.stamp(digest):
+        return False
+    if store.recall(_stamped(ours, digest)) == found:
+        return True
+    if stamp_of_whole(ours, digest) is None:
+        return False
+    _note(store, ours, digest)
+    return True
+
+
+def _note(store: Store, ours: Path, digest: Digest) -> None:
+    """A layer's file was hashed or copied just now, and is whole."""
+    store.remember(_stamped(ours, digest), blob_stamp(ours))
+
+
+def _stamped(ours: Path, digest: Digest) -> Digest:
+    return identity("layout-blob", 1, path=ours.absolute(), digest=digest)
+
+
+def _take(store: Store, digest: Digest, size: int, place: Path) -> None:
+    source = store.blob(digest)
+    try:
+        found = source.stat().st_size
+    except FileNotFoundError:
+        raise VerificationError("blob-missing", f"layer {digest} is missing in the store") from None
+    if found != size:
+        raise VerificationError("blob-damaged", f"layer {digest} has {found} bytes in the store, not {size}")
+    if not store.sound(digest):
+        raise VerificationError(
+            "blob-damaged",
+            f"the content of layer {digest} in the store does not match its digest",
+            hint="run the command again; the layer is rebuilt",
+        )
+    with failing_at(place), source.open("rb") as file, place.open("wb") as copy:
+        clone_file(file, copy)

@@ -1,0 +1,27 @@
+"""Load the image of a layout into the store, so that it can be unpacked and launched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.model.image import Image
+from pipeline.oci.image_layout import blob_path, read_layout
+from pipeline.store import Store, copy_into
+
+
+def load_layout_image(path: Path, *, store: Store) -> Image:
+    """Return the one image in the layout at `path`, with every layer's blob in the store.
+
+    A layer that the store lacks is copied, and its digest checked on the way.
+
+    Raises UsageError `not-a-layout` or `several-images`, VerificationError.
+    """
+    image = read_layout(path)
+    for layer in image.layers:
+        if not store.sound(layer.blob.digest):
+            with (
+                blob_path(path, layer.blob.digest).open("rb") as source,
+                store.writer(layer.blob.digest) as blob,
+            ):
+                copy_into(source, blob)
+    return image

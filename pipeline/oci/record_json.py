@@ -1,0 +1,119 @@
+"""Write and read the record of a build's inputs as canonical JSON.
+
+There is one form only, as in `pipeline.oci.bill_json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import RelbuildError, VerificationError
+from pipeline.model.bill import BuildRecord
+from pipeline.model.json_form import extends, is_canonical, refuse_newer
+from pipeline.model.provenance import Material, MaterialKind, Provenance
+from pipeline.oci.image_manifest import JsonReader
+
+FORMAT = 1
+"""Raised when a former reader would misread the form; a newer one is refused by name."""
+
+RECORD_LIMIT = 32 << 20
+"""Bytes: ten thousand packages come to about four million."""
+
+_AGAIN = "build the image again with `relbuild build`"
+
+
+def record_bytes(record: BuildRecord) -> bytes:
+    """The one JSON form of a record (canonical JSON). Times are left out where there are none."""
+    told = record.provenance
+    times = {"started": told.started, "finished": told.finished}
+    return canonical_json(
+        {
+            "format": FORMAT,
+            "image": str(record.image),
+            "checks": str(record.checks),
+            "recipe": _material_json(told.recipe),
+            "materials": [_material_json(one) for one in told.materials],
+            "unknown": list(record.unknown),
+            "platform": told.platform,
+            "architecture": told.architecture,
+            "relbuild": told.builder_version,
+            "options": _pairs_json(told.options),
+            "versions": _pairs_json(told.versions),
+            "invocation": told.invocation,
+            **{name: time for name, time in times.items() if time is not None},
+        }
+    )
+
+
+def parse_record(data: bytes, place: str) -> BuildRecord:
+    """Parse a build record from its JSON text.
+
+    `place` is what errors call it. Raises VerificationError `record-malformed`, `format-newer`.
+    """
+    try:
+        document = JsonReader.parse(data, place)
+        refuse_newer(place, document.get("format").number(), FORMAT)
+        record = _record(document)
+    except (RelbuildError, ValueError) as error:
+        if isinstance(error, RelbuildError) and error.code == "format-newer":
+            raise
+        told = error.problems[0].message if isinstance(error, RelbuildError) else str(error)
+        raise _malformed(told, place) from error
+    if not is_canonical(data) or not extends(json.loads(data), json.loads(record_bytes(record))):
+        raise _malformed(f"{place} is not in relbuild's canonical form", place)
+    return record
+
+
+def _malformed(message: str, place: str) -> VerificationError:
+    return VerificationError("record-malformed", message, place=place, hint=_AGAIN)
+
+
+def _record(document: JsonReader) -> BuildRecord:
+    return BuildRecord(
+        image=Digest.parse(document.get("image").text()),
+        provenance=Provenance(
+            recipe=_material(document.get("recipe")),
+            materials=tuple(_material(one) for one in document.get("materials").items()),
+            platform=document.get("platform").text(),
+            architecture=document.get("architecture").text(),
+            builder_version=document.get("relbuild").text(),
+            options=_pairs(document.get("options")),
+            versions=_pairs(document.get("versions")),
+            invocation=document.get("invocation").text(),
+            started=_time(document.get("started")),
+            finished=_time(document.get("finished")),
+        ),
+        checks=Digest.parse(document.get("checks").text()),
+        unknown=document.get("unknown").texts(),
+    )
+
+
+def _time(value: JsonReader) -> int | None:
+    return None if value.missing else value.number()
+
+
+def _material_json(one: Material) -> dict[str, object]:
+    return {"name": one.name, "uri": one.uri, "sha256": one.sha256.hex, "kind": str(one.kind)}
+
+
+def _material(value: JsonReader) -> Material:
+    return Material(
+        name=value.get("name").text(),
+        uri=value.get("uri").text(),
+        sha256=Digest(value.get("sha256").text()),
+        kind=MaterialKind(value.get("kind").text()),
+    )
+
+
+def _pairs_json(pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
+    return [[name, value] for name, value in pairs]
+
+
+def _pairs(value: JsonReader) -> tuple[tuple[str, str], ...]:
+    found = []
+    for one in value.items():
+        name, text = one.texts()  # ValueError for another count
+        found.append((name, text))
+    return tuple(found)

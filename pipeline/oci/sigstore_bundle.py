@@ -1,0 +1,211 @@
+"""Sigstore bundles (protobuf-specs, sigstore_bundle.proto, v0.3) with a signed statement.
+
+The statement is signed by a key. Bundles are what newer cosign and other sigstore clients read, attached to an image as
+a referrer.
+
+A bundle made here has no certificate and no entry of a transparency log, only a hint of which key it needs; verifiers
+are told so (`--insecure-ignore-tlog`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.errors import VerificationError
+from pipeline.model.artifact import Artifact, Manifest
+from pipeline.model.image import Descriptor
+from pipeline.oci import media_types
+from pipeline.oci.artifacts import make_referrer, read_artifact
+from pipeline.oci.dsse import (
+    Envelope,
+    envelope_json,
+    read_envelope,
+    sign_envelope,
+)
+from pipeline.oci.image_manifest import JsonReader, timestamp
+from pipeline.oci.signing_keys import SigningKey, VerifyingKey
+from pipeline.oci.statements import Statement, read_statement, statement_bytes
+
+CONTENT_ANNOTATION = "dev.sigstore.bundle.content"
+PREDICATE_TYPE_ANNOTATION = "dev.sigstore.bundle.predicateType"
+"""Annotations by which cosign tells bundles apart without reading them."""
+
+BUNDLE_TYPES = (media_types.SIGSTORE_BUNDLE, "application/vnd.dev.sigstore.bundle+json;version=0.3")
+"""How a bundle of v0.3 may call itself (the specification gives both)."""
+
+BUNDLE_LIMIT = 64 << 20
+"""Bytes of a bundle. It holds the statement in base64, so SBOMs of 48 MiB fit: those of some 20,000 packages."""
+
+BUNDLE_NODE_LIMIT = 10_000
+"""Values in a bundle, which is parsed before anything about it is verified: it has ten, with entries of logs and
+certificates some hundred. What is attested stands in it as one text."""
+
+
+def make_bundle(statement: Statement, key: SigningKey) -> bytes:
+    """Sign a statement and return it as a bundle.
+
+    Pure: the same statement and key always give the same bytes.
+    """
+    envelope = sign_envelope(media_types.IN_TOTO, statement_bytes(statement), key)
+    return canonical_json(
+        {
+            "mediaType": media_types.SIGSTORE_BUNDLE,
+            "verificationMaterial": {"publicKey": {"hint": key.public.hint}},
+            "dsseEnvelope": envelope_json(envelope),
+        }
+    )
+
+
+def make_attestation(
+    statement: Statement,
+    subject: Descriptor,
+    key: SigningKey,
+    created: int | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> Artifact:
+    """Sign a statement and return it as a referrer of `subject`.
+
+    `created`: the image's, in seconds since the epoch; never the clock, which would give another manifest each time.
+    `annotations` are the manifest's, besides those of a bundle.
+
+    Raises VerificationError `bundle-too-large`; ValueError if the statement is not about `subject`.
+    """
+    if subject.digest not in {named.digest for named in statement.subjects}:
+        raise ValueError(f"the statement is not about {subject.digest}")
+    data = make_bundle(statement, key)
+    if len(data) > BUNDLE_LIMIT:
+        raise VerificationError(
+            "bundle-too-large",
+            f"the attestation {statement.predicate_type} has {len(data) >> 20} MiB; verifiers read "
+            f"{BUNDLE_LIMIT >> 20} MiB at most",
+            place=str(subject.digest),
+        )
+    notes = {
+        **(annotations or {}),
+        CONTENT_ANNOTATION: "dsse-envelope",
+        PREDICATE_TYPE_ANNOTATION: statement.predicate_type,
+    }
+    if created is not None:
+        notes[media_types.CREATED] = timestamp(created)
+    return make_referrer(media_types.SIGSTORE_BUNDLE, [(media_types.SIGSTORE_BUNDLE, data)], subject, notes)
+
+
+def bundle_layer(manifest: Manifest) -> Descriptor:
+    """Return the descriptor of the bundle that a referrer carries.
+
+    Raises VerificationError `bundle-malformed` if it is no referrer with one bundle that can be read.
+    """
+    try:
+        said = read_artifact(manifest)
+    except VerificationError as error:
+        raise _malformed(manifest, error.problems[0].message) from error
+    if said.artifact_type not in BUNDLE_TYPES or len(said.layers) != 1 or said.layers[0].media_type not in BUNDLE_TYPES:
+        raise _malformed(
+            manifest, f"an artifact of type {said.artifact_type[:80]} with {len(said.layers)} layers is not a bundle"
+        )
+    if said.layers[0].size > BUNDLE_LIMIT:
+        raise _malformed(manifest, f"the bundle exceeds {BUNDLE_LIMIT >> 20} MiB")
+    return said.layers[0]
+
+
+def verify_bundle(manifest: Manifest, blob: bytes, subject: Digest, key: VerifyingKey) -> Statement:
+    """A referrer, its bundle and the image that it is said to be of → what was signed by `key`.
+
+    Raises VerificationError: `bundle-malformed`, `signature-of-another` (made for another image and moved here),
+    `signature-wrong-key`, `signature-altered` (by the key's own word it signed something else, or the bytes are not
+    those of the manifest), `predicate-mismatch` (the manifest says that it attests what it does not).
+    """
+    layer = bundle_layer(manifest)
+    said = read_artifact(manifest)
+    place = f"attestation {manifest.digest.short}"
+    if said.subject is None or said.subject.digest != subject:
+        other = "nothing" if said.subject is None else str(said.subject.digest)
+        raise _moved(f"the manifest's subject is {other}, not {subject}", place)
+    if len(blob) != layer.size or Digest.of(blob) != layer.digest:
+        raise VerificationError(
+            "signature-altered", "the bundle does not match the digest in the manifest", place=place
+        )
+    try:
+        envelope, hint = _read_bundle(blob)
+    except VerificationError as error:
+        raise _malformed(manifest, error.problems[0].message) from error
+    _refuse_signature(envelope, hint, key, place)
+    try:
+        statement = read_statement(envelope.payload)
+    except VerificationError as error:
+        raise _malformed(manifest, error.problems[0].message) from error
+    if subject not in {named.digest for named in statement.subjects}:
+        named = ", ".join(str(one.digest) for one in statement.subjects[:3]) or "nothing"
+        raise _moved(f"the signed statement is for {named}, not for {subject}", place)
+    annotated = said.annotation(PREDICATE_TYPE_ANNOTATION)
+    if annotated and annotated != statement.predicate_type:
+        raise VerificationError(
+            "predicate-mismatch",
+            f"the manifest declares {annotated[:80]}, but the signed predicate is {statement.predicate_type[:80]}",
+            place=place,
+            hint="the manifest's annotation was changed; publish it again",
+        )
+    return statement
+
+
+def unverified_statement(blob: bytes) -> Statement:
+    """Return the statement in a bundle without checking its signature.
+
+    It is returned whoever signed it: for those who have no key, and say so. Raises VerificationError
+    `bundle-malformed`, `document-malformed`.
+    """
+    return read_statement(_read_bundle(blob)[0].payload)
+
+
+def _read_bundle(blob: bytes) -> tuple[Envelope, str]:
+    """The envelope and the hint; an empty hint where the key is said in another way."""
+    if blob.count(b"[") + blob.count(b"{") + blob.count(b",") > BUNDLE_NODE_LIMIT:
+        raise VerificationError("bundle-malformed", f"the bundle has more than {BUNDLE_NODE_LIMIT} values")
+    document = JsonReader.parse(blob, "bundle")
+    kind = document.get("mediaType").text()
+    if kind not in BUNDLE_TYPES:
+        raise VerificationError("bundle-malformed", f"'{kind[:80]}' is not a Sigstore bundle v0.3")
+    sealed = document.get("dsseEnvelope")
+    if sealed.missing:
+        raise VerificationError("bundle-malformed", "the bundle has no DSSE envelope")
+    envelope = read_envelope(sealed)
+    if envelope.payload_type != media_types.IN_TOTO or len(envelope.signatures) != 1:
+        raise VerificationError(
+            "bundle-malformed",
+            f"the envelope must have one signed in-toto "
+            f"statement; it has {envelope.payload_type[:80]} with {len(envelope.signatures)} signatures",
+        )
+    public = document.get("verificationMaterial").get("publicKey")
+    return envelope, "" if public.missing else public.get("hint").text("")
+
+
+def _refuse_signature(envelope: Envelope, hint: str, key: VerifyingKey, place: str) -> None:
+    if envelope.signed_by(key):
+        return
+    if hint == key.hint:
+        raise VerificationError(
+            "signature-altered",
+            f"the bundle names the key {key.fingerprint.short}, but the signature does not verify",
+            place=place,
+            hint="the content or the signature was changed; publish it again",
+        )
+    raise VerificationError(
+        "signature-wrong-key",
+        f"the bundle is not signed by the key {key.fingerprint.short}",
+        place=place,
+        hint="use the publisher's public key",
+    )
+
+
+def _malformed(manifest: Manifest, message: str) -> VerificationError:
+    return VerificationError("bundle-malformed", message, place=f"attestation {manifest.digest.short}")
+
+
+def _moved(message: str, place: str) -> VerificationError:
+    return VerificationError(
+        "signature-of-another",
+        f"{message}: it was copied from another image",
+        place=place,
+        hint="pull from the mirror it was published to",
+    )

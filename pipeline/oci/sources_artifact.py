@@ -1,0 +1,55 @@
+"""The corresponding source packages of an image, as an artifact.
+
+It goes with the image, for licences that demand them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.digest import Digest, canonical_json
+from pipeline.model.artifact import Artifact, Manifest
+from pipeline.model.image import Descriptor
+from pipeline.oci import media_types
+from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR
+from pipeline.oci.image_manifest import descriptor_json, timestamp
+
+SOURCES_TYPE = "application/vnd.relbuild.sources.v1"
+"""The artifact's type: its layers are source RPMs, each with its file name as title."""
+
+SOURCE_RPM = "application/x-rpm"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One source RPM: its file name, sha256, bytes, and where it lies."""
+
+    name: str
+    digest: Digest
+    size: int
+    path: Path
+
+
+def make_sources_artifact(files: Sequence[SourceFile], subject: Descriptor, created: int) -> Artifact:
+    """Make a referrer of `subject` with source RPMs as layers.
+
+    `created`: the image's own time, in seconds since the epoch. Pure: the same files always give the same manifest.
+    """
+    ordered = sorted(files, key=lambda one: (one.name, one.digest))
+    layers = [Descriptor(SOURCE_RPM, one.digest, one.size, ((media_types.TITLE, one.name),)) for one in ordered]
+    data = canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_types.MANIFEST,
+            "artifactType": SOURCES_TYPE,
+            "config": descriptor_json(EMPTY_DESCRIPTOR),
+            "layers": [descriptor_json(layer) for layer in layers],
+            "subject": descriptor_json(Descriptor(subject.media_type, subject.digest, subject.size)),
+            "annotations": {media_types.CREATED: timestamp(created)},
+        }
+    )
+    blobs: list[tuple[Descriptor, bytes | Path]] = [(EMPTY_DESCRIPTOR, EMPTY_DATA)]
+    blobs += [(Descriptor(SOURCE_RPM, one.digest, one.size), one.path) for one in ordered]
+    return Artifact(Manifest(media_types.MANIFEST, data), tuple(blobs))

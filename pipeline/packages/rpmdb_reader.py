@@ -1,0 +1,166 @@
+"""A reader of an image's own RPM database, without rpm's library.
+
+It says what is installed in the image, from the database's bytes.
+
+The database comes from an image that may be anybody's, so it is opened in memory, read-only, by sqlite alone. Each
+package is a header as rpm writes it: two counts, an index of (tag, type, offset, count), and the data
+(https://rpm.org/documentation/manual/format_header.html).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pipeline.errors import VerificationError
+from pipeline.model.header import ChangelogEntry
+from pipeline.model.package import Nevra
+from pipeline.packages.changelog import newest_entries
+
+DATABASE_LIMIT = 256 << 20
+"""Bytes of a database; a full desktop has 100 MiB."""
+
+_PACKAGES_LIMIT = 100_000
+_PATIENCE = 20.0
+_STEPS = 100_000
+"""Seconds that reading may take (it takes a tenth of one), looked at after so many steps of sqlite's machine."""
+
+_INDEX_LIMIT = 1 << 16
+_NAME, _VERSION, _RELEASE, _EPOCH, _LICENSE, _ARCH = 1000, 1001, 1002, 1003, 1014, 1022
+_CHANGELOG_TIME, _CHANGELOG_NAME, _CHANGELOG_TEXT = 1080, 1081, 1082
+_FILE_STATES, _FILE_FLAGS, _DIRECTORY_INDEXES, _BASE_NAMES, _DIRECTORY_NAMES = 1029, 1037, 1116, 1117, 1118
+_CHAR, _INT32, _STRING, _STRING_ARRAY, _I18N = 1, 4, 6, 8, 9
+_LICENSE_FLAG = 1 << 7
+_NORMAL_STATE = 0
+
+_Tags = Mapping[int, tuple[int, int, int]]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """An installed package with its licence and its licence files.
+
+    Its files are those that the package marks as its licence and that were installed; the licence is the one that its
+    header names (`license`; empty: it names none).
+    """
+
+    nevra: Nevra
+    licenses: tuple[str, ...]
+    license: str = ""
+
+
+def read_installed(database: bytes) -> tuple[Installed, ...]:
+    """Read all packages in the bytes of an `rpmdb.sqlite`, sorted by NEVRA.
+
+    Raises VerificationError `rpmdb-damaged`.
+    """
+    return tuple(sorted(_each(database, _installed), key=lambda package: str(package.nevra)))
+
+
+def installed_changelogs(database: bytes, wanted: Collection[Nevra]) -> Mapping[Nevra, tuple[ChangelogEntry, ...]]:
+    """Read the newest changelog entries of those packages that are `wanted`.
+
+    They are bounded as `read_changelog` bounds them; an image may have been built without. Raises VerificationError
+    `rpmdb-damaged`.
+    """
+
+    def read(blob: bytes) -> tuple[Nevra, tuple[ChangelogEntry, ...]]:
+        tags = _tags(blob)
+        nevra = _nevra(blob, tags)
+        if nevra not in wanted:
+            return nevra, ()
+        names, texts = (_strings(blob, tags, tag) for tag in (_CHANGELOG_NAME, _CHANGELOG_TEXT))
+        return nevra, newest_entries(_integers(blob, tags, _CHANGELOG_TIME), names, texts)
+
+    return {nevra: entries for nevra, entries in _each(database, read) if nevra in wanted}
+
+
+def _each(database: bytes, read: Callable[[bytes], _T]) -> list[_T]:
+    """Call `read` with each package's header and return the results."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.deserialize(database)
+        # What calls itself a table may be a view that never ends.
+        deadline = time.monotonic() + _PATIENCE
+        connection.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS)
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA query_only = ON")
+        rows = connection.execute("SELECT blob FROM Packages LIMIT ?", (_PACKAGES_LIMIT,))
+        return [read(bytes(row[0])) for row in rows]
+    except (sqlite3.Error, struct.error, LookupError, ValueError, TypeError, MemoryError) as error:
+        raise VerificationError("rpmdb-damaged", f"the image's RPM database cannot be read: {error}") from error
+    finally:
+        connection.close()
+
+
+def _tags(blob: bytes) -> _Tags:
+    count, _size = struct.unpack_from(">II", blob)
+    if count > _INDEX_LIMIT:
+        raise ValueError(f"a header has {count} entries")
+    tags: dict[int, tuple[int, int, int]] = {}
+    start = 8 + 16 * count
+    for index in range(count):
+        tag, kind, offset, items = struct.unpack_from(">IIII", blob, 8 + 16 * index)
+        tags[tag] = (kind, start + offset, items)
+    return tags
+
+
+def _nevra(blob: bytes, tags: _Tags) -> Nevra:
+    name, version, release = (_strings(blob, tags, tag)[0] for tag in (_NAME, _VERSION, _RELEASE))
+    epoch, arch = _integers(blob, tags, _EPOCH), _strings(blob, tags, _ARCH)
+    # A key that was imported counts as a package, and has no architecture.
+    return Nevra(name, epoch[0] if epoch else 0, version, release, arch[0] if arch else "")
+
+
+def _installed(blob: bytes) -> Installed:
+    tags = _tags(blob)
+    said = _strings(blob, tags, _LICENSE)
+    return Installed(_nevra(blob, tags), tuple(_licenses(blob, tags)), said[0] if said else "")
+
+
+def _licenses(blob: bytes, tags: _Tags) -> list[str]:
+    flags, folders = _integers(blob, tags, _FILE_FLAGS), _strings(blob, tags, _DIRECTORY_NAMES)
+    names, indexes = _strings(blob, tags, _BASE_NAMES), _integers(blob, tags, _DIRECTORY_INDEXES)
+    states = _bytes(blob, tags, _FILE_STATES) or [_NORMAL_STATE] * len(names)
+    return [
+        folders[folder] + name
+        for name, folder, flag, state in zip(names, indexes, flags, states, strict=True)
+        if flag & _LICENSE_FLAG and state == _NORMAL_STATE
+    ]
+
+
+def _strings(blob: bytes, tags: _Tags, tag: int) -> list[str]:
+    if tag not in tags:
+        return []
+    kind, offset, count = tags[tag]
+    if kind not in (_STRING, _STRING_ARRAY, _I18N) or count > len(blob):
+        raise ValueError(f"tag {tag} has type {kind}")
+    found = []
+    for _ in range(count):
+        end = blob.index(b"\0", offset)
+        found.append(blob[offset:end].decode(errors="replace"))
+        offset = end + 1
+    return found
+
+
+def _integers(blob: bytes, tags: _Tags, tag: int) -> list[int]:
+    if tag not in tags:
+        return []
+    kind, offset, count = tags[tag]
+    if kind != _INT32:
+        raise ValueError(f"tag {tag} has type {kind}")
+    return list(struct.unpack_from(f">{count}I", blob, offset))
+
+
+def _bytes(blob: bytes, tags: _Tags, tag: int) -> list[int]:
+    if tag not in tags:
+        return []
+    kind, offset, count = tags[tag]
+    if kind != _CHAR or offset + count > len(blob):
+        raise ValueError(f"tag {tag} has type {kind}")
+    return list(blob[offset : offset + count])

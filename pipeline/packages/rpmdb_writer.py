@@ -1,0 +1,179 @@
+"""rpm's own database, written by rpm's own library.
+
+Each package's header gets what an installation adds to it (file states, install time, colour, transaction
+number) and `rpmdb --importdb` loads them, so `rpm -qa`, `rpm -Va` and scanners see what rpm itself would have
+written, and what was left out is recorded as not installed. Two things would differ from one machine or run to
+the next and are put right: SQLite's note of the library that wrote the file, and the write-ahead log mode,
+which a database on a read-only file system cannot be read in.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import BuildError
+from pipeline.model.package import Nevra
+from pipeline.model.rpm_database import DATABASE_FILE
+from pipeline.packages.rpm_header import open_header
+from pipeline.packages.rpm_library import rpm
+from pipeline.process import CommandFailed, run
+from pipeline.store import failing_at
+
+DATABASE = DATABASE_FILE
+"""Name of the one file that `write_database` leaves."""
+
+_SECONDS = 300.0
+_MAGIC = b"\x8e\xad\xe8\x01\x00\x00\x00\x00"
+_COUNTS = struct.Struct(">II")
+_ENTRY = struct.Struct(">iIiI")
+_CHAR = 1
+"""RPM_CHAR_TYPE, that of RPMTAG_FILESTATES."""
+_CHANGES, _VALID_FOR, _WRITER = 24, 92, 96
+"""Offsets in SQLite's header: change counter, the change that the writer's version is valid for, the writer's
+version (https://www.sqlite.org/fileformat.html#the_database_header)."""
+_WRITER_VERSION = 3_034_001
+"""What is written as SQLite's version: that of the oldest platform whose rpm uses SQLite (EL9)."""
+
+_REASONS = {
+    "database or disk is full": errno.ENOSPC,
+    "disk I/O error": errno.EIO,
+    "unable to open database file": errno.EIO,  # in a folder that was just made, and can be written to
+    "readonly database": errno.EROFS,
+    "out of memory": errno.ENOMEM,
+    os.strerror(errno.ENOSPC): errno.ENOSPC,
+    os.strerror(errno.EDQUOT): errno.EDQUOT,
+    os.strerror(errno.EIO): errno.EIO,
+    os.strerror(errno.EROFS): errno.EROFS,
+    os.strerror(errno.EACCES): errno.EACCES,
+    os.strerror(errno.EMFILE): errno.EMFILE,
+}
+"""Error numbers by the messages of SQLite (sqlite3_errstr) and of the C library.
+SQLite's words for a write that came out short are those for a full disk, a quota included; rpm adds "No such file or
+directory" to most things, which tells nothing."""
+
+_FULL = 1 << 20
+"""Bytes: with fewer left, SQLite's "disk I/O error" means that its shared memory could not grow."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseRecord:
+    """One installed package, as the database records it.
+
+    Its file, what it is called, the state of each of its files (RPMFILE_STATE_*, in the header's order), the time of
+    its installation, the colour of the transaction.
+    """
+
+    rpm: Path
+    nevra: Nevra
+    states: tuple[int, ...]
+    install_time: int
+    install_color: int = 0
+
+
+def write_database(folder: Path, records: Sequence[DatabaseRecord]) -> None:
+    """Write `rpmdb.sqlite` into `folder`, an empty directory.
+
+    The order of `records` is the order in which rpm lists them (newest last); equal records in equal order give equal
+    bytes under the same SQLite.
+
+    Raises BuildError `rpm-database` if rpm refuses a header, VerificationError `package-damaged`, and OSError with the
+    database's path where the machine refuses: a full disk, a quota, a defect.
+    """
+    headers = folder / "headers"
+    with failing_at(headers), headers.open("wb") as file:
+        for record in records:
+            file.write(_installed(record))
+    with headers.open("rb") as file:
+        imported = run(
+            ["rpmdb", "--define", f"_dbpath {folder}", "--define", "_db_backend sqlite", "--importdb"],
+            stdin=file,
+            timeout=_SECONDS,
+            check=False,
+        )
+    headers.unlink()
+    database = folder / DATABASE
+    # Also where rpmdb ended with 0: a header that it could not write whole is only complained of.
+    _demand_written(imported.stderr.decode(errors="replace"), database)
+    if imported.status != 0:
+        raise BuildError("rpm-database", f"rpm cannot write its database: {CommandFailed(imported)}")
+    with failing_at(database):
+        try:
+            _settle(database, len(records))
+        except sqlite3.Error as error:
+            _demand_written(str(error), database)
+            raise BuildError("rpm-database", f"SQLite cannot read the RPM database {database}: {error}") from error
+    for other in folder.iterdir():
+        if other != database:
+            other.unlink()
+    database.chmod(0o644)
+
+
+def _demand_written(said: str, database: Path) -> None:
+    """Raise the operating system's error where the words of SQLite or rpm tell of one.
+
+    rpmdb's status does not: it is the number of headers that failed, whatever the reason.
+    """
+    number = next((number for words, number in _REASONS.items() if words in said), None)
+    if number is None:
+        return
+    if number == errno.EIO:
+        free = os.statvfs(database.parent)
+        if free.f_bavail * free.f_frsize < _FULL:
+            number = errno.ENOSPC
+    raise OSError(number, os.strerror(number), str(database))
+
+
+def _installed(record: DatabaseRecord) -> bytes:
+    """The header as rpm has it after an installation, ready to be imported."""
+    header = open_header(record.rpm)
+    header[rpm.RPMTAG_INSTALLTIME] = record.install_time
+    header[rpm.RPMTAG_INSTALLCOLOR] = record.install_color
+    header[rpm.RPMTAG_INSTALLTID] = record.install_time
+    exported: bytes = header.unload()
+    return _MAGIC + (_with_states(exported, bytes(record.states)) if record.states else exported)
+
+
+def _with_states(header: bytes, states: bytes) -> bytes:
+    """Return an exported header with one more entry, the files' states.
+
+    rpm's Python cannot put values of this type, so it is done by hand: an entry at the end of the index, its data at
+    the end of the data, the counts raised.
+    """
+    entries, stored = _COUNTS.unpack_from(header)
+    index = _COUNTS.size
+    data = index + entries * _ENTRY.size
+    return b"".join(
+        (
+            _COUNTS.pack(entries + 1, stored + len(states)),
+            header[index:data],
+            _ENTRY.pack(rpm.RPMTAG_FILESTATES, _CHAR, stored, len(states)),
+            header[data:],
+            states,
+        )
+    )
+
+
+def _settle(database: Path, expected: int) -> None:
+    """One file, compact, readable on a read-only file system, the same from every machine."""
+    connection = sqlite3.connect(database)
+    try:
+        (count,) = connection.execute("SELECT count(*) FROM Packages").fetchone()
+        if count != expected:
+            raise BuildError("rpm-database", f"rpm imported {count} of {expected} headers")
+        (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+        if mode != "delete":
+            # SQLite raises nothing here: it answers which mode stays. One with a log cannot be read in an image.
+            raise sqlite3.OperationalError("disk I/O error")
+        connection.execute("VACUUM")
+    finally:
+        connection.close()
+    with database.open("r+b") as file:
+        for offset, value in ((_CHANGES, 1), (_VALID_FOR, 1), (_WRITER, _WRITER_VERSION)):
+            file.seek(offset)
+            file.write(struct.pack(">I", value))

@@ -1,0 +1,39 @@
+"""The steps from a recipe to its packages.
+
+They are resolved or taken from the lock, fetched, verified, read, and their owners numbered.
+"""
+
+from pipeline.prepare.build_options import BuildEnvironment, BuildOptions
+from pipeline.prepare.built_parent import as_parent
+from pipeline.prepare.locked_recipe import (
+    LockedRecipe,
+    LockPlan,
+    fetch_and_verify,
+    group_layers,
+    keep_lock,
+    locked_packages,
+    number_owners,
+    plan_lock,
+    resolve,
+    retry_if_changed,
+)
+from pipeline.prepare.source_rpms import obtain_sources
+from pipeline.prepare.verified_packages import obtain_archives
+
+__all__ = [
+    "BuildEnvironment",
+    "BuildOptions",
+    "LockPlan",
+    "LockedRecipe",
+    "as_parent",
+    "fetch_and_verify",
+    "group_layers",
+    "keep_lock",
+    "locked_packages",
+    "number_owners",
+    "obtain_archives",
+    "obtain_sources",
+    "plan_lock",
+    "resolve",
+    "retry_if_changed",
+]

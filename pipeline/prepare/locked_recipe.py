@@ -1,0 +1,366 @@
+"""The stages from a recipe to its locked packages.
+
+They are: resolve or use the lock, fetch, verify, number owners, group, lock.
+
+`pipeline.build.lock` has them in their order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.digest import Digest
+from pipeline.errors import RelbuildError, ResolutionError, UsageError
+from pipeline.layers.account_numbers import number_accounts
+from pipeline.model.accounts import AccountTable
+from pipeline.model.header import PackageHeader
+from pipeline.model.lock import Lock, LockSection
+from pipeline.model.parent_image import ParentImage
+from pipeline.model.platform import Platform
+from pipeline.model.recipe import LayerPlan, Recipe
+from pipeline.model.resolution import Chosen
+from pipeline.packages import read_change_days, read_payload_files
+from pipeline.prepare.build_options import BuildEnvironment, BuildOptions, RepositoryCache
+from pipeline.prepare.verified_packages import obtain_verified
+from pipeline.progress import task
+from pipeline.recipes import load_platforms, load_recipe
+from pipeline.repos import RepositoryKey, load_keys, still_changing_error
+from pipeline.resolve import (
+    FormerLayers,
+    LockAction,
+    LockMode,
+    assign_auto_layers,
+    block_package,
+    compare_sections,
+    decide_action,
+    former_layers,
+    is_lock,
+    other_versions,
+    read_lock,
+    resolution_inputs,
+    solve,
+    stale_reasons,
+    write_lock,
+)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class LockedRecipe:
+    """A recipe with its resolution.
+
+    `wrote`: the lock file was written, `first` for the first time, `why` says for which reasons; `changes` say what
+    differs from before. `headers` are in the order of the transaction; `keys` are those of every repository of the
+    platform. `section` and `headers` are what the recipe adds to its `parent`, if it has one; `accounts` are all of the
+    image.
+    """
+
+    recipe: Recipe
+    platform: Platform
+    section: LockSection
+    headers: tuple[PackageHeader, ...]
+    accounts: AccountTable
+    path: Path
+    wrote: bool
+    first: bool
+    why: tuple[str, ...]
+    changes: tuple[str, ...]
+    keys: tuple[RepositoryKey, ...]
+    parent: ParentImage | None = None
+
+    @property
+    def all_headers(self) -> tuple[PackageHeader, ...]:
+        """The headers of every package in the image, in the order of their installation.
+
+        The parent's come first.
+        """
+        below = self.parent.packages if self.parent else ()
+        return (*(one.header for one in below), *self.headers)
+
+    @property
+    def all_chosen(self) -> tuple[Chosen, ...]:
+        """Every package of the image with its layer and its reasons, sorted."""
+        below = self.parent.packages if self.parent else ()
+        every = [*(one.chosen for one in below), *self.section.resolution.chosen]
+        return tuple(sorted(every, key=lambda one: one.package))
+
+
+@dataclass(frozen=True, slots=True)
+class LockPlan:
+    """The decision about the lock of a recipe: use it, or resolve anew, because of `why`.
+
+    `section` is what the lock at `path` says for the platform and architecture until now, None if nothing; `inputs` are
+    those of today.
+    """
+
+    recipe: Recipe
+    platform: Platform
+    path: Path
+    lock: Lock | None
+    section: LockSection | None
+    inputs: tuple[tuple[str, Digest], ...]
+    keys: tuple[RepositoryKey, ...]
+    why: tuple[str, ...]
+    action: LockAction
+    cache: RepositoryCache
+    parent: ParentImage | None
+
+    @property
+    def resolves(self) -> bool:
+        """Return whether the repositories are asked which packages the recipe comes to."""
+        return self.action is LockAction.RESOLVE or self.section is None
+
+
+def plan_lock(options: BuildOptions, build_env: BuildEnvironment, parent: ParentImage | None) -> LockPlan:
+    """Compare the lock of a recipe with the inputs of today.
+
+    `parent` is the image that it is built from.
+    """
+    recipe = load_recipe(options.recipe)
+    platform = choose_platform(recipe, options)
+    arch = choose_architecture(recipe, platform, options)
+    path = options.lock_file(recipe)
+    lock = read_lock(path)
+    section = lock.section(platform.name, arch) if lock else None
+    keys = load_keys(platform, arch, variables=build_env.environment, store=build_env.store, offline=build_env.offline)
+    now = resolution_inputs(recipe, platform, arch, keys, parent=parent.config if parent else None)
+    why = stale_reasons(section, now) if section else ("no lock for this platform and architecture",)
+    action = decide_action(section, why, options.mode, path)
+    for warning in other_versions(section) if section is not None and action is LockAction.USE else ():
+        build_env.progress.warn(f"{path.name}: {warning}")
+    return LockPlan(
+        recipe=recipe,
+        platform=platform,
+        path=path,
+        lock=lock,
+        section=section,
+        inputs=tuple(now),
+        keys=tuple(keys),
+        why=tuple(why),
+        action=action,
+        cache=RepositoryCache(platform, arch, build_env),
+        parent=parent,
+    )
+
+
+def resolve(plan: LockPlan) -> LockSection:
+    """The packages of a recipe: what its lock says, or what the repositories offer today."""
+    if plan.section is not None and not plan.resolves:
+        return plan.section
+    build_env = plan.cache.build_env
+    repositories = plan.cache.repositories()
+    with task(build_env.progress, "resolve", plan.recipe.name) as running:
+        section = solve(
+            plan.recipe,
+            plan.platform,
+            plan.cache.arch,
+            repositories,
+            store=build_env.store,
+            inputs=plan.inputs,
+            parent=plan.parent,
+            progress=build_env.progress,
+        )
+        running.note(f"{len(section.resolution.chosen)} packages")
+    for warning in section.resolution.warnings:
+        build_env.progress.warn(warning)
+    return section
+
+
+def fetch_and_verify(plan: LockPlan, section: LockSection) -> tuple[PackageHeader, ...]:
+    """Return the headers of a section's packages, in the order of the transaction.
+
+    The packages are in the store by then.
+    """
+    packages = [chosen.package for chosen in section.resolution.chosen]
+    return obtain_verified(packages, plan.recipe, plan.keys, section, plan.cache)
+
+
+def retry_if_changed(plan: LockPlan, obtain: Callable[[], _T]) -> _T:
+    """Call `obtain`, which reads repositories, and call it once more if they changed meanwhile.
+
+    The second time they are open as they are now.
+
+    Raises EnvironmentLacking `repository-changing` when they change again. What a lock says is the same whatever they
+    offer, so there it is done once.
+    """
+    try:
+        return obtain()
+    except RelbuildError as error:
+        if not plan.resolves or not plan.cache.changed(error):
+            raise
+        plan.cache.build_env.progress.warn("the repositories changed while they were read; reading them again")
+    try:
+        return obtain()
+    except RelbuildError as error:
+        if not plan.cache.changed(error):
+            raise
+        raise still_changing_error(error) from error
+
+
+def number_owners(
+    plan: LockPlan, section: LockSection, headers: Sequence[PackageHeader]
+) -> tuple[LockSection, AccountTable]:
+    """The section with a number for every name that owns a file, and all accounts of the image."""
+    store = plan.cache.build_env.store
+    kept = plan.section.accounts if plan.section is not None else section.accounts
+    accounts, allocated = number_accounts(
+        headers,
+        users=plan.recipe.users,
+        groups=plan.recipe.groups,
+        read=lambda header, paths: read_payload_files(store.blob(header.checksum), paths),
+        kept=kept,
+        parent=plan.parent.accounts if plan.parent else None,
+    )
+    return replace(section, accounts=allocated), accounts
+
+
+def keep_lock(
+    plan: LockPlan,
+    section: LockSection,
+    headers: tuple[PackageHeader, ...],
+    accounts: AccountTable,
+    mode: LockMode,
+) -> LockedRecipe:
+    """Write the lock beside the recipe where it says something new.
+
+    Raises ResolutionError `lock-stale` where `mode` forbids that.
+    """
+    before, parent = plan.section, plan.parent
+    if before is not None and before.parent and parent and before.parent.config == parent.config:
+        section = replace(section, parent=before.parent)  # The same image, though it may be compressed otherwise.
+    if before is not None and before.metadata and replace(section, metadata=before.metadata) == before:
+        section = before  # The repositories moved on, and offer the same: the lock says already where that came from.
+    wrote = section != before
+    if wrote and mode is LockMode.LOCKED:
+        raise ResolutionError(
+            "lock-stale",
+            "the lock has no numeric IDs for accounts that the packages need",
+            place=str(plan.path),
+            hint="run `relbuild lock` and commit the result",
+        )
+    if wrote:
+        others = tuple(one for one in plan.lock.sections if one is not before) if plan.lock else ()
+        write_lock(plan.path, Lock(plan.recipe.name, (*others, section)))
+    return LockedRecipe(
+        recipe=plan.recipe,
+        platform=plan.platform,
+        section=section,
+        headers=headers,
+        accounts=accounts,
+        path=plan.path,
+        wrote=wrote,
+        first=before is None,
+        why=plan.why if wrote else (),
+        changes=compare_sections(before, section),
+        keys=plan.keys,
+        parent=parent,
+    )
+
+
+def choose_platform(recipe: Recipe, options: BuildOptions) -> Platform:
+    """Return the platform that the order or the recipe names.
+
+    Raises RecipeError `platform-unknown`, `platform-refused`.
+    """
+    name = options.platform or recipe.platform
+    place = str(options.repositories) if options.platform else str(options.recipe)
+    return load_platforms(options.repositories).find(name, place=place)
+
+
+def choose_architecture(recipe: Recipe, platform: Platform, options: BuildOptions) -> str:
+    """Return the architecture to build for.
+
+    Raises UsageError if there are several, or the platform lacks it.
+    """
+    wanted = options.architectures or recipe.architectures
+    if len(wanted) != 1:
+        raise UsageError(
+            "architectures-several",
+            f"relbuild builds one architecture at a time; the recipe lists {len(wanted)}",
+            place=str(options.recipe),
+            hint=f"choose one with --arch: {', '.join(wanted)}",
+        )
+    if wanted[0] not in platform.architectures:
+        raise UsageError(
+            "architecture-unknown",
+            f"platform '{platform.name}' has no architecture '{wanted[0]}'",
+            place=str(options.recipe),
+            hint=f"it has {', '.join(platform.architectures)}",
+        )
+    return wanted[0]
+
+
+def group_layers(plan: LockPlan, section: LockSection, options: BuildOptions) -> LockSection:
+    """Group the packages of every layer that says `auto` into the layers of the image.
+
+    Return the section with them so placed. How often packages change is read from their changelogs, so they have to be
+    in the store. A lock that is used says it already.
+    """
+    if not plan.resolves:
+        return section
+    store, resolution = plan.cache.build_env.store, section.resolution
+    placed: dict[str, str] = {}
+    for layer in plan.recipe.layers:
+        if layer.at_most is not None:
+            residents = [
+                block_package(package, read_change_days(store.blob(package.checksum)))
+                for package in resolution.layer(layer.name)
+            ]
+            former = _former(layer, section, plan.section, options)
+            placed |= assign_auto_layers(layer.name, residents, layer.at_most, former)
+    chosen = tuple(replace(one, layer=placed.get(str(one.package.nevra), one.layer)) for one in resolution.chosen)
+    return replace(section, resolution=replace(resolution, chosen=chosen))
+
+
+def _former(plan: LayerPlan, fresh: LockSection, section: LockSection | None, options: BuildOptions) -> FormerLayers:
+    """Return the former grouping of a layer.
+
+    It is read from the lock of the recipe that brings the layer, else from `section`.
+    """
+    lock = read_lock(options.lock_file_at(plan.brought_by)) if plan.brought_by else None
+    theirs = lock.section(fresh.resolution.platform, fresh.resolution.arch) if lock else None
+    return former_layers(plan.name, theirs) or former_layers(plan.name, section)
+
+
+def locked_packages(folder: Path) -> frozenset[Digest]:
+    """Return the packages that the locks below a folder name.
+
+    Read are the locks that stand beside their recipe, and those that begin as relbuild begins one; the locks of other
+    programs are none of ours. Raises ResolutionError for a lock that cannot be read: what it needs must not be lost
+    because of that.
+    """
+    found: set[Digest] = set()
+    for above, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name != ".git")
+        for path in (Path(above, name) for name in sorted(files) if name.endswith(".lock")):
+            if path.is_symlink():
+                continue  # What it leads to stands here itself, or is none that a build would read.
+            lock = read_lock(path) if is_lock(path) or _beside_recipe(path) else None
+            for section in lock.sections if lock else ():
+                found.update(chosen.package.checksum for chosen in section.resolution.chosen)
+    return frozenset(found)
+
+
+def _beside_recipe(path: Path) -> bool:
+    """Return whether a recipe of the same name stands beside the lock at `path`."""
+    if not path.is_file():
+        return False
+    for recipe in (path.with_suffix(suffix) for suffix in (".yaml", ".yml")):
+        with contextlib.suppress(OSError), recipe.open("rb") as file:
+            start = file.read(_RECIPE_START)
+            if all(mark.search(start) for mark in _RECIPE_MARKS):
+                return True
+    return False
+
+
+_RECIPE_START = 1 << 20
+"""Bytes of a file in which a recipe shows that it is one."""
+
+_RECIPE_MARKS = (re.compile(rb"^name\s*:", re.MULTILINE), re.compile(rb"^(layers|from|include)\s*:", re.MULTILINE))

@@ -1,0 +1,199 @@
+"""Packages in the store, fetched, verified and read.
+
+Their bytes and signatures are what was promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.beneath import GivenFolder, PathEscape, escape_error
+from pipeline.digest import Digest, identity
+from pipeline.errors import Problem, VerificationError
+from pipeline.model.header import PackageHeader
+from pipeline.model.lock import LockSection
+from pipeline.model.package import Nevra, Package
+from pipeline.model.recipe import FileKind, Recipe
+from pipeline.packages import read_header, verify_package
+from pipeline.prepare.build_options import BuildEnvironment, RepositoryCache
+from pipeline.progress import task
+from pipeline.repos import LOCAL_REPOSITORY, RepositoryKey, fetch_packages
+from pipeline.store import Store
+from pipeline.transfer import Download, Network, fetch
+
+
+def obtain_verified(
+    packages: Sequence[Package],
+    recipe: Recipe,
+    keys: Sequence[RepositoryKey],
+    section: LockSection,
+    cache: RepositoryCache,
+) -> tuple[PackageHeader, ...]:
+    """Return the headers of all packages, in the order of the transaction.
+
+    Every package is in the store by then, verified. What was damaged in the store is fetched once more. Raises as
+    `obtain` and `verify_and_read`.
+    """
+    obtain(packages, recipe, cache)
+    try:
+        return verify_and_read(packages, keys, section, cache.build_env)
+    except VerificationError as error:
+        if any(problem.code not in _GONE for problem in error.problems):
+            raise
+    obtain(packages, recipe, cache)
+    return verify_and_read(packages, keys, section, cache.build_env)
+
+
+_GONE = ("blob-damaged", "blob-missing")
+"""Codes of problems with the store's copy of a package, not with the package itself."""
+
+
+def obtain(packages: Sequence[Package], recipe: Recipe, cache: RepositoryCache) -> None:
+    """Fetch every package that the store lacks.
+
+    Repositories are opened only when one is missing.
+    """
+    build_env = cache.build_env
+    missing = [package for package in packages if not build_env.store.has(package.checksum)]
+    local = {item.sha256: item for layer in recipe.layers for item in layer.local}
+    for package in missing:
+        if package.repository == LOCAL_REPOSITORY and package.checksum in local:
+            item = local[package.checksum]
+            _refuse_escape(recipe, recipe.path.parent / item.path, item.place)
+    named = [
+        Download(
+            ((recipe.path.parent / local[package.checksum].path).resolve().as_uri(),),
+            package.checksum,
+            package.size,
+            str(package.nevra),
+        )
+        for package in missing
+        if package.repository == LOCAL_REPOSITORY and package.checksum in local
+    ]
+    if named:
+        fetch(
+            build_env.store,
+            named,
+            progress=build_env.progress,
+            network=Network.of(build_env.environment),
+            label="files",
+        )
+    offered = [package for package in missing if package.repository != LOCAL_REPOSITORY]
+    if offered:
+        fetch_packages(
+            offered,
+            cache.repositories(),
+            store=build_env.store,
+            progress=build_env.progress,
+            offline=build_env.offline,
+        )
+
+
+def obtain_archives(recipe: Recipe, build_env: BuildEnvironment) -> None:
+    """Fetch the archives that a recipe puts into the image into the store.
+
+    They come from beside it or by their URLs.
+
+    Raises VerificationError when one has not the checksum that the recipe gives, RecipeError `path-escapes`, and as
+    `fetch` does.
+    """
+    wanted = []
+    for plan in recipe.files:
+        if plan.kind is not FileKind.ARCHIVE or plan.sha256 is None:
+            continue
+        build_env.store.sound(plan.sha256)  # A damaged one is put aside, and fetched anew.
+        url = plan.origin
+        if plan.is_beside:
+            if not build_env.store.has(plan.sha256):
+                _refuse_escape(recipe, recipe.path.parent / plan.origin, plan.place)
+            url = (recipe.path.parent / plan.origin).resolve().as_uri()
+        wanted.append(Download((url,), plan.sha256, None, plan.path))
+    network = Network.of(build_env.environment)
+    fetch(
+        build_env.store,
+        wanted,
+        progress=build_env.progress,
+        offline=build_env.offline,
+        network=network,
+        label="archives",
+    )
+
+
+def _refuse_escape(recipe: Recipe, path: Path, place: str) -> None:
+    """Raise RecipeError `path-escapes` if a file leads out of the recipe's folder.
+
+    It is looked at and then fetched: what is fetched has the checksum that the recipe gives, so nothing is read that
+    whoever wrote it does not have already.
+    """
+    try:
+        GivenFolder(recipe.path.parent).check(path)
+    except PathEscape as error:
+        raise escape_error(error, place) from None
+
+
+def verify_and_read(
+    packages: Sequence[Package], keys: Sequence[RepositoryKey], section: LockSection, build_env: BuildEnvironment
+) -> tuple[PackageHeader, ...]:
+    """Return every package's header, in the order of the transaction, its signature checked.
+
+    The keys are those of the repository that the package comes from. All that fail are reported at once.
+    """
+    by_repository: dict[str, list[bytes]] = {}
+    for key in keys:
+        blocks = by_repository.setdefault(key.repository, [])
+        if key.armored not in blocks:
+            blocks.append(key.armored)
+    everyone = sorted({key.armored for key in keys})
+    problems: list[Problem] = []
+    headers: dict[str, PackageHeader] = {}
+    with task(build_env.progress, "verify", "signatures and checksums", total=len(packages)) as running:
+        for package in packages:
+            trusted = by_repository.get(package.repository, everyone if package.repository == LOCAL_REPOSITORY else [])
+            try:
+                headers[str(package.nevra)] = _verified(package, trusted, build_env.store)
+            except VerificationError as error:
+                problems.extend(error.problems)
+            running.advance(1)
+    if problems:
+        raise VerificationError.of(problems)
+    return tuple(headers[nevra] for nevra in section.resolution.order)
+
+
+def _verified(package: Package, keys: Sequence[bytes], store: Store) -> PackageHeader:
+    """One package's header; that its signature is good is remembered per package and keys."""
+    path = verified_file(package, keys, store)
+    header = read_header(path, package.checksum)
+    demand_nevra(header.nevra, package)
+    return header
+
+
+def verified_file(package: Package, keys: Sequence[bytes], store: Store) -> Path:
+    path = store.blob(package.checksum)
+    name = identity("verify", 2, package=package.checksum, keys=[Digest.of(key) for key in keys])
+    stamp = store.stamp(package.checksum)
+    if stamp is None or store.recall(name) != stamp:
+        stamp = store.verify(package.checksum)
+        try:
+            verify_package(path, keys)
+        except VerificationError as error:
+            raise VerificationError.of([_about(problem, package, path) for problem in error.problems]) from error
+        store.remember(name, stamp)
+    return path
+
+
+def demand_nevra(nevra: Nevra, package: Package) -> None:
+    if nevra != package.nevra:
+        raise VerificationError(
+            "package-not-as-described",
+            f"the repository metadata says {package.nevra}, the package header says {nevra}",
+            place=package.location,
+            hint="the repository metadata is wrong or stale: retry later, or report it to the repository's maintainer",
+        )
+
+
+def _about(problem: Problem, package: Package, path: Path) -> Problem:
+    """The same problem, told of the package and not of its file in the store."""
+    message = problem.message.replace(path.name, str(package.nevra))
+    return replace(problem, message=message, place=f"{package.nevra} of repository '{package.repository}'")

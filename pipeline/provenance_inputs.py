@@ -1,0 +1,282 @@
+"""The bill and the record of inputs that are written beside a build.
+
+SBOMs and the gate's rules are read from the bill; provenance is made from the record of every input by digest.
+
+All of it is a function of the image and its inputs.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import pipeline
+from pipeline.compression import Compression
+from pipeline.digest import Digest, canonical_json, digest_file, identity
+from pipeline.layers import layer_entries
+from pipeline.model.bill import Bill, BilledLayer, BilledPackage, BuildRecord, Privileged
+from pipeline.model.header import PackageHeader
+from pipeline.model.image import Image, Layer
+from pipeline.model.json_form import from_json, to_json
+from pipeline.model.lock import LockSection
+from pipeline.model.parent_image import ParentImage
+from pipeline.model.platform import Platform
+from pipeline.model.provenance import Material, MaterialKind, Provenance
+from pipeline.model.recipe import FileKind, Recipe
+from pipeline.model.resolution import Chosen
+from pipeline.model.tree import Entry, EntryKind, Tree
+from pipeline.oci import media_types
+from pipeline.oci.purl import package_url
+from pipeline.packages import named_fixes, read_changelog
+from pipeline.repos import RepositoryKey
+from pipeline.resolve import library_versions
+from pipeline.store import Store
+from pipeline.trees import CAPABILITY_XATTR, apply_layer_entries, capability_text
+from pipeline.urls import public_url
+
+_SET_ID = 0o6000
+"""Set-user-id and set-group-id, of st_mode."""
+
+
+# --- the bill --------------------------------------------------------------------------------------------
+
+
+def make_bill(
+    image: Image, every: Sequence[Chosen], headers: Sequence[PackageHeader], tree: Tree, *, store: Store
+) -> Bill:
+    """Make the bill of `image`: `every` package in it, the parent's too, with its header.
+
+    `tree` is what its layers but the last come to together; the last layer is read from the store, and so are the
+    packages' changelogs, each once. Raises VerificationError for what is damaged there.
+    """
+    by_nevra = {str(header.nevra): header for header in headers}
+    packages = []
+    for chosen in every:
+        header = by_nevra[str(chosen.package.nevra)]
+        packages.append(
+            BilledPackage(
+                nevra=header.nevra,
+                checksum=chosen.package.checksum,
+                size=chosen.package.size,
+                license=_plain(header.license),
+                vendor=_plain(header.vendor),
+                url=_plain(header.url),
+                summary=_plain(header.summary),
+                source_rpm=_plain(header.source_rpm),
+                repository=chosen.package.repository,
+                layer=chosen.layer,
+                fixes=_fixes(header.checksum, store),
+            )
+        )
+    return Bill(
+        name=image.name,
+        version=dict(image.config.labels).get(media_types.VERSION, image.reference),
+        digest=image.digest,
+        config=image.config_descriptor.digest,
+        created=image.config.created,
+        architecture=image.config.architecture,
+        layers=tuple(
+            BilledLayer(layer.name, layer.diff_id, layer.blob.digest, layer.blob.size) for layer in image.layers
+        ),
+        packages=tuple(sorted(packages, key=lambda one: (one.nevra, one.checksum))),
+        privileged=_privileged(image.layers, tree, store),
+    )
+
+
+def _plain(text: str) -> str:
+    """Return a header's text as every reader of JSON takes it.
+
+    Bytes that are no UTF-8 and control characters are replaced.
+    """
+    known = text.encode(errors="surrogateescape").decode(errors="replace")
+    return "".join(one if one.isprintable() else " " for one in known).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fixes:
+    """The fixes that a package's changelog names, as a store remembers them."""
+
+    named: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lending:
+    """The files of an image that lend rights, as a store remembers them."""
+
+    files: tuple[Privileged, ...]
+
+
+def _fixes(checksum: Digest, store: Store) -> tuple[str, ...]:
+    name = identity("fixes", 2, package=checksum)
+    known = store.recall_as(name, lambda value: from_json(_Fixes, value))
+    if known is not None:
+        return known.named
+    found = named_fixes(read_changelog(store.blob(checksum)))
+    store.remember(name, to_json(_Fixes(found)))
+    return found
+
+
+def _privileged(layers: Sequence[Layer], tree: Tree, store: Store) -> tuple[Privileged, ...]:
+    name = identity("privileged", 2, layers=[layer.diff_id for layer in layers])
+    known = store.recall_as(name, lambda value: from_json(_Lending, value))
+    if known is not None:
+        return known.files
+    found = privileged_paths(tree, layer_entries(layers[-1], store=store))
+    store.remember(name, to_json(_Lending(found)))
+    return found
+
+
+def privileged_paths(lower: Tree, upper: Iterator[Entry]) -> tuple[Privileged, ...]:
+    """Return the paths that lend rights in an image, sorted by path.
+
+    `lower` is the tree below the last layer, `upper` what stands in that layer. A file that the last layer replaces is
+    as it is there.
+    """
+    entries = apply_layer_entries(lower, upper).entries
+    found = []
+    for path, entry in entries.items():
+        file = entries.get(entry.link, entry) if entry.kind is EntryKind.HARDLINK else entry
+        attribute = dict(file.xattrs).get(CAPABILITY_XATTR)
+        if file.kind is EntryKind.FILE and (file.mode & _SET_ID or attribute is not None):
+            below = lower.get(path)
+            package = entry.owner or (below.owner if below is not None else "")
+            shown = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            text = capability_text(attribute) if attribute is not None else ""
+            found.append(Privileged(f"/{shown}", file.mode, package, text))
+    return tuple(found)
+
+
+# --- the record ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BuildInputs:
+    """The inputs of a build.
+
+    `repositories` is the file that defines platforms, `lock` the lock's, `templates` every template file that took
+    part; `checks` is the digest of the plan of what is asked of the image.
+    """
+
+    recipe: Recipe
+    repositories: Path
+    platform: Platform
+    section: LockSection
+    lock: Path
+    headers: tuple[PackageHeader, ...]
+    keys: tuple[RepositoryKey, ...]
+    templates: tuple[Path, ...]
+    compression: Compression
+    checks: Digest
+    parent: ParentImage | None = None
+
+
+def make_build_record(image: Image, inputs: BuildInputs) -> BuildRecord:
+    """Make the record of every input of `image` by digest.
+
+    Names of files are relative to the recipe's folder, and nothing tells of the machine, so two builds of the same
+    inputs give equal records.
+    """
+    recipe, section = inputs.recipe, inputs.section
+    folder = recipe.path.parent
+    known = dict(section.metadata)
+    used = {chosen.package.repository for chosen in section.resolution.chosen}
+    materials = [
+        *(_file(path, folder, MaterialKind.RECIPE) for path in recipe.sources if path != recipe.path),
+        *(_file(path, folder, MaterialKind.TEMPLATE) for path in sorted(set(inputs.templates))),
+        *_own_files(recipe, folder),
+        _file(inputs.repositories, folder, MaterialKind.REPOSITORIES),
+        *([_file(inputs.lock, folder, MaterialKind.LOCK)] if inputs.lock.exists() else []),
+        *_repositories(inputs.platform, known),
+        *_keys(inputs.keys),
+        *_packages(section, inputs.headers),
+        *([_parent(inputs.parent)] if inputs.parent else []),
+        _own_code(),
+    ]
+    told = Provenance(
+        recipe=_file(recipe.path, folder, MaterialKind.RECIPE),
+        materials=tuple(sorted(materials, key=lambda one: (one.kind, one.name, one.uri))),
+        platform=inputs.platform.name,
+        architecture=section.resolution.arch,
+        builder_version=pipeline.__version__,
+        options=(("compression", str(inputs.compression)),),
+        versions=tuple(sorted([*library_versions(), ("Jinja2", importlib.metadata.version("Jinja2"))])),
+    )
+    name = identity(
+        "build",
+        1,
+        materials=[[one.kind, one.name, one.sha256] for one in (told.recipe, *told.materials)],
+        options=told.options,
+        versions=told.versions,
+    )
+    unknown = sorted(
+        f"repomd.xml of {one.id}" for one in inputs.platform.repositories if one.id in used and one.id not in known
+    )
+    return BuildRecord(image.digest, replace(told, invocation=str(name)), inputs.checks, tuple(unknown))
+
+
+def _file(path: Path, folder: Path, kind: MaterialKind) -> Material:
+    name = Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+    # What lies further away is no part of the recipes' checkout, and its path is this machine's.
+    return Material(path.name if name.startswith("../../") else name, "", digest_file(path), kind)
+
+
+def _own_files(recipe: Recipe, folder: Path) -> Iterator[Material]:
+    """Static files of the recipe, its archives, and what it names by URL."""
+    for plan in recipe.files:
+        if plan.kind is FileKind.SOURCE:
+            yield _file(folder / plan.origin, folder, MaterialKind.FILE)
+        elif plan.sha256 is not None:
+            # An archive is what its checksum says, as a package by path is; the file beside the recipe is not read.
+            name, uri = (plan.origin, "") if plan.is_beside else (plan.path, public_url(plan.origin))
+            yield Material(name, uri, plan.sha256, MaterialKind.FILE)
+
+
+def _repositories(platform: Platform, known: Mapping[str, Digest]) -> Iterator[Material]:
+    """Yield the index of each repository as it was when the lock was made.
+
+    Where it is, is told as the definition is written, before variables are replaced: what they stand for is this
+    machine's.
+    """
+    for one in platform.repositories:
+        if one.id in known:
+            place = public_url(next(iter(one.baseurls), one.metalink or one.mirrorlist or ""))
+            yield Material(f"{one.id}/repodata/repomd.xml", place, known[one.id], MaterialKind.REPOMD)
+
+
+def _keys(keys: Sequence[RepositoryKey]) -> Iterator[Material]:
+    for key in keys:
+        name = f"{key.repository}: {key.fingerprint}"
+        yield Material(name, f"openpgp4fpr:{key.fingerprint}", Digest.of(key.armored), MaterialKind.KEY)
+
+
+def _packages(section: LockSection, headers: Sequence[PackageHeader]) -> Iterator[Material]:
+    by_nevra = {str(header.nevra): header for header in headers}
+    for chosen in section.resolution.chosen:
+        header = by_nevra[str(chosen.package.nevra)]
+        url = package_url(header.nevra, _plain(header.vendor), _plain(header.source_rpm))
+        yield Material(str(header.nevra), url.to_string(), chosen.package.checksum, MaterialKind.PACKAGE)
+
+
+def _parent(parent: ParentImage) -> Material:
+    """The image below, whose own provenance says what it was made from."""
+    url = f"pkg:oci/{parent.name.lower()}@sha256%3A{parent.digest.hex}"
+    return Material(parent.name, url, Digest(parent.digest.hex), MaterialKind.PARENT)
+
+
+@cache
+def _own_code() -> Material:
+    """relbuild's own source: a digest over the names and digests of its files, in order."""
+    folder = Path(pipeline.__file__).parent
+    files = sorted(path for path in folder.rglob("*") if path.suffix in _CODE and path.is_file())
+    listed = [[path.relative_to(folder).as_posix(), str(digest_file(path))] for path in files]
+    version = pipeline.__version__
+    code = Digest.of(canonical_json(listed))
+    return Material(f"relbuild {version}", f"pkg:generic/relbuild@{version}", code, MaterialKind.BUILDER)
+
+
+_CODE = (".py", ".json", ".yaml", ".lua")
+"""What decides on bytes in relbuild's package (pyproject.toml, package-data)."""

@@ -1,0 +1,81 @@
+"""The accounts that a recipe fixes: no name and no number twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.model.recipe import Group, User
+from pipeline.recipes.problems import Problems
+from pipeline.recipes.sources import RecipeFile
+from pipeline.yaml_documents import DocumentPath
+
+
+def plan_accounts(sources: Sequence[RecipeFile], problems: Problems) -> tuple[tuple[User, ...], tuple[Group, ...]]:
+    """Plan the users and groups of all `sources`, in order.
+
+    Problem: `account-duplicate`, `account-reserved`.
+    """
+    signed_tag = _Ledger(problems)
+    users: list[User] = []
+    groups: list[Group] = []
+    for source in sources:
+        for index, group in enumerate(source.recipe.accounts.groups):
+            path: DocumentPath = ("accounts", "groups", index)
+            signed_tag.enter("group", group.name, group.gid, source, path)
+            groups.append(Group(group.name, group.gid))
+    for source in sources:
+        for index, user in enumerate(source.recipe.accounts.users):
+            path = ("accounts", "users", index)
+            entered = signed_tag.enter("user", user.name, user.uid, source, path)
+            if entered and user.gid is None:
+                signed_tag.enter("group", user.name, user.uid, source, path)
+            users.append(User(user.name, user.uid, user.gid, user.home, user.shell, user.comment))
+    return tuple(users), tuple(groups)
+
+
+class _Ledger:
+    """The names and numbers that are taken, each with its holder and its place in a document."""
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._names: dict[tuple[str, str], tuple[int, str]] = {}
+        self._numbers: dict[tuple[str, int], tuple[str, str]] = {}
+
+    def enter(self, kind: str, name: str, number: int, source: RecipeFile, path: DocumentPath) -> bool:
+        """Write an account down, or a problem if its name or number is taken; was there none?"""
+        key = "uid" if path[1] == "users" else "gid"
+        here = source.document.place(path)
+        if name == "root":
+            self._problems.add(
+                "account-reserved",
+                f"the {kind} 'root' is predefined with ID 0",
+                source.document,
+                (*path, "name"),
+                "remove it",
+            )
+            return False
+        known = self._names.get((kind, name))
+        if known is not None and kind == "group" and key == "uid" and known[0] == number:
+            return True  # the user's own group is also listed
+        if known is not None:
+            self._problems.add(
+                "account-duplicate",
+                f"duplicate {kind} '{name}', first defined with ID {known[0]} at {known[1]}",
+                source.document,
+                (*path, "name"),
+                "remove one of them",
+            )
+            return False
+        self._names[kind, name] = (number, here)
+        holder = self._numbers.get((kind, number))
+        if holder is not None:
+            self._problems.add(
+                "account-duplicate",
+                f"{kind} ID {number} is already used by '{holder[0]}' at {holder[1]}",
+                source.document,
+                (*path, key),
+                "choose another ID" + ("" if kind == "user" else ", or give the user's 'gid'"),
+            )
+            return False
+        self._numbers[kind, number] = (name, here)
+        return True

@@ -1,0 +1,370 @@
+"""The assembly of a recipe from its files: the rule of includes, checks between values.
+
+Included recipes come first, in order, then the recipe itself on top of them:
+
+- `layers` are put one on the other, an included recipe's lowest. A layer's name may occur once: adding
+  packages to an included layer would change bytes that other images share.
+- `accounts`, `files`, `remove`, `exclude`, `modules` and `assume-installed` are put one after the other. A file
+  at a path that is made already needs `override: true`.
+- `values`, `pins`, `environment` and `labels` are merged, mappings inside `values` too; the upper one wins.
+- `platform`, `architectures`, `languages`, `weak-dependencies`, `from`, each other key of `image`, and `smoke` as
+  a whole are replaced where the upper one gives them.
+- `name`, `version` and `end-of-life` are the recipe's own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, assert_never
+
+from pipeline.beneath import GivenFolder, PathEscape
+from pipeline.errors import RecipeError
+from pipeline.model.image_keys import IMAGE_KEYS, ImageKey, KeyForm
+from pipeline.model.recipe import ImagePlan, LayerPlan, Recipe
+from pipeline.recipes.account_plan import plan_accounts
+from pipeline.recipes.fields import PORT_MOST
+from pipeline.recipes.files import plan_files
+from pipeline.recipes.problems import Problems, place
+from pipeline.recipes.requests import (
+    CAPABILITY_FORM,
+    GLOB_FORM,
+    LANGUAGE_FORM,
+    MODULE_FORM,
+    plan_layers,
+    plan_names,
+    plan_pins,
+)
+from pipeline.recipes.schema import ImageDocument, is_given
+from pipeline.recipes.smoke_plan import plan_smoke
+from pipeline.recipes.sources import RecipeFile, parent_path, read_sources
+from pipeline.render import Templates, check_template, evaluate_template
+from pipeline.yaml_documents import DocumentPath
+
+RESERVED = frozenset({"arch", "name", "packages", "platform", "values", "range", "dict", "namespace", "loop"})
+"""Names that templates see beside the recipe's values."""
+
+DEFAULT_ARCHITECTURES = ("x86_64",)
+
+LAYERS_MOST = 64
+"""Layers of an image: as many as can be stacked to be launched."""
+
+FROM_DEPTH = 8
+"""Recipes that are built from one another, as deep as includes may go."""
+
+_Value = TypeVar("_Value")
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Load the recipe at `path`, all that it includes, and the recipes that it is built from.
+
+    Raises RecipeError with every problem at once.
+    """
+    top = Path(os.path.abspath(path))  # noqa: PTH100  not resolved: a link to a recipe stands where it stands
+    return _load(top, None, ())
+
+
+def _load(top: Path, shown: str | None, stack: tuple[Path, ...]) -> Recipe:
+    """`stack` are the recipes that are built from this one, the uppermost first."""
+    problems = Problems()
+    # What a recipe is built from lies in the folder that was given with it, too.
+    sources = read_sources(top, problems, GivenFolder((stack[0] if stack else top).parent), shown)
+    problems.stop_if_any()
+    recipe = _assemble(sources, top, stack, problems)
+    problems.stop_if_any()
+    return recipe
+
+
+def _load_parent(source: RecipeFile, top: Path, stack: tuple[Path, ...], problems: Problems) -> Recipe | None:
+    """Load the recipe that `source` is built from.
+
+    None after writing down `from-cycle`, `from-too-deep`, what `parent_path` finds wrong, and all that is wrong with
+    the parent itself.
+    """
+    path = parent_path(source, source.recipe.from_ or "", problems)
+    if path is None:
+        return None
+    below = (*stack, top)
+    real = [one.resolve() for one in below]
+    if path.resolve() in real:
+        circle = " → ".join([*(one.name for one in below[real.index(path.resolve()) :]), path.name])
+        message = f"recipes form a cycle through 'from': {circle}"
+        problems.add("from-cycle", message, source.document, ("from",), "break the cycle")
+        return None
+    if len(below) > FROM_DEPTH:
+        message = f"the chain of parent recipes is longer than {FROM_DEPTH}"
+        problems.add("from-too-deep", message, source.document, ("from",), "merge some of them")
+        return None
+    try:
+        return _load(path, os.path.relpath(path, below[0].parent), below)
+    except RecipeError as error:
+        problems.take(error)
+        return None
+
+
+def _line(recipe: Recipe) -> tuple[str, ...]:
+    """The names of a recipe and of all that it is built from."""
+    return (recipe.name, *(_line(recipe.parent) if recipe.parent else ()))
+
+
+def _runs_something(recipe: Recipe) -> bool:
+    """Return whether the image of a recipe has a program, its own or its parent's."""
+    if recipe.image.entrypoint or recipe.image.command:
+        return True
+    return recipe.parent is not None and _runs_something(recipe.parent)
+
+
+def template_scope(recipe: Recipe) -> dict[str, object]:
+    """Return the variables of the recipe's templates.
+
+    Each value by its name, all as `values`, and the recipe's `name`. The build adds `packages`.
+    """
+    return _scope(dict(recipe.values), recipe.name)
+
+
+def _scope(values: Mapping[str, object], name: str) -> dict[str, object]:
+    return {**values, "values": dict(values), "name": name}
+
+
+def _assemble(sources: Sequence[RecipeFile], top: Path, stack: tuple[Path, ...], problems: Problems) -> Recipe:
+    own = sources[-1]
+    for key in ("name", "version"):
+        if getattr(own.recipe, key) is None:
+            problems.add("key-missing", f"the key '{key}' is missing", own.document, (), f"add '{key}:'")
+    alone = not _upper_source(sources, "from_")
+    parent = None if alone else _load_parent(_upper_source(sources, "from_")[0], top, stack, problems)
+    platform = _upper(sources, "platform", parent.platform if parent else "")
+    if not platform and (alone or parent):
+        hint = "add 'platform:' with a platform of repositories.yaml"
+        problems.add("key-missing", "the key 'platform' is missing", own.document, (), hint)
+    architectures = _upper(sources, "architectures", parent.architectures if parent else DEFAULT_ARCHITECTURES)
+    if parent is not None:
+        _agree(sources, platform, architectures, parent, problems)
+    name = own.recipe.name or ""
+    _check_template(own.recipe.version or "", own, ("version",), problems)
+    folders = _template_folders(sources, problems)
+    values = _values(sources, problems)
+    seen = _scope(values, name)
+    users, groups = plan_accounts(sources, problems)
+    image = _image(sources, seen, problems)
+    tested = next((source for source in reversed(sources) if source.recipe.smoke is not None), own)
+    smoke = plan_smoke(tested, seen, problems)
+    runs = image.entrypoint or image.command or (not alone and (parent is None or _runs_something(parent)))
+    if tested.recipe.smoke is not None and not runs:
+        path: DocumentPath = ("image",) if is_given(own.recipe, "image") else ()
+        message = "the image has checks, but no entrypoint"
+        problems.add("image-without-program", message, own.document, path, "add 'image.entrypoint'")
+    weak = _upper(sources, "weak_dependencies", False)
+    files = plan_files(sources, Templates(folders, own.given), top.parent, problems)
+    layers = plan_layers(sources, weak, top.parent, problems, alone=alone)
+    if (most := _most_layers(layers, parent)) > LAYERS_MOST:
+        message = f"the image may have {most} layers, more than {LAYERS_MOST}"
+        where: DocumentPath = ("layers",) if own.recipe.layers else ()
+        problems.add("layers-too-many", message, own.document, where, "lower 'at-most' of 'auto', or merge layers")
+    return Recipe(
+        name=name,
+        path=top,
+        version=own.recipe.version or "",
+        platform=platform,
+        architectures=tuple(dict.fromkeys(architectures)),
+        layers=layers,
+        users=users,
+        groups=groups,
+        files=files,
+        remove=_removed(sources, {plan.path for plan in files}, problems),
+        values=tuple(values.items()),
+        image=image,
+        smoke=smoke,
+        weak_dependencies=weak,
+        languages=plan_names(_upper_source(sources, "languages"), "languages", LANGUAGE_FORM, problems),
+        excludes=plan_names(sources, "exclude", GLOB_FORM, problems),
+        pins=plan_pins(sources, problems),
+        assume_installed=plan_names(sources, "assume-installed", CAPABILITY_FORM, problems),
+        modules=plan_names(sources, "modules", MODULE_FORM, problems),
+        sources=tuple(source.path for source in (own, *sources[:-1])),
+        template_folders=folders,
+        parent=parent,
+        end_of_life=own.recipe.end_of_life or "",
+    )
+
+
+def _most_layers(layers: Sequence[LayerPlan], parent: Recipe | None) -> int:
+    """As many layers as an image may have, the parent's and the state layers counted."""
+    below = _most_layers(parent.layers, parent.parent) if parent else 0
+    return below + sum(plan.at_most or 1 for plan in layers) + 1
+
+
+def _agree(
+    sources: Sequence[RecipeFile], platform: str, architectures: Sequence[str], parent: Recipe, problems: Problems
+) -> None:
+    """Check that a recipe fits the one that it is built from: platform, architectures, name.
+
+    An image is of one platform and one architecture, and so is what it is built from; and each has its own name, by
+    which it stands in the output.
+    """
+    own = sources[-1]
+    if own.recipe.name in _line(parent):
+        message = f"'{own.recipe.name}' is also the name of a parent recipe"
+        problems.add("name-of-parent", message, own.document, ("name",), "give this recipe its own name")
+    if platform != parent.platform:
+        source = _upper_source(sources, "platform")[0]
+        message = f"the platform is '{platform}', but the platform of the parent '{parent.name}' is"
+        hint = "remove the key, or set it to the parent's platform"
+        problems.add("platform-differs", f"{message} '{parent.platform}'", source.document, ("platform",), hint)
+    lacking = [one for one in architectures if one not in parent.architectures]
+    if lacking:
+        source = _upper_source(sources, "architectures")[0]
+        message = f"the parent '{parent.name}' is not built for {', '.join(lacking)}"
+        hint = f"it is built for {', '.join(parent.architectures)}; remove the key, or extend the parent's"
+        problems.add("architectures-differ", message, source.document, ("architectures",), hint)
+
+
+def _upper(sources: Sequence[RecipeFile], field: str, default: _Value) -> _Value:
+    """Return the value of `field` in the uppermost recipe that gives it."""
+    for source in _upper_source(sources, field):
+        value: _Value = getattr(source.recipe, field)
+        return value
+    return default
+
+
+def _upper_source(sources: Sequence[RecipeFile], field: str) -> tuple[RecipeFile, ...]:
+    found = [source for source in sources if getattr(source.recipe, field) is not None]
+    return (found[-1],) if found else ()
+
+
+def _template_folders(sources: Sequence[RecipeFile], problems: Problems) -> tuple[Path, ...]:
+    """List the folders in which templates are looked for; those of the upper recipe first.
+
+    Beside each recipe, `templates/` beside it and `templates/` beside its folder.
+    """
+    folders: dict[Path, None] = {}
+    for source in reversed(sources):
+        for folder in (source.folder, source.folder / "templates", source.folder.parent / "templates"):
+            try:
+                if source.given.has_folder(folder):
+                    folders[folder] = None
+            except PathEscape as error:
+                if error.link:  # Without one, it is beyond what was given, where none is looked for.
+                    problems.add("path-escapes", str(error.strerror), source.document, (), error.way_out)
+    return tuple(folders)
+
+
+def _values(sources: Sequence[RecipeFile], problems: Problems) -> dict[str, object]:
+    merged: dict[str, object] = {}
+    for source in sources:
+        for key, value in source.recipe.values.items():
+            path: DocumentPath = ("values", key)
+            if key in RESERVED:
+                message = f"'{key}' is a reserved name in templates"
+                problems.add("value-reserved", message, source.document, path, "choose another name")
+            _refuse_infinite(value, source, path, problems)
+        merged = _merged(merged, source.recipe.values)
+    return merged
+
+
+def _merged(lower: Mapping[str, object], upper: Mapping[str, object]) -> dict[str, object]:
+    result = dict(lower)
+    for key, value in upper.items():
+        below = result.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            result[key] = _merged(below, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _refuse_infinite(value: object, source: RecipeFile, path: DocumentPath, problems: Problems) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        problems.add(
+            "value-not-finite",
+            f"{value} is not a finite number",
+            source.document,
+            path,
+            "write a finite number, or text in quotes",
+        )
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        _refuse_infinite(item, source, (*path, key), problems)
+
+
+def _image(sources: Sequence[RecipeFile], seen: Mapping[str, object], problems: Problems) -> ImagePlan:
+    settings: dict[str, Any] = {}
+    given: set[str] = set()
+    for source in sources:
+        image = source.recipe.image
+        given |= {name for name in ImageDocument.model_fields if is_given(image, name)}
+        for key in IMAGE_KEYS:
+            value, before = getattr(image, key.name), settings.get(key.name, ())
+            match key.form:
+                case KeyForm.VARIABLES:
+                    variables = dict(line.partition("=")[::2] for line in before) | value
+                    settings[key.name] = tuple(f"{name}={text}" for name, text in variables.items())
+                case KeyForm.LABELS:
+                    settings[key.name] = tuple(sorted((dict(before) | value).items()))
+                case KeyForm.PORTS:
+                    if value is not None:
+                        settings[key.name] = _ports(value, key, seen, source, problems)
+                case KeyForm.WORDS | KeyForm.PATHS | KeyForm.USER | KeyForm.FOLDER | KeyForm.SIGNAL:
+                    if value is not None:
+                        settings[key.name] = tuple(value) if isinstance(value, list) else value
+                case other:
+                    assert_never(other)
+        _check_image(image, source, problems)
+    return ImagePlan(**settings, given=frozenset(given))
+
+
+def _check_image(image: ImageDocument, source: RecipeFile, problems: Problems) -> None:
+    for key in (key for key in IMAGE_KEYS if key.templated):
+        value = getattr(image, key.name)
+        texts = value.items() if isinstance(value, dict) else enumerate(value or ())
+        for place_in, text in texts:
+            _check_template(text, source, ("image", key.name, place_in), problems)
+    if image.entrypoint == []:
+        message = "the entrypoint is empty"
+        problems.add(
+            "list-empty", message, source.document, ("image", "entrypoint"), "write a program and its arguments"
+        )
+
+
+def _ports(
+    written: Sequence[str], key: ImageKey, seen: Mapping[str, object], source: RecipeFile, problems: Problems
+) -> tuple[str, ...]:
+    ports: dict[str, None] = {}
+    for index, text in enumerate(written):
+        path: DocumentPath = ("image", key.name, index)
+        try:
+            rendered = evaluate_template(text, seen, place=place(source.document, path))
+        except RecipeError as error:
+            problems.take(error)
+            continue
+        number, _, protocol = rendered.partition("/")
+        if not (number.isascii() and number.isdigit() and 1 <= int(number[:6]) <= PORT_MOST):
+            hint = "write a port number from 1 to 65535"
+            problems.add("port-malformed", f"'{rendered[:40]}' is not a port", source.document, path, hint)
+        ports[f"{number}/{protocol or 'tcp'}"] = None
+    return tuple(ports)
+
+
+def _check_template(text: str, source: RecipeFile, path: DocumentPath, problems: Problems) -> None:
+    try:
+        check_template(text, place=place(source.document, path))
+    except RecipeError as error:
+        problems.take(error)
+
+
+def _removed(sources: Sequence[RecipeFile], made: set[str], problems: Problems) -> tuple[str, ...]:
+    removed: dict[str, None] = {}
+    for source in sources:
+        for index, target in enumerate(source.recipe.remove):
+            path: DocumentPath = ("remove", index)
+            if any(character in target for character in "*?["):
+                message = f"'{target}' contains wildcards, which are not supported"
+                hint = "list each path; a directory is removed with its content"
+                problems.add("remove-pattern", message, source.document, path, hint)
+            elif any(f"{file}/".startswith(f"{target}/") for file in made):
+                message = f"'{target}' is both removed and created by 'files'"
+                problems.add("remove-contradiction", message, source.document, path, "remove one of the two")
+            removed[target] = None
+    return tuple(removed)

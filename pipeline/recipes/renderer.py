@@ -1,0 +1,129 @@
+"""A renderer of the texts of the `smoke` section, and the checks of what it renders.
+
+The recipe's values are written into the texts; the checks say what the texts must be then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import RecipeError
+from pipeline.model.quantities import Malformed, parse_size
+from pipeline.model.value_rules import Rule, Rules
+from pipeline.recipes.check_schema import RuleDocument
+from pipeline.recipes.fields import PORT_MOST, pattern_of
+from pipeline.recipes.problems import Problems, place
+from pipeline.recipes.sources import RecipeFile
+from pipeline.render import evaluate_template
+from pipeline.yaml_documents import DocumentPath
+
+PathInDocument = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Renderer:
+    """A renderer of the texts of one recipe file.
+
+    What is wrong with them is written down in `problems`.
+    """
+
+    source: RecipeFile
+    scope: Mapping[str, object]
+    problems: Problems
+
+    def refuse(self, code: str, message: str, hint: str, path: DocumentPath, *inner: str | int) -> None:
+        """Write down a problem."""
+        self.problems.add(code, message, self.source.document, (*path, *inner), hint)
+
+    def text(self, text: str | None, path: DocumentPath, *inner: str | int) -> str:
+        """The text, rendered; empty if there is none."""
+        if text is None:
+            return ""
+        try:
+            return evaluate_template(text, self.scope, place=place(self.source.document, (*path, *inner)))
+        except RecipeError as error:
+            self.problems.take(error)
+            return ""
+
+    def words(self, words: Sequence[str] | None, path: DocumentPath, key: str) -> tuple[str, ...]:
+        """Each text of a list."""
+        return tuple(self.text(word, path, key, index) for index, word in enumerate(words or ()))
+
+    def pattern(self, text: str | None, path: DocumentPath, *inner: str | int) -> str | None:
+        """A regular expression."""
+        if text is None:
+            return None
+        rendered = self.text(text, path, *inner)
+        try:
+            return pattern_of(rendered)
+        except Malformed as error:
+            self.refuse(error.code, str(error), error.hint, path, *inner)
+            return None
+
+    def port(self, text: str | None, path: DocumentPath, *inner: str | int) -> int:
+        """A port's number; 0 if none is given."""
+        if text is None:
+            return 0
+        rendered = self.text(text, path, *inner)
+        if rendered.isascii() and rendered.isdigit() and 1 <= int(rendered[:6]) <= PORT_MOST:
+            return int(rendered)
+        if rendered:
+            message = f"'{rendered[:40]}' is not a port"
+            self.refuse("port-malformed", message, "write a port number from 1 to 65535", path, *inner)
+        return 0
+
+    def ports(self, written: Sequence[str], path: DocumentPath, *inner: str | int) -> tuple[str, ...]:
+        """`8080` → `8080/tcp`."""
+        found = []
+        for index, text in enumerate(written):
+            number, _, protocol = text.partition("/")
+            found.append(f"{self.port(number, path, *inner, index)}/{protocol or 'tcp'}")
+        return tuple(found)
+
+    def rules(self, documents: Sequence[RuleDocument] | None, path: DocumentPath, *inner: str | int) -> Rules:
+        """The rules that a value is held against."""
+        where = (*path, *inner)
+        return tuple(self._rule(document, where, index) for index, document in enumerate(documents or ()))
+
+    def named_rules(
+        self, documents: Mapping[str, Sequence[RuleDocument]], path: DocumentPath, *inner: str | int
+    ) -> tuple[tuple[str, Rules], ...]:
+        """Rules by name: headers, labels, variables."""
+        return tuple((name, self.rules(rules, path, *inner, name)) for name, rules in documents.items())
+
+    def _rule(self, document: RuleDocument, path: PathInDocument, index: int) -> Rule:
+        before = len(self.problems)
+        positions = self.source.document.positions
+        where = (*path, index) if (*path, index) in positions else path
+
+        def at(key: str) -> PathInDocument:
+            return (*where, key) if (*where, key) in positions else where
+
+        rule = Rule(
+            equals=None if document.equals is None else self.text(document.equals, at("is")),
+            matches=self.pattern(document.matches, at("matches")),
+            lacks=self.pattern(document.lacks, at("lacks")),
+            least=self._number(document.least, at("min")),
+            most=self._number(document.most, at("max")),
+            at=document.json_path or "",
+        )
+        if len(self.problems) == before and rule == Rule(at=rule.at) and not rule.at:
+            self.refuse("rule-empty", "the rule has no condition", "write is, matches, lacks, min or max", where)
+        return rule
+
+    def _number(self, text: str | None, path: PathInDocument) -> float | None:
+        if text is None:
+            return None
+        rendered = self.text(text, path)
+        try:
+            return float(rendered)
+        except ValueError:
+            pass
+        try:
+            return float(parse_size(rendered))
+        except Malformed:
+            if rendered:
+                hint = "write a number, or a number with K, M, G, T"
+                self.refuse("number-malformed", f"'{rendered[:40]}' is not a number", hint, path)
+            return None

@@ -1,0 +1,88 @@
+"""Inspection of what is on a mirror.
+
+What it is made of, and whether every digest, size and diff_id holds.
+"""
+
+from __future__ import annotations
+
+from pipeline.digest import Digest
+from pipeline.errors import Problem, UsageError, VerificationError
+from pipeline.mirror.address import Address
+from pipeline.mirror.attestations import find_attested
+from pipeline.mirror.published import MirroredImage, read_published
+from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, require_identity
+from pipeline.oci import VerifyingKey, validate_layout, write_layout
+from pipeline.oci.predicates import CYCLONEDX, SPDX
+from pipeline.oci.sbom import SbomForm
+from pipeline.prepare import BuildEnvironment
+from pipeline.release.current_images import mirror_access
+
+_PREDICATES = {SbomForm.SPDX: SPDX, SbomForm.CYCLONEDX: CYCLONEDX}
+
+
+def inspect_reference(reference: Address, build_env: BuildEnvironment) -> MirroredImage:
+    """Return the documents of what a reference names, each verified.
+
+    Layers are not read. Raises UsageError `reference-missing`, VerificationError.
+    """
+    with mirror_access(build_env).repository(reference) as repository:
+        return read_published(repository, reference.reference)
+
+
+def validate_reference(reference: Address, build_env: BuildEnvironment) -> tuple[MirroredImage, tuple[Problem, ...]]:
+    """Fetch an image or index into the store, and validate it.
+
+    Every digest, size and diff_id of it is recomputed as `validate` does of a layout.
+    """
+    with mirror_access(build_env).repository(reference) as repository:
+        held = read_published(repository, reference.reference)
+        problems: list[Problem] = []
+        for image in held.images:
+            for layer in image.layers:
+                repository.fetch_blob(layer.blob, build_env.store)
+            with build_env.store.temporary("validate") as folder:
+                layout = folder / "layout"
+                write_layout(image, store=build_env.store, target=layout)
+                problems += validate_layout(layout)
+        return held, tuple(problems)
+
+
+def attested_sbom(
+    reference: Address,
+    form: SbomForm,
+    key: VerifyingKey,
+    build_env: BuildEnvironment,
+    *,
+    identity: ExpectedIdentity = EXPECT_OWN,
+) -> tuple[Digest, bytes]:
+    """Return the SBOM that `key` attests of an image, and the image's digest.
+
+    The image must be signed with `key` under this repository's name.
+
+    Raises UsageError `several-images` for an index (name the digest of one of its images), VerificationError.
+    """
+    with mirror_access(build_env).repository(reference) as repository:
+        held = read_published(repository, reference.reference)
+        if len(held.images) != 1:
+            digests = ", ".join(f"{image.config.architecture}: {image.digest}" for image in held.images)
+            raise UsageError(
+                "several-images",
+                f"{reference} is an index; each of its images has its own SBOM",
+                place=str(reference),
+                hint=f"give the digest of one of them ({digests})",
+            )
+        require_identity(repository, held.manifest, key, identity)
+        digest = held.images[0].digest
+        good, bad = find_attested(repository, digest, _PREDICATES[form], key)
+        if good:
+            return digest, good[-1].statement.predicate
+        raise (
+            bad[0]
+            if bad
+            else VerificationError(
+                "attestation-missing",
+                f"{digest} has no SBOM attestation",
+                place=repository.url,
+                hint="publish it with relbuild, or copy it with `relbuild copy`, which also copies attestations",
+            )
+        )

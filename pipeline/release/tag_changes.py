@@ -1,0 +1,59 @@
+"""The history of a tag: where it pointed and when, with what changed each time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.digest import Digest
+from pipeline.mirror.address import Address
+from pipeline.mirror.image_difference import (
+    ImageDifference,
+    KnownContents,
+    compare_contents,
+    read_known_contents,
+)
+from pipeline.mirror.signed_identity import EXPECT_OWN, ExpectedIdentity, known_names
+from pipeline.mirror.tag_history import read_history
+from pipeline.model.publication import PastMove
+from pipeline.oci import VerifyingKey
+from pipeline.prepare import BuildEnvironment
+from pipeline.release.current_images import mirror_access
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryStep:
+    """A move of a tag, and what changed with it.
+
+    `changes` is None where either image is not there any more, or has no SBOM.
+    """
+
+    past: PastMove
+    changes: ImageDifference | None
+
+
+def history(
+    reference: Address,
+    build_env: BuildEnvironment,
+    key: VerifyingKey | None = None,
+    *,
+    identity: ExpectedIdentity = EXPECT_OWN,
+) -> tuple[HistoryStep, ...]:
+    """Return all moves of a tag, oldest first, with what changed between neighbours.
+
+    They are those that `key` signed, or without one what the mirror says.
+    """
+    with mirror_access(build_env).repository(reference) as repository:
+        known: dict[Digest, KnownContents | None] = {}
+
+        def look(digest: Digest | None) -> KnownContents | None:
+            if digest is not None and digest not in known:
+                known[digest] = read_known_contents(repository, digest)
+            return known[digest] if digest is not None else None
+
+        steps = []
+        names = known_names(repository, identity.of(repository))
+        for past in read_history(repository, reference.tag or "latest", names, key):
+            before, after = look(past.move.before), look(past.move.after)
+            changes = compare_contents(before, after) if before is not None and after is not None else None
+            steps.append(HistoryStep(past, changes))
+        return tuple(steps)

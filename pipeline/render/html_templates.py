@@ -1,0 +1,42 @@
+"""Pages of relbuild's own: its own templates, every value escaped as HTML.
+
+Unlike a recipe's, such a template is part of the program and so needs no sandbox and no bounds; what it is given may be
+anybody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+
+class HtmlTemplates:
+    """The templates of one folder.
+
+    `filters` are given to them by name; `legal` is what every text goes through before it is escaped. A name that
+    nothing defines is an error of the program.
+    """
+
+    def __init__(self, folder: Path, filters: Mapping[str, Callable[..., object]], legal: Callable[[str], str]) -> None:
+        def printed(value: object) -> object:
+            return legal(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+        self._environment = Environment(
+            loader=FileSystemLoader(folder),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            auto_reload=False,
+            optimized=False,  # Folding constants takes longer than a page that is rendered once or twice has of it.
+            finalize=printed,
+        )
+        self._environment.filters |= dict(filters)
+
+    def render(self, name: str, values: Mapping[str, object]) -> str:
+        """The template `name` with `values`."""
+        return self._environment.get_template(name).render(dict(values))

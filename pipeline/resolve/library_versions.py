@@ -1,0 +1,16 @@
+"""The versions that a lock names: another one may choose, order or pack otherwise."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+from pipeline import FORMAT
+from pipeline.packages import library_version
+
+_LIBRARIES = ("deflate", "solv", "zstandard")
+
+
+def library_versions() -> tuple[tuple[str, str], ...]:
+    """(library, version) pairs and relbuild's own format, sorted."""
+    found = [(name, importlib.metadata.version(name)) for name in _LIBRARIES]
+    return tuple(sorted([*found, ("rpm", library_version()), ("relbuild", str(FORMAT))]))

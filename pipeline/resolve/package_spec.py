@@ -1,0 +1,147 @@
+"""Match a line under `packages` with packages, as dnf does.
+
+As libdnf's Query::filterSubject (query.cpp) and hawkey's Subject: forms of NEVRA from the most specific on,
+then provides, then file paths; the first that matches anything decides. A bare name brings along what
+obsoletes it. A glob over names asks for every name that it matches.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import solv
+
+from pipeline.resolve.pool import PackagePool, in_primary
+
+_NAME = r"([^:(/=<> ]+)"
+_EPOCH = r"(?:([0-9]+):)?"
+_PART = r"([^-:(/=<> ]+)"
+_ARCH = r"([^-:.(/=<> ]+)"
+_NONE = "()"
+_FORMS = (
+    re.compile(f"{_NAME}-{_EPOCH}{_PART}-{_PART}\\.{_ARCH}"),
+    re.compile(f"{_NAME}{_NONE}{_NONE}{_NONE}\\.{_ARCH}"),
+    re.compile(f"{_NAME}{_NONE}{_NONE}{_NONE}{_NONE}"),
+    re.compile(f"{_NAME}-{_EPOCH}{_PART}-{_PART}{_NONE}"),
+    re.compile(f"{_NAME}-{_EPOCH}{_PART}{_NONE}{_NONE}"),
+)
+"""NEVRA, name.arch, name, NEVR, NEV: HY_FORMS_MOST_SPEC."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMatch:
+    """The candidates for a request: of each group one package is to be installed.
+
+    `rich` is the dependency itself where a set of packages could not say what it means.
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    rich: solv.Dep | None = None
+
+    @property
+    def everything(self) -> set[int]:
+        """All solvables of all groups."""
+        return {one for group in self.groups for one in group}
+
+
+def is_glob(text: str) -> bool:
+    """Return True if the text holds a wildcard."""
+    return any(sign in text for sign in "*[?")
+
+
+def match_request(package_pool: PackagePool, text: str) -> RequestMatch:
+    """The packages that `text` asks for; no groups when there are none."""
+    if text.startswith("("):
+        rich = package_pool.dependency(text)
+        return RequestMatch((tuple(package_pool.providers(rich)),), rich)
+    found, just_name = _by_nevra(package_pool, text)
+    if not found:
+        found = _by_provides(package_pool, text)
+    if not found and text.startswith(("/", "*/")):
+        if is_glob(text) or not in_primary(text):
+            package_pool.load_filelists()
+        flags = solv.Selection.SELECTION_FILELIST | (solv.Selection.SELECTION_GLOB if is_glob(text) else 0)
+        found = package_pool.enabled(package_pool.pool.select(text, flags).solvables())
+    if not found:
+        return RequestMatch(())
+    by_name = is_glob(text) and not text.startswith(("/", "*/"))
+    groups = _per_name(package_pool, found) if by_name else [found]
+    if just_name:
+        groups = [sorted({*group, *_obsoleters(package_pool, group)}) for group in groups]
+    return RequestMatch(tuple(tuple(group) for group in groups))
+
+
+def match_nevra(package_pool: PackagePool, text: str) -> list[int]:
+    """Packages by forms of NEVRA only, as in dnf's `excludepkgs`; disabled ones are not found."""
+    return _by_nevra(package_pool, text)[0]
+
+
+def _by_nevra(package_pool: PackagePool, text: str) -> tuple[list[int], bool]:
+    """Matching packages, and whether the text was just a name."""
+    for form in _FORMS:
+        found = form.fullmatch(text)
+        if not found:
+            continue
+        name, epoch, version, release, arch = found.groups()
+        chosen = [
+            one
+            for one in _named(package_pool, name)
+            if _fits(package_pool, one, epoch=epoch, version=version, release=release, arch=arch)
+        ]
+        if chosen:
+            return chosen, not (epoch or version or release or arch)
+    if is_glob(text):
+        return [one for one in package_pool.enabled(package_pool.solvables()) if _whole(package_pool, one, text)], False
+    return [], False
+
+
+def _named(package_pool: PackagePool, name: str) -> list[int]:
+    flags = solv.Selection.SELECTION_NAME | (solv.Selection.SELECTION_GLOB if is_glob(name) else 0)
+    return package_pool.enabled(package_pool.pool.select(name, flags).solvables())
+
+
+def _fits(
+    package_pool: PackagePool, solvable: int, *, epoch: str | None, version: str, release: str, arch: str
+) -> bool:
+    nevra = package_pool.nevra(solvable)
+    return (
+        (not epoch or int(epoch) == nevra.epoch)
+        and (not version or fnmatchcase(nevra.version, version))
+        and (not release or fnmatchcase(nevra.release, release))
+        and (not arch or fnmatchcase(nevra.arch, arch))
+    )
+
+
+def _whole(package_pool: PackagePool, solvable: int, pattern: str) -> bool:
+    nevra = package_pool.nevra(solvable)
+    epoch = f"{nevra.epoch}:" if ":" in pattern else ""
+    return fnmatchcase(f"{nevra.name}-{epoch}{nevra.version}-{nevra.release}.{nevra.arch}", pattern)
+
+
+def _by_provides(package_pool: PackagePool, text: str) -> list[int]:
+    if is_glob(text):
+        flags = solv.Selection.SELECTION_PROVIDES | solv.Selection.SELECTION_GLOB | solv.Selection.SELECTION_REL
+        return package_pool.enabled(package_pool.pool.select(text, flags).solvables())
+    return package_pool.enabled(
+        package_pool.pool.id2solvable(one) for one in package_pool.providers(package_pool.dependency(text))
+    )
+
+
+def _per_name(package_pool: PackagePool, solvables: list[int]) -> list[list[int]]:
+    names: dict[str, list[int]] = {}
+    for one in solvables:
+        names.setdefault(package_pool.pool.id2solvable(one).name, []).append(one)
+    return [names[name] for name in sorted(names)]
+
+
+def _obsoleters(package_pool: PackagePool, solvables: list[int]) -> Iterator[int]:
+    """Yield the packages that obsolete any of `solvables`.
+
+    Obsoletes match by name: POOL_FLAG_OBSOLETEUSESPROVIDES is off, as in dnf.
+    """
+    for one in solvables:
+        solvable = package_pool.pool.id2solvable(one)
+        yield from package_pool.enabled(package_pool.pool.whatmatchessolvable(solv.SOLVABLE_OBSOLETES, solvable))

@@ -1,0 +1,290 @@
+"""Everything that could be chosen: the pool of packages of all repositories of a platform.
+
+The pool is set up as libdnf sets it up (dnf-sack.cpp, Repo.cpp): rpm's semantics, the priority negated,
+disabled packages visible to provides. File lists are large, so they are loaded only when a request
+or a reachable requirement names a path that primary metadata leaves out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import solv
+
+from pipeline.digest import Digest
+from pipeline.errors import ResolutionError, VerificationError
+from pipeline.model.header import Dependency, PackageHeader
+from pipeline.model.package import Nevra, Package
+from pipeline.progress import QUIET, Progress
+from pipeline.repos import LOCAL_REPOSITORY, OpenRepository
+from pipeline.resolve.solv_cache import EXTENSION_FLAGS, load_solv, solv_file
+from pipeline.store import Store
+
+ASSUMED_REPO = "@assumed"
+"""Name of the repository, and of the one package in it, that provides what `assume-installed` lists."""
+
+PARENT_REPO = "@parent"
+"""Name of the repository of what stands in the parent image. Like what is assumed it counts as installed."""
+
+_PREREQ = (1 << 6) | (1 << 8) | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 12)
+"""RPMSENSE_PREREQ and the SCRIPT_* bits (rpmds.h): needed while scriptlets run."""
+
+_IN_PRIMARY = re.compile(r"/etc/|/usr/lib/sendmail$|.*bin/")
+"""Paths that createrepo_c puts into primary metadata (and libsolv's repodata_filelistfilter_matches)."""
+
+_PATH = re.compile(r"(?:^|(?<=[( ]))/[^ )]+")
+
+
+class PackagePool:
+    """The libsolv pool, and what is known of the solvables in it.
+
+    Solvables are named by their number in the pool.
+    """
+
+    def __init__(self, arch: str, *, store: Store, progress: Progress = QUIET) -> None:
+        self.arch = arch
+        self._store = store
+        self._progress = progress
+        self.pool = solv.Pool()
+        self.pool.setdisttype(solv.Pool.DISTTYPE_RPM)
+        self.pool.setarch(arch)
+        self.pool.set_flag(solv.Pool.POOL_FLAG_WHATPROVIDESWITHDISABLED, 1)
+        # Multilib: on in the libsolv that Fedora and EL build for dnf (-DFEDORA), off in others' builds.
+        self.pool.set_flag(solv.Pool.POOL_FLAG_IMPLICITOBSOLETEUSESCOLORS, 1)
+        self._opened: list[tuple[solv.Repo, OpenRepository]] = []
+        self._local: dict[int, Package] = {}
+        self._disabled: set[int] = set()
+        self.installed: frozenset[int] = frozenset()
+        self.assumed: int | None = None
+        self.has_filelists = False
+
+    # --- filling it ----------------------------------------------------------------------------
+
+    def add_repository(self, opened: OpenRepository) -> None:
+        """Load a repository's primary metadata. Raises VerificationError `metadata-malformed`."""
+        repo = self.pool.add_repo(opened.repository.id)
+        repo.priority = -opened.repository.priority
+        repo.subpriority = -opened.repository.cost
+        load_solv(repo, solv_file(opened, "primary", store=self._store, progress=self._progress), 0)
+        self._opened.append((repo, opened))
+
+    def load_filelists(self) -> None:
+        """Load the file lists of all repositories, once, and make provides anew."""
+        if self.has_filelists:
+            return
+        self.has_filelists = True
+        for repo, opened in self._opened:
+            if "filelists" in opened.records and not repo.isempty():
+                path = solv_file(opened, "filelists", store=self._store, progress=self._progress)
+                load_solv(repo, path, EXTENSION_FLAGS)
+        self.index()
+
+    def add_local(self, header: PackageHeader, size: int, location: str) -> int:
+        """Add a package by path.
+
+        It takes the place of those of the same name and architecture in repositories.
+        """
+        solvable = self._add(self._repo(LOCAL_REPOSITORY), header)
+        self._local[solvable] = Package(
+            header.nevra,
+            header.checksum,
+            size,
+            LOCAL_REPOSITORY,
+            location,
+            header.build_time,
+            header.source_rpm,
+            sum(file.size for file in header.files),
+        )
+        return solvable
+
+    def add_installed(self, headers: Iterable[PackageHeader]) -> None:
+        """Packages that are there already, and stay as they are."""
+        repo = self._repo(PARENT_REPO)
+        self.pool.installed = repo
+        self.installed = frozenset(self._add(repo, header) for header in headers)
+
+    def _add(self, repo: solv.Repo, header: PackageHeader) -> int:
+        """A package as its header says it is."""
+        solvable = repo.add_solvable()
+        nevra = header.nevra
+        solvable.name, solvable.evr, solvable.arch = nevra.name, nevra.evr, nevra.arch
+        solvable.add_provides(self.pool.Dep(nevra.name).Rel(solv.REL_EQ, self.pool.Dep(nevra.evr)))
+        for key, dependencies in (
+            (solv.SOLVABLE_PROVIDES, header.provides),
+            (solv.SOLVABLE_REQUIRES, header.requires),
+            (solv.SOLVABLE_CONFLICTS, header.conflicts),
+            (solv.SOLVABLE_OBSOLETES, header.obsoletes),
+            (solv.SOLVABLE_RECOMMENDS, header.recommends),
+            (solv.SOLVABLE_SUPPLEMENTS, header.supplements),
+        ):
+            for dependency in dependencies:
+                if dependency.name.startswith("rpmlib("):
+                    continue
+                marker = 1 if key == solv.SOLVABLE_REQUIRES and dependency.flags & _PREREQ else -1
+                solvable.add_deparray(key, self._dependency(dependency), marker)
+        for file in header.files:  # its own paths satisfy file requirements
+            solvable.add_provides(self.pool.Dep(file.path))
+        return int(solvable.id)
+
+    def assume(self, texts: Sequence[str]) -> None:
+        """Act as if an installed package provided `texts`."""
+        repo = self._repo(PARENT_REPO if self.installed else ASSUMED_REPO)
+        self.pool.installed = repo
+        solvable = repo.add_solvable()
+        solvable.name, solvable.evr, solvable.arch = ASSUMED_REPO, "1-1", "noarch"
+        for text in texts:
+            solvable.add_provides(self.dependency(text))
+        self.assumed = int(solvable.id)
+
+    def _repo(self, name: str) -> solv.Repo:
+        return next((repo for repo in self.pool.repos if repo.name == name), None) or self.pool.add_repo(name)
+
+    def disable(self, solvables: Iterable[int]) -> None:
+        """Take solvables out of consideration, besides those that are out already.
+
+        What is installed stays.
+        """
+        self._disabled.update(set(solvables) - self.installed)
+        self.pool.set_disabled_list(sorted(self._disabled))
+
+    def enable_all(self) -> None:
+        """Take everything into consideration again."""
+        self._disabled.clear()
+        self.pool.set_disabled_list([])
+
+    def index(self) -> None:
+        """Make provides; to be called after filling and before asking."""
+        self.pool.addfileprovides()
+        self.pool.createwhatprovides()
+
+    # --- asking ----------------------------------------------------------------------------------
+
+    def solvables(self) -> Iterator[solv.XSolvable]:
+        """All packages of repositories, local and installed ones, disabled ones too."""
+        return (one for one in self.pool.solvables if one.id != self.assumed)
+
+    def dependency(self, text: str) -> solv.Dep:
+        """Parse a dependency: `name`, `name >= evr` or a rich dependency in brackets.
+
+        Raises ResolutionError `dependency-malformed`.
+        """
+        if text.startswith("("):
+            rich = self.pool.parserpmrichdep(text)
+            if rich is None:
+                raise ResolutionError("dependency-malformed", f"'{text}' is not a valid rich dependency")
+            return rich
+        found = re.fullmatch(r"(\S+)\s+(<=|>=|<|>|==?)\s+(\S+)", text)
+        if not found:
+            return self.pool.Dep(text)
+        name, operator, evr = found.groups()
+        flags = (solv.REL_LT if "<" in operator else 0) | (solv.REL_GT if ">" in operator else 0)
+        flags |= solv.REL_EQ if "=" in operator else 0
+        return self.pool.Dep(name).Rel(flags, self.pool.Dep(evr))
+
+    def _dependency(self, dependency: Dependency) -> solv.Dep:
+        if dependency.name.startswith("(") or not dependency.evr:
+            return self.dependency(dependency.name)
+        flags = (solv.REL_LT if dependency.flags & 2 else 0) | (solv.REL_GT if dependency.flags & 4 else 0)
+        flags |= solv.REL_EQ if dependency.flags & 8 else 0
+        return self.pool.Dep(dependency.name).Rel(flags, self.pool.Dep(dependency.evr))
+
+    def providers(self, dependency: int | solv.Dep) -> list[int]:
+        """Return the packages that provide a dependency, sorted.
+
+        Disabled ones and what is assumed are left out.
+        """
+        found = (int(one.id) for one in self.pool.whatprovides(dependency))
+        return sorted(one for one in found if one not in self._disabled and one != self.assumed)
+
+    def enabled(self, solvables: Iterable[solv.XSolvable]) -> list[int]:
+        """Numbers of those that are not disabled and no sources, sorted."""
+        return sorted(
+            int(one.id)
+            for one in solvables
+            if one.id not in self._disabled and one.id != self.assumed and one.arch not in {"src", "nosrc"}
+        )
+
+    def nevra(self, solvable: int) -> Nevra:
+        """Its NEVRA."""
+        one = self.pool.id2solvable(solvable)
+        epoch, _, rest = one.evr.rpartition(":")
+        version, _, release = rest.partition("-")
+        return Nevra(one.name, int(epoch or 0), version, release, one.arch)
+
+    def package(self, solvable: int) -> Package:
+        """Return the package that a solvable stands for.
+
+        Raises VerificationError `checksum-weak` where the metadata knows it by no sha256, `location-elsewhere` where it
+        lies outside its repository.
+        """
+        if solvable in self._local:
+            return self._local[solvable]
+        one = self.pool.id2solvable(solvable)
+        nevra = self.nevra(solvable)
+        checksum = one.lookup_checksum(solv.SOLVABLE_CHECKSUM)
+        if checksum is None or checksum.typestr() != "sha256":
+            raise VerificationError(
+                "checksum-weak",
+                f"the repository has no sha256 of {nevra}",
+                place=f"repository {one.repo.name}",
+                hint="the repository must be indexed with sha256 (createrepo_c --checksum sha256)",
+            )
+        location = one.lookup_location()[0]
+        if one.lookup_str(solv.SOLVABLE_MEDIABASE):
+            raise VerificationError(
+                "location-elsewhere",
+                f"{nevra} is outside of its repository (xml:base)",
+                place=f"repository {one.repo.name}",
+                hint="define the location it points to as a repository of its own",
+            )
+        return Package(
+            nevra,
+            Digest(checksum.hex()),
+            int(one.lookup_num(solv.SOLVABLE_DOWNLOADSIZE)),
+            one.repo.name,
+            location,
+            int(one.lookup_num(solv.SOLVABLE_BUILDTIME)),
+            one.lookup_sourcepkg() or "",
+            int(one.lookup_num(solv.SOLVABLE_INSTALLSIZE)),
+        )
+
+    # --- are file lists needed? --------------------------------------------------------------------
+
+    def needs_filelists(self, start: Iterable[int], *, weak: bool) -> bool:
+        """Return True if a path that primary metadata leaves out may be needed.
+
+        That is so if anything that `start` leads to, over any provider, can name such a path.
+
+        Too many are looked at rather than too few: a missing path would silently change what is chosen.
+        """
+        if self.has_filelists:
+            return False
+        keys = [solv.SOLVABLE_REQUIRES, solv.SOLVABLE_CONFLICTS]
+        keys += [solv.SOLVABLE_RECOMMENDS, solv.SOLVABLE_SUPPLEMENTS] if weak else []
+        if weak:  # anything may supplement anything
+            start = [int(one.id) for one in self.pool.solvables]
+        seen = set(start) | self.installed  # which have what they need, or do without
+        waiting = sorted(seen - self.installed)
+        asked: set[int] = set()
+        while waiting:
+            solvable = self.pool.id2solvable(waiting.pop())
+            for key in keys:
+                for number in solvable.lookup_idarray(key, 0):  # 0: those of scriptlets too
+                    if number in asked:
+                        continue
+                    asked.add(number)
+                    if any(not in_primary(path) for path in _PATH.findall(self.pool.dep2str(number))):
+                        return True
+                    if key == solv.SOLVABLE_CONFLICTS:
+                        continue
+                    for one in self.pool.whatprovides(number):
+                        if one.id not in seen:
+                            seen.add(one.id)
+                            waiting.append(one.id)
+        return False
+
+
+def in_primary(path: str) -> bool:
+    """Return True if primary metadata lists this path, if any package has it."""
+    return bool(_IN_PRIMARY.match(path))

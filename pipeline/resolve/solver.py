@@ -1,0 +1,288 @@
+"""Resolve the requests of a recipe to packages, as `dnf install` with best=1 does.
+
+What dnf would install into an empty root is what is chosen (libdnf, goal/Goal.cpp). Where there is a parent image, its
+packages are installed and locked: a request that they satisfy asks for nothing more, and whatever would change one of
+them is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import solv
+
+from pipeline.digest import Digest
+from pipeline.errors import Problem, ResolutionError
+from pipeline.model.lock import LockedParent, LockSection
+from pipeline.model.parent_image import ParentImage
+from pipeline.model.platform import Platform
+from pipeline.model.recipe import LocalPackage, Recipe, Request
+from pipeline.packages import read_header
+from pipeline.progress import QUIET, Progress
+from pipeline.repos import OpenRepository
+from pipeline.resolve.library_versions import library_versions
+from pipeline.resolve.modules import apply_modules
+from pipeline.resolve.package_spec import (
+    RequestMatch,
+    is_glob,
+    match_nevra,
+    match_request,
+)
+from pipeline.resolve.pool import PackagePool
+from pipeline.resolve.solution import MatchedRequest, Solution
+from pipeline.resolve.solver_problems import (
+    RequestJob,
+    explain_problems,
+    pin_conflict,
+    unmatched_request,
+)
+from pipeline.store import Store
+from pipeline.transfer import Download, fetch
+
+INSTALLONLY = (
+    "kernel",
+    "kernel-PAE",
+    "installonlypkg(kernel)",
+    "installonlypkg(kernel-module)",
+    "installonlypkg(vm)",
+    "multiversion(kernel)",
+)
+"""dnf's default `installonlypkgs`: several versions may stand side by side."""
+
+_INSTALL = solv.Job.SOLVER_INSTALL | solv.Job.SOLVER_SOLVABLE_ONE_OF | solv.Job.SOLVER_SETARCH | solv.Job.SOLVER_SETEVR
+
+
+def solve(
+    recipe: Recipe,
+    platform: Platform,
+    arch: str,
+    repositories: Sequence[OpenRepository],
+    *,
+    store: Store,
+    inputs: Sequence[tuple[str, Digest]] = (),
+    parent: ParentImage | None = None,
+    progress: Progress = QUIET,
+    package_pool: PackagePool | None = None,
+) -> LockSection:
+    """Choose the packages of a recipe for one platform and architecture.
+
+    They are those that it adds to `parent`.
+
+    `package_pool` is what `open_pool` made of the same repositories, if several recipes are solved in it: what a recipe
+    adds to it, it must not see. `inputs` are kept in the section as they are. Local packages are read and put into the
+    store, metadata that is needed is fetched; packages are not. The result depends on nothing but the recipe, the
+    metadata and the version of libsolv. Raises ResolutionError: `package-missing`, `requirement-missing`,
+    `packages-conflict`, `resolution-impossible`, `pin-unsatisfied`, `module-refused`,
+    `parent-fixed`, all that can be told at once.
+    """
+    own = bool(parent or recipe.assume_installed or any(layer.local for layer in recipe.layers))
+    if package_pool is None or own:
+        package_pool = open_pool(arch, repositories, store=store, progress=progress)
+    else:
+        package_pool.enable_all()
+    local = _add_local(package_pool, recipe, store, progress)
+    if parent is not None:
+        package_pool.add_installed(one.header for one in parent.packages)
+    if recipe.assume_installed:
+        package_pool.assume(recipe.assume_installed)
+    if own:
+        package_pool.index()
+    warnings = list(apply_modules(package_pool, recipe, repositories, store=store, progress=progress))
+    warnings += _exclude(package_pool, recipe, repositories, local)
+    lines = _match_all(package_pool, recipe, local)
+    reachable = [one for line in lines for one in line.found.everything]
+    if package_pool.has_filelists or package_pool.needs_filelists(reachable, weak=recipe.weak_dependencies):
+        package_pool.load_filelists()  # which may have been done by one request, after others were matched
+        lines = _match_all(package_pool, recipe, local)
+    chosen = _solve(package_pool, lines, weak=recipe.weak_dependencies, parent=recipe.parent)
+    resolution = Solution(package_pool, recipe, chosen).resolution(platform.name, lines, warnings)
+    from_ids = {one.package.repository for one in resolution.chosen}
+    return LockSection(
+        resolution,
+        tuple(inputs),
+        max([one.package.build_time for one in resolution.chosen] + [parent.build_time if parent else 0]),
+        versions=library_versions(),
+        metadata=tuple(sorted((one.repository.id, one.repomd) for one in repositories)),
+        keys=tuple(sorted({k.fingerprint for o in repositories for k in o.keys if k.repository in from_ids})),
+        parent=LockedParent(parent.name, parent.digest, parent.config) if parent else None,
+    )
+
+
+def open_pool(
+    arch: str, repositories: Sequence[OpenRepository], *, store: Store, progress: Progress = QUIET
+) -> PackagePool:
+    """All that the repositories offer, in which one recipe after the other can be solved."""
+    package_pool = PackagePool(arch, store=store, progress=progress)
+    # dnf's order (RepoDict.items): where all else is equal, libsolv prefers what was loaded first.
+    for opened in sorted(repositories, key=lambda one: (one.repository.priority, one.repository.cost)):
+        package_pool.add_repository(opened)
+    package_pool.index()
+    return package_pool
+
+
+# --- what there is to choose from ----------------------------------------------------------------
+
+
+def _add_local(package_pool: PackagePool, recipe: Recipe, store: Store, progress: Progress) -> dict[Digest, int]:
+    """Packages that the recipe names by path, in the store and in the pool."""
+    local: dict[Digest, int] = {}
+    for layer in recipe.layers:
+        for item in layer.local:
+            if item.sha256 in local:
+                continue
+            path = (recipe.path.parent / item.path).resolve()
+            fetch(
+                store,
+                [Download((path.as_uri(),), item.sha256, None, str(item.path))],
+                progress=progress,
+                label=item.path.name,
+            )
+            blob = store.blob(item.sha256)
+            header = read_header(blob, item.sha256)
+            local[item.sha256] = package_pool.add_local(header, blob.stat().st_size, _shown(item, recipe.path.parent))
+    return local
+
+
+def _shown(item: LocalPackage, folder: Path) -> str:
+    """The path as the lock shows it: relative to the recipe, so that a checkout may be moved."""
+    path = folder / item.path
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else item.path.name
+
+
+def _exclude(
+    package_pool: PackagePool, recipe: Recipe, repositories: Sequence[OpenRepository], local: dict[Digest, int]
+) -> list[str]:
+    """Disable the packages that are excluded, and return sentences.
+
+    They are what recipe, repositories, pins and local packages leave no room for.
+    """
+    mine = set(local.values())
+    out = {one for text in recipe.excludes for one in match_nevra(package_pool, text)} - mine
+    for opened in repositories:
+        for text in opened.repository.exclude:
+            found = match_nevra(package_pool, text)
+            out |= {one for one in found if package_pool.pool.id2solvable(one).repo.name == opened.repository.id}
+    problems = []
+    idle = []
+    for name, version in recipe.pins:
+        fitting, others = _pinned(package_pool, name, version)
+        if not fitting | others:
+            idle.append(f"pins: no repository has a package '{name}'; the pin has no effect")
+        fixed = sorted(str(package_pool.nevra(one)) for one in others & package_pool.installed)
+        if fixed:
+            problems.append(pin_conflict(package_pool, name, version, fixed, recipe))
+            continue
+        out |= others
+        if others and not fitting - out:
+            have = ", ".join(sorted({package_pool.nevra(one).evr for one in others}))
+            problems.append(
+                Problem(
+                    "pin-unsatisfied",
+                    f"no repository has {name} in version {version}",
+                    recipe.path.name,
+                    f"available: {have}",
+                )
+            )
+    if problems:
+        raise ResolutionError.of(problems)
+    for one in mine:
+        solvable = package_pool.pool.id2solvable(one)
+        out |= {
+            other.id
+            for other in package_pool.pool.select(solvable.name, solv.Selection.SELECTION_NAME).solvables()
+            if other.id not in mine and other.arch == solvable.arch
+        }
+    package_pool.disable(out)
+    return idle
+
+
+def _pinned(package_pool: PackagePool, name: str, version: str) -> tuple[set[int], set[int]]:
+    """Return the packages called `name` that a pin lets through, and the others.
+
+    A pin is `version`, `version-release` or with an epoch; it may hold wildcards.
+    """
+    named = match_nevra(package_pool, name)
+    texts = (f"{name}-{version}",) if is_glob(version) else (f"{name}-{version}", f"{name}-{version}-*")
+    fitting = {one for text in texts for one in match_nevra(package_pool, text)}
+    return fitting & set(named), set(named) - fitting
+
+
+def _match_all(package_pool: PackagePool, recipe: Recipe, local: dict[Digest, int]) -> list[MatchedRequest]:
+    """Return every request of a recipe with its candidates.
+
+    Raises ResolutionError `package-missing` for all that have none.
+    """
+    lines = []
+    problems = []
+    for layer in recipe.layers:
+        for item in layer.local:
+            found = RequestMatch(((local[item.sha256],),))
+            lines.append(MatchedRequest(layer.name, Request(str(item.path), item.place), found, local=True))
+        for request in layer.requests:
+            found = match_request(package_pool, request.text)
+            found = _satisfied_below(found, package_pool)
+            if found.groups and (found.everything or found.rich):
+                lines.append(MatchedRequest(layer.name, request, found))
+            else:
+                problems.append(unmatched_request(package_pool, request, disabled=_disabled_for(package_pool, request)))
+    if problems:
+        raise ResolutionError.of(problems)
+    return lines
+
+
+def _satisfied_below(found: RequestMatch, package_pool: PackagePool) -> RequestMatch:
+    """Narrow a match to the packages that the parent image has, where it has any.
+
+    What the parent image has of the packages that a request asks for is what it gets, however old.
+    """
+    if found.rich is not None:
+        return found
+    groups = (tuple(one for one in group if one in package_pool.installed) or group for group in found.groups)
+    return RequestMatch(tuple(groups))
+
+
+def _disabled_for(package_pool: PackagePool, request: Request) -> list[str]:
+    flags = solv.Selection.SELECTION_NAME | solv.Selection.SELECTION_PROVIDES
+    flags |= solv.Selection.SELECTION_WITH_DISABLED | solv.Selection.SELECTION_REL
+    enabled = set(package_pool.enabled(package_pool.solvables()))
+    found = package_pool.pool.select(request.text, flags).solvables()
+    return sorted(str(package_pool.nevra(one.id)) for one in found if one.id not in enabled)
+
+
+# --- choosing ------------------------------------------------------------------------------------
+
+
+def _solve(
+    package_pool: PackagePool, lines: Sequence[MatchedRequest], *, weak: bool, parent: Recipe | None
+) -> list[int]:
+    """Numbers of the chosen solvables, sorted. Raises ResolutionError."""
+    pool = package_pool.pool
+    asked: list[RequestJob] = []
+    for line in lines:
+        for group in line.found.groups:
+            if line.found.rich is not None:
+                how = solv.Job.SOLVER_INSTALL | solv.Job.SOLVER_SOLVABLE_PROVIDES
+                job = pool.Job(how, line.found.rich.id)
+            else:
+                job = pool.Job(_INSTALL | solv.Job.SOLVER_FORCEBEST, pool.towhatprovides(list(group)))
+            asked.append(RequestJob(line.request, job))
+    jobs = [one.job for one in asked]
+    jobs += [pool.Job(solv.Job.SOLVER_LOCK | solv.Job.SOLVER_SOLVABLE, one) for one in sorted(package_pool.installed)]
+    jobs += [
+        pool.Job(solv.Job.SOLVER_MULTIVERSION | solv.Job.SOLVER_SOLVABLE_PROVIDES, pool.Dep(name).id)
+        for name in INSTALLONLY
+    ]
+    solver = pool.Solver()
+    # The same flags as libdnf's Goal::Impl::initSolver sets.
+    solver.set_flag(solv.Solver.SOLVER_FLAG_ALLOW_VENDORCHANGE, 1)
+    solver.set_flag(solv.Solver.SOLVER_FLAG_DUP_ALLOW_VENDORCHANGE, 1)
+    solver.set_flag(solv.Solver.SOLVER_FLAG_KEEP_ORPHANS, 1)
+    solver.set_flag(solv.Solver.SOLVER_FLAG_BEST_OBEY_POLICY, 1)
+    solver.set_flag(solv.Solver.SOLVER_FLAG_YUM_OBSOLETES, 1)
+    if not weak:
+        solver.set_flag(solv.Solver.SOLVER_FLAG_IGNORE_RECOMMENDED, 1)
+    problems = solver.solve(jobs)
+    if problems:
+        raise ResolutionError.of(explain_problems(package_pool, problems, asked, parent))
+    return sorted(int(one.id) for one in solver.transaction().newsolvables())

@@ -1,0 +1,286 @@
+"""A place to run commands on an image that is being built: profile `build`.
+
+Every command gets a fresh container on the same overlay, so that nothing of it outlives it, whatever it has
+started. /run and /tmp are scratch file systems of the session: what scriptlets put there is seen by later
+commands and does not come into the image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from pipeline import process
+from pipeline.errors import BuildError, UsageError
+from pipeline.model.limits import Limits
+from pipeline.sandbox.disk_quota import DiskQuota, open_disk_quota
+from pipeline.sandbox.idmap import user_namespace
+from pipeline.sandbox.kill import kill_and_wait
+from pipeline.sandbox.limit_readings import resources_of
+from pipeline.sandbox.mount_namespace import MountNamespace, open_mount_namespace
+from pipeline.sandbox.output import Capture, wait_for_exit
+from pipeline.sandbox.overlay import Overlay, mount_overlay, mount_without_path
+from pipeline.sandbox.rootfs import RootFs
+from pipeline.sandbox.runtime import last_message
+from pipeline.sandbox.runtime_bundle import (
+    BUILD_CAPABILITIES,
+    DEFAULT_PATH,
+    ContainerPlan,
+    Mount,
+    ProcessPlan,
+    write_bundle,
+)
+from pipeline.sandbox.sandbox_registry import SandboxRegistry, SandboxSlot
+
+_SCRATCH = ("run", "tmp")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildLimits:
+    """The limits of a build session.
+
+    They are, of each command: bytes of memory (swap included), processes, bytes kept of stdout and of stderr; and
+    bytes of the session: of each scratch file system, and of the upper directory.
+    """
+
+    memory: int = 2 << 30
+    pids: int = 512
+    output: int = 1 << 20
+    scratch: int = 256 << 20
+    disk: int = 8 << 30
+    open_files: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """The result of a command that has ended.
+
+    `status` is its exit status, 128 + n when signal n ended it. `dropped` are the bytes of output beyond the limit.
+    `took` is seconds.
+    """
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+    took: float
+    timed_out: bool = False
+    out_of_memory: bool = False
+    out_of_disk: bool = False
+    dropped: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Did it end by itself, with status 0?"""
+        return self.status == 0 and not (self.timed_out or self.out_of_disk)
+
+
+@dataclass(slots=True)
+class BuildSession:
+    """Made by `build_session`.
+
+    `upper` is the directory where changes land, for this process: what its file system is goes with the session (and
+    cannot be mounted elsewhere); its owners are the image's numbers plus `shift`. `root` is
+    the merged tree, for this process and for commands that it starts. `files` writes and reads in it safely.
+    """
+
+    sandboxes: SandboxRegistry
+    slot: SandboxSlot
+    limits: BuildLimits
+    files: RootFs
+    _mntns: MountNamespace
+    _overlay: Overlay
+    _quota: DiskQuota
+    _userns: int
+    _mounts: list[Mount]
+    _closing: contextlib.ExitStack
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def root(self) -> Path:
+        """The merged tree. Symlinks in it that are absolute lead to the machine: prefer `files`."""
+        return Path(f"/proc/{os.getpid()}/fd/{self._overlay.handle}")
+
+    @property
+    def upper(self) -> Path:
+        """The overlay's upper directory, which holds the changes."""
+        return self._overlay.upper
+
+    @property
+    def shift(self) -> int:
+        """The machine's id minus the image's."""
+        return self.slot.base
+
+    def bind(self, source: Path, target: str) -> None:
+        """Show a directory of the machine read-only at `target` in all later commands.
+
+        It must not change any more. Owners appear as they are on the machine (root is root). `target` lies below /run
+        or /tmp, so that its mount point does not come into the image.
+        """
+        number = next(self._numbers)
+        seen = self._mntns.bind(source, f"bound{number}", read_only=True, userns=self._userns)
+        self._show(mount_without_path(self._mntns, seen.name, f"unnamed{number}"), target)
+
+    def share(self, target: str) -> Path:
+        """Make a folder that this process writes to and all later commands read at `target`.
+
+        It has `limits.scratch` bytes, is gone with the session, and `target` is as with `bind`.
+        """
+        name = f"shared{next(self._numbers)}"
+        seen = self._mntns.tmpfs(name, size=self.limits.scratch, mode=0o755, uid=0, gid=0)
+        handle = self._mntns.call(os.open, seen, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._closing.callback(os.close, handle)
+        self._show(seen, target)
+        return Path(f"/proc/{os.getpid()}/fd/{handle}")
+
+    def _show(self, seen: Path, target: str) -> None:
+        place = PurePosixPath(target)
+        if len(place.parts) < 3 or place.parts[1] not in _SCRATCH or ".." in place.parts:
+            raise UsageError("bind-elsewhere", f"the target '{target}' of the bind mount is not below /run or /tmp")
+        point = self._mounts[_SCRATCH.index(place.parts[1])].source.joinpath(*place.parts[2:])
+        self._mntns.call(lambda: point.mkdir(parents=True, exist_ok=True))
+        self._mounts.append(Mount(seen, target, read_only=True))
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+        directory: str = "/",
+        timeout: float = 300.0,
+    ) -> CommandResult:
+        """Run a command as the image's root, without a network, and wait for its end.
+
+        Waits for all that it started, too.
+
+        When `timeout` (seconds) passes, all of it is killed. `environment` is added to PATH, HOME and
+        LANG=C.UTF-8. Raises BuildError `command-not-started` if the runtime could not start it (a missing
+        program, for one).
+        """
+        for point in ("/proc", "/dev", *(f"/{name}" for name in _SCRATCH)):
+            self.files.require_mount_point(point)
+        self.files.require_working_directory(directory)
+        number = f"c{next(self._numbers)}"
+        group = self.slot.group.below(number)
+        variables = {"PATH": DEFAULT_PATH, "HOME": "/root", "LANG": "C.UTF-8", **(environment or {})}
+        write_bundle(
+            self.slot.folder,
+            ContainerPlan(
+                process=ProcessPlan(
+                    tuple(argv),
+                    tuple(f"{name}={value}" for name, value in variables.items()),
+                    directory,
+                    capabilities=BUILD_CAPABILITIES,
+                    rlimits=(("RLIMIT_NOFILE", self.limits.open_files), ("RLIMIT_FSIZE", self.limits.disk)),
+                ),
+                root=self._overlay.path,
+                base=self.slot.base,
+                cgroup=group.path,
+                build=True,
+                hostname="build",
+                shm=self.limits.scratch,
+                mounts=self._mounts,
+                resources=resources_of(Limits(memory=self.limits.memory, pids=self.limits.pids), group),
+            ),
+        )
+        files = {name: self.slot.folder / f"{number}.{name}" for name in ("pid", "log")}
+        command: list[str | Path] = [*self.sandboxes.runtime.command, "--root", self.slot.folder / "runtime"]
+        command += ["--log", files["log"], "--log-format", "json", "run", "--bundle", self.slot.folder]
+        command += ["--keep"] if self.sandboxes.runtime.keeps_ended else []
+        command += ["--pid-file", files["pid"], f"{self.slot.name}-{number}"]
+        begun = time.monotonic()
+        owner = self.slot.base
+        with (
+            tempfile.TemporaryFile() as fed,
+            Capture(self.limits.output, uid=owner, gid=owner) as out,
+            Capture(self.limits.output, uid=owner, gid=owner) as err,
+        ):
+            fed.write(stdin)
+            fed.seek(0)
+            os.fchown(fed.fileno(), self.slot.base, self.slot.base)
+            running = self._mntns.call(process.start, command, stdin=fed, stdout=out.write_end, stderr=err.write_end)
+            out.started()
+            err.started()
+            timed_out = out_of_disk = False
+            try:
+                while not wait_for_exit(running, min(self._quota.pause, begun + timeout - time.monotonic())):
+                    timed_out = time.monotonic() >= begun + timeout
+                    out_of_disk = self._quota.full()
+                    if timed_out or out_of_disk:
+                        break
+                out_of_disk = out_of_disk or (running.returncode not in (0, None) and self._quota.full())
+                kills = group.usage().oom_kills
+            finally:
+                # Also when the command has ended by itself: a killed runtime leaves the rest behind.
+                kill_and_wait(running, group)
+                group.remove()
+        started = files["pid"].exists()
+        outcome = CommandResult(
+            tuple(argv),
+            running.returncode,
+            out.kept,
+            err.kept,
+            time.monotonic() - begun,
+            timed_out,
+            bool(kills),
+            out_of_disk,
+            out.dropped + err.dropped,
+        )
+        reason = last_message(files["log"])
+        for file in files.values():
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.slot.folder / "runtime", ignore_errors=True)
+        if not started and not timed_out:
+            raise BuildError(
+                "command-not-started",
+                f"cannot start '{' '.join(argv)[:200]}': {reason or err.kept.decode(errors='replace').strip()[-1000:]}",
+                hint="check that the program is in the image; `relbuild doctor` shows what the machine lacks",
+            )
+        return outcome
+
+
+@contextlib.contextmanager
+def build_session(
+    lowers: Sequence[Path], *, sandboxes: SandboxRegistry, label: str = "build", limits: BuildLimits | None = None
+) -> Iterator[BuildSession]:
+    """Open a session on the unpacked layers `lowers` (lowest first).
+
+    The layers keep the image's ids and are not changed.
+
+    `upper` must be used before the block ends; then everything of the session is removed. Raises
+    EnvironmentLacking when the machine lacks overlayfs, idmapped mounts, namespaces or control groups.
+    """
+    limits = limits or BuildLimits()
+    with (
+        sandboxes.slot(label) as slot,
+        user_namespace(slot.base) as userns,
+        open_mount_namespace() as mntns,
+        open_disk_quota(slot.folder, limits.disk, mntns) as quota,
+        contextlib.ExitStack() as closing,
+    ):
+        overlay = mount_overlay(
+            mntns,
+            lowers,
+            folder=quota.folder,
+            userns=userns,
+            base=slot.base,
+            mount_points=("/proc", "/dev", *(f"/{name}" for name in _SCRATCH)),
+        )
+        closing.callback(os.close, overlay.handle)
+        mounts = [
+            Mount(
+                mntns.tmpfs(name, size=limits.scratch, mode=mode, uid=slot.base, gid=slot.base),
+                f"/{name}",
+            )
+            for name, mode in zip(_SCRATCH, (0o755, 0o1777), strict=True)
+        ]
+        files = RootFs(overlay.handle, slot.base)
+        yield BuildSession(sandboxes, slot, limits, files, mntns, overlay, quota, userns, mounts, closing)

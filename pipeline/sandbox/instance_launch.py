@@ -1,0 +1,243 @@
+"""Launching an image: its root, its network, its limits, and who it runs as."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pipeline import process
+from pipeline.errors import SmokeError
+from pipeline.model.image import ImageConfig
+from pipeline.model.limits import Limits
+from pipeline.model.limits.bandwidth import LIMIT as BANDWIDTH
+from pipeline.model.limits.tmpfs import LIMIT as TMPFS
+from pipeline.model.limits.volume import LIMIT as VOLUME
+from pipeline.sandbox.container_user import Identity
+from pipeline.sandbox.idmap import user_and_network_namespace
+from pipeline.sandbox.instance import (
+    Instance,
+    merge_environment,
+    resolve_identity,
+    wait_until_started,
+)
+from pipeline.sandbox.instance_network import InstanceNetwork, Link, create_link
+from pipeline.sandbox.kill import kill_and_wait
+from pipeline.sandbox.limit_readings import (
+    StartedInstance,
+    resources_of,
+    rlimits_of,
+    set_limits,
+)
+from pipeline.sandbox.mount_namespace import open_mount_namespace
+from pipeline.sandbox.mounts import SYSTEM_FOLDERS, BindMount, InstanceMounts
+from pipeline.sandbox.output import Capture
+from pipeline.sandbox.overlay import mount_overlay
+from pipeline.sandbox.rootfs import RootFs
+from pipeline.sandbox.runtime import last_message
+from pipeline.sandbox.runtime_bundle import (
+    DEFAULT_PATH,
+    ContainerPlan,
+    ProcessPlan,
+    write_bundle,
+)
+from pipeline.sandbox.sandbox_registry import SandboxRegistry, SandboxSlot
+from pipeline.sandbox.volumes import Volumes
+
+LOG_LIMIT = 8 << 20
+"""Bytes kept of what an instance prints."""
+
+_STARTING = 30.0
+"""Seconds for the runtime to make a container; it takes 0.03."""
+
+
+@contextlib.contextmanager
+def launch(
+    config: ImageConfig,
+    lowers: Sequence[Path],
+    limits: Limits,
+    *,
+    sandboxes: SandboxRegistry,
+    name: str,
+    volumes: Volumes | None = None,
+    network: InstanceNetwork | None = None,
+    environment: Mapping[str, str] | None = None,
+    bindings: Sequence[BindMount] = (),
+    follow: Callable[[bytes], None] | None = None,
+) -> Iterator[Instance]:
+    """Start an image from its unpacked layers (lowest first) as its config says.
+
+    It is ended with the block.
+
+    The root is read-only. Volumes are writable, each with room for `limits.volume` bytes; what is not in
+    `volumes` yet begins with what the image has there. /tmp and /run are scratch file systems of `limits.tmpfs`
+    bytes, /run with what the image has there and belonging to the image's user. `network`: instances that share
+    one are tied to the same outside; without, it has one of its own. `environment` is put over the image's,
+    `bindings` over its files. `follow` gets what it prints, piece by piece, in another thread.
+    Raises SmokeError when the image cannot be started, EnvironmentLacking when the machine cannot.
+    """
+    argv = (*config.entrypoint, *config.command)
+    if not argv:
+        raise SmokeError(
+            "nothing-to-run",
+            "the image has neither entrypoint nor command",
+            hint="set 'image.entrypoint' in the recipe",
+        )
+    with (
+        sandboxes.slot(name) as slot,
+        user_and_network_namespace(slot.base) as (userns, netns),
+        contextlib.ExitStack() as closing,
+        open_mount_namespace() as mntns,
+        contextlib.ExitStack() as opened,
+    ):
+        link, no_link_reason = _link(netns, slot, limits, network, closing)
+        overlay = mount_overlay(
+            mntns,
+            lowers,
+            folder=slot.folder,
+            userns=userns,
+            base=slot.base,
+            mount_points=(*SYSTEM_FOLDERS, "/etc"),
+        )
+        opened.callback(os.close, overlay.handle)
+        if volumes is None:
+            volumes = Volumes(slot.folder)
+            closing.callback(volumes.close)
+        instance_mounts = InstanceMounts(mntns, slot, overlay, RootFs(overlay.handle, slot.base), userns, opened)
+        identity = resolve_identity(instance_mounts.files, config.user)
+        bound = instance_mounts.bindings(bindings)
+        mounts = [
+            *instance_mounts.scratch(limits[TMPFS], identity),
+            *instance_mounts.provided(name, link.address if link is not None else None),
+            *instance_mounts.volumes(config.volumes, volumes, limits[VOLUME]),
+            *bound,
+        ]
+        directory = config.working_directory or "/"
+        instance_mounts.files.require_working_directory(directory)
+        instance_mounts.ensure_directory(directory)
+        plan = ProcessPlan(
+            argv,
+            merge_environment(_environment(config, identity, name), environment or {}),
+            directory,
+            identity.uid,
+            identity.gid,
+            identity.groups,
+            rlimits=rlimits_of(limits),
+        )
+        write_bundle(
+            slot.folder,
+            ContainerPlan(
+                process=plan,
+                root=overlay.path,
+                base=slot.base,
+                cgroup=slot.group.path,
+                build=False,
+                hostname=name,
+                shm=limits[TMPFS],
+                mounts=mounts,
+                resources=resources_of(limits, slot.group),
+                # Servers bind to ports below 1024 without a capability: the namespace is theirs.
+                sysctl={"net.ipv4.ip_unprivileged_port_start": "0"},
+                namespaces={
+                    kind: Path(f"/proc/{os.getpid()}/fd/{handle}")
+                    for kind, handle in (("user", userns), ("network", netns))
+                    if link is not None
+                },
+            ),
+        )
+        instance = _start(sandboxes, instance_mounts, plan=plan, limits=limits, name=name, link=link, follow=follow)
+        instance.no_link_reason = no_link_reason
+        # Before anything that it needs is closed: the last figures.
+        opened.callback(instance.settle)
+        yield instance
+
+
+def _link(
+    inside: int, slot: SandboxSlot, limits: Limits, network: InstanceNetwork | None, closing: contextlib.ExitStack
+) -> tuple[Link | None, str]:
+    """Create the instance's network link, or return None and the reason.
+
+    Without a link it gets an empty namespace from the runtime.
+    """
+    try:
+        return closing.enter_context(create_link(inside, slot.range, limits[BANDWIDTH], network)), ""
+    except OSError as error:
+        return None, f"cannot create its network: {error}"
+
+
+def _start(
+    sandboxes: SandboxRegistry,
+    instance_mounts: InstanceMounts,
+    *,
+    plan: ProcessPlan,
+    limits: Limits,
+    name: str,
+    link: Link | None,
+    follow: Callable[[bytes], None] | None,
+) -> Instance:
+    slot, closing = instance_mounts.slot, instance_mounts.closing
+    pid_file, log = slot.folder / "pid", slot.folder / "runtime.log"
+    uid, gid = slot.base + plan.uid, slot.base + plan.gid
+    output = closing.enter_context(Capture(LOG_LIMIT, uid=uid, gid=gid, follow=follow))
+    command: list[str | Path] = [*sandboxes.runtime.command, "--root", slot.folder / "runtime"]
+    command += ["--log", log, "--log-format", "json", "run", "--bundle", slot.folder, "--pid-file", pid_file]
+    command += [*(["--keep"] if sandboxes.runtime.keeps_ended else []), slot.name]
+    running = instance_mounts.mntns.call(process.start, command, stdout=output.write_end, stderr=output.write_end)
+    output.started()
+
+    closing.callback(kill_and_wait, running, slot.group)
+    pid = wait_until_started(
+        running,
+        pid_file,
+        lambda: last_message(log) or output.kept.decode(errors="replace").strip()[-2000:] or "no reason given",
+        within=_STARTING,
+    )
+    set_limits(limits, StartedInstance(slot.group, slot.folder, instance_mounts.file_systems.devices()))
+    pidfd, namespace = _handles(pid, instance_mounts)
+    return Instance(
+        name,
+        sandboxes,
+        slot,
+        instance_mounts.files,
+        plan,
+        limits,
+        instance_mounts.file_systems,
+        link,
+        pid if pidfd >= 0 else -1,
+        _mntns=instance_mounts.mntns,
+        _running=running,
+        _output=output,
+        _pidfd=pidfd,
+        _network=namespace,
+        _last_usage=slot.group.usage(),
+    )
+
+
+def _handles(pid: int, instance_mounts: InstanceMounts) -> tuple[int, int]:
+    """Open descriptors of the first process and of its network namespace; -1 if it has ended.
+
+    Also records the file systems of it that the runtime has made.
+    """
+    closing = instance_mounts.closing
+    try:
+        pidfd = os.pidfd_open(pid)
+        closing.callback(os.close, pidfd)
+        network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        closing.callback(os.close, network)
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        closing.callback(os.close, root)
+    except (ProcessLookupError, FileNotFoundError):
+        return -1, -1
+    # Were it gone, its number might be somebody else's by now: signals go to nobody but our own.
+    if pid not in instance_mounts.slot.group.processes():
+        return -1, -1
+    instance_mounts.know(root, "/dev")
+    return pidfd, network
+
+
+def _environment(config: ImageConfig, identity: Identity, hostname: str) -> tuple[str, ...]:
+    """The image's, and what runtimes add where it says nothing."""
+    said = {line.partition("=")[0] for line in config.environment}
+    given = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname, "HOME": identity.home}
+    return (*config.environment, *(f"{key}={value}" for key, value in given.items() if key not in said))

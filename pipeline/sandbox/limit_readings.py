@@ -1,0 +1,156 @@
+"""Limits of a running instance, set and read back as the kernel has them.
+
+Each is declared in `pipeline.model.limits`. A limit that was not taken is never passed over in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from pipeline.model.limit import (
+    AfterStart,
+    AsFileSystem,
+    AsRlimit,
+    ControlGroup,
+    FileSystemSize,
+    InResources,
+    LimitReading,
+    LinkRates,
+    OnLink,
+    Started,
+    VolumeRates,
+)
+from pipeline.model.limits import IN_STAGES, LIMITS, Limits
+from pipeline.sandbox.cgroups import Cgroup
+from pipeline.sandbox.io_limits import limit_io
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedInstance:
+    """A running instance as its limits look at it (`pipeline.model.limit.Observed`).
+
+    `pid` is its first process, `scratch` its tmpfs, `link_rates` its link, `disk` a folder on the disk that it writes
+    to, `volume_rates` what goes to and comes from its volumes; None where there is none.
+    """
+
+    group: Cgroup
+    pid: int
+    scratch: FileSystemSize | None
+    link_rates: LinkRates = LinkRates()
+    volumes: Sequence[FileSystemSize] = ()
+    disk: Path | None = None
+    volume_rates: VolumeRates = VolumeRates()
+
+    def resource_limit(self, name: str) -> int | None:
+        """Hard limit of its first process by the name in /proc/PID/limits."""
+        try:
+            text = Path(f"/proc/{self.pid}/limits").read_text()
+        except OSError:
+            return None
+        found = re.search(rf"^{re.escape(name)}\s+\d+\s+(\d+)", text, re.MULTILINE)
+        return int(found[1]) if found else None
+
+    def swap_exists(self) -> bool:
+        """Tell whether the machine has swap space in use."""
+        return len(Path("/proc/swaps").read_text().splitlines()) > 1
+
+    def weightless(self) -> str:
+        """Reason why shares of groups do not matter to the disk that it writes to, or nothing."""
+        return _weightless(self.group, self.disk)
+
+
+@dataclass(frozen=True, slots=True)
+class StartedInstance:
+    """An instance that has just been started (`pipeline.model.limit.Started`).
+
+    `folder` is its sandbox's, `devices` are its volumes' block devices as `st_dev`.
+    """
+
+    group: Cgroup
+    folder: Path
+    devices: Sequence[int]
+
+    def throttle(self, rate: int | None) -> None:
+        """Hold it to bytes per second to and from each volume; None: only let the kernel count them."""
+        limit_io(self.group, self.folder, self.devices, rate)
+
+
+def read_limits(limits: Limits, measured: ObservedInstance) -> tuple[LimitReading, ...]:
+    """Read back each limit that was asked for, in the order in which they are set."""
+    readings: list[LimitReading] = []
+    for limit in IN_STAGES:
+        asked = limits[limit]
+        if asked is not None:
+            readings += limit.read(asked, measured)
+    return tuple(readings)
+
+
+def resources_of(limits: Limits, group: ControlGroup) -> Mapping[str, object]:
+    """Members of `linux.resources` that limit an instance (runtime-spec, config-linux.md)."""
+    found: dict[str, object] = {}
+    for limit in LIMITS:
+        match limit.set_by:
+            case InResources(make, unasked):
+                value = limits[limit]
+                value = unasked if value is None else value
+                if value is not None:
+                    found.update(make(value, group))
+            case AsRlimit() | OnLink() | AfterStart() | AsFileSystem():
+                pass
+            case other:
+                assert_never(other)
+    return found
+
+
+def rlimits_of(limits: Limits) -> tuple[tuple[str, int], ...]:
+    """Return the resource limits (setrlimit(2)) of an instance's processes.
+
+    Without CAP_SYS_RESOURCE nobody can have more than the hard limit; the reading then says so.
+    """
+    found = []
+    for limit in LIMITS:
+        if isinstance(limit.set_by, AsRlimit):
+            value = limits[limit]
+            value = limit.set_by.unasked if value is None else value
+            _, hard = resource.getrlimit(getattr(resource, limit.set_by.kind))
+            if value is not None:
+                found.append((limit.set_by.kind, value if hard == resource.RLIM_INFINITY else min(value, hard)))
+    return tuple(found)
+
+
+def set_limits(limits: Limits, started: Started) -> None:
+    """Set the limits that want the processes of an instance in its control group."""
+    for limit in LIMITS:
+        if isinstance(limit.set_by, AfterStart):
+            limit.set_by.apply(limits[limit], started)
+
+
+def _weightless(group: Cgroup, disk: Path | None) -> str:
+    """Return the reason that I/O weights have no effect on the disk of `disk`, or nothing.
+
+    The weights are those of control groups.
+    """
+    if disk is None:
+        return "the disk of the store is unknown"
+    device = disk.stat().st_dev
+    name = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        entry = Path("/sys/dev/block", name).resolve(strict=True)
+        whole = entry.parent if (entry / "partition").exists() else entry
+        scheduler = re.search(r"\[([\w-]+)\]", (whole / "queue" / "scheduler").read_text())
+    except OSError:
+        return f"the I/O scheduler of the disk under {disk} is unknown"
+    if scheduler is not None and scheduler[1] == "bfq":
+        return ""
+    if group.hierarchies.unified is not None:
+        costs = group.hierarchies.unified / "io.cost.qos"
+        if costs.exists() and re.search(rf"^{name} .*enable=1", costs.read_text(), re.MULTILINE):
+            return ""
+    used = scheduler[1] if scheduler is not None else "nothing"
+    return f"the I/O scheduler of disk {name}, {used}, does not support weights; bfq does"

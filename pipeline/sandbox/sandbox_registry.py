@@ -1,0 +1,270 @@
+"""The registry of sandboxes, which removes those that a killed process has left.
+
+Sandboxes are kept track of here, so that none is left over.
+
+Every sandbox has a folder `live/ID/` and a lock file `live/ID.lock`, which its owner holds. A lock that nobody
+holds belongs to a relbuild that was killed: what is left of that sandbox is ended and removed by relbuild's reaper
+(`supervision`), or, if that was killed too, at the next start. Mounts need no removing, because they were made in a
+namespace that is gone (`mntns`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import EnvironmentLacking
+from pipeline.sandbox.cgroups import (
+    Cgroup,
+    Hierarchies,
+    list_cgroups,
+    usable_hierarchies,
+)
+from pipeline.sandbox.idmap import ID_RANGES, first_id_of
+from pipeline.sandbox.io_limits import lift_io_limits
+from pipeline.sandbox.mount_namespace import MOUNT_BASE
+from pipeline.sandbox.rootless import in_user_namespace, rootless_obstacle
+from pipeline.sandbox.runtime import Runtime
+from pipeline.sandbox.supervision import supervise
+
+_CLEARING = 60.0
+"""Seconds that a reaper tries; it takes well under one unless a process waits for a disk."""
+
+_PAUSE = 0.1
+_AT_ONCE = 8
+"""Sandboxes that are cleared side by side: most of the time is waiting for the kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSlot:
+    """The slot of one sandbox: its name, folder, control group and ids.
+
+    The name is unique on the machine; `base` is the first id. `range` is the number of nobody else's range of ids;
+    where there are no others (in a user namespace all containers have the user's subordinate ids), it is only a
+    number, and `base` is 0.
+    """
+
+    name: str
+    folder: Path
+    group: Cgroup
+    base: int
+    range: int
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRegistry:
+    """Made by `open_sandbox_registry`. `mark` begins the name of every sandbox of this state folder."""
+
+    state: Path
+    runtime: Runtime
+    hierarchies: Hierarchies
+    mark: str
+
+    @contextlib.contextmanager
+    def slot(self, label: str) -> Iterator[SandboxSlot]:
+        """A place for a sandbox, cleared when the block ends. `label` is for people."""
+        if os.geteuid() != 0:
+            raise EnvironmentLacking(
+                "root-needed",
+                "sandboxes need root, to mount layers and limit processes",
+                hint="run relbuild as root, or as a user that may create user namespaces: "
+                + (rootless_obstacle() or "`relbuild doctor` shows why this user may not"),
+            )
+        supervise(self.state)
+        name = f"{self.mark}-{_plain(label)}-{secrets.token_hex(4)}"
+        lock = self.state / "live" / f"{name}.lock"
+        with _held(lock), _range() as first:
+            folder = self.state / "live" / name
+            folder.mkdir(mode=0o700)
+            slot = SandboxSlot(
+                name, folder, Cgroup(self.hierarchies, name, folder), 0 if in_user_namespace() else first, first
+            )
+            try:
+                yield slot
+            finally:
+                self._clear(name)
+
+    def sweep(self) -> tuple[str, ...]:
+        """End and remove what killed processes have left; returns the names of their sandboxes."""
+        return _sweep(self.state, self.hierarchies, self.mark)
+
+    def _clear(self, name: str) -> None:
+        _clear(self.state, self.hierarchies, name)
+
+
+def clear_orphans(state: Path) -> None:
+    """Sweep until nothing is left, or no more can be done: the reaper's work.
+
+    A sandbox may be locked for a moment by somebody who looks at it, or by a command that is just being started.
+    """
+    if not (state / "mark").exists():
+        return
+    hierarchies, deadline = usable_hierarchies(), time.monotonic() + _CLEARING
+    while True:
+        _sweep(state, hierarchies, _mark(state))
+        with _left(state) as left:
+            if not left or time.monotonic() > deadline:
+                return
+        time.sleep(_PAUSE)
+
+
+def _sweep(state: Path, hierarchies: Hierarchies, mark: str) -> tuple[str, ...]:
+    with _left(state) as left, ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="clear") as pool:
+        # First of all: a runtime that still starts something would put it into a group that was emptied already.
+        _end_runtimes(state, left)
+        done = pool.map(lambda name: _try(state, hierarchies, name), left)
+        cleared = [name for name, well in zip(left, done, strict=True) if well]
+    # A runtime killed while it was starting may have made its group after the sandbox was cleared.
+    for name in list_cgroups(hierarchies, f"{mark}-"):
+        if not (state / "live" / f"{name}.lock").exists():
+            with contextlib.suppress(EnvironmentLacking):
+                Cgroup(hierarchies, name).remove()
+    return tuple(cleared)
+
+
+@contextlib.contextmanager
+def _left(state: Path) -> Iterator[list[str]]:
+    """The sandboxes that have no owner; for as long as the block lasts, they have one."""
+    with contextlib.ExitStack() as held:
+        names = []
+        for lock in sorted((state / "live").glob("*.lock")):
+            try:
+                handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            held.callback(os.close, handle)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                names.append(lock.stem)
+        yield names
+
+
+def _end_runtimes(state: Path, names: Collection[str]) -> None:
+    """Kill the runtimes of sandboxes.
+
+    Each runtime is told where it keeps its state, which is nobody else's: by that it is found.
+    """
+    folders = {os.fsencode(state / "live" / name / "runtime") for name in names}
+    if not folders:
+        return
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            with contextlib.suppress(OSError):
+                if not folders.isdisjoint((path / "cmdline").read_bytes().split(b"\0")):
+                    os.kill(int(path.name), signal.SIGKILL)
+
+
+def _try(state: Path, hierarchies: Hierarchies, name: str) -> bool:
+    """Clear a sandbox; return False if that failed.
+
+    What cannot be ended now (a process that waits for a disk) is left for the next time.
+    """
+    try:
+        _clear(state, hierarchies, name)
+    except (EnvironmentLacking, OSError):
+        return False
+    return True
+
+
+def _clear(state: Path, hierarchies: Hierarchies, name: str) -> None:
+    folder = state / "live" / name
+    group = Cgroup(hierarchies, name, folder)
+    lift_io_limits(group, folder)
+    group.remove()
+    if folder.exists():
+        shutil.rmtree(folder)
+    (state / "live" / f"{name}.lock").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _range() -> Iterator[int]:
+    """Reserve a range of ids that no other sandbox on this machine has; yield its first id.
+
+    No other has it whatever its state folder.
+
+    The search begins anywhere: a killed relbuild's container keeps its ids until it is swept, but nobody holds
+    their lock any more.
+    """
+    folder = MOUNT_BASE / "ids"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    first = secrets.randbelow(ID_RANGES)
+    for slot in (*range(first, ID_RANGES), *range(first)):
+        handle = os.open(folder / str(slot), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            continue
+        try:
+            yield first_id_of(slot)
+        finally:
+            os.close(handle)
+        return
+    raise EnvironmentLacking(
+        "no-free-ids", f"{ID_RANGES} sandboxes are already running", hint="wait until some have ended"
+    )
+
+
+def open_sandbox_registry(state: Path, runtime: Runtime) -> SandboxRegistry:
+    """Open or create the state folder, and clear what killed processes left in it.
+
+    It has to be on a file system that overlayfs can write to, best the store's. Raises EnvironmentLacking.
+    """
+    for folder in (state, state / "live"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = state.resolve()
+    mark = _mark(state)
+    if not re.fullmatch("[0-9a-f]{8}", mark):
+        raise EnvironmentLacking(
+            "state-damaged", "the sandbox's state directory is damaged", place=str(state), hint="remove it"
+        )
+    sandboxes = SandboxRegistry(state, runtime, usable_hierarchies(), mark)
+    sandboxes.sweep()
+    return sandboxes
+
+
+def _mark(state: Path) -> str:
+    """The state folder's own short name, chosen once by whoever comes first."""
+    path = state / "mark"
+    if not path.exists():
+        draft = state / f"mark-{secrets.token_hex(4)}"
+        draft.write_text(secrets.token_hex(4))
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
+        draft.unlink()
+    return path.read_text()
+
+
+@contextlib.contextmanager
+def _held(lock: Path) -> Iterator[None]:
+    """Create a lock file and hold its lock for as long as the block lasts.
+
+    A sweep may take it for a left one in the moment before it is held.
+    """
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            if lock.stat().st_ino == os.fstat(handle).st_ino:
+                break
+        except FileNotFoundError:
+            pass
+        os.close(handle)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _plain(label: str) -> str:
+    return re.sub("[^A-Za-z0-9.]+", "-", label).strip("-.")[:40] or "sandbox"

@@ -1,0 +1,61 @@
+"""A renderer of pages from templates.
+
+Imported only when there is a page to make: Jinja2 and the templates take their time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from pipeline.escaping import strip_invisible
+from pipeline.model.night_record import NightlyRun, Product
+from pipeline.render.html_templates import HtmlTemplates
+from pipeline.site import text_format
+from pipeline.site.site_history import NightSummary, ProductHistory
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+_LOG_OF_NIGHT = 5
+_LOG_OF_PRODUCT = 15
+"""Lines of a failure's log that are shown at once; those before are folded."""
+
+_FILTERS: Mapping[str, Callable[..., object]] = {
+    "size": text_format.size_text,
+    "memory": text_format.memory_text,
+    "span": text_format.span_text,
+    "cpu": text_format.cpu_text,
+    "iso": text_format.iso_text,
+    "day": text_format.day_text,
+    "weekday": text_format.weekday_text,
+    "minute": text_format.minute_text,
+    "clock": text_format.clock_text,
+    "counted": text_format.count_text,
+    "log": text_format.log_lines,
+    "px": text_format.pixel_text,
+}
+
+
+def render_night_page(night: NightlyRun, nights: Sequence[NightSummary], name: str) -> bytes:
+    """The page of a night. `name`: the page's, below the site's root."""
+    from pipeline.site.night_page import night_values
+
+    return _page("night.html.j2", {**night_values(night, nights, name), "LOG_SHOWN": _LOG_OF_NIGHT}, night)
+
+
+def render_product_page(products: Sequence[Product], night: NightlyRun, history: ProductHistory, mirror: str) -> bytes:
+    """The page of a product on its platforms."""
+    from pipeline.site.product_page import product_values
+
+    values = product_values(products, night, history, mirror)
+    return _page("product.html.j2", {**values, "LOG_SHOWN": _LOG_OF_PRODUCT}, night)
+
+
+def _page(template: str, values: Mapping[str, object], night: NightlyRun) -> bytes:
+    return _pages().render(template, {"has_key": bool(night.key), **values}).encode()
+
+
+@cache
+def _pages() -> HtmlTemplates:
+    return HtmlTemplates(_TEMPLATES, _FILTERS, strip_invisible)

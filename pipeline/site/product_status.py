@@ -1,0 +1,139 @@
+"""A night at a glance: its headline, the order of products, how urgent something is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.model.night_record import (
+    NightlyRun,
+    Outcome,
+    Product,
+    Stage,
+)
+from pipeline.model.published_image import MissingFix
+from pipeline.site.text_format import (
+    MILLISECONDS_PER_DAY,
+    count_text,
+    days_since,
+    days_until,
+    join_names,
+)
+
+OUTCOME_ORDER = (Outcome.FAILED, Outcome.BLOCKED, Outcome.BUILT, Outcome.RETESTED, Outcome.UNCHANGED)
+"""What needs somebody comes first."""
+
+SEVERITY_ORDER = ("critical", "important", "moderate", "low", "")
+UNRATED_SEVERITY = "unrated"
+"""The word for a fix to which no advisory gives a severity."""
+
+END_OF_LIFE_WARNING_DAYS = 90
+"""Days before its end of life from which a product is warned of."""
+_NAMED = 3
+"""Products that a headline names; more are counted."""
+
+STAGE_TEXTS = {
+    Stage.RECIPE: "in its recipe",
+    Stage.RESOLVE: "while packages were resolved",
+    Stage.BUILD: "while it was built",
+    Stage.SMOKE: "in its smoke test",
+    Stage.PUBLISH: "while it was published",
+    Stage.PARENT: "because of its parent",
+    Stage.WORKER: "on its worker",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AgedFix:
+    """A missing fix with its age in days."""
+
+    fix: MissingFix
+    severity: str
+    age: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfLife:
+    """The end of life of a product and how near it is.
+
+    `state` is `passed`, `near` or `far`, `said` tells it in words.
+    """
+
+    day: str
+    state: str
+    said: str
+
+
+def order_products(products: tuple[Product, ...]) -> tuple[Product, ...]:
+    """Failed first, then by name."""
+    return tuple(
+        sorted(products, key=lambda one: (OUTCOME_ORDER.index(one.run.outcome), one.name, one.platform, one.arch))
+    )
+
+
+def headline(night: NightlyRun) -> str:
+    """The night in one line, without a full stop."""
+    failed = _names(night, Outcome.FAILED)
+    blocked = _names(night, Outcome.BLOCKED)
+    total = len({product.name for product in night.products})
+    if failed or blocked:
+        said = [f"{_few(failed, total)} failed"] if failed else []
+        if blocked:
+            said.append(f"{_few(blocked, total)} {'is' if len(blocked) == 1 else 'are'} blocked")
+        return "; ".join(said)
+    if night.exceeded:
+        return "Security fixes are overdue"
+    if any(state.problem for state in night.repositories):
+        return "A repository could not be read"
+    if night.exit_code:
+        return f"The night ended with exit code {night.exit_code}"
+    if not night.products:
+        return "No products"
+    new = night.count(Outcome.BUILT)
+    all_well = (
+        f"All {count_text(total, 'product')} are up to date" if total > 1 else f"{night.products[0].name} is up to date"
+    )
+    return f"{all_well}, {count_text(new, 'new image')}" if new else f"{all_well}, nothing changed"
+
+
+def aged_fixes(product: Product, now: int) -> tuple[AgedFix, ...]:
+    """The worst first, then the oldest."""
+    found = [
+        AgedFix(fix, fix.severity or UNRATED_SEVERITY, days_since(fix.issued, now)) for fix in product.published.missing
+    ]
+    return tuple(
+        sorted(found, key=lambda one: (severity_order(one.fix.severity), -one.age, one.fix.advisory, one.fix.package))
+    )
+
+
+def severity_order(severity: str) -> int:
+    """0 is the worst. A word that is not known stands behind those that are."""
+    return SEVERITY_ORDER.index(severity) if severity in SEVERITY_ORDER else len(SEVERITY_ORDER)
+
+
+def end_of_life_status(product: Product, now: int) -> EndOfLife | None:
+    """None where no date is known."""
+    days = days_until(product.end_of_life, now)
+    if days is None:
+        return None
+    if days < 0:
+        return EndOfLife(product.end_of_life, "passed", f"its end of life was {count_text(-days, 'day')} ago")
+    if days <= END_OF_LIFE_WARNING_DAYS:
+        when = "today" if days == 0 else f"in {count_text(days, 'day')}"
+        return EndOfLife(product.end_of_life, "near", f"its end of life is {when}")
+    return EndOfLife(product.end_of_life, "far", "")
+
+
+def day_dependent_texts(product: Product, now: int) -> list[str]:
+    """All that a product's page says that depends on the day."""
+    end = end_of_life_status(product, now)
+    return [str((now - fix.issued) // MILLISECONDS_PER_DAY) for fix in product.published.missing] + [
+        end.said if end else ""
+    ]
+
+
+def _names(night: NightlyRun, outcome: Outcome) -> list[str]:
+    return sorted({product.name for product in night.products if product.run.outcome is outcome})
+
+
+def _few(names: list[str], total: int) -> str:
+    return join_names(names) if len(names) <= _NAMED else f"{len(names)} of {count_text(total, 'product')}"

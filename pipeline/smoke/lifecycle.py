@@ -1,0 +1,300 @@
+"""The lifecycle of one instance: start, wait until ready, check, stop, restart.
+
+It is started again where the plan says so, on the same volumes, as the same image or as its successor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from pipeline.errors import EnvironmentLacking, RelbuildError
+from pipeline.escaping import escape_invisible
+from pipeline.model.check_order import (
+    MOUNTS_QUESTION,
+    UPGRADING,
+    CheckPhase,
+    check_phases,
+)
+from pipeline.model.checks import (
+    CheckAnswer,
+    CheckKind,
+    MountsAnswer,
+    NoAnswer,
+    Restart,
+    RestartAnswer,
+    judge,
+    judge_mounts,
+)
+from pipeline.model.checks.stop_check import StopAnswer
+from pipeline.model.image import Image
+from pipeline.model.limit import LimitReading
+from pipeline.model.report import CheckResult, InstanceReport
+from pipeline.model.smoke import Check, SmokePlan, Variant
+from pipeline.sandbox import (
+    Instance,
+    SandboxRegistry,
+    Volumes,
+    explain_exit,
+    launch,
+    open_volumes,
+)
+from pipeline.smoke.probes import describe_exit, run_check, stop_instance
+from pipeline.smoke.procfs import writable_mounts
+
+_STOP_TIMEOUT = 10.0
+"""Seconds that a good instance gets to end when nothing asks how it ends: what `docker stop` gives. One that
+has failed is killed: nothing would be learnt from waiting."""
+
+LOG_SHOWN = 256 << 10
+"""Characters of an instance's log that go into the report: a quarter from its beginning, the rest its end."""
+
+
+_PEAKS = frozenset({"peak_memory", "peak_pids"})
+
+UnpackedImage = tuple[Image, Sequence[Path]]
+"""An image and its unpacked layers, the lowest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRole:
+    """The role of one instance in a smoke test: its images, and its user or variant.
+
+    `images` are what it is from start to start (the last one stays), `user` whom it runs as instead of the image's
+    user.
+    """
+
+    name: str
+    images: tuple[UnpackedImage, ...]
+    label: str = ""
+    user: str = ""
+    variant: Variant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceContext:
+    """The context in which an instance is tested: its plan, sandbox registry and callbacks.
+
+    `known` is entered while an instance runs, `asked` is told of each answer, `hold` of an instance that has failed
+    and still runs, before it is ended.
+    """
+
+    plan: SmokePlan
+    sandboxes: SandboxRegistry
+    known: Callable[[Instance], contextlib.AbstractContextManager[None]]
+    asked: Callable[[], None]
+    hold: Callable[[Instance, Sequence[CheckResult]], None]
+
+
+@dataclass(slots=True)
+class InstanceLifecycle:
+    """One role played from beginning to end."""
+
+    role: InstanceRole
+    context: InstanceContext
+    _results: list[CheckResult] = field(default_factory=list)
+    _limits: tuple[LimitReading, ...] = ()
+    _ready_after: int | None = None
+    _exit_code: int | None = None
+    _measured: dict[str, int] = field(default_factory=dict)
+    _happened: list[str] = field(default_factory=list)
+    _logs: list[str] = field(default_factory=list)
+    _unasked: str = ""
+    _ended: int | None = None
+
+    def play(self) -> InstanceReport:
+        """Launch the instance, ask it everything, and tell. Raises EnvironmentLacking."""
+        starts = check_phases(self.context.plan.checks, upgrade=len(self.role.images) > 1)
+        with contextlib.ExitStack() as closing:
+            volumes = None
+            if len(starts) > 1:
+                volumes = closing.enter_context(open_volumes(self.context.sandboxes, self.role.name))
+            for number, stage in enumerate(starts):
+                self._stage(number, stage, starts[number + 1 :], volumes)
+        return self._report()
+
+    # --- one start -----------------------------------------------------------------------------
+
+    def _stage(self, number: int, stage: CheckPhase, later: Sequence[CheckPhase], volumes: Volumes | None) -> None:
+        if self._unasked:
+            self._skip(stage)
+            return
+        image, lowers = self.role.images[min(number, len(self.role.images) - 1)]
+        config = replace(image.config, user=self.role.user) if self.role.user else image.config
+        begun = time.monotonic()
+        plan, sandboxes = self.context.plan, self.context.sandboxes
+        try:
+            with (
+                launch(
+                    config, lowers, plan.limits, sandboxes=sandboxes, name=self.role.name, volumes=volumes
+                ) as instance,
+                self.context.known(instance),
+            ):
+                self._lived(instance, image, stage, later, begun)
+        except EnvironmentLacking:
+            raise
+        except RelbuildError as error:
+            name = stage.restart.name if stage.restart else "starts"
+            self._answered(_unanswered(name, str(error), _milliseconds(begun)))
+            self._unasked = "skipped: the instance did not start"
+            self._skip(replace(stage, restart=None), quietly=stage.restart is None)
+
+    def _lived(
+        self, instance: Instance, image: Image, stage: CheckPhase, later: Sequence[CheckPhase], begun: float
+    ) -> None:
+        self._limits = self._limits or instance.readings()
+        self._wait_until_ready(instance, image, stage.restart, begun)
+        for check in stage.checks:
+            self._ask(check, instance, image)
+        told = bool(later) and not self._unasked
+        if told:
+            self._end_for(later[0].restart or UPGRADING, instance, image)
+        self._finish(instance, image, last=not later, told=told)
+
+    def _wait_until_ready(self, instance: Instance, image: Image, restart: Check | None, begun: float) -> None:
+        ready = self.context.plan.ready
+        result = self._asked(ready, instance, image) if ready is not None else None
+        took = _milliseconds(begun)
+        back = result is None or result.passed
+        if restart is not None:
+            self._answered(self._restarted(restart, result, image, took))
+            self._measured.setdefault("ready_again_after_ms", took)
+        elif result is not None:
+            self._answered(result)
+            self._ready_after = took if result.passed else None
+        if not back:
+            self._unasked = "skipped: the instance was not ready"
+        elif self.role.variant is Variant.READ_ONLY and restart is None:
+            self._answered(_read_only(instance, image))
+
+    def _ask(self, check: Check, instance: Instance, image: Image) -> None:
+        if self._unasked:
+            self._answered(_unanswered(check.name, self._unasked))
+            return
+        self._answered(self._asked(check, instance, image))
+        if check.kind is CheckKind.STOP:
+            self._unasked = "skipped: the instance was already stopped"
+
+    def _asked(self, check: Check, instance: Instance, image: Image) -> CheckResult:
+        try:
+            return run_check(check, instance, image)
+        except EnvironmentLacking:
+            raise
+        except RelbuildError as error:
+            return _unanswered(check.name, str(error))
+
+    def _restarted(self, restart: Check, ready: CheckResult | None, image: Image, took: int) -> CheckResult:
+        assert isinstance(restart.subject, Restart)
+        answer = RestartAnswer(restart.subject, self._ended, ready.answer if ready else None)
+        wrong = judge(restart, answer, image.config, self.context.plan.ready)
+        if ready is not None and not ready.passed:
+            wrong = f"not ready after the restart: {ready.detail}"
+        return CheckResult(restart.name, not wrong, took, wrong, answer)
+
+    def _end_for(self, restart: Check, instance: Instance, image: Image) -> None:
+        """End the instance as the check that restarts it wants."""
+        begun = time.monotonic()
+        answer: CheckAnswer
+        if restart.subject is Restart.AFTER_KILL and instance.alive:
+            answer = StopAnswer("SIGKILL", instance.kill())
+        else:
+            answer = stop_instance(restart, instance, image.config.stop_signal)
+        self._measured.setdefault("stopped_after_ms", _milliseconds(begun))
+        # How it ends is another question; here it only has to.
+        self._ended = answer.exit_code if isinstance(answer, StopAnswer) else None
+        if self._ended is None:
+            asked = Check(restart.name, CheckKind.STOP, restart.within, signal=image.config.stop_signal)
+            wrong = judge(asked, answer, image.config)
+            self._answered(CheckResult(restart.name, False, _milliseconds(begun), wrong, answer))
+            self._unasked = "skipped: the instance was not restarted"
+
+    def _finish(self, instance: Instance, image: Image, *, last: bool, told: bool) -> None:
+        good = all(result.passed for result in self._results)
+        if not good and instance.alive:
+            self.context.hold(instance, self._results)
+        ended = not instance.alive
+        self._exit_code = instance.exit_code
+        if not ended:
+            if good and last:
+                self._exit_code = instance.stop(image.config.stop_signal, _STOP_TIMEOUT)
+            instance.kill()
+        usage = instance.usage()
+        for key, value in (*asdict(usage).items(), *usage.counted):
+            if isinstance(value, int):
+                before = self._measured.get(key, 0)
+                self._measured[key] = max(before, value) if key in _PEAKS else before + value
+        # How it ends when it is told to, or killed to be started again, is for the checks to say.
+        happened = explain_exit(usage, self._exit_code if ended and not good and not told else None)
+        if happened and happened not in self._happened:
+            self._happened.append(happened)
+        self._logs.append(instance.log.decode(errors="replace"))
+
+    # --- the report ----------------------------------------------------------------------------
+
+    def _answered(self, result: CheckResult) -> None:
+        self._results.append(result)
+        self.context.asked()
+
+    def _skip(self, stage: CheckPhase, *, quietly: bool = False) -> None:
+        """Record the checks that are not asked any more as unanswered.
+
+        Nothing is recorded (`quietly`) where the image has not started at all.
+        """
+        if not quietly:
+            told = {result.name for result in self._results}
+            restart = (stage.restart,) if stage.restart and stage.restart.name not in told else ()
+            for check in (*restart, *stage.checks):
+                self._answered(_unanswered(check.name, self._unasked))
+
+    def _report(self) -> InstanceReport:
+        measured = self._measured.get
+        return InstanceReport(
+            name=self.role.name,
+            checks=tuple(self._results),
+            limits=self._limits,
+            ready_after=self._ready_after,
+            exit_code=self._exit_code,
+            peak_memory=measured("peak_memory"),
+            cpu_time=measured("cpu_time"),
+            throttled_time=measured("throttled_time"),
+            peak_pids=measured("peak_pids"),
+            oom_kills=measured("oom_kills"),
+            log=escape_invisible(shorten_log("[relbuild: restarted]\n".join(self._logs))),
+            role=self.role.label,
+            happened="; ".join(self._happened),
+            measured=tuple(sorted(self._measured.items())),
+            variant=self.role.variant,
+            user=self.role.user,
+            upgraded_from=self.role.images[0][0].digest if len(self.role.images) > 1 else None,
+        )
+
+
+def _read_only(instance: Instance, image: Image) -> CheckResult:
+    """Can nothing be written but the volumes and the scratch file systems?"""
+    if not instance.alive:
+        return _unanswered(MOUNTS_QUESTION, f"the instance ended with {describe_exit(instance)}")
+    try:
+        answer = MountsAnswer(writable_mounts(instance))
+    except OSError:
+        return _unanswered(MOUNTS_QUESTION, f"the instance ended with {describe_exit(instance)}")
+    wrong = judge_mounts(answer, image.config)
+    return CheckResult(MOUNTS_QUESTION, not wrong, 0, wrong, answer)
+
+
+def _unanswered(name: str, why: str, took: int = 0) -> CheckResult:
+    return CheckResult(name, False, took, why, NoAnswer(why))
+
+
+def shorten_log(log: str) -> str:
+    """The beginning and the end of a long log."""
+    if len(log) <= LOG_SHOWN:
+        return log
+    head, tail = LOG_SHOWN // 4, LOG_SHOWN - LOG_SHOWN // 4
+    return f"{log[:head]}\n[relbuild: {len(log) - LOG_SHOWN} characters omitted]\n{log[-tail:]}"
+
+
+def _milliseconds(begun: float) -> int:
+    return round((time.monotonic() - begun) * 1000)

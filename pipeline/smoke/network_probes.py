@@ -1,0 +1,163 @@
+"""Probes of a running instance through its own network or its unix sockets.
+
+They need nothing of the image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+
+from pipeline.model.checks import NoAnswer, place_of
+from pipeline.model.checks.http_check import HttpAnswer, HttpRequest
+from pipeline.model.checks.talk_check import TalkAnswer
+from pipeline.model.smoke import Check
+from pipeline.model.value_comparison import RecordedText, quote_answer, readable
+from pipeline.sandbox import Instance
+from pipeline.smoke.probe_result import ProbeResult
+from pipeline.smoke.procfs import connect_socket
+from pipeline.smoke.stream_probe import PROBE_ANSWER_LIMIT, TIMED_OUT, StreamProbe
+
+_TRUST_LIMIT = 4 << 20
+"""Bytes of a file of certificates: Mozilla's bundle has 0.2 MiB."""
+
+
+def probe_stream(check: Check, instance: Instance, deadline: float, address: str | None = None) -> ProbeResult:
+    """Send to a port or socket and return the answer.
+
+    Takes what comes back, until it fits `expect.stdout` or the other side ends. `address` is where the port is; None:
+    the instance's loopback.
+    """
+
+    def connect(within: float) -> socket.socket:
+        return _connection(instance, check.port, check.socket, within, address)
+
+    try:
+        answer = StreamProbe(connect, check.send.encode(), check.expect.stdout, deadline).answer()
+    except OSError as error:
+        return ProbeResult(
+            NoAnswer(f"{place_of(check)}: {error_reason(error)}"), cut_off=isinstance(error, TimeoutError)
+        )
+    if isinstance(answer, bytes):
+        return ProbeResult(TalkAnswer(RecordedText.of(answer)))
+    return ProbeResult(NoAnswer(f"{place_of(check)}: {answer}"), cut_off=answer == TIMED_OUT)
+
+
+def probe_http(check: Check, instance: Instance, deadline: float, address: str | None = None) -> ProbeResult:
+    """Ask by HTTP; status, body, and the headers that `expect` names. `address` as for `talk`."""
+    asked = check.subject
+    assert isinstance(asked, HttpRequest)
+    try:
+        status, headers, body = exchange_http(asked, instance, deadline, address)
+    except (OSError, http.client.HTTPException) as error:
+        # Hanging up at the deadline may look like anything.
+        late = isinstance(error, TimeoutError) or time.monotonic() >= deadline
+        return ProbeResult(NoAnswer(f"{place_of(check)}: {readable(error_reason(error))}"), cut_off=late)
+    found = []
+    for name in dict.fromkeys(name for name, _ in check.expect.headers):
+        values = headers.get_all(name)
+        found.append((name, None if values is None else RecordedText.of(", ".join(values))))
+    return ProbeResult(HttpAnswer(status, tuple(found), RecordedText.of(body)))
+
+
+def exchange_http(
+    asked: HttpRequest, instance: Instance, deadline: float, address: str | None = None
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """Status, headers and up to `PROBE_ANSWER_LIMIT` bytes of the body. Raises OSError, HTTPException."""
+    with (
+        _connected(instance, asked.port, asked.socket, deadline, address) as plain,
+        _hung_up_at(deadline, plain),
+        contextlib.ExitStack() as closing,
+    ):
+        try:
+            stream = closing.enter_context(_encrypted(asked, instance, plain)) if asked.tls else plain
+            return _exchanged(asked, stream)
+        except (http.client.HTTPException, OSError) as error:
+            # Hung up on by ourselves, whatever it looks like from here: a broken pipe, a reset, an early end.
+            if time.monotonic() >= deadline:
+                raise TimeoutError("the response was incomplete at the deadline") from error
+            raise
+
+
+def _exchanged(asked: HttpRequest, stream: socket.socket) -> tuple[int, http.client.HTTPMessage, bytes]:
+    connection = http.client.HTTPConnection(asked.host)
+    connection.sock = stream
+    given = {name.lower() for name, _ in asked.headers}
+    connection.putrequest(asked.method, asked.path, skip_host=True, skip_accept_encoding=True)
+    standard = [("Host", asked.host), ("User-Agent", "relbuild"), ("Connection", "close")]
+    if asked.body:
+        standard.append(("Content-Length", str(len(asked.body.encode()))))
+    for name, value in (*((name, value) for name, value in standard if name.lower() not in given), *asked.headers):
+        connection.putheader(name, value)
+    connection.endheaders(asked.body.encode() or None)
+    with connection.getresponse() as response:
+        body = response.read(PROBE_ANSWER_LIMIT)
+        if response.length and len(body) < PROBE_ANSWER_LIMIT:
+            raise http.client.IncompleteRead(body, response.length)
+        return response.status, response.headers, body
+
+
+def error_reason(error: Exception) -> str:
+    """An error in the words of people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, http.client.BadStatusLine):
+        return f"the response is not HTTP: {quote_answer(str(error), 200)}"
+    return str(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _connected(
+    instance: Instance, port: int, path: str, deadline: float, address: str | None
+) -> Iterator[socket.socket]:
+    with _connection(instance, port, path, _left(deadline), address) as connection:
+        yield connection
+
+
+def _connection(instance: Instance, port: int, path: str, within: float, address: str | None) -> socket.socket:
+    if path:
+        return connect_socket(instance, path, timeout=within)
+    return instance.connect(port, timeout=within, address=address)
+
+
+@contextlib.contextmanager
+def _hung_up_at(deadline: float, connection: socket.socket) -> Iterator[None]:
+    """Shut a connection down at the deadline, whatever reads from it.
+
+    So a server that sends a byte now and then is cut off.
+    """
+
+    def hang_up() -> None:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(_left(deadline), hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _encrypted(asked: HttpRequest, instance: Instance, plain: socket.socket) -> ssl.SSLSocket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if asked.trust:
+        data = instance.files.read(asked.trust, limit=_TRUST_LIMIT)
+        if data is None:
+            raise FileNotFoundError(f"the CA file '{asked.trust}' is not in the image")
+        context.load_verify_locations(cadata=data.decode(errors="replace"))
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    # A copy: closing the encrypted socket must not take the descriptor from the timer that hangs up.
+    return context.wrap_socket(plain.dup(), server_hostname=asked.host)
+
+
+def _left(deadline: float) -> float:
+    return max(0.001, deadline - time.monotonic())

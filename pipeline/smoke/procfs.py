@@ -1,0 +1,193 @@
+"""Inspection of a running instance from the machine: its processes, sockets and files.
+
+Nothing in the image is run. Files are looked up by `RootFs` with the root of the instance's first process as `/`,
+so that nothing in the image leads outside; what is read is bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import re
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import SmokeError
+from pipeline.sandbox import Instance, RootFs, kernel
+
+_TABLES = (("tcp", "tcp"), ("tcp6", "tcp"), ("udp", "udp"), ("udp6", "udp"))
+"""Files of /proc/PID/net (proc_net_tcp(5)) and the protocol of each."""
+
+_LISTEN, _BOUND = "0A", "07"
+"""States of TCP sockets that listen, and of UDP sockets that are bound and not connected."""
+
+_TABLE_LIMIT = 4 << 20
+"""Bytes of a table of sockets; a line has 150."""
+
+_TEXT_LIMIT, _TEXT_LEAST, _TEXTS_LIMIT = 64 << 10, 1 << 10, 16 << 20
+"""Bytes of a command line that are looked at, at most and at least, and of all of them together."""
+
+_EPHEMERAL = 32768
+"""The kernel gives clients' sockets ports from here on (ip_local_port_range); a UDP client looks like a server."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceProcess:
+    """A process of an instance.
+
+    `pid` is its number on the machine, `name` its name (15 characters at most), `command` its command line with
+    single spaces, `uid` its user's number in the image. `inside` is its number in the instance.
+    """
+
+    pid: int
+    name: str
+    command: str
+    program: str
+    uid: int
+    inside: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Listener:
+    """A socket that others can send to: `tcp` or `udp`; `local`: only from the same instance."""
+
+    port: int
+    protocol: str
+    local: bool
+
+    def __str__(self) -> str:
+        return f"{self.port}/{self.protocol}"
+
+
+@contextlib.contextmanager
+def open_root(instance: Instance) -> Iterator[RootFs]:
+    """Open the root as the instance sees it, volumes and scratch file systems included.
+
+    Raises FileNotFoundError, ProcessLookupError if it has ended.
+    """
+    if not instance.alive or instance.pid < 0:
+        raise ProcessLookupError("the instance has ended")
+    handle = os.open(f"/proc/{instance.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield RootFs(handle, instance.slot.base)
+    finally:
+        os.close(handle)
+
+
+def list_processes(instance: Instance) -> tuple[InstanceProcess, ...]:
+    """All processes of the instance, without zombies, in the order of their numbers."""
+    pids = sorted(instance.slot.group.processes())
+    limit = max(_TEXT_LEAST, min(_TEXT_LIMIT, _TEXTS_LIMIT // max(1, len(pids))))
+    found = (_process(pid, instance.slot.base, limit) for pid in pids)
+    return tuple(process for process in found if process is not None)
+
+
+def _process(pid: int, base: int, limit: int) -> InstanceProcess | None:
+    folder = Path("/proc", str(pid))
+    try:
+        status = (folder / "status").read_text(errors="replace")
+        with (folder / "cmdline").open("rb") as file:
+            words = file.read(limit)
+    except OSError:
+        return None
+    # Not splitlines: the kernel escapes line feeds in a name that a process gives itself, and nothing else.
+    facts = {key: value.strip() for key, _, value in (line.partition(":") for line in status.split("\n"))}
+    if facts.get("State", "Z")[:1] in "ZX" or "Uid" not in facts:
+        return None
+    argv = words.rstrip(b"\0").split(b"\0")
+    uid = int(facts["Uid"].split()[0]) - base
+    command = " ".join(word.decode(errors="replace") for word in argv)
+    program = argv[0].decode(errors="replace").rpartition("/")[2]
+    return InstanceProcess(pid, facts["Name"], command, program, uid, int(facts.get("NSpid", str(pid)).split()[-1]))
+
+
+def list_listeners(instance: Instance) -> tuple[Listener, ...]:
+    """Find the listening sockets in the instance's network, sorted.
+
+    Each port is listed once (reachable rather than local).
+
+    Raises ProcessLookupError if it ends meanwhile, SmokeError `sockets-too-many` if not all of them can be looked at.
+    """
+    seen: dict[tuple[int, str], bool] = {}
+    for table, protocol in _TABLES:
+        for address, port, state, remote in _sockets(instance.pid, table):
+            if protocol == "tcp" and state != _LISTEN:
+                continue
+            if protocol == "udp" and (state != _BOUND or remote.strip("0:") or port >= _EPHEMERAL):
+                continue
+            key = (port, protocol)
+            seen[key] = seen.get(key, True) and is_loopback(address)
+    if not instance.alive:
+        raise ProcessLookupError("the instance has ended")
+    return tuple(sorted(Listener(port, protocol, local) for (port, protocol), local in seen.items()))
+
+
+def _sockets(pid: int, table: str) -> Iterator[tuple[str, int, str, str]]:
+    try:
+        with Path("/proc", str(pid), "net", table).open("rb") as file:
+            data = file.read(_TABLE_LIMIT + 1)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and table.endswith("6"):
+            return  # A kernel without IPv6 has no tables of it.
+        raise ProcessLookupError("the instance has ended") from error
+    if len(data) > _TABLE_LIMIT:
+        # One that listens may be hidden behind thousands of others.
+        raise SmokeError(
+            "sockets-too-many",
+            f"the instance has too many {table} sockets (the limit is {_TABLE_LIMIT >> 20} MiB of table)",
+            hint="reduce its sockets, or limit its descriptors with 'open_files'",
+        )
+    for line in data.decode(errors="replace").split("\n")[1:]:
+        fields = line.split()
+        if len(fields) > 3 and re.fullmatch(r"[0-9A-F]+:[0-9A-F]{4}", fields[1]):
+            address, _, port = fields[1].partition(":")
+            yield address, int(port, 16), fields[3], fields[2]
+
+
+def is_loopback(address: str) -> bool:
+    """An address as the kernel writes it: words of 32 bits, each in the machine's byte order."""
+    words = bytes.fromhex(address)
+    step = -1 if sys.byteorder == "little" else 1
+    turned = b"".join(words[start : start + 4][::step] for start in range(0, len(words), 4))
+    parsed = ipaddress.ip_address(turned)
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return bool((mapped or parsed).is_loopback)
+
+
+def connect_socket(instance: Instance, path: str, *, timeout: float) -> socket.socket:
+    """Connect to the unix socket at `path` in the instance.
+
+    `timeout` (seconds) stays set on the connection. Raises OSError.
+    """
+    with open_root(instance) as root:
+        # What is opened is what is connected to: a link that the image changes meanwhile leads nowhere else.
+        safely = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
+        handle = kernel.openat2(root.handle, path, os.O_PATH, resolve=safely)
+    try:
+        if not stat.S_ISSOCK(os.fstat(handle).st_mode):
+            raise ConnectionRefusedError(f"'{path}' is not a socket")
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        connection.settimeout(timeout)
+        try:
+            connection.connect(f"/proc/self/fd/{handle}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+    finally:
+        os.close(handle)
+
+
+def writable_mounts(instance: Instance) -> tuple[str, ...]:
+    """Find the mount points at which the instance can write.
+
+    They are those that are not read-only (proc_pid_mountinfo(5)). Raises OSError if it has ended.
+    """
+    text = Path("/proc", str(instance.pid), "mountinfo").read_text(errors="replace")
+    lines = [line.split(" ") for line in text.split("\n") if line]
+    return tuple(sorted({fields[4] for fields in lines if "ro" not in fields[5].split(",")}))

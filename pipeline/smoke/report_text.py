@@ -1,0 +1,70 @@
+"""A smoke report as lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.escaping import escape_invisible
+from pipeline.model.report import InstanceReport, NeighbourFigures, SmokeReport
+
+
+def report_lines(report: SmokeReport) -> tuple[str, ...]:
+    """Format a report for a terminal: instances, answers, usage, limits that do not hold.
+
+    What an image printed cannot steer the terminal: control characters appear as `\\x1b`.
+    """
+    return tuple(escape_invisible(line, lines=False) for line in _lines(report))
+
+
+def _lines(report: SmokeReport) -> Iterator[str]:
+    for instance in report.instances:
+        ready = f", ready after {format_seconds(instance.ready_after)}" if instance.ready_after is not None else ""
+        role = f", {instance.role}" if instance.role else ""
+        yield f"{instance.name}{role}{ready}{_used(instance)}"
+        for check in instance.checks:
+            yield f"  {'✓' if check.passed else '✗'} {check.name} ({format_seconds(check.took)})"
+            if not check.passed:
+                yield from (f"      {line}" for line in check.detail.splitlines())
+        for limit in instance.limits:
+            if not limit.enforced:
+                yield f"  ! limit {limit.name} is not enforced: {limit.reason}"
+        if instance.happened:
+            yield f"  ! {instance.happened}"
+    for figures in report.neighbours:
+        yield f"{'✓' if figures.passed else '✗'} {format_neighbours(figures)}"
+        if figures.detail:
+            yield f"      {figures.detail}"
+    if report.failure:
+        yield f"✗ {report.failure}"
+    problems = report.problems
+    if problems and report.claimed:
+        yield from (f"✗ verdict recomputed: {problem}" for problem in problems)
+    verdict = "DID NOT PASS" if problems else "passed"
+    yield f"{verdict} in {format_seconds(report.took)} under {report.runtime}"
+
+
+def format_neighbours(figures: NeighbourFigures) -> str:
+    """Format in one line what one instance's misbehaviour changed for its neighbours."""
+    effect = f" ({figures.effect})" if figures.effect else ""
+    return (
+        f"neighbours while one does '{figures.misbehaviour}'{effect}: "
+        f"{figures.asked} responses, {figures.failed} failed, "
+        f"median {figures.quiet_p50 / 1000:.1f} → {figures.p50 / 1000:.1f} ms, "
+        f"99th percentile {figures.quiet_p99 / 1000:.1f} → {figures.p99 / 1000:.1f} ms"
+    )
+
+
+def format_seconds(milliseconds: int) -> str:
+    """`250 ms`, `1.5 s`."""
+    return f"{milliseconds} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
+
+
+def _used(instance: InstanceReport) -> str:
+    parts = []
+    if instance.peak_memory is not None:
+        parts.append(f"{instance.peak_memory / (1 << 20):.1f} MiB")
+    if instance.cpu_time is not None:
+        parts.append(f"{instance.cpu_time / 1_000_000:.2f} s of CPU")
+    if instance.oom_kills:
+        parts.append(f"{instance.oom_kills} OOM kills")
+    return f" ({', '.join(parts)})" if parts else ""

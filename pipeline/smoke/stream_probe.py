@@ -1,0 +1,185 @@
+"""Probes of a port or socket, repeated until the answer is right.
+
+They go over several connections where the first answers are not right.
+
+A server may say something else first ("still loading") and keep the connection: then it is asked anew on another one,
+soon and then less often. Another may answer slowly, in pieces, and what has come is only the beginning: so the earlier
+connections are kept for a while and listened to as well.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.model.value_comparison import mismatch, mismatch_is_final, quote_answer
+from pipeline.model.value_rules import Rule
+
+PROBE_ANSWER_LIMIT = 1 << 20
+"""Bytes read of an answer."""
+
+TIMED_OUT = "timed out"
+"""Why there is no answer when nothing but the deadline has come."""
+
+_FIRST_PAUSE, _LAST_PAUSE = 0.1, 1.0
+"""Seconds without another byte of an answer that does not fit, after which it is asked anew; longer each time."""
+
+_IDLE_TIMEOUT = 1.0
+"""Seconds without another byte after which an answer is taken as a whole one and its connection given up, at the least;
+a quarter of the time that is left where that is more, because some answer in parts."""
+
+_OPEN = 4
+"""Connections at the same time: the first, which is given the longest, and the latest."""
+
+_CONNECTING = 1.0
+"""Seconds for another connection, during which nobody listens to the others."""
+
+
+@dataclass(slots=True)
+class _Connection:
+    """One connection and what has come over it. `heard`: when the last of it came."""
+
+    connection: socket.socket
+    heard: float
+    answer: bytes = b""
+
+    def wrong(self, rules: Sequence[Rule]) -> str:
+        return mismatch(rules, self.answer.decode(errors="replace"), "the answer")
+
+
+@dataclass(slots=True)
+class StreamProbe:
+    """One probe of a port or socket, and the connections that it has opened.
+
+    `connect` opens a connection within so many seconds, `send` is the question, `rules` hold for the answer.
+    """
+
+    connect: Callable[[float], socket.socket]
+    send: bytes
+    rules: Sequence[Rule]
+    deadline: float
+    _lines: list[_Connection] = field(default_factory=list)
+    _told: bytes | None = None
+    _failed: str = ""
+    _pause: float = _FIRST_PAUSE
+    _asked: float = 0.0
+
+    def answer(self) -> bytes | str:
+        """Ask until an answer is right, no connection is left, or the deadline has come.
+
+        Returns the right answer, else the last one that is known to be wrong, else why there is none. Raises OSError
+        if the first connection does.
+        """
+        try:
+            self._ask(self.deadline - time.monotonic())
+            if not self.rules:
+                return b""
+            while self._lines and time.monotonic() < self.deadline:
+                right = self._listen()
+                right = self._give_up() if right is None else right
+                if right is not None:
+                    return right
+                self._ask_anew()
+            # An answer that lacks what it must lack is right when nothing more can come.
+            for line in self._lines:
+                if line.answer and not line.wrong(self.rules):
+                    return line.answer
+            for line in reversed(self._lines):
+                self._tell(line)
+            return self._told if self._told is not None else self._failed or TIMED_OUT
+        finally:
+            for line in self._lines:
+                line.connection.close()
+
+    def _ask(self, within: float) -> None:
+        connection = self.connect(max(0.001, within))
+        try:
+            if self.send:
+                connection.sendall(self.send)
+        except BaseException:
+            connection.close()
+            raise
+        self._asked = time.monotonic()
+        self._lines.append(_Connection(connection, self._asked))
+
+    def _listen(self) -> bytes | None:
+        """Take what comes until it is time for something else; the answer that is right, if one is."""
+        with selectors.DefaultSelector() as selector:
+            for line in self._lines:
+                selector.register(line.connection, selectors.EVENT_READ, line)
+            for key, _ in selector.select(max(0.001, self._next() - time.monotonic())):
+                if self._hear(key.data):
+                    return bytes(key.data.answer)
+        return None
+
+    def _hear(self, line: _Connection) -> bool:
+        try:
+            piece = line.connection.recv(65536)
+        except OSError as error:
+            self._failed = (
+                f"{str(error) or type(error).__name__}{f', after {quote_answer(line.answer)}' if line.answer else ''}"
+            )
+            self._drop(line)
+            return False
+        line.answer += piece
+        line.heard = time.monotonic()
+        ended = not piece or len(line.answer) >= PROBE_ANSWER_LIMIT
+        # A rule that forbids something is settled only by the whole answer.
+        if (ended or all(rule.lacks is None for rule in self.rules)) and not line.wrong(self.rules):
+            return True
+        if ended or mismatch_is_final(self.rules, line.answer.decode(errors="replace")):
+            self._tell(line, ended=True)
+            self._drop(line)
+        return False
+
+    def _give_up(self) -> bytes | None:
+        """Close connections over which nothing has come for long.
+
+        Returns the answer of one that was right all the same, else None.
+        """
+        for line in [line for line in self._lines if line.answer and time.monotonic() >= self._patience(line)]:
+            if not line.wrong(self.rules):
+                return line.answer
+            self._tell(line)
+            self._drop(line)
+        return None
+
+    def _ask_anew(self) -> None:
+        if not self._lines or time.monotonic() < self._due():
+            return
+        self._pause = min(self._pause * 1.5, _LAST_PAUSE)
+        self._asked = time.monotonic()
+        try:
+            self._ask(min(_CONNECTING, self.deadline - time.monotonic()))
+        except OSError:
+            return  # The others may still answer.
+        if len(self._lines) > _OPEN:
+            self._drop(self._lines[1])
+
+    def _next(self) -> float:
+        """Return the time at which something is to be done though nothing comes."""
+        return min([self.deadline, self._due(), *(self._patience(line) for line in self._lines if line.answer)])
+
+    def _due(self) -> float:
+        """Return the time at which to ask anew.
+
+        Never (the deadline) while the latest connection is silent, or its answer is right so far.
+        """
+        latest = self._lines[-1]
+        if not latest.answer or not latest.wrong(self.rules):
+            return self.deadline
+        return max(latest.heard, self._asked) + self._pause
+
+    def _patience(self, line: _Connection) -> float:
+        return line.heard + max(_IDLE_TIMEOUT, (self.deadline - line.heard) / 4)
+
+    def _tell(self, line: _Connection, *, ended: bool = False) -> None:
+        if line.wrong(self.rules) and (line.answer or ended):
+            self._told = line.answer
+
+    def _drop(self, line: _Connection) -> None:
+        self._lines.remove(line)
+        line.connection.close()

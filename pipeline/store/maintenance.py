@@ -1,0 +1,221 @@
+"""Looking after a store: how much it holds, what goes, and whether all of it is what it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from pipeline.digest import Digest
+from pipeline.errors import VerificationError
+from pipeline.store.blobs import stamp_of_whole
+from pipeline.store.content_store import STORE_FOLDERS, Store, last_stamped
+from pipeline.store.locks import remove_unheld, sweep_temporary
+from pipeline.store.seal_key import KEY_FILE, read_key
+from pipeline.store.sealed_envelopes import EnvelopeFault, read_small
+from pipeline.store.store_processes import oldest_other_process
+
+_USE_NOTED = 2 * 86400.0
+"""Seconds for which the use of something may go unnoted: a day with relatime, and as much again for what was looked up
+and is about to be used."""
+
+PARTIAL = "partial"
+"""Downloads under way, below `metadata`."""
+
+
+@dataclass(frozen=True, slots=True)
+class GarbageCollected:
+    """The result of a collection: bytes that were freed per kind of content.
+
+    `spared_since`: another process uses the store, so what was used since (seconds since the epoch) was left.
+    """
+
+    freed: dict[str, int]
+    spared_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A damaged file or folder of the store.
+
+    It was not what it should be, and is in quarantine or removed.
+    """
+
+    kind: str
+    path: Path
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreChecked:
+    """The result of reading a whole store.
+
+    `read` counts what is whole, per kind; `foreign` are results that another store, or an older relbuild, wrote: they
+    do no harm, for they do not count.
+    """
+
+    damaged: tuple[Damage, ...]
+    read: dict[str, int]
+    foreign: int
+
+
+def store_usage(store: Store) -> dict[str, int]:
+    """Return the bytes on disk per kind of content, with what runs and volumes keep."""
+    every = {*STORE_FOLDERS, *(path.name for path in store.root.iterdir() if path.is_dir() and not path.is_symlink())}
+    return {name: sum(_bytes(path) for path in (store.root / name).glob("*")) for name in sorted(every)}
+
+
+# --- collecting ------------------------------------------------------------------------------------------
+
+
+def collect_garbage(store: Store, before: float, keep: Collection[Digest] = ()) -> GarbageCollected:
+    """Remove what was last used before `before` (seconds since the epoch) and is not in `keep`.
+
+    The files of locks that nobody holds are removed too. Use is when a file was last read or written, as the file
+    system tells it (to a day, with relatime), or when the store noted it; a folder was used when any file directly in
+    it was. What another process that is running may use is left. What is removed is made or fetched again when it is
+    needed.
+    """
+    since = oldest_other_process(store.root)
+    spared = None if since is None or since - _USE_NOTED >= before else since - _USE_NOTED
+    limit = before if spared is None else spared
+    kept = {digest.hex for digest in keep}
+    freed = dict.fromkeys(("blobs", "metadata", "quarantine", "results", "trees"), 0)
+    # Blobs before results: the results tell when blobs were used.
+    for kind in freed:
+        for path in sorted(_items(store, kind)):
+            with contextlib.suppress(FileNotFoundError):  # Another is collecting too.
+                if (kind == "blobs" and path.name in kept) or _last_used(store, kind, path) >= limit:
+                    continue
+                freed[kind] += _remove(store, kind, path)
+    for path in sorted((store.root / "locks").glob("*")):
+        remove_unheld(path)
+    sweep_temporary(store.root / "tmp")
+    return GarbageCollected(freed, spared)
+
+
+def _items(store: Store, kind: str) -> Iterator[Path]:
+    """List the paths of a kind of content that are looked at.
+
+    No link is followed: one is an item, and is what goes.
+    """
+    for path in (store.root / kind).glob("*"):
+        inside = kind == "results" or (kind == "metadata" and path.name == PARTIAL)
+        if inside and path.is_dir() and not path.is_symlink():
+            yield from path.glob("*")
+        else:
+            yield path
+
+
+def _last_used(store: Store, kind: str, path: Path) -> float:
+    """Return the time at which an item was last used, in seconds since the epoch."""
+    seen = [path.lstat()]
+    if stat.S_ISLNK(seen[0].st_mode):
+        return 0.0  # relbuild puts none there.
+    if stat.S_ISDIR(seen[0].st_mode):
+        seen += [entry.lstat() for entry in path.iterdir() if entry.is_file()]
+    elif kind == "blobs":
+        with contextlib.suppress(FileNotFoundError, VerificationError):
+            seen.append(last_stamped(store, Digest(path.name)).lstat())
+    return max(max(one.st_atime, one.st_mtime) for one in seen)
+
+
+def _remove(store: Store, kind: str, path: Path) -> int:
+    """Remove it in one step; the bytes that were freed."""
+    found = path.lstat()
+    if kind == "blobs" and found.st_nlink > 1:
+        path.unlink()  # A layout or mirror of an older relbuild holds it too: nothing is freed, and nothing is lost.
+        return 0
+    size = _bytes(path)
+    with store.temporary("collected") as folder:
+        path.rename(folder / path.name)
+    return size
+
+
+def _bytes(path: Path) -> int:
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_blocks * 512
+    return sum(entry.lstat().st_blocks * 512 for entry in path.rglob("*"))
+
+
+# --- checking --------------------------------------------------------------------------------------------
+
+
+def check_store(store: Store) -> StoreChecked:
+    """Read all that the store holds, and put what is damaged into quarantine.
+
+    A damaged tree is removed. So what is damaged is made or fetched again.
+    """
+    damaged: list[Damage] = []
+    read = dict.fromkeys(("blobs", "results", "trees", "metadata"), 0)
+    foreign = 0
+    _check_key(store, damaged)
+    for path in sorted((store.root / "blobs").iterdir()):
+        if not _check_blob(store, path):
+            damaged.append(_put_aside(store, "blob", path, "its content does not match its digest"))
+        else:
+            read["blobs"] += 1
+    for path in sorted(_items(store, "results")):
+        match _check_result(store, path):
+            case None:
+                read["results"] += 1
+            case EnvelopeFault.FOREIGN:
+                foreign += 1
+            case EnvelopeFault.DAMAGED:
+                damaged.append(_put_aside(store, "result", path, "it was changed after this store wrote it"))
+            case other:
+                assert_never(other)
+    for path in sorted((store.root / "trees").iterdir()):
+        if path.is_dir() and not path.is_symlink() and store.tree_holds(path, reading=True):
+            read["trees"] += 1
+        else:
+            damaged.append(_put_aside(store, "tree", path, "it was changed after this store wrote it"))
+    for path in sorted(_items(store, "metadata")):
+        if path.parent.name == PARTIAL and path.is_file() and not path.is_symlink():
+            read["metadata"] += 1  # The part of a download: its digest decides when it is whole.
+        else:
+            damaged.append(_put_aside(store, "metadata", path, "not a file of relbuild's"))
+    return StoreChecked(tuple(damaged), read, foreign)
+
+
+def _check_key(store: Store, damaged: list[Damage]) -> None:
+    if store.key is not None:
+        return
+    try:
+        read_key(store.root)
+    except VerificationError as error:
+        damaged.append(_put_aside(store, "key", store.root / KEY_FILE, error.problems[0].message))
+
+
+def _check_blob(store: Store, path: Path) -> bool:
+    try:
+        digest = Digest(path.name)
+    except VerificationError:
+        return False
+    whole = stamp_of_whole(path, digest)
+    if whole is None:
+        return not os.path.lexists(path)  # It may have been collected meanwhile.
+    store.note_whole(digest)
+    return True
+
+
+def _check_result(store: Store, path: Path) -> EnvelopeFault | None:
+    data = read_small(path)
+    if data is None:
+        return None
+    if isinstance(data, EnvelopeFault):
+        return data
+    try:
+        opened = store.opened(Digest(path.name), data)
+    except VerificationError:
+        return EnvelopeFault.DAMAGED
+    return opened if isinstance(opened, EnvelopeFault) else None
+
+
+def _put_aside(store: Store, kind: str, path: Path, why: str) -> Damage:
+    store.quarantine(path, why)
+    return Damage(kind, path, why)

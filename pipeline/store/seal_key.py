@@ -1,0 +1,135 @@
+"""The key that a store seals with.
+
+It is the store's own, made once and kept in its root, or one that a CI gives it.
+
+The store's own key never leaves the machine and is never cached: whoever has it can make a result that counts. A CI
+whose machines are thrown away gives a key of its own from its protected secrets; then what its protected runs
+remembered counts on their next machine, and what anybody else put into the cache does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.errors import UsageError, VerificationError
+from pipeline.store.durable_files import sync_file, sync_folder
+
+KEY_FILE = "key"
+"""The store's own key, in its root, readable by its owner only."""
+
+KEY_SIZE = 32
+"""Bytes: as many as SHA-256 has (RFC 2104, section 3)."""
+
+KEY_VARIABLE = "RELBUILD_STORE_KEY"
+"""Environment variable that holds the key that a CI gives, as text."""
+
+KEY_FILE_VARIABLE = "RELBUILD_STORE_KEY_FILE"
+"""Environment variable that names the file with that text."""
+
+KEY_TEXT_LEAST = 32
+"""Characters that a given key has at least. What it sealed is seen by whoever reads the cache, so it must withstand
+guessing: 32 hex digits at random are 128 bits."""
+
+KEY_TEXT_MOST = 4096
+"""Characters that a given key has at most."""
+
+
+def given_key(environment: Mapping[str, str]) -> bytes | None:
+    """Return the key that the environment gives, or None.
+
+    With None the store's own is used. Raises UsageError `store-key-short`, `store-key-missing`.
+    """
+    text, place = environment.get(KEY_VARIABLE, ""), KEY_VARIABLE
+    if not text and (name := environment.get(KEY_FILE_VARIABLE, "")):
+        place = name
+        try:
+            with Path(name).open(errors="replace") as file:
+                text = file.read(KEY_TEXT_MOST + 2)
+        except OSError as error:
+            raise UsageError(
+                "store-key-missing",
+                f"the store's key cannot be read: {error.strerror}",
+                place=name,
+                hint=f"{KEY_FILE_VARIABLE} names the file that holds it",
+            ) from error
+    text = text.strip()
+    if not text and place == KEY_VARIABLE:
+        return None
+    if not KEY_TEXT_LEAST <= len(text) <= KEY_TEXT_MOST:
+        raise UsageError(
+            "store-key-short",
+            f"the store's key must have {KEY_TEXT_LEAST} to {KEY_TEXT_MOST} characters, not {len(text)}",
+            place=place,
+            hint="generate one with `openssl rand -hex 32`",
+        )
+    return hashlib.sha256(b"relbuild store key\n" + text.encode(errors="surrogateescape")).digest()
+
+
+def read_key(root: Path) -> bytes | None:
+    """The store's own key; None if it was never made. Raises VerificationError `store-key`."""
+    path = root / KEY_FILE
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise _spoiled(path) from error
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise _spoiled(path)
+    with os.fdopen(handle, "rb") as file:
+        key = file.read(KEY_SIZE + 1)
+    if len(key) != KEY_SIZE or stat.S_IMODE(found.st_mode) != 0o600 or found.st_uid != os.geteuid():
+        raise _spoiled(path)
+    return key
+
+
+def make_key(root: Path) -> bytes:
+    """Return the store's own key, made if there is none.
+
+    Of several that make one at the same time the first wins.
+    """
+    known = read_key(root)
+    if known is not None:
+        return known
+    handle, name = tempfile.mkstemp(dir=root / "tmp", prefix="key-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(secrets.token_bytes(KEY_SIZE))
+            sync_file(file)
+            with contextlib.suppress(FileExistsError):
+                (root / KEY_FILE).hardlink_to(name)
+    finally:
+        Path(name).unlink()
+    sync_folder(root)
+    made = read_key(root)
+    assert made is not None, "it was just put there, and is never removed"
+    return made
+
+
+def derive_key(key: bytes, purpose: str) -> bytes:
+    """A key for one purpose, so that a seal of one kind is none of another."""
+    return hmac.new(key, b"relbuild derived key\n" + purpose.encode(), hashlib.sha256).digest()
+
+
+def _spoiled(path: Path) -> VerificationError:
+    return VerificationError(
+        "store-key",
+        "the store's key file was changed, so results sealed with it cannot be trusted",
+        place=str(path),
+        hint="remove it, then build and test again before publishing",
+    )

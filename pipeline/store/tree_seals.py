@@ -1,0 +1,157 @@
+"""The seals of kept trees.
+
+A look at names, inodes and times tells that nothing was touched; reading all of it tells that no bit has rotted.
+
+A tree is not synced when it is made, for that would take longer than making it. So one that was made before the machine
+was last started is read once before it counts again: after that it is known to be on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.store.sealed_envelopes import EnvelopeFault, Sealer, read_small
+
+TREE_ROOT = "root"
+"""The tree, in a kept tree's folder."""
+
+TREE_SEAL_FILE = "seal"
+"""Beside it: what it is compared with, in an envelope."""
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_SETTLED = "settled"
+"""Instead of the boot in which it was made: it was read since, from the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeSeal:
+    """The seal of a kept tree: digests of it, and in which boot of the machine it was written.
+
+    `look` is over names, inodes, modes, owners, sizes and change times, `content` over the bytes of its files.
+    """
+
+    look: str
+    content: str
+    boot: str
+
+
+def content_digest(files: Mapping[str, str]) -> str:
+    """Over the content of a tree's regular files: path below the root → sha256 in hex."""
+    found = hashlib.sha256()
+    for path in sorted(files):
+        found.update(os.fsencode(path) + b"\0" + files[path].encode() + b"\n")
+    return found.hexdigest()
+
+
+def write_seal(folder: Path, name: str, content: str, sealer: Sealer, *, settled: bool = False) -> None:
+    """Seal the tree in `folder`, which is kept as `name`."""
+    told = {
+        "look": tree_metadata_digest(folder / TREE_ROOT),
+        "content": content,
+        "boot": _SETTLED if settled else _boot(),
+    }
+    draft = folder / f".{TREE_SEAL_FILE}"
+    draft.write_bytes(sealer.close(name, json.dumps(told).encode()))
+    draft.replace(folder / TREE_SEAL_FILE)
+
+
+def read_seal(folder: Path, name: str, sealer: Sealer | None) -> TreeSeal | None:
+    """Read the seal of a tree; None if this store did not seal it."""
+    data = read_small(folder / TREE_SEAL_FILE)
+    if sealer is None or data is None or isinstance(data, EnvelopeFault):
+        return None
+    value = sealer.open(name, data)
+    if isinstance(value, EnvelopeFault):
+        return None
+    try:
+        return TreeSeal(**json.loads(value))
+    except (TypeError, ValueError):
+        return None
+
+
+def tree_holds(folder: Path, name: str, sealer: Sealer | None, *, reading: bool = False) -> bool:
+    """Return whether a kept tree is what it was when it was made.
+
+    The kernel sets a change time with every change of content or attributes, and nobody else can. With `reading` its
+    files are read too, as they are once after a restart.
+    """
+    with contextlib.suppress(OSError):
+        sealed = read_seal(folder, name, sealer)
+        if sealer is None or sealed is None or sealed.look != tree_metadata_digest(folder / TREE_ROOT):
+            return False
+        if not reading and sealed.boot in (_SETTLED, _boot()):
+            return True
+        if sealed.content != content_digest(hash_tree_files(folder / TREE_ROOT)):
+            return False
+        if sealed.boot not in (_SETTLED, _boot()):
+            with contextlib.suppress(OSError):
+                write_seal(folder, name, sealed.content, sealer, settled=True)
+        return True
+    return False
+
+
+def hash_tree_files(root: Path) -> dict[str, str]:
+    """sha256 of each regular file below `root`, by path. A file of several names is read once."""
+    found: dict[str, str] = {}
+    seen: dict[tuple[int, int], str] = {}
+    base = os.fsencode(root)
+    folders = [base]
+    while folders:
+        with os.scandir(folders.pop()) as items:
+            for item in items:
+                status = item.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    folders.append(item.path)
+                elif stat.S_ISREG(status.st_mode):
+                    inode = (status.st_dev, status.st_ino)
+                    if inode not in seen:
+                        with open(item.path, "rb") as file:  # noqa: PTH123  a path in bytes
+                            seen[inode] = hashlib.file_digest(file, "sha256").hexdigest()
+                    found[os.fsdecode(item.path[len(base) + 1 :])] = seen[inode]
+    return found
+
+
+def tree_metadata_digest(root: Path) -> str:
+    """A digest over names, inodes, modes, owners, sizes and change times of all below `root`."""
+    found = hashlib.sha256()
+    folders = [os.fsencode(root)]
+    _look_at(found, b"", os.lstat(root))
+    while folders:
+        with os.scandir(folders.pop()) as items:
+            listed = sorted(items, key=lambda item: item.name)
+        for item in listed:
+            status = item.stat(follow_symlinks=False)
+            _look_at(found, item.path, status)
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(item.path)
+    return found.hexdigest()
+
+
+def _look_at(found: hashlib._Hash, path: bytes, status: os.stat_result) -> None:
+    name = path.rpartition(b"/")[2]
+    found.update(
+        b"%s\0%d %d %d %d %d %d\n"
+        % (
+            name,
+            status.st_ino,
+            status.st_mode,
+            status.st_uid,
+            status.st_gid,
+            status.st_size,
+            status.st_ctime_ns,
+        )
+    )
+
+
+def _boot() -> str:
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return ""

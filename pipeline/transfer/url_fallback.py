@@ -1,0 +1,101 @@
+"""Requests for one file to several places, in rounds.
+
+The next place is asked first, then each again after a pause, as long as that may help.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pipeline.errors import EnvironmentLacking, VerificationError
+from pipeline.transfer.network import Network
+from pipeline.transfer.url_stream import SourceFailed
+from pipeline.urls import shown_url
+
+SOURCE_ROUNDS = 2
+"""Times that a place is asked that has no such thing, or something else.
+That is other bytes, or a page of somebody else's: mirrors are copied to, and sign-on pages of networks go away. What is
+wrong still is final."""
+
+_LONGEST_PAUSE = 20.0
+"""Seconds: a server's Retry-After is obeyed up to this."""
+
+_T = TypeVar("_T")
+
+
+def try_urls(
+    urls: Sequence[str],
+    network: Network,
+    attempt: Callable[[str, Network], _T],
+    *,
+    label: str,
+    stop: threading.Event | None = None,
+    failed: Callable[[str], None] = lambda url: None,
+) -> _T:
+    """Return what `attempt` brings from the first of `urls` that delivers.
+
+    It is given the network as that place is to be asked: hurried in the first round, if there are several. `failed` is
+    told of each place that is down.
+
+    Raises VerificationError if a place brought something else than was promised and none the right thing, else
+    EnvironmentLacking `network-unreachable`, `download-missing`, `offline-miss`.
+    """
+    stop = stop or threading.Event()
+    failures: dict[str, SourceFailed] = {}
+    wrong: dict[str, VerificationError] = {}
+    left, pause = list(dict.fromkeys(urls)), network.backoff
+    for number in range(max(1, network.attempts)):
+        way = network.hurry() if number == 0 and len(left) > 1 else network
+        for url in left:
+            try:
+                return attempt(url, way)
+            except VerificationError as error:
+                wrong[url] = error
+                failures[url] = SourceFailed(error.args[0], missing=True)
+            except SourceFailed as failure:
+                failures[url] = failure
+                wrong.pop(url, None)
+                if not failure.missing:
+                    failed(url)
+            if stop.is_set():
+                break
+        left = [url for url in left if _once_more(url, failures[url], number + 1)] if not stop.is_set() else []
+        if not left or number + 1 >= network.attempts:
+            break
+        stop.wait(min(max(pause, min(failures[url].pause for url in left)), _LONGEST_PAUSE))
+        pause *= 2
+    raise next(iter(wrong.values()), None) or _given_up(label, list(failures.items()))
+
+
+def _once_more(url: str, failure: SourceFailed, looked: int) -> bool:
+    """A file of this machine is what it is; a server may change its mind."""
+    if url.startswith("file:") or failure.offline:
+        return False
+    return failure.again or (failure.missing and looked < SOURCE_ROUNDS)
+
+
+def _given_up(label: str, failures: Sequence[tuple[str, SourceFailed]]) -> EnvironmentLacking:
+    if any(failure.offline for _, failure in failures):
+        return EnvironmentLacking(
+            "offline-miss",
+            f"{label} is not in the store, and --offline forbids downloads",
+            place=label,
+            hint="run once without --offline, or `relbuild vendor` where there is a network",
+        )
+    tried = "; ".join(f"{shown_url(url)}: {failure}" for url, failure in failures) or "no URL known"
+    if failures and all(failure.missing for _, failure in failures):
+        return EnvironmentLacking(
+            "download-missing",
+            f"{label} is no longer available: {tried}",
+            place=label,
+            hint="the repository may have removed it: resolve again with --upgrade",
+        )
+    return EnvironmentLacking(
+        "network-unreachable",
+        f"download failed: {label}: {tried}",
+        place=label,
+        hint="check the network, the proxy variables and the repository's URL; on a slow link, set RELBUILD_TIMEOUT "
+        "(seconds) and RELBUILD_MINRATE (bytes per second)",
+    )

@@ -1,0 +1,156 @@
+"""One place where bytes may be had, asked once: `file://`, `http://` or `https://`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from pipeline.compression import CODECS
+from pipeline.digest import chunks
+from pipeline.transfer.network import Network, send_get
+from pipeline.transfer.retry import retry_after
+from pipeline.urls import parse_url
+
+if TYPE_CHECKING:
+    import httpx
+
+_TRANSIENT = frozenset({408, 425, 429, *range(500, 600)})
+
+_NAMED = MappingProxyType({encoding: codec.suffixes for codec in CODECS for encoding in codec.encodings})
+"""Content-Encoding → how names of files end that servers label so although the file itself is what was asked for."""
+
+
+class SourceFailed(Exception):
+    """The failure of a place to deliver.
+
+    `again`: worth asking the same place again, several times. `missing`: it has no such thing, which is worth a second
+    look. `offline`: it was not asked. `restart`: what was had of it already is of no use. `pause`: seconds that it asks
+    to be left alone.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        again: bool = False,
+        missing: bool = False,
+        offline: bool = False,
+        restart: bool = False,
+        pause: float = 0.0,
+    ) -> None:
+        super().__init__(text)
+        self.again = again
+        self.missing = missing
+        self.offline = offline
+        self.restart = restart
+        self.pause = pause
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseStream:
+    """An answer: its bytes from `offset` on, and its validator.
+
+    `offset` is 0, although more was asked for, when the place cannot resume. By the validator (strong ETag or date) a
+    later request knows the same content again.
+    """
+
+    offset: int
+    validator: str
+    pieces: Iterator[bytes]
+
+
+@contextlib.contextmanager
+def open_url(
+    client: httpx.Client | None,
+    url: str,
+    network: Network,
+    *,
+    offset: int = 0,
+    validator: str = "",
+    verified: bool = False,
+) -> Iterator[ResponseStream]:
+    """Request `url` and yield its bytes from `offset` on.
+
+    Without a client only `file://` is asked. `verified`: the bytes are held against a digest, so what a server calls
+    their encoding does not matter; else they are a small document. Raises SourceFailed here or while the pieces are
+    read.
+    """
+    if url.startswith("file:"):
+        yield ResponseStream(offset, "", _file(url, offset))
+        return
+    place = parse_url(url)
+    if place is None or place.scheme not in {"http", "https"} or not place.host:
+        raise SourceFailed("unsupported URL; only http, https and file are supported")
+    if client is None:
+        raise SourceFailed("offline", offline=True)
+    import httpx
+
+    from pipeline.transfer.deadlines import RequestDeadlines
+
+    headers = {"Range": f"bytes={offset}-"} if offset else {}
+    if offset and validator:
+        headers["If-Range"] = validator
+    try:
+        with send_get(client, url, headers, RequestDeadlines(network.bounds(), whole=not verified)) as response:
+            yield response_stream(response, offset, verified=verified, name=place.path)
+    except (httpx.HTTPError, httpx.StreamError) as error:
+        raise SourceFailed(str(error) or type(error).__name__, again=True) from error
+    except httpx.InvalidURL as error:
+        raise SourceFailed(str(error)) from error
+
+
+def response_stream(response: httpx.Response, offset: int, *, verified: bool = True, name: str = "") -> ResponseStream:
+    """Return the answer to a request for the bytes from `offset` on.
+
+    Raises SourceFailed here or while the pieces are read, and then httpx's own errors.
+
+    No encoding was asked for. Web servers label compressed files with one all the same (Apache's AddEncoding), and mean
+    the file as it is: that is what is read, as dnf does, where a digest or the file's `name` says that it may be.
+    """
+    _refuse_status(response)
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity" and not verified and not name.endswith(_NAMED.get(encoding, ("\0",))):
+        raise SourceFailed("the server sent a Content-Encoding that was not requested")
+    resumed = response.status_code == 206
+    start = response.headers.get("content-range", "")
+    if resumed and not (offset and start.startswith(f"bytes {offset}-")):
+        raise SourceFailed("the server sent another range than requested")
+    tag = response.headers.get("etag", "")
+    known = response.headers.get("last-modified", "") if tag.startswith("W/") or not tag else tag
+    return ResponseStream(
+        offset if resumed else 0, known, response.iter_raw()
+    )  # with a size it would lose the last bytes
+
+
+def _file(url: str, offset: int) -> Iterator[bytes]:
+    parts = parse_url(url)
+    if parts is None:
+        raise SourceFailed("invalid URL")
+    path = Path(unquote(parts.path))
+    if parts.host not in {"", "localhost"}:
+        raise SourceFailed(f"a file of the host '{parts.host}' cannot be read")
+    try:
+        if not path.is_file():
+            raise SourceFailed("file not found", missing=True)
+        with path.open("rb") as file:
+            file.seek(offset)
+            yield from chunks(file)
+    except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
+        raise SourceFailed(str(error)) from error
+
+
+def _refuse_status(response: httpx.Response) -> None:
+    status = response.status_code
+    if status in {200, 206}:
+        return
+    text = f"the server answered {status} {response.reason_phrase}".rstrip()
+    if status == 416:
+        raise SourceFailed(text, again=True, restart=True)
+    if status in _TRANSIENT:
+        raise SourceFailed(text, again=True, pause=retry_after(response.headers) or 0.0)
+    raise SourceFailed(text, missing=status in {404, 410})
