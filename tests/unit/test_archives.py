@@ -148,7 +148,7 @@ def test_a_sparse_file_is_refused_in_a_layer_and_read_elsewhere(form: str, tmp_p
 
 
 def test_a_size_that_the_content_does_not_have_is_refused() -> None:
-    assert "has not the 1099511627776 bytes" in refused(with_records({"SCHILY.realsize": str(1 << 40)}, b"x" * 700))
+    assert "does not have the 1099511627776 bytes" in refused(with_records({"SCHILY.realsize": str(1 << 40)}, b"x" * 700))
 
 
 def test_an_access_control_list_is_refused() -> None:
@@ -161,7 +161,7 @@ def test_owners_have_32_bits() -> None:
     (member,) = read_tar(pieces(with_records({}, uid=OWNER_LIMIT, gid=1 << 21)), "it")
     assert (member.entry.uid, member.entry.gid) == (OWNER_LIMIT, 1 << 21)
     for wrong in ({"uid": OWNER_LIMIT + 1}, {"gid": 1 << 40}):
-        assert "which cannot be" in refused(with_records({}, **wrong))
+        assert "invalid owner" in refused(with_records({}, **wrong))
     assert refused(with_records({"uid": "-1"}))  # Newer libraries see by themselves that it is none.
 
 

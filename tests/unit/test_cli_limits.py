@@ -15,14 +15,14 @@ def published(*, loosely: bool) -> Publication:
 
 
 def test_a_test_that_enforced_no_limit_is_not_published_without_a_word() -> None:
-    lines = published_as_lines(published(loosely=True))
+    lines = list(published_as_lines(published(loosely=True)))
     assert "  limits enforced in the test: none" in lines
     assert "  ! limits not enforced in the test: memory: not handed over" in lines
     assert "  ! limits not enforced in the test: pids: asked 50, read 99" in lines
 
 
 def test_limits_that_hold_are_named() -> None:
-    lines = published_as_lines(published(loosely=False))
+    lines = list(published_as_lines(published(loosely=False)))
     assert "  limits enforced in the test: memory, pids" in lines
     assert not any("not enforced" in line for line in lines)
 

@@ -88,12 +88,8 @@ def audit_command(
     return 0
 
 
-def audit_as_lines(found: Audit) -> tuple[str, ...]:
+def audit_as_lines(found: Audit) -> Iterator[str]:
     """Format the result of an audit as lines for people."""
-    return tuple(_lines(found))
-
-
-def _lines(found: Audit) -> Iterator[str]:
     yield f"{found.subject}  {found.digest}"
     for image in found.images:
         yield from _image_lines(image, found.now)

@@ -69,12 +69,8 @@ def publish_command(
     return 0
 
 
-def published_as_lines(done: Publication) -> tuple[str, ...]:
+def published_as_lines(done: Publication) -> Iterator[str]:
     """Format the result of a publication as lines for people."""
-    return tuple(_published(done))
-
-
-def _published(done: Publication) -> Iterator[str]:
     yield f"{done.repository}:{done.immutable}  {done.digest}"
     yield from (f"  {line}" for line in enforcement_lines(done.limits))
     if not done.uploaded and not done.moved:
