@@ -79,6 +79,6 @@ case $status in
   7) say "7: the mirror's rules refused a publication" ;;
   8) say "8: this runner lacks something: relbuild doctor says what, docs/ci.md what runners must allow" ;;
   9) say "9: everything is on the mirror, and a security fix is missing for longer than RELBUILD_THRESHOLD allows" ;;
-  *) say "$status: interrupted, or ended from outside (137: killed, often for want of memory)" ;;
+  *) say "$status: interrupted, or ended from outside (137: killed, often out of memory)" ;;
 esac
 exit "$status"

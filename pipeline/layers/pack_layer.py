@@ -182,7 +182,9 @@ class _Changes:
         `hidden`: of the lower directory nothing shows through, as an opaque directory is above.
         """
         if folder.count("/") > TREE_DEPTH_LIMIT:
-            raise BuildError("too-deep", f"directories nest deeper than {TREE_DEPTH_LIMIT}", place=folder[:200])
+            raise BuildError(
+                "too-deep", f"directories are nested more than {TREE_DEPTH_LIMIT} deep", place=folder[:200]
+            )
         with os.scandir(self.upper / folder) as found:
             items = sorted(found, key=lambda item: item.name)
         if hidden:

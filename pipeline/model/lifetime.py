@@ -24,9 +24,9 @@ def lifetime_warning(end_of_life: str, now: int) -> str:
         return ""
     left = days_left(end_of_life, now)
     if left < 0:
-        return f"past its end of life: {end_of_life}, {days_text(-left)} ago"
+        return f"the image is past its end of life: {end_of_life}, {days_text(-left)} ago"
     if left <= WARNED_BEFORE:
-        return f"close to its end of life: {end_of_life}, in {days_text(left)}"
+        return f"the image is close to its end of life: {end_of_life}, in {days_text(left)}"
     return ""
 
 

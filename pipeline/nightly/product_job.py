@@ -423,7 +423,7 @@ class _Worker:
         )
         (publication,) = publish(options, self.build_env)
         for line in unenforced_lines(publication.limits):
-            self.build_env.progress.warn(f"{recipe.name} {line}")
+            self.build_env.progress.warn(f"{recipe.name}: {line.removeprefix('! ')}")
         with mirror_access(self.build_env).repository(settings.to.below(recipe.name)) as repository:
             attached = list_attached(repository, publication.digest)
         product = self._published(product, publication, tested=not built.verdict_reused)

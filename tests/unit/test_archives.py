@@ -148,7 +148,9 @@ def test_a_sparse_file_is_refused_in_a_layer_and_read_elsewhere(form: str, tmp_p
 
 
 def test_a_size_that_the_content_does_not_have_is_refused() -> None:
-    assert "does not have the 1099511627776 bytes" in refused(with_records({"SCHILY.realsize": str(1 << 40)}, b"x" * 700))
+    assert "does not have the 1099511627776 bytes" in refused(
+        with_records({"SCHILY.realsize": str(1 << 40)}, b"x" * 700)
+    )
 
 
 def test_an_access_control_list_is_refused() -> None:

@@ -229,9 +229,9 @@ def test_what_has_no_date_counts_as_old_and_what_is_of_the_future_as_new() -> No
 def test_the_end_of_life_is_told_when_it_is_near_or_has_passed() -> None:
     assert days_left("2026-01-11", NOW) == 0 and days_left("2026-01-12", NOW) == 1
     assert lifetime_warning("", NOW) == "" and lifetime_warning("2026-04-12", NOW) == ""
-    assert lifetime_warning("2026-04-11", NOW) == "close to its end of life: 2026-04-11, in 90 days"
-    assert lifetime_warning("2026-01-11", NOW) == "close to its end of life: 2026-01-11, in 0 days"
-    assert lifetime_warning("2026-01-10", NOW) == "past its end of life: 2026-01-10, 1 day ago"
+    assert lifetime_warning("2026-04-11", NOW) == "the image is close to its end of life: 2026-04-11, in 90 days"
+    assert lifetime_warning("2026-01-11", NOW) == "the image is close to its end of life: 2026-01-11, in 0 days"
+    assert lifetime_warning("2026-01-10", NOW) == "the image is past its end of life: 2026-01-10, 1 day ago"
 
 
 # --- reading ---------------------------------------------------------------------------------------------

@@ -366,8 +366,8 @@ def test_the_end_of_life_goes_with_the_image_and_is_told(site: Site, tmp_path: P
     assert manifest["annotations"]["org.relbuild.end-of-life"] == "2026-03-31"
     for at, words in (
         ("2025-12-30", "end of life: 2026-03-31"),
-        ("2026-01-30", "close to its end of life: 2026-03-31, in 60 days"),
-        ("2026-04-02", "past its end of life: 2026-03-31, 2 days ago"),
+        ("2026-01-30", "the image is close to its end of life: 2026-03-31, in 60 days"),
+        ("2026-04-02", "the image is past its end of life: 2026-03-31, 2 days ago"),
     ):
         moment = datetime.fromisoformat(f"{at}T12:00:00+00:00").timestamp()
         build_env = replace(it.products.build_env, clock=lambda moment=moment: moment)  # type: ignore[misc]
