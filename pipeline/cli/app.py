@@ -41,7 +41,7 @@ app = typer.Typer(
 )
 app.callback()(lambda: None)  # Or typer takes a command for the whole application while it is the only one.
 
-IN_A_NAMESPACE: set[str] = set()
+IN_USER_NAMESPACE: set[str] = set()
 """Commands that an ordinary user runs as root of its own user namespace, by their modules' names: they make containers,
 or remove what is owned by subordinate ids. Filled as commands are imported."""
 
@@ -120,7 +120,7 @@ def _group(name: str) -> typer.Typer:
 def command(
     *,
     rank: int,
-    in_a_namespace: bool = False,
+    in_user_namespace: bool = False,
     reads_repositories: bool = False,  # Read from the source, by `pipeline.cli.commands.reads_repositories`.
     store: bool = True,
     json: bool = True,
@@ -128,10 +128,10 @@ def command(
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Declare a function as the command that its module is named after.
 
-    It gets the process's `Surroundings` first, then its options by name, and returns the exit status; its docstring is
-    the help. `rank` is its place in the list of commands; `in_a_namespace`: it makes containers, or removes what is
-    owned by subordinate ids; `reads_repositories`: it reads those of a platform. `store`, `json` and `progress` (what
-    it is by default; None: nothing is shown) say which of the options of every command it has: they are the last.
+    It gets its `CommandContext` first, then its options by name, and returns the exit status; its docstring is the help.
+    `rank` is its place in the list of commands; `in_user_namespace`: it makes containers, or removes what is owned by
+    subordinate ids; `reads_repositories`: it reads those of a platform. `store`, `json` and `progress` (the style by
+    default; None: nothing is shown) say which of the options of every command it has: they are the last.
     """
     standard = [
         *([_parameter("store", StoreOption)] if store else ()),
@@ -156,8 +156,8 @@ def command(
         place.command(name)(run)
         _RANKS[run] = rank
         place.registered_commands.sort(key=lambda one: _RANKS[one.callback])
-        if in_a_namespace:
-            IN_A_NAMESPACE.add(module)
+        if in_user_namespace:
+            IN_USER_NAMESPACE.add(module)
         return function
 
     return declare

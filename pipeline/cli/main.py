@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 
-from pipeline.cli.app import IN_A_NAMESPACE, app
+from pipeline.cli.app import IN_USER_NAMESPACE, app
 from pipeline.cli.commands import DEFAULT, command_of, import_commands
 from pipeline.cli.messages import report_error
 from pipeline.errors import EnvironmentLacking
@@ -30,7 +30,7 @@ def _load(arguments: list[str]) -> None:
     if command == DEFAULT and arguments[0] != DEFAULT:
         arguments.insert(0, DEFAULT)
     import_commands(command)
-    if os.geteuid() != 0 and command in IN_A_NAMESPACE and "--help" not in arguments:
+    if os.geteuid() != 0 and command in IN_USER_NAMESPACE and "--help" not in arguments:
         # Here and not above: root needs none of it. What needs root says so itself, and what does not goes on.
         from pipeline.sandbox import rootless
 

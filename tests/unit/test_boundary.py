@@ -59,11 +59,11 @@ _WAITING = """
 import os, sys, threading
 sys.path.insert(0, {root!r})
 sys.argv = ["relbuild", "version"]
-from pipeline.cli.app import Look, perform
+from pipeline.cli.app import ProgressStyle, perform
 from pipeline.cli.signals import end_at_once
 end_at_once()
 
-def act(around):
+def act(context):
     try:
         print("begun", flush=True)
         threading.Event().wait(30)
@@ -71,7 +71,7 @@ def act(around):
         print("put away", flush=True)
     return 0
 
-perform(act, Look.NONE, False)
+perform(act, ProgressStyle.NONE, False)
 """
 
 

@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from pipeline.cli.app import IN_A_NAMESPACE, app
+from pipeline.cli.app import IN_USER_NAMESPACE, app
 from pipeline.cli.commands import command_of, import_commands, modules, reads_repositories, words_of
 from pipeline.cli.main import run_command_line
 from tests.support.source import PIPELINE, ROOT, dotted, trees
@@ -103,7 +103,7 @@ def test_what_may_be_offline_reads_repositories_and_so_does_a_worker() -> None:
 
 def test_what_takes_a_runtime_makes_containers() -> None:
     making = {words for words, command in commands().items() if "--runtime" in options(command)}
-    assert making < {words_of(module) for module in IN_A_NAMESPACE}
+    assert making < {words_of(module) for module in IN_USER_NAMESPACE}
 
 
 @pytest.mark.parametrize(

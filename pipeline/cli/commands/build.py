@@ -22,7 +22,7 @@ from pipeline.smoke import report_lines
 _CHANGES_SHOWN = 20
 
 
-@command(rank=10, in_a_namespace=True, reads_repositories=True)
+@command(rank=10, in_user_namespace=True, reads_repositories=True)
 def build_command(
     context: CommandContext,
     *,

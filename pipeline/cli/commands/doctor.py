@@ -7,7 +7,7 @@ from pipeline.errors import EnvironmentLacking
 from pipeline.sandbox import check_host
 
 
-@command(rank=240, in_a_namespace=True, store=False, progress=None)
+@command(rank=240, in_user_namespace=True, store=False, progress=None)
 def doctor_command(context: CommandContext) -> int:
     """Say what this machine has of what relbuild needs."""
     findings = check_host()

@@ -77,7 +77,7 @@ class NightRequest:
         return bool(self.only or self.labels or self.containing or self.changed_since is not None)
 
 
-@command(rank=210, in_a_namespace=True, reads_repositories=True)
+@command(rank=210, in_user_namespace=True, reads_repositories=True)
 def nightly_command(
     context: CommandContext,
     *,

@@ -42,7 +42,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PORT_MOST = 65535
 
 
-@command(rank=90, in_a_namespace=True)
+@command(rank=90, in_user_namespace=True)
 @with_limits
 def run_command(
     context: CommandContext,

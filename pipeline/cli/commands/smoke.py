@@ -32,7 +32,7 @@ _LOOK = 0.2
 """Seconds between looks at whether a kept instance still runs."""
 
 
-@command(rank=80, in_a_namespace=True)
+@command(rank=80, in_user_namespace=True)
 def smoke_command(
     context: CommandContext,
     *,

@@ -7,7 +7,7 @@ from pipeline.cli.progress_display import bytes_text
 from pipeline.store import store_usage
 
 
-@command(rank=10, in_a_namespace=True, progress=None)
+@command(rank=10, in_user_namespace=True, progress=None)
 def store_du_command(context: CommandContext) -> int:
     """Say what the store holds and how much of the disk it takes."""
     held = store_usage(context.open_store())

@@ -10,7 +10,7 @@ from pipeline.errors import Problem, VerificationError
 from pipeline.store import check_store
 
 
-@command(rank=30, in_a_namespace=True, progress=None)
+@command(rank=30, in_user_namespace=True, progress=None)
 def store_fsck_command(context: CommandContext) -> int:
     """Read everything in the store.
 

@@ -15,7 +15,7 @@ from pipeline.prepare import locked_packages
 from pipeline.store import collect_garbage
 
 
-@command(rank=20, in_a_namespace=True, progress=None)
+@command(rank=20, in_user_namespace=True, progress=None)
 def store_gc_command(
     context: CommandContext,
     *,

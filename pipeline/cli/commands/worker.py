@@ -27,7 +27,7 @@ _NEEDED = ("every sandbox", "scriptlets and smoke tests", "unpacking and mountin
 of them fails where it is asked for."""
 
 
-@command(rank=230, reads_repositories=True, in_a_namespace=True, json=False, progress=ProgressStyle.PLAIN)
+@command(rank=230, reads_repositories=True, in_user_namespace=True, json=False, progress=ProgressStyle.PLAIN)
 def worker_command(
     context: CommandContext,
     *,
