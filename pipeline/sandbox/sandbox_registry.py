@@ -63,7 +63,10 @@ class SandboxSlot:
 
 @dataclass(frozen=True, slots=True)
 class SandboxRegistry:
-    """Made by `open_sandbox_registry`. `mark` begins the name of every sandbox of this state folder."""
+    """Made by `open_sandbox_registry`.
+
+    `mark` begins the name of every sandbox of this state folder.
+    """
 
     state: Path
     runtime: Runtime

@@ -68,7 +68,10 @@ def probe_http(check: Check, instance: Instance, deadline: float, address: str |
 def exchange_http(
     asked: HttpRequest, instance: Instance, deadline: float, address: str | None = None
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
-    """Status, headers and up to `PROBE_ANSWER_LIMIT` bytes of the body. Raises OSError, HTTPException."""
+    """Return status, headers and up to `PROBE_ANSWER_LIMIT` bytes of the body.
+
+    Raises OSError, HTTPException.
+    """
     with (
         _connected(instance, asked.port, asked.socket, deadline, address) as plain,
         _hung_up_at(deadline, plain),
