@@ -128,10 +128,10 @@ def command(
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Declare a function as the command that its module is named after.
 
-    It gets its `CommandContext` first, then its options by name, and returns the exit status; its docstring is the help.
-    `rank` is its place in the list of commands; `in_user_namespace`: it makes containers, or removes what is owned by
-    subordinate ids; `reads_repositories`: it reads those of a platform. `store`, `json` and `progress` (the style by
-    default; None: nothing is shown) say which of the options of every command it has: they are the last.
+    It gets its `CommandContext` first, then its options by name, and returns the exit status; its docstring is the
+    help. `rank` is its place in the list of commands; `in_user_namespace`: it makes containers, or removes what is
+    owned by subordinate ids; `reads_repositories`: it reads those of a platform. `store`, `json` and `progress` (the
+    style by default; None: nothing is shown) say which of the options of every command it has: they are the last.
     """
     standard = [
         *([_parameter("store", StoreOption)] if store else ()),
