@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="relbuild",
-    help="Turns YAML recipes into container images from RPM repositories, and ships only the bytes that were tested.",
+    help="Build container images from YAML recipes and RPM repositories; publish only those that passed their tests.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -181,7 +181,11 @@ def perform(
     with Interruptible():
         try:
             if as_json and stdout_is_closed():
-                raise UsageError("stdout-closed", "--json writes to standard output, which is closed", hint="open it")
+                raise UsageError(
+                    "stdout-closed",
+                    "--json writes to standard output, which is closed",
+                    hint="open it, or leave out --json",
+                )
             status = act(CommandContext(progress, as_json, store))
             sys.stdout.flush()
         except (KeyboardInterrupt, Terminated) as ended:

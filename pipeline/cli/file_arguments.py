@@ -20,8 +20,8 @@ def require_folder(path: Path) -> Path:
     standing = next((one for one in (path, *path.parents) if os.path.lexists(one)), path)
     if os.path.lexists(standing) and not standing.is_dir():
         raise UsageError(
-            "not-a-directory", "a directory is wanted here, and something else stands here", place=str(standing),
-            hint="name another, or move it away",
+            "not-a-directory", "this is not a directory", place=str(standing),
+            hint="choose another path, or move it away",
         )  # fmt: skip
     return path
 
@@ -48,5 +48,5 @@ def built_layout(name: str, output: Path, hint: str) -> Path:
     for path in (Path(name), output / name):
         if (path / "oci-layout").is_file():
             return path
-    where = f"there is no image in '{name}'" + ("" if "/" in name else f" nor in {output / name}")
+    where = f"no OCI layout in '{name}'" + ("" if "/" in name else f" or '{output / name}'")
     raise UsageError("not-a-layout", where, hint=hint)

@@ -26,9 +26,9 @@ def password(path: Path, environment: Mapping[str, str]) -> Callable[[], bytes]:
         if not sys.stdin.isatty():
             raise EnvironmentLacking(
                 "key-password-missing",
-                "the key has a password, and there is no terminal to ask for it",
+                "the key has a password, and there is no terminal to prompt for it",
                 place=str(path),
-                hint=f"give it in the environment variable {PASSWORD_VARIABLES[0]}",
+                hint=f"set the environment variable {PASSWORD_VARIABLES[0]}",
             )
         return str(typer.prompt(f"password of {path}", hide_input=True, err=True)).encode()
 

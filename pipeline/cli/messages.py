@@ -41,14 +41,14 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
             return BROKEN_PIPE
         error = EnvironmentLacking(
             "stdout-unwritable",
-            f"the answer cannot be written to standard output: {error.strerror}",
-            hint="what the command did is done; run it again with standard output open and space behind it",
+            f"the result cannot be written to standard output: {error.strerror}",
+            hint="the command's work is done; run it again with a writable standard output",
         )
     known = relbuild_error(error)
     if known is None:
         print(escape_invisible("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         print(
-            escape_invisible(f"internal error: {error!r}; this is a defect in relbuild, please report it"),
+            escape_invisible(f"internal error: {error!r}; this is a bug in relbuild, please report it"),
             file=sys.stderr,
         )
         if as_json:

@@ -36,7 +36,7 @@ def moved_as_lines(moved: MoveResult) -> tuple[str, ...]:
     """Format the result of promoting or rolling back as lines for people."""
     what = f"{moved.repository}:{moved.tag}"
     if moved.moved is None:
-        return (f"{what} points to {moved.digest} already",)
+        return (f"{what} already points to {moved.digest}",)
     before = moved.moved.before
     return (f"{what}: {before or 'new'} → {moved.digest}" + (f" ({moved.version})" if moved.version else ""),)
 

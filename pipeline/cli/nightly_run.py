@@ -184,7 +184,9 @@ def _folder(place: Path) -> Path:
 def _label(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UsageError("label-malformed", f"'{text}' is not KEY=VALUE", hint="write --label team=databases")
+        raise UsageError(
+            "label-malformed", f"'{text}' is not KEY=VALUE", hint="write, for example, --label team=databases"
+        )
     return key, value
 
 
@@ -192,16 +194,16 @@ def _changed(catalogue: tuple[Path, ...], revision: str) -> tuple[Path, ...]:
     """The files that differ from a git revision, also those that git does not know yet."""
     folder = _folder(catalogue[0])
     if revision.startswith("-"):
-        raise UsageError("revision-unknown", f"'{revision}' is no revision", hint="name a commit, branch or tag")
+        raise UsageError("revision-unknown", f"'{revision}' is not a revision", hint="give a commit, branch or tag")
 
     def git(*words: str) -> list[str]:
         done = processes.run(["git", "-C", folder, *words], timeout=GIT_TIMEOUT, check=False)
         if done.status != 0:
             raise UsageError(
                 "revision-unknown",
-                f"git cannot tell what changed since '{revision}': {done.stderr.decode(errors='replace').strip()}",
+                f"git diff against '{revision}' failed: {done.stderr.decode(errors='replace').strip()}",
                 place=str(folder),
-                hint="name a revision that is in this clone: a shallow one lacks most of them",
+                hint="choose a revision that this clone has; shallow clones lack most of them",
             )
         return [name for name in done.stdout.decode(errors="surrogateescape").split("\0") if name]
 

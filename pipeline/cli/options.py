@@ -27,11 +27,13 @@ class Default:
 
 StoreOption = Annotated[
     Path | None,
-    typer.Option("--store", help="Where content is kept (default: the user's cache directory)."),
+    typer.Option("--store", help="Folder of the store (default: in the user's cache directory)."),
     Default(None),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One machine-readable result on stdout."), Default(False)]
-ProgressOption = Annotated[ProgressStyle, typer.Option("--progress", help="How progress is shown, on stderr.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one machine-readable result on stdout."), Default(False)
+]
+ProgressOption = Annotated[ProgressStyle, typer.Option("--progress", help="Style of progress, on stderr.")]
 
 # --- recipes and repositories ------------------------------------------------------------------------------
 
@@ -50,19 +52,19 @@ RepositoriesOption = Annotated[
     Default(None),
 ]
 OfflineOption = Annotated[
-    bool, typer.Option("--offline", help="Use what the store holds and nothing else."), Default(False)
+    bool, typer.Option("--offline", help="Use only content of the store; no network."), Default(False)
 ]
 UpgradeOption = Annotated[
-    bool, typer.Option("--upgrade", help="Resolve anew even if the lock is fresh."), Default(False)
+    bool, typer.Option("--upgrade", help="Resolve again even if the lock is fresh."), Default(False)
 ]
 
 # --- building and testing ----------------------------------------------------------------------------------
 
 CompressionOption = Annotated[
-    Compression, typer.Option("--compression", help="How layers are compressed."), Default(Compression.GZIP)
+    Compression, typer.Option("--compression", help="Compression of layers."), Default(Compression.GZIP)
 ]
 FullOption = Annotated[
-    bool, typer.Option("--full", help="Also ask what takes long: `smoke.neighbours`."), Default(False)
+    bool, typer.Option("--full", help="Also run the long tests: `smoke.neighbours`."), Default(False)
 ]
 RuntimeOption = Annotated[
     str | None,
@@ -72,7 +74,7 @@ RuntimeOption = Annotated[
 OutputFolder = Annotated[Path, Default(Path("output"))]
 """The folder of layouts and reports; each command says in its help what it has of it."""
 
-LayoutsOption = Annotated[OutputFolder, typer.Option("--output", help="Where builds have left their layouts.")]
+LayoutsOption = Annotated[OutputFolder, typer.Option("--output", help="Folder of built layouts.")]
 
 # --- images ------------------------------------------------------------------------------------------------
 
@@ -95,28 +97,28 @@ MirrorOption = Annotated[
 ]
 PublicNameOption = Annotated[
     str,
-    typer.Option("--as", help="HOST/NAMESPACE by which people pull from a new directory mirror."),
+    typer.Option("--as", help="HOST/NAMESPACE that clients pull from, for a new directory mirror."),
     Default(""),
 ]
 SigningKeyOption = Annotated[
-    Path, typer.Option("--key", help="The key that signs: PKCS#8, or in cosign's encrypted form.", show_default=False)
+    Path, typer.Option("--key", help="The signing key: PKCS#8, or in cosign's encrypted format.", show_default=False)
 ]
 RulesOption = Annotated[
     Path | None,
     typer.Option(
         "--rules",
-        help="The keeper's rules (default: rules.yaml in a directory mirror's root, if there).",
+        help="The mirror's rules (default: rules.yaml in the root of a directory mirror, if present).",
         resolve_path=True,
     ),
     Default(None),
 ]
 SignedAsOption = Annotated[
     str,
-    typer.Option("--as", help="HOST/NAMESPACE/NAME under which it was signed, where this mirror is a copy."),
+    typer.Option("--as", help="The identity HOST/NAMESPACE/NAME that was signed, if this mirror is a copy."),
     Default(""),
 ]
 StaleOption = Annotated[
     bool,
-    typer.Option("--allow-stale", help="Take what is signed of a tag although it is too old, and say so."),
+    typer.Option("--allow-stale", help="Accept an expired signed move of a tag, and show that."),
     Default(False),
 ]

@@ -275,7 +275,7 @@ def test_a_shell_of_the_image(start: Callable[..., Started]) -> None:
 
 def test_a_shell_of_the_host_where_the_image_has_none(start: Callable[..., Started]) -> None:
     run = start("run", "silent", "--shell", stdin=subprocess.PIPE)
-    pid = run.until(r"its files are in /proc/(\d+)/root")[1]
+    pid = run.until(r"files are in /proc/(\d+)/root")[1]
     assert run.process.stdin is not None
     run.process.stdin.write(f"ls /proc/{pid}/root; cat /proc/net/tcp; exit\n".encode())
     run.process.stdin.flush()

@@ -36,7 +36,7 @@ def test_whole_is_0(mirror: DirectoryMirror, tmp_path: Path) -> None:
     status, out, err = scrub(tmp_path)
     assert (status, out) == (0, "")
     assert "3 blobs" in err
-    assert "all of it is whole" in err
+    assert "no damage found" in err
 
 
 def test_healed_is_0_and_not_healed_is_5_each_told_by_name(mirror: DirectoryMirror, tmp_path: Path) -> None:

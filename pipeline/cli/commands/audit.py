@@ -41,24 +41,27 @@ def audit_command(
         str | None,
         typer.Option(
             "--threshold",
-            help="SEVERITY[:DAYS]: fail (exit status 9) if a fix is missing, as bad and was issued as long ago.",
+            help="SEVERITY[:DAYS]: fail (exit status 9) if a fix of that severity and age, or worse, is missing.",
         ),
     ] = None,
     key: Annotated[
         Path | None,
-        typer.Option("--key", help="The public key that must have attested what is in the image."),
+        typer.Option("--key", help="The public key that must have signed the attestations of the image's content."),
     ] = None,
     platform: Annotated[
-        str | None, typer.Option("--platform", help="Another platform than the one that the image was built for.")
+        str | None,
+        typer.Option(
+            "--platform", help="The platform to audit against (default: the one that the image was built for)."
+        ),
     ] = None,
     arch: options.ArchOption,
     repositories: options.RepositoriesOption,
     module: Annotated[
         list[str] | None,
-        typer.Option("--module", help="NAME:STREAM of a module that is on, where its packages do not tell."),
+        typer.Option("--module", help="NAME:STREAM of an enabled module that its packages do not name (repeatable)."),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Other fixes than those of security too; no threshold is on them.")
+        bool, typer.Option("--all", help="Also list fixes other than security fixes; the threshold ignores them.")
     ] = False,
     known_as: options.SignedAsOption,
     offline: options.OfflineOption,
@@ -98,8 +101,12 @@ def audit_as_lines(found: Audit) -> Iterator[str]:
     elif found.end_of_life:
         yield f"end of life: {found.end_of_life}"
     if not found.verified:
-        told = "the mirror says: --key verifies it" if is_address(found.subject) else "the layout's report says"
-        yield f"NOT VERIFIED: what is in the image is what {told}"
+        told = (
+            "unsigned data of the mirror (--key verifies it)"
+            if is_address(found.subject)
+            else "the layout's unsigned report"
+        )
+        yield f"NOT VERIFIED: the package list is from {told}"
 
 
 def _image_lines(image: AuditedImage, now: int) -> Iterator[str]:
@@ -122,8 +129,10 @@ def _notes(image: AuditedImage) -> Iterator[str]:
     for repository, count in image.unjudged:
         name = f"repository {repository} has no advisories"
         if repository not in image.silent:
-            name = f"'{repository}' is no repository of the platform" if repository else "where from is not told"
-        told = f"only what {', '.join(image.heard)} says is known of" if image.heard else "nothing can be said about"
+            name = (
+                f"repository '{repository}' is not part of the platform" if repository else "packages of unknown origin"
+            )
+        told = f"only fixes from {', '.join(image.heard)} are known for" if image.heard else "fixes are unknown for"
         yield f"{name}: {told} its packages ({count} here)"
     if image.unoffered:
         yield f"packages that no repository offers ({len(image.unoffered)}): {_names(image.unoffered)}"
@@ -132,22 +141,22 @@ def _notes(image: AuditedImage) -> Iterator[str]:
         yield f"fixed packages that no repository has ({len(fixes)}): {_names(fixes)}"
     if image.modular:
         yield (
-            f"packages of modules in builds that the repositories do not know, so that only --module tells their "
-            f"streams ({len(image.modular)}): {_names(image.modular)}"
+            f"packages of module builds unknown to the repositories; give their streams with --module "
+            f"({len(image.modular)}): {_names(image.modular)}"
         )
     yield from image.notes
 
 
 def _counted(missing: tuple[MissingFix, ...]) -> str:
     if not missing:
-        return "no fix is missing"
+        return "no missing fixes"
     counted = Counter(_word(fix) for fix in missing)
     return f"missing fixes: {len(missing)} ({', '.join(f'{count} {word}' for word, count in counted.items())})"
 
 
 def _word(fix: MissingFix) -> str:
     """Return the severity of a missing security fix; of any other fix, its kind."""
-    return (fix.severity or "of no severity") if fix.kind == SECURITY else fix.kind
+    return (fix.severity or "unrated") if fix.kind == SECURITY else fix.kind
 
 
 def _names(names: tuple[str, ...]) -> str:

@@ -35,20 +35,22 @@ def build_command(
     offline: options.OfflineOption,
     full: options.FullOption,
     no_smoke: Annotated[
-        bool, typer.Option("--no-smoke", help="Do not launch the image; it counts as untested.")
+        bool, typer.Option("--no-smoke", help="Do not test the image; it then cannot be published.")
     ] = False,
-    retest: Annotated[bool, typer.Option("--retest", help="Launch again even if this image already passed.")] = False,
+    retest: Annotated[bool, typer.Option("--retest", help="Test again even if this image already passed.")] = False,
     compression: options.CompressionOption,
     output: Annotated[options.OutputFolder, typer.Option(help="Where the layout and the report go.")],
     with_sources: Annotated[
-        bool, typer.Option("--with-sources", help="Fetch the source packages too, for `publish --with-sources`.")
+        bool, typer.Option("--with-sources", help="Also fetch the source packages, for `publish --with-sources`.")
     ] = False,
-    archive: Annotated[ArchiveKind | None, typer.Option(help="Also write one file to hand on.")] = None,
+    archive: Annotated[ArchiveKind | None, typer.Option(help="Also write the image as one archive file.")] = None,
     runtime: options.RuntimeOption,
 ) -> int:
     """Build images: resolve, lock, fetch, verify, layer, run scriptlets, pack, launch, test."""
     if locked and upgrade:
-        raise UsageError("options-contradict", "--locked and --upgrade contradict each other", hint="give one")
+        raise UsageError(
+            "options-contradict", "--locked and --upgrade contradict each other", hint="give only one of them"
+        )
     orders = [
         build_options(
             name,
@@ -79,8 +81,8 @@ def build_command(
     failed = [built for built in results if built.report is not None and not built.report.passed]
     if failed:
         names = ", ".join(built.image.name for built in failed)
-        hint = f"see {failed[0].report_folder}/ for the answers and the containers' logs"
-        return print_error(SmokeError("smoke-failed", f"did not pass: {names}", hint=hint))
+        hint = f"see {failed[0].report_folder}/ for the check results and the containers' logs"
+        return print_error(SmokeError("smoke-failed", f"smoke test failed: {names}", hint=hint))
     return 0
 
 
@@ -95,12 +97,12 @@ def _lines(built: BuildResult) -> Iterator[str]:
         f"{bytes_text(compressed)} compressed, {bytes_text(unpacked)} unpacked, in {built.took:.1f} s"
     )
     if (parent := built.locked.parent) is not None:
-        yield f"  from {parent.name} {parent.digest}, whose {len(parent.packages)} packages are fixed"
+        yield f"  from {parent.name} {parent.digest} ({len(parent.packages)} fixed packages)"
     for layer in image.layers:
         mark = "reused" if layer.name in built.reused else "made"
         yield f"    {layer.name:<10} {bytes_text(layer.blob.size):>9}  {layer.diff_id.short}  {mark}"
     if built.locked.wrote:
-        yield f"  lock: wrote {built.locked.path} ({'; '.join(built.locked.why) or 'account numbers'})"
+        yield f"  lock: wrote {built.locked.path} ({'; '.join(built.locked.why) or 'account IDs'})"
         if not built.locked.first:
             yield from (f"    {line}" for line in built.locked.changes[:_CHANGES_SHOWN])
             more = len(built.locked.changes) - _CHANGES_SHOWN
@@ -114,7 +116,7 @@ def _lines(built: BuildResult) -> Iterator[str]:
         yield "  NOT TESTED (--no-smoke): this image cannot be published"
         return
     if built.verdict_reused:
-        yield "  the verdict on this very image is kept from before (--retest asks again):"
+        yield "  smoke test: passed earlier for this digest, not repeated (--retest repeats it):"
     yield from (f"  {line}" for line in report_lines(report))
 
 

@@ -23,12 +23,14 @@ def copy_command(
     context: CommandContext,
     *,
     source: options.ReferenceArgument,
-    target: Annotated[str, typer.Argument(help="Where to: a repository on a mirror, or oci:PATH.", show_default=False)],
+    target: Annotated[
+        str, typer.Argument(help="The target: a repository on a mirror, or oci:PATH.", show_default=False)
+    ],
     key: Annotated[
         Path,
         typer.Option(
             "--key",
-            help="The private key: signs under the target's name. With a public one the target is a mirror (see --as).",
+            help="A private key signs under the target's name. With a public one the copy keeps its identity (--as).",
             show_default=False,
         ),
     ],
@@ -62,8 +64,8 @@ def _lines(done: CopyResult) -> tuple[str, ...]:
     sent = sum(size for _, size in carried.uploaded)
     return (
         f"{done.digest}  {', '.join(done.tags)}",
-        f"  {len(carried.uploaded)} sent ({bytes_text(sent)}), {len(carried.present)} there before, "
-        f"{len(carried.referrers)} referrers new",
+        f"  {len(carried.uploaded)} uploaded ({bytes_text(sent)}), {len(carried.present)} already present, "
+        f"{len(carried.referrers)} new referrers",
         *(f"  {move_text(move)}" for move in done.moved),
     )
 

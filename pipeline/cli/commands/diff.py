@@ -45,10 +45,8 @@ def diff_command(
             show_default=False,
         ),
     ],
-    new: Annotated[str, typer.Argument(help="The later image, named likewise.", show_default=False)],
-    exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit with 1 if they are not the same to the last byte.")
-    ] = False,
+    new: Annotated[str, typer.Argument(help="The later image, given likewise.", show_default=False)],
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ in any byte.")] = False,
     output: options.LayoutsOption,
 ) -> int:
     """Say what differs between two images: packages, configuration, files, layers, size."""
@@ -60,7 +58,7 @@ def diff_command(
 def _subject(name: str, output: Path) -> Address | Path:
     if is_address(name):
         return parse_address(name)
-    return built_layout(name, output, "name a layout such as output/NAME, or a reference such as dir:MIRROR/NAME:TAG")
+    return built_layout(name, output, "give a layout such as output/NAME, or a reference such as dir:MIRROR/NAME:TAG")
 
 
 # --- for people ------------------------------------------------------------------------------------------
@@ -68,14 +66,14 @@ def _subject(name: str, output: Path) -> Address | Path:
 
 def _lines(found: Comparison) -> Iterator[str]:
     if found.same:
-        yield f"the same to the last byte: {found.before}"
+        yield f"identical: {found.before}"
         return
     for number, image in enumerate(found.images):
         if number:
             yield ""
         yield from _image(image)
-    yield from (f"only the earlier one is for {one}" for one in found.only_before)
-    yield from (f"only the later one is for {one}" for one in found.only_after)
+    yield from (f"only the earlier index has {one}" for one in found.only_before)
+    yield from (f"only the later index has {one}" for one in found.only_after)
 
 
 def _image(image: ImageComparison) -> Iterator[str]:
@@ -83,13 +81,13 @@ def _image(image: ImageComparison) -> Iterator[str]:
     yield f"  {image.before}"
     yield f"  {image.after}"
     if image.before == image.after:
-        yield "  the same to the last byte"
+        yield "  identical"
         return
     yield f"  packages: {_counts(image.packages) if image.packages is not None else 'neither has an RPM database'}"
     yield from _some([list(_package(one)) for one in image.packages or ()], "packages")
     yield f"  configuration: {_counts(image.settings)}"
     yield from _some([[_setting(one)] for one in image.settings], "settings")
-    in_time = f"; {image.touched} more differ in their time alone" if image.touched else ""
+    in_time = f"; {image.touched} more differ only in modification time" if image.touched else ""
     yield f"  files: {_counts(image.files)}{in_time}"
     yield from _some([[_file(one)] for one in image.files], "files")
     yield "  layers, lowest first"
@@ -99,7 +97,7 @@ def _image(image: ImageComparison) -> Iterator[str]:
         f"  size: {bytes_text(after.compressed)} compressed ({_grown(before.compressed, after.compressed)}), "
         f"{bytes_text(after.content)} of files ({_grown(before.content, after.content)})"
     )
-    yield f"  who has the earlier one downloads {bytes_text(image.download)}"
+    yield f"  a client with the earlier image downloads {bytes_text(image.download)}"
 
 
 def _counts(
@@ -113,7 +111,7 @@ def _counts(
 def _some(groups: list[list[str]], what: str) -> Iterator[str]:
     yield from (f"    {line}" for group in groups[:_SHOWN] for line in group)
     if len(groups) > _SHOWN:
-        yield f"    … and {len(groups) - _SHOWN} {what} more (--json has all)"
+        yield f"    … and {len(groups) - _SHOWN} more {what} (--json has all)"
 
 
 def _package(one: PackageDifference) -> Iterator[str]:
@@ -121,15 +119,15 @@ def _package(one: PackageDifference) -> Iterator[str]:
     if one.before is None or one.after is None:
         yield f"+ {name} {one.after.evr}" if one.after else f"- {name} {one.before.evr if one.before else ''}"
         return
-    yield f"~ {name} {one.before.evr} → {one.after.evr}" + (f"  names {', '.join(one.fixes)}" if one.fixes else "")
+    yield f"~ {name} {one.before.evr} → {one.after.evr}" + (f"  mentions {', '.join(one.fixes)}" if one.fixes else "")
     for entry in one.changelog[:_ENTRIES_SHOWN]:
         lines = [line for line in entry.text.splitlines() if line.strip()]
         yield f"    {datetime.fromtimestamp(entry.time, UTC):%Y-%m-%d}  {entry.name}"
         yield from (f"      {line}" for line in lines[:_ENTRIES_SHOWN])
         if len(lines) > _ENTRIES_SHOWN:
-            yield f"      … {len(lines) - _ENTRIES_SHOWN} lines more"
+            yield f"      … {len(lines) - _ENTRIES_SHOWN} more lines"
     if len(one.changelog) > _ENTRIES_SHOWN:
-        yield f"    … {len(one.changelog) - _ENTRIES_SHOWN} entries more"
+        yield f"    … {len(one.changelog) - _ENTRIES_SHOWN} more entries"
 
 
 def _setting(one: SettingDifference) -> str:

@@ -29,7 +29,7 @@ def history_command(
     *,
     reference: options.ReferenceArgument,
     key: Annotated[
-        Path | None, typer.Option("--key", help="Only moves that this public key signed (default: as the mirror says).")
+        Path | None, typer.Option("--key", help="Show only moves signed by this public key (default: all, unverified).")
     ] = None,
     known_as: options.SignedAsOption,
 ) -> int:
@@ -37,7 +37,7 @@ def history_command(
     build_env = context.build_env()
     verifying = open_verifying_key(key, context) if key is not None else None
     steps = history(parse_address(reference), build_env, verifying, identity=identity_for(known_as))
-    lines = [line for step in steps for line in _lines(step)] or ["no move of this tag is written down"]
+    lines = [line for step in steps for line in _lines(step)] or ["this tag has no recorded moves"]
     context.show(lines, {"history": [_json(step) for step in steps]})
     return 0
 
@@ -47,8 +47,8 @@ def _lines(step: HistoryStep) -> Iterator[str]:
     when = datetime.fromtimestamp(move.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     yield (
         f"{when}  {move.why:<8}  {move.version or '':<12}  {move.after}"
-        + ("" if step.past.happened else "  (written down, not made)")
-        + ("" if step.past.signed else "  (nobody signed it)")
+        + ("" if step.past.happened else "  (recorded, but not made)")
+        + ("" if step.past.signed else "  (not signed)")
     )
     if step.changes is not None:
         yield from (f"    {line}" for line in _changes(step.changes))
@@ -62,7 +62,7 @@ def _changes(changes: ImageDifference) -> Iterator[str]:
     ]
     yield from lines[:_SHOWN]
     if len(lines) > _SHOWN:
-        yield f"… and {len(lines) - _SHOWN} packages more (--json has all)"
+        yield f"… and {len(lines) - _SHOWN} more packages (--json has all)"
     if changes.fixed:
         yield f"fixes: {', '.join(changes.fixed[:_SHOWN])}" + (" …" if len(changes.fixed) > _SHOWN else "")
     if changes.grew:

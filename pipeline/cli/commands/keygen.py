@@ -25,10 +25,10 @@ def keygen_command(
     private, public = Path(f"{name}.key"), Path(f"{name}.pub")
     for path in (private, public):
         if path.exists():
-            raise UsageError("key-exists", f"{path} is there already", hint="name another, or move it away")
+            raise UsageError("key-exists", f"'{path}' already exists", hint="choose another path, or move it away")
     secret, open_half = generate_key(password(private, context.environment)())
     private.touch(mode=0o600, exist_ok=False)
     private.write_bytes(secret)
     public.write_bytes(open_half)
-    print_lines(f"wrote {private} (keep it to yourself) and {public} (give it to all who verify)")
+    print_lines(f"wrote {private} (keep it secret) and {public} (for all who verify)")
     return 0

@@ -43,11 +43,11 @@ def locked_as_lines(locked: LockedRecipe) -> tuple[str, ...]:
     """Format the result of `relbuild lock` as lines for people."""
     count = str(len(locked.section.resolution.chosen))
     if locked.parent is not None:
-        count = f"besides the {len(locked.parent.packages)} of the parent image '{locked.parent.name}', {count}"
+        count = f"{len(locked.parent.packages)} of the parent image '{locked.parent.name}' and {count}"
     if not locked.wrote:
         return (f"{locked.path} is fresh: {count} packages",)
     return (
-        f"wrote {locked.path}: {count} packages ({'; '.join(locked.why) or 'account numbers'})",
+        f"wrote {locked.path}: {count} packages ({'; '.join(locked.why) or 'account IDs'})",
         *locked.changes,
     )
 

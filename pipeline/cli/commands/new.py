@@ -27,11 +27,9 @@ def new_command(
     ],
     package: Annotated[
         list[str] | None,
-        typer.Option("--package", "-p", help="A package to install (repeatable; default: one of the product's name)."),
+        typer.Option("--package", "-p", help="A package to install (repeatable; default: the product's name)."),
     ] = None,
-    parent: Annotated[
-        str, typer.Option("--from", help="The recipe whose image this one adds to, beside it or by its path.")
-    ] = "",
+    parent: Annotated[str, typer.Option("--from", help="The parent recipe: a name in FOLDER, or a path.")] = "",
     platform: options.PlatformOption,
     repositories: Annotated[
         Path | None,
@@ -72,9 +70,9 @@ def _platform(wanted: str | None, repositories: Path | None, folder: Path, *, gi
     if repositories is None and not file.is_file():
         raise UsageError(
             "platforms-missing",
-            f"there is no repositories.yaml in {folder}, which says where packages come from",
+            f"no repositories.yaml in '{folder}'",
             place=str(file),
-            hint="write one (docs/recipe.md, Platforms), or name it with --repositories",
+            hint="create one (docs/recipe.md, Platforms), or give it with --repositories",
         )
     platforms = load_platforms(file)
     if wanted is not None:
@@ -82,5 +80,7 @@ def _platform(wanted: str | None, repositories: Path | None, folder: Path, *, gi
         return wanted
     first = next(iter(platforms), None)
     if first is None:
-        raise UsageError("platforms-missing", f"{file} defines no platform", place=str(file), hint="define one there")
+        raise UsageError(
+            "platforms-missing", f"{file} defines no platform", place=str(file), hint="define a platform there"
+        )
     return first

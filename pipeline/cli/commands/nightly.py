@@ -81,54 +81,58 @@ class NightRequest:
 def nightly_command(
     context: CommandContext,
     *,
-    catalogue: Annotated[
-        list[Path], typer.Argument(help="Folders of recipes, or recipes by their files.", show_default=False)
-    ],
+    catalogue: Annotated[list[Path], typer.Argument(help="Folders of recipes, or recipe files.", show_default=False)],
     to: options.MirrorOption,
     key: Annotated[
         Path | None,
-        typer.Option("--key", help="The key that signs. A plan needs none, and takes the public one too."),
+        typer.Option("--key", help="The signing key; with --plan optional, and the public key suffices."),
     ] = None,
-    plan_only: Annotated[bool, typer.Option("--plan", help="Say what would be done and why, and do nothing.")] = False,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Show what would be done and why, and do nothing.")] = False,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="This product, and what it is built from (repeatable).")
+        list[str] | None, typer.Option("--only", help="Only this product and its parents (repeatable).")
     ] = None,
     labels: Annotated[
-        list[str] | None, typer.Option("--label", help="Products whose image has this label, KEY=VALUE (repeatable).")
+        list[str] | None,
+        typer.Option("--label", help="Only products whose image has this label, KEY=VALUE (repeatable)."),
     ] = None,
     changed_since: Annotated[
         str | None,
-        typer.Option("--changed-since", help="Products whose files differ from this git revision, and all above."),
+        typer.Option(
+            "--changed-since", help="Only products whose files differ from this git revision, and their children."
+        ),
     ] = None,
     containing: Annotated[
-        list[str] | None, typer.Option("--containing", help="Products whose image has this package (repeatable).")
+        list[str] | None, typer.Option("--containing", help="Only products whose image has this package (repeatable).")
     ] = None,
-    locked: Annotated[bool, typer.Option("--locked", help="Build the committed locks; resolve nothing.")] = False,
+    locked: Annotated[bool, typer.Option("--locked", help="Build the committed locks; do not resolve.")] = False,
     write_locks: Annotated[
-        bool, typer.Option("--write-locks", help="Put tonight's locks beside the recipes of what was published.")
+        bool, typer.Option("--write-locks", help="Write the new locks beside the recipes of published products.")
     ] = False,
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, help="Products at a time (default: one for each processor).")
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option("--scheduler", help="A Dask scheduler, tcp:// or tls://HOST:PORT, whose workers do it."),
+        typer.Option("--scheduler", help="Run on the workers of this Dask scheduler, tcp:// or tls://HOST:PORT."),
     ] = None,
     plain_scheduler: Annotated[
         bool,
-        typer.Option("--plain-scheduler", help="Send the key and its password over tcp:// beyond this machine."),
+        typer.Option(
+            "--plain-scheduler", help="Allow sending the key and its password over tcp:// beyond this machine."
+        ),
     ] = False,
     send_env: Annotated[
         list[str] | None,
-        typer.Option("--send-env", help="Also give workers this environment variable (repeatable)."),
+        typer.Option("--send-env", help="Also pass this environment variable to workers (repeatable)."),
     ] = None,
     site: Annotated[
         Path | None,
-        typer.Option("--site", help="Where pages go (default: nightly/ in a directory mirror, for whole nights)."),
+        typer.Option(
+            "--site",
+            help="Output folder of the pages (default: nightly/ in a directory mirror, for runs of all products).",
+        ),
     ] = None,
-    junit: Annotated[
-        Path | None, typer.Option("--junit", help="Also write the night's JUnit report into this file.")
-    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Also write a JUnit report into this file.")] = None,
     summary: Annotated[
         Path | None, typer.Option("--summary", help="Also write a summary in Markdown into this file.")
     ] = None,
@@ -142,17 +146,19 @@ def nightly_command(
     rules: options.RulesOption,
     known_as: options.PublicNameOption,
     full: options.FullOption,
-    retest: Annotated[bool, typer.Option("--retest", help="Build and test everything, changed or not.")] = False,
+    retest: Annotated[bool, typer.Option("--retest", help="Build and test all products, changed or not.")] = False,
     compression: options.CompressionOption,
-    output: Annotated[options.OutputFolder, typer.Option(help="Where layouts and reports go.")],
+    output: Annotated[options.OutputFolder, typer.Option(help="Output folder of layouts and reports.")],
     offline: options.OfflineOption,
     runtime: options.RuntimeOption,
 ) -> int:
     """Build, test and publish what changed in a catalogue of recipes; write the morning's page."""
     if locked and write_locks:
-        raise UsageError("options-contradict", "--locked and --write-locks contradict each other", hint="give one")
+        raise UsageError(
+            "options-contradict", "--locked and --write-locks contradict each other", hint="give only one of them"
+        )
     if key is None and not plan_only:
-        raise UsageError("key-missing", "what is published is signed, and no key is given", hint="give --key FILE")
+        raise UsageError("key-missing", "publishing needs a signing key", hint="add --key FILE")
     address = parse_address(to)
     served = address.form.served_folder(address)
     request = NightRequest(
@@ -284,7 +290,7 @@ def _night_lines(night: NightlyRun) -> list[str]:
     sent = sum(product.run.uploaded for product in night.products)
     took = (night.ended - night.began) / 1000
     lines = [_product_line(product) for product in night.products]
-    lines += [f"too long  {text}" for text in night.exceeded]
+    lines += [f"overdue   {text}" for text in night.exceeded]
     lines += [f"set aside {one.worker}: {one.why}" for one in night.set_aside]
     return [*lines, f"{len(night.products)} products in {took:.1f} s: {counts}; {bytes_text(sent)} uploaded"]
 

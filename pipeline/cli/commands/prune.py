@@ -29,18 +29,18 @@ def prune_command(
     mirror: Annotated[
         str, typer.Argument(help="The mirror: dir:PATH or registry://HOST/NAMESPACE.", show_default=False)
     ],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and the bytes.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; without a terminal nothing goes without it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed, and its size.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; required without a terminal.")] = False,
     undo: Annotated[
         str | None,
-        typer.Option("--undo", help="Bring back what went with that pruning (its stamp) and with those after it."),
+        typer.Option("--undo", help="Restore what the pruning with this stamp, and later ones, removed."),
     ] = None,
     idle: Annotated[
-        bool, typer.Option("--idle", help="Nobody publishes to the registry now: what has no known age may go.")
+        bool, typer.Option("--idle", help="No publication is in progress: also remove content of unknown age.")
     ] = False,
     access_log: Annotated[
         list[Path] | None,
-        typer.Option("--access-log", help="The server's log, for `pulled-within` (repeatable; .gz too)."),
+        typer.Option("--access-log", help="An access log of the server, for `pulled-within` (repeatable; may be .gz)."),
     ] = None,
     rules: options.RulesOption,
 ) -> int:
@@ -69,8 +69,8 @@ def _agreed(yes: bool) -> bool:
     if yes:
         return True
     if sys.stdin.isatty():
-        return typer.confirm("remove that?", err=True)
-    print_lines("nothing was removed: --yes does it")
+        return typer.confirm("remove these?", err=True)
+    print_lines("nothing was removed; use --yes to remove")
     return False
 
 
@@ -78,7 +78,7 @@ def _lines(done: PruningResult) -> Iterator[str]:
     plan = done.plan
     yield from (f"note: {note}" for note in plan.notes)
     if plan.empty:
-        yield f"{done.mirror}: nothing goes" + (f"; {len(plan.spared)} too young to go" if plan.spared else "")
+        yield f"{done.mirror}: nothing to remove" + (f"; {len(plan.spared)} too young" if plan.spared else "")
         return
     if done.dry_run:
         for one in (*plan.tags, *plan.manifests)[:_SHOWN]:
@@ -88,12 +88,12 @@ def _lines(done: PruningResult) -> Iterator[str]:
             yield f"  … and {more} more (--json has all)"
     yield (
         f"{done.mirror}: {len(plan.tags)} tags, {len(plan.manifests)} manifests and {len(plan.blobs)} blobs "
-        f"{'would go' if done.dry_run else 'are gone'}, {bytes_text(done.size)}"
-        + (f"; {len(plan.spared)} too young to go" if plan.spared else "")
+        f"{'would be removed' if done.dry_run else 'removed'}, {bytes_text(done.size)}"
+        + (f"; {len(plan.spared)} too young" if plan.spared else "")
     )
     yield from (f"  cannot be removed here: {one}" for one in done.refused)
     if done.stamp:
-        yield f"  moved aside: `relbuild prune {done.mirror} --undo {done.stamp}` brings it back"
+        yield f"  in quarantine: `relbuild prune {done.mirror} --undo {done.stamp}` restores it"
     if done.size_after:
         yield f"  the registry's garbage collection frees {bytes_text(done.size_after)} of it:"
         yield from (f"    {line}" for line in done.instructions)
@@ -101,7 +101,7 @@ def _lines(done: PruningResult) -> Iterator[str]:
 
 def _undone_lines(done: UndoResult) -> tuple[str, ...]:
     return (
-        f"{done.mirror}: {len(done.tags)} tags, {done.manifests} manifests and {done.blobs} blobs are back "
-        f"(of {', '.join(done.stamps)})",
-        *(f"  left as it is now: {repository}:{tag}" for repository, tag in done.left),
+        f"{done.mirror}: {len(done.tags)} tags, {done.manifests} manifests and {done.blobs} blobs restored "
+        f"(from {', '.join(done.stamps)})",
+        *(f"  left unchanged: {repository}:{tag}" for repository, tag in done.left),
     )

@@ -20,7 +20,7 @@ from pipeline.model.enforcement import enforcement_lines
 from pipeline.model.publication import Publication
 from pipeline.release import PublishOptions, publish
 
-_HINT = "name a layout that `relbuild build` left, such as output/NAME"
+_HINT = "give a layout made by `relbuild build`, such as output/NAME"
 
 
 @command(rank=100)
@@ -30,7 +30,7 @@ def publish_command(
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Images that were built and tested here: layouts, or names in --output. "
+            help="Images built and tested on this machine: layouts, or names in --output. "
             "Those of one product become one index.",
             show_default=False,
         ),
@@ -39,11 +39,12 @@ def publish_command(
     key: options.SigningKeyOption,
     tags: Annotated[
         list[str] | None,
-        typer.Option("--tag", help="Move these tags and not those that follow the version (repeatable)."),
+        typer.Option("--tag", help="Move these tags instead of those derived from the version (repeatable)."),
     ] = None,
     rules: options.RulesOption,
     with_sources: Annotated[
-        bool, typer.Option("--with-sources", help="With the source packages that `build --with-sources` fetched.")
+        bool,
+        typer.Option("--with-sources", help="Also publish the source packages that `build --with-sources` fetched."),
     ] = False,
     known_as: options.PublicNameOption,
     output: options.LayoutsOption,
@@ -74,13 +75,13 @@ def published_as_lines(done: Publication) -> Iterator[str]:
     yield f"{done.repository}:{done.immutable}  {done.digest}"
     yield from (f"  {line}" for line in enforcement_lines(done.limits))
     if not done.uploaded and not done.moved:
-        yield "  nothing changed: all of it was there, and no tag was moved"
+        yield "  unchanged: all content was present, and no tag was moved"
         return
-    sent = f"{len(done.uploaded)} sent ({bytes_text(done.bytes_uploaded)})"
-    yield f"  {sent}, {len(done.mounted)} mounted, {len(done.present)} there before"
+    sent = f"{len(done.uploaded)} uploaded ({bytes_text(done.bytes_uploaded)})"
+    yield f"  {sent}, {len(done.mounted)} mounted, {len(done.present)} already present"
     yield from (f"  {move_text(move)}" for move in done.moved)
     if done.unmoved:
-        yield f"  not moved, for they point there: {', '.join(done.unmoved)}"
+        yield f"  tags already there: {', '.join(done.unmoved)}"
 
 
 def published_as_json(done: Publication) -> dict[str, object]:

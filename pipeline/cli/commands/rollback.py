@@ -23,7 +23,8 @@ def rollback_command(
     reference: options.ReferenceArgument,
     key: options.SigningKeyOption,
     to: Annotated[
-        str | None, typer.Option("--to", help="A digest (default: what the tag pointed to before).", show_default=False)
+        str | None,
+        typer.Option("--to", help="The digest to go back to (default: the tag's previous one).", show_default=False),
     ] = None,
     known_as: options.SignedAsOption,
     rules: options.RulesOption,

@@ -48,7 +48,7 @@ def run_command(
     context: CommandContext,
     *,
     subject: options.SubjectArgument,
-    instances: Annotated[int, typer.Option("--instances", min=1, max=100, help="How many.")] = 1,
+    instances: Annotated[int, typer.Option("--instances", min=1, max=100, help="Number of instances.")] = 1,
     asked: RequestedLimits,
     publish: Annotated[
         list[str] | None,
@@ -63,17 +63,17 @@ def run_command(
         typer.Option(
             "--volume",
             "-v",
-            help="NAME:PATH: kept from run to run, each instance its own; or FOLDER:PATH: a folder of this machine.",
+            help="NAME:PATH: a volume kept between runs, one per instance; or FOLDER:PATH: a folder of this machine.",
         ),
     ] = None,
     env: Annotated[
-        list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, or NAME with the value it has here.")
+        list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, or NAME with its value in this environment.")
     ] = None,
     config: Annotated[
-        list[str] | None, typer.Option("--config", help="FILE:PATH: a file of this machine in place of the image's.")
+        list[str] | None, typer.Option("--config", help="FILE:PATH: mount a file of this machine over the image's.")
     ] = None,
     shell: Annotated[bool, typer.Option("--shell", help="Open a shell in the first instance.")] = False,
-    output: Annotated[options.OutputFolder, typer.Option(help="Where a recipe's layout is.")],
+    output: Annotated[options.OutputFolder, typer.Option(help="Folder of layouts.")],
     runtime: options.RuntimeOption,
 ) -> int:
     """Launch an image or a recipe under its limits, and follow its log until Ctrl-C."""
@@ -133,14 +133,14 @@ def _variable(text: str, surroundings: Mapping[str, str]) -> tuple[str, str]:
     """
     name, separator, value = text.partition("=")
     if not name:
-        raise _odd("--env", text, "NAME=VALUE, or NAME for the value that it has here")
+        raise _odd("--env", text, "NAME=VALUE, or NAME for its value in this environment")
     if separator:
         return name, value
     if name not in surroundings:
         raise UsageError(
             "variable-missing",
-            f"--env {name} takes the value of an environment variable that is not set",
-            hint=f"export {name}=… before, or write --env {name}=VALUE",
+            f"--env {name}: the environment variable is not set",
+            hint=f"export {name}=… first, or write --env {name}=VALUE",
         )
     return name, surroundings[name]
 
@@ -168,7 +168,7 @@ def _config(text: str) -> HostMount:
 
 
 def _odd(option: str, text: str, form: str) -> UsageError:
-    return UsageError("option-malformed", f"{option} {text} is not understood", hint=f"write {option} {form}")
+    return UsageError("option-malformed", f"invalid {option} '{text}'", hint=f"write {option} {form}")
 
 
 # --- logs --------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def wait_for_run(run: ImageRun, *, shell: bool, stopping: StopRequest) -> int:
     """
     stopping.armed = True
     if shell and not stopping.asked.is_set():
-        print_lines(f"a shell in {run.instances[0].name}; it goes when you leave the shell")
+        print_lines(f"shell in {run.instances[0].name}; leaving the shell stops the instance")
         open_shell(run.instances[0])
     else:
         while not stopping.asked.is_set() and not run.wait(_LOOK):
@@ -235,7 +235,7 @@ def wait_for_run(run: ImageRun, *, shell: bool, stopping: StopRequest) -> int:
 def _stop(run: ImageRun) -> int:
     living = [instance.name for instance in run.instances if instance.alive]
     if living:
-        print_lines(f"stopping {', '.join(living)} with {run.stop_signal or 'SIGTERM'} (Ctrl-C again kills)")
+        print_lines(f"stopping {', '.join(living)} with {run.stop_signal or 'SIGTERM'} (press Ctrl-C again to kill)")
         try:
             run.stop()
         except KeyboardInterrupt:
@@ -296,8 +296,8 @@ def open_shell(instance: Instance) -> int:
     """
     if shell_of(instance) is None:
         print_lines(
-            "the image has no shell: this is one of this machine, as you, with the instance's network and processes; "
-            f"its files are in /proc/{instance.pid}/root"
+            "the image has no shell; this is a shell of this machine in the instance's network and PID namespaces; "
+            f"the instance's files are in /proc/{instance.pid}/root"
         )
     given = process.clean_environment({"TERM": os.environ.get("TERM", "dumb"), "HOME": "/"})
     bare = ["env", "-i", *(f"{key}={value}" for key, value in given.items())]

@@ -28,10 +28,10 @@ def sbom_command(
     form: Annotated[SbomForm, typer.Option("--format", help="SPDX 2.3 or CycloneDX 1.6, as JSON.")] = SbomForm.SPDX,
     key: Annotated[
         Path | None,
-        typer.Option("--key", help="For an image on a mirror: the public key that must have attested it."),
+        typer.Option("--key", help="For an image on a mirror: the public key that must have signed the SBOM."),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--validate", help="Hold it against the form's own validator first (a second or so).")
+        bool, typer.Option("--validate", help="Validate it against the format's schema first (about a second).")
     ] = False,
     known_as: options.SignedAsOption,
 ) -> int:
@@ -41,9 +41,7 @@ def sbom_command(
     """
     if is_address(image):
         if key is None:
-            raise UsageError(
-                "key-missing", "an SBOM on a mirror is worth what its signature is", hint="name the public --key"
-            )
+            raise UsageError("key-missing", "reading an SBOM from a mirror needs a public key", hint="add --key FILE")
         build_env = context.build_env()
         verifying, identity = open_verifying_key(key, context), identity_for(known_as)
         _, document = attested_sbom(parse_address(image), form, verifying, build_env, identity=identity)

@@ -30,10 +30,10 @@ def scrub_command(
     ],
     source: Annotated[
         list[str] | None,
-        typer.Option("--from", help="A mirror with good bytes (repeatable).", show_default=False),
+        typer.Option("--from", help="A mirror to restore damaged content from (repeatable).", show_default=False),
     ] = None,
     rate: Annotated[
-        str | None, typer.Option("--rate", help="Read no faster than that: 50MB/s.", show_default=False)
+        str | None, typer.Option("--rate", help="Limit the reading rate, such as 50MB/s.", show_default=False)
     ] = None,
 ) -> int:
     """Read everything on a mirror, and put aside and heal what is rotten.
@@ -58,31 +58,31 @@ def _rate(text: str | None) -> int:
     try:
         return parse_throughput(text.replace("B/s", "/s") if not text.endswith("iB/s") else text)
     except Malformed as error:
-        raise UsageError("rate-malformed", f"--rate {text[:40]}: {error}", hint="write such as 50MB/s") from None
+        raise UsageError("rate-malformed", f"--rate {text[:40]}: {error}", hint="write a rate such as 50MB/s") from None
 
 
 def _lines(done: ScrubResult) -> Iterator[str]:
-    earlier = f", {done.earlier} read before it was broken off" if done.earlier else ""
+    earlier = f", {done.earlier} read before the interruption" if done.earlier else ""
     yield (
         f"{done.mirror}: {done.blobs} blobs ({bytes_text(done.bytes_read)}){earlier}, "
         f"{done.manifests} manifests, {done.tags} tags"
     )
     if done.drafts:
-        yield f"  {done.drafts} drafts of killed processes removed"
+        yield f"  {done.drafts} temporary files of killed processes removed"
     yield from (_finding(one) for one in done.findings[:_SHOWN])
     if len(done.findings) > _SHOWN:
-        yield f"  … and {len(done.findings) - _SHOWN} more: --json has all"
+        yield f"  … and {len(done.findings) - _SHOWN} more (--json has all)"
     if not done.findings:
-        yield "  all of it is whole"
+        yield "  no damage found"
     elif done.lost:
-        yield f"  {len(done.lost)} could not be healed: name a mirror that has them with --from, or publish them again"
+        yield f"  {len(done.lost)} could not be healed; give a mirror that has them with --from, or publish them again"
     else:
-        yield f"  {len(done.findings)} found, all healed or needed by nothing"
+        yield f"  {len(done.findings)} found, all healed or unused"
 
 
 def _finding(one: Finding) -> str:
     where = f" of {one.repository}" if one.repository else ""
     fate = f"healed from {one.source}" if one.fate is RepairOutcome.HEALED else str(one.fate)
     if one.fate is RepairOutcome.ASIDE:
-        fate += ": nothing needs it"
+        fate += ", unused"
     return f"  {one.thing} {one.name}{where} was {one.wrong}: {fate}"

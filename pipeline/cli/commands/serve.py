@@ -21,10 +21,10 @@ def serve_command(
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="The port to listen on; 0 for any free one.")] = 8080,
     anywhere: Annotated[
-        bool, typer.Option("--anywhere", help="Listen on an address that is not the loopback's, all the same.")
+        bool, typer.Option("--anywhere", help="Allow listening on addresses other than loopback.")
     ] = False,
     untested: Annotated[
-        bool, typer.Option("--untested", help="Serve an image of output/ that did not pass its tests, all the same.")
+        bool, typer.Option("--untested", help="Also serve an image that did not pass its tests.")
     ] = False,
 ) -> int:
     """Serve a mirror for pulling, on this machine.
@@ -35,8 +35,8 @@ def serve_command(
         refuse_untested(path)
 
     def ready(url: str) -> None:
-        notes = ("what is served may have failed its tests: --untested was given",) if untested else ()
-        print_lines(f"serving {path} at {url} (Ctrl-C ends it)", WARNING, *notes)
+        notes = ("the served image may have failed its tests (--untested)",) if untested else ()
+        print_lines(f"serving {path} at {url} (Ctrl-C stops it)", WARNING, *notes)
 
     serve_mirror(path, host, port, clock=context.clock, ready=ready, anywhere=anywhere)
     return 0

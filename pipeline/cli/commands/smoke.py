@@ -38,16 +38,16 @@ def smoke_command(
     *,
     subject: options.SubjectArgument,
     image: Annotated[Path | None, typer.Option("--image", help="A layout (default: output/NAME).")] = None,
-    junit_file: Annotated[Path | None, typer.Option("--junit", help="Also write the answers as JUnit.")] = None,
+    junit_file: Annotated[Path | None, typer.Option("--junit", help="Also write the check results as JUnit.")] = None,
     full: options.FullOption,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave failed instances up until Ctrl-C, and say how to get in.")
+        bool, typer.Option("--keep", help="Keep failed instances running until Ctrl-C, and show how to enter them.")
     ] = False,
     record_checks: Annotated[
-        bool, typer.Option("--record", help="Ask nothing; draft `smoke:` from what the image shows, on stdout.")
+        bool, typer.Option("--record", help="Run no checks; draft `smoke:` from the running image, on stdout.")
     ] = False,
-    settling: Annotated[float, typer.Option("--settling", help="Seconds that --record looks on.")] = 1.0,
-    output: Annotated[options.OutputFolder, typer.Option(help="Where the layout and the report are.")],
+    settling: Annotated[float, typer.Option("--settling", help="Seconds that --record observes the image.")] = 1.0,
+    output: Annotated[options.OutputFolder, typer.Option(help="Folder of layouts and reports.")],
     runtime: options.RuntimeOption,
 ) -> int:
     """Launch a built image again and ask the recipe's checks.
@@ -57,7 +57,7 @@ def smoke_command(
     build_env = context.build_env(runtime=runtime)
     if record_checks:
         launched, plan = image_to_launch(subject, build_env, image, output)
-        print_lines("# a draft: keep what must hold, and say why it must")
+        print_lines("# a draft: keep the checks that matter, and give them meaningful names")
         drafted = draft_smoke_checks(
             launched,
             plan,
@@ -89,7 +89,7 @@ def smoke_command(
         junit_file.write_bytes(junit_report(report, name))
     context.answer(report_json(report))
     if not report.passed:
-        return print_error(SmokeError("smoke-failed", f"{name} did not pass", hint="see the lines above"))
+        return print_error(SmokeError("smoke-failed", f"smoke test failed: {name}", hint="see the output above"))
     return 0
 
 
@@ -120,8 +120,8 @@ class HeldInstances:
 def kept_lines(instance: Instance, results: Sequence[CheckResult]) -> Iterator[str]:
     """Yield lines that a person needs to look at a failed instance."""
     failed = [result.name for result in results if not result.passed]
-    yield f"{instance.name} failed ({escape_invisible(', '.join(failed[:5]))}) and is kept up until Ctrl-C"
-    which = "a shell in it" if shell_of(instance) else "it has no shell; one of this machine in its namespaces"
+    yield f"{instance.name} failed ({escape_invisible(', '.join(failed[:5]))}) and keeps running until Ctrl-C"
+    which = "enter it" if shell_of(instance) else "it has no shell; a shell of this machine in its namespaces"
     yield f"  {which}: {' '.join(enter_command(instance))}"
     yield f"  its files: /proc/{instance.pid}/root   its processes: {instance.slot.group.path}"
     if instance.address:

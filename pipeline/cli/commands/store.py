@@ -2,4 +2,4 @@
 
 from pipeline.cli.app import command_group
 
-command_group("store", help="Look after the store.")
+command_group("store", help="Maintain the store.")

@@ -20,11 +20,11 @@ def store_fsck_command(context: CommandContext) -> int:
     damaged = [{"kind": one.kind, "path": str(one.path), "why": one.why} for one in found.damaged]
     context.answer({"damaged": damaged, "read": found.read, "foreign": found.foreign})
     if found.foreign:
-        print_lines(f"{found.foreign} results are not sealed with this store's key: they do not count, and do no harm")
+        print_lines(f"{found.foreign} results are not sealed with this store's key and are ignored")
     if found.damaged:
-        hint = "build again: what is missing is made or fetched anew"
+        hint = "build again; missing content is rebuilt or fetched"
         problems = [Problem("store-damaged", f"{one.kind}: {one.why}", str(one.path)) for one in found.damaged]
         problems[-1] = replace(problems[-1], hint=hint)
         return print_error(VerificationError.of(problems))
-    print_lines("everything is whole: " + ", ".join(f"{count} {kind}" for kind, count in found.read.items()))
+    print_lines("no damage found: " + ", ".join(f"{count} {kind}" for kind, count in found.read.items()))
     return 0

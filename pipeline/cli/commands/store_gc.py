@@ -20,7 +20,7 @@ def store_gc_command(
     context: CommandContext,
     *,
     older_than: Annotated[int, typer.Option("--older-than", min=0, help="Days since the last use.")] = 30,
-    locks: Annotated[Path, typer.Option("--locks", help="Packages named by locks below here are kept.")] = Path(),
+    locks: Annotated[Path, typer.Option("--locks", help="Keep packages listed in locks below this folder.")] = Path(),
 ) -> int:
     """Remove what was not used for some days.
 
@@ -36,5 +36,7 @@ def store_gc_command(
         )
         if done.spared_since is not None:
             when = datetime.fromtimestamp(done.spared_since, UTC)
-            print_lines(f"another relbuild uses the store: what was used since {when:%Y-%m-%d %H:%M} UTC was left")
+            print_lines(
+                f"another relbuild process uses the store: content used since {when:%Y-%m-%d %H:%M} UTC was kept"
+            )
     return 0

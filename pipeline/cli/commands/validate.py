@@ -22,6 +22,6 @@ def validate_command(context: CommandContext, *, image: options.ImageArgument) -
         problems = validate_layout(Path(image))
     if problems:
         raise VerificationError.of(problems)
-    print_lines(f"{image}: every digest, size and diff_id holds")
+    print_lines(f"{image}: valid; all digests, sizes and diff_ids match")
     context.answer({"valid": True})
     return 0

@@ -29,11 +29,11 @@ def verify_command(
     reference: options.ReferenceArgument,
     key: Annotated[
         Path,
-        typer.Option("--key", help="The public key that must have signed (a private one will do).", show_default=False),
+        typer.Option(
+            "--key", help="The public key that must have signed (a private key works, too).", show_default=False
+        ),
     ],
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Do not read the layers, only ask whether they are there.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not read the layers, only check that they exist.")] = False,
     known_as: options.SignedAsOption,
     allow_stale: options.StaleOption,
     rules: options.RulesOption,
@@ -58,13 +58,13 @@ def verify_command(
 
 
 def _lines(found: Verified) -> Iterator[str]:
-    yield f"{found.held.digest}: every digest, signature and attestation holds, and the tests' answers are right"
+    yield f"{found.held.digest}: all digests, signatures and attestations are valid, and its tests passed"
     yield f"  signed as {', '.join(found.identities)}; {bytes_text(found.bytes_read)} of blobs read"
     yield from (f"  {line}" for line in enforcement_lines(found.limits))
     if found.tag is not None:
         until = datetime.fromtimestamp(found.tag.until / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
-        yield f"  '{found.tag.tag}' points here by its move {found.tag.number}, believable until {until}" + (
-            ": STALE, taken all the same" if found.tag.stale else ""
+        yield f"  tag '{found.tag.tag}' points here by signed move {found.tag.number}, valid until {until}" + (
+            ": EXPIRED, accepted (--allow-stale)" if found.tag.stale else ""
         )
     if found.held.end_of_life:
         yield f"  end of life: {found.held.end_of_life}"

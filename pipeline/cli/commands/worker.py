@@ -38,15 +38,17 @@ def worker_command(
         int | None, typer.Option("--jobs", "--nthreads", min=1, help="Tasks at a time (default: processors).")
     ] = None,
     memory: Annotated[
-        str, typer.Option("--memory", "--memory-limit", help="What they may want together (default: the machine's).")
+        str, typer.Option("--memory", "--memory-limit", help="Memory for all tasks together (default: the machine's).")
     ] = "",
     scheduler_timeout: Annotated[
         float | None,
-        typer.Option("--death-timeout", help="Seconds without a scheduler after which to leave (default: never)."),
+        typer.Option(
+            "--death-timeout", help="Seconds without a scheduler after which the worker exits (default: never)."
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="What to be called (default: the host's name).")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The worker's name (default: the host's name).")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Where layouts and reports go (default: below the store).")
+        Path | None, typer.Option("--output", help="Output folder of layouts and reports (default: below the store).")
     ] = None,
 ) -> int:
     """Work for `relbuild nightly --scheduler`: join the cluster, and stay until SIGTERM.
@@ -60,7 +62,7 @@ def worker_command(
     mine = absolute(context.open_store().root)
     place = WorkerSettings(mine, absolute(output or mine / "nightly"), name or socket.gethostname())
     capacity = WorkerCapacity(jobs, memory, _containers(mine, context.progress))
-    print_lines(f"works for {address} as {place.worker}: {capacity.threads} at a time, store {mine}")
+    print_lines(f"worker {place.worker} connected to {address}: {capacity.threads} tasks at a time, store {mine}")
     run_dask_worker(address, place, capacity, context.progress, scheduler_timeout=scheduler_timeout)
     return 0
 
@@ -81,5 +83,5 @@ async def dask_setup(worker: DaskWorker) -> None:
 def _containers(store: Path, progress: Progress) -> bool:
     missing = [f for f in check_host(store) if not f.ok and f.needed_for in _NEEDED]
     for finding in missing:
-        progress.warn(f"no containers are made here: {finding.name}: {finding.detail}")
+        progress.warn(f"this worker runs no containers: {finding.name}: {finding.detail}")
     return not missing

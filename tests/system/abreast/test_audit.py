@@ -195,7 +195,7 @@ def test_without_a_key_it_is_said_that_nothing_was_verified(site: Site) -> None:
     assert said.value["verified"] is False and fixes(said) == EXPECTED
     lines = people(site, f"{site.mirror}/alone:latest")
     assert (
-        "NOT VERIFIED: what is in the image is what the mirror says" in lines
+        "NOT VERIFIED: the package list is from unsigned data of the mirror (--key verifies it)" in lines
         and "\x9b" not in lines
         and "SA-1" in lines
         and "CVE-2026-0002" in lines
@@ -283,8 +283,8 @@ def test_repositories_without_advisories_are_named_and_hold_no_threshold(elsewhe
     (image,) = said.value["images"]  # type: ignore[misc]
     assert image["repositories_with_advisories"] == [] and image["packages_of_repositories_without"] == {"small": 2}
     lines = elsewhere.people()
-    assert "no repository has advisories" in lines and "no fix is missing" not in lines
-    assert "repository small has no advisories: nothing can be said about its packages (2 here)" in lines
+    assert "no repository has advisories" in lines and "no missing fixes" not in lines
+    assert "repository small has no advisories: fixes are unknown for its packages (2 here)" in lines
     threshold = elsewhere.audit("--threshold", "critical")
     assert threshold.status == 9 and "error[advisories-missing]" in threshold.errors
 
@@ -297,7 +297,7 @@ def test_what_others_say_of_a_silent_repositorys_packages_counts(elsewhere: Else
     (image,) = said.value["images"]  # type: ignore[misc]
     assert image["unoffered"] == ["small-1-1.x86_64"] and image["repositories_with_advisories"] == ["two"]
     lines = elsewhere.people()
-    assert "repository small has no advisories: only what two says is known of its packages (2 here)" in lines
+    assert "repository small has no advisories: only fixes from two are known for its packages (2 here)" in lines
     assert "packages that no repository offers (1): small-1-1.x86_64" in lines
 
 
@@ -334,7 +334,7 @@ def test_what_is_odd_in_an_updateinfo_is_said(elsewhere: Elsewhere) -> None:
 def test_packages_from_what_is_no_repository_of_the_platform_are_counted(elsewhere: Elsewhere) -> None:
     elsewhere.write("two", updates=[ADVISORIES[0]])
     assert fixes(elsewhere.audit()) == EXPECTED[:2]
-    words = "'small' is no repository of the platform: only what two says is known of its packages (2 here)"
+    words = "repository 'small' is not part of the platform: only fixes from two are known for its packages (2 here)"
     assert words in elsewhere.people()
 
 

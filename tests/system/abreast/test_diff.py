@@ -402,7 +402,7 @@ def test_people_read_it(pair: Pair) -> None:
         "~ /usr/lib/thing/turned  directory 0755 0:0 → file 11 B 0644 0:0",
         "~ /usr/lib/thing/capable  attributes none → security.capability=cap_net_raw=ep",
         "+ /usr/lib/thing/für",
-        "who has the earlier one downloads",
+        "a client with the earlier image downloads",
     ):
         assert line in done.stdout, done.stdout
 
@@ -410,7 +410,7 @@ def test_people_read_it(pair: Pair) -> None:
 def test_the_same_image_is_the_same_to_the_last_byte(pair: Pair) -> None:
     for words, status in (((), 0), (("--exit-code",), 0)):
         done = pair.diff(pair.new.layout, pair.new.layout, *words)
-        assert (done.returncode, done.stdout) == (status, f"the same to the last byte: {pair.new.image.digest}\n")
+        assert (done.returncode, done.stdout) == (status, f"identical: {pair.new.image.digest}\n")
     assert pair.diff(pair.old.layout, pair.new.layout, "--exit-code").returncode == 1
 
 

@@ -270,7 +270,7 @@ def test_relbuild_verifies_it_and_reads_the_layers_or_quickly_does_not(shipped: 
     words = ("verify", shipped.site.address("nginx"), "--key", "ours.pub", "--store", shipped.goods.store.root)
     as_process = relbuild(shipped.folder, *words, password=None)
     assert as_process.returncode == 0 and not as_process.stdout
-    assert "every digest, signature and attestation holds" in as_process.stderr
+    assert "all digests, signatures and attestations are valid" in as_process.stderr
 
 
 # --- tampered with -----------------------------------------------------------------------------------------
