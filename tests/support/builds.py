@@ -34,7 +34,7 @@ def ticking(step: float = 1.0) -> Any:
 
 
 def build_env(folder: Path, **more: Any) -> BuildEnvironment:
-    """A workshop with a store of its own and a clock that ticks."""
+    """An environment with a store of its own and a clock that ticks."""
     given: dict[str, Any] = {"progress": QUIET, "environment": {}, "clock": ticking(), **more}
     return BuildEnvironment(given.pop("store", None) or Store.open(folder / "store"), **given)
 

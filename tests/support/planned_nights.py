@@ -77,7 +77,7 @@ class Nights:
         self.write("notes.txt", "notes")
         journal.stand_in(night_planner, night_planner.load_keys, gives=())
         journal.stand_in(night_planner, night_planner.open_repositories, self._open)
-        journal.stand_in(night_planner, night_planner.open_pool, gives="universe")
+        journal.stand_in(night_planner, night_planner.open_pool, gives="pool")
         journal.stand_in(night_planner, night_planner.solve, self._solve)
         journal.stand_in(night_planner, night_planner.find_runtime, lambda name: self.runtime)
 

@@ -247,7 +247,7 @@ def test_an_image_is_tested_again_from_its_layout_and_its_report_says_so(world: 
     journal.stand_in(build_image, build_image.write_evidence)
     name, verdict = build_image.smoke_image(order(world.folder), world.build_env, None)
     assert (name, verdict) == ("demo", world.verdict)
-    assert world.stages() == ["adopt_layout", "smoke_test", "update_recorded_checks", "write_evidence"]
+    assert world.stages() == ["load_layout_image", "smoke_test", "update_recorded_checks", "write_evidence"]
     assert journal.last(build_image.load_layout_image).args == (world.folder / "output" / "demo",)
     assert journal.last(build_image.smoke_test).args[2].retest, "a verdict of before is not what was asked for"
     folder, digest, _, _ = journal.last(build_image.update_recorded_checks).args
@@ -260,19 +260,19 @@ def test_an_image_of_another_place_is_tested_and_the_report_of_the_output_is_lef
     journal.stand_in(build_image, build_image.update_recorded_checks)
     journal.stand_in(build_image, build_image.write_evidence)
     build_image.smoke_image(order(world.folder), world.build_env, world.folder / "elsewhere")
-    assert world.stages() == ["adopt_layout", "smoke_test"]
+    assert world.stages() == ["load_layout_image", "smoke_test"]
     assert journal.last(build_image.load_layout_image).args == (world.folder / "elsewhere",)
 
 
 def test_what_is_to_be_launched_is_built_only_where_it_is_not_there(world: World) -> None:
     found, plan = build_image.load_or_build(order(world.folder), world.build_env)
     assert found == image() and plan == world.recipes["demo"].smoke
-    assert world.stages()[0] == "plan_lock" and world.stages()[-1] == "adopt_layout"
+    assert world.stages()[0] == "plan_lock" and world.stages()[-1] == "load_layout_image"
     assert "smoke_test" not in world.stages()
     world.journal.calls.clear()
     (world.folder / "output" / "demo").mkdir(parents=True)
     build_image.load_or_build(order(world.folder), world.build_env)
-    assert world.stages() == ["adopt_layout"]
+    assert world.stages() == ["load_layout_image"]
 
 
 def test_the_verdict_of_a_build_is_that_of_its_test(world: World) -> None:

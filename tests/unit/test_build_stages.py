@@ -152,7 +152,7 @@ def test_the_state_is_made_above_all_layers_from_paths_as_they_are_in_the_tree(
     assert inputs.headers == made.headers and inputs.below == below.packages, "the parent's scripts ran already"
     assert (inputs.files, inputs.remove, inputs.build_time) == (files, ("/tmp/*",), made.section.build_time)
     assert options["compression"] is Compression.ZSTD and options["store"] is here.store
-    assert options["station"] == here.sandboxes, "which is opened only if a script has to run"
+    assert options["sandboxes"] == here.sandboxes, "which is opened only if a script has to run"
 
 
 def test_a_change_of_the_parents_that_is_changed_again_is_told_once(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_an_image_is_tested_as_the_order_says_beside_its_recipe(
     journal.stand_in(build_stages, build_stages.run_tests, gives="tested")
     progress = Told()
     here = build_env(tmp_path, progress=progress)
-    monkeypatch.setattr(type(here), "station", lambda self: "station")
+    monkeypatch.setattr(type(here), "sandboxes", lambda self: "sandboxes")
     plan = SmokePlan(instances=3)
     asked = order(tmp_path, retest=True, full=True)
     assert build_stages.smoke_test(image(), recipe(tmp_path, smoke=plan), asked, here, None) == "tested"
@@ -210,7 +210,7 @@ def test_an_image_is_tested_as_the_order_says_beside_its_recipe(
     assert call.args == (image(), plan)
     assert call.options == {
         "store": here.store,
-        "station": "station",
+        "sandboxes": "sandboxes",
         "progress": progress,
         "clock": here.clock,
         "again": True,

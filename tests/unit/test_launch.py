@@ -62,7 +62,7 @@ class Bench:
 
     def test(self, made: Image | None = None, plan: SmokePlan = PLAN, **more: Any) -> launch.SmokeResult:
         sandboxes: Any = SimpleNamespace(runtime=self.runtime)
-        given = {"store": self.store, "station": sandboxes, "progress": QUIET, "clock": lambda: 0.0, **more}
+        given = {"store": self.store, "sandboxes": sandboxes, "progress": QUIET, "clock": lambda: 0.0, **more}
         return launch.run_tests(made or image(), plan, **given)
 
     @property
@@ -91,7 +91,7 @@ def bench(store: Store, journal: Journal) -> Bench:
 
 def test_an_image_is_unpacked_launched_and_read_in_this_order(bench: Bench) -> None:
     tested = bench.test()
-    assert bench.journal.names == ["unpack", "smoke", "unpack", "read_contents"]
+    assert bench.journal.names == ["unpack_to_store", "smoke", "unpack_to_store", "read_contents"]
     assert tested.report.passed and not tested.reused
     assert tested.evidence == replace(evidence(image()), contents=CONTENTS, report=tested.report)
 

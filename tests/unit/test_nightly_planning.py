@@ -38,7 +38,7 @@ def test_what_was_never_published_is_built_from_tonights_lock(nights: Nights) ->
     ((name, text),) = decision.job.locks
     (found,) = parse_lock(text, name).sections
     assert name == "base" and [str(one.package.nevra) for one in found.resolution.chosen] == ["a-1-1.noarch"]
-    assert nights.journal.last(night_planner.solve).options["universe"] == "universe"
+    assert nights.journal.last(night_planner.solve).options["package_pool"] == "pool"
 
 
 def test_a_product_of_which_nothing_changed_is_not_even_resolved(nights: Nights) -> None:
