@@ -45,8 +45,8 @@ def test_a_draft_that_is_not_put_in_place_is_removed(tmp_path: Path) -> None:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.atomic_folders import draft_beside
-with draft_beside(Path(sys.argv[1])) as draft:
+from pipeline.atomic_folders import folder_draft
+with folder_draft(Path(sys.argv[1])) as draft:
     (draft / "file").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -109,7 +109,12 @@ def test_whoever_has_tags_moved_was_given_what_was_cleared_or_asks_the_gate() ->
     } <= set(found)
     for one in found.values():
         given = any(word in one.asks for word in ("Cleared", "Upload", "TagMover"))
-        made = {call.rpartition(".")[2] for call in one.calls} & {"Cleared", "clear_held", "prepare_upload", "carry"}
+        made = {call.rpartition(".")[2] for call in one.calls} & {
+            "Cleared",
+            "clear_published",
+            "prepare_upload",
+            "carry",
+        }
         assert given or made, f"{one.place} has tags moved: it must be given a Cleared, or make one"
 
 
@@ -138,7 +143,7 @@ def test_cleared_is_made_by_asking_the_gate_alone() -> None:
     assert callers("Cleared") == {
         "release.publish.prepare_upload",
         "release.publish.prepare_upload.clear",
-        "release.verify.clear_held",
+        "release.verify_reference.clear_published",
     }
     assert not callers("object.__new__", "Cleared.__new__")
 

@@ -228,7 +228,7 @@ def test_rot_that_no_time_tells_of_is_found_in_blobs_and_trees(store: Store, mon
     digest, tree = store.put(b"good"), keep_tree(store)
     monkeypatch.setattr("pipeline.store.tree_seals.tree_metadata_digest", lambda root: "same")
     keep_tree(store, "other")
-    monkeypatch.setattr("pipeline.store.content_store.stamp", lambda path: [1])
+    monkeypatch.setattr("pipeline.store.content_store.blob_stamp", lambda path: [1])
     store.note_whole(digest)
     store.blob(digest).write_bytes(b"rots")
     other = store.tree(DiffId.of(b"other"))
