@@ -44,12 +44,13 @@ def folder_draft(target: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def sweep_folder_drafts(target: Path) -> None:
-    """Remove drafts of `target` whose makers were killed."""
+def sweep_folder_drafts(target: Path, *more: Path) -> None:
+    """Remove drafts of `target`, and of others beside it, whose makers were killed or could not remove them."""
     if not target.parent.is_dir():
         return
+    prefixes = tuple(map(_prefix, (target, *more)))
     for path in target.parent.iterdir():
-        if not path.name.startswith(_prefix(target)):
+        if not path.name.startswith(prefixes):
             continue
         with contextlib.suppress(OSError):
             handle = os.open(path, _FOLDER)

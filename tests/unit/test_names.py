@@ -1,6 +1,7 @@
 """A public name means one thing in the whole of relbuild, and a file's name is found once.
 
-A stranger who greps for a name should come to one definition, and who reads `contents.py` in a traceback should know which.
+A stranger who greps for a name should come to one definition, and who reads a file name in a traceback should know
+which one it is.
 """
 
 from __future__ import annotations

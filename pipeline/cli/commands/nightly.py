@@ -26,6 +26,7 @@ from pipeline.model.json_form import to_json
 from pipeline.model.night_record import NightlyRun, Outcome, Product
 from pipeline.nightly.exit_status import with_exit_code
 from pipeline.nightly.no_change import ResolveTag, repeat_unchanged, request_digest
+from pipeline.nightly.output_sweep import sweep_output
 from pipeline.nightly.renewal_due import products_due
 from pipeline.site import junit_xml, refuse_newer_site, summary_markdown, write_site
 from pipeline.transfer import Network, fetch_document
@@ -201,6 +202,7 @@ def nightly_command(
         refuse_newer_site(request.pages)
     limit = Threshold.parse(threshold) if threshold is not None else None
     night = with_exit_code(_night(request, context), limit)
+    sweep_output(request.output, (one.name for one in night.products))
     if junit is not None:
         junit.write_bytes(junit_xml(night))
     if summary is not None:
