@@ -63,6 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=0, help="so many calls of each command by chance (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=1, help="begin with this call")
+    parser.add_argument("--call", type=int, action="append", help="these calls alone, by their number in --list")
     parser.add_argument("--again", action="store_true", help="also what stands in the file of --result already")
     parser.add_argument(
         "--minutes", type=float, default=1e9, help="for each command and fault; what is left is for another run"
@@ -125,6 +126,8 @@ def _happen(subject: Subject, fault: Fault, row: results.Row, given: argparse.Na
 def _numbers(calls: int, given: argparse.Namespace, fault: Fault) -> list[int]:
     """Which calls, in an order by chance: if time runs out, those that were reached are from everywhere. A crash is
     tried after the last call too."""
+    if given.call:
+        return list(given.call)
     every = range(given.first, calls + 1 + (fault is Fault.CRASH))
     return random.Random(given.seed).sample(every, min(given.sample or len(every), len(every)))
 
