@@ -7,7 +7,7 @@ image-spec 1.1, manifest.md, image-index.md; distribution-spec 1.1, "Listing Ref
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -76,6 +76,28 @@ def references(manifest: Manifest) -> References:
         artifact_type,
         tuple(sorted(notes.items())),
     )
+
+
+def require_complete(
+    manifest: Manifest, place: str, has_blob: Callable[[Digest], bool], read: Callable[[Digest], Manifest | None]
+) -> None:
+    """Check that a mirror has all that a client would pull with a manifest, down to the last blob.
+
+    Raises VerificationError `blob-missing` or `manifest-missing` with `place` if anything is not there.
+    """
+    referred = references(manifest)
+    for blob in referred.blobs:
+        if not has_blob(blob.digest):
+            raise VerificationError(
+                "blob-missing", f"manifest {manifest.digest} lacks its blob {blob.digest}", place=place
+            )
+    for entry in referred.manifests:
+        inner = read(entry.digest)
+        if inner is None:
+            raise VerificationError(
+                "manifest-missing", f"index {manifest.digest} lacks its manifest {entry.digest}", place=place
+            )
+        require_complete(inner, place, has_blob, read)
 
 
 def manifest_subject(manifest: Manifest) -> Digest | None:

@@ -53,6 +53,7 @@ from pipeline.mirror.references import (
     references,
     referrer_of,
     referrers_index,
+    require_complete,
 )
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
@@ -222,7 +223,7 @@ class RepositoryPaths:
             return False
         if len(manifest.data) > DOCUMENT_LIMIT:
             raise VerificationError("document-too-large", f"{manifest.digest} has more than {DOCUMENT_LIMIT} bytes")
-        self.require_whole(manifest)
+        self.require_complete(manifest)
         self.write(manifest)
         return True
 
@@ -249,26 +250,11 @@ class RepositoryPaths:
         """
         if not self.manifest_file(manifest.descriptor).exists():
             raise VerificationError("manifest-missing", f"manifest {manifest.digest} not found", place=self.name)
-        self.require_whole(manifest)
+        self.require_complete(manifest)
 
-    def require_whole(self, manifest: Manifest) -> None:
-        """Check that all that a client would pull with this manifest is here.
-
-        Raises VerificationError `blob-missing` or `manifest-missing` if anything is not.
-        """
-        said = references(manifest)
-        for blob in said.blobs:
-            if not self.place.blob(blob.digest).exists():
-                raise VerificationError(
-                    "blob-missing", f"manifest {manifest.digest} lacks its blob {blob.digest}", place=self.name
-                )
-        for entry in said.manifests:
-            inner = self.read(entry.digest)
-            if inner is None:
-                raise VerificationError(
-                    "manifest-missing", f"index {manifest.digest} lacks its manifest {entry.digest}", place=self.name
-                )
-            self.require_whole(inner)
+    def require_complete(self, manifest: Manifest) -> None:
+        """Check that all that a client would pull with this manifest is here: see `require_complete`."""
+        require_complete(manifest, self.name, lambda digest: self.place.blob(digest).exists(), self.read)
 
     # --- tags
 

@@ -14,7 +14,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.digest import canonical_json
 from pipeline.errors import UsageError
@@ -39,9 +38,6 @@ from pipeline.model.scrub import ScrubResult
 from pipeline.oci import media_types
 from pipeline.oci.image_layout import LAYOUT_FILE
 from pipeline.progress import Progress
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)

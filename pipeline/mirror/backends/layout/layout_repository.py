@@ -42,7 +42,7 @@ from pipeline.mirror.protocol import (
     ignore_progress,
     is_auxiliary,
 )
-from pipeline.mirror.references import fallback_tag, media_type_of, references, referrer_of
+from pipeline.mirror.references import fallback_tag, media_type_of, references, referrer_of, require_complete
 from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
 from pipeline.oci import blob_path
@@ -202,7 +202,7 @@ class LayoutRepository:
                 raise VerificationError(
                     "manifest-missing", f"manifest {cleared.manifest.digest} not found", place=self.url
                 )
-            self._require_whole(cleared.manifest)
+            self._require_complete(cleared.manifest)
             self._move(tag, cleared.manifest.descriptor)
 
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
@@ -291,24 +291,12 @@ class LayoutRepository:
             raise VerificationError(
                 "media-type-mismatch", f"{manifest.digest} is not of the declared type {manifest.media_type}"
             )
-        self._require_whole(manifest)
+        self._require_complete(manifest)
         make_folder(self._drafts)
         if os.path.lexists(path):
             set_aside(self.path, path, stays=True)
         replace_file(manifest.data, path, self._drafts)
         return True
 
-    def _require_whole(self, manifest: Manifest) -> None:
-        said = references(manifest)
-        for blob in said.blobs:
-            if not blob_path(self.path, blob.digest).is_file():
-                raise VerificationError(
-                    "blob-missing", f"manifest {manifest.digest} lacks its blob {blob.digest}", place=self.url
-                )
-        for entry in said.manifests:
-            inner = self._read(entry.digest)
-            if inner is None:
-                raise VerificationError(
-                    "manifest-missing", f"index {manifest.digest} lacks its manifest {entry.digest}", place=self.url
-                )
-            self._require_whole(inner)
+    def _require_complete(self, manifest: Manifest) -> None:
+        require_complete(manifest, self.url, lambda digest: blob_path(self.path, digest).is_file(), self._read)
