@@ -16,14 +16,15 @@ from pipeline.beneath import GivenFolder, PathEscape, escape_error
 from pipeline.digest import identity
 from pipeline.errors import UsageError
 from pipeline.layers import read_contents, unpack_to_store
-from pipeline.model.checks import CheckKind
+from pipeline.model.check_kind import Expectation
+from pipeline.model.checks import CheckKind, listening_check, port_check, stop_check
 from pipeline.model.checks.listening_check import ListeningFacts
 from pipeline.model.evidence import Contents, Evidence
 from pipeline.model.image import Image
 from pipeline.model.json_form import from_json, to_json
 from pipeline.model.limits import Limits
 from pipeline.model.report import SmokeReport
-from pipeline.model.smoke import Check, Expectation, SmokePlan
+from pipeline.model.smoke import Check, SmokePlan
 from pipeline.oci import load_layout_image
 from pipeline.progress import Progress
 from pipeline.sandbox import (
@@ -172,10 +173,14 @@ def default_smoke_plan(image: Image) -> SmokePlan:
     told to.
     """
     ports = [int(port.partition("/")[0]) for port in image.config.exposed_ports if port.endswith("/tcp")]
-    ready = Check("ready", CheckKind.PORT, 60_000, Expectation(exit_code=None), port=ports[0]) if ports else None
+    ready = (
+        Check("ready", CheckKind(port_check.DECLARATION.name), 60_000, Expectation(exit_code=None), port=ports[0])
+        if ports
+        else None
+    )
     checks = (
-        Check("listens where it says", CheckKind.LISTENING, 10_000, subject=ListeningFacts()),
-        Check("stops when told to", CheckKind.STOP, 20_000, Expectation(exit_code=None)),
+        Check("listens where it says", CheckKind(listening_check.DECLARATION.name), 10_000, subject=ListeningFacts()),
+        Check("stops when told to", CheckKind(stop_check.DECLARATION.name), 20_000, Expectation(exit_code=None)),
     )
     return SmokePlan(ready, checks)
 

@@ -1,28 +1,136 @@
-"""The declaration of a kind of check: its subject, its answer, its judgement and recording.
+"""The declaration of a kind of check: all that there is to say of it.
 
-A module in `pipeline.model.checks` declares one kind. All of it is pure: who asks an image, and who judges a report
-again, use the same. The kind's document is in `pipeline.recipes.check_schema`, its asking in `pipeline.smoke.probes`.
+A module in `pipeline.model.checks` declares one kind. Its form in a recipe, its asking and drafting, its answer and
+judging are pure but for what a `Probe` does for them: who asks an image, and who judges a report again, use the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from pipeline.model.document_form import Choice, DocumentForm
+from pipeline.model.json_form import OneOf
+from pipeline.model.value_rules import Rules
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
+    from pipeline.model.probe import Probe
     from pipeline.model.smoke import Check
-
-_AnswerT = TypeVar("_AnswerT")
-_SubjectT = TypeVar("_SubjectT")
 
 _NAMED = 12
 """Items of a longer list that a report names."""
 
 
+class Subject(OneOf):
+    """The subject of a check, which a dataclass of each kind derives from."""
+
+    __slots__ = ()
+
+    @classmethod
+    def kinds(cls) -> tuple[type, ...]:
+        """The subjects of all declared kinds."""
+        # Here and not above, because they are declared with what is in this module.
+        from pipeline.model.checks import SUBJECTS
+
+        return SUBJECTS
+
+
+class CheckAnswer(OneOf):
+    """The answer to a check, which a dataclass of each kind derives from."""
+
+    __slots__ = ()
+
+    @classmethod
+    def kinds(cls) -> tuple[type, ...]:
+        """The answers of all declared kinds, and those of none."""
+        from pipeline.model.checks import ANSWERS
+
+        return ANSWERS
+
+
+_AnswerT = TypeVar("_AnswerT", bound=CheckAnswer)
+_SubjectT = TypeVar("_SubjectT")
+_WantedT = TypeVar("_WantedT")
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer(CheckAnswer):
+    """There was none, or none that means anything; `reason` says why. It is never right."""
+
+    reason: str
+
+
 class MismatchedAnswer(Exception):
     """A question has no subject of its kind, or an answer is of another kind."""
+
+
+class Effect(Enum):
+    """Effects of a check on the instance."""
+
+    NONE = auto()
+    ENDS = auto()
+    RESTARTS = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """The expected answer to a check.
+
+    `exit_code` and `stderr` are a command's; `stdout` is what a command prints or a port sends; `status`, `headers` (by
+    name) and `body` are of HTTP.
+    """
+
+    exit_code: int | None = 0
+    stdout: Rules = ()
+    stderr: Rules = ()
+    status: Rules = ()
+    headers: tuple[tuple[str, Rules], ...] = ()
+    body: Rules = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An answer that is yet to be judged.
+
+    `cut_off`: its time was over before it could tell. `settled`: asking again would not change it.
+    """
+
+    answer: CheckAnswer
+    cut_off: bool = False
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """A refusal of a kind's part of a recipe, at the key `key` ("": of it as a whole)."""
+
+    code: str
+    message: str
+    hint: str
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ShortForm:
+    """A word that stands for an empty mapping, and the key for which a bare list does."""
+
+    word: str
+    key: str
+
+
+DraftedCheck = dict[str, object]
+"""A check as it stands in a recipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """The drafting of checks from a running instance, in the order of `order`."""
+
+    order: int
+    make: Callable[[Probe], Iterator[DraftedCheck]]
 
 
 def _as_it_is(check: Check, seen: _AnswerT) -> _AnswerT:
@@ -33,28 +141,70 @@ def _nowhere(check: Check) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class CheckDeclaration(Generic[_AnswerT]):
-    """A kind of check.
+def _about(check: Check, subject: object) -> Check:
+    assert isinstance(subject, Subject), f"{check.kind}: {type(subject).__name__} is no Subject"
+    return check.about(subject)
 
-    `judge` says what is wrong with an answer of type `answer` to a check about a `subject`; "" if nothing is. The
-    config is the image's, the last argument what shows that it is back after a restart. `record` gives the answer as it
-    is recorded: long texts as excerpts by which `judge` decides the same. `place` says where it asks, for people.
-    `beside` are the keys that may stand beside the kind's own in a recipe, `expects` those under `expect`, and `shows`
-    begins the sentence that names them.
+
+def _no_contradictions(asked: object, given: frozenset[str]) -> Iterator[Contradiction]:
+    return iter(())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckDeclaration(Generic[_SubjectT, _AnswerT]):
+    """A kind of check; its module is called NAME_check.
+
+    In a recipe it is the key `name`, with `meaning` and `example` in the reference; kinds stand there in the order of
+    `rank`. `form` is that of its value: a dataclass whose fields are keys of a mapping (which `title` and `prose`
+    describe), or the form of a bare value. `short` writes out what stands for such a mapping, `refuse` says what is
+    wrong with its values together (and with which of its keys are given), and `plan` puts them into the check: as its
+    subject, unless it says otherwise. With a `ready_meaning` it can be the sign that an instance is ready.
+
+    `beside` are the keys that may stand beside the kind's own, `expects` those under `expect`, and `shows` begins the
+    sentence that names them; `expected` is what an answer must be where nothing is said, `within` likewise
+    (milliseconds; None: as for other checks).
+
+    `ask` asks once, until a deadline; it raises Unanswered, and nothing else but `SmokeError`. `judge` says what is
+    wrong with an answer of type `answer`; "" if nothing is. The config is the image's, the last argument what shows
+    that it is back after a restart. `record` gives the answer as it is recorded: long texts as excerpts by which
+    `judge` decides the same. `place` says where it asks, for people. `effect` is that on the instance. Latency can be
+    measured by kinds with a `latency_rank` (0: not), the least first. `draft` drafts such checks.
     """
 
+    name: str
+    rank: int
+    meaning: str
+    example: object
+    form: type[_SubjectT] | DocumentForm
     answer: type[_AnswerT]
+    ask: Callable[[Check, Probe, float], Attempt]
     judge: Callable[[Check, _AnswerT, ImageConfig, Check | None], str]
-    subject: type | None = None
-    record: Callable[[Check, _AnswerT], _AnswerT] = _as_it_is
-    place: Callable[[Check], str] = _nowhere
+    title: str = ""
+    prose: str = ""
+    short: ShortForm | None = None
+    refuse: Callable[[_SubjectT, frozenset[str]], Iterator[Contradiction]] = _no_contradictions
+    plan: Callable[[Check, _SubjectT], Check] = _about
+    ready_meaning: str = ""
+    ready_example: object = None
     beside: frozenset[str] = frozenset({"within"})
     expects: frozenset[str] = frozenset()
     shows: str = ""
+    expected: Expectation = Expectation(exit_code=None)
+    within: int | None = None
+    record: Callable[[Check, _AnswerT], _AnswerT] = _as_it_is
+    place: Callable[[Check], str] = _nowhere
+    effect: Effect = Effect.NONE
+    latency_rank: int = 0
+    draft: Drafting | None = None
+
+    @property
+    def subject(self) -> type[Subject] | None:
+        """The type of its subject; None if its checks have none."""
+        made = self.form.words if isinstance(self.form, Choice) else self.form
+        return made if isinstance(made, type) and issubclass(made, Subject) else None
 
 
-def subject_of(kind: type[_SubjectT], check: Check) -> _SubjectT:
+def subject_of(kind: type[_WantedT], check: Check) -> _WantedT:
     """The subject of a check. Raises MismatchedAnswer."""
     if not isinstance(check.subject, kind):
         raise MismatchedAnswer
@@ -64,3 +214,11 @@ def subject_of(kind: type[_SubjectT], check: Check) -> _SubjectT:
 def list_names(names: Sequence[str]) -> str:
     """The first names of a list, for people, and how many more there are."""
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
+def printable(text: str) -> bool:
+    """Return whether a text can stand in a recipe as it is.
+
+    Invalid UTF-8, control characters and templates cannot.
+    """
+    return bool(text) and text.isprintable() and "{{" not in text and "{%" not in text and "{#" not in text

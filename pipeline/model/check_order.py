@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.model.checks import CheckKind, Restart
+from pipeline.model.check_kind import Effect
+from pipeline.model.checks import CHECK_KINDS, CheckKind, declaration
+from pipeline.model.checks.restart_check import DECLARATION as RESTART
+from pipeline.model.checks.restart_check import Restart
 from pipeline.model.image import ImageConfig
 from pipeline.model.smoke import Check, SmokePlan, Variant
 
-UPGRADING = Check("becomes the new image", CheckKind.RESTART, 30_000, subject=Restart.SAME_DATA)
+UPGRADING = Check("becomes the new image", CheckKind(RESTART.name), 30_000, subject=Restart.SAME_DATA)
 """What is done to the old image when no check restarts it."""
 
 MOUNTS_QUESTION = "nothing but volumes and scratch space can be written"
@@ -46,16 +49,20 @@ def check_phases(checks: Sequence[Check], *, upgrade: bool) -> tuple[CheckPhase,
 
     An upgrade has a restart in any case: before all.
     """
-    if upgrade and all(check.kind is not CheckKind.RESTART for check in checks):
+    if upgrade and not any(map(_restarts, checks)):
         return (CheckPhase(None, ()), CheckPhase(UPGRADING, tuple(checks)))
     return tuple(_cut(checks))
+
+
+def _restarts(check: Check) -> bool:
+    return declaration(check.kind).effect is Effect.RESTARTS
 
 
 def _cut(checks: Sequence[Check]) -> Iterator[CheckPhase]:
     restart: Check | None = None
     asked: list[Check] = []
     for check in checks:
-        if check.kind is CheckKind.RESTART:
+        if _restarts(check):
             yield CheckPhase(restart, tuple(asked))
             restart, asked = check, []
         else:
@@ -83,7 +90,10 @@ def expected_questions(
     return tuple(found)
 
 
-_TALKING = (CheckKind.HTTP, CheckKind.PORT, CheckKind.SOCKET)
+LATENCY_KINDS = tuple(
+    CheckKind(kind.name) for kind in sorted(CHECK_KINDS, key=lambda kind: kind.latency_rank) if kind.latency_rank
+)
+"""Kinds of checks by which latency can be measured, the best first."""
 
 
 def neighbour_check(plan: SmokePlan) -> Check | None:
@@ -91,7 +101,7 @@ def neighbour_check(plan: SmokePlan) -> Check | None:
 
     The first by HTTP, else the first to a port or socket, else `ready` if it is one of these.
     """
-    known = [check for kind in _TALKING for check in plan.checks if check.kind is kind]
-    if not known and plan.ready is not None and plan.ready.kind in _TALKING:
+    known = [check for kind in LATENCY_KINDS for check in plan.checks if check.kind is kind]
+    if not known and plan.ready is not None and plan.ready.kind in LATENCY_KINDS:
         known = [plan.ready]
     return known[0] if known else None

@@ -3,9 +3,10 @@
 What is read is exactly what could have been written.
 
 A dataclass is an object with a member for each field (but those that do not take part in comparisons: where in a
-recipe something stood); the members of an `EMBEDDED` field stand in the object itself. Where one of several may stand,
-`type` says which. A tuple is an array, a digest its text. A fraction is a text, because canonical JSON has none. A
-value of another type is refused: nothing is guessed and nothing converted.
+recipe something stood); the members of an `EMBEDDED` field stand in the object itself. Where one of several may stand
+(a union, or a class that is `OneOf` several), `type` says which. A tuple is an array, a digest its text. A fraction
+is a text, because canonical JSON has none. A value of another type is refused: nothing is guessed and nothing
+converted.
 
 Documents that outlive a release (a night, evidence, a report) are read with `read_json`: members that are not known are
 passed over, and one that is missing has its field's default, if it has one. So a field may be added to a noun, with a
@@ -34,6 +35,17 @@ _TAG = "type"
 EMBEDDED: Mapping[str, bool] = MappingProxyType({"embedded": True})
 """Metadata of a field that is a dataclass and whose members stand in JSON beside those of the outer one: one object to
 readers, two to those who fill it."""
+
+
+class OneOf:
+    """Base of classes of which any may stand where the one that overrides `kinds` is declared."""
+
+    __slots__ = ()
+
+    @classmethod
+    def kinds(cls) -> tuple[type, ...]:
+        """The classes that may stand there."""
+        raise NotImplementedError
 
 
 def to_json(value: object) -> object:
@@ -109,7 +121,7 @@ def extends(document: object, written: object, *, optional: bool = False) -> boo
 def _written(declared: object, value: object) -> object:
     if value is None:
         return None
-    if get_origin(declared) in (Union, UnionType):
+    if get_origin(declared) in (Union, UnionType) or _is_open(declared):
         return _written_one_of(declared, value)
     if get_origin(declared) is tuple:
         assert isinstance(value, tuple)
@@ -152,7 +164,7 @@ def _written_one_of(declared: object, value: object) -> object:
 
 def _read(declared: object, value: object, where: str, *, lenient: bool) -> object:
     origin = get_origin(declared)
-    if origin in (Union, UnionType):
+    if origin in (Union, UnionType) or _is_open(declared):
         return _read_one_of(declared, value, where, lenient=lenient)
     if origin is tuple:
         if not isinstance(value, list):
@@ -277,7 +289,19 @@ def _kinds(declared: object) -> tuple[object, ...]:
 
     They are what may stand where one of several may, nothing left out.
     """
-    return tuple(kind for kind in get_args(declared) if kind is not NoneType)
+    members = (declared,) if _is_open(declared) else get_args(declared)
+    kinds: list[object] = []
+    for member in members:
+        if isinstance(member, type) and issubclass(member, OneOf) and _is_open(member):
+            kinds += member.kinds()
+        elif member is not NoneType:
+            kinds.append(member)
+    return tuple(kinds)
+
+
+def _is_open(declared: object) -> bool:
+    """Return whether any of several classes may stand where this one is declared."""
+    return isinstance(declared, type) and issubclass(declared, OneOf) and "kinds" in vars(declared)
 
 
 def _items(declared: object, length: int) -> tuple[object, ...]:

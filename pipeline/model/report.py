@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.digest import Digest
-from pipeline.model.checks import CheckAnswer, NoAnswer
+from pipeline.model.check_kind import CheckAnswer, NoAnswer
 from pipeline.model.image import ImageConfig
 from pipeline.model.limit import LimitReading
 from pipeline.model.smoke import SmokePlan, Variant

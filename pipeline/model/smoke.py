@@ -6,10 +6,11 @@ What it answered is in `pipeline.model.report`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from pipeline.model.checks import CheckKind, Subject
+from pipeline.model.check_kind import Expectation, Subject
+from pipeline.model.checks import CheckKind
 from pipeline.model.limits import AnyLimit, Limits
 from pipeline.model.limits.cpus import LIMIT as CPUS
 from pipeline.model.limits.memory import LIMIT as MEMORY
@@ -18,30 +19,14 @@ from pipeline.model.value_rules import Rules
 
 
 @dataclass(frozen=True, slots=True)
-class Expectation:
-    """The expected answer to a check.
-
-    `exit_code` and `stderr` are a command's; `stdout` is what a command prints or a port sends; `status`, `headers` (by
-    name) and `body` are of HTTP.
-    """
-
-    exit_code: int | None = 0
-    stdout: Rules = ()
-    stderr: Rules = ()
-    status: Rules = ()
-    headers: tuple[tuple[str, Rules], ...] = ()
-    body: Rules = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Check:
     """One question. Times are milliseconds.
 
-    By `kind`: COMMAND runs `command` in the instance (with `stdin`, as `user`) until it meets `expect` or
-    `within` passes; PORT connects to `port` and SOCKET to the unix socket at the path `socket`, sends `send` if
-    given, and holds the answer against `expect.stdout`; LOG holds the instance's output against `log`; STOP
-    sends `signal` ("": the image's) and expects the end within `within` with `expect.exit_code`. The others ask
-    about `subject`. `place` is its `file:line`.
+    What is asked is in `subject`, but for some kinds: `command` runs it in the instance (with `stdin`, as `user`) until
+    it meets `expect` or `within` passes; `port` connects to it and `socket` to the unix socket at this path, sends
+    `send` if given, and holds the answer against `expect.stdout`; `log` holds the instance's output against it; `stop`
+    sends `signal` ("": the image's) and expects the end within `within` with `expect.exit_code`. `place` is its
+    `file:line`.
     """
 
     name: str
@@ -58,6 +43,10 @@ class Check:
     signal: str = ""
     subject: Subject | None = None
     place: str = field(default="", compare=False)
+
+    def about(self, subject: Subject) -> Check:
+        """The check with a subject."""
+        return replace(self, subject=subject)
 
 
 class Variant(StrEnum):

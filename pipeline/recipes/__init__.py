@@ -6,6 +6,7 @@ from the files that it includes (`assembly`). Nothing stops at the first problem
 the line that it stands in, its path in the document, and what to write instead.
 """
 
+from pipeline.recipes.checks_reference import checks_reference
 from pipeline.recipes.limits_reference import limits_reference
 from pipeline.recipes.merge import load_recipe, template_scope
 from pipeline.recipes.mirror_rules import load_rules
@@ -23,6 +24,7 @@ from pipeline.recipes.sources import find_recipe
 __all__ = [
     "Platforms",
     "Scaffold",
+    "checks_reference",
     "find_recipe",
     "json_schema",
     "limits_reference",

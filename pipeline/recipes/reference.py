@@ -33,7 +33,7 @@ A recipe is a YAML file (the core schema of YAML 1.2, so `no` and `on` are text;
 keys; UTF-8). Unknown keys are errors. Inside `image` and `smoke` the words of a key are joined with `_`,
 elsewhere with `-`.
 
-How an image is asked, with an example of every kind of check, is in [smoke.md](smoke.md).
+How an image is asked is in [smoke.md](smoke.md), with an example of every kind of check in [checks.md](checks.md).
 
 Quantities: sizes are bytes, or a number with `K`, `M`, `G`, `T` or `KiB` … `TiB`, all powers of 1024 (`MB` is
 refused, because people disagree about it). Durations are a number with `ms`, `s`, `m` or `h`. Bandwidths are a
@@ -260,7 +260,7 @@ def _title(model: type[Strict]) -> str:
 
 
 def _row(key: str, field: FieldInfo) -> str:
-    example = f"`{_yaml(field.examples[0])}`" if field.examples else ""
+    example = f"`{flow_yaml(field.examples[0])}`" if field.examples else ""
     cells = [f"`{key}`", _type_of(field), _default(field), field.description or "", example]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -272,7 +272,7 @@ def _default(field: FieldInfo) -> str:
     if default is None or isinstance(default, Strict) or default in ([], {}, ""):
         return ""
     named = next((metadata for metadata in field.metadata if isinstance(metadata, Named)), None)
-    return f"`{named.write(default) if named and isinstance(default, int) else _yaml(default)}`"
+    return f"`{named.write(default) if named and isinstance(default, int) else flow_yaml(default)}`"
 
 
 def _type_of(field: FieldInfo) -> str:
@@ -305,12 +305,12 @@ def _words(annotation: Any) -> str:  # noqa: ANN401
     ]
 
 
-def _yaml(value: object) -> str:
+def flow_yaml(value: object) -> str:
     """A value in YAML's flow style, on one line."""
     if isinstance(value, list):
-        return f"[{', '.join(_yaml(item) for item in value)}]"
+        return f"[{', '.join(flow_yaml(item) for item in value)}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {flow_yaml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z/.][\w./-]*( >= [\w.]+)?|\d+[A-Za-z]+", value):
         return value
     return json.dumps(value, ensure_ascii=False)

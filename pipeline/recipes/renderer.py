@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pipeline.errors import RecipeError
 from pipeline.model.quantities import Malformed, parse_size
 from pipeline.model.value_rules import Rule, Rules
-from pipeline.recipes.check_schema import RuleDocument
 from pipeline.recipes.fields import PORT_MOST, pattern_of
 from pipeline.recipes.problems import Problems, place
+from pipeline.recipes.rule_documents import RuleDocument
 from pipeline.recipes.sources import RecipeFile
 from pipeline.render import evaluate_template
 from pipeline.yaml_documents import DocumentPath
@@ -46,9 +46,9 @@ class Renderer:
             self.problems.take(error)
             return ""
 
-    def words(self, words: Sequence[str] | None, path: DocumentPath, key: str) -> tuple[str, ...]:
+    def words(self, words: Sequence[str], path: DocumentPath) -> tuple[str, ...]:
         """Each text of a list."""
-        return tuple(self.text(word, path, key, index) for index, word in enumerate(words or ()))
+        return tuple(self.text(word, path, index) for index, word in enumerate(words))
 
     def pattern(self, text: str | None, path: DocumentPath, *inner: str | int) -> str | None:
         """A regular expression."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from pipeline.model.checks import CheckKind, declaration
+from pipeline.model.check_kind import CheckDeclaration, Effect, Expectation
+from pipeline.model.check_order import LATENCY_KINDS
+from pipeline.model.checks import CHECK_KINDS, CheckKind
+from pipeline.model.document_form import keys_of
 from pipeline.model.limits import LIMITS, Limits
-from pipeline.model.smoke import CONTAINED_BY, Check, Expectation, Neighbours, SmokePlan
+from pipeline.model.smoke import CONTAINED_BY, Check, Neighbours, SmokePlan
 from pipeline.model.value_rules import Rule
 from pipeline.recipes.check_schema import (
     CheckDocument,
@@ -15,16 +19,14 @@ from pipeline.recipes.check_schema import (
     NeighboursDocument,
     ReadyDocument,
 )
-from pipeline.recipes.check_subjects import plan_subject
+from pipeline.recipes.check_subjects import plan_kind
 from pipeline.recipes.problems import Problems, place
 from pipeline.recipes.renderer import Renderer
 from pipeline.recipes.schema import LimitsDocument, SmokeDocument, is_given
 from pipeline.recipes.sources import RecipeFile
 from pipeline.yaml_documents import DocumentPath
 
-_TALKING = (CheckKind.HTTP, CheckKind.PORT, CheckKind.SOCKET)
-_RESTARTING = 30_000
-"""Milliseconds for the stop before a restart: more than checks get, because databases flush."""
+AnyKind = CheckDeclaration[Any, Any]
 
 
 def plan_smoke(source: RecipeFile, scope: Mapping[str, object], problems: Problems) -> SmokePlan:
@@ -55,7 +57,7 @@ def plan_smoke(source: RecipeFile, scope: Mapping[str, object], problems: Proble
                 path,
             )
         check = builder.check(document, path, document.name)
-        stopped = stopped or document.stop is not None
+        stopped = stopped or any(kind.effect is Effect.ENDS for kind in _kinds_of(document))
         if check is not None:
             checks.append(check)
     if not smoke.checks:
@@ -88,10 +90,10 @@ class _Builder:
         self.renderer.refuse(code, message, hint, path, *inner)
 
     def check(self, document: CheckDocument | ReadyDocument, path: DocumentPath, name: str) -> Check | None:
-        kinds = [kind for kind in CheckKind if getattr(document, kind, None) is not None]
+        kinds = _kinds_of(document)
         if len(kinds) != 1:
-            known = [str(kind) for kind in CheckKind if hasattr(document, kind)]
-            given = " and ".join(f"'{kind}'" for kind in kinds) or "none"
+            known = [kind.name for kind in CHECK_KINDS if hasattr(document, kind.name)]
+            given = " and ".join(f"'{kind.name}'" for kind in kinds) or "none"
             hint = f"write exactly one of {', '.join(known)}"
             self.refuse("check-kind", f"the check '{name}' must have one kind, but has {given}", hint, path)
             return None
@@ -100,39 +102,28 @@ class _Builder:
         before = len(problems)
         self._refuse_misplaced(document, kind, path)
         within = document.within
-        stop = getattr(document, "stop", None)
-        if stop is not None:
-            within = stop.within
-            expect = Expectation(exit_code=stop.exit_code)
-        else:
-            expect = self._expectation(document.expect, kind, path)
-        if kind is CheckKind.RESTART and not is_given(document, "within"):
-            within = _RESTARTING
-        if kind is CheckKind.COMMAND and not document.command:
-            self.refuse("list-empty", "the command is empty", "write a program and its arguments", path, "command")
+        if kind.within is not None and not is_given(document, "within"):
+            within = kind.within
         check = Check(
             name=name,
-            kind=kind,
+            kind=CheckKind(kind.name),
             within=within,
-            expect=expect,
-            command=self.renderer.words(document.command, path, "command"),
+            expect=self._expectation(document.expect, kind, path),
             stdin=self.renderer.text(getattr(document, "stdin", None), path, "stdin"),
             user=document.user or "",
-            port=self.renderer.port(document.port, path, "port"),
-            socket=document.socket or "",
             send=self.renderer.text(document.send, path, "send"),
-            log=self.renderer.rules(document.log, path, "log"),
-            signal=stop.signal or "" if stop is not None else "",
-            subject=plan_subject(document, kind, path, self.renderer),
             place=place(self.renderer.source.document, path),
         )
+        check = plan_kind(check, kind, getattr(document, kind.name), path, self.renderer)
         return check if len(problems) == before else None
 
     def neighbours(self, document: NeighboursDocument, smoke: SmokeDocument, asked: list[Check]) -> Neighbours:
         path = ("smoke", "neighbours")
-        if not any(check.kind in _TALKING for check in asked):
+        if not any(check.kind in LATENCY_KINDS for check in asked):
             message = "neighbours cannot be measured without a network check"
-            self.refuse("neighbours-silent", message, "add an 'http', 'port' or 'socket' check", path)
+            names = [f"'{kind}'" for kind in LATENCY_KINDS]
+            hint = f"add an {', '.join(names[:-1])} or {names[-1]} check"
+            self.refuse("neighbours-silent", message, hint, path)
         for misbehaviour in document.misbehave:
             limit = CONTAINED_BY.get(misbehaviour)
             if limit is not None and getattr(smoke.limits, limit.name) is None:
@@ -146,37 +137,41 @@ class _Builder:
             lasting=document.lasting,
         )
 
-    def _refuse_misplaced(self, document: CheckDocument | ReadyDocument, kind: CheckKind, path: DocumentPath) -> None:
-        beside = declaration(kind).beside | {kind.value}
+    def _refuse_misplaced(self, document: CheckDocument | ReadyDocument, kind: AnyKind, path: DocumentPath) -> None:
+        beside = kind.beside | {kind.name}
         for key in sorted(document.model_fields_set - beside - {"name"}):
             if getattr(document, key) is None:
                 continue
-            fitting = ", ".join(sorted(beside - {kind.value}))
-            message = f"'{key}' cannot be combined with '{kind}'"
-            hint = "write 'within' inside 'stop'" if kind is CheckKind.STOP and key == "within" else None
-            hint = hint or (f"'{kind}' allows {fitting}" if fitting else f"remove '{key}'")
+            fitting = ", ".join(sorted(kind.beside))
+            message = f"'{key}' cannot be combined with '{kind.name}'"
+            inside = isinstance(kind.form, type) and key in keys_of(kind.form)
+            hint = f"write '{key}' inside '{kind.name}'" if inside and key == "within" else None
+            hint = hint or (f"'{kind.name}' allows {fitting}" if fitting else f"remove '{key}'")
             self.refuse("check-key-misplaced", message, hint, path, key)
 
-    def _expectation(self, document: ExpectDocument | None, kind: CheckKind, path: DocumentPath) -> Expectation:
-        status = (Rule(equals="200"),) if kind is CheckKind.HTTP else ()
+    def _expectation(self, document: ExpectDocument | None, kind: AnyKind, path: DocumentPath) -> Expectation:
         if document is None:
-            return Expectation(exit_code=0 if kind is CheckKind.COMMAND else None, status=status)
+            return kind.expected
         inner = (*path, "expect")
-        fitting = declaration(kind).expects or document.model_fields_set
+        fitting = kind.expects or document.model_fields_set
         for key in sorted(document.model_fields_set - fitting):
-            message = f"'{key}' is not applicable to '{kind}'"
+            message = f"'{key}' is not applicable to '{kind.name}'"
             known = " or ".join(f"'{name}'" for name in sorted(fitting))
-            self.refuse("check-key-misplaced", message, f"{declaration(kind).shows} {known}", inner, key)
+            self.refuse("check-key-misplaced", message, f"{kind.shows} {known}", inner, key)
         rules = self.renderer.rules
         exactly = document.stdout_is
         return Expectation(
-            exit_code=document.exit_code if kind is CheckKind.COMMAND else None,
+            exit_code=document.exit_code if "exit_code" in kind.expects else None,
             stdout=(
                 *rules(document.stdout, inner, "stdout"),
                 *(() if exactly is None else (Rule(equals=self.renderer.text(exactly, inner, "stdout_is")),)),
             ),
             stderr=rules(document.stderr, inner, "stderr"),
-            status=rules(document.status, inner, "status") or status,
+            status=rules(document.status, inner, "status") or kind.expected.status,
             headers=self.renderer.named_rules(document.headers, inner, "headers"),
             body=rules(document.body, inner, "body"),
         )
+
+
+def _kinds_of(document: CheckDocument | ReadyDocument) -> list[AnyKind]:
+    return [kind for kind in CHECK_KINDS if getattr(document, kind.name, None) is not None]

@@ -16,10 +16,6 @@ from dataclasses import dataclass, replace
 from pipeline.errors import SmokeError
 from pipeline.sandbox.idmap import IDS
 
-ACCOUNTS_LIMIT = 4 << 20
-"""Bytes of /etc/passwd or /etc/group that are read: far more than an image has."""
-
-
 _NUMBER = re.compile(r"[0-9]{1,10}")
 
 

@@ -19,13 +19,14 @@ from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import SmokeError
+from pipeline.model.account_files import ACCOUNTS_LIMIT
 from pipeline.model.limit import LimitReading, LinkRates
 from pipeline.model.limits import Limits
 from pipeline.model.limits.bandwidth import LIMIT as BANDWIDTH
 from pipeline.model.limits.io_bandwidth import LIMIT as IO_BANDWIDTH
 from pipeline.model.usage import Usage
 from pipeline.sandbox.build_container import CommandResult
-from pipeline.sandbox.container_user import ACCOUNTS_LIMIT, Identity, resolve_user
+from pipeline.sandbox.container_user import Identity, resolve_user
 from pipeline.sandbox.instance_network import Link, socket_in_network
 from pipeline.sandbox.io_limits import lift_io_limits, limit_io, read_io_limits
 from pipeline.sandbox.kill import kill_and_wait

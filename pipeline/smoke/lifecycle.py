@@ -13,25 +13,20 @@ from pathlib import Path
 
 from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.escaping import escape_invisible
+from pipeline.model.check_kind import CheckAnswer, Effect, NoAnswer
 from pipeline.model.check_order import (
     MOUNTS_QUESTION,
     UPGRADING,
     CheckPhase,
     check_phases,
 )
-from pipeline.model.checks import (
-    CheckAnswer,
-    CheckKind,
-    MountsAnswer,
-    NoAnswer,
-    Restart,
-    RestartAnswer,
-    judge,
-    judge_mounts,
-)
-from pipeline.model.checks.stop_check import StopAnswer
+from pipeline.model.checks import CheckKind, MountsAnswer, declaration, judge, judge_mounts
+from pipeline.model.checks.restart_check import Restart, RestartAnswer
+from pipeline.model.checks.stop_check import DECLARATION as STOP
+from pipeline.model.checks.stop_check import StopAnswer, stopped
 from pipeline.model.image import Image
 from pipeline.model.limit import LimitReading
+from pipeline.model.probe import Unanswered
 from pipeline.model.report import CheckResult, InstanceReport
 from pipeline.model.smoke import Check, SmokePlan, Variant
 from pipeline.sandbox import (
@@ -42,7 +37,8 @@ from pipeline.sandbox import (
     launch,
     open_volumes,
 )
-from pipeline.smoke.probes import describe_exit, run_check, stop_instance
+from pipeline.smoke.instance_probe import InstanceProbe, describe_exit
+from pipeline.smoke.probes import run_check
 from pipeline.smoke.procfs import writable_mounts
 
 _STOP_TIMEOUT = 10.0
@@ -175,7 +171,7 @@ class InstanceLifecycle:
             self._answered(_unanswered(check.name, self._unasked))
             return
         self._answered(self._asked(check, instance, image))
-        if check.kind is CheckKind.STOP:
+        if declaration(check.kind).effect is Effect.ENDS:
             self._unasked = "skipped: the instance was already stopped"
 
     def _asked(self, check: Check, instance: Instance, image: Image) -> CheckResult:
@@ -201,12 +197,15 @@ class InstanceLifecycle:
         if restart.subject is Restart.AFTER_KILL and instance.alive:
             answer = StopAnswer("SIGKILL", instance.kill())
         else:
-            answer = stop_instance(restart, instance, image.config.stop_signal)
+            try:
+                answer = stopped(restart, InstanceProbe(instance, image), image.config.stop_signal)
+            except Unanswered as error:
+                answer = NoAnswer(str(error))
         self._measured.setdefault("stopped_after_ms", _milliseconds(begun))
         # How it ends is another question; here it only has to.
         self._ended = answer.exit_code if isinstance(answer, StopAnswer) else None
         if self._ended is None:
-            asked = Check(restart.name, CheckKind.STOP, restart.within, signal=image.config.stop_signal)
+            asked = Check(restart.name, CheckKind(STOP.name), restart.within, signal=image.config.stop_signal)
             wrong = judge(asked, answer, image.config)
             self._answered(CheckResult(restart.name, False, _milliseconds(begun), wrong, answer))
             self._unasked = "skipped: the instance was not restarted"

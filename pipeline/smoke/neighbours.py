@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline import process
 from pipeline.errors import EnvironmentLacking
 from pipeline.model.check_order import neighbour_check
-from pipeline.model.checks import CheckKind, judge
+from pipeline.model.checks import attempt, judge
 from pipeline.model.image import Image
 from pipeline.model.report import NeighbourFigures
 from pipeline.model.report_verdict import judge_neighbours
@@ -31,8 +31,7 @@ from pipeline.sandbox import (
     launch,
     open_network,
 )
-from pipeline.smoke.network_probes import probe_http, probe_stream
-from pipeline.smoke.probe_result import ProbeResult
+from pipeline.smoke.instance_probe import InstanceProbe
 from pipeline.smoke.probes import run_check
 
 _QUESTION_TIMEOUT = 5.0
@@ -135,9 +134,8 @@ def _asked(question: Check, image: Image, instance: Instance, deadline: float) -
 
     It is asked from outside over the limited link where the instance has one.
     """
-    attempt: Callable[[Check, Instance, float, str | None], ProbeResult]
-    attempt = probe_http if question.kind is CheckKind.HTTP else probe_stream
-    return judge(question, attempt(question, instance, deadline, instance.address).answer, image.config)
+    probe = InstanceProbe(instance, image, instance.address)
+    return judge(question, attempt(question, probe, deadline).answer, image.config)
 
 
 def _disturbed(

@@ -11,15 +11,13 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from pipeline.model.checks import NoAnswer, place_of
-from pipeline.model.checks.http_check import HttpAnswer, HttpRequest
-from pipeline.model.checks.talk_check import TalkAnswer
-from pipeline.model.smoke import Check
-from pipeline.model.value_comparison import RecordedText, quote_answer, readable
+from pipeline.model.checks.http_check import HttpRequest
+from pipeline.model.probe import HttpReply, Unanswered
+from pipeline.model.value_comparison import quote_answer, readable
+from pipeline.model.value_rules import Rule
 from pipeline.sandbox import Instance
-from pipeline.smoke.probe_result import ProbeResult
 from pipeline.smoke.procfs import connect_socket
 from pipeline.smoke.stream_probe import PROBE_ANSWER_LIMIT, TIMED_OUT, StreamProbe
 
@@ -27,51 +25,48 @@ _TRUST_LIMIT = 4 << 20
 """Bytes of a file of certificates: Mozilla's bundle has 0.2 MiB."""
 
 
-def probe_stream(check: Check, instance: Instance, deadline: float, address: str | None = None) -> ProbeResult:
-    """Send to a port or socket and return the answer.
+def probe_stream(
+    instance: Instance,
+    address: str | None,
+    *,
+    port: int,
+    path: str,
+    send: bytes,
+    rules: Sequence[Rule],
+    deadline: float,
+) -> bytes:
+    """Send to a port, or to the socket at `path`, and return the answer.
 
-    Takes what comes back, until it fits `expect.stdout` or the other side ends. `address` is where the port is; None:
-    the instance's loopback.
+    Takes what comes back, until it meets the rules or the other side ends. `address` is where the port is; None:
+    the instance's loopback. Raises Unanswered.
     """
 
     def connect(within: float) -> socket.socket:
-        return _connection(instance, check.port, check.socket, within, address)
+        return _connection(instance, port, path, within, address)
 
     try:
-        answer = StreamProbe(connect, check.send.encode(), check.expect.stdout, deadline).answer()
+        answer = StreamProbe(connect, send, rules, deadline).answer()
     except OSError as error:
-        return ProbeResult(
-            NoAnswer(f"{place_of(check)}: {error_reason(error)}"), cut_off=isinstance(error, TimeoutError)
-        )
+        raise Unanswered(_reason(error), timed_out=isinstance(error, TimeoutError)) from error
     if isinstance(answer, bytes):
-        return ProbeResult(TalkAnswer(RecordedText.of(answer)))
-    return ProbeResult(NoAnswer(f"{place_of(check)}: {answer}"), cut_off=answer == TIMED_OUT)
+        return answer
+    raise Unanswered(answer, timed_out=answer == TIMED_OUT)
 
 
-def probe_http(check: Check, instance: Instance, deadline: float, address: str | None = None) -> ProbeResult:
-    """Ask by HTTP; status, body, and the headers that `expect` names. `address` as for `talk`."""
-    asked = check.subject
-    assert isinstance(asked, HttpRequest)
+def probe_http(instance: Instance, address: str | None, asked: HttpRequest, deadline: float) -> HttpReply:
+    """Ask by HTTP, and read up to `ANSWER_LIMIT` bytes of the body.
+
+    `address` as for `converse`. Raises Unanswered.
+    """
     try:
-        status, headers, body = exchange_http(asked, instance, deadline, address)
+        return _exchange(asked, instance, deadline, address)
     except (OSError, http.client.HTTPException) as error:
         # Hanging up at the deadline may look like anything.
         late = isinstance(error, TimeoutError) or time.monotonic() >= deadline
-        return ProbeResult(NoAnswer(f"{place_of(check)}: {readable(error_reason(error))}"), cut_off=late)
-    found = []
-    for name in dict.fromkeys(name for name, _ in check.expect.headers):
-        values = headers.get_all(name)
-        found.append((name, None if values is None else RecordedText.of(", ".join(values))))
-    return ProbeResult(HttpAnswer(status, tuple(found), RecordedText.of(body)))
+        raise Unanswered(readable(_reason(error)), timed_out=late) from error
 
 
-def exchange_http(
-    asked: HttpRequest, instance: Instance, deadline: float, address: str | None = None
-) -> tuple[int, http.client.HTTPMessage, bytes]:
-    """Return status, headers and up to `PROBE_ANSWER_LIMIT` bytes of the body.
-
-    Raises OSError, HTTPException.
-    """
+def _exchange(asked: HttpRequest, instance: Instance, deadline: float, address: str | None) -> HttpReply:
     with (
         _connected(instance, asked.port, asked.socket, deadline, address) as plain,
         _hung_up_at(deadline, plain),
@@ -87,7 +82,7 @@ def exchange_http(
             raise
 
 
-def _exchanged(asked: HttpRequest, stream: socket.socket) -> tuple[int, http.client.HTTPMessage, bytes]:
+def _exchanged(asked: HttpRequest, stream: socket.socket) -> HttpReply:
     connection = http.client.HTTPConnection(asked.host)
     connection.sock = stream
     given = {name.lower() for name, _ in asked.headers}
@@ -102,10 +97,10 @@ def _exchanged(asked: HttpRequest, stream: socket.socket) -> tuple[int, http.cli
         body = response.read(PROBE_ANSWER_LIMIT)
         if response.length and len(body) < PROBE_ANSWER_LIMIT:
             raise http.client.IncompleteRead(body, response.length)
-        return response.status, response.headers, body
+        return HttpReply(response.status, tuple(response.headers.items()), body)
 
 
-def error_reason(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """An error in the words of people."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"

@@ -14,10 +14,10 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import SmokeError
+from pipeline.model.probe import ListeningSocket, RunningProcess
 from pipeline.sandbox import Instance, RootFs, kernel
 
 _TABLES = (("tcp", "tcp"), ("tcp6", "tcp"), ("udp", "udp"), ("udp6", "udp"))
@@ -36,34 +36,6 @@ _EPHEMERAL = 32768
 """The kernel gives clients' sockets ports from here on (ip_local_port_range); a UDP client looks like a server."""
 
 
-@dataclass(frozen=True, slots=True)
-class InstanceProcess:
-    """A process of an instance.
-
-    `pid` is its number on the machine, `name` its name (15 characters at most), `command` its command line with
-    single spaces, `uid` its user's number in the image. `inside` is its number in the instance.
-    """
-
-    pid: int
-    name: str
-    command: str
-    program: str
-    uid: int
-    inside: int
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Listener:
-    """A socket that others can send to: `tcp` or `udp`; `local`: only from the same instance."""
-
-    port: int
-    protocol: str
-    local: bool
-
-    def __str__(self) -> str:
-        return f"{self.port}/{self.protocol}"
-
-
 @contextlib.contextmanager
 def open_root(instance: Instance) -> Iterator[RootFs]:
     """Open the root as the instance sees it, volumes and scratch file systems included.
@@ -79,7 +51,7 @@ def open_root(instance: Instance) -> Iterator[RootFs]:
         os.close(handle)
 
 
-def list_processes(instance: Instance) -> tuple[InstanceProcess, ...]:
+def list_processes(instance: Instance) -> tuple[RunningProcess, ...]:
     """All processes of the instance, without zombies, in the order of their numbers."""
     pids = sorted(instance.slot.group.processes())
     limit = max(_TEXT_LEAST, min(_TEXT_LIMIT, _TEXTS_LIMIT // max(1, len(pids))))
@@ -87,7 +59,7 @@ def list_processes(instance: Instance) -> tuple[InstanceProcess, ...]:
     return tuple(process for process in found if process is not None)
 
 
-def _process(pid: int, base: int, limit: int) -> InstanceProcess | None:
+def _process(pid: int, base: int, limit: int) -> RunningProcess | None:
     folder = Path("/proc", str(pid))
     try:
         status = (folder / "status").read_text(errors="replace")
@@ -103,10 +75,10 @@ def _process(pid: int, base: int, limit: int) -> InstanceProcess | None:
     uid = int(facts["Uid"].split()[0]) - base
     command = " ".join(word.decode(errors="replace") for word in argv)
     program = argv[0].decode(errors="replace").rpartition("/")[2]
-    return InstanceProcess(pid, facts["Name"], command, program, uid, int(facts.get("NSpid", str(pid)).split()[-1]))
+    return RunningProcess(pid, facts["Name"], command, program, uid, int(facts.get("NSpid", str(pid)).split()[-1]))
 
 
-def list_listeners(instance: Instance) -> tuple[Listener, ...]:
+def list_listeners(instance: Instance) -> tuple[ListeningSocket, ...]:
     """Find the listening sockets in the instance's network, sorted.
 
     Each port is listed once (reachable rather than local).
@@ -124,7 +96,7 @@ def list_listeners(instance: Instance) -> tuple[Listener, ...]:
             seen[key] = seen.get(key, True) and is_loopback(address)
     if not instance.alive:
         raise ProcessLookupError("the instance has ended")
-    return tuple(sorted(Listener(port, protocol, local) for (port, protocol), local in seen.items()))
+    return tuple(sorted(ListeningSocket(port, protocol, local) for (port, protocol), local in seen.items()))
 
 
 def _sockets(pid: int, table: str) -> Iterator[tuple[str, int, str, str]]:

@@ -58,7 +58,7 @@ def _helpers(trees: Mapping[Path, ast.Module]) -> set[str]:
 
 @cache
 def _raised() -> tuple[Raised, ...]:
-    names = {"Problem", *CLASSES, *_helpers(trees())}
+    names = {"Problem", "Contradiction", *CLASSES, *_helpers(trees())}
     return tuple(one for path, tree in trees().items() for one in _in_file(path, tree, names))
 
 
@@ -73,8 +73,15 @@ def _in_file(path: Path, tree: ast.Module, names: set[str]) -> Iterator[Raised]:
         for code in _texts(given[0]):
             if _CODE.fullmatch(code):
                 message = _said(node.args[1]) if len(node.args) > 1 else "…"
-                for kind in (name,) if name in CLASSES else _classes_of(path):
+                for kind in _made(name, path):
                     yield Raised(code, kind, message)
+
+
+def _made(name: str, path: Path) -> tuple[str, ...]:
+    """The errors that a call becomes: a contradiction in a recipe, wherever its kind of check is declared."""
+    if name == "Contradiction":
+        return ("RecipeError",)
+    return (name,) if name in CLASSES else _classes_of(path)
 
 
 def _texts(node: ast.expr) -> Iterator[str]:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from pipeline.recipes import (
+    checks_reference,
     json_schema,
     limits_reference,
     load_rules,
@@ -22,6 +23,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = DOCS / "recipe.md"
 RULES = DOCS / "rules.md"
 LIMITS = DOCS / "limits.md"
+CHECKS = DOCS / "checks.md"
 
 
 def test_the_reference_is_not_stale() -> None:
@@ -40,6 +42,12 @@ def test_the_reference_of_limits_is_not_stale() -> None:
     if os.environ.get("RELBUILD_REGENERATE"):
         LIMITS.write_text(limits_reference())
     assert LIMITS.read_text() == limits_reference(), "run this test with RELBUILD_REGENERATE=1"
+
+
+def test_the_reference_of_checks_is_not_stale() -> None:
+    if os.environ.get("RELBUILD_REGENERATE"):
+        CHECKS.write_text(checks_reference())
+    assert CHECKS.read_text() == checks_reference(), "run this test with RELBUILD_REGENERATE=1"
 
 
 def test_the_example_in_the_reference_of_the_rules_is_one(tmp_path: Path) -> None:

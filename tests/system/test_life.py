@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.model.checks import CheckKind, Restart
+from pipeline.model.checks import CheckKind
 from pipeline.model.checks.file_check import FileFacts
 from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.checks.process_check import ProcessFacts
+from pipeline.model.checks.restart_check import Restart
 from pipeline.model.image import Image, ImageConfig
 from pipeline.model.limits import Limits
 from pipeline.model.report import SmokeReport

@@ -1,17 +1,16 @@
-"""Checks of every kind, and answers to them that are right, wrong, or anything."""
+"""Checks of every kind, and answers to them that are right, wrong, or anything.
+
+Those of a kind that is not named here are made from its declared types.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
-from pipeline.model.checks import (
-    CheckAnswer,
-    CheckKind,
-    Restart,
-    RestartAnswer,
-)
+from pipeline.model.checks import CheckAnswer, CheckKind, declaration
 from pipeline.model.checks.account_check import AccountAnswer, AccountFacts
 from pipeline.model.checks.command_check import CommandAnswer
 from pipeline.model.checks.file_check import FileAnswer, FileFacts, FileSort
@@ -21,9 +20,10 @@ from pipeline.model.checks.licenses_check import LicenseFacts, LicensesAnswer
 from pipeline.model.checks.listening_check import ListeningAnswer, ListeningFacts, SeenSocket
 from pipeline.model.checks.log_check import LogAnswer
 from pipeline.model.checks.packages_check import PackageFacts, PackagesAnswer
+from pipeline.model.checks.port_check import TalkAnswer
 from pipeline.model.checks.process_check import ProcessAnswer, ProcessFacts, SeenProcess
+from pipeline.model.checks.restart_check import Restart, RestartAnswer
 from pipeline.model.checks.stop_check import StopAnswer
-from pipeline.model.checks.talk_check import TalkAnswer
 from pipeline.model.smoke import Check, Expectation
 from pipeline.model.value_comparison import TEXT_LIMIT, RecordedText
 from pipeline.model.value_rules import Rule, Rules
@@ -169,3 +169,29 @@ ANSWERS: dict[CheckKind, st.SearchStrategy[CheckAnswer]] = {
     ),
     CheckKind.STOP: st.builds(StopAnswer, st.sampled_from(["SIGTERM", "SIGINT"]), st.none() | st.integers(0, 1), SHORT),
 }
+
+
+def _any(declared: Any) -> st.SearchStrategy[Any]:
+    """Values of a declared type, from few words, so that answers may be right."""
+    known = {str: NAME, int: st.integers(0, 3), RecordedText: SAID, Rules: RULES}
+    if declared in known:
+        return known[declared]
+    if get_origin(declared) is tuple:
+        return st.lists(_any(get_args(declared)[0]), max_size=3).map(tuple)
+    return st.from_type(declared)
+
+
+def _built(made: type) -> st.SearchStrategy[Any]:
+    hints = get_type_hints(made)
+    return st.builds(made, **{field.name: _any(hints[field.name]) for field in fields(made)})
+
+
+def _asking(kind: CheckKind) -> st.SearchStrategy[Check]:
+    subject = declaration(kind).subject
+    assert subject is not None, f"no checks of kind '{kind}' can be made; name some in CHECKS"
+    return _built(subject).map(lambda subject: _check(kind, subject=subject))
+
+
+for _kind in CheckKind:
+    CHECKS.setdefault(_kind, st.deferred(lambda kind=_kind: _asking(kind)))  # type: ignore[misc]
+    ANSWERS.setdefault(_kind, st.deferred(lambda kind=_kind: _built(declaration(kind).answer)))  # type: ignore[misc]

@@ -21,11 +21,11 @@ from pipeline.mirror.gate import (
 )
 from pipeline.mirror.policy import CurrentImage
 from pipeline.model.artifact import Manifest
-from pipeline.model.checks import Restart, RestartAnswer
 from pipeline.model.checks.command_check import CommandAnswer
 from pipeline.model.checks.http_check import HttpAnswer
 from pipeline.model.checks.listening_check import ListeningAnswer, SeenSocket
 from pipeline.model.checks.log_check import LogAnswer
+from pipeline.model.checks.restart_check import Restart, RestartAnswer
 from pipeline.model.checks.stop_check import StopAnswer
 from pipeline.model.evidence import (
     Contents,

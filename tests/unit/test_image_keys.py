@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.cli.image_format import image_as_lines
-from pipeline.model.checks import CheckKind, judge
+from pipeline.model.checks import CheckKind, image_check, judge
 from pipeline.model.checks.image_check import ImageAnswer, ImageFacts
 from pipeline.model.configuration import inherited
 from pipeline.model.image import ImageConfig
@@ -19,7 +19,7 @@ from pipeline.model.smoke import Check
 from pipeline.model.value_rules import Rule
 from pipeline.oci import make_image, parse_config
 from pipeline.recipes import load_recipe
-from pipeline.recipes.check_schema import ImageCheckDocument
+from pipeline.recipes.form_fields import kind_annotation
 from pipeline.recipes.schema import ImageDocument
 
 each = pytest.mark.parametrize("key", IMAGE_KEYS, ids=lambda key: key.name)
@@ -50,7 +50,7 @@ def test_every_setting_is_in_the_table() -> None:
 @each
 def test_recipes_have_it_and_checks_ask_for_it(key: ImageKey) -> None:
     assert ImageDocument.model_fields[key.name].description == key.meaning
-    assert ImageCheckDocument.model_fields[key.name].description == key.checked
+    assert kind_annotation(image_check.DECLARATION).model_fields[key.name].description == key.checked
     assert list(ImageDocument.model_fields) == [other.name for other in IMAGE_KEYS]
     if key.example is not None:
         assert getattr(ImageDocument.model_validate({key.name: key.example}), key.name) is not None

@@ -15,16 +15,19 @@ from typing import cast
 import pytest
 
 from pipeline.errors import SmokeError
-from pipeline.model.checks import NoAnswer, Subject
+from pipeline.model.account_files import names_of_id
+from pipeline.model.checks import CHECK_KINDS, CheckKind, NoAnswer, Subject, attempt
 from pipeline.model.checks.account_check import AccountAnswer, AccountFacts
 from pipeline.model.checks.file_check import FileFacts
 from pipeline.model.checks.listening_check import ListeningAnswer, ListeningFacts
 from pipeline.model.checks.process_check import PROCESSES_MOST, ProcessAnswer, ProcessFacts
 from pipeline.model.image import Image
+from pipeline.model.smoke import Check
 from pipeline.sandbox import Instance
 from pipeline.sandbox.container_user import resolve_user
 from pipeline.sandbox.rootfs import RootFs
-from pipeline.smoke import inspection, procfs
+from pipeline.smoke import procfs
+from pipeline.smoke.instance_probe import InstanceProbe
 
 _PR_SET_NAME = 15
 
@@ -58,7 +61,9 @@ class Stub:
 
 
 def look(subject: Subject, stub: Stub) -> object:
-    return inspection.inspect_subject(subject, stub.as_instance(), cast(Image, None)).answer
+    (kind,) = (kind for kind in CHECK_KINDS if kind.subject is type(subject))
+    check = Check("c", CheckKind(kind.name), 1, subject=subject)
+    return attempt(check, InstanceProbe(stub.as_instance(), cast(Image, None)), 0).answer
 
 
 @pytest.fixture
@@ -155,7 +160,7 @@ def test_numbers_without_end_and_lines_that_are_none_are_no_accounts(accounts: P
     assert found.entry is not None
     assert found.entry[2] == "33"
     assert stub.files is not None
-    assert inspection._names_of(0, "root2", stub.files, "/etc/passwd") == ()
+    assert names_of_id(0, "root2", InstanceProbe(stub.as_instance(), cast(Image, None)).files, "/etc/passwd") == ()
 
 
 @pytest.mark.parametrize("name", ["root2", "admin", "long", "square"])

@@ -13,11 +13,13 @@ from pipeline.model.checks import CheckKind, judge
 from pipeline.model.image import ImageConfig
 from pipeline.model.smoke import Check, Expectation
 from pipeline.model.value_rules import Rule
+from pipeline.oci import make_image
 from pipeline.sandbox import Instance
-from pipeline.smoke.network_probes import probe_stream
+from pipeline.smoke.instance_probe import InstanceProbe
 from pipeline.smoke.probes import repeat_until_right
 
 CONFIG = ImageConfig("amd64", 0)
+IMAGE = make_image("x", "x:1", CONFIG, ())
 
 
 class Server:
@@ -80,9 +82,7 @@ def ask(instance: Instance, rule: str | Rule, within: int) -> tuple[bool, str]:
     expect = Expectation(exit_code=None, stdout=(Rule(matches=rule) if isinstance(rule, str) else rule,))
     check = Check("pings", CheckKind.PORT, within, expect, port=1, send="PING\r\n")
     deadline = time.monotonic() + within / 1000
-    answer, _ = repeat_until_right(
-        lambda until: probe_stream(check, instance, until), check, instance, CONFIG, deadline
-    )
+    answer, _ = repeat_until_right(check, InstanceProbe(instance, IMAGE), deadline)
     wrong = judge(check, answer, CONFIG)
     return not wrong, wrong
 

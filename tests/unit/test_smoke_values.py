@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.model.checks import CheckKind, Restart
+from pipeline.model.checks import CheckKind
 from pipeline.model.checks.file_check import FileFacts, FileSort
 from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.checks.licenses_check import LicenseFacts
 from pipeline.model.checks.listening_check import ListeningFacts
 from pipeline.model.checks.packages_check import PackageFacts
 from pipeline.model.checks.process_check import ProcessFacts
+from pipeline.model.checks.restart_check import Restart
 from pipeline.model.jsonpath import look_up, parse_path
 from pipeline.model.smoke import Misbehaviour, Neighbours, Variant
 from pipeline.model.value_comparison import mismatch
@@ -225,7 +226,8 @@ class TestSpelling:
         assert (problem.code, problem.place) == (code, f"demo.yaml:9: {place}")
 
     def test_every_example_of_the_documentation_loads_and_every_kind_has_one(self, tmp_path: Path) -> None:
-        text = (Path(__file__).parents[2] / "docs" / "smoke.md").read_text()
+        docs = Path(__file__).parents[2] / "docs"
+        text = (docs / "smoke.md").read_text() + (docs / "checks.md").read_text()
         kinds = set()
         for example in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
             path = tmp_path / "demo.yaml"

@@ -9,19 +9,14 @@ from pipeline.digest import Digest, canonical_json
 from pipeline.mirror.gate import Candidate, Cleared, SealedEvidence
 from pipeline.mirror.policy import CurrentImage
 from pipeline.model.artifact import Manifest
-from pipeline.model.checks import (
-    CheckAnswer,
-    CheckKind,
-    MountsAnswer,
-    Restart,
-    RestartAnswer,
-)
+from pipeline.model.checks import CheckAnswer, CheckKind, MountsAnswer
 from pipeline.model.checks.command_check import CommandAnswer
 from pipeline.model.checks.http_check import HttpAnswer, HttpRequest
 from pipeline.model.checks.listening_check import ListeningAnswer, ListeningFacts, SeenSocket
 from pipeline.model.checks.log_check import LogAnswer
+from pipeline.model.checks.port_check import TalkAnswer
+from pipeline.model.checks.restart_check import Restart, RestartAnswer
 from pipeline.model.checks.stop_check import StopAnswer
-from pipeline.model.checks.talk_check import TalkAnswer
 from pipeline.model.evidence import (
     Contents,
     Evidence,

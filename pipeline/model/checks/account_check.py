@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.model.check_kind import CheckDeclaration, subject_of
+from pipeline.model.account_files import account_entries
+from pipeline.model.check_kind import (
+    Attempt,
+    CheckAnswer,
+    CheckDeclaration,
+    Contradiction,
+    Subject,
+    subject_of,
+)
+from pipeline.model.document_form import ValueForm, document_key
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
+    from pipeline.model.probe import Probe
     from pipeline.model.smoke import Check
 
 
 @dataclass(frozen=True, slots=True)
-class AccountFacts:
+class AccountFacts(Subject):
     """An entry of the image's /etc/passwd (`user`) or /etc/group (`group`)."""
 
-    user: str = ""
-    group: str = ""
-    uid: int | None = None
-    gid: int | None = None
-    home: str | None = None
-    shell: str | None = None
-    groups: tuple[str, ...] = ()
-    absent: bool = False
+    user: str = document_key(ValueForm.LINE, "a user's name", "", example="mysql")
+    group: str = document_key(ValueForm.LINE, "a group's name", "")
+    uid: int | None = document_key(ValueForm.NUMBER, "the user's number", None, example=27)
+    gid: int | None = document_key(ValueForm.NUMBER, "the (user's) group's number", None)
+    home: str | None = document_key(ValueForm.PATH, "the home directory", None)
+    shell: str | None = document_key(ValueForm.PATH, "the login shell", None)
+    groups: tuple[str, ...] = document_key(ValueForm.VERBATIM_LINES, "other groups that the user is in", ())
+    absent: bool = document_key(ValueForm.SWITCH, "there is no such account", default=False)
 
 
 @dataclass(frozen=True, slots=True)
-class AccountAnswer:
+class AccountAnswer(CheckAnswer):
     """The fields of the account's line, and the groups that name it as a member.
 
     `entry` None: there is no such line.
@@ -62,4 +73,41 @@ def _judge(check: Check, seen: AccountAnswer, config: ImageConfig, ready: Check 
     return f"user '{name}' is not in {', '.join(missing)}" if missing else ""
 
 
-DECLARATION = CheckDeclaration(AccountAnswer, _judge, subject=AccountFacts)
+def _refuse(facts: AccountFacts, given: frozenset[str]) -> Iterator[Contradiction]:
+    if ("user" in given) == ("group" in given):
+        yield Contradiction(
+            "check-contradiction", "an account must have one of 'user' and 'group'", "write one of them"
+        )
+    if "group" in given:
+        for name in ("uid", "home", "shell", "groups"):
+            if getattr(facts, name):
+                yield Contradiction("check-key-misplaced", f"'{name}' is not applicable to a group", "remove it", name)
+
+
+def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
+    facts = subject_of(AccountFacts, check)
+    table, name = ("/etc/passwd", facts.user) if facts.user else ("/etc/group", facts.group)
+    entry = next((fields for fields in account_entries(probe.files, table) if fields[0] == name), None)
+    if entry is None:
+        return Attempt(AccountAnswer(None))
+    member_of = {
+        fields[0]
+        for fields in account_entries(probe.files, "/etc/group")
+        if len(fields) > 3 and name in fields[3].split(",")
+    }
+    return Attempt(AccountAnswer(tuple(entry), tuple(group for group in facts.groups if group in member_of)))
+
+
+DECLARATION = CheckDeclaration(
+    name="account",
+    rank=90,
+    meaning="an account",
+    example={"user": "mysql", "uid": 27},
+    form=AccountFacts,
+    title="account check",
+    prose="An account of the image: one of `user`, `group`.",
+    refuse=_refuse,
+    answer=AccountAnswer,
+    ask=_ask,
+    judge=_judge,
+)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.model.check_kind import CheckDeclaration
+from pipeline.model.check_kind import (
+    Attempt,
+    CheckAnswer,
+    CheckDeclaration,
+    Contradiction,
+    Expectation,
+)
+from pipeline.model.document_form import ValueForm
 from pipeline.model.value_comparison import (
     RecordedText,
     quote_answer,
@@ -15,11 +23,12 @@ from pipeline.model.value_comparison import (
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
+    from pipeline.model.probe import Probe
     from pipeline.model.smoke import Check
 
 
 @dataclass(frozen=True, slots=True)
-class CommandAnswer:
+class CommandAnswer(CheckAnswer):
     """A command's exit status (None: it did not end in time) and what it printed."""
 
     status: int | None
@@ -49,11 +58,36 @@ def _record(check: Check, seen: CommandAnswer) -> CommandAnswer:
     return replace(seen, stdout=record_text(expect.stdout, seen.stdout), stderr=record_text(expect.stderr, seen.stderr))
 
 
+def _refuse(words: tuple[str, ...], given: frozenset[str]) -> Iterator[Contradiction]:
+    if not words:
+        yield Contradiction("list-empty", "the command is empty", "write a program and its arguments")
+
+
+def _plan(check: Check, words: tuple[str, ...]) -> Check:
+    return replace(check, command=words)
+
+
+def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
+    outcome = probe.execute(check.command, stdin=check.stdin.encode(), user=check.user, deadline=deadline)
+    answer = CommandAnswer(outcome.status, RecordedText.of(outcome.stdout), RecordedText.of(outcome.stderr))
+    return Attempt(answer, cut_off=outcome.status is None)
+
+
 DECLARATION = CheckDeclaration(
-    CommandAnswer,
-    _judge,
-    record=_record,
+    name="command",
+    rank=10,
+    meaning="a command that is run in the instance",
+    example=["redis-cli", "ping"],
+    form=ValueForm.WORDS,
+    refuse=_refuse,
+    plan=_plan,
+    ready_meaning="a command that must succeed",
     beside=frozenset({"expect", "stdin", "user", "within"}),
     expects=frozenset({"exit_code", "stdout", "stdout_is", "stderr"}),
     shows="a command shows",
+    expected=Expectation(exit_code=0),
+    answer=CommandAnswer,
+    ask=_ask,
+    judge=_judge,
+    record=_record,
 )

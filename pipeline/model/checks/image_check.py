@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, make_dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, make_dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.model.check_kind import CheckDeclaration, subject_of
+from pipeline.model.check_kind import (
+    Attempt,
+    CheckAnswer,
+    CheckDeclaration,
+    DraftedCheck,
+    Drafting,
+    Subject,
+    subject_of,
+)
+from pipeline.model.document_form import SettingValue, document_key
 from pipeline.model.image_keys import IMAGE_KEYS, NAMED, UNORDERED, ConfigForm, ImageKey, KeyForm
 from pipeline.model.value_comparison import mismatch
 from pipeline.model.value_rules import Rules
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
+    from pipeline.model.probe import Probe
     from pipeline.model.smoke import Check
 
 
 def _fact(key: ImageKey) -> tuple[str, Any, Any]:
+    form, told = SettingValue(key), (key.checked, () if key.form in NAMED else None)
     if key.form in NAMED:
-        return key.name, tuple[tuple[str, Rules], ...], field(default=())
-    return key.name, (str if key.stored is ConfigForm.STRING else tuple[str, ...]) | None, field(default=None)
+        return key.name, tuple[tuple[str, Rules], ...], document_key(form, *told, example=key.check_example)
+    kind: Any = str if key.stored is ConfigForm.STRING else tuple[str, ...]
+    return key.name, kind | None, document_key(form, *told, example=key.check_example)
 
 
 if TYPE_CHECKING:
 
     @dataclass(frozen=True)
-    class _ImageFacts:
+    class _ImageFacts(Subject):
         """Stands for the fields, which are those of the table of image keys."""
 
         def __init__(self, **asked: object) -> None: ...
 
 else:
-    _ImageFacts = make_dataclass("_ImageFacts", [_fact(key) for key in IMAGE_KEYS], frozen=True, slots=True)
+    _ImageFacts = make_dataclass(
+        "_ImageFacts", [_fact(key) for key in IMAGE_KEYS], frozen=True, slots=True, bases=(Subject,)
+    )  # fmt: skip
 
 
 class ImageFacts(_ImageFacts):
@@ -44,7 +58,7 @@ class ImageFacts(_ImageFacts):
 
 
 @dataclass(frozen=True, slots=True)
-class ImageAnswer:
+class ImageAnswer(CheckAnswer):
     """The image's configuration was looked at, which the report has anyway."""
 
 
@@ -93,4 +107,29 @@ def _written(value: object) -> str:
     return " ".join(map(str, value)) or "empty" if isinstance(value, tuple) else str(value) or "empty"
 
 
-DECLARATION = CheckDeclaration(ImageAnswer, _judge, subject=ImageFacts)
+def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
+    return Attempt(ImageAnswer(), settled=True)
+
+
+def _draft(probe: Probe) -> Iterator[DraftedCheck]:
+    config = probe.image.config
+    facts: DraftedCheck = {"user": config.user} if config.user else {}
+    if config.exposed_ports:
+        facts["exposed_ports"] = list(config.exposed_ports)
+    if facts:
+        yield {"name": "is configured as it was", "image": facts}
+
+
+DECLARATION = CheckDeclaration(
+    name="image",
+    rank=110,
+    meaning="the image's configuration",
+    example={"user": "nginx"},
+    form=ImageFacts,
+    title="image check",
+    prose="The image's configuration, as it must be.",
+    answer=ImageAnswer,
+    ask=_ask,
+    judge=_judge,
+    draft=Drafting(6, _draft),
+)

@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 import fnmatch
+import re
+import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.model.check_kind import CheckDeclaration, list_names, subject_of
+from pipeline.model.check_kind import (
+    Attempt,
+    CheckAnswer,
+    CheckDeclaration,
+    ShortForm,
+    Subject,
+    list_names,
+    subject_of,
+)
+from pipeline.model.document_form import ValueForm, document_key
+from pipeline.model.value_comparison import readable
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
+    from pipeline.model.probe import InstanceFiles, Probe
     from pipeline.model.smoke import Check
+
+_FOLDERS = ("/usr/share/licenses", "/usr/share/doc")
+_FILE_NAME = re.compile(r"(?i)(copying|copyright|licen[cs]e|notice|artistic|l?gpl|mit|bsd)")
 
 
 @dataclass(frozen=True, slots=True)
-class LicenseFacts:
+class LicenseFacts(Subject):
     """Packages that must bring the text of their licence.
 
     Empty: all that the image has, but those in `without`.
     """
 
-    packages: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
+    packages: tuple[str, ...] = document_key(
+        ValueForm.VERBATIM_LINES, "names; default: all", (), example=["nginx"], optional=True
+    )
+    without: tuple[str, ...] = document_key(
+        ValueForm.VERBATIM_LINES, "packages that have none", (), example=["filesystem"]
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class LicensesAnswer:
+class LicensesAnswer(CheckAnswer):
     """The licence file of each package that was looked at, by the package's name.
 
     "": none was found. `known` False: the image has no RPM database that would say which packages there are.
@@ -47,4 +68,45 @@ def _judge(check: Check, seen: LicensesAnswer, config: ImageConfig, ready: Check
     return f"there is no text of a licence of {list_names(without)}" if without else ""
 
 
-DECLARATION = CheckDeclaration(LicensesAnswer, _judge, subject=LicenseFacts)
+def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
+    facts = subject_of(LicenseFacts, check)
+    known = probe.installed()
+    marked = {package.nevra.name: package.licenses for package in known or ()}
+    names = facts.packages or tuple(dict.fromkeys(package.nevra.name for package in known or () if package.nevra.arch))
+    texts = tuple((name, _license(name, marked.get(name, ()), probe.files)) for name in names)
+    return Attempt(LicensesAnswer(known is not None, texts), settled=True)
+
+
+def _license(name: str, marked: Sequence[str], files: InstanceFiles) -> str:
+    """A file that is a package's licence and not empty, or nothing."""
+    for path in marked:
+        if _is_text(path, files):
+            return readable(path)
+    of_package = re.compile(rf"{re.escape(name)}(-\d.*)?")
+    for folder in _FOLDERS:
+        for inner in (inner for inner in files.names(folder) or () if of_package.fullmatch(inner)):
+            for file in files.names(f"{folder}/{inner}") or ():
+                if _FILE_NAME.match(file) and _is_text(f"{folder}/{inner}/{file}", files):
+                    return readable(f"{folder}/{inner}/{file}")
+    return ""
+
+
+def _is_text(path: str, files: InstanceFiles) -> bool:
+    status = files.status(path)
+    return status is not None and stat.S_ISREG(status.mode) and status.size > 0
+
+
+DECLARATION = CheckDeclaration(
+    name="licenses",
+    rank=120,
+    meaning="`all`, a list of packages, or the mapping",
+    example=["nginx"],
+    form=LicenseFacts,
+    title="licenses",
+    prose="Packages that bring the text of their licence.\n\n"
+    "In /usr/share/licenses or /usr/share/doc. `all`, or a list of packages, is short for this mapping.",
+    short=ShortForm("all", "packages"),
+    answer=LicensesAnswer,
+    ask=_ask,
+    judge=_judge,
+)

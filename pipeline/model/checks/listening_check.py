@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.model.check_kind import CheckDeclaration, subject_of
+from pipeline.model.check_kind import (
+    Attempt,
+    CheckAnswer,
+    CheckDeclaration,
+    DraftedCheck,
+    Drafting,
+    NoAnswer,
+    ShortForm,
+    Subject,
+    subject_of,
+)
+from pipeline.model.document_form import ValueForm, document_key
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
+    from pipeline.model.probe import ListeningSocket, Probe
     from pipeline.model.smoke import Check
 
 
 SOCKETS_MOST = 4096
-"""Sockets that listen, likewise."""
+"""Sockets of an instance that are recorded."""
 
 
 @dataclass(frozen=True, slots=True)
-class ListeningFacts:
+class ListeningFacts(Subject):
     """Sockets that may listen; any other is wrong.
 
     `ports` (`8080/tcp`; None: the image's exposed ones) listen on more than the loopback; those in `local` may be
     there, on the loopback only.
     """
 
-    ports: tuple[str, ...] | None = None
-    local: tuple[str, ...] = ()
+    ports: tuple[str, ...] | None = document_key(
+        ValueForm.PORTS, "ports that others can reach; default: `image.exposed_ports`", None, example=[8080]
+    )
+    local: tuple[str, ...] = document_key(ValueForm.PORTS, "ports that may listen, on the loopback only", ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +52,7 @@ class SeenSocket:
 
 
 @dataclass(frozen=True, slots=True)
-class ListeningAnswer:
+class ListeningAnswer(CheckAnswer):
     """All sockets that listen."""
 
     sockets: tuple[SeenSocket, ...]
@@ -55,4 +70,37 @@ def _judge(check: Check, seen: ListeningAnswer, config: ImageConfig, ready: Chec
     return "; ".join(wrong)
 
 
-DECLARATION = CheckDeclaration(ListeningAnswer, _judge, subject=ListeningFacts)
+def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
+    seen = probe.listeners()
+    if len(seen) > SOCKETS_MOST:
+        return Attempt(NoAnswer(f"the instance listens on {len(seen)} sockets, more than the limit of {SOCKETS_MOST}"))
+    return Attempt(ListeningAnswer(tuple(SeenSocket(str(listener), listener.local) for listener in seen)))
+
+
+def _draft(probe: Probe) -> Iterator[DraftedCheck]:
+    seen = probe.listeners()
+    local = [_port(listener) for listener in seen if listener.local]
+    ports = [_port(listener) for listener in seen if not listener.local]
+    wanted: object = {"ports": ports, "local": local} if local else ports
+    yield {"name": "listens on its ports and no other", "listening": wanted}
+
+
+def _port(listener: ListeningSocket) -> object:
+    return listener.port if listener.protocol == "tcp" else str(listener)
+
+
+DECLARATION = CheckDeclaration(
+    name="listening",
+    rank=80,
+    meaning="`exposed`, a list of ports, or the mapping: these and no other",
+    example="exposed",
+    form=ListeningFacts,
+    title="listening",
+    prose="Sockets that listen (TCP) or are bound (UDP): these and no other.\n\n"
+    "`exposed`, or a list of ports, is short for this mapping.",
+    short=ShortForm("exposed", "ports"),
+    answer=ListeningAnswer,
+    ask=_ask,
+    judge=_judge,
+    draft=Drafting(1, _draft),
+)

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.model.check_kind import CheckDeclaration
+from pipeline.model.check_kind import (
+    Attempt,
+    CheckAnswer,
+    CheckDeclaration,
+    DraftedCheck,
+    Drafting,
+    printable,
+)
+from pipeline.model.document_form import ValueForm
 from pipeline.model.value_comparison import (
     SHOWN_LIMIT,
     RecordedText,
+    mismatch_is_final,
     record_text,
     recorded_mismatch,
 )
+from pipeline.model.value_rules import Rules
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
+    from pipeline.model.probe import Probe
     from pipeline.model.smoke import Check
+
+_LINES_MOST = 3
+"""Lines that are drafted."""
+_READY_WORDS = re.compile(r"(?i)\b(ready|listening|accept\w*|started|up|serving|running)\b")
 
 
 @dataclass(frozen=True, slots=True)
-class LogAnswer:
+class LogAnswer(CheckAnswer):
     """The log of the instance up to the check."""
 
     log: RecordedText
@@ -37,4 +54,45 @@ def _record(check: Check, seen: LogAnswer) -> LogAnswer:
     return LogAnswer(record_text(check.log, seen.log))
 
 
-DECLARATION = CheckDeclaration(LogAnswer, _judge, record=_record)
+def _plan(check: Check, rules: Rules) -> Check:
+    return replace(check, log=rules)
+
+
+def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
+    log = RecordedText.of(probe.log)
+    return Attempt(LogAnswer(log), settled=mismatch_is_final(check.log, log.text))
+
+
+def _draft(probe: Probe) -> Iterator[DraftedCheck]:
+    end = probe.log[-(1 << 16) :].decode(errors="replace")
+    lines = [line.strip() for line in end.strip().splitlines()]
+    told = [line for line in lines if _READY_WORDS.search(line) and printable(line)]
+    tails = [_tail(line) for line in told or [line for line in lines if printable(line)][-1:]]
+    for tail in list(dict.fromkeys(tails))[-_LINES_MOST:]:
+        yield {"name": f"says {tail[:60]}", "log": _pattern(tail)}
+
+
+def _tail(line: str) -> str:
+    """Return the part of a log line after its date and tags."""
+    return re.split(r"\]\s+|\s\|\s", line[:400])[-1] or line[:400]
+
+
+def _pattern(text: str) -> str:
+    """The text with what differs from run to run as patterns."""
+    return re.sub(r"\d+", lambda _: r"\d+", re.escape(text)).replace(r"\ ", " ")
+
+
+DECLARATION = CheckDeclaration(
+    name="log",
+    rank=50,
+    meaning="the instance's output so far",
+    example={"matches": "ready for connections", "lacks": "ERROR"},
+    form=ValueForm.RULES,
+    plan=_plan,
+    ready_meaning="the instance's output",
+    answer=LogAnswer,
+    ask=_ask,
+    judge=_judge,
+    record=_record,
+    draft=Drafting(5, _draft),
+)

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.model.check_kind import CheckDeclaration, subject_of
+from pipeline.model.check_kind import (
+    Attempt,
+    CheckAnswer,
+    CheckDeclaration,
+    Contradiction,
+    DraftedCheck,
+    Drafting,
+    Subject,
+    subject_of,
+)
+from pipeline.model.document_form import ValueForm, document_key
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
+    from pipeline.model.probe import Probe
     from pipeline.model.smoke import Check
 
 
@@ -19,15 +31,15 @@ PACKAGES_MOST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class PackageFacts:
+class PackageFacts(Subject):
     """Names of packages, or NEVRAs, with `*` for any characters."""
 
-    present: tuple[str, ...] = ()
-    absent: tuple[str, ...] = ()
+    present: tuple[str, ...] = document_key(ValueForm.LINES, "must be there", (), example=["mysql-server"])
+    absent: tuple[str, ...] = document_key(ValueForm.LINES, "must not be there", (), example=["gcc", "*-devel"])
 
 
 @dataclass(frozen=True, slots=True)
-class PackagesAnswer:
+class PackagesAnswer(CheckAnswer):
     """NEVRAs that the image's RPM database has, or else its build says.
 
     `known` False: there is neither.
@@ -61,4 +73,46 @@ def package_is(nevra: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(nevra, pattern)
 
 
-DECLARATION = CheckDeclaration(PackagesAnswer, _judge, subject=PackageFacts)
+def _refuse(facts: PackageFacts, given: frozenset[str]) -> Iterator[Contradiction]:
+    if not facts.present and not facts.absent:
+        yield Contradiction("check-empty", "no package is listed", "write present or absent")
+
+
+def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
+    facts = subject_of(PackageFacts, check)
+    known = probe.installed()
+    if known is not None:
+        nevras = [str(package.nevra) for package in known]
+    else:
+        nevras = sorted({nevra for layer in probe.image.layers for nevra in layer.contents})
+    if len(nevras) > PACKAGES_MOST:
+        wanted = (*facts.present, *facts.absent)
+        nevras = [nevra for nevra in nevras if any(package_is(nevra, pattern) for pattern in wanted)][:PACKAGES_MOST]
+    return Attempt(PackagesAnswer(known is not None or bool(nevras), tuple(nevras)), settled=True)
+
+
+def _draft(probe: Probe) -> Iterator[DraftedCheck]:
+    known = probe.installed()
+    if known:
+        absent = ["gcc", "make", "*-devel", "telnet*"]
+        names = {package.nevra.name for package in known}
+        yield {
+            "name": "holds no tools to build with",
+            "packages": {"absent": [name for name in absent if name not in names]},
+        }
+
+
+DECLARATION = CheckDeclaration(
+    name="packages",
+    rank=100,
+    meaning="packages",
+    example={"present": ["nginx"], "absent": ["gcc"]},
+    form=PackageFacts,
+    title="packages",
+    prose="The packages of the image: names or whole NEVRAs, `*` for any characters.",
+    refuse=_refuse,
+    answer=PackagesAnswer,
+    ask=_ask,
+    judge=_judge,
+    draft=Drafting(7, _draft),
+)

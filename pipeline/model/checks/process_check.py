@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.model.check_kind import CheckDeclaration, list_names, subject_of
+from pipeline.model.account_files import account_names
+from pipeline.model.check_kind import (
+    Attempt,
+    CheckAnswer,
+    CheckDeclaration,
+    DraftedCheck,
+    Drafting,
+    NoAnswer,
+    Subject,
+    list_names,
+    printable,
+    subject_of,
+)
+from pipeline.model.document_form import ValueForm, document_key
 from pipeline.model.value_comparison import (
     RecordedText,
     mismatch,
     quote_answer,
+    readable,
     record_text,
     recorded_mismatch,
 )
@@ -17,7 +33,11 @@ from pipeline.model.value_rules import Rule, Rules
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
+    from pipeline.model.probe import Probe, RunningProcess
     from pipeline.model.smoke import Check
+
+_NAME_MOST = 15
+"""Characters that the kernel keeps of a process's name."""
 
 
 PROCESSES_MOST = 4096
@@ -25,17 +45,19 @@ PROCESSES_MOST = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessFacts:
+class ProcessFacts(Subject):
     """Processes of the instance that must run.
 
     Their name is `name`, their command line matches `command`, they run as `user`, as far as these are given; `count`
     holds of how many they are.
     """
 
-    name: str = ""
-    command: str = ""
-    user: str = ""
-    count: Rules = (Rule(least=1),)
+    name: str = document_key(ValueForm.LINE, "the program's name", "", example="nginx")
+    command: str = document_key(ValueForm.PATTERN, "a pattern in its command line", "", example="worker process")
+    user: str = document_key(ValueForm.USER, "who it runs as", "", example="nginx")
+    count: Rules = document_key(
+        ValueForm.RULES, "how many; default: at least 1", (Rule(least=1),), example={"min": 2, "max": 8}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +74,7 @@ class SeenProcess:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessAnswer:
+class ProcessAnswer(CheckAnswer):
     """All processes of the instance.
 
     `user` is the number of the user that was asked for (None: of none).
@@ -76,7 +98,7 @@ def _judge(check: Check, seen: ProcessAnswer, config: ImageConfig, ready: Check 
 
 def _meets(process: SeenProcess, facts: ProcessFacts, user: int | None) -> bool:
     # The kernel keeps 15 characters of a name; the program's own is in its command line.
-    named = not facts.name or process.program == facts.name or process.name == facts.name[:15]
+    named = not facts.name or process.program == facts.name or process.name == facts.name[:_NAME_MOST]
     return (
         named
         and not recorded_mismatch(_command_rules(facts), process.command, "")
@@ -94,4 +116,48 @@ def _record(check: Check, seen: ProcessAnswer) -> ProcessAnswer:
     return replace(seen, processes=tuple(kept))
 
 
-DECLARATION = CheckDeclaration(ProcessAnswer, _judge, subject=ProcessFacts, record=_record)
+def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
+    facts = subject_of(ProcessFacts, check)
+    uid = probe.user_number(facts.user) if facts.user else None
+    # Counted before they are looked at, one by one.
+    count = probe.process_count()
+    if count > PROCESSES_MOST:
+        return Attempt(NoAnswer(f"the instance has {count} processes, more than the limit of {PROCESSES_MOST}"))
+    seen = [
+        SeenProcess(readable(one.name), readable(one.program), RecordedText.of(one.command), one.uid)
+        for one in probe.processes()
+    ]
+    return Attempt(ProcessAnswer(uid, tuple(seen)))
+
+
+def _draft(probe: Probe) -> Iterator[DraftedCheck]:
+    names = account_names(probe.files, "/etc/passwd")
+    counted = Counter((_drafted_name(process), process.uid) for process in probe.processes())
+    for (name, uid), count in sorted(counted.items()):
+        if printable(name):
+            user = names.get(uid, str(uid))
+            facts: DraftedCheck = {"name": name, "user": user, "count": {"min": 1, "max": max(2 * count, 2)}}
+            yield {"name": f"runs {name} as {user}", "process": facts}
+
+
+def _drafted_name(process: RunningProcess) -> str:
+    """The kernel's name, unless it is cut off: a command line may be anything (setproctitle(3))."""
+    cut_off = len(process.name) == _NAME_MOST and process.program.startswith(process.name)
+    return process.program if cut_off else process.name
+
+
+DECLARATION = CheckDeclaration(
+    name="process",
+    rank=70,
+    meaning="processes",
+    example={"name": "nginx", "count": {"min": 2}},
+    form=ProcessFacts,
+    title="process",
+    prose="Processes of the instance; those are counted that meet all that is given.",
+    ready_meaning="processes that must run",
+    answer=ProcessAnswer,
+    ask=_ask,
+    judge=_judge,
+    record=_record,
+    draft=Drafting(3, _draft),
+)

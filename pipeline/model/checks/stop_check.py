@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.model.check_kind import CheckDeclaration
+from pipeline.model.check_kind import (
+    Attempt,
+    CheckAnswer,
+    CheckDeclaration,
+    DraftedCheck,
+    Drafting,
+    Effect,
+)
+from pipeline.model.document_form import ValueForm, document_key
+from pipeline.model.quantities import WholeNumber
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
+    from pipeline.model.probe import Probe
     from pipeline.model.smoke import Check
+
+_DRAFTING = 20.0
+"""Seconds that an instance gets to end while checks are drafted."""
 
 
 DEFAULT_SIGNAL = "SIGTERM"
@@ -17,7 +32,16 @@ DEFAULT_SIGNAL = "SIGTERM"
 
 
 @dataclass(frozen=True, slots=True)
-class StopAnswer:
+class StopSettings:
+    """The values of the mapping, which become those of the check."""
+
+    within: int = document_key(ValueForm.DURATION, "how long it may take", 20_000, example="20s")
+    exit_code: int = document_key(WholeNumber(0, 255), "the exit status it must have", 0)
+    signal: str = document_key(ValueForm.SIGNAL, "another signal than the image's", "", example="SIGINT")
+
+
+@dataclass(frozen=True, slots=True)
+class StopAnswer(CheckAnswer):
     """The signal that was sent, and the exit code (None: it ran on).
 
     `words`: the last that it printed.
@@ -39,4 +63,43 @@ def _judge(check: Check, seen: StopAnswer, config: ImageConfig, ready: Check | N
     return ""
 
 
-DECLARATION = CheckDeclaration(StopAnswer, _judge, beside=frozenset())
+def _plan(check: Check, settings: StopSettings) -> Check:
+    expect = replace(check.expect, exit_code=settings.exit_code)
+    return replace(check, within=settings.within, signal=settings.signal, expect=expect)
+
+
+def stopped(check: Check, probe: Probe, stop_signal: str) -> StopAnswer:
+    """Send a signal and see how the instance ends. Raises Unanswered if it had ended before."""
+    name = stop_signal or DEFAULT_SIGNAL
+    end = probe.stop(name, check.within / 1000)
+    return StopAnswer(name, end.exit_code, end.last_lines)
+
+
+def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
+    return Attempt(stopped(check, probe, check.signal or probe.image.config.stop_signal), settled=True)
+
+
+def _draft(probe: Probe) -> Iterator[DraftedCheck]:
+    begun = time.monotonic()
+    code = probe.stop(probe.image.config.stop_signal, _DRAFTING).exit_code
+    if code is not None:
+        took = max(1, round(3 * (time.monotonic() - begun)))
+        yield {"name": "stops", "stop": {"within": f"{max(10, took)}s", "exit_code": code}}
+
+
+DECLARATION = CheckDeclaration(
+    name="stop",
+    rank=140,
+    meaning="stop the instance; must be the last check",
+    example={"within": "20s"},
+    form=StopSettings,
+    title="stop",
+    prose="The image's end when it gets its stop signal.",
+    plan=_plan,
+    beside=frozenset(),
+    answer=StopAnswer,
+    ask=_ask,
+    judge=_judge,
+    effect=Effect.ENDS,
+    draft=Drafting(8, _draft),
+)

@@ -14,13 +14,14 @@ from typing import Any, cast
 
 import pytest
 
-from pipeline.model.checks import CheckKind, judge
+from pipeline.model.checks import CheckKind, attempt, judge
 from pipeline.model.checks.http_check import HttpRequest
 from pipeline.model.image import ImageConfig
 from pipeline.model.smoke import Check, Expectation
 from pipeline.model.value_rules import Rule
+from pipeline.oci import make_image
 from pipeline.sandbox import Instance
-from pipeline.smoke.network_probes import probe_http
+from pipeline.smoke.instance_probe import InstanceProbe
 
 
 class Stand:
@@ -79,8 +80,9 @@ def ask(serve: Callable[[socket.socket], None], file: bytes | None = None, **ask
     """What is wrong with the answer; empty if nothing."""
     expect = Expectation(status=(Rule(equals="200"),), body=(Rule(matches="hello"),))
     check = Check("c", CheckKind.HTTP, 2000, expect, subject=HttpRequest(443, **asked))  # type: ignore[arg-type]
-    seen = probe_http(check, cast(Instance, Stand(serve, file)), time.monotonic() + 2)
-    return judge(check, seen.answer, ImageConfig("amd64", 0))
+    image = make_image("x", "x:1", ImageConfig("amd64", 0), ())
+    probe = InstanceProbe(cast(Instance, Stand(serve, file)), image)
+    return judge(check, attempt(check, probe, time.monotonic() + 2).answer, image.config)
 
 
 def test_any_certificate_will_do_unless_one_is_asked_for(certificate: tuple[Path, Path]) -> None:

@@ -1,11 +1,12 @@
-"""Checks that send something to a port or a unix socket."""
+"""Checks that send something to a port."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.model.check_kind import CheckDeclaration
+from pipeline.model.check_kind import Attempt, CheckAnswer, CheckDeclaration
+from pipeline.model.document_form import ValueForm
 from pipeline.model.value_comparison import (
     EMPTY_TEXT,
     RecordedText,
@@ -16,11 +17,12 @@ from pipeline.model.value_comparison import (
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig
+    from pipeline.model.probe import Probe
     from pipeline.model.smoke import Check
 
 
 @dataclass(frozen=True, slots=True)
-class TalkAnswer:
+class TalkAnswer(CheckAnswer):
     """A port or socket took the connection, and sent this."""
 
     said: RecordedText = EMPTY_TEXT
@@ -40,13 +42,31 @@ def _record(check: Check, seen: TalkAnswer) -> TalkAnswer:
     return TalkAnswer(record_text(check.expect.stdout, seen.said))
 
 
-PORT = CheckDeclaration(
-    TalkAnswer,
-    _judge,
-    record=_record,
-    place=_place,
+def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
+    said = probe.converse(check.port, check.socket, check.send.encode(), check.expect.stdout, deadline)
+    return Attempt(TalkAnswer(RecordedText.of(said)))
+
+
+def _plan(check: Check, port: int) -> Check:
+    return replace(check, port=port)
+
+
+DECLARATION = CheckDeclaration(
+    name="port",
+    rank=20,
+    meaning="a port that is connected to",
+    example=8080,
+    form=ValueForm.PORT,
+    plan=_plan,
+    ready_meaning="a port that must accept connections",
+    ready_example=3306,
     beside=frozenset({"expect", "send", "within"}),
     expects=frozenset({"stdout", "stdout_is"}),
     shows="what a port answers is",
+    answer=TalkAnswer,
+    ask=_ask,
+    judge=_judge,
+    record=_record,
+    place=_place,
+    latency_rank=2,
 )
-SOCKET = replace(PORT, shows="what a socket answers is")

@@ -1,0 +1,113 @@
+"""Forms of values in a document, and keys of a mapping, as declarations.
+
+What a person writes is turned into values by the room of recipes, which makes schema and reference of the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
+from typing import Any
+
+from pipeline.model.image_keys import ImageKey
+from pipeline.model.quantities import WholeNumber
+
+
+class ValueForm(Enum):
+    """Forms of a value; templates are rendered in those that say so."""
+
+    TEXT = auto()
+    """Text, rendered."""
+    LINE = auto()
+    """One line of text, rendered."""
+    VERBATIM = auto()
+    """One line of text as it stands there."""
+    WORDS = auto()
+    """A list of texts, rendered."""
+    LINES = auto()
+    """A list of lines, rendered."""
+    VERBATIM_LINES = auto()
+    """A list of lines as they stand there."""
+    NAMED_TEXTS = auto()
+    """Texts by name, rendered."""
+    SWITCH = auto()
+    """True or false."""
+    NUMBER = auto()
+    """A whole number that is not negative."""
+    PORT = auto()
+    """The number of a port, rendered."""
+    PORTS = auto()
+    """A list of ports (`8080/tcp`), rendered."""
+    PATH = auto()
+    """An absolute path."""
+    MODE = auto()
+    """Permissions."""
+    OWNER = auto()
+    """A user or group, by name or number."""
+    USER = auto()
+    """A user as an image names one."""
+    SHA256 = auto()
+    """The digits of a checksum."""
+    SIGNAL = auto()
+    """The name of a signal."""
+    DURATION = auto()
+    """Milliseconds."""
+    PATTERN = auto()
+    """A regular expression, rendered; "" if none is given."""
+    RULES = auto()
+    """Rules for a value, rendered; a text is short for `matches`."""
+    EXACT_RULES = auto()
+    """Rules for a value, rendered; a text is short for `is`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of some words, of which `what` names one."""
+
+    words: type[StrEnum]
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettingValue:
+    """The form of a setting of an image, or rules for each of several that have names."""
+
+    key: ImageKey
+
+
+DocumentForm = ValueForm | Choice | WholeNumber | SettingValue
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentKey:
+    """A key of a mapping: its form and meaning, and an example.
+
+    `written` is how it is written ("": as its field). `optional`: nothing stands there where it is not given, rather
+    than the field's default (None: if the default says nothing).
+    """
+
+    form: DocumentForm
+    meaning: str
+    example: object = None
+    written: str = ""
+    optional: bool | None = None
+
+
+def document_key(
+    form: DocumentForm,
+    meaning: str,
+    default: object = dataclasses.MISSING,
+    *,
+    example: object = None,
+    written: str = "",
+    optional: bool | None = None,
+) -> Any:  # noqa: ANN401  as dataclasses.field, which it is
+    """A field of a dataclass that is a key of a mapping; without a default it must be given."""
+    declared = DocumentKey(form, meaning, example, written, optional)
+    return dataclasses.field(default=default, metadata={"key": declared})
+
+
+def keys_of(subject: type) -> dict[str, tuple[DocumentKey, dataclasses.Field[object]]]:
+    """The keys of the mapping that a dataclass is made from, by its fields' names."""
+    return {field.name: (field.metadata["key"], field) for field in dataclasses.fields(subject)}

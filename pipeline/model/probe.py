@@ -1,0 +1,200 @@
+"""The protocol of a check with a running instance, which the room of smoke tests fulfils.
+
+A kind of check asks through it alone, so that it needs neither the sandbox nor sockets, and whoever judges a report
+again loads neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pipeline.model.value_rules import Rule
+
+if TYPE_CHECKING:
+    from pipeline.model.checks.http_check import HttpRequest
+    from pipeline.model.image import Image
+    from pipeline.model.package import Nevra
+
+
+class Unanswered(Exception):
+    """A probe without an answer; the text says why.
+
+    `timed_out`: its time was over before there could be one.
+    """
+
+    def __init__(self, reason: str, *, timed_out: bool = False) -> None:
+        super().__init__(reason)
+        self.timed_out = timed_out
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """The exit status of a command (None: it did not end in time) and its output."""
+
+    status: int | None
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """Status, headers in their order, and the beginning of the body."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """All values of a header, whose name may be written in either case."""
+        return tuple(value for key, value in self.headers if key.lower() == name.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """The status of a file: `st_mode` (inode(7)), ids as the image has them, bytes."""
+
+    mode: int
+    uid: int
+    gid: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunningProcess:
+    """A process of an instance.
+
+    `pid` is its number on the machine, `name` its name (15 characters at most), `command` its command line with
+    single spaces, `uid` its user's number in the image. `inside` is its number in the instance.
+    """
+
+    pid: int
+    name: str
+    command: str
+    program: str
+    uid: int
+    inside: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ListeningSocket:
+    """A socket that others can send to: `tcp` or `udp`; `local`: only from the same instance."""
+
+    port: int
+    protocol: str
+    local: bool
+
+    def __str__(self) -> str:
+        return f"{self.port}/{self.protocol}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoppedInstance:
+    """The exit code of an instance that was told to end, and the end of its log.
+
+    None: it ran on.
+    """
+
+    exit_code: int | None
+    last_lines: str
+
+
+class InstanceFiles(Protocol):
+    """Files below a root of the image, out of which no link leads. Methods raise Unanswered."""
+
+    def status(self, path: str, *, follow: bool = True) -> FileStatus | None:
+        """The status of a file, None if there is none."""
+        ...
+
+    def read(self, path: str, *, limit: int) -> bytes | None:
+        """The content of a regular file of at most `limit` bytes, None if there is none."""
+        ...
+
+    def link(self, path: str) -> bytes | str | None:
+        """The target of a symbolic link, None if there is none."""
+        ...
+
+    def names(self, folder: str) -> Sequence[str] | None:
+        """The names in a directory, sorted, None if there is none."""
+        ...
+
+
+class LicensedPackage(Protocol):
+    """A package in the image's RPM database, with the files that it marks as its licence."""
+
+    @property
+    def nevra(self) -> Nevra: ...
+
+    @property
+    def licenses(self) -> tuple[str, ...]: ...
+
+
+class Probe(Protocol):
+    """The operations of a check on a running instance.
+
+    Deadlines are of `time.monotonic`. All but `execute` raise Unanswered where the instance has ended, or where there
+    is no answer; `execute` raises SmokeError `user-unknown`.
+    """
+
+    @property
+    def image(self) -> Image:
+        """The image that the instance was made from."""
+        ...
+
+    @property
+    def log(self) -> bytes:
+        """The output of the instance so far."""
+        ...
+
+    @property
+    def files(self) -> InstanceFiles:
+        """The files of the image, without volumes and scratch file systems."""
+        ...
+
+    def root(self) -> AbstractContextManager[InstanceFiles]:
+        """The files as the instance sees them."""
+        ...
+
+    def execute(self, argv: Sequence[str], *, stdin: bytes, user: str, deadline: float) -> Executed:
+        """Run a command in the instance, as `user` ("": the image's), until it ends."""
+        ...
+
+    def converse(self, port: int, socket: str, send: bytes, rules: Sequence[Rule], deadline: float) -> bytes:
+        """Send to a port, or to a unix socket by its path, and return an answer.
+
+        It takes what comes back until it meets the rules.
+        """
+        ...
+
+    def request(self, request: HttpRequest, deadline: float) -> HttpReply:
+        """Ask by HTTP."""
+        ...
+
+    def process_count(self) -> int:
+        """The number of processes, which are not looked at."""
+        ...
+
+    def processes(self) -> tuple[RunningProcess, ...]:
+        """All processes but zombies, in the order of their numbers."""
+        ...
+
+    def listeners(self) -> tuple[ListeningSocket, ...]:
+        """All sockets that listen, sorted."""
+        ...
+
+    def user_number(self, user: str) -> int:
+        """The number of a user of the image."""
+        ...
+
+    def installed(self) -> Sequence[LicensedPackage] | None:
+        """The packages in the image's RPM database, None if it has none."""
+        ...
+
+    def stop(self, signal: str, within: float) -> StoppedInstance:
+        """Send a signal and wait `within` seconds for the end.
+
+        Raises Unanswered if it had ended before.
+        """
+        ...

@@ -1,0 +1,175 @@
+"""The probe of a running instance: all that checks may do to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import RelbuildError
+from pipeline.model.checks.http_check import HttpRequest
+from pipeline.model.image import Image
+from pipeline.model.limits.memory import LIMIT as MEMORY
+from pipeline.model.probe import (
+    Executed,
+    FileStatus,
+    HttpReply,
+    InstanceFiles,
+    ListeningSocket,
+    RunningProcess,
+    StoppedInstance,
+    Unanswered,
+)
+from pipeline.model.rpm_database import database_paths
+from pipeline.model.value_comparison import SHOWN_LIMIT
+from pipeline.model.value_rules import Rule
+from pipeline.packages import DATABASE_LIMIT, Installed, read_installed
+from pipeline.sandbox import Instance, RootFs
+from pipeline.smoke.network_probes import probe_http, probe_stream
+from pipeline.smoke.procfs import list_listeners, list_processes, open_root
+
+
+@contextlib.contextmanager
+def _looking() -> Iterator[None]:
+    """Tell of what cannot be seen as of no answer."""
+    try:
+        yield
+    except OSError as error:
+        # Of a process that is ending the kernel says whatever fits: ESRCH, ENOENT, EINVAL, EACCES.
+        raise Unanswered(f"the instance is gone: {error.strerror or error}") from error
+    except RelbuildError as error:
+        raise Unanswered(str(error)) from error
+
+
+def describe_exit(instance: Instance) -> str:
+    """Describe how an instance ended: its exit code, the kernel's reason, its last output.
+
+    The reason is given if the kernel ended it.
+    """
+    # Waits for what it printed at last, too: the end is seen sooner than the log is read.
+    code, killed = instance.wait(0), instance.usage().oom_kills
+    why = ""
+    if killed and code == 137:
+        limit = instance.limits[MEMORY]
+        why = f" (killed: out of memory{f', limit {limit / (1 << 20):g} MiB' if limit else ''})"
+    return f"exit code {code}{why}; last log lines: {_last_lines(instance.log) or 'none'}"
+
+
+def _last_lines(log: bytes) -> str:
+    return log[-SHOWN_LIMIT:].decode(errors="replace").strip()
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    root: RootFs
+
+    def status(self, path: str, *, follow: bool = True) -> FileStatus | None:
+        with _looking():
+            found = self.root.stat(path, follow=follow)
+        if found is None:
+            return None
+        shift = self.root.shift
+        return FileStatus(found.st_mode, found.st_uid - shift, found.st_gid - shift, found.st_size)
+
+    def read(self, path: str, *, limit: int) -> bytes | None:
+        with _looking():
+            return self.root.read(path, limit=limit)
+
+    def link(self, path: str) -> bytes | str | None:
+        folder, _, name = path.rstrip("/").rpartition("/")
+        with _looking(), self.root.folder(folder or "/") as handle:
+            try:
+                return os.readlink(name, dir_fd=handle)
+            except OSError:
+                return None
+
+    def names(self, folder: str) -> Sequence[str] | None:
+        try:
+            with self.root.folder(folder) as handle, os.scandir(f"/proc/self/fd/{handle}") as entries:
+                return sorted(entry.name for entry in entries)
+        except OSError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceProbe:
+    """A `Probe` of an instance of an image.
+
+    `address` is where its ports are; None: the instance's loopback.
+    """
+
+    instance: Instance
+    image: Image
+    address: str | None = None
+
+    @property
+    def log(self) -> bytes:
+        """As `Probe` says."""
+        return self.instance.log
+
+    @property
+    def files(self) -> InstanceFiles:
+        """As `Probe` says."""
+        return _Files(self.instance.files)
+
+    @contextlib.contextmanager
+    def root(self) -> Iterator[InstanceFiles]:
+        """As `Probe` says."""
+        with contextlib.ExitStack() as closing:
+            with _looking():
+                opened = closing.enter_context(open_root(self.instance))
+            yield _Files(opened)
+
+    def execute(self, argv: Sequence[str], *, stdin: bytes, user: str, deadline: float) -> Executed:
+        """As `Probe` says."""
+        timeout = max(0.001, deadline - time.monotonic())
+        outcome = self.instance.execute(argv, stdin=stdin, user=user, timeout=timeout)
+        return Executed(None if outcome.timed_out else outcome.status, outcome.stdout, outcome.stderr)
+
+    def converse(self, port: int, socket: str, send: bytes, rules: Sequence[Rule], deadline: float) -> bytes:
+        """As `Probe` says."""
+        return probe_stream(
+            self.instance, self.address, port=port, path=socket, send=send, rules=rules, deadline=deadline
+        )
+
+    def request(self, request_: HttpRequest, deadline: float) -> HttpReply:
+        """As `Probe` says."""
+        return probe_http(self.instance, self.address, request_, deadline)
+
+    def process_count(self) -> int:
+        """As `Probe` says."""
+        with _looking():
+            return len(self.instance.slot.group.processes())
+
+    def processes(self) -> tuple[RunningProcess, ...]:
+        """As `Probe` says."""
+        with _looking():
+            return list_processes(self.instance)
+
+    def listeners(self) -> tuple[ListeningSocket, ...]:
+        """As `Probe` says."""
+        with _looking():
+            return list_listeners(self.instance)
+
+    def user_number(self, user: str) -> int:
+        """As `Probe` says."""
+        with _looking():
+            return self.instance.identity(user).uid
+
+    def installed(self) -> tuple[Installed, ...] | None:
+        """As `Probe` says."""
+        with _looking():
+            for path in database_paths(dict(self.image.config.labels)):
+                data = self.instance.files.read(path, limit=DATABASE_LIMIT)
+                if data is not None:
+                    return read_installed(data)
+        return None
+
+    def stop(self, signal: str, within: float) -> StoppedInstance:
+        """As `Probe` says."""
+        if not self.instance.alive:
+            raise Unanswered(f"the instance had already ended with {describe_exit(self.instance)}")
+        code = self.instance.stop(signal, within)
+        return StoppedInstance(code, _last_lines(self.instance.log))
