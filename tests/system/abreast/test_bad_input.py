@@ -174,7 +174,7 @@ def test_locked_with_a_stale_lock(bench: Bench) -> None:
     assert bench.run("lock", "broken.yaml", "--store", str(bench.store)).status == 0
     bench.plain("[setup, filesystem, glibc, bash, coreutils, sed]")
     before = (bench.folder / "broken.lock").read_bytes()
-    bench.build("--locked").refused("lock-stale", 4, says="asks for", place="broken.lock")
+    bench.build("--locked").refused("lock-stale", 4, says="requested packages changed", place="broken.lock")
     assert (bench.folder / "broken.lock").read_bytes() == before
 
 

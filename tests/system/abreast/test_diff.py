@@ -395,7 +395,7 @@ def test_people_read_it(pair: Pair) -> None:
     assert done.returncode == 0, done.stderr
     for line in (
         "packages: 1 changed, 1 added, 1 removed",
-        "~ thing.noarch 1-1 → 2-1  names CVE-2026-12345",
+        "~ thing.noarch 1-1 → 2-1  mentions CVE-2026-12345",
         "- second, closes CVE-2026-12345",
         "~ Labels.note: old → new",
         "~ /usr/lib/thing/mode  mode 0644 → 4755",
