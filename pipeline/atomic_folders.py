@@ -45,7 +45,10 @@ def folder_draft(target: Path) -> Iterator[Path]:
 
 
 def sweep_folder_drafts(target: Path, *more: Path) -> None:
-    """Remove drafts of `target`, and of others beside it, whose makers were killed or could not remove them."""
+    """Remove drafts of `target` whose makers were killed or could not remove them.
+
+    `more` are other targets beside it.
+    """
     if not target.parent.is_dir():
         return
     prefixes = tuple(map(_prefix, (target, *more)))

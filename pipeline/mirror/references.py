@@ -81,7 +81,7 @@ def references(manifest: Manifest) -> References:
 def require_complete(
     manifest: Manifest, place: str, has_blob: Callable[[Digest], bool], read: Callable[[Digest], Manifest | None]
 ) -> None:
-    """Check that a mirror has all that a client would pull with a manifest, down to the last blob.
+    """Check that a mirror has all that a client would pull with a manifest.
 
     Raises VerificationError `blob-missing` or `manifest-missing` with `place` if anything is not there.
     """

@@ -253,7 +253,7 @@ class RepositoryPaths:
         self.require_complete(manifest)
 
     def require_complete(self, manifest: Manifest) -> None:
-        """Check that all that a client would pull with this manifest is here: see `require_complete`."""
+        """See `mirror.references.require_complete`."""
         require_complete(manifest, self.name, lambda digest: self.place.blob(digest).exists(), self.read)
 
     # --- tags
