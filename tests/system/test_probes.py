@@ -144,36 +144,36 @@ WRONG = {
     "http: {port: 80, tls: true}": "SSL",
     "log: never": "the log does not match 'never'",
     "log: {lacks: start 1}": "must not match 'start 1': version 1, start 1",
-    "file: {path: /none}": "/none is not there",
-    "file: {path: /etc/app.conf, absent: true}": "is there, as a file",
+    "file: {path: /none}": "'/none' does not exist",
+    "file: {path: /etc/app.conf, absent: true}": "exists, as a file",
     "file: {path: /etc/app.conf, type: directory}": "it is a file, not a directory",
     "file: {path: /etc/app.conf, mode: '0600'}": "its mode is 0640, not 0600",
     "file: {path: /etc/app.conf, owner: app}": "its owner is 0 (root), not app",
     "file: {path: /etc/app.conf, group: nobody}": "its group is 0 (root), not nobody",
     "file: {path: /etc/app.conf, size: {max: 3}}": "its size is 21, more than 3",
-    "file: {path: /etc/app.conf, text: nothing}": "its text does not match 'nothing'; it reads: port=80",
+    "file: {path: /etc/app.conf, text: nothing}": "its text does not match 'nothing'; content: port=80",
     "file: {path: /data/link, target: other}": "its target is not 'other' but 'starts'",
-    "file: {path: /data/starts, target: other}": "it is no symlink",
-    "file: {path: /data/pipe, text: x}": "it is no regular file",
-    "process: {name: sh}": "the number of such processes is 0, less than 1; there are: app (user 27)",
+    "file: {path: /data/starts, target: other}": "it is not a symlink",
+    "file: {path: /data/pipe, text: x}": "it is not a regular file",
+    "process: {name: sh}": "the number of matching processes is 0, less than 1; running: app (user 27)",
     "process: {name: worker, user: root}": "less than 1",
     "process: {name: worker, count: 1}": "is not '1' but '2'",
-    "listening: exposed": "81/tcp listens too, on the loopback",
-    "listening: [80]": "53/udp listens too",
-    "listening: {ports: [80, 81, 90, 53/udp]}": "nothing listens on 90/tcp; 81/tcp is on the loopback only",
-    "account: {user: web}": "there is no user 'web' in /etc/passwd",
+    "listening: exposed": "81/tcp listens on the loopback, but is not listed",
+    "listening: [80]": "53/udp listens, but is not listed",
+    "listening: {ports: [80, 81, 90, 53/udp]}": "nothing listens on 90/tcp; 81/tcp listens on the loopback only",
+    "account: {user: web}": "no user 'web' in /etc/passwd",
     "account: {user: app, uid: 5}": "user 'app' has uid 27, not 5",
     "account: {user: app, groups: [wheel]}": "is not in wheel",
     "account: {group: readers, gid: 5}": "has gid 40, not 5",
-    "account: {user: app, absent: true}": "there is a user 'app', with number 27",
-    "packages: {present: [app]}": "the image has no RPM database",
+    "account: {user: app, absent: true}": "user 'app' exists, with ID 27",
+    "packages: {present: [app]}": "it has no RPM database",
     "image: {user: root}": "user is app, not root",
     "image: {entrypoint: [/bin/sh]}": "entrypoint is /app 1, not /bin/sh",
     "image: {exposed_ports: [80]}": "exposed_ports is 53/udp 80/tcp, not 80/tcp",
     "image: {environment: {LANG: de}}": "is not 'de' but 'C.UTF-8'",
     "image: {labels: {none: x}}": "there is no label 'none'",
-    "licenses: [other]": "there is no text of a licence of other",
-    "licenses: all": "name the packages",
+    "licenses: [other]": "no licence text found for other",
+    "licenses: all": "list the packages",
 }
 
 
@@ -212,10 +212,10 @@ def test_packages_are_seen_in_what_the_image_says_it_is_made_of(instance: Instan
     good = spelled(tmp_path, "packages: {present: [app, lib-*, app-1.0-1.x86_64], absent: [gcc, lib]}")
     assert run_check(good, instance, image).passed
     bad = run_check(spelled(tmp_path, "packages: {present: [web], absent: ['lib-*']}"), instance, image)
-    assert bad.detail == "web is not there; lib-x-2-1.noarch is there"
+    assert bad.detail == "no package matches 'web'; must be absent, but installed: lib-x-2-1.noarch"
 
 
 def test_links_of_the_image_lead_nowhere_else(asked: Callable[..., CheckResult]) -> None:
     assert Path("/etc/shadow").exists()
     result = asked("file: {path: /etc/outside, type: file}", within="100ms")
-    assert not result.passed and "is not there" in result.detail
+    assert not result.passed and "does not exist" in result.detail

@@ -323,7 +323,7 @@ def test_an_upgrade_from_the_layout_that_the_recipe_names(start: Callable[..., S
 def test_an_image_without_a_recipe_is_asked_about_its_ports(start: Callable[..., Started]) -> None:
     run = start("smoke", "silent")
     assert run.rest() == 6
-    assert "81/tcp listens too, on the loopback" in run.said
+    assert "81/tcp listens on the loopback, but is not listed" in run.said
 
 
 def test_what_is_recorded_loads_again_and_holds(start: Callable[..., Started], folder: Path) -> None:

@@ -152,8 +152,8 @@ WRONG = {
     "http: {port: 9}": "GET / at 9: the answer is no HTTP",
     "http: {port: 80}, expect: {headers: {B: x}}": "there is no header 'B'",
     "file: {path: /data/rows, owner: root}": "its owner is 27 (app), not root",
-    "licenses: [other]": "no text of a licence of other",
-    "stop: {exit_code: 3}": "exit code 0 after SIGTERM, not 3; bye",
+    "licenses: [other]": "no licence text found for other",
+    "stop: {exit_code: 3}": "exit code 0 after SIGTERM, not 3; last log lines: bye",
 }
 
 

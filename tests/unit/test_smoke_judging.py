@@ -101,7 +101,7 @@ def test_no_answer_is_never_right() -> None:
 
 def test_mounts() -> None:
     assert judge_mounts(MountsAnswer(("/data", "/tmp", "/run/lock", "/dev/shm")), CONFIG) == ""
-    assert judge_mounts(MountsAnswer(("/data2", "/var")), CONFIG) == "can be written: /data2, /var"
+    assert judge_mounts(MountsAnswer(("/data2", "/var")), CONFIG) == "writable: /data2, /var"
 
 
 class TestLongTexts:

@@ -229,7 +229,7 @@ class TestLines:
         check = Check("ready", CheckKind.PORT, 1000, port=80)
         report = replace(REPORT, plan=plan_digest(SmokePlan(check)), asked=SmokePlan(check), instances=(answered,))
         lines = report_lines(report)
-        told = "tiny-1: ready: what was recorded is no answer to a question of kind 'port'"
+        told = "tiny-1: ready: the recorded result is not one of a 'port' check"
         assert f"✗ verdict recomputed: {told}" in lines and lines[-1].startswith("DID NOT PASS")
         assert told in (
             ElementTree.fromstring(junit_report(report, "tiny")).findtext("testsuite/testcase/failure") or ""

@@ -115,7 +115,7 @@ def judge(check: Check, answer: CheckAnswer, config: ImageConfig, ready: Check |
             raise MismatchedAnswer
         return kind.judge(check, answer, config, ready)
     except MismatchedAnswer:
-        return f"what was recorded is no answer to a question of kind '{check.kind}'"
+        return f"the recorded result is not one of a '{check.kind}' check"
 
 
 def judge_mounts(answer: CheckAnswer, config: ImageConfig) -> str:
@@ -123,14 +123,14 @@ def judge_mounts(answer: CheckAnswer, config: ImageConfig) -> str:
     if isinstance(answer, NoAnswer):
         return answer.reason or "there was no answer"
     if not isinstance(answer, MountsAnswer):
-        return "what was recorded is no list of mounts"
+        return "the recorded result is not a list of mounts"
     allowed = (*_SCRATCH, *config.volumes)
     wrong = [
         where
         for where in answer.writable
         if not any(f"{where}/".startswith(f"{place.rstrip('/')}/") for place in allowed)
     ]
-    return f"can be written: {', '.join(wrong)}" if wrong else ""
+    return f"writable: {', '.join(wrong)}" if wrong else ""
 
 
 def record_answer(check: Check, answer: CheckAnswer) -> CheckAnswer:

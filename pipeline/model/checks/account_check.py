@@ -52,12 +52,12 @@ def _judge(check: Check, seen: AccountAnswer, config: ImageConfig, ready: Check 
     facts = subject_of(AccountFacts, check)
     what, name = ("user", facts.user) if facts.user else ("group", facts.group)
     if seen.entry is None:
-        return "" if facts.absent else f"there is no {what} '{name}' in {'/etc/passwd' if facts.user else '/etc/group'}"
+        return "" if facts.absent else f"no {what} '{name}' in {'/etc/passwd' if facts.user else '/etc/group'}"
     entry = (*seen.entry, *("",) * 7)
     if facts.absent:
-        return f"there is a {what} '{name}', with number {entry[2]}"
+        return f"{what} '{name}' exists, with ID {entry[2]}"
     if entry[0] != name:
-        return f"what was recorded is the entry of '{entry[0]}', not of '{name}'"
+        return f"the recorded entry is the one of '{entry[0]}', not of '{name}'"
     asked: tuple[tuple[str, int | str | None, str], ...] = (("gid", facts.gid, entry[2]),)
     if facts.user:
         asked = (

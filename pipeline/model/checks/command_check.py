@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CommandAnswer(CheckAnswer):
-    """A command's exit status (None: it did not end in time) and what it printed."""
+    """A command's exit status (None: it did not stop in time) and what it printed."""
 
     status: int | None
     stdout: RecordedText

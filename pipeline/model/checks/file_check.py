@@ -99,7 +99,7 @@ class FileAnswer(CheckAnswer):
 
     `sort` None: something that has no name here. `owners` and `groups` are names that the image has for `uid` and
     `gid`. `target`: where a symlink points, if that was asked; `sha256` (64 hex digits) and `text` likewise, and empty
-    or None if it is no regular file.
+    or None if it is not a regular file.
     """
 
     there: bool
@@ -118,13 +118,13 @@ class FileAnswer(CheckAnswer):
 def _judge(check: Check, seen: FileAnswer, config: ImageConfig, ready: Check | None) -> str:
     facts = subject_of(FileFacts, check)
     if not seen.there:
-        return "" if facts.absent else f"{facts.path} is not there"
+        return "" if facts.absent else f"'{facts.path}' does not exist"
     if facts.absent:
-        return f"{facts.path} is there, as {_sort(seen)}"
+        return f"'{facts.path}' exists, as {_sort(seen)}"
     wrong = _attributes(facts, seen)
     if not wrong and facts.target:
         wrong = (
-            "it is no symlink"
+            "it is not a symlink"
             if seen.target is None
             else recorded_mismatch(facts.target, seen.target, "its target", tell=True)
         )
@@ -149,11 +149,11 @@ def _attributes(facts: FileFacts, seen: FileAnswer) -> str:
 
 def _content(facts: FileFacts, seen: FileAnswer) -> str:
     if seen.text is None:
-        return "it is no regular file"
+        return "it is not a regular file"
     if facts.sha256 and seen.sha256 != facts.sha256:
         return f"its sha256 is {seen.sha256}, not {facts.sha256}"
     wrong = recorded_mismatch(facts.text, seen.text, "its text")
-    return f"{wrong}; it reads: {quote_answer(seen.text.text[:8000], _LAST_WORDS)}" if wrong else ""
+    return f"{wrong}; content: {quote_answer(seen.text.text[:8000], _LAST_WORDS)}" if wrong else ""
 
 
 def _sort(seen: FileAnswer) -> str:

@@ -88,7 +88,7 @@ def _judge(check: Check, seen: HttpAnswer, config: ImageConfig, ready: Check | N
             else recorded_mismatch(rules, value, f"header '{name}'", tell=True)
         )
     wrong = wrong or recorded_mismatch(check.expect.body, seen.body, "the body")
-    return f"{_place(check)}: {wrong}; it said {seen.status}: {quote_answer(seen.body.text)}" if wrong else ""
+    return f"{_place(check)}: {wrong}; response {seen.status}: {quote_answer(seen.body.text)}" if wrong else ""
 
 
 def _place(check: Check) -> str:

@@ -63,9 +63,9 @@ def _judge(check: Check, seen: LicensesAnswer, config: ImageConfig, ready: Check
         name for name in texts if not any(fnmatch.fnmatchcase(name, pattern) for pattern in facts.without)
     )
     if not names or (not seen.known and not facts.packages):
-        return "the image has no RPM database, so name the packages"
+        return "the image has no RPM database; list the packages"
     without = [name for name in names if not texts.get(name)]
-    return f"there is no text of a licence of {list_names(without)}" if without else ""
+    return f"no licence text found for {list_names(without)}" if without else ""
 
 
 def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:

@@ -64,9 +64,11 @@ def _judge(check: Check, seen: ListeningAnswer, config: ImageConfig, ready: Chec
     reachable = {socket.port for socket in sockets if not socket.local}
     local = {socket.port for socket in sockets if socket.local}
     wrong = [f"nothing listens on {port}" for port in wanted if port not in reachable | local]
-    wrong += [f"{port} is on the loopback only, out of reach" for port in wanted if port in local]
-    wrong += [f"{port} listens too" for port in sorted(reachable - set(wanted))]
-    wrong += [f"{port} listens too, on the loopback" for port in sorted(local - set(wanted) - set(facts.local))]
+    wrong += [f"{port} listens on the loopback only" for port in wanted if port in local]
+    wrong += [f"{port} listens, but is not listed" for port in sorted(reachable - set(wanted))]
+    wrong += [
+        f"{port} listens on the loopback, but is not listed" for port in sorted(local - set(wanted) - set(facts.local))
+    ]
     return "; ".join(wrong)
 
 

@@ -47,7 +47,7 @@ def _judge(check: Check, seen: LogAnswer, config: ImageConfig, ready: Check | No
     wrong = recorded_mismatch(check.log, log, "the log")
     if not wrong:
         return ""
-    return f"{wrong}; it {'ends' if log.excerpts is None else 'begins'} with: {log.text[-SHOWN_LIMIT:].strip()}"
+    return f"{wrong}; the log {'ends' if log.excerpts is None else 'begins'} with: {log.text[-SHOWN_LIMIT:].strip()}"
 
 
 def _record(check: Check, seen: LogAnswer) -> LogAnswer:

@@ -52,15 +52,15 @@ class PackagesAnswer(CheckAnswer):
 def _judge(check: Check, seen: PackagesAnswer, config: ImageConfig, ready: Check | None) -> str:
     facts = subject_of(PackageFacts, check)
     if not seen.known:
-        return "the image has no RPM database, and does not say what it is made of"
+        return "the image's packages are unknown: it has no RPM database"
     wrong = [
-        f"{pattern} is not there"
+        f"no package matches '{pattern}'"
         for pattern in facts.present
         if not any(package_is(nevra, pattern) for nevra in seen.packages)
     ]
     for pattern in facts.absent:
         there = [nevra for nevra in sorted(seen.packages) if package_is(nevra, pattern)]
-        wrong += [f"{', '.join(there)} is there"] if there else []
+        wrong += [f"must be absent, but installed: {', '.join(there)}"] if there else []
     return "; ".join(wrong)
 
 

@@ -87,13 +87,13 @@ class ProcessAnswer(CheckAnswer):
 def _judge(check: Check, seen: ProcessAnswer, config: ImageConfig, ready: Check | None) -> str:
     facts = subject_of(ProcessFacts, check)
     number = sum(_meets(process, facts, seen.user) for process in seen.processes)
-    wrong = mismatch(facts.count, str(number), "the number of such processes", tell=True)
+    wrong = mismatch(facts.count, str(number), "the number of matching processes", tell=True)
     if not wrong:
         return ""
     told = [
         f"{process.name} (user {process.uid}): {quote_answer(process.command.text, 80)}" for process in seen.processes
     ]
-    return f"{wrong}; there are: {list_names(told)}"
+    return f"{wrong}; running: {list_names(told)}"
 
 
 def _meets(process: SeenProcess, facts: ProcessFacts, user: int | None) -> bool:

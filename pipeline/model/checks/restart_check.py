@@ -54,15 +54,15 @@ def _judge(check: Check, seen: RestartAnswer, config: ImageConfig, ready: Check 
     if seen.how is not check.subject:
         return f"it was restarted in another way: {seen.how}"
     if seen.exit_code is None:
-        return "it did not end"
+        return "it did not stop"
     if seen.how is Restart.AFTER_KILL and seen.exit_code != KILLED_EXIT_CODE:
         return f"it was not killed but ended with exit code {seen.exit_code}"
     if ready is None:
         return ""
     if seen.ready is None:
-        return "whether it was ready again was not recorded"
+        return "its readiness after the restart was not recorded"
     wrong = judge(ready, seen.ready, config)
-    return f"not ready when started again: {wrong}" if wrong else ""
+    return f"not ready after the restart: {wrong}" if wrong else ""
 
 
 def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:

@@ -57,10 +57,14 @@ def _judge(check: Check, seen: StopAnswer, config: ImageConfig, ready: Check | N
     if seen.signal != wanted:
         return f"it was stopped with {seen.signal}, not with {wanted}"
     if seen.exit_code is None:
-        return f"it still runs {check.within} ms after {seen.signal}; {seen.words}"
+        return f"it still runs {check.within} ms after {seen.signal}; {_last_lines(seen)}"
     if check.expect.exit_code is not None and seen.exit_code != check.expect.exit_code:
-        return f"exit code {seen.exit_code} after {seen.signal}, not {check.expect.exit_code}; {seen.words}"
+        return f"exit code {seen.exit_code} after {seen.signal}, not {check.expect.exit_code}; {_last_lines(seen)}"
     return ""
+
+
+def _last_lines(seen: StopAnswer) -> str:
+    return f"last log lines: {seen.words or 'none'}"
 
 
 def _plan(check: Check, settings: StopSettings) -> Check:
