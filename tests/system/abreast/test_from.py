@@ -161,7 +161,7 @@ def test_accounts_of_the_parent_keep_their_numbers_and_new_ones_get_others(
     order = small.write("renumbers", CHILD + "accounts: {users: [{name: watcher, uid: 77}]}\n")
     with pytest.raises(BuildError) as caught:
         build(order, small.build_env)
-    assert caught.value.code == "account-differs" and "'watcher' number 77" in str(caught.value)
+    assert caught.value.code == "account-differs" and "user 'watcher' has ID 77" in str(caught.value)
 
 
 def test_the_configuration_is_merged_as_the_reference_says(pair: tuple[BuildResult, BuildResult]) -> None:
