@@ -190,6 +190,13 @@ class Repository(Protocol):
         Raises ValueError if `tag` is auxiliary or not one of those that were cleared, TagConflict.
         """
 
+    def moving(self) -> AbstractContextManager[None]:
+        """Hold while tags are looked at, their moves signed, made and settled.
+
+        Where a mirror has locks nobody else does so meanwhile: between the look and the move a tag could go elsewhere
+        and come back, and the chain of signed moves would lack that. Elsewhere nothing is held. Not to be held twice.
+        """
+
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
         """Return the tags, of some that were just moved to these digests, that point elsewhere.
 

@@ -76,6 +76,10 @@ class TagMover:
         side. Each tag is a step of its own: one that cannot be moved does not keep the others from it. Raises
         PublicationRefused of all that could not.
         """
+        with self.repository.moving():
+            return self._move_all(tags, cleared)
+
+    def _move_all(self, tags: Sequence[str], cleared: Cleared) -> tuple[tuple[Move, ...], tuple[str, ...]]:
         moved: list[Move] = []
         unmoved: list[str] = []
         problems: list[Problem] = []

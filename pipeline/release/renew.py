@@ -58,7 +58,9 @@ def renew(
         if until is None and own.get(tag) != digest:
             left.append(tag)
             continue
-        if signed_tag.settle(digest, signed_tag.version, MoveCause.PUBLISH):
+        with repository.moving():
+            signed = signed_tag.settle(digest, signed_tag.version, MoveCause.PUBLISH)
+        if signed:
             renewed.append(tag)
             until = None
         least = int(RENEWAL_SHARE * signer.validity * 1000)

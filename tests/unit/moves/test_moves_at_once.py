@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +111,33 @@ def test_of_two_who_sign_the_same_move_at_once_it_counts_once(mirror: Path, make
     assert [one.move.version for one in past] == ["1.0", "1.1", "1.2", "1.2"]
     assert [one.move.version for one in past if one.happened] == ["1.0", "1.1", "1.2"]
     assert rollback(at(mirror), None, key(), RULES, maker.build_env).digest == maker.image("1.1").digest
+
+
+def test_a_tag_does_not_go_elsewhere_and_come_back_between_a_look_and_a_move(
+    mirror: Path, maker: ImagePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has signed a move and is about to make it, when others move the tag and roll it back to where he saw it."""
+    repository = opened(mirror, maker)
+    point = DirectoryRepository.point
+
+    def others() -> None:
+        maker.publish(opened(mirror, maker), maker.image("1.3"))
+        rollback(at(mirror), None, key(), RULES, maker.build_env)
+
+    between = threading.Thread(target=others)
+
+    def pointing(self: DirectoryRepository, tag: str, *rest: object) -> None:
+        if tag == "latest" and between.ident is None:
+            between.start()
+            between.join(1)  # where they are kept out they wait for as long as it takes
+        point(self, tag, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DirectoryRepository, "point", pointing)
+    maker.publish(repository, maker.image("1.2"))
+    between.join()
+    made = [one.move for one in read_history(repository, "latest") if one.happened]
+    assert [move.version for move in made] == ["1.0", "1.1", "1.2", "1.3", "1.2"]
+    assert all(later.before == earlier.after for earlier, later in itertools.pairwise(made))
 
 
 def test_numbers_that_nobody_signed_leave_room_to_grow(mirror: Path, maker: ImagePublisher) -> None:

@@ -182,6 +182,19 @@ class DirectoryRepository:
             self.paths.require(cleared.manifest)
             self.paths.move(tag, cleared.manifest.descriptor)
 
+    @contextlib.contextmanager
+    def moving(self) -> Iterator[None]:
+        """Hold the repository's lock of moves.
+
+        The mirror's is held first: a pruner who waits would let nobody in who waits for one that waits for him.
+        """
+        with contextlib.ExitStack() as stack:
+            with mirror_errors(self.url):
+                stack.enter_context(self.mirror.writing())
+                self.paths.make()
+                stack.enter_context(self.paths.moving())
+            yield
+
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
         """None: whoever moves a tag holds the lock and looks what it points to."""
         return ()

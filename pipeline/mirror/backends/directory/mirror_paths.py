@@ -8,6 +8,7 @@
     repositories/NAME/_tags/TAG             a symbolic link to ../_manifests/HEX.KIND
     repositories/NAME/_tags.json            what `/v2/NAME/tags/list` answers
     repositories/NAME/_lock                 held by whoever moves a tag of the repository
+    repositories/NAME/_moves                held by whoever looks where tags point, moves them and signs that
     .lock/                                  held by whoever publishes, prunes or adds a repository
     .incoming/                              drafts
     .quarantine/STAMP/                      what was pruned and can be brought back
@@ -178,6 +179,10 @@ class RepositoryPaths:
         """Nobody else moves a tag of this repository meanwhile."""
         with file_locked(self.folder / "_lock"):
             yield
+
+    def moving(self) -> contextlib.AbstractContextManager[None]:
+        """Nobody else moves and signs tags of this repository; `locked` is taken within."""
+        return file_locked(self.folder / "_moves")
 
     # --- manifests
 

@@ -205,6 +205,10 @@ class LayoutRepository:
             self._require_complete(cleared.manifest)
             self._move(tag, cleared.manifest.descriptor)
 
+    def moving(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing to hold: one person carries a layout."""
+        return contextlib.nullcontext()
+
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
         """None: whoever moves a tag holds the lock and looks what it points to."""
         return ()

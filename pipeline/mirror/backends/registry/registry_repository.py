@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -293,6 +293,10 @@ class RegistryRepository(Repository):
             raise ValueError(f"{tag} is an auxiliary tag")
         cleared.refuse_other(tag)
         self._move(tag, cleared.manifest, expected)
+
+    def moving(self) -> AbstractContextManager[None]:
+        """Nothing to hold: registries have no locks."""
+        return nullcontext()
 
     def overtaken(self, moved: Mapping[str, Digest]) -> tuple[str, ...]:
         """Return the tags that point elsewhere, some time after they were moved to these digests.
