@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.examples import examples
+from tests.support.sampling import SEED
 
 # No test asserts a time, the making of inputs on a busy machine included.
 settings.register_profile("relbuild", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -20,3 +23,24 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "relbuild"))
 # Whoever starts the tests in the background of a script has them ignore SIGINT, and with them all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What is imported and collected stays to the end: no garbage is looked for in it, neither now nor later.
+gc.disable()
+
+
+def pytest_report_header() -> str:
+    """Show what a run's samples are drawn from."""
+    return f"samples are drawn by RELBUILD_SEED={SEED}; RELBUILD_SOAK=1 tries all (CONTRIBUTING.md)"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the files that take longest begin, and unit tests fill the gaps at the end."""
+    items.sort(key=lambda item: 0 if item.get_closest_marker("long") else 1 if "system" in item.path.parts else 2)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Collect garbage again, now that everything is loaded."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()

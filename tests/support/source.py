@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,12 @@ PIPELINE = ROOT / "pipeline"
 @cache
 def trees() -> Mapping[Path, ast.Module]:
     """Every file of the code with its tree, sorted."""
-    return MappingProxyType({path: ast.parse(path.read_text()) for path in sorted(PIPELINE.rglob("*.py"))})
+    gc.disable()  # Millions of nodes that stay: to look for garbage among them takes as long as to parse them.
+    try:
+        return MappingProxyType({path: ast.parse(path.read_text()) for path in sorted(PIPELINE.rglob("*.py"))})
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def dotted(node: ast.expr) -> str:

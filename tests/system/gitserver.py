@@ -19,6 +19,9 @@ def git_server(folder: Path, account: tuple[str, str]) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = (
+            True  # Headers and body go apart: else each answer waits 40 ms for an acknowledgement.
+        )
 
         def do_GET(self) -> None:
             self._answer(b"")

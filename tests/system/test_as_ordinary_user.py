@@ -13,6 +13,8 @@ import pytest
 
 from tests.system.test_rootless import ROOT, Person, handed_over, person
 
+pytestmark = pytest.mark.alone
+
 __all__ = ["person"]  # a fixture
 
 MODULES = (

@@ -25,6 +25,8 @@ from tests.system.tiny_root import (
     without_groups,
 )
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def root(closed: Path) -> Path:

@@ -35,6 +35,8 @@ from pipeline.sandbox import (
 from tests.system.isolation.probes import ADMITTED, PROBES, REFUSALS, table
 from tests.system.tiny_root import make_root, require_root
 
+pytestmark = pytest.mark.alone
+
 SOURCES = Path(__file__).parent / "isolation"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sandbox.md"
 USER = 27

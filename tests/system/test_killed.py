@@ -21,6 +21,8 @@ from tests.system.leftover_check import (
 )
 from tests.system.tiny_root import make_root
 
+pytestmark = pytest.mark.alone
+
 WITHIN = 5.0
 """Seconds after which nothing may be left."""
 

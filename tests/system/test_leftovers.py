@@ -24,6 +24,8 @@ from tests.system.leftover_check import kill_with_reaper
 from tests.system.sandbox_images import config, content_of, left_behind
 from tests.system.tiny_root import make_root, processes_of, require_root
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def root(closed: Path) -> Path:

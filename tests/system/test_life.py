@@ -29,6 +29,8 @@ from pipeline.smoke.lifecycle import UnpackedImage
 from tests.system.static_root import make_silent_root
 from tests.system.tiny_root import require_groups, require_root
 
+pytestmark = pytest.mark.alone
+
 READY = Check("ready", CheckKind.PORT, 10_000, Expectation(exit_code=None), port=80)
 STOP = Check("stops", CheckKind.STOP, 5_000)
 LIMITS = Limits(milli_cpus=500, memory=32 << 20, pids=40, bandwidth=50_000_000)

@@ -41,6 +41,8 @@ from tests.system.tiny_root import (
     without_groups,
 )
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def root(closed: Path) -> Path:
@@ -143,14 +145,14 @@ class TestProcessors:
         with launch(bomb("spin"), [root], Limits(milli_cpus=500), sandboxes=sandboxes, name="half") as instance:
             instance.wait(0.2)
             begun, before = time.monotonic(), instance.usage().cpu_time
-            instance.wait(4)
+            instance.wait(2)
             after, took = instance.usage(), time.monotonic() - begun
         assert before is not None
         assert after.cpu_time is not None
         share = (after.cpu_time - before) / 1e6 / took
         assert share < 0.55
         # Others use the machine too: then it may get less, and was held back less.
-        assert share > 0.45 or (after.throttled_time or 0) < 1_000_000
+        assert share > 0.45 or (after.throttled_time or 0) < 500_000
 
     def test_shares_of_the_disk_are_read_back_and_said_to_be_without_effect_where_they_are(
         self, root: Path, sandboxes: SandboxRegistry

@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
+
 from pipeline.build import BuildResult
 from pipeline.launch import run_tests
 from pipeline.prepare import BuildEnvironment
 from pipeline.smoke import report_lines
+
+pytestmark = pytest.mark.alone
 
 
 def test_nineteen_nginx_do_not_notice_the_twentieth(

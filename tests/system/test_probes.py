@@ -33,6 +33,8 @@ from pipeline.yaml_documents import load_yaml
 from tests.system.static_root import make_silent_root
 from tests.system.tiny_root import require_root
 
+pytestmark = pytest.mark.alone
+
 CONFIG = ImageConfig(
     "amd64",
     0,

@@ -24,6 +24,8 @@ from pipeline.sandbox.cgroups import PARENT_CGROUP, mounted_hierarchies
 from tests.system.isolation.probes import ADMITTED, PROBES
 from tests.system.tiny_root import make_root, require_root
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 NAME = "relbuild-rootless"
 SOURCES = Path(__file__).parent / "isolation"

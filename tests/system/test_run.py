@@ -31,6 +31,8 @@ from tests.system.conftest import ROOT
 from tests.system.static_root import make_silent_root
 from tests.system.tiny_root import make_root, require_root
 
+pytestmark = pytest.mark.alone
+
 SILENT = ImageConfig(
     "amd64", 0, entrypoint=("/app", "1"), user="app", exposed_ports=("80/tcp", "53/udp"), volumes=("/data",)
 )

@@ -15,9 +15,12 @@ from pipeline.sandbox.seccomp import profile
 from tests.system.isolation.filters import ALLOW, answer, read_filter
 from tests.system.tiny_root import make_root, require_root
 
-pytestmark = pytest.mark.skipif(
-    platform.machine() != "x86_64", reason="a processor is missing that the filter is read for here: x86_64"
-)
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(
+        platform.machine() != "x86_64", reason="a processor is missing that the filter is read for here: x86_64"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,8 @@ from pipeline.sandbox.cgroups import list_cgroups
 from pipeline.smoke import junit_report, report_lines, smoke
 from tests.system.tiny_root import make_root
 
+pytestmark = pytest.mark.alone
+
 SERVER = "sleep 0.2; httpd -p 80 -h /srv; trap 'echo bye; exit 0' TERM; echo serving; while :; do sleep 0.05; done"
 
 

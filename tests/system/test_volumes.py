@@ -33,6 +33,8 @@ from tests.system.leftover_check import kill_with_reaper
 from tests.system.sandbox_images import left_behind, until_logged
 from tests.system.tiny_root import ordinary, unenforced
 
+pytestmark = pytest.mark.alone
+
 RATE = 8 << 20
 
 CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")

@@ -30,6 +30,7 @@ class Request(BaseHTTPRequestHandler):
     """One request, and how it is answered."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # Headers and body go apart: else each answer waits 40 ms for an acknowledgement.
     registry: FakeRegistry
 
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:

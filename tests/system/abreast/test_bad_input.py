@@ -15,6 +15,8 @@ import pytest
 
 from tests.system.conftest import ROOT
 
+pytestmark = pytest.mark.long
+
 BASE = "[setup, filesystem, glibc, bash, coreutils]"
 
 

@@ -36,6 +36,8 @@ from tests.system.rpm_factory import Forge
 from tests.system.sites import PASSWORD, relbuild
 from tests.system.tiny_root import require_root
 
+pytestmark = pytest.mark.long
+
 BIN = Path(sys.executable).parent
 
 RECIPE = """
@@ -48,7 +50,7 @@ layers:
 files:
   - {{content: "{version}", path: /etc/version}}
 image:
-  entrypoint: [/usr/bin/busybox, sh, -c, "trap 'exit 0' TERM; echo up; while :; do sleep 1; done"]
+  entrypoint: [/usr/bin/busybox, sh, -c, "trap 'exit 0' TERM; echo up; while :; do sleep 1; done & wait"]
 smoke:
   ready: {{log: up, within: 20s}}
   checks: [{{name: is what it says, file: {{path: /etc/version, text: "{expected}"}}}}]

@@ -19,6 +19,8 @@ from pipeline.progress import QUIET
 from tests.system.conftest import PRODUCTS
 from tests.system.trees import differences, merged, read_tree
 
+pytestmark = pytest.mark.long
+
 
 def run(*argv: str | Path, timeout: float = 300) -> str:
     done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=timeout, check=False)

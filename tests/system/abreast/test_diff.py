@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from tests.system.rpm_factory import Forge
 from tests.system.sites import relbuild
 from tests.system.tiny_root import require_root
 
+pytestmark = pytest.mark.long
+
 PEAK = """
 import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True)
@@ -34,7 +37,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
 """
 """Runs a command from a process that is small itself, and says how many KiB of memory the command had at most."""
 
-PROGRAM = "[/usr/bin/busybox, sh, -c, \"trap 'exit 0' TERM; echo up; while :; do sleep 1; done\"]"
+PROGRAM = "[/usr/bin/busybox, sh, -c, \"trap 'exit 0' TERM; echo up; while :; do sleep 1; done & wait\"]"
 
 RECIPE = """
 name: thing
@@ -128,6 +131,8 @@ def pair(made: Forge, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     old = version(
         1, packages="thing, retired", note="old", mode="0644", environment="GONE: x, OTHER: a", ports="80, 81"
     )
+    while time.time() < old.image.config.created + 1:
+        time.sleep(0.05)  # The other version's package is made in a later second.
     offer(
         made.package(
             "thing",

@@ -43,7 +43,8 @@ from tests.system.rpm_factory import Forge
 
 SMALL = "platform: small\narchitectures: [x86_64]\nlayers: [{name: base, packages: [small-base, small, watcher]}]\n"
 RUNS = (
-    "image:\n  entrypoint: [/usr/bin/busybox, sh, -c, \"trap 'exit 0' TERM; echo up; while :; do sleep 1; done\"]\n"
+    "image:\n  entrypoint: [/usr/bin/busybox, sh, -c, "
+    "\"trap 'exit 0' TERM; echo up; while :; do sleep 1; done & wait\"]\n"
     "  environment: {A: parent, B: parent}\n  exposed_ports: [80]\n  labels: {kept: parent, said: parent}\n"
 )
 CHECKS = "smoke: {ready: {log: up, within: 20s}, checks: [{name: runs, file: {path: %s}}]}\n"

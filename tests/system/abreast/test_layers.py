@@ -12,7 +12,7 @@ import pytest
 from pipeline.digest import digest_file
 from pipeline.errors import RelbuildError
 from pipeline.layers import unpack_to_store
-from pipeline.packages import DatabaseRecord, read_header, write_database
+from pipeline.packages import DatabaseRecord, read_header, read_payload, write_database
 from pipeline.store import Store
 from pipeline.trees import (
     ComposeOptions,
@@ -28,7 +28,9 @@ from tests.system.layer_comparison import (
     layered,
     of_mirror,
 )
-from tests.system.rpm_factory import Forge
+from tests.system.rpm_factory import Forge, header_of
+
+pytestmark = pytest.mark.long
 
 # --- the same as rpm -------------------------------------------------------------------------------------
 
@@ -158,9 +160,25 @@ def test_odd_names_and_kinds_are_what_rpm_installs(made: Forge, store: Store, tm
     assert tree["usr/größe"].names == ("usr/größe", "usr/größer")
 
 
-def test_a_file_over_4_gib_passes_through_with_bounded_memory(made: Forge, store: Store, tmp_path: Path) -> None:
-    size = (4 << 30) + 5
-    package = made.package("huge", install=f"truncate -s {size - 4} huge; echo end >>huge", files=["/huge"])
+HUGE = (4 << 30) + 5
+"""Bytes of a file that the old forms of a payload and of a tar cannot hold."""
+
+
+@pytest.fixture(scope="module")
+def huge(made: Forge) -> Path:
+    """A package with such a file: zeros, and a last line."""
+    return made.package("huge", install=f"truncate -s {HUGE - 4} huge; echo end >>huge", files=["/huge"])
+
+
+def test_a_file_over_4_gib_is_read(huge: Path) -> None:
+    assert header_of(huge).files[0].size == HUGE
+    count, last = 0, b""
+    for last in next(read_payload(huge)).pieces():
+        count += len(last)
+    assert (count, last[-5:]) == (HUGE, b"\0end\n")
+
+
+def test_a_file_over_4_gib_passes_through_with_bounded_memory(huge: Path, store: Store) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from pipeline.layers import unpack_to_store; from pipeline.compression import Compression\n"
@@ -171,17 +189,17 @@ def test_a_file_over_4_gib_passes_through_with_bounded_memory(made: Forge, store
         "print(next(l.split()[1] for l in Path('/proc/self/status').read_text().splitlines() if 'VmHWM' in l))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, store.root, package],
+        [sys.executable, "-c", script, store.root, huge],
         capture_output=True,
         text=True,
         check=True,
         cwd=Path(__file__).parents[3],
     )
     root, kilobytes = done.stdout.split()
-    huge = Path(root, "huge")
-    assert huge.stat().st_size == size
-    assert huge.stat().st_blocks * 512 < size / 100, "zeros take room on the disk"
-    with huge.open("rb") as file:
+    file_in_layer = Path(root, "huge")
+    assert file_in_layer.stat().st_size == HUGE
+    assert file_in_layer.stat().st_blocks * 512 < HUGE / 100, "zeros take room on the disk"
+    with file_in_layer.open("rb") as file:
         file.seek(-5, os.SEEK_END)
         assert file.read() == b"\0end\n"
     assert int(kilobytes) < 600_000

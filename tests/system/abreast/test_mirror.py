@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 INSTALLED_DBPATH = "/usr/lib/sysimage/rpm"
 

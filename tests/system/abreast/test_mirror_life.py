@@ -2,7 +2,7 @@
 same time, and by publishers that are killed at every step. On both kinds of mirror, with the whole of a publication.
 
 `RELBUILD_SOAK=N` sets how many operations the long test does on each kind (default: `OPERATIONS`), and has publishers
-killed at every single step of a publication (default: every so many: `STRIDES`).
+killed at every single step of a publication (default: every so many, from one on that the run's seed draws: `STRIDES`).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from pipeline.model.publication import PastMove
 from pipeline.oci.predicates import MOVE
 from pipeline.prepare import BuildEnvironment
 from pipeline.release.current_images import mirror_access
+from tests.support.sampling import SEED, first_step, operations, stride
 from tests.system.foreign_programs import docker_registry
 from tests.system.killed_publisher import Outcome, Publisher, Task, perform, publisher, signer
 from tests.system.product_builds import SmallProducts, small_products
@@ -43,16 +44,18 @@ from tests.system.pulling import PAUSE, REST, Found, Puller, pulling
 from tests.system.rpm_factory import Forge
 from tests.system.webserver import nginx
 
+pytestmark = pytest.mark.long
+
 IMAGES = 12
 TAGS = ("latest", "stable", "edge")
 KINDS = ("directory", "registry")
-OPERATIONS = {"directory": 160, "registry": 16}
-"""On each kind, at the same time: what fits into a minute on two cores. `ci/torture mirror` does thousands."""
+OPERATIONS = {"directory": 96, "registry": 10}
+"""On each kind, at the same time: what fits into half a minute on two cores. `ci/torture mirror` does thousands."""
 
-ROUNDS = 8
-STRIDES = {"directory": 12, "registry": 40}
+ROUNDS = 5
+STRIDES = {"directory": 24, "registry": 60}
 """A publication has hundreds of steps: only every so many are tried, others each time, unless there is time for all."""
-SHORT_STRIDES = {"directory": 2, "registry": 6}
+SHORT_STRIDES = {"directory": 4, "registry": 12}
 """And of the tens of steps of a promotion and a rollback. `ci/faults` tries each call of all of them."""
 SMALL = "small"
 
@@ -245,18 +248,16 @@ def test_who_pulls_during_publishing_rolling_back_and_pruning_always_gets_a_whol
 ) -> None:
     """What a tag pointed to moments ago is in its grace (`killed_publisher.GRACE`), so also a client that is in the
     middle of its pull when a tag moves on and the rest is pruned gets all of it."""
-    seed = int(os.environ.get("RELBUILD_SEED") or random.SystemRandom().randrange(10**6))
-    print(f"\nseed {seed}")
 
     def live(kind: str) -> None:
-        count = int(os.environ.get("RELBUILD_SOAK") or OPERATIONS[kind])
+        count = operations(OPERATIONS[kind])
         with served(kind, folder / kind, products.build_env) as site:
             began = time.monotonic()
-            life = lived(site, images, count, seed, folder)
+            life = lived(site, images, count, SEED, folder)
             seconds, found = time.monotonic() - began, life.found
             assert life.wrong == []
             for one in found:
-                assert one.incomplete == (), (seed, one.incomplete)
+                assert one.incomplete == (), (SEED, one.incomplete)
             pulls, changes = sum(one.pulls for one in found), sum(one.changes for one in found)
             asked_again = sum(one.unanswered for one in found)
             print(
@@ -428,20 +429,14 @@ def whole_by_every_tag(site: Site) -> None:
             seen.add(digest)
 
 
-def strides(kind: str, of: Mapping[str, int] = STRIDES) -> int:
-    """1, where there is time."""
-    return 1 if os.environ.get("RELBUILD_SOAK") else of[kind]
-
-
-def killed_at_each_step(site: Site, worker: Publisher, task: Task, saved: Path | None, stride: int = 1) -> int:
+def killed_at_each_step(site: Site, worker: Publisher, task: Task, saved: Path | None, every: int = 1) -> int:
     """Do it once to the end; then killed at each step and run again: it must come out the same. Returns about how
-    many steps there are. `stride`: only every so many are tried, from a random one on."""
+    many steps there are. `every`: only every so many are tried, from a drawn one on."""
     site.restore(saved)
     perform(task, site.build_env)
     wanted = state(site)
-    step = random.SystemRandom().randrange(stride)
+    step = first_step(f"{task.do} {site.kind}", every)
     while True:
-        step += 1
         site.restore(saved)
         outcome = worker.do(Task(task.do, task.what, task.to, task.tags, task.signer, kill_at=step))
         assert not outcome.code, outcome
@@ -453,7 +448,7 @@ def killed_at_each_step(site: Site, worker: Publisher, task: Task, saved: Path |
         assert found == wanted, (task, step, _differences(found, wanted))
         if not outcome.killed:
             return step - 1
-        step += stride - 1
+        step += stride(every)
 
 
 def _differences(found: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
@@ -469,13 +464,13 @@ def test_killed_at_each_step_and_run_again_a_mirror_is_as_if_never_killed(
     kind: str, images: list[BuildResult], products: SmallProducts, folder: Path
 ) -> None:
     first, second = images[:2]
-    stride, short, steps = strides(kind), strides(kind, SHORT_STRIDES), {}
+    every, short, steps = STRIDES[kind], SHORT_STRIDES[kind], {}
     with served(kind, folder / kind, products.build_env) as site, publisher(products.build_env, folder) as worker:
         publish = publication(site, first, "latest", "stable")
-        steps["first publication"] = killed_at_each_step(site, worker, publish, None, stride)
+        steps["first publication"] = killed_at_each_step(site, worker, publish, None, every)
         one = site.save(folder / "one")
         publish = publication(site, second, "latest", "stable")
-        steps["publication"] = killed_at_each_step(site, worker, publish, one, stride)
+        steps["publication"] = killed_at_each_step(site, worker, publish, one, every)
         both = site.save(folder / "both")
         promotion = Task("promote", f"{site.reference}:latest", "edge")
         steps["promotion"] = killed_at_each_step(site, worker, promotion, both, short)
@@ -499,6 +494,6 @@ def test_a_copy_that_is_killed_at_each_step_and_run_again_is_as_if_never_killed(
         perform(publication(site, images[1], "latest"), products.build_env)
         saved = site.save(folder / "saved")
         task = Task("copy", f"{source.reference}:latest", site.reference)
-        steps = killed_at_each_step(site, worker, task, saved, strides(kind))
+        steps = killed_at_each_step(site, worker, task, saved, STRIDES[kind])
     print(f"\n{kind}: killed at each of {steps} steps of a copy")
     assert steps > 25

@@ -36,7 +36,7 @@ from tests.system.sites import open_site
 from tests.system.tiny_root import require_root
 from tests.unit.updateinfo import Fixed, Update
 
-pytestmark = pytest.mark.usefixtures("root")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("root")]
 
 
 @pytest.fixture(scope="module")

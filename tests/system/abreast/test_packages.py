@@ -26,8 +26,6 @@ from pipeline.packages import (
 )
 from tests.system.rpm_factory import Forge, Signed, header_of
 
-FOUR_GIB = 4 << 30
-
 
 @pytest.fixture(scope="module")
 def plain(made: Forge) -> Path:
@@ -385,16 +383,6 @@ def test_content_that_is_not_what_the_header_says_is_refused(made: Forge, tmp_pa
     with pytest.raises(VerificationError) as caught:
         b"".join(file.pieces())
     assert caught.value.code == "package-damaged"
-
-
-def test_a_file_over_4_gib_is_read(made: Forge) -> None:
-    size = FOUR_GIB + 4096
-    package = made.package("huge", install=f"truncate -s {size} huge; echo end >>huge", files=["/huge"])
-    assert header_of(package).files[0].size == size + 4
-    count, last = 0, b""
-    for last in next(read_payload(package)).pieces():
-        count += len(last)
-    assert (count, last[-5:]) == (size + 4, b"\0end\n")
 
 
 def test_chosen_files_are_read_by_name(made: Forge) -> None:

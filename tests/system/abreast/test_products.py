@@ -17,6 +17,8 @@ from pipeline.build import BuildResult, build
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from tests.system.conftest import MORE_PRODUCTS, PRODUCTS, ROOT
 
+pytestmark = pytest.mark.long
+
 CATALOGUE = (*PRODUCTS, *MORE_PRODUCTS)
 
 

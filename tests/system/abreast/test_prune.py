@@ -26,6 +26,7 @@ from pipeline.model.artifact import Manifest
 from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.store import Store
+from tests.support.sampling import first_step, operations, stride
 from tests.system.prunable_mirror import (
     LATER,
     RULES,
@@ -37,6 +38,8 @@ from tests.system.prunable_mirror import (
 from tests.system.webserver import nginx
 from tests.unit import mirror_images
 from tests.unit.old_records import write_down
+
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture
@@ -191,6 +194,10 @@ def test_publications_are_waited_for_and_then_the_keeper_is_told(mirror: Directo
 # --- killed ---------------------------------------------------------------------------------------------------
 
 
+STRIDE = 3
+"""Every so many changes to the file system, from a drawn one on; all with `RELBUILD_SOAK`."""
+
+
 def killed_at(step: int, work: Callable[[], object]) -> bool:
     """Do `work` in a process that kills itself just before the `step`th change to the file system; True if it came to
     that."""
@@ -243,9 +250,8 @@ def test_killed_at_each_step_and_run_again_it_is_as_if_never_killed(tmp_path: Pa
     (relisting,) = full.plan.relisted
     tag = f"repositories/product/_tags/{relisting.tag}"
     anew = {tag: "", f"repositories/product/_manifests/{Path(str(wanted[tag])).name}": ""}
-    step = 0
+    step = first_step("kill a pruning", STRIDE)
     while True:
-        step += 1
         mirror = another(f"killed-{step}")
         if not killed_at(step, functools.partial(prune_directory, mirror, RULES, LATER)):
             break
@@ -259,6 +265,7 @@ def test_killed_at_each_step_and_run_again_it_is_as_if_never_killed(tmp_path: Pa
         # A list that was written anew before anything was written down stays so: what it lacks spoke of nothing.
         assert everything(mirror) | anew == before | anew, step
         shutil.rmtree(mirror.place.root)
+        step += stride(STRIDE)
     assert step > 30
 
 
@@ -336,7 +343,7 @@ def test_who_pulls_while_much_is_published_pruned_and_brought_back_always_gets_a
     publish(0)
     gone = 0
     with nginx(mirror.place.root, tmp_path / "nginx") as host, pulling(host, "product", "latest") as pullers:
-        for number in range(1, 121):
+        for number in range(1, operations(60) + 1):
             publish(number)
             pruned = prune_directory(mirror, rules, int(time.time()))
             gone += len(pruned.plan.manifests)
@@ -344,7 +351,7 @@ def test_who_pulls_while_much_is_published_pruned_and_brought_back_always_gets_a
                 undo_prunings(mirror, pruned.stamp)
             time.sleep(0.1)
     assert [one.problems for one in pullers] == [[], []]
-    assert gone > 50
-    assert min(sum(one.pulled.values()) for one in pullers) > 100
-    assert min(len(one.pulled) for one in pullers) > 20
+    assert gone > 25
+    assert min(sum(one.pulled.values()) for one in pullers) > 50
+    assert min(len(one.pulled) for one in pullers) > 10
     require_whole(product)

@@ -21,6 +21,7 @@ from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules
 from pipeline.progress import QUIET
 from pipeline.store import Store
+from tests.support.sampling import first_step, stride
 from tests.system.foreign_programs import (
     crane_registry,
     docker_registry,
@@ -39,6 +40,8 @@ from tests.system.prunable_mirror import (
 )
 from tests.unit import mirror_images
 from tests.unit.old_records import write_down
+
+pytestmark = pytest.mark.long
 
 
 @contextlib.contextmanager
@@ -231,6 +234,10 @@ def test_a_registry_that_does_not_delete_is_left_as_it_is_and_that_is_said(tmp_p
     assert stored(tmp_path) == once and before.items() <= once.items()
 
 
+STRIDE = 3
+"""Every so many deletions, from a drawn one on; all with `RELBUILD_SOAK`."""
+
+
 class Killed(BaseException):
     """Stands for a kill between two requests."""
 
@@ -261,9 +268,8 @@ def test_killed_at_each_deletion_and_run_again_a_registry_is_as_if_never_killed(
 
     for name in ("remove_manifest", "remove_tag", "put_auxiliary"):
         monkeypatch.setattr(RegistryRepository, name, dying(getattr(RegistryRepository, name)))
-    step, killed = 0, True
+    step, killed = first_step("kill a pruning", STRIDE), True
     while killed:
-        step += 1
         shutil.copytree(tmp_path / "first", tmp_path / "again")
         with docker_registry(tmp_path / "again") as host, reached(host) as mirror:
             left, killed = step, False
@@ -276,4 +282,5 @@ def test_killed_at_each_deletion_and_run_again_a_registry_is_as_if_never_killed(
             prune_registry(mirror, RULES, LATER)
             assert mirror.inventory() == wanted, step
         shutil.rmtree(tmp_path / "again")
+        step += stride(STRIDE)
     assert step > 10

@@ -44,6 +44,8 @@ from tests.system.rpm_factory import Forge
 from tests.system.sites import KINDS_OF_SITES, PASSWORD, Site, open_site, relbuild, relbuild_at_once
 from tests.system.trees import differences, merged, read_tree
 
+pytestmark = pytest.mark.long
+
 GENERATIONS = ("cosign", "cosign3")
 
 TYPES = {"slsaprovenance1": PROVENANCE, "spdxjson": SPDX, "cyclonedx": CYCLONEDX, SMOKE: SMOKE}

@@ -27,6 +27,8 @@ from tests.system.catalogue import SmallCatalogue, small_catalogue
 from tests.system.rpm_factory import Forge
 from tests.system.tiny_root import require_root
 
+pytestmark = pytest.mark.long
+
 CACHED = ("blobs", "results", "metadata", "trees")
 """What docs/ci.md tells people to cache, and trees, which some may cache as well."""
 

@@ -23,6 +23,8 @@ from pipeline.site import write_site
 from tests.system import nightly_examples
 from tests.system.webserver import nginx
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 PAGES = ("index.html", "mysql/index.html", "base/index.html", "nginx/index.html")
 """One of each kind, besides a past night's: the latest night, a product that failed, one that lacks fixes, one with two
