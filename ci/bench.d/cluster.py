@@ -25,11 +25,11 @@ from pipeline.nightly.dask_executor import DaskExecutor
 from pipeline.nightly.executor import Requirements
 from pipeline.oci import generate_key
 from pipeline.progress import QUIET
-from tests.system import cluster_tasks
-from tests.system.cluster_tasks import ProductTask
-from tests.system.machines import Machines, machines
-from tests.system.product_builds import small_products
-from tests.system.rpm_factory import forge
+from tests.support import cluster_tasks
+from tests.support.cluster_tasks import ProductTask
+from tests.support.machines import Machines, machines
+from tests.support.product_builds import small_products
+from tests.support.rpm_factory import forge
 
 WORKERS = 4
 CPU = Path("/sys/fs/cgroup/cpu")

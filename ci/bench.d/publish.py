@@ -25,8 +25,8 @@ from pipeline.build import BuildResult, build
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
 from pipeline.store import Store
-from tests.system.counting_proxy import counted_registry, stored
-from tests.unit.signing_examples import PRIVATE
+from tests.support.counting_proxy import counted_registry, stored
+from tests.support.signing_examples import PRIVATE
 
 ROOT = Path(__file__).parents[2]
 

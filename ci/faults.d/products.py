@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.system.rpm_factory import Forge
+from tests.support.rpm_factory import Forge
 
 _PLATFORMS = """
 platforms:

@@ -17,8 +17,8 @@ from checks import tags
 from products import recipe, repository
 from runs import Ran, keys, relbuild
 
-from tests.system.foreign_programs import docker_registry
-from tests.system.rpm_factory import forge
+from tests.support.foreign_programs import docker_registry
+from tests.support.rpm_factory import forge
 
 _RULES = """
 retention:

@@ -16,7 +16,7 @@ from runs import Injected, Ran, reap, relbuild
 from scenarios import Place, Scenario, again, command
 from states import Known, state_of
 
-from tests.system.leftover_check import (
+from tests.support.leftover_check import (
     Snapshot,
     left_since,
     marks_of,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import rounds
 
+from tests.support.product_builds import small_products
+from tests.support.rpm_factory import forge
 from tests.system.abreast.test_mirror_life import (
     IMAGES,
     TAGS,
@@ -19,8 +21,6 @@ from tests.system.abreast.test_mirror_life import (
     served,
     whole_by_every_tag,
 )
-from tests.system.product_builds import small_products
-from tests.system.rpm_factory import forge
 
 PUBLISHERS = 2
 

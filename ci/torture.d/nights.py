@@ -21,8 +21,8 @@ from typing import Any
 
 import rounds
 
-from tests.system.catalogue import PASSWORD, PRODUCTS, SmallCatalogue, small_catalogue
-from tests.system.rpm_factory import forge
+from tests.support.catalogue import PASSWORD, PRODUCTS, SmallCatalogue, small_catalogue
+from tests.support.rpm_factory import forge
 
 PATIENCE = 1800.0
 """Seconds for one night. It takes ten, and many times that beside other work, which is no loss."""

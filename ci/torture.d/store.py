@@ -17,8 +17,8 @@ from pathlib import Path
 import rounds
 
 from pipeline.oci import validate_layout
-from tests.system.product_builds import RECIPE, small_products
-from tests.system.rpm_factory import forge
+from tests.support.product_builds import RECIPE, small_products
+from tests.support.rpm_factory import forge
 
 ROOT = Path(__file__).parents[2]
 BUILDERS = 8

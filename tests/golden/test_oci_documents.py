@@ -15,7 +15,7 @@ import pytest
 from pipeline.digest import Digest, canonical_json
 from pipeline.model.image import ImageConfig
 from pipeline.oci import index_bytes, make_image
-from tests.unit.tiny_image import CONFIG, fake_layer
+from tests.support.tiny_image import CONFIG, fake_layer
 
 FOLDER = Path(__file__).parent / "oci"
 

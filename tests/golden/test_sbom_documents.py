@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.oci.bill_json import bill_bytes
 from pipeline.oci.sbom import SbomForm, sbom_bytes
-from tests.unit.bills import AWKWARD
+from tests.support.bills import AWKWARD
 
 FOLDER = Path(__file__).parent / "sbom"
 

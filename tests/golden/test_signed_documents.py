@@ -22,7 +22,7 @@ from pipeline.oci import (
     provenance_predicate,
 )
 from pipeline.oci.predicates import PROVENANCE, SIGN
-from tests.unit.signing_examples import PROVENANCE_VALUE, signing_key
+from tests.support.signing_examples import PROVENANCE_VALUE, signing_key
 
 FOLDER = Path(__file__).parent / "oci"
 

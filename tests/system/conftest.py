@@ -15,8 +15,8 @@ from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
 from pipeline.sandbox import SandboxRegistry, find_runtime, open_sandbox_registry
 from pipeline.store import Store
-from tests.system.rpm_factory import Forge, forge
-from tests.system.tiny_root import require_root
+from tests.support.rpm_factory import Forge, forge
+from tests.support.tiny_root import require_root
 
 ROOT = Path(__file__).parents[2]
 MIRROR = Path(

@@ -48,7 +48,7 @@ def code(person: Person) -> Path:
 
 def run(person: Person, code: Path, modules: tuple[str, ...]) -> Outcome:
     files = [f"tests/system/{name}" for name in modules]
-    running = person.start(code / "tests/system/ordinary_drive.py", person.folder / "home", *files)
+    running = person.start(code / "tests/support/ordinary_drive.py", person.folder / "home", *files)
     try:
         out, err = running.communicate(timeout=LONGEST)
     finally:

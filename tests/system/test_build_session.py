@@ -19,9 +19,9 @@ from pipeline.sandbox import (
     SandboxRegistry,
     build_session,
 )
-from tests.system.bombs import blocks, eventually
-from tests.system.sandbox_images import left_behind
-from tests.system.tiny_root import (
+from tests.support.bombs import blocks, eventually
+from tests.support.sandbox_images import left_behind
+from tests.support.tiny_root import (
     make_root,
     ordinary,
     processes_of,

@@ -15,8 +15,8 @@ from pipeline.errors import RelbuildError, SmokeError
 from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
 from pipeline.sandbox import SandboxRegistry, build_session, launch
-from tests.system.sandbox_images import SERVER, config, until_logged
-from tests.system.tiny_root import (
+from tests.support.sandbox_images import SERVER, config, until_logged
+from tests.support.tiny_root import (
     make_root,
     ordinary,
     processes_of,

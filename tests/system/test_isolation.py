@@ -32,8 +32,8 @@ from pipeline.sandbox import (
     launch,
     open_sandbox_registry,
 )
+from tests.support.tiny_root import make_root, require_root
 from tests.system.isolation.probes import ADMITTED, PROBES, REFUSALS, table
-from tests.system.tiny_root import make_root, require_root
 
 pytestmark = pytest.mark.alone
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.leftover_check import (
+from tests.support.leftover_check import (
     Snapshot,
     left_since,
     marks_of,
     reapers_of,
     snapshot,
 )
-from tests.system.tiny_root import make_root
+from tests.support.tiny_root import make_root
 
 pytestmark = pytest.mark.alone
 
@@ -41,7 +41,7 @@ def state(closed: Path, request: pytest.FixtureRequest) -> Path:
 
 def _launcher(state: Path, root: Path, instances: int, sessions: int, *how: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.system.killed_launcher", state, root, str(instances), str(sessions), *how],
+        [sys.executable, "-m", "tests.support.killed_launcher", state, root, str(instances), str(sessions), *how],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

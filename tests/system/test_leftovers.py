@@ -20,9 +20,9 @@ from pipeline.sandbox import (
     launch,
     open_sandbox_registry,
 )
-from tests.system.leftover_check import kill_with_reaper
-from tests.system.sandbox_images import config, content_of, left_behind
-from tests.system.tiny_root import make_root, processes_of, require_root
+from tests.support.leftover_check import kill_with_reaper
+from tests.support.sandbox_images import config, content_of, left_behind
+from tests.support.tiny_root import make_root, processes_of, require_root
 
 pytestmark = pytest.mark.alone
 

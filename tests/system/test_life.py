@@ -26,8 +26,8 @@ from pipeline.sandbox.cgroups import list_cgroups
 from pipeline.smoke import neighbours as neighbours_module
 from pipeline.smoke import report_lines, smoke
 from pipeline.smoke.lifecycle import UnpackedImage
-from tests.system.static_root import make_silent_root
-from tests.system.tiny_root import require_groups, require_root
+from tests.support.static_root import make_silent_root
+from tests.support.tiny_root import require_groups, require_root
 
 pytestmark = pytest.mark.alone
 

@@ -21,7 +21,7 @@ from pipeline.sandbox import (
     launch,
     open_sandbox_registry,
 )
-from tests.system.bombs import (
+from tests.support.bombs import (
     LIMITS,
     blocks,
     bomb,
@@ -31,9 +31,9 @@ from tests.system.bombs import (
     holders,
     make_bomb_root,
 )
-from tests.system.leftover_check import kill_with_reaper
-from tests.system.sandbox_images import left_behind, until_logged
-from tests.system.tiny_root import (
+from tests.support.leftover_check import kill_with_reaper
+from tests.support.sandbox_images import left_behind, until_logged
+from tests.support.tiny_root import (
     ordinary,
     processes_of,
     require_groups,

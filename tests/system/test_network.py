@@ -23,7 +23,7 @@ from pipeline.sandbox import (
     publish_port,
 )
 from pipeline.sandbox.instance_network import LINK_ADDRESSES
-from tests.system.bombs import (
+from tests.support.bombs import (
     LIMITS,
     bomb,
     drain,
@@ -31,7 +31,7 @@ from tests.system.bombs import (
     make_bomb_root,
     pour,
 )
-from tests.system.sandbox_images import until_logged
+from tests.support.sandbox_images import until_logged
 
 pytestmark = pytest.mark.alone
 

@@ -30,8 +30,8 @@ from pipeline.sandbox import (
 )
 from pipeline.smoke.probes import run_check
 from pipeline.yaml_documents import load_yaml
-from tests.system.static_root import make_silent_root
-from tests.system.tiny_root import require_root
+from tests.support.static_root import make_silent_root
+from tests.support.tiny_root import require_root
 
 pytestmark = pytest.mark.alone
 

@@ -21,8 +21,8 @@ import pytest
 
 from pipeline.build import BuildResult
 from pipeline.sandbox.cgroups import PARENT_CGROUP, mounted_hierarchies
+from tests.support.tiny_root import make_root, require_root
 from tests.system.isolation.probes import ADMITTED, PROBES
-from tests.system.tiny_root import make_root, require_root
 
 pytestmark = pytest.mark.alone
 
@@ -117,7 +117,7 @@ def person() -> Iterator[Person]:
             (folder / "libraries").mkdir()
             (folder / "packages").mkdir()
             shutil.copytree(ROOT / "pipeline", folder / "code" / "pipeline")
-            shutil.copy(Path(__file__).parent / "rootless_drive.py", folder / "code")
+            shutil.copy(ROOT / "tests" / "support" / "rootless_drive.py", folder / "code")
             subprocess.run(["chmod", "-R", "a+rX", folder / "code"], check=True)
             home = folder / "home"
             home.mkdir(mode=0o700)

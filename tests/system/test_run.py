@@ -27,9 +27,9 @@ from pipeline.recipes import load_recipe
 from pipeline.sandbox import find_runtime, open_sandbox_registry
 from pipeline.smoke import report_lines, smoke
 from pipeline.store import Store
+from tests.support.static_root import make_silent_root
+from tests.support.tiny_root import make_root, require_root
 from tests.system.conftest import ROOT
-from tests.system.static_root import make_silent_root
-from tests.system.tiny_root import make_root, require_root
 
 pytestmark = pytest.mark.alone
 

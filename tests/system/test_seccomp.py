@@ -12,8 +12,8 @@ from pipeline.model.image import ImageConfig
 from pipeline.model.limits import Limits
 from pipeline.sandbox import find_runtime, launch, open_sandbox_registry
 from pipeline.sandbox.seccomp import profile
+from tests.support.tiny_root import make_root, require_root
 from tests.system.isolation.filters import ALLOW, answer, read_filter
-from tests.system.tiny_root import make_root, require_root
 
 pytestmark = [
     pytest.mark.alone,

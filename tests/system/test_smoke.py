@@ -23,7 +23,7 @@ from pipeline.oci import make_image
 from pipeline.sandbox import Instance, SandboxRegistry, find_runtime
 from pipeline.sandbox.cgroups import list_cgroups
 from pipeline.smoke import junit_report, report_lines, smoke
-from tests.system.tiny_root import make_root
+from tests.support.tiny_root import make_root
 
 pytestmark = pytest.mark.alone
 

@@ -22,16 +22,16 @@ from pipeline.sandbox import (
     open_sandbox_registry,
     open_volumes,
 )
-from tests.system.bombs import (
+from tests.support.bombs import (
     LIMITS,
     blocks,
     bomb,
     eventually,
     make_bomb_root,
 )
-from tests.system.leftover_check import kill_with_reaper
-from tests.system.sandbox_images import left_behind, until_logged
-from tests.system.tiny_root import ordinary, unenforced
+from tests.support.leftover_check import kill_with_reaper
+from tests.support.sandbox_images import left_behind, until_logged
+from tests.support.tiny_root import ordinary, unenforced
 
 pytestmark = pytest.mark.alone
 

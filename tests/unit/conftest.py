@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.store import Store
 from tests.support.journal import Journal
-from tests.unit.slow_server import SlowServer, slow_server
+from tests.support.slow_server import SlowServer, slow_server
 
 
 @pytest.fixture

@@ -26,12 +26,12 @@ from pipeline.oci import make_index
 from pipeline.prepare import BuildOptions
 from pipeline.release import AuditOptions, audit
 from pipeline.release.current_images import mirror_access
-from tests.system.foreign_programs import docker_registry
+from tests.support.foreign_programs import docker_registry
+from tests.support.mirror_keeper import Keeper, Said, keeper
+from tests.support.repository_metadata import add_metadata, add_updateinfo
+from tests.support.rpm_factory import forge
+from tests.support.updateinfo import Fixed, Update
 from tests.system.gate.publishable import other_architecture
-from tests.system.mirror_keeper import Keeper, Said, keeper
-from tests.system.repository_metadata import add_metadata, add_updateinfo
-from tests.system.rpm_factory import forge
-from tests.unit.updateinfo import Fixed, Update
 
 PUBLISHED = datetime(2026, 1, 1, tzinfo=UTC)
 

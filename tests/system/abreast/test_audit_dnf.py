@@ -18,10 +18,10 @@ from pipeline.model.platform import PackageRepository, Platform
 from pipeline.repos import open_repositories
 from pipeline.resolve import missing_fixes, read_repository_advisories, streams_in_use
 from pipeline.store import Store
-from tests.system.repository_metadata import add_metadata, add_updateinfo
-from tests.system.rpm_factory import Forge
-from tests.unit.test_resolve_modules import stream
-from tests.unit.updateinfo import Fixed, Update
+from tests.support.repository_metadata import add_metadata, add_updateinfo
+from tests.support.rpm_factory import Forge
+from tests.support.updateinfo import Fixed, Update
+from tests.unit.resolve.test_resolve_modules import stream
 
 SEED = int(os.environ.get("RELBUILD_PARITY_SEED", "20261125"))
 

@@ -16,9 +16,9 @@ from pipeline.errors import ResolutionError
 from pipeline.packages import read_change_days
 from pipeline.prepare import BuildOptions
 from pipeline.resolve import LockMode, lock_path, read_lock
-from tests.system.derived_images import Family
-from tests.system.product_builds import small_products
-from tests.system.rpm_factory import Forge
+from tests.support.derived_images import Family
+from tests.support.product_builds import small_products
+from tests.support.rpm_factory import Forge
 
 PLATFORM = "platform: small\narchitectures: [x86_64]\n"
 RUNS = "image: {entrypoint: [/usr/bin/busybox, sh, -c, 'echo up; sleep 100']}\n"

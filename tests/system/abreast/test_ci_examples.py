@@ -17,8 +17,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.system import ci_files
-from tests.system.ci_files import (
+from tests.support import ci_files
+from tests.support.ci_files import (
     UNITS,
     WORKFLOWS,
     Step,
@@ -29,12 +29,12 @@ from tests.system.ci_files import (
     unit_lines,
     workflow_steps,
 )
+from tests.support.gitserver import git_server
+from tests.support.product_builds import small_products
+from tests.support.rpm_factory import Forge
+from tests.support.sites import PASSWORD, relbuild
+from tests.support.tiny_root import require_root
 from tests.system.conftest import ROOT
-from tests.system.gitserver import git_server
-from tests.system.product_builds import small_products
-from tests.system.rpm_factory import Forge
-from tests.system.sites import PASSWORD, relbuild
-from tests.system.tiny_root import require_root
 
 pytestmark = pytest.mark.long
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.ci_files import (
+from tests.support.ci_files import (
     JENKINSFILE,
     PIPELINE,
     SCRIPTS,

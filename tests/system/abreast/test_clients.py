@@ -16,8 +16,8 @@ from pipeline.launch import unpack_layers
 from pipeline.oci import validate_layout
 from pipeline.prepare import BuildEnvironment
 from pipeline.progress import QUIET
+from tests.support.trees import differences, merged, read_tree
 from tests.system.conftest import PRODUCTS
-from tests.system.trees import differences, merged, read_tree
 
 pytestmark = pytest.mark.long
 

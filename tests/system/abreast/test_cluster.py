@@ -34,12 +34,12 @@ from pipeline.nightly.task_result import RESULT_LIMIT
 from pipeline.nightly.worker_health import SILENCE_TIMEOUT
 from pipeline.oci import generate_key
 from pipeline.progress import Task
-from tests.system import cluster_tasks
-from tests.system.cluster_tasks import ProductTask, Waiting
-from tests.system.machines import ROOT, Machines, machines
-from tests.system.product_builds import RECIPE, small_products
-from tests.system.rpm_factory import Forge
-from tests.system.tiny_root import require_root
+from tests.support import cluster_tasks
+from tests.support.cluster_tasks import ProductTask, Waiting
+from tests.support.machines import ROOT, Machines, machines
+from tests.support.product_builds import RECIPE, small_products
+from tests.support.rpm_factory import Forge
+from tests.support.tiny_root import require_root
 
 pytestmark = pytest.mark.long
 

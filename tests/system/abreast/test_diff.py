@@ -20,13 +20,13 @@ from pipeline.build import BuildResult, build
 from pipeline.digest import digest_file
 from pipeline.prepare import BuildOptions
 from pipeline.resolve import LockMode
+from tests.support.foreign_programs import docker_registry
+from tests.support.product_builds import SmallProducts, small_products
+from tests.support.published_products import other_architecture
+from tests.support.rpm_factory import Forge
+from tests.support.sites import relbuild
+from tests.support.tiny_root import require_root
 from tests.system.conftest import ROOT
-from tests.system.foreign_programs import docker_registry
-from tests.system.product_builds import SmallProducts, small_products
-from tests.system.published_products import other_architecture
-from tests.system.rpm_factory import Forge
-from tests.system.sites import relbuild
-from tests.system.tiny_root import require_root
 
 pytestmark = pytest.mark.long
 

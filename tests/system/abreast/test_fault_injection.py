@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.tiny_root import require_root
 from tests.system.conftest import ROOT
-from tests.system.tiny_root import require_root
 
 _SECONDS = 300
 

@@ -31,15 +31,15 @@ from pipeline.progress import QUIET
 from pipeline.reports import read_bill, read_build_record, read_sbom
 from pipeline.resolve import LockMode, read_lock
 from pipeline.store import Store
-from tests.system.abreast.test_rpm_parity import install_with_rpm, rpm
-from tests.system.derived_images import (
+from tests.support.derived_images import (
     Family,
     lines,
     packages,
     unpack,
 )
-from tests.system.product_builds import SmallProducts, small_products
-from tests.system.rpm_factory import Forge
+from tests.support.product_builds import SmallProducts, small_products
+from tests.support.rpm_factory import Forge
+from tests.system.abreast.test_rpm_parity import install_with_rpm, rpm
 
 SMALL = "platform: small\narchitectures: [x86_64]\nlayers: [{name: base, packages: [small-base, small, watcher]}]\n"
 RUNS = (

@@ -17,15 +17,15 @@ from pipeline.model.header import FileFlag
 from pipeline.oci import validate_layout
 from pipeline.prepare import BuildEnvironment
 from pipeline.progress import QUIET
-from tests.system.abreast.test_rpm_parity import DATABASE, canonical, install_with_rpm, open_numbers, rpm
-from tests.system.derived_images import (
+from tests.support.derived_images import (
     NEVRA,
     Family,
     lines,
     unpack,
 )
-from tests.system.explained_differences import Context, explained
-from tests.system.trees import differences, read_tree
+from tests.support.explained_differences import Context, explained
+from tests.support.trees import differences, read_tree
+from tests.system.abreast.test_rpm_parity import DATABASE, canonical, install_with_rpm, open_numbers, rpm
 
 BASE = "layers: [{name: base, packages: [setup, filesystem, glibc, bash, coreutils, shadow-utils%s]}]\n"
 PLATFORM = "platform: local\narchitectures: [x86_64]\n"

@@ -13,9 +13,9 @@ from pipeline.build import BuildResult
 from pipeline.model.evidence import evidence_json
 from pipeline.oci import make_image, write_layout
 from pipeline.reports import report_documents, seal_documents
-from tests.system.foreign_programs import docker_registry
-from tests.system.mirror_keeper import Keeper, keeper, tags_of
-from tests.system.rpm_factory import Forge
+from tests.support.foreign_programs import docker_registry
+from tests.support.mirror_keeper import Keeper, keeper, tags_of
+from tests.support.rpm_factory import Forge
 
 
 @dataclass(frozen=True, slots=True)

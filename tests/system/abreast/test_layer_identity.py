@@ -15,7 +15,7 @@ from pipeline.digest import DiffId, digest_file
 from pipeline.errors import RelbuildError
 from pipeline.layers import build_layer
 from pipeline.store import Store
-from tests.system.layer_comparison import composed, layered, of_mirror
+from tests.support.layer_comparison import composed, layered, of_mirror
 
 
 @pytest.mark.parametrize("compression", list(Compression))

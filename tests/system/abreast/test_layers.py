@@ -20,7 +20,7 @@ from pipeline.trees import (
     install_color,
     scan_directory,
 )
-from tests.system.layer_comparison import (
+from tests.support.layer_comparison import (
     assert_as_rpm_installs,
     composed,
     headers,
@@ -28,7 +28,7 @@ from tests.system.layer_comparison import (
     layered,
     of_mirror,
 )
-from tests.system.rpm_factory import Forge, header_of
+from tests.support.rpm_factory import Forge, header_of
 
 pytestmark = pytest.mark.long
 
@@ -182,7 +182,7 @@ def test_a_file_over_4_gib_passes_through_with_bounded_memory(huge: Path, store:
     script = (
         "import sys; from pathlib import Path\n"
         "from pipeline.layers import unpack_to_store; from pipeline.compression import Compression\n"
-        "from pipeline.store import Store; from tests.system.layer_comparison import layered\n"
+        "from pipeline.store import Store; from tests.support.layer_comparison import layered\n"
         "store = Store.open(Path(sys.argv[1]))\n"
         "print(unpack_to_store(layered([Path(sys.argv[2])], store, compression=Compression.ZSTD), store=store))\n"
         # Not ru_maxrss: that takes over the peak of the process that started this one.

@@ -18,9 +18,9 @@ from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.mirror.references import references
 from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.store import Store
-from tests.system.served_mirror import Site, ask, relbuild_serve, served_site
-from tests.system.webserver import nginx
-from tests.unit import mirror_images
+from tests.support import mirror_images
+from tests.support.served_mirror import Site, ask, relbuild_serve, served_site
+from tests.support.webserver import nginx
 
 
 @pytest.fixture(scope="module", params=["nginx", "serve"])

@@ -14,8 +14,8 @@ from pathlib import Path
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.model.image import Descriptor
 from pipeline.store import Store
-from tests.system.tag_moving_publisher import moving
-from tests.system.webserver import nginx
+from tests.support.tag_moving_publisher import moving
+from tests.support.webserver import nginx
 
 
 def test_who_asks_nginx_while_a_tag_moves_gets_old_or_new(tmp_path: Path) -> None:

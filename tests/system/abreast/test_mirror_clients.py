@@ -16,10 +16,10 @@ from pipeline.mirror.references import references
 from pipeline.model.artifact import Manifest
 from pipeline.oci import write_layout
 from pipeline.store import Store
-from tests.system.foreign_programs import crane_registry, program
-from tests.system.served_mirror import Site, run, served_site
-from tests.system.webserver import nginx
-from tests.unit import mirror_images
+from tests.support import mirror_images
+from tests.support.foreign_programs import crane_registry, program
+from tests.support.served_mirror import Site, run, served_site
+from tests.support.webserver import nginx
 
 
 @pytest.fixture(scope="module", params=["nginx", "serve"])

@@ -36,13 +36,13 @@ from pipeline.model.publication import PastMove
 from pipeline.oci.predicates import MOVE
 from pipeline.prepare import BuildEnvironment
 from pipeline.release.current_images import mirror_access
+from tests.support.foreign_programs import docker_registry
+from tests.support.killed_publisher import Outcome, Publisher, Task, perform, publisher, signer
+from tests.support.product_builds import SmallProducts, small_products
+from tests.support.pulling import PAUSE, REST, Found, Puller, pulling
+from tests.support.rpm_factory import Forge
 from tests.support.sampling import SEED, first_step, operations, stride
-from tests.system.foreign_programs import docker_registry
-from tests.system.killed_publisher import Outcome, Publisher, Task, perform, publisher, signer
-from tests.system.product_builds import SmallProducts, small_products
-from tests.system.pulling import PAUSE, REST, Found, Puller, pulling
-from tests.system.rpm_factory import Forge
-from tests.system.webserver import nginx
+from tests.support.webserver import nginx
 
 pytestmark = pytest.mark.long
 

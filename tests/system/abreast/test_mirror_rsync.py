@@ -16,9 +16,9 @@ from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror,
 from pipeline.mirror.references import references
 from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.store import Store
-from tests.system.tag_moving_publisher import moving
-from tests.unit import mirror_images
-from tests.unit.mirror_images import whole
+from tests.support import mirror_images
+from tests.support.mirror_images import whole
+from tests.support.tag_moving_publisher import moving
 
 
 def rsync(mirror: Path, source: Path | str, target: Path | str, *options: str) -> subprocess.CompletedProcess[str]:

@@ -21,9 +21,9 @@ from pipeline.recipes import (
     write_scaffold,
 )
 from pipeline.recipes.sources import find_recipe
+from tests.support.sites import relbuild
+from tests.support.tiny_root import require_root
 from tests.system.conftest import ROOT
-from tests.system.sites import relbuild
-from tests.system.tiny_root import require_root
 
 
 @pytest.fixture

@@ -29,12 +29,12 @@ from pipeline.recipes import load_platforms, load_recipe
 from pipeline.repos import open_repositories
 from pipeline.resolve import open_pool, read_lock, solve
 from pipeline.store import Store
-from tests.system.catalogue import PASSWORD, SmallCatalogue, small_catalogue
-from tests.system.repository_metadata import add_updateinfo
-from tests.system.rpm_factory import Forge
-from tests.system.sites import open_site
-from tests.system.tiny_root import require_root
-from tests.unit.updateinfo import Fixed, Update
+from tests.support.catalogue import PASSWORD, SmallCatalogue, small_catalogue
+from tests.support.repository_metadata import add_updateinfo
+from tests.support.rpm_factory import Forge
+from tests.support.sites import open_site
+from tests.support.tiny_root import require_root
+from tests.support.updateinfo import Fixed, Update
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("root")]
 

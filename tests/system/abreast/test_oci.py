@@ -14,7 +14,7 @@ from pipeline.compression import Compression
 from pipeline.model.image import Image
 from pipeline.oci import write_archive, write_layout
 from pipeline.store import Store
-from tests.unit.tiny_image import tiny
+from tests.support.tiny_image import tiny
 
 
 def run(*argv: str | Path) -> str:

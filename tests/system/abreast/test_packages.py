@@ -24,7 +24,7 @@ from pipeline.packages import (
     read_payload_files,
     verify_package,
 )
-from tests.system.rpm_factory import Forge, Signed, header_of
+from tests.support.rpm_factory import Forge, Signed, header_of
 
 
 @pytest.fixture(scope="module")

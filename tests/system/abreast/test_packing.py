@@ -16,8 +16,8 @@ from pipeline.layers import build_layer, pack_directory, unpack_to_store
 from pipeline.model.image import Layer
 from pipeline.model.tree import Tree
 from pipeline.store import Store
-from tests.system.layer_comparison import comparable, composed
-from tests.system.trees import differences, merged, read_tree
+from tests.support.layer_comparison import comparable, composed
+from tests.support.trees import differences, merged, read_tree
 
 CHANGES = {
     "nothing": "true",

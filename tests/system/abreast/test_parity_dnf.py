@@ -1,7 +1,7 @@
 """What dnf would install is what relbuild chooses: for the recipes, for random requests to the development
 mirror, and for random repositories full of everything that a dependency can be.
 
-dnf itself is asked, by tests/system/dnf_solve.py under the system's Python. A refusal by one must be a refusal
+dnf itself is asked, by tests/support/dnf_solve.py under the system's Python. A refusal by one must be a refusal
 by the other. Seeds are printed; RELBUILD_PARITY_SEED sets the first.
 """
 
@@ -27,8 +27,8 @@ from pipeline.repos import OpenRepository, open_repositories
 from pipeline.resolve import solve
 from pipeline.resolve.pool import PackagePool
 from pipeline.store import Store
+from tests.support.rpmmd import Rpm, write_repository
 from tests.system.conftest import MIRROR, ROOT
-from tests.unit.rpmmd import Rpm, write_repository
 
 SEED = int(os.environ.get("RELBUILD_PARITY_SEED", "20261124"))
 ARCH = "x86_64"
@@ -52,7 +52,7 @@ def dnf(
         "weak": weak, "exclude": list(exclude), "sets": sets,
     }  # fmt: skip
     done = subprocess.run(
-        ["/usr/bin/python3", str(ROOT / "tests/system/dnf_solve.py")],
+        ["/usr/bin/python3", str(ROOT / "tests/support/dnf_solve.py")],
         input=json.dumps(asked),
         capture_output=True,
         text=True,

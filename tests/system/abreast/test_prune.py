@@ -26,8 +26,9 @@ from pipeline.model.artifact import Manifest
 from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.store import Store
-from tests.support.sampling import first_step, operations, stride
-from tests.system.prunable_mirror import (
+from tests.support import mirror_images
+from tests.support.old_records import write_down
+from tests.support.prunable_mirror import (
     LATER,
     RULES,
     falsely_listed,
@@ -35,9 +36,8 @@ from tests.system.prunable_mirror import (
     stocked,
     tagged,
 )
-from tests.system.webserver import nginx
-from tests.unit import mirror_images
-from tests.unit.old_records import write_down
+from tests.support.sampling import first_step, operations, stride
+from tests.support.webserver import nginx
 
 pytestmark = pytest.mark.long
 

@@ -21,15 +21,16 @@ from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules
 from pipeline.progress import QUIET
 from pipeline.store import Store
-from tests.support.sampling import first_step, stride
-from tests.system.foreign_programs import (
+from tests.support import mirror_images
+from tests.support.foreign_programs import (
     crane_registry,
     docker_registry,
     free_port,
     program,
     served,
 )
-from tests.system.prunable_mirror import (
+from tests.support.old_records import write_down
+from tests.support.prunable_mirror import (
     LATER,
     RULES,
     PrunableMirror,
@@ -38,8 +39,7 @@ from tests.system.prunable_mirror import (
     stocked,
     tagged,
 )
-from tests.unit import mirror_images
-from tests.unit.old_records import write_down
+from tests.support.sampling import first_step, stride
 
 pytestmark = pytest.mark.long
 

@@ -31,18 +31,18 @@ from pipeline.oci import (
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SMOKE, SPDX
 from pipeline.prepare import BuildEnvironment
 from pipeline.progress import QUIET
-from tests.system.attacks import ATTACKS, Scene
-from tests.system.foreign_programs import free_port, program
-from tests.system.product_builds import small_products
-from tests.system.published_products import (
+from tests.support.attacks import ATTACKS, Scene
+from tests.support.foreign_programs import free_port, program
+from tests.support.product_builds import small_products
+from tests.support.published_products import (
     ProductsToPublish,
     PublishedProducts,
     other_architecture,
     publish_products,
 )
-from tests.system.rpm_factory import Forge
-from tests.system.sites import KINDS_OF_SITES, PASSWORD, Site, open_site, relbuild, relbuild_at_once
-from tests.system.trees import differences, merged, read_tree
+from tests.support.rpm_factory import Forge
+from tests.support.sites import KINDS_OF_SITES, PASSWORD, Site, open_site, relbuild, relbuild_at_once
+from tests.support.trees import differences, merged, read_tree
 
 pytestmark = pytest.mark.long
 

@@ -21,10 +21,10 @@ from pipeline.progress import QUIET
 from pipeline.release import PublishOptions, publish
 from pipeline.release.current_images import tag_signer
 from pipeline.release.publish import open_built_image, prepare_upload
+from tests.support.counting_proxy import counted_registry, stored
+from tests.support.foreign_programs import docker_registry
+from tests.support.signing_examples import signing_key
 from tests.system.conftest import ROOT
-from tests.system.counting_proxy import counted_registry, stored
-from tests.system.foreign_programs import docker_registry
-from tests.unit.signing_examples import signing_key
 
 UPDATED = "tzdata"
 """A package of every product's base that has an update."""

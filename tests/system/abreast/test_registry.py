@@ -28,12 +28,12 @@ from pipeline.oci.image_manifest import descriptor_json
 from pipeline.progress import QUIET
 from pipeline.store import Store
 from pipeline.transfer import Network
-from tests.system import foreign_programs
-from tests.system.cutting_proxy import cutting
-from tests.system.tokens import Identity, token_server
-from tests.unit.registry_fake import fake_registry
-from tests.unit.tested_images import stand_in
-from tests.unit.tiny_image import tiny
+from tests.support import foreign_programs
+from tests.support.cutting_proxy import cutting
+from tests.support.registry_fake import fake_registry
+from tests.support.tested_images import stand_in
+from tests.support.tiny_image import tiny
+from tests.support.tokens import Identity, token_server
 
 NETWORK = Network(backoff=0.05)
 EMPTY = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(b"{}"), 2)

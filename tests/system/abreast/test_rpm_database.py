@@ -15,7 +15,7 @@ from pipeline.packages import (
     verify_package,
     write_database,
 )
-from tests.system.rpm_factory import Forge, header_of
+from tests.support.rpm_factory import Forge, header_of
 
 DBPATH = "usr/lib/sysimage/rpm"
 

@@ -18,9 +18,9 @@ from pipeline.launch import unpack_layers
 from pipeline.model.header import FileFlag
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
+from tests.support.explained_differences import EXPLANATIONS, Context, explained
+from tests.support.trees import differences, merged, read_tree
 from tests.system.conftest import PRODUCTS
-from tests.system.explained_differences import EXPLANATIONS, Context, explained
-from tests.system.trees import differences, merged, read_tree
 
 DATABASE = "/usr/lib/sysimage/rpm"
 

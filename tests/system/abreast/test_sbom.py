@@ -40,9 +40,9 @@ from pipeline.reports import (
 )
 from pipeline.resolve import LockMode, read_lock
 from pipeline.store import Store
+from tests.support.rpm_factory import Forge
+from tests.support.tiny_root import require_root
 from tests.system.conftest import PRODUCTS, ROOT
-from tests.system.rpm_factory import Forge
-from tests.system.tiny_root import require_root
 
 FORMS = list(SbomForm)
 

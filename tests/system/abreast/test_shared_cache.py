@@ -23,9 +23,9 @@ from pipeline import launch
 from pipeline.digest import Digest, identity
 from pipeline.oci import blob_path, read_layout
 from pipeline.store import Store
-from tests.system.catalogue import SmallCatalogue, small_catalogue
-from tests.system.rpm_factory import Forge
-from tests.system.tiny_root import require_root
+from tests.support.catalogue import SmallCatalogue, small_catalogue
+from tests.support.rpm_factory import Forge
+from tests.support.tiny_root import require_root
 
 pytestmark = pytest.mark.long
 

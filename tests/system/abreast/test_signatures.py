@@ -42,9 +42,9 @@ from pipeline.oci import (
 from pipeline.oci.image_manifest import descriptor_json
 from pipeline.oci.predicates import CYCLONEDX, PROVENANCE, SIGN, SMOKE, SPDX
 from pipeline.store import Store
-from tests.system.foreign_programs import docker_registry, program
-from tests.unit.signing_examples import PROVENANCE_VALUE
-from tests.unit.tiny_image import CONFIG, layer
+from tests.support.foreign_programs import docker_registry, program
+from tests.support.signing_examples import PROVENANCE_VALUE
+from tests.support.tiny_image import CONFIG, layer
 
 PASSWORD = b"of a test"
 IGNORE = "--insecure-ignore-tlog=true"

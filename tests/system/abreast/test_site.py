@@ -20,8 +20,8 @@ import pytest
 
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.site import write_site
-from tests.system import nightly_examples
-from tests.system.webserver import nginx
+from tests.support import nightly_examples
+from tests.support.webserver import nginx
 
 pytestmark = pytest.mark.long
 

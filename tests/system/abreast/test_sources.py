@@ -27,7 +27,7 @@ from pipeline.release import (
     publish,
     verify_reference,
 )
-from tests.system.sites import relbuild_at_once
+from tests.support.sites import relbuild_at_once
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from pipeline.launch import unpack_layers
 from pipeline.oci import validate_layout
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.progress import QUIET
-from tests.system.trees import merged
+from tests.support.trees import merged
 
 RECIPE = """\
 name: vendored

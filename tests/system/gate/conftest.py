@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.foreign_programs import docker_registry
+from tests.support.foreign_programs import docker_registry
+from tests.support.mirror_keeper import keeper
+from tests.support.rpm_factory import Forge
 from tests.system.gate.publishable import PublishableImages, other_architecture
-from tests.system.mirror_keeper import keeper
-from tests.system.rpm_factory import Forge
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pipeline.model.image import Image
 from pipeline.oci import make_image, media_types, write_layout
 from pipeline.reports import report_documents, seal_documents
 from pipeline.store import Store
-from tests.system.mirror_keeper import Keeper, tags_of
+from tests.support.mirror_keeper import Keeper, tags_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,10 @@ from pipeline.oci import (
 )
 from pipeline.oci.predicates import SMOKE
 from pipeline.progress import QUIET
+from tests.support.mirror_images import ticking
+from tests.support.mirror_keeper import tags_of
+from tests.support.tested_images import index, stand_in
 from tests.system.gate.publishable import PublishableImages
-from tests.system.mirror_keeper import tags_of
-from tests.unit.mirror_images import ticking
-from tests.unit.tested_images import index, stand_in
 
 
 def statements(shop: PublishableImages, image: Image) -> dict[str, tuple[Evidence | None, Path, int, str]]:

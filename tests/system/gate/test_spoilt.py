@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mirror_keeper import copied, tags_of
 from tests.system.gate.publishable import PublishableImages, all_tags, keep
 from tests.system.gate.tampering import (
     EVIDENCE,
@@ -15,7 +16,6 @@ from tests.system.gate.tampering import (
     flip,
     take_from,
 )
-from tests.system.mirror_keeper import copied, tags_of
 
 
 @pytest.mark.parametrize("what", TAMPERINGS)

@@ -1,0 +1,38 @@
+"""The first line of each docstring says what the thing is or does, and fits into a list."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PIPELINE = Path(__file__).parents[3] / "pipeline"
+LONGEST = 90
+RIDDLE = re.compile(r"(What|How|Where|Who|By|Whether|Is|Are|Do|Does|When|Why|Which)\b")
+"""Words that begin a question, or half a sentence, and not a noun phrase or an imperative."""
+
+
+def _wrong(text: str) -> Iterator[str]:
+    """The first lines in a module's text that break the rule, with what they are of."""
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        first = (ast.get_docstring(node) or "").partition("\n")[0]
+        name = "the module" if isinstance(node, ast.Module) else node.name
+        if RIDDLE.match(first):
+            yield f"{name}: begins with '{first.split()[0]}': {first}"
+        if len(first) > LONGEST:
+            yield f"{name}: {len(first)} characters, at most {LONGEST}: {first}"
+
+
+@pytest.mark.parametrize("path", sorted(PIPELINE.rglob("*.py")), ids=lambda path: str(path.relative_to(PIPELINE)))
+def test_first_lines_say_what_a_thing_is(path: Path) -> None:
+    assert list(_wrong(path.read_text())) == []
+
+
+def test_a_riddle_and_a_long_line_are_found() -> None:
+    text = f'"""How it is done."""\nclass A:\n    """{"x" * (LONGEST + 1)}"""\n'
+    assert [line.partition(":")[0] for line in _wrong(text)] == ["the module", "A"]

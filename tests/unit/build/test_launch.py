@@ -1,0 +1,394 @@
+"""Launching images: which verdict counts again, what is kept of a test, and what a person's run is made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline import launch
+from pipeline.digest import Digest
+from pipeline.errors import EnvironmentLacking, RecipeError, UsageError, VerificationError
+from pipeline.launch import (
+    HostMount,
+    ImageRun,
+    PublishedPort,
+    RunOptions,
+)
+from pipeline.model.checks import CheckKind
+from pipeline.model.evidence import Contents, PackageLicense
+from pipeline.model.image import Image
+from pipeline.model.limits import Limits
+from pipeline.model.plan_form import plan_digest
+from pipeline.model.report import Older
+from pipeline.model.smoke import Neighbours, SmokePlan
+from pipeline.progress import QUIET
+from pipeline.store import Store
+from tests.support.builds import image as plain_image
+from tests.support.journal import Journal
+from tests.support.tested_images import (
+    PLAN,
+    RUNTIME,
+    evidence,
+    image,
+    report,
+    results,
+    with_instance,
+)
+
+CONTENTS = Contents("tiny", "1.0", "amd64", (PackageLicense("bash-5.2-1.x86_64", "GPLv3+"),))
+
+
+class Bench:
+    """A store, and stand-ins for what unpacks, launches and reads images."""
+
+    def __init__(self, store: Store, journal: Journal) -> None:
+        self.store, self.journal = store, journal
+        self.runtime = RUNTIME
+        self.verdict: Any = report
+        journal.stand_in(launch, launch.unpack_to_store, lambda layer, **more: Path("/trees") / layer.name)
+        journal.stand_in(launch, launch.smoke, self._smoke)
+        journal.stand_in(launch, launch.read_contents, lambda made, lowers: replace(CONTENTS, name=made.name))
+
+    def _smoke(self, made: Image, lowers: Any, plan: SmokePlan, **more: Any) -> Any:
+        found = self.verdict(made)
+        return replace(found, plan=plan_digest(plan), asked=plan, runtime=self.runtime)
+
+    def test(self, made: Image | None = None, plan: SmokePlan = PLAN, **more: Any) -> launch.SmokeResult:
+        sandboxes: Any = SimpleNamespace(runtime=self.runtime)
+        given = {"store": self.store, "sandboxes": sandboxes, "progress": QUIET, "clock": lambda: 0.0, **more}
+        return launch.run_tests(made or image(), plan, **given)
+
+    @property
+    def launches(self) -> int:
+        return len(self.journal.of(launch.smoke))
+
+
+def failed(made: Image) -> Any:
+    return replace(with_instance(evidence(made), 0, checks=()).report)
+
+
+def upgraded(made: Image, older: Image) -> Any:
+    """A report that passes `PLAN` with an upgrade from an older image."""
+    plain = report(made)
+    last = replace(plain.instances[0], name="tiny-upgraded", upgraded_from=older.digest, checks=results())
+    return replace(plain, instances=(*plain.instances, last), older=Older(older.digest, made.config))
+
+
+@pytest.fixture
+def bench(store: Store, journal: Journal) -> Bench:
+    return Bench(store, journal)
+
+
+# --- which verdict counts ----------------------------------------------------------------------------------
+
+
+def test_an_image_is_unpacked_launched_and_read_in_this_order(bench: Bench) -> None:
+    tested = bench.test()
+    assert bench.journal.names == ["unpack_to_store", "smoke", "unpack_to_store", "read_contents"]
+    assert tested.report.passed and not tested.reused
+    assert tested.evidence == replace(evidence(image()), contents=CONTENTS, report=tested.report)
+
+
+def test_a_verdict_that_passed_is_reused_and_nothing_is_unpacked_or_launched(bench: Bench) -> None:
+    first = bench.test()
+    bench.journal.calls.clear()
+    again = bench.test()
+    assert again.reused and bench.journal.calls == []
+    assert (again.report, again.evidence) == (first.report, first.evidence)
+
+
+def test_another_image_plan_or_runtime_is_another_question(bench: Bench) -> None:
+    bench.test()
+    bench.test(image(created=1_800_000_000))
+    bench.test(plan=replace(PLAN, instances=1, variants=()))
+    bench.runtime = "crun 1.8"
+    bench.test()
+    assert bench.launches == 4
+    assert bench.test().reused and bench.launches == 4
+
+
+def test_who_asks_again_gets_a_new_verdict(bench: Bench) -> None:
+    bench.test()
+    assert not bench.test(again=True).reused and bench.launches == 2
+
+
+def test_a_verdict_that_did_not_pass_is_kept_by_nobody_and_is_no_evidence(bench: Bench) -> None:
+    bench.verdict = failed
+    tested = bench.test()
+    assert not tested.report.passed and tested.evidence is None
+    assert "read_contents" not in bench.journal.names
+    bench.verdict = report
+    assert bench.test().report.passed and bench.launches == 2
+
+
+def test_a_launch_that_the_machine_could_not_do_leaves_no_verdict(bench: Bench, journal: Journal) -> None:
+    def lacking(*given: Any, **more: Any) -> None:
+        raise EnvironmentLacking("runtime-missing", "there is none")
+
+    journal.stand_in(launch, launch.smoke, lacking)
+    with pytest.raises(EnvironmentLacking):
+        bench.test()
+    journal.stand_in(launch, launch.smoke, bench._smoke)
+    assert not bench.test().reused
+
+
+def test_what_a_store_keeps_in_another_form_is_asked_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.test()
+    recall = Store.recall
+
+    def spoiled(store: Store, name: Digest) -> object:
+        known = recall(store, name)
+        return ["no report"] if isinstance(known, dict) and "instances" in known else known
+
+    monkeypatch.setattr(Store, "recall", spoiled)
+    assert not bench.test().reused and bench.launches == 2
+
+
+def test_contents_are_read_once_and_told_under_the_name_of_who_asks(bench: Bench) -> None:
+    bench.test()
+    named = replace(image(), name="other")
+    tested = bench.test(named, again=True)
+    assert bench.journal.names.count("read_contents") == 1
+    assert tested.evidence is not None and tested.evidence.contents == replace(CONTENTS, name="other")
+
+
+def test_neighbours_are_tested_only_when_all_is_asked_and_evidence_says_whether_it_was(bench: Bench) -> None:
+    plan = replace(PLAN, neighbours=Neighbours(count=2))
+    quick = bench.test(plan=plan)
+    assert bench.journal.last(launch.smoke).args[2] == PLAN
+    assert quick.evidence is not None and not quick.evidence.full
+    whole = bench.test(plan=plan, full=True)
+    assert bench.journal.last(launch.smoke).args[2] == plan and not whole.reused
+    assert bench.test().evidence == replace(quick.evidence, full=True), "there is nothing more in this plan"
+
+
+# --- upgrading ---------------------------------------------------------------------------------------------
+
+
+def test_the_older_image_is_unpacked_too_and_another_one_is_another_question(
+    bench: Bench, journal: Journal, tmp_path: Path
+) -> None:
+    older = plain_image("old", "old/base")
+    journal.stand_in(launch, launch.load_layout_image, lambda path, store: older)
+    (tmp_path / "older").mkdir()
+    bench.verdict = lambda made: upgraded(made, older)
+    plan = replace(PLAN, upgrade_from="older")
+    bench.test(plan=plan, folder=tmp_path)
+    found, lowers = journal.last(launch.smoke).options["older"]
+    assert found is older and lowers == (Path("/trees/old/base"),)
+    assert bench.test(plan=plan, folder=tmp_path).reused
+    journal.stand_in(launch, launch.load_layout_image, lambda path, store: plain_image("old", "old/other"))
+    assert not bench.test(plan=plan, folder=tmp_path).reused
+
+
+def test_an_older_image_that_is_not_there_is_told_before_anything_is_unpacked(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        bench.test(plan=replace(PLAN, upgrade_from="older"), folder=tmp_path)
+    assert caught.value.code == "upgrade-from-missing" and bench.journal.calls == []
+
+
+def test_an_older_image_outside_of_the_recipes_folder_is_refused(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "older").symlink_to(tmp_path)
+    with pytest.raises((RecipeError, VerificationError)) as caught:
+        bench.test(plan=replace(PLAN, upgrade_from="older"), folder=tmp_path / "recipes")
+    assert caught.value.code == "path-escapes"
+
+
+# --- an image without a recipe -----------------------------------------------------------------------------
+
+
+def test_an_image_without_a_recipe_is_asked_what_any_image_can_be_asked() -> None:
+    plan = launch.default_smoke_plan(plain_image(exposed_ports=("53/udp", "8080/tcp", "9090/tcp")))
+    assert plan.ready is not None and plan.ready.port == 8080
+    assert [check.kind for check in plan.checks] == [CheckKind.LISTENING, CheckKind.STOP]
+    assert launch.default_smoke_plan(plain_image()).ready is None
+
+
+# --- run for a person --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Running:
+    """An instance that runs until it is stopped, or as often as it is asked."""
+
+    name: str
+    journal: Journal
+    alive: bool = True
+    exit_code: int | None = None
+    obeys: bool = True
+    shells: dict[str, int] = field(default_factory=dict)
+    pid: int = 77
+
+    def wait(self, timeout: float) -> int | None:
+        self.journal.note("wait", self.name, timeout)
+        return self.exit_code
+
+    def stop(self, signal: str, within: float) -> None:
+        self.journal.note("stop", self.name, signal, within)
+        self.alive = not self.obeys
+
+    def kill(self) -> None:
+        self.journal.note("kill", self.name)
+        self.alive = False
+
+    @property
+    def plan(self) -> Any:
+        return SimpleNamespace(uid=27, gid=28)
+
+    @property
+    def files(self) -> Any:
+        def stat(path: str) -> os.stat_result | None:
+            mode = self.shells.get(path)
+            return None if mode is None else os.stat_result((mode, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+
+        return SimpleNamespace(stat=stat)
+
+
+@pytest.fixture
+def started(bench: Bench, journal: Journal) -> list[Running]:
+    """What `run_image` launches; each in a network, with its end in the journal."""
+    instances: list[Running] = []
+
+    @contextmanager
+    def opened(**more: Any) -> Iterator[str]:
+        with journal.held("network"):
+            yield "network"
+
+    @contextmanager
+    def begun(config: Any, lowers: Any, limits: Any, **more: Any) -> Iterator[Running]:
+        with journal.held(more["name"]):
+            instances.append(Running(more["name"], journal))
+            yield instances[-1]
+
+    @contextmanager
+    def forwarded(instance: Running, host: int, container: int) -> Iterator[int]:
+        with journal.held(f"port {host} of {instance.name}"):
+            yield host or 40_000
+
+    journal.stand_in(launch, launch.open_network, opened)
+    journal.stand_in(launch, launch.launch, begun)
+    journal.stand_in(launch, launch.publish_port, forwarded)
+    return instances
+
+
+def run(bench: Bench, order: RunOptions, follow: Any = lambda name, text: None) -> Any:
+    sandboxes: Any = SimpleNamespace(runtime=RUNTIME)
+    return launch.run_image(image(), order, store=bench.store, sandboxes=sandboxes, progress=QUIET, follow=follow)
+
+
+def test_instances_share_a_network_and_each_has_its_name_ports_and_output(
+    bench: Bench, journal: Journal, started: list[Running]
+) -> None:
+    heard: list[tuple[str, bytes]] = []
+    order = RunOptions(2, Limits(pids=5), (PublishedPort(8000, 80), PublishedPort(0, 53)), environment={"A": "b"})
+    with run(bench, order, lambda name, text: heard.append((name, text))) as running:
+        assert [one.name for one in running.instances] == ["tiny-1", "tiny-2"]
+        assert running.ports == (((8000, 80), (40_000, 53)), ((8001, 80), (40_000, 53)))
+        assert running.stop_signal == "SIGQUIT"
+        for call in journal.of(launch.launch):
+            assert call.args[1:] == ((Path("/trees/base"),), Limits(pids=5))
+            assert call.options["network"] == "network" and call.options["environment"] == {"A": "b"}
+            call.options["follow"](b"hello")
+    assert heard == [("tiny-1", b"hello"), ("tiny-2", b"hello")]
+    ends = [name for name in journal.names if name.startswith("give")]
+    assert ends[-1] == "give network" and ends.index("give tiny-2") < ends.index("give tiny-1")
+    assert ends.index("give port 8000 of tiny-1") < ends.index("give tiny-1")
+
+
+def test_what_was_launched_ends_when_a_later_one_cannot_be(
+    bench: Bench, journal: Journal, started: list[Running]
+) -> None:
+    def taken(*given: Any) -> None:
+        raise UsageError("port-taken", "it is taken")
+
+    journal.stand_in(launch, launch.publish_port, taken)
+    with pytest.raises(UsageError), run(bench, RunOptions(2, publish=(PublishedPort(80, 80),))):
+        pytest.fail("it runs")
+    assert journal.names[-3:] == ["publish_port", "give tiny-1", "give network"]
+
+
+def test_a_named_volume_is_each_instances_own_and_a_folder_is_shared(
+    bench: Bench, journal: Journal, started: list[Running], tmp_path: Path
+) -> None:
+    mounts = (HostMount("data", "/data", named=True), HostMount(str(tmp_path), "/conf", read_only=True))
+    with run(bench, RunOptions(2, mounts=mounts)):
+        first, second = (call.options["bindings"] for call in journal.of(launch.launch))
+    assert [one[0].source for one in (first, second)] == [bench.store.volume("data-1"), bench.store.volume("data-2")]
+    assert first[0].begun and not first[0].read_only
+    assert first[1] == second[1] and (first[1].source, first[1].read_only) == (tmp_path, True)
+
+
+def test_a_file_that_is_not_there_is_told_and_not_made(
+    bench: Bench, journal: Journal, started: list[Running], tmp_path: Path
+) -> None:
+    missing = HostMount(str(tmp_path / "gone"), "/gone")
+    with pytest.raises(UsageError) as caught, run(bench, RunOptions(mounts=(missing,))):
+        pytest.fail("it runs")
+    assert caught.value.code == "file-missing" and not (tmp_path / "gone").exists()
+    assert journal.names[-1] == "give network" and started == []
+
+
+def test_stopping_sends_the_images_signal_to_all_and_kills_who_does_not_obey(journal: Journal) -> None:
+    good, bad = Running("a", journal), Running("b", journal, obeys=False)
+    instances: Any = (good, bad)
+    ImageRun(instances, (), "SIGQUIT").stop(within=2.0)
+    assert sorted(call.args for call in journal.calls if call.name == "stop") == [
+        ("a", "SIGQUIT", 2.0),
+        ("b", "SIGQUIT", 2.0),
+    ]
+    assert [call.args for call in journal.calls if call.name == "kill"] == [("b",)]
+
+
+def test_waiting_ends_when_all_have_ended_and_the_first_bad_exit_code_counts(journal: Journal) -> None:
+    ended, running = Running("a", journal, alive=False, exit_code=0), Running("b", journal)
+    instances: Any = (ended, running)
+    both = ImageRun(instances, (), "")
+    assert not both.wait(0.5) and journal.calls[-1].args == ("b", 0.5)
+    running.alive, running.exit_code = False, 3
+    assert both.wait(0.5) and both.exit_code == 3
+    running.exit_code = 0
+    assert both.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("shells", "found"),
+    [
+        ({"/bin/sh": 0o100755, "/bin/bash": 0o100755}, "/bin/bash"),
+        ({"/usr/bin/bash": 0o100644, "/usr/bin/sh": 0o100755}, "/usr/bin/sh"),
+        ({}, None),
+    ],
+)
+def test_a_person_enters_with_the_images_shell_or_the_hosts(
+    shells: dict[str, int], found: str | None, journal: Journal
+) -> None:
+    instance: Any = Running("a", journal, shells=shells)
+    command = launch.enter_command(instance)
+    assert command[:3] == ("nsenter", "--target", "77")
+    if found:
+        assert command[-6:] == ("--setuid", "27", "--setgid", "28", "--", found) and "--root" in command
+    else:
+        assert command[-1] == "/bin/sh" and "--root" not in command and "--mount" not in command
+
+
+# --- recorded ----------------------------------------------------------------------------------------------
+
+
+def test_a_draft_of_checks_is_made_from_one_instance_under_the_plans_limits(
+    bench: Bench, journal: Journal, started: list[Running]
+) -> None:
+    journal.stand_in(launch, launch.draft_checks, lambda instance, *given, **more: f"checks of {instance.name}")
+    sandboxes: Any = SimpleNamespace(runtime=RUNTIME)
+    told = launch.draft_smoke_checks(
+        image(), PLAN, store=bench.store, sandboxes=sandboxes, progress=QUIET, settling=2.0
+    )
+    assert told == "checks of tiny-record" and journal.last(launch.launch).args[2] == PLAN.limits
+    assert journal.last(launch.draft_checks).options["settling"] == 2.0
+    assert journal.names[-1] == "give tiny-record"

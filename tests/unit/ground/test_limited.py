@@ -1,0 +1,176 @@
+"""Work in a child process: each limit ends it, and the next request finds another child."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from pipeline import limited
+from pipeline.errors import EnvironmentLacking
+from pipeline.limited import child_process
+from pipeline.limited.child_process import LimitMet, call_limited
+from pipeline.process import Process, start
+from pipeline.render.templates import evaluate_template
+
+WORK = "tests.support.limited_work"
+
+
+def do(**request: object) -> object:
+    return call_limited(WORK, request)
+
+
+def pid() -> int:
+    seen = do(see=True)
+    assert isinstance(seen, list)
+    return int(seen[1])
+
+
+def test_requests_and_their_bytes_come_back_from_one_child() -> None:
+    assert call_limited(WORK, {"a": [1, None, "é\ud800"]}, body=b"x" * 3_000_000) == [
+        {"a": [1, None, "é\ud800"]},
+        3_000_000,
+    ]
+    assert pid() == pid() != os.getpid()
+
+
+def test_the_child_asks_in_the_middle() -> None:
+    assert call_limited(WORK, {"ask": {"template": "a"}}, answer=lambda question: {"told": question}) == [
+        {"told": {"template": "a"}},
+        {"told": {"template": "a"}},
+    ]
+
+
+def test_the_child_has_no_environment_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "x")
+    child_process._stop_all()
+    seen = do(see=True)
+    assert isinstance(seen, list) and "SECRET" not in seen[0]
+
+
+def test_modules_are_found_where_this_process_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lies_elsewhere.py").write_text("def serve(request, body, ask):\n    return ['served', request]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(child_process, "_children", [])
+    try:
+        assert call_limited("lies_elsewhere", 1) == ["served", 1]
+    finally:
+        child_process._stop_all()
+
+
+def test_processor_time_is_limited_and_the_next_request_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "PROCESSOR_TIME", 1)
+    first = pid()
+    with pytest.raises(LimitMet, match="processor time"):
+        do(spin=True)
+    assert pid() != first
+
+
+def test_memory_is_limited() -> None:
+    with pytest.raises(LimitMet, match="MiB of memory"):
+        do(hold=4 << 30)
+
+
+def test_output_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LimitMet, match="MiB of output"):
+        do(flood=child_process.RESULT_SIZE_LIMIT)
+
+
+def test_time_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    pid()
+    monkeypatch.setattr(child_process, "CALL_DEADLINE", 0.3)
+    began = time.monotonic()
+    with pytest.raises(LimitMet, match="does not end within"):
+        do(sleep=60)
+    assert time.monotonic() - began < 30
+
+
+def test_a_child_that_dies_is_told_of_and_replaced() -> None:
+    with pytest.raises(LimitMet, match="status 3"):
+        do(exit=3)
+    os.kill(pid(), signal.SIGKILL)
+    with pytest.raises(LimitMet, match="SIGKILL"):
+        do(see=True)
+    assert pid()
+
+
+def test_a_child_that_cannot_start_is_no_fault_of_what_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "_children", [])
+    monkeypatch.setattr(child_process, "start", _with_a_broken_library)
+    with pytest.raises(EnvironmentLacking, match="no library today") as caught:
+        evaluate_template("{{ 1 + 1 }}", {}, place="demo.yaml:3")
+    assert caught.value.code == "child-failed" and caught.value.problems[0].hint
+    monkeypatch.undo()
+    assert evaluate_template("{{ 1 + 1 }}", {}, place="demo.yaml:3") == "2"
+
+
+def _with_a_broken_library(argv: Sequence[str], **pipes: IO[bytes] | int) -> Process:
+    return start([*argv[:-2], "-c", "raise SystemExit('no library today')", argv[-1]], **pipes)
+
+
+def test_a_child_that_cannot_load_what_it_needs_says_which() -> None:
+    with pytest.raises(EnvironmentLacking, match="No module named 'absent_library'") as caught:
+        call_limited("absent_library", {})
+    assert caught.value.code == "child-failed"
+    assert pid()
+
+
+def test_the_child_writes_no_file(tmp_path: Path) -> None:
+    with pytest.raises(LimitMet):
+        do(write=str(tmp_path / "file"))
+    assert not (tmp_path / "file").exists() or (tmp_path / "file").stat().st_size == 0
+
+
+def test_threads_share_the_child_and_get_their_own_results() -> None:
+    results: dict[int, object] = {}
+
+    def ask(number: int) -> None:
+        results[number] = call_limited(WORK, {"n": number})
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {number: [{"n": number}, 0] for number in range(8)}
+
+
+def test_a_forked_process_has_a_child_of_its_own() -> None:
+    mine = pid()
+    reading, writing = os.pipe()
+    forked = os.fork()
+    if forked == 0:
+        os.write(writing, str(pid()).encode())
+        os._exit(0)
+    os.waitpid(forked, 0)
+    assert int(os.read(reading, 100)) != mine and pid() == mine
+    os.close(reading)
+    os.close(writing)
+
+
+def test_the_child_ends_with_its_parent() -> None:
+    reading, writing = os.pipe()
+    forked = os.fork()
+    if forked == 0:
+        os.write(writing, str(pid()).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(forked, 0)
+    handle = None
+    try:
+        handle = os.pidfd_open(int(os.read(reading, 100)))
+    except ProcessLookupError:
+        pass
+    else:
+        import select
+
+        assert select.select([handle], [], [], 20)[0]
+    finally:
+        for one in (reading, writing, *([handle] if handle is not None else [])):
+            os.close(one)
+    assert limited.call_limited is call_limited

@@ -1,0 +1,137 @@
+"""What is signed of tags is renewed by each night before it is too old, also by one without changes, and by no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.errors import VerificationError
+from pipeline.mirror.address_parser import parse_address
+from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
+from pipeline.mirror.tag_history import read_history
+from pipeline.mirror.tag_statements import list_statements
+from pipeline.model.night_record import Outcome, Product, ProductRun
+from pipeline.model.published_image import PublishedImage
+from pipeline.model.rules import MirrorRules
+from pipeline.nightly.product_job import RunSettings
+from pipeline.nightly.renewal import renew_tags
+from pipeline.nightly.renewal_due import products_due
+from pipeline.release import promote, verify_reference
+from pipeline.release.renew import RenewalResult, renew
+from tests.support import mirror_images
+from tests.support.published_images import RULES, ImagePublisher, key
+from tests.support.signing_examples import PRIVATE
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, maker: ImagePublisher) -> DirectoryMirror:
+    """One product with a channel, published a while ago."""
+    mirror = open_directory(tmp_path / "mirror", create=True, clock=maker.clock)
+    maker.publish(mirror.repository("small"), maker.image("1.0"), tags=("1.0", "latest"))
+    promote(parse_address(f"{mirror.url}/small:latest"), "stable", key(), RULES, maker.build_env)
+    return mirror
+
+
+def renewed(mirror: DirectoryMirror, maker: ImagePublisher, own: Mapping[str, Digest] | None = None) -> RenewalResult:
+    return renew(mirror.repository("small"), key(), MirrorRules(), maker.build_env, own or {})
+
+
+def believed(mirror: DirectoryMirror, maker: ImagePublisher, *tags: str) -> None:
+    for tag in tags:
+        verify_reference(parse_address(f"{mirror.url}/small:{tag}"), key().public, maker.build_env)
+
+
+def test_every_signed_tag_is_renewed_when_a_quarter_of_its_time_is_over(
+    mirror: DirectoryMirror, maker: ImagePublisher
+) -> None:
+    before = mirror_images.all_files(mirror.place.root)
+    maker.clock.now += 3 * DAY
+    first = renewed(mirror, maker)
+    assert first.tags == () and mirror_images.all_files(mirror.place.root) == before
+    assert 0 < first.due - maker.clock() * 1000 < DAY * 1000
+    for _ in range(6):
+        maker.clock.now += 4 * DAY
+        done = renewed(mirror, maker)
+        assert (done.tags, done.left) == (("1.0", "latest", "stable"), ())
+        believed(mirror, maker, *done.tags)
+    repository = mirror.repository("small")
+    assert len(list_statements(repository, repository.identity, "latest")) == 2
+    assert len(read_history(repository, "latest")) == 1
+
+
+def test_what_points_elsewhere_than_is_signed_is_not_renewed(mirror: DirectoryMirror, maker: ImagePublisher) -> None:
+    repository = mirror.repository("small")
+    maker.publish(repository, maker.image("1.1"), tags=("1.1", "latest"))
+    link = mirror.place.paths("small").tags / "latest"
+    old = (mirror.place.paths("small").tags / "1.0").readlink()
+    link.unlink()
+    link.symlink_to(old)
+    maker.clock.now += 10 * DAY
+    done = renewed(mirror, maker)
+    assert done.left == ("latest",) and set(done.tags) == {"1.0", "1.1", "stable"}
+
+
+def test_what_nobody_signed_is_signed_where_the_night_knows_that_it_is_right(
+    mirror: DirectoryMirror, maker: ImagePublisher
+) -> None:
+    """A mirror that is older than signed moves."""
+    repository = mirror.repository("small")
+    digest = maker.image("1.0").digest
+    for tag in repository.tags():
+        manifest = repository.manifest(tag)
+        if manifest is not None and b"org.relbuild.move" in manifest.data:
+            repository.remove_tag(tag, manifest.digest)
+    assert renewed(mirror, maker).left == ("1.0", "latest", "stable")
+    done = renewed(mirror, maker, {"latest": digest, "1.0": maker.image("9.9").digest})
+    assert (done.tags, done.left) == (("latest",), ("1.0", "stable"))
+    believed(mirror, maker, "latest")
+
+
+def test_a_night_renews_what_is_due_and_asks_its_store_alone_when_nothing_is(
+    mirror: DirectoryMirror, maker: ImagePublisher, tmp_path: Path
+) -> None:
+    file = tmp_path / "night.key"
+    file.touch(0o600)
+    file.write_bytes(PRIVATE)
+    to = parse_address(mirror.url)
+    settings = RunSettings(tmp_path, to, file, tmp_path, tmp_path, {}, maker.clock)
+    digest = maker.image("1.0").digest
+    product = Product(
+        "small",
+        "small.yaml",
+        "p",
+        "x86_64",
+        ProductRun(Outcome.UNCHANGED, ""),
+        PublishedImage(digest=digest, tags=("latest",)),
+    )
+    absent = Product("never", "never.yaml", "p", "x86_64", ProductRun(Outcome.FAILED, ""))
+
+    def waiting() -> tuple[str, ...]:
+        return products_due(maker.store, str(to), ["small"], int(maker.clock() * 1000))
+
+    assert waiting() == ("small",)
+    renew_tags([product, absent], settings, mirror, maker.build_env)
+    before = mirror_images.all_files(mirror.place.root)
+    assert waiting() == ()
+    renew_tags([product, absent], settings, None, maker.build_env)  # the mirror is not even looked at
+    maker.clock.now += 4 * DAY
+    assert waiting() == ("small",)
+    renew_tags([product, absent], settings, mirror, maker.build_env)
+    assert waiting() == () and mirror_images.all_files(mirror.place.root) != before
+    maker.clock.now += 13 * DAY
+    believed(mirror, maker, "latest", "stable")
+
+
+def test_a_keeper_says_how_long_it_is_believed(tmp_path: Path, maker: ImagePublisher) -> None:
+    mirror = open_directory(tmp_path / "mirror", create=True, clock=maker.clock)
+    maker.publish(mirror.repository("small"), maker.image("1.0"), validity=2 * 86_400)
+    maker.clock.now += 1.5 * DAY
+    believed(mirror, maker, "latest")
+    maker.clock.now += DAY
+    with pytest.raises(VerificationError, match="expired"):
+        believed(mirror, maker, "latest")

@@ -1,0 +1,116 @@
+"""A registry is scrubbed through its API: what it gives rotten is sent again, and what it keeps is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.errors import EnvironmentLacking
+from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
+from pipeline.mirror.known_blobs import KnownInRun
+from pipeline.mirror.repair_sources import STORE_SOURCE, RepairSources
+from pipeline.model.artifact import Manifest
+from pipeline.model.scrub import (
+    DamageKind,
+    RepairOutcome,
+    ScrubbedObject,
+    ScrubResult,
+)
+from pipeline.progress import QUIET
+from pipeline.store import Store
+from tests.support import mirror_images
+from tests.support.registry_fake import FakeRegistry, Fault, Request
+
+
+def opened(registry: FakeRegistry, store: Store) -> RegistryMirror:
+    url = f"registry+http://{registry.host}/team"
+    known = KnownInRun(url, store, lambda: 1_800_000_000.0)
+    return open_registry(url, environment={}, progress=QUIET, known=known)
+
+
+def filled(registry: FakeRegistry, store: Store) -> Manifest:
+    with opened(registry, store) as mirror:
+        put = mirror_images.publish(mirror.repository("tiny"), store, mirror_images.image(store, 1), "1.0")
+        mirror_images.attach(mirror.repository("tiny"), put.descriptor, "a note")
+        return put
+
+
+def scrub(registry: FakeRegistry, store: Store) -> ScrubResult:
+    with opened(registry, store) as mirror:
+        return mirror.scrub(RepairSources(store), rate=0, progress=QUIET)
+
+
+def rot(registry: FakeRegistry, digest: Digest) -> None:
+    held = registry.held("team/tiny")
+    if str(digest) in held.blobs:
+        data = held.blobs[str(digest)]
+        held.blobs[str(digest)] = bytes([data[0] ^ 1]) + data[1:]
+    else:
+        kind, data = held.manifests[str(digest)]
+        held.manifests[str(digest)] = (kind, data.replace(b"tiny", b"tinY"))
+
+
+def test_a_whole_registry_is_said_to_be_whole(registry: FakeRegistry, store: Store) -> None:
+    filled(registry, store)
+    done = scrub(registry, store)
+    assert (done.blobs, done.manifests, done.tags) == (4, 2, 1)
+    assert not done.findings
+
+
+def test_a_rotten_layer_is_sent_again_from_the_store(registry: FakeRegistry, store: Store) -> None:
+    filled(registry, store)
+    assert not scrub(registry, store).findings
+    layer = mirror_images.image(store, 1).layers[0].blob.digest
+    rot(registry, layer)
+    done = scrub(registry, store)
+    assert [(one.thing, one.wrong, one.name, one.fate, one.source) for one in done.findings] == [
+        (ScrubbedObject.BLOB, DamageKind.ROTTEN, str(layer), RepairOutcome.HEALED, STORE_SOURCE)
+    ]
+    assert Digest.of(registry.held("team/tiny").blobs[str(layer)]) == layer
+
+
+def test_what_the_registry_keeps_is_told(registry: FakeRegistry, store: Store) -> None:
+    filled(registry, store)
+    layer = mirror_images.image(store, 1).layers[0].blob.digest
+    rot(registry, layer)
+
+    def drops(request: Request) -> None:
+        request.read()
+        request.answer(201, Location="/v2/x", Docker_Content_Digest=str(layer))
+
+    registry.faults = [Fault("PUT", "/blobs/uploads/", drops)]
+    assert [(one.name, one.fate) for one in scrub(registry, store).lost] == [(str(layer), RepairOutcome.LOST)]
+
+
+def test_a_rotten_manifest_and_a_missing_blob_that_nobody_has_are_told_by_name(
+    registry: FakeRegistry, store: Store, tmp_path: Path
+) -> None:
+    put = filled(registry, store)
+    made = mirror_images.image(store, 1)
+    del registry.held("team/tiny").blobs[str(made.layers[1].blob.digest)]
+    done = scrub(registry, Store.open(tmp_path / "empty"))
+    assert [(one.wrong, one.name, one.fate) for one in done.findings] == [
+        (DamageKind.MISSING, str(made.layers[1].blob.digest), RepairOutcome.LOST)
+    ]
+    rot(registry, put.digest)
+    found = {(one.thing, one.wrong, one.name) for one in scrub(registry, Store.open(tmp_path / "empty")).lost}
+    assert (ScrubbedObject.MANIFEST, DamageKind.ROTTEN, str(put.digest)) in found
+
+
+def test_a_scrub_that_broke_off_goes_on(registry: FakeRegistry, store: Store) -> None:
+    filled(registry, store)
+
+    def gone(request: Request) -> None:
+        request.answer(500)
+
+    layer = mirror_images.image(store, 1).layers[1].blob.digest
+    registry.faults = [Fault("GET", f"/blobs/{layer}", gone, times=50)]
+    with pytest.raises(EnvironmentLacking):
+        scrub(registry, store)
+    registry.faults = []
+    done = scrub(registry, store)
+    assert done.earlier >= 1
+    assert done.earlier + done.blobs == 4
+    assert scrub(registry, store).earlier == 0

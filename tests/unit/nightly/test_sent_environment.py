@@ -1,0 +1,111 @@
+"""What of the environment goes to the workers of a cluster, and over which connections."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.mirror.address_parser import parse_address
+from pipeline.model.absolute_path import absolute
+from pipeline.nightly import dask_executor
+from pipeline.nightly.dask_task import DaskTask
+from pipeline.nightly.executor import Requirements
+from pipeline.nightly.product_job import RunSettings
+from pipeline.nightly.sent_environment import READ_VARIABLES, sent_environment
+from pipeline.nightly.task_payload import TaskPayload
+from pipeline.progress import QUIET
+from pipeline.recipes import load_platforms
+from pipeline.repos.variables import environment_names
+
+PIPELINE = Path(__file__).parents[3] / "pipeline"
+
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "aws", "GITHUB_TOKEN": "ghp", "CI_JOB_TOKEN": "ci", "VAULT_TOKEN": "hvs"}
+
+
+def test_secrets_that_relbuild_does_not_read_stay_where_the_night_was_started() -> None:
+    given = {**SECRETS, "PATH": "/bin", "LD_PRELOAD": "/x.so", "PYTHONPATH": "/y", "https_proxy": "http://proxy:1"}
+    assert sent_environment(given, {"RELBUILD_MIRROR"}) == {"https_proxy": "http://proxy:1"}
+
+
+def test_what_repositories_name_is_sent_and_what_else_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "repositories.yaml"
+    file.write_text(
+        "# not $GITHUB_TOKEN, which a comment names\n"
+        "platforms:\n  small:\n    architectures: [x86_64]\n"
+        '    variables: {place: "${RELBUILD_VAR_MIRROR:-/nowhere}"}\n'
+        '    repositories:\n      - {id: small, baseurls: ["file://$place/small"], keys: ["$place/key"]}\n'
+    )
+    named = environment_names(load_platforms(file)["small"])
+    assert named == {"RELBUILD_VAR_MIRROR"}
+    given = {**SECRETS, "RELBUILD_VAR_MIRROR": "/m", "MORE": "more"}
+    assert sent_environment(given, {*named, "MORE"}) == {"RELBUILD_VAR_MIRROR": "/m", "MORE": "more"}
+
+
+def test_paths_in_variables_mean_the_same_on_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sent = sent_environment({"REGISTRY_AUTH_FILE": "auth.json", "SSL_CERT_FILE": "/ca.pem", "DOCKER_CONFIG": ""}, ())
+    assert sent == {"REGISTRY_AUTH_FILE": f"{tmp_path}/auth.json", "SSL_CERT_FILE": "/ca.pem", "DOCKER_CONFIG": ""}
+
+
+def _read_by_name() -> Iterator[tuple[str, str]]:
+    """Every variable that the library looks up by a literal name, with the file that does."""
+    for path in sorted(PIPELINE.rglob("*.py")):
+        if path.is_relative_to(PIPELINE / "cli"):
+            continue  # Reads what it was started with; what workers need of it goes with the task.
+        for node in ast.walk(ast.parse(path.read_text())):
+            owner, keys = "", []
+            if isinstance(node, ast.Subscript):
+                owner, keys = ast.unparse(node.value), [node.slice]
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+                owner, keys = ast.unparse(node.func.value), node.args[:1]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "value":
+                owner, keys = "variables", node.args
+            if re.search(r"(environment|variables)$", owner):
+                for key in keys:
+                    if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                        yield key.value, str(path.relative_to(PIPELINE))
+
+
+def test_every_variable_that_the_library_reads_is_sent() -> None:
+    found = dict(_read_by_name())
+    assert {"HOME", "REGISTRY_AUTH_FILE", "https_proxy", "SSL_CERT_FILE"} <= found.keys()
+    assert {name: where for name, where in found.items() if name not in READ_VARIABLES} == {}
+    assert READ_VARIABLES.keys() - found.keys() == {
+        "RELBUILD_KEY_PASSWORD",
+        "COSIGN_PASSWORD",
+    }  # By a tuple of their names.
+
+
+def test_a_log_of_a_workers_arguments_holds_no_secret(tmp_path: Path) -> None:
+    place = absolute(tmp_path)
+    environment = {"RELBUILD_KEY_PASSWORD": "a secret word"}
+    settings = RunSettings(place, parse_address("dir:/m"), None, place, place, environment, float)
+    order = TaskPayload.of(print, settings, ())
+    errand = DaskTask("night", "name", order, Requirements("x86_64"))
+    assert "a secret word" not in f"{settings!r} {errand!r}"
+    assert pickle.loads(order.work)[1].environment == environment
+
+
+@pytest.mark.parametrize("address", ["tcp://192.0.2.1:8786", "scheduler.example:8786", "ws://192.0.2.1:80"])
+def test_nothing_is_sent_in_plain_text_beyond_this_machine(address: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        dask_executor.DaskExecutor.join(address, QUIET, scheduler_timeout=0.1)
+    assert refused.value.code == "scheduler-plain" and "--plain-scheduler" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["tls://192.0.2.1:8786", "tcp://127.0.0.1:8786", "tcp://[::1]:1", "tcp://localhost:1"]
+)
+def test_this_machine_and_encrypted_connections_are_private(address: str) -> None:
+    assert not dask_executor._refuse_plain([address], QUIET, plain=False)
+
+
+def test_a_scheduler_of_this_machine_with_workers_elsewhere_is_refused() -> None:
+    with pytest.raises(UsageError):
+        dask_executor._refuse_plain(["tcp://127.0.0.1:4001", "tcp://192.0.2.7:4001"], QUIET, plain=False)

@@ -1,0 +1,282 @@
+"""A worker whose machine is sick, or that falls silent, costs a night a message and no product."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pipeline.errors import EnvironmentLacking
+from pipeline.model.night_record import ExcludedWorker
+from pipeline.nightly import dask_executor, executor
+from pipeline.nightly.dask_executor import DaskExecutor
+from pipeline.nightly.dask_task import DaskTask, ProgressMessage, worker_resources
+from pipeline.nightly.executor import (
+    MachineFault,
+    ProcessExecutor,
+    Requirements,
+    TaskResult,
+)
+from pipeline.nightly.task_result import result_bytes
+from pipeline.nightly.worker_health import SILENCE_TIMEOUT, TRIED_WORKERS_LIMIT, WorkerHealth
+from pipeline.progress import QUIET, Progress, Task
+
+NEEDS = Requirements("x86_64")
+FULL = "disk full while writing the store"
+
+
+@dataclass
+class Recorder:
+    """A Progress of which only the warnings are kept."""
+
+    warned: list[str] = field(default_factory=list)
+
+    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+        return QUIET.start(stage, label, total=total, unit=unit)
+
+    def finish(self, task: Task, *, failed: bool = False) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+
+@dataclass
+class Future:
+    """A task in the hands of `Cluster`."""
+
+    errand: DaskTask
+    only: list[str] | None
+    status: str = "pending"
+    answer: bytes = b""
+    cancelled: bool = False
+
+    def add_done_callback(self, call: Callable[[Any], None]) -> None:
+        self.call = call
+
+    def result(self) -> bytes:
+        return self.answer
+
+    def done(self) -> bool:
+        return self.status != "pending"
+
+    def cancel(self, *, force: bool) -> None:
+        self.cancelled = force
+
+
+@dataclass
+class Cluster:
+    """A scheduler whose workers have one place each. A worker that is `fast` ends a task before others begin one."""
+
+    names: tuple[str, ...]
+    fast: str = ""
+    status: str = "running"
+    scheduler_comm: object = None
+    given: list[Future] = field(default_factory=list)
+    seen: dict[str, float] = field(default_factory=dict)
+
+    def scheduler_info(self) -> dict[str, Any]:
+        offer = worker_resources(1, 8 << 30, containers=True)
+        return {
+            "workers": {
+                f"tcp://{name}": {"name": name, "resources": offer, "last_seen": self.seen.get(name, 0.0)}
+                for name in self.names
+            }
+        }
+
+    def subscribe_topic(self, topic: str, hear: object) -> None:
+        pass
+
+    def submit(self, attend: object, errand: DaskTask, **words: Any) -> Future:
+        future = Future(errand, words["workers"])
+        self.given.append(future)
+        return future
+
+    def hand_out(self, crew: DaskExecutor, do: Callable[[str, str], TaskResult]) -> str:
+        """Let a worker do the first task that waits; who did it."""
+        future = next(one for one in self.given if one.status == "pending" and not one.cancelled)
+        able = [name for name in self.names if future.only is None or name in future.only]
+        worker = self.fast if self.fast in able else able[len(self.given) % len(able)]
+        name = future.errand.name
+        crew._receive(ProgressMessage(crew._night, name, f"{len(self.given)}", worker, ()))
+        future.answer = result_bytes(do(name, worker))
+        future.status = "finished"
+        future.call(future)
+        return worker
+
+
+@pytest.fixture(autouse=True)
+def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_executor, "_LOOK", 0.0)
+    monkeypatch.setattr(dask_executor, "_TICK", 0.0)
+
+
+def crew_of(workers: Cluster, progress: Progress, silence: float = SILENCE_TIMEOUT) -> DaskExecutor:
+    return DaskExecutor("tcp://x", progress, 1.0, 1.0, WorkerHealth(silence), cast("Any", workers))
+
+
+def nothing(work: object, progress: Progress) -> object:
+    return None
+
+
+def night(
+    workers: Cluster, do: Callable[[str, str], TaskResult], count: int = 8
+) -> tuple[DaskExecutor, Recorder, list[TaskResult]]:
+    """So many tasks, two at a time, as a night gives them."""
+    recorder = Recorder()
+    joined = crew_of(workers, recorder)
+    waiting, under_way, ended = [f"p{number}" for number in range(count)], 0, []
+    while waiting or under_way:
+        joined._read_workers()
+        while waiting and under_way < 2:
+            joined.start(waiting.pop(0), nothing, None, NEEDS)
+            under_way += 1
+        workers.hand_out(joined, do)
+        while joined._news.qsize():
+            joined._take_future(cast("Any", joined._news.get()))
+        ended += joined._ended
+        under_way -= len(joined._ended)
+        joined._ended.clear()
+    return joined, recorder, ended
+
+
+def test_one_sick_worker_costs_no_product_and_is_named() -> None:
+    def do(name: str, worker: str) -> TaskResult:
+        if worker == "sick":
+            return TaskResult(name, result="failed", worker=worker, fault=FULL)
+        return TaskResult(name, "done", "", worker)
+
+    joined, recorder, ended = night(Cluster(("one", "sick", "two"), fast="sick"), do)
+    assert [one.result for one in ended] == ["done"] * 8
+    assert joined.set_aside == (ExcludedWorker("sick", FULL),)
+    # Both tasks that were under way when the first failed may have been tried there; none after.
+    assert len([line for line in recorder.warned if "is retried on another worker" in line]) <= 2
+    assert any("sick gets no more tasks" in line and FULL in line for line in recorder.warned)
+
+
+def test_what_every_worker_lacks_sets_none_of_them_aside() -> None:
+    joined, recorder, ended = night(
+        Cluster(("one", "two", "three", "four")),
+        lambda name, worker: TaskResult(name, "failed", "", worker, "registry down"),
+    )
+    assert [one.result for one in ended] == ["failed"] * 8
+    assert {len(one.tried) for one in ended} == {TRIED_WORKERS_LIMIT}
+    assert joined.set_aside == () and not [line for line in recorder.warned if "no more tasks" in line]
+
+
+def test_a_cluster_of_one_sick_worker_fails_its_products_at_once() -> None:
+    joined, _, ended = night(Cluster(("sick",)), lambda name, worker: TaskResult(name, "failed", "", worker, FULL))
+    assert [one.result for one in ended] == ["failed"] * 8
+    assert {one.tried for one in ended} == {("sick",)} and joined.set_aside == ()
+
+
+def test_a_task_that_fails_on_its_own_account_is_not_tried_elsewhere() -> None:
+    workers = Cluster(("one", "two"))
+    joined, _, _ = night(workers, lambda name, worker: TaskResult(name, "smoke failed", "", worker))
+    assert len(workers.given) == 8 and joined.set_aside == ()
+
+
+# --- silence --------------------------------------------------------------------------------------------
+
+
+def test_a_worker_is_silent_when_the_scheduler_hears_nothing_of_it_for_so_long() -> None:
+    health = WorkerHealth(silence=5)
+    assert health.look({"one": 100.0, "two": 7.0}, 0) == ()
+    assert health.look({"one": 101.0, "two": 7.0}, 4.9) == ()
+    assert health.look({"one": 102.0, "two": 7.0}, 5) == ("two",)
+    assert health.look({"one": 103.0, "two": 7.0}, 6) == ()  # It is said once.
+    assert health.usable(("one", "two"), ()) == ("one",)
+    assert [one.worker for one in health.set_aside] == ["two"]
+    health.look({"one": 104.0, "two": 8.0}, 7)
+    assert health.set_aside == () and health.usable(("one", "two"), ()) == ("one", "two")
+
+
+def test_a_silent_workers_tasks_are_given_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(dask_executor.time, "monotonic", lambda: now[0])
+    workers, recorder = Cluster(("one", "two"), seen={"one": 1.0, "two": 1.0}), Recorder()
+    joined = crew_of(workers, recorder, silence=5)
+    joined._read_workers()
+    joined.start("begun", nothing, None, NEEDS)
+    joined.start("waits", nothing, None, NEEDS)
+    joined._receive(ProgressMessage(joined._night, "begun", "first", "two", ()))
+    for passed in (3.0, 6.0):
+        now[0], workers.seen["one"] = passed, passed
+        joined._read_workers()
+    again = workers.given[2:]
+    assert [(one.errand.name, one.only) for one in again] == [("begun", ["one"]), ("waits", ["one"])]
+    assert [one.cancelled for one in workers.given] == [True, True, False, False]
+    assert recorder.warned == ["two sent no heartbeat for 5 s; its tasks are reassigned"]
+    # Its late answer counts no more.
+    workers.given[0].answer = result_bytes(TaskResult("begun", "late", "", "two"))
+    joined._take_future(cast("Any", workers.given[0]))
+    assert joined._ended == []
+
+
+def test_the_document_says_how_long_silence_is_borne() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "cluster.md").read_text()
+    (minutes,) = re.findall(r"after (\w+) minutes where it just goes silent", text)
+    assert {"five": 300.0}[minutes] == SILENCE_TIMEOUT
+
+
+# --- what is a machine's fault ------------------------------------------------------------------------------
+
+
+def fail_with_eio(work: object, progress: Progress) -> object:
+    raise OSError(errno.EIO, "Input/output error", "/store/blobs/x")
+
+
+def lack(work: object, progress: Progress) -> object:
+    raise EnvironmentLacking("no-cgroups", "no control groups")
+
+
+def say_lacking(work: object, progress: Progress) -> object:
+    return MachineFault("no control groups", "the product that failed")
+
+
+def be_wrong(work: object, progress: Progress) -> object:
+    raise ValueError("a defect")
+
+
+@dataclass
+class Pipe:
+    sent: list[object] = field(default_factory=list)
+
+    def send(self, value: object) -> None:
+        self.sent.append(value)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def performed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[executor.TaskFunction], TaskResult]]:
+    monkeypatch.setattr(executor, "_end_with_parent", lambda: None)
+
+    def perform(act: executor.TaskFunction) -> TaskResult:
+        pipe = Pipe()
+        executor._perform(cast("Any", pipe), act, None)
+        (ended,) = pipe.sent
+        assert isinstance(ended, TaskResult)
+        return ended
+
+    yield perform
+
+
+def test_what_a_machine_lacks_is_told_from_what_a_task_does_wrong(
+    performed: Callable[[executor.TaskFunction], TaskResult],
+) -> None:
+    assert "/store/blobs/x" in performed(fail_with_eio).fault
+    assert "no control groups" in performed(lack).fault
+    assert performed(say_lacking) == TaskResult("", "the product that failed", fault="no control groups")
+    assert performed(be_wrong).fault == "" and performed(be_wrong).lost == "ValueError: a defect"
+    assert performed(nothing) == TaskResult("")
+
+
+def test_on_one_machine_there_is_nobody_to_try_it_again() -> None:
+    assert ProcessExecutor(QUIET, 1).set_aside == ()

@@ -1,0 +1,144 @@
+"""The product recipes and platforms that stand in this repository."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from pipeline.model.checks import CheckKind
+from pipeline.model.limits.bandwidth import LIMIT as BANDWIDTH
+from pipeline.model.limits.cpus import LIMIT as CPUS
+from pipeline.model.limits.memory import LIMIT as MEMORY
+from pipeline.model.limits.pids import LIMIT as PIDS
+from pipeline.model.recipe import FileKind, Recipe
+from pipeline.process import run
+from pipeline.recipes import (
+    json_schema,
+    load_platforms,
+    load_recipe,
+    platforms_schema,
+    template_scope,
+)
+from pipeline.render import Templates, evaluate_template
+from pipeline.yaml_documents import load_yaml
+from tests.support.schemas import jsonschema
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+PRODUCTS = sorted(path.stem for path in RECIPES.glob("*.yaml") if path.name != "repositories.yaml")
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_product_builds_on_a_platform_that_exists(name: str) -> None:
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
+    platform = load_platforms(RECIPES / "repositories.yaml").find(recipe.platform)
+    assert recipe.name == name
+    assert set(recipe.architectures) <= set(platform.architectures)
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_product_stands_on_the_common_base(name: str) -> None:
+    base = load_recipe(RECIPES / "base.yaml").layers[0]
+    assert _lowest(load_recipe(RECIPES / f"{name}.yaml")).layers[0] == base
+
+
+def _lowest(recipe: Recipe) -> Recipe:
+    """What a recipe is built from in the end."""
+    return _lowest(recipe.parent) if recipe.parent else recipe
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_product_proves_that_it_works_and_stops(name: str) -> None:
+    smoke = load_recipe(RECIPES / f"{name}.yaml").smoke
+    kinds = [check.kind for check in smoke.checks]
+    assert smoke.ready is not None
+    assert len(kinds) >= 4
+    assert kinds[-1] is CheckKind.STOP
+    assert None not in (smoke.limits[limit] for limit in (CPUS, MEMORY, PIDS, BANDWIDTH))
+
+
+@pytest.mark.parametrize("name", [name for name in PRODUCTS if name != "base"])
+def test_a_product_runs_as_a_user_of_its_own(name: str) -> None:
+    recipe = _lowest(load_recipe(RECIPES / f"{name}.yaml"))
+    assert recipe.image.user in {user.name for user in recipe.users}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_every_template_of_a_product_is_rendered(name: str) -> None:
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
+    templates = Templates(recipe.template_folders)
+    for plan in recipe.files:
+        if plan.kind is FileKind.DIRECTORY:
+            continue
+        assert plan.kind is FileKind.TEMPLATE
+        text = templates.render(plan.origin, template_scope(recipe), place=plan.place).text
+        if text.startswith("#!/bin/bash"):
+            assert plan.mode == 0o755
+            assert "\nset -euo pipefail\n" in text
+            run(["bash", "-n"], stdin=text.encode(), timeout=10)
+        if plan.path.endswith(".py"):
+            ast.parse(text, plan.path)
+    for text in (*(text for _, text in recipe.image.labels), *recipe.image.environment):
+        assert "{{" not in evaluate_template(text, template_scope(recipe), place=name)
+
+
+@pytest.mark.parametrize(
+    ("product", "template", "line"),
+    [
+        ("mysql", "my.cnf.j2", "sort_buffer_size = 1M"),
+        ("mariadb", "mariadb.cnf.j2", "sort_buffer_size = 1M"),
+        ("postgresql", "postgresql.conf.j2", "sort_buffer_size = '1M'"),
+        ("redis", "redis.conf.j2", "sort_buffer_size 1M"),
+        ("valkey", "valkey.conf.j2", "sort_buffer_size 1M"),
+    ],
+)
+def test_settings_are_written_into_the_configuration(product: str, template: str, line: str) -> None:
+    recipe = load_recipe(RECIPES / f"{product}.yaml")
+    values = template_scope(recipe) | {"settings": {"sort_buffer_size": "1M"}}
+    rendered = Templates(recipe.template_folders).render(template, values, place=product)
+    assert line in rendered.text.splitlines()
+
+
+def test_haproxy_hands_requests_on_to_the_servers_it_is_given_and_has_none_of_its_own_then() -> None:
+    recipe = load_recipe(RECIPES / "haproxy.yaml")
+    values = template_scope(recipe) | {"servers": {"two": "192.0.2.2:80", "one": "192.0.2.1:80"}}
+    text = Templates(recipe.template_folders).render("haproxy.cfg.j2", values, place="haproxy").text
+    servers = [line.strip() for line in text.splitlines() if line.startswith("    server ")]
+    assert servers == ["server one 192.0.2.1:80 check", "server two 192.0.2.2:80 check"]
+    assert "welcome" not in text
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_the_schema_accepts_what_the_loader_accepts(name: str) -> None:
+    jsonschema.validate(load_yaml(RECIPES / f"{name}.yaml").value, json_schema())
+
+
+def test_the_schema_of_platforms_accepts_ours() -> None:
+    jsonschema.validate(load_yaml(RECIPES / "repositories.yaml").value, platforms_schema())
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"nmae": "x"},
+        {"name": 1},
+        {"layers": [{"name": "a"}]},
+        {"layers": [{"name": "a", "packages": ["b"], "without": ["doc"]}]},
+        {"files": [{"path": "relative", "content": "x"}]},
+        {"files": [{"path": "/a", "content": "x", "mode": 644}]},
+        {"smoke": {"instances": 0}},
+    ],
+)
+def test_the_schema_refuses_what_the_loader_refuses(document: object) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, json_schema())
+
+
+def test_real_platforms_are_there_and_old_ones_are_refused_by_name() -> None:
+    platforms = load_platforms(RECIPES / "repositories.yaml")
+    assert {"local", "centos-stream-9", "centos-stream-10", "fedora-44", "mysql-8.4-el9"} <= set(platforms)
+    assert "Berkeley DB" in platforms.refused["el8"]
+    for platform in platforms.values():
+        for repository in platform.repositories:
+            assert repository.keys

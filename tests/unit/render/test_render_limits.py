@@ -1,0 +1,164 @@
+"""Templates that counting their steps does not stop are stopped by the child that renders them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import limited
+from pipeline.errors import RecipeError
+from pipeline.limited import child_process
+from pipeline.recipes import load_recipe
+from pipeline.render import Templates, check_template, evaluate_template
+from pipeline.store import Store
+from tests.support.recipe_folder import GOOD, write
+
+DOUBLING = (
+    "{% set n = namespace(a=[1], b=[1]) %}"
+    "{% for i in range(40) %}{% set n.a = [n.a, n.a] %}{% set n.b = [n.b, n.b] %}{% endfor %}"
+)
+
+
+def problem(folder: Path, text: str, values: dict[str, object] | None = None) -> tuple[str, str, str]:
+    """Code, place and message of what becomes of a template."""
+    (folder / "t.j2").write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        Templates((folder,)).render("t.j2", values or {}, place="r.yaml:7")
+    (one,) = caught.value.problems
+    return one.code, one.place or "", one.message
+
+
+def test_nested_lists_that_are_compared_end_with_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "PROCESSOR_TIME", 1)
+    code, place, message = problem(tmp_path, DOUBLING + "{{ n.a == n.b }}")
+    assert (code, place) == ("template-runaway", "r.yaml:7") and "1 s of processor time" in message
+    (tmp_path / "t.j2").write_text("{{ 1 + 1 }}")
+    assert Templates((tmp_path,)).render("t.j2", {}, place="r.yaml:7").text == "2\n"
+
+
+def test_memory_that_a_template_takes_ends_with_an_error(tmp_path: Path) -> None:
+    text = "{% set n = namespace(x=[]) %}{% for i in range(2000) %}{% set n.x = n.x + ['é' * 4000000] %}{% endfor %}"
+    code, _, message = problem(tmp_path, text)
+    assert code == "template-runaway" and ("memory" in message or "processor" in message)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{% for a in [1] %}" * 30 + "{% endfor %}" * 30, "template-syntax"),
+        ("{{ " + "(" * 150 + "1" + ")" * 150 + " }}", ""),
+        ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "template-runaway"),
+        ("{% if a %}" * 3000 + "{% endif %}" * 3000, "template-runaway"),
+        ("{{ " + "1" * 5000 + " }}", "template-failed"),
+        ("{{ 1e400 | int }}", "template-failed"),
+        ("{{ [1] | sort(attribute='a.b.c') }}", "template-undefined"),
+        ("{{ 'a' | truncate(1, leeway=[]) }}", ""),
+        ("{{ 2 ** -1.5 ** 300 }}", ""),
+        ("{{ (0 - 8) ** 0.5 }}", ""),
+        ("{% include 't.j2' %}", "template-runaway"),
+        ("{% extends 't.j2' %}", "template-runaway"),
+        ("{% import 't.j2' as t %}{{ t.x }}", "template-runaway"),
+        ("{{ caller() }}{% call x() %}{% endcall %}", "template-undefined"),
+        ("{{ self.x() }}{{ varargs }}", "template-undefined"),
+        ("{{ 'x'.encode() }}", "template-failed"),
+        ("{{ {}[[]] }}", ""),
+        ("{{ {[]: 1} }}", ""),
+        ("{% set loop = 1 %}{% for i in [1] recursive %}{{ loop(1) }}{% endfor %}", ""),
+        ("{{ range(1, 5, 0) }}", "template-failed"),
+        ("{{ range('a') }}", "template-failed"),
+        ("{% for i in 5 %}{% endfor %}", "template-failed"),
+        ("{{ dict(a=1)(2) }}", "template-failed"),
+        ("{{ ''.join }}{{ ().count }}", "template-failed"),
+        ("\0{{ 1 }}\ud7ff", ""),
+        ("{% include '\\ud800' %}", "template-missing"),
+        ("{% include 'a\\0b' %}", "template-escapes"),
+        ("{% include 'a' ~ 'b/' * 3000 %}", "template-missing"),
+    ],
+)
+def test_hostile_templates_end_with_an_error_of_relbuilds_own(tmp_path: Path, text: str, code: str) -> None:
+    """`code`: "" where the text itself or any error of a template will do."""
+    (tmp_path / "t.j2").write_text(text)
+    for attempt in ("check", "render"):
+        try:
+            if attempt == "check":
+                Templates((tmp_path,)).check("t.j2", place="r.yaml:7")
+            else:
+                Templates((tmp_path,)).render("t.j2", {"a": 1}, place="r.yaml:7")
+        except RecipeError as error:
+            (one,) = error.problems
+            assert one.code.startswith("template-") and one.place and (not code or one.code == code)
+            return
+    assert not code
+
+
+def test_what_a_recipe_evaluates_is_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "PROCESSOR_TIME", 1)
+    with pytest.raises(RecipeError) as caught:
+        evaluate_template(DOUBLING + "{{ n.a == n.b }}", {}, place="r.yaml:2")
+    assert (caught.value.code, caught.value.problems[0].place) == ("template-runaway", "r.yaml:2")
+
+
+def test_names_and_attributes_need_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limited, "call_limited", lambda *_, **__: pytest.fail("a child was asked"))
+    packages = {"nginx": {"version": "1.28"}}
+    assert (
+        evaluate_template("{{ packages['nginx'].version }}-{{ a }}", {"packages": packages, "a": 1}, place="")
+        == "1.28-1"
+    )
+    check_template("{% if a %}{{ a | upper }}{% endif %}", place="r.yaml:2")
+    for text in ("{{ nope }}", "{{ packages.nope }}", "{{ "):
+        with pytest.raises(RecipeError):
+            evaluate_template(text, {"packages": packages}, place="r.yaml:2")
+
+
+def test_a_long_template_is_parsed_by_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "long.j2").write_text("{{ a }}\n" * 4000 + "{% if %}")
+    with pytest.raises(RecipeError) as caught:
+        Templates((tmp_path,)).check("long.j2", place="r.yaml:7")
+    assert (caught.value.code, caught.value.problems[0].place) == ("template-syntax", f"{tmp_path.name}/long.j2:4001")
+    with pytest.raises(RecipeError) as caught:
+        check_template("{{ a }}\n" * 4000 + "{% if %}", place="r.yaml:2")
+    assert (caught.value.code, caught.value.problems[0].place) == ("template-syntax", "r.yaml:2")
+
+
+def test_a_template_that_many_files_name_is_checked_and_rendered_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.layers.recipe_files import render_files
+
+    write(tmp_path, "{% for i in [1, 2] %}{{ i }}{% endfor %}", "t.j2")
+    files = "".join(f"  - {{template: t.j2, path: /etc/{number}}}\n" for number in range(50))
+    real, asked = limited.call_limited, []
+    monkeypatch.setattr(limited, "call_limited", lambda *given, **more: asked.append(given) or real(*given, **more))
+    recipe = load_recipe(write(tmp_path, GOOD + "files:\n" + files))
+    made, read = render_files(recipe, {}, lambda _: b"")
+    assert {file.content for file in made} == {b"12\n"} and set(read) == {tmp_path / "t.j2"}
+    assert len(asked) == 1
+
+
+def test_a_rendering_is_remembered_until_a_template_or_value_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.j2").write_text("{% include 'part.j2' %}{% include 'late.j2' ignore missing %}")
+    (tmp_path / "part.j2").write_text("{{ a }}")
+    store = Store.open(tmp_path / "store")
+    real, asked = limited.call_limited, []
+    monkeypatch.setattr(limited, "call_limited", lambda *given, **more: asked.append(given) or real(*given, **more))
+
+    def rendered(a: object) -> tuple[str, int]:
+        before = len(asked)
+        made = Templates((tmp_path,)).render("t.j2", {"a": a}, place="r.yaml:7", memory=store)
+        assert {path.name for path in made.sources} >= {"t.j2", "part.j2"}
+        return made.text, len(asked) - before
+
+    assert rendered(1) == ("1\n", 1) and rendered(1) == ("1\n", 0)
+    assert rendered(1.5) == ("1.5\n", 1)
+    (tmp_path / "part.j2").write_text("is {{ a }}")
+    assert rendered(1) == ("is 1\n", 1) and rendered(1) == ("is 1\n", 0)
+    (tmp_path / "late.j2").write_text("!")
+    assert rendered(1) == ("is 1!\n", 1) and rendered(1) == ("is 1!\n", 0)
+    (tmp_path / "part.j2").unlink()
+    (tmp_path / "part.j2").symlink_to("/etc/passwd")
+    with pytest.raises(RecipeError):
+        rendered(1)

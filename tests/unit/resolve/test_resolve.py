@@ -1,0 +1,444 @@
+"""Choosing packages from small repositories: what is chosen, in which layer, in which order, and why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.digest import Digest
+from pipeline.errors import ResolutionError, UsageError, VerificationError
+from pipeline.model.header import Dependency, PackageHeader
+from pipeline.model.lock import LockSection
+from pipeline.model.package import Nevra
+from pipeline.model.platform import PackageRepository, Platform
+from pipeline.model.recipe import LayerPlan, LocalPackage, Recipe, Request
+from pipeline.repos import OpenRepository, open_repositories
+from pipeline.resolve import explain, solve
+from pipeline.resolve import solver as solving_module
+from pipeline.store import Store
+from tests.support.rpmmd import Rpm, write_repository
+
+
+class World:
+    """Repositories made of lists of packages, and recipes that are solved against them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = Store.open(folder / "store")
+        self._repositories: list[PackageRepository] = []
+
+    def add(self, name: str, *rpms: Rpm, modules: str = "", **more: object) -> World:
+        url = write_repository(self.folder / name, rpms, modules=modules)
+        self._repositories.append(PackageRepository(name, baseurls=(url,), **more))  # type: ignore[arg-type]
+        return self
+
+    @property
+    def platform(self) -> Platform:
+        return Platform("p", tuple(self._repositories))
+
+    def opened(self, store: Store | None = None) -> tuple[OpenRepository, ...]:
+        return open_repositories(self.platform, "x86_64", variables={}, store=store or self.store)
+
+    def recipe(self, *layers: list[str], **more: object) -> Recipe:
+        plans = tuple(
+            LayerPlan(f"layer{number}", tuple(Request(text, f"r.yaml:{number}.{text}") for text in texts))
+            for number, texts in enumerate(layers)
+        )
+        plain = Recipe("r", self.folder / "r.yaml", "1", "p", ("x86_64",), plans)
+        return replace(plain, **more)  # type: ignore[arg-type]
+
+    def solve(self, *layers: list[str], **more: object) -> LockSection:
+        recipe = self.recipe(*layers, **more)
+        return solve(recipe, self.platform, "x86_64", self.opened(), store=self.store)
+
+    def names(self, *layers: list[str], **more: object) -> list[str]:
+        return [str(one.package.nevra) for one in self.solve(*layers, **more).resolution.chosen]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def refusal(world: World, *layers: list[str], **more: object) -> ResolutionError:
+    with pytest.raises(ResolutionError) as caught:
+        world.solve(*layers, **more)
+    return caught.value
+
+
+# --- what is chosen ------------------------------------------------------------------------------
+
+
+def test_requirements_are_followed_and_nothing_else_comes_along(world: World) -> None:
+    world.add(
+        "r",
+        Rpm("a", requires=("b",)),
+        Rpm("b", requires=("virtual",)),
+        Rpm("c", provides=("virtual",)),
+        Rpm("d"),
+    )
+    assert world.names(["a"]) == ["a-1-1.noarch", "b-1-1.noarch", "c-1-1.noarch"]
+
+
+def test_the_newest_version_is_chosen_and_a_version_can_be_asked_for(world: World) -> None:
+    world.add("r", Rpm("a", "1-1"), Rpm("a", "2-1"), Rpm("a", "1:1-1"), Rpm("a", "2~rc1-1"))
+    assert world.names(["a"]) == ["a-1:1-1.noarch"]
+    assert world.names(["a-2"]) == ["a-2-1.noarch"]
+    assert world.names(["a-2~rc1-1"]) == ["a-2~rc1-1.noarch"]
+    assert world.names(["a < 2"]) == ["a-2~rc1-1.noarch"]
+
+
+def test_the_best_is_insisted_on(world: World) -> None:
+    world.add("r", Rpm("a", "1-1"), Rpm("a", "2-1", requires=("nowhere",)))
+    error = refusal(world, ["a"])
+    assert error.code == "requirement-missing"
+    assert "a-2-1.noarch requires nowhere, which nothing provides" in str(error)
+
+
+def test_priority_comes_before_version_and_cost_decides_between_equals(world: World) -> None:
+    world.add("far", Rpm("a", "1-1"), Rpm("b"), cost=2000)
+    world.add("near", Rpm("a", "1-1"), Rpm("b"), cost=10)
+    world.add("own", Rpm("a", "0-1"), priority=10)
+    found = {one.package.nevra.name: one.package for one in world.solve(["a", "b"]).resolution.chosen}
+    assert (found["a"].nevra.version, found["a"].repository) == ("0", "own")
+    assert found["b"].repository == "near"
+
+
+def test_the_native_architecture_is_chosen_unless_another_is_asked_for(world: World) -> None:
+    world.add("r", Rpm("a", arch="i686"), Rpm("a", arch="x86_64"), Rpm("b", arch="i686"), Rpm("c", arch="aarch64"))
+    assert world.names(["a"]) == ["a-1-1.x86_64"]
+    assert world.names(["a.i686", "a.x86_64"]) == ["a-1-1.i686", "a-1-1.x86_64"]
+    assert world.names(["b"]) == ["b-1-1.i686"]
+    assert refusal(world, ["c"]).problems[0].place == "r.yaml:0.c"
+
+
+def test_an_obsoleted_package_is_replaced(world: World) -> None:
+    world.add("r", Rpm("old"), Rpm("new", provides=("old = 2-1",), obsoletes=("old < 2",)))
+    assert world.names(["old"]) == ["new-1-1.noarch"]
+
+
+def test_paths_that_only_file_lists_know_are_found_when_they_are_needed(world: World) -> None:
+    world.add(
+        "r",
+        Rpm("a", requires=("/usr/share/b/data",)),
+        Rpm("b", files=("/usr/share/b/data", "/usr/bin/b")),
+        Rpm("c", conflicts=("/usr/share/b/data",)),
+        Rpm("d", pre=("/usr/share/b/data",)),
+        Rpm("e", requires=("(/usr/share/b/data or nothing)",)),
+    )
+    for name in "de":
+        assert world.names([name]) == ["b-1-1.noarch", f"{name}-1-1.noarch"]
+    assert world.names(["a"]) == ["a-1-1.noarch", "b-1-1.noarch"]
+    assert world.names(["/usr/share/b/data"]) == ["b-1-1.noarch"]
+    assert world.names(["/usr/share/*/data"]) == ["b-1-1.noarch"]
+    assert refusal(world, ["b", "c"]).code == "packages-conflict"
+
+
+def test_file_lists_are_left_alone_when_nothing_needs_them(world: World) -> None:
+    unrelated = Rpm("x", requires=("/usr/share/b/data",))
+    world.add(
+        "r",
+        Rpm("a", requires=("/usr/bin/b", "b")),
+        Rpm("b", files=("/usr/bin/b", "/usr/share/b/data")),
+        unrelated,
+    )
+    for path in (world.folder / "r" / "repodata").glob("*filelists*"):
+        path.unlink()
+    assert world.names(["a"]) == ["a-1-1.noarch", "b-1-1.noarch"]
+
+
+def test_weak_dependencies_are_one_switch(world: World) -> None:
+    world.add(
+        "r",
+        Rpm("a", recommends=("b",)),
+        Rpm("b"),
+        Rpm("c", supplements=("a",)),
+        Rpm("d", supplements=("(a and x)",)),
+    )
+    assert world.names(["a"]) == ["a-1-1.noarch"]
+    assert world.names(["a"], weak_dependencies=True) == ["a-1-1.noarch", "b-1-1.noarch", "c-1-1.noarch"]
+
+
+def test_excluded_packages_are_never_chosen(world: World) -> None:
+    world.add("r", Rpm("a", "1-1"), Rpm("a", "2-1"), Rpm("b", provides=("v",)), Rpm("c", provides=("v",)))
+    assert world.names(["a", "v"], excludes=("a-2*", "b")) == ["a-1-1.noarch", "c-1-1.noarch"]
+    error = refusal(world, ["a"], excludes=("a",))
+    assert error.code == "package-missing"
+    assert "excluded" in str(error)
+
+
+def test_what_a_repository_excludes_may_come_from_another(world: World) -> None:
+    world.add("one", Rpm("a", "2-1"), exclude=("a",)).add("two", Rpm("a", "1-1"))
+    assert world.names(["a"]) == ["a-1-1.noarch"]
+
+
+def test_a_pin_holds_and_does_not_install(world: World) -> None:
+    world.add("r", Rpm("a", "1-1"), Rpm("a", "1-2"), Rpm("a", "2-1"), Rpm("b", requires=("a",)), Rpm("c"))
+    assert world.names(["b"], pins=(("a", "1"),)) == ["a-1-2.noarch", "b-1-1.noarch"]
+    assert world.names(["b"], pins=(("a", "1-1"),)) == ["a-1-1.noarch", "b-1-1.noarch"]
+    assert world.names(["c"], pins=(("a", "1"),)) == ["c-1-1.noarch"]
+    assert "package 'aa'" in world.solve(["c"], pins=(("aa", "1"),)).resolution.warnings[0]
+    error = refusal(world, ["b"], pins=(("a", "3"),))
+    assert error.code == "pin-unsatisfied"
+    assert "available: 1-1, 1-2, 2-1" in str(error)
+
+
+def test_what_is_assumed_is_not_installed_and_is_reported(world: World) -> None:
+    world.add("r", Rpm("a", requires=("systemd >= 250", "/usr/bin/systemctl", "b")), Rpm("b"), Rpm("systemd", "260-1"))
+    section = world.solve(["a"], assume_installed=("systemd", "/usr/bin/systemctl", "unused"))
+    assert [one.package.nevra.name for one in section.resolution.chosen] == ["a", "b"]
+    assert section.resolution.assumed == ("/usr/bin/systemctl", "systemd >= 250")
+    assert [line for line in section.resolution.warnings if "unused" in line]
+    assert len(section.resolution.warnings) == 1
+
+
+def test_rich_dependencies_keep_their_meaning(world: World) -> None:
+    world.add("r", Rpm("a", requires=("(b if c)", "(d or e)")), *(Rpm(name) for name in "bcde"))
+    assert world.names(["a", "e"]) == ["a-1-1.noarch", "e-1-1.noarch"]
+    assert world.names(["a", "c", "e"]) == ["a-1-1.noarch", "b-1-1.noarch", "c-1-1.noarch", "e-1-1.noarch"]
+    assert world.names(["(b and c)"]) == ["b-1-1.noarch", "c-1-1.noarch"]
+
+
+def test_globs_ask_for_every_name(world: World) -> None:
+    world.add("r", Rpm("lib-a"), Rpm("lib-b", "1-1"), Rpm("lib-b", "2-1"), Rpm("other"))
+    assert world.names(["lib-*"]) == ["lib-a-1-1.noarch", "lib-b-2-1.noarch"]
+
+
+# --- local packages ------------------------------------------------------------------------------
+
+
+def local(world: World, monkeypatch: pytest.MonkeyPatch, header: PackageHeader) -> LayerPlan:
+    (world.folder / "fix.rpm").write_bytes(b"rpm")
+    monkeypatch.setattr(solving_module, "read_header", lambda path, checksum: replace(header, checksum=checksum))
+    item = LocalPackage(Path("fix.rpm"), Digest.of(b"rpm"), "r.yaml:9")
+    return LayerPlan("layer0", (Request("b", "r.yaml:1"),), (item,))
+
+
+def header(evr: str = "0-1", **more: object) -> PackageHeader:
+    version, _, release = evr.partition("-")
+    plain = PackageHeader(Nevra("a", 0, version, release, "noarch"), Digest("0" * 64), (), (), (), (), (), 77)
+    return replace(plain, **more)  # type: ignore[arg-type]
+
+
+def test_a_local_package_wins_over_newer_ones_and_brings_its_requirements(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add("r", Rpm("a", "2-1"), Rpm("b", requires=("a",)), Rpm("c"))
+    plan = local(world, monkeypatch, header(requires=(Dependency("c"), Dependency("rpmlib(X)", 8, "1"))))
+    section = world.solve(layers=(plan,))
+    found = {one.package.nevra.name: one for one in section.resolution.chosen}
+    assert str(found["a"].package.nevra) == "a-0-1.noarch"
+    assert found["a"].package.repository == "@file"
+    assert found["a"].package.location == "fix.rpm"
+    assert found["a"].reasons[0].kind == "local"
+    assert found["c"].reasons[0].by == "a-0-1.noarch"
+    assert world.store.has(Digest.of(b"rpm"))
+
+
+def test_a_local_package_that_breaks_a_requirement_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.add("r", Rpm("a", "2-1"), Rpm("b", requires=("a >= 1",)))
+    plan = local(world, monkeypatch, header())
+    assert "b-1-1.noarch requires a >= 1" in str(refusal(world, layers=(plan,)))
+
+
+def test_a_local_package_with_other_bytes_is_refused(world: World) -> None:
+    world.add("r", Rpm("b"))
+    (world.folder / "fix.rpm").write_bytes(b"other")
+    item = LocalPackage(Path("fix.rpm"), Digest.of(b"rpm"), "r.yaml:9")
+    with pytest.raises(VerificationError) as caught:
+        world.solve(layers=(LayerPlan("layer0", (), (item,)),))
+    assert caught.value.code == "download-mismatch"
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+def test_every_missing_package_is_told_with_its_line_and_a_likely_name(world: World) -> None:
+    world.add("r", Rpm("mysql-server"), Rpm("nginx"))
+    error = refusal(world, ["mysql-sever", "nginx", "qqq"], ["nginx>=1"])
+    assert [problem.place for problem in error.problems] == [
+        "r.yaml:0.mysql-sever",
+        "r.yaml:0.qqq",
+        "r.yaml:1.nginx>=1",
+    ]
+    assert {problem.code for problem in error.problems} == {"package-missing"}
+    assert "mysql-server" in str(error.problems[0].hint)
+    assert "spaces" in str(error.problems[2].hint)
+
+
+def test_a_conflict_names_both_packages_and_both_lines(world: World) -> None:
+    world.add("r", Rpm("a", requires=("x",)), Rpm("x", conflicts=("b",)), Rpm("b"))
+    error = refusal(world, ["a"], ["b"])
+    assert error.code == "packages-conflict"
+    assert "x-1-1.noarch conflicts with b, which is b-1-1.noarch" in str(error)
+    assert "r.yaml:0.a" in str(error) and "r.yaml:1.b" in str(error)
+
+
+def test_a_missing_requirement_is_told_with_the_chain_to_it(world: World) -> None:
+    world.add("r", Rpm("a", requires=("b",)), Rpm("b", requires=("libz.so.1",)))
+    error = refusal(world, ["a"])
+    assert error.code == "requirement-missing"
+    assert error.problems[0].place == "r.yaml:0.a"
+    assert "b-1-1.noarch requires libz.so.1, which nothing provides" in str(error)
+    assert "a-1-1.noarch requires b" in str(error)
+    assert "assume-installed: ['libz.so.1']" in str(error)
+
+
+def test_a_package_without_a_sha256_is_refused_by_name(world: World) -> None:
+    world.add("r", Rpm("a", checksum_type="sha1"))
+    with pytest.raises(VerificationError, match=r"has no sha256 of a-1-1\.noarch"):
+        world.solve(["a"])
+
+
+# --- layers, order, reasons ------------------------------------------------------------------------
+
+
+def test_a_package_belongs_to_the_lowest_layer_that_reaches_it(world: World) -> None:
+    world.add(
+        "r",
+        Rpm("base", requires=("libc", "shell")),
+        Rpm("glibc", provides=("libc",)),
+        Rpm("bash", provides=("shell",)),
+        Rpm("zsh", provides=("shell",)),
+        Rpm("product", requires=("libc", "extra", "zsh")),
+        Rpm("extra", requires=("base",)),
+    )
+    section = world.solve(["base", "bash"], ["product"])
+    layers = {one.package.nevra.name: one.layer for one in section.resolution.chosen}
+    assert layers == {
+        "base": "layer0", "bash": "layer0", "glibc": "layer0",
+        "extra": "layer1", "product": "layer1", "zsh": "layer1",
+    }  # fmt: skip
+
+
+def test_what_a_product_adds_does_not_creep_into_the_base(world: World) -> None:
+    """`base` needs any editor; that the product brings `zile` does not put `zile` into the base."""
+    world.add(
+        "r",
+        Rpm("base", requires=("editor", "vim")),
+        Rpm("vim", provides=("editor",)),
+        Rpm("product", requires=("zile",)),
+        Rpm("zile", provides=("editor",)),
+    )
+    section = world.solve(["base"], ["product"])
+    assert [one.nevra.name for one in section.resolution.layer("layer0")] == ["base", "vim"]
+
+
+def test_weak_dependencies_stand_in_the_layer_of_what_they_belong_to(world: World) -> None:
+    world.add(
+        "r",
+        Rpm("a", recommends=("rec",)),
+        Rpm("rec"),
+        Rpm("b"),
+        Rpm("sup", supplements=("b",), requires=("dep",)),
+        Rpm("dep"),
+    )
+    section = world.solve(["a"], ["b"], weak_dependencies=True)
+    layers = {one.package.nevra.name: one.layer for one in section.resolution.chosen}
+    assert layers == {"a": "layer0", "rec": "layer0", "b": "layer1", "sup": "layer1", "dep": "layer1"}
+    reasons = {one.package.nevra.name: one.reasons[0] for one in section.resolution.chosen}
+    assert (reasons["rec"].kind, reasons["sup"].kind, reasons["sup"].by) == (
+        "recommends",
+        "supplements",
+        "b-1-1.noarch",
+    )
+
+
+def test_what_is_needed_comes_first(world: World) -> None:
+    world.add(
+        "r",
+        Rpm("app", requires=("libapp",), pre=("shadow",)),
+        Rpm("libapp", requires=("zlibc",)),
+        Rpm("shadow", requires=("zlibc",)),
+        Rpm("zlibc", requires=("common",)),
+        Rpm("common", pre=("zlibc",)),
+    )
+    order = [nevra.split("-")[0] for nevra in world.solve(["app"]).resolution.order]
+    # A circle: common needs zlibc for its scriptlets, zlibc needs common only some time.
+    assert order == ["zlibc", "common", "libapp", "shadow", "app"]
+
+
+def test_explain_tells_chains_from_the_recipe(world: World) -> None:
+    world.add(
+        "r",
+        Rpm("app", requires=("lib",)),
+        Rpm("lib", requires=("libc.so",)),
+        Rpm("glibc", provides=("libc.so",)),
+    )
+    resolution = world.solve(["app"]).resolution
+    assert explain(resolution.chosen, "glibc").splitlines() == [
+        "glibc-1-1.noarch (layer layer0, repository r)",
+        "  lib-1-1.noarch requires libc.so",
+        "    lib: app-1-1.noarch requires lib",
+        "    app: the recipe asks for 'app'",
+    ]
+    assert "the recipe asks for 'app'" in explain(resolution.chosen, "app-1-1.noarch")
+    with pytest.raises(UsageError, match="not in the image") as caught:
+        explain(resolution.chosen, "glib")
+    assert "glibc" in str(caught.value)
+
+
+def test_the_build_time_is_the_newest_of_the_packages(world: World) -> None:
+    world.add("r", Rpm("a", build_time=10), Rpm("b", build_time=30), Rpm("c", build_time=50))
+    assert world.solve(["a", "b"]).build_time == 30
+
+
+# --- the same every time ---------------------------------------------------------------------------
+
+
+def test_kept_metadata_gives_the_same_as_fresh_metadata(world: World) -> None:
+    world.add(
+        "r",
+        Rpm("a", requires=("/opt/b", "v")),
+        Rpm("b", files=("/opt/b",)),
+        Rpm("c", provides=("v",)),
+        Rpm("d", provides=("v",)),
+    )
+    first = world.solve(["a"])
+    assert world.solve(["a"]) == first
+    for path in (world.folder / "r" / "repodata").iterdir():
+        if path.name != "repomd.xml":
+            path.unlink()
+    assert world.solve(["a"]) == first
+
+
+def test_a_damaged_kept_file_is_made_again(world: World) -> None:
+    world.add("r", Rpm("a"))
+    first = world.solve(["a"])
+    for path in (world.store.root / "blobs").iterdir():
+        if path.read_bytes()[:4] == b"SOLV":
+            path.write_bytes(path.read_bytes()[:-20])
+    assert world.solve(["a"]) == first
+
+
+def test_the_result_depends_on_neither_hash_order_nor_locale_nor_folder(world: World, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from tests.unit.resolve.test_resolve import World\n"
+        "from tests.support.rpmmd import Rpm\n"
+        "from pipeline.resolve import format_lock; from pipeline.model.lock import Lock\n"
+        "w = World(Path(sys.argv[1]))\n"
+        "w.add('r', *(Rpm(f'p{i}', requires=(f'p{(i * 7 + 3) % 40}', f'v{i % 5}'), provides=(f'v{i % 9}',))"
+        " for i in range(40)))\n"
+        "print(format_lock(Lock('r', (w.solve(['p1'], ['p2', 'v3']),))))\n"
+    )
+    told = set()
+    for number, environment in enumerate(
+        ({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2", "LC_ALL": "C", "TZ": "Asia/Tokyo"})
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        run = subprocess.run(
+            [sys.executable, "-c", script, str(folder)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        told.add(run.stdout)
+    assert len(told) == 1
+    assert "p1-1-1" in told.pop()
