@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import typer
 
 from pipeline.cli import commands
-from pipeline.cli.file_arguments import require_folder
 from pipeline.cli.messages import print_json, print_lines, report_error
 from pipeline.cli.options import Default, JsonOption, ProgressOption, StoreOption
+from pipeline.cli.path_arguments import require_folder
 from pipeline.cli.progress_display import ProgressStyle, close, open_progress
 from pipeline.cli.signals import SIGNALS, Interruptible, Terminated
 from pipeline.cli.standard_streams import stdout_is_closed

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pipeline
 import pipeline.process as processes
 from pipeline.cli.app import CommandContext
-from pipeline.cli.file_arguments import platforms_file
 from pipeline.cli.key_files import PASSWORD_VARIABLES, password
 from pipeline.cli.mirror_options import rules_for
+from pipeline.cli.path_arguments import platforms_file
 from pipeline.digest import Digest, digest_file, identity
 from pipeline.errors import RelbuildError, UsageError
 from pipeline.model.absolute_path import absolute

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.build import load_or_build
-from pipeline.cli.file_arguments import (
+from pipeline.cli.path_arguments import (
     CHECKOUT,
     names_layout,
     platforms_file,

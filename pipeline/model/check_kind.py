@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from pipeline.model.document_form import Choice, DocumentForm
+from pipeline.model.document_keys import Choice, DocumentForm
 from pipeline.model.json_form import OneOf
 from pipeline.model.value_rules import Rules
 

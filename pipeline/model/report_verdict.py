@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pipeline.model.check_order import Question, expected_questions, neighbour_check
 from pipeline.model.checks import judge, judge_mounts
 from pipeline.model.enforcement import asked_limits, is_enforced
 from pipeline.model.image import ImageConfig
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures, SmokeReport
 from pipeline.model.smoke import Neighbours, SmokePlan, Variant
+from pipeline.model.smoke_questions import Question, expected_questions, neighbour_check
 
 NOTHING_ASKED = "no checks: the recipe has neither 'smoke.ready' nor 'smoke.checks'"
 NOTHING_LAUNCHED = "no instances: 'smoke.instances' is 0"

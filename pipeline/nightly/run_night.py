@@ -34,6 +34,7 @@ from pipeline.nightly.catalogue import (
 )
 from pipeline.nightly.executor import Executor, Requirements, TaskResult
 from pipeline.nightly.inputs_record import PublishedProduct, remember_published
+from pipeline.nightly.job_result_check import require_published, require_same_product
 from pipeline.nightly.night_planner import Planner
 from pipeline.nightly.no_change import RUN_BYTES
 from pipeline.nightly.product_job import (
@@ -44,7 +45,6 @@ from pipeline.nightly.product_job import (
     failed_product,
     run_job,
 )
-from pipeline.nightly.publication_check import require_published, require_same_product
 from pipeline.nightly.renewal import renew_tags
 from pipeline.nightly.security_fixes import read_bulletins, with_security_fixes
 from pipeline.nightly.task_inputs import task_files

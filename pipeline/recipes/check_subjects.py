@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from pipeline.model.check_kind import CheckDeclaration
-from pipeline.model.document_form import Choice, DocumentForm, SettingValue, ValueForm, keys_of
+from pipeline.model.document_keys import (
+    Choice,
+    DocumentForm,
+    SettingValue,
+    ValueForm,
+    keys_of,
+)
 from pipeline.model.image_keys import ImageKey, KeyForm
 from pipeline.model.quantities import WholeNumber
 from pipeline.model.smoke import Check

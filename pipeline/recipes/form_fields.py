@@ -12,7 +12,14 @@ from typing import Annotated, Any, assert_never
 from pydantic import BeforeValidator, Field, create_model
 
 from pipeline.model.check_kind import CheckDeclaration, ShortForm
-from pipeline.model.document_form import Choice, DocumentForm, DocumentKey, SettingValue, ValueForm, keys_of
+from pipeline.model.document_keys import (
+    Choice,
+    DocumentForm,
+    DocumentKey,
+    SettingValue,
+    ValueForm,
+    keys_of,
+)
 from pipeline.model.quantities import WholeNumber
 from pipeline.recipes.fields import (
     Duration,

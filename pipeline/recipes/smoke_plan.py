@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.model.check_kind import CheckDeclaration, Effect, Expectation
-from pipeline.model.check_order import LATENCY_KINDS
 from pipeline.model.checks import CHECK_KINDS, CheckKind
-from pipeline.model.document_form import keys_of
+from pipeline.model.document_keys import keys_of
 from pipeline.model.limits import LIMITS, Limits
 from pipeline.model.smoke import CONTAINED_BY, Check, Neighbours, SmokePlan
+from pipeline.model.smoke_questions import LATENCY_KINDS
 from pipeline.model.value_rules import Rule
 from pipeline.recipes.check_schema import (
     CheckDocument,

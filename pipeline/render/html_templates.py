@@ -1,4 +1,4 @@
-"""Pages of relbuild's own: its own templates, every value escaped as HTML.
+"""HTML pages from relbuild's own Jinja2 templates, every value escaped.
 
 Unlike a recipe's, such a template is part of the program and so needs no sandbox and no bounds; what it is given may be
 anybody's.

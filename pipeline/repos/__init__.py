@@ -7,7 +7,6 @@ was kept the last time.
 """
 
 from pipeline.repos.advisories import read_advisories
-from pipeline.repos.changes import CHANGED_CODES, indexes_changed, still_changing_error
 from pipeline.repos.metadata import metadata_file
 from pipeline.repos.openpgp_keys import (
     RepositoryKey,
@@ -21,6 +20,7 @@ from pipeline.repos.repository import (
     fetch_packages,
     open_repositories,
 )
+from pipeline.repos.repository_changes import CHANGED_CODES, indexes_changed, still_changing_error
 from pipeline.repos.source_packages import find_source_packages
 from pipeline.repos.variables import expand_environment
 

@@ -54,14 +54,14 @@ def apply_modules(
     *,
     store: Store,
     progress: Progress = QUIET,
-) -> tuple[str, ...]:
-    """Disable the packages that modules forbid, and return sentences for people.
+) -> None:
+    """Disable the packages that modules forbid: they are taken out of the pool.
 
-    They are taken out of the pool. Raises ResolutionError `module-refused`.
+    Raises ResolutionError `module-refused`.
     """
     streams, defaults = _read(repositories, store, progress)
     if not streams and not recipe.modules:
-        return ()
+        return
     active = _activate(recipe, streams, defaults)
     on = {nevra for one in active.values() for nevra in one.packages}
     modular = {nevra for one in streams for nevra in one.packages}
@@ -74,7 +74,6 @@ def apply_modules(
         if off or (full not in modular and nevra.name in names_on):
             out.append(int(solvable.id))
     package_pool.disable(out)
-    return ()
 
 
 def stream_packages(

@@ -88,8 +88,8 @@ def solve(
         package_pool.assume(recipe.assume_installed)
     if own:
         package_pool.index()
-    warnings = list(apply_modules(package_pool, recipe, repositories, store=store, progress=progress))
-    warnings += _exclude(package_pool, recipe, repositories, local)
+    apply_modules(package_pool, recipe, repositories, store=store, progress=progress)
+    warnings = list(_exclude(package_pool, recipe, repositories, local))
     lines = _match_all(package_pool, recipe, local)
     reachable = [one for line in lines for one in line.found.everything]
     if package_pool.has_filelists or package_pool.needs_filelists(reachable, weak=recipe.weak_dependencies):

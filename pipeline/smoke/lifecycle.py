@@ -14,12 +14,6 @@ from pathlib import Path
 from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.escaping import escape_invisible
 from pipeline.model.check_kind import CheckAnswer, Effect, NoAnswer
-from pipeline.model.check_order import (
-    MOUNTS_QUESTION,
-    UPGRADING,
-    CheckPhase,
-    check_phases,
-)
 from pipeline.model.checks import CheckKind, MountsAnswer, declaration, judge, judge_mounts
 from pipeline.model.checks.restart_check import Restart, RestartAnswer
 from pipeline.model.checks.stop_check import DECLARATION as STOP
@@ -29,6 +23,12 @@ from pipeline.model.limit import LimitReading
 from pipeline.model.probe import Unanswered
 from pipeline.model.report import CheckResult, InstanceReport
 from pipeline.model.smoke import Check, SmokePlan, Variant
+from pipeline.model.smoke_questions import (
+    MOUNTS_QUESTION,
+    UPGRADING,
+    CheckPhase,
+    check_phases,
+)
 from pipeline.sandbox import (
     Instance,
     SandboxRegistry,

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from pipeline import process
 from pipeline.errors import EnvironmentLacking
-from pipeline.model.check_order import neighbour_check
 from pipeline.model.checks import attempt, judge
 from pipeline.model.image import Image
 from pipeline.model.report import NeighbourFigures
 from pipeline.model.report_verdict import judge_neighbours
 from pipeline.model.smoke import CONTAINED_BY, Check, Misbehaviour, Neighbours, SmokePlan
+from pipeline.model.smoke_questions import neighbour_check
 from pipeline.model.usage import Usage
 from pipeline.model.value_comparison import readable
 from pipeline.progress import Progress, task

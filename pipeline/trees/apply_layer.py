@@ -1,4 +1,4 @@
-"""One layer over a tree: what stands there then (image-spec, layer.md)."""
+"""Apply a layer's entries and whiteouts to a tree (image-spec, layer.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `audit` command."""
+"""The `audit` command: list the security fixes that an image lacks, with their age."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
-from pipeline.cli.file_arguments import platforms_file
 from pipeline.cli.key_files import open_verifying_key
 from pipeline.cli.messages import print_error
 from pipeline.cli.mirror_options import identity_for
+from pipeline.cli.path_arguments import platforms_file
 from pipeline.errors import FixesLacking
 from pipeline.mirror.address_parser import is_address, parse_address
 from pipeline.model.advisory import SECURITY, Threshold, age_in_days, exceeding

@@ -1,4 +1,4 @@
-"""The `build` command."""
+"""The `build` command: resolve, lock, fetch, layer, pack and test images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `copy` command."""
+"""The `copy` command: carry an image and what speaks of it to another mirror."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `diff` command."""
+"""The `diff` command: say what differs between two images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
-from pipeline.cli.file_arguments import built_layout
+from pipeline.cli.path_arguments import built_layout
 from pipeline.cli.progress_display import bytes_text
 from pipeline.mirror.address import Address
 from pipeline.mirror.address_parser import is_address, parse_address

@@ -1,4 +1,4 @@
-"""The `doctor` command."""
+"""The `doctor` command: say what this machine has of what relbuild needs."""
 
 from __future__ import annotations
 

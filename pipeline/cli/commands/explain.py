@@ -1,4 +1,4 @@
-"""The `explain` command."""
+"""The `explain` command: say why a package is in the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `history` command."""
+"""The `history` command: tell what a tag pointed to and when, and what changed each time."""
 
 from __future__ import annotations
 

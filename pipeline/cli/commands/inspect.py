@@ -1,4 +1,4 @@
-"""The `inspect` command."""
+"""The `inspect` command: show what an image is made of."""
 
 from __future__ import annotations
 

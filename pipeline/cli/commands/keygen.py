@@ -1,4 +1,4 @@
-"""The `keygen` command."""
+"""The `keygen` command: make a key to sign with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `lock` command."""
+"""The `lock` command: resolve only, write the lock, and show what changed."""
 
 from __future__ import annotations
 

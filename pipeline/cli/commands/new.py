@@ -1,4 +1,4 @@
-"""The `new` command."""
+"""The `new` command: begin a recipe: commented, valid at once, to be changed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
-from pipeline.cli.file_arguments import platforms_file
 from pipeline.cli.messages import print_lines
+from pipeline.cli.path_arguments import platforms_file
 from pipeline.errors import UsageError
 from pipeline.recipes import Scaffold, load_platforms, write_scaffold
 

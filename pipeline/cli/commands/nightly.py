@@ -1,4 +1,4 @@
-"""The `nightly` command."""
+"""The `nightly` command: build, test and publish what changed in a catalogue."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
-from pipeline.cli.file_arguments import require_folder
 from pipeline.cli.messages import print_lines
+from pipeline.cli.path_arguments import require_folder
 from pipeline.cli.progress_display import bytes_text
 from pipeline.compression import Compression
 from pipeline.digest import digest_file

@@ -1,4 +1,4 @@
-"""The `promote` command."""
+"""The `promote` command: point a channel at the digest that was tested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `prune` command."""
+"""The `prune` command: remove what the keeper's rules do not keep."""
 
 from __future__ import annotations
 

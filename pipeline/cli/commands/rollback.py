@@ -1,4 +1,4 @@
-"""The `rollback` command."""
+"""The `rollback` command: point a tag at what it pointed to before."""
 
 from __future__ import annotations
 

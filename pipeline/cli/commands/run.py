@@ -1,4 +1,4 @@
-"""The `run` command."""
+"""The `run` command: launch an image or a recipe under its limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `sbom` command."""
+"""The `sbom` command: print an image's software bill of materials."""
 
 from __future__ import annotations
 

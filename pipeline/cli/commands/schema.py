@@ -1,4 +1,4 @@
-"""The `schema` command."""
+"""The `schema` command: print the JSON Schema of recipes, for editors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `scrub` command."""
+"""The `scrub` command: read everything on a mirror, and put aside and heal what is rotten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `serve` command."""
+"""The `serve` command: serve a mirror for pulling, on this machine."""
 
 from __future__ import annotations
 

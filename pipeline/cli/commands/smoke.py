@@ -1,4 +1,4 @@
-"""The `smoke` command."""
+"""The `smoke` command: launch a built image again and ask the recipe's checks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import typer
 from pipeline.build import smoke_image
 from pipeline.cli import options
 from pipeline.cli.app import CommandContext, command
-from pipeline.cli.file_arguments import names_layout
 from pipeline.cli.messages import print_error, print_lines
+from pipeline.cli.path_arguments import names_layout
 from pipeline.cli.recipe_argument import build_options, image_to_launch
 from pipeline.errors import SmokeError
 from pipeline.escaping import escape_invisible

@@ -1,4 +1,4 @@
-"""The `store du` command."""
+"""The `store du` command: say what the store holds and how much of the disk it takes."""
 
 from __future__ import annotations
 

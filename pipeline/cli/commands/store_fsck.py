@@ -1,4 +1,4 @@
-"""The `store fsck` command."""
+"""The `store fsck` command: read everything in the store."""
 
 from __future__ import annotations
 

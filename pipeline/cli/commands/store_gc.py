@@ -1,4 +1,4 @@
-"""The `store gc` command."""
+"""The `store gc` command: remove what was not used for some days."""
 
 from __future__ import annotations
 

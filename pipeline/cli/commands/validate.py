@@ -1,4 +1,4 @@
-"""The `validate` command."""
+"""The `validate` command: recompute every digest, size and diff_id of an image."""
 
 from __future__ import annotations
 

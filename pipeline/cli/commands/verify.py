@@ -1,4 +1,4 @@
-"""The `verify` command."""
+"""The `verify` command: verify what a mirror holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `version` command."""
+"""The `version` command: print relbuild's version and that of the rpm library."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pipeline.model.check_kind import (
     Contradiction,
     Expectation,
 )
-from pipeline.model.document_form import ValueForm
+from pipeline.model.document_keys import ValueForm
 from pipeline.model.value_comparison import (
     RecordedText,
     quote_answer,

@@ -21,7 +21,7 @@ from pipeline.model.check_kind import (
     printable,
     subject_of,
 )
-from pipeline.model.document_form import Choice, ValueForm, document_key
+from pipeline.model.document_keys import Choice, ValueForm, document_key
 from pipeline.model.value_comparison import (
     RecordedText,
     mismatch,

@@ -19,7 +19,7 @@ from pipeline.model.check_kind import (
     Subject,
     subject_of,
 )
-from pipeline.model.document_form import ValueForm, document_key
+from pipeline.model.document_keys import ValueForm, document_key
 from pipeline.model.probe import Unanswered
 from pipeline.model.value_comparison import (
     RecordedText,

@@ -15,7 +15,7 @@ from pipeline.model.check_kind import (
     Subject,
     subject_of,
 )
-from pipeline.model.document_form import SettingValue, document_key
+from pipeline.model.document_keys import SettingValue, document_key
 from pipeline.model.image_keys import IMAGE_KEYS, NAMED, UNORDERED, ConfigForm, ImageKey, KeyForm
 from pipeline.model.value_comparison import mismatch
 from pipeline.model.value_rules import Rules

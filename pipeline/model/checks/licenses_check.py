@@ -18,7 +18,7 @@ from pipeline.model.check_kind import (
     list_names,
     subject_of,
 )
-from pipeline.model.document_form import ValueForm, document_key
+from pipeline.model.document_keys import ValueForm, document_key
 from pipeline.model.value_comparison import readable
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pipeline.model.check_kind import (
     Subject,
     subject_of,
 )
-from pipeline.model.document_form import ValueForm, document_key
+from pipeline.model.document_keys import ValueForm, document_key
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig

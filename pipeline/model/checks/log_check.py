@@ -15,7 +15,7 @@ from pipeline.model.check_kind import (
     Drafting,
     printable,
 )
-from pipeline.model.document_form import ValueForm
+from pipeline.model.document_keys import ValueForm
 from pipeline.model.value_comparison import (
     SHOWN_LIMIT,
     RecordedText,

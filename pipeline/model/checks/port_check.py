@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.model.check_kind import Attempt, CheckAnswer, CheckDeclaration
-from pipeline.model.document_form import ValueForm
+from pipeline.model.document_keys import ValueForm
 from pipeline.model.value_comparison import (
     EMPTY_TEXT,
     RecordedText,

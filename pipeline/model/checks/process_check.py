@@ -20,7 +20,7 @@ from pipeline.model.check_kind import (
     printable,
     subject_of,
 )
-from pipeline.model.document_form import ValueForm, document_key
+from pipeline.model.document_keys import ValueForm, document_key
 from pipeline.model.value_comparison import (
     RecordedText,
     mismatch,

@@ -16,7 +16,7 @@ from pipeline.model.check_kind import (
     Effect,
     Subject,
 )
-from pipeline.model.document_form import Choice
+from pipeline.model.document_keys import Choice
 
 if TYPE_CHECKING:
     from pipeline.model.image import ImageConfig

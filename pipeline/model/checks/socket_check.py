@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.model.check_kind import CheckDeclaration
 from pipeline.model.checks import port_check
-from pipeline.model.document_form import ValueForm
+from pipeline.model.document_keys import ValueForm
 
 if TYPE_CHECKING:
     from pipeline.model.smoke import Check

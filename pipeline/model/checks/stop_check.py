@@ -15,7 +15,7 @@ from pipeline.model.check_kind import (
     Drafting,
     Effect,
 )
-from pipeline.model.document_form import ValueForm, document_key
+from pipeline.model.document_keys import ValueForm, document_key
 from pipeline.model.quantities import WholeNumber
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import pytest
 from pipeline.model import checks
 from pipeline.model.check_kind import CheckDeclaration, Effect, Expectation
 from pipeline.model.checks import ANSWERS, CHECK_KINDS, SUBJECTS, CheckKind, declaration
-from pipeline.model.document_form import keys_of
+from pipeline.model.document_keys import keys_of
 from pipeline.model.plan_form import plan_value, read_plan
 from pipeline.model.probe import Probe
 from pipeline.model.smoke import Check, SmokePlan

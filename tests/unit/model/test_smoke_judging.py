@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.digest import Digest, canonical_json
-from pipeline.model.check_order import expected_questions
 from pipeline.model.checks import (
     CheckAnswer,
     CheckKind,
@@ -30,6 +29,7 @@ from pipeline.model.report import CheckResult, InstanceReport, NeighbourFigures,
 from pipeline.model.report_form import read_report, report_json
 from pipeline.model.report_verdict import judge_neighbours
 from pipeline.model.smoke import Check, Expectation, Neighbours, SmokePlan
+from pipeline.model.smoke_questions import expected_questions
 from pipeline.model.value_comparison import (
     EXCERPT_LIMIT,
     TEXT_LIMIT,

@@ -23,6 +23,7 @@ from pipeline.nightly import task_inputs
 from pipeline.nightly.dask_task import EVENTS_LIMIT, ProgressMessage
 from pipeline.nightly.executor import TaskResult
 from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct
+from pipeline.nightly.job_result_check import require_same_product
 from pipeline.nightly.previous_night import PreviousNight
 from pipeline.nightly.product_job import JobResult
 from pipeline.nightly.progress_ipc import (
@@ -31,7 +32,6 @@ from pipeline.nightly.progress_ipc import (
     ProgressEvent,
     ProgressReceiver,
 )
-from pipeline.nightly.publication_check import require_same_product
 from pipeline.nightly.task_inputs import pack_files, unpack_files
 from pipeline.nightly.task_result import RESULT_LIMIT, read_result, result_bytes
 from pipeline.progress import QUIET

@@ -20,13 +20,13 @@ from pipeline.model.absolute_path import AbsolutePath, absolute, refuse_relative
 from pipeline.model.night_record import Outcome, Product, ProductRun
 from pipeline.nightly import product_job
 from pipeline.nightly.executor import CURRENT_WORKER, WorkerSettings
+from pipeline.nightly.job_result_check import require_published
 from pipeline.nightly.product_job import (
     Job,
     JobResult,
     RunSettings,
     run_job,
 )
-from pipeline.nightly.publication_check import require_published
 from pipeline.nightly.task_payload import PlacedPayload, TaskPayload, run_payload
 from pipeline.progress import QUIET, Progress
 

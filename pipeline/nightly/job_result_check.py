@@ -1,4 +1,4 @@
-"""Confirmation on the mirror of what a worker reports as published.
+"""Checks of what a worker reports: the product it was given, and its tags on the mirror.
 
 The process that gave the work confirms it.
 """

@@ -1,4 +1,4 @@
-"""Files and folders that arguments and options of commands mean."""
+"""Path arguments as what they mean: an output folder, a platforms file, a layout."""
 
 from __future__ import annotations
 

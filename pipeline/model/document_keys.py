@@ -1,4 +1,4 @@
-"""Forms of values in a document, and keys of a mapping, as declarations.
+"""Keys of a YAML mapping, declared as fields, each with the form of its value.
 
 What a person writes is turned into values by the room of recipes, which makes schema and reference of the same.
 """

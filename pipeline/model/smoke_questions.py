@@ -1,4 +1,4 @@
-"""The order of the questions to an instance.
+"""The questions that a smoke plan puts to an instance, in phases cut at restarts.
 
 Those who ask and those who judge the answers again agree on it.
 """

@@ -1,4 +1,4 @@
-"""Repositories that change while they are read.
+"""Repositories that change while they are read: detection, and the error if it goes on.
 
 What their repomd.xml named is gone or has become another file.
 """
