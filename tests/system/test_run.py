@@ -266,7 +266,7 @@ def test_a_port_that_is_taken_is_explained(start: Callable[..., Started]) -> Non
 
 def test_a_shell_of_the_image(start: Callable[..., Started]) -> None:
     run = start("run", "tiny", "--shell", stdin=subprocess.PIPE)
-    run.until("a shell in tiny-1")
+    run.until("shell in tiny-1")
     assert run.process.stdin is not None
     run.process.stdin.write(b"id -u; echo files: /srv/*; ps | grep -c trap; exit\n")
     run.process.stdin.flush()

@@ -197,7 +197,7 @@ def test_a_question_is_asked_again_until_the_answer_is_right(examine: Examine) -
         (command("echo", "no", within=300, stderr="x"), "stderr does not match 'x'"),
         (command("nowhere", within=300), "nowhere"),
         (command("sleep", "1000", within=300), "the command did not end"),
-        (log("never", within=100), "the log does not match 'never'; it ends with: serving"),
+        (log("never", within=100), "the log does not match 'never'; the log ends with: serving"),
         (port("p", 300, send="GET /page HTTP/1.0\r\n\r\n", expect=answering("other")), "a page"),
         (stop(exit_code=5), "exit code 0 after SIGTERM, not 5"),
     ],
