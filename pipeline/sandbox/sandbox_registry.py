@@ -36,6 +36,7 @@ from pipeline.sandbox.mount_namespace import MOUNT_BASE
 from pipeline.sandbox.rootless import in_user_namespace, rootless_obstacle
 from pipeline.sandbox.runtime import Runtime
 from pipeline.sandbox.supervision import supervise
+from pipeline.store.durable_files import write_durably
 
 _CLEARING = 60.0
 """Seconds that a reaper tries; it takes well under one unless a process waits for a disk."""
@@ -237,15 +238,21 @@ def open_sandbox_registry(state: Path, runtime: Runtime) -> SandboxRegistry:
 
 
 def _mark(state: Path) -> str:
-    """The state folder's own short name, chosen once by whoever comes first."""
+    """The state folder's own short name, chosen once by whoever comes first.
+
+    It is synced before it counts. An empty one is what a power cut left of one that was not: nothing that bore it runs.
+    """
     path = state / "mark"
-    if not path.exists():
-        draft = state / f"mark-{secrets.token_hex(4)}"
-        draft.write_text(secrets.token_hex(4))
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(draft)
-        draft.unlink()
-    return path.read_text()
+    handle = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        mark = path.read_text() if path.exists() else ""
+        if not mark:
+            mark = secrets.token_hex(4)
+            write_durably(path, mark.encode())
+        return mark
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
