@@ -303,10 +303,11 @@ def test_a_scheduler_that_is_started_again_gets_again_what_had_not_ended(net: Ma
         hub.commands[-1].kill()
         hub.commands[-1].close()
         until(lambda: not lives(pid))
-        net.scheduler()
         ended = threading.Thread(target=lambda: found.append(crew.next_result()))
         found: list[TaskResult] = []
         ended.start()
+        until(lambda: any("lost" in line for line in log.lines))  # else it may be back before anybody notices
+        net.scheduler()
         until(lambda: len(begun(tmp_path, "long")) == 2)
         (tmp_path / "go").touch()
         ended.join()
