@@ -9,7 +9,7 @@ import pipeline
 from pipeline.errors import UsageError
 
 CHECKOUT = Path(pipeline.__file__).parents[1]
-"""Where recipes/ and templates/ stand when relbuild runs from a checkout."""
+"""The folder with recipes/ and templates/ when relbuild runs from a checkout."""
 
 
 def require_folder(path: Path) -> Path:

@@ -16,7 +16,7 @@ from pipeline.model.image import ImageConfig
 from pipeline.model.smoke import Check, SmokePlan, Variant
 
 UPGRADING = Check("becomes the new image", CheckKind(RESTART.name), 30_000, subject=Restart.SAME_DATA)
-"""What is done to the old image when no check restarts it."""
+"""The action on the old image when no check restarts it."""
 
 MOUNTS_QUESTION = "nothing but volumes and scratch space can be written"
 """The name of the look at the mounts that the read-only variant adds."""

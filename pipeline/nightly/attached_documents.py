@@ -21,7 +21,7 @@ DOCUMENT_NAMES = {
     LOCK: "Lock",
     SIGN: "Signature",
 }
-"""What people call what is attested."""
+"""The name that people use for an attested predicate."""
 
 
 def published_packages(on_mirror: PublishedProduct) -> Mapping[str, str] | None:

@@ -92,7 +92,7 @@ class WorkerSettings:
 
 
 CURRENT_WORKER: ContextVar[WorkerSettings | None] = ContextVar("HERE", default=None)
-"""Where a task is done, set in the process that does it; None on the machine that gave it."""
+"""The place of a task, set in the process that does it; None on the machine that gave it."""
 
 
 class Executor(Protocol):

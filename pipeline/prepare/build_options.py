@@ -68,7 +68,7 @@ class BuildEnvironment:
     runtime: str | None = None
 
     def sandboxes(self) -> SandboxRegistry:
-        """Return the station in which sandboxes are made.
+        """Return the registry in which sandboxes are made.
 
         What a killed relbuild left there is removed first.
         """

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pipeline.nightly.run_night import PlannedProduct
 
 _PAGES = "nightly"
-"""Where in a directory mirror the pages are."""
+"""The folder of the pages in a directory mirror."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.nightly.dask_worker import DaskWorker
 
 _NEEDED = ("every sandbox", "scriptlets and smoke tests", "unpacking and mounting layers")
-"""What `doctor` says of findings without which there are no containers. Limits may be missing: what a recipe demands
+"""The needs of `doctor`'s findings without which there are no containers. Limits may be missing: what a recipe demands
 of them fails where it is asked for."""
 
 

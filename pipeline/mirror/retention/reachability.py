@@ -16,7 +16,7 @@ from pipeline.mirror.protocol import is_auxiliary
 from pipeline.mirror.retention.pruning import HeldManifest, HeldRepository, HeldTag
 
 MOVE_TAG_PREFIX = "move."
-"""What the tags begin with under which moves are written down (`pipeline.mirror.tag_history`)."""
+"""The beginning of the tags under which moves are written down (`pipeline.mirror.tag_history`)."""
 
 SOURCES_TAG_PREFIX = "sources-"
 """What the tags begin with under which the sources of an image stand; twelve hex digits of its digest follow."""
