@@ -227,12 +227,7 @@ def open_sandbox_registry(state: Path, runtime: Runtime) -> SandboxRegistry:
     for folder in (state, state / "live"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = state.resolve()
-    mark = _mark(state)
-    if not re.fullmatch("[0-9a-f]{8}", mark):
-        raise EnvironmentLacking(
-            "state-damaged", "the sandbox's state directory is damaged", place=str(state), hint="remove it"
-        )
-    sandboxes = SandboxRegistry(state, runtime, usable_hierarchies(), mark)
+    sandboxes = SandboxRegistry(state, runtime, usable_hierarchies(), _mark(state))
     sandboxes.sweep()
     return sandboxes
 
@@ -240,17 +235,18 @@ def open_sandbox_registry(state: Path, runtime: Runtime) -> SandboxRegistry:
 def _mark(state: Path) -> str:
     """The state folder's own short name, chosen once by whoever comes first.
 
-    It is synced before it counts. An empty one is what a power cut left of one that was not: nothing that bore it runs.
+    It is synced before it counts. One that is damaged is chosen anew: a sandbox that bears the old one is still found
+    by its lock.
     """
     path = state / "mark"
     handle = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        mark = path.read_text() if path.exists() else ""
-        if not mark:
-            mark = secrets.token_hex(4)
-            write_durably(path, mark.encode())
-        return mark
+        mark = path.read_bytes() if path.exists() else b""
+        if not re.fullmatch(b"[0-9a-f]{8}", mark):
+            mark = secrets.token_hex(4).encode()
+            write_durably(path, mark)
+        return mark.decode()
     finally:
         os.close(handle)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,9 +19,10 @@ def test_it_is_chosen_once(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mark"]
 
 
-def test_what_a_power_cut_left_empty_is_chosen_anew(tmp_path: Path) -> None:
-    (tmp_path / "mark").touch()
-    assert len(_mark(tmp_path)) == 8
+@pytest.mark.parametrize("damaged", [b"", b"0123`567", b"0123456\xb7", b"0123", b"01234567\n", b"../../.."])
+def test_what_a_power_cut_or_rot_left_of_it_is_chosen_anew(tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / "mark").write_bytes(damaged)
+    assert re.fullmatch("[0-9a-f]{8}", _mark(tmp_path))
     assert _mark(tmp_path) == (tmp_path / "mark").read_text()
 
 
