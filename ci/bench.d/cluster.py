@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from pipeline.nightly.dask_executor import DaskExecutor
-from pipeline.nightly.executor import Requirements
+from pipeline.nightly.executors.dask.dask_executor import DaskExecutor
+from pipeline.nightly.executors.executor_protocol import Requirements
 from pipeline.oci import generate_key
 from pipeline.progress import QUIET
 from tests.support import cluster_tasks

@@ -19,7 +19,8 @@ from pipeline.errors import RelbuildError, UsageError
 from pipeline.model.absolute_path import absolute
 from pipeline.model.night_record import NightlyRun
 from pipeline.nightly.catalogue import ProductSelection
-from pipeline.nightly.executor import Executor, ProcessExecutor, processors
+from pipeline.nightly.executors.executor_protocol import Executor
+from pipeline.nightly.executors.open_executor import open_executor
 from pipeline.nightly.exit_status import something_failed
 from pipeline.nightly.no_change import FetchDocument, remember_night
 from pipeline.nightly.previous_night import PreviousNight
@@ -63,12 +64,9 @@ def run_whole_night(
         # A wrong password ends the night here, before anything is built.
         ask = _asking(request.key, environment)
         public = load_signing_key(request.key, ask, progress=build_env.progress).public.pem.decode()
-        if request.scheduler is not None:
-            # Here and not above: a plain installation lacks what it needs.
-            from pipeline.nightly.dask_executor import DaskExecutor
-
-            return DaskExecutor.join(request.scheduler, build_env.progress, plain=request.plain_scheduler)
-        return ProcessExecutor(build_env.progress, request.jobs or processors())
+        return open_executor(
+            request.scheduler, build_env.progress, jobs=request.jobs, plain_scheduler=request.plain_scheduler
+        )
 
     done = nightly(order, build_env, executor, previous)
     night = replace(done.night, key=public or previous.key, relbuild=pipeline.__version__)

@@ -38,7 +38,7 @@ from pipeline.model.recipe import Recipe
 from pipeline.model.report import SmokeReport
 from pipeline.model.rules import MirrorRules
 from pipeline.nightly.attached_documents import list_attached, published_packages
-from pipeline.nightly.executor import CURRENT_WORKER, MachineFault
+from pipeline.nightly.executors.executor_protocol import CURRENT_WORKER, MachineFault
 from pipeline.nightly.inputs import (
     REPOSITORIES_INPUT,
     TEST_INPUTS,
@@ -49,7 +49,7 @@ from pipeline.nightly.inputs import (
 )
 from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct, record_predicate
 from pipeline.nightly.lock_comparison import same_packages
-from pipeline.nightly.progress_ipc import ProgressLog
+from pipeline.nightly.progress_log import ProgressLog
 from pipeline.oci import SigningKey, load_signing_key
 from pipeline.oci.predicates import LOCK
 from pipeline.prepare import BuildEnvironment, BuildOptions, LockedRecipe

@@ -32,7 +32,8 @@ from pipeline.nightly.catalogue import (
     load_catalogue,
     select_products,
 )
-from pipeline.nightly.executor import Executor, Requirements, TaskResult
+from pipeline.nightly.executors.executor_protocol import Executor, Requirements, TaskResult
+from pipeline.nightly.executors.task_inputs import task_files
 from pipeline.nightly.inputs_record import PublishedProduct, remember_published
 from pipeline.nightly.job_result_check import require_published, require_same_product
 from pipeline.nightly.night_planner import Planner
@@ -47,7 +48,6 @@ from pipeline.nightly.product_job import (
 )
 from pipeline.nightly.renewal import renew_tags
 from pipeline.nightly.security_fixes import read_bulletins, with_security_fixes
-from pipeline.nightly.task_inputs import task_files
 from pipeline.prepare import BuildEnvironment
 from pipeline.release.current_images import mirror_access
 from pipeline.resolve import lock_path, parse_lock, read_lock, write_lock

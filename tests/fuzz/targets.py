@@ -42,8 +42,8 @@ from pipeline.model.evidence import read_evidence
 from pipeline.model.json_form import from_json, read_json
 from pipeline.model.night_record import NightlyRun
 from pipeline.model.report_form import read_report
+from pipeline.nightly.executors.task_result import read_result
 from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct
-from pipeline.nightly.task_result import read_result
 from pipeline.oci import load_verifying_key, media_types
 from pipeline.oci.artifacts import read_artifact
 from pipeline.oci.attestation_reader import built_for, listed_packages

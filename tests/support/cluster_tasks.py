@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.mirror.address_parser import parse_address
-from pipeline.nightly.executor import CURRENT_WORKER, MachineFault
+from pipeline.nightly.executors.executor_protocol import CURRENT_WORKER, MachineFault
 from pipeline.oci import load_signing_key
 from pipeline.prepare import BuildEnvironment
 from pipeline.progress import Progress, task

@@ -15,12 +15,12 @@ from pipeline.cli.app import CommandContext, command
 from pipeline.cli.messages import print_lines
 from pipeline.cli.progress_display import ProgressStyle
 from pipeline.model.absolute_path import absolute
-from pipeline.nightly.executor import WorkerSettings
+from pipeline.nightly.executors.executor_protocol import WorkerSettings
 from pipeline.progress import QUIET, Progress
 from pipeline.sandbox import check_host
 
 if TYPE_CHECKING:
-    from pipeline.nightly.dask_worker import DaskWorker
+    from pipeline.nightly.executors.dask.dask_worker import DaskWorker
 
 _NEEDED = ("every sandbox", "scriptlets and smoke tests", "unpacking and mounting layers")
 """The needs of `doctor`'s findings without which there are no containers. Limits may be missing: what a recipe demands
@@ -57,7 +57,7 @@ def worker_command(
     `dask worker` can start this.
     """
     # Here and not above: a plain installation lacks what it needs.
-    from pipeline.nightly.dask_worker import WorkerCapacity, run_dask_worker
+    from pipeline.nightly.executors.dask.dask_worker import WorkerCapacity, run_dask_worker
 
     mine = absolute(context.open_store().root)
     place = WorkerSettings(mine, absolute(output or mine / "nightly"), name or socket.gethostname())
@@ -73,7 +73,7 @@ async def dask_setup(worker: DaskWorker) -> None:
     `dask worker … --no-nanny --preload pipeline.cli.commands.worker`: a worker of Dask's own does the same, with the
     user's own store, and as many tasks at a time as it has threads.
     """
-    from pipeline.nightly.dask_worker import configure_worker
+    from pipeline.nightly.executors.dask.dask_worker import configure_worker
 
     mine = absolute(CommandContext(QUIET).open_store().root)
     place = WorkerSettings(mine, absolute(mine / "nightly"), str(worker.name))

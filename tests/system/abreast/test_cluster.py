@@ -22,16 +22,11 @@ import distributed
 import pytest
 
 from pipeline.errors import EnvironmentLacking
-from pipeline.nightly.dask_executor import DaskExecutor
-from pipeline.nightly.executor import (
-    Executor,
-    ProcessExecutor,
-    Requirements,
-    TaskFunction,
-    TaskResult,
-)
-from pipeline.nightly.task_result import RESULT_LIMIT
-from pipeline.nightly.worker_health import SILENCE_TIMEOUT
+from pipeline.nightly.executors.dask.dask_executor import DaskExecutor
+from pipeline.nightly.executors.executor_protocol import Executor, Requirements, TaskFunction, TaskResult
+from pipeline.nightly.executors.process_executor import ProcessExecutor
+from pipeline.nightly.executors.task_result import RESULT_LIMIT
+from pipeline.nightly.executors.worker_health import SILENCE_TIMEOUT
 from pipeline.oci import generate_key
 from pipeline.progress import Task
 from tests.support import cluster_tasks

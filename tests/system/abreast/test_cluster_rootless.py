@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 from pipeline.digest import Digest
-from pipeline.nightly.dask_executor import DaskExecutor
-from pipeline.nightly.executor import Requirements
+from pipeline.nightly.executors.dask.dask_executor import DaskExecutor
+from pipeline.nightly.executors.executor_protocol import Requirements
 from pipeline.oci import generate_key
 from pipeline.progress import QUIET
 from tests.support import cluster_tasks

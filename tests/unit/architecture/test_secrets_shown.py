@@ -20,7 +20,7 @@ from pipeline.mirror.address_parser import parse_address
 from pipeline.mirror.backends.registry.registry_address import RegistryRoot
 from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.model.platform import PackageRepository, Platform
-from pipeline.nightly.progress_ipc import EventKind, ProgressEvent, ProgressSender
+from pipeline.nightly.executors.progress_ipc import EventKind, ProgressEvent, ProgressSender
 from pipeline.progress import QUIET, Progress, task
 from pipeline.repos import load_keys, open_repositories
 from pipeline.store import Store

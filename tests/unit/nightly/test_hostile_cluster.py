@@ -19,21 +19,21 @@ from pipeline.digest import Digest
 from pipeline.errors import PublicationRefused, ResolutionError, VerificationError
 from pipeline.model.night_record import Outcome, Product, ProductRun
 from pipeline.model.published_image import PublishedImage
-from pipeline.nightly import task_inputs
-from pipeline.nightly.dask_task import EVENTS_LIMIT, ProgressMessage
-from pipeline.nightly.executor import TaskResult
-from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct
-from pipeline.nightly.job_result_check import require_same_product
-from pipeline.nightly.previous_night import PreviousNight
-from pipeline.nightly.product_job import JobResult
-from pipeline.nightly.progress_ipc import (
+from pipeline.nightly.executors import task_inputs
+from pipeline.nightly.executors.dask.progress_message import EVENTS_LIMIT, ProgressMessage
+from pipeline.nightly.executors.executor_protocol import TaskResult
+from pipeline.nightly.executors.progress_ipc import (
     RUNNING_LIMIT,
     EventKind,
     ProgressEvent,
     ProgressReceiver,
 )
-from pipeline.nightly.task_inputs import pack_files, unpack_files
-from pipeline.nightly.task_result import RESULT_LIMIT, read_result, result_bytes
+from pipeline.nightly.executors.task_inputs import pack_files, unpack_files
+from pipeline.nightly.executors.task_result import RESULT_LIMIT, read_result, result_bytes
+from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct
+from pipeline.nightly.job_result_check import require_same_product
+from pipeline.nightly.previous_night import PreviousNight
+from pipeline.nightly.product_job import JobResult
 from pipeline.progress import QUIET
 from pipeline.resolve import parse_lock
 from tests.unit.resolve.test_lock import GOOD

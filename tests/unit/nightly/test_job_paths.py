@@ -19,7 +19,8 @@ from pipeline.mirror.protocol import Mirror
 from pipeline.model.absolute_path import AbsolutePath, absolute, refuse_relative
 from pipeline.model.night_record import Outcome, Product, ProductRun
 from pipeline.nightly import product_job
-from pipeline.nightly.executor import CURRENT_WORKER, WorkerSettings
+from pipeline.nightly.executors.executor_protocol import CURRENT_WORKER, WorkerSettings
+from pipeline.nightly.executors.task_payload import PlacedPayload, TaskPayload, run_payload
 from pipeline.nightly.job_result_check import require_published
 from pipeline.nightly.product_job import (
     Job,
@@ -27,7 +28,6 @@ from pipeline.nightly.product_job import (
     RunSettings,
     run_job,
 )
-from pipeline.nightly.task_payload import PlacedPayload, TaskPayload, run_payload
 from pipeline.progress import QUIET, Progress
 
 ONE, OTHER = Digest.of(b"one"), Digest.of(b"other")

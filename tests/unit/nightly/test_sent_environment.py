@@ -13,12 +13,12 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.mirror.address_parser import parse_address
 from pipeline.model.absolute_path import absolute
-from pipeline.nightly import dask_executor
-from pipeline.nightly.dask_task import DaskTask
-from pipeline.nightly.executor import Requirements
+from pipeline.nightly.executors.dask import dask_executor
+from pipeline.nightly.executors.dask.dask_task import DaskTask
+from pipeline.nightly.executors.executor_protocol import Requirements
+from pipeline.nightly.executors.task_payload import TaskPayload
 from pipeline.nightly.product_job import RunSettings
 from pipeline.nightly.sent_environment import READ_VARIABLES, sent_environment
-from pipeline.nightly.task_payload import TaskPayload
 from pipeline.progress import QUIET
 from pipeline.recipes import load_platforms
 from pipeline.repos.variables import environment_names

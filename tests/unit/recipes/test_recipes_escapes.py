@@ -17,7 +17,7 @@ from pipeline.model.lock import Lock
 from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.smoke import SmokePlan
 from pipeline.nightly.catalogue import load_catalogue, recipe_templates
-from pipeline.nightly.task_inputs import pack_files, task_files
+from pipeline.nightly.executors.task_inputs import pack_files, task_files
 from pipeline.prepare import verified_packages
 from pipeline.recipes import load_platforms, load_recipe, load_rules
 from pipeline.repos.openpgp_keys import load_keys

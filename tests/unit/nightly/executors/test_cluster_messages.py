@@ -9,21 +9,19 @@ import sys
 import pytest
 
 from pipeline.errors import EnvironmentLacking
-from pipeline.nightly.dask_task import (
-    ProgressMessage,
-    code_version,
-    task_resources,
-    worker_resources,
-)
-from pipeline.nightly.executor import Requirements
-from pipeline.nightly.progress_ipc import EventKind, ProgressEvent
+from pipeline.nightly.executors.dask.dask_resources import code_version, task_resources, worker_resources
+from pipeline.nightly.executors.dask.progress_message import ProgressMessage
+from pipeline.nightly.executors.executor_protocol import Requirements
+from pipeline.nightly.executors.progress_ipc import EventKind, ProgressEvent
 
 
-def test_without_dask_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", ["dask_executor", "dask_worker"])
+def test_without_dask_the_way_out_is_told(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    monkeypatch.delitem(sys.modules, "pipeline.nightly.dask_executor", raising=False)
+    for name in [name for name in sys.modules if name.startswith("pipeline.nightly.executors.dask")]:
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(EnvironmentLacking) as raised:
-        importlib.import_module("pipeline.nightly.dask_executor")
+        importlib.import_module(f"pipeline.nightly.executors.dask.{module}")
     assert raised.value.code == "cluster-missing"
     assert "pip install 'relbuild[cluster]'" in str(raised.value)
 

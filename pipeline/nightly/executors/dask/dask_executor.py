@@ -1,7 +1,4 @@
-"""The `Executor` of a Dask cluster: tasks are done by its workers.
-
-Importing this file needs `distributed`, which a plain installation lacks.
-"""
+"""The `Executor` of a Dask cluster: tasks are done by its workers."""
 
 from __future__ import annotations
 
@@ -13,38 +10,28 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Self, assert_never
 from urllib.parse import urlsplit
 
+import distributed
+
 from pipeline.errors import EnvironmentLacking, UsageError
-
-try:
-    import distributed
-except ImportError as missing:
-    raise EnvironmentLacking(
-        "cluster-missing",
-        f"the cluster executor needs dask and distributed ({missing})",
-        hint="pip install 'relbuild[cluster]'",
-    ) from missing
-
 from pipeline.model.night_record import ExcludedWorker
-from pipeline.nightly.dask_task import (
-    ARCH_RESOURCE,
-    CODE_RESOURCE,
-    CONTAINERS_RESOURCE,
-    EVENT_TOPIC,
-    MEMORY_RESOURCE,
-    DaskTask,
-    ProgressMessage,
+from pipeline.nightly.executors.dask.dask_resources import (
+    can_run,
     code_version,
-    run_dask_task,
+    relbuild_of,
+    resources_text,
     task_resources,
+    version_text,
 )
-from pipeline.nightly.executor import Requirements, TaskFunction, TaskResult
-from pipeline.nightly.progress_ipc import ProgressReceiver
-from pipeline.nightly.task_payload import TaskPayload
-from pipeline.nightly.task_result import read_result
-from pipeline.nightly.worker_health import SILENCE_TIMEOUT, TRIED_WORKERS_LIMIT, WorkerHealth
+from pipeline.nightly.executors.dask.dask_task import DaskTask, run_dask_task
+from pipeline.nightly.executors.dask.progress_message import EVENT_TOPIC, ProgressMessage
+from pipeline.nightly.executors.executor_protocol import Requirements, TaskFunction, TaskResult
+from pipeline.nightly.executors.progress_ipc import ProgressReceiver
+from pipeline.nightly.executors.task_payload import TaskPayload
+from pipeline.nightly.executors.task_result import read_result
+from pipeline.nightly.executors.worker_health import SILENCE_TIMEOUT, TRIED_WORKERS_LIMIT, WorkerHealth
 from pipeline.progress import Progress
 
 WORKER_DEATHS_LIMIT = 3
@@ -196,10 +183,13 @@ class DaskExecutor:
         while not self._ended:
             with contextlib.suppress(queue.Empty):
                 news = self._news.get(timeout=_TICK)
-                if isinstance(news, ProgressMessage):
-                    self._receive(news)
-                else:
-                    self._take_future(news)
+                match news:
+                    case ProgressMessage():
+                        self._receive(news)
+                    case distributed.Future():
+                        self._take_future(news)
+                    case _:
+                        assert_never(news)
             self._read_workers()
             self._end_unplaceable()
         return self._ended.pop(0)
@@ -365,9 +355,9 @@ class DaskExecutor:
         if other_versions:
             self._other_versions |= other_versions
             who = "; ".join(
-                f"{name} has {_relbuild_of(self._worker_resources[name])}" for name in sorted(other_versions)
+                f"{name} has {relbuild_of(self._worker_resources[name])}" for name in sorted(other_versions)
             )
-            self.progress.warn(f"workers with another relbuild than {_named(code_version())} get no tasks: {who}")
+            self.progress.warn(f"workers with another relbuild than {version_text(code_version())} get no tasks: {who}")
         return self._worker_resources
 
     def _resubmit_elsewhere(self, worker: str) -> None:
@@ -403,7 +393,7 @@ class DaskExecutor:
 
     def _able(self, requirements: Requirements) -> set[str]:
         """The workers that have what a task needs, as they were at the last look."""
-        return {name for name, resources in self._worker_resources.items() if _can(resources, requirements)}
+        return {name for name, resources in self._worker_resources.items() if can_run(resources, requirements)}
 
     def _lacking(self, requirements: Requirements) -> str:
         """Return the reason why no worker can do a task with these needs, in words."""
@@ -414,7 +404,7 @@ class DaskExecutor:
             want.append(f"{requirements.memory / 2**20:.0f} MiB of memory")
         aside = {one.worker: one.why for one in self.set_aside}
         have = [
-            f"{name} is excluded: {aside[name]}" if name in aside else f"{name} has {_resources_text(resources)}"
+            f"{name} is excluded: {aside[name]}" if name in aside else f"{name} has {resources_text(resources)}"
             for name, resources in sorted(self._worker_resources.items())
         ]
         more = f"; and {len(have) - _NAMED} more" if len(have) > _NAMED else ""
@@ -446,27 +436,3 @@ def _is_private(address: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
-
-
-def _can(resources: Mapping[str, float], requirements: Requirements) -> bool:
-    return all(resources.get(name, 0) >= amount for name, amount in task_resources(requirements).items())
-
-
-def _named(token: str) -> str:
-    """`RELBUILD-0.1.0-3f2a…` as people say it."""
-    _, version, which = token.split("-", 2)
-    return f"{version} ({which})"
-
-
-def _relbuild_of(resources: Mapping[str, float]) -> str:
-    return next((_named(name) for name in resources if name.startswith(f"{CODE_RESOURCE}-")), "an unknown version")
-
-
-def _resources_text(resources: Mapping[str, float]) -> str:
-    if code_version() not in resources:
-        return f"another relbuild: {_relbuild_of(resources)}"
-    words = [name.removeprefix(f"{ARCH_RESOURCE}-") for name in resources if name.startswith(f"{ARCH_RESOURCE}-")]
-    if CONTAINERS_RESOURCE in resources:
-        words.append("containers")
-    words.append(f"{resources.get(MEMORY_RESOURCE, 0) / 2**20:.0f} MiB of memory")
-    return ", ".join(words)

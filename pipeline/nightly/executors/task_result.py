@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 
 from pipeline.model.json_form import from_json, to_json
-from pipeline.nightly.executor import TaskResult
+from pipeline.nightly.executors.executor_protocol import TaskResult
 from pipeline.nightly.product_job import JobResult
 
 RESULT_LIMIT = 4 << 20

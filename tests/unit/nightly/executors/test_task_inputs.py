@@ -9,14 +9,14 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.model.absolute_path import absolute
-from pipeline.nightly import task_inputs
 from pipeline.nightly.catalogue import CatalogueEntry, load_catalogue, recipe_files
-from pipeline.nightly.executor import WorkerSettings
-from pipeline.nightly.task_inputs import pack_files, task_files, unpack_files
+from pipeline.nightly.executors import task_inputs
+from pipeline.nightly.executors.executor_protocol import WorkerSettings
+from pipeline.nightly.executors.task_inputs import pack_files, task_files, unpack_files
 from pipeline.recipes import load_recipe
 from tests.support.recipe_folder import GOOD, write
 
-RECIPES = load_catalogue([Path(__file__).parents[3] / "recipes"])
+RECIPES = load_catalogue([Path(__file__).parents[4] / "recipes"])
 
 
 def test_files_stand_below_their_absolute_paths(tmp_path: Path) -> None:

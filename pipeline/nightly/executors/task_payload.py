@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Self
 
 from pipeline.model.absolute_path import absolute, refuse_relative
-from pipeline.nightly.executor import CURRENT_WORKER, TaskFunction, WorkerSettings
-from pipeline.nightly.task_inputs import pack_files, unpack_files
+from pipeline.nightly.executors.executor_protocol import CURRENT_WORKER, TaskFunction, WorkerSettings
+from pipeline.nightly.executors.task_inputs import pack_files, unpack_files
 from pipeline.progress import Progress
 from pipeline.store import Store
 

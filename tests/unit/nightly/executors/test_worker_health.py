@@ -13,17 +13,16 @@ import pytest
 
 from pipeline.errors import EnvironmentLacking
 from pipeline.model.night_record import ExcludedWorker
-from pipeline.nightly import dask_executor, executor
-from pipeline.nightly.dask_executor import DaskExecutor
-from pipeline.nightly.dask_task import DaskTask, ProgressMessage, worker_resources
-from pipeline.nightly.executor import (
-    MachineFault,
-    ProcessExecutor,
-    Requirements,
-    TaskResult,
-)
-from pipeline.nightly.task_result import result_bytes
-from pipeline.nightly.worker_health import SILENCE_TIMEOUT, TRIED_WORKERS_LIMIT, WorkerHealth
+from pipeline.nightly.executors import process_executor
+from pipeline.nightly.executors.dask import dask_executor
+from pipeline.nightly.executors.dask.dask_executor import DaskExecutor
+from pipeline.nightly.executors.dask.dask_resources import worker_resources
+from pipeline.nightly.executors.dask.dask_task import DaskTask
+from pipeline.nightly.executors.dask.progress_message import ProgressMessage
+from pipeline.nightly.executors.executor_protocol import MachineFault, Requirements, TaskFunction, TaskResult
+from pipeline.nightly.executors.process_executor import ProcessExecutor
+from pipeline.nightly.executors.task_result import result_bytes
+from pipeline.nightly.executors.worker_health import SILENCE_TIMEOUT, TRIED_WORKERS_LIMIT, WorkerHealth
 from pipeline.progress import QUIET, Progress, Task
 
 NEEDS = Requirements("x86_64")
@@ -50,7 +49,7 @@ class Recorder:
 class Future:
     """A task in the hands of `Cluster`."""
 
-    errand: DaskTask
+    task: DaskTask
     only: list[str] | None
     status: str = "pending"
     answer: bytes = b""
@@ -92,18 +91,18 @@ class Cluster:
     def subscribe_topic(self, topic: str, hear: object) -> None:
         pass
 
-    def submit(self, attend: object, errand: DaskTask, **words: Any) -> Future:
-        future = Future(errand, words["workers"])
+    def submit(self, function: object, task: DaskTask, **words: Any) -> Future:
+        future = Future(task, words["workers"])
         self.given.append(future)
         return future
 
-    def hand_out(self, crew: DaskExecutor, do: Callable[[str, str], TaskResult]) -> str:
+    def hand_out(self, executor: DaskExecutor, do: Callable[[str, str], TaskResult]) -> str:
         """Let a worker do the first task that waits; who did it."""
         future = next(one for one in self.given if one.status == "pending" and not one.cancelled)
         able = [name for name in self.names if future.only is None or name in future.only]
         worker = self.fast if self.fast in able else able[len(self.given) % len(able)]
-        name = future.errand.name
-        crew._receive(ProgressMessage(crew._night, name, f"{len(self.given)}", worker, ()))
+        name = future.task.name
+        executor._receive(ProgressMessage(executor._night, name, f"{len(self.given)}", worker, ()))
         future.answer = result_bytes(do(name, worker))
         future.status = "finished"
         future.call(future)
@@ -116,7 +115,7 @@ def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_executor, "_TICK", 0.0)
 
 
-def crew_of(workers: Cluster, progress: Progress, silence: float = SILENCE_TIMEOUT) -> DaskExecutor:
+def executor_of(workers: Cluster, progress: Progress, silence: float = SILENCE_TIMEOUT) -> DaskExecutor:
     return DaskExecutor("tcp://x", progress, 1.0, 1.0, WorkerHealth(silence), cast("Any", workers))
 
 
@@ -129,20 +128,20 @@ def night(
 ) -> tuple[DaskExecutor, Recorder, list[TaskResult]]:
     """So many tasks, two at a time, as a night gives them."""
     recorder = Recorder()
-    joined = crew_of(workers, recorder)
+    executor = executor_of(workers, recorder)
     waiting, under_way, ended = [f"p{number}" for number in range(count)], 0, []
     while waiting or under_way:
-        joined._read_workers()
+        executor._read_workers()
         while waiting and under_way < 2:
-            joined.start(waiting.pop(0), nothing, None, NEEDS)
+            executor.start(waiting.pop(0), nothing, None, NEEDS)
             under_way += 1
-        workers.hand_out(joined, do)
-        while joined._news.qsize():
-            joined._take_future(cast("Any", joined._news.get()))
-        ended += joined._ended
-        under_way -= len(joined._ended)
-        joined._ended.clear()
-    return joined, recorder, ended
+        workers.hand_out(executor, do)
+        while executor._news.qsize():
+            executor._take_future(cast("Any", executor._news.get()))
+        ended += executor._ended
+        under_way -= len(executor._ended)
+        executor._ended.clear()
+    return executor, recorder, ended
 
 
 def test_one_sick_worker_costs_no_product_and_is_named() -> None:
@@ -151,34 +150,34 @@ def test_one_sick_worker_costs_no_product_and_is_named() -> None:
             return TaskResult(name, result="failed", worker=worker, fault=FULL)
         return TaskResult(name, "done", "", worker)
 
-    joined, recorder, ended = night(Cluster(("one", "sick", "two"), fast="sick"), do)
+    executor, recorder, ended = night(Cluster(("one", "sick", "two"), fast="sick"), do)
     assert [one.result for one in ended] == ["done"] * 8
-    assert joined.set_aside == (ExcludedWorker("sick", FULL),)
+    assert executor.set_aside == (ExcludedWorker("sick", FULL),)
     # Both tasks that were under way when the first failed may have been tried there; none after.
     assert len([line for line in recorder.warned if "is retried on another worker" in line]) <= 2
     assert any("sick gets no more tasks" in line and FULL in line for line in recorder.warned)
 
 
 def test_what_every_worker_lacks_sets_none_of_them_aside() -> None:
-    joined, recorder, ended = night(
+    executor, recorder, ended = night(
         Cluster(("one", "two", "three", "four")),
         lambda name, worker: TaskResult(name, "failed", "", worker, "registry down"),
     )
     assert [one.result for one in ended] == ["failed"] * 8
     assert {len(one.tried) for one in ended} == {TRIED_WORKERS_LIMIT}
-    assert joined.set_aside == () and not [line for line in recorder.warned if "no more tasks" in line]
+    assert executor.set_aside == () and not [line for line in recorder.warned if "no more tasks" in line]
 
 
 def test_a_cluster_of_one_sick_worker_fails_its_products_at_once() -> None:
-    joined, _, ended = night(Cluster(("sick",)), lambda name, worker: TaskResult(name, "failed", "", worker, FULL))
+    executor, _, ended = night(Cluster(("sick",)), lambda name, worker: TaskResult(name, "failed", "", worker, FULL))
     assert [one.result for one in ended] == ["failed"] * 8
-    assert {one.tried for one in ended} == {("sick",)} and joined.set_aside == ()
+    assert {one.tried for one in ended} == {("sick",)} and executor.set_aside == ()
 
 
 def test_a_task_that_fails_on_its_own_account_is_not_tried_elsewhere() -> None:
     workers = Cluster(("one", "two"))
-    joined, _, _ = night(workers, lambda name, worker: TaskResult(name, "smoke failed", "", worker))
-    assert len(workers.given) == 8 and joined.set_aside == ()
+    executor, _, _ = night(workers, lambda name, worker: TaskResult(name, "smoke failed", "", worker))
+    assert len(workers.given) == 8 and executor.set_aside == ()
 
 
 # --- silence --------------------------------------------------------------------------------------------
@@ -200,26 +199,26 @@ def test_a_silent_workers_tasks_are_given_to_others(monkeypatch: pytest.MonkeyPa
     now = [0.0]
     monkeypatch.setattr(dask_executor.time, "monotonic", lambda: now[0])
     workers, recorder = Cluster(("one", "two"), seen={"one": 1.0, "two": 1.0}), Recorder()
-    joined = crew_of(workers, recorder, silence=5)
-    joined._read_workers()
-    joined.start("begun", nothing, None, NEEDS)
-    joined.start("waits", nothing, None, NEEDS)
-    joined._receive(ProgressMessage(joined._night, "begun", "first", "two", ()))
+    executor = executor_of(workers, recorder, silence=5)
+    executor._read_workers()
+    executor.start("begun", nothing, None, NEEDS)
+    executor.start("waits", nothing, None, NEEDS)
+    executor._receive(ProgressMessage(executor._night, "begun", "first", "two", ()))
     for passed in (3.0, 6.0):
         now[0], workers.seen["one"] = passed, passed
-        joined._read_workers()
+        executor._read_workers()
     again = workers.given[2:]
-    assert [(one.errand.name, one.only) for one in again] == [("begun", ["one"]), ("waits", ["one"])]
+    assert [(one.task.name, one.only) for one in again] == [("begun", ["one"]), ("waits", ["one"])]
     assert [one.cancelled for one in workers.given] == [True, True, False, False]
     assert recorder.warned == ["two sent no heartbeat for 5 s; its tasks are reassigned"]
     # Its late answer counts no more.
     workers.given[0].answer = result_bytes(TaskResult("begun", "late", "", "two"))
-    joined._take_future(cast("Any", workers.given[0]))
-    assert joined._ended == []
+    executor._take_future(cast("Any", workers.given[0]))
+    assert executor._ended == []
 
 
 def test_the_document_says_how_long_silence_is_borne() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "cluster.md").read_text()
+    text = (Path(__file__).parents[4] / "docs" / "cluster.md").read_text()
     (minutes,) = re.findall(r"after (\w+) minutes where it just goes silent", text)
     assert {"five": 300.0}[minutes] == SILENCE_TIMEOUT
 
@@ -255,12 +254,12 @@ class Pipe:
 
 
 @pytest.fixture
-def performed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[executor.TaskFunction], TaskResult]]:
-    monkeypatch.setattr(executor, "_end_with_parent", lambda: None)
+def performed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[TaskFunction], TaskResult]]:
+    monkeypatch.setattr(process_executor, "_end_with_parent", lambda: None)
 
-    def perform(act: executor.TaskFunction) -> TaskResult:
+    def perform(act: TaskFunction) -> TaskResult:
         pipe = Pipe()
-        executor._perform(cast("Any", pipe), act, None)
+        process_executor._perform(cast("Any", pipe), act, None)
         (ended,) = pipe.sent
         assert isinstance(ended, TaskResult)
         return ended
@@ -269,7 +268,7 @@ def performed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[executor.Ta
 
 
 def test_what_a_machine_lacks_is_told_from_what_a_task_does_wrong(
-    performed: Callable[[executor.TaskFunction], TaskResult],
+    performed: Callable[[TaskFunction], TaskResult],
 ) -> None:
     assert "/store/blobs/x" in performed(fail_with_eio).fault
     assert "no control groups" in performed(lack).fault

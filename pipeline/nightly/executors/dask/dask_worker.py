@@ -19,8 +19,9 @@ from dask.utils import parse_bytes
 from distributed.system import MEMORY_LIMIT
 
 from pipeline.errors import EnvironmentLacking, UsageError
-from pipeline.nightly.dask_task import WorkerSettingsPlugin, worker_resources
-from pipeline.nightly.executor import WorkerSettings
+from pipeline.nightly.executors.dask.dask_resources import worker_resources
+from pipeline.nightly.executors.dask.dask_task import WorkerSettingsPlugin
+from pipeline.nightly.executors.executor_protocol import WorkerSettings
 from pipeline.progress import Progress
 
 DaskWorker = distributed.Worker

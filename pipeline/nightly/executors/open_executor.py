@@ -1,0 +1,30 @@
+"""The choice of an executor.
+
+One more kind of cluster is a file or a folder beside this, and a branch in `open_executor`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pipeline.nightly.executors.executor_protocol import Executor
+from pipeline.nightly.executors.process_executor import ProcessExecutor
+from pipeline.progress import Progress
+
+
+def open_executor(
+    scheduler: str | None, progress: Progress, *, jobs: int | None = None, plain_scheduler: bool = False
+) -> Executor:
+    """Return the executor for the cluster at `scheduler`, or without one for this machine.
+
+    This machine does `jobs` tasks at a time, without a number one for each processor that this process may use.
+    `plain_scheduler` allows a cluster that is reached unencrypted.
+
+    Raises EnvironmentLacking, UsageError for a cluster that cannot be joined.
+    """
+    if scheduler is None:
+        return ProcessExecutor(progress, jobs or len(os.sched_getaffinity(0)))
+    # Here and not above: a plain installation lacks what it needs.
+    from pipeline.nightly.executors.dask.dask_executor import DaskExecutor
+
+    return DaskExecutor.join(scheduler, progress, plain=plain_scheduler)

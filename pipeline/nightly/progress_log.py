@@ -1,0 +1,73 @@
+"""A log of a product's run: the last lines of its progress, and how long each stage took."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pipeline.progress import Progress, Task
+
+
+@dataclass(slots=True)
+class _TimedTask:
+    inner: Task
+    stage: str
+    label: str
+    began: float
+    text: str = ""
+
+    def advance(self, amount: int) -> None:
+        self.inner.advance(amount)
+
+    def note(self, text: str) -> None:
+        self.text = text
+        self.inner.note(text)
+
+
+@dataclass(slots=True)
+class ProgressLog:
+    """A Progress that passes everything on to `inner`, and keeps a log.
+
+    The log is the last `limit` lines as people would have read them and how long each stage took, from its first
+    beginning to its last end. `clock` gives seconds.
+    """
+
+    inner: Progress
+    clock: Callable[[], float]
+    limit: int = 40
+    lines: list[str] = field(default_factory=list)
+    _stages: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def steps(self) -> tuple[tuple[str, int], ...]:
+        """(stage, milliseconds), in the order in which they began."""
+        return tuple((stage, int((end - began) * 1000)) for stage, (began, end) in self._stages.items())
+
+    def start(self, stage: str, label: str, *, total: int | None = None, unit: str = "items") -> Task:
+        """See `pipeline.progress.Progress`."""
+        now = self.clock()
+        with self._lock:
+            self._stages.setdefault(stage, (now, now))
+        return _TimedTask(self.inner.start(stage, label, total=total, unit=unit), stage, label, now)
+
+    def finish(self, task: Task, *, failed: bool = False) -> None:
+        """See `pipeline.progress.Progress`."""
+        assert isinstance(task, _TimedTask)
+        end = "failed" if failed else task.text
+        with self._lock:
+            began, _ = self._stages[task.stage]
+            self._stages[task.stage] = (began, self.clock())
+            self._add(f"{task.stage} {task.label}" + (f": {end}" if end else ""))
+        self.inner.finish(task.inner, failed=failed)
+
+    def warn(self, text: str) -> None:
+        """See `pipeline.progress.Progress`."""
+        with self._lock:
+            self._add(f"warning: {text}")
+        self.inner.warn(text)
+
+    def _add(self, line: str) -> None:
+        self.lines.append(line)
+        del self.lines[: -self.limit]
