@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +20,25 @@ def is_offered(name: str) -> bool:
     send any other (a token, a password) to the host that it names.
     """
     return _OFFERED.fullmatch(name) is not None
+
+
+def release_variables(own: Mapping[str, str]) -> dict[str, str]:
+    """The variables of the release that follow from a platform's `own`.
+
+    `releasever` is the one of this name, else `release`; `releasever_major` and `releasever_minor` are its parts, as in
+    libdnf (ConfigParser::split_releasever).
+    """
+    release = own.get("releasever", own.get("release"))
+    if release is None:
+        return {}
+    major, _, minor = release.partition(".")
+    return {"releasever": release, "releasever_major": major, "releasever_minor": minor}
+
+
+def variable_names(own: Iterable[str]) -> frozenset[str]:
+    """The names that a repository may use where the platform defines `own`."""
+    defined = dict.fromkeys(own, "")
+    return frozenset({*defined, *release_variables(defined), "arch", "basearch"})
 
 
 @dataclass(frozen=True, slots=True)

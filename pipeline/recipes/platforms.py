@@ -16,6 +16,7 @@ from pipeline.model.platform import (
     PackageRepository,
     Platform,
     is_offered,
+    variable_names,
 )
 from pipeline.model.rpm_database import DATABASE_FOLDERS
 from pipeline.recipes.fields import (
@@ -32,8 +33,6 @@ from pipeline.recipes.fields import (
 from pipeline.recipes.problems import Problems, nearest, validate_document
 from pipeline.yaml_documents import DocumentPath, YamlDocument, load_yaml
 
-BUILT_IN_VARIABLES = frozenset({"arch", "basearch"})
-"""Variables that every platform has: the architecture of the packages, and rpm's base architecture."""
 DEFAULT_DATABASE = DATABASE_FOLDERS[0]
 EXTENDS_DEPTH = 8
 
@@ -70,8 +69,11 @@ class RepositoryDocument(Strict):
 
     id: RepositoryId = Field(description="what it is called", examples=["baseos"])
     baseurls: list[Location] = Field(default=[], description="URLs of the folder that holds `repodata/`")
-    metalink: Location | None = Field(default=None, description="URL of a metalink")
-    mirrorlist: Location | None = Field(default=None, description="URL of a list of mirrors")
+    metalink: Location | None = Field(default=None, description="URL of a metalink; variables in its URLs are replaced")
+    mirrorlist: Location | None = Field(
+        default=None,
+        description="URL of a list of mirrors; variables that it holds are replaced, but for those of the environment",
+    )
     keys: list[Line] = Field(
         min_length=1,
         description="paths or URLs of the OpenPGP keys that sign its packages; no others are trusted",
@@ -99,8 +101,9 @@ class PlatformDocument(Strict):
     architectures: list[Architecture] | None = Field(default=None, description="what it exists for")
     variables: dict[VariableName, TextValue] = Field(
         default={},
-        description="values for `$name` in URLs and keys; may use `${NAME:-default}` of the environment, "
-        "where NAME is RELBUILD_MIRROR or begins with RELBUILD_VAR_",
+        description="values for `$name` in URLs and keys, beside `$arch`, `$basearch`, and `$releasever` where "
+        "`release` is given; may use `${NAME:-default}` of the environment, where NAME is RELBUILD_MIRROR or begins "
+        "with RELBUILD_VAR_",
     )
     rpm_database: TargetPath | None = Field(
         default=None,
@@ -287,7 +290,7 @@ class _Reader:
         path: DocumentPath,
         below: tuple[str, ...],
     ) -> None:
-        known = {*variables, *BUILT_IN_VARIABLES}
+        known = variable_names(variables)
         texts: list[tuple[tuple[str | int, ...], str]] = [
             *((("baseurls", index), text) for index, text in enumerate(document.baseurls)),
             *((("keys", index), text) for index, text in enumerate(document.keys)),

@@ -1,7 +1,8 @@
 """repomd.xml and the lists of mirrors that lead to it, parsed.
 
 Formats: createrepo_c's repomd.xml; metalink 3.0 as MirrorManager writes it (with `mm0:alternates`, the
-repomd.xml of a moment ago that slower mirrors still serve); a mirrorlist is one URL a line.
+repomd.xml of a moment ago that slower mirrors still serve); a mirrorlist is one URL a line, with comments and blank
+lines. Variables that an answer holds literally are replaced, as librepo does (lr_lrmirror_new).
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from pipeline.errors import VerificationError
+from pipeline.repos.variables import expand_answer
 from pipeline.repos.xml_tree import Element, parse_xml
 from pipeline.urls import parse_url
 
 RECORD_SIZE_LIMIT = 4 << 30
 """Bytes of one metadata document, opened. The largest filelists have about one GiB."""
+
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 _ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _REPOMD = "/repodata/repomd.xml"
@@ -146,8 +150,11 @@ def safe_location(text: str, *, place: str) -> str:
     return text
 
 
-def parse_metalink(data: bytes, name: str) -> Metalink:
-    """A metalink → value. Raises VerificationError `metalink-malformed`."""
+def parse_metalink(data: bytes, name: str, variables: Mapping[str, str] = NO_VARIABLES) -> Metalink:
+    """A metalink → value, `$variables` in its URLs replaced.
+
+    Raises VerificationError `metalink-malformed`.
+    """
     root = parse_xml(data, name)
     file = next((one for one in root.all("file") if one.attributes.get("name") == "repomd.xml"), None)
     if root.name != "metalink" or file is None:
@@ -163,7 +170,7 @@ def parse_metalink(data: bytes, name: str) -> Metalink:
     urls: list[tuple[int, str]] = []
     resources = file.find("resources")
     for url in resources.children if resources else ():
-        address = url.text.strip()
+        address = expand_answer(url.text.strip(), variables)
         if _spoken(address) and address.endswith(_REPOMD):
             preference = url.attributes.get("preference", "0")
             urls.append((-int(preference) if _PREFERENCE.fullmatch(preference) else 0, address.removesuffix(_REPOMD)))
@@ -173,9 +180,21 @@ def parse_metalink(data: bytes, name: str) -> Metalink:
     return Metalink(tuple(dict.fromkeys(ordered))[:_MIRRORS], tuple(dict.fromkeys(checksums)))
 
 
-def parse_mirrorlist(data: bytes, name: str) -> tuple[str, ...]:
-    """Repository roots, in the list's order. Raises VerificationError `mirrorlist-malformed`."""
-    lines = [line.strip() for line in data.decode(errors="replace").splitlines()]
+def parse_mirrorlist(data: bytes, name: str, variables: Mapping[str, str] = NO_VARIABLES) -> tuple[str, ...]:
+    """Return repository roots in the list's order, `$variables` in them replaced.
+
+    Comments, blank lines and URLs of other schemes are passed over. Raises VerificationError `mirrorlist-malformed`,
+    also for what begins as a page of HTML, whatever stands in its lines.
+    """
+    text = data.decode(errors="replace").lstrip("\ufeff \t\r\n")
+    if text.startswith("<"):
+        raise VerificationError(
+            "mirrorlist-malformed",
+            f"{name} is a page, not a list of mirrors",
+            place=name,
+            hint="a proxy or the sign-on page of a network answers instead of the server, or the URL is another's",
+        )
+    lines = [expand_answer(line.strip(), variables) for line in text.splitlines()]
     urls = [line.rstrip("/") for line in lines if _spoken(line)]
     if not urls:
         raise VerificationError("mirrorlist-malformed", f"{name} lists no mirror", place=name)

@@ -31,7 +31,7 @@ from pipeline.repos.repomd import (
     parse_repomd,
     safe_location,
 )
-from pipeline.repos.variables import expand_repository, platform_variables
+from pipeline.repos.variables import answer_variables, expand_repository, platform_variables
 from pipeline.store import Store
 from pipeline.transfer import Download, Network, fetch
 from pipeline.urls import parse_url, shown_url
@@ -41,6 +41,9 @@ REPOMD_LIMIT = 4 << 20
 
 _REVISION = re.compile(r"[0-9]{1,18}")
 """Seconds since the epoch, as createrepo_c writes it. What is no such number has no order."""
+
+_METALINK = "metalink"
+"""What in the URL of a `mirrorlist` says that a metalink is there (libdnf's Repo.cpp, for yum's definitions)."""
 
 LOCAL_REPOSITORY = "@file"
 """`Package.repository` of a package that a recipe names by path."""
@@ -85,7 +88,8 @@ def open_repositories(
     keys = load_keys(platform, arch, variables=variables, store=store, offline=offline, network=way)
     own = platform_variables(platform, arch, variables)
     opened = []
-    opener = _Opener(store, progress, DocumentFetcher(store, offline=offline, network=way), offline, way)
+    documents = DocumentFetcher(store, offline=offline, network=way)
+    opener = _Opener(store, progress, documents, offline, way, answer_variables(platform, arch))
     with task(progress, "fetch", "repositories", total=len(platform.repositories)) as running:
         for plain in platform.repositories:
             repository = expand_repository(plain, own, variables)
@@ -103,10 +107,11 @@ class _Opener:
     documents: DocumentFetcher
     offline: bool
     network: Network
+    variables: Mapping[str, str]
 
     def open(self, repository: PackageRepository, keys: tuple[RepositoryKey, ...]) -> OpenRepository:
         """`repository` (expanded) by its first mirror whose repomd.xml is accepted."""
-        base_urls, allowed = find_mirrors(repository, self.documents)
+        base_urls, allowed = find_mirrors(repository, self.documents, self.variables)
         failures: list[RelbuildError] = []
         # Of several mirrors each is asked soon and shortly, and when none was good, each is given its time.
         hurried = [(base, True) for base in base_urls] if len(base_urls) > 1 else []
@@ -190,20 +195,24 @@ class _Opener:
 
 
 def find_mirrors(
-    repository: PackageRepository, documents: DocumentFetcher
+    repository: PackageRepository, documents: DocumentFetcher, variables: Mapping[str, str]
 ) -> tuple[tuple[str, ...], tuple[Checksum, ...]]:
     """Find the mirrors of an expanded repository and the checksums allowed for repomd.xml.
 
-    Roots are given best first; the checksums are those that its metalink allows (none given: any).
+    Roots are given best first; the checksums are those that its metalink allows (none given: any). `variables` are
+    replaced in the answers. A mirrorlist with `metalink` in its URL is a metalink, as for dnf.
     """
-    if repository.metalink:
-        place = shown_url(repository.metalink)
-        metalink = documents.get(repository.metalink, limit=REPOMD_LIMIT, read=lambda data: parse_metalink(data, place))
-        return metalink.base_urls, metalink.checksums
-    if repository.mirrorlist:
-        name = shown_url(repository.mirrorlist)
-        read = documents.get(repository.mirrorlist, limit=REPOMD_LIMIT, read=lambda data: parse_mirrorlist(data, name))
-        return read, ()
+    place = repository.metalink or repository.mirrorlist
+    if place is not None:
+        name = shown_url(place)
+
+        def read(data: bytes) -> tuple[tuple[str, ...], tuple[Checksum, ...]]:
+            if repository.metalink or _METALINK in place:
+                metalink = parse_metalink(data, name, variables)
+                return metalink.base_urls, metalink.checksums
+            return parse_mirrorlist(data, name, variables), ()
+
+        return documents.get(place, limit=REPOMD_LIMIT, read=read)
     urls = tuple(url.rstrip("/") for url in repository.baseurls)
     for url in urls:
         one = parse_url(url)

@@ -19,10 +19,12 @@ from pipeline.model.platform import (
     PackageRepository,
     Platform,
     is_offered,
+    release_variables,
 )
 
 _ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
+_IN_ANSWER = re.compile(r"\$(?:\{((?:[A-Za-z0-9]|_(?=[A-Za-z0-9]))+)\}|((?:[A-Za-z0-9]|_(?=[A-Za-z0-9]))+))")
 _HOME = re.compile(r"^(file://)?~(?=/|$)")
 
 
@@ -68,10 +70,24 @@ def _at_home(text: str, environment: Mapping[str, str], place: str) -> str:
 
 
 def platform_variables(platform: Platform, arch: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """All variables that the platform's repositories may name: `arch`, `basearch` and its own."""
+    """All variables that the repositories may name: `arch`, `basearch`, `releasever`, the own.
+
+    `releasever` is the platform's variable of this name, else its `release`; `releasever_major` and `releasever_minor`
+    are its parts, as in libdnf (ConfigParser::split_releasever).
+    """
     place = f"platform {platform.name}"
     own = {name: expand_environment(text, environment, place=place) for name, text in platform.variables}
-    return {"arch": arch, "basearch": arch, **own}
+    return {"arch": arch, "basearch": arch, **release_variables(own), **own}
+
+
+def answer_variables(platform: Platform, arch: str) -> dict[str, str]:
+    """The variables that are replaced in the answers of mirrorlists and metalinks.
+
+    Those whose value comes from the environment or the home folder are left out: whoever writes such an answer says
+    to which host the value goes.
+    """
+    own = {name: text for name, text in platform.variables if "$" not in text and not _HOME.match(text)}
+    return {"arch": arch, "basearch": arch, **release_variables(own), **own}
 
 
 def expand(text: str, variables: Mapping[str, str], *, place: str) -> str:
@@ -89,6 +105,11 @@ def expand(text: str, variables: Mapping[str, str], *, place: str) -> str:
         return variables[name]
 
     return _VARIABLE.sub(value, text)
+
+
+def expand_answer(text: str, variables: Mapping[str, str]) -> str:
+    """`$name` and `${name}` replaced where the name is known, as by `lr_url_substitute`."""
+    return _IN_ANSWER.sub(lambda found: variables.get(found.group(1) or found.group(2), found.group()), text)
 
 
 def expand_repository(

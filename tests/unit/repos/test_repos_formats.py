@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from pipeline.errors import RecipeError, VerificationError
 from pipeline.model.platform import PackageRepository, Platform
 from pipeline.repos.repomd import Checksum, parse_metalink, parse_mirrorlist, parse_repomd
-from pipeline.repos.variables import expand, expand_environment, expand_repository, platform_variables
+from pipeline.repos.variables import (
+    answer_variables,
+    expand,
+    expand_environment,
+    expand_repository,
+    platform_variables,
+)
 from pipeline.repos.xml_tree import XML_DEPTH_LIMIT, parse_xml
 
 A = "a" * 64
@@ -151,6 +157,57 @@ def test_a_mirrorlist_keeps_its_order_and_drops_what_is_not_spoken() -> None:
     with pytest.raises(VerificationError) as caught:
         parse_mirrorlist(b"<html>No such repository</html>", "l")
     assert caught.value.code == "mirrorlist-malformed"
+
+
+# What mirrors.almalinux.org answered (AlmaLinux/mirrors, issue 581), with other hosts.
+ALMALINUX = b"""http://one.example/almalinux/8/BaseOS/$basearch/os/
+http://two.example/almalinux/8/BaseOS/$basearch/os/
+"""
+# The comment that MirrorManager puts in front (Fedora's, and so Rocky's, lists of mirrors), with other hosts.
+MIRRORMANAGER = b"""# repo = rocky-BaseOS-9 arch = x86_64 country = DE country = global
+
+https://one.example/rocky/${releasever_major}.$releasever_minor/BaseOS/${basearch}/os/
+   # http://commented.example/os/
+https://two.example/rocky/$releasever/BaseOS/$arch/os/$basearch_/$unknown/${unknown}
+"""
+
+
+def test_variables_in_a_mirrorlist_are_expanded_as_librepo_does() -> None:
+    variables = {"basearch": "x86_64", "arch": "x86_64", "releasever": "9.4", "releasever_major": "9",
+                 "releasever_minor": "4"}  # fmt: skip
+    assert parse_mirrorlist(ALMALINUX, "l", variables) == (
+        "http://one.example/almalinux/8/BaseOS/x86_64/os",
+        "http://two.example/almalinux/8/BaseOS/x86_64/os",
+    )
+    assert parse_mirrorlist(MIRRORMANAGER, "l", variables) == (
+        "https://one.example/rocky/9.4/BaseOS/x86_64/os",
+        "https://two.example/rocky/9.4/BaseOS/x86_64/os/x86_64_/$unknown/${unknown}",
+    )
+
+
+def test_variables_in_a_metalink_are_expanded() -> None:
+    text = METALINK.replace("two.example/os", "two.example/$releasever/$basearch/os")
+    metalink = parse_metalink(text.encode(), "m", {"releasever": "9", "basearch": "aarch64"})
+    assert metalink.base_urls == ("http://one.example/os", "https://two.example/9/aarch64/os")
+
+
+def test_a_portal_page_is_no_list_of_mirrors_even_with_a_line_that_is_a_url() -> None:
+    page = b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html><a href=\nhttps://portal.example/login\n>sign on</a></html>"
+    with pytest.raises(VerificationError, match="is a page, not a list of mirrors") as caught:
+        parse_mirrorlist(page, "l", {})
+    assert caught.value.code == "mirrorlist-malformed"
+
+
+def test_answers_get_the_release_and_nothing_of_the_environment() -> None:
+    own = (("release", "9.4"), ("token", "${RELBUILD_VAR_TOKEN}"), ("home", "~/x"), ("channel", "stable"))
+    platform = Platform("p", (), variables=own)
+    assert answer_variables(platform, "aarch64") == {
+        "arch": "aarch64", "basearch": "aarch64", "release": "9.4", "channel": "stable",
+        "releasever": "9.4", "releasever_major": "9", "releasever_minor": "4",
+    }  # fmt: skip
+    both = Platform("p", (), variables=(("release", "9.4"), ("releasever", "9")))
+    assert answer_variables(both, "x86_64")["releasever"] == "9"
+    assert "releasever" not in answer_variables(Platform("p", ()), "x86_64")
 
 
 def test_environment_variables_have_defaults_and_a_home() -> None:

@@ -152,6 +152,30 @@ def test_the_first_mirror_that_answers_is_used_and_the_others_are_kept(store: St
     assert one.base_urls == (url, dead)
 
 
+def test_a_mirrorlist_that_holds_variables_literally_leads_to_the_repository(store: Store, tmp_path: Path) -> None:
+    url = write_repository(tmp_path / "9" / "x86_64", RPMS)
+    listed = tmp_path / "mirrorlist"
+    listed.write_text(f"# repo = r arch = x86_64\n\n{tmp_path.as_uri()}/$releasever/$basearch/\n")
+    repository = PackageRepository("r", mirrorlist=listed.as_uri())
+    platform = Platform("p", (repository,), variables=(("release", "9"),))
+    (one,) = open_repositories(platform, "x86_64", variables={}, store=store)
+    assert one.base_urls == (url,)
+
+
+def test_a_mirrorlist_with_metalink_in_its_url_is_a_metalink_as_for_dnf(store: Store, tmp_path: Path) -> None:
+    write_repository(tmp_path / "x86_64", RPMS)
+    repomd = (tmp_path / "x86_64/repodata/repomd.xml").read_bytes()
+    metalink = tmp_path / "metalink"
+    metalink.write_text(
+        '<metalink><files><file name="repomd.xml"><verification>'
+        f'<hash type="sha256">{hashlib.sha256(repomd).hexdigest()}</hash></verification><resources>'
+        f"<url>{tmp_path.as_uri()}/$basearch/repodata/repomd.xml</url></resources></file></files></metalink>"
+    )
+    platform = Platform("p", (PackageRepository("r", mirrorlist=metalink.as_uri()),))
+    (one,) = open_repositories(platform, "x86_64", variables={}, store=store)
+    assert one.repomd == Digest.of(repomd)
+
+
 def test_a_metalink_decides_which_repomd_is_the_right_one(store: Store, tmp_path: Path) -> None:
     old = write_repository(tmp_path / "old", RPMS[:1])
     good = write_repository(tmp_path / "good", RPMS)
