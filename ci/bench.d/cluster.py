@@ -66,29 +66,29 @@ def processor_time(pid: int) -> float:
 
 
 class Catalogue:
-    """Gives parcels to the workers of a network."""
+    """Gives products to the workers of a network."""
 
-    def __init__(self, net: Machines, shop: Path, folder: Path) -> None:
-        self.net, self.shop, self.folder = net, shop, folder
+    def __init__(self, net: Machines, packages: Path, folder: Path) -> None:
+        self.net, self.packages, self.folder = net, packages, folder
         self.key, _ = generate_key(b"")
 
     def make(self, prefix: str, count: int) -> tuple[float, set[str]]:
         """Seconds that `count` products took, and who made them."""
-        crew = DaskExecutor.join(self.net.address, QUIET, plain=True)
+        executor = DaskExecutor.join(self.net.address, QUIET, plain=True)
         waiting = [f"{prefix}-{number}" for number in range(count)]
         under_way, workers, began = 0, set(), time.monotonic()
         while waiting or under_way:
-            while waiting and under_way < crew.size:
+            while waiting and under_way < executor.size:
                 name = waiting.pop()
-                parcel = ProductTask(name, self.shop, f"dir:{self.folder}/{prefix}", self.key, self.folder)
-                crew.start(name, cluster_tasks.build_and_publish, parcel, Requirements("x86_64"))
+                product_task = ProductTask(name, self.packages, f"dir:{self.folder}/{prefix}", self.key, self.folder)
+                executor.start(name, cluster_tasks.build_and_publish, product_task, Requirements("x86_64"))
                 under_way += 1
-            ended = crew.next_result()
+            ended = executor.next_result()
             under_way -= 1
             assert not ended.lost, ended.lost
             workers.add(ended.worker)
         took = time.monotonic() - began
-        crew.close()
+        executor.close()
         return took, workers
 
     def warm(self, names: set[str]) -> None:
@@ -110,7 +110,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="relbuild-bench-") as place:
         folder = Path(place)
         with forge(folder) as made:
-            small_products(folder / "shop", made)
+            small_products(folder / "packages", made)
         (folder / "net").mkdir()
         names = [f"worker-{number}" for number in range(WORKERS)]
         with ExitStack() as held:
@@ -126,7 +126,7 @@ def main() -> None:
 def measure(net: Machines, names: list[str], groups: list[list[str]], folder: Path, count: int) -> dict[str, float]:
     """T1 and T4 in seconds, the efficiency, and milliseconds of processor that a product costs scheduler and client."""
     scheduler = net.scheduler()
-    catalogue = Catalogue(net, folder / "shop", folder)
+    catalogue = Catalogue(net, folder / "packages", folder)
     net.worker(names[0], within=groups[0])
     catalogue.warm({names[0]})
     alone, _ = catalogue.make("alone", count)

@@ -24,11 +24,11 @@ _SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class ProductTask:
-    """A small product that is to be built and published. `shop` is where `small_products` made its packages; `local`
+    """A small product that is to be built and published. `packages` is the folder of `small_products`; `local`
     is for the store and the output on the machine that gives the work; `store` is the store's name."""
 
     name: str
-    shop: Path
+    packages: Path
     to: str
     key: bytes
     local: Path
@@ -36,14 +36,14 @@ class ProductTask:
 
 
 def build_and_publish(work: object, progress: Progress) -> object:
-    """Build, test and publish a parcel; its image's digest."""
+    """Build, test and publish a product; its image's digest."""
     assert isinstance(work, ProductTask)
     here = CURRENT_WORKER.get()
     store = (here.store if here else work.local / "store").with_name(work.store)
     folder = (here.output if here else work.local / "output") / work.name
     folder.mkdir(parents=True, exist_ok=True)
     store.mkdir(mode=0o700, exist_ok=True)
-    shutil.copy(work.shop / "repositories.yaml", folder)
+    shutil.copy(work.packages / "repositories.yaml", folder)
     build_env = BuildEnvironment(Store.open(store), progress, {"HOME": str(folder)}, time.time)
     built = SmallProducts(folder, build_env).build("1.0", name=work.name)
     publish(PublishOptions((built.layout,), parse_address(work.to), load_signing_key(work.key, lambda: b"")), build_env)

@@ -70,13 +70,13 @@ class InventoryMaker:
         )
 
 
-def mirror(*shops: InventoryMaker, blobs: Iterable[str] = (), young_blobs: Iterable[str] = ()) -> Inventory:
+def mirror(*makers: InventoryMaker, blobs: Iterable[str] = (), young_blobs: Iterable[str] = ()) -> Inventory:
     """Repositories, with all blobs that their manifests need, and more."""
     since = {digest(name): YOUNG for name in young_blobs}
-    found = {blob.digest for shop in shops for one in shop.manifests for blob in one.blobs}
+    found = {blob.digest for maker in makers for one in maker.manifests for blob in one.blobs}
     found |= {digest(name) for name in blobs} | set(since)
     return Inventory(
-        tuple(shop.held for shop in sorted(shops, key=lambda one: one.name)),
+        tuple(maker.held for maker in sorted(makers, key=lambda one: one.name)),
         tuple(HeldBlob(one, 10, since.get(one, OLD)) for one in sorted(found)),
     )
 

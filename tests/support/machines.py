@@ -1,4 +1,4 @@
-"""Machines for a cluster: each a network of its own that is joined to the others by a cable, and real processes in it.
+"""Machines for a cluster: each a network of its own that is joined to the others by a link, and real processes in it.
 They share this machine's files but for one folder, and every worker has its own store."""
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Command:
     again: bool
     process: subprocess.Popen[bytes] = field(init=False)
     _closed: threading.Event = field(default_factory=threading.Event)
-    _keeper: threading.Thread = field(init=False)
+    _supervisor: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
         self._start()
-        self._keeper = threading.Thread(target=self._keep)
-        self._keeper.start()
+        self._supervisor = threading.Thread(target=self._keep_running)
+        self._supervisor.start()
 
     def _start(self) -> None:
         with self.log.open("ab") as log:
@@ -48,7 +48,7 @@ class Command:
                 start_new_session=True,
             )
 
-    def _keep(self) -> None:
+    def _keep_running(self) -> None:
         while self.process.wait() is not None and self.again and not self._closed.wait(0.2):
             self._start()
 
@@ -60,21 +60,21 @@ class Command:
         """End it as a supervisor does, and wait until it has."""
         self._closed.set()
         deadline = time.monotonic() + _SECONDS
-        while self._keeper.is_alive():
+        while self._supervisor.is_alive():
             with suppress(ProcessLookupError):
                 self.process.send_signal(signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
-            self._keeper.join(1.0)
+            self._supervisor.join(1.0)
 
 
 @dataclass(slots=True)
 class Machine:
-    """`address` is its own on the cable. Whatever is in the folder `hidden`, it does not see."""
+    """`address` is its own on the link. Whatever is in the folder `hidden`, it does not see."""
 
     name: str
     namespace: str
     address: str
     folder: Path
-    cable: str
+    link: str
     hidden: Path
     commands: list[Command] = field(default_factory=list)
 
@@ -100,8 +100,8 @@ class Machine:
         return (self.folder / "log").read_text(errors="replace")
 
     def carried(self) -> int:
-        """Bytes that went over its cable, both ways."""
-        counts = Path("/sys/class/net", self.cable, "statistics")
+        """Bytes that went over its link, both ways."""
+        counts = Path("/sys/class/net", self.link, "statistics")
         return sum(int((counts / name).read_text()) for name in ("rx_bytes", "tx_bytes"))
 
 
@@ -124,13 +124,13 @@ class Machines:
         if name in self.made:
             return self.made[name]
         number = len(self.made) + 2
-        namespace, cable = f"{self.bridge}-{name}", f"{self.bridge}{number}"
+        namespace, link = f"{self.bridge}-{name}", f"{self.bridge}{number}"
         folder = self.folder / name
         folder.mkdir(mode=0o700)
-        machine = self.made[name] = Machine(name, namespace, f"{self.net}.{number}", folder, cable, self.own)
+        machine = self.made[name] = Machine(name, namespace, f"{self.net}.{number}", folder, link, self.own)
         _ip("netns", "add", namespace)
-        _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-        _ip("link", "set", cable, "master", self.bridge, "up")
+        _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        _ip("link", "set", link, "master", self.bridge, "up")
         _ip("-n", namespace, "link", "set", "lo", "up")
         _ip("-n", namespace, "address", "add", f"{machine.address}/24", "dev", "eth0")
         _ip("-n", namespace, "link", "set", "eth0", "up")

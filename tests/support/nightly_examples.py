@@ -97,7 +97,7 @@ def nights(count: int = 20, *, began: int = BEGAN) -> tuple[NightlyRun, ...]:
     """`count` nights, a day from one to the next; the last one is what `_PLANS` says. `nginx` is built for two
     architectures."""
     made: list[NightlyRun] = []
-    standing: dict[tuple[str, str], Product] = {}
+    published: dict[tuple[str, str], Product] = {}
     for number in range(count):
         chance = random.Random(number)
         left = count - 1 - number
@@ -107,12 +107,12 @@ def nights(count: int = 20, *, began: int = BEGAN) -> tuple[NightlyRun, ...]:
         for name, description, version, packages in _NAMES:
             for arch in ("x86_64", "aarch64") if name == "nginx" else ("x86_64",):
                 outcome = _outcome(name, left, number, chance)
-                before = standing.get((name, arch))
+                before = published.get((name, arch))
                 product = _product(name, description, version, packages, arch, outcome, before, number, clock)
                 clock += product.run.took // 2
                 products.append(product)
                 if product.published.digest is not None:
-                    standing[name, arch] = replace(product, run=replace(product.run, failure=None))
+                    published[name, arch] = replace(product, run=replace(product.run, failure=None))
         made.append(_night(tuple(products), at, max(one.run.began + one.run.took for one in products) + 4_000, left))
     return tuple(made)
 

@@ -18,7 +18,7 @@ from pipeline.store import Store
 
 @dataclass(frozen=True, slots=True)
 class TaskPayload:
-    """A task as it is sent: the pickled (act, work), and the packed files that it reads.
+    """A task as it is sent: the pickled (function, work), and the packed files that it reads.
 
     It is pickled so that the scheduler, which unpickles what it hands on, need not know what a night is.
     """
@@ -29,7 +29,7 @@ class TaskPayload:
 
     @classmethod
     def of(cls, function: TaskFunction, work: object, files: Iterable[Path]) -> Self:
-        """Pickle (act, work), and pack the files.
+        """Pickle (function, work), and pack the files.
 
         Raises UsageError `files-too-large`, and `path-relative` where the work holds a relative path.
         """
@@ -39,14 +39,14 @@ class TaskPayload:
 
 @dataclass(frozen=True, slots=True)
 class PlacedPayload:
-    """An order at the place where it is done."""
+    """A task's payload at the place where it is done."""
 
     settings: WorkerSettings
     payload: TaskPayload
 
 
 def run_payload(work: object, progress: Progress) -> object:
-    """An `TaskFunction`: does an order at its place, in a process that does nothing else."""
+    """Run a payload at its place, in a process that does nothing else: a `TaskFunction`."""
     assert isinstance(work, PlacedPayload)
     settings, payload = work.settings, work.payload
     with Store.open(settings.store).temporary("files") as files:

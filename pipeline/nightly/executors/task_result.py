@@ -18,7 +18,7 @@ RESULT_LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An `TaskResult`, by what a task may return: what came of a product, or a text."""
+    """A `TaskResult`, by what a task may return: what came of a product, or a text."""
 
     name: str
     lost: str

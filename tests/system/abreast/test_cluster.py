@@ -91,27 +91,27 @@ def joined(
     net: Machines, *, scheduler_timeout: float = 20, wait: float = 60, silence: float = SILENCE_TIMEOUT
 ) -> Iterator[tuple[DaskExecutor, Recorder]]:
     recorder = Recorder()
-    crew = DaskExecutor.join(
+    executor = DaskExecutor.join(
         net.address, recorder, plain=True, scheduler_timeout=scheduler_timeout, wait=wait, silence=silence
     )
     (warned,) = recorder.lines
     assert f"{net.address} is not encrypted" in warned
     recorder.lines.clear()
     try:
-        yield crew, recorder
+        yield executor, recorder
     finally:
-        crew.close()
+        executor.close()
 
 
-def do(crew: Executor, tasks: dict[str, tuple[TaskFunction, object]]) -> dict[str, TaskResult]:
-    """Give all of them at once, as many at a time as the crew wants; how each ended."""
+def do(executor: Executor, tasks: dict[str, tuple[TaskFunction, object]]) -> dict[str, TaskResult]:
+    """Give all of them at once, as many at a time as the executor wants; how each ended."""
     waiting, under_way, ended = list(tasks), 0, {}
     while waiting or under_way:
-        while waiting and under_way < crew.size:
+        while waiting and under_way < executor.size:
             name = waiting.pop(0)
-            crew.start(name, *tasks[name], HERE)
+            executor.start(name, *tasks[name], HERE)
             under_way += 1
-        end = crew.next_result()
+        end = executor.next_result()
         under_way -= 1
         ended[end.name] = end
     return ended
@@ -140,19 +140,19 @@ def lives(pid: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> Path:
+def packages(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> Path:
     """Where small products' packages are."""
-    folder = tmp_path_factory.mktemp("shop") / "small"
+    folder = tmp_path_factory.mktemp("packages") / "small"
     small_products(folder, made)
     return folder
 
 
-def test_many_machines_make_the_same_images_as_one(net: Machines, shop: Path, tmp_path: Path) -> None:
+def test_many_machines_make_the_same_images_as_one(net: Machines, packages: Path, tmp_path: Path) -> None:
     key, _ = generate_key(b"")
 
     def catalogue(to: Path) -> dict[str, tuple[TaskFunction, object]]:
         return {
-            name: (cluster_tasks.build_and_publish, ProductTask(name, shop, f"dir:{to}", key, tmp_path))
+            name: (cluster_tasks.build_and_publish, ProductTask(name, packages, f"dir:{to}", key, tmp_path))
             for name in NAMES
         }
 
@@ -161,14 +161,14 @@ def test_many_machines_make_the_same_images_as_one(net: Machines, shop: Path, tm
     local.close()
     until_there(net, "one", "two")
     before = net.made["hub"].carried()
-    with joined(net) as (crew, _):
-        on_many = do(crew, catalogue(tmp_path / "cluster"))
+    with joined(net) as (executor, _):
+        on_many = do(executor, catalogue(tmp_path / "cluster"))
     passed = net.made["hub"].carried() - before
     assert not [ended.lost for ended in (*on_one.values(), *on_many.values()) if ended.lost]
     assert {name: on_many[name].result for name in NAMES} == {name: on_one[name].result for name in NAMES}
     assert {ended.worker for ended in on_many.values()} == {"one", "two"}
     assert published(tmp_path / "cluster") == published(tmp_path / "local")
-    # The images' bytes do not pass the scheduler's cable: only orders, events and results do.
+    # The images' bytes do not pass the scheduler's link: only payloads, events and results do.
     made = sum(path.stat().st_size for path in (tmp_path / "cluster").rglob("*") if path.is_file())
     assert passed < 1_000_000 < made
 
@@ -178,9 +178,9 @@ def published(mirror: Path) -> set[str]:
     return {path.name for path in mirror.rglob("*") if path.is_file() and path.stat().st_size > 100_000}
 
 
-def test_a_night_on_a_cluster_comes_to_what_it_comes_to_here(net: Machines, shop: Path, tmp_path: Path) -> None:
+def test_a_night_on_a_cluster_comes_to_what_it_comes_to_here(net: Machines, packages: Path, tmp_path: Path) -> None:
     (net.own / "recipes").mkdir()
-    shutil.copy(shop / "repositories.yaml", net.own / "recipes")
+    shutil.copy(packages / "repositories.yaml", net.own / "recipes")
     for name in ("anemone", "begonia", "cistus"):
         words = {"name": name, "version": "1.0", "note": name, "expected": "1\\\\.0", "mode": "0644"}
         (net.own / "recipes" / f"{name}.yaml").write_text(RECIPE % words)
@@ -214,14 +214,14 @@ def test_a_night_on_a_cluster_comes_to_what_it_comes_to_here(net: Machines, shop
     assert {product["outcome"] for product in lost.values()} == {"failed"}
 
 
-def test_the_log_of_a_worker_reads_as_one_of_this_machine(net: Machines, shop: Path, tmp_path: Path) -> None:
+def test_the_log_of_a_worker_reads_as_one_of_this_machine(net: Machines, packages: Path, tmp_path: Path) -> None:
     key, _ = generate_key(b"")
-    parcel = ProductTask("alone", shop, f"dir:{tmp_path}/cluster", key, tmp_path, store="alone")
-    with joined(net) as (crew, there):
-        do(crew, {"alone": (cluster_tasks.build_and_publish, parcel)})
+    product_task = ProductTask("alone", packages, f"dir:{tmp_path}/cluster", key, tmp_path, store="alone")
+    with joined(net) as (executor, there):
+        do(executor, {"alone": (cluster_tasks.build_and_publish, product_task)})
     here = Recorder()
     local = ProcessExecutor(here, 1)
-    do(local, {"alone": (cluster_tasks.build_and_publish, replace(parcel, to=f"dir:{tmp_path}/local"))})
+    do(local, {"alone": (cluster_tasks.build_and_publish, replace(product_task, to=f"dir:{tmp_path}/local"))})
     local.close()
     assert len(here.lines) > 10
     assert [line.replace("/cluster/", "/local/") for line in sorted(there.lines)] == sorted(here.lines)
@@ -229,16 +229,16 @@ def test_the_log_of_a_worker_reads_as_one_of_this_machine(net: Machines, shop: P
 
 
 def test_a_worker_that_is_killed_costs_its_own_task_and_that_is_done_elsewhere(net: Machines, tmp_path: Path) -> None:
-    with joined(net) as (crew, log):
+    with joined(net) as (executor, log):
         for name in ("first", "second"):
-            crew.start(name, cluster_tasks.wait, Waiting(name, tmp_path), HERE)
+            executor.start(name, cluster_tasks.wait, Waiting(name, tmp_path), HERE)
         until(lambda: bool(begun(tmp_path, "first") and begun(tmp_path, "second")))
         ((pid, victim),) = begun(tmp_path, "first").items()
         net.made[victim].commands[0].kill()
         until(lambda: not lives(pid))
         until(lambda: len(begun(tmp_path, "first")) == 2)
         (tmp_path / "go").touch()
-        ended = {end.name: end for end in (crew.next_result(), crew.next_result())}
+        ended = {end.name: end for end in (executor.next_result(), executor.next_result())}
     assert not [end.lost for end in ended.values() if end.lost]
     assert len(begun(tmp_path, "second")) == 1
     assert log.failed == [f"smoke first: waits on {victim}"]
@@ -251,19 +251,19 @@ def test_a_worker_that_falls_silent_costs_so_many_seconds_and_its_task_is_done_e
     net: Machines, tmp_path: Path
 ) -> None:
     until_there(net, "one", "two")
-    with joined(net, silence=3) as (crew, log):
-        crew.start("long", cluster_tasks.wait, Waiting("long", tmp_path), HERE)
+    with joined(net, silence=3) as (executor, log):
+        executor.start("long", cluster_tasks.wait, Waiting("long", tmp_path), HERE)
         until(lambda: bool(begun(tmp_path, "long")))
         ((_, victim),) = begun(tmp_path, "long").items()
         process = net.made[victim].commands[0].process
         process.send_signal(signal.SIGSTOP)
         stopped, found = time.monotonic(), []
-        waiting = threading.Thread(target=lambda: found.append(crew.next_result()))
+        waiting = threading.Thread(target=lambda: found.append(executor.next_result()))
         waiting.start()
         try:
             until(lambda: len(begun(tmp_path, "long")) == 2)
             took = time.monotonic() - stopped
-            assert [one.worker for one in crew.set_aside] == [victim]
+            assert [one.worker for one in executor.set_aside] == [victim]
         finally:
             process.send_signal(signal.SIGCONT)
         (tmp_path / "go").touch()
@@ -275,15 +275,15 @@ def test_a_worker_that_falls_silent_costs_so_many_seconds_and_its_task_is_done_e
 
 def test_a_sick_worker_is_set_aside_and_costs_no_task(net: Machines) -> None:
     until_there(net, "one", "two")
-    with joined(net) as (crew, _):
-        ended = do(crew, {f"t{number}": (cluster_tasks.lack_on_one, None) for number in range(6)})
+    with joined(net) as (executor, _):
+        ended = do(executor, {f"t{number}": (cluster_tasks.lack_on_one, None) for number in range(6)})
         assert {end.result for end in ended.values()} == {"two"}
-        assert [(one.worker, one.why) for one in crew.set_aside] == [("one", "its store is full")]
+        assert [(one.worker, one.why) for one in executor.set_aside] == [("one", "its store is full")]
 
 
 def test_a_task_that_kills_its_workers_is_given_up_after_three(net: Machines) -> None:
-    with joined(net) as (crew, log):
-        ended = do(crew, {"deadly": (cluster_tasks.kill_the_worker, None), "good": (cluster_tasks.say_where, None)})
+    with joined(net) as (executor, log):
+        ended = do(executor, {"deadly": (cluster_tasks.kill_the_worker, None), "good": (cluster_tasks.say_where, None)})
     assert ended["deadly"].lost.startswith("3 workers died while running it, the last was ")
     assert ended["good"].lost == "" and ended["good"].result in ("one", "two")
     assert sum("deadly: worker" in line and "was lost" in line for line in log.lines) == 3
@@ -291,14 +291,14 @@ def test_a_task_that_kills_its_workers_is_given_up_after_three(net: Machines) ->
 
 def test_a_scheduler_that_is_started_again_gets_again_what_had_not_ended(net: Machines, tmp_path: Path) -> None:
     hub = net.made["hub"]
-    with joined(net) as (crew, log):
-        crew.start("long", cluster_tasks.wait, Waiting("long", tmp_path), HERE)
+    with joined(net) as (executor, log):
+        executor.start("long", cluster_tasks.wait, Waiting("long", tmp_path), HERE)
         until(lambda: bool(begun(tmp_path, "long")))
         (pid,) = begun(tmp_path, "long")
         hub.commands[-1].kill()
         hub.commands[-1].close()
         until(lambda: not lives(pid))
-        ended = threading.Thread(target=lambda: found.append(crew.next_result()))
+        ended = threading.Thread(target=lambda: found.append(executor.next_result()))
         found: list[TaskResult] = []
         ended.start()
         until(lambda: any("lost" in line for line in log.lines))  # else it may be back before anybody notices
@@ -306,7 +306,7 @@ def test_a_scheduler_that_is_started_again_gets_again_what_had_not_ended(net: Ma
         until(lambda: len(begun(tmp_path, "long")) == 2)
         (tmp_path / "go").touch()
         ended.join()
-        after = do(crew, {"after": (cluster_tasks.say_where, None)})
+        after = do(executor, {"after": (cluster_tasks.say_where, None)})
     assert found[0].lost == "" and found[0].result == found[0].worker
     assert after["after"].lost == ""
     assert [line for line in log.lines if "scheduler" in line] == [
@@ -318,14 +318,14 @@ def test_a_scheduler_that_is_started_again_gets_again_what_had_not_ended(net: Ma
 def test_a_scheduler_that_stays_away_costs_what_had_not_ended(net: Machines, tmp_path: Path) -> None:
     hub = net.made["hub"]
     try:
-        with joined(net, scheduler_timeout=2) as (crew, _):
+        with joined(net, scheduler_timeout=2) as (executor, _):
             for name in ("one", "two"):
-                crew.start(name, cluster_tasks.wait, Waiting(name, tmp_path), HERE)
+                executor.start(name, cluster_tasks.wait, Waiting(name, tmp_path), HERE)
             until(lambda: bool(begun(tmp_path, "one")))
             hub.commands[-1].close()
-            lost = [crew.next_result(), crew.next_result()]
-            crew.start("three", cluster_tasks.wait, Waiting("three", tmp_path), HERE)
-            lost.append(crew.next_result())
+            lost = [executor.next_result(), executor.next_result()]
+            executor.start("three", cluster_tasks.wait, Waiting("three", tmp_path), HERE)
+            lost.append(executor.next_result())
     finally:
         net.scheduler()
     assert {end.name for end in lost} == {"one", "two", "three"}
@@ -333,8 +333,8 @@ def test_a_scheduler_that_stays_away_costs_what_had_not_ended(net: Machines, tmp
 
 
 def test_what_is_ended_early_ends_on_the_workers_too(net: Machines, tmp_path: Path) -> None:
-    with joined(net) as (crew, _):
-        crew.start("long", cluster_tasks.wait, Waiting("long", tmp_path), HERE)
+    with joined(net) as (executor, _):
+        executor.start("long", cluster_tasks.wait, Waiting("long", tmp_path), HERE)
         until(lambda: bool(begun(tmp_path, "long")))
         (pid,) = begun(tmp_path, "long")
         assert lives(pid)
@@ -343,10 +343,10 @@ def test_what_is_ended_early_ends_on_the_workers_too(net: Machines, tmp_path: Pa
 
 def test_what_no_worker_can_do_is_said_and_not_waited_for_for_ever(net: Machines) -> None:
     until_there(net, "one", "two")
-    with joined(net, wait=1) as (crew, log):
-        crew.start("arm", cluster_tasks.say_where, None, Requirements("aarch64"))
-        crew.start("huge", cluster_tasks.say_where, None, Requirements("x86_64", memory=1 << 50, containers=False))
-        ended = {end.name: end.lost for end in (crew.next_result(), crew.next_result())}
+    with joined(net, wait=1) as (executor, log):
+        executor.start("arm", cluster_tasks.say_where, None, Requirements("aarch64"))
+        executor.start("huge", cluster_tasks.say_where, None, Requirements("x86_64", memory=1 << 50, containers=False))
+        ended = {end.name: end.lost for end in (executor.next_result(), executor.next_result())}
     lack = "no worker of the cluster offers"
     assert ended["arm"].startswith(f"{lack} aarch64, containers: one has x86_64, containers, ")
     assert ended["huge"].startswith(f"{lack} x86_64, {1 << 30} MiB of memory: one has x86_64, containers, ")
@@ -354,9 +354,9 @@ def test_what_no_worker_can_do_is_said_and_not_waited_for_for_ever(net: Machines
 
 
 def test_a_result_that_is_too_large_for_the_scheduler_is_refused(net: Machines) -> None:
-    with joined(net) as (crew, _):
+    with joined(net) as (executor, _):
         sizes = {"fits": RESULT_LIMIT - 1000, "large": RESULT_LIMIT}
-        ended = do(crew, {name: (cluster_tasks.return_much, size) for name, size in sizes.items()})
+        ended = do(executor, {name: (cluster_tasks.return_much, size) for name, size in sizes.items()})
     assert ended["fits"].result == "x" * (RESULT_LIMIT - 1000)
     assert "the limit is" in ended["large"].lost
 
@@ -370,9 +370,9 @@ def test_a_worker_with_another_relbuild_gets_no_work(tmp_path: Path) -> None:
         net.scheduler()
         net.worker("stranger", environment={"PYTHONPATH": str(tmp_path / "other")})
         until_there(net, "stranger")
-        with joined(net, wait=1) as (crew, log):
-            crew.start("any", cluster_tasks.say_where, None, HERE)
-            ended = crew.next_result()
+        with joined(net, wait=1) as (executor, log):
+            executor.start("any", cluster_tasks.say_where, None, HERE)
+            ended = executor.next_result()
     assert "stranger has another relbuild: 0.1.0 (" in ended.lost
     (warned,) = [line for line in log.lines if "get no tasks" in line]
     assert "stranger has 0.1.0 (" in warned
@@ -390,12 +390,12 @@ def test_dasks_own_worker_does_the_same(net: Machines, words: list[str], environ
         *argv, "--preload", "pipeline.cli.commands.worker", *words, environment=environment
     )
     try:
-        with joined(net) as (crew, _):
+        with joined(net) as (executor, _):
             where: set[str] = set()
             deadline = time.monotonic() + 30
             while name not in where:
                 assert time.monotonic() < deadline, net.made[name[-8:]].said
-                ended = do(crew, {str(number): (cluster_tasks.say_where, None) for number in range(6)})
+                ended = do(executor, {str(number): (cluster_tasks.say_where, None) for number in range(6)})
                 assert not [end.lost for end in ended.values() if end.lost]
                 where |= {str(end.result) for end in ended.values()}
     finally:
@@ -430,9 +430,9 @@ def test_over_tls_and_with_no_key_not_at_all(tmp_path: Path) -> None:
                 DaskExecutor.join(known, Recorder(), plain=True, scheduler_timeout=3)
             assert refused.value.code == "no-scheduler"
         with dask.config.set(settings):
-            crew = DaskExecutor.join(address, Recorder())
-            ended = do(crew, {"any": (cluster_tasks.say_where, None)})
-            crew.close()
+            executor = DaskExecutor.join(address, Recorder())
+            ended = do(executor, {"any": (cluster_tasks.say_where, None)})
+            executor.close()
     assert ended["any"].result == "one"
 
 

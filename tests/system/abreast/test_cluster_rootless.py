@@ -22,21 +22,21 @@ __all__ = ["person"]  # a fixture
 
 
 def test_an_ordinary_user_can_work_for_others(person: Person, made: Forge, tmp_path: Path) -> None:
-    shop = person.folder / "shop"
-    small_products(shop, made)
+    packages = person.folder / "packages"
+    small_products(packages, made)
     shutil.copytree(ROOT / "tests", person.folder / "code" / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run(["chmod", "-R", "a+rX", shop, person.folder / "code"], check=True)
+    subprocess.run(["chmod", "-R", "a+rX", packages, person.folder / "code"], check=True)
     to = person.folder / "home" / "mirror"
     with machines(tmp_path) as net:
         net.scheduler()
         worker = person.start("-m", "pipeline", "worker", net.address, "--name", "ordinary", "--jobs", "1")
-        crew = DaskExecutor.join(net.address, QUIET, plain=True, wait=60)
+        executor = DaskExecutor.join(net.address, QUIET, plain=True, wait=60)
         try:
-            parcel = ProductTask("small", shop, f"dir:{to}", generate_key(b"")[0], tmp_path)
-            crew.start("small", cluster_tasks.build_and_publish, parcel, Requirements("x86_64"))
-            ended = crew.next_result()
+            product_task = ProductTask("small", packages, f"dir:{to}", generate_key(b"")[0], tmp_path)
+            executor.start("small", cluster_tasks.build_and_publish, product_task, Requirements("x86_64"))
+            ended = executor.next_result()
         finally:
-            crew.close()
+            executor.close()
             worker.terminate()
             _, said = worker.communicate(timeout=30)
     assert not ended.lost, said

@@ -19,7 +19,7 @@ from tests.support.rpm_factory import Forge
 
 
 @dataclass(frozen=True, slots=True)
-class Shop:
+class RuleTestImages:
     """`old` and `new` are versions 1.0 and 2.0; `arm` is 1.0 and `arm_new` 2.0 for another architecture, tested there;
     `setuid` is 1.0 with a setuid file."""
 
@@ -32,11 +32,11 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> Shop:
-    it = keeper(tmp_path_factory.mktemp("shop"), made)
+def images(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> RuleTestImages:
+    it = keeper(tmp_path_factory.mktemp("images"), made)
     old, new = it.products.build("1.0"), it.products.build("2.0")
     setuid = it.products.build("1.0", output="setuid", mode="4755")
-    return Shop(it, old, new, setuid, other_architecture(it, old), other_architecture(it, new))
+    return RuleTestImages(it, old, new, setuid, other_architecture(it, old), other_architecture(it, new))
 
 
 def other_architecture(it: Keeper, built: BuildResult) -> Path:
@@ -93,118 +93,118 @@ RULES = {
 
 @pytest.mark.parametrize("code", RULES)
 def test_each_rule_refuses_by_name_and_passes_what_satisfies_it(
-    shop: Shop, tmp_path: Path, registry: str, code: str
+    images: RuleTestImages, tmp_path: Path, registry: str, code: str
 ) -> None:
     """From a file that is named, for a registry; and from the one in a directory mirror's root."""
     broken, satisfied = RULES[code]
-    said = shop.keeper.publish([shop.setuid.layout], registry, "--rules", rules(tmp_path, broken))
+    said = images.keeper.publish([images.setuid.layout], registry, "--rules", rules(tmp_path, broken))
     assert (said.status, said.codes) == (7, (code,)), said.errors
     assert "keeper.yaml" in said.errors, "the rule that refused is named"
     assert tags_of(registry) == {}
-    said = shop.keeper.publish([shop.setuid.layout], registry, "--rules", rules(tmp_path, satisfied))
+    said = images.keeper.publish([images.setuid.layout], registry, "--rules", rules(tmp_path, satisfied))
     assert said.status == 0, said.errors
 
     mirror = tmp_path / "mirror"
-    assert shop.keeper.publish([shop.new.layout], f"dir:{mirror}", "--tag", "other").status == 0
+    assert images.keeper.publish([images.new.layout], f"dir:{mirror}", "--tag", "other").status == 0
     before = tags_of(f"dir:{mirror}")
     (mirror / "rules.yaml").write_text(f"gate:\n  - {broken}\n")
-    said = shop.keeper.publish([shop.setuid.layout], f"dir:{mirror}")
+    said = images.keeper.publish([images.setuid.layout], f"dir:{mirror}")
     assert (said.status, said.codes) == (7, (code,)), said.errors
     assert tags_of(f"dir:{mirror}") == before
     (mirror / "rules.yaml").write_text(f"gate:\n  - {satisfied}\n")
-    assert shop.keeper.publish([shop.setuid.layout], f"dir:{mirror}").status == 0
+    assert images.keeper.publish([images.setuid.layout], f"dir:{mirror}").status == 0
 
 
-def test_a_tag_does_not_go_back_but_on_purpose(shop: Shop, tmp_path: Path) -> None:
+def test_a_tag_does_not_go_back_but_on_purpose(images: RuleTestImages, tmp_path: Path) -> None:
     """Without rules of the keeper's own too."""
     mirror = f"dir:{tmp_path}/mirror"
-    assert shop.keeper.publish([shop.new.layout], mirror).status == 0
+    assert images.keeper.publish([images.new.layout], mirror).status == 0
     before = tags_of(mirror)
-    said = shop.keeper.publish([shop.old.layout], mirror)
+    said = images.keeper.publish([images.old.layout], mirror)
     assert (said.status, set(said.codes)) == (7, {"gate-older"}), said.errors
     assert "tag 'latest' points to a newer image: version 2.0, not 1.0" in said.errors
     assert tags_of(mirror) == before
-    assert shop.keeper.publish([shop.old.layout], mirror, "--tag", "legacy").status == 0
-    assert shop.keeper.relbuild(*move(shop, "promote", f"{mirror}/small:latest", "stable")).status == 0
-    said = shop.keeper.relbuild(*move(shop, "promote", f"{mirror}/small:legacy", "stable"))
+    assert images.keeper.publish([images.old.layout], mirror, "--tag", "legacy").status == 0
+    assert images.keeper.relbuild(*move(images, "promote", f"{mirror}/small:latest", "stable")).status == 0
+    said = images.keeper.relbuild(*move(images, "promote", f"{mirror}/small:legacy", "stable"))
     assert (said.status, said.codes) == (7, ("gate-older",))
-    said = shop.keeper.relbuild(*move(shop, "rollback", f"{mirror}/small:stable", str(shop.old.image.digest)))
+    said = images.keeper.relbuild(*move(images, "rollback", f"{mirror}/small:stable", str(images.old.image.digest)))
     assert said.status == 0, said.errors
     allowed = rules(tmp_path, "{refuse-older: false}")
-    assert shop.keeper.publish([shop.old.layout], mirror, "--rules", allowed).status == 0
+    assert images.keeper.publish([images.old.layout], mirror, "--rules", allowed).status == 0
 
 
-def move(shop: Shop, verb: str, reference: str, to: str, *more: str | Path) -> tuple[str | Path, ...]:
-    return (verb, reference, "--to", to, "--key", shop.keeper.key, *more)
+def move(images: RuleTestImages, verb: str, reference: str, to: str, *more: str | Path) -> tuple[str | Path, ...]:
+    return (verb, reference, "--to", to, "--key", images.keeper.key, *more)
 
 
-def test_all_architectures_have_one_version(shop: Shop, tmp_path: Path) -> None:
+def test_all_architectures_have_one_version(images: RuleTestImages, tmp_path: Path) -> None:
     mirror = f"dir:{tmp_path}/mirror"
-    said = shop.keeper.publish([shop.old.layout, shop.arm_new], mirror)
+    said = images.keeper.publish([images.old.layout, images.arm_new], mirror)
     assert (said.status, said.codes) == (7, ("gate-versions-differ",)), said.errors
     assert "amd64: 1.0, arm64: 2.0" in said.errors
     assert tags_of(mirror) == {}
-    assert shop.keeper.publish([shop.old.layout, shop.arm], mirror).status == 0
+    assert images.keeper.publish([images.old.layout, images.arm], mirror).status == 0
     allowed = rules(tmp_path, "{same-versions: false}")
-    assert shop.keeper.publish([shop.new.layout, shop.arm], mirror, "--rules", allowed).status == 0
+    assert images.keeper.publish([images.new.layout, images.arm], mirror, "--rules", allowed).status == 0
 
 
-def test_a_channel_has_rules_of_its_own(shop: Shop, tmp_path: Path, registry: str) -> None:
+def test_a_channel_has_rules_of_its_own(images: RuleTestImages, tmp_path: Path, registry: str) -> None:
     """What may be published is not by that what may become stable."""
     stable = "{tags: 'stable*', labels: [org.example.support]}"
     file = rules(tmp_path, stable)
     mirror = tmp_path / "mirror"
     for address, more in ((f"dir:{mirror}", ()), (registry, ("--rules", file))):
-        assert shop.keeper.publish([shop.old.layout], address, *more).status == 0
+        assert images.keeper.publish([images.old.layout], address, *more).status == 0
         if not more:
             (mirror / "rules.yaml").write_text(file.read_text())
         reference = f"{address}/small:1.0"
         before = tags_of(address)
         for channel in ("stable", "stable-2"):
-            said = shop.keeper.relbuild(*move(shop, "promote", reference, channel, *more))
+            said = images.keeper.relbuild(*move(images, "promote", reference, channel, *more))
             assert (said.status, said.codes) == (7, ("gate-labels",)), said.errors
             assert tags_of(address) == before
-        assert shop.keeper.relbuild(*move(shop, "promote", reference, "testing", *more)).status == 0
-        said = shop.keeper.publish([shop.old.layout], address, "--tag", "stable", *more)
+        assert images.keeper.relbuild(*move(images, "promote", reference, "testing", *more)).status == 0
+        said = images.keeper.publish([images.old.layout], address, "--tag", "stable", *more)
         assert (said.status, said.codes) == (7, ("gate-labels",))
         assert tags_of(address)["small"] == before["small"] | {"testing"}
 
 
-def test_rules_are_on_repositories_as_the_mirror_names_them(shop: Shop, tmp_path: Path) -> None:
+def test_rules_are_on_repositories_as_the_mirror_names_them(images: RuleTestImages, tmp_path: Path) -> None:
     """Of an image that was copied to `prod/small`, and not of the name that the image gives itself."""
-    assert shop.keeper.publish([shop.old.layout], f"dir:{tmp_path}/here").status == 0
+    assert images.keeper.publish([images.old.layout], f"dir:{tmp_path}/here").status == 0
     there = tmp_path / "there"
-    assert shop.keeper.publish([shop.old.layout], f"dir:{there}").status == 0
+    assert images.keeper.publish([images.old.layout], f"dir:{there}").status == 0
     (there / "rules.yaml").write_text("gate:\n  - {repositories: 'prod/*', tags: '*', labels: [org.example.support]}\n")
-    copying = ("copy", f"dir:{tmp_path}/here/small:1.0", f"dir:{there}/prod/small", "--key", shop.keeper.public)
-    said = shop.keeper.relbuild(*copying)
+    copying = ("copy", f"dir:{tmp_path}/here/small:1.0", f"dir:{there}/prod/small", "--key", images.keeper.public)
+    said = images.keeper.relbuild(*copying)
     assert (said.status, said.codes) == (7, ("gate-labels",)), said.errors
     assert set(tags_of(f"dir:{there}")) == {"small"}
     # What is there from before the rule is held to it when it moves on; and the other repository is not.
     (there / "rules.yaml").rename(there / "later.yaml")
-    assert shop.keeper.relbuild(*copying).status == 0
+    assert images.keeper.relbuild(*copying).status == 0
     (there / "later.yaml").rename(there / "rules.yaml")
     for name, status in (("prod/small", 7), ("small", 0)):
-        said = shop.keeper.relbuild(*move(shop, "promote", f"dir:{there}/{name}:1.0", "stable"))
+        said = images.keeper.relbuild(*move(images, "promote", f"dir:{there}/{name}:1.0", "stable"))
         assert said.status == status, said.errors
     assert "stable" not in tags_of(f"dir:{there}")["prod/small"]
 
 
-def test_rules_on_immutable_tags_hold_for_copies_too(shop: Shop, tmp_path: Path) -> None:
-    assert shop.keeper.publish([shop.old.layout], f"dir:{tmp_path}/here").status == 0
+def test_rules_on_immutable_tags_hold_for_copies_too(images: RuleTestImages, tmp_path: Path) -> None:
+    assert images.keeper.publish([images.old.layout], f"dir:{tmp_path}/here").status == 0
     file = rules(tmp_path, "{tags: '1.0-*', labels: [org.example.support]}")
     target = f"dir:{tmp_path}/there/small"
-    for reference in ("small:1.0", f"small@{shop.old.image.digest}"):
-        copying = ("copy", f"dir:{tmp_path}/here/{reference}", target, "--key", shop.keeper.public, "--rules", file)
-        said = shop.keeper.relbuild(*copying)
+    for reference in ("small:1.0", f"small@{images.old.image.digest}"):
+        copying = ("copy", f"dir:{tmp_path}/here/{reference}", target, "--key", images.keeper.public, "--rules", file)
+        said = images.keeper.relbuild(*copying)
         assert (said.status, said.codes) == (7, ("gate-labels",)), said.errors
     assert tags_of(f"dir:{tmp_path}/there") == {}
 
 
-def test_rules_that_cannot_be_read_let_nothing_through(shop: Shop, tmp_path: Path, registry: str) -> None:
+def test_rules_that_cannot_be_read_let_nothing_through(images: RuleTestImages, tmp_path: Path, registry: str) -> None:
     for text, code in (("{sise: 1MiB}", None), ("{size: much}", None)):
-        said = shop.keeper.publish([shop.old.layout], registry, "--rules", rules(tmp_path, text))
+        said = images.keeper.publish([images.old.layout], registry, "--rules", rules(tmp_path, text))
         assert said.status == 3 and said.codes != (), (code, said.errors)
-    said = shop.keeper.publish([shop.old.layout], registry, "--rules", tmp_path / "missing.yaml")
+    said = images.keeper.publish([images.old.layout], registry, "--rules", tmp_path / "missing.yaml")
     assert said.status in (2, 3), said.errors
     assert tags_of(registry) == {}

@@ -117,11 +117,11 @@ def test_a_planted_link_leads_nowhere(tmp_path: Path, kind: str) -> None:
     secret = tmp_path / "shadow"
     secret.write_bytes(b"root:not-for-anybody")
     hexes = ["a" * 64, "b" * 64]
-    shelf = root / "repositories" / "tiny"
+    repository_folder = root / "repositories" / "tiny"
     (root / "blobs" / "sha256" / hexes[0]).symlink_to(secret)
-    (shelf / "_manifests" / f"{hexes[0]}.oci-image").symlink_to(secret)
-    (shelf / "_tags" / "evil").symlink_to(secret)
-    (shelf / "_tags" / f"sha256-{hexes[0]}").symlink_to(secret)
+    (repository_folder / "_manifests" / f"{hexes[0]}.oci-image").symlink_to(secret)
+    (repository_folder / "_tags" / "evil").symlink_to(secret)
+    (repository_folder / "_tags" / f"sha256-{hexes[0]}").symlink_to(secret)
     other = tmp_path / "other"
     (other / "_manifests").mkdir(parents=True)
     (other / "_tags").mkdir()

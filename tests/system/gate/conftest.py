@@ -1,4 +1,4 @@
-"""A shop with what there is to publish, and an empty mirror of each kind."""
+"""Images to publish, and an empty mirror of each kind."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.system.gate.publishable import PublishableImages, other_architecture
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> PublishableImages:
-    it = keeper(tmp_path_factory.mktemp("shop"), made)
+def images(tmp_path_factory: pytest.TempPathFactory, made: Forge) -> PublishableImages:
+    it = keeper(tmp_path_factory.mktemp("images"), made)
     weak = it.products.build("1.0", expected="1", output="weak")
     good = it.products.build("1.0")
     failed = it.products.build("3.0", expected="another")

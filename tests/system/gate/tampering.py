@@ -15,7 +15,7 @@ from pipeline.store import Store
 from tests.system.gate.publishable import PublishableImages, about, keep
 
 Tampering = Callable[[Path, Path, PublishableImages], None]
-"""(layout, report's folder, shop)."""
+"""(layout, report's folder, images)."""
 
 TAMPERINGS: dict[str, tuple[Tampering, int, str]] = {}
 """What is wrong → how it becomes so, the exit status, the code of the refusal."""
@@ -41,58 +41,58 @@ EVIDENCE = ("evidence.json", "evidence.seal")
 
 
 @tampering_case("no evidence", "gate-report-missing")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
     (report / "evidence.json").unlink()
 
 
 @tampering_case("no seal", "gate-report-missing")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
     (report / "evidence.seal").unlink()
 
 
 @tampering_case("an empty seal", "gate-report-edited")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
     (report / "evidence.seal").write_text("")
 
 
 @tampering_case("evidence of another image, with its seal", "gate-report-of-another-image")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    take_from(shop.next.report_folder, *EVIDENCE)(report)
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    take_from(images.next.report_folder, *EVIDENCE)(report)
 
 
 @tampering_case("evidence of another image that says it is of this one", "gate-report-edited")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    assert shop.next.evidence is not None
-    (report / "evidence.json").write_bytes(evidence_json(about(shop.next.evidence, shop.good.image)))
-    take_from(shop.next.report_folder, "evidence.seal")(report)
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    assert images.next.evidence is not None
+    (report / "evidence.json").write_bytes(evidence_json(about(images.next.evidence, images.good.image)))
+    take_from(images.next.report_folder, "evidence.seal")(report)
 
 
 @tampering_case("all of another image's report", "report-of-another-image", 5)
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
     shutil.rmtree(report)
-    shutil.copytree(shop.next.report_folder, report)
+    shutil.copytree(images.next.report_folder, report)
 
 
 @tampering_case("evidence on checks that ask less than the recipe, with its seal", "gate-other-checks")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    take_from(shop.weak.report_folder, *EVIDENCE)(report)
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    take_from(images.weak.report_folder, *EVIDENCE)(report)
 
 
 @tampering_case("the record says that the recipe asks less", "gate-report-edited")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    take_from(shop.weak.report_folder, *EVIDENCE)(report)
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    take_from(images.weak.report_folder, *EVIDENCE)(report)
     text = (report / "materials.json").read_text()
-    (report / "materials.json").write_text(text.replace(str(shop.good.record.checks), str(shop.weak.record.checks)))
+    (report / "materials.json").write_text(text.replace(str(images.good.record.checks), str(images.weak.record.checks)))
 
 
 @tampering_case("what another image was made from, with its seal", "gate-report-edited")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    spliced(report, shop.next.report_folder, "materials.json")
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    spliced(report, images.next.report_folder, "materials.json")
 
 
 @tampering_case("another image's SBOM, with its seal", "gate-report-edited")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    spliced(report, shop.next.report_folder, "sbom.spdx.json")
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    spliced(report, images.next.report_folder, "sbom.spdx.json")
 
 
 def spliced(report: Path, other: Path, name: str) -> None:
@@ -103,34 +103,34 @@ def spliced(report: Path, other: Path, name: str) -> None:
 
 
 @tampering_case("an edited SBOM", "gate-report-edited")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
     path = report / "sbom.cyclonedx.json"
     path.write_text(path.read_text().replace("small-base", "small-best"))
 
 
 @tampering_case("a report that was made under another runtime", "gate-other-runtime")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    evidence = of(shop)
-    keep(report, replace(evidence, report=replace(evidence.report, runtime="runc 0.1")), shop.store)
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    evidence = of(images)
+    keep(report, replace(evidence, report=replace(evidence.report, runtime="runc 0.1")), images.store)
 
 
 @tampering_case("evidence that names another runtime than its report", "gate-other-runtime")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    keep(report, replace(of(shop), runtime="kata 3"), shop.store)
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    keep(report, replace(of(images), runtime="kata 3"), images.store)
 
 
-def of(shop: PublishableImages) -> Evidence:
-    assert shop.good.evidence is not None
-    return shop.good.evidence
+def of(images: PublishableImages) -> Evidence:
+    assert images.good.evidence is not None
+    return images.good.evidence
 
 
 @tampering_case("a bit flipped in the evidence", "gate-report-edited")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
     flip(report / "evidence.json")
 
 
 @tampering_case("a bit flipped in the seal", "gate-report-edited")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
     flip(report / "evidence.seal", 5)
 
 
@@ -142,68 +142,68 @@ def flip(path: Path, at: int = -40) -> None:
     path.write_bytes(data)
 
 
-def answered_wrongly(shop: PublishableImages) -> bytes:
+def answered_wrongly(images: PublishableImages) -> bytes:
     """The evidence with another answer than the check wants, and still said to have passed."""
-    data = (shop.good.report_folder / "evidence.json").read_text()
+    data = (images.good.report_folder / "evidence.json").read_text()
     assert data.count('"1.0 "') >= 1, data
     return data.replace('"1.0 "', '"9.9 "').encode()
 
 
 @tampering_case("another answer", "gate-report-edited")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    (report / "evidence.json").write_bytes(answered_wrongly(shop))
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    (report / "evidence.json").write_bytes(answered_wrongly(images))
 
 
 @tampering_case("another answer, sealed with another store's key", "gate-report-edited")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    keep(report, answered_wrongly(shop), Store.open(report.parent / "other"))
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    keep(report, answered_wrongly(images), Store.open(report.parent / "other"))
 
 
 @tampering_case("another answer, sealed with this store's key: answers are judged again", "gate-report-edited")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    keep(report, answered_wrongly(shop), shop.store)
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    keep(report, answered_wrongly(images), images.store)
 
 
 @tampering_case("the true evidence, sealed by another store", "gate-report-edited")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    keep(report, of(shop), Store.open(report.parent / "other"))
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    keep(report, of(images), Store.open(report.parent / "other"))
 
 
 @tampering_case("a report that says itself that it failed", "gate-report-failed")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    evidence = of(shop)
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    evidence = of(images)
     (first, *rest) = evidence.report.instances
     checks = tuple(replace(one, passed=False) for one in first.checks)
     keep(
         report,
         replace(evidence, report=replace(evidence.report, instances=(replace(first, checks=checks), *rest))),
-        shop.store,
+        images.store,
     )
 
 
 @tampering_case("no evidence at all in the text", "gate-report-edited")
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    keep(report, b'{"schema":1,"passed":true}', shop.store)
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    keep(report, b'{"schema":1,"passed":true}', images.store)
 
 
 @tampering_case("a config with other bytes", "blob-damaged", 5)
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    place = blob(layout, shop.good.image.config_descriptor.digest)
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    place = blob(layout, images.good.image.config_descriptor.digest)
     place.write_bytes(place.read_bytes().replace(b"8080", b"8081"))
 
 
 @tampering_case("a manifest with other bytes", "blob-damaged", 5)
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    place = blob(layout, shop.good.image.digest)
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    place = blob(layout, images.good.image.digest)
     place.write_bytes(place.read_bytes().replace(b"1.0", b"1.1"))
 
 
 @tampering_case("a whole image with another manifest", "report-of-another-image", 5)
-def _(layout: Path, report: Path, shop: PublishableImages) -> None:
-    labels = (*shop.good.image.config.labels, ("x", "y"))
-    image = make_image("small", "1.0", replace(shop.good.image.config, labels=labels), shop.good.image.layers)
+def _(layout: Path, report: Path, images: PublishableImages) -> None:
+    labels = (*images.good.image.config.labels, ("x", "y"))
+    image = make_image("small", "1.0", replace(images.good.image.config, labels=labels), images.good.image.layers)
     shutil.rmtree(layout)
-    write_layout(image, store=shop.store, target=layout)
+    write_layout(image, store=images.store, target=layout)
 
 
 def blob(layout: Path, digest: Digest) -> Path:

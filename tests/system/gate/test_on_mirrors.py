@@ -34,11 +34,11 @@ from tests.support.tested_images import index, stand_in
 from tests.system.gate.publishable import PublishableImages
 
 
-def statements(shop: PublishableImages, image: Image) -> dict[str, tuple[Evidence | None, Path, int, str]]:
+def statements(images: PublishableImages, image: Image) -> dict[str, tuple[Evidence | None, Path, int, str]]:
     """What is wrong with a mirror's attestation of the tests → the evidence that is attested (None: none is), the key
     that signs it, the exit status, the code."""
-    ours, evidence = shop.keeper.key, shop.next.evidence
-    assert evidence is not None and shop.good.evidence is not None
+    ours, evidence = images.keeper.key, images.next.evidence
+    assert evidence is not None and images.good.evidence is not None
     (first, *rest) = evidence.report.instances
     failed = tuple(replace(one, passed=False) for one in first.checks)
     fewer = replace(evidence.report, instances=(replace(first, checks=first.checks[:-1]), *rest))
@@ -47,10 +47,10 @@ def statements(shop: PublishableImages, image: Image) -> dict[str, tuple[Evidenc
         "none is attested": (None, ours, 5, "attestation-missing"),
         "it says that it failed": (replace(evidence, report=said), ours, 7, "gate-report-failed"),
         "it lacks an answer": (replace(evidence, report=fewer), ours, 7, "gate-report-edited"),
-        "it is of another image": (shop.good.evidence, ours, 7, "gate-report-of-another-image"),
+        "it is of another image": (images.good.evidence, ours, 7, "gate-report-of-another-image"),
         "another runtime": (replace(evidence, runtime="kata 3"), ours, 7, "gate-other-runtime"),
-        "other checks": (replace(evidence, checks=shop.good.record.checks), ours, 7, "gate-other-checks"),
-        "another key signed it": (evidence, shop.keeper.other_key, 5, "signature-wrong-key"),
+        "other checks": (replace(evidence, checks=images.good.record.checks), ours, 7, "gate-other-checks"),
+        "another key signed it": (evidence, images.keeper.other_key, 5, "signature-wrong-key"),
     }
 
 
@@ -66,11 +66,11 @@ WRONG = (
 
 
 @pytest.fixture(scope="module")
-def published(shop: PublishableImages, tmp_path_factory: pytest.TempPathFactory) -> str:
+def published(images: PublishableImages, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A mirror with both versions, well published: what others are made from."""
     mirror = f"dir:{tmp_path_factory.mktemp('published')}/mirror"
-    for built in (shop.good, shop.next):
-        assert shop.keeper.publish([built.layout], mirror).status == 0
+    for built in (images.good, images.next):
+        assert images.keeper.publish([built.layout], mirror).status == 0
     return mirror
 
 
@@ -79,16 +79,16 @@ def signing(path: Path) -> SigningKey:
 
 
 def bring(
-    shop: PublishableImages, source: Repository, target: Repository, digest: Digest, wrong: str | None
+    images: PublishableImages, source: Repository, target: Repository, digest: Digest, wrong: str | None
 ) -> MirroredImage:
     """An image with all that is attested of it, as somebody could who has no gate; with `wrong`, another evidence."""
     held = read_published(source, digest)
-    copy_image(held, source, target, store=shop.store, progress=QUIET)
+    copy_image(held, source, target, store=images.store, progress=QUIET)
     if wrong is not None:
         for referrer in target.referrers(digest):
             if referrer.annotation("dev.sigstore.bundle.predicateType") == SMOKE:
                 target.remove_manifest(referrer.descriptor.digest)
-        evidence, key, _, _ = statements(shop, held.images[0])[wrong]
+        evidence, key, _, _ = statements(images, held.images[0])[wrong]
         if evidence is not None:
             statement = Statement(SMOKE, (StatementSubject(digest, "small"),), evidence_json(evidence))
             artifact = make_attestation(statement, held.manifest.descriptor, signing(key))
@@ -110,7 +110,7 @@ def bring(
     ],
 )
 def test_nothing_moves_to_what_is_not_rightly_attested(
-    shop: PublishableImages, mirrors: dict[str, str], published: str, kind: str, wrong: str
+    images: PublishableImages, mirrors: dict[str, str], published: str, kind: str, wrong: str
 ) -> None:
     """1.0 stands there rightly, 2.0 was brought past the gate: it goes nowhere from there."""
     base = mirrors[kind] if kind == "layout" else f"{mirrors[kind]}/small"
@@ -119,12 +119,12 @@ def test_nothing_moves_to_what_is_not_rightly_attested(
         access.repository(parse_address(f"{published}/small")) as source,
         access.repository(parse_address(base), create=True) as target,
     ):
-        old = bring(shop, source, target, shop.good.image.digest, None)
-        new = bring(shop, source, target, shop.next.image.digest, wrong)
+        old = bring(images, source, target, images.good.image.digest, None)
+        new = bring(images, source, target, images.next.image.digest, wrong)
         target.point("latest", stand_in(old.manifest), None)
         target.point("candidate", stand_in(new.manifest), None)
         before = pulled(target)
-        status, code = statements(shop, new.images[0])[wrong][2:]
+        status, code = statements(images, new.images[0])[wrong][2:]
         elsewhere = {name: address for name, address in mirrors.items() if name != kind}
         commands: list[tuple[str, ...]] = [
             ("promote", f"{base}:candidate", "--to", "stable"),
@@ -134,14 +134,14 @@ def test_nothing_moves_to_what_is_not_rightly_attested(
             ("verify", f"{base}:candidate"),
         ]
         for command in commands:
-            said = shop.keeper.relbuild(*command, "--key", shop.keeper.key)
+            said = images.keeper.relbuild(*command, "--key", images.keeper.key)
             # Who only verifies has nothing refused: what stands there does not hold.
             wanted = 5 if command[0] == "verify" else status
             assert (said.status, set(said.codes)) == (wanted, {code}), (command, said.errors)
             assert pulled(target) == before, command
         assert not any(tags_of(address) for address in elsewhere.values())
         # And what is right there is not kept from moving by what is wrong beside it.
-        said = shop.keeper.relbuild("promote", f"{base}@{old.digest}", "--to", "stable", "--key", shop.keeper.key)
+        said = images.keeper.relbuild("promote", f"{base}@{old.digest}", "--to", "stable", "--key", images.keeper.key)
         assert said.status == 0, said.errors
         assert pulled(target) == before | {"stable": old.digest}
 
@@ -155,7 +155,7 @@ def pulled(repository: Repository) -> dict[str, Digest | None]:
 
 
 def test_an_index_with_an_image_that_nobody_attests_goes_nowhere(
-    shop: PublishableImages, mirrors: dict[str, str], published: str
+    images: PublishableImages, mirrors: dict[str, str], published: str
 ) -> None:
     access = MirrorAccess({}, QUIET, ticking())
     base = f"{mirrors['directory']}/small"
@@ -163,7 +163,7 @@ def test_an_index_with_an_image_that_nobody_attests_goes_nowhere(
         access.repository(parse_address(f"{published}/small")) as source,
         access.repository(parse_address(base), create=True) as target,
     ):
-        held = bring(shop, source, target, shop.good.image.digest, None)
+        held = bring(images, source, target, images.good.image.digest, None)
         image = held.images[0]
         other = make_image("small", "1.0", replace(image.config, architecture="arm64"), image.layers)
         target.put_blob(other.config_descriptor, other.config_bytes)
@@ -176,22 +176,22 @@ def test_an_index_with_an_image_that_nobody_attests_goes_nowhere(
             ("promote", f"{base}:candidate", "--to", "stable"),
             ("copy", f"{base}:candidate", mirrors["layout"]),
         ):
-            said = shop.keeper.relbuild(*command, "--key", shop.keeper.key)
+            said = images.keeper.relbuild(*command, "--key", images.keeper.key)
             assert said.status == 5 and {"signature-missing", "attestation-missing"} <= set(said.codes), said.errors
         assert set(pulled(target)) == {"candidate"} and tags_of(mirrors["layout"]) == {}
 
 
 @pytest.mark.parametrize("tag", ["move.latest", f"sha256-{'0' * 64}", f"sha256-{'0' * 64}.sig"])
 def test_tags_that_nobody_pulls_by_are_not_moved_by_commands(
-    shop: PublishableImages, mirrors: dict[str, str], published: str, tag: str
+    images: PublishableImages, mirrors: dict[str, str], published: str, tag: str
 ) -> None:
-    key, good = shop.keeper.key, str(shop.good.image.digest)
+    key, good = images.keeper.key, str(images.good.image.digest)
     for command in (
-        ("publish", shop.good.layout, "--to", mirrors["directory"], "--tag", tag, "--key", shop.keeper.key),
+        ("publish", images.good.layout, "--to", mirrors["directory"], "--tag", tag, "--key", images.keeper.key),
         ("copy", f"{published}/small:1.0", f"{mirrors['directory']}/small:{tag}", "--key", key),
         ("promote", f"{published}/small:1.0", "--to", tag, "--key", key),
         ("rollback", f"{published}/small:{tag}", "--to", good, "--key", key),
     ):
-        said = shop.keeper.relbuild(*command)
+        said = images.keeper.relbuild(*command)
         assert (said.status, said.codes) == (2, ("tag-reserved",)), said.errors
     assert tags_of(mirrors["directory"]) == {}

@@ -28,10 +28,10 @@ TIMES = st.sampled_from([OLD, NOW - 10 * DAY, YOUNG])
 
 
 @st.composite
-def shops(draw: st.DrawFn, name: str) -> InventoryMaker:
+def makers(draw: st.DrawFn, name: str) -> InventoryMaker:
     """Any repository: a manifest refers to what was made before it, to blobs that all repositories share, or to what is
     not there; tags, true and false, point anywhere."""
-    shop = InventoryMaker(name)
+    maker = InventoryMaker(name)
     made: list[str] = []
     some = st.lists(st.sampled_from([f"blob{number}" for number in range(6)]), max_size=3, unique=True)
     for number in range(draw(st.integers(0, 8))):
@@ -39,19 +39,19 @@ def shops(draw: st.DrawFn, name: str) -> InventoryMaker:
         targets = st.sampled_from([*made, "missing"])
         kind = draw(st.sampled_from(["image", "index", "referrer"]))
         if kind == "index":
-            shop.index(one, *draw(st.lists(targets, max_size=3, unique=True)), since=draw(TIMES))
+            maker.index(one, *draw(st.lists(targets, max_size=3, unique=True)), since=draw(TIMES))
         else:
             subject = draw(targets) if kind == "referrer" else ""
-            shop.image(one, *draw(some), since=draw(TIMES), subject=subject)
+            maker.image(one, *draw(some), since=draw(TIMES), subject=subject)
         made.append(one)
     anything = st.sampled_from([*made, "missing"])
     for number in range(draw(st.integers(0, 4))):
-        shop.tag(f"t{number}", draw(anything), draw(TIMES), draw(st.none() | TIMES))
+        maker.tag(f"t{number}", draw(anything), draw(TIMES), draw(st.none() | TIMES))
     for subject in draw(st.lists(anything, max_size=4, unique=True)):
-        shop.follow(subject, draw(anything), draw(st.sampled_from(["", ".sig", ".att"])), draw(TIMES))
+        maker.follow(subject, draw(anything), draw(st.sampled_from(["", ".sig", ".att"])), draw(TIMES))
     if draw(st.booleans()):
-        shop.tag(f"sources-{digest(draw(anything)).short}", draw(anything), draw(TIMES))
-    return shop
+        maker.tag(f"sources-{digest(draw(anything)).short}", draw(anything), draw(TIMES))
+    return maker
 
 
 RULES = st.lists(
@@ -66,7 +66,7 @@ RULES = st.lists(
     max_size=3,
 ).map(lambda rules: MirrorRules(retention=tuple(rules)))
 
-INVENTORIES = st.tuples(shops("a"), shops("b")).map(lambda both: mirror(*both, blobs=["junk"], young_blobs=["fresh"]))
+INVENTORIES = st.tuples(makers("a"), makers("b")).map(lambda both: mirror(*both, blobs=["junk"], young_blobs=["fresh"]))
 
 
 def reached(repository: HeldRepository, roots: set[Digest], tags: set[str]) -> tuple[set[Digest], set[str]]:

@@ -89,14 +89,14 @@ def test_an_order_that_holds_a_relative_path_is_not_sent(tmp_path: Path) -> None
 def test_a_worker_by_a_relative_store_uses_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     place = WorkerSettings(absolute(Path("store")), absolute(Path("output")), "worker")
-    order = TaskPayload.of(nothing, None, ())
+    payload = TaskPayload.of(nothing, None, ())
     token = CURRENT_WORKER.set(None)
     try:
-        where = run_payload(PlacedPayload(place, order), QUIET)
+        where = run_payload(PlacedPayload(place, payload), QUIET)
     finally:
         CURRENT_WORKER.reset(token)
     assert isinstance(where, str) and Path(where).is_relative_to(tmp_path / "store")
-    assert pickle.loads(order.work) == (nothing, None)
+    assert pickle.loads(payload.work) == (nothing, None)
     assert not Path(where).exists()
 
 

@@ -86,10 +86,10 @@ def test_a_log_of_a_workers_arguments_holds_no_secret(tmp_path: Path) -> None:
     place = absolute(tmp_path)
     environment = {"RELBUILD_KEY_PASSWORD": "a secret word"}
     settings = RunSettings(place, parse_address("dir:/m"), None, place, place, environment, float)
-    order = TaskPayload.of(print, settings, ())
-    errand = DaskTask("night", "name", order, Requirements("x86_64"))
-    assert "a secret word" not in f"{settings!r} {errand!r}"
-    assert pickle.loads(order.work)[1].environment == environment
+    payload = TaskPayload.of(print, settings, ())
+    task = DaskTask("night", "name", payload, Requirements("x86_64"))
+    assert "a secret word" not in f"{settings!r} {task!r}"
+    assert pickle.loads(payload.work)[1].environment == environment
 
 
 @pytest.mark.parametrize("address", ["tcp://192.0.2.1:8786", "scheduler.example:8786", "ws://192.0.2.1:80"])

@@ -58,7 +58,7 @@ def opened(*ids: str, state: bytes = b"today") -> tuple[Any, ...]:
 
 
 def put(folder: Path, *nevras: str) -> tuple[Any, list[Package]]:
-    """A workshop whose store has the packages' files, and the packages."""
+    """A build environment whose store has the packages' files, and the packages."""
     here = build_env(folder, progress=Told())
     for one in nevras:
         here.store.put(one.encode())

@@ -40,7 +40,7 @@ class Group:
         return self.pids
 
 
-class Berth:
+class Slot:
     base = 0
 
     def __init__(self, pids: set[int]) -> None:
@@ -53,7 +53,7 @@ class Stub:
     def __init__(self, pid: int, *others: int, root: Path | None = None, alive: bool = True) -> None:
         self.pid = pid
         self.alive = alive
-        self.slot = Berth({pid, *others})
+        self.slot = Slot({pid, *others})
         self.files = RootFs(os.open(root, os.O_PATH), 0) if root is not None else None
 
     def as_instance(self) -> Instance:
