@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
+from tests.support.product_builds import signed_repository
 from tests.support.rpm_factory import Forge
-
-_PLATFORMS = """
-platforms:
-  small:
-    architectures: [x86_64]
-    repositories:
-      - {id: small, baseurls: ["file://%(folder)s/repository"], keys: ["%(folder)s/key"]}
-"""
 
 _RECIPE = """
 name: %(name)s
@@ -46,8 +38,7 @@ def recipe(
 
 def repository(folder: Path, forge: Forge) -> str:
     """Make the repository that they are made from; what `repositories.yaml` says of it."""
-    packages = folder / "repository"
-    packages.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     program = folder / "small"
     source = Path(__file__).with_name("product.c")
     options = ["-Os", "-static", "-nostdlib", "-fno-stack-protector", "-fno-pie", "-no-pie", "-s"]
@@ -65,9 +56,5 @@ def repository(folder: Path, forge: Forge) -> str:
         files=["/usr/bin/small", "/usr/lib/small"],
         sections="%post -p /usr/bin/small\nleave a file",
     )
-    for package in (base, small):
-        shutil.copy(package, packages)
     program.unlink()
-    subprocess.run(["createrepo_c", "--quiet", packages], check=True)
-    (folder / "key").write_bytes(forge.key)
-    return _PLATFORMS % {"folder": folder}
+    return signed_repository(folder, forge.key, base, small)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from pipeline.digest import DiffId, Digest
@@ -25,6 +26,18 @@ from pipeline.store import Store
 ARCH = "x86_64"
 PLATFORM = Platform("el9", (PackageRepository("base", baseurls=("file:///nowhere",)),))
 NOBODY = AccountTable((), ())
+DEMO_RECIPE = """\
+name: demo
+version: '1'
+platform: el9
+architectures: [x86_64]
+layers: [{name: base, packages: [a]}]
+image: {entrypoint: [/a]}
+"""
+_PLATFORMS = """\
+platforms:
+  el9: {architectures: [x86_64, aarch64], repositories: [{id: base, baseurls: [file:///nowhere], keys: [/key]}]}
+"""
 
 
 def ticking(step: float = 1.0) -> Any:
@@ -42,6 +55,18 @@ def build_env(folder: Path, **more: Any) -> BuildEnvironment:
 def order(folder: Path, name: str = "demo", **more: Any) -> BuildOptions:
     """The order for the recipe of that name in a folder."""
     return BuildOptions(folder / f"{name}.yaml", folder / "repositories.yaml", output=folder / "output", **more)
+
+
+def write_demo(folder: Path) -> Path:
+    """Write a recipe and the file of its platforms into a folder; the folder."""
+    (folder / "demo.yaml").write_text(DEMO_RECIPE)
+    (folder / "repositories.yaml").write_text(_PLATFORMS)
+    return folder
+
+
+def opened(*ids: str, state: bytes = b"today") -> tuple[Any, ...]:
+    """Repositories as they are when they were opened; `state` stands for their metadata."""
+    return tuple(SimpleNamespace(repository=SimpleNamespace(id=one), repomd=Digest.of(state)) for one in ids)
 
 
 def recipe(folder: Path, name: str = "demo", *layers: LayerPlan, **more: Any) -> Recipe:

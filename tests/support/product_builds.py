@@ -73,13 +73,21 @@ class SmallProducts:
         return build(order, self.build_env)
 
 
+def signed_repository(folder: Path, key: bytes, *packages: Path) -> str:
+    """A repository of packages that this key signed; what `repositories.yaml` says of it, as the platform `small`."""
+    repository = folder / "repository"
+    repository.mkdir(parents=True)
+    for package in packages:
+        shutil.copy(package, repository)
+    subprocess.run(["createrepo_c", "--quiet", repository], check=True)
+    (folder / "key").write_bytes(key)
+    return _PLATFORMS % {"folder": folder}
+
+
 def small_products(folder: Path, forge: Forge) -> SmallProducts:
     """A signed repository with two packages, and where products are built from it."""
     busybox = shutil.which("busybox")
     assert busybox is not None, "busybox is missing: ci/setup test installs busybox-static"
-    folder.mkdir(parents=True, exist_ok=True)
-    repository = folder / "repository"
-    repository.mkdir()
     base = forge.package(
         "small-base",
         install="mkdir -p etc usr/lib tmp run var dev proc sys; echo base >usr/lib/base; seq 1 60000 >usr/lib/numbers",
@@ -92,11 +100,7 @@ def small_products(folder: Path, forge: Forge) -> SmallProducts:
         install=f"mkdir -p usr/bin; cp {busybox} usr/bin/busybox; chmod 755 usr/bin/busybox",
         files=["/usr/bin/busybox"],
     )
-    for package in (base, small):
-        shutil.copy(package, repository)
-    subprocess.run(["createrepo_c", "--quiet", repository], check=True)
-    (folder / "key").write_bytes(forge.key)
-    (folder / "repositories.yaml").write_text(_PLATFORMS % {"folder": folder})
+    (folder / "repositories.yaml").write_text(signed_repository(folder, forge.key, base, small))
     store = folder / "store"
     store.mkdir(mode=0o700)
     build_env = BuildEnvironment(Store.open(store), QUIET, {"HOME": str(folder)}, time.time)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pipeline.digest import Digest
 from pipeline.errors import (
     EnvironmentLacking,
     RelbuildError,
@@ -25,12 +23,14 @@ from pipeline.repos import RepositoryKey
 from pipeline.resolve import LockAction, read_lock, write_lock
 from tests.support.builds import (
     ARCH,
+    DEMO_RECIPE,
     NOBODY,
     PLATFORM,
     build_env,
     header,
     image,
     locked,
+    opened,
     order,
     package,
     parent,
@@ -40,25 +40,6 @@ from tests.support.builds import (
 from tests.support.journal import Journal, Told
 
 A, B = "a-1-1.noarch", "b-2-1.x86_64"
-RECIPE = "name: demo\nversion: '1'\nplatform: el9\narchitectures: [x86_64]\nlayers: [{name: base, packages: [a]}]\n"
-RECIPE += "image: {entrypoint: [/a]}\n"
-PLATFORMS = """\
-platforms:
-  el9: {architectures: [x86_64, aarch64], repositories: [{id: base, baseurls: [file:///nowhere], keys: [/key]}]}
-"""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with a recipe and the file of its platforms."""
-    (tmp_path / "demo.yaml").write_text(RECIPE)
-    (tmp_path / "repositories.yaml").write_text(PLATFORMS)
-    return tmp_path
-
-
-def opened(*ids: str, state: bytes = b"today") -> tuple[Any, ...]:
-    return tuple(SimpleNamespace(repository=SimpleNamespace(id=one), repomd=Digest.of(state)) for one in ids)
-
 
 # --- the plan of a lock ------------------------------------------------------------------------------------
 
@@ -82,7 +63,7 @@ def test_a_lock_is_used_as_long_as_its_inputs_are_todays(folder: Path, journal: 
     made = stood(folder, first)
     again = planned(folder, journal)
     assert (again.action, again.why, again.section) == (LockAction.USE, (), made) and not again.resolves
-    (folder / "demo.yaml").write_text(RECIPE.replace("[a]", "[a, b]"))
+    (folder / "demo.yaml").write_text(DEMO_RECIPE.replace("[a]", "[a, b]"))
     changed = planned(folder, journal)
     assert (changed.action, changed.section) == (LockAction.RESOLVE, made)
     assert changed.why == ("the requested packages changed",)
@@ -93,7 +74,7 @@ def test_a_stale_lock_is_refused_where_nothing_may_change_it_and_renewed_where_i
 ) -> None:
     stood(folder, planned(folder, journal))
     assert planned(folder, journal, LockMode.UPGRADE).resolves
-    (folder / "demo.yaml").write_text(RECIPE.replace("[a]", "[b]"))
+    (folder / "demo.yaml").write_text(DEMO_RECIPE.replace("[a]", "[b]"))
     with pytest.raises(ResolutionError) as caught:
         planned(folder, journal, LockMode.LOCKED)
     assert caught.value.code == "lock-stale"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from tests.support.builds import (
     build_env,
     header,
     locked,
+    opened,
     package,
     recipe,
     section,
@@ -34,25 +34,6 @@ from tests.support.builds import (
 from tests.support.journal import Journal, Told
 
 A, B = "a-1-1.noarch", "b-2-1.x86_64"
-RECIPE = "name: demo\nversion: '1'\nplatform: el9\narchitectures: [x86_64]\nlayers: [{name: base, packages: [a]}]\n"
-RECIPE += "image: {entrypoint: [/a]}\n"
-PLATFORMS = """\
-platforms:
-  el9: {architectures: [x86_64, aarch64], repositories: [{id: base, baseurls: [file:///nowhere], keys: [/key]}]}
-"""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with a recipe and the file of its platforms."""
-    (tmp_path / "demo.yaml").write_text(RECIPE)
-    (tmp_path / "repositories.yaml").write_text(PLATFORMS)
-    return tmp_path
-
-
-def opened(*ids: str, state: bytes = b"today") -> tuple[Any, ...]:
-    return tuple(SimpleNamespace(repository=SimpleNamespace(id=one), repomd=Digest.of(state)) for one in ids)
-
 
 # --- fetching -----------------------------------------------------------------------------------------------
 
