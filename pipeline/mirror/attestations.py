@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.mirror.protocol import Repository
-from pipeline.model.artifact import Artifact, Manifest, Referrer
 from pipeline.model.evidence import read_evidence
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Artifact, Manifest, Referrer
 from pipeline.oci import (
     PREDICATE_TYPE_ANNOTATION,
     SigningKey,

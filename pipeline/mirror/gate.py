@@ -22,10 +22,10 @@ from pipeline.mirror.policy import (
     broken_rule_by_index,
 )
 from pipeline.mirror.protocol import Repository
-from pipeline.model.artifact import Manifest
 from pipeline.model.enforcement import LimitEnforcement, enforcement
 from pipeline.model.evidence import Evidence, read_evidence
 from pipeline.model.image import Descriptor, Image
+from pipeline.model.manifests import Manifest
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import VerifyingKey, media_types, parse_image

@@ -17,8 +17,8 @@ from pipeline.mirror.published import MirroredImage
 from pipeline.mirror.references import references
 from pipeline.mirror.tag_check import TagStanding
 from pipeline.mirror.tag_statements import anchor_manifest, list_statements
-from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import join_signatures, media_types, signature_tag
 from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR
 from pipeline.progress import Progress, task

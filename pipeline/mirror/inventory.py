@@ -28,7 +28,7 @@ from pipeline.mirror.retention.pruning import (
 from pipeline.mirror.retention.reachability import tag_subject
 from pipeline.mirror.tag_history import move_records, read_move
 from pipeline.mirror.tag_statements import anchor_manifest, listed_statement
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.model.publication import Move, MoveCause
 from pipeline.oci import media_types
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from pipeline.digest import Digest
 from pipeline.errors import UsageError
-from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest, Referrer
 from pipeline.store import Store
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pipeline.digest import Digest
 from pipeline.errors import RelbuildError, UsageError, VerificationError
 from pipeline.mirror.protocol import Repository, is_auxiliary
-from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image
+from pipeline.model.manifests import Manifest
 from pipeline.oci import end_of_life, media_types, parse_image, parse_index
 from pipeline.oci.image_manifest import JsonReader
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from pipeline.digest import Digest
-from pipeline.model.artifact import Manifest, Referrer
+from pipeline.model.manifests import Manifest, Referrer
 
 
 class PullableRepository(Protocol):

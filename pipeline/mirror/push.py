@@ -24,8 +24,8 @@ from pipeline.mirror.tag_moves import (
     set_immutable_tag,
 )
 from pipeline.mirror.tag_statements import TagSigner
-from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor, Image
+from pipeline.model.manifests import Artifact, Manifest
 from pipeline.model.publication import MoveCause, Publication
 from pipeline.oci import signature_tag
 from pipeline.progress import Progress, task

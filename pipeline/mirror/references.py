@@ -13,8 +13,8 @@ from types import MappingProxyType
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
-from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci import media_types
 from pipeline.oci.image_manifest import JsonReader, descriptor_json
 

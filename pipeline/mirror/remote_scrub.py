@@ -17,8 +17,8 @@ from pipeline.mirror.known_blobs import SCRUB_KNOWN_SECONDS, KnownInRun
 from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.mirror.references import References, references
 from pipeline.mirror.repair_sources import ReadThrottle, RepairSources
-from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest
 from pipeline.model.scrub import (
     DamageKind,
     Finding,

@@ -15,8 +15,8 @@ from pipeline.digest import Digest
 from pipeline.errors import RelbuildError
 from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.mirror.references import media_type_of
-from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest
 from pipeline.oci.image_manifest import DOCUMENT_LIMIT
 from pipeline.store import Store
 

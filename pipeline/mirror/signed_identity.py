@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pipeline.errors import Problem, RelbuildError, VerificationError
 from pipeline.mirror.attestations import signature_payloads
 from pipeline.mirror.protocol import Repository
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.model.rules import IdentityRule
 from pipeline.oci import VerifyingKey, signature_tag, verify_signatures
 

@@ -14,7 +14,7 @@ from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_statements import MOVE_ANNOTATION_PREFIX, list_statements, signed_statements
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.model.publication import (
     Move,
     MoveCause,

@@ -19,7 +19,7 @@ from pipeline.digest import Digest, canonical_json
 from pipeline.digest import identity as identity_of
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.mirror.protocol import Repository
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.model.publication import (
     Move,
     MoveCause,

@@ -22,9 +22,9 @@ from pipeline.mirror.protocol import Repository
 from pipeline.mirror.published import MirroredImage, read_published
 from pipeline.mirror.signed_identity import SignedIdentity, find_signed_names
 from pipeline.mirror.tag_check import TagStanding
-from pipeline.model.artifact import Manifest
 from pipeline.model.enforcement import LimitEnforcement
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest
 from pipeline.oci import VerifyingKey, media_types, read_artifact
 from pipeline.oci.sources_artifact import SOURCES_TYPE
 from pipeline.progress import Progress, task

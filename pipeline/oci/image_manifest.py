@@ -13,9 +13,9 @@ from typing import Any, assert_never
 
 from pipeline.digest import DiffId, Digest, canonical_json
 from pipeline.errors import VerificationError
-from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image, ImageConfig, Layer
 from pipeline.model.image_keys import IMAGE_KEYS, ConfigForm, ImageKey, KeyForm
+from pipeline.model.manifests import Manifest
 from pipeline.oci import media_types
 
 DOCUMENT_LIMIT = 4 << 20

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
-from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import media_types
 from pipeline.oci.artifacts import make_referrer, read_artifact
 from pipeline.oci.dsse import (

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import Problem, VerificationError
-from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import media_types
 from pipeline.oci.artifacts import read_artifact
 from pipeline.oci.image_manifest import JsonReader, descriptor_json

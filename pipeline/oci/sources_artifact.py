@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.digest import Digest, canonical_json
-from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import media_types
 from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR
 from pipeline.oci.image_manifest import descriptor_json, timestamp

@@ -14,10 +14,10 @@ from pipeline.mirror.gate import Candidate, Cleared, SealedEvidence
 from pipeline.mirror.image_tags import floating_tags, immutable_tag
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.push import Upload, push
-from pipeline.model.artifact import Manifest
 from pipeline.model.bill import Bill, BuildRecord
 from pipeline.model.evidence import EVIDENCE_FILE, EVIDENCE_LIMIT, EVIDENCE_SEAL
 from pipeline.model.image import Image
+from pipeline.model.manifests import Manifest
 from pipeline.model.provenance import Material, MaterialKind
 from pipeline.model.publication import Publication
 from pipeline.model.rules import MirrorRules

@@ -37,9 +37,9 @@ from pipeline.mirror.retention.access_log import read_pulls
 from pipeline.mirror.retention.relisting import relisted
 from pipeline.mirror.tag_history import read_move
 from pipeline.mirror.tag_statements import _predicate
-from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import read_evidence
 from pipeline.model.json_form import from_json, read_json
+from pipeline.model.manifests import Manifest
 from pipeline.model.night_record import NightlyRun
 from pipeline.model.report_form import read_report
 from pipeline.nightly.executors.task_result import read_result

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.mirror.references import fallback_tag
-from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor, Image
+from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import (
     PREDICATE_TYPE_ANNOTATION,
     SigningKey,

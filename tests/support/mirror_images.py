@@ -12,8 +12,8 @@ from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.references import references
-from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image
+from pipeline.model.manifests import Manifest
 from pipeline.oci import make_image, media_types
 from pipeline.oci.image_manifest import descriptor_json, platform_json
 from pipeline.store import Store

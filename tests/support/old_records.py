@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pipeline.digest import canonical_json
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.tag_history import MOVE_TYPE
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.model.publication import Move
 from pipeline.oci import media_types
 from pipeline.oci.artifacts import EMPTY_DATA, EMPTY_DESCRIPTOR

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pipeline.digest import Digest
 from pipeline.mirror.protocol import Mirror, Repository
 from pipeline.mirror.references import references, referrer_of, referrers_index
-from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image
+from pipeline.model.manifests import Manifest
 from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.store import Store

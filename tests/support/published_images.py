@@ -15,9 +15,9 @@ from pipeline.mirror.gate import Candidate, Cleared, SealedEvidence
 from pipeline.mirror.image_tags import immutable_tag
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.push import Upload, push
-from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import evidence_json
 from pipeline.model.image import Image
+from pipeline.model.manifests import Manifest
 from pipeline.model.publication import Publication
 from pipeline.model.rules import GateRule, MirrorRules
 from pipeline.oci import SigningKey, load_signing_key, make_image, make_index, media_types, provenance_predicate

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.build import BuildResult, build_report_json
 from pipeline.digest import Digest
 from pipeline.launch import run_tests
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.oci import make_image, make_index, write_layout
 from pipeline.prepare import BuildEnvironment
 from pipeline.progress import QUIET

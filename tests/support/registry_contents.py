@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pipeline.digest import Digest, canonical_json
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
-from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest
 from pipeline.oci import media_types
 from pipeline.oci.image_manifest import descriptor_json
 from pipeline.progress import QUIET

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.store import Store
 from tests.support import mirror_images
 from tests.support.webserver import nginx

@@ -24,7 +24,7 @@ from pipeline.mirror.references import (
     referrer_of,
     referrers_index,
 )
-from pipeline.model.artifact import Artifact, Manifest
+from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import bundle_layer, media_types
 from tests.support.foreign_programs import ROOT, docker_registry
 from tests.support.webserver import nginx

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pipeline.digest import Digest, canonical_json
 from pipeline.mirror.gate import Candidate, Cleared, SealedEvidence
 from pipeline.mirror.policy import CurrentImage
-from pipeline.model.artifact import Manifest
 from pipeline.model.checks import CheckAnswer, CheckKind, MountsAnswer
 from pipeline.model.checks.command_check import CommandAnswer
 from pipeline.model.checks.http_check import HttpAnswer, HttpRequest
@@ -27,6 +26,7 @@ from pipeline.model.evidence import (
 from pipeline.model.image import Image, ImageConfig
 from pipeline.model.limit import LimitReading
 from pipeline.model.limits import Limits
+from pipeline.model.manifests import Manifest
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.report import CheckResult, InstanceReport, SmokeReport
 from pipeline.model.rules import MirrorRules

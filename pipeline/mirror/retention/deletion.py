@@ -36,8 +36,8 @@ from pipeline.mirror.retention.pruning import (
 from pipeline.mirror.retention.pruning_plan import plan_pruning
 from pipeline.mirror.retention.reachability import PRUNING_TAG_PREFIX, RepositoryGraph
 from pipeline.mirror.retention.relisting import with_lists
-from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest
 from pipeline.model.rules import MirrorRules
 from pipeline.oci import media_types
 from pipeline.oci.image_manifest import descriptor_json

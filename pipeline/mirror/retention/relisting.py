@@ -9,7 +9,7 @@ from pipeline.digest import Digest
 from pipeline.mirror.protocol import Mirror
 from pipeline.mirror.references import listed_referrers
 from pipeline.mirror.retention.pruning import PruningPlan, ReferrersUpdate
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 
 
 def with_lists(plan: PruningPlan, mirror: Mirror) -> tuple[PruningPlan, tuple[tuple[ReferrersUpdate, Manifest], ...]]:

@@ -15,9 +15,9 @@ from pipeline.build import BuildResult, build, smoke_image
 from pipeline.digest import canonical_json
 from pipeline.errors import PublicationRefused
 from pipeline.mirror.gate import Candidate, Cleared, SealedEvidence
-from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import read_evidence
 from pipeline.model.image import Image
+from pipeline.model.manifests import Manifest
 from pipeline.model.rules import GateRule, MirrorRules
 from pipeline.oci import media_types
 from pipeline.prepare import BuildEnvironment, BuildOptions

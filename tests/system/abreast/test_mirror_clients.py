@@ -13,7 +13,7 @@ import pytest
 from pipeline.mirror.backends.directory.directory_mirror import open_directory
 from pipeline.mirror.backends.layout.layout_mirror import open_layout
 from pipeline.mirror.references import references
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.oci import write_layout
 from pipeline.store import Store
 from tests.support import mirror_images

@@ -22,7 +22,7 @@ from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror,
 from pipeline.mirror.backends.directory.directory_prune import prune_directory, undo_prunings
 from pipeline.mirror.protocol import is_auxiliary
 from pipeline.mirror.references import references
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.model.publication import Move, MoveCause
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.store import Store

@@ -18,7 +18,7 @@ from pipeline.build import BuildResult
 from pipeline.digest import Digest, canonical_json
 from pipeline.launch import unpack_layers
 from pipeline.mirror.attestations import IMAGE_PREDICATES, INDEX_PREDICATES
-from pipeline.model.artifact import Artifact, Manifest
+from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import (
     PREDICATE_TYPE_ANNOTATION,
     Statement,

@@ -21,8 +21,8 @@ from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, op
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.protocol import Arrival, TagConflict
 from pipeline.mirror.references import fallback_tag
-from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor, Image
+from pipeline.model.manifests import Manifest
 from pipeline.oci import media_types
 from pipeline.oci.image_manifest import descriptor_json
 from pipeline.progress import QUIET

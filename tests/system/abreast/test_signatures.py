@@ -18,8 +18,8 @@ import pytest
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
 from pipeline.mirror.references import referrer_of
-from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor, Image
+from pipeline.model.manifests import Artifact, Manifest
 from pipeline.oci import (
     SigningKey,
     Statement,

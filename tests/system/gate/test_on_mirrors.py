@@ -14,9 +14,9 @@ from pipeline.mirror.image_copy import copy_image
 from pipeline.mirror.mirror_access import MirrorAccess
 from pipeline.mirror.protocol import Repository, is_auxiliary
 from pipeline.mirror.published import MirroredImage, read_published
-from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import Evidence, evidence_json
 from pipeline.model.image import Image
+from pipeline.model.manifests import Manifest
 from pipeline.oci import (
     SigningKey,
     Statement,

@@ -33,7 +33,7 @@ from pipeline.mirror.references import (
     referrer_of,
 )
 from pipeline.mirror.retention.access_log import read_pulls
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.model.package import Nevra
 from pipeline.oci import media_types
 from pipeline.oci.bill_json import parse_bill

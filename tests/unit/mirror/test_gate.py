@@ -20,7 +20,6 @@ from pipeline.mirror.gate import (
     SealedEvidence,
 )
 from pipeline.mirror.policy import CurrentImage
-from pipeline.model.artifact import Manifest
 from pipeline.model.checks.command_check import CommandAnswer
 from pipeline.model.checks.http_check import HttpAnswer
 from pipeline.model.checks.listening_check import ListeningAnswer, SeenSocket
@@ -35,6 +34,7 @@ from pipeline.model.evidence import (
 )
 from pipeline.model.image import Image
 from pipeline.model.limit import LimitReading
+from pipeline.model.manifests import Manifest
 from pipeline.model.plan_form import plan_digest
 from pipeline.model.report import CheckResult
 from pipeline.model.rules import GateRule, MirrorRules

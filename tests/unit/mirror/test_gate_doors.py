@@ -25,7 +25,7 @@ from pipeline.mirror.backends.registry.registry_mirror import open_registry
 from pipeline.mirror.backends.registry.registry_repository import RegistryRepository
 from pipeline.mirror.gate import Cleared
 from pipeline.mirror.protocol import Repository, ignore_progress, is_auxiliary
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.progress import QUIET
 from pipeline.store import Store
 from tests.support import mirror_images

@@ -15,7 +15,7 @@ from pipeline.errors import UsageError, VerificationError
 from pipeline.mirror.backends.layout.layout_mirror import LayoutMirror, is_layout, open_layout
 from pipeline.mirror.protocol import Arrival, TagConflict
 from pipeline.mirror.references import references, referrer_of, referrers_index
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.oci import (
     blob_path,
     media_types,

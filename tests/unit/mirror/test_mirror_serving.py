@@ -21,8 +21,8 @@ from pipeline.mirror.connections import REQUESTS_AT_ONCE, REQUESTS_AT_ONCE_EACH,
 from pipeline.mirror.protocol import Repository
 from pipeline.mirror.pull_server import application, open_pull_source, serve_mirror
 from pipeline.mirror.references import references
-from pipeline.model.artifact import Manifest
 from pipeline.model.evidence import evidence_json
+from pipeline.model.manifests import Manifest
 from pipeline.oci import media_types, write_layout
 from pipeline.release import refuse_untested
 from pipeline.store import Store

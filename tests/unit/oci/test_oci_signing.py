@@ -17,8 +17,8 @@ from hypothesis import strategies as some
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
 from pipeline.mirror.references import referrer_of
-from pipeline.model.artifact import Artifact, Manifest
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Artifact, Manifest
 from pipeline.model.provenance import MaterialKind
 from pipeline.oci import (
     Statement,

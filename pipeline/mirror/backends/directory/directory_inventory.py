@@ -21,7 +21,7 @@ from pipeline.mirror.retention.pruning import (
     HeldTag,
     Inventory,
 )
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 
 _BLOB = re.compile(r"[0-9a-f]{64}")
 

@@ -30,8 +30,8 @@ from pipeline.mirror.retention.pruning_plan import plan_pruning
 from pipeline.mirror.retention.quarantine import RemovalList
 from pipeline.mirror.retention.reachability import tag_subject
 from pipeline.mirror.retention.relisting import with_lists
-from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest
 from pipeline.model.rules import MirrorRules
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from pipeline.mirror.protocol import (
     is_auxiliary,
 )
 from pipeline.mirror.references import references
-from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest, Referrer
 from pipeline.store import Store
 
 if TYPE_CHECKING:

@@ -45,8 +45,8 @@ from pipeline.mirror.protocol import TAG
 from pipeline.mirror.references import References, listed_repositories, listed_tags, references
 from pipeline.mirror.repair_sources import ReadThrottle, RepairSources
 from pipeline.mirror.retention.reachability import tag_subject
-from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest
 from pipeline.model.scrub import (
     DamageKind,
     Finding,

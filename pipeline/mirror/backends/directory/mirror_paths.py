@@ -56,8 +56,8 @@ from pipeline.mirror.references import (
     referrers_index,
     require_complete,
 )
-from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci.image_manifest import DOCUMENT_LIMIT
 
 _MEDIA_TYPES = MappingProxyType({kind: media_type for media_type, kind in MANIFEST_KINDS.items()})

@@ -36,7 +36,7 @@ from pipeline.mirror.retention.quarantine import (
     read_tag_times,
     removal_list_json,
 )
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 
 LIST_FILE = "list.json"
 """The file that says what was moved aside."""

@@ -43,8 +43,8 @@ from pipeline.mirror.protocol import (
     is_auxiliary,
 )
 from pipeline.mirror.references import fallback_tag, media_type_of, references, referrer_of, require_complete
-from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci import blob_path
 from pipeline.oci.image_manifest import DOCUMENT_LIMIT, descriptor_json
 from pipeline.store import Store

@@ -19,8 +19,8 @@ from pipeline.mirror.atomic_files import mirror_errors, sync_names, write_blob
 from pipeline.mirror.known_blobs import hash_file, regular_file, set_aside
 from pipeline.mirror.references import references
 from pipeline.mirror.repair_sources import ReadThrottle, RepairSources
-from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest
 from pipeline.model.scrub import (
     DamageKind,
     Finding,

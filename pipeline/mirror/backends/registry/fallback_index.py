@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pipeline.digest import Digest, canonical_json
 from pipeline.errors import VerificationError
 from pipeline.mirror.references import listed_referrers
-from pipeline.model.artifact import Manifest, Referrer
+from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci import media_types
 from pipeline.oci.image_manifest import DOCUMENT_LIMIT, descriptor_json
 

@@ -22,7 +22,7 @@ from pipeline.mirror.references import (
     manifest_subject,
     referrer_of,
 )
-from pipeline.model.artifact import Manifest, Referrer
+from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci import media_types
 from pipeline.transfer import RegistryResponse
 

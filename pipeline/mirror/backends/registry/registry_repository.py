@@ -39,8 +39,8 @@ from pipeline.mirror.protocol import (
     is_auxiliary,
 )
 from pipeline.mirror.references import manifest_subject
-from pipeline.model.artifact import Manifest, Referrer
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest, Referrer
 from pipeline.oci.image_manifest import DOCUMENT_LIMIT
 from pipeline.progress import Progress, task
 from pipeline.store import Store

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from pipeline.digest import Digest
 from pipeline.errors import EnvironmentLacking, VerificationError
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.oci import media_types
 from pipeline.oci.image_manifest import JsonReader
 from pipeline.transfer import RegistryResponse

@@ -10,8 +10,8 @@ from pipeline.digest import Digest, canonical_json
 from pipeline.errors import EnvironmentLacking
 from pipeline.mirror.backends.registry.registry_responses import error_code, response_words
 from pipeline.mirror.protocol import DELETE_UNSUPPORTED, Arrival, TagConflict
-from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest
 from pipeline.oci import media_types
 from pipeline.oci.image_manifest import descriptor_json
 from pipeline.transfer import RegistryResponse

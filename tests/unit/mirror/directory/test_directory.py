@@ -16,8 +16,8 @@ from pipeline.mirror.backends.directory.directory_address import find_root
 from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror, open_directory
 from pipeline.mirror.protocol import Arrival, TagConflict
 from pipeline.mirror.references import fallback_tag
-from pipeline.model.artifact import Manifest
 from pipeline.model.image import Descriptor
+from pipeline.model.manifests import Manifest
 from pipeline.store import Store
 from tests.support import mirror_images
 from tests.support.mirror_images import whole

@@ -23,7 +23,7 @@ from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
 from pipeline.mirror.backends.directory.mirror_paths import parse_manifest_path
 from pipeline.mirror.protocol import is_auxiliary
 from pipeline.mirror.repair_sources import RepairSources
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.model.rules import MirrorRules, RetentionRule
 from pipeline.progress import QUIET
 from pipeline.store import Store

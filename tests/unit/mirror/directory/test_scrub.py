@@ -17,7 +17,7 @@ from pipeline.mirror.backends.directory.directory_mirror import DirectoryMirror,
 from pipeline.mirror.backends.directory.directory_scrub import scrub_directory
 from pipeline.mirror.references import fallback_tag
 from pipeline.mirror.repair_sources import STORE_SOURCE, ReadThrottle, RepairSources
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.model.scrub import (
     DamageKind,
     RepairOutcome,

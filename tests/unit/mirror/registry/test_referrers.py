@@ -15,7 +15,7 @@ from pipeline.mirror.backends.registry import referrers_list as listing_module
 from pipeline.mirror.backends.registry.fallback_index import merge_referrers
 from pipeline.mirror.protocol import TagConflict
 from pipeline.mirror.references import fallback_tag, listed_referrers, referrer_of
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.oci import media_types
 from pipeline.transfer import RegistryResponse
 from tests.support.registry_contents import (

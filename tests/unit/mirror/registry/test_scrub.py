@@ -11,7 +11,7 @@ from pipeline.errors import EnvironmentLacking
 from pipeline.mirror.backends.registry.registry_mirror import RegistryMirror, open_registry
 from pipeline.mirror.known_blobs import KnownInRun
 from pipeline.mirror.repair_sources import STORE_SOURCE, RepairSources
-from pipeline.model.artifact import Manifest
+from pipeline.model.manifests import Manifest
 from pipeline.model.scrub import (
     DamageKind,
     RepairOutcome,

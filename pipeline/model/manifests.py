@@ -1,4 +1,4 @@
-"""Manifests and indexes of a mirror, and the referrers among them."""
+"""Data classes for byte-exact manifests and indexes, referrers, and artifacts to push."""
 
 from __future__ import annotations
 
