@@ -18,8 +18,8 @@ unless the seal says that it was and that the file was not touched since. What d
 into quarantine, and made or fetched again. See docs/decisions/0017.
 """
 
-from pipeline.store.blobs import BlobWriter
-from pipeline.store.content_store import Store, copy_into
+from pipeline.store.blobs import BlobWriter, copy_into
+from pipeline.store.content_store import Store
 from pipeline.store.durable_files import (
     failing_at,
     sync_file,

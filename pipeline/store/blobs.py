@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
-from pipeline.digest import Digest
+from pipeline.digest import CHUNK, Digest
 from pipeline.errors import VerificationError
 from pipeline.store.durable_files import failing_at, sync_file
 
@@ -120,3 +120,9 @@ def _stamp(status: os.stat_result) -> Stamp | None:
     if not stat.S_ISREG(status.st_mode):
         return None
     return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def copy_into(file: BinaryIO, target: BlobWriter) -> None:
+    """Copy the rest of `file` into a blob."""
+    while data := file.read(CHUNK):
+        target.write(data)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import hmac
 import json
 import os
 import shutil
-import stat
 import tempfile
 import threading
 import time
@@ -19,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from pipeline.digest import CHUNK, DiffId, Digest, identity
-from pipeline.errors import EnvironmentLacking, RelbuildError, VerificationError
+from pipeline.digest import DiffId, Digest, identity
+from pipeline.errors import RelbuildError, VerificationError
 from pipeline.store.blobs import (
     BlobWriter,
     Stamp,
@@ -29,9 +27,10 @@ from pipeline.store.blobs import (
 )
 from pipeline.store.durable_files import failing_at, sync_file, sync_folder
 from pipeline.store.locks import hold_lock, sweep_temporary, temporary_folder
-from pipeline.store.seal_key import make_key, read_key
-from pipeline.store.sealed_envelopes import EnvelopeFault, Sealer, read_small
+from pipeline.store.sealed_envelopes import EnvelopeFault, read_small
+from pipeline.store.store_folders import READ_ONLY_ERRNOS, make_store_folders, require_own_folders
 from pipeline.store.store_processes import register_process
+from pipeline.store.store_sealers import StoreSealers
 from pipeline.store.tree_seals import (
     TREE_ROOT,
     content_digest,
@@ -42,8 +41,6 @@ from pipeline.store.tree_seals import (
 
 _USED_AGE = 3600.0
 """Seconds after which the use of something is noted anew: seldom enough to cost nothing."""
-
-STORE_FOLDERS = ("blobs", "results", "trees", "metadata", "locks", "tmp", "users", "quarantine")
 
 _T = TypeVar("_T")
 
@@ -57,12 +54,10 @@ class _Known:
     """The facts that a store has found out in this process."""
 
     guard: threading.Lock = field(default_factory=threading.Lock)
-    own: bytes | None = None
     foreign: bool = False
     """Was told that results of others stand here."""
     closed: bool = False
     """Was told that nothing can be remembered."""
-    sealers: dict[str, Sealer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +72,10 @@ class Store:
     key: bytes | None = field(default=None, repr=False, compare=False)
     tell: Callable[[str], None] = field(default=_silent, repr=False, compare=False)
     _known: _Known = field(default_factory=_Known, repr=False, compare=False)
+    _sealers: StoreSealers = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_sealers", StoreSealers(self.root, self.key))
 
     @classmethod
     def open(cls, root: Path, *, key: bytes | None = None, tell: Callable[[str], None] = _silent) -> Store:
@@ -84,20 +83,9 @@ class Store:
 
         Raises EnvironmentLacking `no-permission`, `store-not-own`.
         """
-        try:
-            root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for name in STORE_FOLDERS:
-                _make_folder(root / name)
-        except PermissionError as error:
-            raise EnvironmentLacking(
-                "no-permission",
-                f"the store directory cannot be created: {error}",
-                place=str(root),
-                hint="choose another directory with --store",
-            ) from error
+        make_store_folders(root)
         store = cls(root.resolve(), key, tell)
-        for name in STORE_FOLDERS:
-            _demand_own(store.root / name)
+        require_own_folders(store.root)
         sweep_temporary(store.root / "tmp")
         register_process(store.root)
         return store
@@ -269,7 +257,7 @@ class Store:
 
     def opened(self, identity: Digest, envelope: bytes) -> bytes | EnvelopeFault:
         """The value in a result's file, as it was written, or why it does not count."""
-        sealer = self._sealer("result")
+        sealer = self._sealers.known("result")
         return EnvelopeFault.FOREIGN if sealer is None else sealer.open(str(identity), envelope)
 
     def result(self, identity: Digest) -> Path:
@@ -280,7 +268,7 @@ class Store:
         path = self.result(identity)
         data = json.dumps(value, sort_keys=True).encode()
         try:
-            envelope = self._sealer_made("result").close(str(identity), data)
+            envelope = self._sealers.made("result").close(str(identity), data)
             self._make_place(path.parent)
             handle, name = tempfile.mkstemp(dir=self.root / "tmp", prefix="file-")
             with failing_at(path), os.fdopen(handle, "wb") as file:
@@ -291,7 +279,7 @@ class Store:
                 file.flush()
                 Path(name).replace(path)
         except OSError as error:
-            if error.errno not in _CLOSED:
+            if error.errno not in READ_ONLY_ERRNOS:
                 raise
             if not self._known.closed:
                 self._known.closed = True
@@ -314,38 +302,11 @@ class Store:
         Only this store says it of `data`, under a key that is made when it is first needed. Whoever can read the store
         can make one too.
         """
-        return hmac.new(self._key_made(), data, hashlib.sha256).hexdigest()
+        return self._sealers.seal(data)
 
     def sealed(self, data: bytes, seal: str) -> bool:
         """Tell whether `seal` was made by this store, of this very data."""
         return hmac.compare_digest(self.seal(data).encode(), seal.encode(errors="replace"))
-
-    def _key(self) -> bytes | None:
-        """The key, if there is one."""
-        if self.key is not None:
-            return self.key
-        if self._known.own is None:
-            self._known.own = read_key(self.root)
-        return self._known.own
-
-    def _key_made(self) -> bytes:
-        key = self._key()
-        if key is None:
-            key = self._known.own = make_key(self.root)
-        return key
-
-    def _sealer(self, kind: str) -> Sealer | None:
-        """The sealer of a kind of envelope; None if there is no key: then nothing was sealed."""
-        known = self._known.sealers.get(kind)
-        if known is None and (key := self._key()) is not None:
-            known = self._known.sealers[kind] = Sealer.of(key, kind)
-        return known
-
-    def _sealer_made(self, kind: str) -> Sealer:
-        self._key_made()
-        sealer = self._sealer(kind)
-        assert sealer is not None, "there is a key now"
-        return sealer
 
     # --- what is not as it should be ------------------------------------------------------------
 
@@ -357,7 +318,7 @@ class Store:
         except FileNotFoundError:
             return  # Another process was faster, and told of it.
         except OSError as error:
-            if error.errno not in _CLOSED:
+            if error.errno not in READ_ONLY_ERRNOS:
                 raise
             aside = path  # It cannot be moved, and does not count.
         self.tell(f"{path}: {why}; it was moved to {aside} and is recreated")
@@ -394,7 +355,7 @@ class Store:
         """
         target = self.tree(name)
         found = content if content is not None else hash_tree_files(folder / TREE_ROOT)
-        write_seal(folder, target.name, content_digest(found), self._sealer_made("tree"))
+        write_seal(folder, target.name, content_digest(found), self._sealers.made("tree"))
         try:
             folder.rename(target)
         except OSError:
@@ -423,7 +384,7 @@ class Store:
 
         With `reading` every file is read.
         """
-        holds = tree_holds(folder, folder.name, self._sealer("tree"), reading=reading)
+        holds = tree_holds(folder, folder.name, self._sealers.known("tree"), reading=reading)
         if holds and not reading:
             self._used(folder / "seal")
         return holds
@@ -445,7 +406,7 @@ class Store:
         try:
             handle = hold_lock(path)
         except OSError as error:
-            if error.errno not in _CLOSED:
+            if error.errno not in READ_ONLY_ERRNOS:
                 raise
             yield
             return
@@ -464,10 +425,6 @@ class Store:
             yield folder
 
 
-_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
-"""A store that this process may only read."""
-
-
 def _stamped(digest: Digest) -> Digest:
     return identity("blob", 1, digest=digest)
 
@@ -475,42 +432,3 @@ def _stamped(digest: Digest) -> Digest:
 def last_stamped(store: Store, digest: Digest) -> Path:
     """The file that says when a blob was hashed or last used."""
     return store.result(_stamped(digest))
-
-
-def _make_folder(path: Path) -> None:
-    """Make a folder of the store.
-
-    A store that is there, and that this process may only read, can do without.
-    """
-    try:
-        path.mkdir(exist_ok=True, mode=0o700)
-    except FileExistsError:
-        return  # Something else stands there, which `_demand_own` tells of.
-    except OSError as error:
-        if error.errno not in _CLOSED or not (path.parent / "blobs").exists():
-            raise
-
-
-def _demand_own(path: Path) -> None:
-    """Refuse a folder of the store that is a link or no folder.
-
-    It leads what is swept and collected elsewhere: an unpacked cache may have brought it. Raises EnvironmentLacking
-    `store-not-own`.
-    """
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISDIR(found.st_mode):
-        raise EnvironmentLacking(
-            "store-not-own",
-            "this path in the store must be a directory",
-            place=str(path),
-            hint="remove it; to keep the store elsewhere, use --store",
-        )
-
-
-def copy_into(file: BinaryIO, target: BlobWriter) -> None:
-    """Copy the rest of `file` into a blob."""
-    while data := file.read(CHUNK):
-        target.write(data)

@@ -13,10 +13,11 @@ from typing import assert_never
 from pipeline.digest import Digest
 from pipeline.errors import VerificationError
 from pipeline.store.blobs import stamp_of_whole
-from pipeline.store.content_store import STORE_FOLDERS, Store, last_stamped
+from pipeline.store.content_store import Store, last_stamped
 from pipeline.store.locks import remove_unheld, sweep_temporary
 from pipeline.store.seal_key import KEY_FILE, read_key
 from pipeline.store.sealed_envelopes import EnvelopeFault, read_small
+from pipeline.store.store_folders import STORE_FOLDERS
 from pipeline.store.store_processes import oldest_other_process
 
 _USE_NOTED = 2 * 86400.0

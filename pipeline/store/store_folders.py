@@ -1,0 +1,64 @@
+"""The folders of a store, which must be its own and may be on a file system that is only read."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from pathlib import Path
+
+from pipeline.errors import EnvironmentLacking
+
+STORE_FOLDERS = ("blobs", "results", "trees", "metadata", "locks", "tmp", "users", "quarantine")
+
+READ_ONLY_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""A store that this process may only read."""
+
+
+def make_store_folders(root: Path) -> None:
+    """Make a store's root and its folders, where they are missing.
+
+    A store that is there, and that this process may only read, can do without. Raises EnvironmentLacking
+    `no-permission`.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in STORE_FOLDERS:
+            _make_folder(root / name)
+    except PermissionError as error:
+        raise EnvironmentLacking(
+            "no-permission",
+            f"the store directory cannot be created: {error}",
+            place=str(root),
+            hint="choose another directory with --store",
+        ) from error
+
+
+def require_own_folders(root: Path) -> None:
+    """Refuse a store of which a folder is a link or no folder.
+
+    It leads what is swept and collected elsewhere: an unpacked cache may have brought it. Raises EnvironmentLacking
+    `store-not-own`.
+    """
+    for name in STORE_FOLDERS:
+        path = root / name
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISDIR(found.st_mode):
+            raise EnvironmentLacking(
+                "store-not-own",
+                "this path in the store must be a directory",
+                place=str(path),
+                hint="remove it; to keep the store elsewhere, use --store",
+            )
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(exist_ok=True, mode=0o700)
+    except FileExistsError:
+        return  # Something else stands there, which `require_own_folders` tells of.
+    except OSError as error:
+        if error.errno not in READ_ONLY_ERRNOS or not (path.parent / "blobs").exists():
+            raise
