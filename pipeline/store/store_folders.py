@@ -1,4 +1,7 @@
-"""The folders of a store, which must be its own and may be on a file system that is only read."""
+"""The folders of a store.
+
+They must be its own, and may be on a file system that is only read.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The sealers of a store: its key, read or made when it is first needed, and what is made of it."""
+"""The sealers of a store.
+
+Its key, read or made when it is first needed, and what is made of it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from pipeline.store.sealed_envelopes import Sealer
 
 @dataclass(slots=True)
 class StoreSealers:
-    """Seals under the key of the store at `root`; `given` is what a CI gives in place of the store's own."""
+    """Seals under the key of the store at `root`.
+
+    `given` is what a CI gives in place of the store's own.
+    """
 
     root: Path
     given: bytes | None = field(repr=False)
@@ -21,7 +27,10 @@ class StoreSealers:
     _sealers: dict[str, Sealer] = field(default_factory=dict, repr=False)
 
     def seal(self, data: bytes) -> str:
-        """Return the seal on `data`, HMAC-SHA256 (RFC 2104), 64 hex digits; the key is made if there is none."""
+        """Return the seal on `data`: HMAC-SHA256 (RFC 2104), 64 hex digits.
+
+        The key is made if there is none.
+        """
         return hmac.new(self._key_made(), data, hashlib.sha256).hexdigest()
 
     def known(self, kind: str) -> Sealer | None:
