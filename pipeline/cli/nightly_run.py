@@ -22,9 +22,9 @@ from pipeline.nightly.catalogue import ProductSelection
 from pipeline.nightly.executors.executor_protocol import Executor
 from pipeline.nightly.executors.open_executor import open_executor
 from pipeline.nightly.exit_status import something_failed
+from pipeline.nightly.job import RunSettings
 from pipeline.nightly.no_change import FetchDocument, remember_night
 from pipeline.nightly.previous_night import PreviousNight
-from pipeline.nightly.product_job import RunSettings
 from pipeline.nightly.renewal import renew_tags
 from pipeline.nightly.run_night import (
     NightOptions,

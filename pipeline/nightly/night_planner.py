@@ -38,14 +38,11 @@ from pipeline.nightly.inputs import (
     test_inputs,
 )
 from pipeline.nightly.inputs_record import PublishedProduct, attested_inputs, recall_published
+from pipeline.nightly.job import Job, RunSettings
 from pipeline.nightly.lock_comparison import same_packages
+from pipeline.nightly.night_key import password_from_environment
 from pipeline.nightly.no_change import NOTHING_CHANGED
-from pipeline.nightly.product_job import (
-    Job,
-    RunSettings,
-    password_from_environment,
-    why_built,
-)
+from pipeline.nightly.product_job import why_built
 from pipeline.oci import VerifyingKey, load_verifying_key
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.prepare.locked_recipe import choose_architecture, choose_platform

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pipeline.errors import RelbuildError
 from pipeline.mirror.protocol import Mirror
 from pipeline.model.night_record import Product
-from pipeline.nightly.product_job import RunSettings, load_night_key
+from pipeline.nightly.job import RunSettings
+from pipeline.nightly.night_key import load_night_key
 from pipeline.nightly.renewal_due import products_due, remember_due
 from pipeline.oci import SigningKey
 from pipeline.prepare import BuildEnvironment

@@ -35,17 +35,12 @@ from pipeline.nightly.catalogue import (
 from pipeline.nightly.executors.executor_protocol import Executor, Requirements, TaskResult
 from pipeline.nightly.executors.task_inputs import task_files
 from pipeline.nightly.inputs_record import PublishedProduct, remember_published
+from pipeline.nightly.job import Job, JobResult, RunSettings
+from pipeline.nightly.job_failure import command_for, failed_product
 from pipeline.nightly.job_result_check import require_published, require_same_product
 from pipeline.nightly.night_planner import Planner
 from pipeline.nightly.no_change import RUN_BYTES
-from pipeline.nightly.product_job import (
-    Job,
-    JobResult,
-    RunSettings,
-    command_for,
-    failed_product,
-    run_job,
-)
+from pipeline.nightly.product_job import run_job
 from pipeline.nightly.renewal import renew_tags
 from pipeline.nightly.security_fixes import read_bulletins, with_security_fixes
 from pipeline.prepare import BuildEnvironment

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pipeline.model.absolute_path import absolute
-from pipeline.nightly.product_job import NIGHT_PASSWORD_VARIABLES
+from pipeline.nightly.night_key import NIGHT_PASSWORD_VARIABLES
 
 
 class VariableKind(Enum):
@@ -36,7 +36,7 @@ READ_VARIABLES: Mapping[str, VariableKind] = MappingProxyType(
         # `pipeline.transfer.credentials`, `pipeline.transfer.certificates`, `~` in `pipeline.repos.variables`
         "REGISTRY_AUTH_FILE": VariableKind.PATH,
         **dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"), VariableKind.PATH),
-        # `pipeline.nightly.product_job`
+        # `pipeline.nightly.night_key`
         **dict.fromkeys(NIGHT_PASSWORD_VARIABLES, VariableKind.TEXT),
     }
 )

@@ -17,8 +17,8 @@ from pipeline.nightly import night_planner
 from pipeline.nightly.catalogue import load_catalogue
 from pipeline.nightly.inputs import templates_digest
 from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct, remember_published
+from pipeline.nightly.job import Job, RunSettings
 from pipeline.nightly.night_planner import Decision, Planner
-from pipeline.nightly.product_job import Job, RunSettings
 from pipeline.resolve import format_lock
 from pipeline.store import Store
 from tests.support.builds import build_env, package, section, ticking

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.model.json_form import from_json, to_json
 from pipeline.nightly.executors.executor_protocol import TaskResult
-from pipeline.nightly.product_job import JobResult
+from pipeline.nightly.job import JobResult
 
 RESULT_LIMIT = 4 << 20
 """Bytes of what a task returns. It travels through the scheduler; what is large belongs on the mirror."""

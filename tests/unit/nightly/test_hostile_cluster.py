@@ -31,9 +31,9 @@ from pipeline.nightly.executors.progress_ipc import (
 from pipeline.nightly.executors.task_inputs import pack_files, unpack_files
 from pipeline.nightly.executors.task_result import RESULT_LIMIT, read_result, result_bytes
 from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct
+from pipeline.nightly.job import JobResult
 from pipeline.nightly.job_result_check import require_same_product
 from pipeline.nightly.previous_night import PreviousNight
-from pipeline.nightly.product_job import JobResult
 from pipeline.progress import QUIET
 from pipeline.resolve import parse_lock
 from tests.unit.resolve.test_lock import GOOD

@@ -21,13 +21,9 @@ from pipeline.model.night_record import Outcome, Product, ProductRun
 from pipeline.nightly import product_job
 from pipeline.nightly.executors.executor_protocol import CURRENT_WORKER, WorkerSettings
 from pipeline.nightly.executors.task_payload import PlacedPayload, TaskPayload, run_payload
+from pipeline.nightly.job import Job, JobResult, RunSettings
 from pipeline.nightly.job_result_check import require_published
-from pipeline.nightly.product_job import (
-    Job,
-    JobResult,
-    RunSettings,
-    run_job,
-)
+from pipeline.nightly.product_job import run_job
 from pipeline.progress import QUIET, Progress
 
 ONE, OTHER = Digest.of(b"one"), Digest.of(b"other")

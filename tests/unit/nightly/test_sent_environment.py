@@ -17,7 +17,7 @@ from pipeline.nightly.executors.dask import dask_executor
 from pipeline.nightly.executors.dask.dask_task import DaskTask
 from pipeline.nightly.executors.executor_protocol import Requirements
 from pipeline.nightly.executors.task_payload import TaskPayload
-from pipeline.nightly.product_job import RunSettings
+from pipeline.nightly.job import RunSettings
 from pipeline.nightly.sent_environment import READ_VARIABLES, sent_environment
 from pipeline.progress import QUIET
 from pipeline.recipes import load_platforms

@@ -16,7 +16,7 @@ from pipeline.mirror.tag_statements import list_statements
 from pipeline.model.night_record import Outcome, Product, ProductRun
 from pipeline.model.published_image import PublishedImage
 from pipeline.model.rules import MirrorRules
-from pipeline.nightly.product_job import RunSettings
+from pipeline.nightly.job import RunSettings
 from pipeline.nightly.renewal import renew_tags
 from pipeline.nightly.renewal_due import products_due
 from pipeline.release import promote, verify_reference

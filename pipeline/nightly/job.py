@@ -1,0 +1,81 @@
+"""The job of one product of a night, as it is given to an executor, and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from pipeline.compression import Compression
+from pipeline.digest import Digest
+from pipeline.mirror.address import Address
+from pipeline.model.absolute_path import AbsolutePath
+from pipeline.model.night_record import Product
+from pipeline.model.rules import MirrorRules
+from pipeline.nightly.inputs import REPOSITORIES_INPUT, TEST_INPUTS, changed_inputs
+from pipeline.nightly.inputs_record import PublishedProduct
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """The settings that all products of a night have in common.
+
+    Every path is absolute, because it is used in other processes and on other machines. `key` is the file of the key
+    that signs, on the worker (None where nothing is to be signed), `fingerprint` is its; `clock` gives seconds since
+    the epoch.
+    """
+
+    repositories: AbsolutePath
+    to: Address
+    key: AbsolutePath | None
+    store: AbsolutePath
+    output: AbsolutePath
+    environment: Mapping[str, str] = field(repr=False)
+    clock: Callable[[], float]
+    platform: str | None = None
+    architectures: tuple[str, ...] = ()
+    fingerprint: str = ""
+    known_as: str = ""
+    rules: MirrorRules = MirrorRules()
+    compression: Compression = Compression.GZIP
+    locked: bool = False
+    offline: bool = False
+    full: bool = False
+    retest: bool = False
+    runtime: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The task to make one product.
+
+    `locks` are (product, text): its own, "" if it is to be resolved here, and those of what it is built from; `parent`
+    is the digest of the image that it is built from, as it was published. `facts` are its inputs, `on_mirror` what is
+    published. `test_only`: only its checks are others.
+    """
+
+    product: Product
+    recipe: AbsolutePath
+    settings: RunSettings
+    facts: tuple[tuple[str, str], ...]
+    locks: tuple[tuple[str, str], ...]
+    why: str
+    on_mirror: PublishedProduct | None = None
+    parent: Digest | None = None
+    resolve: bool = False
+    test_only: bool = False
+
+    @property
+    def may_be_same(self) -> bool:
+        """Has it to be resolved to know whether the image would be another?"""
+        if not self.resolve or self.on_mirror is None or self.settings.retest:
+            return False
+        return set(changed_inputs(self.on_mirror.record.inputs, dict(self.facts))) <= TEST_INPUTS | {REPOSITORIES_INPUT}
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """The result of a job, and what is to be kept of it: None where it failed."""
+
+    product: Product
+    on_mirror: PublishedProduct | None
+    lock: str = ""

@@ -1,0 +1,124 @@
+"""The failure of a product's job, as the night's record tells it."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.compression import Compression
+from pipeline.errors import PublicationRefused, RecipeError, RelbuildError, ResolutionError, SmokeError
+from pipeline.model.night_record import Failure, Outcome, Product, Stage
+from pipeline.model.report import SmokeReport
+from pipeline.nightly.executors.executor_protocol import CURRENT_WORKER
+from pipeline.nightly.job import Job, RunSettings
+from pipeline.nightly.progress_log import ProgressLog
+from pipeline.system_errors import relbuild_error
+
+LOG_LINES = 60
+"""Last lines of a container's output that are kept of a failure."""
+
+
+def failed_job(job: Job, error: Exception, progress_log: ProgressLog) -> Product:
+    """Return the product with what was raised as its failure.
+
+    A defect of relbuild fails one product, and the page shows where it is.
+    """
+    known = relbuild_error(error)
+    if known is not None:
+        return _as_given(failed_product(job.product, known, job.settings, log=tuple(progress_log.lines)), job)
+    lines = tuple(line for part in traceback.format_exception(error) for line in part.rstrip().split("\n"))
+    failure = Failure(
+        Stage.WORKER,
+        "internal-error",
+        f"{type(error).__name__}: {error}",
+        hint="this is a defect of relbuild: report it with these lines",
+        log=(*progress_log.lines, *lines)[-LOG_LINES:],
+        command=command_for(job.product, job.settings),
+    )
+    return _with_failure(job.product, failure.message, failure)
+
+
+def failed_product(
+    product: Product, error: RelbuildError, settings: RunSettings, *, log: tuple[str, ...] = ()
+) -> Product:
+    """The product with what kept it from being made. What stands on the mirror is left as it is."""
+    first = error.problems[0]
+    message = "\n".join(problem.message for problem in error.problems)
+    failure = Failure(
+        _stage(error), first.code, message, first.place or "", first.hint or "", log, command_for(product, settings)
+    )
+    return _with_failure(product, message.split("\n")[0], failure)
+
+
+def smoke_failed_product(job: Job, report: SmokeReport | None, progress_log: ProgressLog) -> Product:
+    """Return the product whose new image did not pass its smoke test.
+
+    What stands on the mirror is what it was.
+    """
+    problems = report.problems if report else ("the image was not launched",)
+    output = [
+        f"{instance.name}: {line}"
+        for instance in (report.instances if report else ())
+        for line in instance.log.rstrip().split("\n")
+        if line
+    ]
+    failure = Failure(
+        Stage.SMOKE,
+        "smoke-failed",
+        "\n".join(problems),
+        place=job.product.recipe,
+        hint=f"see {job.settings.output / job.product.name}.report/ for the check results and the containers' logs",
+        log=tuple(output[-LOG_LINES:]) or tuple(progress_log.lines),
+        command=command_for(job.product, job.settings),
+    )
+    product = replace(job.product, published=job.product.published.with_test(report))
+    return _with_failure(product, problems[0], failure)
+
+
+def _with_failure(product: Product, why: str, failure: Failure) -> Product:
+    return replace(product, run=replace(product.run, outcome=Outcome.FAILED, why=why, failure=failure))
+
+
+def _as_given(product: Product, job: Job) -> Product:
+    """Return a product whose failure names files as whoever asked for the night names them.
+
+    They are named neither by where the worker keeps them nor by absolute paths where relative ones were given.
+    """
+    here, failure = CURRENT_WORKER.get(), product.run.failure
+    assert failure is not None
+    given = Path(product.recipe).parent
+
+    def named(text: str) -> str:
+        text = text.replace(f"{job.recipe.parent}/", "" if given == Path() else f"{given}/")
+        return text.replace(f"{here.files}/", "/") if here and here.files else text
+
+    failure = replace(
+        failure,
+        message=named(failure.message),
+        place=named(failure.place),
+        hint=named(failure.hint),
+        log=tuple(map(named, failure.log)),
+    )
+    return replace(product, run=replace(product.run, why=named(product.run.why), failure=failure))
+
+
+def _stage(error: RelbuildError) -> Stage:
+    stages = {
+        RecipeError: Stage.RECIPE,
+        ResolutionError: Stage.RESOLVE,
+        SmokeError: Stage.SMOKE,
+        PublicationRefused: Stage.PUBLISH,
+    }
+    return next((stage for kind, stage in stages.items() if isinstance(error, kind)), Stage.BUILD)
+
+
+def command_for(product: Product, settings: RunSettings) -> str:
+    """Return the command that a person types to see a failure again."""
+    mode = "--locked" if settings.locked else "--upgrade"
+    words = ["relbuild", "build", product.recipe, mode, "--retest"]
+    words += ["--platform", settings.platform] if settings.platform else []
+    words += [word for arch in settings.architectures for word in ("--arch", arch)]
+    words += ["--full"] if settings.full else []
+    words += ["--compression", settings.compression.value] if settings.compression is not Compression.GZIP else []
+    return " ".join(words)
