@@ -1,1 +1,1 @@
-"""The nouns: frozen, slotted values without I/O. The rooms above give them verbs."""
+"""Data classes of the domain, frozen and without I/O, and pure functions on them."""

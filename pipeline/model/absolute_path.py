@@ -1,6 +1,6 @@
-"""Absolute paths, which mean the same in every working directory.
+"""Type of absolute paths, and the refusal of relative ones in values for another process.
 
-They are those of work that leaves the process that read them.
+An absolute path means the same in every working directory; tasks that are sent to a worker hold no other.
 """
 
 from __future__ import annotations

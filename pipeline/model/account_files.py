@@ -1,4 +1,4 @@
-"""Reader of the files of accounts in an image, /etc/passwd and /etc/group."""
+"""Parser of an image's /etc/passwd and /etc/group, for smoke checks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ACCOUNTS_LIMIT = 4 << 20
 """Bytes of /etc/passwd or /etc/group that are read: far more than an image has."""
 
 _ID = re.compile(r"[0-9]{1,10}")
-"""A number of an account; a longer one is none (uid_t has 32 bits)."""
+"""A user's or group's ID; a longer number is none (uid_t has 32 bits)."""
 
 _NAMES_MOST = 12
-"""Names of one number that are recorded, the one that was asked for first."""
+"""Names of one ID that are recorded, the one that was asked for first."""
 
 
 def account_entries(files: InstanceFiles, table: str) -> Iterator[list[str]]:
-    """The fields of each line of a table that is an account."""
+    """Yield the fields of each line of `table` (/etc/passwd or /etc/group) that is an account."""
     text = (files.read(table, limit=ACCOUNTS_LIMIT) or b"").decode(errors="replace")
     # Lines as the C library has them: other separators belong to a field.
     for line in text.split("\n"):
@@ -30,9 +30,9 @@ def account_entries(files: InstanceFiles, table: str) -> Iterator[list[str]]:
 
 
 def names_of_id(number: int, asked: str | None, files: InstanceFiles, table: str) -> tuple[str, ...]:
-    """Return the names of a user's or group's number; nothing if nobody asks.
+    """Return the names of a user's or group's ID; empty if `asked` is None.
 
-    A name is known by its first entry; the one that is asked for comes first.
+    A name has the ID of its first entry; the name `asked` comes first.
     """
     if asked is None:
         return ()
@@ -44,7 +44,7 @@ def names_of_id(number: int, asked: str | None, files: InstanceFiles, table: str
 
 
 def account_names(files: InstanceFiles, table: str) -> Mapping[int, str]:
-    """Names of numbers that a person can be told, from /etc/passwd or /etc/group."""
+    """Map IDs to their names in /etc/passwd or /etc/group, but for names of unusual characters."""
     text = (files.read(table, limit=1 << 20) or b"").decode(errors="replace")
     lines = [line.split(":") for line in text.split("\n")]
     return {

@@ -1,4 +1,4 @@
-"""The users and groups of an image: names and their numbers."""
+"""Data class for an image's users and groups, with lookup of a number by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class AccountTable:
     members: tuple[tuple[str, str], ...] = ()
 
     def uid(self, name: str) -> int | None:
-        """The number of a user, or None if nobody is called so."""
+        """The number of a user, or None if there is none of this name."""
         return next((user.uid for user in self.users if user.name == name), None)
 
     def gid(self, name: str) -> int | None:

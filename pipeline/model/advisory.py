@@ -1,4 +1,4 @@
-"""Security advisories of repositories, and the threshold for fixes that an image lacks.
+"""Data classes for security advisories, and the threshold for missing fixes.
 
 Values without I/O; times are milliseconds since the epoch.
 """
@@ -22,17 +22,18 @@ SEVERITIES = ("critical", "important", "moderate", "low", "")
 DAY = 86_400_000
 """Milliseconds."""
 
-_LONGEST = 36_500
-"""Days."""
+_DAYS_MOST = 36_500
+"""Days to which a threshold is cut."""
 
 _EVR = re.compile(r"(?:(\d{1,9}):)?([^-:\s]+)-([^-\s]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class FixedPackage:
-    """A package in an advisory: in `evr` (`[epoch:]version-release`) it is fixed.
+    """A package in an advisory, fixed in `evr` (`[epoch:]version-release`).
 
-    `module` is the stream that it belongs to (`nodejs:20`), "" if none; for whom that stream is off, it fixes nothing.
+    `module` is the stream that it belongs to (`nodejs:20`), "" if none; where that stream is not enabled, the advisory
+    does not apply.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Advisory:
     """One `update` of a repository's updateinfo.
 
     `kind` is its type in lower case (`security`, `bugfix`, …), `severity` one of SEVERITIES, `issued` 0 where that
-    cannot be read, `repository` the id of who gives it.
+    cannot be read, `repository` the id of the repository that offers it.
     """
 
     id: str
@@ -63,8 +64,8 @@ class Advisory:
 class Advisories:
     """All advisories of a platform's repositories.
 
-    `heard` are the ids of the repositories that have an updateinfo, `silent` of those that have none, which says
-    nothing good of their packages. `notes` are sentences about what was not understood.
+    `heard` are the ids of the repositories that have an updateinfo, `silent` of those that have none, so that fixes of
+    their packages are unknown. `notes` are sentences about entries that could not be parsed.
     """
 
     given: tuple[Advisory, ...]
@@ -99,7 +100,7 @@ class ImagePackage:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """From which severity on, and from which age in days on, a missing fix is too much."""
+    """The severity, and the age in days, from which a missing fix exceeds the threshold."""
 
     severity: str
     days: int = 0
@@ -118,14 +119,14 @@ class Threshold:
                 f"'{text[:60]}' is not SEVERITY[:DAYS]",
                 hint="write critical, important, moderate, low or none, and optionally days: important:7",
             )
-        return cls(severity, min(int(number or 0), _LONGEST))
+        return cls(severity, min(int(number or 0), _DAYS_MOST))
 
     def __str__(self) -> str:
         return f"{self.severity or 'none'}:{self.days}"
 
 
 def age_in_days(issued: int, now: int) -> int | None:
-    """Whole days from `issued` to `now`; None if it is not known when that was."""
+    """Whole days from `issued` to `now`; None if the date is unknown (0)."""
     return max(0, now - issued) // DAY if issued else None
 
 
@@ -135,9 +136,9 @@ def rank(severity: str) -> int:
 
 
 def exceeding(threshold: Threshold, missing: Iterable[MissingFix], now: int) -> tuple[MissingFix, ...]:
-    """Return those of `missing` that are as bad and as old as `threshold` says.
+    """Return those of `missing` that reach both severity and age of `threshold`.
 
-    `now` is in milliseconds since the epoch. What has no date counts as old; what is no security fix never counts.
+    `now` is in milliseconds since the epoch. A fix without a date counts as old; only security fixes count.
     """
     found = []
     for fix in missing:

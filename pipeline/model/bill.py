@@ -1,6 +1,7 @@
-"""The contents of an image, down to each package's checksum and licence.
+"""Data classes for an image's bill of materials and its build record.
 
-SBOMs are written from it, a gate looks at it, and two images are compared by it. Made by `pipeline.provenance_inputs`.
+SBOMs are written from the bill, the gate checks it, and images are compared by it. Made by
+`pipeline.provenance_inputs`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class BilledLayer:
 
 @dataclass(frozen=True, slots=True)
 class Privileged:
-    """A path that lends its owner's rights to whoever runs it.
+    """A file that runs with its owner's or group's rights, or with capabilities.
 
     A file with set-user-id or set-group-id (`mode` is the twelve permission bits), or with capabilities, as text
     (`cap_net_raw=ep`; empty: none). `path` begins with a slash; `package` is the NEVRA of the package that it comes
@@ -65,7 +66,7 @@ class Privileged:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """All that one image is made of.
+    """The bill of materials of one image.
 
     `digest` is the manifest's and `config` the config's; `created` is seconds since the epoch; `architecture` is
     OCI's name. `packages` are sorted by NEVRA, `privileged` by path.
@@ -87,8 +88,8 @@ class BuildRecord:
     """The inputs that the image `image` was made from.
 
     `unknown` names inputs whose digest nobody kept (`repomd.xml of base`, where a lock is older than that record),
-    sorted. `checks` is the digest of the plan that its recipe asked for when it was last built or tested: evidence on
-    other checks does not carry it.
+    sorted. `checks` is the digest of the smoke plan of its recipe when it was last built or tested: evidence for
+    another plan does not count.
     """
 
     image: Digest

@@ -1,4 +1,4 @@
-"""Package content of an image that was changed after its installation."""
+"""Data class for package content that was changed after installation, and the cause."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Package content that is not as the package brought it, and the cause of the change.
+    """A path whose content is no longer the package's, and the cause of the change.
 
     `path` is canonical.
     """

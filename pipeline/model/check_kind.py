@@ -1,7 +1,7 @@
-"""The declaration of a kind of check: all that there is to say of it.
+"""Data classes that declare a kind of smoke check: recipe form, asking, judging, drafting.
 
-A module in `pipeline.model.checks` declares one kind. Its form in a recipe, its asking and drafting, its answer and
-judging are pure but for what a `Probe` does for them: who asks an image, and who judges a report again, use the same.
+A module in `pipeline.model.checks` declares one kind. All of it is pure but for the `Probe` that it asks through: the
+smoke test, and whoever judges a report again, use the same code.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pipeline.model.probe import Probe
     from pipeline.model.smoke import Check
 
-_NAMED = 12
-"""Items of a longer list that a report names."""
+_LISTED_MOST = 12
+"""Items of a longer list that a message names."""
 
 
 class Subject(OneOf):
@@ -45,7 +45,7 @@ class CheckAnswer(OneOf):
 
     @classmethod
     def kinds(cls) -> tuple[type, ...]:
-        """The answers of all declared kinds, and those of none."""
+        """The answer classes of all declared kinds, and those that belong to no kind."""
         from pipeline.model.checks import ANSWERS
 
         return ANSWERS
@@ -58,13 +58,13 @@ _WantedT = TypeVar("_WantedT")
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer(CheckAnswer):
-    """There was none, or none that means anything; `reason` says why. It is never right."""
+    """There was no usable answer, for the reason `reason`. It never passes."""
 
     reason: str
 
 
 class MismatchedAnswer(Exception):
-    """A question has no subject of its kind, or an answer is of another kind."""
+    """A check's subject, or an answer, is not of the type that its kind declares."""
 
 
 class Effect(Enum):
@@ -93,9 +93,9 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An answer that is yet to be judged.
+    """The answer of one attempt, not judged yet.
 
-    `cut_off`: its time was over before it could tell. `settled`: asking again would not change it.
+    `cut_off`: the deadline passed before the answer was complete. `settled`: asking again would not change it.
     """
 
     answer: CheckAnswer
@@ -105,7 +105,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """A refusal of a kind's part of a recipe, at the key `key` ("": of it as a whole)."""
+    """An error in the values of a check in a recipe, at the key `key` ("": of the check as a whole)."""
 
     code: str
     message: str
@@ -115,7 +115,7 @@ class Contradiction:
 
 @dataclass(frozen=True, slots=True)
 class ShortForm:
-    """A word that stands for an empty mapping, and the key for which a bare list does."""
+    """Short forms of a mapping: `word` for an empty one, a bare list for one with the key `key`."""
 
     word: str
     key: str
@@ -133,15 +133,15 @@ class Drafting:
     make: Callable[[Probe], Iterator[DraftedCheck]]
 
 
-def _as_it_is(check: Check, seen: _AnswerT) -> _AnswerT:
+def _unchanged(check: Check, seen: _AnswerT) -> _AnswerT:
     return seen
 
 
-def _nowhere(check: Check) -> str:
+def _no_place(check: Check) -> str:
     return ""
 
 
-def _about(check: Check, subject: object) -> Check:
+def _with_subject(check: Check, subject: object) -> Check:
     assert isinstance(subject, Subject), f"{check.kind}: {type(subject).__name__} is no Subject"
     return check.about(subject)
 
@@ -157,18 +157,17 @@ class CheckDeclaration(Generic[_SubjectT, _AnswerT]):
     In a recipe it is the key `name`, with `meaning` and `example` in the reference; kinds stand there in the order of
     `rank`. `form` is that of its value: a dataclass whose fields are keys of a mapping (which `title` and `prose`
     describe), or the form of a bare value. `short` writes out what stands for such a mapping, `refuse` says what is
-    wrong with its values together (and with which of its keys are given), and `plan` puts them into the check: as its
-    subject, unless it says otherwise. With a `ready_meaning` it can be the sign that an instance is ready.
+    wrong with the combination of its values and given keys, and `plan` puts them into the check, by default as its
+    subject. With a `ready_meaning` it can be the sign that an instance is ready.
 
     `beside` are the keys that may stand beside the kind's own, `expects` those under `expect`, and `shows` begins the
-    sentence that names them; `expected` is what an answer must be where nothing is said, `within` likewise
-    (milliseconds; None: as for other checks).
+    sentence that names them; `expected` and `within` (milliseconds; None: as for other checks) are the defaults.
 
     `ask` asks once, until a deadline; it raises Unanswered, and nothing else but `SmokeError`. `judge` says what is
-    wrong with an answer of type `answer`; "" if nothing is. The config is the image's, the last argument what shows
-    that it is back after a restart. `record` gives the answer as it is recorded: long texts as excerpts by which
-    `judge` decides the same. `place` says where it asks, for people. `effect` is that on the instance. Latency can be
-    measured by kinds with a `latency_rank` (0: not), the least first. `draft` drafts such checks.
+    wrong with an answer of type `answer`; "" if nothing is. Its third argument is the image's config, the fourth the
+    readiness check that is repeated after a restart. `record` returns the answer with long texts as excerpts by which
+    `judge` decides the same. `place` names the port or path that it asks, for people. Latency can be measured by kinds
+    with a `latency_rank` (0: not), the least first. `draft` drafts such checks.
     """
 
     name: str
@@ -183,7 +182,7 @@ class CheckDeclaration(Generic[_SubjectT, _AnswerT]):
     prose: str = ""
     short: ShortForm | None = None
     refuse: Callable[[_SubjectT, frozenset[str]], Iterator[Contradiction]] = _no_contradictions
-    plan: Callable[[Check, _SubjectT], Check] = _about
+    plan: Callable[[Check, _SubjectT], Check] = _with_subject
     ready_meaning: str = ""
     ready_example: object = None
     beside: frozenset[str] = frozenset({"within"})
@@ -191,8 +190,8 @@ class CheckDeclaration(Generic[_SubjectT, _AnswerT]):
     shows: str = ""
     expected: Expectation = Expectation(exit_code=None)
     within: int | None = None
-    record: Callable[[Check, _AnswerT], _AnswerT] = _as_it_is
-    place: Callable[[Check], str] = _nowhere
+    record: Callable[[Check, _AnswerT], _AnswerT] = _unchanged
+    place: Callable[[Check], str] = _no_place
     effect: Effect = Effect.NONE
     latency_rank: int = 0
     draft: Drafting | None = None
@@ -213,11 +212,13 @@ def subject_of(kind: type[_WantedT], check: Check) -> _WantedT:
 
 def list_names(names: Sequence[str]) -> str:
     """The first names of a list, for people, and how many more there are."""
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return ", ".join(names[:_LISTED_MOST]) + (
+        f" and {len(names) - _LISTED_MOST} more" if len(names) > _LISTED_MOST else ""
+    )
 
 
 def printable(text: str) -> bool:
-    """Return whether a text can stand in a recipe as it is.
+    """Return whether a text can be written into a recipe verbatim.
 
     Invalid UTF-8, control characters and templates cannot.
     """

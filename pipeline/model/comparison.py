@@ -1,4 +1,4 @@
-"""The differences between two images: packages, configuration, files, layers.
+"""Data classes for the differences between two images: packages, settings, files, layers.
 
 Sizes are bytes.
 """
@@ -15,7 +15,7 @@ from pipeline.model.tree import Entry
 
 @dataclass(frozen=True, slots=True)
 class PackageDifference:
-    """A package that is another, or in one image only (`before` or `after` is None).
+    """A package whose EVR differs, or that is in one image only (`before` or `after` is None).
 
     `changelog` are the entries that the later one has and the earlier one has not, newest first; `fixes` the
     vulnerabilities that they name.
@@ -80,8 +80,8 @@ class ImageComparison:
     """One image against another.
 
     `platform` is the later one's (`linux/amd64`). `packages` is None where neither has an RPM database. `touched`
-    counts paths that differ in their time alone, which is no difference. `download` is what a client fetches that has
-    the earlier one: layers, configuration and manifest.
+    counts paths whose mtime alone differs; they are not in `files`. `download` is the bytes that a client with the
+    earlier one fetches: layers, configuration and manifest.
     """
 
     platform: str

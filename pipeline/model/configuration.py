@@ -1,4 +1,4 @@
-"""An image's configuration, from the recipe and from the parent image."""
+"""Computation of an image config from a recipe, and its completion from the parent's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def image_config(
 ) -> ImageConfig:
     """The image configuration that `recipe` describes.
 
-    `said` evaluates its texts, `arch` is rpm's name, `created` is seconds since the epoch, `rpm_database` the folder
+    `said` renders its templates, `arch` is rpm's name, `created` is seconds since the epoch, `rpm_database` the folder
     where the platform has rpm's database.
     """
     plan = recipe.image
@@ -64,7 +64,7 @@ def _evaluated(key: ImageKey, value: Any, said: Callable[[str], str]) -> Any:  #
 
 
 def inherited(config: ImageConfig, given: Set[str], below: ImageConfig) -> ImageConfig:
-    """Return `config` completed from `below`, its parent's.
+    """Return `config` completed from `below`, its parent's config.
 
     `given` are the keys under `image` that the recipe has.
 

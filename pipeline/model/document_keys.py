@@ -1,4 +1,4 @@
-"""Keys of a YAML mapping, declared as fields, each with the form of its value.
+"""Declaration of a YAML mapping's keys as dataclass fields, with the form of each value.
 
 What a person writes is turned into values by the room of recipes, which makes schema and reference of the same.
 """
@@ -63,7 +63,7 @@ class ValueForm(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of some words, of which `what` names one."""
+    """One member of an enum; `what` is the noun for one in messages."""
 
     words: type[StrEnum]
     what: str
@@ -71,7 +71,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class SettingValue:
-    """The form of a setting of an image, or rules for each of several that have names."""
+    """The form of an image's setting; of environment and labels, rules by name."""
 
     key: ImageKey
 

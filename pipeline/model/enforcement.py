@@ -1,10 +1,10 @@
-"""The limits that the kernel enforced while an image was tested.
+"""Computation of which requested limits the kernel enforced in a smoke test.
 
 They are found from what was read back, whatever the report says.
 
-A limit that a recipe asks for is not held everywhere: an ordinary user to whom no control groups were handed over gets
-neither memory nor processors limited. The answers of such a test are worth what they are worth; it is the keeper's
-affair to demand more.
+A limit that a recipe asks for is not enforced everywhere: without delegated control groups an ordinary user's
+instances have neither memory nor processors limited. Such a test counts all the same, unless a mirror's operator
+demands enforced limits by a rule.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def unenforced_lines(limits: Sequence[LimitEnforcement]) -> tuple[str, ...]:
 
 
 def unenforced(patterns: Sequence[str], limits: Sequence[LimitEnforcement]) -> tuple[str, ...]:
-    """Return what of `patterns` does not hold.
+    """Return the limits that break a rule's demands `patterns`, for people.
 
-    They are globs of limits that must be enforced if they were asked for; a plain name must have been asked for as
-    well.
+    Patterns are globs of limits that must be enforced if they were asked for; a plain name must have been asked for
+    as well.
     """
     wrong = [f"{one.name} ({one.reason})" for one in limits if not one.enforced and _matches(one.name, patterns)]
     names = {one.name for one in limits}
@@ -97,7 +97,7 @@ def asked_limits(limits: Limits) -> tuple[tuple[str, int], ...]:
 
 
 def is_enforced(reading: LimitReading) -> bool:
-    """Tell whether what was read back holds what was asked for."""
+    """Return whether the value that was read back enforces the limit that was asked for."""
     if not reading.enforced or reading.read is None:
         return False
     limit = _BY_NAME.get(reading.name)

@@ -1,7 +1,7 @@
-"""The evidence of a smoke test that a publication rests on.
+"""Data classes for a smoke test's evidence, and its canonical JSON written and read.
 
-One image, what was asked of it, under which runtime, what it answered, and what is in it. Canonical JSON both ways: of
-one evidence there is one text.
+A publication rests on it: it names one image, the smoke plan and runtime, the report, and the image's contents. Equal
+evidence has the same bytes.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def read_evidence(data: bytes) -> Evidence:
 
 
 def _says(value: dict[str, object], evidence: Evidence) -> bool:
-    """Return whether a document says what was read from it, in the form of its schema."""
+    """Return whether a document has no other values than the evidence read from it, in the form of its schema."""
     limits = value.get("limits")
     derived = [to_json(limit) for limit in evidence.limits]
     stated = limits is None if value["schema"] == 1 else extends(limits, derived)

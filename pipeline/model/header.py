@@ -1,4 +1,4 @@
-"""The header of an RPM, as far as relbuild needs it.
+"""Data classes for an RPM header: files, scriptlets, triggers, dependencies, changelog.
 
 Read by `pipeline.packages.rpm_header`.
 """

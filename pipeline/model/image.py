@@ -1,4 +1,4 @@
-"""An OCI image as values (image-spec 1.1)."""
+"""Data classes for an OCI image: descriptor, layer, config, manifest (image-spec 1.1)."""
 
 from __future__ import annotations
 

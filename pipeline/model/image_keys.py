@@ -1,4 +1,4 @@
-"""The table of keys under `image`.
+"""Table of the recipe keys under `image`, each with its form and its OCI config member.
 
 Whoever adds a key here adds it to recipes, images, inheritance, checks and output.
 
@@ -54,9 +54,9 @@ class ImageKey:
 
     `name` is that of its field, `config` the one in a config and `stored` its form there. `meaning` and `example` are
     of the recipe's reference, `checked` and `check_example` of the check `image`. `templated`: it may hold templates
-    that use packages. `follows`: the key to which it belongs, so that a parent's goes when a child gives that one.
-    `default` is what holds where an image has none. `shown` is what it is called in output ("": it is not shown), and
-    `unset` what is written there instead of nothing. `one` is what one of several is called.
+    that use packages. `follows`: the key to which it belongs, so that a child that gives that one drops the parent's.
+    `default` is what holds where an image has none. `shown` is its name in output ("": it is not shown), and `unset`
+    what is written there instead of nothing. `one` is the noun for one of several values.
     """
 
     form: KeyForm

@@ -1,4 +1,4 @@
-"""Dataclasses as JSON and back, by their declared types.
+"""Conversion of dataclasses to JSON values and back, by their declared types.
 
 What is read is exactly what could have been written.
 
@@ -49,7 +49,7 @@ class OneOf:
 
 
 def to_json(value: object) -> object:
-    """A dataclass as JSON values that `from_json` makes the same one of."""
+    """Return a dataclass as JSON values, from which `from_json` makes an equal one."""
     return _written(type(value), value)
 
 

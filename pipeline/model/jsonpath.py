@@ -1,4 +1,4 @@
-"""A small part of JSONPath (RFC 9535) that names exactly one value of a JSON document.
+"""Parser and lookup of a JSONPath subset (RFC 9535) that selects exactly one value.
 
 `$` is the document, `.name` or `['any name']` a member, `[2]` an item, `[-1]` the last one, `.length()` the number
 of items or members. The leading `$` may be left out: `status`, `nodes[0].name`.
@@ -18,7 +18,7 @@ LENGTH = object()
 
 
 def parse_path(text: str) -> tuple[object, ...]:
-    """Members (str), items (int) and `LENGTH` from the document inwards. Raises ValueError."""
+    """Parse a path into its steps: members (str), items (int) and `LENGTH`. Raises ValueError."""
     rest = text.removeprefix("$")
     steps: list[object] = []
     position = 0

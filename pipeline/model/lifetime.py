@@ -1,11 +1,11 @@
-"""Until when a product is kept up, as its recipe says."""
+"""Days until a product's end of life, and a warning when it is near or past."""
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
 WARNED_BEFORE = 90
-"""Days before the end from which on it is worth a word."""
+"""Days before the end from which on there is a warning."""
 
 
 def days_left(end_of_life: str, now: int) -> int:
@@ -19,7 +19,7 @@ def days_left(end_of_life: str, now: int) -> int:
 
 
 def lifetime_warning(end_of_life: str, now: int) -> str:
-    """A sentence when the end has passed or is near, else ""; also for "", which is no end."""
+    """Return a sentence when the end has passed or is near, else ""; "" where there is no end."""
     if not end_of_life:
         return ""
     left = days_left(end_of_life, now)

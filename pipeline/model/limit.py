@@ -1,4 +1,4 @@
-"""The declaration of a limit: its recipe form, its setting, reading back and overruns.
+"""Data classes that declare a limit: recipe form, setting, reading back, overruns.
 
 A module in `pipeline.model.limits` declares one limit as `LIMIT`. Made from the set of them are the recipe's schema,
 the options of `run`, what the sandbox sets and reads back, the report and `enforced-limits` of the gate, the sentence
@@ -54,7 +54,7 @@ class FileSystemSize:
 class LinkRates:
     """Bits per second into the instance and out of it, as the kernel has them.
 
-    `why` they are not limited.
+    `why`: the reason why they are not limited, "" if they are.
     """
 
     into: int | None = None
@@ -66,7 +66,7 @@ class LinkRates:
 class VolumeRates:
     """Bytes per second that the kernel lets through to or from a volume at the most.
 
-    None: any number. `why` not all of it is held.
+    None: any number. `why`: the reason why not all volumes are limited, "" if they are.
     """
 
     rate: int | None = None
@@ -131,7 +131,7 @@ class Observed(Protocol):
 
     @property
     def link_rates(self) -> LinkRates:
-        """Its link."""
+        """Rates of its network link."""
 
     @property
     def volume_rates(self) -> VolumeRates:
@@ -257,10 +257,11 @@ class Limit(Generic[_Value]):
     """A limit of one instance.
 
     `name` is its key in recipes, its name in reports and in `enforced-limits`, and (with `-`) its option of `run`.
-    `rank` is its place in documents. `meaning` and `example` are of the reference, `kernel` says there where the kernel
-    has it. `slack` is how far the kernel may round it; `share`: more of it is no less strict. `option` is the help of
-    `run`'s option; "": it has none. `field` is its member in a plan's JSON, where that is not `name`. `controllers` are
-    those that limit it under control groups v1 and v2, and `doctor` what one is needed for ("": doctor does not ask).
+    `rank` is its place in documents. `meaning` and `example` are of the reference, `kernel` names there the kernel's
+    file or call. `slack` is how far the kernel may round it; `share`: it is a weight, of which more is no weaker limit.
+    `option` is the help of `run`'s option; "": it has none. `field` is its member in a plan's JSON, where that is not
+    `name`. `controllers` are those that limit it under control groups v1 and v2, and `doctor` what one is needed for
+    ("": `doctor` does not check it).
     """
 
     name: str
@@ -313,5 +314,5 @@ def missing_controller(group: ControlGroup, controller: str) -> str:
 
 
 def no_overruns(usage: Usage) -> Sequence[Overrun]:
-    """Overruns of a limit that holds back or refuses without anybody counting: none."""
+    """Return none: for a limit whose overruns the kernel does not count."""
     return ()

@@ -1,4 +1,4 @@
-"""A resolution as a file. Read and written by `pipeline.resolve.lockfile`."""
+"""Data classes for a lock: resolutions by platform and architecture, digests of inputs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pipeline.model.resolution import Resolution
 class LockedParent:
     """The image that the packages of a section are added to.
 
-    Its recipe's name, its manifest's digest, and its config's, which is the same however layers are compressed and by
-    which another image is told.
+    Its recipe's name, its manifest's digest, and its config's, which does not depend on the layers' compression and
+    identifies the image.
     """
 
     recipe: str
@@ -32,8 +32,8 @@ class LockSection:
     among the packages and the parent, in seconds since the epoch. `accounts` holds the numbers that were allocated
     for owners that nothing else numbers, (kind, name, number) with kind `user` or `group`. `keys` are the
     fingerprints of the keys that sign packages in this section. `metadata` is repository id → digest of its
-    repomd.xml as it was when the packages were resolved, sorted: it says where they come from, and a repomd.xml
-    that is another today makes no lock stale. A lock of format 1 has none.
+    repomd.xml as it was when the packages were resolved, sorted: it says where they come from, and another repomd.xml
+    today does not make the lock stale. A lock of format 1 has none.
     """
 
     resolution: Resolution

@@ -13,7 +13,7 @@ from pipeline.model.image import Descriptor
 class Manifest:
     """A manifest or index, byte for byte.
 
-    Byte-exact is what its digest, and so every signature, is of.
+    Its digest, and so every signature, is of exactly these bytes.
     """
 
     media_type: str

@@ -1,4 +1,4 @@
-"""One nightly run over a catalogue: the outcome of every product, and its reason.
+"""Data classes for a nightly run: the outcome of each product, its reason and failure.
 
 The morning's page, the feeds and CI are made from it. Times are milliseconds since the epoch, durations milliseconds,
 sizes bytes.
@@ -42,8 +42,8 @@ class Stage(StrEnum):
 class Failure:
     """The error because of which there is no new image.
 
-    `code`, `message`, `place` and `hint` are those of the error, `log` the last lines of what was said (a scriptlet's
-    or container's output among them), `command` what to type to see it again.
+    `code`, `message`, `place` and `hint` are those of the error, `log` the last lines of progress and output (of
+    scriptlets and containers too), `command` the command that reproduces it.
     """
 
     stage: Stage
@@ -128,8 +128,8 @@ class NightlyRun:
     `destination` is the mirror as people write it, `known_as` the `HOST/NAMESPACE` to pull from. `threshold` is the
     severity and age in days from which a missing fix fails the night (`important:7`), "" if none; `exceeded` says which
     did, in words. `key` is the public key that signatures are verified with, in PEM. `exit_code` is the process's.
-    `set_aside` are workers that got no more tasks: their machines lack something, or they fell silent. `run` tells this
-    night from every other, also from one that began at the same moment ("": nobody says).
+    `set_aside` are workers that got no more tasks: their machines lack something, or they stopped responding. `run` is
+    a unique id of this run ("": unknown).
     """
 
     began: int

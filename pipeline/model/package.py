@@ -1,4 +1,4 @@
-"""One RPM: what it is called, where it comes from, how its bytes are known."""
+"""Data classes for an RPM: NEVRA with its parsing, checksum, size and source."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Nevra:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One RPM that can be had.
+    """One RPM of a repository, or by a local path.
 
     `checksum` is the sha256 of the whole file, `size` its bytes, `repository` the id of the repository
     that it comes from (`@file` for a local path), `location` the path below that repository's root (or the

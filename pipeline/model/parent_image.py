@@ -1,6 +1,6 @@
-"""The image that another one is built `from`, as far as its child needs to know it.
+"""Data classes for the parent image of a build, and the names of its layers in a child.
 
-Made by `pipeline.build`.
+Made by `pipeline.prepare.built_parent`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pipeline.model.resolution import Chosen
 from pipeline.model.tree import Tree
 
 FROM_PARENT = "/"
-"""What stands in the names of layers that come from a parent, after the recipe's name: `base/state`. A recipe's own
-layer cannot be called so."""
+"""The separator in the names of layers that come from a parent, after the recipe's name: `base/state`. A recipe's own
+layer cannot have it in its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class InstalledPackage:
 
 @dataclass(frozen=True, slots=True)
 class ParentImage:
-    """A built image and what stands in it.
+    """A built image and its contents.
 
     `image` has its layers by the names that they have in a child. `packages` are all of it, those of its own parent
     too, in the order of their installation. `tree` is what all layers come to together, with the packages that own the

@@ -1,6 +1,6 @@
-"""The plan of a smoke test as JSON and back, and its digest.
+"""Conversion of a smoke plan to JSON values and back, and its digest.
 
-Where in a recipe it is asked does not matter.
+A check's place in the recipe is not part of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _PLAN_VERSION = 3
 
 
 def plan_value(plan: SmokePlan) -> object:
-    """JSON values that `read_plan` makes the same plan of (but for `place`)."""
+    """Return a plan as JSON values, from which `read_plan` makes an equal one (but for `place`)."""
     return to_json(plan)
 
 
@@ -30,5 +30,5 @@ def read_plan(value: object) -> SmokePlan:
 
 
 def plan_digest(plan: SmokePlan) -> Digest:
-    """A name for what is asked."""
+    """Return the digest that identifies a plan."""
     return identity("smoke-plan", _PLAN_VERSION, plan=plan_value(plan))

@@ -1,4 +1,4 @@
-"""The repositories of RPMs, and those of them that make up a platform."""
+"""Data classes for RPM repositories and platforms, and the variables that they may name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _OFFERED = re.compile(rf"RELBUILD_MIRROR|{OFFERED_PREFIX}[A-Za-z0-9_]+")
 
 
 def is_offered(name: str) -> bool:
-    """Return whether a platform may name this variable of the environment.
+    """Return whether a platform's definition may use this environment variable.
 
-    What a platform names becomes part of URLs, so only what was set for that purpose can: an edited definition would
-    send any other (a token, a password) to the host that it names.
+    Its value becomes part of URLs, so only variables that are set for that purpose are allowed: an edited definition
+    could send any other (a token, a password) to the host that it names.
     """
     return _OFFERED.fullmatch(name) is not None
 

@@ -1,7 +1,7 @@
-"""The protocol of a check with a running instance, which the room of smoke tests fulfils.
+"""Protocol by which smoke checks query a running instance, and its result types.
 
-A kind of check asks through it alone, so that it needs neither the sandbox nor sockets, and whoever judges a report
-again loads neither.
+`pipeline.smoke` implements it. A kind of check asks through it alone, so that judging a report again loads neither the
+sandbox nor sockets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Unanswered(Exception):
     """A probe without an answer; the text says why.
 
-    `timed_out`: its time was over before there could be one.
+    `timed_out`: the deadline passed before there could be one.
     """
 
     def __init__(self, reason: str, *, timed_out: bool = False) -> None:
@@ -173,7 +173,7 @@ class Probe(Protocol):
         ...
 
     def process_count(self) -> int:
-        """The number of processes, which are not looked at."""
+        """The number of processes, counted without reading each."""
         ...
 
     def processes(self) -> tuple[RunningProcess, ...]:

@@ -1,4 +1,4 @@
-"""The materials and parameters of a build: the values of a provenance attestation."""
+"""Data classes for a build's materials and parameters, as in a provenance attestation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result of a publication, and the moves of tags that make up a mirror's history."""
+"""Data classes for moves of tags, signed tag statements and the result of publishing."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ class MoveCause(StrEnum):
     ROLLBACK = "rollback"
     COPY = "copy"
     RENEW = "renew"
-    """Nothing moved it: it is said once more where it points, and until when that may be believed."""
+    """No move: a new statement on where the tag points, with a later expiry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
     """One move of a tag: from what to what, when, why, and to which version.
 
-    `before` None: the tag was new. `at` is in milliseconds since the epoch. `version` is that of what it points to
-    since.
+    `before` None: the tag was new. `at` is in milliseconds since the epoch. `version` is that of the image `after`.
     """
 
     tag: str
@@ -40,10 +39,9 @@ class Move:
 class TagStatement:
     """A signed statement on a tag of `repository` (`HOST/NAMESPACE/NAME`).
 
-    It is a move, or says that the tag stands where it does (`MoveCause.RENEW`). `number` only grows; `previous` is the
-    digest
-    of the manifest that has the move before this one, or of a renewal the move that it renews; `until` (milliseconds
-    since the epoch): believed no longer than this.
+    It is a move, or confirms where the tag points (`MoveCause.RENEW`). `number` only grows; `previous` is the digest of
+    the manifest that has the move before this one, or of a renewal the move that it renews; `until` (milliseconds since
+    the epoch): not valid after this.
     """
 
     repository: str
@@ -54,7 +52,7 @@ class TagStatement:
 
     @property
     def renews(self) -> bool:
-        """Did nothing move?"""
+        """True if it renews an earlier statement and moves nothing."""
         return self.move.why is MoveCause.RENEW
 
 
@@ -70,7 +68,7 @@ class RecordedStatement:
 class PastMove:
     """A move in the history of a tag.
 
-    `happened`: the tag did point there; else whoever wrote the move down was overtaken or killed before making it.
+    `happened`: the tag did point there; else its writer was overtaken or killed between recording and making it.
     `record`: the digest of the manifest that has it, or of an old one the tag. `number` is 0 of old records, which
     nobody signed.
     """

@@ -1,4 +1,4 @@
-"""The image of a product on a mirror, as reports and pages show it.
+"""Data classes for a product's published image, as reports and pages show it.
 
 Times are milliseconds since the epoch, durations milliseconds, sizes bytes.
 """
@@ -43,7 +43,7 @@ class LayerSize:
 
 @dataclass(frozen=True, slots=True)
 class PackageChange:
-    """A package that is another than last time.
+    """A package whose versions differ from those in the image before.
 
     `before` and `after` are versions, "": it was not there, or is gone.
     """
@@ -193,7 +193,7 @@ class PublishedImage:
 
 
 def package_versions(packages: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """(name, EVR) of packages → name to its EVR; several of one name stand behind one another."""
+    """Map (name, EVR) pairs to name → EVR; several EVRs of one name are joined by commas."""
     found: dict[str, list[str]] = {}
     for name, evr in packages:
         found.setdefault(name, []).append(evr)
@@ -216,7 +216,7 @@ def _package_sizes(chosen: Sequence[Chosen]) -> tuple[PackageSize, ...]:
 
 
 def _changed_packages(before: Mapping[str, str], now: Sequence[PackageSize]) -> tuple[PackageChange, ...]:
-    """The packages that are not as they were, by name."""
+    """The packages whose versions differ, by name."""
     after = package_versions([(one.name, one.evr) for one in now])
     return tuple(
         PackageChange(name, before.get(name, ""), after.get(name, ""))

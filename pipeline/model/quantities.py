@@ -1,6 +1,6 @@
-"""Sizes, durations, rates, shares of a processor and modes: what people write, as integers.
+"""Parsers and writers of sizes, durations, rates, processor counts and file modes.
 
-Every function takes what YAML gave and returns an integer, or raises `Malformed` with what to write instead.
+Every parser takes a value from YAML and returns an integer, or raises `Malformed` with what to write instead.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A validated recipe.
+"""Data classes for a validated recipe: layers, accounts, files, image settings, smoke plan.
 
-Built by `pipeline.recipes` from YAML; everything here is already checked.
+Made by `pipeline.recipes` from YAML; everything in it is already checked.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class LocalPackage:
 class LayerPlan:
     """One layer of packages, lowest first in the recipe.
 
-    `docs`/`man`: are they installed? `at_most`: its packages are grouped into up to so many layers of the image (None:
-    it is one). Such a layer of an included recipe is `brought_by` that.
+    `docs`/`man`: whether they are installed. `at_most`: its packages are grouped into up to so many layers of the image
+    (None: it is one). `brought_by` is the included recipe that such a layer comes from.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The report of a smoke test: the answers of running images, and their judgement."""
+"""Data classes for a smoke report: each instance's answers, limits and usage."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ UNRECORDED = NoAnswer("no answer was recorded")
 class CheckResult:
     """The result of one check of one instance.
 
-    `took` in milliseconds. `passed` and `detail` are what was found when it was asked; `answer` is what that was found
-    from, and can be found again.
+    `took` in milliseconds. `passed` and `detail` are the verdict when it was asked; `answer` is what was judged, and
+    can be judged again.
     """
 
     name: str
@@ -60,11 +60,11 @@ class InstanceReport:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourFigures:
-    """Measurements of the neighbours of an instance that misbehaves (`misbehaviour`).
+    """Measurements of the neighbours while one instance misbehaves (`misbehaviour`).
 
     Latencies in microseconds: the median and the 99th percentile, before (`quiet_…`) and meanwhile. `asked` answers, of
-    which `failed` did not come or were wrong. `effect` is what the one that misbehaved is known to have done; `detail`
-    says why it did not pass.
+    which `failed` did not come or were wrong. `effect` is the measured effect of the misbehaviour; `detail` says why it
+    did not pass.
     """
 
     misbehaviour: str
@@ -122,12 +122,12 @@ class SmokeReport:
 
     @property
     def passed(self) -> bool:
-        """Was all asked that the plan asks, and is every recorded answer right?"""
+        """True if all was asked that the plan asks, and every recorded answer is right."""
         return not self.problems
 
     @property
     def claimed(self) -> bool:
-        """True if nothing is written in it that did not pass when it was asked.
+        """True if the report itself records no failure.
 
         If it does not pass all the same, it was edited.
         """

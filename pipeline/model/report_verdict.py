@@ -1,7 +1,7 @@
-"""The verdict on an image, found from what is recorded.
+"""Judgement of a smoke report: the reasons why it fails, from its recorded answers.
 
-Who was asked, what each answered, what the kernel enforced, what neighbours noticed. Nothing that the report says of
-itself (`passed`, `enforced`) is believed.
+It covers the instances that were launched, their answers, the limits that were read back, and neighbours' latencies.
+The report's own `passed` and `enforced` are not believed.
 """
 
 from __future__ import annotations

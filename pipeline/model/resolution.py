@@ -1,4 +1,4 @@
-"""The packages that were chosen, their layers, and the reasons for them."""
+"""Data classes for a resolution: the chosen packages, their layers and reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The path of rpm's database in an image.
+"""Paths of rpm's database in an image, and the image label that names another folder.
 
 The one place that says it, for whoever writes or reads the database.
 """
@@ -20,7 +20,7 @@ DATABASE_LABEL = "org.relbuild.rpm-database"
 def labelled(labels: Mapping[str, str], folder: str) -> dict[str, str]:
     """Return an image's labels, with the path of the database where it is not a default one.
 
-    A label that such an image had for it is left out where the path goes without saying.
+    Where the folder is a default one, such a label is left out.
     """
     others = {key: value for key, value in labels.items() if key != DATABASE_LABEL}
     return others if folder in DATABASE_FOLDERS else {**others, DATABASE_LABEL: folder}

@@ -1,4 +1,4 @@
-"""The rules of a mirror's keeper: demands on publications, and retention.
+"""Data classes for a mirror's rules: publication gate, tag retention, identity remapping.
 
 Read by `pipeline.recipes`.
 """
@@ -18,7 +18,7 @@ class GateRule:
     `size`: bytes of config and compressed layers, at most. `setuid`: globs of paths; any other setuid or setgid
     program is refused (None: not looked at). `labels`: names that the image's config must have. `licenses`: globs; a
     package whose licence matches none is refused. `forbidden_packages`: globs of names or NEVRAs. `runtimes`: globs
-    of what the report must have been made under (`runc *`). `enforced_limits`: globs of limits that the kernel must
+    of the runtime that the image was tested under (`runc *`). `enforced_limits`: globs of limits that the kernel must
     have held in the test if the recipe asks for them; a plain name must have been asked for too. `same_versions`: all
     architectures of an index have the same version. `refuse_older`: what the tag points to now must not be newer.
     """
@@ -45,7 +45,7 @@ class RetentionRule:
     all.
 
     `keep`: the newest N by when they were published. `younger_than`, `pulled_within`: seconds; the second only where
-    the server knows. A tag that any of the given ones speaks for is kept.
+    the server knows. A tag is kept if it meets any of the given ones.
     """
 
     repositories: str = "*"
@@ -70,11 +70,11 @@ class IdentityRule:
 
 @dataclass(frozen=True, slots=True)
 class MirrorRules:
-    """All rules of a mirror's keeper.
+    """All rules of a mirror, which its operator sets.
 
-    `grace`: seconds for which what nothing refers to is spared, because a publication may be under way; `quarantine`:
-    seconds for which what was pruned can be brought back; `validity`: seconds for which what is signed of a tag is
-    believed.
+    `grace`: seconds for which unreferenced content is kept, because a publication may be under way; `quarantine`:
+    seconds for which pruned content can be restored; `validity`: seconds for which a signed statement on a tag is
+    valid.
     """
 
     gate: tuple[GateRule, ...] = (GateRule(),)

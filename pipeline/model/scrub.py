@@ -1,4 +1,4 @@
-"""The result of a scrub of a mirror."""
+"""Data classes for the result of a scrub of a mirror, and their JSON values."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class Finding:
 class ScrubResult:
     """The result of a scrub.
 
-    `blobs`, `bytes_read`, `manifests`, `tags`: what was looked at; `earlier`: blobs that a scrub which was broken off
-    had read; `drafts`: files of killed processes that were removed.
+    `blobs`, `bytes_read`, `manifests`, `tags`: what was read; `earlier`: blobs that an interrupted scrub had read
+    already; `drafts`: temporary files of killed processes that were removed.
     """
 
     mirror: str

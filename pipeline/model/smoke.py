@@ -1,6 +1,6 @@
-"""The plan of a smoke test: the checks of a running image.
+"""Data classes for the plan of a smoke test: checks, limits, instances, variants.
 
-What it answered is in `pipeline.model.report`.
+The results are in `pipeline.model.report`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from pipeline.model.value_rules import Rules
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question. Times are milliseconds.
+    """One check. Times are milliseconds.
 
-    What is asked is in `subject`, but for some kinds: `command` runs it in the instance (with `stdin`, as `user`) until
-    it meets `expect` or `within` passes; `port` connects to it and `socket` to the unix socket at this path, sends
-    `send` if given, and holds the answer against `expect.stdout`; `log` holds the instance's output against it; `stop`
-    sends `signal` ("": the image's) and expects the end within `within` with `expect.exit_code`. `place` is its
-    `file:line`.
+    The question is in `subject`, but for some kinds: `command` is run in the instance (with `stdin`, as `user`) until
+    it meets `expect` or `within` passes; `port` or the unix socket `socket` is connected to, `send` is sent if given,
+    and the answer compared with `expect.stdout`; the instance's output is compared with `log`; a stop sends `signal`
+    ("": the image's) and expects the end within `within` with `expect.exit_code`. `place` is its `file:line`.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""The questions that a smoke plan puts to an instance, in phases cut at restarts.
+"""Expected questions of a smoke plan to one instance, in order, split at restarts.
 
-Those who ask and those who judge the answers again agree on it.
+The smoke test asks them, and the judgement of a report expects answers to them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UPGRADING = Check("becomes the new image", CheckKind(RESTART.name), 30_000, subj
 """The action on the old image when no check restarts it."""
 
 MOUNTS_QUESTION = "nothing but volumes and scratch space can be written"
-"""The name of the look at the mounts that the read-only variant adds."""
+"""The name of the check of the mounts that the read-only variant adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class CheckPhase:
 class Question:
     """The question that one recorded result must be the answer to.
 
-    `check` None: the look at the mounts. `config` is of the image that was asked; `ready` is what shows, after a
-    restart, that the instance is back.
+    `check` None: the check of the mounts. `config` is of the image that was asked; `ready` is the readiness check that
+    is repeated after a restart.
     """
 
     name: str

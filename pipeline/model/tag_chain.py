@@ -1,9 +1,9 @@
-"""Evaluation of the signed statements on one tag.
+"""Evaluation of a tag's signed statements: the last move, its chain, believable digests.
 
-Pure: a clock has no part in it, nor has the order of a list.
+Pure: it depends neither on a clock nor on the order of the statements.
 
 Moves are a chain: each names the one that was made before it. A renewal names the move that it renews, and is written
-when the tag was seen to stand there, so it settles that this move was made. A move that is newer than the newest
+when the tag was seen to point there, so it confirms that this move was made. A move that is newer than the newest
 renewal is under way, or its maker was killed or overtaken: it was made if the tag points where it says.
 """
 
@@ -108,7 +108,7 @@ def believable(
 
 
 def begins_where(one: RecordedStatement, settled: Iterable[RecordedStatement]) -> bool:
-    """Return whether a move began where one of the renewals `settled` says that the tag stands."""
+    """Return whether a move's predecessor is a move that one of the renewals `settled` confirms."""
     said = one.statement
     return not said.renews and any(
         other.statement.renews and other.statement.previous == said.previous for other in settled

@@ -1,4 +1,4 @@
-"""A file-system tree as data: what a layer or an image contains, path by path."""
+"""Data classes for a file-system tree: entries by canonical path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resources that an instance has used, as far as the kernel tells."""
+"""Data class for the resources that an instance used, as the kernel tells."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Usage:
     """Bytes, microseconds, counts; None where the kernel does not tell.
 
-    `io_read` and `io_written` are what came from disks and went to them in its name; on cgroup v1 that is of its
-    volumes alone, and without what the kernel writes back later. `network_in` and `network_out` are bytes on the
+    `io_read` and `io_written` are bytes read from disks and written to them; on cgroup v1 only of its volumes, and
+    without what the kernel writes back later. `network_in` and `network_out` are bytes on the
     wire. `full` are places that have no room left, as `/tmp (bytes)` or `/data (inodes)`; `output_dropped` bytes
     that were printed beyond what is kept. `counted` are counts of overruns, by figure, that have no field of their own.
     """

@@ -1,11 +1,10 @@
-"""The comparison of values with rules, and texts as they are recorded.
+"""Comparison of values with rules, and excerpts of long texts that decide the same.
 
-It says whether a value is what rules say, and what is wrong with it if not.
+A comparison returns what is wrong with a value, "" if it meets the rules.
 
 A text that is not too long is recorded whole. Of a longer one the record keeps, for each rule, the part that decides
-(the lines around what a pattern finds, the value that a JSON path leads to), beside size and digest of the whole. Such
-an excerpt shows that something is there; that something is *not* there it cannot show, and the record says that it is
-an excerpt.
+(the lines around a pattern's match, the value at a JSON path), beside size and digest of the whole. An excerpt can show
+that something is in a text, never that something is *not* in it; the record says that it is an excerpt.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ WHOLE_LIMIT = 1 << 20
 """Characters of a text that is recorded whole after all because no excerpt shows that it is right."""
 
 _AROUND = 200
-"""Characters on each side of what a pattern finds in a line that is longer than an excerpt."""
+"""Characters on each side of a pattern's match in a line that is longer than an excerpt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ EMPTY_TEXT = RecordedText.of("")
 
 
 def recorded_mismatch(rules: Sequence[Rule], said: RecordedText, what: str, *, tell: bool = False) -> str:
-    """Return what is wrong with a recorded text, as `differs` says it.
+    """Return what is wrong with a recorded text by the rules, as `mismatch` does.
 
     Also when the record contradicts itself.
     """
@@ -105,8 +104,8 @@ def recorded_mismatch(rules: Sequence[Rule], said: RecordedText, what: str, *, t
 def record_text(rules: Sequence[Rule], said: RecordedText) -> RecordedText:
     """Return the text as it is recorded.
 
-    It has the same verdict, and is no longer than `TEXT_LIMIT` where excerpts show the same. A text of which no excerpt
-    shows that it is right is kept whole up to `WHOLE_LIMIT`.
+    It has the same verdict, and is no longer than `TEXT_LIMIT` where excerpts give the same one. A text of which no
+    excerpt shows that it is right is kept whole up to `WHOLE_LIMIT`.
     """
     if said.excerpts is not None or len(said.text) <= TEXT_LIMIT:
         return said
@@ -122,7 +121,7 @@ def record_text(rules: Sequence[Rule], said: RecordedText) -> RecordedText:
 def _excerpt(rule: Rule, text: str) -> Excerpt | None:
     """Return the part of a long text that decides about a rule; None if no part does.
 
-    That a text is wrong, its beginning may show.
+    If the whole is wrong, a part is enough that is wrong too, such as its beginning.
     """
     value = text
     if rule.at:
@@ -157,9 +156,9 @@ def _parts(rule: Rule, text: str) -> Iterator[str]:
 
 
 def mismatch(rules: Sequence[Rule], text: str, what: str, *, tell: bool = False) -> str:
-    """Return what is wrong with `text`, which people call `what`; empty if nothing is.
+    """Return what is wrong with `text`, which the message calls `what`; empty if nothing is.
 
-    `tell`: say what it is instead.
+    `tell`: the message quotes the text.
     """
     for rule in rules:
         wrong = _wrong(rule, text, what, tell=tell)
@@ -171,7 +170,7 @@ def mismatch(rules: Sequence[Rule], text: str, what: str, *, tell: bool = False)
 def mismatch_is_final(rules: Sequence[Rule], text: str) -> bool:
     """Return whether a text that still grows is wrong for good.
 
-    It is if it holds already what it must not hold, or takes too long to look through, which becomes no better.
+    It is if it matches already what it must not match, or takes too long to search: more text takes longer.
     """
     try:
         return any(rule.lacks is not None and not rule.at and pattern_found(rule.lacks, text) for rule in rules)
@@ -188,7 +187,7 @@ def pattern_found(pattern: str, text: str) -> bool:
 
 
 def quote_answer(data: bytes | str, limit: int = SHOWN_LIMIT) -> str:
-    """An answer for people."""
+    """Return an answer for people, stripped and cut to `limit` characters."""
     text = (data.decode(errors="replace") if isinstance(data, bytes) else data).strip()
     return text if len(text) <= limit else f"{text[:limit]} …"
 
@@ -206,14 +205,14 @@ def _wrong(rule: Rule, text: str, what: str, *, tell: bool) -> str:
 
 
 def _held(rule: Rule, text: str, what: str, *, tell: bool) -> str:
-    """A value against all of a rule but where it stands."""
-    # What is looked up, or short, is told here; longer answers are shown once, by who asked.
-    but = f" but '{quote_answer(text, 200)}'" if rule.at or tell else ""
+    """Return what is wrong with a value by a rule, whose `at` is resolved already."""
+    # Short values are quoted here; longer answers are shown once, by the caller.
+    quoted = f" but '{quote_answer(text, 200)}'" if rule.at or tell else ""
     if rule.equals is not None and text.strip() != rule.equals.strip():
-        return f"{what} is not '{rule.equals}'{but}"
+        return f"{what} is not '{rule.equals}'{quoted}"
     try:
         if rule.matches is not None and not pattern_found(rule.matches, text):
-            return f"{what} does not match '{rule.matches}'{but}"
+            return f"{what} does not match '{rule.matches}'{quoted}"
         if rule.lacks is not None and (where := search_pattern(rule.lacks, text)):
             line = text[text.rfind("\n", 0, where[0]) + 1 :].partition("\n")[0]
             return f"{what} must not match '{rule.lacks}': {quote_answer(line, 200)}"

@@ -1,4 +1,4 @@
-"""Rules that a value of an answer is held against."""
+"""Data class for a rule that a value must meet: equality, patterns, bounds, JSON path."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Kinds of checks, one module each, and what an image answered, judged.
+"""Registry of the kinds of smoke checks, one module each: asking and judging by kind.
 
 Whoever adds a module NAME_check adds the kind `name` (`pipeline.model.check_kind` says what it declares).
 
 An answer says what was seen, never whether it is right; it is recorded, and enough to judge it again. Texts are
-`RecordedText`, exact to the control character; numbers of users and groups are the image's own. Every kind of check has
-its kind of answer; `NoAnswer` stands for all. Pure: those who ask and those who judge a report again use the same.
+`RecordedText`, exact to the control character; user and group IDs are the image's own. Every kind of check has its
+type of answer; `NoAnswer` may stand for any. The smoke test, and whoever judges a report again, use the same code.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 _SCRATCH = ("/dev", "/proc", "/run", "/tmp")  # noqa: S108 - in the container
 """Paths at which every instance may write."""
 
-_ENDING = "_check"
+_MODULE_SUFFIX = "_check"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def _declared() -> tuple[CheckDeclaration[Any, Any], ...]:
     for module in pkgutil.iter_modules(__path__):
         declared = importlib.import_module(f"{__name__}.{module.name}").DECLARATION
         assert isinstance(declared, CheckDeclaration), f"{module.name} declares no kind of check"
-        assert module.name == declared.name + _ENDING, f"{module.name} declares '{declared.name}'"
+        assert module.name == declared.name + _MODULE_SUFFIX, f"{module.name} declares '{declared.name}'"
         found.append(declared)
     return tuple(sorted(found, key=lambda kind: (kind.rank, kind.name)))
 
@@ -93,7 +93,7 @@ def declaration(kind: CheckKind) -> CheckDeclaration[Any, Any]:
 
 
 def attempt(check: Check, probe: Probe, deadline: float) -> Attempt:
-    """Ask once; where there is no answer it says why."""
+    """Ask a check once; a `NoAnswer` with the reason where the probe raises Unanswered."""
     kind = declaration(check.kind)
     try:
         return kind.ask(check, probe, deadline)
@@ -105,7 +105,7 @@ def attempt(check: Check, probe: Probe, deadline: float) -> Attempt:
 def judge(check: Check, answer: CheckAnswer, config: ImageConfig, ready: Check | None = None) -> str:
     """Return what is wrong with an answer, for people; empty if it is right.
 
-    `config` is of the image that was asked; `ready` is what shows that it is back after a restart.
+    `config` is of the image that was asked; `ready` is the readiness check that is repeated after a restart.
     """
     if isinstance(answer, NoAnswer):
         return answer.reason or "there was no answer"
@@ -119,7 +119,7 @@ def judge(check: Check, answer: CheckAnswer, config: ImageConfig, ready: Check |
 
 
 def judge_mounts(answer: CheckAnswer, config: ImageConfig) -> str:
-    """Can nothing be written but the volumes and the scratch file systems?"""
+    """Return which mounts are writable besides volumes and scratch file systems, for people; "" if none is."""
     if isinstance(answer, NoAnswer):
         return answer.reason or "there was no answer"
     if not isinstance(answer, MountsAnswer):

@@ -1,4 +1,4 @@
-"""Checks of the image's users and groups."""
+"""The `account` smoke check: an entry of the image's /etc/passwd or /etc/group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that run a command in the instance."""
+"""The `command` smoke check: a command in the instance exits and prints as expected."""
 
 from __future__ import annotations
 

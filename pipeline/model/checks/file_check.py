@@ -1,4 +1,4 @@
-"""Checks of a path in the running instance."""
+"""The `file` smoke check: type, mode, owner, size or content of a path in the instance."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _DRAFTED_MOST = 12
 """Files of a volume that are drafted: a person looks at each."""
 
 
-_LAST_WORDS = 500
+_SHOWN_CHARACTERS = 500
 """Characters of a file that are shown."""
 
 
@@ -120,7 +120,7 @@ def _judge(check: Check, seen: FileAnswer, config: ImageConfig, ready: Check | N
     if not seen.there:
         return "" if facts.absent else f"'{facts.path}' does not exist"
     if facts.absent:
-        return f"'{facts.path}' exists, as {_sort(seen)}"
+        return f"'{facts.path}' exists, as {_type_text(seen)}"
     wrong = _attributes(facts, seen)
     if not wrong and facts.target:
         wrong = (
@@ -135,7 +135,7 @@ def _judge(check: Check, seen: FileAnswer, config: ImageConfig, ready: Check | N
 
 def _attributes(facts: FileFacts, seen: FileAnswer) -> str:
     if facts.sort is not None and seen.sort is not facts.sort:
-        return f"it is {_sort(seen)}, not a {facts.sort}"
+        return f"it is {_type_text(seen)}, not a {facts.sort}"
     if facts.mode is not None and seen.mode != facts.mode:
         return f"its mode is {seen.mode:04o}, not {facts.mode:04o}"
     for what, wanted, number, names in (
@@ -153,10 +153,10 @@ def _content(facts: FileFacts, seen: FileAnswer) -> str:
     if facts.sha256 and seen.sha256 != facts.sha256:
         return f"its sha256 is {seen.sha256}, not {facts.sha256}"
     wrong = recorded_mismatch(facts.text, seen.text, "its text")
-    return f"{wrong}; content: {quote_answer(seen.text.text[:8000], _LAST_WORDS)}" if wrong else ""
+    return f"{wrong}; content: {quote_answer(seen.text.text[:8000], _SHOWN_CHARACTERS)}" if wrong else ""
 
 
-def _sort(seen: FileAnswer) -> str:
+def _type_text(seen: FileAnswer) -> str:
     return f"a {seen.sort}" if seen.sort is not None else "something else"
 
 

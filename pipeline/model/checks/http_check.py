@@ -1,4 +1,4 @@
-"""Checks that ask by HTTP."""
+"""The `http` smoke check: an HTTP(S) request gets the expected status, headers and body."""
 
 from __future__ import annotations
 

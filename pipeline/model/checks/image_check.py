@@ -1,4 +1,4 @@
-"""Checks of the image's configuration."""
+"""The `image` smoke check: the image config has the expected settings."""
 
 from __future__ import annotations
 

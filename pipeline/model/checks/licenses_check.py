@@ -1,4 +1,4 @@
-"""Checks of the texts of licences in the image."""
+"""The `licenses` smoke check: each package brings a licence file that is not empty."""
 
 from __future__ import annotations
 
@@ -32,10 +32,7 @@ _FILE_NAME = re.compile(r"(?i)(copying|copyright|licen[cs]e|notice|artistic|l?gp
 
 @dataclass(frozen=True, slots=True)
 class LicenseFacts(Subject):
-    """Packages that must bring the text of their licence.
-
-    Empty: all that the image has, but those in `without`.
-    """
+    """Packages that must ship a licence file; if empty, all installed packages except `without`."""
 
     packages: tuple[str, ...] = document_key(
         ValueForm.VERBATIM_LINES, "names; default: all", (), example=["nginx"], optional=True
@@ -80,18 +77,18 @@ def _ask(check: Check, probe: Probe, deadline: float) -> Attempt:
 def _license(name: str, marked: Sequence[str], files: InstanceFiles) -> str:
     """A file that is a package's licence and not empty, or nothing."""
     for path in marked:
-        if _is_text(path, files):
+        if _is_nonempty_file(path, files):
             return readable(path)
     of_package = re.compile(rf"{re.escape(name)}(-\d.*)?")
     for folder in _FOLDERS:
         for inner in (inner for inner in files.names(folder) or () if of_package.fullmatch(inner)):
             for file in files.names(f"{folder}/{inner}") or ():
-                if _FILE_NAME.match(file) and _is_text(f"{folder}/{inner}/{file}", files):
+                if _FILE_NAME.match(file) and _is_nonempty_file(f"{folder}/{inner}/{file}", files):
                     return readable(f"{folder}/{inner}/{file}")
     return ""
 
 
-def _is_text(path: str, files: InstanceFiles) -> bool:
+def _is_nonempty_file(path: str, files: InstanceFiles) -> bool:
     status = files.status(path)
     return status is not None and stat.S_ISREG(status.mode) and status.size > 0
 

@@ -1,4 +1,4 @@
-"""Checks of the sockets that listen."""
+"""The `listening` smoke check: the expected ports listen, and no others."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ SOCKETS_MOST = 4096
 class ListeningFacts(Subject):
     """Sockets that may listen; any other is wrong.
 
-    `ports` (`8080/tcp`; None: the image's exposed ones) listen on more than the loopback; those in `local` may be
-    there, on the loopback only.
+    `ports` (`8080/tcp`; None: the image's exposed ones) must listen on more than the loopback; those in `local` may
+    listen on the loopback only.
     """
 
     ports: tuple[str, ...] | None = document_key(

@@ -1,4 +1,4 @@
-"""Checks of what the instance prints."""
+"""The `log` smoke check: the instance's output matches or lacks patterns."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _tail(line: str) -> str:
 
 
 def _pattern(text: str) -> str:
-    """The text with what differs from run to run as patterns."""
+    """Return a regular expression for a log line, with any number for each number in it."""
     return re.sub(r"\d+", lambda _: r"\d+", re.escape(text)).replace(r"\ ", " ")
 
 

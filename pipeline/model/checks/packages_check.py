@@ -1,4 +1,4 @@
-"""Checks of the image's packages."""
+"""The `packages` smoke check: packages that must or must not be installed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PackageFacts(Subject):
 
 @dataclass(frozen=True, slots=True)
 class PackagesAnswer(CheckAnswer):
-    """NEVRAs that the image's RPM database has, or else its build says.
+    """NEVRAs in the image's RPM database, or if it has none, in the layers' contents.
 
     `known` False: there is neither.
     """

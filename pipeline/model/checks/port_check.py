@@ -1,4 +1,4 @@
-"""Checks that send something to a port."""
+"""The `port` smoke check: a TCP port accepts a connection and answers as expected."""
 
 from __future__ import annotations
 

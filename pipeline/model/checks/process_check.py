@@ -1,4 +1,4 @@
-"""Checks of the processes of the instance."""
+"""The `process` smoke check: the number of running processes that match."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ PROCESSES_MOST = 4096
 class ProcessFacts(Subject):
     """Processes of the instance that must run.
 
-    Their name is `name`, their command line matches `command`, they run as `user`, as far as these are given; `count`
-    holds of how many they are.
+    Their name is `name`, their command line matches `command`, they run as `user`, as far as these are given; their
+    number must meet `count`.
     """
 
     name: str = document_key(ValueForm.LINE, "the program's name", "", example="nginx")
@@ -141,7 +141,7 @@ def _draft(probe: Probe) -> Iterator[DraftedCheck]:
 
 
 def _drafted_name(process: RunningProcess) -> str:
-    """The kernel's name, unless it is cut off: a command line may be anything (setproctitle(3))."""
+    """Return the kernel's name, or the program's if that is cut off: a command line may be any text."""
     cut_off = len(process.name) == _NAME_MOST and process.program.startswith(process.name)
     return process.program if cut_off else process.name
 

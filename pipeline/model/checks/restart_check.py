@@ -1,6 +1,6 @@
-"""Checks that end the instance and start it again on the same volumes.
+"""The `restart` smoke check: the instance is ready again on the same volumes.
 
-The end and the new start are the lifecycle's, which asks whether the instance is ready again.
+`pipeline.smoke.lifecycle` stops it, starts it again and repeats the readiness check; here it is declared and judged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks that send something to a unix socket."""
+"""The `socket` smoke check: a unix socket accepts a connection and answers as expected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of how the instance ends when it is told to."""
+"""The `stop` smoke check: the instance ends in time with the expected exit code."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _plan(check: Check, settings: StopSettings) -> Check:
 
 
 def stopped(check: Check, probe: Probe, stop_signal: str) -> StopAnswer:
-    """Send a signal and see how the instance ends. Raises Unanswered if it had ended before."""
+    """Send a signal and wait for the instance's end. Raises Unanswered if it had ended before."""
     name = stop_signal or DEFAULT_SIGNAL
     end = probe.stop(name, check.within / 1000)
     return StopAnswer(name, end.exit_code, end.last_lines)

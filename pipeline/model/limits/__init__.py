@@ -1,4 +1,4 @@
-"""Limits of an instance, one module each.
+"""Registry of the limits, one module each, and the class of their values for an instance.
 
 Whoever adds a module adds a limit (`pipeline.model.limit` says what it has).
 

@@ -1,4 +1,4 @@
-"""Network, in bits per second each way."""
+"""The `bandwidth` limit: network rate, in bits per second each way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processors, in thousandths of a core."""
+"""The `cpus` limit: processor time, in thousandths of a core."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _PERIOD = 100_000
 _SMALLEST_QUOTA = 1_000
 """Microseconds: less is refused by the kernel (sched-bwc.rst)."""
 
-_HELD_BACK = 0.25
-"""Of its processor time: an instance that waited that much for its share was short of it."""
+_THROTTLED_SHARE = 0.25
+"""Throttled time, as a fraction of processor time, from which on it is reported."""
 
 
 def _resources(milli_cpus: int, group: ControlGroup) -> Mapping[str, object]:
@@ -47,7 +47,7 @@ def milli_cpus(group: ControlGroup) -> int | None:
 
 
 def _overruns(usage: Usage) -> Sequence[Overrun]:
-    if usage.throttled_time and usage.cpu_time and usage.throttled_time >= usage.cpu_time * _HELD_BACK:
+    if usage.throttled_time and usage.cpu_time and usage.throttled_time >= usage.cpu_time * _THROTTLED_SHARE:
         text = f"CPU-throttled for {usage.throttled_time / 1e6:.1f} s"
         return (Overrun(Severity.SLOWED, text),)
     return ()

@@ -1,4 +1,4 @@
-"""Throughput of volumes, in bytes per second each way."""
+"""The `io_bandwidth` limit: throughput of volumes, in bytes per second each way."""
 
 from __future__ import annotations
 

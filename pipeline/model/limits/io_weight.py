@@ -1,4 +1,4 @@
-"""Share of the disk when others want it too, 10 to 1000 as in runtime-spec."""
+"""The `io_weight` limit: share of disk I/O under contention, 10 to 1000 (runtime-spec)."""
 
 from __future__ import annotations
 

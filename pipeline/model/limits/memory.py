@@ -1,4 +1,4 @@
-"""Memory and swap together, in bytes."""
+"""The `memory` limit: memory and swap together, in bytes."""
 
 from __future__ import annotations
 

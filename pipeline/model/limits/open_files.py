@@ -1,4 +1,4 @@
-"""Open files of each process."""
+"""The `open_files` limit: open files of each process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes and threads."""
+"""The `pids` limit: number of processes and threads."""
 
 from __future__ import annotations
 

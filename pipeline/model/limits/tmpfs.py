@@ -1,4 +1,4 @@
-"""Scratch file systems, in bytes each."""
+"""The `tmpfs` limit: size of each scratch file system, in bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes, in bytes each."""
+"""The `volume` limit: size of each volume, in bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.model.usage import Usage
 
 
 def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
-    """A file system's own tables take some of it, so less than what was asked for is agreement."""
+    """Compare the size of each volume: less than asked for is right, for the file system's own tables."""
     for space in observed.volumes:
         name = f"volume {space.path}"
         if space.size is None:
