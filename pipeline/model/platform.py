@@ -48,7 +48,9 @@ class PackageRepository:
     Exactly one of `baseurls`, `metalink`, `mirrorlist` is given; they and `keys` (paths or URLs of armored
     OpenPGP keys) may hold `$variables`. `priority`: lower wins, as in dnf (default 99); `cost`: among equal
     packages of equal priority the cheaper repository wins (default 1000). `signed_metadata` demands a good
-    `repomd.xml.asc`; package signatures are always demanded.
+    `repomd.xml.asc`; package signatures are always demanded. Of `exclude` and, if there are any, `include`
+    (patterns), only packages that the one does not and the other does match are seen. Modules hide nothing of a
+    repository with `module_hotfixes`.
     """
 
     id: str
@@ -60,6 +62,8 @@ class PackageRepository:
     cost: int = 1000
     signed_metadata: bool = False
     exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    module_hotfixes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from pipeline.model.platform import (
     is_offered,
     variable_names,
 )
+from pipeline.model.quantities import Malformed
 from pipeline.model.rpm_database import DATABASE_FOLDERS
 from pipeline.recipes.fields import (
     Architecture,
@@ -64,8 +65,24 @@ Location = Annotated[
 ]
 
 
+def _verified(value: object) -> object:
+    if value is False:
+        raise Malformed(
+            "tls-unverified",
+            "'sslverify: false' is refused: without its certificate anybody can be the server",
+            "trust its authority: install its certificate on this machine, or name it in SSL_CERT_FILE",
+        )
+    return value
+
+
+VerifiedTls = Annotated[bool, checked(_verified)]
+
+
 class RepositoryDocument(Strict):
-    """One repository. Exactly one of `baseurls`, `metalink`, `mirrorlist` says where it is."""
+    """One repository. Exactly one of `baseurls`, `metalink`, `mirrorlist` says where it is.
+
+    Options that dnf has too are called as in dnf.conf(5).
+    """
 
     id: RepositoryId = Field(description="what it is called", examples=["baseos"])
     baseurls: list[Location] = Field(default=[], description="URLs of the folder that holds `repodata/`")
@@ -88,6 +105,13 @@ class RepositoryDocument(Strict):
         default=False, alias="signed-metadata", description="demand a good signature of `repomd.xml`"
     )
     exclude: list[Line] = Field(default=[], description="packages of it that are never seen, by name or pattern")
+    excludepkgs: list[Line] = Field(default=[], description="the same, as dnf spells it")
+    includepkgs: list[Line] = Field(
+        default=[], description="if given, the only packages of it that are seen; `exclude` takes of these away"
+    )
+    module_hotfixes: bool = Field(default=False, description="modules hide none of its packages")
+    enabled: bool = Field(default=True, description="`false` leaves it out of the platform")
+    sslverify: VerifiedTls = Field(default=True, description="only `true`: servers are always verified")
 
 
 class PlatformDocument(Strict):
@@ -208,7 +232,9 @@ class _Reader:
                 if repository.id in repositories or repository.id in sources:
                     message = f"duplicate repository '{repository.id}' in this platform"
                     self._refuse("repository-duplicate", message, (*inner, "id"), "give it another id", below)
-                target[repository.id] = self._repository(repository, inner, below)
+                found = self._repository(repository, inner, below)
+                if repository.enabled:
+                    target[repository.id] = found
                 self._check_variables(repository, variables, inner, below)
         for key, text in document.variables.items():
             if "$" in _ENVIRONMENT.sub("", text):
@@ -280,7 +306,9 @@ class _Reader:
             priority=document.priority,
             cost=document.cost,
             signed_metadata=document.signed_metadata,
-            exclude=tuple(document.exclude),
+            exclude=(*document.exclude, *document.excludepkgs),
+            include=tuple(document.includepkgs),
+            module_hotfixes=document.module_hotfixes,
         )
 
     def _check_variables(

@@ -2,9 +2,10 @@
 
 As libdnf's ModulePackageContainer, for the case of an empty root: a stream is on when the recipe names it
 under `modules` (`name:stream`), when it is its module's default (`modulemd-defaults`), or when a stream that
-is on requires it. Packages of streams that are off cannot be chosen; packages of streams that are on take
-precedence over those of the same name outside of modules. What would need dnf's module solver (several
-contexts that fit, streams that contradict one another) is refused by name.
+is on requires it. All builds of a stream that have the context of its newest are on together, so that an older one
+can be asked for (dnf-sack.cpp, setModuleExcludes). Packages of streams that are off are hidden; packages of streams
+that are on hide those outside of modules that have, or provide, the same name. What would need dnf's module solver
+(several contexts that fit, streams that contradict one another) is refused by name.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 from pipeline.errors import Problem, RecipeError, ResolutionError
 from pipeline.model.recipe import Recipe
 from pipeline.progress import QUIET, Progress
-from pipeline.repos import OpenRepository, metadata_file
-from pipeline.resolve.pool import PackagePool
+from pipeline.repos import LOCAL_REPOSITORY, OpenRepository, metadata_file
+from pipeline.resolve.pool import HiddenPackage, PackagePool
 from pipeline.store import Store
 from pipeline.yaml_documents import parse_yaml
 
@@ -31,7 +32,8 @@ _SEPARATOR = re.compile(r"^---(?:[ \t].*)?$\n?|^\.\.\.[ \t]*$\n?", re.MULTILINE)
 class _Stream:
     """One build of a module's stream.
 
-    With its requirements (module → streams that do, none: any) and the NEVRAs of its packages.
+    With its requirements (module → streams that do, none: any), the NEVRAs of its packages, and the names of those that
+    are modular no more (`demodularized`): these hide nothing.
     """
 
     module: str
@@ -40,6 +42,7 @@ class _Stream:
     context: str
     requires: Mapping[str, tuple[str, ...]]
     packages: frozenset[str]
+    demodularized: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -55,25 +58,58 @@ def apply_modules(
     store: Store,
     progress: Progress = QUIET,
 ) -> None:
-    """Disable the packages that modules forbid: they are taken out of the pool.
+    """Take the packages that modules forbid out of the pool, each with its reason.
 
-    Raises ResolutionError `module-refused`.
+    Packages by path, of the parent image and of repositories with `module_hotfixes` are never hidden. Raises
+    ResolutionError `module-refused`.
     """
     streams, defaults = _read(repositories, store, progress)
     if not streams and not recipe.modules:
         return
     active = _activate(recipe, streams, defaults)
-    on = {nevra for one in active.values() for nevra in one.packages}
-    modular = {nevra for one in streams for nevra in one.packages}
-    names_on = {_name(nevra) for nevra in on}
-    out = []
+    builds = [one for one in streams if _active(one, active)]
+    on = {nevra for one in builds for nevra in one.packages}
+    off = {nevra: one.name for one in streams if not _active(one, active) for nevra in one.packages if nevra not in on}
+    kept = {LOCAL_REPOSITORY, *(one.repository.id for one in repositories if one.repository.module_hotfixes)}
+    hiding = _hiding_names(builds, active)
+    providers = {
+        int(one.id): stream
+        for name, stream in hiding.items()
+        for one in package_pool.pool.whatprovides(package_pool.pool.Dep(name))
+    }
+    hidden: dict[int, HiddenPackage] = {}
     for solvable in package_pool.solvables():
-        nevra = package_pool.nevra(solvable.id)
+        number = int(solvable.id)
+        nevra = package_pool.nevra(number)
         full = f"{nevra.name}-{nevra.epoch}:{nevra.version}-{nevra.release}.{nevra.arch}"
-        off = full in modular and full not in on
-        if off or (full not in modular and nevra.name in names_on):
-            out.append(int(solvable.id))
-    package_pool.disable(out)
+        by = hiding.get(nevra.name) or providers.get(number)
+        if solvable.repo.name in kept or full in on:
+            continue
+        if full in off:
+            module = off[full].partition(":")[0]
+            hidden[number] = HiddenPackage(off[full], active[module].name if module in active else None)
+        elif by is not None:
+            hidden[number] = HiddenPackage(None, by)
+    package_pool.hide(hidden)
+
+
+def _active(one: _Stream, active: Mapping[str, _Stream]) -> bool:
+    """Return whether a build has the stream and context chosen for its module."""
+    chosen = active.get(one.module)
+    return chosen is not None and (chosen.stream, chosen.context) == (one.stream, one.context)
+
+
+def _hiding_names(builds: Sequence[_Stream], active: Mapping[str, _Stream]) -> dict[str, str]:
+    """Map names of packages to the stream that is on and hides others of this name.
+
+    Names of source packages hide nothing, nor do those that the newest build calls demodularized.
+    """
+    return {
+        _name(nevra): one.name
+        for one in builds
+        for nevra in one.packages
+        if not nevra.endswith((".src", ".nosrc")) and _name(nevra) not in active[one.module].demodularized
+    }
 
 
 def stream_packages(
@@ -132,8 +168,6 @@ def _take(value: Mapping[str, object], streams: list[_Stream], defaults: dict[st
     if value.get("document") == "modulemd-defaults" and data.get("stream") is not None:
         defaults[str(data.get("module"))] = str(data["stream"])
     if value.get("document") == "modulemd":
-        artifacts = data.get("artifacts")
-        rpms = artifacts.get("rpms") if isinstance(artifacts, dict) else None
         streams.append(
             _Stream(
                 str(data.get("name")),
@@ -141,9 +175,16 @@ def _take(value: Mapping[str, object], streams: list[_Stream], defaults: dict[st
                 _version(data.get("version", 0)),
                 str(data.get("context", "")),
                 _requires(data.get("dependencies")),
-                frozenset(str(one) for one in rpms) if isinstance(rpms, list) else frozenset(),
+                _rpms(data.get("artifacts")),
+                _rpms(data.get("demodularized")),
             )
         )
+
+
+def _rpms(value: object) -> frozenset[str]:
+    """The list `rpms` of a member of a build."""
+    rpms = value.get("rpms") if isinstance(value, dict) else None
+    return frozenset(str(one) for one in rpms) if isinstance(rpms, list) else frozenset()
 
 
 def _version(value: object) -> int:
@@ -168,7 +209,7 @@ def _requires(dependencies: object) -> dict[str, tuple[str, ...]]:
 
 
 def _activate(recipe: Recipe, streams: Sequence[_Stream], defaults: Mapping[str, str]) -> dict[str, _Stream]:
-    """Module → the one build of the stream that is on."""
+    """Module → the newest build of the stream that is on."""
     known = {one.name for one in streams}
     chosen: dict[str, str] = {}
     problems = []

@@ -8,7 +8,8 @@ or a reachable requirement names a path that primary metadata leaves out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import solv
 
@@ -36,6 +37,33 @@ _IN_PRIMARY = re.compile(r"/etc/|/usr/lib/sendmail$|.*bin/")
 _PATH = re.compile(r"(?:^|(?<=[( ]))/[^ )]+")
 
 
+@dataclass(frozen=True, slots=True)
+class HiddenPackage:
+    """The reason why modules hide a package.
+
+    `stream` is the stream that it belongs to, which is not enabled; None for a package outside of modules. `enabled` is
+    the stream that is enabled instead of that, or that has the same name; None where the module has none.
+    """
+
+    stream: str | None
+    enabled: str | None
+
+    def __str__(self) -> str:
+        if self.stream is None:
+            return f"hidden by module '{self.enabled}', which has packages of this name"
+        if self.stream == self.enabled:
+            return f"hidden: it belongs to another context of module '{self.stream}'"
+        instead = f" ('{self.enabled}' is)" if self.enabled else ""
+        return f"hidden: it belongs to module '{self.stream}', which is not enabled{instead}"
+
+    @property
+    def hint(self) -> str:
+        """The way out."""
+        if self.stream is None:
+            return "request the module's package, or set 'module_hotfixes: true' for the repository of the other one"
+        return f"enable the stream: modules: ['{self.stream}']"
+
+
 class PackagePool:
     """The libsolv pool, and what is known of the solvables in it.
 
@@ -55,6 +83,7 @@ class PackagePool:
         self._opened: list[tuple[solv.Repo, OpenRepository]] = []
         self._local: dict[int, Package] = {}
         self._disabled: set[int] = set()
+        self._hidden: dict[int, HiddenPackage] = {}
         self.installed: frozenset[int] = frozenset()
         self.assumed: int | None = None
         self.has_filelists = False
@@ -148,9 +177,19 @@ class PackagePool:
         self._disabled.update(set(solvables) - self.installed)
         self.pool.set_disabled_list(sorted(self._disabled))
 
+    def hide(self, solvables: Mapping[int, HiddenPackage]) -> None:
+        """Disable what modules hide, and remember why."""
+        self._hidden = dict(solvables)
+        self.disable(solvables)
+
+    def hidden(self, solvable: int) -> HiddenPackage | None:
+        """The reason why modules hide a package, or None if they do not."""
+        return self._hidden.get(solvable)
+
     def enable_all(self) -> None:
         """Take everything into consideration again."""
         self._disabled.clear()
+        self._hidden.clear()
         self.pool.set_disabled_list([])
 
     def index(self) -> None:

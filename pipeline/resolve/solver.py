@@ -7,16 +7,16 @@ them is refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import solv
 
 from pipeline.digest import Digest
-from pipeline.errors import Problem, ResolutionError
+from pipeline.errors import ResolutionError
 from pipeline.model.lock import LockedParent, LockSection
 from pipeline.model.parent_image import ParentImage
-from pipeline.model.platform import Platform
+from pipeline.model.platform import PackageRepository, Platform
 from pipeline.model.recipe import LocalPackage, Recipe, Request
 from pipeline.packages import read_header
 from pipeline.progress import QUIET, Progress
@@ -35,6 +35,7 @@ from pipeline.resolve.solver_problems import (
     RequestJob,
     explain_problems,
     pin_conflict,
+    pin_unsatisfied,
     unmatched_request,
 )
 from pipeline.store import Store
@@ -160,9 +161,7 @@ def _exclude(
     mine = set(local.values())
     out = {one for text in recipe.excludes for one in match_nevra(package_pool, text)} - mine
     for opened in repositories:
-        for text in opened.repository.exclude:
-            found = match_nevra(package_pool, text)
-            out |= {one for one in found if package_pool.pool.id2solvable(one).repo.name == opened.repository.id}
+        out |= _left_out(package_pool, opened.repository)
     problems = []
     idle = []
     for name, version in recipe.pins:
@@ -175,15 +174,7 @@ def _exclude(
             continue
         out |= others
         if others and not fitting - out:
-            have = ", ".join(sorted({package_pool.nevra(one).evr for one in others}))
-            problems.append(
-                Problem(
-                    "pin-unsatisfied",
-                    f"no repository has {name} in version {version}",
-                    recipe.path.name,
-                    f"available: {have}",
-                )
-            )
+            problems.append(pin_unsatisfied(package_pool, name, version, others, recipe))
     if problems:
         raise ResolutionError.of(problems)
     for one in mine:
@@ -195,6 +186,21 @@ def _exclude(
         }
     package_pool.disable(out)
     return idle
+
+
+def _left_out(package_pool: PackagePool, repository: PackageRepository) -> set[int]:
+    """Packages of a repository that its `exclude` matches, or that its `include` leaves out."""
+
+    def matched(texts: Iterable[str]) -> set[int]:
+        return {one for text in texts for one in match_nevra(package_pool, text)}
+
+    out = matched(repository.exclude)
+    own = (
+        {int(one.id) for one in package_pool.solvables() if one.repo.name == repository.id}
+        if (out or repository.include)
+        else set()
+    )
+    return own & (out | (own - matched(repository.include) if repository.include else set()))
 
 
 def _pinned(package_pool: PackagePool, name: str, version: str) -> tuple[set[int], set[int]]:
@@ -225,7 +231,7 @@ def _match_all(package_pool: PackagePool, recipe: Recipe, local: dict[Digest, in
             if found.groups and (found.everything or found.rich):
                 lines.append(MatchedRequest(layer.name, request, found))
             else:
-                problems.append(unmatched_request(package_pool, request, disabled=_disabled_for(package_pool, request)))
+                problems.append(unmatched_request(package_pool, request, _disabled_for(package_pool, request)))
     if problems:
         raise ResolutionError.of(problems)
     return lines
@@ -242,12 +248,12 @@ def _satisfied_below(found: RequestMatch, package_pool: PackagePool) -> RequestM
     return RequestMatch(tuple(groups))
 
 
-def _disabled_for(package_pool: PackagePool, request: Request) -> list[str]:
+def _disabled_for(package_pool: PackagePool, request: Request) -> list[int]:
     flags = solv.Selection.SELECTION_NAME | solv.Selection.SELECTION_PROVIDES
     flags |= solv.Selection.SELECTION_WITH_DISABLED | solv.Selection.SELECTION_REL
     enabled = set(package_pool.enabled(package_pool.solvables()))
     found = package_pool.pool.select(request.text, flags).solvables()
-    return sorted(str(package_pool.nevra(one.id)) for one in found if one.id not in enabled)
+    return sorted(int(one.id) for one in found if one.id not in enabled)
 
 
 # --- choosing ------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ They say what cannot be, which line of the recipe asks for it, and the way out.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import solv
 
@@ -36,14 +37,23 @@ class RequestJob:
     job: solv.Job
 
 
-def unmatched_request(package_pool: PackagePool, request: Request, *, disabled: Sequence[str]) -> Problem:
-    """Nothing matches a request. `disabled` are NEVRAs that would, if they were not excluded."""
+def unmatched_request(package_pool: PackagePool, request: Request, disabled: Sequence[int]) -> Problem:
+    """Nothing matches a request.
+
+    `disabled` are packages that would, if they were not excluded or hidden by modules.
+    """
+    hidden = [(one, why) for one in disabled if (why := package_pool.hidden(one))]
+    if hidden and len(hidden) == len(disabled):
+        listed = "".join(f"\n    {package_pool.nevra(one)} is {why}" for one, why in hidden[:SENTENCES])
+        message = f"only packages that modules hide match '{request.text}'{listed}"
+        return Problem("package-missing", message, request.place, hidden[0][1].hint)
     if disabled:
+        listed = ", ".join(sorted(str(package_pool.nevra(one)) for one in disabled)[:5])
         return Problem(
             "package-missing",
-            f"only excluded packages match '{request.text}': {', '.join(disabled[:5])}",
+            f"only excluded packages match '{request.text}': {listed}",
             request.place,
-            "change 'exclude', the pins, or the modules",
+            "change 'exclude', the pins, or the modules" if hidden else "change 'exclude' or the pins",
         )
     names = sorted({one.name for one in package_pool.solvables()})
     close = difflib.get_close_matches(request.text, names, 3, 0.7)
@@ -71,6 +81,22 @@ def pin_conflict(package_pool: PackagePool, name: str, version: str, has: Sequen
         "a parent's packages are fixed: pin it in the parent's recipe, or change this pin; "
         f"{_offered(package_pool, name)}",
     )
+
+
+def pin_unsatisfied(
+    package_pool: PackagePool, name: str, version: str, others: Collection[int], recipe: Recipe
+) -> Problem:
+    """No package fits a pin; `others` are those of the name that can be chosen."""
+    have = ", ".join(sorted({package_pool.nevra(one).evr for one in others}))
+    for solvable in package_pool.solvables():
+        why = package_pool.hidden(int(solvable.id)) if solvable.name == name else None
+        nevra = package_pool.nevra(int(solvable.id))
+        forms = (nevra.version, f"{nevra.version}-{nevra.release}", nevra.evr)
+        if why is not None and any(fnmatchcase(form, version) for form in forms):
+            message = f"pins: {nevra} is {why}"
+            return Problem("pin-unsatisfied", message, recipe.path.name, f"{why.hint}; available: {have}")
+    message = f"no repository has {name} in version {version}"
+    return Problem("pin-unsatisfied", message, recipe.path.name, f"available: {have}")
 
 
 def _offered(package_pool: PackagePool, name: str) -> str:
@@ -152,7 +178,12 @@ def _sentence(package_pool: PackagePool, info: solv.Ruleinfo) -> str:
         case rule.SOLVER_RULE_PKG_SAME_NAME:
             return f"{who} and {other} cannot both be installed"
         case rule.SOLVER_RULE_PKG_NOT_INSTALLABLE:
-            return f"{who} cannot be installed here (excluded, or for another architecture)"
+            hidden = package_pool.hidden(info.solvable.id) if info.solvable else None
+            return (
+                f"{who} is {hidden}"
+                if hidden
+                else f"{who} cannot be installed here (excluded, or for another architecture)"
+            )
         case rule.SOLVER_RULE_BEST:
             return f"the best candidate, {who}, cannot be installed" if who else ""
         case rule.SOLVER_RULE_JOB_NOTHING_PROVIDES_DEP | rule.SOLVER_RULE_JOB_UNKNOWN_PACKAGE:
@@ -217,6 +248,9 @@ def _verdict(package_pool: PackagePool, infos: Sequence[solv.Ruleinfo]) -> tuple
         )
     ):
         return "packages-conflict", "request only one of them, or build two images"
+    hidden = [why for info in infos if info.solvable and (why := package_pool.hidden(info.solvable.id))]
+    if hidden:
+        return "resolution-impossible", hidden[0].hint
     if rule.SOLVER_RULE_PKG_NOT_INSTALLABLE in of_type:
         return "resolution-impossible", "change 'exclude', or the pin that excludes it"
     return "resolution-impossible", "request fewer packages, or other versions"

@@ -130,6 +130,9 @@ def _definition(repository: PackageRepository) -> list[object]:
         repository.cost,
         repository.signed_metadata,
         sorted(repository.exclude),
+        # Only where they are given, so that locks from before they were there stay fresh.
+        *([{"include": sorted(repository.include)}] if repository.include else []),
+        *(["module_hotfixes"] if repository.module_hotfixes else []),
     ]
 
 

@@ -1,7 +1,8 @@
 """What dnf would install: run by the system's Python, which has dnf's modules.
 
-Reads JSON from standard input: {"repositories": {id: {"url": …, "priority": 99, "cost": 1000}}, "arch": …,
-"releasever": …, "root": an empty folder, "weak": false, "exclude": [glob, …], "sets": [[text, …], …]} and
+Reads JSON from standard input: {"repositories": {id: {"url": …, "priority": 99, "cost": 1000, and any of
+"excludepkgs", "includepkgs", "module_hotfixes"}}, "arch": …, "releasever": …, "root": an empty folder, "weak": false,
+"exclude": [glob, …], "modules": [name:stream, …], "sets": [[text, …], …]} and
 writes a JSON list: for each set the sorted NEVRAs, or null where dnf refuses. A text that is the absolute
 path of an .rpm file installs that file. The configuration is the one of
 `dnf --installroot=EMPTY --setopt=reposdir=/dev/null --repofrompath=… --setopt=best=1 install …`.
@@ -15,6 +16,7 @@ from typing import Any
 
 import dnf
 import dnf.exceptions
+import dnf.module.module_base
 
 
 def base_for(asked: dict[str, Any]) -> Any:
@@ -35,17 +37,18 @@ def base_for(asked: dict[str, Any]) -> Any:
     conf.excludepkgs = asked.get("exclude", [])
     conf.module_platform_id = "platform:el9"
     for name, one in asked["repositories"].items():
-        base.repos.add_new_repo(
-            name, conf, baseurl=[one["url"]], priority=one.get("priority", 99), cost=one.get("cost", 1000)
-        )
+        options = {key: value for key, value in one.items() if key != "url"}
+        base.repos.add_new_repo(name, conf, baseurl=[one["url"]], **options)
     base.fill_sack(load_system_repo=True)
     return base
 
 
-def solve(base: Any, texts: list[str]) -> list[str] | None:
+def solve(base: Any, texts: list[str], modules: list[str]) -> list[str] | None:
     """The NEVRAs for one set of requests, or None."""
     base.reset(goal=True)
     try:
+        if modules:
+            dnf.module.module_base.ModuleBase(base).enable(modules)
         paths = [text for text in texts if text.startswith("/") and text.endswith(".rpm")]
         for package in base.add_remote_rpms(paths) if paths else []:  # dnf wants these before all others
             base.package_install(package)
@@ -63,7 +66,7 @@ def solve(base: Any, texts: list[str]) -> list[str] | None:
 def main() -> None:
     asked = json.load(sys.stdin)
     base = base_for(asked)
-    json.dump([solve(base, texts) for texts in asked["sets"]], sys.stdout)
+    json.dump([solve(base, texts, asked.get("modules", [])) for texts in asked["sets"]], sys.stdout)
 
 
 if __name__ == "__main__":

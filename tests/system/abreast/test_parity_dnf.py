@@ -43,13 +43,14 @@ def dnf(
     *,
     weak: bool = False,
     exclude: Sequence[str] = (),
+    modules: Sequence[str] = (),
 ) -> list[list[str] | None]:
     """What dnf chooses for each set."""
     root = folder / "dnf"
     root.mkdir()
     asked = {
         "repositories": repositories, "arch": ARCH, "releasever": "1", "root": str(root),
-        "weak": weak, "exclude": list(exclude), "sets": sets,
+        "weak": weak, "exclude": list(exclude), "modules": list(modules), "sets": sets,
     }  # fmt: skip
     done = subprocess.run(
         ["/usr/bin/python3", str(ROOT / "tests/support/dnf_solve.py")],
@@ -73,11 +74,13 @@ class Ours:
             platform, ARCH, variables=environment, store=self.store
         )
 
-    def choose(self, texts: Sequence[str], *, weak: bool = False, exclude: Sequence[str] = ()) -> list[str] | None:
+    def choose(
+        self, texts: Sequence[str], *, weak: bool = False, exclude: Sequence[str] = (), modules: Sequence[str] = ()
+    ) -> list[str] | None:
         layer = LayerPlan("all", tuple(Request(text, "test") for text in texts))
         recipe = Recipe(
             "test", Path("test.yaml"), "1", self.platform.name, (ARCH,), (layer,),
-            weak_dependencies=weak, excludes=tuple(exclude),
+            weak_dependencies=weak, excludes=tuple(exclude), modules=tuple(modules),
         )  # fmt: skip
         return self.solve(recipe)
 
@@ -273,3 +276,82 @@ def test_random_repositories_with_priorities_costs_and_excludes(tmp_path: Path, 
     own = Ours(tmp_path, platform, {})
     ours = [own.choose(texts, weak=weak, exclude=exclude) for texts in sets]
     compared(sets, dnf(tmp_path, repositories, sets, weak=weak, exclude=exclude), ours)
+
+
+def random_modules(chance: random.Random, rpms: Sequence[Rpm]) -> tuple[str, list[str]]:
+    """modules.yaml over some of the packages, in several builds of two streams, and the streams to enable."""
+    documents: list[str] = []
+    enabled: list[str] = []
+    for number in range(3):
+        module, named = f"m{number}", NAMES[number * 3 : number * 3 + 3]
+        own = [rpm for rpm in rpms if rpm.name in named]
+        for stream in ("1", "2"):
+            for version in range(1, chance.randint(2, 4)):
+                artifacts = [_artifact(rpm) for rpm in own if chance.random() < 0.4]
+                gone = [chance.choice(named)] if chance.random() < 0.2 else []
+                documents.append(_module(module, stream, version, artifacts, gone))
+        default = chance.choice(["", "1", "2"])
+        if default:
+            documents.append(
+                f"---\ndocument: modulemd-defaults\nversion: 1\ndata:\n  module: {module}\n"
+                f'  stream: "{default}"\n  profiles: {{}}\n...\n'
+            )
+        asked = chance.choice(["", "1", "2"])
+        if asked:
+            enabled.append(f"{module}:{asked}")
+    return "".join(documents), enabled
+
+
+def _artifact(rpm: Rpm) -> str:
+    epoch, _, rest = rpm.evr.rpartition(":")
+    return f"{rpm.name}-{epoch or 0}:{rest}.{rpm.arch}"
+
+
+def _module(module: str, stream: str, version: int, artifacts: Sequence[str], gone: Sequence[str]) -> str:
+    return (
+        f'---\ndocument: modulemd\nversion: 2\ndata:\n  name: {module}\n  stream: "{stream}"\n  version: {version}\n'
+        "  context: c0ffee00\n  arch: x86_64\n  summary: s\n  description: d\n"
+        "  license: {module: [MIT], content: [MIT]}\n  dependencies:\n  - requires: {platform: [el9]}\n"
+        + (f"  demodularized: {{rpms: [{', '.join(gone)}]}}\n" if gone else "")
+        + (f"  artifacts: {{rpms: [{', '.join(map(json.dumps, artifacts))}]}}\n" if artifacts else "")
+        + "...\n"
+    )
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_random_repositories_with_modules_hotfixes_and_includes(tmp_path: Path, number: int) -> None:
+    seed = SEED + 1000 + number
+    print("seed", seed)
+    chance = random.Random(seed)
+    modular, plain = random_packages(chance), random_packages(chance)
+    text, enabled = random_modules(chance, modular)
+    options: dict[str, dict[str, Any]] = {
+        "a": {"cost": chance.choice([1000, 500])},
+        "b": {
+            "module_hotfixes": chance.random() < 0.5,
+            "includepkgs": chance.choice([[], [], ["p1*", "p4", "p7-1*"], ["*"]]),
+            "excludepkgs": chance.choice([[], ["p10"], ["p1?"]]),
+        },
+    }
+    urls = {
+        "a": write_repository(tmp_path / "a", modular, modules=text),
+        "b": write_repository(tmp_path / "b", plain),
+    }
+    sets = [[chance.choice(REQUESTS) for _ in range(chance.randint(1, 3))] for _ in range(50)]
+    platform = Platform(
+        "p",
+        (
+            PackageRepository("a", baseurls=(urls["a"],), cost=options["a"]["cost"]),
+            PackageRepository(
+                "b",
+                baseurls=(urls["b"],),
+                module_hotfixes=options["b"]["module_hotfixes"],
+                include=tuple(options["b"]["includepkgs"]),
+                exclude=tuple(options["b"]["excludepkgs"]),
+            ),
+        ),
+    )
+    own = Ours(tmp_path, platform, {})
+    ours = [own.choose(texts, modules=enabled) for texts in sets]
+    repositories = {name: {"url": url, **options[name]} for name, url in urls.items()}
+    compared(sets, dnf(tmp_path, repositories, sets, modules=enabled), ours)

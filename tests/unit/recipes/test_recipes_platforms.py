@@ -196,6 +196,28 @@ def test_a_mistake_in_the_file(tmp_path: Path, old: str, new: str, code: str, pl
     assert hint is None or hint in (found[0].hint or "")
 
 
+def test_options_are_called_as_in_dnf(tmp_path: Path) -> None:
+    more = "excludepkgs: [b], includepkgs: ['a*'], module_hotfixes: true, enabled: true, sslverify: true, cost: 500"
+    repository = load(tmp_path, GOOD.replace("cost: 500", more.replace(", ", "\n        ")))["vendor"].repositories[1]
+    assert (repository.exclude, repository.include) == (("*-debug", "b"), ("a*",))
+    assert repository.module_hotfixes and repository.cost == 500
+
+
+def test_a_repository_that_is_not_enabled_is_left_out(tmp_path: Path) -> None:
+    vendor = load(tmp_path, GOOD.replace("cost: 500", "enabled: false"))["vendor"]
+    assert [repository.id for repository in vendor.repositories] == ["base"]
+    (found,) = problems(tmp_path, GOOD.replace('keys: ["$mirror/KEY"]', 'keys: ["$mirror/KEY"], enabled: false'))
+    assert (found.code, found.hint) == ("key-missing", "add 'repositories:', or 'refused:' with a reason")
+
+
+def test_tls_without_verification_is_refused_by_name(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, GOOD.replace("cost: 500", "sslverify: false"))
+    assert (found.code, found.place) == (
+        "tls-unverified",
+        "repositories.yaml:17: platforms.vendor.repositories[0].sslverify",
+    )
+
+
 def test_platforms_that_extend_one_another_are_refused(tmp_path: Path) -> None:
     text = dedent(
         """\

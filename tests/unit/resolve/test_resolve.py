@@ -109,6 +109,13 @@ def test_priority_comes_before_version_and_cost_decides_between_equals(world: Wo
     assert found["b"].repository == "near"
 
 
+def test_includes_of_a_repository_let_in_what_they_match_and_its_excludes_do_not(world: World) -> None:
+    world.add("r", Rpm("a", "1-1"), Rpm("b", "1-1"))
+    world.add("more", Rpm("a", "2-1"), Rpm("b", "2-1"), Rpm("c"), Rpm("ab"), include=("a*", "c"), exclude=("ab",))
+    assert world.names(["a", "b", "c"]) == ["a-2-1.noarch", "b-1-1.noarch", "c-1-1.noarch"]
+    assert "only excluded packages match 'ab': ab-1-1.noarch" in str(refusal(world, ["ab"]))
+
+
 def test_the_native_architecture_is_chosen_unless_another_is_asked_for(world: World) -> None:
     world.add("r", Rpm("a", arch="i686"), Rpm("a", arch="x86_64"), Rpm("b", arch="i686"), Rpm("c", arch="aarch64"))
     assert world.names(["a"]) == ["a-1-1.x86_64"]

@@ -64,8 +64,11 @@ def world(tmp_path: Path) -> World:
 def test_the_default_stream_takes_precedence_over_other_streams_and_over_newer_packages(world: World) -> None:
     world.add("r", *PACKAGES, modules=OLD + NEW + default("nginx", "1.20"))
     assert world.names(["nginx", "other"]) == ["nginx-1.20-1.noarch", "other-1-1.noarch"]
-    with pytest.raises(ResolutionError, match="excluded"):
+    with pytest.raises(ResolutionError) as caught:
         world.names(["nginx-extra"])
+    assert "it belongs to module 'nginx:1.24', which is not enabled ('nginx:1.20' is)" in str(caught.value)
+    assert "excluded" not in str(caught.value)
+    assert caught.value.problems[0].hint == "enable the stream: modules: ['nginx:1.24']"
 
 
 def test_a_stream_that_the_recipe_names_replaces_the_default(world: World) -> None:
@@ -103,6 +106,82 @@ def test_the_newest_build_of_a_stream_counts(world: World) -> None:
     newer = stream("nginx", "1.24", "nginx-0:1.24-1.noarch", version=2)
     world.add("r", *PACKAGES, modules=newer + older + default("nginx", "1.24"))
     assert world.names(["nginx"]) == ["nginx-1.24-1.noarch"]
+
+
+# Two builds of one stream: the newer one has other packages, and lacks one of the older one's.
+OLDER = stream("httpd", "2.6", "httpd-0:2.6.0-1.noarch", "mod_old-0:2.6.0-1.noarch", version=8)
+NEWER = stream("httpd", "2.6", "httpd-0:2.6.1-1.noarch", "mod_new-0:2.6.1-1.noarch", version=9)
+HTTPD = (
+    Rpm("httpd", "2.6.0-1"),
+    Rpm("httpd", "2.6.1-1"),
+    Rpm("mod_old", "2.6.0-1", requires=("httpd",)),
+    Rpm("mod_new", "2.6.1-1", requires=("httpd",)),
+    Rpm("httpd", "2.9-1"),
+)
+
+
+def test_a_pin_to_an_older_build_of_an_enabled_stream_resolves(world: World) -> None:
+    world.add("r", *HTTPD, modules=OLDER + NEWER)
+    on = ("httpd:2.6",)
+    assert world.names(["httpd"], modules=on) == ["httpd-2.6.1-1.noarch"]
+    assert world.names(["httpd"], modules=on, pins=(("httpd", "2.6.0"),)) == ["httpd-2.6.0-1.noarch"]
+    assert world.names(["httpd-2.6.0"], modules=on) == ["httpd-2.6.0-1.noarch"]
+
+
+def test_packages_of_two_builds_of_one_stream_stand_side_by_side(world: World) -> None:
+    world.add("r", *HTTPD[:3], modules=OLDER).add("later", *HTTPD[3:], modules=NEWER)
+    assert world.names(["mod_old", "mod_new"], modules=("httpd:2.6",)) == [
+        "httpd-2.6.1-1.noarch",
+        "mod_new-2.6.1-1.noarch",
+        "mod_old-2.6.0-1.noarch",
+    ]
+
+
+def test_another_context_of_the_stream_stays_off_and_is_named(world: World) -> None:
+    other = OLDER.replace("c0", "c1")
+    world.add("r", *HTTPD, modules=other + NEWER)
+    with pytest.raises(ResolutionError, match=r"belongs to another context of module 'httpd:2.6'"):
+        world.names(["mod_old"], modules=("httpd:2.6",))
+
+
+def test_a_pin_to_what_a_module_hides_names_the_module(world: World) -> None:
+    world.add("r", *HTTPD, modules=OLDER + NEWER)
+    with pytest.raises(ResolutionError) as caught:
+        world.names(["httpd"], modules=("httpd:2.6",), pins=(("httpd", "2.9*"),))
+    assert caught.value.code == "pin-unsatisfied"
+    assert "httpd-2.9-1.noarch is hidden by module 'httpd:2.6', which has packages of this name" in str(caught.value)
+    assert "module_hotfixes" in str(caught.value.problems[0].hint)
+    with pytest.raises(ResolutionError, match=r"belongs to module 'httpd:2.6', which is not enabled \["):
+        world.names(["httpd"], pins=(("httpd", "2.6.1"),))
+
+
+def test_a_requirement_that_only_a_hidden_package_meets_names_the_module(world: World) -> None:
+    world.add("r", *HTTPD, Rpm("site", requires=("mod_new",)), modules=OLDER + NEWER)
+    with pytest.raises(ResolutionError) as caught:
+        world.names(["site"])
+    assert "mod_new-2.6.1-1.noarch is hidden: it belongs to module 'httpd:2.6'" in str(caught.value)
+    assert caught.value.problems[0].hint == "enable the stream: modules: ['httpd:2.6']"
+
+
+def test_modules_hide_nothing_of_a_repository_with_hotfixes(world: World) -> None:
+    world.add("r", *HTTPD[:4], modules=OLDER + NEWER + default("httpd", "2.6"))
+    world.add("fixes", Rpm("httpd", "2.6.1-2"), module_hotfixes=True)
+    assert world.names(["httpd"]) == ["httpd-2.6.1-2.noarch"]
+    assert World(world.folder / "x").add("r", *HTTPD, modules=OLDER, module_hotfixes=True).names(["mod_new"])
+
+
+def test_what_provides_the_name_of_a_modular_package_is_hidden_too(world: World) -> None:
+    world.add("r", *HTTPD, Rpm("httpd-fork", "9-1", provides=("httpd = 9",)), modules=NEWER + default("httpd", "2.6"))
+    with pytest.raises(ResolutionError, match=r"httpd-fork-9-1.noarch is hidden by module 'httpd:2.6'"):
+        world.names(["httpd-fork"])
+
+
+def test_source_packages_and_demodularized_ones_hide_nothing(world: World) -> None:
+    build = stream("m", "1", "tool-0:1-1.noarch", "lib-0:1-1.noarch", "outside-0:1-1.src")
+    build = build.replace("  artifacts:", "  demodularized:\n    rpms: [lib]\n  artifacts:")
+    world.add("r", Rpm("tool"), Rpm("tool", "2-1"), Rpm("lib"), Rpm("lib", "2-1"), Rpm("outside"), modules=build)
+    names = world.names(["tool", "lib", "outside"], modules=("m:1",))
+    assert names == ["lib-2-1.noarch", "outside-1-1.noarch", "tool-1-1.noarch"]
 
 
 @pytest.mark.parametrize(
