@@ -105,7 +105,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """An error in the values of a check in a recipe, at the key `key` ("": of the check as a whole)."""
+    """An error in a check's values in a recipe, at the key `key` ("": the check as a whole)."""
 
     code: str
     message: str

@@ -122,7 +122,7 @@ def read_evidence(data: bytes) -> Evidence:
 
 
 def _says(value: dict[str, object], evidence: Evidence) -> bool:
-    """Return whether a document has no other values than the evidence read from it, in the form of its schema."""
+    """Return whether a document has exactly the values of the evidence that was read from it."""
     limits = value.get("limits")
     derived = [to_json(limit) for limit in evidence.limits]
     stated = limits is None if value["schema"] == 1 else extends(limits, derived)

@@ -119,7 +119,10 @@ def judge(check: Check, answer: CheckAnswer, config: ImageConfig, ready: Check |
 
 
 def judge_mounts(answer: CheckAnswer, config: ImageConfig) -> str:
-    """Return which mounts are writable besides volumes and scratch file systems, for people; "" if none is."""
+    """Return which mounts are writable but should not be, for people; "" if none is.
+
+    Volumes and scratch file systems may be.
+    """
     if isinstance(answer, NoAnswer):
         return answer.reason or "there was no answer"
     if not isinstance(answer, MountsAnswer):

@@ -141,7 +141,7 @@ def _draft(probe: Probe) -> Iterator[DraftedCheck]:
 
 
 def _drafted_name(process: RunningProcess) -> str:
-    """Return the kernel's name, or the program's if that is cut off: a command line may be any text."""
+    """Return the kernel's name, or if that is cut off the program's (it may be any text)."""
     cut_off = len(process.name) == _NAME_MOST and process.program.startswith(process.name)
     return process.program if cut_off else process.name
 

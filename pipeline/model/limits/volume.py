@@ -10,7 +10,7 @@ from pipeline.model.usage import Usage
 
 
 def _read(asked: int, observed: Observed) -> Iterator[LimitReading]:
-    """Compare the size of each volume: less than asked for is right, for the file system's own tables."""
+    """Compare the size of each volume; the file system's own tables make it less than asked for."""
     for space in observed.volumes:
         name = f"volume {space.path}"
         if space.size is None:
