@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.digest import Digest, canonical_json, digest_file
+from pipeline.digest import digest_file
 from pipeline.errors import RelbuildError, UsageError, VerificationError
 from pipeline.mirror.image_tags import floating_tags, immutable_tag
 from pipeline.mirror.protocol import Mirror, Repository
@@ -25,7 +25,6 @@ from pipeline.model.night_record import (
     ProductRun,
     RepositoryState,
 )
-from pipeline.model.platform import Platform
 from pipeline.model.recipe import Recipe
 from pipeline.nightly.catalogue import Catalogue, CatalogueEntry, has_auto_layers
 from pipeline.nightly.inputs import (
@@ -42,25 +41,17 @@ from pipeline.nightly.job import Job, RunSettings
 from pipeline.nightly.lock_comparison import same_packages
 from pipeline.nightly.night_key import password_from_environment
 from pipeline.nightly.no_change import NOTHING_CHANGED
+from pipeline.nightly.platform_state import PlatformState
 from pipeline.nightly.product_job import why_built
 from pipeline.oci import VerifyingKey, load_verifying_key
 from pipeline.prepare import BuildEnvironment, BuildOptions
 from pipeline.prepare.locked_recipe import choose_architecture, choose_platform
 from pipeline.progress import task
-from pipeline.repos import (
-    OpenRepository,
-    RepositoryKey,
-    load_keys,
-    open_repositories,
-)
 from pipeline.resolve import (
     LockMode,
-    PackagePool,
-    RepositoryAdvisories,
     decide_action,
     format_lock,
     lock_path,
-    open_pool,
     parse_lock,
     read_lock,
     resolution_inputs,
@@ -80,24 +71,6 @@ class Decision:
     product: Product
     job: Job | None = None
     on_mirror: PublishedProduct | None = None
-
-
-@dataclass(slots=True)
-class PlatformState:
-    """A platform for one architecture, as it is tonight; or why it cannot be read."""
-
-    platform: Platform
-    arch: str
-    keys: tuple[RepositoryKey, ...] = ()
-    repositories: tuple[OpenRepository, ...] = ()
-    package_pool: PackagePool | None = None
-    error: RelbuildError | None = None
-    bulletin: RepositoryAdvisories | None = None
-
-    @property
-    def digest(self) -> str:
-        """The digest of all that the repositories offer."""
-        return str(Digest.of(canonical_json([[one.repository.id, str(one.repomd)] for one in self.repositories])))
 
 
 @dataclass(slots=True)
@@ -127,23 +100,7 @@ class Planner:
     @property
     def states(self) -> tuple[RepositoryState, ...]:
         """The states of the repositories that were looked at, as they offered them."""
-        found = []
-        for platform_state in self._platform_states.values():
-            opened = {one.repository.id: one.repomd for one in platform_state.repositories}
-            problem = str(platform_state.error) if platform_state.error else ""
-            found += [
-                RepositoryState(
-                    platform_state.platform.name,
-                    platform_state.arch,
-                    one.id,
-                    opened.get(one.id),
-                    problem,
-                    advisories=platform_state.bulletin is not None
-                    and one.id in platform_state.bulletin.advisories.heard,
-                )
-                for one in platform_state.platform.repositories
-            ]
-        return tuple(found)
+        return tuple(one for state in self._platform_states.values() for one in state.repository_states)
 
     def plan(self, entry: CatalogueEntry) -> Product:
         """Return the product as it stands before anything is done.
@@ -325,32 +282,15 @@ class Planner:
             platform_state = PlatformState(choose_platform(entry.recipe, self._build_options(entry)), product.arch)
             self._platform_states[name] = platform_state
             try:
-                self._read(platform_state)
+                platform_state.read_keys(self.build_env)
+                if not self.settings.locked:
+                    platform_state.open_repositories(self.build_env)
             except RelbuildError as error:
                 platform_state.error = error
         platform_state = self._platform_states[name]
         if platform_state.error is not None:
             raise platform_state.error
         return platform_state
-
-    def _read(self, platform_state: PlatformState) -> None:
-        build_env = self.build_env
-        platform_state.keys = load_keys(
-            platform_state.platform,
-            platform_state.arch,
-            variables=build_env.environment,
-            store=build_env.store,
-            offline=build_env.offline,
-        )
-        if not self.settings.locked:
-            platform_state.repositories = open_repositories(
-                platform_state.platform,
-                platform_state.arch,
-                variables=build_env.environment,
-                store=build_env.store,
-                offline=build_env.offline,
-                progress=build_env.progress,
-            )
 
     def _resolved(
         self, entry: CatalogueEntry, recipe: Recipe, platform_state: PlatformState, on_mirror: PublishedProduct | None
@@ -369,13 +309,7 @@ class Planner:
             assert committed is not None
             return format_lock(Lock(recipe.name, (committed,)))
         with task(self.build_env.progress, "resolve", recipe.name) as running:
-            if platform_state.package_pool is None:
-                platform_state.package_pool = open_pool(
-                    platform_state.arch,
-                    platform_state.repositories,
-                    store=self.build_env.store,
-                    progress=self.build_env.progress,
-                )
+            package_pool = platform_state.package_pool(self.build_env)
             section = solve(
                 recipe,
                 platform_state.platform,
@@ -384,7 +318,7 @@ class Planner:
                 store=self.build_env.store,
                 inputs=now,
                 progress=self.build_env.progress,
-                package_pool=platform_state.package_pool,
+                package_pool=package_pool,
             )
             running.note(f"{len(section.resolution.chosen)} packages")
         before = _section(on_mirror, platform_state) or committed

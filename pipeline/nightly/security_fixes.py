@@ -12,9 +12,8 @@ from pipeline.errors import RelbuildError
 from pipeline.model.advisory import ImagePackage
 from pipeline.model.night_record import Outcome, Product
 from pipeline.model.published_image import PackageSize
-from pipeline.nightly.night_planner import PlatformState
+from pipeline.nightly.platform_state import PlatformState
 from pipeline.prepare import BuildEnvironment
-from pipeline.repos import open_repositories
 from pipeline.resolve import (
     fixes_taken,
     missing_fixes,
@@ -34,14 +33,7 @@ def read_bulletins(platform_states: Sequence[PlatformState], build_env: BuildEnv
             continue
         try:
             if not platform_state.repositories:
-                platform_state.repositories = open_repositories(
-                    platform_state.platform,
-                    platform_state.arch,
-                    variables=build_env.environment,
-                    store=build_env.store,
-                    offline=build_env.offline,
-                    progress=build_env.progress,
-                )
+                platform_state.open_repositories(build_env)
             platform_state.bulletin = read_repository_advisories(
                 platform_state.repositories, platform_state.arch, store=build_env.store, progress=build_env.progress
             )

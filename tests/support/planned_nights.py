@@ -13,7 +13,7 @@ from pipeline.mirror.image_tags import immutable_tag
 from pipeline.model.absolute_path import absolute
 from pipeline.model.lock import Lock, LockSection
 from pipeline.model.night_record import Product
-from pipeline.nightly import night_planner
+from pipeline.nightly import night_planner, platform_state
 from pipeline.nightly.catalogue import load_catalogue
 from pipeline.nightly.inputs import templates_digest
 from pipeline.nightly.inputs_record import InputsRecord, PublishedProduct, remember_published
@@ -75,9 +75,9 @@ class Nights:
         self.write("base.yaml", RECIPE % "base")
         self.write(PAGE, "a page")
         self.write("notes.txt", "notes")
-        journal.stand_in(night_planner, night_planner.load_keys, gives=())
-        journal.stand_in(night_planner, night_planner.open_repositories, self._open)
-        journal.stand_in(night_planner, night_planner.open_pool, gives="pool")
+        journal.stand_in(platform_state, platform_state.load_keys, gives=())
+        journal.stand_in(platform_state, platform_state.open_repositories, self._open)
+        journal.stand_in(platform_state, platform_state.open_pool, gives="pool")
         journal.stand_in(night_planner, night_planner.solve, self._solve)
         journal.stand_in(night_planner, night_planner.find_runtime, lambda name: self.runtime)
 

@@ -13,7 +13,7 @@ from pipeline.errors import EnvironmentLacking, ResolutionError
 from pipeline.model.absolute_path import absolute
 from pipeline.model.lock import Lock
 from pipeline.model.night_record import Outcome, Product
-from pipeline.nightly import night_planner
+from pipeline.nightly import night_planner, platform_state
 from pipeline.nightly.inputs_record import remember_published
 from pipeline.nightly.no_change import NOTHING_CHANGED
 from pipeline.resolve import parse_lock, write_lock
@@ -203,9 +203,9 @@ def test_repositories_are_opened_once_a_night_for_all_products(nights: Nights) -
         nights.decide(name, planner)
     assert nights.resolved == 2
     for function in (
-        night_planner.open_repositories,
-        night_planner.open_pool,
-        night_planner.load_keys,
+        platform_state.open_repositories,
+        platform_state.open_pool,
+        platform_state.load_keys,
         night_planner.find_runtime,
     ):
         assert len(nights.journal.of(function)) == 1
@@ -221,7 +221,7 @@ def test_repositories_that_cannot_be_read_fail_each_product_and_are_asked_once(n
     for name in ("base", "second"):
         with pytest.raises(EnvironmentLacking, match="no answer"):
             nights.decide(name, planner)
-    assert len(nights.journal.of(night_planner.open_repositories)) == 1
+    assert len(nights.journal.of(platform_state.open_repositories)) == 1
     (state,) = planner.states
     assert state.digest is None and "no answer" in state.problem
 
@@ -237,7 +237,7 @@ def test_with_committed_locks_no_repository_is_opened_and_another_lock_is_anothe
     nights.publish(locked=True)
     decision = nights.decide(locked=True)
     assert decision.job is None and decision.product.run.why == NOTHING_CHANGED
-    assert nights.journal.of(night_planner.open_repositories) == [] and nights.resolved == 0
+    assert nights.journal.of(platform_state.open_repositories) == [] and nights.resolved == 0
     nights.packages = ("a-2-1.noarch",)
     newer = section(package("a-2-1.noarch"), inputs=committed.sections[0].inputs)
     write_lock(nights.folder / "recipes" / "base.lock", Lock("base", (newer,)))
