@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import pytest
+
 from pipeline.digest import Digest, canonical_json
+from pipeline.errors import PublicationRefused
 from pipeline.mirror.gate import Candidate, Cleared, SealedEvidence
 from pipeline.mirror.policy import CurrentImage
 from pipeline.model.checks import CheckAnswer, CheckKind, MountsAnswer
@@ -227,3 +230,17 @@ def stand_in(whole: Manifest, repository: str = "tiny", tags: tuple[str, ...] = 
     ):
         object.__setattr__(made, name, value)
     return made
+
+
+def refusal(make: Callable[[], object]) -> dict[str, str]:
+    """Code → message of all that the gate says."""
+    with pytest.raises(PublicationRefused) as caught:
+        make()
+    assert all(problem.hint for problem in caught.value.problems)
+    return {problem.code: problem.message for problem in caught.value.problems}
+
+
+def refused(store: Store, found: Evidence, one: Image | None = None) -> dict[str, str]:
+    """What is said of evidence that this store sealed itself: that the seal fits is not enough."""
+    one = one or image()
+    return refusal(lambda: clear(one, store=store, candidates=[candidate(one, store, found)]))
