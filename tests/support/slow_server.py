@@ -26,10 +26,14 @@ def head(status: str, body: bytes = b"", length: int | None = None, **headers: s
 
 
 class SlowServer:
-    """`asked`: how often each path was asked for. `serve`: what answers a path that is no method's name."""
+    """`asked`: how often each path was asked for; `order`: all that were, one after the other.
+
+    `serve`: what answers a path that is no method's name.
+    """
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
+        self.order: list[str] = []
         self.content = CONTENT
         self.serve: Callable[[str], bytes] = lambda path: head("404 Not Found")
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -58,6 +62,7 @@ class SlowServer:
                 asked += piece
             path = asked.split(b" ")[1].decode()
             self.asked[path] += 1
+            self.order.append(path)
             act = getattr(self, f"act_{path.lstrip('/').partition('/')[0].partition('?')[0]}", None)
             if act is not None:
                 act(connection, path)
