@@ -1,6 +1,4 @@
-"""Containers: image layers mounted as a root file system, with programs isolated in it.
-
-An image's layers are made into a root file system, and programs run in it, isolated.
+"""Containers: mount image layers as a root file system and run programs isolated in it.
 
 The isolation is a user namespace whose ids nobody else has, no capabilities (or, for building, a few over the
 container's own ids), an allow-list of system calls, a network of its own, and control groups. `build_session`

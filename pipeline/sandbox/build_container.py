@@ -1,8 +1,8 @@
-"""A place to run commands on an image that is being built: profile `build`.
+"""Run commands in containers on an overlay over the layers of an image being built.
 
-Every command gets a fresh container on the same overlay, so that nothing of it outlives it, whatever it has
-started. /run and /tmp are scratch file systems of the session: what scriptlets put there is seen by later
-commands and does not come into the image.
+Every command gets a new container on the same overlay, so that no process that it started outlives it. /run and /tmp
+are scratch file systems of the session: files that scriptlets create there are seen by later commands and do not come
+into the image.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _SCRATCH = ("run", "tmp")
 class BuildLimits:
     """The limits of a build session.
 
-    They are, of each command: bytes of memory (swap included), processes, bytes kept of stdout and of stderr; and
-    bytes of the session: of each scratch file system, and of the upper directory.
+    Of each command: `memory` bytes (swap included), `pids`, `output` bytes kept of stdout and of stderr, `open_files`.
+    Of the session: `scratch` bytes of each scratch file system, `disk` bytes of the upper directory.
     """
 
     memory: int = 2 << 30
@@ -78,17 +78,17 @@ class CommandResult:
 
     @property
     def ok(self) -> bool:
-        """Did it end by itself, with status 0?"""
+        """True if it ended by itself, with status 0."""
         return self.status == 0 and not (self.timed_out or self.out_of_disk)
 
 
 @dataclass(slots=True)
 class BuildSession:
-    """Made by `build_session`.
+    """A session of commands on an overlay over an image's layers, made by `build_session`.
 
-    `upper` is the directory where changes land, for this process: what its file system is goes with the session (and
-    cannot be mounted elsewhere); its owners are the image's numbers plus `shift`. `root` is
-    the merged tree, for this process and for commands that it starts. `files` writes and reads in it safely.
+    `upper` is the directory where changes land, a path for this process: its file system ends with the session and
+    cannot be mounted elsewhere; its owners are the image's IDs plus `shift`. `root` is the merged tree, for this
+    process and commands that it starts. `files` reads and writes in it without following links out of it.
     """
 
     sandboxes: SandboxRegistry
@@ -105,7 +105,7 @@ class BuildSession:
 
     @property
     def root(self) -> Path:
-        """The merged tree. Symlinks in it that are absolute lead to the machine: prefer `files`."""
+        """The merged tree. Absolute symlinks in it lead to the host's files: prefer `files`."""
         return Path(f"/proc/{os.getpid()}/fd/{self._overlay.handle}")
 
     @property
@@ -115,14 +115,14 @@ class BuildSession:
 
     @property
     def shift(self) -> int:
-        """The machine's id minus the image's."""
+        """The host's ID minus the image's."""
         return self.slot.base
 
     def bind(self, source: Path, target: str) -> None:
-        """Show a directory of the machine read-only at `target` in all later commands.
+        """Mount a directory of the host read-only at `target` in all later commands.
 
-        It must not change any more. Owners appear as they are on the machine (root is root). `target` lies below /run
-        or /tmp, so that its mount point does not come into the image.
+        It must not change any more. Owners appear as they are on the host (root is root). `target` lies below /run or
+        /tmp, so that its mount point does not come into the image.
         """
         number = next(self._numbers)
         seen = self._mntns.bind(source, f"bound{number}", read_only=True, userns=self._userns)
@@ -131,7 +131,7 @@ class BuildSession:
     def share(self, target: str) -> Path:
         """Make a folder that this process writes to and all later commands read at `target`.
 
-        It has `limits.scratch` bytes, is gone with the session, and `target` is as with `bind`.
+        It has `limits.scratch` bytes and ends with the session; `target` is as with `bind`.
         """
         name = f"shared{next(self._numbers)}"
         seen = self._mntns.tmpfs(name, size=self.limits.scratch, mode=0o755, uid=0, gid=0)
@@ -159,9 +159,9 @@ class BuildSession:
     ) -> CommandResult:
         """Run a command as the image's root, without a network, and wait for its end.
 
-        Waits for all that it started, too.
+        All processes that it started are killed at its end.
 
-        When `timeout` (seconds) passes, all of it is killed. `environment` is added to PATH, HOME and
+        When `timeout` (seconds) passes, it is killed with them. `environment` is added to PATH, HOME and
         LANG=C.UTF-8. Raises BuildError `command-not-started` if the runtime could not start it (a missing
         program, for one).
         """
@@ -199,14 +199,14 @@ class BuildSession:
         begun = time.monotonic()
         owner = self.slot.base
         with (
-            tempfile.TemporaryFile() as fed,
+            tempfile.TemporaryFile() as source,
             Capture(self.limits.output, uid=owner, gid=owner) as out,
             Capture(self.limits.output, uid=owner, gid=owner) as err,
         ):
-            fed.write(stdin)
-            fed.seek(0)
-            os.fchown(fed.fileno(), self.slot.base, self.slot.base)
-            running = self._mntns.call(process.start, command, stdin=fed, stdout=out.write_end, stderr=err.write_end)
+            source.write(stdin)
+            source.seek(0)
+            os.fchown(source.fileno(), self.slot.base, self.slot.base)
+            running = self._mntns.call(process.start, command, stdin=source, stdout=out.write_end, stderr=err.write_end)
             out.started()
             err.started()
             timed_out = out_of_disk = False
@@ -219,7 +219,7 @@ class BuildSession:
                 out_of_disk = out_of_disk or (running.returncode not in (0, None) and self._quota.full())
                 kills = group.usage().oom_kills
             finally:
-                # Also when the command has ended by itself: a killed runtime leaves the rest behind.
+                # Also when the command has ended by itself: a runtime that was killed leaves processes running.
                 kill_and_wait(running, group)
                 group.remove()
         started = files["pid"].exists()

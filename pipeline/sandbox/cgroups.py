@@ -1,9 +1,7 @@
-"""Control groups, v1 (also hybrid) and v2: read limits back, read usage, kill, remove.
+"""Control groups v1, hybrid and v2: read limits back, read usage, kill, remove.
 
-They are used as they are mounted.
-
-Every container's group is `/relbuild/ID` in each hierarchy. Sources: the kernel's
-Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst.
+The hierarchies that the host has mounted are used. Every container's group is `/relbuild/ID` in each. Sources: the
+kernel's Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst.
 """
 
 from __future__ import annotations
@@ -24,10 +22,10 @@ from pipeline.sandbox.pidns_tracking import command_pids, container_pids
 from pipeline.sandbox.rootless import LEAF_CGROUP, in_user_namespace, own_group
 
 PARENT_CGROUP = "relbuild"
-"""Folder of our groups in every hierarchy. It stays; it is empty when nothing runs."""
+"""Folder of relbuild's groups in every hierarchy. It is never removed; it is empty when nothing runs."""
 
 _V1 = ("cpu", "cpuacct", "memory", "pids", "freezer", "devices", "cpuset", "blkio", "hugetlb", "net_cls")
-_EMPTYING = 10.0
+_KILL_TIMEOUT = 10.0
 """Seconds until a killed group must be empty. A process that is stuck in the kernel may take some."""
 
 
@@ -36,15 +34,15 @@ class Hierarchies:
     """The mount points of the control group hierarchies.
 
     `controllers` maps v1 controllers to their hierarchy; it is empty on a machine with v2 only. `unified` is v2's
-    root, where v2 has the controllers; `beside` is v2's root on a hybrid machine, where runtimes make groups too,
-    that limit nothing.
+    root, where v2 has the controllers; `beside` is v2's root on a hybrid host, where runtimes make groups too, which
+    limit nothing.
     """
 
     controllers: Mapping[str, Path] = field(default_factory=dict)
     unified: Path | None = None
     beside: Path | None = None
     prefix: str = ""
-    """Where `unified` lies in the hierarchy, if it is a part that was handed over to an ordinary user."""
+    """The path of `unified` in the hierarchy, if it is a part that was delegated to an ordinary user."""
 
     @property
     def version(self) -> int:
@@ -54,7 +52,7 @@ class Hierarchies:
         return 2 if self.unified is not None else 1
 
     def has(self, controller: str) -> bool:
-        """Can this controller limit containers?"""
+        """Return whether this controller can limit containers."""
         if self.unified is None:
             return controller in self.controllers
         return controller in _text(self.unified / "cgroup.controllers").split()
@@ -72,8 +70,8 @@ class Hierarchies:
 def usable_hierarchies() -> Hierarchies:
     """Return the hierarchies in which this user may make groups, or empty ones.
 
-    In a user namespace it may where `/relbuild` in each was handed over to it, and on v2 below its own group if that
-    was (systemd's `Delegate=`) and `rootless.enter` could leave it for a leaf. Raises EnvironmentLacking
+    In a user namespace it may where `/relbuild` in each was delegated to it, and on v2 below its own group if that was
+    (systemd's `Delegate=`) and `rootless.enter_user_namespace` could leave it for a leaf. Raises EnvironmentLacking
     `no-cgroups`.
     """
     found = mounted_hierarchies()
@@ -126,11 +124,11 @@ class Cgroup:
     hierarchies: Hierarchies
     name: str
     files: Path | None = None
-    """The sandbox's folder: where there are no control groups, its pid files say what belongs to it."""
+    """The sandbox's folder, by whose PID files processes are found where there are no control groups."""
 
     @property
     def path(self) -> str:
-        """As the runtime wants it in `linux.cgroupsPath`; empty where there are none."""
+        """The path for `linux.cgroupsPath` (runtime-spec); "" where there are no control groups."""
         return f"{self.hierarchies.prefix}/{PARENT_CGROUP}/{self.name}" if self.hierarchies.version else ""
 
     def folder(self, controller: str) -> Path | None:
@@ -147,7 +145,7 @@ class Cgroup:
     def write(self, controller: str, file: str, text: str) -> bool:
         """Write to a controller's file; return False if there is no such file.
 
-        Whether the kernel took it is found by reading it back.
+        A value that the kernel refuses is not an error here: read it back.
         """
         folder = self.folder(controller)
         if folder is None or not (folder / file).exists():
@@ -182,15 +180,15 @@ class Cgroup:
     def limits_swap(self) -> bool:
         """True if this kernel accounts for swap.
 
-        Without, the runtime must not be told to limit it.
+        If it does not, the runtime must not be told to limit swap.
         """
         root = self.hierarchies.root_of("memory")
         if root is None:
             return False
         if self.hierarchies.version == 1:
             return (root / "memory.memsw.limit_in_bytes").exists()
-        # v2's root group has no limits; a kernel that counts swap shows it in every other group that has the
-        # controller, so there has to be one (found in ci/vm: where there was none yet, swap stayed unlimited).
+        # v2's root group has no limits; a kernel that counts swap has the file in every other group with the
+        # controller, so one is created (found in ci/vm: where there was none yet, swap stayed unlimited).
         with contextlib.suppress(OSError):
             (root / PARENT_CGROUP).mkdir(exist_ok=True)
             (root / "cgroup.subtree_control").write_text("+memory")
@@ -244,11 +242,11 @@ class Cgroup:
         return {pid for root in self.hierarchies.roots() for pid in _pids(root / PARENT_CGROUP / self.name)}
 
     def kill(self) -> None:
-        """Kill every process in the group and below, and wait until they are gone.
+        """Kill every process in the group and below, and wait until they have ended.
 
-        Raises EnvironmentLacking `processes-remain` if they do not go.
+        Raises EnvironmentLacking `processes-remain` if they do not end in time.
         """
-        deadline = time.monotonic() + _EMPTYING
+        deadline = time.monotonic() + _KILL_TIMEOUT
         pause = 0.001
         while True:
             pids = self.processes()
@@ -267,7 +265,7 @@ class Cgroup:
             pause = min(pause * 2, 0.1)
 
     def remove(self) -> None:
-        """Kill what is left and remove the group everywhere."""
+        """Kill its processes and remove the group from every hierarchy."""
         self.kill()
         for root in self.hierarchies.roots():
             _remove(root / PARENT_CGROUP / self.name)

@@ -1,6 +1,4 @@
-"""The user that a container runs as: `User` of an image config (image-spec, config.md).
-
-It is resolved by the image's own accounts.
+"""Resolution of an image's `User` to numeric IDs by its passwd and group (config.md).
 
 The rules are those of the Docker Engine and runc (`GetExecUser`): a user without a group gets the group of its
 passwd entry and its supplementary groups; a user with a group gets that one only; a number need not be in
@@ -21,7 +19,7 @@ _NUMBER = re.compile(r"[0-9]{1,10}")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Numbers in the image, and what else a process of that user expects."""
+    """Numeric IDs in the image, and home and name of the user."""
 
     uid: int
     gid: int

@@ -1,9 +1,9 @@
-"""Room for what a build session writes.
+"""Disk space limit for a build session: a file system of its own, or polled disk usage.
 
-A file system of its own in a sparse file, as volumes are: the kernel refuses what goes beyond, also a file that is
-allocated without being written. That is no slower than the store's file system (it has no journal and no barriers), and
-how full it is can be told without looking at every file. Where there are no loop devices, room is a directory that is
-looked at again and again: the more often the sooner it could be full.
+The file system is in a sparse file, as volumes are: the kernel refuses writes beyond its size, also files that are
+allocated without being written. It is no slower than the store's file system (it has no journal and no barriers), and
+its usage is known without reading every file's size. Where there are no loop devices, the space is a directory whose
+files are counted repeatedly: the sooner it could be full, the more often.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from pipeline.sandbox import kernel
 from pipeline.sandbox.mount_namespace import MountNamespace
 from pipeline.sandbox.volumes import VOLUME_MOUNT_OPTIONS, Volumes
 
-_SELDOM, _OFTEN = 1.0, 0.05
-"""Seconds between looks, at the most and at the least."""
+_PAUSE_MAX, _PAUSE_MIN = 1.0, 0.05
+"""Seconds between counts, at the most and at the least."""
 
 _SHARE = 0.1
-"""Of the time in which the limit could be reached: a look comes at least ten times before it is. Looking itself takes
-this share of the time too, unless that made it too seldom."""
+"""Share of the time in which the limit could be reached, after which usage is counted again: at least ten times before.
+Counting itself takes at most this share of the time, unless the pause would exceed the maximum."""
 
 
 _LARGE_WRITE = 4 << 20
-"""Bytes that may be left when a program is told that there are none: ext4 refuses a large write as a whole."""
+"""Bytes that may be free when a write fails for lack of space: ext4 refuses a large write as a whole."""
 
 
 @dataclass(slots=True)
 class DiskQuota:
     """A directory with limited disk space, made by `open_disk_quota`.
 
-    `folder`: where there is room, for this process. `hard`: the kernel keeps to the limit.
+    `folder`: the directory, a path for this process. `hard`: the kernel enforces the limit.
     """
 
     folder: Path
@@ -43,7 +43,7 @@ class DiskQuota:
     hard: bool
     _written: int = 0
     _looked: float = field(default_factory=time.monotonic)
-    _pause: float = _OFTEN
+    _pause: float = _PAUSE_MIN
 
     def full(self) -> bool:
         """Return True if next to no space is left, in bytes or in files.
@@ -56,20 +56,20 @@ class DiskQuota:
             return status.f_bavail < rest or status.f_ffree * 100 < status.f_files
         begun, before, since = time.monotonic(), self._written, self._looked
         self._written, self._looked = self._count(), time.monotonic()
-        rate = (self._written - before) / max(self._looked - since, _OFTEN / 10)
-        left = max(0, self.limit - self._written) / rate if rate > 0 else _SELDOM / _SHARE
-        # No more than twice as long as before: what has been slow so far may only be beginning.
+        rate = (self._written - before) / max(self._looked - since, _PAUSE_MIN / 10)
+        left = max(0, self.limit - self._written) / rate if rate > 0 else _PAUSE_MAX / _SHARE
+        # At most twice the last pause: a command that writes little at first may write much soon.
         soon = min(left * _SHARE, self._pause * 2)
-        self._pause = max(_OFTEN, min(_SELDOM, max(soon, (self._looked - begun) / _SHARE)))
+        self._pause = max(_PAUSE_MIN, min(_PAUSE_MAX, max(soon, (self._looked - begun) / _SHARE)))
         return self._written > self.limit
 
     @property
     def pause(self) -> float:
         """Seconds until the usage is to be checked again.
 
-        A full file system harms nobody, so its writer can wait.
+        Where the kernel enforces the limit, it is only for reporting and can be seldom.
         """
-        return _SELDOM if self.hard else self._pause
+        return _PAUSE_MAX if self.hard else self._pause
 
     def _count(self) -> int:
         """Bytes on disk, counted until it is more than the limit."""
@@ -85,7 +85,7 @@ class DiskQuota:
 
 @contextlib.contextmanager
 def open_disk_quota(folder: Path, limit: int, mntns: MountNamespace) -> Iterator[DiskQuota]:
-    """Room for `limit` bytes in `folder`, for as long as the block lasts."""
+    """Make a directory limited to `limit` bytes in `folder`, for as long as the block lasts."""
     with contextlib.closing(Volumes(folder)) as made:
         volume = made.volume("/", limit)
         if volume.device is None:
@@ -96,7 +96,7 @@ def open_disk_quota(folder: Path, limit: int, mntns: MountNamespace) -> Iterator
         mntns.call(kernel.mount, str(volume.device), str(disk), "ext4", flags, VOLUME_MOUNT_OPTIONS)
         handle = mntns.call(os.open, disk, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            # Through the descriptor, because the mount is nowhere but in the private mount namespace.
+            # Through the descriptor, because the mount is visible only in the private mount namespace.
             yield DiskQuota(Path(f"/proc/{os.getpid()}/fd/{handle}"), limit, hard=True)
         finally:
             os.close(handle)

@@ -1,4 +1,4 @@
-"""The reason that an instance ended, in words: which of its limits it ran into."""
+"""Describe for people why an instance ended and which limits it ran into."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pipeline.model.usage import Usage
 def explain_exit(usage: Usage, exit_code: int | None) -> str:
     """Describe for people how an instance ended and which limits it ran into.
 
-    An example: `killed: out of memory; /data is full (bytes)`. Empty when it ran into nothing and was not ended
-    by a signal.
+    An example: `killed: out of memory; /data is full (bytes)`. Empty if it ran into no limit and no signal ended it.
     """
     found = [overrun for limit in LIMITS for overrun in limit.overruns(usage)]
     if usage.output_dropped:

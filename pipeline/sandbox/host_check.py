@@ -1,4 +1,4 @@
-"""Checks of what sandboxes need of this machine, each made by trying it."""
+"""Checks of the host for `doctor`: try out all that sandboxes need, and report findings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PROGRAMS = (
 
 @dataclass(frozen=True, slots=True)
 class HostFinding:
-    """One thing that the machine has or lacks, and what it is needed for."""
+    """One feature that the host has or lacks, and what it is needed for."""
 
     name: str
     ok: bool
@@ -45,8 +45,8 @@ class HostFinding:
 def check_host(folder: Path | None = None) -> tuple[HostFinding, ...]:
     """Return the findings of all checks.
 
-    `folder` is on the file system that sandboxes will be on (the store's); without it, that of temporary files stands
-    in.
+    `folder` is on the file system that sandboxes will be on (the store's); without it, the temporary directory is
+    tried.
     """
     return tuple(_findings(folder))
 
@@ -63,7 +63,7 @@ def _findings(folder: Path | None) -> Iterator[HostFinding]:
     yield from _cgroups()
     yield _tried("network", _network, "addresses, limiting bandwidth")
     if not in_user_namespace():
-        # In a user namespace nobody has block devices, which `privileges` says.
+        # In a user namespace there are no block devices, as the finding `privileges` says.
         yield _tried("loop devices", lambda: _loop(folder), "volumes of limited size")
     yield _tried("libarchive", _archives, "reading layers and archives")
     for program, purpose in _PROGRAMS:
@@ -77,7 +77,7 @@ def _runtime() -> str:
 
 
 def _privileges() -> HostFinding:
-    """May this process do what containers need?"""
+    """Find whether this process has the privileges that containers need."""
     purpose = "unpacking and mounting layers"
     if os.geteuid() != 0:
         reason = rootless_obstacle() or "no user namespace: see `user namespaces`"

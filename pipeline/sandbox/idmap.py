@@ -1,6 +1,6 @@
-"""Id ranges of containers on the machine, and user namespaces for idmapped mounts.
+"""ID ranges of containers on the host, and user namespaces with them for idmapped mounts.
 
-An image's ids 0…65535 become `base`…`base`+65535 on the machine, a range that nothing else uses.
+An image's ids 0…65535 become `base`…`base`+65535 on the host, a range that nothing else uses.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pipeline import process
 from pipeline.errors import EnvironmentLacking
 
 IDS = 65536
-"""Ids in one container: all that a tar header of an ordinary image holds."""
+"""IDs in one container: all that a tar header of an ordinary image holds."""
 
 FIRST_BASE = 0x7000_0000
-"""The first container's ids begin here. Above what systemd-nspawn (0x80000 to 0x6FFFFFFF) and `useradd` with
-its subordinate ids (from 100000) hand out, below what does not fit a signed integer
+"""The first container's IDs begin here: above those that systemd-nspawn (0x80000 to 0x6FFFFFFF) and `useradd`'s
+subordinate IDs (from 100000) use, and below those that do not fit a signed integer
 (systemd, docs/UIDS-GIDS.md)."""
 
 ID_RANGES = 4000
-"""Ranges that there are: up to 0x7FA00000, below systemd's range for foreign images at 0x7FFE0000."""
+"""Number of ranges: up to 0x7FA00000, below systemd's range for foreign images at 0x7FFE0000."""
 
 
 def first_id_of(slot: int) -> int:
@@ -33,10 +33,10 @@ def first_id_of(slot: int) -> int:
 
 
 def id_map(base: int, ours: str | None = None) -> tuple[tuple[int, int, int], ...]:
-    """Return a container's id map: number inside, number on the machine, count.
+    """Return a container's ID map as triples: ID inside, ID on the host, count.
 
-    A user namespace that lies in another must be mapped piece by piece as that one is (user_namespaces(7)). `ours`:
-    this process's own map.
+    A user namespace in another must be mapped by ranges that lie within single ranges of that one (user_namespaces(7)).
+    `ours`: this process's own map.
     """
     pieces = []
     for line in (ours or Path("/proc/self/uid_map").read_text()).splitlines():
@@ -49,7 +49,7 @@ def id_map(base: int, ours: str | None = None) -> tuple[tuple[int, int, int], ..
 
 @contextlib.contextmanager
 def user_namespace(base: int) -> Iterator[int]:
-    """A descriptor of a user namespace that maps 0…65535 to `base`…; for idmapped mounts.
+    """Yield a descriptor of a user namespace that maps 0…65535 to `base`…; for idmapped mounts.
 
     Raises EnvironmentLacking `no-user-namespace`.
     """
@@ -59,10 +59,10 @@ def user_namespace(base: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def user_and_network_namespace(base: int) -> Iterator[tuple[int, int]]:
-    """A user namespace like `user_namespace`'s and an empty network namespace that it owns.
+    """Yield descriptors of a user namespace and of an empty network namespace that it owns.
 
-    They are for a container to live in; yields a descriptor of each. The runtime joins a container's namespaces in
-    the order user, network: were the network the machine's, it could not (runc exec).
+    They are for a container. The runtime joins a container's namespaces in the order user, network: it could not join
+    a network namespace that the host's user namespace owns (runc exec).
 
     Raises EnvironmentLacking `no-user-namespace`.
     """
@@ -78,7 +78,7 @@ def _namespaces(base: int, *kinds: str) -> Iterator[tuple[int, ...]]:
         after.callback(os.close, ours_in)
         speaking.callback(os.close, ours_out)
         try:
-            # `read` keeps the process, and with it the namespace, until our end of the pipe is closed.
+            # `read` keeps the process, and so the namespaces, until this end of the pipe is closed.
             child = process.start(
                 ["unshare", *(f"--{kind}" for kind in kinds), "sh", "-c", "echo in; read -r end"],
                 stdin=theirs_in,

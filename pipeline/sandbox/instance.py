@@ -1,6 +1,6 @@
-"""A launched image: profile `run`.
+"""A running container of an image: run commands in it, connect, read limits, stop it.
 
-What is asked of it is asked from outside, so it needs no shell.
+Checks run from outside, so the image needs no shell.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from pipeline.sandbox.runtime_bundle import ProcessPlan, process_spec
 from pipeline.sandbox.sandbox_registry import SandboxRegistry, SandboxSlot
 
 _OUTPUT_LIMIT = 1 << 20
-"""Bytes kept of a probe's stdout and of its stderr."""
+"""Bytes kept of a command's stdout and of its stderr."""
 
 
-_LAST_WORDS = 1.0
+_LAST_OUTPUT_TIMEOUT = 1.0
 """Seconds that the last output of an ended instance may take to be read: more than a busy machine needs."""
 
 
@@ -56,8 +56,9 @@ _LAST_WORDS = 1.0
 class Instance:
     """A running container of an image, made by `pipeline.sandbox.launch`.
 
-    `plan` is its own process, as whom commands run too unless told otherwise. `pid` is its first process on the
-    machine, -1 if it ended at once. `link` is its network link; None: there is none, for the reason `no_link_reason`.
+    `plan` is its main process; commands run with its user and environment by default. `pid` is that of the main process
+    on the host, -1 if it ended at once. `link` is its network link; None: there is none, for the reason
+    `no_link_reason`.
     """
 
     name: str
@@ -85,12 +86,12 @@ class Instance:
 
     @property
     def alive(self) -> bool:
-        """True while the instance's own process runs."""
+        """True while the instance's main process runs."""
         return self._running.poll() is None
 
     @property
     def exit_code(self) -> int | None:
-        """Exit status of its own process, 128 + n when signal n ended it; None while it runs."""
+        """Exit status of its main process, 128 + n when signal n ended it; None while it runs."""
         return self._running.poll()
 
     def wait(self, timeout: float) -> int | None:
@@ -101,14 +102,14 @@ class Instance:
         wait_for_exit(self._running, timeout)
         code = self.exit_code
         if code is not None:
-            self._output.catch_up(_LAST_WORDS)
+            self._output.catch_up(_LAST_OUTPUT_TIMEOUT)
         return code
 
     @property
     def log(self) -> bytes:
         """The output so far, stdout and stderr together.
 
-        A note at its end says so if the log's bound was passed.
+        A note at its end says how much was dropped beyond the bound.
         """
         kept, dropped = self._output.kept, self._output.dropped
         return kept + f"\n[relbuild: output limit reached, {dropped} bytes dropped]\n".encode() if dropped else kept
@@ -126,8 +127,8 @@ class Instance:
     ) -> CommandResult:
         """Run a command in the instance and wait for its end.
 
-        It runs as the instance's own user or as `user` (`name`, `uid[:gid]`). All that it started is killed when it
-        ends or when `timeout` (seconds) passes. A command that cannot be started has status 127 and the reason as
+        It runs as the instance's user or as `user` (`name`, `uid[:gid]`). All processes that it started are killed when
+        it ends or when `timeout` (seconds) passes. A command that cannot be started has status 127 and the reason as
         stderr. Raises SmokeError `user-unknown`.
         """
         plan = replace(self.plan, argv=tuple(argv))
@@ -140,7 +141,7 @@ class Instance:
         folder = self.slot.folder
         spec, log, pid = (folder / f"{number}.{kind}" for kind in ("json", "log", "pid"))
         spec.write_text(json.dumps(process_spec(plan)))
-        # A group of its own that only tracks: what it contains is exactly what this command has started.
+        # A control group of its own without limits: it contains exactly the processes that this command started.
         tracker = self.slot.group.tracker
         group = self.slot.group.below(number)
         begun = time.monotonic()
@@ -156,20 +157,20 @@ class Instance:
         command += ["--process", spec, "--pid-file", pid, self.slot.name]
         uid, gid = self.slot.base + plan.uid, self.slot.base + plan.gid
         with (
-            tempfile.TemporaryFile() as fed,
+            tempfile.TemporaryFile() as source,
             Capture(_OUTPUT_LIMIT, uid=uid, gid=gid) as out,
             Capture(_OUTPUT_LIMIT, uid=uid, gid=gid) as err,
         ):
-            fed.write(stdin)
-            fed.seek(0)
-            # In the private mount namespace: the runtime goes to the container's root first.
-            running = self._mntns.call(process.start, command, stdin=fed, stdout=out.write_end, stderr=err.write_end)
+            source.write(stdin)
+            source.seek(0)
+            # In the private mount namespace: the runtime opens the container's root first.
+            running = self._mntns.call(process.start, command, stdin=source, stdout=out.write_end, stderr=err.write_end)
             out.started()
             err.started()
             try:
                 timed_out = not _command_ended(running, pid, begun + timeout)
             finally:
-                # The runtime waits for whatever holds the pipes, and then gives the command's status.
+                # The runtime waits until nobody holds the pipes, and then exits with the command's status.
                 with self._flowing():
                     kill_and_wait(running, group)
                     group.remove()
@@ -192,7 +193,7 @@ class Instance:
     def _flowing(self) -> Iterator[None]:
         """Suspend the I/O bandwidth limit for as long as the block lasts.
 
-        A command that is killed cannot end before its last I/O has: for that long it is not held back.
+        A killed process cannot end before its pending I/O has.
         """
         limit = self.limits[IO_BANDWIDTH]
         if limit is not None:
@@ -210,14 +211,14 @@ class Instance:
 
     @property
     def gateway(self) -> str | None:
-        """The address at the outer end of its link: where connections from outside come from."""
+        """The address of its link's outer end, from which connections from outside come."""
         return None if self.link is None else self.link.gateway
 
     def connect(self, port: int, *, timeout: float, address: str | None = None) -> socket.socket:
-        """A TCP connection to `port`, with `timeout` (seconds) set on the socket.
+        """Open a TCP connection to `port`, with `timeout` (seconds) set on the socket.
 
-        To the instance's own `address` it comes from outside, over the link and its bandwidth; to any other, or
-        to its loopback (IPv4 first, then IPv6) without `address`, from within the instance's network.
+        To the instance's own `address` it goes from outside over the link, under its bandwidth limit; to any other
+        address, or to the loopback (IPv4, then IPv6) without `address`, from within the instance's network namespace.
         Raises OSError (ConnectionRefusedError, TimeoutError …).
         """
         if self._network < 0 or self._settled:
@@ -253,7 +254,7 @@ class Instance:
         return self.wait(within)
 
     def kill(self) -> int:
-        """End it at once, with everything in it; the exit code (137 if it was running)."""
+        """Kill all its processes; return the exit code (137 if it was running)."""
         self._last_usage = self.usage()
         lift_io_limits(self.slot.group, self.slot.folder)
         kill_and_wait(self._running, self.slot.group)
@@ -261,7 +262,7 @@ class Instance:
         return self._running.returncode
 
     def settle(self) -> None:
-        """End it and take the last figures; the link and the file systems may go afterwards."""
+        """Kill it and keep the final usage; link and file systems may be closed afterwards."""
         if not self._settled:
             self.kill()
             self._last_usage = self.usage()
@@ -291,7 +292,7 @@ class Instance:
     def usage(self) -> Usage:
         """Return the resources that the instance has used.
 
-        After its end: all that it used, if the runtime keeps ended containers, else what the last look saw.
+        After its end: the total, if the runtime keeps ended containers' groups, else the last reading before.
         """
         if self._settled:
             return self._last_usage
@@ -310,7 +311,7 @@ class Instance:
 
 
 def resolve_identity(files: RootFs, user: str) -> Identity:
-    """`resolve_user` with the accounts of the image."""
+    """Resolve a user by the image's own /etc/passwd and /etc/group."""
     passwd, group = (
         (files.read(path, limit=ACCOUNTS_LIMIT) or b"").decode(errors="replace")
         for path in ("/etc/passwd", "/etc/group")
@@ -324,7 +325,7 @@ def _as_user(plan: ProcessPlan, identity: Identity) -> ProcessPlan:
 
 
 def merge_environment(environment: Sequence[str], changes: Mapping[str, str]) -> tuple[str, ...]:
-    """`NAME=value` lines with the values of `changes` put in."""
+    """Return `NAME=value` lines with the values of `changes` replaced or added."""
     values = {name: value for name, _, value in (line.partition("=") for line in environment)}
     return tuple(f"{name}={value}" for name, value in {**values, **changes}.items())
 
@@ -360,7 +361,7 @@ def _dial(namespace: int, address: str, port: int, timeout: float) -> socket.soc
 
 
 def _command_ended(running: RunningCommand, pid_file: Path, deadline: float) -> bool:
-    """Wait for a command, or the runtime that started it, to end; return False at the deadline."""
+    """Wait for a command, or the runtime that starts it, to end; return False at the deadline."""
     pause = 0.005
     while (left := deadline - time.monotonic()) > 0:
         with contextlib.suppress(FileNotFoundError, ValueError):
@@ -372,9 +373,9 @@ def _command_ended(running: RunningCommand, pid_file: Path, deadline: float) -> 
 
 
 def wait_until_started(running: RunningCommand, pid_file: Path, ended: Callable[[], str], *, within: float) -> int:
-    """Wait until the runtime has started the container; its first process on the machine.
+    """Wait until the runtime has started the container; return its main PID on the host.
 
-    Raises SmokeError `not-started` with what `ended()` says.
+    Raises SmokeError `not-started` with the reason that `ended()` returns.
     """
     deadline = time.monotonic() + within
     pause = 0.002

@@ -1,4 +1,4 @@
-"""Launching an image: its root, its network, its limits, and who it runs as."""
+"""Launch of an image as a container: mounts, network link, limits and user."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ from pipeline.sandbox.sandbox_registry import SandboxRegistry, SandboxSlot
 from pipeline.sandbox.volumes import Volumes
 
 LOG_LIMIT = 8 << 20
-"""Bytes kept of what an instance prints."""
+"""Bytes kept of an instance's output."""
 
-_STARTING = 30.0
-"""Seconds for the runtime to make a container; it takes 0.03."""
+_START_TIMEOUT = 30.0
+"""Seconds for the runtime to start a container; it takes 0.03."""
 
 
 @contextlib.contextmanager
@@ -68,14 +68,14 @@ def launch(
 ) -> Iterator[Instance]:
     """Start an image from its unpacked layers (lowest first) as its config says.
 
-    It is ended with the block.
+    It is killed when the block ends.
 
-    The root is read-only. Volumes are writable, each with room for `limits.volume` bytes; what is not in
-    `volumes` yet begins with what the image has there. /tmp and /run are scratch file systems of `limits.tmpfs`
-    bytes, /run with what the image has there and belonging to the image's user. `network`: instances that share
-    one are tied to the same outside; without, it has one of its own. `environment` is put over the image's,
-    `bindings` over its files. `follow` gets what it prints, piece by piece, in another thread.
-    Raises SmokeError when the image cannot be started, EnvironmentLacking when the machine cannot.
+    The root is read-only. Volumes are writable, each of `limits.volume` bytes; one that is not in `volumes` yet is
+    filled with the image's content there. /tmp and /run are scratch file systems of `limits.tmpfs` bytes, /run with
+    the image's content and owned by its user. `network`: the outer namespace to connect to, which instances may share;
+    without, it has one of its own. `environment` overrides the image's, `bindings` its files. `follow` gets the
+    output, piece by piece, in another thread.
+    Raises SmokeError when the image cannot be started, EnvironmentLacking when the host lacks something.
     """
     argv = (*config.entrypoint, *config.command)
     if not argv:
@@ -137,7 +137,7 @@ def launch(
                 shm=limits[TMPFS],
                 mounts=mounts,
                 resources=resources_of(limits, slot.group),
-                # Servers bind to ports below 1024 without a capability: the namespace is theirs.
+                # Lets servers bind ports below 1024 without a capability; the namespace is the instance's own.
                 sysctl={"net.ipv4.ip_unprivileged_port_start": "0"},
                 namespaces={
                     kind: Path(f"/proc/{os.getpid()}/fd/{handle}")
@@ -148,7 +148,7 @@ def launch(
         )
         instance = _start(sandboxes, instance_mounts, plan=plan, limits=limits, name=name, link=link, follow=follow)
         instance.no_link_reason = no_link_reason
-        # Before anything that it needs is closed: the last figures.
+        # Reads the final usage before link and mounts are closed.
         opened.callback(instance.settle)
         yield instance
 
@@ -158,7 +158,7 @@ def _link(
 ) -> tuple[Link | None, str]:
     """Create the instance's network link, or return None and the reason.
 
-    Without a link it gets an empty namespace from the runtime.
+    Without a link the runtime makes an empty network namespace.
     """
     try:
         return closing.enter_context(create_link(inside, slot.range, limits[BANDWIDTH], network)), ""
@@ -191,7 +191,7 @@ def _start(
         running,
         pid_file,
         lambda: last_message(log) or output.kept.decode(errors="replace").strip()[-2000:] or "no reason given",
-        within=_STARTING,
+        within=_START_TIMEOUT,
     )
     set_limits(limits, StartedInstance(slot.group, slot.folder, instance_mounts.file_systems.devices()))
     pidfd, namespace = _handles(pid, instance_mounts)
@@ -215,9 +215,9 @@ def _start(
 
 
 def _handles(pid: int, instance_mounts: InstanceMounts) -> tuple[int, int]:
-    """Open descriptors of the first process and of its network namespace; -1 if it has ended.
+    """Open descriptors of the main process and of its network namespace; -1 if it has ended.
 
-    Also records the file systems of it that the runtime has made.
+    Also registers the file systems that the runtime has made for it.
     """
     closing = instance_mounts.closing
     try:
@@ -229,7 +229,7 @@ def _handles(pid: int, instance_mounts: InstanceMounts) -> tuple[int, int]:
         closing.callback(os.close, root)
     except (ProcessLookupError, FileNotFoundError):
         return -1, -1
-    # Were it gone, its number might be somebody else's by now: signals go to nobody but our own.
+    # If it had ended, its PID might be another process's by now, which must get no signals.
     if pid not in instance_mounts.slot.group.processes():
         return -1, -1
     instance_mounts.know(root, "/dev")
@@ -237,7 +237,7 @@ def _handles(pid: int, instance_mounts: InstanceMounts) -> tuple[int, int]:
 
 
 def _environment(config: ImageConfig, identity: Identity, hostname: str) -> tuple[str, ...]:
-    """The image's, and what runtimes add where it says nothing."""
+    """Return the image's environment with PATH, HOSTNAME and HOME where it lacks them."""
     said = {line.partition("=")[0] for line in config.environment}
     given = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname, "HOME": identity.home}
     return (*config.environment, *(f"{key}={value}" for key, value in given.items() if key not in said))

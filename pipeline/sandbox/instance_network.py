@@ -1,14 +1,14 @@
-"""Networks of instances: a virtual Ethernet link (veth) between two network namespaces.
+"""Network links (veth) of instances, each between two private network namespaces.
 
-One end is in a namespace of the instance's own, the other in a namespace outside.
+One end is in the instance's own namespace, the other in an outer one.
 
 Both namespaces are held open by descriptors of this process and by nothing else: neither has a name, nothing of
-them appears in the machine's own network, and after a kill -9 they go with the last process in them. Each
-instance has an outside of its own unless a `Network` is shared, so that there is no bridge that could flood one
-instance's packets to another. The machine's own network cannot be reached from there.
+them appears in the host's own network, and after a kill -9 they go with the last process in them. Each
+instance has its own outer namespace unless an `InstanceNetwork` is shared, so that there is no bridge that could flood
+one instance's packets to another. The host's own network cannot be reached from there.
 
 A token bucket (tbf, tc-tbf(8)) at either end of the link limits what is sent into it, so that both directions
-are limited. The inner end could be changed by who has CAP_NET_ADMIN in the container, which nobody has.
+are limited. Changing the inner end needs CAP_NET_ADMIN in the container, which nobody has.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from pipeline.sandbox import kernel
 from pipeline.sandbox.idmap import IDS
 
 LINK_ADDRESSES = ipaddress.ip_network("198.18.0.0/15")
-"""Reserved for tests of devices (RFC 2544, RFC 6890), so that no product means a real host by them. Every range of
-ids has one pair of addresses (RFC 3021): the even one outside, the odd one the instance's."""
+"""Reserved for benchmarks of devices (RFC 2544, RFC 6890), so that no real host has such an address. Every range of
+IDs has one pair of addresses (RFC 3021): the even one is the outer end's, the odd one the instance's."""
 
 _INTERFACE = "eth0"
 
-_LARGEST = 2**32 - 1
+_RATE_MAX = 2**32 - 1
 """Bytes per second that the kernel's older rate field holds: 34 Gbit/s."""
 
-_LEAST_BURST = 4096
+_BURST_MIN = 4096
 """Bytes: two full Ethernet frames fit, else nothing would ever be sent."""
 
-_LEAST_QUEUE = 16384
+_QUEUE_MIN = 16384
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -49,7 +49,7 @@ _T = TypeVar("_T")
 class InstanceNetwork:
     """The outer network namespace of one or more instances.
 
-    `handle` is a descriptor of the namespace. `talk`: packets pass between the instances.
+    `handle` is a descriptor of the namespace. `talk`: packets are forwarded between the instances.
     """
 
     handle: int
@@ -60,8 +60,8 @@ class InstanceNetwork:
 class Link:
     """An instance's network link (veth pair).
 
-    `inside` and `outside` are namespaces, `name` the outer end. `unlimited`: why the bandwidth is not limited,
-    although it should be.
+    `inside` and `outside` are descriptors of the namespaces, `name` is the outer end's. `unlimited`: the reason why the
+    bandwidth is not limited although it should be, or "".
     """
 
     inside: int
@@ -78,7 +78,7 @@ class Link:
     def traffic(self) -> tuple[int, int] | None:
         """Return the bytes that went into the instance and out of it, or None if the link is gone.
 
-        They are as the outer end has counted them, with Ethernet's headers.
+        The outer end counts them, with Ethernet headers.
         """
         return run_in_network(self.outside, _traffic, self.name)
 
@@ -86,31 +86,31 @@ class Link:
 def run_in_network(namespace: int, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Call `function(…)` in a thread that has joined a network namespace.
 
-    `namespace` is a descriptor of it. What the function opens stays there: a socket belongs to the namespace of the
-    thread that made it, wherever it is used later.
+    `namespace` is a descriptor of it. A socket stays in the namespace of the thread that made it, wherever it is used
+    later.
     """
 
     def entered() -> _T:
         kernel.setns(namespace, kernel.CLONE_NEWNET)
         return function(*args, **kwargs)
 
-    return _aside(entered)
+    return _in_new_thread(entered)
 
 
 def socket_in_network(namespace: int, family: socket.AddressFamily) -> socket.socket:
-    """A new TCP socket of that namespace."""
+    """Make a TCP socket in a network namespace."""
     return run_in_network(namespace, socket.socket, family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
 
 
 @contextlib.contextmanager
 def open_network(*, talk: bool = False) -> Iterator[InstanceNetwork]:
-    """Create an outer network namespace that several instances share, gone with the block.
+    """Create an outer network namespace that several instances share, for the block.
 
     Raises OSError where the kernel refuses.
     """
     handle = _new_namespace()
     try:
-        run_in_network(handle, _settle_outside, talk=talk)
+        run_in_network(handle, _configure_outside, talk=talk)
         yield InstanceNetwork(handle, talk)
     finally:
         os.close(handle)
@@ -120,10 +120,10 @@ def open_network(*, talk: bool = False) -> Iterator[InstanceNetwork]:
 def create_link(
     inside: int, base: int, bandwidth: int | None, network: InstanceNetwork | None = None
 ) -> Iterator[Link]:
-    """Connect the empty network namespace `inside` to `network`, or to an outer one of its own.
+    """Connect the empty network namespace `inside` to `network`, or to a new outer one.
 
-    It is that of the instance whose ids begin at `base`; the link has `bandwidth` bits per second each way (None: no
-    limit). Raises OSError where the kernel refuses.
+    `base` is the instance's first ID, which decides on its addresses; the link has `bandwidth` bits per second each way
+    (None: no limit). Raises OSError where the kernel refuses.
     """
     with contextlib.ExitStack() as closing:
         shared = closing.enter_context(open_network()) if network is None else network
@@ -132,7 +132,7 @@ def create_link(
         name = f"i{number}"
         run_in_network(inside, _prepare_inside)
         run_in_network(shared.handle, _create_veth, name, inside, gateway)
-        run_in_network(inside, _settle_inside, address, gateway if shared.talk else None)
+        run_in_network(inside, _configure_inside, address, gateway if shared.talk else None)
         unlimited = ""
         if bandwidth is not None:
             unlimited = run_in_network(shared.handle, _limit, name, bandwidth) or run_in_network(
@@ -141,10 +141,10 @@ def create_link(
         yield Link(inside, shared.handle, name, address, gateway, unlimited)
 
 
-def _aside(function: Callable[[], _T]) -> _T:
+def _in_new_thread(function: Callable[[], _T]) -> _T:
     """Call a function in a thread of its own and return its result.
 
-    The thread ends afterwards, so that it need not find its way back.
+    The thread ends afterwards, so that it need not return to its first namespace.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="network") as pool:
         return pool.submit(function).result()
@@ -155,15 +155,15 @@ def _new_namespace() -> int:
         kernel.unshare(kernel.CLONE_NEWNET)
         return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
-    return _aside(make)
+    return _in_new_thread(make)
 
 
-# --- by threads that are inside one of the namespaces -----------------------------------------------
+# --- called in threads that have joined one of the namespaces ----------------------------------------
 
 
 @contextlib.contextmanager
 def _netlink() -> Iterator[Any]:
-    """A connection to the kernel's tables of this thread's namespace. Errors become OSErrors."""
+    """Open a netlink connection in this thread's namespace. Its errors are raised as OSErrors."""
     # Here, because it takes a tenth of a second and many commands launch nothing.
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
@@ -175,8 +175,8 @@ def _netlink() -> Iterator[Any]:
         raise OSError(error.code, os.strerror(error.code)) from error
 
 
-def _set(name: str, value: str, *, needed: bool = True) -> None:
-    """A sysctl of this thread's namespace (procfs looks at the thread that writes)."""
+def _set_sysctl(name: str, value: str, *, needed: bool = True) -> None:
+    """Set a sysctl of this thread's network namespace."""
     try:
         Path("/proc/sys/net", name).write_text(value)
     except FileNotFoundError:
@@ -184,32 +184,32 @@ def _set(name: str, value: str, *, needed: bool = True) -> None:
             raise
 
 
-def _settle_outside(*, talk: bool) -> None:
-    _set("ipv6/conf/default/disable_ipv6", "1", needed=False)
+def _configure_outside(*, talk: bool) -> None:
+    _set_sysctl("ipv6/conf/default/disable_ipv6", "1", needed=False)
     if talk:
-        _set("ipv4/ip_forward", "1")
+        _set_sysctl("ipv4/ip_forward", "1")
 
 
 def _prepare_inside() -> None:
-    # Links get no IPv6 addresses, whose announcements would be traffic that nobody asked for; lo keeps ::1.
-    _set("ipv6/conf/default/disable_ipv6", "1", needed=False)
+    # Links get no IPv6 addresses, whose announcements would be traffic in the measurements; lo keeps ::1.
+    _set_sysctl("ipv6/conf/default/disable_ipv6", "1", needed=False)
 
 
 def _create_veth(name: str, inside: int, gateway: str) -> None:
     with _netlink() as table:
         table.link("add", ifname=name, kind="veth", peer={"ifname": _INTERFACE, "net_ns_fd": inside})
-        _raise(table, name, gateway)
+        _bring_up(table, name, gateway)
 
 
-def _settle_inside(address: str, gateway: str | None) -> None:
+def _configure_inside(address: str, gateway: str | None) -> None:
     with _netlink() as table:
         table.link("set", index=_index(table, "lo"), state="up")
-        _raise(table, _INTERFACE, address)
+        _bring_up(table, _INTERFACE, address)
         if gateway is not None:
             table.route("add", dst=str(LINK_ADDRESSES), gateway=gateway)
 
 
-def _raise(table: Any, name: str, address: str) -> None:  # noqa: ANN401 - untyped library
+def _bring_up(table: Any, name: str, address: str) -> None:  # noqa: ANN401 - untyped library
     index = _index(table, name)
     table.addr("add", index=index, address=address, prefixlen=31)
     table.link("set", index=index, state="up")
@@ -223,16 +223,16 @@ def _index(table: Any, name: str) -> int:  # noqa: ANN401 - untyped library
 
 
 def _limit(name: str, bandwidth: int) -> str:
-    """Limit what is sent into this end; why it could not be, or nothing."""
+    """Limit what is sent into this end; return why that failed, or ""."""
     rate = bandwidth // 8
-    if not 0 < rate <= _LARGEST:
-        return f"{bandwidth} bit/s is out of range: 8 bit/s to {_LARGEST * 8} bit/s"
-    # Five milliseconds: short beside what is measured, long beside a timer's slack.
-    burst = max(_LEAST_BURST, rate // 200)
-    queue = burst + max(_LEAST_QUEUE, rate // 20)
+    if not 0 < rate <= _RATE_MAX:
+        return f"{bandwidth} bit/s is out of range: 8 bit/s to {_RATE_MAX * 8} bit/s"
+    # Five milliseconds: short compared with measurements, long compared with timer slack.
+    burst = max(_BURST_MIN, rate // 200)
+    queue = burst + max(_QUEUE_MIN, rate // 20)
     try:
         with _netlink() as table:
-            table.tc("add", "tbf", index=_index(table, name), rate=rate, burst=burst, limit=min(queue, _LARGEST))
+            table.tc("add", "tbf", index=_index(table, name), rate=rate, burst=burst, limit=min(queue, _RATE_MAX))
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
             return "this kernel has no tbf queue (CONFIG_NET_SCH_TBF)"

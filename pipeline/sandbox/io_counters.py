@@ -1,18 +1,15 @@
-"""Bytes that an instance has read from and written to disks.
-
-They are read from the files of its control group.
-"""
+"""Parser of the bytes read and written in a control group's I/O statistics."""
 
 from __future__ import annotations
 
 _LOOP_MAJOR = "7"
-"""Of loop devices (the kernel's Documentation/admin-guide/devices.txt)."""
+"""Major number of loop devices (the kernel's Documentation/admin-guide/devices.txt)."""
 
 
 def parse_io_bytes(text: str | None) -> tuple[int | None, int | None]:
-    """Bytes read and written, from `8:0 rbytes=1 wbytes=2 …` (v2) or lines `8:0 Read 1` (v1).
+    """Sum bytes read and written in `8:0 rbytes=1 wbytes=2 …` (v2) or lines `8:0 Read 1` (v1).
 
-    A volume's loop device passes on to the disk what it was told, when it does: the larger sum counts.
+    I/O of a volume's loop device may be counted again for the disk below it: the larger of both sums counts.
     """
     if text is None:
         return None, None

@@ -1,11 +1,11 @@
-"""I/O limits of an instance's volumes, in bytes per second.
+"""Set, lift and read back I/O limits of an instance's volumes, in bytes per second.
 
-The volumes are block devices that nobody else has.
+The volumes are block devices of their own.
 
-v2 holds a group to `io.max`, and with the memory controller also what the kernel writes back for it. v1 holds what
-the group's processes read, write directly or sync (`blkio.throttle.*_bps_device`); what the kernel writes back later
-counts as the root group's, so the root group is held to the same rate on these devices, of which it writes nothing
-else. Sources: the kernel's Documentation/admin-guide/cgroup-v1/blkio-controller.rst, cgroup-v2.rst (Writeback).
+v2 limits a group by `io.max`, and with the memory controller also the kernel's write-back for it. v1 limits reads,
+direct writes and syncs of the group's processes (`blkio.throttle.*_bps_device`); write-back counts as the root group's,
+so the root group gets the same limit on these devices, to which it writes nothing else. Sources: the kernel's
+Documentation/admin-guide/cgroup-v1/blkio-controller.rst, cgroup-v2.rst (Writeback).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pipeline.model.limit import VolumeRates
 from pipeline.sandbox.cgroups import Cgroup, Hierarchies
 
 _UNLIMITED = 10**15
-"""A rate that holds nothing back. Since Linux 6.10 v1 counts bytes only where it throttles."""
+"""A rate that is never reached: since Linux 6.10 v1 counts bytes only where there is a limit."""
 
 _WAYS = ("read", "write")
 _RECORD = "written-back"
-"""Devices on which the root group is held, in the sandbox's folder: a killed relbuild leaves that behind."""
+"""File in the sandbox's folder with the devices on which the root group is limited, for cleaning up after a kill."""
 
 _VOLUME = re.compile(r"/live/[^/]+/volume\d+\.ext4$")
 
@@ -32,8 +32,8 @@ _VOLUME = re.compile(r"/live/[^/]+/volume\d+\.ext4$")
 def limit_io(group: Cgroup, folder: Path, devices: Sequence[int], limit: int | None) -> None:
     """Limit the I/O of a running instance to `limit` bytes per second, each way and per device.
 
-    `devices` are given as `st_dev`; without a limit, only let v1 count. `folder` is the sandbox's. `flow` tells what
-    the kernel has taken.
+    `devices` are given as `st_dev`; without a limit, only let v1 count. `folder` is the sandbox's. Refusals are not
+    raised: `read_io_limits` returns what the kernel has taken.
     """
     if group.hierarchies.version == 2:
         if limit is not None:
@@ -46,14 +46,14 @@ def limit_io(group: Cgroup, folder: Path, devices: Sequence[int], limit: int | N
     for device in devices:
         for way in _WAYS:
             _write(group.folder("blkio"), _bps(way), f"{_name(device)} {limit or _UNLIMITED}")
-        # Also without a limit: what a killed relbuild has left there would be felt. 0: no limit.
+        # Also without a limit, to clear one that a killed relbuild may have left there. 0: no limit.
         _write(root, _bps("write"), f"{_name(device)} {limit or 0}")
 
 
 def lift_io_limits(group: Cgroup, folder: Path) -> None:
     """Lift a group's I/O limits, so that its processes can be killed.
 
-    They could not be for as long as the kernel holds their last I/O. What was transferred is counted on.
+    A process cannot end while the kernel delays its last I/O. The byte counters go on.
     """
     if group.hierarchies.version == 2:
         for device in _rates(group.read("io", "io.max")):
@@ -67,7 +67,7 @@ def lift_io_limits(group: Cgroup, folder: Path) -> None:
         for line in record.read_text().splitlines():
             device, _, ours = line.partition(" ")
             now = _backing(device)
-            # It may be another sandbox's by now, with a limit of its own.
+            # The device may be another sandbox's by now, with a limit of its own.
             if now == ours or not _VOLUME.search(now):
                 _write(_true_root(group.hierarchies), _bps("write"), f"{device} 0")
         record.unlink()
@@ -110,9 +110,9 @@ def _rates(text: str | None) -> dict[str, tuple[int, ...]]:
 
 
 def _true_root(hierarchies: Hierarchies) -> Path | None:
-    """Return v1's root group of all, or None if it cannot be seen from here.
+    """Return v1's real root group, or None if it is not visible.
 
-    A container with a namespace of control groups has another at the same place. Only the true one has this file.
+    In a cgroup namespace another group is mounted at the same path; only the real root has this file.
     """
     root = hierarchies.controllers.get("blkio")
     return root if root is not None and (root / "cgroup.sane_behavior").exists() else None
@@ -127,7 +127,7 @@ def _name(device: int) -> str:
 
 
 def _backing(device: str) -> str:
-    """The file that a loop device shows; empty if it shows none."""
+    """Return the backing file of a loop device; "" if it has none."""
     return _text(Path("/sys/dev/block", device, "loop"), "backing_file").strip()
 
 
@@ -140,9 +140,9 @@ def _text(folder: Path | None, file: str) -> str:
 def _write(folder: Path | None, file: str, text: str) -> None:
     """Write to a control file, ignoring refusals.
 
-    What the kernel does not take, `flow` does not find.
+    `read_io_limits` shows whether the kernel took it.
     """
     with contextlib.suppress(OSError):
-        # Not created where it is missing: in tests these are plain files.
+        # Not created where it is missing: in tests the control files are plain files.
         if folder is not None and (folder / file).exists():
             (folder / file).write_text(text)

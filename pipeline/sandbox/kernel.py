@@ -1,7 +1,7 @@
-"""The kernel's calls that Python 3.11 has no function for, by number or through libc.
+"""System calls without a Python 3.11 function: namespaces, mounts, openat2, prctl.
 
-Numbers of the calls added since 2019 are the same on every architecture (asm-generic/unistd.h). Every
-function raises OSError with the kernel's errno. Nothing here knows what a container is.
+They are called by number or through libc. Numbers of calls added since 2019 are the same on every architecture
+(asm-generic/unistd.h). Every function raises OSError with the kernel's errno.
 """
 
 from __future__ import annotations
@@ -83,20 +83,20 @@ def setns(namespace: int, kind: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Be killed when the thread that made this process ends (prctl(2), PR_SET_PDEATHSIG)."""
+    """Have this process killed when the thread that created it ends (PR_SET_PDEATHSIG)."""
     _checked(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0), "prctl")
 
 
 def set_dumpable() -> None:
-    """Let this process's own children read its descriptors in /proc (PR_SET_DUMPABLE).
+    """Allow this process's children to read its descriptors in /proc (PR_SET_DUMPABLE).
 
-    The kernel stops that when a process gains capabilities.
+    The kernel forbids it when a process gains capabilities.
     """
     _checked(_libc.prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(1), 0, 0, 0), "prctl")
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str) -> None:
-    """mount(2)."""
+    """Mount a file system (mount(2))."""
     _checked(
         _libc.mount(
             os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(options)
@@ -106,9 +106,9 @@ def mount(source: str, target: str, kind: str, flags: int, options: str) -> None
 
 
 def idmapped_clone(source: Path | str, userns: int | None, *, read_only: bool) -> int:
-    """Clone the mount below `source` with its ids mapped; return a descriptor for `attach`.
+    """Clone the mount at `source` with its IDs mapped; return a descriptor for `move_mount`.
 
-    It is a detached copy of the mount that `source` lies on, rooted at `source`, its ids mapped through the user
+    It is a detached copy of the mount that `source` lies on, rooted at `source`, its IDs mapped through the user
     namespace behind `userns` (None: not mapped).
 
     mount_setattr(2): the file system must support idmapped mounts; EINVAL says that it does not.
@@ -158,7 +158,7 @@ def move_mount(tree: int, target: Path | str) -> None:
 
 
 def openat2(folder: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
-    """openat2(2). With RESOLVE_IN_ROOT, `folder` is the root for absolute paths, links and `..`."""
+    """Open a path (openat2(2)); with RESOLVE_IN_ROOT, `folder` is the root for links and `..`."""
     how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
     return _call(
         _OPENAT2,

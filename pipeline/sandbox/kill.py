@@ -1,4 +1,4 @@
-"""Ending what runs, for certain."""
+"""Kill all processes of a container and wait until its runtime has ended."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import time
 from pipeline.sandbox.cgroups import Cgroup
 from pipeline.sandbox.output import RunningCommand, wait_for_exit
 
-_GRACE = 5.0
-"""Seconds that a runtime gets to end once all in its container is gone; it takes a few milliseconds."""
+_RUNTIME_EXIT_TIMEOUT = 5.0
+"""Seconds that a runtime gets to exit once its container has no processes; it takes a few milliseconds."""
 
 
 def kill_and_wait(running: RunningCommand, group: Cgroup) -> None:
-    """Kill everything in `group` and wait for `running`, the runtime that put it there.
+    """Kill all processes in `group` and wait for `running`, the runtime that started them.
 
-    The group is emptied again and again until the runtime has ended: it may have been about to put a process
-    there. It is not killed at once, because it tells the exit status and gives its last output on.
+    The group is killed repeatedly until the runtime has ended, which may be about to start a process. The runtime is
+    not killed at once, because it returns the exit status and copies the last output.
     """
-    deadline = time.monotonic() + _GRACE
+    deadline = time.monotonic() + _RUNTIME_EXIT_TIMEOUT
     while True:
         group.kill()
         if wait_for_exit(running, 0.02):

@@ -1,6 +1,6 @@
-"""Limits of a running instance, set and read back as the kernel has them.
+"""Set a running instance's limits, and read them back from the kernel.
 
-Each is declared in `pipeline.model.limits`. A limit that was not taken is never passed over in silence.
+Each is declared in `pipeline.model.limits`. A limit that the kernel did not take is reported as not enforced.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from pipeline.sandbox.io_limits import limit_io
 
 @dataclass(frozen=True, slots=True)
 class ObservedInstance:
-    """A running instance as its limits look at it (`pipeline.model.limit.Observed`).
+    """State of a running instance that limits are read from (`pipeline.model.limit.Observed`).
 
-    `pid` is its first process, `scratch` its tmpfs, `link_rates` its link, `disk` a folder on the disk that it writes
-    to, `volume_rates` what goes to and comes from its volumes; None where there is none.
+    `pid` is its main process, `scratch` its /tmp, `link_rates` its link's rates, `disk` a folder on the disk that it
+    writes to, `volume_rates` the throughput limits of its volumes; None where there is none.
     """
 
     group: Cgroup
@@ -48,7 +48,7 @@ class ObservedInstance:
     volume_rates: VolumeRates = VolumeRates()
 
     def resource_limit(self, name: str) -> int | None:
-        """Hard limit of its first process by the name in /proc/PID/limits."""
+        """Hard limit of its main process by the name in /proc/PID/limits; None if it has ended."""
         try:
             text = Path(f"/proc/{self.pid}/limits").read_text()
         except OSError:
@@ -61,7 +61,7 @@ class ObservedInstance:
         return len(Path("/proc/swaps").read_text().splitlines()) > 1
 
     def weightless(self) -> str:
-        """Reason why shares of groups do not matter to the disk that it writes to, or nothing."""
+        """Return the reason why I/O weights have no effect on the disk that it writes to, or ""."""
         return _weightless(self.group, self.disk)
 
 
@@ -77,7 +77,7 @@ class StartedInstance:
     devices: Sequence[int]
 
     def throttle(self, rate: int | None) -> None:
-        """Hold it to bytes per second to and from each volume; None: only let the kernel count them."""
+        """Limit it to bytes per second to and from each volume; None: only let the kernel count."""
         limit_io(self.group, self.folder, self.devices, rate)
 
 
@@ -125,17 +125,14 @@ def rlimits_of(limits: Limits) -> tuple[tuple[str, int], ...]:
 
 
 def set_limits(limits: Limits, started: Started) -> None:
-    """Set the limits that want the processes of an instance in its control group."""
+    """Set the limits that can only be set once the instance's processes run."""
     for limit in LIMITS:
         if isinstance(limit.set_by, AfterStart):
             limit.set_by.apply(limits[limit], started)
 
 
 def _weightless(group: Cgroup, disk: Path | None) -> str:
-    """Return the reason that I/O weights have no effect on the disk of `disk`, or nothing.
-
-    The weights are those of control groups.
-    """
+    """Return the reason why I/O weights do not apply to the disk of the folder `disk`, or ""."""
     if disk is None:
         return "the disk of the store is unknown"
     device = disk.stat().st_dev

@@ -1,4 +1,4 @@
-"""A file as a block device (loop(4); the kernel's include/uapi/linux/loop.h)."""
+"""Attach a file to a loop device (loop(4); the kernel's include/uapi/linux/loop.h)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _CONTROL = Path("/dev/loop-control")
 _GET_FREE, _CONFIGURE = 0x4C82, 0x4C0A
 _AUTOCLEAR = 4
 _TRIES = 100
-"""Whoever else attaches files at the same moment may take a device that was free; each try asks anew."""
+"""Attempts: another process may take the device that was free, and then the next one is asked for."""
 
 
 def attach_loop_device(file: Path) -> tuple[Path, int]:
     """Attach `file` to a loop device; return its path and a descriptor that keeps it.
 
-    The device goes by itself with its last user, mounts included, also when this process is killed. Raises OSError.
+    The device is detached with its last user, mounts included, also when this process is killed. Raises OSError.
     """
     backing = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     control = -1
@@ -43,6 +43,6 @@ def attach_loop_device(file: Path) -> tuple[Path, int]:
 
 
 def _configuration(backing: int, name: str) -> bytes:
-    """struct loop_config, which holds a struct loop_info64."""
+    """Pack a struct loop_config, which holds a struct loop_info64."""
     info = struct.pack("=5Q4I64s64s32s2Q", 0, 0, 0, 0, 0, 0, 0, 0, _AUTOCLEAR, name.encode()[:63], b"", b"", 0, 0)
     return struct.pack("=II", backing, 4096) + info + bytes(64)

@@ -1,8 +1,8 @@
-"""A thread that keeps a private mount namespace.
+"""A thread with a private mount namespace, in which functions are run and mounts made.
 
-Mount namespaces belong to threads, not to processes, so one thread of relbuild can have a view of the file
-system of its own: what it mounts is seen by the commands that it starts and by nobody else. Nothing of it
-needs unmounting: when the thread ends, or relbuild is killed, the mounts go with their last user.
+Mount namespaces belong to threads, not to processes: mounts made in such a thread are seen by the commands that it
+starts and by nobody else. Nothing needs unmounting: when the thread ends, or relbuild is killed, the mounts end with
+their last user.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pipeline.sandbox import kernel
 from pipeline.sandbox.rootless import in_user_namespace
 
 MOUNT_BASE = Path("/run/relbuild")
-"""Where mounts are made. Empty on the machine itself; in the private namespace a small tmpfs covers it. It
-cannot be in the store: a container's root has to be able to walk there, and the store is closed to it."""
+"""Folder of all mount points. Empty on the host itself; in the private namespace a small tmpfs covers it. It cannot be
+in the store: a container's root user must be able to traverse it, and the store is closed to it."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -30,14 +30,14 @@ _T = TypeVar("_T")
 class MountNamespace:
     """An executor whose thread has a mount namespace of its own: `mntns.call(os.listdir, "/")`.
 
-    It runs functions in its thread. The thread's working directory is its own as well.
+    The thread's working directory is its own as well.
     """
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
 
     def call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """`function(…)` inside the namespace; returns or raises what it does."""
+        """Call a function in the namespace's thread; return or raise what it does."""
         return self._pool.submit(function, *args, **kwargs).result()
 
     def folder(self, name: str, mode: int = 0o755, owner: int = 0) -> Path:
@@ -62,8 +62,8 @@ class MountNamespace:
     def file(self, name: str, data: bytes, *, owner: int) -> Path:
         """Make a small file below MOUNT_BASE.
 
-        A container in which it is mounted sees no path of the machine in /proc/self/mountinfo, which tells where a bind
-        mount's source lies in its file system.
+        A container in which it is mounted sees no path of the host in /proc/self/mountinfo, which shows a bind mount's
+        source within its file system.
         """
         path = MOUNT_BASE / name
 
@@ -79,7 +79,7 @@ class MountNamespace:
     def bind(self, source: Path, name: str, *, read_only: bool, userns: int | None = None) -> Path:
         """Bind-mount `source` at `name` below MOUNT_BASE, its ids mapped through `userns` if given.
 
-        In a user namespace they need no mapping, and the kernel would not do it. Returns the mount's path.
+        In a user namespace the IDs are right already, and the kernel would refuse a mapping. Returns the mount's path.
         """
         target = MOUNT_BASE / name
 
@@ -118,7 +118,7 @@ def open_mount_namespace() -> Iterator[MountNamespace]:
 def _enter() -> None:
     MOUNT_BASE.mkdir(mode=0o755, exist_ok=True)
     kernel.unshare(kernel.CLONE_NEWNS)
-    # Slave: what the machine unmounts later goes away here too, and nothing done here is seen outside.
+    # Slave: unmounts of the host propagate here, and nothing done here propagates to the host.
     kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SLAVE, "")
     kernel.mount("tmpfs", str(MOUNT_BASE), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
     os.chdir(MOUNT_BASE)

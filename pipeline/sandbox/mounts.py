@@ -22,18 +22,18 @@ from pipeline.sandbox.tree_copy import copy_attributes, copy_tree, create_copy
 from pipeline.sandbox.volumes import Volume, Volumes, mount_volume
 
 _VOLUME_COPY_LIMIT = 4 << 30
-"""Bytes that a volume may take from the image."""
+"""Bytes of the image's content that are copied into a volume."""
 
 SYSTEM_FOLDERS = ("/proc", "/dev", "/run", "/tmp")  # noqa: S108 - in the container
-"""Where every container has something mounted."""
+"""Mount points of every container."""
 
 
 @dataclass(frozen=True, slots=True)
 class BindMount:
-    """A bind mount: the machine's file or directory `source`, seen at `target`.
+    """A bind mount of the host's file or directory `source` at `target`.
 
-    Owners appear as they are on the machine. `begun`: a directory; if it is not there, it is made with what the image
-    has at `target`.
+    Owners appear as they are on the host. `begun`: it is a directory, which is created with the image's content of
+    `target` if it does not exist.
     """
 
     source: Path
@@ -46,7 +46,7 @@ class BindMount:
 class WritableFileSystems:
     """Descriptors of the writable file systems of an instance, by path.
 
-    `volumes` are those of them that are volumes, `loose` volumes without a limit, with the reason.
+    `volumes` are the paths of volumes, `loose` maps volumes without a size limit to the reason.
     """
 
     handles: dict[str, int] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class WritableFileSystems:
         return [os.fstat(self.handles[path]).st_dev for path in self.limited()]
 
     def full(self) -> tuple[str, ...]:
-        """Those with less than a hundredth left: `/tmp (bytes)`, `/data (inodes)`."""
+        """List file systems with less than a hundredth free: `/tmp (bytes)`, `/data (inodes)`."""
         found = []
         for path, handle in self.handles.items():
             if path in self.loose:
@@ -84,7 +84,7 @@ class WritableFileSystems:
 
 @dataclass(frozen=True, slots=True)
 class InstanceMounts:
-    """The instance's root and what is mounted on it. Descriptors are closed by `closing`."""
+    """Maker of an instance's mounts. Descriptors are closed by `closing`."""
 
     mntns: MountNamespace
     slot: SandboxSlot
@@ -97,8 +97,7 @@ class InstanceMounts:
     def scratch(self, size: int, identity: Identity) -> list[Mount]:
         """Make the instance's /tmp, /run and /dev/shm, and return their mounts.
 
-        They are made here and not by the runtime, so that what became of them can be told also of an instance that
-        ends at once.
+        They are made here and not by the runtime, so that their usage is known even of an instance that ends at once.
         """
         base = self.slot.base
         owner = {"uid": base + identity.uid, "gid": base + identity.gid}
@@ -116,9 +115,9 @@ class InstanceMounts:
         return [Mount(tmp, "/tmp"), Mount(run, "/run"), Mount(shm, "/dev/shm", executable=False)]  # noqa: S108
 
     def provided(self, hostname: str, address: str | None) -> list[Mount]:
-        """Return mounts of the files that every container runtime provides.
+        """Return mounts of the files that container runtimes provide: hosts, hostname, resolv.conf.
 
-        Where the image has a symlink, it keeps it.
+        Where the image has no regular file but a symlink, there is no mount.
         """
         contents = {
             "/etc/hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{address or '127.0.1.1'}\t{hostname}\n",
@@ -137,7 +136,7 @@ class InstanceMounts:
         return mounts
 
     def volumes(self, paths: Sequence[str], volumes: Volumes, size: int) -> list[Mount]:
-        """A writable directory for each volume; a new one has what the image has at its path."""
+        """Return mounts of volumes; a new one is filled with the image's content at its path."""
         mounts = []
         for path in sorted(set(paths)):
             self.ensure_directory(path)
@@ -176,9 +175,9 @@ class InstanceMounts:
         return seen
 
     def bindings(self, bindings: Sequence[BindMount]) -> list[Mount]:
-        """Return bind mounts of files and directories of the machine.
+        """Return bind mounts of files and directories of the host.
 
-        To be called before `scratch` and `volumes`, which copy the mount points.
+        To be called before `scratch` and `volumes`, which copy the mount points that this creates.
         """
         mounts = []
         for number, binding in enumerate(bindings):
@@ -200,14 +199,14 @@ class InstanceMounts:
             if place in ("/", *SYSTEM_FOLDERS) or place.startswith(("/proc/", "/dev/")):
                 raise UsageError("bind-elsewhere", f"bind mounts are not allowed at '{binding.target}'")
             if binding.begun:
-                self._begin(binding)
+                self._create_source(binding)
             name = f"bound{number}"
             seen = self.mntns.bind(binding.source.resolve(), name, read_only=binding.read_only, userns=self.userns)
             mounts.append(Mount(seen, place, read_only=binding.read_only))
         return mounts
 
-    def _begin(self, binding: BindMount) -> None:
-        """Fill the directory of a binding, if it is new, as a volume is filled."""
+    def _create_source(self, binding: BindMount) -> None:
+        """Create the directory of a binding with the image's content, unless it exists."""
         try:
             with self.files.folder(binding.target) as source:
                 create_copy(binding.source, source, limit=_VOLUME_COPY_LIMIT, shift=self.slot.base)
@@ -226,9 +225,9 @@ class InstanceMounts:
             ) from error
 
     def know(self, root: int, *paths: str) -> None:
-        """Add file systems that the runtime has made to the places.
+        """Register file systems that the runtime has made, so that their usage is known.
 
-        `root` is what the container sees.
+        `root` is a descriptor of the container's root.
         """
         for path in paths:
             resolve = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS | kernel.RESOLVE_NO_SYMLINKS
@@ -238,7 +237,7 @@ class InstanceMounts:
                 self.file_systems.handles[path] = handle
 
     def ensure_directory(self, path: str) -> None:
-        """A directory that the config names; runtimes make it if the image has none."""
+        """Create a directory that the image config names, if the image has none."""
         if self.files.stat(path) is None:
             self.files.make_directory(path)
 

@@ -1,9 +1,7 @@
-"""Capture of what containers print, read as it comes and kept up to a bound.
+"""Capture of a container's output through a pipe, up to a bound, by a reading thread.
 
-A runtime bounds nothing: the reader must.
-
-A flood costs the reader little: there are so many reads a second and no more, for which the pipe is made larger; what
-nobody keeps or follows goes to /dev/null inside the kernel; and who follows is told so much a second and no more.
+Runtimes set no bound. A flood costs the reader little: reads per second are limited, for which the pipe is enlarged;
+output that is neither kept nor followed is spliced to /dev/null in the kernel; and a follower gets a limited rate.
 """
 
 from __future__ import annotations
@@ -21,18 +19,18 @@ from typing import Protocol, Self
 _PIECE = 65536
 
 _LARGE_PIPE = 1 << 20
-"""Bytes that a pipe holds once there is a flood: what an ordinary user may have (pipe(7), pipe-max-size)."""
+"""Size of the pipe in bytes once there is a flood: the most for an ordinary user (pipe(7), pipe-max-size)."""
 
 _READS = 200
-"""A second, after as many at once. With a large pipe that lets 200 MB/s through, more than anybody logs."""
+"""Reads per second, after a burst of as many. With a large pipe that is 200 MB/s, more than any server logs."""
 
 _PAUSE = 1 / _READS
 
 FOLLOW_RATE = 1 << 20
-"""Bytes a second that followers are told, after as many at once: more than anybody reads."""
+"""Bytes per second that a follower gets, after a burst of as many: more than a person reads."""
 
-_LINE, _ODD = 64, 8
-"""Bytes that a line, and a byte that is no text, count for besides their own: showing these takes longer."""
+_LINE_COST, _CONTROL_COST = 64, 8
+"""Bytes that each line, and each byte that is no printable ASCII, count for in addition: a terminal is slower there."""
 
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 
@@ -51,16 +49,15 @@ class RunningCommand(Protocol):
 class Capture:
     """A pipe's write end for a container, and a thread that reads the other end.
 
-    The first `limit` bytes are kept; the rest is counted and dropped, so that a flood fills nothing. `uid` and `gid`
-    are whom the pipe belongs to on the machine: a program in the container may open /dev/stdout anew, which the
-    kernel checks against the pipe's owner. `follow` gets every piece as it comes, also beyond the limit, in the reading
-    thread, but not more than FOLLOW_RATE bytes a second; then it is told how much it missed. If it raises, it gets no
-    more.
+    The first `limit` bytes are kept; the rest is counted and dropped. `uid` and `gid` are the pipe's owner on the host:
+    a program in the container may open /dev/stdout again, which the kernel checks against that owner. `follow` gets
+    every piece as it comes, also beyond the limit, in the reading thread, but not more than FOLLOW_RATE bytes per
+    second; then it gets a line that says how much was left out. If it raises, it gets no more.
     """
 
     def __init__(self, limit: int, *, uid: int, gid: int, follow: Callable[[bytes], None] | None = None) -> None:
         self._limit = limit
-        self._told = follow
+        self._follower = follow
         self._kept = bytearray()
         self._lock = threading.Lock()
         self._dropped = 0
@@ -82,7 +79,7 @@ class Capture:
         self.finish()
 
     def started(self) -> None:
-        """The container has the write end now: give up this process's."""
+        """Close this process's copy of the write end, once the container has its own."""
         if self.write_end >= 0:
             os.close(self.write_end)
             self.write_end = -1
@@ -95,7 +92,7 @@ class Capture:
         self._thread.join()
 
     def catch_up(self, within: float) -> None:
-        """The same, but for at most `within` seconds: something may still hold the write end."""
+        """Wait like `finish` for at most `within` seconds: a process may still hold the write end."""
         self._thread.join(within)
 
     @property
@@ -118,13 +115,13 @@ class Capture:
                 if not reads.take(1):
                     self._enlarge()
                     time.sleep(_PAUSE)
-            self._tell_missed()
+            self._report_missed()
         finally:
             os.close(self._read)
             os.close(null)
 
     def _wanted(self) -> bool:
-        return len(self._kept) < self._limit or (self._told is not None and self._allowed.left() > 0)
+        return len(self._kept) < self._limit or (self._follower is not None and self._allowed.left() > 0)
 
     def _take(self) -> int:
         piece = os.read(self._read, _PIECE)
@@ -132,9 +129,9 @@ class Capture:
             room = self._limit - len(self._kept)
             self._kept += piece[: max(0, room)]
             self._dropped += len(piece) - max(0, min(room, len(piece)))
-        if piece and self._told is not None:
-            if self._allowed.take(_weight(piece)):
-                self._tell_missed()
+        if piece and self._follower is not None:
+            if self._allowed.take(_cost(piece)):
+                self._report_missed()
                 self._tell(piece)
             else:
                 self._missed += len(piece)
@@ -144,7 +141,7 @@ class Capture:
         try:
             count = os.splice(self._read, null, _LARGE_PIPE)
         except OSError:
-            # A kernel that does not do that (gVisor's): whoever prints must not wait for that.
+            # A kernel without splice (gVisor's): read instead, so that the writer does not block.
             count = len(os.read(self._read, _PIECE))
         with self._lock:
             self._dropped += count
@@ -152,45 +149,45 @@ class Capture:
         return count
 
     def _enlarge(self) -> None:
-        """So that fewer reads are enough. A user has so many large pipes and no more."""
+        """Enlarge the pipe, so that fewer reads are enough. The kernel limits large pipes per user."""
         with contextlib.suppress(OSError):
             if fcntl.fcntl(self._read, fcntl.F_GETPIPE_SZ) < _LARGE_PIPE:
                 fcntl.fcntl(self._read, fcntl.F_SETPIPE_SZ, _LARGE_PIPE)
 
-    def _tell_missed(self) -> None:
-        if self._missed and self._told is not None:
+    def _report_missed(self) -> None:
+        if self._missed and self._follower is not None:
             missed, self._missed = self._missed, 0
             self._tell(f"\n[relbuild: {missed} bytes not shown: output exceeds {FOLLOW_RATE} bytes/s]\n".encode())
 
     def _tell(self, piece: bytes) -> None:
-        if self._told is None:
+        if self._follower is None:
             return
         try:
-            self._told(piece)
+            self._follower(piece)
         except Exception:
-            # Whoever follows may be gone (a closed terminal); the container must not block for that.
-            self._told = None
+            # The follower's terminal may be closed; the container must not block for that.
+            self._follower = None
 
 
-def _weight(piece: bytes) -> int:
-    return len(piece) + _LINE * piece.count(b"\n") + _ODD * len(piece.translate(None, _TEXT))
+def _cost(piece: bytes) -> int:
+    return len(piece) + _LINE_COST * piece.count(b"\n") + _CONTROL_COST * len(piece.translate(None, _TEXT))
 
 
 class _Bucket:
-    """Tokens that come back at a rate. One thread's."""
+    """A token bucket, used by one thread."""
 
     def __init__(self, rate: float, most: float) -> None:
         self._rate, self._most, self._tokens, self._then = rate, most, float(most), time.monotonic()
 
     def left(self) -> float:
-        """The number of tokens now; less than none after a large take."""
+        """Return the number of tokens now; negative after a large take."""
         now = time.monotonic()
         self._tokens = min(self._most, self._tokens + (now - self._then) * self._rate)
         self._then = now
         return self._tokens
 
     def take(self, count: float) -> bool:
-        """Take `count` if there are any at all; were there?"""
+        """Take `count` tokens if there are any at all; return whether there were."""
         if self.left() <= 0:
             return False
         self._tokens -= count
@@ -198,7 +195,7 @@ class _Bucket:
 
 
 def wait_for_exit(process: RunningCommand, timeout: float) -> bool:
-    """Wait up to `timeout` seconds for a process to end; did it?"""
+    """Wait up to `timeout` seconds for a process to end; return whether it has."""
     return process.poll() is not None or (wait_for_pid(process.pid, timeout) and process.poll() is not None)
 
 

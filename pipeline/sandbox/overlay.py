@@ -1,8 +1,8 @@
-"""One file system out of many layers, as a container's root.
+"""Mount image layers with overlayfs as a container's root, with mapped IDs.
 
-The layers keep the image's ids on disk and are seen through idmapped mounts; what is written goes to an upper
-directory with the container's ids. Options follow DESIGN.md: no feature of overlayfs that would put something
-into the upper directory that cannot be packed into a layer.
+The layers keep the image's ids on disk and are mounted idmapped; writes go to an upper directory with the container's
+ids. No feature of overlayfs is used that would put something into the upper directory that cannot be packed into a
+layer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.sandbox.mount_namespace import MOUNT_BASE, MountNamespace
 from pipeline.sandbox.rootless import in_user_namespace
 
 _LAYERS_MOST = 64
-"""Layers in one overlay: their paths have to fit the one page that mount(2) takes options in."""
+"""Layers in one overlay: their paths must fit into the one page of options that mount(2) takes."""
 
 _OPTIONS = "metacopy=off,index=off,xino=off,volatile"
 # volatile: nothing here outlives a crash of the machine, so nothing needs to be synced to disk.
@@ -29,7 +29,7 @@ class Overlay:
     """A mounted overlay file system.
 
     `path` is below MOUNT_BASE, `handle` an O_PATH descriptor of its root that works in every thread, `upper`
-    where writes land, on the machine.
+    where writes land, on the host.
     """
 
     path: Path
@@ -48,8 +48,8 @@ def mount_overlay(
 ) -> Overlay:
     """Mount `lowers` (lowest first) with a new upper directory in `folder`.
 
-    `mount_points` are folders that will exist in the root without landing in the upper directory, because a
-    runtime would make them there. The caller closes `handle`. Raises EnvironmentLacking
+    `mount_points` are folders that will exist in the root, in a lower directory: a runtime would create them in the
+    upper one. The caller closes `handle`. Raises EnvironmentLacking
     `no-idmapped-mounts` or `no-overlay`, UsageError `too-many-layers`.
     """
     if len(lowers) > _LAYERS_MOST:
@@ -83,15 +83,15 @@ def mount_overlay(
     target = mntns.folder("root")
 
     def mount() -> int:
-        # Relative to MOUNT_BASE, because 64 absolute paths would not fit. The upper directory comes through
-        # a descriptor, because its path is not ours to shorten.
+        # Relative to MOUNT_BASE, because 64 absolute paths would not fit. The upper directory is named by a
+        # descriptor, because its path may be long.
         here = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             options = (
                 f"lowerdir={':'.join(reversed(names))},"
                 f"upperdir=/proc/self/fd/{here}/upper,workdir=/proc/self/fd/{here}/work,{_OPTIONS},"
-                # In a user namespace overlayfs may only use attributes that users may set; then there are no
-                # redirects, and it must not be told so.
+                # In a user namespace overlayfs may only use `user.*` attributes; then there are no redirects, and
+                # the option that turns them off is refused.
                 + ("userxattr" if in_user_namespace() else "redirect_dir=off")
             )
             os.chdir(MOUNT_BASE)
@@ -115,8 +115,8 @@ def mount_overlay(
 def mount_without_path(mntns: MountNamespace, source: str, name: str) -> Path:
     """Mount a directory below MOUNT_BASE read-only under another name, without its path.
 
-    /proc/self/mountinfo tells a bind mount's path on the machine, an overlay's only in itself. `source` must not change
-    any more. Raises OSError.
+    /proc/self/mountinfo shows a bind mount's path on the host, but not an overlay's. `source` must not change any more.
+    Raises OSError.
     """
     target, nothing = mntns.folder(name), mntns.folder(f"{name}-nothing")
 

@@ -1,4 +1,4 @@
-"""Process tracking where there are no control groups, by containers' process namespaces."""
+"""List a container's processes by its PID namespace, where there are no control groups."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from pathlib import Path
 
 
 def container_pids(folder: Path) -> set[int]:
-    """Return the processes of the containers of a sandbox.
+    """Return the PIDs of all processes in the containers of a sandbox.
 
-    They are the containers whose pid files the runtime has left in the sandbox's folder. All that a container starts
-    is in its process namespace, whose first process takes all others with it.
+    Its containers are those whose PID files the runtime has left in the sandbox's folder. All processes of a container
+    are in its PID namespace, and end when the first one ends.
     """
     own = _namespace(os.getpid())
-    wanted = {_namespace(pid) for pid in _told(folder.glob("*pid"))} - {own, None}
+    wanted = {_namespace(pid) for pid in _read_pids(folder.glob("*pid"))} - {own, None}
     if not wanted:
         return set()
-    return {pid for pid in _everybody() if _namespace(pid) in wanted}
+    return {pid for pid in _all_pids() if _namespace(pid) in wanted}
 
 
 def command_pids(pid_file: Path) -> set[int]:
-    """Return the processes of a command in a container: its own and those that descend from it.
+    """Return the PIDs of a command in a container: its own and its descendants'.
 
-    What has lost its parent is not found: it ends with the container.
+    Descendants whose parent has ended are not found; they end with the container.
     """
-    found = {pid for pid in _told([pid_file]) if _namespace(pid) not in (None, _namespace(os.getpid()))}
+    found = {pid for pid in _read_pids([pid_file]) if _namespace(pid) not in (None, _namespace(os.getpid()))}
     if not found:
         return found
-    parents = {pid: _parent(pid) for pid in _everybody()}
+    parents = {pid: _parent(pid) for pid in _all_pids()}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return found
 
 
-def _told(files: Iterable[Path]) -> set[int]:
+def _read_pids(files: Iterable[Path]) -> set[int]:
     pids = set()
     for file in files:
         with contextlib.suppress(OSError, ValueError):
@@ -43,14 +43,14 @@ def _told(files: Iterable[Path]) -> set[int]:
     return pids
 
 
-def _everybody() -> list[int]:
+def _all_pids() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
 
 
 def _state(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat after the command's name: state, parent …
 
-    Zombies and the gone have none.
+    Zombies and ended processes have none.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()

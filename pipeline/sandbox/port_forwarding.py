@@ -1,7 +1,7 @@
-"""A port of an instance, published on the machine.
+"""Forward a port of the host to a port of an instance (`run --publish`).
 
-One thread accepts on the machine's side and dials on the instance's; a connection costs two sockets and at most
-two pieces of memory, and what one side does not take is not read from the other.
+One thread accepts connections on the host and connects to the instance; a connection costs two sockets and at most two
+buffers, and nothing more is read from one side while the other does not take it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pipeline.sandbox import kernel
 from pipeline.sandbox.instance import Instance
 
 _CONNECTIONS = 512
-"""At the same time; more wait in the kernel's queue until one has ended."""
+"""Connections at the same time; more wait in the kernel's queue until one has ended."""
 
 _PIECE = 65536
-"""Bytes that are held for each direction of a connection."""
+"""Bytes that are buffered for each direction of a connection."""
 
 _BACKLOG = 128
-_ENDING = 5.0
+_STOP_TIMEOUT = 5.0
 _CLOSED_EARLY = (errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ENOTCONN)
 
 
@@ -34,8 +34,8 @@ _CLOSED_EARLY = (errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ENOTCO
 class _Side:
     """One end of a forwarded connection.
 
-    `waiting` is to be written to it; `ended`: the other end will send no more, and `told` when this end has been told
-    so.
+    `waiting` are bytes to be written to it; `ended`: the other end will send no more; `told`: this end was shut down
+    for writing after that.
     """
 
     socket: socket.socket
@@ -52,8 +52,7 @@ class _Side:
 def publish_port(instance: Instance, host_port: int, container_port: int, *, host: str = "127.0.0.1") -> Iterator[int]:
     """Forward `host:host_port` (0: any free one) to the instance's port; yield the host's port.
 
-    Forwards for as long as the block lasts. Connections reach the instance from outside, at its address and under its
-    bandwidth.
+    Forwards for as long as the block lasts. Connections reach the instance over its link, under its bandwidth limit.
 
     Raises UsageError `no-address` for an instance without a link, `port-taken`.
     """
@@ -77,15 +76,15 @@ def publish_port(instance: Instance, host_port: int, container_port: int, *, hos
         yield int(listening.getsockname()[1])
     finally:
         forwarder.stop()
-        thread.join(_ENDING)
+        thread.join(_STOP_TIMEOUT)
         listening.close()
 
 
 class _Forwarder:
     """The event loop that forwards the connections of one published port.
 
-    Its thread lives in the namespace outside the instance, where it dials; connections that it accepts belong to the
-    namespace of the listening socket.
+    Its thread joins the outer network namespace of the instance, from which it connects; accepted connections belong to
+    the namespace of the listening socket.
     """
 
     def __init__(self, listening: socket.socket, namespace: int, target: tuple[str, int]) -> None:
@@ -103,7 +102,7 @@ class _Forwarder:
             self._wake.send(b"x")
 
     def run(self) -> None:
-        """Until `stop`."""
+        """Forward connections until `stop` is called."""
         try:
             kernel.setns(self._namespace, kernel.CLONE_NEWNET)
             self._selector.register(self._woken, selectors.EVENT_READ)
@@ -135,7 +134,7 @@ class _Forwarder:
         try:
             accepted, _ = self._listening.accept()
         except OSError:
-            # Gone again, or this process has no descriptors left for the moment.
+            # The client has disconnected, or this process has no descriptors left for the moment.
             time.sleep(0.01)
             return
         try:
@@ -222,7 +221,7 @@ class _Forwarder:
         side.watched = wanted
 
     def _close(self, side: _Side) -> None:
-        """Both ends."""
+        """Close both ends of a connection."""
         for end in (side, side.other):
             if end is not None and end in self._open:
                 self._open.discard(end)

@@ -1,10 +1,10 @@
-"""The reaper: waits for relbuild's end, then ends and removes the sandboxes that it left.
+"""The reaper program: waits for relbuild's end, then clears the sandboxes that it left.
 
-It is run as a program, by its path and without `site`, so that it is small and there at once (`supervision` starts
-it): while it waits it has no module of relbuild's. It is in a session of its own, so that neither a terminal's signals
-nor the killing of relbuild's whole process group reach it. It is told of relbuild's end by a descriptor of the process
-(pidfd_open(2)), which nothing can hold back and no number that is used again can deceive. Only if a sandbox without an
-owner is there then, it becomes a program that can remove it.
+`supervision` runs it as a program, by its path and without `site`, so that it is small and starts at once: while it
+waits it has imported no module of relbuild. It is in a session of its own, so that neither a terminal's signals nor
+killing relbuild's process group reach it. It waits for relbuild's end by a pidfd (pidfd_open(2)), which is not confused
+by a PID that is used again. Only if a sandbox without an owner is left then, it executes Python with relbuild's modules
+to clear it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _CLEAR = (
 
 
 def main(owner: int, state: str, path: str) -> None:
-    """Wait for the end of the process behind the pidfd `owner`, then clear `state`.
+    """Wait for the end of the process of the pidfd `owner`, then clear its sandboxes.
 
-    `path` is relbuild's `sys.path` as JSON.
+    `state` is their state folder, `path` relbuild's `sys.path` as JSON.
     """
     waiting = select.poll()
     waiting.register(owner, select.POLLIN)
@@ -34,7 +34,7 @@ def main(owner: int, state: str, path: str) -> None:
 
 
 def _left(live: str) -> bool:
-    """Return whether a sandbox is left whose lock nobody holds."""
+    """Return whether a sandbox is left whose lock no process holds."""
     try:
         with os.scandir(live) as entries:
             return any(_free(entry.path) for entry in entries if entry.name.endswith(".lock"))

@@ -1,9 +1,7 @@
-"""A container's root file system, accessed from the machine without leaving it.
-
-Nothing that an image holds can lead outside.
+"""Read and write files in a container's root from the host, never following links out of it.
 
 Every path is looked up by the kernel with the container's root as `/` (openat2(2), RESOLVE_IN_ROOT), so that
-symlinks of the image lead where they lead in the container. Owners are the image's numbers.
+symlinks of the image resolve as in the container. Owners are the image's IDs.
 """
 
 from __future__ import annotations
@@ -24,12 +22,12 @@ from pipeline.sandbox import kernel
 _SAFE = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
 _FOLDER = os.O_PATH | os.O_DIRECTORY
 _LINKS = 40
-"""Links on the way of one path: the kernel's own bound (path_resolution(7))."""
+"""Symlinks that are followed in one path: the kernel's own bound (path_resolution(7))."""
 
 
 @dataclass(frozen=True, slots=True)
 class RootFs:
-    """`handle`: a descriptor of the root. `shift` is added to the image's ids."""
+    """A container's root behind the descriptor `handle`. `shift` is added to the image's IDs."""
 
     handle: int
     shift: int
@@ -37,7 +35,7 @@ class RootFs:
     # --- reading -------------------------------------------------------------------------------
 
     def read(self, path: str, *, limit: int) -> bytes | None:
-        """A regular file's content, links followed; None if there is none.
+        """Read a regular file's content, following links; None if there is none.
 
         Raises BuildError `file-too-large` beyond `limit` bytes.
         """
@@ -58,7 +56,7 @@ class RootFs:
     def stat(self, path: str, *, follow: bool = True) -> os.stat_result | None:
         """Return the status of the file at `path`, or None if there is none.
 
-        `st_uid` and `st_gid` are the machine's ids.
+        `st_uid` and `st_gid` are the host's IDs.
         """
         flags = os.O_PATH | (0 if follow else os.O_NOFOLLOW)
         try:
@@ -74,7 +72,7 @@ class RootFs:
 
     @contextlib.contextmanager
     def folder(self, path: str, *, links: bool = True) -> Iterator[int]:
-        """A descriptor of a directory. Without `links`, a path over a symlink raises OSError ELOOP."""
+        """Open a directory; without `links`, a path over a symlink raises OSError ELOOP."""
         resolve = _SAFE if links else _SAFE | kernel.RESOLVE_NO_SYMLINKS
         handle = kernel.openat2(self.handle, path, _FOLDER, resolve=resolve)
         try:
@@ -83,9 +81,9 @@ class RootFs:
             os.close(handle)
 
     def require_mount_point(self, path: str) -> None:
-        """Require a directory at `path`, reached over no symlink.
+        """Require a directory at `path` that is reached without a symlink.
 
-        A runtime that mounts over a link can be led elsewhere. Raises BuildError `mount-point-odd`.
+        A runtime that mounts at a symlink could mount elsewhere. Raises BuildError `mount-point-odd`.
         """
         try:
             with self.folder(path, links=False):
@@ -101,7 +99,7 @@ class RootFs:
     def real(self, path: str) -> str:
         """Resolve the symlinks of a path as the container would.
 
-        Returns where the path leads in the container, whether or not something is there.
+        Returns the path in the container, whether or not it exists.
         """
         done: list[str] = []
         ahead = [*reversed(PurePosixPath("/", path).parts[1:])]
@@ -126,7 +124,7 @@ class RootFs:
     def require_working_directory(self, path: str) -> None:
         """Require that a working directory is not below /proc, /sys or /dev, also behind a symlink.
 
-        There a descriptor of the runtime can lead to the machine (CVE-2024-21626). Raises BuildError
+        There it could reach the host by a descriptor of the runtime (CVE-2024-21626). Raises BuildError
         `directory-impossible`.
         """
         real = self.real(path)
@@ -163,8 +161,8 @@ class RootFs:
     ) -> None:
         """Write a regular file at `path` atomically.
 
-        It is there whole or not at all; a file or symlink there is replaced, a hard link of it elsewhere is not
-        touched. `content` may come in pieces. Directories on the way must exist (`make_directory`).
+        A file or symlink at `path` is replaced; its other hard links are not changed. `content` may come in pieces.
+        Parent directories must exist (`make_directory`).
         """
         with self._parent(path) as (folder, name):
             temporary = f".relbuild-{secrets.token_hex(8)}"
@@ -201,10 +199,10 @@ class RootFs:
     def make_directory(
         self, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0, mtime: int | None = None
     ) -> None:
-        """Make a directory, or give the one that is there this mode and owner.
+        """Make a directory, or set mode and owner of an existing one.
 
-        Missing parents are made as root's, with mode 0755; existing ones are not touched. A symlink to a directory is
-        followed.
+        Missing parents are made with owner root and mode 0755; existing ones are not changed. A symlink to a directory
+        is followed.
         """
         parts = PurePosixPath("/", path).parts[1:]
         for end in range(1, len(parts) + 1):

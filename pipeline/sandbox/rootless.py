@@ -1,11 +1,11 @@
-"""Being root without being root: a user namespace for the whole of relbuild.
+"""Enter a user namespace as root, for the whole of relbuild, when an ordinary user runs it.
 
-An ordinary user gets a namespace in which it is root over its own id and the subordinate ids that /etc/subuid and
+An ordinary user gets a namespace in which it is root over its own ID and the subordinate IDs that /etc/subuid and
 /etc/subgid give it (subuid(5)). There layers are unpacked with their owners, overlays mounted and containers made
-as root makes them, but for what the kernel keeps for the machine's own root: idmapped mounts, loop devices, and
-control groups that nobody has handed over. Relbuild also gets a process namespace, whose first process does nothing
-but wait: for relbuild, with which it ends, so that nothing that relbuild has started outlives it, even when it is
-killed; and for whatever has lost its parent, so that none of it stays a zombie.
+as root makes them, but for what the kernel reserves for the host's own root: idmapped mounts, loop devices, and
+control groups that were not delegated. Relbuild also gets a PID namespace, whose first process only waits: for
+relbuild, with which it ends, so that no process that relbuild has started outlives it, even when it is killed; and for
+orphaned processes, so that none stays a zombie.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pipeline.errors import EnvironmentLacking, RelbuildError
 from pipeline.sandbox import kernel
 from pipeline.sandbox.idmap import IDS
 
-_MAPPING = 10
+_MAPPING_TIMEOUT = 10
 """Seconds for newuidmap, which takes a few milliseconds."""
 
-_REASON = 2048
-"""Bytes of a reason: less than a pipe takes at once."""
+_REASON_LIMIT = 2048
+"""Bytes of an error message from the helper: less than a pipe takes at once."""
 
 
 LEAF_CGROUP = "relbuild-itself"
@@ -38,7 +38,7 @@ LEAF_CGROUP = "relbuild-itself"
 def own_group() -> Path:
     """Return this process's group in the v2 hierarchy; `/` if there is none.
 
-    It is named as the kernel names it (cgroups(7)).
+    It is the path in /proc/self/cgroup (cgroups(7)).
     """
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         if line.startswith("0::"):
@@ -47,9 +47,9 @@ def own_group() -> Path:
 
 
 def _leave_group() -> None:
-    """Move this process into a leaf group, so that its own group can have groups of containers.
+    """Move this process into a leaf group, so that its own group can have containers' groups.
 
-    This is done in a group that was handed over to this user; where none was, nothing happens.
+    It needs a group that was delegated to this user; otherwise nothing happens.
     """
     folder = Path("/sys/fs/cgroup") / own_group().relative_to("/") / LEAF_CGROUP
     with contextlib.suppress(OSError):
@@ -61,7 +61,7 @@ def _leave_group() -> None:
 def in_user_namespace() -> bool:
     """Return True if this process is in a user namespace.
 
-    There it may be root and is not the machine's.
+    There it may be root, but not the host's root.
     """
     return Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
 
@@ -69,8 +69,8 @@ def in_user_namespace() -> bool:
 def enter_user_namespace() -> None:
     """Become root in a new user namespace.
 
-    Must be called before there are threads; the caller goes on as another process, the second one of a process
-    namespace, whose exit status becomes this one's.
+    Must be called before there are threads; the caller continues in another process, the second of a PID namespace,
+    whose exit status becomes this one's.
 
     Raises EnvironmentLacking `no-sub-ids`, `no-user-namespace`.
     """
@@ -88,11 +88,11 @@ def enter_user_namespace() -> None:
     os.setresuid(0, 0, 0)
     _leave_group()
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWPID)
-    # Twice: the outer one stays with whoever called, the inner one is the first process of the namespace.
+    # Twice: the outer process stays the caller's child, the inner one is the first of the PID namespace.
     for _ in range(2):
         child = os.fork()
         if child:
-            _follow(child)
+            _forward_signals(child)
         kernel.die_with_parent()
     kernel.set_dumpable()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # Which the first process of a namespace does not get.
@@ -102,10 +102,7 @@ def enter_user_namespace() -> None:
 
 
 def rootless_obstacle() -> str:
-    """Return the reason that `enter` would not work for this user; empty if none is known.
-
-    It is found as far as can be told without trying.
-    """
+    """Return why `enter_user_namespace` would fail for this user, as far as known; "" if not."""
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
         for file in ("/etc/subuid", "/etc/subgid"):
@@ -119,7 +116,7 @@ def rootless_obstacle() -> str:
 
 
 def _subordinate(file: Path, name: str, uid: int) -> int:
-    """The first of the user's range with room for a container's ids."""
+    """Return the first ID of the user's first range of at least IDS; raise EnvironmentLacking."""
     with contextlib.suppress(FileNotFoundError):
         for line in file.read_text().splitlines():
             owner, _, rest = line.partition(":")
@@ -134,9 +131,9 @@ def _subordinate(file: Path, name: str, uid: int) -> int:
 
 
 def _map_ids(maps: dict[str, tuple[int, int]]) -> None:
-    """Enter a new user namespace with these id maps.
+    """Enter a new user namespace with these ID maps.
 
-    Its maps are written by a helper that has stayed outside: newuidmap(1) may.
+    The maps are written by a helper process outside of it, with newuidmap(1).
     """
     us = os.getpid()
     begin, begun = os.pipe()
@@ -149,7 +146,7 @@ def _map_ids(maps: dict[str, tuple[int, int]]) -> None:
             if os.read(begin, 1)
             else "unprivileged users cannot create user namespaces on this machine"
         )
-        os.write(reason, said.encode(errors="replace")[:_REASON])
+        os.write(reason, said.encode(errors="replace")[:_REASON_LIMIT])
         os._exit(0)
     os.close(begin)
     os.close(reason)
@@ -158,7 +155,7 @@ def _map_ids(maps: dict[str, tuple[int, int]]) -> None:
         os.write(begun, b"x")
     os.close(begun)
     os.waitpid(helper, 0)
-    refused = os.read(reasons, _REASON).decode(errors="replace")
+    refused = os.read(reasons, _REASON_LIMIT).decode(errors="replace")
     os.close(reasons)
     if refused:
         raise EnvironmentLacking(
@@ -170,28 +167,28 @@ def _map_ids(maps: dict[str, tuple[int, int]]) -> None:
 
 
 def _write_maps(pid: int, maps: dict[str, tuple[int, int]]) -> str:
-    """In the helper: why it could not, or nothing."""
+    """Write the maps, in the helper; return why that failed, or ""."""
     try:
         for program, (own, first) in maps.items():
             words = (pid, 0, own, 1, 1, first, IDS)
-            process.run([program, *(str(word) for word in words)], timeout=_MAPPING)
+            process.run([program, *(str(word) for word in words)], timeout=_MAPPING_TIMEOUT)
     except (RelbuildError, OSError) as error:
         return f"the subordinate IDs of this user cannot be mapped: {error}"
     return ""
 
 
 def _mount() -> None:
-    """A view of the machine in which /proc shows this namespace, and /run can be written to."""
+    """Mount /proc for this PID namespace, and a writable /run with the host's entries."""
     kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SLAVE, "")
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
     kernel.mount("proc", "/proc", "proc", flags | kernel.MS_NOEXEC, "")
     old = os.open("/run", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    # Not what relbuild has there as root: this one makes its own.
+    # Without /run/relbuild, which belongs to relbuild run by root: this one makes its own.
     names = sorted(path for path in Path("/run").iterdir() if path.name != "relbuild")
     kernel.mount("tmpfs", "/run", "tmpfs", flags, "size=1m,mode=755")
     for path in names:
         source = Path(f"/proc/self/fd/{old}", path.name)
-        # What cannot be shown (a file of root's own, say) is not needed.
+        # Entries that this user cannot mount (files of root's own) are not needed.
         with contextlib.suppress(OSError):
             if source.is_symlink():
                 path.symlink_to(source.readlink())
@@ -204,8 +201,8 @@ def _mount() -> None:
     os.close(old)
 
 
-def _follow(child: int) -> NoReturn:
-    """Hand signals on, wait for all that ends, and end as the child does."""
+def _forward_signals(child: int) -> NoReturn:
+    """Forward signals to `child`, reap all children, and exit with its status."""
     watched = {signal.SIGCHLD, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     while True:
@@ -216,11 +213,11 @@ def _follow(child: int) -> NoReturn:
             if not ended:
                 break
         got = signal.sigwaitinfo(watched)
-        # What comes from a terminal comes from the kernel, and to both.
+        # A terminal's signals come from the kernel, and reach the child by themselves.
         if got.si_signo != signal.SIGCHLD and got.si_code <= 0:
             os.kill(child, got.si_signo)
 
 
 def _terminated(number: int, _: FrameType | None) -> NoReturn:
-    """Ends as an interrupt does, so that what is open is closed."""
+    """Handle SIGTERM by SystemExit, so that open contexts are closed."""
     raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""The OCI runtime: the program that makes containers."""
+"""Find the OCI runtime (runc, crun), its version and command line, and read its log."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ISOLATION = {
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """An OCI runtime with runc's command line."""
+    """An installed OCI runtime with runc's command line."""
 
     path: Path
     name: str
@@ -48,23 +48,20 @@ class Runtime:
     def command(self) -> tuple[str | Path, ...]:
         """The command line that calls the runtime.
 
-        runc does not see by itself that control groups are not this user's.
+        runc does not detect by itself that control groups are not this user's.
         """
         return (self.path, "--rootless=true") if self.name == "runc" and in_user_namespace() else (self.path,)
 
     @property
     def keeps_ended(self) -> bool:
-        """True if `run --keep` leaves the control group of an ended container.
-
-        Then its usage can still be read.
-        """
+        """True if `run --keep` keeps an ended container's control group, to read its usage."""
         return self.name == "runc"
 
 
 def find_runtime(name: str | None = None) -> Runtime:
-    """The runtime called `name` (or at that path), or the first of RUNTIMES that is installed.
+    """Find the runtime `name` (or at that path), or the first of RUNTIMES that is installed.
 
-    Raises EnvironmentLacking `runtime-missing`, or `runtime-unknown` if the program does not tell its version.
+    Raises EnvironmentLacking `runtime-missing`, or `runtime-unknown` if the program does not print its version.
     """
     for candidate in (name,) if name else RUNTIMES:
         path = process.find_program(candidate)
@@ -91,7 +88,7 @@ def _identify(path: Path) -> Runtime:
 
 
 def last_message(log: Path) -> str:
-    """The last error in a runtime's log (`--log-format json`), or nothing."""
+    """Return the last error in a runtime's log (`--log-format json`), or ""."""
     try:
         lines = log.read_bytes()[-_LOG_LIMIT:].decode(errors="replace").splitlines()
     except FileNotFoundError:

@@ -1,8 +1,7 @@
-"""Runtime bundles: the config.json that an OCI runtime is given.
+"""Build and write the config.json that an OCI runtime is given (runtime-spec 1.0.2).
 
-They follow runtime-spec 1.0.2, config.md and config-linux.md.
-
-The two profiles differ in capabilities, system calls and in whether the root can be written.
+See config.md and config-linux.md. The two profiles, for building and for running, differ in capabilities, system calls
+and in whether the root can be written.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ BUILD_CAPABILITIES = (
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
 )
-"""Of root in the build profile, over the container's own ids only (user_namespaces(7))."""
+"""Capabilities of root in the build profile, over the container's own IDs only (user_namespaces(7))."""
 
 _MASKED = (
     "/proc/acpi",
@@ -57,17 +56,17 @@ _MASKED = (
     "/proc/timer_stats",
     "/proc/vmallocinfo",
 )
-"""What tells of the machine or its kernel and of nothing in the container: more than the usual list."""
+"""Files about the host or its kernel that containers need not read: more than the usual list."""
 
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys")
 _DEVICES = 64 << 20
-"""Bytes of /dev, where the image's root can make files: it owns the directory."""
+"""Size of the tmpfs at /dev in bytes, where the container's root can make files."""
 _NO_DEVICES: Mapping[str, object] = {"devices": [{"allow": False, "access": "rwm"}]}
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A host path (in the private mount namespace) that is seen at `target`."""
+    """A bind mount of a path in the private mount namespace at `target`."""
 
     source: Path
     target: str
@@ -114,7 +113,7 @@ class ContainerPlan:
 
 
 def process_spec(plan: ProcessPlan) -> dict[str, object]:
-    """The `process` object."""
+    """Return the `process` object of a config.json."""
     limits = (*plan.rlimits, ("RLIMIT_CORE", 0))
     names = list(plan.capabilities)
     return {
@@ -136,7 +135,7 @@ def process_spec(plan: ProcessPlan) -> dict[str, object]:
 
 
 def spec(plan: ContainerPlan) -> dict[str, object]:
-    """The whole config.json."""
+    """Return the whole config.json as JSON values."""
     ids = [{"containerID": inside, "hostID": outside, "size": count} for inside, outside, count in id_map(plan.base)]
     return {
         "ociVersion": "1.0.2",
@@ -151,7 +150,7 @@ def spec(plan: ContainerPlan) -> dict[str, object]:
                 {"type": kind, **({"path": str(plan.namespaces[kind])} if kind in plan.namespaces else {})}
                 for kind in ("user", "pid", "network", "ipc", "uts", "mount", "cgroup")
             ],
-            # Without control groups of its own a runtime must not be told to limit anything.
+            # Without control groups the config must not have limits.
             **({"cgroupsPath": plan.cgroup, "resources": {**_NO_DEVICES, **plan.resources}} if plan.cgroup else {}),
             "sysctl": dict(plan.sysctl),
             "maskedPaths": list(_MASKED),

@@ -1,11 +1,9 @@
-"""The registry of sandboxes, which removes those that a killed process has left.
+"""Registry of sandboxes by lock files, and removal of those that a killed process left.
 
-Sandboxes are kept track of here, so that none is left over.
-
-Every sandbox has a folder `live/ID/` and a lock file `live/ID.lock`, which its owner holds. A lock that nobody
-holds belongs to a relbuild that was killed: what is left of that sandbox is ended and removed by relbuild's reaper
-(`supervision`), or, if that was killed too, at the next start. Mounts need no removing, because they were made in a
-namespace that is gone (`mntns`).
+Every sandbox has a folder `live/ID/` and a lock file `live/ID.lock`, which its owner holds. A lock that no process
+holds belongs to a relbuild that was killed: its sandbox is removed by relbuild's reaper (`supervision`), or, if that
+was killed too, at the next start. Mounts need no removing, because they were made in a mount namespace that ended
+(`mount_namespace`).
 """
 
 from __future__ import annotations
@@ -38,21 +36,21 @@ from pipeline.sandbox.runtime import Runtime
 from pipeline.sandbox.supervision import supervise
 from pipeline.store.durable_files import write_durably
 
-_CLEARING = 60.0
-"""Seconds that a reaper tries; it takes well under one unless a process waits for a disk."""
+_REAPER_TIMEOUT = 60.0
+"""Seconds that a reaper tries to clear; it takes well under one unless a process is blocked on a disk."""
 
 _PAUSE = 0.1
 _AT_ONCE = 8
-"""Sandboxes that are cleared side by side: most of the time is waiting for the kernel."""
+"""Sandboxes that are cleared in parallel: most of the time is waiting for the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxSlot:
     """The slot of one sandbox: its name, folder, control group and ids.
 
-    The name is unique on the machine; `base` is the first id. `range` is the number of nobody else's range of ids;
-    where there are no others (in a user namespace all containers have the user's subordinate ids), it is only a
-    number, and `base` is 0.
+    The name is unique on the host; `base` is its first ID on the host. `range` is the first ID of the range that was
+    reserved for it; in a user namespace, where all containers share the user's subordinate IDs, `base` is 0 and `range`
+    only a unique number.
     """
 
     name: str
@@ -64,9 +62,9 @@ class SandboxSlot:
 
 @dataclass(frozen=True, slots=True)
 class SandboxRegistry:
-    """Made by `open_sandbox_registry`.
+    """The sandboxes of one state folder, opened by `open_sandbox_registry`.
 
-    `mark` begins the name of every sandbox of this state folder.
+    `mark` is the prefix of the names of its sandboxes.
     """
 
     state: Path
@@ -76,7 +74,7 @@ class SandboxRegistry:
 
     @contextlib.contextmanager
     def slot(self, label: str) -> Iterator[SandboxSlot]:
-        """A place for a sandbox, cleared when the block ends. `label` is for people."""
+        """Make a slot for a sandbox, cleared when the block ends. `label` goes into its name."""
         if os.geteuid() != 0:
             raise EnvironmentLacking(
                 "root-needed",
@@ -99,7 +97,7 @@ class SandboxRegistry:
                 self._clear(name)
 
     def sweep(self) -> tuple[str, ...]:
-        """End and remove what killed processes have left; returns the names of their sandboxes."""
+        """Clear the sandboxes that killed processes have left; return their names."""
         return _sweep(self.state, self.hierarchies, self.mark)
 
     def _clear(self, name: str) -> None:
@@ -107,13 +105,13 @@ class SandboxRegistry:
 
 
 def clear_orphans(state: Path) -> None:
-    """Sweep until nothing is left, or no more can be done: the reaper's work.
+    """Clear the sandboxes without an owner until none is left or time is over; for the reaper.
 
-    A sandbox may be locked for a moment by somebody who looks at it, or by a command that is just being started.
+    A sandbox may be locked for a moment by another sweep, or by a command that is just being started.
     """
     if not (state / "mark").exists():
         return
-    hierarchies, deadline = usable_hierarchies(), time.monotonic() + _CLEARING
+    hierarchies, deadline = usable_hierarchies(), time.monotonic() + _REAPER_TIMEOUT
     while True:
         _sweep(state, hierarchies, _mark(state))
         with _left(state) as left:
@@ -124,7 +122,7 @@ def clear_orphans(state: Path) -> None:
 
 def _sweep(state: Path, hierarchies: Hierarchies, mark: str) -> tuple[str, ...]:
     with _left(state) as left, ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="clear") as pool:
-        # First of all: a runtime that still starts something would put it into a group that was emptied already.
+        # First the runtimes: one that still starts a process would put it into a group that was emptied already.
         _end_runtimes(state, left)
         done = pool.map(lambda name: _try(state, hierarchies, name), left)
         cleared = [name for name, well in zip(left, done, strict=True) if well]
@@ -138,7 +136,7 @@ def _sweep(state: Path, hierarchies: Hierarchies, mark: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _left(state: Path) -> Iterator[list[str]]:
-    """The sandboxes that have no owner; for as long as the block lasts, they have one."""
+    """Yield the names of sandboxes without an owner, with their locks held during the block."""
     with contextlib.ExitStack() as held:
         names = []
         for lock in sorted((state / "live").glob("*.lock")):
@@ -154,10 +152,7 @@ def _left(state: Path) -> Iterator[list[str]]:
 
 
 def _end_runtimes(state: Path, names: Collection[str]) -> None:
-    """Kill the runtimes of sandboxes.
-
-    Each runtime is told where it keeps its state, which is nobody else's: by that it is found.
-    """
+    """Kill the runtimes of sandboxes, found by their state folder on the command line."""
     folders = {os.fsencode(state / "live" / name / "runtime") for name in names}
     if not folders:
         return
@@ -171,7 +166,7 @@ def _end_runtimes(state: Path, names: Collection[str]) -> None:
 def _try(state: Path, hierarchies: Hierarchies, name: str) -> bool:
     """Clear a sandbox; return False if that failed.
 
-    What cannot be ended now (a process that waits for a disk) is left for the next time.
+    A process that cannot be killed now (blocked on a disk) is left for the next sweep.
     """
     try:
         _clear(state, hierarchies, name)
@@ -192,12 +187,10 @@ def _clear(state: Path, hierarchies: Hierarchies, name: str) -> None:
 
 @contextlib.contextmanager
 def _range() -> Iterator[int]:
-    """Reserve a range of ids that no other sandbox on this machine has; yield its first id.
+    """Reserve a range of IDs that no other sandbox on this host has; yield its first ID.
 
-    No other has it whatever its state folder.
-
-    The search begins anywhere: a killed relbuild's container keeps its ids until it is swept, but nobody holds
-    their lock any more.
+    The search begins at random: a killed relbuild's container keeps its IDs until it is swept, but nobody holds their
+    lock any more.
     """
     folder = MOUNT_BASE / "ids"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -220,9 +213,9 @@ def _range() -> Iterator[int]:
 
 
 def open_sandbox_registry(state: Path, runtime: Runtime) -> SandboxRegistry:
-    """Open or create the state folder, and clear what killed processes left in it.
+    """Open or create the state folder, and clear sandboxes that killed processes left in it.
 
-    It has to be on a file system that overlayfs can write to, best the store's. Raises EnvironmentLacking.
+    It must be on a file system that overlayfs supports as an upper one, best the store's. Raises EnvironmentLacking.
     """
     for folder in (state, state / "live"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -233,10 +226,10 @@ def open_sandbox_registry(state: Path, runtime: Runtime) -> SandboxRegistry:
 
 
 def _mark(state: Path) -> str:
-    """The state folder's own short name, chosen once by whoever comes first.
+    """Return the state folder's own short name, chosen at random by the first process.
 
-    It is synced before it counts. One that is damaged is chosen anew: a sandbox that bears the old one is still found
-    by its lock.
+    It is synced before it is used. A damaged one is replaced: sandboxes with the old one are still found by their
+    locks.
     """
     path = state / "mark"
     handle = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -255,7 +248,7 @@ def _mark(state: Path) -> str:
 def _held(lock: Path) -> Iterator[None]:
     """Create a lock file and hold its lock for as long as the block lasts.
 
-    A sweep may take it for a left one in the moment before it is held.
+    A sweep may lock and remove it between creation and lock; then it is created again.
     """
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

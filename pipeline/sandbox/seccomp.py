@@ -1,10 +1,8 @@
-"""The seccomp profile: system calls that a container may make.
+"""The seccomp profile: the system calls that a container may make, as runtime-spec JSON.
 
-See runtime-spec, config-linux.md, Seccomp.
-
-An allow-list. What is not on it does not exist (ENOSYS), so that programs fall back as they do on an old
-kernel; what programs expect to be refused is refused (EPERM). The usual profiles admit mount, unshare, keyctl
-or ptrace and rely on capabilities; here nothing of the kind is admitted, whatever capabilities there are.
+See runtime-spec, config-linux.md, Seccomp. It is an allow-list. Other calls fail with ENOSYS, so that programs fall
+back as they do on an old kernel; calls that programs expect to be refused fail with EPERM. The usual profiles allow
+mount, unshare, keyctl or ptrace and rely on capabilities; this one does not, whatever capabilities there are.
 """
 
 from __future__ import annotations
@@ -43,11 +41,11 @@ timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime time
 truncate umask uname unlink unlinkat utime utimensat utimes vfork vmsplice wait4 waitid
 write writev
 """
-"""What shells, libraries and servers use. None of it reaches beyond the container's namespaces; what
-capabilities guard (chown, setuid, mknod of a device) they go on guarding."""
+"""Calls that shells, libraries and servers use. None reaches beyond the container's namespaces; those that need
+capabilities (chown, setuid, mknod of a device) still need them."""
 
 _BUILD_EXTRAS = ("chroot",)
-"""What scriptlets may do besides: rpm-based tools prepare trees with it (`ldconfig -r`)."""
+"""Further calls for scriptlets: rpm-based tools prepare trees with chroot (`ldconfig -r`)."""
 
 _REFUSED = """
 acct add_key adjtimex bpf clock_adjtime clock_settime delete_module fanotify_init finit_module fsconfig fsmount
@@ -57,7 +55,7 @@ open_by_handle_at open_tree perf_event_open pidfd_getfd pivot_root process_madvi
 process_vm_writev ptrace quotactl quotactl_fd reboot request_key setdomainname sethostname setns settimeofday
 swapoff swapon syslog umount umount2 unshare userfaultfd vhangup
 """
-"""Refused by name with EPERM: programs that try these take it for an answer."""
+"""Calls that fail with EPERM, which programs that try them expect."""
 
 _NAMESPACES = 0x7E02_0000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET (sched.h)."""
@@ -71,15 +69,15 @@ _KINDS = (1, 2, 5)
 _KIND_MASK = 0xF
 
 _PROTOCOLS = (0, 1, 6, 17, 58)
-"""Of internet sockets: the kind's own, ICMP (pings without a raw socket), TCP, UDP, ICMPv6. Asking for another, such as
-SCTP or DCCP, makes the kernel load a module."""
+"""Protocols of internet sockets: the default, ICMP (pings without a raw socket), TCP, UDP, ICMPv6. Another, such as
+SCTP or DCCP, would make the kernel load a module."""
 
 _IPPROTO_MPTCP = 262
-"""Several paths at once: much code of the kernel's (and a row of its holes) for what an instance with one link has no
-use of. Programs that try it (Go's listeners do) fall back to TCP when the protocol is not supported."""
+"""Multipath TCP: much kernel code, with vulnerabilities, that is of no use with one link. Programs that try it (Go's
+listeners do) fall back to TCP when the protocol is not supported."""
 
 _TERMINAL_INPUT = (0x5412, 0x541C)
-"""TIOCSTI and TIOCLINUX (ioctl_tty(2)): typing into a terminal in its owner's name."""
+"""TIOCSTI and TIOCLINUX (ioctl_tty(2)), which insert input into a terminal."""
 
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 """PER_LINUX, PER_LINUX32, each with UNAME26, and asking which it is: as in the containers' default profile."""
@@ -94,16 +92,16 @@ _Argument = tuple[int, str, int] | tuple[int, str, int, int]
 
 
 def profile(*, build: bool, machine: str | None = None) -> dict[str, object]:
-    """The `linux.seccomp` object for one of the two profiles on a machine of this architecture.
+    """Return the `linux.seccomp` object of the build or run profile on this architecture.
 
-    Only the machine's native calls exist: 32-bit programs would bring a second table of calls, in which
-    arguments of socket(2) cannot be filtered.
+    Only the native calls are allowed: 32-bit programs would bring a second table of calls, in which arguments of
+    socket(2) cannot be filtered.
     """
     rules: list[_Rule] = [
         _rule(sorted([*_ALLOWED.split(), *(_BUILD_EXTRAS if build else ())])),
         _rule(sorted([*_REFUSED.split(), *(() if build else _BUILD_EXTRAS)]), error=errno.EPERM),
         _rule(["clone"], (0, "SCMP_CMP_MASKED_EQ", _NAMESPACES, 0)),
-        # Its flags are in memory, out of a filter's sight. glibc falls back to clone on ENOSYS.
+        # Its flags are in memory, which a filter cannot read. glibc falls back to clone on ENOSYS.
         _rule(["clone3"], error=errno.ENOSYS),
         *(_rule(["personality"], (0, "SCMP_CMP_EQ", value)) for value in _PERSONALITIES),
         *_ioctls(),
@@ -121,9 +119,9 @@ def profile(*, build: bool, machine: str | None = None) -> dict[str, object]:
 def _ioctls() -> list[_Rule]:
     """Return rules that allow every ioctl(2) request but those of _TERMINAL_INPUT.
 
-    The kernel looks at 32 bits of the request and a filter at 64, so "not equal" could be had by setting a higher
-    one; it is said bit by bit instead: whatever differs in one of the upper 28, and the fourteen others of the last
-    four.
+    The kernel reads 32 bits of the request and a filter compares 64, so "not equal" could be circumvented by a higher
+    bit. Therefore requests are allowed that differ in one of the upper 28 of the 32 bits, and the fourteen others in
+    the last four.
     """
     first = _TERMINAL_INPUT[0]
     rules = [_rule(["ioctl"], (1, "SCMP_CMP_MASKED_EQ", 1 << bit, ~first & (1 << bit))) for bit in range(_NIBBLE, 32)]

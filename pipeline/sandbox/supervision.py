@@ -1,11 +1,11 @@
-"""Supervision of this process by a reaper, which clears its sandboxes when it is killed.
+"""Start and restart of the reaper, which removes this process's sandboxes once it has ended.
 
 The reaper is started with the first sandbox, and started again if it is killed.
 
-The kernel ends nothing by itself when relbuild is killed: a container's first process is the runtime's child, and the
-runtime is in a session of its own. So one small process for each process of relbuild (`reaper`) outlives it just long
-enough to end and remove what is left. It clears sandboxes whose lock nobody holds; what shall outlive relbuild has its
-lock held by another process.
+When relbuild is killed, the kernel does not end its containers: a container's first process is the runtime's child, and
+the runtime is in a session of its own. So one small process for each process of relbuild (`reaper`) outlives it until
+the sandboxes are removed. It clears sandboxes whose lock no process holds; the lock of one that shall outlive relbuild
+is held by another process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.sandbox import reaper
 
 _RESTARTS = 5
 """Times that a reaper that was killed is started again at once.
-Somebody who kills it more often means it; the next sandbox gets one all the same."""
+After that it is not restarted until the next sandbox starts."""
 
 
 @dataclass(slots=True)
@@ -89,5 +89,5 @@ def _start(state: Path) -> process.Process:
 
 
 def _path() -> list[str]:
-    """Absolute paths where modules are found, wherever the reaper looks from."""
+    """Return `sys.path` with absolute entries, because the reaper has another working directory."""
     return [str(Path(entry).absolute()) for entry in sys.path]

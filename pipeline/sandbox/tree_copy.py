@@ -1,4 +1,4 @@
-"""Copying a directory of an image into a directory of the machine, as a volume begins."""
+"""Copy a directory of an image with owners, attributes and links, to fill a new volume."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from pathlib import Path
 from pipeline.digest import CHUNK
 from pipeline.errors import BuildError
 
-_HALF = ".half-"
-"""How the name of a directory begins that is being filled; no volume's name begins with a dot."""
+_UNFINISHED_PREFIX = ".half-"
+"""Prefix of the names of directories that are being filled; no volume's name begins with a dot."""
 
 _CAPABILITY = "security.capability"
 _REVISION_3, _REVISION_2 = (3 << 24, 2 << 24)
-"""Of `security.capability` (the kernel's include/uapi/linux/capability.h): with and without a namespace's root."""
+"""Revisions of `security.capability` (the kernel's include/uapi/linux/capability.h): with and without a root ID."""
 
 
 def copy_tree(source: int, target: int, *, limit: int, shift: int = 0) -> int:
     """Copy the content of the directory `source` into the directory `target` (descriptors).
 
-    What is copied keeps owner, mode, times and the attributes that an image can have (capabilities and `user.*`);
-    links stay links, also hard ones among what is copied; devices and sockets are left out. `shift` is taken off the
-    owners. Returns the bytes copied.
+    Copies keep owner, mode, times and the attributes that an image can have (capabilities and `user.*`), symlinks and
+    hard links among them; devices and sockets are left out. `shift` is subtracted from the owners. Returns the bytes
+    copied.
 
     Raises BuildError `volume-too-large` beyond `limit` bytes, OSError.
     """
-    copying = _Copying(target, limit, shift)
+    copying = _TreeCopy(target, limit, shift)
     copying.folder(source, target, "")
     return limit - copying.left
 
@@ -44,7 +44,7 @@ def copy_attributes(handle: int, source: int, shift: int = 0) -> None:
     `handle` is an open file or directory; `source` may be a descriptor that only names it (O_PATH).
     """
     status = os.fstat(source)
-    # Owners first: chown takes set-id bits and capabilities away.
+    # Owners first: chown clears set-id bits and capabilities.
     os.fchown(handle, status.st_uid - shift, status.st_gid - shift)
     os.fchmod(handle, stat.S_IMODE(status.st_mode))
     for name, value in _attributes(source):
@@ -60,8 +60,7 @@ def copy_attributes(handle: int, source: int, shift: int = 0) -> None:
 def create_copy(folder: Path, source: int, *, limit: int, shift: int) -> None:
     """Create `folder` atomically as a copy of the directory `source`, unless it exists.
 
-    It gets the content, owner and mode of `source`: whole or not at all, however this process ends, and once, whoever
-    else wants it at the same time.
+    It gets the content, owner and mode of `source`. Concurrent callers wait for the first.
 
     Raises what `copy_tree` raises.
     """
@@ -71,10 +70,10 @@ def create_copy(folder: Path, source: int, *, limit: int, shift: int) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():
             return
-        # Whoever fills holds the lock, so what is half filled now was left by somebody who was killed.
-        for left in folder.parent.glob(f"{_HALF}*"):
+        # A process that fills one holds the lock, so an unfinished one was left by a killed process.
+        for left in folder.parent.glob(f"{_UNFINISHED_PREFIX}*"):
             shutil.rmtree(left)
-        half = folder.parent / f"{_HALF}{secrets.token_hex(4)}"
+        half = folder.parent / f"{_UNFINISHED_PREFIX}{secrets.token_hex(4)}"
         half.mkdir(mode=0o755)
         try:
             with _opened(half) as target:
@@ -89,11 +88,11 @@ def create_copy(folder: Path, source: int, *, limit: int, shift: int) -> None:
 
 
 @dataclass(slots=True)
-class _Copying:
+class _TreeCopy:
     """The state of one recursive copy.
 
-    `top` is where everything goes, `left` the bytes that may still be copied; `linked` are files of several names
-    that have been copied: their path below `top`, by device and inode.
+    `top` is a descriptor of the target, `left` the bytes that may still be copied; `linked` are copied files with
+    several names: their path below `top`, by device and inode.
     """
 
     top: int
@@ -115,7 +114,7 @@ class _Copying:
                 self.folder(inner, outer, inner_path)
                 copy_attributes(outer, inner, self.shift)
             return
-        # With overlayfs all names of a file have one number, as long as nothing was written to it.
+        # On overlayfs all hard links of a file have one inode number, as long as it was not written to.
         identity = (status.st_dev, status.st_ino)
         known = self.linked.get(identity)
         if known is not None:
@@ -159,20 +158,20 @@ class _Copying:
 def _attributes(handle: int) -> list[tuple[str, bytes]]:
     """Return the extended attributes that an image can have.
 
-    Capabilities come without the id of a namespace's root.
+    Capabilities are converted to revision 2, without the ID of a namespace's root.
     """
-    # By a path that ends in the file itself: a descriptor that only names it cannot be asked.
+    # By a path: fgetxattr does not work on an O_PATH descriptor.
     path = f"/proc/self/fd/{handle}"
     found = []
     with contextlib.suppress(OSError):
         for name in sorted(os.listxattr(path)):
             if name == _CAPABILITY or (name.startswith("user.") and not name.startswith("user.overlay.")):
                 value = os.getxattr(path, name)
-                found.append((name, _plain(value) if name == _CAPABILITY else value))
+                found.append((name, _as_revision_2(value) if name == _CAPABILITY else value))
     return found
 
 
-def _plain(capability: bytes) -> bytes:
+def _as_revision_2(capability: bytes) -> bytes:
     magic = int.from_bytes(capability[:4], "little")
     if magic & 0xFF000000 != _REVISION_3:
         return capability

@@ -1,14 +1,12 @@
-"""Volumes: writable directories of limited size.
+"""Volumes: ext4 file systems of limited size in sparse files, made and mounted.
 
-They can outlive the instance that wrote them.
+A volume can outlive the instance that wrote it. It is an ext4 file system of its own in a sparse file on the store's
+disk, so that bytes and inodes are limited without quotas of the host, and writes count as disk, not as the instance's
+memory. Making one takes some 10 ms and 200 KB. It has no journal and no barriers, and does not survive a crash of the
+host. Where there are no loop devices, a volume is a plain directory, and its limit is reported as unenforced.
 
-Each is an ext4 file system of its own in a sparse file on the store's disk, so that bytes and inodes are limited
-without any quota of the host's, and what is written counts as disk, not as the instance's memory. Making one
-takes some 10 ms and 200 KB. It has no journal and no barriers: nothing of it outlives a crash of the machine.
-Where there are no loop devices, a volume is a plain directory, and its limit is reported as unenforced.
-
-Owners are kept as the image's numbers and mapped when mounted, so that another instance, which has other ids on
-the machine, can take a volume over.
+Owners are stored as the image's IDs and mapped when mounted, so that another instance, which has other IDs on the
+host, can use the volume.
 """
 
 from __future__ import annotations
@@ -27,22 +25,22 @@ from pipeline.sandbox.rootless import in_user_namespace
 from pipeline.sandbox.sandbox_registry import SandboxRegistry
 
 _FEATURES = "none,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_file,huge_file,uninit_bg,extra_isize"
-"""Spelled out, because a distribution's defaults differ. uninit_bg: inode tables are written when first used."""
+"""ext4 features, given because distributions' defaults differ. uninit_bg: inode tables are written when first used."""
 
 _BYTES_PER_INODE = 32768
-_LEAST_INODES = 1024
+_INODES_MIN = 1024
 VOLUME_MOUNT_OPTIONS = "barrier=0,noinit_itable,errors=remount-ro"
-_MAKING = 60.0
+_FORMAT_TIMEOUT = 60.0
 _DATA = "data"
-"""The volume is a folder of its file system, because servers refuse a data directory with `lost+found` in it."""
+"""Folder of the file system that is mounted: servers refuse a data directory with `lost+found` in it."""
 
 
 @dataclass(slots=True)
 class Volume:
     """One volume of an instance.
 
-    `device` is a block device, or None: then it is the directory `folder`, for the reason `unlimited`. `fresh`:
-    nothing has been put there yet.
+    `device` is a block device, or None: then it is the directory `folder`, for the reason `unlimited`. `fresh`: it was
+    not filled with the image's content yet.
     """
 
     path: str
@@ -57,7 +55,7 @@ class Volume:
 class Volumes:
     """The volumes of instances that run one after the other, made by `open_volumes`.
 
-    `folder` is where they are kept.
+    Their files are in `folder`.
     """
 
     folder: Path
@@ -65,7 +63,7 @@ class Volumes:
     _handles: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def volume(self, path: str, size: int) -> Volume:
-        """The volume at `path` of the image: the one that is known, else a new one of `size` bytes."""
+        """Return the volume at `path` of the image; make one of `size` bytes if there is none."""
         known = self._known.get(path)
         if known is None:
             number = len(self._known)
@@ -73,7 +71,7 @@ class Volumes:
         return known
 
     def close(self) -> None:
-        """Let the block devices go; the files go with `folder`."""
+        """Detach the block devices; the caller removes `folder`."""
         self._handles.close()
 
     def _make(self, path: str, number: int, size: int) -> Volume:
@@ -92,8 +90,8 @@ class Volumes:
 def mount_volume(volume: Volume, mntns: MountNamespace, userns: int) -> tuple[Path, int]:
     """Mount a volume below MOUNT_BASE, its owners mapped through `userns`.
 
-    Returns where, and a descriptor of the volume with the image's owners, through which root can write; the caller
-    closes it. Raises OSError.
+    Returns the mount's path, and a descriptor of the volume with the image's owners, through which root can write; the
+    caller closes it. Raises OSError.
     """
     source = volume.folder
     if volume.device is None and in_user_namespace():
@@ -110,10 +108,10 @@ def mount_volume(volume: Volume, mntns: MountNamespace, userns: int) -> tuple[Pa
 
 
 def _mount_folder(volume: Volume, mntns: MountNamespace) -> tuple[Path, int]:
-    """Mount a directory as the upper one of an overlay with nothing below.
+    """Mount a directory as the upper one of an overlay whose lower one is empty.
 
-    What is written goes straight there, and a container sees no path of the machine in /proc/self/mountinfo. Not for
-    root's directories, which need mapped ids.
+    Writes go straight there, and a container sees no path of the host in /proc/self/mountinfo. Only in a user
+    namespace: otherwise IDs must be mapped, which overlayfs cannot.
     """
     data, work = volume.folder / _DATA, volume.folder / "work"
     data.mkdir(mode=0o700, exist_ok=True)
@@ -125,7 +123,7 @@ def _mount_folder(volume: Volume, mntns: MountNamespace) -> tuple[Path, int]:
         here = os.open(volume.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             folder = f"/proc/self/fd/{here}"
-            # Not volatile, as a build's are: such a directory cannot be mounted a second time.
+            # Not volatile, as a build's are: a volatile upper directory cannot be mounted a second time.
             options = f"lowerdir={nothing},upperdir={folder}/{_DATA},workdir={folder}/work,userxattr,xino=off,index=off"
             kernel.mount("overlay", str(seen), "overlay", kernel.MS_NOSUID | kernel.MS_NODEV, options)
         finally:
@@ -137,7 +135,7 @@ def _mount_folder(volume: Volume, mntns: MountNamespace) -> tuple[Path, int]:
 
 @contextlib.contextmanager
 def open_volumes(sandboxes: SandboxRegistry, label: str = "data") -> Iterator[Volumes]:
-    """Volumes for several instances, one after the other, gone with the block."""
+    """Open volumes for several instances, one after the other; removed at the end of the block."""
     with sandboxes.slot(label) as slot:
         volumes = Volumes(slot.folder)
         try:
@@ -149,7 +147,7 @@ def open_volumes(sandboxes: SandboxRegistry, label: str = "data") -> Iterator[Vo
 def _format(file: Path, size: int) -> None:
     with file.open("wb") as made:
         made.truncate(size)
-    inodes = max(_LEAST_INODES, size // _BYTES_PER_INODE)
+    inodes = max(_INODES_MIN, size // _BYTES_PER_INODE)
     command: list[str | Path] = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0"]
     command += ["-O", _FEATURES, "-N", str(inodes), "-E", "lazy_itable_init=1,nodiscard", file]
-    process.run(command, timeout=_MAKING)
+    process.run(command, timeout=_FORMAT_TIMEOUT)

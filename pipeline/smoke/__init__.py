@@ -1,7 +1,7 @@
-"""Smoke tests: checks asked of an image while it runs, and their report.
+"""Smoke tests: launch instances of an image, run its checks, report the results.
 
-Every instance is asked first whether it is ready and then everything else in order, from outside, each
-question with a deadline. The answers are a report; an image that fails is no error but a report that says so.
+Every instance is asked the readiness check first and then the other checks in order, from outside, each with a
+deadline. An image that fails is not an error: its report says so.
 """
 
 from pipeline.model.plan_form import plan_digest

@@ -1,6 +1,6 @@
-"""Drafts of checks, made from a running image: `relbuild smoke --record`.
+"""Drafting of a recipe's `smoke:` section from a running instance: `smoke --record`.
 
-They are drafted from what the image shows, for a person to keep; each kind of check drafts its own.
+Each kind of check drafts its own; a person reviews them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def draft_checks(
 ) -> str:
     """Draft `smoke:` of a recipe as YAML, from a running instance.
 
-    Waits until the instance is ready as `plan` says, or until it listens, and `settling` seconds more; then stops it,
-    to see how it ends.
+    Waits until the instance is ready as `plan` says, or else until it listens, and `settling` seconds more; then stops
+    it, for the `stop` check.
 
     Raises SmokeError `not-recordable` if it ends by itself.
     """
@@ -51,7 +51,7 @@ def draft_checks(
 
 
 def draft_yaml(probe: Probe) -> str:
-    """Draft what a probe shows of an instance, which it stops. Raises Unanswered."""
+    """Draft the checks of every kind through a probe, and stop the instance. Raises Unanswered."""
     drafts = sorted((kind.draft for kind in CHECK_KINDS if kind.draft is not None), key=lambda draft: draft.order)
     signs: list[DraftedCheck] = [{"port": found.port} for found in probe.listeners() if found.protocol == "tcp"]
     checks = [check for draft in drafts for check in draft.make(probe)]

@@ -1,4 +1,4 @@
-"""The probe of a running instance: all that checks may do to it."""
+"""Implementation of `Probe` for a running instance: run commands, read files, ask sockets."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from pipeline.smoke.procfs import list_listeners, list_processes, open_root
 
 
 @contextlib.contextmanager
-def _looking() -> Iterator[None]:
-    """Tell of what cannot be seen as of no answer."""
+def _unanswered_errors() -> Iterator[None]:
+    """Raise errors of the operating system, and relbuild's, as Unanswered."""
     try:
         yield
     except OSError as error:
-        # Of a process that is ending the kernel says whatever fits: ESRCH, ENOENT, EINVAL, EACCES.
+        # Reading /proc of a process that is ending fails in many ways: ESRCH, ENOENT, EINVAL, EACCES.
         raise Unanswered(f"the instance is gone: {error.strerror or error}") from error
     except RelbuildError as error:
         raise Unanswered(str(error)) from error
@@ -48,7 +48,7 @@ def describe_exit(instance: Instance) -> str:
 
     The reason is given if the kernel ended it.
     """
-    # Waits for what it printed at last, too: the end is seen sooner than the log is read.
+    # `wait` also waits for the last output: the exit may be noticed before all of the log is read.
     code, killed = instance.wait(0), instance.usage().oom_kills
     why = ""
     if killed and code == 137:
@@ -66,7 +66,7 @@ class _Files:
     root: RootFs
 
     def status(self, path: str, *, follow: bool = True) -> FileStatus | None:
-        with _looking():
+        with _unanswered_errors():
             found = self.root.stat(path, follow=follow)
         if found is None:
             return None
@@ -74,12 +74,12 @@ class _Files:
         return FileStatus(found.st_mode, found.st_uid - shift, found.st_gid - shift, found.st_size)
 
     def read(self, path: str, *, limit: int) -> bytes | None:
-        with _looking():
+        with _unanswered_errors():
             return self.root.read(path, limit=limit)
 
     def link(self, path: str) -> bytes | str | None:
         folder, _, name = path.rstrip("/").rpartition("/")
-        with _looking(), self.root.folder(folder or "/") as handle:
+        with _unanswered_errors(), self.root.folder(folder or "/") as handle:
             try:
                 return os.readlink(name, dir_fd=handle)
             except OSError:
@@ -118,7 +118,7 @@ class InstanceProbe:
     def root(self) -> Iterator[InstanceFiles]:
         """As `Probe` says."""
         with contextlib.ExitStack() as closing:
-            with _looking():
+            with _unanswered_errors():
                 opened = closing.enter_context(open_root(self.instance))
             yield _Files(opened)
 
@@ -140,27 +140,27 @@ class InstanceProbe:
 
     def process_count(self) -> int:
         """As `Probe` says."""
-        with _looking():
+        with _unanswered_errors():
             return len(self.instance.slot.group.processes())
 
     def processes(self) -> tuple[RunningProcess, ...]:
         """As `Probe` says."""
-        with _looking():
+        with _unanswered_errors():
             return list_processes(self.instance)
 
     def listeners(self) -> tuple[ListeningSocket, ...]:
         """As `Probe` says."""
-        with _looking():
+        with _unanswered_errors():
             return list_listeners(self.instance)
 
     def user_number(self, user: str) -> int:
         """As `Probe` says."""
-        with _looking():
+        with _unanswered_errors():
             return self.instance.identity(user).uid
 
     def installed(self) -> tuple[Installed, ...] | None:
         """As `Probe` says."""
-        with _looking():
+        with _unanswered_errors():
             for path in database_paths(dict(self.image.config.labels)):
                 data = self.instance.files.read(path, limit=DATABASE_LIMIT)
                 if data is not None:

@@ -1,6 +1,6 @@
-"""Smoke reports as JUnit XML: a suite per instance, a test case per check.
+"""Conversion of a smoke report to JUnit XML: a suite per instance, a test case per check.
 
-CI servers show that format.
+CI servers show it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.smoke.report_text import format_neighbours
 
 
 def junit_report(report: SmokeReport, name: str) -> bytes:
-    """The report on the image called `name`, UTF-8. Control characters appear as `\\x1b`."""
+    """Return JUnit XML (UTF-8) on the image called `name`; control characters as `\\x1b`."""
     suites = [_suite(report, instance, name) for instance in report.instances]
     if report.neighbours:
         suites.append(_neighbours(report, name))
@@ -53,10 +53,7 @@ def _neighbours(report: SmokeReport, name: str) -> JunitSuite:
 
 
 def _misjudged(report: SmokeReport) -> bool:
-    """Return True if a report claims to pass and does not.
-
-    Nothing that is written in the report says that it does not.
-    """
+    """Return True if a report records no failure itself, but does not pass when judged again."""
     return report.claimed and not report.passed
 
 

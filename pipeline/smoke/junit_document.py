@@ -1,6 +1,6 @@
-"""JUnit XML, as CI servers read it, by `junitparser`: suites of test cases, counted.
+"""JUnit data classes and their writer to XML, by `junitparser`.
 
-Of the elements and attributes, those are written that the schemas of Ant and of Jenkins have in common.
+Written are the elements and attributes that the schemas of Ant and Jenkins have in common, which CI servers read.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ class JunitSuite:
 
 
 def junit_document(name: str, suites: Iterable[JunitSuite], *, took: int, clean: Callable[[str], str]) -> bytes:
-    """The document, UTF-8. `took` milliseconds; `clean` rids a text of what XML cannot hold."""
+    """Write a document in UTF-8; `took` in milliseconds, `clean` escapes what XML cannot hold."""
     from junitparser import JUnitXml
 
     document = JUnitXml(clean(name))
     made = [_suite(suite, number, clean) for number, suite in enumerate(suites)]
     document.extend(made)
-    # Not by the library: it would write how many were skipped, which the schemas have for suites alone.
+    # Not by the library: it would write a count of skipped cases, which the schemas have for suites alone.
     document.tests = sum(suite.tests for suite in made)
     document.failures = sum(suite.failures for suite in made)
     document.errors = sum(suite.errors for suite in made)

@@ -1,6 +1,6 @@
-"""The lifecycle of one instance: start, wait until ready, check, stop, restart.
+"""Run one instance of a smoke test: start, wait until ready, check, restart, stop, report.
 
-It is started again where the plan says so, on the same volumes, as the same image or as its successor.
+It is restarted where the plan says so, on the same volumes, from the same image or, in an upgrade, the new one.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from pipeline.smoke.probes import run_check
 from pipeline.smoke.procfs import writable_mounts
 
 _STOP_TIMEOUT = 10.0
-"""Seconds that a good instance gets to end when nothing asks how it ends: what `docker stop` gives. One that
-has failed is killed: nothing would be learnt from waiting."""
+"""Seconds that an instance that passed gets to end where no check stops it: what `docker stop` gives. One that
+failed is killed at once."""
 
 LOG_SHOWN = 256 << 10
 """Characters of an instance's log that go into the report: a quarter from its beginning, the rest its end."""
@@ -59,8 +59,8 @@ UnpackedImage = tuple[Image, Sequence[Path]]
 class InstanceRole:
     """The role of one instance in a smoke test: its images, and its user or variant.
 
-    `images` are what it is from start to start (the last one stays), `user` whom it runs as instead of the image's
-    user.
+    `images` are those of its first, second … start (the last one for all later ones), `user` the user that it runs as
+    instead of the image's.
     """
 
     name: str
@@ -74,8 +74,8 @@ class InstanceRole:
 class InstanceContext:
     """The context in which an instance is tested: its plan, sandbox registry and callbacks.
 
-    `known` is entered while an instance runs, `asked` is told of each answer, `hold` of an instance that has failed
-    and still runs, before it is ended.
+    `known` is entered while an instance runs, `asked` is called after each answer, `hold` with an instance that has
+    failed and still runs, before it is ended.
     """
 
     plan: SmokePlan
@@ -87,7 +87,7 @@ class InstanceContext:
 
 @dataclass(slots=True)
 class InstanceLifecycle:
-    """One role played from beginning to end."""
+    """One instance of a smoke test, run from its first start to its report."""
 
     role: InstanceRole
     context: InstanceContext
@@ -102,7 +102,7 @@ class InstanceLifecycle:
     _ended: int | None = None
 
     def play(self) -> InstanceReport:
-        """Launch the instance, ask it everything, and tell. Raises EnvironmentLacking."""
+        """Launch the instance, ask all its checks, and return its report. Raises EnvironmentLacking."""
         starts = check_phases(self.context.plan.checks, upgrade=len(self.role.images) > 1)
         with contextlib.ExitStack() as closing:
             volumes = None
@@ -129,7 +129,7 @@ class InstanceLifecycle:
                 ) as instance,
                 self.context.known(instance),
             ):
-                self._lived(instance, image, stage, later, begun)
+                self._run_started(instance, image, stage, later, begun)
         except EnvironmentLacking:
             raise
         except RelbuildError as error:
@@ -138,7 +138,7 @@ class InstanceLifecycle:
             self._unasked = "skipped: the instance did not start"
             self._skip(replace(stage, restart=None), quietly=stage.restart is None)
 
-    def _lived(
+    def _run_started(
         self, instance: Instance, image: Image, stage: CheckPhase, later: Sequence[CheckPhase], begun: float
     ) -> None:
         self._limits = self._limits or instance.readings()
@@ -147,7 +147,7 @@ class InstanceLifecycle:
             self._ask(check, instance, image)
         told = bool(later) and not self._unasked
         if told:
-            self._end_for(later[0].restart or UPGRADING, instance, image)
+            self._end_for_restart(later[0].restart or UPGRADING, instance, image)
         self._finish(instance, image, last=not later, told=told)
 
     def _wait_until_ready(self, instance: Instance, image: Image, restart: Check | None, begun: float) -> None:
@@ -190,8 +190,8 @@ class InstanceLifecycle:
             wrong = f"not ready after the restart: {ready.detail}"
         return CheckResult(restart.name, not wrong, took, wrong, answer)
 
-    def _end_for(self, restart: Check, instance: Instance, image: Image) -> None:
-        """End the instance as the check that restarts it wants."""
+    def _end_for_restart(self, restart: Check, instance: Instance, image: Image) -> None:
+        """End the instance in the way of the restart check `restart`: by its stop signal or SIGKILL."""
         begun = time.monotonic()
         answer: CheckAnswer
         if restart.subject is Restart.AFTER_KILL and instance.alive:
@@ -202,7 +202,7 @@ class InstanceLifecycle:
             except Unanswered as error:
                 answer = NoAnswer(str(error))
         self._measured.setdefault("stopped_after_ms", _milliseconds(begun))
-        # How it ends is another question; here it only has to.
+        # The exit code is for a `stop` check to judge; here it only has to end.
         self._ended = answer.exit_code if isinstance(answer, StopAnswer) else None
         if self._ended is None:
             asked = Check(restart.name, CheckKind(STOP.name), restart.within, signal=image.config.stop_signal)
@@ -225,7 +225,7 @@ class InstanceLifecycle:
             if isinstance(value, int):
                 before = self._measured.get(key, 0)
                 self._measured[key] = max(before, value) if key in _PEAKS else before + value
-        # How it ends when it is told to, or killed to be started again, is for the checks to say.
+        # The end of an instance that was stopped or killed for a check is judged by that check.
         happened = explain_exit(usage, self._exit_code if ended and not good and not told else None)
         if happened and happened not in self._happened:
             self._happened.append(happened)
@@ -238,10 +238,7 @@ class InstanceLifecycle:
         self.context.asked()
 
     def _skip(self, stage: CheckPhase, *, quietly: bool = False) -> None:
-        """Record the checks that are not asked any more as unanswered.
-
-        Nothing is recorded (`quietly`) where the image has not started at all.
-        """
+        """Record the checks that will not be asked as unanswered; none if `quietly`."""
         if not quietly:
             told = {result.name for result in self._results}
             restart = (stage.restart,) if stage.restart and stage.restart.name not in told else ()
@@ -272,7 +269,7 @@ class InstanceLifecycle:
 
 
 def _read_only(instance: Instance, image: Image) -> CheckResult:
-    """Can nothing be written but the volumes and the scratch file systems?"""
+    """Return the result of the check that only volumes and scratch file systems are writable."""
     if not instance.alive:
         return _unanswered(MOUNTS_QUESTION, f"the instance ended with {describe_exit(instance)}")
     try:
@@ -288,7 +285,7 @@ def _unanswered(name: str, why: str, took: int = 0) -> CheckResult:
 
 
 def shorten_log(log: str) -> str:
-    """The beginning and the end of a long log."""
+    """Cut a log to its beginning and its end if it is longer than LOG_SHOWN."""
     if len(log) <= LOG_SHOWN:
         return log
     head, tail = LOG_SHOWN // 4, LOG_SHOWN - LOG_SHOWN // 4

@@ -1,7 +1,7 @@
-"""Many instances at once, of which one misbehaves: do the others still answer?
+"""Measurement of instances' latency while one of them exhausts its limits.
 
-What is compared is latency as measured here, before (quiet) and meanwhile, of the same question to the same
-instances. All are launched under the recipe's limits.
+Compared are latencies of the same check of the same instances, before (quiet) and meanwhile. All instances are launched
+under the recipe's limits.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _QUESTION_TIMEOUT = 5.0
 """Seconds after which an answer counts as failed."""
 
 _PAUSE = 0.002
-"""Seconds between questions, so that asking is not what keeps the machine busy."""
+"""Seconds between questions, so that the measurement itself is no load."""
 
 _PROGRAM = Path(__file__).with_name("stress.py")
-_NOTABLE = 100_000
-"""Microseconds of processor time, or bytes: less is what a quiet instance does too."""
+_MIN_EFFECT = 100_000
+"""Microseconds of processor time, or bytes sent, from which on there is an effect: a quiet instance has less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def measure_neighbours(
         figures = []
         for misbehaviour in wanted.misbehave:
             figures.append(
-                _disturbed(misbehaviour, instances, image=image, question=question, quiet=quiet, wanted=wanted)
+                _measure_during(misbehaviour, instances, image=image, question=question, quiet=quiet, wanted=wanted)
             )
             running.advance(1)
         return tuple(figures)
@@ -106,10 +106,7 @@ def _wait_until_ready(ready: Check | None, instances: Sequence[Instance], image:
 
 
 def _measure(question: Check, image: Image, instances: Sequence[Instance], lasting: int) -> _Measured:
-    """Measure the latency of instances for `lasting` milliseconds.
-
-    They are asked one after the other, round and round, and each at least once.
-    """
+    """Measure the latency of instances for `lasting` milliseconds, in turn, each at least once."""
     latencies, failed, reason = [], 0, ""
     until = time.monotonic() + lasting / 1000
     count = 0
@@ -130,7 +127,7 @@ def _measure(question: Check, image: Image, instances: Sequence[Instance], lasti
 
 
 def _asked(question: Check, image: Image, instance: Instance, deadline: float) -> str:
-    """Ask one question; return what is wrong with the answer, or nothing.
+    """Ask one question; return what is wrong with the answer, "" if nothing is.
 
     It is asked from outside over the limited link where the instance has one.
     """
@@ -138,7 +135,7 @@ def _asked(question: Check, image: Image, instance: Instance, deadline: float) -
     return judge(question, attempt(question, probe, deadline).answer, image.config)
 
 
-def _disturbed(
+def _measure_during(
     misbehaviour: Misbehaviour,
     instances: Sequence[Instance],
     *,
@@ -193,7 +190,7 @@ def _effect(misbehaviour: Misbehaviour, before: Usage, after: Usage) -> str:
     done = last - first
     if misbehaviour in (Misbehaviour.FORK, Misbehaviour.ALLOCATE):
         return text.format(done) if done else ""
-    return text.format(done / 1_000_000) if done >= _NOTABLE else ""
+    return text.format(done / 1_000_000) if done >= _MIN_EFFECT else ""
 
 
 def _impossible(misbehaviour: Misbehaviour, bad: Instance) -> str:
@@ -211,8 +208,11 @@ def _impossible(misbehaviour: Misbehaviour, bad: Instance) -> str:
 
 @contextlib.contextmanager
 def _misbehaving(misbehaviour: Misbehaviour, bad: Instance, targets: Sequence[str]) -> Iterator[None]:
-    """While the block lasts, `bad` misbehaves. Raises EnvironmentLacking `not-misbehaving`."""
-    # A group of its own that only tracks, as for commands: what it contains is exactly what was started here.
+    """Run the stress program in `bad` during the block.
+
+    Raises EnvironmentLacking `not-misbehaving`.
+    """
+    # A control group of its own without limits, as for commands: it contains exactly what was started here.
     tracker = bad.slot.group.tracker
     if tracker is None:
         raise EnvironmentLacking("no-cgroups", "misbehaving processes cannot be killed without control groups")
@@ -220,7 +220,7 @@ def _misbehaving(misbehaviour: Misbehaviour, bad: Instance, targets: Sequence[st
     below = bad.slot.group.below(f"misbehaving-{misbehaviour}")
     inner = container / f"misbehaving-{misbehaviour}"
     inner.mkdir()
-    # Where v2 lies beside v1 its groups limit nothing, and an ordinary user may not move processes into them:
+    # In a hybrid setup v2's groups limit nothing, and an ordinary user may not move processes into them:
     # that needs the common ancestor's folder too (cgroup-v2.rst, Delegation Containment).
     hierarchies = bad.slot.group.hierarchies
     roots = [root for root in hierarchies.roots() if root != hierarchies.beside]
@@ -244,7 +244,7 @@ def _misbehaving(misbehaviour: Misbehaviour, bad: Instance, targets: Sequence[st
 
 def _wait_until_begun(started: process.Process) -> None:
     assert started.stdout is not None and started.stderr is not None
-    # It says so at once or ends; either way there is something to read.
+    # It prints this line at once or exits, so the read returns.
     line = started.stdout.readline()
     if line.strip() != b"begun":
         raise EnvironmentLacking(

@@ -1,6 +1,6 @@
-"""Probes of a running instance through its own network or its unix sockets.
+"""HTTP requests and stream exchanges with an instance, over its network or a unix socket.
 
-They need nothing of the image.
+No program of the image is needed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def probe_stream(
 ) -> bytes:
     """Send to a port, or to the socket at `path`, and return the answer.
 
-    Takes what comes back, until it meets the rules or the other side ends. `address` is where the port is; None:
-    the instance's loopback. Raises Unanswered.
+    Reads until the answer meets the rules or the other side closes. `address` is the instance's address; None: its
+    loopback. Raises Unanswered.
     """
 
     def connect(within: float) -> socket.socket:
@@ -56,12 +56,12 @@ def probe_stream(
 def probe_http(instance: Instance, address: str | None, asked: HttpRequest, deadline: float) -> HttpReply:
     """Ask by HTTP, and read up to `ANSWER_LIMIT` bytes of the body.
 
-    `address` as for `converse`. Raises Unanswered.
+    `address` as for `probe_stream`. Raises Unanswered.
     """
     try:
         return _exchange(asked, instance, deadline, address)
     except (OSError, http.client.HTTPException) as error:
-        # Hanging up at the deadline may look like anything.
+        # A shutdown at the deadline may show as any error.
         late = isinstance(error, TimeoutError) or time.monotonic() >= deadline
         raise Unanswered(readable(_reason(error)), timed_out=late) from error
 
@@ -69,14 +69,14 @@ def probe_http(instance: Instance, address: str | None, asked: HttpRequest, dead
 def _exchange(asked: HttpRequest, instance: Instance, deadline: float, address: str | None) -> HttpReply:
     with (
         _connected(instance, asked.port, asked.socket, deadline, address) as plain,
-        _hung_up_at(deadline, plain),
+        _shut_down_at(deadline, plain),
         contextlib.ExitStack() as closing,
     ):
         try:
             stream = closing.enter_context(_encrypted(asked, instance, plain)) if asked.tls else plain
             return _exchanged(asked, stream)
         except (http.client.HTTPException, OSError) as error:
-            # Hung up on by ourselves, whatever it looks like from here: a broken pipe, a reset, an early end.
+            # Shut down by `_shut_down_at`, which may show as a broken pipe, a reset, an early end.
             if time.monotonic() >= deadline:
                 raise TimeoutError("the response was incomplete at the deadline") from error
             raise
@@ -101,7 +101,7 @@ def _exchanged(asked: HttpRequest, stream: socket.socket) -> HttpReply:
 
 
 def _reason(error: Exception) -> str:
-    """An error in the words of people."""
+    """Return the text of an error, for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, http.client.BadStatusLine):
@@ -113,7 +113,7 @@ def _reason(error: Exception) -> str:
 def _connected(
     instance: Instance, port: int, path: str, deadline: float, address: str | None
 ) -> Iterator[socket.socket]:
-    with _connection(instance, port, path, _left(deadline), address) as connection:
+    with _connection(instance, port, path, _seconds_left(deadline), address) as connection:
         yield connection
 
 
@@ -124,17 +124,14 @@ def _connection(instance: Instance, port: int, path: str, within: float, address
 
 
 @contextlib.contextmanager
-def _hung_up_at(deadline: float, connection: socket.socket) -> Iterator[None]:
-    """Shut a connection down at the deadline, whatever reads from it.
+def _shut_down_at(deadline: float, connection: socket.socket) -> Iterator[None]:
+    """Shut a connection down at the deadline, so that a server that sends slowly is cut off."""
 
-    So a server that sends a byte now and then is cut off.
-    """
-
-    def hang_up() -> None:
+    def shut_down() -> None:
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
 
-    timer = threading.Timer(_left(deadline), hang_up)
+    timer = threading.Timer(_seconds_left(deadline), shut_down)
     timer.daemon = True
     timer.start()
     try:
@@ -153,9 +150,9 @@ def _encrypted(asked: HttpRequest, instance: Instance, plain: socket.socket) -> 
     else:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    # A copy: closing the encrypted socket must not take the descriptor from the timer that hangs up.
+    # A duplicate: closing the TLS socket must not close the descriptor that the timer shuts down.
     return context.wrap_socket(plain.dup(), server_hostname=asked.host)
 
 
-def _left(deadline: float) -> float:
+def _seconds_left(deadline: float) -> float:
     return max(0.001, deadline - time.monotonic())

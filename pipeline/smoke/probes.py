@@ -1,4 +1,4 @@
-"""One question to one instance, asked again until the answer is right or its time is over."""
+"""Run one check on one instance: ask again until the answer is right or time is over."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.5
 def run_check(check: Check, instance: Instance, image: Image) -> CheckResult:
     """Run a check, of any kind but those that restart, and return its result.
 
-    Asks until the answer is right, `check.within` milliseconds have passed, or the instance has ended. A restart is
-    more than a question. What is judged in the end is what is recorded.
+    Asks until the answer is right, `check.within` milliseconds have passed, or the instance has ended. The final
+    verdict is on the answer as it is recorded.
     """
     begun = time.monotonic()
     answer, why = repeat_until_right(check, InstanceProbe(instance, image), begun + check.within / 1000)
@@ -34,7 +34,7 @@ def run_check(check: Check, instance: Instance, image: Image) -> CheckResult:
 def repeat_until_right(check: Check, probe: InstanceProbe, deadline: float) -> tuple[CheckAnswer, str]:
     """Repeat a check until its answer is right, the instance has ended, or time is over.
 
-    Returns the answer that was right, or the last one that tells something, and why it was not asked for any longer.
+    Returns the right answer and "", or the last complete answer and why it was not asked again.
     """
     instance, config = probe.instance, probe.image.config
     pause = _FIRST_PAUSE
@@ -49,7 +49,7 @@ def repeat_until_right(check: Check, probe: InstanceProbe, deadline: float) -> t
         if ended:
             why = f"the instance ended with {describe_exit(instance)}"
             return NoAnswer(why), why
-        # An attempt that the deadline cuts off tells less than the one before it.
+        # An attempt that the deadline cut off says less than the one before it.
         told = told if seen.cut_off and told is not None else (seen.answer, wrong)
         left = deadline - time.monotonic()
         if left <= 0:

@@ -1,7 +1,7 @@
-"""Inspection of a running instance from the machine: its processes, sockets and files.
+"""Inspection of a running container from the host: processes, sockets, mounts and files.
 
 Nothing in the image is run. Files are looked up by `RootFs` with the root of the instance's first process as `/`,
-so that nothing in the image leads outside; what is read is bounded.
+so that no link in the image leads outside; what is read is bounded.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ _LISTEN, _BOUND = "0A", "07"
 _TABLE_LIMIT = 4 << 20
 """Bytes of a table of sockets; a line has 150."""
 
-_TEXT_LIMIT, _TEXT_LEAST, _TEXTS_LIMIT = 64 << 10, 1 << 10, 16 << 20
-"""Bytes of a command line that are looked at, at most and at least, and of all of them together."""
+_CMDLINE_MAX, _CMDLINE_MIN, _CMDLINE_TOTAL = 64 << 10, 1 << 10, 16 << 20
+"""Bytes that are read of a command line, at most and at least, and of all command lines together."""
 
 _EPHEMERAL = 32768
-"""The kernel gives clients' sockets ports from here on (ip_local_port_range); a UDP client looks like a server."""
+"""The kernel gives clients' sockets ports from here on (ip_local_port_range): UDP sockets on such ports are taken for
+clients and not listed."""
 
 
 @contextlib.contextmanager
@@ -52,9 +53,9 @@ def open_root(instance: Instance) -> Iterator[RootFs]:
 
 
 def list_processes(instance: Instance) -> tuple[RunningProcess, ...]:
-    """All processes of the instance, without zombies, in the order of their numbers."""
+    """List all processes of the instance, without zombies, in the order of their PIDs."""
     pids = sorted(instance.slot.group.processes())
-    limit = max(_TEXT_LEAST, min(_TEXT_LIMIT, _TEXTS_LIMIT // max(1, len(pids))))
+    limit = max(_CMDLINE_MIN, min(_CMDLINE_MAX, _CMDLINE_TOTAL // max(1, len(pids))))
     found = (_process(pid, instance.slot.base, limit) for pid in pids)
     return tuple(process for process in found if process is not None)
 
@@ -83,7 +84,7 @@ def list_listeners(instance: Instance) -> tuple[ListeningSocket, ...]:
 
     Each port is listed once (reachable rather than local).
 
-    Raises ProcessLookupError if it ends meanwhile, SmokeError `sockets-too-many` if not all of them can be looked at.
+    Raises ProcessLookupError if it ends meanwhile, SmokeError `sockets-too-many` if a table is longer than the limit.
     """
     seen: dict[tuple[int, str], bool] = {}
     for table, protocol in _TABLES:
@@ -108,7 +109,7 @@ def _sockets(pid: int, table: str) -> Iterator[tuple[str, int, str, str]]:
             return  # A kernel without IPv6 has no tables of it.
         raise ProcessLookupError("the instance has ended") from error
     if len(data) > _TABLE_LIMIT:
-        # One that listens may be hidden behind thousands of others.
+        # A listening socket may be in the part that was not read.
         raise SmokeError(
             "sockets-too-many",
             f"the instance has too many {table} sockets (the limit is {_TABLE_LIMIT >> 20} MiB of table)",
@@ -122,7 +123,10 @@ def _sockets(pid: int, table: str) -> Iterator[tuple[str, int, str, str]]:
 
 
 def is_loopback(address: str) -> bool:
-    """An address as the kernel writes it: words of 32 bits, each in the machine's byte order."""
+    """Return whether an address in the form of /proc/net/tcp is loopback.
+
+    The form is 32-bit words, each in the host's byte order.
+    """
     words = bytes.fromhex(address)
     step = -1 if sys.byteorder == "little" else 1
     turned = b"".join(words[start : start + 4][::step] for start in range(0, len(words), 4))
@@ -137,7 +141,7 @@ def connect_socket(instance: Instance, path: str, *, timeout: float) -> socket.s
     `timeout` (seconds) stays set on the connection. Raises OSError.
     """
     with open_root(instance) as root:
-        # What is opened is what is connected to: a link that the image changes meanwhile leads nowhere else.
+        # The descriptor that is checked is the one that is connected to, whatever the image renames meanwhile.
         safely = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
         handle = kernel.openat2(root.handle, path, os.O_PATH, resolve=safely)
     try:

@@ -1,4 +1,4 @@
-"""A smoke report as lines for people."""
+"""Formatting of a smoke report as lines of text for a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.model.report import InstanceReport, NeighbourFigures, SmokeReport
 def report_lines(report: SmokeReport) -> tuple[str, ...]:
     """Format a report for a terminal: instances, answers, usage, limits that do not hold.
 
-    What an image printed cannot steer the terminal: control characters appear as `\\x1b`.
+    Control characters that an image printed appear as `\\x1b`.
     """
     return tuple(escape_invisible(line, lines=False) for line in _lines(report))
 

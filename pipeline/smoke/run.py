@@ -1,4 +1,4 @@
-"""Launching the instances of one image side by side and asking each of them everything."""
+"""Run a smoke test: launch all instances of an image in parallel and make the report."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from pipeline.smoke.lifecycle import (
 from pipeline.smoke.neighbours import measure_neighbours
 
 _ARBITRARY = range(10_000, 60_000)
-"""Numbers of users that no image has an account for, in what a container has of ids."""
+"""User IDs that no image has an account for, within a container's range of IDs."""
 
 
 class FailureHold(Protocol):
-    """Keeps instances that have failed up, for a person to look at."""
+    """Protocol of an object that keeps failed instances running, for a person to inspect."""
 
     def hold(self, instance: Instance, results: Sequence[CheckResult]) -> None:
         """Called with an instance that runs and has failed; it is ended when this returns."""
 
     def let_go(self) -> bool:
-        """The person has had enough: every `hold` returns. Was there one to return?"""
+        """Make every `hold` return; return True if there was one."""
 
 
 def smoke(
@@ -55,10 +55,10 @@ def smoke(
     """Run a smoke test: launch instances of `image` and ask the checks of `plan`.
 
     Launches `plan.instances` instances from its unpacked layers (lowest first), one more for each of `plan.variants`
-    and one that was `older` before, and asks `plan.ready` and `plan.checks` of each; then `plan.neighbours`. `clock`
-    gives seconds since the epoch.
+    and one that starts as `older` (for an upgrade), and asks `plan.ready` and `plan.checks` of each; then measures
+    `plan.neighbours`. `clock` returns seconds since the epoch.
 
-    A failed image is a report that does not pass. Raises EnvironmentLacking when the machine cannot do it.
+    A failed image gives a report that does not pass. Raises EnvironmentLacking when the host cannot run it.
     """
     started, begun = clock(), time.monotonic()
     questions = ([plan.ready] if plan.ready else []) + list(plan.checks)
@@ -106,13 +106,13 @@ def _side_by_side(smoke_run: _SmokeRun, roles: Sequence[InstanceRole]) -> tuple[
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
             except KeyboardInterrupt:
-                # With something on show, Ctrl-C means that the person has seen it.
+                # While an instance is held, Ctrl-C releases it.
                 if smoke_run.holding is None or not smoke_run.holding.let_go():
                     raise
                 wait(futures)
             return _results(futures)
         except BaseException:
-            # One cannot go on (or the person has had enough): the others need not wait for their deadlines.
+            # One raised, or the person interrupted: the others need not wait for their deadlines.
             smoke_run.give_up()
             raise
 
@@ -165,7 +165,7 @@ class _SmokeRun:
             self.holding.hold(instance, results)
 
     def give_up(self) -> None:
-        """End all instances, now and later: whoever waits for an answer learns it at once."""
+        """Kill all instances, and those that start later, so that no check waits any longer."""
         with self._lock:
             self._given_up = True
             for instance in self._living:
@@ -173,7 +173,7 @@ class _SmokeRun:
 
     @contextmanager
     def known(self, instance: Instance) -> Iterator[None]:
-        """While an instance runs, `give_up` ends it."""
+        """Register an instance during the block, so that `give_up` kills it."""
         with self._lock:
             self._living.append(instance)
             if self._given_up:

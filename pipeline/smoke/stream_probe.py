@@ -1,10 +1,8 @@
-"""Probes of a port or socket, repeated until the answer is right.
+"""Exchange with a port or socket, over new connections until the answer is right.
 
-They go over several connections where the first answers are not right.
-
-A server may say something else first ("still loading") and keep the connection: then it is asked anew on another one,
-soon and then less often. Another may answer slowly, in pieces, and what has come is only the beginning: so the earlier
-connections are kept for a while and listened to as well.
+A server may send a wrong answer first ("still loading") and keep the connection: then it is asked again on another one,
+soon and then less often. Another may answer slowly, in pieces, so that what has come is only the beginning: so earlier
+connections are kept open and read for a while as well.
 """
 
 from __future__ import annotations
@@ -22,20 +20,20 @@ PROBE_ANSWER_LIMIT = 1 << 20
 """Bytes read of an answer."""
 
 TIMED_OUT = "timed out"
-"""Why there is no answer when nothing but the deadline has come."""
+"""The result where nothing came until the deadline."""
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 1.0
-"""Seconds without another byte of an answer that does not fit, after which it is asked anew; longer each time."""
+"""Seconds without another byte of a wrong answer, after which it is asked again; longer each time."""
 
 _IDLE_TIMEOUT = 1.0
-"""Seconds without another byte after which an answer is taken as a whole one and its connection given up, at the least;
-a quarter of the time that is left where that is more, because some answer in parts."""
+"""Seconds without another byte, at least, after which an answer counts as complete and its connection is closed; a
+quarter of the time that is left where that is more, because some servers answer in parts."""
 
-_OPEN = 4
+_CONNECTIONS_MOST = 4
 """Connections at the same time: the first, which is given the longest, and the latest."""
 
-_CONNECTING = 1.0
-"""Seconds for another connection, during which nobody listens to the others."""
+_CONNECT_TIMEOUT = 1.0
+"""Seconds for another connection, during which the others are not read."""
 
 
 @dataclass(slots=True)
@@ -70,8 +68,8 @@ class StreamProbe:
     def answer(self) -> bytes | str:
         """Ask until an answer is right, no connection is left, or the deadline has come.
 
-        Returns the right answer, else the last one that is known to be wrong, else why there is none. Raises OSError
-        if the first connection does.
+        Returns the right answer, else the last one that is known to be wrong, else (a str) why there is none. Raises
+        OSError if the first connection does.
         """
         try:
             self._ask(self.deadline - time.monotonic())
@@ -83,12 +81,12 @@ class StreamProbe:
                 if right is not None:
                     return right
                 self._ask_anew()
-            # An answer that lacks what it must lack is right when nothing more can come.
+            # A rule that forbids something is met once nothing more can come.
             for line in self._lines:
                 if line.answer and not line.wrong(self.rules):
                     return line.answer
             for line in reversed(self._lines):
-                self._tell(line)
+                self._note_wrong(line)
             return self._told if self._told is not None else self._failed or TIMED_OUT
         finally:
             for line in self._lines:
@@ -106,16 +104,16 @@ class StreamProbe:
         self._lines.append(_Connection(connection, self._asked))
 
     def _listen(self) -> bytes | None:
-        """Take what comes until it is time for something else; the answer that is right, if one is."""
+        """Read from all connections until the next action is due; return a right answer, if any."""
         with selectors.DefaultSelector() as selector:
             for line in self._lines:
                 selector.register(line.connection, selectors.EVENT_READ, line)
-            for key, _ in selector.select(max(0.001, self._next() - time.monotonic())):
-                if self._hear(key.data):
+            for key, _ in selector.select(max(0.001, self._next_action() - time.monotonic())):
+                if self._receive(key.data):
                     return bytes(key.data.answer)
         return None
 
-    def _hear(self, line: _Connection) -> bool:
+    def _receive(self, line: _Connection) -> bool:
         try:
             piece = line.connection.recv(65536)
         except OSError as error:
@@ -131,52 +129,51 @@ class StreamProbe:
         if (ended or all(rule.lacks is None for rule in self.rules)) and not line.wrong(self.rules):
             return True
         if ended or mismatch_is_final(self.rules, line.answer.decode(errors="replace")):
-            self._tell(line, ended=True)
+            self._note_wrong(line, ended=True)
             self._drop(line)
         return False
 
     def _give_up(self) -> bytes | None:
-        """Close connections over which nothing has come for long.
-
-        Returns the answer of one that was right all the same, else None.
-        """
-        for line in [line for line in self._lines if line.answer and time.monotonic() >= self._patience(line)]:
+        """Close connections that were idle too long; return the answer of one that is right, if any."""
+        for line in [line for line in self._lines if line.answer and time.monotonic() >= self._idle_until(line)]:
             if not line.wrong(self.rules):
                 return line.answer
-            self._tell(line)
+            self._note_wrong(line)
             self._drop(line)
         return None
 
     def _ask_anew(self) -> None:
-        if not self._lines or time.monotonic() < self._due():
+        if not self._lines or time.monotonic() < self._next_attempt():
             return
         self._pause = min(self._pause * 1.5, _LAST_PAUSE)
         self._asked = time.monotonic()
         try:
-            self._ask(min(_CONNECTING, self.deadline - time.monotonic()))
+            self._ask(min(_CONNECT_TIMEOUT, self.deadline - time.monotonic()))
         except OSError:
             return  # The others may still answer.
-        if len(self._lines) > _OPEN:
+        if len(self._lines) > _CONNECTIONS_MOST:
             self._drop(self._lines[1])
 
-    def _next(self) -> float:
-        """Return the time at which something is to be done though nothing comes."""
-        return min([self.deadline, self._due(), *(self._patience(line) for line in self._lines if line.answer)])
+    def _next_action(self) -> float:
+        """Return the time of the next action (asking again, closing) if nothing comes."""
+        return min(
+            [self.deadline, self._next_attempt(), *(self._idle_until(line) for line in self._lines if line.answer)]
+        )
 
-    def _due(self) -> float:
-        """Return the time at which to ask anew.
+    def _next_attempt(self) -> float:
+        """Return the time at which to ask again.
 
-        Never (the deadline) while the latest connection is silent, or its answer is right so far.
+        It is the deadline (never) while the latest connection has sent nothing, or its answer is right so far.
         """
         latest = self._lines[-1]
         if not latest.answer or not latest.wrong(self.rules):
             return self.deadline
         return max(latest.heard, self._asked) + self._pause
 
-    def _patience(self, line: _Connection) -> float:
+    def _idle_until(self, line: _Connection) -> float:
         return line.heard + max(_IDLE_TIMEOUT, (self.deadline - line.heard) / 4)
 
-    def _tell(self, line: _Connection, *, ended: bool = False) -> None:
+    def _note_wrong(self, line: _Connection, *, ended: bool = False) -> None:
         if line.wrong(self.rules) and (line.answer or ended):
             self._told = line.answer
 

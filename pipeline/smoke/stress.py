@@ -1,10 +1,8 @@
-"""A program that uses all that an instance's limits leave it, until it is killed.
-
-It is a bad neighbour in one of several ways.
+"""A program that exhausts CPU, memory, processes or network within an instance's limits.
 
 Run by `neighbours` as a program of its own, `python -I stress.py KIND UID GID GROUPS TARGETS`, in the network
-namespace of the instance; it needs nothing of the image. It enters the instance's control groups (`GROUPS`:
-cgroup.procs files, with `:` between), becomes the instance's user, says `begun`, and goes on. `TARGETS` are
+namespace of the instance, until it is killed; it needs nothing of the image. It enters the instance's control groups
+(`GROUPS`: cgroup.procs files, with `:` between), becomes the instance's user, prints `begun`, and begins. `TARGETS` are
 addresses to flood, with `,` between. Imports nothing of relbuild.
 """
 
@@ -32,7 +30,7 @@ def _spin(targets: list[str]) -> None:
 
 
 def _allocate(targets: list[str]) -> None:
-    """The kernel kills whoever has most: a child, again and again."""
+    """Allocate in a child until the kernel kills it, which has most memory; then in another."""
     while True:
         child = os.fork()
         if child == 0:
@@ -62,7 +60,7 @@ _KINDS = {"spin": _spin, "allocate": _allocate, "fork": _fork, "flood": _flood}
 
 
 def main(kind: str, uid: str, gid: str, groups: str, targets: str) -> None:
-    """Never returns."""
+    """Enter control groups, drop to the user, print `begun`, and run the kind for ever."""
     for group in groups.split(":"):
         Path(group).write_text("0")
     os.setgroups([])

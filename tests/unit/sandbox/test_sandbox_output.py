@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.sandbox import output
-from pipeline.sandbox.output import Capture, _Bucket, _weight
+from pipeline.sandbox.output import Capture, _Bucket, _cost
 
 IDS = {"uid": os.getuid(), "gid": os.getgid()}
 
@@ -119,9 +119,9 @@ def test_many_small_writes_are_read_together() -> None:
 
 
 def test_lines_and_bytes_that_are_no_text_weigh_more() -> None:
-    assert _weight(b"abc") == 3
-    assert _weight(b"\n") == 1 + output._LINE
-    assert _weight(b"\0\0") == 2 + 2 * output._ODD
+    assert _cost(b"abc") == 3
+    assert _cost(b"\n") == 1 + output._LINE_COST
+    assert _cost(b"\0\0") == 2 + 2 * output._CONTROL_COST
 
 
 def test_a_bucket_lets_one_large_take_through_and_then_none_until_it_is_paid() -> None:

@@ -111,7 +111,7 @@ def test_command_lines_of_many_processes_take_a_bounded_memory_together(monkeypa
         limits.clear()
         procfs.list_processes(Stub(1, *range(2, count + 1)).as_instance())
         assert len(limits) == count
-        assert sum(limits) <= max(procfs._TEXTS_LIMIT, count * procfs._TEXT_LEAST)
+        assert sum(limits) <= max(procfs._CMDLINE_TOTAL, count * procfs._CMDLINE_MIN)
 
 
 def test_a_process_cannot_name_itself_into_another_user() -> None:
