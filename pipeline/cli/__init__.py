@@ -1,9 +1,7 @@
-"""The command line: argv, environment, clock, printing and exit codes.
+"""Command line: parse arguments, run commands, print results and errors, set exit codes.
 
-The library raises; this room prints.
-
-What people read goes to stderr; stdout carries one machine-readable result with `--json`, or the answer that was asked
-for (`explain`, `schema`, `inspect`).
+Other rooms raise; this room prints. Messages for people go to stderr; stdout carries one machine-readable result with
+`--json`, or the answer that was asked for (`explain`, `schema`, `inspect`).
 """
 
 import gc
@@ -11,8 +9,8 @@ import os
 
 
 def main() -> None:
-    """Run the command line, as a process of its own."""
-    # Here and not above, and in this order: Ctrl-C is answered before the rest is loaded, which takes a while.
+    """Run the command line as the whole of this process."""
+    # Here and not above, and in this order: Ctrl-C is handled before the rest is loaded, which takes a while.
     try:
         from pipeline.cli.signals import end_at_once
 
@@ -23,7 +21,7 @@ def main() -> None:
     from pipeline.cli.standard_streams import open_streams
 
     open_streams()
-    # What is loaded stays for as long as the process does: to look for garbage in it is a fifth of the time to start.
+    # Imported modules are never garbage: collecting during imports takes a fifth of the start-up time.
     gc.disable()
     from pipeline.cli.main import run_command_line
 

@@ -1,4 +1,4 @@
-"""The application of the command line: declaring, running and ending a command."""
+"""The Typer application: the `command` decorator, a command's context, and its execution."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.callback()(lambda: None)  # Or typer takes a command for the whole application while it is the only one.
+app.callback()(lambda: None)  # Else typer makes a single command the whole application.
 
 IN_USER_NAMESPACE: set[str] = set()
-"""Commands that an ordinary user runs as root of its own user namespace, by their modules' names: they make containers,
-or remove what is owned by subordinate ids. Filled as commands are imported."""
+"""Module names of commands that an ordinary user runs as root of a user namespace: they make containers, or remove
+files owned by subordinate IDs. Filled as commands are imported."""
 
 _GROUPS: dict[str, typer.Typer] = {}
 _RANKS: dict[Callable[..., Any] | None, int] = {}
@@ -51,9 +51,9 @@ _RANKS: dict[Callable[..., Any] | None, int] = {}
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """The state that the process was started with, read here and nowhere else.
+    """Access of a command to the process's environment, clock, store and progress.
 
-    `store` is the option.
+    They are read here and nowhere else. `store` is the option's value.
     """
 
     progress: Progress
@@ -62,7 +62,7 @@ class CommandContext:
 
     @property
     def clock(self) -> Callable[[], float]:
-        """Tells seconds since the epoch."""
+        """The function that returns seconds since the epoch."""
         return time.time
 
     @property
@@ -80,8 +80,8 @@ class CommandContext:
         )
 
     def build_env(self, *, offline: bool = False, runtime: str | None = None) -> BuildEnvironment:
-        """Return the environment that the command works in, with its store opened."""
-        # Here and not above: what is needed to build takes longer to load than many commands to run.
+        """Return the environment of a build: the opened store, progress, clock, network."""
+        # Here and not above: importing it takes longer than many commands run.
         from pipeline.prepare import BuildEnvironment
 
         return BuildEnvironment(
@@ -129,9 +129,9 @@ def command(
     """Declare a function as the command that its module is named after.
 
     It gets its `CommandContext` first, then its options by name, and returns the exit status; its docstring is the
-    help. `rank` is its place in the list of commands; `in_user_namespace`: it makes containers, or removes what is
-    owned by subordinate ids; `reads_repositories`: it reads those of a platform. `store`, `json` and `progress` (the
-    style by default; None: nothing is shown) say which of the options of every command it has: they are the last.
+    help. `rank` is its place in the list of commands; `in_user_namespace`: it makes containers, or removes files owned
+    by subordinate IDs; `reads_repositories`: it reads those of a platform. `store`, `json` and `progress` (the default
+    style; None: no progress) say which of these standard options it has; they come last.
     """
     standard = [
         *([_parameter("store", StoreOption)] if store else ()),
@@ -145,8 +145,8 @@ def command(
 
         @functools.wraps(function)
         def run(**given: Any) -> None:  # noqa: ANN401  typer gives each by its own type
-            look, as_json = given.pop("progress", ProgressStyle.NONE), given.pop("as_json", False)
-            perform(lambda context: function(context, **given), look, as_json, given.pop("store", None))
+            style, as_json = given.pop("progress", ProgressStyle.NONE), given.pop("as_json", False)
+            perform(lambda context: function(context, **given), style, as_json, given.pop("store", None))
 
         vars(run)["__signature__"] = own.replace(parameters=parameters, return_annotation=None)
         run.__annotations__ = {one.name: one.annotation for one in parameters}
@@ -174,10 +174,10 @@ def _with_default(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def perform(
-    act: Callable[[CommandContext], int], look: ProgressStyle, as_json: bool, store: Path | None = None
+    act: Callable[[CommandContext], int], style: ProgressStyle, as_json: bool, store: Path | None = None
 ) -> None:
     """Run a command's body with live progress around it, and exit with its status."""
-    progress = open_progress(look)
+    progress = open_progress(style)
     with Interruptible():
         try:
             if as_json and stdout_is_closed():

@@ -1,4 +1,4 @@
-"""Images as lines for people and as JSON values."""
+"""Formatting of images as lines for people and as JSON values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.oci import end_of_life
 
 
 def image_as_lines(image: Image) -> tuple[str, ...]:
-    """An image for people."""
+    """Format an image as lines for people."""
     config = image.config
     lines = [
         f"{image.name} {image.reference}",
@@ -28,7 +28,7 @@ def image_as_lines(image: Image) -> tuple[str, ...]:
 
 
 def _shown(key: ImageKey, config: ImageConfig) -> tuple[str, ...]:
-    """The value of a setting in words; one text for each of values by name."""
+    """Format the value of a setting; variables and labels as one text each."""
     value = getattr(config, key.name)
     match key.form:
         case KeyForm.VARIABLES:
@@ -46,7 +46,7 @@ def _shown(key: ImageKey, config: ImageConfig) -> tuple[str, ...]:
 
 
 def image_as_json(image: Image) -> dict[str, object]:
-    """An image as a value."""
+    """Format an image as JSON values."""
     return {
         "name": image.name,
         "reference": image.reference,
@@ -68,5 +68,5 @@ def image_as_json(image: Image) -> dict[str, object]:
 
 
 def parent_as_json(parent: ParentImage | None) -> dict[str, object]:
-    """The image that another one adds to, as a member of its value; nothing without."""
+    """Return the JSON member `parent`; no member if there is no parent image."""
     return {"parent": {"recipe": parent.name, "digest": str(parent.digest)}} if parent is not None else {}

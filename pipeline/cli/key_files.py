@@ -1,4 +1,4 @@
-"""Key files that options name, and their passwords."""
+"""Load the signing and verifying keys that options name, asking for their passwords."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PASSWORD_VARIABLES = ("RELBUILD_KEY_PASSWORD", "COSIGN_PASSWORD")
 
 
 def password(path: Path, environment: Mapping[str, str]) -> Callable[[], bytes]:
-    """Asks for the password of the key at `path`: in the environment, else at the terminal."""
+    """Return a function that gets a key's password from the environment or the terminal."""
 
     def ask() -> bytes:
         for name in PASSWORD_VARIABLES:
@@ -36,7 +36,7 @@ def password(path: Path, environment: Mapping[str, str]) -> Callable[[], bytes]:
 
 
 def open_signing_key(path: Path, context: CommandContext) -> SigningKey:
-    """A private key file. Raises UsageError, EnvironmentLacking."""
+    """Load a private key file. Raises UsageError, EnvironmentLacking."""
     return load_signing_key(path, password(path, context.environment), progress=context.progress)
 
 
@@ -49,7 +49,7 @@ def open_verifying_key(path: Path, context: CommandContext) -> VerifyingKey:
 
 
 def open_either_key(path: Path, context: CommandContext) -> SigningKey | VerifyingKey:
-    """A private key file, or a public one. Raises UsageError, EnvironmentLacking."""
+    """Load a private key file, or a public one. Raises UsageError, EnvironmentLacking."""
     try:
         return open_signing_key(path, context)
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""Options of a command for limits, one for each limit that is declared with one."""
+"""Command-line options for limits, generated from their declarations, and their parsing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RequestedLimits = Mapping[str, str | int | None]
 
 
 def with_limits(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command the options of limits, in place of its parameter `asked` of type `Asked`."""
+    """Give a command the options of limits, in place of its parameter `asked`."""
     own = inspect.signature(command, eval_str=True)
 
     @functools.wraps(command)
@@ -39,7 +39,7 @@ def with_limits(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def limits_of(limits: Limits, asked: RequestedLimits) -> Limits:
-    """The recipe's limits with a person's instead, where they say something. Raises UsageError."""
+    """Return the recipe's limits, overridden by those of options. Raises UsageError."""
     changes: dict[str, int | None] = {}
     try:
         for limit in _OFFERED:
@@ -52,7 +52,7 @@ def limits_of(limits: Limits, asked: RequestedLimits) -> Limits:
 
 
 def _parameter(limit: AnyLimit) -> str:
-    """Name of the option's parameter: a command has others, such as `volume`."""
+    """Return the name of the option's parameter, distinct from others such as `volume`."""
     return f"limit_{limit.name}"
 
 

@@ -1,4 +1,4 @@
-"""The entry point of the command line."""
+"""Entry point of the command line: load the command, enter a user namespace if needed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_command_line() -> None:
         gc.freeze()
         gc.enable()
         app(arguments)
-    except Exception as error:  # Outside of a command's body: while it was loaded or its options were read.
+    except Exception as error:  # Outside of a command's body: while it was imported or its options were parsed.
         sys.exit(report_error(error, as_json=False))
 
 
@@ -31,7 +31,7 @@ def _load(arguments: list[str]) -> None:
         arguments.insert(0, DEFAULT)
     import_commands(command)
     if os.geteuid() != 0 and command in IN_USER_NAMESPACE and "--help" not in arguments:
-        # Here and not above: root needs none of it. What needs root says so itself, and what does not goes on.
+        # Here and not above: root needs no namespace. Where it fails, steps that need root raise by themselves.
         from pipeline.sandbox import rootless
 
         with contextlib.suppress(EnvironmentLacking):

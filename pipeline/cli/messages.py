@@ -1,4 +1,4 @@
-"""Messages for people, answers for programs, and errors with their exit status."""
+"""Printing of messages, JSON results and errors, and the exit status of an error."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ INTERNAL_ERROR = 1
 
 
 def print_lines(*lines: str) -> None:
-    """Lines for people, on stderr."""
+    """Print lines for people on stderr."""
     for line in lines:
         print(escape_invisible(line), file=sys.stderr)
 
 
 def print_json(value: object) -> None:
-    """The one machine-readable result, on stdout."""
+    """Print the one machine-readable result on stdout."""
     print(json_text(value))
 
 
 def print_error(error: RelbuildError) -> int:
-    """Tell people of an error after the answer was given; returns the status to exit with.
+    """Print an error on stderr after the result was printed; return the exit status.
 
-    The answer says the error in its own way: stdout has one JSON value.
+    It is not printed as JSON: stdout has one JSON value already.
     """
     return report_error(error, as_json=False)
 
 
 def report_error(error: BaseException, *, as_json: bool) -> int:
-    """Print what happened and return the exit status. A traceback is only printed for a defect."""
+    """Print an error and return the exit status; a traceback only for a defect of relbuild."""
     if isinstance(error, OSError) and error.filename == STDOUT:
         drop_stdout()
         if isinstance(error, BrokenPipeError):
@@ -68,7 +68,7 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
 def _answer_error(value: object) -> None:
     """Print the error as JSON, for programs.
 
-    People were told it already, so that an unwritable stream ends nothing.
+    It is on stderr already, so an unwritable stdout is ignored.
     """
     try:
         print(json.dumps(value, indent=2), flush=True)

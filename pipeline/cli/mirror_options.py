@@ -1,4 +1,4 @@
-"""The keeper's rules and the identity that must have signed, from a command's options."""
+"""Load the mirror's rules and the expected signing identity that options give."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pipeline.model.rules import MirrorRules
 from pipeline.recipes import load_rules
 
 RULES_FILE = "rules.yaml"
-"""The keeper's rules in the root of a directory mirror."""
+"""The file of the mirror's rules in the root of a directory mirror."""
 
 
 def rules_for(address: Address, rules: Path | None) -> MirrorRules:
-    """The keeper's rules: those that are named, or those that a directory mirror brings."""
+    """Load the mirror's rules from the file that is given, else from a directory mirror's root."""
     if rules is not None:
         return load_rules(rules)
     own = address.form.keepers_file(address, RULES_FILE)
@@ -24,7 +24,7 @@ def rules_for(address: Address, rules: Path | None) -> MirrorRules:
 def identity_for(stated: str, rules: Path | None = None) -> ExpectedIdentity:
     """Return the name that must have been signed.
 
-    It is stated, or as the keeper's rules say in the file that is named. What the mirror itself says is not asked:
-    whoever can write to it could say anything.
+    It is the stated one, or follows from the identities in the rules file that is given. Rules on the mirror itself are
+    not read: whoever can write to the mirror could write them.
     """
     return ExpectedIdentity(stated, load_rules(rules).identities if rules is not None else ())

@@ -1,4 +1,4 @@
-"""Moves of tags, and the limits of tested instances, as lines for people and as JSON values."""
+"""Formatting of tag moves and enforced limits as lines for people and as JSON values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.release import MoveResult
 
 
 def limits_as_json(limits: tuple[LimitEnforcement, ...]) -> list[dict[str, object]]:
-    """The limits of the tested instances, as asked and as enforced, in JSON values."""
+    """Format the limits of the tested instances, requested and enforced, as JSON values."""
     return [
         {"name": limit.name, "asked": limit.asked, "enforced": limit.enforced, "reason": limit.reason or None}
         for limit in limits
@@ -16,12 +16,12 @@ def limits_as_json(limits: tuple[LimitEnforcement, ...]) -> list[dict[str, objec
 
 
 def move_text(move: Move) -> str:
-    """A move of a tag, for people."""
+    """Format a move of a tag for people."""
     return f"{move.tag}: {move.before.short if move.before else 'new'} → {move.after.short}"
 
 
 def move_as_json(move: Move) -> dict[str, object]:
-    """A move of a tag; `at` in milliseconds since the epoch."""
+    """Format a move of a tag as JSON values; `at` in milliseconds since the epoch."""
     return {
         "tag": move.tag,
         "from": str(move.before) if move.before else None,
@@ -42,7 +42,7 @@ def moved_as_lines(moved: MoveResult) -> tuple[str, ...]:
 
 
 def moved_as_json(moved: MoveResult) -> dict[str, object]:
-    """The same as a value."""
+    """Format the result of promoting or rolling back as JSON values."""
     return {
         "repository": moved.repository,
         "tag": moved.tag,

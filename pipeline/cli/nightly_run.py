@@ -1,4 +1,4 @@
-"""The part of `nightly` that is needed where something may have changed, loaded only then."""
+"""Run, plan or renew a night for `nightly`: imported only if something may have changed."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ if TYPE_CHECKING:
     from pipeline.cli.commands.nightly import NightRequest
 
 GIT_TIMEOUT = 60.0
-"""Seconds that git may take to say what changed."""
+"""Seconds that git may take to list changed files."""
 
 
 def run_whole_night(
     request: NightRequest, context: CommandContext, made: Digest | None, get: FetchDocument
 ) -> NightlyRun:
-    """Run the night itself.
+    """Run a night with all its products.
 
-    One of which nothing failed is kept under `made`, so that the next may be told at once.
+    If nothing failed, it is remembered under `made`, so that the next night can tell that nothing changed.
     """
     build_env, order, environment = _prepared(request, context)
     previous = _previous_night(request, build_env)
@@ -61,8 +61,8 @@ def run_whole_night(
     def executor() -> Executor:
         nonlocal public
         assert request.key is not None
-        # A wrong password ends the night here, before anything is built.
-        ask = _asking(request.key, environment)
+        # A wrong password is an error here, before anything is built.
+        ask = _ask_once(request.key, environment)
         public = load_signing_key(request.key, ask, progress=build_env.progress).public.pem.decode()
         return open_executor(
             request.scheduler, build_env.progress, jobs=request.jobs, plain_scheduler=request.plain_scheduler
@@ -78,14 +78,14 @@ def run_whole_night(
 
 
 def renew_night(request: NightRequest, context: CommandContext, night: NightlyRun) -> None:
-    """Renew what is signed of the tags of a night in which nothing changed."""
+    """Renew the signed tag statements of a night in which nothing changed."""
     build_env, order, _ = _prepared(request, context)
     with mirror_access(build_env).mirror(request.to) as mirror:
         renew_tags(night.products, order.settings, mirror, build_env)
 
 
 def plan_requested_night(request: NightRequest, context: CommandContext) -> tuple[PlannedProduct, ...]:
-    """Return what the night would do."""
+    """Return the decision on each product, without running it."""
     build_env, order, _ = _prepared(request, context)
     return plan_night(order, build_env, _previous_night(request, build_env))
 
@@ -136,7 +136,7 @@ def _prepared(request: NightRequest, context: CommandContext) -> tuple[BuildEnvi
 def _named_by(repositories: Path) -> frozenset[str]:
     """Return the environment variables that definitions of repositories name.
 
-    Definitions that are wrong fail each product later, with the error in full.
+    Invalid definitions give an empty set: each product fails on them later, with the whole error.
     """
     try:
         return frozenset().union(*map(environment_names, load_platforms(repositories).values()))
@@ -145,15 +145,15 @@ def _named_by(repositories: Path) -> frozenset[str]:
 
 
 def _runtime(named: str | None) -> str | None:
-    """A runtime by its name, or by its path from the root."""
+    """Return a runtime's name, or its path made absolute."""
     return str(absolute(Path(named))) if named and "/" in named else named
 
 
 def _fingerprint(key: Path | None, environment: dict[str, str], build_env: BuildEnvironment) -> str:
-    """Return the fingerprint of the key that signs, public or private; "" without a key.
+    """Return the fingerprint of the signing key, given as private or public; "" without a key.
 
-    It is kept in the store, because an encrypted one takes a password and a while. A password that a person types is
-    for all workers of this night. Raises UsageError, EnvironmentLacking.
+    It is remembered in the store, because decrypting a key needs a password and takes a while. A password that a person
+    types is put into `environment`, for all workers of this night. Raises UsageError, EnvironmentLacking.
     """
     if key is None:
         return ""
@@ -161,12 +161,12 @@ def _fingerprint(key: Path | None, environment: dict[str, str], build_env: Build
     known = build_env.store.recall(name)
     if isinstance(known, str):
         return known
-    found = str(load_verifying_key(key, _asking(key, environment), progress=build_env.progress).fingerprint)
+    found = str(load_verifying_key(key, _ask_once(key, environment), progress=build_env.progress).fingerprint)
     build_env.store.remember(name, found)
     return found
 
 
-def _asking(key: Path, environment: dict[str, str]) -> Callable[[], bytes]:
+def _ask_once(key: Path, environment: dict[str, str]) -> Callable[[], bytes]:
     def ask() -> bytes:
         given = password(key, environment)()
         environment[PASSWORD_VARIABLES[0]] = given.decode()
@@ -189,7 +189,7 @@ def _label(text: str) -> tuple[str, str]:
 
 
 def _changed(catalogue: tuple[Path, ...], revision: str) -> tuple[Path, ...]:
-    """The files that differ from a git revision, also those that git does not know yet."""
+    """List the files that differ from a git revision, also untracked ones."""
     folder = _folder(catalogue[0])
     if revision.startswith("-"):
         raise UsageError("revision-unknown", f"'{revision}' is not a revision", hint="give a commit, branch or tag")

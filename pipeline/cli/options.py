@@ -1,7 +1,7 @@
-"""Options and arguments that several commands share, declared once.
+"""Shared command-line options and arguments with help and defaults, declared once.
 
-A flag, its help and its default stand here and nowhere else. A command has a parameter of the option's type and without
-a default (`offline: options.OfflineOption`): `pipeline.cli.app.command` gives it the option's own.
+A command has a parameter of the option's type without a default (`offline: options.OfflineOption`):
+`pipeline.cli.app.command` gives it the option's own default.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ RuntimeOption = Annotated[
     Default(None),
 ]
 OutputFolder = Annotated[Path, Default(Path("output"))]
-"""The folder of layouts and reports; each command says in its help what it has of it."""
+"""The folder of layouts and reports; each command has its own help text for it."""
 
 LayoutsOption = Annotated[OutputFolder, typer.Option("--output", help="Folder of built layouts.")]
 

@@ -1,4 +1,4 @@
-"""Path arguments as what they mean: an output folder, a platforms file, a layout."""
+"""Resolve path arguments: output folder, platforms file, OCI layout."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ CHECKOUT = Path(pipeline.__file__).parents[1]
 
 
 def require_folder(path: Path) -> Path:
-    """Return `path`, which is a directory, or can become one.
+    """Return `path` if it is a directory, or can be created as one.
 
-    Raises UsageError `not-a-directory` before any work is done.
+    Raises UsageError `not-a-directory`.
     """
-    standing = next((one for one in (path, *path.parents) if os.path.lexists(one)), path)
-    if os.path.lexists(standing) and not standing.is_dir():
+    existing = next((one for one in (path, *path.parents) if os.path.lexists(one)), path)
+    if os.path.lexists(existing) and not existing.is_dir():
         raise UsageError(
-            "not-a-directory", "this is not a directory", place=str(standing),
+            "not-a-directory", "this is not a directory", place=str(existing),
             hint="choose another path, or move it away",
         )  # fmt: skip
     return path
@@ -29,7 +29,7 @@ def require_folder(path: Path) -> Path:
 def platforms_file(*folders: Path) -> Path:
     """Return the file that defines platforms: the first that exists, else the first looked for.
 
-    It is looked for in the folders, then in the checkout.
+    The folders are searched, then the checkout.
     """
     files = [folder / "repositories.yaml" for folder in (*folders, CHECKOUT / "recipes")]
     return next((file for file in files if file.exists()), files[0])

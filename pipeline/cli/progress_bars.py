@@ -1,4 +1,4 @@
-"""Progress on a terminal: bars that move, and a line for what is done."""
+"""Progress as live bars on a terminal, by Rich, with one line for each finished task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipeline.urls import redact_urls
 
 
 def _text(foreign: str) -> str:
-    """A text in which nothing is markup of Rich or steers the terminal."""
+    """Escape a foreign text for Rich: its markup, and control characters."""
     return escape(escape_invisible(foreign, lines=False))
 
 
@@ -77,7 +77,7 @@ class Live:
         assert isinstance(task, _LiveRunning)
         assert task.bar is not None
         self._bars.remove_task(task.bar)  # type: ignore[arg-type]
-        self._bars.refresh()  # Or the bar would be drawn again under everything that is printed afterwards.
+        self._bars.refresh()  # Else the bar would be drawn again below later output.
         mark = "[red]✗[/]" if failed else "[green]✓[/]"
         self._console.print(
             f"{mark} {task.stage:>8}  {_text(task.label)}  [dim]{_text(task.summary())}[/]", highlight=False
@@ -87,10 +87,10 @@ class Live:
         self._console.print(f"[yellow]! warning[/]  {_text(redact_urls(text))}", highlight=False)
 
     def close(self) -> None:
-        """Take the bars off the screen."""
+        """Remove the bars from the screen."""
         self._bars.stop()
 
 
 def open_live() -> Live:
-    """Bars on stderr."""
+    """Open live bars on stderr."""
     return Live(Console(stderr=True))

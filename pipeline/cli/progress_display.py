@@ -1,6 +1,6 @@
 """Progress on stderr: live bars on a terminal, plain lines elsewhere, JSON for programs.
 
-The JSON is lines, one value each.
+JSON progress has one value per line.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class ProgressStyle(StrEnum):
     NONE = "none"
 
 
-_RATED_FROM = 0.02
-"""Seconds: what was quicker was found and not made, and its rate says nothing."""
+_RATE_MIN_TIME = 0.02
+"""Seconds from which on a rate is shown: quicker tasks found their result, and a rate means nothing."""
 
 
 def bytes_text(count: float) -> str:
@@ -58,7 +58,7 @@ class ShownTask:
         took = time.monotonic() - self.started
         parts = [self.text] if self.text else []
         if self.unit == "bytes" and self.done:
-            rate = f" at {bytes_text(self.done / took)}/s" if took >= _RATED_FROM else ""
+            rate = f" at {bytes_text(self.done / took)}/s" if took >= _RATE_MIN_TIME else ""
             parts.append(f"{bytes_text(self.done)}{rate}")
         elif self.done and not self.text:
             parts.append(f"{self.done} {self.unit}")
@@ -107,20 +107,20 @@ class _JsonLines(_Lines):
 
 
 def close(progress: Progress) -> None:
-    """Take progress off the screen, if it is there. May be called twice."""
+    """Remove live progress from the screen, if there is any. May be called twice."""
     end = getattr(progress, "close", None)
     if end is not None:
         end()
 
 
-def open_progress(look: ProgressStyle) -> Progress:
-    """The progress for `--progress`; `auto` is live on a terminal and plain elsewhere."""
-    if look is ProgressStyle.NONE:
+def open_progress(style: ProgressStyle) -> Progress:
+    """Open the progress of a style; `auto` is live on a terminal and plain elsewhere."""
+    if style is ProgressStyle.NONE:
         return QUIET
-    if look is ProgressStyle.JSON:
+    if style is ProgressStyle.JSON:
         return _JsonLines(sys.stderr)
-    if look is ProgressStyle.AUTO and sys.stderr.isatty():
-        # Here and not above: what draws on terminals takes longer to load than many commands to run.
+    if style is ProgressStyle.AUTO and sys.stderr.isatty():
+        # Here and not above: importing it takes longer than many commands run.
         from pipeline.cli.progress_bars import open_live
 
         return open_live()

@@ -1,4 +1,4 @@
-"""Recipes and images that a command's argument means."""
+"""Resolve a recipe or image argument: to build options, or to an image to launch."""
 
 from __future__ import annotations
 
@@ -35,10 +35,7 @@ def build_options(
     full: bool = False,
     sources: bool = False,
 ) -> BuildOptions:
-    """Return the build options that a person asks for.
-
-    The recipe and the file of platforms are found.
-    """
+    """Make build options from a command's options; find the recipe and the platforms file."""
     path = find_recipe(name, [Path("recipes"), CHECKOUT / "recipes"])
     return BuildOptions(
         recipe=path,
@@ -58,7 +55,7 @@ def build_options(
 def image_to_launch(
     text: str, build_env: BuildEnvironment, layout: Path | None, output: Path
 ) -> tuple[Image, SmokePlan]:
-    """The image that a person means, and what is asked of it."""
+    """Load the image that an argument names, or build its recipe; return it with its smoke plan."""
     if names_layout(text):
         adopted = load_layout_image(Path(text), store=build_env.store)
         return adopted, default_smoke_plan(adopted)

@@ -1,9 +1,8 @@
-"""Signals that end a command.
+"""Signal handling of the command line: SIGINT, SIGTERM, SIGHUP end it with one line.
 
-Loads nothing that takes time: it stands before all other imports.
-
-Until a command runs there is nothing to put away, and the process ends at once, in one line. While a command runs, a
-signal is an exception in the main thread, so that what is open is closed; afterwards it ends at once again.
+Imports nothing that takes time: it is imported before all others. Until a command runs there is nothing to clean up,
+and the process exits at once. While a command runs, a signal raises an exception in the main thread, so that open
+contexts are closed; afterwards it exits at once again.
 """
 
 import os
@@ -14,7 +13,7 @@ SIGNALS = {
     signal.SIGTERM: "terminated",
     signal.SIGHUP: "the terminal was closed",
 }
-"""Message of a process that a signal ends. The exit status is 128 and the signal's number."""
+"""Message of a process that a signal ends. The exit status is 128 plus the signal's number."""
 
 
 class Terminated(SystemExit):
@@ -28,32 +27,32 @@ class Terminated(SystemExit):
 def end_at_once() -> None:
     """Let signals end the process at once from now on.
 
-    Called once, first of all, by the process's entry alone.
+    Called once, before everything else, by the process's entry point alone.
     """
     for number in SIGNALS:
-        # What was ignored when this was started (by `nohup`, or a shell's `&`) stays so.
+        # Signals that were ignored at the start (by `nohup`, or a shell's `&`) stay ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _end)
+            signal.signal(number, _exit_at_once)
 
 
 class Interruptible:
     """A block in which signals raise KeyboardInterrupt or Terminated.
 
-    They are signals that would end the process otherwise. Without `end_at_once` before, it changes nothing: what runs
-    this as a library has signals of its own.
+    Only signals that `end_at_once` handles are changed: a program that uses relbuild as a library keeps its own
+    handlers.
     """
 
     def __enter__(self) -> None:
-        self._own = [number for number in SIGNALS if signal.getsignal(number) is _end]
+        self._own = [number for number in SIGNALS if signal.getsignal(number) is _exit_at_once]
         for number in self._own:
             signal.signal(number, _raise)
 
     def __exit__(self, *_: object) -> None:
         for number in self._own:
-            signal.signal(number, _end)
+            signal.signal(number, _exit_at_once)
 
 
-def _end(number: int, _: object) -> None:
+def _exit_at_once(number: int, _: object) -> None:
     try:
         os.write(2, f"{SIGNALS[signal.Signals(number)]}\n".encode())
     finally:

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or that nobody reads."""
+"""Replace standard streams so that closed, full or unread ones give clean errors."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ import sys
 from collections.abc import Iterator
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
-"""Exit status where nobody reads standard output any more: that of a program which SIGPIPE ended."""
+"""Exit status where standard output is a broken pipe: that of a program which SIGPIPE ended."""
 
 STDOUT = "standard output"
 """The file name in an OSError of standard output."""
 
 
 class _Diagnostics(io.TextIOWrapper):
-    """Standard error, which drops what nobody can read.
-
-    There is no other place to say so, and work goes on.
-    """
+    """Standard error whose write errors are ignored, so that work goes on."""
 
     def write(self, text: str, /) -> int:
         with contextlib.suppress(OSError):
@@ -34,7 +31,7 @@ class _Diagnostics(io.TextIOWrapper):
 
 
 class _Answers(io.TextIOWrapper):
-    """Standard output. An error says that it is about that, as those of files say about which."""
+    """Standard output whose write errors have the file name STDOUT."""
 
     def write(self, text: str, /) -> int:
         with _about_stdout():
@@ -55,10 +52,11 @@ def _about_stdout() -> Iterator[None]:
 
 
 def open_streams() -> None:
-    """Make the standard streams safe. Called once, by the process's entry alone.
+    """Replace the standard streams; called once, by the process's entry point alone.
 
-    Nothing that is opened later may get the number of a standard stream: a child would write into it. A closed
-    stream becomes one that can only be read, so that a write to it fails as it did."""
+    Files that are opened later must not get the descriptor of a closed standard stream: a child would write into them.
+    A closed stream is opened read-only on /dev/null, so that writes to it still fail.
+    """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -74,17 +72,14 @@ def open_streams() -> None:
 
 
 def stdout_is_closed() -> bool:
-    """Was the process started without standard output?"""
+    """Return whether the process was started without standard output."""
     with contextlib.suppress(OSError):
         return fcntl.fcntl(1, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
     return False
 
 
 def drop_stdout() -> None:
-    """Let what is still in the buffer of standard output go nowhere.
-
-    It would fail again at the exit.
-    """
+    """Redirect standard output to /dev/null: flushing its buffer at exit would fail again."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     os.close(nothing)

@@ -1,8 +1,8 @@
-"""Commands, one module each, found by themselves.
+"""Command modules, one per command: their names, import, and use of repositories.
 
-Whoever adds a module adds a command (`pipeline.cli.app.command` says what it declares). It is called as the module is;
-`store_gc` is `gc` in the group of the module `store`. A command imports its own module alone: a build has no need of
-what speaks to mirrors, and starts a tenth of a second sooner without.
+Whoever adds a module adds a command (`pipeline.cli.app.command` says what it declares). It is named after the module;
+`store_gc` is `gc` in the group of the module `store`. To run a command only its own module is imported: a build does
+not need the code for mirrors, and starts a tenth of a second sooner without.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def modules() -> tuple[str, ...]:
 
 
 def words_of(module: str) -> tuple[str, ...]:
-    """The words that mean a module: the command's name, before it that of its group."""
+    """Return the words of a module's command on the command line: its group, if any, and name."""
     group, _, rest = module.partition("_")
     return (group, rest.replace("_", "-")) if rest and group in modules() else (module.replace("_", "-"),)
 
 
 def command_of(arguments: Sequence[str]) -> str:
-    """The module that arguments name; "" if none. `relbuild RECIPE` is `relbuild build RECIPE`."""
+    """Return the module of the command that arguments name (default: `build`); "" if none."""
     if not arguments or arguments[0] == "--help":
         return ""
     known = {words_of(module): module for module in modules()}
@@ -39,7 +39,7 @@ def command_of(arguments: Sequence[str]) -> str:
 
 
 def import_commands(command: str = "") -> None:
-    """Import a command into the app, or all commands of a group; "": all that there are."""
+    """Import a command into the app, or all commands of a group; "": all commands."""
     for module in modules():
         if not command or command in (module, words_of(module)[0]):
             importlib.import_module(f"{__name__}.{module}")
@@ -48,7 +48,7 @@ def import_commands(command: str = "") -> None:
 def reads_repositories(arguments: Sequence[str]) -> bool:
     """Return whether `relbuild` with these arguments reads the repositories of a platform.
 
-    It is read from the command's source: to import it takes longer than much of what asks.
+    It is read from the command's source, because importing it takes longer.
     """
     command = command_of(arguments)
     if not command or "--help" in arguments:

@@ -125,7 +125,7 @@ def _image_lines(image: AuditedImage, now: int) -> Iterator[str]:
 
 
 def _notes(image: AuditedImage) -> Iterator[str]:
-    """Yield notes on what is not known of an audited image, or odd."""
+    """Yield notes on packages of an image whose fixes are unknown or unavailable."""
     for repository, count in image.unjudged:
         name = f"repository {repository} has no advisories"
         if repository not in image.silent:
@@ -165,7 +165,7 @@ def _names(names: tuple[str, ...]) -> str:
 
 
 def audit_as_json(found: Audit, threshold: Threshold | None = None) -> dict[str, object]:
-    """The same as a value, with what is beyond `threshold`."""
+    """Format the result of an audit as JSON values, with the fixes that exceed `threshold`."""
     beyond = exceeding(threshold, found.missing, found.now) if threshold is not None else ()
     return {
         "subject": found.subject,

@@ -1,4 +1,4 @@
-"""The `copy` command: carry an image and what speaks of it to another mirror."""
+"""The `copy` command: copy an image with its signatures and attestations between mirrors."""
 
 from __future__ import annotations
 

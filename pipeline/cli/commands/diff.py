@@ -1,4 +1,4 @@
-"""The `diff` command: say what differs between two images."""
+"""The `diff` command: show the differences between two images."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def _path(path: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """As it can be printed and stand in JSON: bytes that are no UTF-8 are escaped."""
+    """Escape bytes that are no UTF-8, for output and JSON."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""The `doctor` command: say what this machine has of what relbuild needs."""
+"""The `doctor` command: check that this machine has what relbuild needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `explain` command: say why a package is in the image."""
+"""The `explain` command: show why a package is in the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `history` command: tell what a tag pointed to and when, and what changed each time."""
+"""The `history` command: list the moves of a tag, and the package changes of each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def history_command(
     ] = None,
     known_as: options.SignedAsOption,
 ) -> int:
-    """Tell what a tag pointed to and when, and what changed each time."""
+    """List what a tag pointed to, when, and what changed."""
     build_env = context.build_env()
     verifying = open_verifying_key(key, context) if key is not None else None
     steps = history(parse_address(reference), build_env, verifying, identity=identity_for(known_as))

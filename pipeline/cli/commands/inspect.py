@@ -1,4 +1,4 @@
-"""The `inspect` command: show what an image is made of."""
+"""The `inspect` command: show an image's digest, platform, settings and layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.release import inspect_reference
 
 @command(rank=40, progress=None)
 def inspect_command(context: CommandContext, *, image: options.ImageArgument) -> int:
-    """Show what an image is made of."""
+    """Show an image's digest, platform, settings and layers."""
     if is_address(image):
         held = inspect_reference(parse_address(image), context.build_env())
         found, digest = held.images, str(held.digest)

@@ -1,4 +1,4 @@
-"""The `keygen` command: make a key to sign with."""
+"""The `keygen` command: generate a key pair for signing, as files."""
 
 from __future__ import annotations
 

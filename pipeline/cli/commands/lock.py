@@ -1,4 +1,4 @@
-"""The `lock` command: resolve only, write the lock, and show what changed."""
+"""The `lock` command: resolve a recipe, write its lock, and show what changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `new` command: begin a recipe: commented, valid at once, to be changed."""
+"""The `new` command: write a first recipe for a product, with comments."""
 
 from __future__ import annotations
 

@@ -40,9 +40,9 @@ _PAGES = "nightly"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NightRequest:
-    """A person's request for a night, as the options of `relbuild nightly` give it.
+    """The options of `relbuild nightly`, parsed.
 
-    `destination` is the mirror as it was typed, `pages` is where the pages go.
+    `destination` is the mirror as it was typed, `pages` the folder that pages are written to.
     """
 
     catalogue: tuple[Path, ...]
@@ -191,7 +191,7 @@ def nightly_command(
         runtime=runtime,
     )
     if plan_only:
-        # Here and not above, as below: on most nights nothing changed, and then none of it is needed.
+        # Here and not above, as below: in most nights nothing changed, and then the module is not needed.
         from pipeline.cli.nightly_run import plan_requested_night
 
         planned = plan_requested_night(request, context)
@@ -215,7 +215,7 @@ def nightly_command(
 
 
 def _night(request: NightRequest, context: CommandContext) -> NightlyRun:
-    """Tonight: at once if nothing changed at all, else the whole of it."""
+    """Run a night: repeat the last one's record if nothing changed at all, else the whole."""
     environment = context.environment
 
     def get(url: str, limit: int) -> bytes:
@@ -223,7 +223,7 @@ def _night(request: NightRequest, context: CommandContext) -> NightlyRun:
 
     made = None
     if not request.retest and not request.offline and request.changed_since is None:
-        made = request_digest(_words(request))
+        made = request_digest(_result_settings(request))
         store = context.open_store()
         with _tags(request.to, context) as resolve:
             night = repeat_unchanged(
@@ -243,10 +243,11 @@ def _night(request: NightRequest, context: CommandContext) -> NightlyRun:
     return run_whole_night(request, context, made, get)
 
 
-def _words(request: NightRequest) -> dict[str, object]:
+def _result_settings(request: NightRequest) -> dict[str, object]:
     """Return the settings of a night that its result depends on.
 
-    They are all that is asked for, but who makes it and how much at a time; and from where, because paths are relative.
+    They are all options but for the executor, parallelism and output; and the working directory, because paths are
+    relative.
     """
     given = {
         field.name: str(getattr(request, field.name))
@@ -267,7 +268,7 @@ def _tags(to: Address, context: CommandContext) -> Iterator[ResolveTag]:
         yield lambda product, tag: mirror.repository(product).resolve(tag)
 
 
-# --- said ----------------------------------------------------------------------------------------
+# --- output --------------------------------------------------------------------------------------
 
 
 def _planned_lines(planned: tuple[PlannedProduct, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The `promote` command: point a channel at the digest that was tested."""
+"""The `promote` command: move a tag such as `stable` to an image that was tested."""
 
 from __future__ import annotations
 

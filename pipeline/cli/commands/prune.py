@@ -1,4 +1,4 @@
-"""The `prune` command: remove what the keeper's rules do not keep."""
+"""The `prune` command: remove what a mirror's rules do not keep, or undo a pruning."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.mirror.retention.pruning import PruningResult, UndoResult
 from pipeline.release import prune, undo_pruning
 
 _SHOWN = 30
-"""Tags and manifests that go that a terminal shows."""
+"""Pruned tags and manifests that a terminal shows."""
 
 
 @command(rank=170)
@@ -44,7 +44,7 @@ def prune_command(
     ] = None,
     rules: options.RulesOption,
 ) -> int:
-    """Remove what the keeper's rules do not keep.
+    """Remove what the mirror's rules do not keep.
 
     It is shown first, and on a directory moved aside, not deleted.
     """
@@ -58,14 +58,14 @@ def prune_command(
     logs = access_log or ()
     done = prune(address, wanted, build_env, logs=logs, dry_run=True, idle=idle)
     print_lines(*_lines(done))
-    if not dry_run and not done.plan.empty and _agreed(yes):
+    if not dry_run and not done.plan.empty and _confirmed(yes):
         done = prune(address, wanted, build_env, logs=logs, idle=idle)
         print_lines(*_lines(done))
     context.answer(done.json())
     return 0
 
 
-def _agreed(yes: bool) -> bool:
+def _confirmed(yes: bool) -> bool:
     if yes:
         return True
     if sys.stdin.isatty():

@@ -1,4 +1,4 @@
-"""The `publish` command: publish images that passed their tests."""
+"""The `publish` command: push images that passed their tests to a mirror, signed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def publish_command(
     Blobs go first, then manifests, signatures and attestations, and tags last.
     """
     build_env, address = context.build_env(), parse_address(to)
-    order = PublishOptions(
+    wanted = PublishOptions(
         layouts=tuple(built_layout(image, output, _HINT) for image in images),
         to=address,
         key=open_signing_key(key, context),
@@ -63,7 +63,7 @@ def publish_command(
         sources=with_sources,
         known_as=known_as,
     )
-    done = publish(order, build_env)
+    done = publish(wanted, build_env)
     for one in done:
         print_lines(*published_as_lines(one))
     context.answer({"published": [published_as_json(one) for one in done]})
@@ -85,7 +85,7 @@ def published_as_lines(done: Publication) -> Iterator[str]:
 
 
 def published_as_json(done: Publication) -> dict[str, object]:
-    """The same as a value."""
+    """Format the result of a publication as JSON values."""
     return {
         "repository": done.repository,
         "digest": str(done.digest),

@@ -1,4 +1,4 @@
-"""The `rollback` command: point a tag at what it pointed to before."""
+"""The `rollback` command: move a tag back to an image that it pointed to before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `run` command: launch an image or a recipe under its limits."""
+"""The `run` command: launch an image or a recipe under its limits, and follow its log."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from pipeline.launch import (
 from pipeline.model.limits import Limits
 from pipeline.sandbox import Instance
 
-_LOOK = 0.2
-"""Seconds between looks at what runs."""
+_POLL_INTERVAL = 0.2
+"""Seconds between checks whether the instances still run."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PORT_MOST = 65535
@@ -120,7 +120,7 @@ def run_options(
     config: Sequence[str],
     surroundings: Mapping[str, str],
 ) -> RunOptions:
-    """Read a person's options; `surroundings` is relbuild's own environment. Raises UsageError."""
+    """Parse the options of `run`; `surroundings` is relbuild's environment. Raises UsageError."""
     environment = dict(_variable(text, surroundings) for text in env)
     mounts = [*(_volume(text) for text in volume), *(_config(text) for text in config)]
     return RunOptions(instances, limits, tuple(map(_published, publish)), tuple(mounts), environment)
@@ -129,11 +129,11 @@ def run_options(
 def _variable(text: str, surroundings: Mapping[str, str]) -> tuple[str, str]:
     """Parse NAME=VALUE, or NAME with relbuild's own value.
 
-    The latter, because every user's `ps` shows what stands on a command line.
+    The latter keeps secrets off the command line, which every user's `ps` shows.
     """
     name, separator, value = text.partition("=")
     if not name:
-        raise _odd("--env", text, "NAME=VALUE, or NAME for its value in this environment")
+        raise _malformed("--env", text, "NAME=VALUE, or NAME for its value in this environment")
     if separator:
         return name, value
     if name not in surroundings:
@@ -149,25 +149,25 @@ def _published(text: str) -> PublishedPort:
     host, separator, container = text.rpartition(":")
     words = (host if separator else container, container)
     if not all(word.isascii() and word.isdigit() and int(word) <= _PORT_MOST for word in words) or container == "0":
-        raise _odd("--publish", text, "HOST:CONTAINER, such as 8080:80, or one port for both; 0: any free one")
+        raise _malformed("--publish", text, "HOST:CONTAINER, such as 8080:80, or one port for both; 0: any free one")
     return PublishedPort(int(words[0]), int(words[1]))
 
 
 def _volume(text: str) -> HostMount:
     source, _, path = text.rpartition(":")
     if not source or not path.startswith("/") or (not _NAME.fullmatch(source) and "/" not in source):
-        raise _odd("--volume", text, "NAME:/path/in/container or ./folder:/path/in/container")
+        raise _malformed("--volume", text, "NAME:/path/in/container or ./folder:/path/in/container")
     return HostMount(source, path, named="/" not in source)
 
 
 def _config(text: str) -> HostMount:
     source, _, path = text.rpartition(":")
     if not source or not path.startswith("/"):
-        raise _odd("--config", text, "FILE:/path/in/container")
+        raise _malformed("--config", text, "FILE:/path/in/container")
     return HostMount(source, path, read_only=True)
 
 
-def _odd(option: str, text: str, form: str) -> UsageError:
+def _malformed(option: str, text: str, form: str) -> UsageError:
     return UsageError("option-malformed", f"invalid {option} '{text}'", hint=f"write {option} {form}")
 
 
@@ -175,10 +175,9 @@ def _odd(option: str, text: str, form: str) -> UsageError:
 
 
 class Follower:
-    """A writer of what instances print, line by line, each with the name of who printed it.
+    """A writer of instances' output to stdout, line by line, each with the instance's name.
 
-    Control characters are escaped, so that an image cannot steer the terminal; a line without an end is broken after a
-    while. Once something printed, it can be stopped cleanly.
+    Control characters are escaped; a line of more than `LONGEST` bytes is broken. The first output arms `stopping`.
     """
 
     LONGEST = 16 << 10
@@ -201,7 +200,7 @@ class Follower:
             self._write(name, lines)
 
     def close(self) -> None:
-        """Write lines that never came to their end."""
+        """Write lines that were not ended."""
         with self._lock:
             for name, rest in self._open.items():
                 self._write(name, [rest] if rest else [])
@@ -218,7 +217,7 @@ class Follower:
 
 
 def wait_for_run(run: ImageRun, *, shell: bool, stopping: StopRequest) -> int:
-    """Stay with the instances until they end by themselves or the person stops them.
+    """Wait until the instances end by themselves or the person stops them.
 
     Returns the exit code.
     """
@@ -227,7 +226,7 @@ def wait_for_run(run: ImageRun, *, shell: bool, stopping: StopRequest) -> int:
         print_lines(f"shell in {run.instances[0].name}; leaving the shell stops the instance")
         open_shell(run.instances[0])
     else:
-        while not stopping.asked.is_set() and not run.wait(_LOOK):
+        while not stopping.asked.is_set() and not run.wait(_POLL_INTERVAL):
             pass
     return _stop(run)
 
@@ -263,8 +262,8 @@ def run_as_lines(run: ImageRun) -> Iterator[str]:
 class StopRequest:
     """A signal handler that stops instances cleanly.
 
-    Ctrl-C and SIGTERM, once something runs that can be stopped cleanly (`armed`): the first asks to stop, the next one
-    interrupts. Before, the first interrupts.
+    Once instances run that can be stopped cleanly (`armed`), the first Ctrl-C or SIGTERM sets `asked`, and the next one
+    interrupts. Before that, the first one interrupts.
     """
 
     def __init__(self) -> None:
@@ -279,7 +278,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[StopRequest]:
-    """While the block lasts, signals ask to stop."""
+    """Handle SIGINT and SIGTERM by a `StopRequest` during the block."""
     stopping = StopRequest()
     before = [(number, signal.signal(number, stopping)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
@@ -292,7 +291,7 @@ def stopped_by_signals() -> Iterator[StopRequest]:
 def open_shell(instance: Instance) -> int:
     """Open a shell in the instance, and return its exit status.
 
-    It is on a terminal of its own, so that nothing in there gets hold of the person's.
+    It is on a new pseudo-terminal, so that its processes cannot access the person's terminal.
     """
     if shell_of(instance) is None:
         print_lines(

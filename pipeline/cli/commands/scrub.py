@@ -1,4 +1,4 @@
-"""The `scrub` command: read everything on a mirror, and put aside and heal what is rotten."""
+"""The `scrub` command: read all content of a mirror, set damaged content aside, restore it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `serve` command: serve a mirror for pulling, on this machine."""
+"""The `serve` command: serve a mirror's folder read-only over HTTP on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `smoke` command: launch a built image again and ask the recipe's checks."""
+"""The `smoke` command: run the recipe's checks on a built image again, or draft checks."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from pipeline.progress import Progress
 from pipeline.sandbox import Instance
 from pipeline.smoke import junit_report, report_json, report_lines
 
-_LOOK = 0.2
-"""Seconds between looks at whether a kept instance still runs."""
+_POLL_INTERVAL = 0.2
+"""Seconds between checks whether a kept instance still runs."""
 
 
 @command(rank=80, in_user_namespace=True)
@@ -94,26 +94,26 @@ def smoke_command(
 
 
 class HeldInstances:
-    """Keeps failed instances up until Ctrl-C, and says how to get in."""
+    """Keeps failed instances running until Ctrl-C, and prints how to enter them."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._enough = threading.Event()
+        self._released = threading.Event()
         self._holds = 0
         self._lock = threading.Lock()
 
     def hold(self, instance: Instance, results: Sequence[CheckResult]) -> None:
-        """Say what failed and how to look at it, and wait."""
+        """Print what failed and how to enter the instance, and wait."""
         with self._lock:
             self._holds += 1
             for line in kept_lines(instance, results):
                 self._progress.warn(line)
-        while not self._enough.is_set() and instance.alive:
-            self._enough.wait(_LOOK)
+        while not self._released.is_set() and instance.alive:
+            self._released.wait(_POLL_INTERVAL)
 
     def let_go(self) -> bool:
-        """Every `hold` returns. Was there one?"""
-        self._enough.set()
+        """Make every `hold` return; return True if there was one."""
+        self._released.set()
         return self._holds > 0
 
 

@@ -1,4 +1,4 @@
-"""The `store` group of commands."""
+"""The `store` group of commands: declares the group, which maintains the store."""
 
 from pipeline.cli.app import command_group
 

@@ -1,4 +1,4 @@
-"""The `store du` command: say what the store holds and how much of the disk it takes."""
+"""The `store du` command: show the disk usage of the store by kind of content."""
 
 from __future__ import annotations
 

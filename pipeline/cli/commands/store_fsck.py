@@ -1,4 +1,4 @@
-"""The `store fsck` command: read everything in the store."""
+"""The `store fsck` command: verify all content of the store, and quarantine damage."""
 
 from __future__ import annotations
 

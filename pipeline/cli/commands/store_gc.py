@@ -1,4 +1,4 @@
-"""The `store gc` command: remove what was not used for some days."""
+"""The `store gc` command: remove content that was not used for some days."""
 
 from __future__ import annotations
 

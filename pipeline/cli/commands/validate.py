@@ -1,4 +1,4 @@
-"""The `validate` command: recompute every digest, size and diff_id of an image."""
+"""The `validate` command: recompute and compare an image's digests, sizes and diff_ids."""
 
 from __future__ import annotations
 

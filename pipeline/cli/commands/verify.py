@@ -1,4 +1,4 @@
-"""The `verify` command: verify what a mirror holds."""
+"""The `verify` command: verify an image on a mirror: bytes, signatures, attestations, tests."""
 
 from __future__ import annotations
 

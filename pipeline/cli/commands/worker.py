@@ -1,6 +1,6 @@
-"""The `worker` command, of a machine that works for others' nights.
+"""The `worker` command: join a Dask cluster and do tasks of others' nightly runs.
 
-Also what `dask worker` loads to do so.
+Also the preload module of `dask worker`, for the same.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pipeline.sandbox import check_host
 if TYPE_CHECKING:
     from pipeline.nightly.executors.dask.dask_worker import DaskWorker
 
-_NEEDED = ("every sandbox", "scriptlets and smoke tests", "unpacking and mounting layers")
-"""The needs of `doctor`'s findings without which there are no containers. Limits may be missing: what a recipe demands
-of them fails where it is asked for."""
+_REQUIRED_PURPOSES = ("every sandbox", "scriptlets and smoke tests", "unpacking and mounting layers")
+"""Purposes of `doctor`'s findings without which no container can run. Limits may be missing: a recipe that demands them
+fails then."""
 
 
 @command(rank=230, reads_repositories=True, in_user_namespace=True, json=False, progress=ProgressStyle.PLAIN)
@@ -81,7 +81,7 @@ async def dask_setup(worker: DaskWorker) -> None:
 
 
 def _containers(store: Path, progress: Progress) -> bool:
-    missing = [f for f in check_host(store) if not f.ok and f.needed_for in _NEEDED]
+    missing = [f for f in check_host(store) if not f.ok and f.needed_for in _REQUIRED_PURPOSES]
     for finding in missing:
         progress.warn(f"this worker runs no containers: {finding.name}: {finding.detail}")
     return not missing
