@@ -38,7 +38,7 @@ class Folder:
         handle = self._handle(name, wanted=stat.S_IFREG)
         return os.fdopen(handle, "rb")
 
-    def open_unlinked(self, name: str | PurePath) -> BufferedReader:
+    def open_without_links(self, name: str | PurePath) -> BufferedReader:
         """Open a file as `open` does, where no link at all is expected.
 
         Not even a link that stays in the folder is followed. Raises OSError: LinkRefused, NotRegular, FileNotFoundError
@@ -48,10 +48,10 @@ class Folder:
         here = os.open(self.path, PATH_FLAGS | os.O_DIRECTORY)
         try:
             for part in above:
-                inner = _open_unlinked(here, part, PATH_FLAGS, self.path / name)
+                inner = _open_component(here, part, PATH_FLAGS, self.path / name)
                 os.close(here)
                 here = inner
-            handle = _open_unlinked(here, last, _READ, self.path / name)
+            handle = _open_component(here, last, _READ, self.path / name)
         finally:
             os.close(here)
         try:
@@ -214,7 +214,7 @@ def _plain_parts(folder: Path, name: str) -> list[str]:
     return parts
 
 
-def _open_unlinked(folder: int, part: str, flags: int, path: Path) -> int:
+def _open_component(folder: int, part: str, flags: int, path: Path) -> int:
     """Open one component that is no link.
 
     With O_PATH and O_NOFOLLOW a link would be opened itself.

@@ -55,13 +55,13 @@ def mirror_errors(url: str) -> Iterator[None]:
         ) from error
 
 
-def open_unlinked(root: Path, path: Path) -> BinaryIO | None:
+def open_without_links(root: Path, path: Path) -> BinaryIO | None:
     """Open a file below `root`; None if it is not there or is reached by a link.
 
     No mirror has a link there.
     """
     try:
-        return Folder(root).open_unlinked(path.relative_to(root))
+        return Folder(root).open_without_links(path.relative_to(root))
     except (FileNotFoundError, NotADirectoryError, LinkRefused, NotRegular):
         return None
 

@@ -176,7 +176,7 @@ class KnownInFolder:
     def read(self, start: str) -> dict[str, tuple[FileStamp, float, HashedBy]]:
         """Read the record of the digests that begin with `start`; empty if it cannot be read."""
         try:
-            with Folder(self.folder).open_unlinked(start) as file:
+            with Folder(self.folder).open_without_links(start) as file:
                 data = file.read(_SHARD_LIMIT + 1)
             rows = json.loads(data) if len(data) <= _SHARD_LIMIT else {}
             return {
@@ -225,7 +225,7 @@ def hash_file(root: Path, path: Path, advance: Callable[[int], None] = ignore_pr
     `advance` is told of the bytes that were read. Raises OSError where the disk cannot read it.
     """
     try:
-        file = Folder(root).open_unlinked(path.relative_to(root))
+        file = Folder(root).open_without_links(path.relative_to(root))
     except (FileNotFoundError, NotADirectoryError, LinkRefused, NotRegular):
         return None
     with file:

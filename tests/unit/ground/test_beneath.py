@@ -217,16 +217,16 @@ def test_where_no_link_is_expected_none_is_followed(tmp_path: Path) -> None:
     (tmp_path / "inside" / "link").symlink_to("deep/file")
     (tmp_path / "inside" / "way").symlink_to("deep")
     folder = Folder(tmp_path / "inside")
-    with folder.open_unlinked("deep/file") as file:
+    with folder.open_without_links("deep/file") as file:
         assert file.read() == b"whole"
     for name in ("link", "way/file"):
         with folder.open(name) as file:
             assert file.read() == b"whole"
         with pytest.raises(LinkRefused):
-            folder.open_unlinked(name)
+            folder.open_without_links(name)
     with pytest.raises(PathEscape):
-        folder.open_unlinked("deep/../link")
+        folder.open_without_links("deep/../link")
     with pytest.raises(FileNotFoundError):
-        folder.open_unlinked("deep/none")
+        folder.open_without_links("deep/none")
     with pytest.raises(NotRegular):
-        folder.open_unlinked("deep")
+        folder.open_without_links("deep")

@@ -13,7 +13,7 @@ from pipeline.mirror.atomic_files import (
     check_verified,
     fetch_verified,
     mirror_errors,
-    open_unlinked,
+    open_without_links,
     read_verified,
     sync_names,
 )
@@ -96,7 +96,7 @@ class DirectoryRepository:
     def open_blob(self, digest: Digest) -> BinaryIO | None:
         """A blob that is here, to be served: no link is followed below the mirror's root."""
         with mirror_errors(self.url):
-            return open_unlinked(self.paths.place.root, self.paths.place.blob(digest))
+            return open_without_links(self.paths.place.root, self.paths.place.blob(digest))
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """A small blob, verified. Raises VerificationError."""

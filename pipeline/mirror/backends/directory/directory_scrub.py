@@ -26,7 +26,7 @@ from pipeline.errors import RelbuildError, VerificationError
 from pipeline.mirror.atomic_files import (
     make_drafts,
     mirror_errors,
-    open_unlinked,
+    open_without_links,
     replace_file,
     sync_names,
     write_blob,
@@ -152,7 +152,7 @@ class _DirectoryScrub:
         """Seconds since the epoch when this scrub, or the one that was broken off before, began."""
         place = self.mirror.place
         with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError, OverflowError):
-            file = open_unlinked(place.root, place.root / ".scrub" / "run.json")
+            file = open_without_links(place.root, place.root / ".scrub" / "run.json")
             if file is not None:
                 with file:
                     began = float(json.loads(file.read(_RUN_LIMIT))["began"])
@@ -203,7 +203,7 @@ class _DirectoryScrub:
 
     def _read(self, path: Path, media_type: str) -> Manifest | None:
         try:
-            file = open_unlinked(self.mirror.place.root, path)
+            file = open_without_links(self.mirror.place.root, path)
             if file is None:
                 return None
             with file:

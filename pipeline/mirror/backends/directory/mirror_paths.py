@@ -36,7 +36,7 @@ from pipeline.mirror.atomic_files import (
     file_locked,
     make_drafts,
     make_folder,
-    open_unlinked,
+    open_without_links,
     replace_file,
     replace_symlink,
     sweep_drafts,
@@ -203,7 +203,7 @@ class RepositoryPaths:
         path = self.find(digest)
         if path is None:
             return None
-        file = open_unlinked(self.place.root, path)
+        file = open_without_links(self.place.root, path)
         if file is None:
             return None
         with file:
@@ -242,7 +242,7 @@ class RepositoryPaths:
 
     def _holds(self, manifest: Manifest) -> bool:
         """Return whether a manifest's file stands here, byte for byte."""
-        file = open_unlinked(self.place.root, self.manifest_file(manifest.descriptor))
+        file = open_without_links(self.place.root, self.manifest_file(manifest.descriptor))
         if file is None:
             return False
         with file:

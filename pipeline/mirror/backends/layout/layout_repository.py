@@ -17,7 +17,7 @@ from pipeline.mirror.atomic_files import (
     file_locked,
     make_folder,
     mirror_errors,
-    open_unlinked,
+    open_without_links,
     read_verified,
     replace_file,
     sweep_drafts,
@@ -97,7 +97,7 @@ class LayoutRepository:
     def open_blob(self, digest: Digest) -> BinaryIO | None:
         """A blob that is here, to be served: no link is followed below the layout's folder."""
         with mirror_errors(self.url):
-            return open_unlinked(self.path, blob_path(self.path, digest))
+            return open_without_links(self.path, blob_path(self.path, digest))
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
         """A small blob, verified. Raises VerificationError."""
@@ -273,7 +273,7 @@ class LayoutRepository:
     def _read(self, digest: Digest) -> Manifest | None:
         """A blob that is a manifest, verified."""
         path = blob_path(self.path, digest)
-        file = open_unlinked(self.path, path)
+        file = open_without_links(self.path, path)
         if file is None:
             return None
         with file:
