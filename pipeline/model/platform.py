@@ -10,6 +10,10 @@ from typing import Final
 from pipeline.model.rpm_database import DATABASE_FOLDERS
 
 OFFERED_PREFIX: Final = "RELBUILD_VAR_"
+SECRET_PREFIX: Final = "RELBUILD_SECRET_"  # noqa: S105  the names' prefix, no secret
+"""Variables of the environment that may hold a secret of a repository.
+
+They never become part of a URL, and are not sent to the workers of a cluster."""
 _OFFERED = re.compile(rf"RELBUILD_MIRROR|{OFFERED_PREFIX}[A-Za-z0-9_]+")
 
 
@@ -42,6 +46,41 @@ def variable_names(own: Iterable[str]) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretReference:
+    """The place where a secret stands; never the secret itself.
+
+    It is a file of the folder of secrets, with the secret on its only line, a variable of the environment, or an
+    `option` of a `section` of a `.repo` file.
+    """
+
+    file: str = ""
+    environment: str = ""
+    section: str = ""
+    option: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryAccess:
+    """The means of reaching a repository's servers. Nothing that is resolved depends on them.
+
+    Paths and `proxy` may hold `$variables`; `sslclientcert` may be a pattern, of which the newest valid certificate
+    with a key counts. User and password are for HTTP's basic authentication, there and at the proxy.
+    """
+
+    sslcacert: str = ""
+    sslclientcert: str = ""
+    sslclientkey: str = ""
+    username: str | SecretReference = ""
+    password: SecretReference | None = None
+    proxy: str = ""
+    proxy_username: str | SecretReference = ""
+    proxy_password: SecretReference | None = None
+
+
+PLAIN_ACCESS: Final = RepositoryAccess()
+
+
+@dataclass(frozen=True, slots=True)
 class PackageRepository:
     """One RPM repository.
 
@@ -50,7 +89,7 @@ class PackageRepository:
     packages of equal priority the cheaper repository wins (default 1000). `signed_metadata` demands a good
     `repomd.xml.asc`; package signatures are always demanded. Of `exclude` and, if there are any, `include`
     (patterns), only packages that the one does not and the other does match are seen. Modules hide nothing of a
-    repository with `module_hotfixes`.
+    repository with `module_hotfixes`. `access` is how its servers are reached.
     """
 
     id: str
@@ -64,6 +103,7 @@ class PackageRepository:
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     module_hotfixes: bool = False
+    access: RepositoryAccess = field(default=PLAIN_ACCESS, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

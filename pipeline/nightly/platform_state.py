@@ -66,6 +66,7 @@ class PlatformState:
             store=build_env.store,
             offline=build_env.offline,
             progress=build_env.progress,
+            clock=build_env.clock,
         )
 
     def package_pool(self, build_env: BuildEnvironment) -> PackagePool:

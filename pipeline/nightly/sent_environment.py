@@ -13,7 +13,9 @@ from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 
+from pipeline.errors import UsageError
 from pipeline.model.absolute_path import absolute
+from pipeline.model.platform import SECRET_PREFIX
 from pipeline.nightly.night_key import NIGHT_PASSWORD_VARIABLES
 
 
@@ -36,6 +38,8 @@ READ_VARIABLES: Mapping[str, VariableKind] = MappingProxyType(
         # `pipeline.transfer.credentials`, `pipeline.transfer.certificates`, `~` in `pipeline.repos.variables`
         "REGISTRY_AUTH_FILE": VariableKind.PATH,
         **dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"), VariableKind.PATH),
+        # `pipeline.repos.repository_access`: the folder, not what is in it
+        "RELBUILD_SECRETS": VariableKind.PATH,
         # `pipeline.nightly.night_key`
         **dict.fromkeys(NIGHT_PASSWORD_VARIABLES, VariableKind.TEXT),
     }
@@ -47,8 +51,17 @@ def sent_environment(environment: Mapping[str, str], named: Collection[str]) -> 
     """Return the part of `environment` that workers get.
 
     It is what relbuild reads, and the variables `named` by the definitions of the repositories and by `--send-env`.
+    Raises UsageError `secret-not-sent` for a variable with a repository's secret.
     """
     sent: dict[str, str] = {}
+    secret = sorted(name for name in named if name.startswith(SECRET_PREFIX))
+    if secret:
+        raise UsageError(
+            "secret-not-sent",
+            f"{secret[0]} holds a secret of a repository, which is not sent to workers",
+            place=secret[0],
+            hint="put it into a file of $RELBUILD_SECRETS on the workers, and name that in repositories.yaml",
+        )
     for name, value in environment.items():
         if name in READ_VARIABLES:
             path = READ_VARIABLES[name] is VariableKind.PATH and value

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.digest import Digest
 from pipeline.model.night_record import Product
+from pipeline.model.platform import PLAIN_ACCESS
 from pipeline.nightly.catalogue import recipe_files, recipe_templates
 from pipeline.nightly.night_planner import Planner
 from pipeline.nightly.no_change import (
@@ -54,6 +55,8 @@ def night_snapshot(
             expanded = expand_repository(repository, own, planner.build_env.environment)
             if not settings.locked and (expanded.metalink or expanded.mirrorlist):
                 return None
+            if expanded.access != PLAIN_ACCESS:
+                return None  # Its documents are not had without what the repository is reached with.
             for key in expanded.keys:
                 if key.startswith(_REMOTE_SCHEMES):
                     documents.append((key, Digest.of(get(key, SNAPSHOT_DOCUMENT_LIMIT))))

@@ -97,6 +97,7 @@ class RepositoryCache:
                 store=self.build_env.store,
                 offline=self.build_env.offline,
                 progress=self.build_env.progress,
+                clock=self.build_env.clock,
             )
         return self._opened
 

@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
 
 from pipeline.errors import RecipeError
 from pipeline.model.platform import (
@@ -18,7 +17,6 @@ from pipeline.model.platform import (
     is_offered,
     variable_names,
 )
-from pipeline.model.quantities import Malformed
 from pipeline.model.rpm_database import DATABASE_FOLDERS
 from pipeline.recipes.fields import (
     Architecture,
@@ -28,10 +26,9 @@ from pipeline.recipes.fields import (
     TargetPath,
     TextValue,
     VariableName,
-    checked,
-    text_of_form,
 )
 from pipeline.recipes.problems import Problems, nearest, validate_document
+from pipeline.recipes.repository_fields import RepositoryDocument
 from pipeline.yaml_documents import DocumentPath, YamlDocument, load_yaml
 
 DEFAULT_DATABASE = DATABASE_FOLDERS[0]
@@ -39,79 +36,6 @@ EXTENDS_DEPTH = 8
 
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 _ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*):-[^{}$]*\}")
-
-RepositoryId = Annotated[
-    str,
-    checked(
-        text_of_form(
-            r"[A-Za-z0-9][A-Za-z0-9_.:-]*",
-            "name-malformed",
-            "the id of a repository",
-            "use letters, digits, '-._:'",
-        )
-    ),
-]
-Location = Annotated[
-    str,
-    checked(
-        text_of_form(
-            r"(https?|file)://\S+",
-            "url-malformed",
-            "a URL",
-            "write a URL that begins with https://, http:// or file://",
-        )
-    ),
-    WithJsonSchema({"type": "string"}),
-]
-
-
-def _verified(value: object) -> object:
-    if value is False:
-        raise Malformed(
-            "tls-unverified",
-            "'sslverify: false' is refused: without its certificate anybody can be the server",
-            "trust its authority: install its certificate on this machine, or name it in SSL_CERT_FILE",
-        )
-    return value
-
-
-VerifiedTls = Annotated[bool, checked(_verified)]
-
-
-class RepositoryDocument(Strict):
-    """One repository. Exactly one of `baseurls`, `metalink`, `mirrorlist` says where it is.
-
-    Options that dnf has too are called as in dnf.conf(5).
-    """
-
-    id: RepositoryId = Field(description="what it is called", examples=["baseos"])
-    baseurls: list[Location] = Field(default=[], description="URLs of the folder that holds `repodata/`")
-    metalink: Location | None = Field(default=None, description="URL of a metalink; variables in its URLs are replaced")
-    mirrorlist: Location | None = Field(
-        default=None,
-        description="URL of a list of mirrors; variables that it holds are replaced, but for those of the environment",
-    )
-    keys: list[Line] = Field(
-        min_length=1,
-        description="paths or URLs of the OpenPGP keys that sign its packages; no others are trusted",
-    )
-    priority: Annotated[int, Field(ge=1, le=999)] = Field(
-        default=99, description="of two repositories that have a package, the lower number wins"
-    )
-    cost: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=1000, description="of two that have the same package, the cheaper wins"
-    )
-    signed_metadata: bool = Field(
-        default=False, alias="signed-metadata", description="demand a good signature of `repomd.xml`"
-    )
-    exclude: list[Line] = Field(default=[], description="packages of it that are never seen, by name or pattern")
-    excludepkgs: list[Line] = Field(default=[], description="the same, as dnf spells it")
-    includepkgs: list[Line] = Field(
-        default=[], description="if given, the only packages of it that are seen; `exclude` takes of these away"
-    )
-    module_hotfixes: bool = Field(default=False, description="modules hide none of its packages")
-    enabled: bool = Field(default=True, description="`false` leaves it out of the platform")
-    sslverify: VerifiedTls = Field(default=True, description="only `true`: servers are always verified")
 
 
 class PlatformDocument(Strict):
@@ -309,6 +233,7 @@ class _Reader:
             exclude=(*document.exclude, *document.excludepkgs),
             include=tuple(document.includepkgs),
             module_hotfixes=document.module_hotfixes,
+            access=document.access,
         )
 
     def _check_variables(
@@ -324,6 +249,10 @@ class _Reader:
             *((("keys", index), text) for index, text in enumerate(document.keys)),
             (("metalink",), document.metalink or ""),
             (("mirrorlist",), document.mirrorlist or ""),
+            *(
+                ((key,), getattr(document, key) or "")
+                for key in ("sslcacert", "sslclientcert", "sslclientkey", "proxy")
+            ),
         ]
         for inner, text in texts:
             for braced, plain in _VARIABLE.findall(text):

@@ -169,6 +169,7 @@ def open_bulletin(platform: Platform, arch: str, build_env: BuildEnvironment) ->
         store=build_env.store,
         offline=build_env.offline,
         progress=build_env.progress,
+        clock=build_env.clock,
     )
     with task(build_env.progress, "fetch", f"advisories of {platform.name}"):
         return read_repository_advisories(opened, arch, store=build_env.store, progress=build_env.progress)

@@ -19,6 +19,7 @@ from pipeline.errors import RecipeError, VerificationError
 from pipeline.model.platform import Platform
 from pipeline.process import run
 from pipeline.repos.document_fetcher import DocumentFetcher
+from pipeline.repos.repository_access import is_own_origin, repository_network
 from pipeline.repos.variables import expand_repository, platform_variables
 from pipeline.store import Store
 from pipeline.transfer import Network
@@ -66,12 +67,18 @@ def load_keys(
     `variables` is the environment. Keys that come by URL are kept in the store for `offline`. Raises
     RecipeError `key-unreadable`, VerificationError `key-malformed`, and as `pipeline.transfer`.
     """
-    documents = DocumentFetcher(store, offline=offline, network=network or Network.of(variables))
+    way = network or Network.of(variables)
+    documents = DocumentFetcher(store, offline=offline, network=way)
     own = platform_variables(platform, arch, variables)
     keys: set[RepositoryKey] = set()
     for repository in platform.repositories:
-        for place in expand_repository(repository, own, variables).keys:
-            keys.update(_load(place, repository.id, documents))
+        expanded = expand_repository(repository, own, variables)
+        for place in expanded.keys:
+            reader = documents
+            if not offline and is_own_origin(expanded, place):  # A server that wants to know who asks has its key too.
+                to_it = repository_network(expanded, way, variables, now=None)
+                reader = DocumentFetcher(store, network=to_it)
+            keys.update(_load(place, repository.id, reader))
     return tuple(sorted(keys, key=lambda key: (key.repository, key.fingerprint, key.armored)))
 
 

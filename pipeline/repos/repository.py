@@ -6,7 +6,7 @@ Opening finds a mirror and checks repomd.xml and its proof; packages are fetched
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -31,9 +31,10 @@ from pipeline.repos.repomd import (
     parse_repomd,
     safe_location,
 )
+from pipeline.repos.repository_access import repository_network
 from pipeline.repos.variables import answer_variables, expand_repository, platform_variables
 from pipeline.store import Store
-from pipeline.transfer import Download, Network, fetch
+from pipeline.transfer import Download, Network, ServerAccess, fetch
 from pipeline.urls import parse_url, shown_url
 
 REPOMD_LIMIT = 4 << 20
@@ -77,22 +78,27 @@ def open_repositories(
     offline: bool = False,
     progress: Progress = QUIET,
     network: Network | None = None,
+    clock: Callable[[], float] | None = None,
 ) -> tuple[OpenRepository, ...]:
     """Open all repositories of a platform for `arch`, in the platform's order.
 
-    `variables` is the environment. Metadata documents are not fetched yet: `metadata_file` does that for
+    `variables` is the environment, `clock` gives seconds since the epoch, against which client certificates are held.
+    Metadata documents are not fetched yet: `metadata_file` does that for
     those that are needed. Raises EnvironmentLacking when no mirror answers, VerificationError when what they
-    answer is not what metalink, signature or history demand, RecipeError for variables.
+    answer is not what metalink, signature or history demand, RecipeError for variables, and as `repository_network`.
     """
     way = network or Network.of(variables)
     keys = load_keys(platform, arch, variables=variables, store=store, offline=offline, network=way)
     own = platform_variables(platform, arch, variables)
     opened = []
-    documents = DocumentFetcher(store, offline=offline, network=way)
-    opener = _Opener(store, progress, documents, offline, way, answer_variables(platform, arch))
+    now = clock() if clock else None
     with task(progress, "fetch", "repositories", total=len(platform.repositories)) as running:
         for plain in platform.repositories:
             repository = expand_repository(plain, own, variables)
+            # What is kept for the time without a network needs no credentials.
+            to_it = way if offline else repository_network(repository, way, variables, now=now)
+            documents = DocumentFetcher(store, offline=offline, network=to_it)
+            opener = _Opener(store, progress, documents, offline, to_it, answer_variables(platform, arch))
             opened.append(opener.open(repository, tuple(k for k in keys if k.repository == repository.id)))
             running.advance(1)
     return tuple(opened)
@@ -241,7 +247,7 @@ def fetch_packages(
     `pipeline.transfer.fetch`, and UsageError `repository-unknown` for a package of a repository that is not open.
     """
     by_id = {opened.repository.id: opened for opened in repositories}
-    downloads = []
+    downloads: dict[ServerAccess, tuple[Network | None, list[Download]]] = {}
     for package in packages:
         if store.has(package.checksum):
             continue
@@ -255,15 +261,16 @@ def fetch_packages(
             )
         location = safe_location(package.location, place=str(package.nevra))
         urls = tuple(f"{base}/{quote(location)}" for base in opened.base_urls)
-        downloads.append(Download(urls, package.checksum, package.size, str(package.nevra)))
-    if downloads:
-        network = next((opened.network for opened in repositories if opened.network), None)
+        access = opened.network.access if opened.network else ServerAccess()
+        _, same = downloads.setdefault(access, (opened.network, []))
+        same.append(Download(urls, package.checksum, package.size, str(package.nevra)))
+    for network, same in downloads.values():
         fetch(
             store,
-            downloads,
+            same,
             progress=progress,
             parallel=parallel,
             offline=offline,
             network=network,
-            label=f"{len(downloads)} packages",
+            label=f"{len(same)} packages",
         )

@@ -55,12 +55,13 @@ def expand_environment(text: str, environment: Mapping[str, str], *, place: str)
                 place=place,
                 hint=f"set it, or write a default: ${{{name}:-value}}",
             )
-        return _at_home(given, environment, place)
+        return at_home(given, environment, place)
 
-    return _at_home(_ENVIRONMENT.sub(value, text), environment, place)
+    return at_home(_ENVIRONMENT.sub(value, text), environment, place)
 
 
-def _at_home(text: str, environment: Mapping[str, str], place: str) -> str:
+def at_home(text: str, environment: Mapping[str, str], place: str) -> str:
+    """A leading `~` (also after `file://`) replaced. Raises RecipeError `variable-unset`."""
     if not _HOME.match(text):
         return text
     home = environment.get("HOME")
@@ -115,11 +116,11 @@ def expand_answer(text: str, variables: Mapping[str, str]) -> str:
 def expand_repository(
     repository: PackageRepository, variables: Mapping[str, str], environment: Mapping[str, str]
 ) -> PackageRepository:
-    """The repository with every variable in its URLs and keys replaced."""
-    place = f"repository {repository.id}"
+    """The repository with every variable in its URLs, keys and means of access replaced."""
+    place, access = f"repository {repository.id}", repository.access
 
     def full(text: str) -> str:
-        return _at_home(expand(text, variables, place=place), environment, place)
+        return at_home(expand(text, variables, place=place), environment, place)
 
     return replace(
         repository,
@@ -127,4 +128,11 @@ def expand_repository(
         metalink=full(repository.metalink) if repository.metalink else None,
         mirrorlist=full(repository.mirrorlist) if repository.mirrorlist else None,
         keys=tuple(full(key) for key in repository.keys),
+        access=replace(
+            access,
+            sslcacert=full(access.sslcacert),
+            sslclientcert=full(access.sslclientcert),
+            sslclientkey=full(access.sslclientkey),
+            proxy=full(access.proxy),
+        ),
     )

@@ -24,6 +24,7 @@ from pipeline.transfer.download import (
 from pipeline.transfer.network import Network
 from pipeline.transfer.registry_http import FileRange, RegistryClient, RegistryResponse
 from pipeline.transfer.retry import RetryBudget, TransientFailure
+from pipeline.transfer.server_access import ServerAccess, find_client_certificate
 
 __all__ = [
     "CATALOG_SCOPE",
@@ -37,9 +38,11 @@ __all__ = [
     "RegistryResponse",
     "RetryBudget",
     "Scope",
+    "ServerAccess",
     "TrafficCounts",
     "TransientFailure",
     "certificate_roots",
     "fetch",
     "fetch_document",
+    "find_client_certificate",
 ]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import EnvironmentLacking, UsageError, VerificationError
 from pipeline.transfer.certificates import load_certificates
+from pipeline.transfer.server_access import ServerAccess
 from pipeline.urls import (
     is_http_url,
     join_url,
@@ -63,7 +64,7 @@ class Network:
     their subdomains) that are reached directly, `*` for all. `ca_file`: certificates to trust instead of the
     system's. `timeout`: seconds until an answer has begun; as many as that must bring `minrate` bytes each. `backoff`:
     seconds before the first retry, doubled each time. `attempts`: how often one place is asked. `hurried`: other places
-    are left to ask.
+    are left to ask. `access`: what is particular to one repository.
     """
 
     http_proxy: str | None = field(default=None, repr=False)
@@ -75,6 +76,7 @@ class Network:
     attempts: int = 4
     minrate: int = DEFAULT_MINRATE
     hurried: bool = False
+    access: ServerAccess = field(default_factory=ServerAccess)
 
     @classmethod
     def of(cls, variables: Mapping[str, str]) -> Network:
@@ -128,14 +130,17 @@ class Network:
         """
         import httpx  # only here: a build whose lock and packages are at hand does without, 40 ms sooner
 
+        ca_file = self.access.ca_file or self.ca_file
         try:
-            trust = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
+            trust = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
         except OSError as error:
             raise EnvironmentLacking(
                 "certificates-unreadable",
                 f"the file of trusted certificates cannot be read: {error}",
-                place=str(self.ca_file),
+                place=str(ca_file),
             ) from error
+        if self.access.certificate is not None:
+            self.access.certificate.load(trust)
         if certificates is not None:
             load_certificates(trust, certificates)
         from pipeline.transfer.deadlines import with_deadlines
@@ -146,6 +151,7 @@ class Network:
             transport=with_deadlines(httpx.HTTPTransport(verify=trust, limits=limits, trust_env=False)),
             mounts=self._mounts(trust, limits),
             follow_redirects=False,
+            auth=self._auth(),
             # Sockets are watched (`deadlines`). The wait for a free connection has no limit: others may send large
             # pieces over all there are, and these are watched.
             timeout=httpx.Timeout(self.timeout, pool=None),
@@ -153,6 +159,13 @@ class Network:
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"},
         ) as client:
             yield client
+
+    def _auth(self) -> httpx.Auth | None:
+        if not self.access.credentials:
+            return None
+        from pipeline.transfer.origin_auth import OriginAuth
+
+        return OriginAuth(dict(self.access.credentials))
 
     def _mounts(self, trust: ssl.SSLContext, limits: httpx.Limits) -> dict[str, httpx.BaseTransport | None]:
         import httpx
@@ -162,9 +175,12 @@ class Network:
         mounts: dict[str, httpx.BaseTransport | None] = {}
         if "*" in self.no_proxy:
             return mounts
-        for scheme, proxy in (("http://", self.http_proxy), ("https://", self.https_proxy)):
+        own, known = self.access.proxy, self.access.proxy_credentials
+        for scheme, proxy in (("http://", own or self.http_proxy), ("https://", own or self.https_proxy)):
             if proxy:
-                through = httpx.HTTPTransport(proxy=proxy, verify=trust, limits=limits, trust_env=False)
+                auth = (known.user, known.password) if known and own else None
+                named = httpx.Proxy(proxy, auth=auth)
+                through = httpx.HTTPTransport(proxy=named, verify=trust, limits=limits, trust_env=False)
                 mounts[scheme] = with_deadlines(through)
         if mounts:
             for host in self.no_proxy:

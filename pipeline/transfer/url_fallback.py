@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from pipeline.errors import EnvironmentLacking, VerificationError
 from pipeline.transfer.network import Network
-from pipeline.transfer.url_stream import SourceFailed
+from pipeline.transfer.url_stream import Refusal, SourceFailed
 from pipeline.urls import shown_url
 
 SOURCE_ROUNDS = 2
@@ -40,7 +40,9 @@ def try_urls(
     told of each place that is down.
 
     Raises VerificationError if a place brought something else than was promised and none the right thing, else
-    EnvironmentLacking `network-unreachable`, `download-missing`, `offline-miss`.
+    EnvironmentLacking `network-unreachable`, `download-missing`, `offline-miss`, or where every place refuses who asks:
+    `client-certificate-demanded`, `client-certificate-refused`, `credentials-demanded`, `credentials-refused`,
+    `access-refused`, `proxy-refused`.
     """
     stop = stop or threading.Event()
     failures: dict[str, SourceFailed] = {}
@@ -66,7 +68,7 @@ def try_urls(
             break
         stop.wait(min(max(pause, min(failures[url].pause for url in left)), _LONGEST_PAUSE))
         pause *= 2
-    raise next(iter(wrong.values()), None) or _given_up(label, list(failures.items()))
+    raise next(iter(wrong.values()), None) or _given_up(label, list(failures.items()), network)
 
 
 def _once_more(url: str, failure: SourceFailed, looked: int) -> bool:
@@ -76,7 +78,7 @@ def _once_more(url: str, failure: SourceFailed, looked: int) -> bool:
     return failure.again or (failure.missing and looked < SOURCE_ROUNDS)
 
 
-def _given_up(label: str, failures: Sequence[tuple[str, SourceFailed]]) -> EnvironmentLacking:
+def _given_up(label: str, failures: Sequence[tuple[str, SourceFailed]], network: Network) -> EnvironmentLacking:
     if any(failure.offline for _, failure in failures):
         return EnvironmentLacking(
             "offline-miss",
@@ -92,6 +94,9 @@ def _given_up(label: str, failures: Sequence[tuple[str, SourceFailed]]) -> Envir
             place=label,
             hint="the repository may have removed it: resolve again with --upgrade",
         )
+    refusal = failures[0][1].refusal if failures else None
+    if refusal is not None and all(failure.refusal is not None for _, failure in failures):
+        return _refused(refusal, f"access refused: {label}: {tried}", label, network)
     return EnvironmentLacking(
         "network-unreachable",
         f"download failed: {label}: {tried}",
@@ -99,3 +104,30 @@ def _given_up(label: str, failures: Sequence[tuple[str, SourceFailed]]) -> Envir
         hint="check the network, the proxy variables and the repository's URL; on a slow link, set RELBUILD_TIMEOUT "
         "(seconds) and RELBUILD_MINRATE (bytes per second)",
     )
+
+
+def _refused(refusal: Refusal, message: str, label: str, network: Network) -> EnvironmentLacking:
+    """Every place refuses who asks it: say what it wants, or did not accept."""
+    shown = network.access.certificate
+    match refusal:
+        case Refusal.CERTIFICATE if shown is None:
+            hint = "name a client certificate for the repository: sslclientcert and sslclientkey"
+            return EnvironmentLacking("client-certificate-demanded", message, place=label, hint=hint)
+        case Refusal.CERTIFICATE:
+            hint = f"the server does not accept {shown}: is it of the authority that the server asks for, or revoked?"
+            return EnvironmentLacking("client-certificate-refused", message, place=label, hint=hint)
+        case Refusal.CREDENTIALS if not network.access.credentials:
+            hint = "give the repository 'username' and 'password'"
+            return EnvironmentLacking("credentials-demanded", message, place=label, hint=hint)
+        case Refusal.CREDENTIALS:
+            hint = "the server does not accept the repository's 'username' and 'password': check where they stand"
+            return EnvironmentLacking("credentials-refused", message, place=label, hint=hint)
+        case Refusal.RIGHTS:
+            with_it = f" that {shown} gives no right to it," if shown else ""
+            hint = f"it may be{with_it} that the URL is wrong, or that the server wants to know who asks"
+            return EnvironmentLacking("access-refused", message, place=label, hint=hint)
+        case Refusal.PROXY:
+            hint = "give 'proxy_username' and 'proxy_password', or name them in the proxy variables' URLs"
+            return EnvironmentLacking("proxy-refused", message, place=label, hint=hint)
+        case other:
+            assert_never(other)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -25,12 +27,41 @@ _NAMED = MappingProxyType({encoding: codec.suffixes for codec in CODECS for enco
 """Content-Encoding → how names of files end that servers label so although the file itself is what was asked for."""
 
 
+class Refusal(Enum):
+    """The kind of proof that a server wants, or does not accept."""
+
+    CERTIFICATE = "a client certificate"
+    CREDENTIALS = "credentials"
+    RIGHTS = "rights"
+    PROXY = "credentials at the proxy"
+
+
+_REFUSING = MappingProxyType(
+    {
+        401: Refusal.CREDENTIALS,
+        403: Refusal.RIGHTS,
+        407: Refusal.PROXY,
+        495: Refusal.CERTIFICATE,  # nginx's own, which it sends as 400
+        496: Refusal.CERTIFICATE,
+    }
+)
+_ABOUT_CERTIFICATE = re.compile(r"\bSSL certificate\b")
+"""In the title of the page that nginx sends with 400 (ngx_http_special_response.c)."""
+
+_ALERT = re.compile(r"_ALERT_(?:CERTIFICATE_\w+|BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)\b")
+"""How OpenSSL names alerts by which a server refuses a client's certificate (RFC 8446, 6.2)."""
+
+_TITLE = re.compile(rb"<title>([ -~]{1,120})</title>", re.IGNORECASE)
+_TITLE_WITHIN = 4096
+"""Bytes of a page in which its title is looked for."""
+
+
 class SourceFailed(Exception):
     """The failure of a place to deliver.
 
     `again`: worth asking the same place again, several times. `missing`: it has no such thing, which is worth a second
     look. `offline`: it was not asked. `restart`: what was had of it already is of no use. `pause`: seconds that it asks
-    to be left alone.
+    to be left alone. `refusal`: what of the asker it did not accept.
     """
 
     def __init__(
@@ -42,6 +73,7 @@ class SourceFailed(Exception):
         offline: bool = False,
         restart: bool = False,
         pause: float = 0.0,
+        refusal: Refusal | None = None,
     ) -> None:
         super().__init__(text)
         self.again = again
@@ -49,6 +81,7 @@ class SourceFailed(Exception):
         self.offline = offline
         self.restart = restart
         self.pause = pause
+        self.refusal = refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +132,11 @@ def open_url(
         with send_get(client, url, headers, RequestDeadlines(network.bounds(), whole=not verified)) as response:
             yield response_stream(response, offset, verified=verified, name=place.path)
     except (httpx.HTTPError, httpx.StreamError) as error:
-        raise SourceFailed(str(error) or type(error).__name__, again=True) from error
+        text = str(error) or type(error).__name__
+        refusal = Refusal.CERTIFICATE if _ALERT.search(text) else None
+        if isinstance(error, httpx.ProxyError) and text.startswith("407"):
+            refusal = Refusal.PROXY
+        raise SourceFailed(text, again=refusal is None, refusal=refusal) from error
     except httpx.InvalidURL as error:
         raise SourceFailed(str(error)) from error
 
@@ -153,4 +190,18 @@ def _refuse_status(response: httpx.Response) -> None:
         raise SourceFailed(text, again=True, restart=True)
     if status in _TRANSIENT:
         raise SourceFailed(text, again=True, pause=retry_after(response.headers) or 0.0)
-    raise SourceFailed(text, missing=status in {404, 410})
+    title = _title(response) if status == 400 or status in _REFUSING else ""
+    refusal = Refusal.CERTIFICATE if _ABOUT_CERTIFICATE.search(title) else _REFUSING.get(status)
+    told = f"{text} ({title})" if title and refusal is Refusal.CERTIFICATE else text
+    raise SourceFailed(told, missing=status in {404, 410}, refusal=refusal)
+
+
+def _title(response: httpx.Response) -> str:
+    """The title of the page that an answer is, or nothing."""
+    data = b""
+    for piece in response.iter_raw():
+        data += piece[:_TITLE_WITHIN]
+        if len(data) >= _TITLE_WITHIN:
+            break
+    found = _TITLE.search(data[:_TITLE_WITHIN])
+    return found.group(1).decode("ascii") if found else ""

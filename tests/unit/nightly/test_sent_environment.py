@@ -47,6 +47,14 @@ def test_what_repositories_name_is_sent_and_what_else_is_asked_for(tmp_path: Pat
     assert sent_environment(given, {*named, "MORE"}) == {"RELBUILD_VAR_MIRROR": "/m", "MORE": "more"}
 
 
+def test_a_secret_of_a_repository_is_never_sent_even_if_it_is_asked_for() -> None:
+    given = {"RELBUILD_SECRET_VENDOR": "canary", "RELBUILD_SECRETS": "/run/secrets"}
+    assert sent_environment(given, ()) == {"RELBUILD_SECRETS": "/run/secrets"}
+    with pytest.raises(UsageError) as refused:
+        sent_environment(given, {"RELBUILD_SECRET_VENDOR"})
+    assert refused.value.code == "secret-not-sent" and "canary" not in str(refused.value)
+
+
 def test_paths_in_variables_mean_the_same_on_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     sent = sent_environment({"REGISTRY_AUTH_FILE": "auth.json", "SSL_CERT_FILE": "/ca.pem", "DOCKER_CONFIG": ""}, ())

@@ -8,7 +8,7 @@ from textwrap import dedent
 import pytest
 
 from pipeline.errors import Problem, RecipeError
-from pipeline.model.platform import PackageRepository, Platform
+from pipeline.model.platform import PackageRepository, Platform, RepositoryAccess, SecretReference
 from pipeline.recipes import Platforms, load_platforms
 
 GOOD = """\
@@ -216,6 +216,52 @@ def test_tls_without_verification_is_refused_by_name(tmp_path: Path) -> None:
         "tls-unverified",
         "repositories.yaml:17: platforms.vendor.repositories[0].sslverify",
     )
+
+
+ACCESS = """
+        sslcacert: /ca.pem
+        sslclientcert: /etc/pki/entitlement/*.pem
+        username: {environment: RELBUILD_SECRET_USER}
+        password: {file: vendor}
+        proxy: http://proxy.test:3128
+        proxy_username: me
+        proxy_password: {environment: RELBUILD_SECRET_PROXY}"""
+
+
+def test_a_repository_says_how_it_is_reached(tmp_path: Path) -> None:
+    repository = load(tmp_path, GOOD.replace("cost: 500", "cost: 500" + ACCESS))["vendor"].repositories[1]
+    assert repository.access == RepositoryAccess(
+        sslcacert="/ca.pem",
+        sslclientcert="/etc/pki/entitlement/*.pem",
+        username=SecretReference(environment="RELBUILD_SECRET_USER"),
+        password=SecretReference(file="vendor"),
+        proxy="http://proxy.test:3128",
+        proxy_username="me",
+        proxy_password=SecretReference(environment="RELBUILD_SECRET_PROXY"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "code", "hint"),
+    [
+        ("password: pA55w0rd", "secret-written", "{file: NAME}"),
+        ("proxy_password: pA55w0rd", "secret-written", "{file: NAME}"),
+        ("password: {environment: GITHUB_TOKEN}", "variable-not-offered", "RELBUILD_SECRET_GITHUB_TOKEN"),
+        ("password: {environment: RELBUILD_VAR_X}", "variable-not-offered", "RELBUILD_SECRET_RELBUILD_VAR_X"),
+        ("password: {file: /etc/token}", "name-malformed", "RELBUILD_SECRETS"),
+        ("password: {file: ../token}", "name-malformed", "RELBUILD_SECRETS"),
+        ("password: {file: a, environment: RELBUILD_SECRET_X}", "secret-malformed", "exactly one"),
+        ("password: {}", "secret-malformed", "exactly one"),
+        ("proxy: http://me:pA55w0rd@proxy.test", "secret-written", "proxy_username and proxy_password"),
+        ("proxy: socks5://proxy.test", "url-malformed", "http://HOST:PORT"),
+        ("sslclientcert: /etc/$relase.pem", "variable-undefined", "did you mean '$release'?"),
+    ],
+)
+def test_a_secret_stands_elsewhere_and_where_is_checked(tmp_path: Path, key: str, code: str, hint: str) -> None:
+    (found,) = problems(tmp_path, GOOD.replace("cost: 500", key))
+    assert found.code == code and hint in (found.hint or "")
+    assert (found.place or "").startswith("repositories.yaml:17: platforms.vendor.repositories[0]")
+    assert "pA55w0rd" not in f"{found}"
 
 
 def test_platforms_that_extend_one_another_are_refused(tmp_path: Path) -> None:

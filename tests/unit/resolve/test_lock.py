@@ -15,7 +15,7 @@ from pipeline.digest import Digest
 from pipeline.errors import ResolutionError
 from pipeline.model.lock import Lock, LockSection
 from pipeline.model.package import Nevra, Package
-from pipeline.model.platform import PackageRepository, Platform
+from pipeline.model.platform import PackageRepository, Platform, RepositoryAccess, SecretReference
 from pipeline.model.recipe import LayerPlan, LocalPackage, Recipe, Request
 from pipeline.model.resolution import Chosen, Reason, Resolution
 from pipeline.repos import RepositoryKey
@@ -340,3 +340,19 @@ def test_changes_are_told_a_line_for_each_package() -> None:
     )
     assert compare_sections(new, new) == ()
     assert compare_sections(None, section(chosen("a-1-1.noarch"))) == ("+ a 1-1 (base)",)
+
+
+def test_how_a_repository_is_reached_is_no_input_and_what_of_it_counts_is(tmp_path: Path) -> None:
+    before = resolution_inputs(recipe(tmp_path), PLATFORM, "x86_64", KEYS)
+
+    def changed(**more: object) -> bool:
+        repositories = tuple(replace(one, **more) for one in PLATFORM.repositories)  # type: ignore[arg-type]
+        platform = replace(PLATFORM, repositories=repositories)
+        return resolution_inputs(recipe(tmp_path), platform, "x86_64", KEYS) != before
+
+    secret = SecretReference(environment="RELBUILD_SECRET_X")
+    assert not changed(
+        access=RepositoryAccess(sslclientcert="/c.pem", username="me", password=secret, proxy="http://p")
+    )
+    assert changed(include=("a*",)) and changed(module_hotfixes=True)
+    assert not changed(include=(), module_hotfixes=False)

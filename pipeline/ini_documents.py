@@ -1,0 +1,82 @@
+"""`.repo` files and the like (INI), read as libdnf's iniparser.cpp does, within bounds.
+
+A comment has `#` or `;` as its first character; a line that begins with a blank continues the value above; a value in
+quotes loses them; of an option that is given twice the last one counts, and sections of one name are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.beneath import read_file
+
+INI_LIMIT = 4 << 20
+"""Bytes of one file: an entitled machine's redhat.repo, with all of a vendor's content, has about 500 KiB."""
+
+_BLANK = " \t\r"
+_QUOTES = ("'", '"')
+
+
+class IniMalformed(ValueError):
+    """A line that is none of the format's."""
+
+
+@dataclass(slots=True)
+class IniValue:
+    """The value of an option, and the number of the line where it begins."""
+
+    text: str
+    line: int
+
+
+def read_ini(path: Path) -> Mapping[str, Mapping[str, IniValue]]:
+    """The options of each section of a file. Raises OSError, and IniMalformed (a ValueError)."""
+    try:
+        text = read_file(path, INI_LIMIT).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise IniMalformed("it is not UTF-8") from error
+    return parse_ini(text)
+
+
+def parse_ini(text: str) -> Mapping[str, Mapping[str, IniValue]]:
+    """The options of each section. Raises IniMalformed."""
+    sections: dict[str, dict[str, IniValue]] = {}
+    options: dict[str, IniValue] | None = None
+    last: IniValue | None = None
+    for number, line in enumerate(text.split("\n"), 1):
+        bare = line.strip(_BLANK)
+        if not line or line[0] in "#;":
+            last = None
+        elif not bare:
+            continue
+        elif bare.startswith("["):
+            options, last = sections.setdefault(_section(bare, number), {}), None
+        elif line[0] in _BLANK:
+            if last is None:
+                raise IniMalformed(f"line {number} continues no value")
+            last.text += f"\n{bare}"
+        else:
+            if options is None:
+                raise IniMalformed(f"line {number} stands in no section")
+            key, equal, value = bare.partition("=")
+            if not equal or not key.strip():
+                raise IniMalformed(f"line {number} is not OPTION=VALUE")
+            last = options[key.strip()] = IniValue(value.strip(_BLANK), number)
+    for found in sections.values():
+        for one in found.values():
+            one.text = _unquoted(one.text)
+    return sections
+
+
+def _section(bare: str, number: int) -> str:
+    name, bracket, rest = bare[1:].partition("]")
+    if not bracket or not name or (rest.strip() and rest.strip()[0] not in "#;"):
+        raise IniMalformed(f"line {number} is not [SECTION]")
+    return name
+
+
+def _unquoted(text: str) -> str:
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES
+    return text[1:-1] if quoted else text
